@@ -1,0 +1,144 @@
+//! `spec.database` and `spec.migration`: the PostgreSQL side of a manifest.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::references::{SecretKey, Tls, UserCredentials};
+
+/// The database of the outbox table: `urlSecretRef`, or `host` with `name` and `credentialsSecretRef`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
+#[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
+#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+#[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
+pub struct Database {
+    /// Host name or address of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// TCP port of the server. Used with host.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Name of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+    /// User name and password of the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<UserCredentials>,
+    /// Key of a Secret that holds a whole URL, `postgres://user:password@host:port/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKey>,
+    /// TLS towards the server.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Schema of the outbox's tables. Immutable.
+    #[serde(default = "default_schema")]
+    #[schemars(length(max = 63), regex(pattern = r"^[a-z_][a-z0-9_]{0,62}$"))]
+    pub schema: String,
+    /// Connections of each relay replica.
+    #[serde(default = "default_max_connections")]
+    #[schemars(range(min = 3, max = 16))]
+    pub max_connections: i32,
+}
+
+/// A direct endpoint with the rights to create the schema, used by the migration alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
+#[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
+#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+pub struct DatabaseConnection {
+    /// Host name or address of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// TCP port of the server. Used with host.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Name of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub name: Option<String>,
+    /// User name and password of the owner of the schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<UserCredentials>,
+    /// Key of a Secret that holds a whole URL, `postgres://user:password@host:port/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_secret_ref: Option<SecretKey>,
+    /// TLS towards the server.
+    #[serde(default)]
+    pub tls: Tls,
+}
+
+impl Database {
+    /// The connection alone, as the migration uses it when `migration.database` is absent.
+    #[must_use]
+    pub fn connection(&self) -> DatabaseConnection {
+        DatabaseConnection {
+            host: self.host.clone(),
+            port: self.port,
+            name: self.name.clone(),
+            credentials_secret_ref: self.credentials_secret_ref.clone(),
+            url_secret_ref: self.url_secret_ref.clone(),
+            tls: self.tls.clone(),
+        }
+    }
+}
+
+pub(crate) fn default_port() -> i32 {
+    5432
+}
+
+fn default_schema() -> String {
+    "outbox".to_owned()
+}
+
+fn default_max_connections() -> i32 {
+    4
+}
+
+/// Whether the operator may change the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MigrationPolicy {
+    /// Create and upgrade the schema.
+    #[default]
+    Apply,
+    /// Only check that the schema is what this version needs; change nothing.
+    Verify,
+    /// No migration runs; the relay itself waits until the schema fits.
+    Off,
+}
+
+/// `spec.migration`: who creates the outbox's tables, with what rights, for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    /// Whether the operator may change the database.
+    #[serde(default)]
+    pub policy: MigrationPolicy,
+    /// Direct endpoint and owner credentials. Absent: those of `database`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseConnection>,
+    /// Roles that get rights on the schema.
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// Existing roles that get rights on the schema. The relay's own user is granted by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Grants {
+    /// Roles of services that write rows.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub producers: Vec<String>,
+    /// Further roles that may run a relay.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub relays: Vec<String>,
+}

@@ -1,0 +1,69 @@
+//! `spec.kafka`: the Kafka side of a manifest.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::references::{Tls, password_key};
+
+/// The Kafka cluster that rows go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kafka {
+    /// `host:port` of brokers to start from.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$")))]
+    pub bootstrap_servers: Vec<String>,
+    /// TLS towards the brokers.
+    #[serde(default)]
+    pub tls: Tls,
+    /// SASL login. Absent: none, or the client certificate of `tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+    /// librdkafka properties that may be set: `linger.ms` and `compression.type`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8), extend("additionalProperties" = {"type": "string", "maxLength": 64}))]
+    #[x_kube(validation = ("self.all(name, name in ['linger.ms', 'compression.type'])", "only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees"))]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// SASL login at the brokers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sasl {
+    /// How the password is proven.
+    pub mechanism: SaslMechanism,
+    /// User name.
+    #[schemars(length(min = 1, max = 256))]
+    pub username: String,
+    /// Secret that holds the password.
+    pub credentials_secret_ref: PasswordSecret,
+}
+
+/// A password from one Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PasswordSecret {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the password.
+    #[serde(default = "password_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_key: String,
+}
+
+/// SASL mechanisms that send no password in the clear; PLAIN only makes sense over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SaslMechanism {
+    /// Salted challenge response with SHA-512.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+    /// Salted challenge response with SHA-256.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The password itself, inside TLS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+}

@@ -1,0 +1,122 @@
+//! References from a manifest to Secrets and ConfigMaps of its own namespace (never another one's), and the TLS block that both sides share.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One key of a Secret in the namespace of the OutboxRelay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key inside the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// One key of a ConfigMap in the namespace of the OutboxRelay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKey {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key inside the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// User name and password from one Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserCredentials {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the user name.
+    #[serde(default = "username_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username_key: String,
+    /// Key of the password.
+    #[serde(default = "password_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_key: String,
+}
+
+pub(super) fn username_key() -> String {
+    "username".to_owned()
+}
+
+pub(super) fn password_key() -> String {
+    "password".to_owned()
+}
+
+/// How far the server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsMode {
+    /// Encrypted; chain and host name are checked.
+    #[default]
+    #[serde(rename = "verify-full")]
+    VerifyFull,
+    /// Encrypted; only the chain is checked, any host name passes.
+    #[serde(rename = "verify-ca")]
+    VerifyCa,
+    /// Plaintext: passwords and payloads can be read on the network. Shows as a Warning.
+    #[serde(rename = "disable")]
+    Disable,
+}
+
+/// Where a CA certificate (PEM) comes from: exactly one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.secretRef) != has(self.configMapRef)", "set exactly one of secretRef and configMapRef"))]
+pub struct CertificateSource {
+    /// Key of a Secret that holds the PEM bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKey>,
+    /// Key of a ConfigMap that holds the PEM bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ConfigMapKey>,
+}
+
+/// A client certificate and its key from one Secret, for mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientCertificate {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key of the certificate chain, PEM.
+    #[serde(default = "certificate_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub cert_key: String,
+    /// Key of the private key, PEM.
+    #[serde(default = "private_key_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key_key: String,
+}
+
+fn certificate_key() -> String {
+    "tls.crt".to_owned()
+}
+
+fn private_key_key() -> String {
+    "tls.key".to_owned()
+}
+
+/// TLS towards a server. Absent means `mode: verify-full` with the system's roots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// How far the server's certificate is checked; stronger than a URL's sslmode.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// CA that signed the server's certificate. Absent: the system's roots, which the image carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<CertificateSource>,
+    /// Client certificate for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_secret_ref: Option<ClientCertificate>,
+}

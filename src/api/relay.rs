@@ -1,0 +1,137 @@
+//! The kind itself: `OutboxRelay`, its spec and what of its pods may be shaped.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Database, Kafka, Migration, OutboxRelayStatus, Topic};
+
+/// Takes committed rows of one outbox table to Kafka.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "outboxrelay.dev",
+    version = "v1alpha1",
+    kind = "OutboxRelay",
+    plural = "outboxrelays",
+    shortname = "obr",
+    category = "outbox",
+    namespaced,
+    status = "OutboxRelayStatus",
+    derive = "PartialEq",
+    doc = "Takes committed rows of one PostgreSQL outbox table to Kafka: never lost, in order per key, through outages.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct OutboxRelaySpec {
+    /// The database of the outbox table.
+    pub database: Database,
+    /// Who creates the outbox's tables, with what rights, for whom.
+    #[serde(default)]
+    pub migration: Migration,
+    /// The Kafka cluster that rows go to.
+    pub kafka: Kafka,
+    /// Headers that the relay adds to a record beside the row's own.
+    #[serde(default)]
+    pub record_headers: RecordHeaders,
+    /// Topics that may be published to, 1 to 64.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub topics: Vec<Topic>,
+    /// Rows of one settling statement.
+    #[serde(default = "default_batch_size")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub batch_size: i32,
+    /// Longest pause between two looks at an idle table, such as `50ms`.
+    #[serde(default = "default_poll_interval")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= duration('10s')", "pollInterval must be between 5ms and 10s"))]
+    pub poll_interval: String,
+    /// Relay pods. They share 64 lanes, so more than 64 only wait.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 64))]
+    pub replicas: i32,
+    /// What of the relay's pods may be shaped.
+    #[serde(default)]
+    pub template: Template,
+}
+
+fn default_batch_size() -> i32 {
+    1000
+}
+
+fn default_poll_interval() -> String {
+    "50ms".to_owned()
+}
+
+fn default_replicas() -> i32 {
+    2
+}
+
+/// Headers that the relay adds to each record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RecordHeaders {
+    /// `event_id, event_type, aggregate_type, aggregate_id, outbox_seq, outbox_created_at`.
+    #[default]
+    Standard,
+    /// `id` and `eventType`, as Debezium's outbox event router writes them, and `outbox_seq`.
+    Debezium,
+    /// CloudEvents in binary mode (`ce_id, ce_type, ...`) and `outbox_seq`.
+    CloudEvents,
+}
+
+/// What of the relay's pods may be shaped. Holds for the migration's pod too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Template {
+    /// Requests and limits of the relay's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<PodResources>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Further labels of the pods; not `app.kubernetes.io/*` or `outboxrelay.dev/*`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = ("self.all(name, !name.startsWith('app.kubernetes.io/') && !name.startsWith('outboxrelay.dev/'))", "app.kubernetes.io/* and outboxrelay.dev/* are the operator's own"))]
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations of the pods; not `outboxrelay.dev/*`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = ("self.all(name, !name.startsWith('outboxrelay.dev/'))", "outboxrelay.dev/* are the operator's own"))]
+    pub annotations: BTreeMap<String, String>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Secrets for pulling the relay's image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// Requests and limits of a container, as Kubernetes quantities (`100m`, `128Mi`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodResources {
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub requests: BTreeMap<String, String>,
+    /// What the container may not go over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub limits: BTreeMap<String, String>,
+}

@@ -1,0 +1,21 @@
+//! `spec.topics`: what may be published, and how rows without a topic are routed.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// A topic that rows may go to. A row's own topic must be one of them; a row without one is routed by its types.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Topic {
+    /// Name of the Kafka topic. It must exist: the relay never creates topics.
+    #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
+    pub name: String,
+    /// Event types of rows without a topic that go here. They beat aggregateTypes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
+    pub event_types: Vec<String>,
+    /// Aggregate types of rows without a topic that go here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
+    pub aggregate_types: Vec<String>,
+}

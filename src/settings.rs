@@ -1,0 +1,193 @@
+//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a ConfigMap, the relay reads it; `run --manifest`
+//! makes it from the same manifest. Nothing secret is in it: secrets are files with fixed names ([`SecretFile`]).
+
+mod from_manifest;
+mod secret_files;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::api::{MigrationPolicy, RecordHeaders, SaslMechanism, TlsMode};
+pub use from_manifest::InvalidSpec;
+pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
+
+/// Everything a relay or a migration needs to know, but no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelaySettings {
+    /// Who manages the schema.
+    pub owner: Owner,
+    pub database: DatabaseSettings,
+    pub migration: MigrationSettings,
+    pub kafka: KafkaSettings,
+    pub record_headers: RecordHeaders,
+    /// Topics that may be published to, in manifest order.
+    pub topics: Vec<TopicSettings>,
+    /// Rows of one settling statement, 1 to 10,000.
+    pub batch_size: u32,
+    /// Longest pause between two looks at an idle table.
+    pub poll_interval_ms: u64,
+}
+
+/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share one schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Owner {
+    pub cluster: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.cluster, self.namespace, self.name)
+    }
+}
+
+/// The relay's database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DatabaseSettings {
+    pub endpoint: Endpoint,
+    pub tls: TlsSettings,
+    pub schema: SchemaName,
+    /// Connections of this process.
+    pub max_connections: u32,
+}
+
+/// Where a server is. The matching secret files hold the URL, or user name and password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Endpoint {
+    /// A secret file holds the whole URL.
+    Url,
+    /// Host, port and database by name; secret files hold user name and password.
+    Host { host: String, port: u16, name: String },
+}
+
+/// TLS towards one server. Which files are expected is said here, what is in them is read from [`SecretFile`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSettings {
+    pub mode: TlsMode,
+    /// A CA file is expected; else the system's roots.
+    pub ca: bool,
+    /// A client certificate and its key are expected.
+    pub client_certificate: bool,
+}
+
+/// What the migration does, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MigrationSettings {
+    pub policy: MigrationPolicy,
+    /// Its own endpoint and owner credentials; absent: the relay's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<MigrationDatabase>,
+    /// Roles of services that write rows.
+    pub producers: Vec<String>,
+    /// Further roles that may run a relay; the relay's own user is granted by itself.
+    pub relays: Vec<String>,
+}
+
+/// The migration's own endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MigrationDatabase {
+    pub endpoint: Endpoint,
+    pub tls: TlsSettings,
+}
+
+/// The relay's Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// `host:port` of brokers to start from.
+    pub bootstrap_servers: Vec<String>,
+    pub tls: TlsSettings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<SaslSettings>,
+    /// `linger.ms` and `compression.type`, where set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// SASL login; the password is a secret file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SaslSettings {
+    pub mechanism: SaslMechanism,
+    pub username: String,
+}
+
+/// A topic that may be published to, and what is routed to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TopicSettings {
+    pub name: String,
+    #[serde(default)]
+    pub event_types: Vec<String>,
+    #[serde(default)]
+    pub aggregate_types: Vec<String>,
+}
+
+impl RelaySettings {
+    /// [`Self::poll_interval_ms`] as a duration.
+    #[must_use]
+    pub fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.poll_interval_ms)
+    }
+}
+
+/// A checked schema name: `^[a-z_][a-z0-9_]{0,62}$`, so that it can stand in SQL without surprises.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SchemaName(String);
+
+/// Why a text is no schema name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no schema name: use 1 to 63 of a-z, 0-9 and _, not starting with a digit or pg_")]
+pub struct InvalidSchemaName(String);
+
+impl TryFrom<String> for SchemaName {
+    type Error = InvalidSchemaName;
+
+    fn try_from(name: String) -> Result<Self, InvalidSchemaName> {
+        let mut letters = name.chars();
+        let starts = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+        let goes_on = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") {
+            Ok(Self(name))
+        } else {
+            Err(InvalidSchemaName(name))
+        }
+    }
+}
+
+impl From<SchemaName> for String {
+    fn from(name: SchemaName) -> Self {
+        name.0
+    }
+}
+
+impl SchemaName {
+    /// The bare name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_name_that_could_change_a_statement_is_refused() {
+        for name in ["", "Outbox", "1box", "out box", "o\"x", "o;x", "pg_catalog", &"a".repeat(64)] {
+            assert!(SchemaName::try_from(name.to_owned()).is_err(), "{name}");
+        }
+        assert!(SchemaName::try_from("outbox_2".to_owned()).is_ok());
+    }
+}

@@ -1,0 +1,160 @@
+//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot say and for `run --manifest`, which no
+//! API server checks. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    DatabaseSettings, Endpoint, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings,
+    SchemaName, TlsSettings, TopicSettings,
+};
+use crate::api::{DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic, parse_duration};
+
+/// Why a spec cannot work: the field, what is wrong with it, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSpec {
+    #[error("spec.database.schema: {0}")]
+    Schema(#[from] InvalidSchemaName),
+    #[error("spec.pollInterval: {0}")]
+    PollInterval(#[from] ParseDurationError),
+    #[error("spec.pollInterval: must be between 5ms and 10s")]
+    PollIntervalRange,
+    #[error("{field}: set urlSecretRef, or host with name and credentialsSecretRef, not both")]
+    Endpoint { field: &'static str },
+    #[error("{field}: must be between {min} and {max}, is {value}")]
+    Range { field: &'static str, min: i32, max: i32, value: i32 },
+    #[error("spec.kafka.bootstrapServers: name at least one host:port")]
+    NoBootstrapServer,
+    #[error("spec.kafka.properties: '{0}' may not be set; only linger.ms and compression.type may")]
+    KafkaProperty(String),
+    #[error("{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set mode verify-full")]
+    TlsDisabled { field: &'static str },
+    #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
+    CertificateSource { field: &'static str },
+    #[error("spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full")]
+    PlainWithoutTls,
+    #[error("spec.topics: name 1 to 64 topics")]
+    TopicCount,
+    #[error("spec.topics: topic '{0}' stands there twice")]
+    TopicTwice(String),
+    #[error("spec.topics: {kind} '{name}' is routed to both '{first}' and '{second}'; keep one")]
+    RoutedTwice { kind: &'static str, name: String, first: String, second: String },
+}
+
+impl RelaySettings {
+    /// Checks a spec and makes the settings of its relays.
+    ///
+    /// # Errors
+    /// When the spec cannot work; the text names the field and the way out.
+    pub fn from_manifest(owner: Owner, spec: &OutboxRelaySpec) -> Result<Self, InvalidSpec> {
+        let poll_interval = parse_duration(&spec.poll_interval)?;
+        if !(Duration::from_millis(5)..=Duration::from_secs(10)).contains(&poll_interval) {
+            return Err(InvalidSpec::PollIntervalRange);
+        }
+        Ok(Self {
+            owner,
+            database: DatabaseSettings {
+                endpoint: endpoint(&spec.database.connection(), "spec.database")?,
+                tls: tls(&spec.database.tls, "spec.database.tls")?,
+                schema: SchemaName::try_from(spec.database.schema.clone())?,
+                max_connections: within("spec.database.maxConnections", spec.database.max_connections, 3, 16)?,
+            },
+            migration: migration(spec)?,
+            kafka: kafka(&spec.kafka)?,
+            record_headers: spec.record_headers,
+            topics: topics(&spec.topics)?,
+            batch_size: within("spec.batchSize", spec.batch_size, 1, 10_000)?,
+            poll_interval_ms: u64::try_from(poll_interval.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
+    match u32::try_from(value) {
+        Ok(number) if (min..=max).contains(&value) => Ok(number),
+        _ => Err(InvalidSpec::Range { field, min, max, value }),
+    }
+}
+
+fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endpoint, InvalidSpec> {
+    match (&connection.url_secret_ref, &connection.host, &connection.name, &connection.credentials_secret_ref) {
+        (Some(_), None, None, None) => Ok(Endpoint::Url),
+        (None, Some(host), Some(name), Some(_)) => {
+            let port = u16::try_from(connection.port).map_err(|_| InvalidSpec::Range { field, min: 1, max: 65535, value: connection.port })?;
+            Ok(Endpoint::Host { host: host.clone(), port, name: name.clone() })
+        }
+        _ => Err(InvalidSpec::Endpoint { field }),
+    }
+}
+
+fn tls(tls: &Tls, field: &'static str) -> Result<TlsSettings, InvalidSpec> {
+    if tls.mode == TlsMode::Disable && (tls.ca.is_some() || tls.client_cert_secret_ref.is_some()) {
+        return Err(InvalidSpec::TlsDisabled { field });
+    }
+    if tls.ca.as_ref().is_some_and(|ca| ca.secret_ref.is_some() == ca.config_map_ref.is_some()) {
+        return Err(InvalidSpec::CertificateSource { field });
+    }
+    Ok(TlsSettings { mode: tls.mode, ca: tls.ca.is_some(), client_certificate: tls.client_cert_secret_ref.is_some() })
+}
+
+fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
+    let database = match &spec.migration.database {
+        None => None,
+        Some(own) => Some(MigrationDatabase {
+            endpoint: endpoint(own, "spec.migration.database")?,
+            tls: tls(&own.tls, "spec.migration.database.tls")?,
+        }),
+    };
+    let grants = &spec.migration.grants;
+    Ok(MigrationSettings { policy: spec.migration.policy, database, producers: grants.producers.clone(), relays: grants.relays.clone() })
+}
+
+fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
+    if kafka.bootstrap_servers.is_empty() {
+        return Err(InvalidSpec::NoBootstrapServer);
+    }
+    if let Some(name) = kafka.properties.keys().find(|name| !matches!(name.as_str(), "linger.ms" | "compression.type")) {
+        return Err(InvalidSpec::KafkaProperty(name.clone()));
+    }
+    let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings { mechanism: sasl.mechanism, username: sasl.username.clone() });
+    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == super::SaslMechanism::Plain) {
+        return Err(InvalidSpec::PlainWithoutTls);
+    }
+    Ok(KafkaSettings {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        tls: tls(&kafka.tls, "spec.kafka.tls")?,
+        sasl,
+        properties: kafka.properties.clone(),
+    })
+}
+
+fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
+    if !(1..=64).contains(&topics.len()) {
+        return Err(InvalidSpec::TopicCount);
+    }
+    let mut names = BTreeMap::new();
+    for topic in topics {
+        if names.insert(&topic.name, ()).is_some() {
+            return Err(InvalidSpec::TopicTwice(topic.name.clone()));
+        }
+    }
+    routed_once("event type", topics, |topic| &topic.event_types)?;
+    routed_once("aggregate type", topics, |topic| &topic.aggregate_types)?;
+    let settings = |topic: &Topic| TopicSettings {
+        name: topic.name.clone(),
+        event_types: topic.event_types.clone(),
+        aggregate_types: topic.aggregate_types.clone(),
+    };
+    Ok(topics.iter().map(settings).collect())
+}
+
+fn routed_once(kind: &'static str, topics: &[Topic], types: impl Fn(&Topic) -> &Vec<String>) -> Result<(), InvalidSpec> {
+    let mut seen = BTreeMap::new();
+    for topic in topics {
+        for name in types(topic) {
+            if let Some(first) = seen.insert(name, &topic.name) {
+                return Err(InvalidSpec::RoutedTwice { kind, name: name.clone(), first: first.clone(), second: topic.name.clone() });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects them into pods, `run --manifest` reads
+//! them from the manifest's own documents. Pure.
+
+use crate::api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls};
+
+/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never have to name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretFile {
+    DatabaseUrl,
+    DatabaseUsername,
+    DatabasePassword,
+    DatabaseCa,
+    DatabaseCertificate,
+    DatabaseKey,
+    MigrationUrl,
+    MigrationUsername,
+    MigrationPassword,
+    MigrationCa,
+    MigrationCertificate,
+    MigrationKey,
+    KafkaPassword,
+    KafkaCa,
+    KafkaCertificate,
+    KafkaKey,
+}
+
+impl SecretFile {
+    /// Path relative to the secrets folder.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::DatabaseUrl => "database/url",
+            Self::DatabaseUsername => "database/username",
+            Self::DatabasePassword => "database/password",
+            Self::DatabaseCa => "database/ca.crt",
+            Self::DatabaseCertificate => "database/tls.crt",
+            Self::DatabaseKey => "database/tls.key",
+            Self::MigrationUrl => "migration/url",
+            Self::MigrationUsername => "migration/username",
+            Self::MigrationPassword => "migration/password",
+            Self::MigrationCa => "migration/ca.crt",
+            Self::MigrationCertificate => "migration/tls.crt",
+            Self::MigrationKey => "migration/tls.key",
+            Self::KafkaPassword => "kafka/password",
+            Self::KafkaCa => "kafka/ca.crt",
+            Self::KafkaCertificate => "kafka/tls.crt",
+            Self::KafkaKey => "kafka/tls.key",
+        }
+    }
+}
+
+/// Where the content of a [`SecretFile`] comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    Secret { name: String, key: String },
+    ConfigMap { name: String, key: String },
+}
+
+/// One file of the secrets folder and its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Projection {
+    pub file: SecretFile,
+    pub source: SecretSource,
+}
+
+/// The six files of one connection.
+struct Files {
+    url: SecretFile,
+    username: SecretFile,
+    password: SecretFile,
+    tls: TlsFiles,
+}
+
+struct TlsFiles {
+    ca: SecretFile,
+    certificate: SecretFile,
+    key: SecretFile,
+}
+
+const DATABASE: Files = Files {
+    url: SecretFile::DatabaseUrl,
+    username: SecretFile::DatabaseUsername,
+    password: SecretFile::DatabasePassword,
+    tls: TlsFiles { ca: SecretFile::DatabaseCa, certificate: SecretFile::DatabaseCertificate, key: SecretFile::DatabaseKey },
+};
+const MIGRATION: Files = Files {
+    url: SecretFile::MigrationUrl,
+    username: SecretFile::MigrationUsername,
+    password: SecretFile::MigrationPassword,
+    tls: TlsFiles { ca: SecretFile::MigrationCa, certificate: SecretFile::MigrationCertificate, key: SecretFile::MigrationKey },
+};
+const KAFKA: TlsFiles = TlsFiles { ca: SecretFile::KafkaCa, certificate: SecretFile::KafkaCertificate, key: SecretFile::KafkaKey };
+
+/// Files of a relay pod: its database and its brokers.
+#[must_use]
+pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
+    let mut all = database_projections(spec);
+    all.extend(tls_projections(&spec.kafka.tls, &KAFKA));
+    if let Some(sasl) = &spec.kafka.sasl {
+        let secret = &sasl.credentials_secret_ref;
+        all.push(from_secret(SecretFile::KafkaPassword, &secret.name, &secret.password_key));
+    }
+    all
+}
+
+/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where set, its own.
+#[must_use]
+pub fn migration_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
+    let mut all = database_projections(spec);
+    if let Some(own) = &spec.migration.database {
+        all.extend(connection_projections(own, &MIGRATION));
+    }
+    all
+}
+
+/// Files of the relay's database connection.
+#[must_use]
+pub fn database_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
+    connection_projections(&spec.database.connection(), &DATABASE)
+}
+
+fn connection_projections(connection: &DatabaseConnection, files: &Files) -> Vec<Projection> {
+    let mut all = Vec::new();
+    if let Some(url) = &connection.url_secret_ref {
+        all.push(from_secret(files.url, &url.name, &url.key));
+    }
+    if let Some(user) = &connection.credentials_secret_ref {
+        all.push(from_secret(files.username, &user.name, &user.username_key));
+        all.push(from_secret(files.password, &user.name, &user.password_key));
+    }
+    all.extend(tls_projections(&connection.tls, &files.tls));
+    all
+}
+
+fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
+    let mut all = Vec::new();
+    if let Some(CertificateSource { secret_ref: Some(secret), .. }) = &tls.ca {
+        all.push(from_secret(files.ca, &secret.name, &secret.key));
+    }
+    if let Some(CertificateSource { config_map_ref: Some(map), .. }) = &tls.ca {
+        let source = SecretSource::ConfigMap { name: map.name.clone(), key: map.key.clone() };
+        all.push(Projection { file: files.ca, source });
+    }
+    if let Some(client) = &tls.client_cert_secret_ref {
+        all.push(from_secret(files.certificate, &client.name, &client.cert_key));
+        all.push(from_secret(files.key, &client.name, &client.key_key));
+    }
+    all
+}
+
+fn from_secret(file: SecretFile, name: &str, key: &str) -> Projection {
+    Projection { file, source: SecretSource::Secret { name: name.to_owned(), key: key.to_owned() } }
+}
