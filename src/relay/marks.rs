@@ -19,51 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::outbox::Snapshot;
+
 /// A listed transaction younger than this holds the reading position back, so that its rows come with an ordinary fetch; for an older one the
 /// lane goes on and reads its range again when it has ended.
 pub const YOUNG: Duration = Duration::from_millis(250);
-
-/// What one fetch could see: `pg_current_snapshot()`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Every transaction at or above this was not completed, whether listed or not.
-    xmax: u64,
-    /// Running transactions below `xmax`, ascending.
-    running: Vec<u64>,
-}
-
-/// The text is no snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no pg_snapshot")]
-pub struct ParseSnapshotError(String);
-
-impl Snapshot {
-    /// From its parts; `running` in any order.
-    #[must_use]
-    pub fn new(xmax: u64, mut running: Vec<u64>) -> Self {
-        running.sort_unstable();
-        Self { xmax, running }
-    }
-
-    /// Reads PostgreSQL's text form, `xmin:xmax:xip,xip`.
-    ///
-    /// # Errors
-    /// When the text has another form.
-    pub fn parse(text: &str) -> Result<Self, ParseSnapshotError> {
-        let refuse = || ParseSnapshotError(text.chars().take(64).collect());
-        let mut parts = text.split(':').skip(1);
-        let (Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(refuse());
-        };
-        let xmax = xmax.parse().map_err(|_| refuse())?;
-        let running = running.split(',').filter(|xid| !xid.is_empty()).map(str::parse).collect::<Result<_, _>>().map_err(|_| refuse())?;
-        Ok(Self::new(xmax, running))
-    }
-
-    fn lists(&self, xid: u64) -> bool {
-        self.running.binary_search(&xid).is_ok()
-    }
-}
 
 /// `xid` is one of our own transactions; every id up to `drawn` had been drawn before it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +48,7 @@ impl Ticks {
 
     /// `base` of a snapshot. Snapshots come in the order in which they were taken.
     pub fn base(&mut self, snapshot: &Snapshot) -> i64 {
-        let ahead = self.ahead.split_off(&snapshot.xmax);
+        let ahead = self.ahead.split_off(&snapshot.xmax());
         let passed = std::mem::replace(&mut self.ahead, ahead);
         self.base = passed.into_values().fold(self.base, i64::max);
         self.base
@@ -157,9 +117,8 @@ impl LaneMarks {
 
     /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
     pub fn learn(&mut self, covered: Covered, snapshot: &Snapshot, base: i64, now: Instant) -> Reading {
-        let ended = |xid: u64| xid < snapshot.xmax && !snapshot.lists(xid);
         let mut missed = false;
-        for (_, open) in self.open.iter_mut().filter(|(xid, _)| ended(**xid)) {
+        for (_, open) in self.open.iter_mut().filter(|(xid, _)| snapshot.has_ended(**xid)) {
             open.ended = true;
             missed |= open.above < covered.low;
         }
@@ -173,7 +132,7 @@ impl LaneMarks {
         }
         let base = self.base;
         self.open.retain(|_, open| !open.ended || open.above < base);
-        for &xid in &snapshot.running {
+        for &xid in snapshot.running() {
             self.open.entry(xid).or_insert(Open { above: before, since: now, ended: false });
         }
         Reading::Take
@@ -187,15 +146,6 @@ mod model;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_snapshot_is_read_as_postgresql_writes_it() {
-        assert_eq!(Snapshot::parse("279:279:"), Ok(Snapshot::new(279, vec![])));
-        assert_eq!(Snapshot::parse("279:281:279,280"), Ok(Snapshot::new(281, vec![279, 280])));
-        for text in ["", "1:2", "1:2:3:4", "a:b:", "1:2:x"] {
-            assert!(Snapshot::parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_tick_counts_only_once_a_snapshot_has_passed_it() {

@@ -7,7 +7,8 @@ use std::{
     time::Instant,
 };
 
-use super::{Covered, LaneMarks, Reading, Snapshot, Tick, Ticks, YOUNG};
+use super::{Covered, LaneMarks, Reading, Tick, Ticks, YOUNG};
+use crate::outbox::Snapshot;
 
 /// A bug that a careful reader could still write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
