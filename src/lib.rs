@@ -2,5 +2,7 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod outbox;
 pub mod report;
+pub mod secrets;
 pub mod settings;

@@ -1,0 +1,4 @@
+//! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
+
+pub mod connect;
+pub mod error;
