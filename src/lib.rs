@@ -5,4 +5,5 @@ pub mod api;
 pub mod outbox;
 pub mod relay;
 pub mod report;
+pub mod secrets;
 pub mod settings;

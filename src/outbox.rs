@@ -1,4 +1,7 @@
-//! The outbox table: rows, statements. The only place that knows PostgreSQL. (To be merged with connect, error, migrate, schema.)
+//! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
+
+pub mod connect;
+pub mod error;
 mod row;
 mod snapshot;
 mod store;
