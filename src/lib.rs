@@ -2,6 +2,8 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod http;
+pub mod kafka;
 pub mod outbox;
 pub mod relay;
 pub mod report;
