@@ -2,3 +2,5 @@
 
 pub mod connect;
 pub mod error;
+pub mod migrate;
+pub mod schema;
