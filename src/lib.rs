@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod outbox;
+pub mod relay;
 pub mod report;
 pub mod secrets;
 pub mod settings;

@@ -123,20 +123,20 @@ fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
     SchemaError::ReadState { schema: schema.as_str().to_owned(), source: error.into() }
 }
 
-/// The statement of a file below `sql/`, with the schema's name in place of `{schema}`. A schema's name is checked when it is read from the
+/// The statement of a file below `sql/`, with the schema's name in place of `@schema@`. A schema's name is checked when it is read from the
 /// settings, so this is safe for any template of ours.
 #[must_use]
 pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
     AssertSqlSafe(in_schema(template, schema)).into_sql_str()
 }
 
-/// The same for a statement that also names a role, in place of `{role}`.
+/// The same for a statement that also names a role, in place of `@role@`.
 pub(super) fn statement_for_role(template: &'static str, schema: &SchemaName, role: &str) -> SqlStr {
-    AssertSqlSafe(in_schema(template, schema).replace("{role}", &quoted(role))).into_sql_str()
+    AssertSqlSafe(in_schema(template, schema).replace("@role@", &quoted(role))).into_sql_str()
 }
 
 fn in_schema(template: &str, schema: &SchemaName) -> String {
-    template.replace("{schema}", &quoted(schema.as_str()))
+    template.replace("@schema@", &quoted(schema.as_str()))
 }
 
 /// An identifier in double quotes, as the server's `quote_ident` would write it.

@@ -53,6 +53,6 @@ fn the_longest_names_still_leave_room_for_the_next_step() {
 fn names_are_quoted_as_the_server_does() {
     assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
     let schema = schema();
-    let sql = statement_for_role("grant usage on schema {schema} to {role}", &schema, "x\"; drop table y; --");
+    let sql = statement_for_role("grant usage on schema @schema@ to @role@", &schema, "x\"; drop table y; --");
     assert_eq!(sql.as_str(), "grant usage on schema \"outbox\" to \"x\"\"; drop table y; --\"");
 }
