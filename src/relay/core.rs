@@ -194,14 +194,23 @@ impl Core {
 
     // --- fetch
 
+    /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
+    #[must_use]
+    pub fn fetch_at(&self) -> Option<Instant> {
+        let mut lanes = self.lanes.iter().flatten().filter(|lane| !lane.draining).peekable();
+        let (room, budget) = (self.window.room_rows(), self.window.budget().rows);
+        let possible = !self.fetch_under_way && lanes.peek().is_some() && room > 0 && self.window.room_bytes() > 0;
+        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
+        let crowded = room < budget / 4 && lanes.any(|lane| lane.hungry);
+        (possible && !crowded).then_some(self.fetch_at)
+    }
+
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
     pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchPlan> {
-        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
-        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
-        let crowded = hungry > 0 && self.window.room_rows() < self.window.budget().rows / 4;
-        if self.fetch_under_way || now < self.fetch_at || crowded || self.window.room_bytes() == 0 {
+        if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
+        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
         let mut plan = FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
@@ -218,13 +227,11 @@ impl Core {
             plan.bytes_max.push((self.window.room_bytes() / share + again_bytes).max(1) as i64);
         }
         self.fetch_under_way = !plan.lanes.is_empty();
+        if !self.fetch_under_way {
+            // Every lane is full.
+            self.fetch_at = now + PAUSE_AFTER_WORK;
+        }
         self.fetch_under_way.then_some(plan)
-    }
-
-    /// When [`Self::plan_fetch`] is to be asked next.
-    #[must_use]
-    pub fn fetch_at(&self) -> Instant {
-        self.fetch_at
     }
 
     /// The fetch failed, or its rows cannot be used: it is made again.
@@ -385,6 +392,12 @@ impl Core {
         } else if self.stops.exists(topic) {
             self.flow_again(now);
         }
+    }
+
+    /// When [`Self::resume`] is to be asked next.
+    #[must_use]
+    pub fn resume_at(&self) -> Option<Instant> {
+        self.stops.next(|topic| self.window.sent_of(topic) == 0)
     }
 
     /// Lets topics flow again whose pause is over.

@@ -219,26 +219,26 @@ impl<'a> Session<'a> {
 
     /// When the loop has to turn although nothing happens: only for work that could start then.
     fn next_wake(&self) -> Instant {
-        let (timers, window) = (&self.timers, self.core.window());
+        let (now, timers, window) = (Instant::now(), &self.timers, self.core.window());
         let works = self.stop_by.is_none();
-        let may_fetch = works && self.fetch.is_none() && matches!(self.sending, Sending::Open(_));
+        let may_fetch = works && matches!(self.sending, Sending::Open(_));
         let database = |at: Instant| at.max(timers.database);
         [
             Some(self.deadline),
             self.stop_by,
             self.lease.is_none().then_some(timers.lease),
-            may_fetch.then(|| database(self.core.fetch_at())),
+            may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
             (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
-            (window.sent() > 0).then_some(timers.reports),
+            (timers.reports > now).then_some(timers.reports),
             (works && self.tick.is_none() && window.rows() > 0).then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
-            self.core.stops().next(),
+            self.core.resume_at(),
             if let Sending::None { retry_at } = self.sending { works.then_some(retry_at) } else { None },
         ]
         .into_iter()
         .flatten()
-        .fold(Instant::now() + Duration::from_secs(1), Instant::min)
+        .fold(now + Duration::from_secs(1), Instant::min)
     }
 
     // --- starting work
