@@ -2,8 +2,10 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod manifest;
 pub mod outbox;
 pub mod relay;
 pub mod report;
 pub mod secrets;
 pub mod settings;
+pub mod telemetry;

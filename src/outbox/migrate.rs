@@ -111,7 +111,8 @@ impl MigrateError {
 }
 
 fn no_right_to_create(error: &MigrateError) -> Problem {
-    let next = "the user may not create schemas here: grant it create on the database, or name an owner's credentials in spec.migration.database";
+    let next =
+        "the user may not create schemas here: grant it create on the database, or name an owner's credentials in spec.migration.database";
     Problem::new(ProblemClass::InsufficientPrivilege, format!("{error}: {next}"))
 }
 
