@@ -4,6 +4,7 @@
 mod apply;
 mod grants;
 mod lock;
+mod outcome;
 mod shape;
 mod verify;
 
@@ -19,6 +20,8 @@ use crate::{
     secrets::Secrets,
     settings::{MigrationPolicy, RelaySettings, SchemaName},
 };
+
+pub use outcome::{in_words, termination_message, until_done};
 
 /// How long to wait for another migration of the same schema.
 pub const LOCK_WAIT: Duration = Duration::from_secs(30);

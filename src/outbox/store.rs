@@ -145,6 +145,7 @@ pub const READER_OPTIONS: &[(&str, &str)] =
 pub struct Pools {
     /// Reads lanes; made with [`READER_OPTIONS`].
     pub reader: PgPool,
+    /// Settles, counts and sweeps; made with [`READER_OPTIONS`] too.
     pub settler: PgPool,
     pub lease: PgPool,
 }
@@ -259,9 +260,10 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn survey(&self, instance: Uuid) -> Result<Survey, StoreError> {
+    pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
         let (live, fewest, free): (i64, Option<i64>, i64) = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.survey)))
             .bind(instance)
+            .bind(known)
             .fetch_one(&self.pools.lease)
             .await
             .map_err(failed("survey the lanes"))?;
@@ -273,10 +275,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails; then lanes may have been taken: the next renewal tells.
-    pub async fn claim(&self, instance: Uuid, lanes_max: u32) -> Result<Vec<Grant>, StoreError> {
+    pub async fn claim(&self, instance: Uuid, lanes_max: u32, known: &[i16]) -> Result<Vec<Grant>, StoreError> {
         let rows: Vec<(i16, i64, i64, i64)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.claim)))
             .bind(instance)
             .bind(i64::from(lanes_max))
+            .bind(known)
             .fetch_all(&self.pools.lease)
             .await
             .map_err(failed("claim lanes"))?;
@@ -305,7 +308,7 @@ impl Store {
         let rows: Vec<(i16, i64, Uuid)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep)))
             .bind(lanes)
             .bind(marks)
-            .fetch_all(&self.pools.reader)
+            .fetch_all(&self.pools.settler)
             .await
             .map_err(failed("sweep below the marks"))?;
         Ok(rows.into_iter().filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id))).collect())
@@ -320,7 +323,7 @@ impl Store {
             .bind(lanes)
             .bind(marks)
             .bind(i64::from(rows_max))
-            .fetch_one(&self.pools.reader)
+            .fetch_one(&self.pools.settler)
             .await
             .map_err(failed("count the backlog"))?;
         Ok(Depth { rows: u64::try_from(rows).unwrap_or(0), oldest_us })

@@ -117,7 +117,8 @@ impl LaneMarks {
 
     /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
     pub fn learn(&mut self, covered: Covered, snapshot: &Snapshot, base: i64, now: Instant) -> Reading {
-        let mut missed = false;
+        // A fetch that began above the base would skip what was given back since.
+        let mut missed = covered.low > self.base;
         for (_, open) in self.open.iter_mut().filter(|(xid, _)| snapshot.has_ended(**xid)) {
             open.ended = true;
             missed |= open.above < covered.low;

@@ -1,4 +1,5 @@
--- Takes lanes that nobody owns, or whose owner's lease has run out. $1 instance, $2 how many at most.
+-- Takes lanes that nobody owns, or whose owner's lease has run out. $1 instance, $2 how many at most,
+-- $3 lanes that it knows it owns: others of its own come from a claim whose answer was lost, and are claimed again.
 -- An expired owner is deleted first: if its renewal is in progress, that holds the row's lock and wins (skip locked); if not, a renewal
 -- that comes later finds no row and is refused.
 with expired as (
@@ -12,6 +13,7 @@ free as (
   where
     l.owner is null
     or l.owner in (select instance from expired)
+    or l.owner = $1 and l.lane <> all($3::smallint[])
     or not exists (select from @schema@.relay as r where r.instance = l.owner)
   order by l.lane
   limit $2
