@@ -57,6 +57,9 @@ struct Run {
     /// Address of /healthz, /readyz, /metrics and /status.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
     listen: SocketAddr,
+    /// Name of this replica, for people.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]
+    pod: String,
 }
 
 #[derive(Args)]
@@ -138,7 +141,7 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         };
         done.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
     }
-    relay(settings, secrets, arguments.listen).await
+    relay(settings, secrets, arguments.listen, &arguments.pod).await
 }
 
 /// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default for them.
@@ -152,8 +155,8 @@ async fn stopped() {
     }
 }
 
-/// The place of `outbox_relay::relay::run`, which handles signals itself: it drains.
-async fn relay(settings: RelaySettings, _secrets: Secrets, listen: SocketAddr) -> anyhow::Result<ExitCode> {
+/// The place of `outbox_relay::relay::run(RunOptions, stop)`: `stop` is cancelled by [`stopped`], and the relay drains.
+async fn relay(settings: RelaySettings, _secrets: Secrets, listen: SocketAddr, pod: &str) -> anyhow::Result<ExitCode> {
     tokio::task::yield_now().await;
-    anyhow::bail!("{} would listen on {listen}, but this build cannot relay yet", settings.owner)
+    anyhow::bail!("{pod} of {} would listen on {listen}, but this build cannot relay yet", settings.owner)
 }

@@ -29,7 +29,7 @@ fn walk(value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> 
 fn field(name: &str, value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> {
     let path = format!("{path}.{name}");
     // A map of free names, or anything at all.
-    let Some(known) = schema.get("properties").and_then(Schema::as_object) else { return None };
+    let known = schema.get("properties").and_then(Schema::as_object)?;
     match known.get(name) {
         Some(schema) => walk(value, schema, &path),
         None => {
