@@ -239,8 +239,10 @@ impl Store {
             .await
             .map_err(failed("renew the lease"))?;
         let Some(renewed) = renewed else { return Ok(None) };
-        let ours: Vec<i16> =
-            bind_marks(&self.statements.write_marks, instance, marks).fetch_all(&mut *transaction).await.map_err(failed("write marks"))?;
+        let ours: Vec<i16> = bind_marks(&self.statements.write_marks, instance, marks)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed("write marks"))?;
         transaction.commit().await.map_err(failed("commit a renewal"))?;
         Ok(Some((xid(&renewed).map_err(failed("renew the lease"))?, ours.into_iter().filter_map(|lane| u8::try_from(lane).ok()).collect())))
     }
