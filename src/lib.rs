@@ -4,8 +4,11 @@
 pub mod api;
 pub mod http;
 pub mod kafka;
+pub mod manifest;
 pub mod outbox;
 pub mod relay;
 pub mod report;
 pub mod secrets;
 pub mod settings;
+pub mod source;
+pub mod telemetry;

@@ -85,6 +85,17 @@ impl Connect {
         Ok(connect.with(&MIGRATION_TIMEOUTS))
     }
 
+    /// The user that relays log in as; needs none of the other secrets.
+    ///
+    /// # Errors
+    /// When its secret is missing or cannot be used.
+    pub fn relay_user(settings: &DatabaseSettings, secrets: &Secrets) -> Result<String, ConnectError> {
+        match settings.endpoint {
+            Endpoint::Url => Ok(from_url(DATABASE.url, secrets)?.get_username().to_owned()),
+            Endpoint::Host { .. } => Ok(secrets.get(DATABASE.username)?.expose_secret().to_owned()),
+        }
+    }
+
     fn new(endpoint: &Endpoint, tls: &TlsSettings, files: &Files, secrets: &Secrets) -> Result<Self, ConnectError> {
         let (options, place) = match endpoint {
             Endpoint::Url => (from_url(files.url, secrets)?, "the database of the URL".to_owned()),

@@ -118,7 +118,8 @@ fn not_ready(schema: &SchemaName, level: i64) -> SchemaError {
 }
 
 fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
-    let missing = error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42P01" || code == "3F000");
+    let missing =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42P01" || code == "3F000");
     if missing {
         return not_ready(schema, 0);
     }
