@@ -2,7 +2,7 @@
 
 pub mod connect;
 pub mod error;
-
+pub mod migrate;
 mod row;
 pub mod schema;
 mod snapshot;
