@@ -2,5 +2,8 @@
 
 #[macro_use]
 pub(crate) mod postgres;
+pub(crate) mod kafka;
 pub(crate) mod listeners;
+pub(crate) mod relay;
+pub(crate) mod writers;
 pub(crate) mod rig;

@@ -8,3 +8,4 @@ mod migration_failures;
 mod migration_functions;
 mod migration_rights;
 mod migration_table;
+mod relay_order;

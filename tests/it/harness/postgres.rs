@@ -119,12 +119,31 @@ impl Database {
         Secrets::folder(&self.folder)
     }
 
+    /// The folder of the secret files.
+    pub(crate) fn secrets_folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// Connections of the producer, for writers that run at the same time.
+    pub(crate) fn producer_pool(&self, connections: u32) -> PgPool {
+        let options = self.admin.clone().username(&self.producer).password(PASSWORD).database(&self.name);
+        sqlx::postgres::PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         format!("127.0.0.1:{}", self.admin.get_port()).parse().expect("an address")
     }
 
     fn endpoint(&self) -> Endpoint {
         Endpoint::Host { host: "127.0.0.1".to_owned(), port: self.admin.get_port(), name: self.name.clone() }
+    }
+
+    /// Settings that publish to these topics of the rig's broker.
+    pub(crate) fn publishing(&self, topics: Vec<TopicSettings>) -> RelaySettings {
+        let mut settings = self.settings();
+        settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA")];
+        settings.topics = topics;
+        settings
     }
 
     /// The relay logs in as [`Self::relay`], the migration as [`Self::owner`], without TLS.
