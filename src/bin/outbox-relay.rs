@@ -11,13 +11,13 @@ use anyhow::Context;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use outbox_relay::{
     outbox::migrate::{self, LOCK_WAIT, until_done},
+    relay::RunOptions,
     report::MigrationReport,
-    secrets::Secrets,
-    settings::RelaySettings,
     source::Source,
     telemetry::{self, LogFormat},
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 const LOGS: &str = "Logs";
 
@@ -144,7 +144,17 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         };
         done.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
     }
-    relay(settings, secrets, arguments.listen, &arguments.pod).await
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            stopped().await;
+            stop.cancel();
+        }
+    });
+    let options = RunOptions { settings, secrets, listen: arguments.listen, pod: arguments.pod };
+    Box::pin(outbox_relay::relay::run(options, stop)).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default for them.
@@ -156,10 +166,4 @@ async fn stopped() {
         },
         Err(_) => std::future::pending().await,
     }
-}
-
-/// The place of `outbox_relay::relay::run(RunOptions, stop)`: `stop` is cancelled by [`stopped`], and the relay drains.
-async fn relay(settings: RelaySettings, _secrets: Secrets, listen: SocketAddr, pod: &str) -> anyhow::Result<ExitCode> {
-    tokio::task::yield_now().await;
-    anyhow::bail!("{pod} of {} would listen on {listen}, but this build cannot relay yet", settings.owner)
 }

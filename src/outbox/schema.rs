@@ -1,5 +1,7 @@
 //! The outbox's schema: its level, who may work on it, and the one place that puts a schema's name into SQL. Reading is IO, judging is pure.
 
+use std::sync::Arc;
+
 use sqlx::{
     AssertSqlSafe, PgExecutor, SqlSafeStr, SqlStr,
     postgres::{PgPool, PgRow},
@@ -128,7 +130,7 @@ fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
 /// settings, so this is safe for any template of ours.
 #[must_use]
 pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
-    AssertSqlSafe(in_schema(template, schema)).into_sql_str()
+    AssertSqlSafe(Arc::<str>::from(in_schema(template, schema))).into_sql_str()
 }
 
 /// The same for a statement that also names a role, in place of `@role@`.

@@ -4,11 +4,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{PgPool, Row, SqlStr};
 use uuid::Uuid;
 
-use super::row::{DecodeError, Fetched, decode};
-use crate::settings::SchemaName;
+use super::{
+    error::DatabaseFault,
+    row::{DecodeError, Fetched, decode},
+    schema::statement,
+};
+use crate::{
+    report::{Problem, ProblemClass},
+    settings::SchemaName,
+};
 
 /// A statement of the relay failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,9 +30,26 @@ pub struct StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreErrorSource {
     #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    Database(DatabaseFault),
     #[error(transparent)]
     Decode(#[from] DecodeError),
+}
+
+impl From<sqlx::Error> for StoreErrorSource {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl StoreError {
+    /// As it goes into a report.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match &self.source {
+            StoreErrorSource::Database(fault) => Problem::new(fault.class, format!("{self}: {fault}")),
+            StoreErrorSource::Decode(error) => Problem::new(ProblemClass::DatabaseError, format!("{self}: {error}")),
+        }
+    }
 }
 
 /// Makes a sqlx error one of `operation`.
@@ -102,36 +126,35 @@ pub struct Depth {
     pub oldest_us: Option<i64>,
 }
 
-/// Statement texts with the schema put in. The one place where a name goes into SQL: [`SchemaName`] holds only letters, digits and `_`.
+/// Statement texts with the schema put in.
 struct Statements {
-    fetch: Arc<str>,
-    settle: Arc<str>,
-    register: Arc<str>,
-    renew: Arc<str>,
-    write_marks: Arc<str>,
-    release: Arc<str>,
-    survey: Arc<str>,
-    claim: Arc<str>,
-    unregister: Arc<str>,
-    sweep: Arc<str>,
-    backlog: Arc<str>,
+    fetch: SqlStr,
+    settle: SqlStr,
+    register: SqlStr,
+    renew: SqlStr,
+    write_marks: SqlStr,
+    release: SqlStr,
+    survey: SqlStr,
+    claim: SqlStr,
+    unregister: SqlStr,
+    sweep: SqlStr,
+    backlog: SqlStr,
 }
 
 impl Statements {
     fn new(schema: &SchemaName) -> Self {
-        let put_in = |text: &str| Arc::from(text.replace("@schema@", &format!("\"{}\"", schema.as_str())));
         Self {
-            fetch: put_in(include_str!("sql/fetch.sql")),
-            settle: put_in(include_str!("sql/settle.sql")),
-            register: put_in(include_str!("sql/register.sql")),
-            renew: put_in(include_str!("sql/renew.sql")),
-            write_marks: put_in(include_str!("sql/write_marks.sql")),
-            release: put_in(include_str!("sql/release.sql")),
-            survey: put_in(include_str!("sql/survey.sql")),
-            claim: put_in(include_str!("sql/claim.sql")),
-            unregister: put_in(include_str!("sql/unregister.sql")),
-            sweep: put_in(include_str!("sql/sweep.sql")),
-            backlog: put_in(include_str!("sql/backlog.sql")),
+            fetch: statement(include_str!("sql/fetch.sql"), schema),
+            settle: statement(include_str!("sql/settle.sql"), schema),
+            register: statement(include_str!("sql/register.sql"), schema),
+            renew: statement(include_str!("sql/renew.sql"), schema),
+            write_marks: statement(include_str!("sql/write_marks.sql"), schema),
+            release: statement(include_str!("sql/release.sql"), schema),
+            survey: statement(include_str!("sql/survey.sql"), schema),
+            claim: statement(include_str!("sql/claim.sql"), schema),
+            unregister: statement(include_str!("sql/unregister.sql"), schema),
+            sweep: statement(include_str!("sql/sweep.sql"), schema),
+            backlog: statement(include_str!("sql/backlog.sql"), schema),
         }
     }
 }
@@ -169,7 +192,7 @@ impl Store {
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
         let flowing = plan.flowing.as_ref();
-        let rows = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.fetch)))
+        let rows = sqlx::query(self.statements.fetch.clone())
             .bind(&plan.lanes)
             .bind(&plan.lows)
             .bind(&plan.rows_max)
@@ -191,7 +214,7 @@ impl Store {
     /// # Errors
     /// When the database fails; then the rows may be gone, or not.
     pub async fn settle(&self, plan: &SettlePlan) -> Result<u64, StoreError> {
-        let row = sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.settle)))
+        let row = sqlx::query(self.statements.settle.clone())
             .bind(&plan.lanes)
             .bind(&plan.ids)
             .bind(&plan.event_ids)
@@ -216,7 +239,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn register(&self, instance: Uuid, pod: &str, ttl: Duration) -> Result<(), StoreError> {
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.register)))
+        sqlx::query(self.statements.register.clone())
             .bind(instance)
             .bind(pod)
             .bind(millis(ttl))
@@ -232,7 +255,7 @@ impl Store {
     /// When the database fails; then the lease may have been renewed, or not.
     pub async fn renew(&self, instance: Uuid, ttl: Duration, marks: &LaneMarksPlan) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut transaction = self.pools.lease.begin().await.map_err(failed("begin a renewal"))?;
-        let renewed: Option<String> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&self.statements.renew)))
+        let renewed: Option<String> = sqlx::query_scalar(self.statements.renew.clone())
             .bind(instance)
             .bind(millis(ttl))
             .fetch_optional(&mut *transaction)
@@ -261,7 +284,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
-        let (live, fewest, free): (i64, Option<i64>, i64) = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.survey)))
+        let (live, fewest, free): (i64, Option<i64>, i64) = sqlx::query_as(self.statements.survey.clone())
             .bind(instance)
             .bind(known)
             .fetch_one(&self.pools.lease)
@@ -276,7 +299,7 @@ impl Store {
     /// # Errors
     /// When the database fails; then lanes may have been taken: the next renewal tells.
     pub async fn claim(&self, instance: Uuid, lanes_max: u32, known: &[i16]) -> Result<Vec<Grant>, StoreError> {
-        let rows: Vec<(i16, i64, i64, i64)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.claim)))
+        let rows: Vec<(i16, i64, i64, i64)> = sqlx::query_as(self.statements.claim.clone())
             .bind(instance)
             .bind(i64::from(lanes_max))
             .bind(known)
@@ -292,7 +315,7 @@ impl Store {
     /// # Errors
     /// When the database fails; then the lease runs out by itself.
     pub async fn unregister(&self, instance: Uuid) -> Result<(), StoreError> {
-        sqlx::query(AssertSqlSafe(Arc::clone(&self.statements.unregister)))
+        sqlx::query(self.statements.unregister.clone())
             .bind(instance)
             .execute(&self.pools.lease)
             .await
@@ -305,7 +328,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn sweep(&self, lanes: &[i16], marks: &[i64]) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
-        let rows: Vec<(i16, i64, Uuid)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.sweep)))
+        let rows: Vec<(i16, i64, Uuid)> = sqlx::query_as(self.statements.sweep.clone())
             .bind(lanes)
             .bind(marks)
             .fetch_all(&self.pools.settler)
@@ -319,7 +342,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn backlog(&self, lanes: &[i16], marks: &[i64], rows_max: u32) -> Result<Depth, StoreError> {
-        let (rows, oldest_us): (i64, Option<i64>) = sqlx::query_as(AssertSqlSafe(Arc::clone(&self.statements.backlog)))
+        let (rows, oldest_us): (i64, Option<i64>) = sqlx::query_as(self.statements.backlog.clone())
             .bind(lanes)
             .bind(marks)
             .bind(i64::from(rows_max))
@@ -332,8 +355,8 @@ impl Store {
 
 type ScalarQuery<'q> = sqlx::query::QueryScalar<'q, sqlx::Postgres, i16, sqlx::postgres::PgArguments>;
 
-fn bind_marks<'q>(statement: &Arc<str>, instance: Uuid, marks: &'q LaneMarksPlan) -> ScalarQuery<'q> {
-    sqlx::query_scalar(AssertSqlSafe(Arc::clone(statement)))
+fn bind_marks<'q>(statement: &SqlStr, instance: Uuid, marks: &'q LaneMarksPlan) -> ScalarQuery<'q> {
+    sqlx::query_scalar(statement.clone())
         .bind(instance)
         .bind(&marks.lanes)
         .bind(&marks.epochs)

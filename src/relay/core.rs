@@ -59,6 +59,8 @@ pub struct Core {
     /// Highest id ever seen: every id up to it has been drawn.
     seen: i64,
     fetch_under_way: bool,
+    /// The fetch under way leaves out rows that flow again since: what it covers would be believed to be all.
+    fetch_is_stale: bool,
     fetch_at: Instant,
     pause: Duration,
     poll_interval: Duration,
@@ -78,6 +80,7 @@ impl Core {
             lanes: std::array::from_fn(|_| None),
             seen: 0,
             fetch_under_way: false,
+            fetch_is_stale: false,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
@@ -194,14 +197,23 @@ impl Core {
 
     // --- fetch
 
+    /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
+    #[must_use]
+    pub fn fetch_at(&self) -> Option<Instant> {
+        let mut lanes = self.lanes.iter().flatten().filter(|lane| !lane.draining).peekable();
+        let (room, budget) = (self.window.room_rows(), self.window.budget().rows);
+        let possible = !self.fetch_under_way && lanes.peek().is_some() && room > 0 && self.window.room_bytes() > 0;
+        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
+        let crowded = room < budget / 4 && lanes.any(|lane| lane.hungry);
+        (possible && !crowded).then_some(self.fetch_at)
+    }
+
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
     pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchPlan> {
-        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
-        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
-        let crowded = hungry > 0 && self.window.room_rows() < self.window.budget().rows / 4;
-        if self.fetch_under_way || now < self.fetch_at || crowded || self.window.room_bytes() == 0 {
+        if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
+        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
         let mut plan = FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
@@ -218,24 +230,30 @@ impl Core {
             plan.bytes_max.push((self.window.room_bytes() / share + again_bytes).max(1) as i64);
         }
         self.fetch_under_way = !plan.lanes.is_empty();
+        if !self.fetch_under_way {
+            // Every lane is full.
+            self.fetch_at = now + PAUSE_AFTER_WORK;
+        }
         self.fetch_under_way.then_some(plan)
-    }
-
-    /// When [`Self::plan_fetch`] is to be asked next.
-    #[must_use]
-    pub fn fetch_at(&self) -> Instant {
-        self.fetch_at
     }
 
     /// The fetch failed, or its rows cannot be used: it is made again.
     pub fn fetch_failed(&mut self, now: Instant) {
-        self.fetch_under_way = false;
-        self.window.fetch_is_in();
+        self.fetch_is_in();
         self.rest(now);
+    }
+
+    fn fetch_is_in(&mut self) {
+        (self.fetch_under_way, self.fetch_is_stale) = (false, false);
+        self.window.fetch_is_in();
     }
 
     /// The rows of a fetch that are new, in the order in which they must be sent.
     pub fn accept(&mut self, plan: &FetchPlan, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
+        if self.fetch_is_stale {
+            self.fetch_is_in();
+            return Vec::new();
+        }
         let base = self.ticks.base(&fetched.snapshot);
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();
@@ -250,8 +268,7 @@ impl Core {
                 self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
             }
         }
-        self.fetch_under_way = false;
-        self.window.fetch_is_in();
+        self.fetch_is_in();
         self.added += outgoing.len() as u64;
         self.set_pace(!outgoing.is_empty(), now);
         outgoing
@@ -387,6 +404,12 @@ impl Core {
         }
     }
 
+    /// When [`Self::resume`] is to be asked next.
+    #[must_use]
+    pub fn resume_at(&self) -> Option<Instant> {
+        self.stops.next(|topic| self.window.sent_of(topic) == 0)
+    }
+
     /// Lets topics flow again whose pause is over.
     pub fn resume(&mut self, now: Instant) {
         if self.stops.resume(now, |topic| self.window.sent_of(topic) == 0) {
@@ -396,6 +419,7 @@ impl Core {
 
     /// Something flows again: every lane reads again from where rows may have been left out.
     fn flow_again(&mut self, now: Instant) {
+        self.fetch_is_stale = self.fetch_under_way;
         let still_resting = self.stops.any();
         for lane in self.lanes.iter_mut().flatten() {
             if let Some(held) = lane.held {

@@ -18,9 +18,10 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Database,
-    Schema,
     Kafka,
+    Producer,
     Topics,
+    Records,
 }
 
 struct State {

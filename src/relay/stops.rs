@@ -108,9 +108,12 @@ impl Stops {
 
     /// When [`Self::resume`] is to be asked next.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        let until = |rest: &Rest| if let Rest::Failed { until, .. } = rest { Some(*until) } else { None };
-        self.topics.values().filter_map(until).chain(self.astray_until).min()
+    pub fn next(&self, drained: impl Fn(TopicIndex) -> bool) -> Option<Instant> {
+        let until = |(topic, rest): (&TopicIndex, &Rest)| match rest {
+            Rest::Failed { until, .. } if drained(*topic) => Some(*until),
+            _ => None,
+        };
+        self.topics.iter().filter_map(until).chain(self.astray_until).min()
     }
 
     /// Topics that rest for a reason to report, and whether rows went astray.
@@ -150,6 +153,6 @@ mod tests {
         }
         stops.succeeded(0);
         stops.failed(0, ProblemClass::TopicNotAuthorized, start);
-        assert_eq!(stops.next(), Some(start + PAUSE_MIN));
+        assert_eq!(stops.next(|_| true), Some(start + PAUSE_MIN));
     }
 }

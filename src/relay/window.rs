@@ -193,6 +193,12 @@ impl Window {
         Some(slot)
     }
 
+    /// Topic of a sent row; `None` for a slot that has none.
+    #[must_use]
+    pub fn topic_of(&self, slot: Slot) -> Option<TopicIndex> {
+        self.entries.get(slot)?.filter(|entry| entry.state == State::Sent).map(|entry| entry.topic)
+    }
+
     /// Kafka has the row. Returns its topic; `None` for a slot that has no sent row.
     pub fn acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
         let entry = self.entries.get_mut(slot)?.as_mut().filter(|entry| entry.state == State::Sent)?;
