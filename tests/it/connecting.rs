@@ -30,7 +30,7 @@ async fn open(database: &Database, settings: &DatabaseSettings) -> Result<sqlx::
 }
 
 async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
-    open(database, settings).await.err().expect("refused").problem()
+    open(database, settings).await.expect_err("refused").problem()
 }
 
 on_each_server! {

@@ -2,6 +2,7 @@
 
 #[macro_use]
 mod harness;
+mod command_line;
 mod connecting;
 mod migration;
 mod migration_failures;

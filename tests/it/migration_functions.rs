@@ -20,7 +20,7 @@ async fn write(mut connection: sqlx::PgConnection, writer: u32) {
     for round in 0..ROUNDS {
         execute(&mut connection, "begin; select outbox.enqueue('file', 'one key', 'Uploaded', '{}')").await;
         tokio::time::sleep(Duration::from_millis(u64::from((writer * 7 + round * 5) % 4))).await;
-        execute(&mut connection, if (writer + round) % 10 == 0 { "rollback" } else { "commit" }).await;
+        execute(&mut connection, if (writer + round).is_multiple_of(10) { "rollback" } else { "commit" }).await;
     }
     connection.close().await.ok();
 }

@@ -3,7 +3,8 @@
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
 const DENIED: &str = "42501";
-const ADD: &str = "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
+const ADD: &str =
+    "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
 
 on_each_server! {
     async fn a_producer_adds_events_and_reads_nothing(database: Database) {

@@ -43,38 +43,48 @@ on_each_server! {
           select outbox.enqueue_many('[{\"aggregate_type\": \"a\", \"aggregate_id\": \"f1\", \"event_type\": \"b\"}]');
           insert into outbox.event (aggregate_type, aggregate_id, event_type) values ('a', 'f1', 'b')").await;
         assert_eq!(value::<i64>(&mut admin, "select count(distinct lane) from outbox.event").await, 1);
-        let spread = "select count(*) from (select distinct (hashtextextended('key' || i collate \"C\", 0) & 63) from generate_series(1, 2000) i) l";
+        let spread = "select count(*) from (select distinct (hashtextextended(('key' || i) collate \"C\", 0) & 63) from generate_series(1, 2000) i) l";
         assert_eq!(value::<i64>(&mut admin, spread).await, 64);
     }
 }
 
+/// Scans of the whole table by a settling call, whose plan was made while the table was empty, among 100,000 rows.
+async fn table_scans(database: &Database) -> i64 {
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "alter table outbox.event set (autovacuum_enabled = off)").await;
+    let mut relay = database.connect_as(&database.relay).await;
+    execute(&mut relay, "begin").await;
+    // More than five times: from then on the plan is a generic one.
+    for _ in 0..8 {
+        execute(&mut relay, "select outbox.settle('{1}', '{1}', array[gen_random_uuid()])").await;
+    }
+    let rows =
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 100000) i";
+    execute(&mut admin, rows).await;
+    let scans = "select seq_scan from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
+    let head = "create temporary table head as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
+      from (select * from outbox.event order by lane, id limit 1000) first";
+    execute(&mut relay, head).await;
+    let before = value::<i64>(&mut relay, scans).await;
+    assert_eq!(value::<i64>(&mut relay, "select settled from head, outbox.settle(lanes, ids, event_ids)").await, 1000);
+    value::<i64>(&mut relay, scans).await - before
+}
+
 on_each_server! {
     async fn settling_walks_the_index_of_a_table_that_was_never_analysed(database: Database) {
+        assert_eq!(table_scans(&database.migrated().await).await, 0);
+    }
+}
+
+on_each_server! {
+    async fn without_its_planner_switches_settling_reads_the_whole_table(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        execute(&mut admin, "alter table outbox.event set (autovacuum_enabled = off)").await;
-        let rows = "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 100000) i";
-        execute(&mut admin, rows).await;
-        let mut relay = database.connect_as(&database.relay).await;
-        execute(&mut relay, "begin").await;
-        // More than five times: from then on the plan is a generic one.
-        let mut settled = 0;
-        for _ in 0..8 {
-            settled += value::<i64>(&mut relay, "
-              with head as (select lane, id, event_id from outbox.event where id <= 100000 order by lane, id limit 1000)
-              select settled from outbox.settle(
-                array(select lane from head), array(select id from head), array(select event_id from head))").await;
+        let function = "alter function outbox.settle(smallint[], bigint[], uuid[])";
+        for switch in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+            execute(&mut admin, &format!("{function} reset {switch}")).await;
         }
-        assert_eq!(settled, 8000);
-        let start = std::time::Instant::now();
-        let one_more = "select settled from outbox.settle('{1}', '{1}', array[gen_random_uuid()])";
-        assert_eq!(value::<i64>(&mut relay, one_more).await, 0);
-        let scans = "select format('%s of table, %s of index', seq_scan, idx_scan) from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
-        let before = value::<String>(&mut relay, scans).await;
-        value::<i64>(&mut relay, one_more).await;
-        let after = value::<String>(&mut relay, scans).await;
-        assert_ne!(before, after, "the index was used");
-        assert_eq!(before.split(' ').next(), after.split(' ').next(), "the table was not read: {before}, then {after}, {:?}", start.elapsed());
+        assert_ne!(table_scans(&database).await, 0);
     }
 }
 
@@ -103,6 +113,6 @@ on_each_server! {
           select outbox.enqueue('file', 'f4', 'Removed', null)").await;
         let shown = "select format('%s %s %s', key, coalesce(payload_text, '-'), coalesce(payload_bytes::text, '-')) from outbox.pending order by outbox_seq";
         let shown = values::<String>(&mut relay, shown).await;
-        assert_eq!(shown, ["f1 {name: Aufsatz für Ä} 24", "f2 - 3", "f3 - 2", "f4 - -"]);
+        assert_eq!(shown, ["f1 {name: Aufsatz für Ä} 23", "f2 - 3", "f3 - 2", "f4 - -"]);
     }
 }

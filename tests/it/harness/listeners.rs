@@ -47,7 +47,7 @@ async fn answering(answer: &'static [u8]) -> u16 {
             client.read_exact(&mut request).await.ok();
             client.write_all(answer).await.ok();
             // Until the client goes: closing at once could take the answer away.
-            client.read(&mut request).await.ok();
+            client.read_exact(&mut request).await.ok();
         }
     });
     port

@@ -178,6 +178,33 @@ impl Database {
         pool(&connect, 4, settings)
     }
 
+    /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.
+    pub(crate) fn manifest(&self, extra: &str) -> PathBuf {
+        let (name, port, owner, relay, producer) = (&self.name, self.admin.get_port(), &self.owner, &self.relay, &self.producer);
+        let text = format!(
+            "
+apiVersion: outboxrelay.dev/v1alpha1
+kind: OutboxRelay
+metadata: {{ name: file-service, namespace: essays }}
+spec:
+  database: &direct
+    {{ host: 127.0.0.1, port: {port}, name: {name}, credentialsSecretRef: {{ name: relay }}, tls: {{ mode: disable }} }}
+  migration:
+    database: {{ <<: *direct, credentialsSecretRef: {{ name: owner }} }}
+    grants: {{ producers: [ {producer} ] }}
+  kafka: {{ bootstrapServers: [ '127.0.0.1:1' ], tls: {{ mode: disable }} }}
+  topics: [ {{ name: files, eventTypes: [ Uploaded ] }} ]
+{extra}
+---
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: relay }}, stringData: {{ username: {relay}, password: {PASSWORD} }} }}
+---
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: owner }}, stringData: {{ username: {owner}, password: {PASSWORD} }} }}
+"
+        );
+        self.write_secret("manifest.yaml", &text);
+        self.folder.join("manifest.yaml")
+    }
+
     /// A connection of the server's superuser.
     pub(crate) async fn as_admin(&self) -> PgConnection {
         self.open(self.admin.clone()).await
