@@ -2,5 +2,6 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod operator;
 pub mod report;
 pub mod settings;
