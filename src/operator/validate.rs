@@ -104,7 +104,10 @@ fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::fixtures::{relay, relay_with};
+    use crate::{
+        api::Tls,
+        operator::fixtures::{relay, relay_with},
+    };
 
     fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
         validate(&relay_with(change), "cluster").expect("a valid change").migration.expect("policy Apply").hash
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn plaintext_is_found_on_each_side() {
         let plain = relay_with(|r| {
-            r.spec.database.tls.mode = TlsMode::Disable;
+            r.spec.database.tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
             r.spec.kafka.tls.mode = TlsMode::Disable;
         });
         assert_eq!(validate(&plain, "cluster").expect("valid").plaintext, ["spec.database", "spec.kafka"]);
