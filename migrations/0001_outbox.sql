@@ -5,8 +5,11 @@
 -- functions. pg_temp stands explicitly last: otherwise it would be searched first, and a caller's temporary table named `event` would
 -- take the place of ours inside a function that runs as the owner.
 
+-- Each applied migration is a row here; compatible_from is filled from its default. A later migration that older relays cannot work with
+-- raises that default, and so the highest value of all rows is what counts.
 alter table schema_migrations add column if not exists compatible_from bigint not null default 1;
-comment on column schema_migrations.compatible_from is 'Lowest schema level whose relays may still work on this schema.';
+comment on table schema_migrations is 'Migrations of the outbox; its level is the highest version.';
+comment on column schema_migrations.compatible_from is 'Lowest schema level whose relays may still work on this schema; the highest value counts.';
 
 create table event (
   -- First on purpose: defaults are evaluated in column order, so a transaction has its xid before it draws an id. The relay's reading
@@ -77,6 +80,13 @@ create table owner (
 );
 comment on table owner is 'The OutboxRelay that manages this schema. A relay of another one does not publish from it.';
 
+create table grantee (
+  role text not null,
+  kind text not null check (kind in ('producer', 'relay')),
+  primary key (role, kind)
+);
+comment on table grantee is 'Roles of migration.grants that got rights: one that is taken out of it loses them again. Rights given by hand stay.';
+
 -- Locks the key until the transaction ends, then draws the id: for one key the order of ids is the order of commits, whatever else the
 -- writers do. One of 4,096 buckets instead of a lock per key: 20,000 keys in one transaction would fill the server's lock table.
 create function enqueue(
@@ -97,13 +107,25 @@ begin
 end $$;
 comment on function enqueue is 'Adds one event in the caller''s transaction and returns its outbox_seq. Events of one key commit in the order of their ids.';
 
--- Many events in one call. Buckets are locked in ascending order, so that two callers never wait for each other in a circle.
+-- Many events in one call. Buckets are locked in ascending order, so that two callers never wait for each other in a circle. A misspelt
+-- field is refused: taken for absent, it would put an event under another key.
 create function enqueue_many(events jsonb) returns bigint
 language plpgsql volatile security definer set search_path from current
 as $$
 declare
   added bigint;
+  unknown text;
 begin
+  select field into unknown
+  from jsonb_array_elements(events) as item, jsonb_object_keys(item) as field
+  where field not in
+    ('aggregate_type', 'aggregate_id', 'event_type', 'payload', 'payload_base64', 'topic', 'event_key', 'headers', 'event_id')
+  limit 1;
+  if unknown is not null then
+    raise exception 'an event has no field "%"', unknown
+      using errcode = 'invalid_parameter_value',
+        hint = 'Fields: aggregate_type, aggregate_id, event_type, payload or payload_base64, topic, event_key, headers, event_id.';
+  end if;
   perform pg_advisory_xact_lock(1868720753, bucket)
   from (
     select distinct (hashtextextended(coalesce(item ->> 'event_key', item ->> 'aggregate_id') collate "C", 0) & 4095)::int as bucket
@@ -114,7 +136,7 @@ begin
   select
     item ->> 'aggregate_type', item ->> 'aggregate_id', item ->> 'event_type',
     coalesce(decode(item ->> 'payload_base64', 'base64'), convert_to(item ->> 'payload', 'UTF8')),
-    item ->> 'topic', item ->> 'event_key', coalesce(item -> 'headers', '{}'),
+    item ->> 'topic', item ->> 'event_key', coalesce(nullif(item -> 'headers', 'null'), '{}'),
     coalesce((item ->> 'event_id')::uuid, gen_random_uuid())
   from jsonb_array_elements(events) with ordinality as list (item, position)
   order by position;
@@ -145,7 +167,7 @@ language plpgsql immutable set search_path from current
 as $$
 begin
   return convert_from(bytes, 'UTF8');
-exception when others then
+exception when character_not_in_repertoire or untranslatable_character then
   return null;
 end $$;
 

@@ -2,6 +2,14 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod http;
+pub mod kafka;
+pub mod manifest;
 pub mod operator;
+pub mod outbox;
+pub mod relay;
 pub mod report;
+pub mod secrets;
 pub mod settings;
+pub mod source;
+pub mod telemetry;

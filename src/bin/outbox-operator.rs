@@ -1,24 +1,34 @@
-//! Command line of the operator: parse, set up logs, run.
+//! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io::Write, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use outbox_relay::{api::custom_resource_definition, operator};
+use outbox_relay::{
+    api::custom_resource_definition,
+    operator,
+    telemetry::{self, LogFormat},
+};
 
 /// Kubernetes operator for OutboxRelay: committed rows of a PostgreSQL outbox table to Kafka.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Which log lines are written: a level, or module=level, separated by commas.
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true)]
+    log: String,
+    /// How log lines look; auto: text on a terminal, else JSON.
+    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
+    log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Watch OutboxRelays and keep their relays running.
+    /// Watches OutboxRelays and keeps their relays running.
     Run(Run),
-    /// Print the CustomResourceDefinition as YAML.
+    /// Prints the CustomResourceDefinition as YAML.
     Crd,
 }
 
@@ -39,29 +49,25 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run(arguments) => run(arguments),
-        Command::Crd => print_crd(),
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "stopped");
             eprintln!("outbox-operator: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-#[tokio::main]
-async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
-    operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?;
-    Ok(())
+fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    Ok(telemetry::init(format, filter)?)
 }
 
-fn print_crd() -> anyhow::Result<()> {
-    use std::io::Write;
-    std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print")
+#[tokio::main]
+async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
+    Ok(operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?)
 }

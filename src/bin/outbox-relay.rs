@@ -1,1 +1,166 @@
-fn main() {}
+//! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table (`migrate`). Parse, start logs, run, exit code.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use outbox_relay::{
+    outbox::migrate::{self, LOCK_WAIT, until_done},
+    relay::RunOptions,
+    report::MigrationReport,
+    source::Source,
+    telemetry::{self, LogFormat},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key, through outages.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Which log lines are written: a level, or module=level, separated by commas.
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true)]
+    log: String,
+    /// How log lines look; auto: text on a terminal, else JSON.
+    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Creates or upgrades the outbox's schema and gives roles their rights; running it again changes nothing.
+    Migrate(Migrate),
+    /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the database is there.
+    Run(Run),
+}
+
+#[derive(Args)]
+struct Migrate {
+    #[command(flatten)]
+    from: From,
+    /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    from: From,
+    /// Address of /healthz, /readyz, /metrics and /status.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
+    listen: SocketAddr,
+    /// Name of this replica, for people.
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]
+    pod: String,
+}
+
+#[derive(Args)]
+#[group(skip)]
+struct From {
+    /// Settings as the operator writes them.
+    #[arg(long, value_name = "FILE", required_unless_present = "manifest", conflicts_with = "manifest", requires = "secrets")]
+    settings: Option<PathBuf>,
+    /// An OutboxRelay, with its Secrets and ConfigMaps as further documents: runs without Kubernetes.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Folder of secrets; with --manifest: what is not in it, as DIR/NAME/KEY.
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
+    /// With --manifest: the cluster in the name under which the schema is claimed.
+    #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "settings")]
+    cluster_name: String,
+}
+
+impl From {
+    fn source(self) -> Source {
+        match (self.manifest, self.settings) {
+            (Some(file), _) => Source::Manifest { file, secrets: self.secrets, cluster: self.cluster_name },
+            (None, file) => Source::Settings { file: file.unwrap_or_default(), secrets: self.secrets.unwrap_or_default() },
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match telemetry::init(cli.log_format, &cli.log) {
+        Err(error) => Err(error.into()),
+        Ok(()) => Box::pin(until_stopped(cli.command)).await,
+    };
+    done.unwrap_or_else(|error| {
+        // Nobody is left to tell when stderr is closed.
+        drop(writeln!(std::io::stderr(), "error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Migrate(arguments) => tokio::select! {
+            code = migrate(arguments) => code,
+            () = stopped() => anyhow::bail!("stopped; nothing was changed"),
+        },
+        Command::Run(arguments) => run(arguments).await,
+    }
+}
+
+async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
+    let report = match arguments.from.source().load() {
+        Ok((settings, secrets)) => migrate::migrate(&settings, &secrets, LOCK_WAIT).await,
+        Err(error) => MigrationReport { schema_version: None, applied: Vec::new(), notes: Vec::new(), problem: Some(error.problem()) },
+    };
+    if let Some(file) = &arguments.result {
+        write_result(file, &report)?;
+    }
+    match &report.problem {
+        Some(problem) => anyhow::bail!("{}: {}", problem.class, problem.message),
+        None => write!(std::io::stdout(), "{}", migrate::in_words(&report)).context("cannot write the result")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
+    std::fs::write(file, migrate::termination_message(report)).with_context(|| format!("cannot write the result to '{}'", file.display()))
+}
+
+async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
+    let source = arguments.from.source();
+    let (settings, secrets) = source.load()?;
+    if matches!(source, Source::Manifest { .. }) {
+        let done = tokio::select! {
+            done = until_done(&settings, &secrets) => done,
+            () = stopped() => return Ok(ExitCode::SUCCESS),
+        };
+        done.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
+    }
+    let stop = CancellationToken::new();
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            stopped().await;
+            stop.cancel();
+        }
+    });
+    let options = RunOptions { settings, secrets, listen: arguments.listen, pod: arguments.pod };
+    Box::pin(outbox_relay::relay::run(options, stop)).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default for them.
+async fn stopped() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -10,6 +10,7 @@ PROGRAMS=${RIG_PROGRAMS:-$RIG/programs} # what install fetched and built; severa
 NET=10.244.0                            # pods get $NET.2 to $NET.199
 HOST=$NET.1                             # this machine, as pods reach it
 BRIDGE=rig0
+[ $EUID = 0 ] || HOST=127.0.0.1 # without root no pods
 
 die() {
 	echo "rig: $*" >&2
@@ -91,12 +92,16 @@ show() { # NAME WHERE: one line on a process; fails if it is not alive
 	fi
 	echo "$1: $2, pid $(pid "$1"), $(awk '/^VmRSS/ {print int($2 / 1024)}' "/proc/$(pid "$1")/status") MiB"
 }
-ports_free() { # PORT...
-	local port pid
+ports_free() { # PORT...: waits a little for one that has just been killed
+	local port pid i
 	for port; do
-		[ -n "$(ss -Hltn "sport = :$port")" ] || continue
-		pid=$(ss -Hltnp "sport = :$port" | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -1)
-		die "port $port is in use by pid ${pid:-of another user} ($(tr '\0' ' ' <"/proc/${pid:-self}/cmdline" | cut -c1-200))"
+		for ((i = 0; i < 20; i++)); do
+			[ -n "$(ss -Hltn "sport = :$port")" ] || continue 2
+			sleep 0.1
+		done
+		pid=$(ss -Hltnp "sport = :$port" | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1)
+		[ -n "$pid" ] || die "port $port is in use by a process of another user"
+		die "port $port is in use by pid $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" | cut -c1-200))"
 	done
 }
 listens() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; } # ADDRESS PORT
@@ -111,8 +116,14 @@ network() {
 	ip link show $BRIDGE >/dev/null 2>&1 || ip link add $BRIDGE type bridge
 	[ -n "$(ip -o -4 addr show dev $BRIDGE to "$HOST/32")" ] || ip addr add "$HOST/24" dev $BRIDGE
 	ip link set $BRIDGE up
-	nft list table inet rig >/dev/null 2>&1 || nft -f - <<-NFT
+	nft -f - <<-NFT
+		table inet rig
+		delete table inet rig
 		table inet rig {
+			chain input { # the API server cannot listen on two addresses only
+				type filter hook input priority 0
+				iifname != { "lo", "$BRIDGE" } tcp dport 6443 reject
+			}
 			chain forward {
 				type filter hook forward priority 0
 				iifname "$BRIDGE" oifname != "$BRIDGE" reject
@@ -120,12 +131,8 @@ network() {
 		}
 	NFT
 }
-network_down() { # unless some process of the rig is left
-	local file
-	for file in "$RIG"/run/*.pid; do
-		! alive "$(basename "$file" .pid)" || return 0
-	done
-	[ $EUID = 0 ] || return 0
+network_down() { # unless some server, maybe of another checkout, listens there
+	[ $EUID = 0 ] && [ -z "$(ss -Hltn src "$HOST")" ] || return 0
 	nft delete table inet rig 2>/dev/null || true
 	ip link del $BRIDGE 2>/dev/null || true
 }
@@ -133,9 +140,10 @@ network_down() { # unless some process of the rig is left
 # A throw-away authority, a server certificate for all servers, a client certificate for "relay", and
 # a rogue pair of the same names from another authority.
 certificates() (
-	names="localhost $(echo {file-service-db-rw,kafka-kafka-bootstrap}{.essays,.kafka,})"
-	names+=" $(echo \*.{essays,kafka}.svc{.cluster.local,}) ${RIG_NAMES:-}"
-	san=IP:127.0.0.1,IP:$HOST$(printf ',DNS:%s' $names)
+	read -ra more <<<"${RIG_NAMES:-}"
+	san=IP:127.0.0.1,IP:$HOST$(printf ',DNS:%s' localhost \
+		{file-service-db-rw,kafka-kafka-bootstrap}{,.essays,.kafka} \
+		\*.{essays,kafka}.svc{,.cluster.local} "${more[@]}")
 	mkdir -p "$RIG/tls"
 	cd "$RIG/tls"
 	umask 077
@@ -180,8 +188,8 @@ env_file() { # PATTERN [NAME=VALUE...]: these instead of all whose names match
 	{
 		flock 8
 		{
-			grep -vE "^export ($pattern|RIG|RIG_TLS)=" "$RIG/env" 2>/dev/null || true
-			printf 'export %s\n' "RIG=$RIG" "RIG_TLS=$RIG/tls" "$@"
+			grep -vE "^export ($pattern|RIG|RIG_HOST|RIG_TLS)=" "$RIG/env" 2>/dev/null || true
+			printf 'export %s\n' "RIG=$RIG" "RIG_HOST=$HOST" "RIG_TLS=$RIG/tls" "$@"
 		} | LC_ALL=C sort >"$RIG/env.new"
 		mv "$RIG/env.new" "$RIG/env"
 	} 8>"$RIG/run/env.lock"

@@ -1,0 +1,175 @@
+//! The strict producer: records out, one report each. An incarnation never leaves a gap: what was not written in order is not written at all.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{DeliveryResult, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
+    types::RDKafkaErrorCode,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    config::{ConfigError, client_config},
+    fault::{Fault, fault_of},
+};
+use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
+
+/// How one record ended; `slot` is what it was sent with.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    pub slot: usize,
+    pub outcome: Result<(), Fault>,
+}
+
+/// The last trouble with the cluster that librdkafka told of; empty again with the next success.
+#[derive(Clone, Debug, Default)]
+pub struct Trouble(Arc<Mutex<Option<ProblemClass>>>);
+
+impl Trouble {
+    /// What is wrong with the cluster, as far as known.
+    #[must_use]
+    pub fn get(&self) -> Option<ProblemClass> {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, trouble: Option<ProblemClass>) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
+    }
+}
+
+struct Context {
+    reports: UnboundedSender<Report>,
+    failures: Arc<AtomicU64>,
+    trouble: Trouble,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, _reason: &str) {
+        if let Some(Fault::Cluster(class)) = error.rdkafka_error_code().map(fault_of) {
+            self.trouble.set(Some(class));
+        }
+    }
+}
+
+/// librdkafka's own words are for whoever debugs; the relay's problems say what is wrong.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    tracing::debug!(target: "librdkafka", ?level, facility, message);
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    /// Runs on librdkafka's polling thread.
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
+        let outcome = match result {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.rdkafka_error_code().map_or(Fault::Cluster(ProblemClass::KafkaError), fault_of)),
+        };
+        // Nobody listens any more only when the process ends.
+        let _ = self.reports.send(Report { slot, outcome });
+        // After the report: whoever sees the count finds the report.
+        if outcome.is_err() {
+            self.failures.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// One incarnation of the producer.
+pub struct Producer {
+    inner: ThreadedProducer<Context>,
+    failures: Arc<AtomicU64>,
+    failures_seen: u64,
+}
+
+impl Producer {
+    /// Connects in the background; reports go to `reports`.
+    ///
+    /// # Errors
+    /// When a secret is missing, or librdkafka refuses the properties.
+    pub fn new(
+        settings: &KafkaSettings,
+        secrets: &Secrets,
+        client_id: &str,
+        reports: UnboundedSender<Report>,
+        trouble: Trouble,
+    ) -> Result<Self, ConfigError> {
+        let mut config = client_config(settings, secrets, client_id)?;
+        config.set("linger.ms", "1").set("compression.type", "lz4");
+        for (name, value) in &settings.properties {
+            config.set(name, value);
+        }
+        config
+            // Retries may neither duplicate nor reorder ...
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("max.in.flight", "1")
+            // ... a record that fails for good takes all later ones with it, instead of leaving a gap ...
+            .set("enable.gapless.guarantee", "true")
+            // ... and none fails for being late: an outage costs nothing but time.
+            .set("message.timeout.ms", "0")
+            // A topic that a stale broker does not know is asked for again; larger values overflow (measured).
+            .set("topic.metadata.propagation.max.ms", "2000000")
+            // As Java's producers place keys.
+            .set("partitioner", "murmur2_random")
+            // The relay's window is the bound.
+            .set("queue.buffering.max.messages", "200000");
+        let failures = Arc::new(AtomicU64::new(0));
+        let context = Context { reports, failures: Arc::clone(&failures), trouble };
+        let inner = config.create_with_context(context).map_err(ConfigError::Create)?;
+        Ok(Self { inner, failures, failures_seen: 0 })
+    }
+
+    /// Hands a record over. Its report comes later, with the same slot; after an error here none comes.
+    ///
+    /// # Errors
+    /// When the record is refused at once.
+    pub fn send(
+        &self,
+        topic: &str,
+        key: &str,
+        payload: Option<&[u8]>,
+        headers: OwnedHeaders,
+        timestamp_ms: Option<i64>,
+        slot: usize,
+    ) -> Result<(), Fault> {
+        let mut record = BaseRecord::with_opaque_to(topic, slot).key(key).headers(headers);
+        if let Some(payload) = payload {
+            record = record.payload(payload);
+        }
+        if let Some(timestamp_ms) = timestamp_ms {
+            record = record.timestamp(timestamp_ms);
+        }
+        self.inner.send(record).map_err(|(error, _)| match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) | None => Fault::Cluster(ProblemClass::KafkaError),
+            Some(code) => fault_of(code),
+        })
+    }
+
+    /// Whether a record failed since this was asked last. Asked before each send: after a failure nothing of that topic may follow.
+    pub fn has_new_failures(&mut self) -> bool {
+        let failures = self.failures.load(Ordering::Acquire);
+        std::mem::replace(&mut self.failures_seen, failures) != failures
+    }
+
+    /// Whether this incarnation can never send again.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.inner.client().fatal_error().is_some()
+    }
+
+    /// Throws out whatever is not acknowledged; each record still gets its report.
+    pub fn purge(&self) {
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+    }
+}

@@ -1,0 +1,118 @@
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::settings::{Endpoint, SecretFile};
+
+const RELAY: &str = r"
+apiVersion: outboxrelay.dev/v1alpha1
+kind: OutboxRelay
+metadata: { name: file-service, namespace: essays }
+spec:
+  database:
+    host: db.essays.svc
+    name: file_service
+    credentialsSecretRef: { name: db }
+    tls: { ca: { configMapRef: { name: authority, key: ca.crt } } }
+  kafka: { bootstrapServers: [ 'kafka:9092' ] }
+  topics: [ { name: files, eventTypes: [ Uploaded ] } ]
+";
+const SECRETS: &str = r"
+apiVersion: v1
+kind: Secret
+metadata: { name: db }
+data: { username: cmVsYXk= }
+stringData: { password: hunter2 }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: authority }
+data: { ca.crt: the certificate }
+";
+
+fn load_text(text: &str) -> Result<(RelaySettings, Secrets), String> {
+    from_text(text, None, "local").map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        format!("{error}{}", source.unwrap_or_default())
+    })
+}
+
+/// The manifest with one thing changed, and what is said about it.
+fn refused(from: &str, to: &str) -> String {
+    let text = format!("{RELAY}---{SECRETS}");
+    assert!(text.contains(from), "the fixture holds {from}");
+    load_text(&text.replacen(from, to, 1)).expect_err("refused")
+}
+
+#[test]
+fn a_manifest_gets_the_defaults_of_the_crd() {
+    let (settings, _) = load_text(&format!("{RELAY}---{SECRETS}")).expect("a good manifest");
+    assert_eq!(settings.owner.to_string(), "local/essays/file-service");
+    assert_eq!((settings.batch_size, settings.poll_interval_ms, settings.database.schema.as_str()), (1000, 50, "outbox"));
+    assert!(matches!(settings.database.endpoint, Endpoint::Host { port: 5432, .. }));
+}
+
+#[test]
+fn secrets_come_from_the_other_documents() {
+    let (_, secrets) = load_text(&format!("---\n{SECRETS}---{RELAY}")).expect("in any order");
+    for (file, content) in
+        [(SecretFile::DatabaseUsername, "relay"), (SecretFile::DatabasePassword, "hunter2"), (SecretFile::DatabaseCa, "the certificate")]
+    {
+        assert_eq!(secrets.get(file).expect("there").expose_secret(), content);
+    }
+}
+
+#[test]
+fn a_secret_of_another_namespace_is_not_taken() {
+    let text = format!("{RELAY}---{SECRETS}").replace("{ name: db }\ndata", "{ name: db, namespace: other }\ndata");
+    let (_, secrets) = load_text(&text).expect("a good manifest");
+    assert!(secrets.get(SecretFile::DatabasePassword).is_err());
+}
+
+#[test]
+fn a_misspelt_field_is_named_with_those_in_its_place() {
+    let error = refused("eventTypes", "eventType");
+    assert_eq!(error, "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: aggregateTypes, eventTypes, name");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named() {
+    let error = refused("host: db.essays.svc", "host: db.essays.svc\n    port: many");
+    assert!(error.starts_with("document 1 (OutboxRelay): spec.database.port: "), "{error}");
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    let error = refused("kafka: { bootstrapServers: [ 'kafka:9092' ] }", "");
+    assert!(error.contains("kafka"), "{error}");
+}
+
+#[test]
+fn a_rule_of_the_spec_holds_here_too() {
+    let error = refused("    host: db.essays.svc\n", "");
+    assert!(error.starts_with("document 1 (OutboxRelay): spec.database"), "{error}");
+}
+
+#[test]
+fn a_bad_name_or_another_version_is_refused() {
+    assert!(refused("name: file-service", "name: File").contains("metadata.name"));
+    assert!(refused("outboxrelay.dev/v1alpha1", "outboxrelay.dev/v9").contains("v9"));
+}
+
+#[test]
+fn a_file_without_or_with_two_relays_is_refused() {
+    assert_eq!(load_text(SECRETS).expect_err("none"), "there is no document of kind OutboxRelay");
+    assert!(load_text(&format!("{RELAY}---{RELAY}")).expect_err("two").starts_with("documents 1 and 2"));
+}
+
+#[test]
+fn a_broken_secret_is_named_without_its_value() {
+    for (from, to) in [
+        ("stringData: { password: hunter2 }", "stringData: { password: [ hunter2 ] }"),
+        ("username: cmVsYXk=", "username: hunter2"),
+        ("stringData: { password: hunter2 }", "stringData: { password: \"hunter2"),
+        ("stringData: { password: hunter2 }", "stringData: { password: hunter2: x }"),
+    ] {
+        let error = refused(from, to);
+        assert!(error.starts_with("document 2") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,15 @@
+//! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
+
+pub mod connect;
+pub mod error;
+pub mod migrate;
+mod row;
+pub mod schema;
+mod snapshot;
+mod store;
+
+pub use row::{Fetched, OutboxRow};
+pub use snapshot::{ParseSnapshotError, Snapshot};
+pub use store::{
+    Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
+};

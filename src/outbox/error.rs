@@ -1,0 +1,152 @@
+//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure. The server's own words stay behind: they can
+//! quote rows, and a status is read by people who may not read the database.
+
+use std::io;
+
+use sqlx::error::DatabaseError;
+
+use crate::report::{Problem, ProblemClass};
+
+/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DatabaseFault {
+    pub class: ProblemClass,
+    message: String,
+}
+
+impl DatabaseFault {
+    pub(crate) fn new(class: ProblemClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into() }
+    }
+
+    /// As it goes into a report.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        Problem::new(self.class, self.message.clone())
+    }
+}
+
+impl From<sqlx::Error> for DatabaseFault {
+    fn from(error: sqlx::Error) -> Self {
+        classify(&error)
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for DatabaseFault {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+        match error {
+            Execute(error) | ExecuteMigration(error, _) => classify(&error),
+            _ => Self::new(ProblemClass::DatabaseError, "the list of applied migrations does not fit this version"),
+        }
+    }
+}
+
+/// The class of an error, and what to tell people.
+#[must_use]
+pub fn classify(error: &sqlx::Error) -> DatabaseFault {
+    use ProblemClass::{DatabaseError as Failed, SecretInvalid, TlsFailed, Unreachable};
+    match error {
+        sqlx::Error::Database(answer) => by_sqlstate(answer.as_ref()),
+        sqlx::Error::Io(error) => by_io(error),
+        sqlx::Error::Tls(source) => match source.downcast_ref::<rustls::Error>() {
+            Some(error) => by_tls(error),
+            None if source.to_string() == "server does not support TLS" => {
+                DatabaseFault::new(TlsFailed, "the server does not offer TLS: switch it on there, or set tls.mode to disable")
+            }
+            None => DatabaseFault::new(TlsFailed, "TLS could not be set up: check tls.ca and tls.clientCertSecretRef"),
+        },
+        sqlx::Error::Configuration(_) => DatabaseFault::new(
+            SecretInvalid,
+            "the connection's secrets cannot be used: check the URL, and that certificate and key are a pair in PEM form",
+        ),
+        sqlx::Error::PoolTimedOut => DatabaseFault::new(
+            Unreachable,
+            "no connection was to be had in time: the server cannot be reached, refuses new connections, or all of ours are busy",
+        ),
+        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => DatabaseFault::new(Failed, "the connections were closed"),
+        sqlx::Error::Protocol(_) => {
+            DatabaseFault::new(Unreachable, "what answers there does not speak PostgreSQL's protocol: check host and port")
+        }
+        sqlx::Error::Migrate(_) => DatabaseFault::new(Failed, "the list of applied migrations does not fit this version"),
+        _ => DatabaseFault::new(Failed, "the database answered with something unexpected: is the schema changed by hand?"),
+    }
+}
+
+/// The whole table of answers; a code that is not in it keeps its number.
+fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
+    use ProblemClass::{
+        AuthenticationFailed, DatabaseError as Failed, DatabaseMissing, InsufficientPrivilege, LockTimeout, RoleMissing, SchemaNotReady,
+        Unreachable,
+    };
+    let code = answer.code().unwrap_or_default();
+    let (class, message) = match code.as_ref() {
+        "28P01" => {
+            (AuthenticationFailed, "the server refused user name or password: correct the Secret; a new value is picked up by itself")
+        }
+        "28000" => (
+            AuthenticationFailed,
+            "the server does not let this user in from here: check the user name, pg_hba.conf, and whether TLS or a client certificate is wanted",
+        ),
+        "42501" => (InsufficientPrivilege, "the database user lacks a right: run the migration again, or grant it"),
+        "55P03" => (LockTimeout, "a lock was not to be had in time: another session holds it; it is tried again"),
+        "3D000" => (DatabaseMissing, "the database does not exist: create it, or correct its name"),
+        "3F000" | "42P01" | "42883" | "42703" => {
+            (SchemaNotReady, "the outbox's schema is missing or older than this version needs: let the migration run")
+        }
+        "42704" => (RoleMissing, "a role does not exist: create it, or take it out of migration.grants"),
+        "25006" => (Unreachable, "the server only allows reading: it is a standby; point to the primary"),
+        "53300" => (Unreachable, "the server has no connection left: raise max_connections there, or lower maxConnections or replicas"),
+        "53100" => (Failed, "the server's disk is full: make room there"),
+        "57P01" | "57P02" | "57P03" => (Unreachable, "the server is starting or stopping; it is tried again"),
+        "57014" => (Failed, "a statement took too long and was cancelled: is the server overloaded, or a transaction open for hours?"),
+        "40P01" | "40001" => (Failed, "a statement was in conflict with another session; it is tried again"),
+        "22P02" if answer.message().starts_with("invalid value for parameter") => {
+            (Failed, "the server refuses our session settings: is there a pooler in between? point to the server itself")
+        }
+        _ => return DatabaseFault::new(Failed, format!("the database answered with SQLSTATE {code}; its log says more")),
+    };
+    DatabaseFault::new(class, message)
+}
+
+fn by_io(error: &io::Error) -> DatabaseFault {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof,
+    };
+    // A failed handshake comes as an IO error around the real one.
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return by_tls(error);
+    }
+    let message = match error.kind() {
+        ConnectionRefused => "nothing listens there: check host and port, and that the server runs",
+        TimedOut => "no answer in time: check host and port, and that the network lets us through",
+        ConnectionReset | ConnectionAborted | UnexpectedEof | io::ErrorKind::BrokenPipe => "the connection was closed by the other side",
+        HostUnreachable | NetworkUnreachable => "there is no way to that host: check the host, and that the network lets us through",
+        // The resolver's answers have no kind of their own.
+        _ if error.to_string().starts_with("failed to lookup address") => "the host name is not known: check it",
+        _ => "the connection failed: check host and port, and that the network lets us through",
+    };
+    DatabaseFault::new(ProblemClass::Unreachable, message)
+}
+
+fn by_tls(error: &rustls::Error) -> DatabaseFault {
+    use rustls::CertificateError as Bad;
+    let message = match error {
+        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "the server's certificate is for another host name: correct the host, or set tls.mode to verify-ca"
+        }
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
+            "the server's certificate is signed by an authority we do not know: set tls.ca to its certificate"
+        }
+        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "the server's certificate has expired: renew it",
+        rustls::Error::InvalidCertificate(_) => "the server's certificate was refused: check it, and that tls.ca is the right one",
+        rustls::Error::AlertReceived(_) => "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the server wants",
+        rustls::Error::InconsistentKeys(_) => "client certificate and key are not a pair: correct the Secret of tls.clientCertSecretRef",
+        _ => "the TLS handshake failed: check that the server speaks TLS, and tls.ca",
+    };
+    DatabaseFault::new(ProblemClass::TlsFailed, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+use std::{borrow::Cow, error::Error, fmt};
+
+use sqlx::error::ErrorKind;
+
+use super::*;
+
+/// What a server answers; its own words hold a row on purpose.
+#[derive(Debug)]
+struct Answer(&'static str);
+
+const WORDS: &str = "Failing row contains (hunter2)";
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(WORDS)
+    }
+}
+
+impl Error for Answer {}
+
+impl DatabaseError for Answer {
+    fn message(&self) -> &str {
+        WORDS
+    }
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(self.0.into())
+    }
+    fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+        self
+    }
+    fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+        self
+    }
+    fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+        self
+    }
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Other
+    }
+}
+
+fn answer(code: &'static str) -> DatabaseFault {
+    classify(&sqlx::Error::from(Answer(code)))
+}
+
+#[test]
+fn each_answer_of_the_server_has_its_class() {
+    let expected = [
+        ("28P01", ProblemClass::AuthenticationFailed),
+        ("28000", ProblemClass::AuthenticationFailed),
+        ("42501", ProblemClass::InsufficientPrivilege),
+        ("55P03", ProblemClass::LockTimeout),
+        ("3D000", ProblemClass::DatabaseMissing),
+        ("3F000", ProblemClass::SchemaNotReady),
+        ("42P01", ProblemClass::SchemaNotReady),
+        ("42704", ProblemClass::RoleMissing),
+        ("53300", ProblemClass::Unreachable),
+        ("57P03", ProblemClass::Unreachable),
+        ("57014", ProblemClass::DatabaseError),
+        ("XX000", ProblemClass::DatabaseError),
+    ];
+    for (code, class) in expected {
+        assert_eq!(answer(code).class, class, "{code}");
+    }
+}
+
+#[test]
+fn an_unknown_answer_keeps_its_code_and_loses_its_words() {
+    let fault = answer("23514");
+    assert!(fault.to_string().contains("23514"), "{fault}");
+    assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
+}
+
+#[test]
+fn what_fails_on_the_way_is_unreachable() {
+    for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
+        assert_eq!(classify(&sqlx::Error::Io(kind.into())).class, ProblemClass::Unreachable, "{kind}");
+    }
+    assert_eq!(classify(&sqlx::Error::PoolTimedOut).class, ProblemClass::Unreachable);
+}
+
+#[test]
+fn a_failed_handshake_inside_an_io_error_is_a_tls_problem() {
+    let handshake = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    let fault = classify(&sqlx::Error::Io(io::Error::new(io::ErrorKind::InvalidData, handshake)));
+    assert_eq!(fault.class, ProblemClass::TlsFailed);
+    assert!(fault.to_string().contains("tls.ca"), "{fault}");
+}
+
+#[test]
+fn a_server_without_tls_is_named_as_such() {
+    let fault = classify(&sqlx::Error::Tls("server does not support TLS".into()));
+    assert_eq!(fault.class, ProblemClass::TlsFailed);
+    assert!(fault.to_string().contains("does not offer TLS"), "{fault}");
+}

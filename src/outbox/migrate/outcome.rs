@@ -1,0 +1,107 @@
+//! A migration's report -> words for people and the bounded message for the operator; and trying until it succeeds. Retrying is IO.
+
+use std::time::Duration;
+
+use super::{LOCK_WAIT, migrate};
+use crate::{
+    report::{MigrationReport, Problem, ProblemClass},
+    secrets::Secrets,
+    settings::RelaySettings,
+};
+
+/// Kubernetes cuts a termination message at 4 KiB; a cut one is no JSON any more.
+const MESSAGE_BYTES_MAX: usize = 3 * 1024;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The report as JSON of at most 3 KiB: notes go first.
+#[must_use]
+pub fn termination_message(report: &MigrationReport) -> String {
+    let mut report = report.clone();
+    loop {
+        let text = serde_json::to_string(&report).expect("plain data of our own");
+        if text.len() <= MESSAGE_BYTES_MAX {
+            return text;
+        }
+        if report.notes.pop().is_none() {
+            report.applied.clear();
+        }
+    }
+}
+
+/// What a successful migration did, a line each.
+#[must_use]
+pub fn in_words(report: &MigrationReport) -> String {
+    let applied: Vec<String> = report.applied.iter().map(ToString::to_string).collect();
+    let mut text = match report.schema_version {
+        Some(level) if applied.is_empty() => format!("schema is at level {level}, nothing to apply\n"),
+        Some(level) => format!("schema is at level {level}, applied {}\n", applied.join(", ")),
+        None => String::new(),
+    };
+    for note in &report.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server undoes what was begun.
+///
+/// # Errors
+/// When only a person can change it.
+pub async fn until_done(settings: &RelaySettings, secrets: &Secrets) -> Result<MigrationReport, Problem> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let report = migrate(settings, secrets, LOCK_WAIT).await;
+        match report.problem.clone() {
+            None => {
+                tracing::info!(level = report.schema_version, applied = ?report.applied, notes = ?report.notes, "schema is ready");
+                return Ok(report);
+            }
+            Some(problem) if !heals(problem.class) => return Err(problem),
+            Some(problem) => tracing::warn!(class = %problem.class, error = problem.message, retry_in = ?pause, "schema is not ready yet"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a lock.
+fn heals(class: ProblemClass) -> bool {
+    !matches!(class, ProblemClass::SchemaClaimedByOther | ProblemClass::NewerSchema | ProblemClass::InvalidSettings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(notes: usize) -> MigrationReport {
+        let notes = (0..notes).map(|note| format!("{note} {}", "x".repeat(100))).collect();
+        MigrationReport { schema_version: Some(2), applied: vec![1, 2], notes, problem: None }
+    }
+
+    #[test]
+    fn a_long_report_gives_up_notes_and_stays_json() {
+        let text = termination_message(&report(100));
+        assert!(text.len() <= MESSAGE_BYTES_MAX, "{}", text.len());
+        let read: MigrationReport = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((read.applied, read.schema_version), (vec![1, 2], Some(2)));
+    }
+
+    #[test]
+    fn a_problem_of_the_longest_kind_fits() {
+        let problem = Some(Problem::new(ProblemClass::Unreachable, "\u{1}".repeat(256)));
+        assert!(termination_message(&MigrationReport { problem, ..report(0) }).len() <= MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn words_say_what_was_applied_and_what_to_know() {
+        assert!(in_words(&report(1)).starts_with("schema is at level 2, applied 1, 2\nnote: 0 x"));
+        assert_eq!(in_words(&MigrationReport { applied: Vec::new(), ..report(0) }), "schema is at level 2, nothing to apply\n");
+    }
+
+    #[test]
+    fn only_what_a_person_must_change_is_not_waited_for() {
+        assert!(heals(ProblemClass::DatabaseMissing) && heals(ProblemClass::SecretMissing) && heals(ProblemClass::AuthenticationFailed));
+        assert!(!heals(ProblemClass::SchemaClaimedByOther));
+    }
+}

@@ -1,0 +1,114 @@
+//! One row of `event` as the relay reads it, and its decoding. Pure.
+
+use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::snapshot::{ParseSnapshotError, Snapshot};
+
+/// A committed row that waits to be published.
+#[derive(Clone, PartialEq)]
+pub struct OutboxRow {
+    pub lane: u8,
+    pub id: i64,
+    pub event_id: Uuid,
+    pub aggregate_type: String,
+    pub aggregate_id: String,
+    pub event_type: String,
+    pub topic: Option<String>,
+    pub event_key: Option<String>,
+    pub payload: Option<Vec<u8>>,
+    /// JSON object, as PostgreSQL writes it.
+    pub headers: String,
+    /// Microseconds since 1970.
+    pub created_at_us: i64,
+}
+
+impl OutboxRow {
+    /// The Kafka key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.event_key.as_deref().unwrap_or(&self.aggregate_id)
+    }
+
+    /// What it weighs in the window.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Vec::len) + self.headers.len() + self.key().len()
+    }
+}
+
+/// The answer to one fetch: the snapshot, and the rows that it saw, by lane and then id.
+#[derive(Clone, PartialEq)]
+pub struct Fetched {
+    pub snapshot: Snapshot,
+    pub rows: Vec<OutboxRow>,
+}
+
+/// The database sent something that no version of the schema sends.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a column of the outbox has an unexpected type")]
+    Column(#[source] sqlx::Error),
+    #[error("a value of the outbox has an unexpected form")]
+    Value,
+    #[error("the snapshot cannot be read")]
+    Snapshot(#[source] ParseSnapshotError),
+    #[error("the snapshot is missing")]
+    NoSnapshot,
+}
+
+impl From<sqlx::Error> for DecodeError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Column(error)
+    }
+}
+
+/// Decodes the rows of `fetch.sql`, whose snapshot comes first.
+///
+/// # Errors
+/// When a row has another shape than the statement gives it.
+pub(super) fn decode(rows: &[PgRow]) -> Result<Fetched, DecodeError> {
+    let (mut snapshot, mut decoded) = (None, Vec::with_capacity(rows.len().saturating_sub(1)));
+    for row in rows {
+        match row.try_get::<Option<&str>, _>(0)? {
+            Some(text) => snapshot = Some(Snapshot::parse(text).map_err(DecodeError::Snapshot)?),
+            None => decoded.push(decode_row(row)?),
+        }
+    }
+    Ok(Fetched { snapshot: snapshot.ok_or(DecodeError::NoSnapshot)?, rows: decoded })
+}
+
+fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
+    Ok(OutboxRow {
+        lane: u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)?,
+        id: row.try_get(2)?,
+        event_id: row.try_get(3)?,
+        aggregate_type: row.try_get(4)?,
+        aggregate_id: row.try_get(5)?,
+        event_type: row.try_get(6)?,
+        topic: row.try_get(7)?,
+        event_key: row.try_get(8)?,
+        payload: row.try_get(9)?,
+        headers: jsonb_text(row, 10)?,
+        created_at_us: timestamp_us(row, 11)?,
+    })
+}
+
+/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows have `{}`, and nobody needs a tree.
+fn jsonb_text(row: &PgRow, column: usize) -> Result<String, DecodeError> {
+    let value = row.try_get_raw(column)?;
+    match value.as_bytes().map_err(|_| DecodeError::Value)? {
+        [1, text @ ..] => String::from_utf8(text.to_vec()).map_err(|_| DecodeError::Value),
+        _ => Err(DecodeError::Value),
+    }
+}
+
+/// A timestamptz in PostgreSQL's binary format: microseconds since 2000.
+fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
+    const YEAR_2000_US: i64 = 946_684_800_000_000;
+    let value = row.try_get_raw(column)?;
+    let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
+    let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
+    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of wrapping.
+    Ok(since_2000.saturating_add(YEAR_2000_US))
+}

@@ -1,0 +1,151 @@
+//! The outbox's schema: its level, who may work on it, and the one place that puts a schema's name into SQL. Reading is IO, judging is pure.
+
+use std::sync::Arc;
+
+use sqlx::{
+    AssertSqlSafe, PgExecutor, SqlSafeStr, SqlStr,
+    postgres::{PgPool, PgRow},
+    query,
+};
+
+use super::error::DatabaseFault;
+use crate::{
+    report::{Problem, ProblemClass},
+    settings::{Owner, SchemaName},
+};
+
+/// The schema level that this version knows: the highest number in `migrations/`.
+pub const LEVEL: i64 = crate::settings::SCHEMA_LEVEL;
+
+/// Why a relay must not work on a schema.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error("cannot read the state of schema '{schema}'")]
+    ReadState {
+        schema: String,
+        #[source]
+        source: DatabaseFault,
+    },
+    #[error("schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run (outbox-relay migrate)")]
+    NotReady { schema: String, level: i64 },
+    #[error("schema '{schema}' needs relays of level {compatible_from} or newer, this version knows {LEVEL}: upgrade it")]
+    Newer { schema: String, compatible_from: i64 },
+    #[error(
+        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema; if that one is gone for good, delete the row of {schema}.owner"
+    )]
+    ClaimedByOther { schema: String, other: Owner },
+}
+
+impl SchemaError {
+    /// As it goes into a report.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::ReadState { schema, source } => Problem::new(source.class, format!("schema '{schema}': {source}")),
+            Self::NotReady { .. } => Problem::new(ProblemClass::SchemaNotReady, self.to_string()),
+            Self::Newer { .. } => Problem::new(ProblemClass::NewerSchema, self.to_string()),
+            Self::ClaimedByOther { .. } => Problem::new(ProblemClass::SchemaClaimedByOther, self.to_string()),
+        }
+    }
+}
+
+/// Whether the relay of `owner` may work on the schema; its level if so. One statement.
+///
+/// # Errors
+/// When the schema is missing, older, too new, another one's, or cannot be read.
+pub async fn check_schema(pool: &PgPool, schema: &SchemaName, owner: &Owner) -> Result<i64, SchemaError> {
+    let state = SchemaState::read(pool, schema).await?;
+    state.judge(schema)?;
+    state.owned_by(schema, owner)?.then_some(state.level).ok_or_else(|| not_ready(schema, state.level))
+}
+
+/// What a schema says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SchemaState {
+    pub(crate) level: i64,
+    pub(crate) compatible_from: i64,
+    pub(crate) owner: Option<Owner>,
+}
+
+impl SchemaState {
+    /// A schema without a table that is missing or empty is at level 0.
+    pub(crate) async fn read(executor: impl PgExecutor<'_>, schema: &SchemaName) -> Result<Self, SchemaError> {
+        let sql = statement(include_str!("sql/schema_state.sql"), schema);
+        match query(sql).try_map(Self::from_row).fetch_one(executor).await {
+            Ok(state) => Ok(state),
+            Err(error) => Err(read_error(schema, error)),
+        }
+    }
+
+    fn from_row(row: PgRow) -> Result<Self, sqlx::Error> {
+        use sqlx::Row;
+        let owner = match row.try_get("cluster")? {
+            None => None,
+            Some(cluster) => Some(Owner { cluster, namespace: row.try_get("namespace")?, name: row.try_get("name")? }),
+        };
+        Ok(Self { level: row.try_get("level")?, compatible_from: row.try_get("compatible_from")?, owner })
+    }
+
+    /// Whether this version fits the schema's level.
+    pub(crate) fn judge(&self, schema: &SchemaName) -> Result<(), SchemaError> {
+        if self.level < LEVEL {
+            return Err(not_ready(schema, self.level));
+        }
+        self.not_too_new(schema)
+    }
+
+    /// Whether the schema still takes relays of this version.
+    pub(crate) fn not_too_new(&self, schema: &SchemaName) -> Result<(), SchemaError> {
+        if self.compatible_from > LEVEL {
+            let schema = schema.as_str().to_owned();
+            return Err(SchemaError::Newer { schema, compatible_from: self.compatible_from });
+        }
+        Ok(())
+    }
+
+    /// True: it is `owner`'s. False: it is nobody's.
+    pub(crate) fn owned_by(&self, schema: &SchemaName, owner: &Owner) -> Result<bool, SchemaError> {
+        match &self.owner {
+            None => Ok(false),
+            Some(found) if found == owner => Ok(true),
+            Some(other) => Err(SchemaError::ClaimedByOther { schema: schema.as_str().to_owned(), other: other.clone() }),
+        }
+    }
+}
+
+fn not_ready(schema: &SchemaName, level: i64) -> SchemaError {
+    SchemaError::NotReady { schema: schema.as_str().to_owned(), level }
+}
+
+fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
+    let missing =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42P01" || code == "3F000");
+    if missing {
+        return not_ready(schema, 0);
+    }
+    SchemaError::ReadState { schema: schema.as_str().to_owned(), source: error.into() }
+}
+
+/// The statement of a file below `sql/`, with the schema's name in place of `@schema@`. A schema's name is checked when it is read from the
+/// settings, so this is safe for any template of ours.
+#[must_use]
+pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
+    AssertSqlSafe(Arc::<str>::from(in_schema(template, schema))).into_sql_str()
+}
+
+/// The same for a statement that also names a role, in place of `@role@`.
+pub(super) fn statement_for_role(template: &'static str, schema: &SchemaName, role: &str) -> SqlStr {
+    AssertSqlSafe(in_schema(template, schema).replace("@role@", &quoted(role))).into_sql_str()
+}
+
+fn in_schema(template: &str, schema: &SchemaName) -> String {
+    template.replace("@schema@", &quoted(schema.as_str()))
+}
+
+/// An identifier in double quotes, as the server's `quote_ident` would write it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests;

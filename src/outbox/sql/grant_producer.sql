@@ -1,0 +1,6 @@
+-- A producer adds events, by function or directly, and reads nothing. Columns it may not write: xact, id, lane, created_at.
+grant usage on schema @schema@ to @role@;
+grant execute on function
+  @schema@.enqueue(text, text, text, bytea, text, text, jsonb, uuid), @schema@.enqueue_many(jsonb)
+to @role@;
+grant insert (event_id, aggregate_type, aggregate_id, event_type, topic, event_key, payload, headers) on @schema@.event to @role@;

@@ -1,0 +1,18 @@
+-- $1 schema, $2 roles, $3 what each is wanted as. Rows: roles that lack a right. The roles exist.
+select wanted.role, wanted.kind
+from unnest($2::text[], $3::text[]) as wanted (role, kind)
+where not case wanted.kind
+  when 'producer' then
+    has_schema_privilege(wanted.role, $1, 'usage')
+    and has_function_privilege(wanted.role, '@schema@.enqueue(text, text, text, bytea, text, text, jsonb, uuid)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.enqueue_many(jsonb)', 'execute')
+    and has_column_privilege(wanted.role, '@schema@.event', 'payload', 'insert')
+  else
+    has_schema_privilege(wanted.role, $1, 'usage')
+    and has_table_privilege(wanted.role, '@schema@.event', 'select')
+    and has_table_privilege(wanted.role, '@schema@.owner', 'select')
+    and has_table_privilege(wanted.role, '@schema@.schema_migrations', 'select')
+    and has_table_privilege(wanted.role, '@schema@.relay', 'delete')
+    and has_column_privilege(wanted.role, '@schema@.lane', 'mark', 'update')
+    and has_function_privilege(wanted.role, '@schema@.settle(smallint[], bigint[], uuid[])', 'execute')
+end

@@ -1,0 +1,470 @@
+//! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give back. Facts and `now` in, plans out. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    lanes::LANES,
+    marks::{Covered, LaneMarks, Reading, Tick, Ticks},
+    routes::{Destination, Routes},
+    stops::Stops,
+    window::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
+};
+use crate::{
+    outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow},
+    report::ProblemClass,
+};
+
+/// Pause after a fetch that brought rows, and first pause of an idle table.
+const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
+
+/// A lane of ours.
+#[derive(Clone, Debug)]
+struct Lane {
+    epoch: i64,
+    marks: LaneMarks,
+    /// Rows of resting topics lie above this; they must be found again.
+    held: Option<i64>,
+    /// On its way back: nothing new is taken.
+    draining: bool,
+    /// More waits than the last fetch could bring.
+    hungry: bool,
+    high_id: i64,
+}
+
+/// A row to send, in this order.
+pub struct Outgoing {
+    pub slot: Slot,
+    pub topic: TopicIndex,
+    pub row: OutboxRow,
+}
+
+/// How a record ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Kafka has it.
+    Published,
+    /// It failed, and its topic must rest.
+    Failed(ProblemClass),
+    /// It was thrown out together with the producer, through no fault of its own.
+    Purged,
+}
+
+/// State of one relay process, without any IO.
+pub struct Core {
+    routes: Routes,
+    window: Window,
+    stops: Stops,
+    ticks: Ticks,
+    lanes: [Option<Lane>; LANES],
+    /// Highest id ever seen: every id up to it has been drawn.
+    seen: i64,
+    fetch_under_way: bool,
+    fetch_at: Instant,
+    pause: Duration,
+    poll_interval: Duration,
+    /// Rows first fetched by this process.
+    pub added: u64,
+}
+
+impl Core {
+    #[must_use]
+    pub fn new(routes: Routes, budget: Budget, poll_interval: Duration, now: Instant) -> Self {
+        let topics = routes.len();
+        Self {
+            routes,
+            window: Window::new(budget, topics),
+            stops: Stops::new(topics),
+            ticks: Ticks::default(),
+            lanes: std::array::from_fn(|_| None),
+            seen: 0,
+            fetch_under_way: false,
+            fetch_at: now,
+            pause: PAUSE_AFTER_WORK,
+            poll_interval,
+            added: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    #[must_use]
+    pub fn stops(&self) -> &Stops {
+        &self.stops
+    }
+
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// Highest id seen so far; goes with a tick whose transaction has not begun yet.
+    #[must_use]
+    pub fn seen(&self) -> i64 {
+        self.seen
+    }
+
+    pub fn tick(&mut self, tick: Tick) {
+        self.ticks.add(tick);
+    }
+
+    // --- lanes
+
+    /// Lanes that were claimed: each is read from the mark of its last owner.
+    pub fn granted(&mut self, grants: &[Grant], now: Instant) {
+        for grant in grants {
+            let held = self.stops.any().then_some(grant.mark);
+            self.lanes[usize::from(grant.lane)] = Some(Lane {
+                epoch: grant.epoch,
+                marks: LaneMarks::starting_at(grant.mark),
+                held,
+                draining: false,
+                hungry: true,
+                high_id: grant.high_id,
+            });
+        }
+        self.fetch_at = now;
+    }
+
+    /// All lanes are lost, or given back.
+    pub fn lose_lanes(&mut self) {
+        self.lanes = std::array::from_fn(|_| None);
+    }
+
+    /// Lanes that we own, without those on their way back.
+    #[must_use]
+    pub fn owned(&self) -> u32 {
+        self.lanes.iter().flatten().filter(|lane| !lane.draining).count() as u32
+    }
+
+    /// Whether exactly these lanes are still ours.
+    #[must_use]
+    pub fn owns_exactly(&self, lanes: &[u8]) -> bool {
+        let owned = self.lanes.iter().flatten().count();
+        lanes.len() == owned && lanes.iter().all(|lane| self.lanes[usize::from(*lane)].is_some())
+    }
+
+    /// Sends so many lanes on their way back, the highest first.
+    pub fn drain(&mut self, lanes: u32) {
+        for lane in self.lanes.iter_mut().rev().flatten().filter(|lane| !lane.draining).take(lanes as usize) {
+            lane.draining = true;
+        }
+    }
+
+    /// Lanes on their way back of which nothing is in flight any more, with their marks.
+    #[must_use]
+    pub fn drained(&self) -> LaneMarksPlan {
+        self.marks_of(|lane, state| state.draining && self.window.is_lane_empty(lane))
+    }
+
+    /// These lanes were given back.
+    pub fn released(&mut self, lanes: &LaneMarksPlan) {
+        for lane in &lanes.lanes {
+            self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
+        }
+    }
+
+    /// Marks of all our lanes.
+    #[must_use]
+    pub fn marks(&self) -> LaneMarksPlan {
+        self.marks_of(|_, _| true)
+    }
+
+    fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {
+        let mut plan = LaneMarksPlan::default();
+        for (lane, state) in self.lanes.iter().enumerate() {
+            let (lane, Some(state)) = (lane as u8, state) else { continue };
+            if wanted(lane, state) {
+                plan.lanes.push(i16::from(lane));
+                plan.epochs.push(state.epoch);
+                plan.marks.push(self.mark(lane, state));
+                plan.high_ids.push(state.high_id);
+            }
+        }
+        plan
+    }
+
+    /// Every row up to here is settled, and none is still to come.
+    fn mark(&self, lane: u8, state: &Lane) -> i64 {
+        let unsettled = self.window.lowest(lane).map_or(i64::MAX, |id| id - 1);
+        state.marks.mark().min(unsettled).min(state.held.unwrap_or(i64::MAX))
+    }
+
+    // --- fetch
+
+    /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
+    #[must_use]
+    pub fn fetch_at(&self) -> Option<Instant> {
+        let mut lanes = self.lanes.iter().flatten().filter(|lane| !lane.draining).peekable();
+        let (room, budget) = (self.window.room_rows(), self.window.budget().rows);
+        let possible = !self.fetch_under_way && lanes.peek().is_some() && room > 0 && self.window.room_bytes() > 0;
+        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
+        let crowded = room < budget / 4 && lanes.any(|lane| lane.hungry);
+        (possible && !crowded).then_some(self.fetch_at)
+    }
+
+    /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
+    pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchPlan> {
+        if self.fetch_at().is_none_or(|at| at > now) {
+            return None;
+        }
+        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
+        let mut plan =
+            FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
+        for (lane, state) in self.lanes.iter().enumerate() {
+            let (lane, Some(state)) = (lane as u8, state) else { continue };
+            let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
+            let rows = self.window.lane_room(lane).min((self.window.room_rows() / share).max(1));
+            if state.draining || rows == 0 {
+                continue;
+            }
+            let low = state.marks.low(now);
+            let (again_rows, again_bytes) = self.window.above(lane, low);
+            plan.lanes.push(i16::from(lane));
+            plan.lows.push(low);
+            plan.rows_max.push((rows + again_rows) as i32);
+            plan.bytes_max.push((self.window.room_bytes() / share + again_bytes).max(1) as i64);
+        }
+        self.fetch_under_way = !plan.lanes.is_empty();
+        if !self.fetch_under_way {
+            // Every lane is full.
+            self.fetch_at = now + PAUSE_AFTER_WORK;
+        }
+        self.fetch_under_way.then_some(plan)
+    }
+
+    /// The fetch failed, or its rows cannot be used: it is made again.
+    pub fn fetch_failed(&mut self, now: Instant) {
+        self.fetch_under_way = false;
+        self.window.fetch_is_in();
+        self.rest(now);
+    }
+
+    /// The rows of a fetch that are new, in the order in which they must be sent.
+    pub fn accept(&mut self, plan: &FetchPlan, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
+        let base = self.ticks.base(&fetched.snapshot);
+        let mut outgoing = Vec::new();
+        let mut rows = fetched.rows.into_iter().peekable();
+        for (at, lane) in plan.lanes.iter().enumerate() {
+            let mut of_lane = Vec::new();
+            while let Some(row) = rows.next_if(|row| i16::from(row.lane) == *lane) {
+                of_lane.push(row);
+            }
+            self.seen = of_lane.last().map_or(self.seen, |row| row.id.max(self.seen));
+            let asked =
+                Asked { lane: *lane as u8, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at] };
+            if let Some(covered) = self.cover(&asked, &mut of_lane) {
+                self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
+            }
+        }
+        self.fetch_under_way = false;
+        self.window.fetch_is_in();
+        self.added += outgoing.len() as u64;
+        self.set_pace(!outgoing.is_empty(), now);
+        outgoing
+    }
+
+    /// Cuts the rows of a lane to what there is room for, and says what of the lane they cover. `None` when it is not ours any more.
+    fn cover(&self, asked: &Asked, rows: &mut Vec<OutboxRow>) -> Option<Covered> {
+        self.lanes[usize::from(asked.lane)].as_ref().filter(|lane| !lane.draining)?;
+        let bytes: usize = rows.iter().map(|row| row.payload.as_ref().map_or(0, Vec::len)).sum();
+        let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
+        let mut room = self.window.lane_room(asked.lane);
+        let fits = |row: &&OutboxRow| {
+            let new = !self.window.holds(row.lane, row.id, row.event_id);
+            let fits = !new || room > 0;
+            room -= usize::from(new && fits);
+            fits
+        };
+        let fitting = rows.iter().take_while(fits).count();
+        cut |= fitting < rows.len();
+        rows.truncate(fitting);
+        let reached = if cut { rows.last().map_or(asked.low, |row| row.id) } else { i64::MAX };
+        Some(Covered { low: asked.low, reached })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one lane of one fetch")]
+    fn take(
+        &mut self,
+        lane: u8,
+        covered: Covered,
+        rows: Vec<OutboxRow>,
+        snapshot: &crate::outbox::Snapshot,
+        base: i64,
+        now: Instant,
+        outgoing: &mut Vec<Outgoing>,
+    ) {
+        let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
+        let reading = state.marks.learn(covered, snapshot, base, now);
+        state.hungry = covered.reached != i64::MAX || reading == Reading::Again;
+        if reading == Reading::Again {
+            return;
+        }
+        for row in rows {
+            if self.window.holds(lane, row.id, row.event_id) {
+                continue;
+            }
+            let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
+            state.high_id = state.high_id.max(row.id);
+            match self.routes.destination(&row) {
+                Destination::Topic(topic) if self.stops.flows(topic) => {
+                    outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row }));
+                }
+                Destination::Topic(_) => state.hold(row.id - 1),
+                Destination::Astray => {
+                    state.hold(row.id - 1);
+                    self.hold_all();
+                    self.stops.astray(now);
+                }
+            }
+        }
+    }
+
+    fn set_pace(&mut self, brought_rows: bool, now: Instant) {
+        if self.lanes.iter().flatten().any(|lane| lane.hungry && !lane.draining) {
+            (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now);
+        } else if brought_rows {
+            (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now + PAUSE_AFTER_WORK);
+        } else {
+            self.rest(now);
+        }
+    }
+
+    fn rest(&mut self, now: Instant) {
+        self.fetch_at = now + self.pause;
+        self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
+    }
+
+    // --- records
+
+    /// A record ended.
+    pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Published => {
+                if let Some(topic) = self.window.acknowledged(slot) {
+                    self.stops.succeeded(topic);
+                }
+            }
+            Outcome::Failed(class) => {
+                if let Some(given_back) = self.window.failed(slot) {
+                    self.read_again(given_back);
+                    self.stop(given_back.topic, class, now);
+                }
+            }
+            Outcome::Purged => {
+                if let Some(given_back) = self.window.failed(slot) {
+                    self.read_again(given_back);
+                }
+            }
+        }
+    }
+
+    fn read_again(&mut self, row: GivenBack) {
+        if let Some(lane) = self.lanes[usize::from(row.lane)].as_mut() {
+            lane.marks.rewind(row.id - 1);
+            lane.hungry = true;
+        }
+    }
+
+    // --- topics that rest
+
+    fn stop(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
+        self.hold_all();
+        self.stops.failed(topic, class, now);
+    }
+
+    /// From now on fetches leave rows out: what is not settled yet must be found again when they do not.
+    fn hold_all(&mut self) {
+        for lane in 0..LANES {
+            if let Some(mark) = self.lanes[lane].as_ref().map(|state| self.mark(lane as u8, state))
+                && let Some(state) = self.lanes[lane].as_mut()
+            {
+                state.hold(mark);
+            }
+        }
+    }
+
+    /// What the brokers say about a declared topic.
+    pub fn topic_seen(&mut self, topic: TopicIndex, exists: bool, now: Instant) {
+        if !exists {
+            self.hold_all();
+            self.stops.missing(topic);
+        } else if self.stops.exists(topic) {
+            self.flow_again(now);
+        }
+    }
+
+    /// When [`Self::resume`] is to be asked next.
+    #[must_use]
+    pub fn resume_at(&self) -> Option<Instant> {
+        self.stops.next(|topic| self.window.sent_of(topic) == 0)
+    }
+
+    /// Lets topics flow again whose pause is over.
+    pub fn resume(&mut self, now: Instant) {
+        if self.stops.resume(now, |topic| self.window.sent_of(topic) == 0) {
+            self.flow_again(now);
+        }
+    }
+
+    /// Something flows again: every lane reads again from where rows may have been left out.
+    fn flow_again(&mut self, now: Instant) {
+        let still_resting = self.stops.any();
+        for lane in self.lanes.iter_mut().flatten() {
+            if let Some(held) = lane.held {
+                lane.marks.rewind(held);
+                lane.hungry = true;
+            }
+            if !still_resting {
+                lane.held = None;
+            }
+        }
+        self.fetch_at = now;
+    }
+
+    // --- settle and sweep
+
+    /// The next rows to delete: as soon as a batch is full, or whatever there is when `flush`.
+    pub fn next_settle(&mut self, batch_size: usize, flush: bool) -> Option<Settle> {
+        if self.window.acked() < batch_size && !flush { None } else { self.window.next_settle(batch_size) }
+    }
+
+    pub fn settled(&mut self, slots: &[Slot]) {
+        self.window.settled(slots, self.fetch_under_way);
+    }
+
+    pub fn settle_failed(&mut self, slots: &[Slot]) {
+        self.window.settle_failed(slots);
+    }
+
+    /// A sweep found a row at or below the mark: it is read again. Returns whether it was a straggler indeed.
+    pub fn straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
+        if self.window.holds(lane, id, event_id) {
+            return false;
+        }
+        let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return false };
+        state.marks.rewind(id - 1);
+        state.hungry = true;
+        true
+    }
+}
+
+impl Lane {
+    fn hold(&mut self, id: i64) {
+        self.held = Some(self.held.map_or(id, |held| held.min(id)));
+    }
+}
+
+/// What a fetch asked of one lane.
+struct Asked {
+    lane: u8,
+    low: i64,
+    rows_max: usize,
+    bytes_max: i64,
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,103 @@
+//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::outbox::Survey;
+
+/// Lanes of an outbox, for ever: rows of one key must never move to another lane.
+pub const LANES: usize = 64;
+
+/// A lease lasts this long on the database's clock.
+pub const LEASE_TTL: Duration = Duration::from_secs(15);
+/// Pause between two renewals.
+pub const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// Pause between two looks at who owns what.
+pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
+/// We stop this long before others may begin.
+const SAFETY: Duration = Duration::from_secs(3);
+/// Lanes to claim in one round while others live, so that one replica does not take what another is about to get.
+const CLAIM_MAX: u32 = 16;
+
+/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before* the renewal was sent.
+#[must_use]
+pub fn lease_deadline(renewal_sent: Instant) -> Instant {
+    renewal_sent + LEASE_TTL - SAFETY
+}
+
+/// What to do about the number of our lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    Keep,
+    Claim { lanes_max: u32 },
+    GiveBack { lanes: u32 },
+}
+
+/// Fair shares: claim up to the rounded-up share, give back what is above it, and down to the rounded-down one while another relay has less.
+/// `owned` counts our lanes without those that are already on their way back.
+#[must_use]
+pub fn share(survey: Survey, owned: u32) -> Share {
+    let lanes = LANES as u32;
+    let live = survey.live.max(1);
+    let (least, most) = (lanes / live, lanes.div_ceil(live));
+    let keep = match survey.fewest {
+        Some(fewest) if fewest < least => least,
+        Some(fewest) if fewest < most => most,
+        _ => lanes,
+    };
+    if owned > keep {
+        return Share::GiveBack { lanes: owned - keep };
+    }
+    let round_max = if live > 1 { CLAIM_MAX } else { lanes };
+    match survey.free.min(most.saturating_sub(owned)).min(round_max) {
+        0 => Share::Keep,
+        lanes_max => Share::Claim { lanes_max },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey(live: u32, fewest: Option<u32>, free: u32) -> Survey {
+        Survey { live, fewest, free }
+    }
+
+    #[test]
+    fn a_single_relay_takes_all_lanes_at_once() {
+        assert_eq!(share(survey(1, None, 64), 0), Share::Claim { lanes_max: 64 });
+        assert_eq!(share(survey(1, None, 0), 64), Share::Keep);
+    }
+
+    #[test]
+    fn an_old_relay_makes_room_for_a_new_one() {
+        assert_eq!(share(survey(2, Some(0), 0), 64), Share::GiveBack { lanes: 32 });
+        assert_eq!(share(survey(2, Some(64), 0), 0), Share::Keep, "the new one waits");
+        assert_eq!(share(survey(2, Some(32), 32), 0), Share::Claim { lanes_max: 16 });
+    }
+
+    #[test]
+    fn a_relay_too_many_owns_nothing_and_disturbs_nobody() {
+        assert_eq!(share(survey(65, Some(0), 0), 1), Share::Keep);
+        assert_eq!(share(survey(65, Some(1), 0), 0), Share::Keep);
+    }
+
+    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ by one at the most.
+    #[test]
+    fn shares_settle_whatever_the_order() {
+        for live in 1..=66_usize {
+            let (mut owned, mut free) = (vec![0_u32; live], 0_u32);
+            owned[0] = 64;
+            for turn in 0..live * 60 {
+                let me = turn % live;
+                let fewest = owned.iter().enumerate().filter(|(other, _)| *other != me).map(|(_, lanes)| *lanes).min();
+                match share(survey(live as u32, fewest, free), owned[me]) {
+                    Share::Keep => {}
+                    Share::Claim { lanes_max } => (owned[me], free) = (owned[me] + lanes_max, free - lanes_max),
+                    Share::GiveBack { lanes } => (owned[me], free) = (owned[me] - lanes, free + lanes),
+                }
+            }
+            let (least, most) = (owned.iter().min().expect("some"), owned.iter().max().expect("some"));
+            assert!(free == 0 && most - least <= 1, "{live} relays: {owned:?}, {free} free");
+        }
+    }
+}

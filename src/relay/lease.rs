@@ -1,0 +1,64 @@
+//! One turn of the lease: renew, give back, look around, claim. IO, in one place and one order; what to do with the answers is the loop's.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::lanes::{LEASE_TTL, Share, share};
+use crate::outbox::{Grant, LaneMarksPlan, Store, StoreError};
+
+/// What the loop knows when a turn begins.
+pub(super) struct Turn {
+    pub(super) instance: Uuid,
+    /// Present when a renewal is due: the marks to write, of all our lanes.
+    pub(super) renew: Option<LaneMarksPlan>,
+    /// Drained lanes to give back.
+    pub(super) release: LaneMarksPlan,
+    /// All our lanes.
+    pub(super) known: Vec<i16>,
+    /// Our lanes without those on their way back.
+    pub(super) owned: u32,
+    /// Highest id seen when the turn began.
+    pub(super) seen: i64,
+    /// Take no new lanes.
+    pub(super) stopping: bool,
+}
+
+/// What a turn brought.
+pub(super) enum Turned {
+    /// The lease runs on.
+    Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32 },
+    /// It had run out.
+    Lost,
+}
+
+/// A renewal: when it was sent, its transaction, and the lanes that are still ours.
+pub(super) struct Renewed {
+    pub(super) sent: Instant,
+    pub(super) xid: u64,
+    pub(super) drawn: i64,
+    pub(super) ours: Vec<u8>,
+}
+
+/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn finds out.
+pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError> {
+    let mut renewed = None;
+    if let Some(marks) = &turn.renew {
+        let sent = Instant::now();
+        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, marks).await? else { return Ok(Turned::Lost) };
+        renewed = Some(Renewed { sent, xid, drawn: turn.seen, ours });
+    }
+    if !turn.release.lanes.is_empty() {
+        store.release(turn.instance, &turn.release).await?;
+    }
+    let known: Vec<i16> = turn.known.iter().filter(|lane| !turn.release.lanes.contains(lane)).copied().collect();
+    let (mut granted, mut give_back) = (Vec::new(), 0);
+    if !turn.stopping {
+        match share(store.survey(turn.instance, &known).await?, turn.owned) {
+            Share::Keep => {}
+            Share::GiveBack { lanes } => give_back = lanes,
+            Share::Claim { lanes_max } => granted = store.claim(turn.instance, lanes_max, &known).await?,
+        }
+    }
+    Ok(Turned::Holds { renewed, released: turn.release, granted, give_back })
+}

@@ -1,0 +1,100 @@
+//! Names and labels of the relay's metrics. Labels are declared topics and closed sets, never a key, an id or an error's text.
+
+use prometheus::{
+    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// All metrics of one relay process.
+pub struct Metrics {
+    registry: Registry,
+    pub queue_depth: IntGauge,
+    pub event_age: Gauge,
+    pub added: IntCounter,
+    pub published: IntCounterVec,
+    pub failed: IntCounterVec,
+    pub errors: IntCounterVec,
+    pub publish_latency: Histogram,
+    pub fetch: Histogram,
+    pub settle: Histogram,
+    pub lanes_owned: IntGauge,
+    pub in_flight_rows: IntGauge,
+    pub in_flight_bytes: IntGauge,
+    pub stragglers: IntCounter,
+    pub replaced_headers: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything; `topics` get their series at once, so that a rate of zero is a zero and not a gap.
+    #[must_use]
+    pub fn new(topics: &[String]) -> Self {
+        let registry = Registry::new();
+        let metrics = Self {
+            queue_depth: keep(
+                &registry,
+                IntGauge::new("outbox_queue_depth", "Rows that wait in this relay's lanes, counted up to 100,000."),
+            ),
+            event_age: keep(&registry, Gauge::new("outbox_event_age_seconds", "Age of the oldest row that waits in this relay's lanes.")),
+            added: keep(&registry, IntCounter::new("outbox_events_added_total", "Rows first fetched by this process.")),
+            published: keep(
+                &registry,
+                IntCounterVec::new(Opts::new("outbox_events_published_total", "Records that Kafka acknowledged."), &["topic"]),
+            ),
+            failed: keep(
+                &registry,
+                IntCounterVec::new(Opts::new("outbox_events_failed_total", "Records that failed and are sent again."), &["topic", "class"]),
+            ),
+            errors: keep(
+                &registry,
+                IntCounterVec::new(Opts::new("outbox_relay_errors_total", "Failures of the relay's own work."), &["class"]),
+            ),
+            publish_latency: keep(
+                &registry,
+                seconds("outbox_publish_latency_seconds", "From a row's created_at to Kafka's acknowledgement."),
+            ),
+            fetch: keep(&registry, seconds("outbox_fetch_seconds", "Time of a fetch from the database.")),
+            settle: keep(&registry, seconds("outbox_settle_seconds", "Time of a settling statement.")),
+            lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
+            in_flight_rows: keep(&registry, IntGauge::new("outbox_in_flight_rows", "Rows between fetch and settle.")),
+            in_flight_bytes: keep(&registry, IntGauge::new("outbox_in_flight_bytes", "Bytes of the rows between fetch and settle.")),
+            stragglers: keep(
+                &registry,
+                IntCounter::new(
+                    "outbox_stragglers_found_total",
+                    "Rows that only the sweep found below a mark; stays 0 unless ids came again.",
+                ),
+            ),
+            replaced_headers: keep(
+                &registry,
+                IntCounter::new(
+                    "outbox_replaced_headers_total",
+                    "Row headers that had the name of one of the relay's own and were replaced.",
+                ),
+            ),
+            registry,
+        };
+        let build =
+            keep(&metrics.registry, CounterVec::new(Opts::new("outbox_build_info", "Version of the relay; always 1."), &["version"]));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+        for topic in topics {
+            metrics.published.with_label_values(&[topic]);
+        }
+        metrics
+    }
+
+    /// Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+}
+
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("our own names and labels are valid");
+    registry.register(Box::new(collector.clone())).expect("each of our names is registered once");
+    collector
+}

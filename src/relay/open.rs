@@ -1,0 +1,53 @@
+//! From settings and secrets to a database whose schema fits: asked again until it does. IO.
+
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::{RunOptions, Source, Status};
+use crate::{
+    outbox::{
+        Pools, READER_OPTIONS, Store,
+        connect::{Connect, pool},
+        schema::check_schema,
+    },
+    report::Problem,
+};
+
+/// Pause between two attempts. Secrets are read anew each time.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A database that may be worked on.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) schema_version: i64,
+}
+
+/// Connects and checks the schema until both succeed; `None` when stopped before.
+pub(super) async fn open(options: &RunOptions, status: &Status, stop: &CancellationToken) -> Option<Opened> {
+    loop {
+        status.turned(Instant::now());
+        match attempt(options).await {
+            Ok(opened) => {
+                status.tell(Source::Database, vec![]);
+                return (!stop.is_cancelled()).then_some(opened);
+            }
+            Err(problem) => status.tell(Source::Database, vec![problem]),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn attempt(options: &RunOptions) -> Result<Opened, Problem> {
+    let database = &options.settings.database;
+    let connect = Connect::relay(database, &options.secrets).map_err(|error| error.problem())?;
+    let lease: PgPool = pool(&connect, 1, &[]);
+    let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
+    let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
+    let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };
+    Ok(Opened { store: Store::new(pools, &database.schema), schema_version })
+}

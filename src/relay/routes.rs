@@ -1,0 +1,80 @@
+//! Which declared topic a row goes to. Pure.
+
+use std::collections::HashMap;
+
+use super::window::TopicIndex;
+use crate::{
+    outbox::{Flowing, OutboxRow},
+    settings::TopicSettings,
+};
+
+/// Where a row belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Topic(TopicIndex),
+    /// Its own topic is not declared, or nothing routes its types.
+    Astray,
+}
+
+/// The declared topics and what is routed to them.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    topics: Vec<TopicSettings>,
+    by_name: HashMap<String, TopicIndex>,
+    by_event_type: HashMap<String, TopicIndex>,
+    by_aggregate_type: HashMap<String, TopicIndex>,
+}
+
+impl Routes {
+    #[must_use]
+    pub fn new(topics: &[TopicSettings]) -> Self {
+        let index = |names: fn(&TopicSettings) -> Vec<String>| {
+            topics.iter().enumerate().flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at))).collect()
+        };
+        Self {
+            topics: topics.to_vec(),
+            by_name: index(|topic| vec![topic.name.clone()]),
+            by_event_type: index(|topic| topic.event_types.clone()),
+            by_aggregate_type: index(|topic| topic.aggregate_types.clone()),
+        }
+    }
+
+    /// Number of declared topics.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Name of a declared topic.
+    #[must_use]
+    pub fn name(&self, topic: TopicIndex) -> &str {
+        &self.topics[topic].name
+    }
+
+    /// A row's own topic, else by event type, else by aggregate type.
+    #[must_use]
+    pub fn destination(&self, row: &OutboxRow) -> Destination {
+        let found = match &row.topic {
+            Some(topic) => self.by_name.get(topic),
+            None => self.by_event_type.get(&row.event_type).or_else(|| self.by_aggregate_type.get(&row.aggregate_type)),
+        };
+        found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
+    }
+
+    /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
+    #[must_use]
+    pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
+        let mut flowing = Flowing { routed_event_types: self.by_event_type.keys().cloned().collect(), ..Flowing::default() };
+        for (_, topic) in self.topics.iter().enumerate().filter(|(at, _)| flows(*at)) {
+            flowing.topics.push(topic.name.clone());
+            flowing.event_types.extend(topic.event_types.iter().cloned());
+            flowing.aggregate_types.extend(topic.aggregate_types.iter().cloned());
+        }
+        flowing
+    }
+}

@@ -1,0 +1,141 @@
+//! What the relay says of itself: problems by where they come from, the report, and whether it is alive and ready.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::metrics::Metrics;
+use crate::report::{Backlog, Problem, RelayReport};
+
+/// `/healthz` fails when the loop has not turned for this long.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// Span of `published_per_second`.
+const RATE_SPAN: Duration = Duration::from_secs(10);
+
+/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Database,
+    Kafka,
+    Producer,
+    Topics,
+    Records,
+}
+
+struct State {
+    instance: String,
+    schema_version: Option<i64>,
+    lanes: u32,
+    backlog: Option<Backlog>,
+    problems: BTreeMap<Source, Vec<Problem>>,
+    published: VecDeque<(Instant, u64)>,
+    turned_at: Instant,
+    ready: bool,
+}
+
+/// Shared by the loop, which writes, and the HTTP handlers, which read.
+pub struct Status {
+    pub metrics: Metrics,
+    state: Mutex<State>,
+}
+
+impl Status {
+    #[must_use]
+    pub fn new(topics: &[String], now: Instant) -> Self {
+        let state = State {
+            instance: String::new(),
+            schema_version: None,
+            lanes: 0,
+            backlog: None,
+            problems: BTreeMap::new(),
+            published: VecDeque::new(),
+            turned_at: now,
+            ready: false,
+        };
+        Self { metrics: Metrics::new(topics), state: Mutex::new(state) }
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A new life of the process, with its schema known and its lease running.
+    pub fn began(&self, instance: String, schema_version: i64) {
+        self.write(|state| {
+            state.instance = instance;
+            state.schema_version = Some(schema_version);
+        });
+    }
+
+    /// The lease runs, or does not.
+    pub fn set_ready(&self, ready: bool) {
+        self.write(|state| state.ready = ready);
+    }
+
+    /// The loop turned.
+    pub fn turned(&self, now: Instant) {
+        self.write(|state| state.turned_at = now);
+    }
+
+    pub fn set_lanes(&self, lanes: u32) {
+        self.metrics.lanes_owned.set(i64::from(lanes));
+        self.write(|state| state.lanes = lanes);
+    }
+
+    /// `None`: unknown, which is not the same as nothing.
+    pub fn set_backlog(&self, backlog: Option<Backlog>) {
+        self.write(|state| state.backlog = backlog);
+    }
+
+    /// Replaces what `source` told before. A problem that is new is logged once.
+    pub fn tell(&self, source: Source, problems: Vec<Problem>) {
+        let before = self.write(|state| state.problems.insert(source, problems.clone())).unwrap_or_default();
+        for problem in
+            problems.iter().filter(|problem| !before.iter().any(|old| old.class == problem.class && old.message == problem.message))
+        {
+            self.metrics.errors.with_label_values(&[&problem.class.to_string()]).inc();
+            tracing::warn!(class = %problem.class, "{}", problem.message);
+        }
+        if problems.is_empty() && !before.is_empty() {
+            tracing::info!(?source, "solved: {}", before[0].message);
+        }
+    }
+
+    pub fn published(&self, records: u64, now: Instant) {
+        self.write(|state| {
+            state.published.push_back((now, records));
+            while state.published.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_SPAN) {
+                state.published.pop_front();
+            }
+        });
+    }
+
+    /// Whether the loop turns.
+    #[must_use]
+    pub fn is_alive(&self, now: Instant) -> bool {
+        self.write(|state| now.saturating_duration_since(state.turned_at) < STUCK_AFTER)
+    }
+
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.write(|state| state.ready)
+    }
+
+    #[must_use]
+    pub fn report(&self, now: Instant) -> RelayReport {
+        self.write(|state| {
+            let recent = state.published.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= RATE_SPAN);
+            RelayReport {
+                instance: state.instance.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                schema_version: state.schema_version,
+                lanes: state.lanes,
+                backlog: state.backlog.clone(),
+                published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
+                problems: state.problems.values().flatten().cloned().collect(),
+            }
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes to the loop as news, what is wrong into the
+//! report. IO, on a thread of its own, since librdkafka's question blocks.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{RunOptions, Source, Status};
+use crate::{
+    kafka::{TopicState, Topics},
+    report::{Problem, ProblemClass},
+};
+
+/// Pause between two rounds while something is wrong, and while nothing is.
+const SOON: Duration = Duration::from_secs(2);
+const LATER: Duration = Duration::from_secs(30);
+/// Copies of a record that the no-loss contract needs.
+const REPLICAS_MIN: usize = 3;
+
+/// What a round found: the index of a declared topic, and whether it can be written to.
+pub(super) type News = Vec<(usize, bool)>;
+
+/// The running watch.
+pub(super) struct Watch {
+    pub(super) news: UnboundedReceiver<News>,
+}
+
+/// Starts the watch; it ends when nobody hears its news any more.
+pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
+    let (sender, news) = unbounded_channel();
+    std::thread::spawn(move || rounds(&options, &status, &sender));
+    Watch { news }
+}
+
+fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>) {
+    let mut client = None;
+    while !news.is_closed() {
+        let calm = match round(options, &mut client, news) {
+            Ok(problems) => {
+                let calm = problems.iter().all(|problem| problem.class == ProblemClass::TopicUnderReplicated);
+                status.tell(Source::Kafka, vec![]);
+                status.tell(Source::Topics, problems);
+                calm
+            }
+            Err(problem) => {
+                status.tell(Source::Kafka, vec![problem]);
+                // Made anew, so that a secret that was mended is read.
+                client = None;
+                false
+            }
+        };
+        let pause = if calm { LATER } else { SOON };
+        std::thread::sleep(pause);
+    }
+}
+
+/// Asks about every topic once; the answer is the list of what is wrong with them.
+fn round(options: &RunOptions, client: &mut Option<Topics>, news: &UnboundedSender<News>) -> Result<Vec<Problem>, Problem> {
+    let settings = &options.settings;
+    let topics = match client {
+        Some(topics) => topics,
+        None => client.insert(Topics::new(&settings.kafka, &options.secrets, &options.pod).map_err(|error| error.problem())?),
+    };
+    let (mut found, mut problems) = (News::new(), Vec::new());
+    for (index, topic) in settings.topics.iter().enumerate() {
+        let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
+        found.push((index, matches!(state, TopicState::Exists { .. })));
+        problems.extend(topic_problem(&topic.name, state));
+    }
+    // Closed: the relay ends, and so does the next round.
+    let _ = news.send(found);
+    Ok(problems)
+}
+
+fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+    let why = match class {
+        ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
+        ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",
+        _ => "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait until it can",
+    };
+    Problem::new(class, format!("Kafka at {servers} {why}"))
+}
+
+fn topic_problem(name: &str, state: TopicState) -> Option<Problem> {
+    match state {
+        TopicState::Missing => {
+            Some(Problem::new(ProblemClass::TopicMissing, format!("topic '{name}' does not exist: create it; its rows wait until then")))
+        }
+        TopicState::NotAuthorized => {
+            let message = format!("topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait until then");
+            Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
+        }
+        TopicState::Exists { replicas, .. } if replicas < REPLICAS_MIN => {
+            let message = format!(
+                "topic '{name}' has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+            );
+            Some(Problem::new(ProblemClass::TopicUnderReplicated, message))
+        }
+        TopicState::Exists { .. } => None,
+    }
+}

@@ -1,0 +1,76 @@
+//! Logs of both binaries: text for people, JSON for machines; and how an error is written there: once, as a whole chain. The environment is read
+//! in `bin/` only.
+
+use std::{error::Error, io::IsTerminal};
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+/// A log filter that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("'{filter}' is no log filter: write a level, or module=level, separated by commas, such as info,outbox_relay=debug")]
+pub struct InvalidFilter {
+    filter: String,
+    #[source]
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Starts logging to stderr. A second call changes nothing.
+///
+/// # Errors
+/// When the filter cannot be read.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
+    // Notices are the server's words and can quote rows.
+    let parsed = EnvFilter::try_new(format!("{filter},sqlx::postgres::notice=off"));
+    let filter = parsed.map_err(|source| InvalidFilter { filter: filter.to_owned(), source })?;
+    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Auto if !std::io::stderr().is_terminal() => lines.json().flatten_event(true).try_init(),
+        LogFormat::Auto | LogFormat::Text => lines.with_target(false).try_init(),
+    };
+    // Tests share one process: the first one has started it.
+    drop(started);
+    Ok(())
+}
+
+/// An error with all its sources, outermost first.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot settle")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn a_chain_reads_from_the_outside_in() {
+        let error = Outer(std::io::Error::other("disk full"));
+        assert_eq!(chain(&error), "cannot settle: disk full");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        assert!(init(LogFormat::Text, "info,=,=").is_err());
+    }
+}
