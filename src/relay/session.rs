@@ -60,7 +60,9 @@ enum Sending {
     /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before another may begin.
     Retiring(Producer),
     /// None, until then.
-    None { retry_at: Instant },
+    None {
+        retry_at: Instant,
+    },
 }
 
 type Running<T> = Option<BoxFuture<'static, T>>;
@@ -493,7 +495,10 @@ impl<'a> Session<'a> {
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
             .map(|(topic, class)| {
                 let name = self.core.routes().name(topic);
-                Problem::new(class, format!("topic '{name}' refuses a record: it rests and is tried again; look at the relay's log and the topic's limits"))
+                Problem::new(
+                    class,
+                    format!("topic '{name}' refuses a record: it rests and is tried again; look at the relay's log and the topic's limits"),
+                )
             })
             .collect();
         if astray {
@@ -606,7 +611,8 @@ impl<'a> Session<'a> {
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     async fn retire(&mut self) {
         let now = Instant::now();
-        if let Sending::Open(producer) | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, Sending::None { retry_at: now }) {
+        if let Sending::Open(producer) | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
+        {
             producer.purge();
             while self.core.window().sent() > 0 {
                 let Some(report) = self.reports.recv().await else { break };
