@@ -157,11 +157,7 @@ impl TryFrom<String> for SchemaName {
         let mut letters = name.chars();
         let starts = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
         let goes_on = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") {
-            Ok(Self(name))
-        } else {
-            Err(InvalidSchemaName(name))
-        }
+        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") { Ok(Self(name)) } else { Err(InvalidSchemaName(name)) }
     }
 }
 

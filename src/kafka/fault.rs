@@ -23,7 +23,9 @@ pub fn fault_of(code: Code) -> Fault {
     use ProblemClass as Class;
     match code {
         Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee => Fault::Purged,
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::BrokerDestroy => Fault::Topic(Class::TopicMissing),
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::BrokerDestroy => {
+            Fault::Topic(Class::TopicMissing)
+        }
         Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
         Code::MessageSizeTooLarge
@@ -34,7 +36,9 @@ pub fn fault_of(code: Code) -> Fault {
         | Code::InvalidDifferentRecord
         | Code::InvalidArgument
         | Code::MessageBatchTooLarge => Fault::Record(Class::RecordRejected),
-        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => Fault::Cluster(Class::KafkaAuthenticationFailed),
+        Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
+            Fault::Cluster(Class::KafkaAuthenticationFailed)
+        }
         Code::SSL => Fault::Cluster(Class::KafkaTlsFailed),
         Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::NetworkException => {
             Fault::Cluster(Class::KafkaUnreachable)

@@ -19,11 +19,7 @@ use super::{
     config::{ConfigError, client_config},
     fault::{Fault, fault_of},
 };
-use crate::{
-    report::ProblemClass,
-    secrets::Secrets,
-    settings::KafkaSettings,
-};
+use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 
 /// How one record ended; `slot` is what it was sent with.
 #[derive(Clone, Copy, Debug)]
@@ -177,4 +173,3 @@ impl Producer {
         self.inner.purge(PurgeConfig::default().queue().inflight());
     }
 }
-

@@ -137,7 +137,9 @@ mod tests {
     #[test]
     fn a_time_that_a_broker_would_refuse_or_expire_becomes_the_time_of_sending() {
         let now = 1_700_000_000_000;
-        for (ms, kept) in [(now, true), (now - HOUR_MS, true), (now - HOUR_MS - 1, false), (now + MINUTE_MS, true), (now + MINUTE_MS + 1, false)] {
+        for (ms, kept) in
+            [(now, true), (now - HOUR_MS, true), (now - HOUR_MS - 1, false), (now + MINUTE_MS, true), (now + MINUTE_MS + 1, false)]
+        {
             assert_eq!(timestamp_ms(ms * 1000, now), kept.then_some(ms), "{ms}");
         }
     }

@@ -262,10 +262,8 @@ impl Store {
             .await
             .map_err(failed("renew the lease"))?;
         let Some(renewed) = renewed else { return Ok(None) };
-        let ours: Vec<i16> = bind_marks(&self.statements.write_marks, instance, marks)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed("write marks"))?;
+        let ours: Vec<i16> =
+            bind_marks(&self.statements.write_marks, instance, marks).fetch_all(&mut *transaction).await.map_err(failed("write marks"))?;
         transaction.commit().await.map_err(failed("commit a renewal"))?;
         Ok(Some((xid(&renewed).map_err(failed("renew the lease"))?, ours.into_iter().filter_map(|lane| u8::try_from(lane).ok()).collect())))
     }
@@ -356,12 +354,7 @@ impl Store {
 type ScalarQuery<'q> = sqlx::query::QueryScalar<'q, sqlx::Postgres, i16, sqlx::postgres::PgArguments>;
 
 fn bind_marks<'q>(statement: &SqlStr, instance: Uuid, marks: &'q LaneMarksPlan) -> ScalarQuery<'q> {
-    sqlx::query_scalar(statement.clone())
-        .bind(instance)
-        .bind(&marks.lanes)
-        .bind(&marks.epochs)
-        .bind(&marks.marks)
-        .bind(&marks.high_ids)
+    sqlx::query_scalar(statement.clone()).bind(instance).bind(&marks.lanes).bind(&marks.epochs).bind(&marks.marks).bind(&marks.high_ids)
 }
 
 fn xid(text: &str) -> Result<u64, DecodeError> {

@@ -214,7 +214,8 @@ impl Core {
             return None;
         }
         let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
-        let mut plan = FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
+        let mut plan =
+            FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
             let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
@@ -263,7 +264,8 @@ impl Core {
                 of_lane.push(row);
             }
             self.seen = of_lane.last().map_or(self.seen, |row| row.id.max(self.seen));
-            let asked = Asked { lane: *lane as u8, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at] };
+            let asked =
+                Asked { lane: *lane as u8, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at] };
             if let Some(covered) = self.cover(&asked, &mut of_lane) {
                 self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
             }

@@ -27,12 +27,7 @@ pub(super) struct Turn {
 /// What a turn brought.
 pub(super) enum Turned {
     /// The lease runs on.
-    Holds {
-        renewed: Option<Renewed>,
-        released: LaneMarksPlan,
-        granted: Vec<Grant>,
-        give_back: u32,
-    },
+    Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32 },
     /// It had run out.
     Lost,
 }

@@ -1,8 +1,7 @@
 //! Names and labels of the relay's metrics. Labels are declared topics and closed sets, never a key, an id or an error's text.
 
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    core::Collector,
+    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// All metrics of one relay process.
@@ -30,16 +29,28 @@ impl Metrics {
     pub fn new(topics: &[String]) -> Self {
         let registry = Registry::new();
         let metrics = Self {
-            queue_depth: keep(&registry, IntGauge::new("outbox_queue_depth", "Rows that wait in this relay's lanes, counted up to 100,000.")),
+            queue_depth: keep(
+                &registry,
+                IntGauge::new("outbox_queue_depth", "Rows that wait in this relay's lanes, counted up to 100,000."),
+            ),
             event_age: keep(&registry, Gauge::new("outbox_event_age_seconds", "Age of the oldest row that waits in this relay's lanes.")),
             added: keep(&registry, IntCounter::new("outbox_events_added_total", "Rows first fetched by this process.")),
-            published: keep(&registry, IntCounterVec::new(Opts::new("outbox_events_published_total", "Records that Kafka acknowledged."), &["topic"])),
+            published: keep(
+                &registry,
+                IntCounterVec::new(Opts::new("outbox_events_published_total", "Records that Kafka acknowledged."), &["topic"]),
+            ),
             failed: keep(
                 &registry,
                 IntCounterVec::new(Opts::new("outbox_events_failed_total", "Records that failed and are sent again."), &["topic", "class"]),
             ),
-            errors: keep(&registry, IntCounterVec::new(Opts::new("outbox_relay_errors_total", "Failures of the relay's own work."), &["class"])),
-            publish_latency: keep(&registry, seconds("outbox_publish_latency_seconds", "From a row's created_at to Kafka's acknowledgement.")),
+            errors: keep(
+                &registry,
+                IntCounterVec::new(Opts::new("outbox_relay_errors_total", "Failures of the relay's own work."), &["class"]),
+            ),
+            publish_latency: keep(
+                &registry,
+                seconds("outbox_publish_latency_seconds", "From a row's created_at to Kafka's acknowledgement."),
+            ),
             fetch: keep(&registry, seconds("outbox_fetch_seconds", "Time of a fetch from the database.")),
             settle: keep(&registry, seconds("outbox_settle_seconds", "Time of a settling statement.")),
             lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
@@ -47,15 +58,22 @@ impl Metrics {
             in_flight_bytes: keep(&registry, IntGauge::new("outbox_in_flight_bytes", "Bytes of the rows between fetch and settle.")),
             stragglers: keep(
                 &registry,
-                IntCounter::new("outbox_stragglers_found_total", "Rows that only the sweep found below a mark; stays 0 unless ids came again."),
+                IntCounter::new(
+                    "outbox_stragglers_found_total",
+                    "Rows that only the sweep found below a mark; stays 0 unless ids came again.",
+                ),
             ),
             replaced_headers: keep(
                 &registry,
-                IntCounter::new("outbox_replaced_headers_total", "Row headers that had the name of one of the relay's own and were replaced."),
+                IntCounter::new(
+                    "outbox_replaced_headers_total",
+                    "Row headers that had the name of one of the relay's own and were replaced.",
+                ),
             ),
             registry,
         };
-        let build = keep(&metrics.registry, CounterVec::new(Opts::new("outbox_build_info", "Version of the relay; always 1."), &["version"]));
+        let build =
+            keep(&metrics.registry, CounterVec::new(Opts::new("outbox_build_info", "Version of the relay; always 1."), &["version"]));
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
         for topic in topics {
             metrics.published.with_label_values(&[topic]);

@@ -92,7 +92,9 @@ impl Status {
     /// Replaces what `source` told before. A problem that is new is logged once.
     pub fn tell(&self, source: Source, problems: Vec<Problem>) {
         let before = self.write(|state| state.problems.insert(source, problems.clone())).unwrap_or_default();
-        for problem in problems.iter().filter(|problem| !before.iter().any(|old| old.class == problem.class && old.message == problem.message)) {
+        for problem in
+            problems.iter().filter(|problem| !before.iter().any(|old| old.class == problem.class && old.message == problem.message))
+        {
             self.metrics.errors.with_label_values(&[&problem.class.to_string()]).inc();
             tracing::warn!(class = %problem.class, "{}", problem.message);
         }

@@ -91,7 +91,9 @@ fn topic_problem(name: &str, state: TopicState) -> Option<Problem> {
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
         TopicState::Exists { replicas, .. } if replicas < REPLICAS_MIN => {
-            let message = format!("topic '{name}' has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor");
+            let message = format!(
+                "topic '{name}' has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+            );
             Some(Problem::new(ProblemClass::TopicUnderReplicated, message))
         }
         TopicState::Exists { .. } => None,

@@ -79,7 +79,8 @@ fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endp
     match (&connection.url_secret_ref, &connection.host, &connection.name, &connection.credentials_secret_ref) {
         (Some(_), None, None, None) => Ok(Endpoint::Url),
         (None, Some(host), Some(name), Some(_)) => {
-            let port = u16::try_from(connection.port).map_err(|_| InvalidSpec::Range { field, min: 1, max: 65535, value: connection.port })?;
+            let port =
+                u16::try_from(connection.port).map_err(|_| InvalidSpec::Range { field, min: 1, max: 65535, value: connection.port })?;
             Ok(Endpoint::Host { host: host.clone(), port, name: name.clone() })
         }
         _ => Err(InvalidSpec::Endpoint { field }),
