@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use outbox_relay::{
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
@@ -19,6 +19,8 @@ use outbox_relay::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+const LOGS: &str = "Logs";
+
 /// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key, through outages.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
@@ -26,10 +28,10 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true, help_heading = LOGS)]
     log: String,
     /// How log lines look; auto: text on a terminal, else JSON.
-    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true, help_heading = LOGS)]
     log_format: LogFormat,
 }
 
@@ -64,12 +66,13 @@ struct Run {
 
 #[derive(Args)]
 #[group(skip)]
+#[command(group = ArgGroup::new("source").required(true))]
 struct From {
     /// Settings as the operator writes them.
-    #[arg(long, value_name = "FILE", required_unless_present = "manifest", conflicts_with = "manifest", requires = "secrets")]
+    #[arg(long, value_name = "FILE", group = "source", requires = "secrets")]
     settings: Option<PathBuf>,
     /// An OutboxRelay, with its Secrets and ConfigMaps as further documents: runs without Kubernetes.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "source")]
     manifest: Option<PathBuf>,
     /// Folder of secrets; with --manifest: what is not in it, as DIR/NAME/KEY.
     #[arg(long, value_name = "DIR")]

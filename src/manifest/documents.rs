@@ -75,7 +75,7 @@ fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
     let mut all = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
-        match Value::deserialize(document) {
+        match Value::deserialize(document).and_then(merged) {
             Ok(Value::Null) => {}
             Ok(value) => all.push((number, value)),
             // Only the place: the reason can quote the text, and that can be a Secret.
@@ -85,10 +85,16 @@ fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
     Ok(all)
 }
 
+/// Merge keys (`<<: *anchor`) are resolved by kubectl, so they are here.
+fn merged(mut value: Value) -> Result<Value, serde_yaml::Error> {
+    value.apply_merge()?;
+    Ok(value)
+}
+
 fn place(error: &serde_yaml::Error) -> String {
     match error.location() {
         Some(place) => format!("look at line {}, column {}", place.line(), place.column()),
-        None => "is a bracket or quote left open?".to_owned(),
+        None => "look at its quotes, brackets and merge keys".to_owned(),
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Core {
     /// Highest id ever seen: every id up to it has been drawn.
     seen: i64,
     fetch_under_way: bool,
+    /// The fetch under way leaves out rows that flow again since: what it covers would be believed to be all.
+    fetch_is_stale: bool,
     fetch_at: Instant,
     pause: Duration,
     poll_interval: Duration,
@@ -78,6 +80,7 @@ impl Core {
             lanes: std::array::from_fn(|_| None),
             seen: 0,
             fetch_under_way: false,
+            fetch_is_stale: false,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
@@ -237,13 +240,21 @@ impl Core {
 
     /// The fetch failed, or its rows cannot be used: it is made again.
     pub fn fetch_failed(&mut self, now: Instant) {
-        self.fetch_under_way = false;
-        self.window.fetch_is_in();
+        self.fetch_is_in();
         self.rest(now);
+    }
+
+    fn fetch_is_in(&mut self) {
+        (self.fetch_under_way, self.fetch_is_stale) = (false, false);
+        self.window.fetch_is_in();
     }
 
     /// The rows of a fetch that are new, in the order in which they must be sent.
     pub fn accept(&mut self, plan: &FetchPlan, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
+        if self.fetch_is_stale {
+            self.fetch_is_in();
+            return Vec::new();
+        }
         let base = self.ticks.base(&fetched.snapshot);
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();
@@ -259,8 +270,7 @@ impl Core {
                 self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
             }
         }
-        self.fetch_under_way = false;
-        self.window.fetch_is_in();
+        self.fetch_is_in();
         self.added += outgoing.len() as u64;
         self.set_pace(!outgoing.is_empty(), now);
         outgoing
@@ -411,6 +421,7 @@ impl Core {
 
     /// Something flows again: every lane reads again from where rows may have been left out.
     fn flow_again(&mut self, now: Instant) {
+        self.fetch_is_stale = self.fetch_under_way;
         let still_resting = self.stops.any();
         for lane in self.lanes.iter_mut().flatten() {
             if let Some(held) = lane.held {

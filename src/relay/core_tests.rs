@@ -1,1 +1,364 @@
+//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends.
+//! Whatever happens, when all is healed no committed row is missing (L) and each key's first occurrences are in order (O).
 
+use std::{collections::BTreeMap, time::Duration};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{outbox::Snapshot, settings::TopicSettings};
+
+const KEYS: u64 = 5;
+
+/// Numbers that look random and come again with the same seed (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+#[derive(Default)]
+struct Database {
+    next_xid: u64,
+    latest_completed: u64,
+    next_id: i64,
+    /// Open transactions: xid and what they would bring.
+    open: BTreeMap<u64, Vec<OutboxRow>>,
+    rows: BTreeMap<i64, OutboxRow>,
+    /// Every row ever committed, by key, in order.
+    committed: BTreeMap<String, Vec<i64>>,
+    /// lane -> (epoch, mark, high_id)
+    lanes: BTreeMap<u8, (i64, i64, i64)>,
+}
+
+impl Database {
+    fn begin(&mut self) -> u64 {
+        self.next_xid += 1;
+        self.next_xid
+    }
+
+    fn complete(&mut self, xid: u64) {
+        self.latest_completed = self.latest_completed.max(xid);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let xmax = self.latest_completed + 1;
+        Snapshot::new(xmax, self.open.keys().copied().filter(|xid| *xid < xmax).collect())
+    }
+
+    fn insert(&mut self, xid: u64, key: u64) {
+        self.next_id += 1;
+        let row = row(self.next_id, key);
+        self.open.entry(xid).or_default().push(row);
+    }
+
+    fn commit(&mut self, xid: u64) {
+        for row in self.open.remove(&xid).unwrap_or_default() {
+            self.committed.entry(row.key().to_owned()).or_default().push(row.id);
+            self.rows.insert(row.id, row);
+        }
+        self.complete(xid);
+    }
+
+    fn fetch(&self, plan: &FetchPlan) -> Fetched {
+        let mut rows = Vec::new();
+        for (at, lane) in plan.lanes.iter().enumerate() {
+            let flows = |row: &&OutboxRow| {
+                plan.flowing.as_ref().is_none_or(|flowing| row.topic.as_ref().is_some_and(|topic| flowing.topics.contains(topic)))
+            };
+            let above = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(|row| i16::from(row.lane) == *lane).filter(flows);
+            rows.extend(above.take(plan.rows_max[at] as usize).cloned());
+        }
+        Fetched { snapshot: self.snapshot(), rows }
+    }
+}
+
+fn row(id: i64, key: u64) -> OutboxRow {
+    OutboxRow {
+        lane: (key % 2) as u8,
+        id,
+        event_id: Uuid::from_u128(id as u128),
+        aggregate_type: "t".to_owned(),
+        aggregate_id: format!("k{key}"),
+        event_type: "E".to_owned(),
+        topic: Some(format!("t{}", key % 3)),
+        event_key: None,
+        payload: Some(vec![0; 8]),
+        headers: "{}".to_owned(),
+        created_at_us: 0,
+    }
+}
+
+/// A producer of the strict profile: records are written in the order in which they were sent, or not at all.
+#[derive(Default)]
+struct Producer {
+    queue: std::collections::VecDeque<(Slot, String, i64)>,
+    reports: Vec<(Slot, Outcome)>,
+    failed: bool,
+}
+
+struct World {
+    dice: Dice,
+    now: Instant,
+    database: Database,
+    core: Core,
+    producer: Producer,
+    /// Killed incarnations: what they had sent may still be written, in order.
+    zombies: Vec<Producer>,
+    log: Vec<(String, i64)>,
+    fetch: Option<(FetchPlan, Option<Fetched>)>,
+    settle: Option<(u64, i64, Settle)>,
+    faults: u32,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            now,
+            database: Database::default(),
+            core: core(now),
+            producer: Producer::default(),
+            zombies: vec![],
+            log: vec![],
+            fetch: None,
+            settle: None,
+            faults: 0,
+        };
+        world.claim();
+        world
+    }
+
+    fn claim(&mut self) {
+        for lane in [0_u8, 1] {
+            let (epoch, mark, high_id) = self.database.lanes.entry(lane).or_default();
+            *epoch += 1;
+            self.core.granted(&[Grant { lane, epoch: *epoch, mark: *mark, high_id: *high_id }], self.now);
+        }
+        for topic in 0..3 {
+            self.core.topic_seen(topic, true, self.now);
+        }
+    }
+
+    fn step(&mut self, faulty: bool) {
+        self.now += Duration::from_millis(self.dice.below(40));
+        self.core.resume(self.now);
+        match self.dice.below(20) {
+            0..=3 => self.write(),
+            4..=6 => self.end_a_transaction(),
+            7..=9 => self.advance_fetch(),
+            10..=12 => self.append(),
+            13..=14 => self.report(),
+            15..=16 => self.advance_settle(faulty),
+            17 => self.persist_marks(),
+            18 if faulty && self.dice.below(12) == 0 => self.kill(),
+            19 if faulty && self.dice.below(8) == 0 => self.fail_a_topic(),
+            19 if faulty => self.lose_sight_of_a_topic(),
+            _ => self.tick(),
+        }
+    }
+
+    /// A key has one writer at a time: it inserts into its open transaction, or begins one.
+    fn write(&mut self) {
+        let key = self.dice.below(KEYS);
+        let name = format!("k{key}");
+        let holder = self.database.open.iter().find(|(_, rows)| rows.iter().any(|row| row.key() == name)).map(|(xid, _)| *xid);
+        let xid = holder.unwrap_or_else(|| self.database.begin());
+        self.database.insert(xid, key);
+    }
+
+    fn end_a_transaction(&mut self) {
+        let open = self.database.open.len() as u64;
+        if open > 0 {
+            let at = self.dice.below(open) as usize;
+            let xid = *self.database.open.keys().nth(at).expect("below the length");
+            if self.dice.below(6) == 0 {
+                self.database.open.remove(&xid);
+                self.database.complete(xid);
+            } else {
+                self.database.commit(xid);
+            }
+        }
+    }
+
+    fn advance_fetch(&mut self) {
+        match self.fetch.take() {
+            None => {
+                if !self.producer.failed {
+                    self.fetch = self.core.plan_fetch(self.now).map(|plan| (plan, None));
+                }
+            }
+            Some((plan, None)) => {
+                let fetched = self.database.fetch(&plan);
+                self.fetch = Some((plan, Some(fetched)));
+            }
+            Some((_, Some(_))) if self.producer.failed => self.core.fetch_failed(self.now),
+            Some((plan, Some(fetched))) => {
+                for outgoing in self.core.accept(&plan, fetched, self.now) {
+                    self.producer.queue.push_back((outgoing.slot, outgoing.row.key().to_owned(), outgoing.row.id));
+                }
+            }
+        }
+    }
+
+    fn append(&mut self) {
+        let producers = self.zombies.len() as u64 + 1;
+        let at = self.dice.below(producers) as usize;
+        let producer = if at == 0 { &mut self.producer } else { &mut self.zombies[at - 1] };
+        if let Some((slot, key, id)) = producer.queue.pop_front() {
+            self.log.push((key, id));
+            producer.reports.push((slot, Outcome::Published));
+        }
+    }
+
+    fn report(&mut self) {
+        for (slot, outcome) in std::mem::take(&mut self.producer.reports) {
+            self.core.reported(slot, outcome, self.now);
+        }
+        if self.producer.failed && self.core.window().sent() == 0 {
+            self.producer.failed = false;
+        }
+    }
+
+    fn advance_settle(&mut self, faulty: bool) {
+        match self.settle.take() {
+            None => {
+                let seen = self.core.seen();
+                if let Some(settle) = self.core.next_settle(4, true) {
+                    self.settle = Some((self.database.begin(), seen, settle));
+                }
+            }
+            Some((xid, drawn, settle)) => {
+                // Done or not, and answered or not.
+                let lost = faulty && self.dice.below(10) == 0;
+                if !lost || self.dice.below(2) == 0 {
+                    for id in &settle.plan.ids {
+                        self.database.rows.remove(id);
+                    }
+                }
+                self.database.complete(xid);
+                if lost {
+                    self.core.settle_failed(&settle.slots);
+                } else {
+                    self.core.tick(Tick { xid, drawn });
+                    self.core.settled(&settle.slots);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let (drawn, xid) = (self.core.seen(), self.database.begin());
+        self.database.complete(xid);
+        self.core.tick(Tick { xid, drawn });
+    }
+
+    fn persist_marks(&mut self) {
+        let marks = self.core.marks();
+        for (at, lane) in marks.lanes.iter().enumerate() {
+            let state = self.database.lanes.get_mut(&(*lane as u8)).expect("claimed");
+            if state.0 == marks.epochs[at] {
+                *state = (state.0, state.1.max(marks.marks[at]), state.2.max(marks.high_ids[at]));
+            }
+        }
+    }
+
+    /// kill -9: the next incarnation starts from the database's marks; what the old one had sent may still be written.
+    fn kill(&mut self) {
+        self.faults += 1;
+        self.zombies.push(std::mem::take(&mut self.producer));
+        (self.fetch, self.settle) = (None, None);
+        self.core = core(self.now);
+        self.claim();
+    }
+
+    /// The record at the head fails for good: the producer throws everything else out.
+    fn fail_a_topic(&mut self) {
+        if let Some((slot, _, _)) = self.producer.queue.pop_front() {
+            self.faults += 1;
+            self.producer.failed = true;
+            self.producer.reports.push((slot, Outcome::Failed(ProblemClass::TopicNotAuthorized)));
+            let purged = std::mem::take(&mut self.producer.queue);
+            self.producer.reports.extend(purged.into_iter().map(|(slot, _, _)| (slot, Outcome::Purged)));
+        }
+    }
+
+    /// The brokers' answers say that a topic is gone, or is there again.
+    fn lose_sight_of_a_topic(&mut self) {
+        let (topic, exists) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
+        self.core.topic_seen(topic, exists, self.now);
+    }
+
+    /// Everything ends, and the relay gets all the time it needs.
+    fn heal(&mut self) {
+        while let Some(xid) = self.database.open.keys().next().copied() {
+            self.database.commit(xid);
+        }
+        for topic in 0..3 {
+            self.core.topic_seen(topic, true, self.now);
+        }
+        for _ in 0..4000 {
+            self.now += Duration::from_millis(50);
+            self.core.resume(self.now);
+            self.tick();
+            self.advance_fetch();
+            self.append();
+            self.report();
+            self.advance_settle(false);
+            if self.database.rows.is_empty() && self.core.window().rows() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn judge(&self, seed: u64) {
+        for (key, committed) in &self.database.committed {
+            let mut firsts: Vec<i64> = Vec::new();
+            for (_, id) in self.log.iter().filter(|(of, _)| of == key) {
+                if !firsts.contains(id) {
+                    firsts.push(*id);
+                }
+            }
+            assert_eq!(&firsts, committed, "seed {seed}: first occurrences of {key} against what was committed");
+        }
+        let unique: std::collections::BTreeSet<_> = self.log.iter().collect();
+        assert!(self.faults > 0 || unique.len() == self.log.len(), "seed {seed}: a duplicate without a fault");
+        assert_eq!((self.database.rows.len(), self.core.window().rows()), (0, 0), "seed {seed}: something is left");
+    }
+}
+
+fn core(now: Instant) -> Core {
+    let topic = |name: &str| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] };
+    let routes = Routes::new(&[topic("t0"), topic("t1"), topic("t2")]);
+    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now)
+}
+
+fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
+    let mut published = 0;
+    for seed in seeds {
+        let mut world = World::new(seed);
+        for _ in 0..600 {
+            world.step(faulty);
+        }
+        world.heal();
+        world.judge(seed);
+        published += world.log.len();
+    }
+    published
+}
+
+#[test]
+fn without_faults_every_row_is_published_once_and_in_order() {
+    assert!(live(0..300, false) > 10_000);
+}
+
+#[test]
+fn whatever_happens_no_row_is_lost_and_no_key_out_of_order() {
+    assert!(live(0..600, true) > 20_000);
+}

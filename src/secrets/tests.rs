@@ -3,7 +3,7 @@ use secrecy::ExposeSecret;
 use super::*;
 
 fn folder(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("outbox-secrets-{}-{name}", std::process::id()));
+    let path = PathBuf::from("target/tmp/secrets").join(name);
     std::fs::create_dir_all(path.join("database")).expect("a folder");
     path
 }

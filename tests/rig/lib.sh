@@ -115,7 +115,8 @@ network() {
 	[ -z "$other" ] || die "$HOST is the address of $other already: remove that first (ip link del $other)"
 	ip link show $BRIDGE >/dev/null 2>&1 || ip link add $BRIDGE type bridge
 	[ -n "$(ip -o -4 addr show dev $BRIDGE to "$HOST/32")" ] || ip addr add "$HOST/24" dev $BRIDGE
-	ip link set $BRIDGE up
+	# An address of its own: otherwise it changes as pods come and go, and the others lose their way for a while.
+	ip link set $BRIDGE address 02:00:0a:f4:00:01 up
 	nft -f - <<-NFT
 		table inet rig
 		delete table inet rig

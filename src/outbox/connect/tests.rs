@@ -4,7 +4,7 @@ use super::*;
 use crate::settings::SchemaName;
 
 fn folder(name: &str, files: &[(&str, &str)]) -> Secrets {
-    let path: PathBuf = std::env::temp_dir().join(format!("outbox-connect-{}-{name}", std::process::id()));
+    let path = PathBuf::from("target/tmp/connect").join(name);
     std::fs::create_dir_all(path.join("database")).expect("a folder");
     for (file, content) in files {
         std::fs::write(path.join("database").join(file), content).expect("written");

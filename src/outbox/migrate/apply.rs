@@ -57,7 +57,8 @@ async fn create_schema(connection: &mut PgConnection, schema: &SchemaName) -> Re
 
 async fn run_migrations(connection: &mut PgConnection, schema: &SchemaName) -> Result<(), MigrateError> {
     use sqlx::migrate::MigrateError as Failed;
-    match migrator(schema).run(connection).await {
+    // Not `run`: its future cannot move between threads ("implementation of `Acquire` is not general enough").
+    match migrator(schema).run_direct(None, connection, false).await {
         Ok(()) => Ok(()),
         Err(Failed::VersionMismatch(version)) => Err(MigrateError::OtherForm { schema: name(schema), version }),
         Err(Failed::Execute(error) | Failed::ExecuteMigration(error, _)) if exists_already(&error) => {

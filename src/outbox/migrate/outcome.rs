@@ -54,7 +54,7 @@ pub async fn until_done(settings: &RelaySettings, secrets: &Secrets) -> Result<M
         let report = migrate(settings, secrets, LOCK_WAIT).await;
         match report.problem.clone() {
             None => {
-                tracing::info!(level = report.schema_version, applied = ?report.applied, notes = ?report.notes, "schema is ready");
+                tracing::info!("{}", in_words(&report).trim_end().replace('\n', "; "));
                 return Ok(report);
             }
             Some(problem) if !heals(problem.class) => return Err(problem),

@@ -1,0 +1,104 @@
+//! The program itself: exit codes, what it prints, and the result that the operator reads.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use outbox_relay::{
+    manifest,
+    outbox::migrate::until_done,
+    report::{MigrationReport, ProblemClass},
+};
+
+use crate::harness::postgres::{Database, execute, value};
+
+fn outbox_relay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outbox-relay")).args(arguments).output().expect("the program")
+}
+
+fn migrate(manifest: &Path, result: &Path) -> (Output, MigrationReport) {
+    let output = outbox_relay(&["migrate", "--manifest", &text(manifest), "--result", &text(result)]);
+    let report = std::fs::read(result).expect("a result");
+    assert!(report.len() <= 3072, "{}", report.len());
+    (output, serde_json::from_slice(&report).expect("JSON"))
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+on_each_server! {
+    async fn a_manifest_is_migrated_and_the_result_written(database: Database) {
+        let result = database.manifest("").with_file_name("result.json");
+        let (output, report) = migrate(&database.manifest(""), &result);
+        assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+        assert!(shown(&output.stdout).starts_with("schema is at level 1, applied 1\n"), "{}", shown(&output.stdout));
+        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1], Some(1)));
+        let (output, report) = migrate(&database.manifest(""), &result);
+        assert!(shown(&output.stdout).starts_with("schema is at level 1, nothing to apply\n"));
+        assert_eq!((report.problem, report.applied), (None, vec![]));
+    }
+}
+
+on_each_server! {
+    async fn a_failure_is_one_line_an_exit_code_and_a_result(database: Database) {
+        let manifest = database.manifest("");
+        let wrong = std::fs::read_to_string(&manifest).expect("written").replace("not-secret", "wrong-password");
+        std::fs::write(&manifest, wrong).expect("written");
+        let (output, report) = migrate(&manifest, &manifest.with_file_name("result.json"));
+        assert_eq!((output.status.code(), shown(&output.stdout)), (Some(1), String::new()));
+        let line = shown(&output.stderr);
+        assert!(line.starts_with("error: AuthenticationFailed: ") && line.lines().count() == 1, "{line}");
+        assert!(!line.contains("wrong-password"), "{line}");
+        assert_eq!(report.problem.expect("a problem").class, ProblemClass::AuthenticationFailed);
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_a_result_too() {
+    let folder = std::env::temp_dir().join(format!("it_{}_settings", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("created");
+    let (settings, result) = (folder.join("settings.yaml"), folder.join("result.json"));
+    std::fs::write(&settings, "owner: nobody").expect("written");
+    let arguments = ["migrate", "--settings", &text(&settings), "--secrets", &text(&folder), "--result", &text(&result)];
+    assert_eq!(outbox_relay(&arguments).status.code(), Some(1));
+    let report: MigrationReport = serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
+    assert_eq!(report.problem.expect("a problem").class, ProblemClass::InvalidSettings);
+    std::fs::remove_dir_all(folder).ok();
+}
+
+#[test]
+fn a_wrong_call_shows_the_usage() {
+    let both = ["migrate", "--settings", "a", "--secrets", "b", "--manifest", "c"];
+    for arguments in [&["migrate"][..], &["run"], &["migrate", "--settings", "a"], &both] {
+        let output = outbox_relay(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(shown(&output.stderr).contains("Usage: outbox-relay"), "{}", shown(&output.stderr));
+    }
+    assert!(shown(&outbox_relay(&["--version"]).stdout).starts_with("outbox-relay 0.1.0"));
+}
+
+on_each_server! {
+    async fn a_run_from_a_manifest_waits_until_the_database_is_there(database: Database) {
+        let later = format!("{}_later", database.name);
+        let manifest: PathBuf = database.manifest("");
+        let of_later = std::fs::read_to_string(&manifest).expect("written").replace(&format!("name: {},", database.name), &format!("name: {later},"));
+        std::fs::write(&manifest, of_later).expect("written");
+        let (settings, secrets) = manifest::load(&manifest, None, "local").expect("a good manifest");
+        let mut admin = database.as_admin().await;
+        let started = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            execute(&mut admin, &format!("create database {later} owner {}", database.owner)).await;
+        };
+        let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
+        assert_eq!(done.expect("migrated").applied, [1]);
+        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
+        execute(&mut admin, &format!("drop database {later} with (force)")).await;
+    }
+}

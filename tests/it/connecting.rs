@@ -1,0 +1,161 @@
+//! TLS, logins and pools against real servers and against listeners that are none.
+
+use outbox_relay::{
+    outbox::connect::{Connect, ConnectError, pool},
+    report::{Problem, ProblemClass},
+    settings::{DatabaseSettings, Endpoint, TlsMode, TlsSettings},
+};
+
+use crate::harness::{
+    listeners::{another_protocol, closed_port, under_another_address, without_tls},
+    postgres::{Database, execute, value},
+    rig::certificate,
+};
+
+/// The relay's settings with TLS and the rig's authority.
+fn with_tls(database: &Database, mode: TlsMode) -> DatabaseSettings {
+    database.write_secret("database/ca.crt", &certificate("ca.crt"));
+    let mut settings = database.settings().database;
+    settings.tls = TlsSettings { mode, ca: true, client_certificate: false };
+    settings
+}
+
+fn at(settings: &mut DatabaseSettings, new_host: &str, new_port: u16) {
+    let Endpoint::Host { host, port, .. } = &mut settings.endpoint else { panic!("a host") };
+    (*host, *port) = (new_host.to_owned(), new_port);
+}
+
+async fn open(database: &Database, settings: &DatabaseSettings) -> Result<sqlx::PgConnection, ConnectError> {
+    Connect::relay(settings, &database.secrets())?.open().await
+}
+
+async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
+    open(database, settings).await.expect_err("refused").problem()
+}
+
+on_each_server! {
+    async fn the_right_host_and_authority_are_accepted(database: Database) {
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        at(&mut settings, "localhost", database.address().port());
+        let mut connection = open(&database, &settings).await.expect("a good certificate");
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+    }
+}
+
+on_each_server! {
+    async fn another_host_name_is_refused_unless_only_the_chain_counts(database: Database) {
+        let other = under_another_address(database.address()).await;
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        at(&mut settings, "127.0.0.2", other.port());
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::TlsFailed);
+        assert!(refused.message.contains("another host name"), "{refused:?}");
+        settings.tls.mode = TlsMode::VerifyCa;
+        open(&database, &settings).await.expect("the chain is good");
+    }
+}
+
+on_each_server! {
+    async fn an_unknown_authority_is_refused(database: Database) {
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        database.write_secret("database/ca.crt", &certificate("rogue-ca.crt"));
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::TlsFailed);
+        assert!(refused.message.contains("authority"), "{refused:?}");
+        settings.tls.mode = TlsMode::VerifyCa;
+        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+    }
+}
+
+on_each_server! {
+    async fn a_server_without_tls_gets_no_password(database: Database) {
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        at(&mut settings, "localhost", without_tls().await);
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::TlsFailed);
+        assert!(refused.message.contains("does not offer TLS"), "{refused:?}");
+    }
+}
+
+on_each_server! {
+    async fn something_else_that_listens_is_unreachable(database: Database) {
+        let mut settings = database.settings().database;
+        at(&mut settings, "127.0.0.1", another_protocol().await);
+        assert_eq!(problem(&database, &settings).await.class, ProblemClass::Unreachable);
+        at(&mut settings, "127.0.0.1", closed_port().await);
+        assert_eq!(problem(&database, &settings).await.class, ProblemClass::Unreachable);
+    }
+}
+
+on_each_server! {
+    async fn a_url_brings_user_and_password_and_the_settings_tls_mode_holds(database: Database) {
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        settings.endpoint = Endpoint::Url;
+        let address = database.address();
+        let url = format!("postgresql://{}:not-secret@{address}/{}?sslmode=disable", database.relay, database.name);
+        database.write_secret("database/url", &url);
+        let mut connection = open(&database, &settings).await.expect("a good URL");
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+        database.write_secret("database/url", &url.replace("not-secret", "wrong-password"));
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::AuthenticationFailed);
+        assert!(!refused.message.contains("wrong-password") && !refused.message.contains(&database.relay), "{refused:?}");
+    }
+}
+
+on_each_server! {
+    async fn a_client_certificate_stands_for_a_password(database: Database) {
+        // The rig asks for certificates in databases of this name; the client certificate's user is `relay`. Other tests use them as well.
+        let mut admin = database.as_admin().await;
+        for sql in ["create role relay login", "create database certonly"] {
+            let created = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut admin).await;
+            let code = created.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
+            assert!(matches!(code.as_deref(), None | Some("42710" | "42P04" | "23505")), "{sql}: {code:?}");
+        }
+        let mut settings = with_tls(&database, TlsMode::VerifyFull);
+        let Endpoint::Host { name, .. } = &mut settings.endpoint else { panic!("a host") };
+        *name = "certonly".to_owned();
+        database.write_secret("database/username", "relay");
+        database.remove_secret("database/password");
+        database.write_secret("database/tls.crt", &certificate("client.crt"));
+        database.write_secret("database/tls.key", &certificate("client.key"));
+        settings.tls.client_certificate = true;
+        let mut connection = open(&database, &settings).await.expect("a good certificate");
+        assert_eq!(value::<String>(&mut connection, "select current_user::text").await, "relay");
+
+        database.write_secret("database/tls.crt", &certificate("rogue.crt"));
+        database.write_secret("database/tls.key", &certificate("rogue.key"));
+        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+        database.write_secret("database/tls.key", &certificate("client.key"));
+        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed, "not a pair");
+    }
+}
+
+on_each_server! {
+    async fn a_pool_has_the_timeouts_and_its_own_settings(database: Database) {
+        let pool = database.relay_pool(&[("enable_seqscan", "off"), ("statement_timeout", "7s")]);
+        let mut connection = pool.acquire().await.expect("a connection");
+        for (name, expected) in [
+            ("enable_seqscan", "off"),
+            ("statement_timeout", "7s"),
+            ("lock_timeout", "2s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("application_name", "outbox-relay"),
+        ] {
+            assert_eq!(value::<String>(&mut connection, &format!("select current_setting('{name}')")).await, expected, "{name}");
+        }
+    }
+}
+
+on_each_server! {
+    async fn a_pool_comes_back_after_its_connections_were_killed(database: Database) {
+        let connect = Connect::relay(&database.settings().database, &database.secrets()).expect("good secrets");
+        let pool = pool(&connect, 1, &[]);
+        let first = value::<i32>(&mut pool.acquire().await.expect("a connection"), "select pg_backend_pid()").await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, &format!("select pg_terminate_backend({first}, 5000)")).await;
+        let error = sqlx::query("select 1").execute(&pool).await.expect_err("the connection is dead");
+        assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::Unreachable);
+        sqlx::query("select 1").execute(&pool).await.expect("a new connection");
+    }
+}

@@ -1,0 +1,9 @@
+//! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
+
+#[macro_use]
+pub(crate) mod postgres;
+pub(crate) mod kafka;
+pub(crate) mod listeners;
+pub(crate) mod relay;
+pub(crate) mod rig;
+pub(crate) mod writers;

@@ -1,0 +1,89 @@
+//! Topics of its own for a test on the rig's broker, and everything that is in them.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+};
+
+use uuid::Uuid;
+
+use super::rig::rig;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A record as a consumer sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) partition: i32,
+    pub(crate) key: String,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Record {
+    pub(crate) fn event_id(&self) -> Uuid {
+        self.headers["event_id"].parse().expect("a uuid")
+    }
+}
+
+/// A topic name that no other test has.
+pub(crate) fn topic_name(of: &str) -> String {
+    format!("it-{}-{}-{of}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Creates a topic with 6 partitions.
+pub(crate) async fn create_topic(name: &str) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1));
+    let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+}
+
+/// Everything in a topic, partition by partition. Blocks.
+pub(crate) fn read_all(topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = client().create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+    let mut ends = BTreeMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("watermarks");
+        if end > 0 {
+            ends.insert(partition.id(), end);
+            assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("valid");
+        }
+    }
+    consumer.assign(&assignment).expect("assigned");
+    let (mut records, give_up) = (Vec::new(), Instant::now() + Duration::from_secs(60));
+    while !ends.is_empty() {
+        assert!(Instant::now() < give_up, "after 60 s {} records of {topic} are read, still to come: {ends:?}", records.len());
+        let Some(message) = consumer.poll(Duration::from_millis(500)) else { continue };
+        let message = message.expect("a record");
+        if message.offset() + 1 >= ends.get(&message.partition()).copied().unwrap_or(0) {
+            ends.remove(&message.partition());
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        records.push(Record {
+            partition: message.partition(),
+            key: message.key().map(text).unwrap_or_default(),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect(),
+        });
+    }
+    records
+}
+
+fn client() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", rig("RIG_KAFKA")).set("group.id", "it").set("enable.partition.eof", "false");
+    config
+}

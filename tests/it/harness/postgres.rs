@@ -1,0 +1,283 @@
+//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a producer that no other test has.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use outbox_relay::{
+    outbox::{
+        connect::{Connect, pool},
+        migrate::{LOCK_WAIT, migrate},
+    },
+    report::MigrationReport,
+    secrets::Secrets,
+    settings::{
+        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, Owner, RecordHeaders,
+        RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
+    },
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, postgres::PgConnectOptions, raw_sql};
+
+use super::rig::rig;
+
+/// One test per server version; each gets a fresh database.
+macro_rules! on_each_server {
+    ($(#[$attribute:meta])* async fn $name:ident($database:ident: $type:ident) $body:block) => {
+        $(#[$attribute])*
+        mod $name {
+            #[allow(unused_imports, reason = "not each test needs all of its file")]
+            use super::*;
+
+            async fn check($database: $type) $body
+
+            #[tokio::test]
+            async fn on_15() {
+                Box::pin(check($crate::harness::postgres::Database::create(15).await)).await;
+            }
+
+            #[tokio::test]
+            async fn on_17() {
+                Box::pin(check($crate::harness::postgres::Database::create(17).await)).await;
+            }
+
+            #[tokio::test]
+            async fn on_18() {
+                Box::pin(check($crate::harness::postgres::Database::create(18).await)).await;
+            }
+        }
+    };
+}
+
+const PASSWORD: &str = "not-secret";
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// An empty database that its owner may fill. Dropped with its roles when it goes out of scope.
+pub(crate) struct Database {
+    pub(crate) name: String,
+    pub(crate) owner: String,
+    pub(crate) relay: String,
+    pub(crate) producer: String,
+    admin: PgConnectOptions,
+    folder: PathBuf,
+}
+
+impl Database {
+    pub(crate) async fn create(version: u32) -> Self {
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
+        let admin: PgConnectOptions = url.parse().expect("the rig's URL");
+        let role = |of: &str| format!("{name}_{of}");
+        let (owner, relay, producer) = (role("owner"), role("relay"), role("producer"));
+        let folder = std::env::temp_dir().join(&name);
+        let database = Self { name, owner, relay, producer, admin: admin.disable_statement_logging(), folder };
+        database.create_on_server().await;
+        database.write_secrets(&database.relay, PASSWORD);
+        database
+    }
+
+    /// With the schema in it.
+    pub(crate) async fn migrated(self) -> Self {
+        let report = self.migrate(&self.settings()).await;
+        assert_eq!(report.problem, None);
+        self
+    }
+
+    async fn create_on_server(&self) {
+        let mut connection = self.admin.connect().await.expect("the rig's server");
+        for role in [&self.owner, &self.relay, &self.producer] {
+            execute(&mut connection, &format!("create role {role} login password '{PASSWORD}'")).await;
+        }
+        execute(&mut connection, &format!("create database {} owner {}", self.name, self.owner)).await;
+    }
+
+    /// The secret files of relay and migration, with this user and password for the relay.
+    pub(crate) fn write_secrets(&self, user: &str, password: &str) {
+        let files = [
+            ("database/username", user),
+            ("database/password", password),
+            ("migration/username", &self.owner),
+            ("migration/password", PASSWORD),
+        ];
+        for (file, content) in files {
+            self.write_secret(file, content);
+        }
+    }
+
+    pub(crate) fn write_secret(&self, file: &str, content: &str) {
+        let path = self.folder.join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        std::fs::write(path, content).expect("written");
+    }
+
+    pub(crate) fn remove_secret(&self, file: &str) {
+        std::fs::remove_file(self.folder.join(file)).expect("it was there");
+    }
+
+    pub(crate) fn secrets(&self) -> Secrets {
+        Secrets::folder(&self.folder)
+    }
+
+    /// The folder of the secret files.
+    pub(crate) fn secrets_folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// Connections of the producer, for writers that run at the same time.
+    pub(crate) fn producer_pool(&self, connections: u32) -> PgPool {
+        let options = self.admin.clone().username(&self.producer).password(PASSWORD).database(&self.name);
+        sqlx::postgres::PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        format!("127.0.0.1:{}", self.admin.get_port()).parse().expect("an address")
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Host { host: "127.0.0.1".to_owned(), port: self.admin.get_port(), name: self.name.clone() }
+    }
+
+    /// Settings that publish to these topics of the rig's broker.
+    pub(crate) fn publishing(&self, topics: Vec<TopicSettings>) -> RelaySettings {
+        let mut settings = self.settings();
+        settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA")];
+        settings.topics = topics;
+        settings
+    }
+
+    /// The relay logs in as [`Self::relay`], the migration as [`Self::owner`], without TLS.
+    pub(crate) fn settings(&self) -> RelaySettings {
+        let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
+        let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
+        let topic = TopicSettings { name: "files".to_owned(), event_types: vec!["Uploaded".to_owned()], aggregate_types: Vec::new() };
+        RelaySettings {
+            owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
+            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
+            migration: MigrationSettings {
+                policy: MigrationPolicy::Apply,
+                database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
+                producers: vec![self.producer.clone()],
+                relays: Vec::new(),
+            },
+            kafka: KafkaSettings { bootstrap_servers: vec!["127.0.0.1:1".to_owned()], tls, sasl: None, properties: [].into() },
+            record_headers: RecordHeaders::Standard,
+            topics: vec![topic],
+            batch_size: 1000,
+            poll_interval_ms: 50,
+        }
+    }
+
+    pub(crate) async fn migrate(&self, settings: &RelaySettings) -> MigrationReport {
+        migrate(settings, &self.secrets(), LOCK_WAIT).await
+    }
+
+    /// Connections as a relay makes them.
+    pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
+        let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
+        pool(&connect, 4, settings)
+    }
+
+    /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.
+    pub(crate) fn manifest(&self, extra: &str) -> PathBuf {
+        let (name, port, owner, relay, producer) = (&self.name, self.admin.get_port(), &self.owner, &self.relay, &self.producer);
+        let text = format!(
+            "
+apiVersion: outboxrelay.dev/v1alpha1
+kind: OutboxRelay
+metadata: {{ name: file-service, namespace: essays }}
+spec:
+  database: &direct
+    {{ host: 127.0.0.1, port: {port}, name: {name}, credentialsSecretRef: {{ name: relay }}, tls: {{ mode: disable }} }}
+  migration:
+    database: {{ <<: *direct, credentialsSecretRef: {{ name: owner }} }}
+    grants: {{ producers: [ {producer} ] }}
+  kafka: {{ bootstrapServers: [ '127.0.0.1:1' ], tls: {{ mode: disable }} }}
+  topics: [ {{ name: files, eventTypes: [ Uploaded ] }} ]
+{extra}
+---
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: relay }}, stringData: {{ username: {relay}, password: {PASSWORD} }} }}
+---
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: owner }}, stringData: {{ username: {owner}, password: {PASSWORD} }} }}
+"
+        );
+        self.write_secret("manifest.yaml", &text);
+        self.folder.join("manifest.yaml")
+    }
+
+    /// A connection of the server's superuser.
+    pub(crate) async fn as_admin(&self) -> PgConnection {
+        self.open(self.admin.clone()).await
+    }
+
+    /// A connection of one of the three roles.
+    pub(crate) async fn connect_as(&self, role: &str) -> PgConnection {
+        self.open(self.admin.clone().username(role).password(PASSWORD)).await
+    }
+
+    async fn open(&self, options: PgConnectOptions) -> PgConnection {
+        options.database(&self.name).connect().await.expect("the test's database")
+    }
+
+    /// Drops are synchronous, the client is not: a thread with a runtime of its own.
+    fn drop_on_server(&self) {
+        let (admin, name) = (self.admin.clone(), self.name.clone());
+        let roles = [self.owner.clone(), self.relay.clone(), self.producer.clone()];
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut connection = admin.connect().await.expect("the rig's server");
+                execute(&mut connection, &format!("drop database {name} with (force)")).await;
+                for role in roles {
+                    execute(&mut connection, &format!("drop role {role}")).await;
+                }
+                connection.close().await.ok();
+            });
+        });
+        if thread.join().is_err() {
+            eprintln!("database {} and its roles were left behind", self.name);
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.drop_on_server();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// Runs statements; for tests only, and so with any text.
+#[track_caller]
+pub(crate) fn execute(connection: &mut PgConnection, sql: &str) -> impl Future<Output = ()> {
+    let place = std::panic::Location::caller();
+    let text = AssertSqlSafe(sql.to_owned());
+    async move {
+        raw_sql(text).execute(connection).await.unwrap_or_else(|error| panic!("{place}: {error}"));
+    }
+}
+
+/// One value of one row.
+pub(crate) async fn value<T>(connection: &mut PgConnection, sql: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
+    query.fetch_one(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// One column, all rows.
+pub(crate) async fn values<T>(connection: &mut PgConnection, sql: &str) -> Vec<T>
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
+    query.fetch_all(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// The code with which a statement is refused.
+pub(crate) async fn refused(connection: &mut PgConnection, sql: &str) -> String {
+    let error = raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.expect_err(sql);
+    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    code.unwrap_or_else(|| panic!("{sql}: {error}"))
+}

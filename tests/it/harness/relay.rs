@@ -1,0 +1,117 @@
+//! A relay as a process of its own, as it runs in a pod: killed, stopped and asked like there.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use outbox_relay::{report::RelayReport, settings::RelaySettings};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::postgres::Database;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A running relay; killed when it goes out of scope.
+pub(crate) struct Relay {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Relay {
+    pub(crate) async fn start(database: &Database, settings: &RelaySettings) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("{}_relay_{number}", database.name));
+        std::fs::create_dir_all(&folder).expect("created");
+        std::fs::write(folder.join("settings.yaml"), serde_yaml::to_string(settings).expect("plain data")).expect("written");
+        let port = free_port().await;
+        let log = std::fs::File::create(folder.join("log")).expect("created");
+        let child = Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
+            .args(["run", "--listen", &format!("127.0.0.1:{port}"), "--pod", &format!("relay-{number}")])
+            .arg("--settings")
+            .arg(folder.join("settings.yaml"))
+            .arg("--secrets")
+            .arg(database.secrets_folder())
+            .stdout(Stdio::from(log.try_clone().expect("a second handle")))
+            .stderr(Stdio::from(log))
+            .spawn()
+            .expect("the relay's program");
+        Self { child, port, folder }
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it ran");
+        self.child.wait().expect("it ended");
+    }
+
+    /// SIGTERM; returns once it has ended.
+    pub(crate) async fn stop(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        let status = until("the relay to end", async || self.child.try_wait().expect("its status")).await;
+        assert!(status.success(), "it ended with {status}: {}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// What it reports; `None` while it does not listen.
+    pub(crate) async fn report(&self) -> Option<RelayReport> {
+        serde_json::from_str(&self.get("/status").await?).ok()
+    }
+
+    /// The value of a metric without labels, 0 when it is not there.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    async fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the relay\n{}", self.log());
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// Asks until there is an answer.
+///
+/// # Panics
+/// After a minute.
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < give_up, "waited 60 s for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

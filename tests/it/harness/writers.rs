@@ -1,0 +1,123 @@
+//! Services that write: several at once, keys whose writers take turns, transactions that stay open, some rolled back. And the judge of what
+//! a consumer saw of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use super::{kafka::Record, postgres::Database};
+
+/// How services write.
+#[derive(Clone)]
+pub(crate) struct Load {
+    pub(crate) topic: String,
+    pub(crate) writers: usize,
+    pub(crate) keys: u64,
+    pub(crate) during: Duration,
+    /// Longest time that a transaction stays open after its row was written; most end at once.
+    pub(crate) open_max: Duration,
+}
+
+/// Rows that were committed, per key in commit order: event ids.
+pub(crate) type Committed = BTreeMap<String, Vec<Uuid>>;
+
+/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in id order.
+pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
+    let mut admin = database.as_admin().await;
+    let setup = format!(
+        "create table aggregate (key text primary key, n bigint not null default 0);
+         insert into aggregate (key) select 'key-' || g from generate_series(0, {}) g;
+         grant select, update on aggregate to {}",
+        load.keys, database.producer
+    );
+    super::postgres::execute(&mut admin, &setup).await;
+    let pool = database.producer_pool(load.writers as u32);
+    let writers = (0..load.writers).map(|number| {
+        let (pool, load) = (pool.clone(), load.clone());
+        tokio::spawn(async move { writer(&pool, number as u64, &load).await })
+    });
+    let mut by_turn: BTreeMap<String, BTreeMap<i64, Uuid>> = BTreeMap::new();
+    for writer in writers.collect::<Vec<_>>() {
+        for (key, n, event_id) in writer.await.expect("a writer") {
+            by_turn.entry(key).or_default().insert(n, event_id);
+        }
+    }
+    by_turn.into_iter().map(|(key, turns)| (key, turns.into_values().collect())).collect()
+}
+
+async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load) -> Vec<(String, i64, Uuid)> {
+    let (mut committed, end) = (Vec::new(), Instant::now() + load.during);
+    let mut dice = number * 7919 + 17;
+    let mut below = move |sides: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % sides
+    };
+    while Instant::now() < end {
+        let key = format!("key-{}", below(load.keys));
+        let mut transaction = pool.begin().await.expect("a transaction");
+        let n: i64 = sqlx::query_scalar("update aggregate set n = n + 1 where key = $1 returning n")
+            .bind(&key)
+            .fetch_one(&mut *transaction)
+            .await
+            .expect("the key's turn");
+        let event_id = Uuid::new_v4();
+        sqlx::query(
+            "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
+             values ($1, 'aggregate', $2, 'Counted', $3, convert_to($4, 'UTF8'))",
+        )
+        .bind(event_id)
+        .bind(&key)
+        .bind(&load.topic)
+        .bind(format!("{key}:{n}"))
+        .execute(&mut *transaction)
+        .await
+        .expect("a row");
+        match below(20) {
+            0 => tokio::time::sleep(load.open_max.mul_f64(below(1000) as f64 / 1000.0)).await,
+            1..=4 => tokio::time::sleep(load.open_max.mul_f64(below(1000) as f64 / 50_000.0)).await,
+            _ => {}
+        }
+        if below(20) == 0 {
+            transaction.rollback().await.expect("rolled back");
+        } else {
+            transaction.commit().await.expect("committed");
+            committed.push((key, n, event_id));
+        }
+    }
+    committed
+}
+
+/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a key in commit order without a gap. Returns
+/// how many duplicates there were.
+pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
+    let mut firsts: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
+    let mut seen: BTreeMap<Uuid, &Record> = BTreeMap::new();
+    let mut duplicates = 0;
+    for record in records {
+        match seen.get(&record.event_id()) {
+            Some(first) => {
+                duplicates += 1;
+                assert_eq!(
+                    (first.partition, &first.value, &first.headers),
+                    (record.partition, &record.value, &record.headers),
+                    "a duplicate differs"
+                );
+            }
+            None => {
+                seen.insert(record.event_id(), record);
+                firsts.entry(&record.key).or_default().push(record.event_id());
+            }
+        }
+    }
+    for (key, ids) in committed {
+        let firsts = firsts.get(key.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let lost: BTreeSet<_> = ids.iter().filter(|id| !firsts.contains(id)).collect();
+        assert!(lost.is_empty(), "of {key} these rows are missing: {lost:?}");
+        assert_eq!(firsts, ids, "{key}: what was seen first, against what was committed");
+    }
+    assert_eq!(seen.len(), committed.values().map(Vec::len).sum::<usize>(), "records without a committed row");
+    duplicates
+}

@@ -1,0 +1,195 @@
+//! Who may do what in the schema: exactly what each role needs, also against a role that tries.
+
+use crate::harness::postgres::{Database, execute, refused, value, values};
+
+const DENIED: &str = "42501";
+const ADD: &str =
+    "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
+
+on_each_server! {
+    async fn a_producer_adds_events_and_reads_nothing(database: Database) {
+        let database = database.migrated().await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, ADD).await;
+        assert_eq!(value::<i64>(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await, 2);
+        let many = r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "f1", "event_type": "Uploaded"}]')"#;
+        assert_eq!(value::<i64>(&mut producer, many).await, 1);
+        for sql in [
+            "select from outbox.event",
+            "select from outbox.pending",
+            "select from outbox.owner",
+            "update outbox.event set topic = 'x'",
+            "delete from outbox.event",
+            "truncate outbox.event",
+            "select outbox.settle('{}', '{}', '{}')",
+            "select outbox.text_or_null('')",
+            "select nextval('outbox.event_id_seq')",
+            "create table outbox.mine ()",
+        ] {
+            assert_eq!(refused(&mut producer, sql).await, DENIED, "{sql}");
+        }
+    }
+}
+
+on_each_server! {
+    async fn a_producer_cannot_choose_id_lane_xact_or_time(database: Database) {
+        let database = database.migrated().await;
+        let mut producer = database.connect_as(&database.producer).await;
+        for (column, value) in [("id", "5"), ("lane", "5"), ("xact", "'5'"), ("created_at", "now()")] {
+            for overriding in ["", "overriding system value"] {
+                let sql = format!(
+                    "insert into outbox.event (aggregate_type, aggregate_id, event_type, {column}) {overriding} values ('a', 'b', 'c', {value})"
+                );
+                let code = refused(&mut producer, &sql).await;
+                // A generated column is refused before rights are looked at.
+                assert!(code == DENIED || code == "428C9", "{sql}: {code}");
+            }
+        }
+    }
+}
+
+on_each_server! {
+    async fn a_relay_does_its_work_and_cannot_forge_events(database: Database) {
+        let database = database.migrated().await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, ADD).await;
+        let mut relay = database.connect_as(&database.relay).await;
+        for sql in [
+            "select * from outbox.event",
+            "select * from outbox.pending",
+            "select * from outbox.owner, outbox.schema_migrations",
+            "insert into outbox.relay (instance, pod, lease_until) values (gen_random_uuid(), 'p', now())",
+            "update outbox.relay set lease_until = now()",
+            "select * from outbox.relay for update",
+            "update outbox.lane set owner = (select instance from outbox.relay), epoch = epoch + 1, mark = 1, high_id = 1",
+            "select * from outbox.lane for update skip locked",
+            "delete from outbox.relay",
+        ] {
+            execute(&mut relay, sql).await;
+        }
+        for sql in [
+            ADD,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+            "select outbox.enqueue_many('[]')",
+            "update outbox.event set payload = 'x'",
+            "delete from outbox.event",
+            "truncate outbox.event",
+            "insert into outbox.lane (lane) values (64)",
+            "update outbox.lane set lane = 64",
+            "delete from outbox.lane",
+            "update outbox.owner set name = 'x'",
+            "update outbox.schema_migrations set version = 9",
+        ] {
+            assert_eq!(refused(&mut relay, sql).await, DENIED, "{sql}");
+        }
+        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id])";
+        assert_eq!(value::<i64>(&mut relay, settle).await, 1);
+        assert_eq!(value::<i64>(&mut relay, "select count(*) from outbox.event").await, 0);
+    }
+}
+
+on_each_server! {
+    async fn everybody_else_has_no_right_at_all(database: Database) {
+        let mut settings = database.settings();
+        settings.migration.producers.clear();
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        let mut producer = database.connect_as(&database.producer).await;
+        assert_eq!(refused(&mut producer, ADD).await, DENIED);
+        let mut admin = database.as_admin().await;
+        let open = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and has_function_privilege('public', oid, 'execute')";
+        assert_eq!(values::<String>(&mut admin, open).await, Vec::<String>::new());
+    }
+}
+
+on_each_server! {
+    async fn a_role_taken_out_of_the_manifest_loses_its_rights_and_no_other_does(database: Database) {
+        let mut settings = database.settings();
+        settings.migration.relays.push(database.producer.clone());
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, ADD).await;
+        execute(&mut producer, "select from outbox.event").await;
+
+        settings.migration.relays.clear();
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        execute(&mut producer, ADD).await;
+        assert_eq!(refused(&mut producer, "select from outbox.event").await, DENIED);
+
+        // By hand, and to a role that the manifest never named.
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, &format!("grant usage on schema outbox to {0}; grant delete on outbox.event to {0}", database.relay)).await;
+        settings.migration.producers.clear();
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        assert_eq!(refused(&mut producer, ADD).await, DENIED);
+        let mut relay = database.connect_as(&database.relay).await;
+        execute(&mut relay, "delete from outbox.event").await;
+    }
+}
+
+on_each_server! {
+    async fn one_user_for_everything_keeps_its_rights(database: Database) {
+        let mut settings = database.settings();
+        settings.migration.database = None;
+        settings.migration.producers = vec![database.owner.clone()];
+        database.write_secrets(&database.owner, "not-secret");
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        settings.migration.producers.clear();
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        let mut owner = database.connect_as(&database.owner).await;
+        execute(&mut owner, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+    }
+}
+
+on_each_server! {
+    async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        let definers = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef order by 1";
+        assert_eq!(values::<String>(&mut admin, definers).await, ["enqueue", "enqueue_many", "settle"]);
+        let unsafe_paths = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
+          and not coalesce(proconfig, '{}') && array['search_path=outbox, pg_temp']";
+        assert_eq!(values::<String>(&mut admin, unsafe_paths).await, Vec::<String>::new());
+    }
+}
+
+/// A temporary table that stands in for `event`, and a trigger that would then run with the rights of whoever inserts.
+const ATTACK: &str = "
+  create temporary table event (like outbox_shape including defaults);
+  create temporary table caught (who text);
+  grant all on caught, event to public;
+  create function pg_temp.catch() returns trigger language plpgsql as
+    $$ begin insert into pg_temp.caught values (current_user); new.id := 1; return new; end $$;
+  create trigger catch before insert on event for each row execute function pg_temp.catch();";
+
+on_each_server! {
+    async fn a_temporary_table_cannot_stand_in_for_the_outbox(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        // The attacker may not read the real one's shape; it is no secret.
+        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; grant select on public.outbox_shape to public").await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, ATTACK).await;
+        execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        let many = r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "f1", "event_type": "Uploaded"}]')"#;
+        execute(&mut producer, many).await;
+        assert_eq!(values::<String>(&mut producer, "select who from pg_temp.caught").await, Vec::<String>::new());
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 2);
+    }
+}
+
+on_each_server! {
+    async fn the_attack_works_on_a_path_without_pg_temp(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; grant select on public.outbox_shape to public").await;
+        let open = "select format('alter function %s set search_path = outbox', oid::regprocedure) from pg_proc
+          where pronamespace = 'outbox'::regnamespace and proname = 'enqueue'";
+        let open = value::<String>(&mut admin, open).await;
+        execute(&mut admin, &open).await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, ATTACK).await;
+        execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        assert_eq!(values::<String>(&mut producer, "select who from pg_temp.caught").await, [database.owner.as_str()]);
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! Facts about `event` that the relay's order and speed rest on.
+
+use crate::harness::postgres::{Database, execute, value, values};
+
+async fn plan(connection: &mut sqlx::PgConnection, sql: &str) -> String {
+    values::<String>(connection, &format!("explain (verbose, costs off) {sql}")).await.join("\n")
+}
+
+on_each_server! {
+    async fn a_transaction_has_its_xid_before_it_draws_an_id(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        let columns = "insert into outbox.event (aggregate_type, aggregate_id, event_type)";
+        for rows in [
+            "values ('a', 'b', 'c')",
+            "values ('a', 'b', 'c'), ('d', 'e', 'f')",
+            "select 'a', i::text, 'c' from generate_series(1, 10) i",
+            "select 'a', i::text, 'c' from generate_series(1, 10) i order by i desc",
+        ] {
+            let plan = plan(&mut admin, &format!("{columns} {rows}")).await;
+            let (xact, id) = (plan.find("pg_current_xact_id()"), plan.find("nextval("));
+            assert!(xact.is_some() && xact < id, "{plan}");
+        }
+    }
+}
+
+on_each_server! {
+    async fn lane_and_id_are_the_only_index(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        let indexes = "select indexdef from pg_indexes where schemaname = 'outbox' and tablename = 'event'";
+        assert_eq!(values::<String>(&mut admin, indexes).await, ["CREATE UNIQUE INDEX event_pkey ON outbox.event USING btree (lane, id)"]);
+    }
+}
+
+on_each_server! {
+    async fn a_key_has_one_lane_however_it_is_written(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "
+          select outbox.enqueue('file', 'f1', 'Uploaded', '{}');
+          select outbox.enqueue('essay', 'other', 'Uploaded', '{}', event_key => 'f1');
+          select outbox.enqueue_many('[{\"aggregate_type\": \"a\", \"aggregate_id\": \"f1\", \"event_type\": \"b\"}]');
+          insert into outbox.event (aggregate_type, aggregate_id, event_type) values ('a', 'f1', 'b')").await;
+        assert_eq!(value::<i64>(&mut admin, "select count(distinct lane) from outbox.event").await, 1);
+        let spread = "select count(*) from (select distinct (hashtextextended(('key' || i) collate \"C\", 0) & 63) from generate_series(1, 2000) i) l";
+        assert_eq!(value::<i64>(&mut admin, spread).await, 64);
+    }
+}
+
+/// Scans of the whole table by a settling call, whose plan was made while the table was empty, among 100,000 rows.
+async fn table_scans(database: &Database) -> i64 {
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "alter table outbox.event set (autovacuum_enabled = off)").await;
+    let mut relay = database.connect_as(&database.relay).await;
+    execute(&mut relay, "begin").await;
+    // More than five times: from then on the plan is a generic one.
+    for _ in 0..8 {
+        execute(&mut relay, "select outbox.settle('{1}', '{1}', array[gen_random_uuid()])").await;
+    }
+    let rows =
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 100000) i";
+    execute(&mut admin, rows).await;
+    let scans = "select seq_scan from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
+    let head = "create temporary table head as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
+      from (select * from outbox.event order by lane, id limit 1000) first";
+    execute(&mut relay, head).await;
+    let before = value::<i64>(&mut relay, scans).await;
+    assert_eq!(value::<i64>(&mut relay, "select settled from head, outbox.settle(lanes, ids, event_ids)").await, 1000);
+    value::<i64>(&mut relay, scans).await - before
+}
+
+on_each_server! {
+    async fn settling_walks_the_index_of_a_table_that_was_never_analysed(database: Database) {
+        assert_eq!(table_scans(&database.migrated().await).await, 0);
+    }
+}
+
+on_each_server! {
+    async fn without_its_planner_switches_settling_reads_the_whole_table(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        let function = "alter function outbox.settle(smallint[], bigint[], uuid[])";
+        for switch in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+            execute(&mut admin, &format!("{function} reset {switch}")).await;
+        }
+        assert_ne!(table_scans(&database).await, 0);
+    }
+}
+
+on_each_server! {
+    async fn settling_spares_a_row_of_the_same_id_with_another_event(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[gen_random_uuid()])";
+        assert_eq!(value::<i64>(&mut admin, settle).await, 0);
+        let tick = "select (tick = pg_current_xact_id())::int from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id])";
+        assert_eq!(value::<i32>(&mut admin, tick).await, 1);
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+    }
+}
+
+on_each_server! {
+    async fn pending_shows_text_and_hides_what_is_none(database: Database) {
+        let database = database.migrated().await;
+        let mut relay = database.connect_as(&database.relay).await;
+        let mut producer = database.connect_as(&database.producer).await;
+        execute(&mut producer, r"
+          select outbox.enqueue('file', 'f1', 'Uploaded', convert_to('{name: Aufsatz für Ä}', 'UTF8'));
+          select outbox.enqueue('file', 'f2', 'Uploaded', '\xff00fe');
+          select outbox.enqueue('file', 'f3', 'Uploaded', '\x6100');
+          select outbox.enqueue('file', 'f4', 'Removed', null)").await;
+        let shown = "select format('%s %s %s', key, coalesce(payload_text, '-'), coalesce(payload_bytes::text, '-')) from outbox.pending order by outbox_seq";
+        let shown = values::<String>(&mut relay, shown).await;
+        assert_eq!(shown, ["f1 {name: Aufsatz für Ä} 23", "f2 - 3", "f3 - 2", "f4 - -"]);
+    }
+}

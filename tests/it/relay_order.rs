@@ -1,0 +1,118 @@
+//! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order, duplicates come only from faults.
+
+use std::time::Duration;
+
+use outbox_relay::settings::{RelaySettings, TopicSettings};
+
+use crate::harness::{
+    kafka::{create_topic, read_all, topic_name},
+    postgres::{Database, execute, value},
+    relay::{Relay, until},
+    writers::{Load, judge, write},
+};
+
+async fn begin(version: u32) -> (Database, RelaySettings, String) {
+    let database = Database::create(version).await.migrated().await;
+    let topic = topic_name("counted");
+    create_topic(&topic).await;
+    let settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }]);
+    (database, settings, topic)
+}
+
+fn load(topic: &str) -> Load {
+    Load { topic: topic.to_owned(), writers: 8, keys: 100, during: Duration::from_secs(6), open_max: Duration::from_millis(500) }
+}
+
+async fn drained(database: &Database) {
+    let mut admin = database.as_admin().await;
+    until("the outbox to be empty", async || {
+        let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
+        (rows == 0).then_some(())
+    })
+    .await;
+}
+
+async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
+    until("the lanes", async || relay.report().await.filter(|report| wanted(report.lanes))).await;
+}
+
+async fn read(topic: String) -> Vec<crate::harness::kafka::Record> {
+    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+}
+
+/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and a horizon that nothing can vacuum.
+/// The sweep, which would hide a mistake, must find nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned() {
+    let (database, settings, topic) = begin(15).await;
+    let mut pin = database.as_admin().await;
+    execute(&mut pin, "begin isolation level repeatable read; select pg_current_xact_id(), count(*) from outbox.event").await;
+    let relay = Relay::start(&database, &settings).await;
+    lanes(&relay, |lanes| lanes == 64).await;
+    let load = Load { writers: 16, keys: 300, during: Duration::from_secs(12), open_max: Duration::from_secs(5), ..load(&topic) };
+    let committed = write(&database, &load).await;
+    drained(&database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates without a fault");
+    assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_stay_in_order_while_one_of_two_relays_is_killed_and_comes_back() {
+    let (database, settings, topic) = begin(15).await;
+    let mut first = Relay::start(&database, &settings).await;
+    let second = Relay::start(&database, &settings).await;
+    lanes(&first, |lanes| lanes == 32).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let faults = async {
+        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+        first.kill();
+        let third = Relay::start(&database, &settings).await;
+        lanes(&third, |lanes| lanes > 0).await;
+        third
+    };
+    let (committed, third) = tokio::join!(write(&database, &load), faults);
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+    lanes(&third, |lanes| lanes == 32).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_asked_to_stop_hands_over_without_a_duplicate() {
+    let (database, settings, topic) = begin(17).await;
+    let mut first = Relay::start(&database, &settings).await;
+    let second = Relay::start(&database, &settings).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let hand_over = async {
+        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+        first.stop().await;
+        lanes(&second, |lanes| lanes == 64).await;
+    };
+    let load = load(&topic);
+    let (committed, ()) = tokio::join!(write(&database, &load), hand_over);
+    drained(&database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by a hand-over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_server_cuts_cost_nothing_but_time() {
+    let (database, settings, topic) = begin(18).await;
+    let relay = Relay::start(&database, &settings).await;
+    lanes(&relay, |lanes| lanes == 64).await;
+    let cuts = async {
+        let mut admin = database.as_admin().await;
+        for _ in 0..5 {
+            let before = relay.metric("outbox_publish_latency_seconds_count").await;
+            let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
+            execute(&mut admin, &cut).await;
+            until("rows to flow again", async || {
+                (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())
+            })
+            .await;
+        }
+    };
+    let load = Load { during: Duration::from_secs(12), ..load(&topic) };
+    let (committed, ()) = tokio::join!(write(&database, &load), cuts);
+    drained(&database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
+}
