@@ -1,6 +1,6 @@
 //! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind its migration.
 //!
-//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`pass`] is that line; everything else here is wiring.
+//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is that line; everything else here is wiring.
 
 mod apply;
 mod backlog;
@@ -34,9 +34,10 @@ use self::{
     apply::{ApplyError, Corner, apply},
     build::build,
     call::{CallError, ErrorClass, call_opt},
-    controller::Context,
+    events::Teller,
     identity::Identity,
-    observe::{ObserveError, observe},
+    memory::Memory,
+    observe::{ObserveError, Observed, observe},
     plan::plan,
     status::{Facts, Verdict, assess, publish, unreadable},
     validate::{ValidatedRelay, validate},
@@ -69,48 +70,87 @@ impl PassError {
     }
 }
 
-/// One pass over one OutboxRelay; the answer is when to look again. Dropped half-way, it has written a part; the next pass writes the rest.
-async fn pass(context: &Context, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
-    let Some(relay) = read(&context.client, namespace, name).await? else { return Ok(None) };
-    let identity = Identity::of(&relay.metadata);
-    let previous = relay.status.clone().unwrap_or_default();
-    let corner = Corner { client: &context.client, identity: &identity, memory: &context.memory };
+/// What every pass needs.
+pub struct Operator {
+    client: Client,
+    settings: Settings,
+    memory: Memory,
+    teller: Teller,
+}
 
-    let mut observed = match Box::pin(observe(&context.client, &identity)).await {
-        Ok(observed) => observed,
-        Err(error) => {
-            let why = format!("{error}: {}. It is tried again.", error.call());
-            say(&corner, &previous, &unreadable(&identity, &previous, &why, Timestamp::now())).await?;
-            return Err(PassError::Observe(error));
-        }
-    };
-    let now = Timestamp::now();
-    let facts = |observed| Facts {
-        identity: &identity,
-        observed,
-        previous: &previous,
-        written_at: context.memory.status_written_at(corner.key()),
-        now,
-    };
-
-    let valid: ValidatedRelay = match validate(&relay, &context.settings.cluster_name) {
-        Ok(valid) => valid,
-        Err(invalid) => {
-            let verdict = Verdict::Invalid(&invalid);
-            conclude(context, &corner, &facts(&observed), &verdict).await?;
-            return Ok(None);
-        }
-    };
-    let plan = plan(&valid, &observed, previous.observed_generation, now);
-    let prepared = build(&valid, &plan, &context.settings.relay_image);
-    let applied = apply(&corner, &prepared, &plan, &observed).await;
-    if let Ok(Some(deployment)) = &applied {
-        observed.deployment = Some(deployment.clone());
+impl Operator {
+    #[must_use]
+    pub fn new(client: Client, settings: Settings) -> Self {
+        let teller = Teller::new(client.clone(), settings.pod_name.clone());
+        Self { client, settings, memory: Memory::default(), teller }
     }
-    let verdict = Verdict::Planned { relay: &valid, plan: &plan, applied: applied.as_ref().map(|_| ()) };
-    conclude(context, &corner, &facts(&observed), &verdict).await?;
-    applied.map_err(PassError::Apply)?;
-    Ok(Some(plan.look_again_in))
+
+    /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
+    ///
+    /// # Errors
+    /// When it did not come to its end; the status says so too.
+    pub async fn pass(&self, namespace: &str, name: &str) -> Result<Option<Duration>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Box::pin(self.work_through(namespace, name)).await?)
+    }
+
+    /// Dropped half-way, it has written a part; the next pass writes the rest.
+    async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
+        let Some(relay) = read(&self.client, namespace, name).await? else { return Ok(None) };
+        let identity = Identity::of(&relay.metadata);
+        let previous = relay.status.clone().unwrap_or_default();
+        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
+
+        let observed = match Box::pin(observe(&self.client, &identity)).await {
+            Ok(observed) => observed,
+            Err(error) => return Err(self.cannot_observe(&corner, &previous, error).await?),
+        };
+        let facts = Facts {
+            identity: &identity,
+            previous: &previous,
+            written_at: self.memory.status_written_at(corner.key()),
+            now: Timestamp::now(),
+        };
+        match validate(&relay, &self.settings.cluster_name) {
+            Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await,
+            Err(invalid) => {
+                self.conclude(&corner, &facts, &observed, &Verdict::Invalid(&invalid)).await?;
+                Ok(Some(plan::LOOK))
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        corner: &Corner<'_>,
+        facts: &Facts<'_>,
+        valid: &ValidatedRelay,
+        mut observed: Observed,
+    ) -> Result<Option<Duration>, PassError> {
+        let plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
+        let prepared = build(valid, &plan, &self.settings.relay_image);
+        let applied = apply(corner, &prepared, &plan, &observed).await;
+        if let Ok(Some(deployment)) = &applied {
+            observed.deployment = Some(deployment.clone());
+        }
+        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref().map(|_| ()) };
+        self.conclude(corner, facts, &observed, &verdict).await?;
+        applied.map_err(PassError::Apply)?;
+        Ok(Some(plan.look_again_in))
+    }
+
+    async fn conclude(&self, corner: &Corner<'_>, facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> Result<(), PassError> {
+        let status = assess(facts, observed, verdict);
+        let tellings = events::tellings(facts.previous, &status, verdict);
+        say(corner, facts.previous, &status).await?;
+        self.teller.tell(corner.identity, tellings).await;
+        Ok(())
+    }
+
+    async fn cannot_observe(&self, corner: &Corner<'_>, previous: &OutboxRelayStatus, error: ObserveError) -> Result<PassError, PassError> {
+        let why = format!("{error}: {}. It is tried again.", error.call());
+        say(corner, previous, &unreadable(corner.identity, previous, &why, Timestamp::now())).await?;
+        Ok(PassError::Observe(error))
+    }
 }
 
 /// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
@@ -130,14 +170,6 @@ async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<Out
             Ok(None)
         }
     }
-}
-
-async fn conclude(context: &Context, corner: &Corner<'_>, facts: &Facts<'_>, verdict: &Verdict<'_>) -> Result<(), PassError> {
-    let status = assess(facts, verdict);
-    let tellings = events::tellings(facts.previous, &status, verdict);
-    say(corner, facts.previous, &status).await?;
-    context.teller.tell(corner.identity, tellings).await;
-    Ok(())
 }
 
 /// Writes a status that says something new.

@@ -63,7 +63,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     while let Some(opened) = open::open(&options, &status, &stop).await {
         let ended = session::Session::begin(&options, &status, opened, &mut topics.news).await;
         match ended {
-            Ok(session) => match session.run(&stop).await {
+            Ok(session) => match Box::pin(session.run(&stop)).await {
                 session::Ended::Stopped => break,
                 session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
             },

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
@@ -26,14 +26,11 @@ use kube::{
 use tokio::net::TcpListener;
 
 use super::{
-    PassError,
+    Operator, PassError,
     call::{CallError, ErrorClass, call},
-    events::Teller,
     health::{Pulse, serve},
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
-    memory::Memory,
     metrics::Metrics,
-    pass,
 };
 use crate::api::OutboxRelay;
 
@@ -73,12 +70,9 @@ pub enum RunError {
     Serve(#[source] std::io::Error),
 }
 
-/// What every pass needs.
-pub(super) struct Context {
-    pub client: Client,
-    pub settings: Settings,
-    pub memory: Memory,
-    pub teller: Teller,
+/// The operator and its signs of life.
+struct Context {
+    operator: Operator,
     metrics: Metrics,
     pulse: Arc<Pulse>,
     known: Store<Guarded>,
@@ -98,16 +92,8 @@ pub async fn run(mut settings: Settings) -> Result<(), RunError> {
     tracing::info!(relay_image = settings.relay_image, cluster_name = settings.cluster_name, %address, "started");
 
     let (known, writer) = reflector::store();
-    let context = Arc::new(Context {
-        teller: Teller::new(client.clone(), settings.pod_name.clone()),
-        memory: Memory::default(),
-        metrics: Metrics::new(),
-        pulse: Arc::new(Pulse::new()),
-        settings,
-        client,
-        known,
-    });
-    tokio::spawn(ready_when_listed(Arc::clone(&context)));
+    let context =
+        Arc::new(Context { operator: Operator::new(client, settings), metrics: Metrics::new(), pulse: Arc::new(Pulse::new()), known });
     let work = Box::pin(work(Arc::clone(&context), writer));
     tokio::select! {
         () = work => Ok(()),
@@ -128,18 +114,15 @@ async fn uid_of_kube_system(client: &Client) -> Result<String, CallError> {
     Ok(call(api.get("kube-system")).await?.uid().unwrap_or_default())
 }
 
-async fn ready_when_listed(context: Arc<Context>) {
-    if context.known.wait_until_ready().await.is_ok() {
-        context.pulse.listed();
-    }
-}
-
 async fn work(context: Arc<Context>, writer: reflector::store::Writer<Guarded>) {
-    let client = context.client.clone();
+    let client = context.operator.client.clone();
+    let pulse = Arc::clone(&context.pulse);
     let relays = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .modify(|relay| relay.managed_fields_mut().clear())
         .reflect(writer)
+        // Not by waiting for the store: it wakes only one of those who wait, and the controller is one.
+        .inspect_ok(move |event| pulse.note(event))
         .applied_objects()
         // Our own status writes are no news.
         .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
@@ -174,13 +157,13 @@ fn relay_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
 async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
     let started = Instant::now();
-    let limited = tokio::time::timeout(LONGEST_PASS, Box::pin(pass(&context, &namespace, &name)));
+    let limited = tokio::time::timeout(LONGEST_PASS, Box::pin(context.operator.work_through(&namespace, &name)));
     let ended = limited.await.unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
     context.pulse.beat(context.known.len());
     match ended {
         Ok(again) => {
             context.metrics.passed(started.elapsed());
-            context.memory.clear_failures((&namespace, &name));
+            context.operator.memory.clear_failures((&namespace, &name));
             Ok(again.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
@@ -192,7 +175,7 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
 
 fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -> Action {
     let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
-    let failures = context.memory.count_failure((&namespace, &name));
+    let failures = context.operator.memory.count_failure((&namespace, &name));
     let pause = pause(error.class(), failures);
     tracing::warn!(
         namespace,
@@ -222,7 +205,9 @@ fn note(context: &Context, outcome: Outcome) {
     match outcome {
         // Failed passes are logged where their pause is decided.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-        Err(controller::Error::ObjectNotFound(gone)) => context.memory.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name)),
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            context.operator.memory.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
+        }
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a watch failed; it is opened again"),
     }
 }

@@ -10,7 +10,7 @@ use super::{
     identity::{Identity, OPERATOR},
     plan::{Migration, Scale},
     reason::Reason,
-    status::{State, Verdict, find},
+    status::{State, Verdict, find, sentence},
 };
 use crate::api::{OutboxRelay, OutboxRelayStatus};
 
@@ -48,17 +48,20 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
             all.push(Telling::new(EventType::Warning, Reason::ReplicasReset.name(), note));
         }
         if before.observed_generation != after.observed_generation {
-            let note = |side: &&str| format!("{side}.tls.mode is disable: passwords and payloads can be read on the network.");
-            let warn = |side| Telling::new(EventType::Warning, Reason::PlaintextTraffic.name(), note(side));
-            all.extend(relay.plaintext.iter().map(warn));
+            all.extend(plaintext(&relay.plaintext));
         }
         if let Migration::Succeeded { notes, .. } = &plan.migration
             && find(&before.conditions, "SchemaReady").is_none_or(|condition| condition.status != State::True.text())
         {
-            all.extend(notes.iter().map(|note| Telling::new(EventType::Normal, Reason::MigrationNote.name(), note)));
+            all.extend(notes.iter().map(|note| Telling::new(EventType::Normal, Reason::MigrationNote.name(), sentence(note))));
         }
     }
     all
+}
+
+fn plaintext(sides: &[&str]) -> Option<Telling> {
+    let note = format!("tls.mode is disable in {}: passwords and payloads can be read on the network.", sides.join(" and "));
+    (!sides.is_empty()).then(|| Telling::new(EventType::Warning, Reason::PlaintextTraffic.name(), note))
 }
 
 fn change(before: Option<&Condition>, after: &Condition) -> Option<Telling> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
+use kube::runtime::watcher;
 use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
@@ -37,9 +38,11 @@ impl Pulse {
         self.objects.store(objects, Ordering::Relaxed);
     }
 
-    /// All OutboxRelays have been listed once.
-    pub(crate) fn listed(&self) {
-        self.ready.store(true, Ordering::Relaxed);
+    /// Ready once all OutboxRelays have been listed.
+    pub(crate) fn note<K>(&self, event: &watcher::Event<K>) {
+        if matches!(event, watcher::Event::InitDone) {
+            self.ready.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Without objects there is nothing to do, and silence is no sign.

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Pause between two looks at an object that nothing happens to: reports are read then.
-const LOOK: Duration = Duration::from_secs(15);
+pub(crate) const LOOK: Duration = Duration::from_secs(15);
 
 /// What is to be done for one relay.
 #[derive(Clone, Debug, PartialEq)]

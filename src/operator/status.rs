@@ -15,6 +15,7 @@ use kube::{
 use serde_json::json;
 
 pub(crate) use conditions::{Finding, State, find};
+pub(crate) use schema::sentence;
 
 use super::{
     apply::ApplyError,
@@ -45,25 +46,32 @@ pub(crate) enum Verdict<'a> {
 /// What the status is made from, beside the verdict.
 pub(crate) struct Facts<'a> {
     pub identity: &'a Identity,
-    pub observed: &'a Observed,
     pub previous: &'a OutboxRelayStatus,
     /// When the backlog was last written.
     pub written_at: Option<Timestamp>,
     pub now: Timestamp,
 }
 
-pub(crate) fn assess(facts: &Facts<'_>, verdict: &Verdict<'_>) -> OutboxRelayStatus {
+/// Everything that a condition can be found from.
+struct Scene<'a> {
+    facts: &'a Facts<'a>,
+    observed: &'a Observed,
+    relay: &'a ValidatedRelay,
+    plan: &'a Plan,
+}
+
+pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> OutboxRelayStatus {
     let findings = match verdict {
         Verdict::Invalid(invalid) => ready::invalid(invalid),
-        Verdict::Planned { relay, plan, applied } => ready::planned(facts, relay, plan, *applied),
+        Verdict::Planned { relay, plan, applied } => ready::planned(&Scene { facts, observed, relay, plan }, *applied),
     };
     let previous = facts.previous;
     let migration = match verdict {
         Verdict::Invalid(_) => previous.migration.clone(),
         Verdict::Planned { relay, plan, .. } => migration(relay, plan, previous.migration.as_ref()),
     };
-    let deployment = facts.observed.deployment.as_ref();
-    let found = backlog::total(&facts.observed.reports);
+    let deployment = observed.deployment.as_ref();
+    let found = backlog::total(&observed.reports);
     OutboxRelayStatus {
         observed_generation: facts.identity.generation,
         conditions: conditions::merge(&previous.conditions, findings, facts.identity.generation, facts.now),

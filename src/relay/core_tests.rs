@@ -68,7 +68,9 @@ impl Database {
     fn fetch(&self, plan: &FetchPlan) -> Fetched {
         let mut rows = Vec::new();
         for (at, lane) in plan.lanes.iter().enumerate() {
-            let flows = |row: &&OutboxRow| plan.flowing.as_ref().is_none_or(|flowing| row.topic.as_ref().is_some_and(|topic| flowing.topics.contains(topic)));
+            let flows = |row: &&OutboxRow| {
+                plan.flowing.as_ref().is_none_or(|flowing| row.topic.as_ref().is_some_and(|topic| flowing.topics.contains(topic)))
+            };
             let above = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(|row| i16::from(row.lane) == *lane).filter(flows);
             rows.extend(above.take(plan.rows_max[at] as usize).cloned());
         }

@@ -24,7 +24,7 @@ use super::{
     open::Opened,
     routes::Routes,
     watch::News,
-    window::{Budget, Settle},
+    window::{Budget, Slot},
 };
 use crate::{
     kafka::{self, Fault, Producer, Report, Trouble},
@@ -67,6 +67,16 @@ enum Sending {
 
 type Running<T> = Option<BoxFuture<'static, T>>;
 
+/// A row by lane, id and event_id.
+type RowName = (u8, i64, Uuid);
+
+/// How a settling statement ended; its transaction is a tick.
+struct Settled {
+    slots: Vec<Slot>,
+    began: Instant,
+    result: Result<Tick, StoreError>,
+}
+
 /// What is done when, besides being driven by events.
 struct Timers {
     reports: Instant,
@@ -96,21 +106,21 @@ pub(super) struct Session<'a> {
     timers: Timers,
     stop_by: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
-    settles: FuturesUnordered<BoxFuture<'static, (Settle, Tick, Instant, Result<u64, StoreError>)>>,
+    settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
     backlog: Running<(Instant, Result<Depth, StoreError>)>,
-    sweep: Running<Result<Vec<(u8, i64, Uuid)>, StoreError>>,
+    sweep: Running<Result<Vec<RowName>, StoreError>>,
 }
 
 /// Something that the loop waited for.
 enum Event {
     Fetched(FetchPlan, Instant, Result<Fetched, StoreError>),
-    Settled(Settle, Tick, Instant, Result<u64, StoreError>),
+    Settled(Settled),
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
     Counted(Instant, Result<Depth, StoreError>),
-    Swept(Result<Vec<(u8, i64, Uuid)>, StoreError>),
+    Swept(Result<Vec<RowName>, StoreError>),
     News(News),
     Report(Report),
     Time,
@@ -183,7 +193,7 @@ impl<'a> Session<'a> {
             self.start(now);
             match self.next_event(stop).await {
                 Event::Fetched(plan, began, fetched) => self.fetched(&plan, began, fetched),
-                Event::Settled(settle, tick, began, result) => self.settled(&settle, tick, began, result),
+                Event::Settled(settled) => self.settled(settled),
                 Event::Leased(result) => {
                     if !self.leased(result) {
                         return self.lose_lease().await;
@@ -209,7 +219,7 @@ impl<'a> Session<'a> {
             () = stop.cancelled(), if !stopping => Event::Stop,
             Some(result) = take(&mut self.lease) => Event::Leased(result),
             Some((plan, began, fetched)) = take(&mut self.fetch) => Event::Fetched(plan, began, fetched),
-            Some((settle, tick, began, result)) = self.settles.next() => Event::Settled(settle, tick, began, result),
+            Some(settled) = self.settles.next() => Event::Settled(settled),
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
             Some(result) = take(&mut self.sweep) => Event::Swept(result),
@@ -292,9 +302,8 @@ impl<'a> Session<'a> {
             let (store, drawn) = (self.store.clone(), self.core.seen());
             self.settles.push(
                 async move {
-                    let result = store.settle(&settle.plan).await;
-                    let xid = result.as_ref().copied().unwrap_or(0);
-                    (settle, Tick { xid, drawn }, now, result)
+                    let result = store.settle(&settle.plan).await.map(|xid| Tick { xid, drawn });
+                    Settled { slots: settle.slots, began: now, result }
                 }
                 .boxed(),
             );
@@ -415,17 +424,17 @@ impl<'a> Session<'a> {
         self.core.reported(slot, outcome, now);
     }
 
-    fn settled(&mut self, settle: &Settle, tick: Tick, began: Instant, result: Result<u64, StoreError>) {
+    fn settled(&mut self, settled: Settled) {
         let now = Instant::now();
-        match result {
-            Ok(_) => {
-                self.status.metrics.settle.observe((now - began).as_secs_f64());
+        match settled.result {
+            Ok(tick) => {
+                self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
                 self.core.tick(tick);
-                self.core.settled(&settle.slots);
+                self.core.settled(&settled.slots);
                 self.database_works();
             }
             Err(error) => {
-                self.core.settle_failed(&settle.slots);
+                self.core.settle_failed(&settled.slots);
                 self.timers.settle = Some(now + RETRY_AFTER);
                 self.database_failed(&error, now);
             }
@@ -508,7 +517,7 @@ impl<'a> Session<'a> {
         self.status.tell(Source::Records, problems);
     }
 
-    fn swept(&mut self, result: Result<Vec<(u8, i64, Uuid)>, StoreError>) {
+    fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
         let Ok(found) = result else { return };
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
@@ -621,8 +630,8 @@ impl<'a> Session<'a> {
             destroy(producer).await;
         }
         let rest = async {
-            while let Some((settle, tick, began, result)) = self.settles.next().await {
-                self.settled(&settle, tick, began, result);
+            while let Some(settled) = self.settles.next().await {
+                self.settled(settled);
             }
             while let Some(settle) = self.core.next_settle(self.options.settings.batch_size as usize, true) {
                 if self.store.settle(&settle.plan).await.is_err() {

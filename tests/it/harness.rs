@@ -5,5 +5,5 @@ pub(crate) mod postgres;
 pub(crate) mod kafka;
 pub(crate) mod listeners;
 pub(crate) mod relay;
-pub(crate) mod writers;
 pub(crate) mod rig;
+pub(crate) mod writers;

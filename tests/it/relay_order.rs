@@ -105,7 +105,10 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
             let before = relay.metric("outbox_publish_latency_seconds_count").await;
             let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
             execute(&mut admin, &cut).await;
-            until("rows to flow again", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())).await;
+            until("rows to flow again", async || {
+                (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())
+            })
+            .await;
         }
     };
     let load = Load { during: Duration::from_secs(12), ..load(&topic) };

@@ -25,6 +25,8 @@ pub(crate) struct RelayDeployment {
     pub available: i32,
     /// Why no pod could be created.
     pub refusal: Option<String>,
+    /// New pods are on their way.
+    pub moving: bool,
     /// The rollout has made no progress for ten minutes.
     pub stuck: bool,
 }
@@ -42,6 +44,8 @@ impl RelayDeployment {
             ready: status.ready_replicas.unwrap_or(0),
             available: status.available_replicas.unwrap_or(0),
             refusal: condition(conditions, "ReplicaFailure", "True").and_then(|found| found.message.clone()),
+            moving: condition(conditions, "Progressing", "True")
+                .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
             stuck: condition(conditions, "Progressing", "False").is_some(),
         }
     }

@@ -2,24 +2,21 @@
 //! that only wait for their outbox. Pure.
 
 use super::{
-    Facts,
+    Scene,
     conditions::{Finding, State},
     schema::{problems, sentence},
 };
-use crate::operator::{
-    reason::{Reason, stops_publishing},
-    validate::ValidatedRelay,
-};
+use crate::operator::reason::{Reason, stops_publishing};
 
-pub(super) fn publishing(facts: &Facts<'_>, relay: &ValidatedRelay) -> Finding {
+pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
     let finding = |state, reason, message: String| Finding::new("Publishing", state, reason, message);
-    if relay.replicas == 0 {
+    if scene.relay.replicas == 0 {
         return finding(State::False, Reason::ScaledToZero, "spec.replicas is 0: rows wait.".to_owned());
     }
-    if facts.observed.reports.iter().all(|one| one.report.is_none()) {
+    if scene.observed.reports.iter().all(|one| one.report.is_none()) {
         return finding(State::Unknown, Reason::NoReports, "No relay has reported.".to_owned());
     }
-    let all: Vec<_> = problems(facts).collect();
+    let all: Vec<_> = problems(scene).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem.class));
     let Some((pod, problem)) = worst.or(all.first()) else {
         return finding(State::True, Reason::Publishing, "Relays publish what is written.".to_owned());

@@ -1,7 +1,7 @@
 //! `Ready`, `Reconciling` and `Stalled`: the sum of the others. Pure.
 
 use super::{
-    Facts,
+    Scene,
     available::available,
     conditions::{Finding, State, find},
     publishing::publishing,
@@ -13,7 +13,6 @@ use crate::{
         call::CallError,
         plan::{Failure, Migration, Plan},
         reason::{Reason, needs_a_person},
-        validate::ValidatedRelay,
     },
     settings::InvalidSpec,
 };
@@ -55,30 +54,30 @@ pub(super) fn invalid(invalid: &InvalidSpec) -> Vec<Finding> {
     vec![ready, reconciling, stalled]
 }
 
-pub(super) fn planned(facts: &Facts<'_>, relay: &ValidatedRelay, plan: &Plan, applied: Result<(), &ApplyError>) -> Vec<Finding> {
-    let schema = schema_ready(facts, relay, &plan.migration);
-    let available = available(facts, relay, plan);
-    let publishing = publishing(facts, relay);
+pub(super) fn planned(scene: &Scene<'_>, applied: Result<(), &ApplyError>) -> Vec<Finding> {
+    let schema = schema_ready(scene);
+    let available = available(scene);
+    let publishing = publishing(scene);
     let summary = match applied {
         Err(error) => obstacle(error),
-        Ok(()) => summary(facts, &schema, &available, &publishing, plan),
+        Ok(()) => summary(scene, &schema, &available, &publishing),
     };
-    let secrets = secrets_resolved(facts, &plan.migration);
+    let secrets = secrets_resolved(scene);
     vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets]
 }
 
-fn summary(facts: &Facts<'_>, schema: &Finding, available: &Finding, publishing: &Finding, plan: &Plan) -> Summary {
+fn summary(scene: &Scene<'_>, schema: &Finding, available: &Finding, publishing: &Finding) -> Summary {
     if !schema.holds() {
-        return unready_schema(schema, plan);
+        return unready_schema(schema, scene.plan);
     }
     if !available.holds() {
         return Summary::reconciling(available.as_type("Ready", State::False));
     }
-    let deployment = facts.observed.deployment.as_ref();
+    let deployment = scene.observed.deployment.as_ref();
     let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
     if !rolled_out {
         let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-        return rolling_out(facts, stuck);
+        return rolling_out(scene, stuck);
     }
     let ready = ready(available, publishing);
     if available.reason == Reason::SomeRelaysAvailable.name() {
@@ -98,12 +97,12 @@ fn unready_schema(schema: &Finding, plan: &Plan) -> Summary {
 }
 
 /// A relay that was ready for this very generation stays so while its pods are replaced; a new spec is ready when it has arrived everywhere.
-fn rolling_out(facts: &Facts<'_>, stuck: bool) -> Summary {
-    let generation = Some(facts.identity.generation);
-    let was_ready = find(&facts.previous.conditions, "Ready")
+fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
+    let generation = Some(scene.facts.identity.generation);
+    let was_ready = find(&scene.facts.previous.conditions, "Ready")
         .is_some_and(|condition| condition.status == State::True.text() && condition.observed_generation == generation);
     let message = if stuck {
-        let name = facts.identity.relay_name();
+        let name = scene.facts.identity.relay_name();
         format!("New relays have not become ready for ten minutes; the old ones go on. Look at 'kubectl describe deployment {name}'.")
     } else {
         "Relays are being replaced; the old ones go on until the new ones are ready.".to_owned()

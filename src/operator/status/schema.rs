@@ -1,7 +1,7 @@
 //! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and secrets. Pure.
 
 use super::{
-    Facts,
+    Scene,
     conditions::{Finding, State, repeat},
 };
 use crate::{
@@ -9,19 +9,18 @@ use crate::{
         identity::NUDGE,
         plan::{Failure, Migration},
         reason::{Reason, is_about_secrets, is_about_the_schema},
-        validate::ValidatedRelay,
     },
     report::Problem,
 };
 
-pub(super) fn schema_ready(facts: &Facts<'_>, relay: &ValidatedRelay, migration: &Migration) -> Finding {
+pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     let not = |reason, message: String| Finding::new("SchemaReady", State::False, reason, message);
-    let job = relay.migration.as_ref().map_or("", |target| &target.job);
-    match migration {
-        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(facts, relay, migration),
+    let job = scene.relay.migration.as_ref().map_or("", |target| &target.job);
+    match &scene.plan.migration {
+        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
         // An attempt in progress does not unsay why the last one failed.
         Migration::Start { attempt } | Migration::Running { attempt, waiting: None, .. } if *attempt > 1 => {
-            let said = repeat(&facts.previous.conditions, "SchemaReady");
+            let said = repeat(&scene.facts.previous.conditions, "SchemaReady");
             said.unwrap_or_else(|| not(Reason::MigrationRunning, format!("Attempt {attempt} of the migration is running (Job '{job}').")))
         }
         Migration::Start { .. } | Migration::Running { waiting: None, .. } => {
@@ -47,13 +46,13 @@ pub(super) fn schema_ready(facts: &Facts<'_>, relay: &ValidatedRelay, migration:
 }
 
 /// Relays see the schema as it is now; the Job saw it when it ended.
-fn ready_unless_relays_object(facts: &Facts<'_>, relay: &ValidatedRelay, migration: &Migration) -> Finding {
-    if let Some((pod, problem)) = problems(facts).find(|(_, problem)| is_about_the_schema(problem.class)) {
-        let next = relay.migration.as_ref().map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
+fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
+    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| is_about_the_schema(problem.class)) {
+        let next = scene.relay.migration.as_ref().map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
         let message = format!("Pod '{pod}': {}{}", sentence(&problem.message), next.unwrap_or_default());
         return Finding::new("SchemaReady", State::False, Reason::Problem(problem.class), message);
     }
-    match migration {
+    match &scene.plan.migration {
         Migration::Succeeded { schema_version: Some(level), .. } => {
             Finding::new("SchemaReady", State::True, Reason::MigrationSucceeded, format!("The schema is at level {level}."))
         }
@@ -66,32 +65,32 @@ fn ready_unless_relays_object(facts: &Facts<'_>, relay: &ValidatedRelay, migrati
 }
 
 /// The operator reads no Secret: it only knows what those who do have said.
-pub(super) fn secrets_resolved(facts: &Facts<'_>, migration: &Migration) -> Finding {
-    let reported = match migration {
+pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
+    let reported = match &scene.plan.migration {
         Migration::Failed { why: Failure::Reported(problem), .. } => Some(("the migration".to_owned(), problem)),
         _ => None,
     };
-    let everybody = reported.clone().into_iter().chain(problems(facts).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
+    let everybody = reported.clone().into_iter().chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
     if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem.class)) {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
         return Finding::new("SecretsResolved", State::False, Reason::Problem(problem.class), message);
     }
-    let anybody = facts.observed.reports.iter().any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(migration, Migration::Succeeded { .. }) {
+    let anybody = scene.observed.reports.iter().any(|one| one.report.is_some());
+    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. }) {
         return Finding::new("SecretsResolved", State::True, Reason::SecretsRead, "Every referenced Secret and ConfigMap was read.");
     }
     let unknown = || Finding::new("SecretsResolved", State::Unknown, Reason::NotChecked, "No migration or relay has reported yet.");
-    repeat(&facts.previous.conditions, "SecretsResolved").unwrap_or_else(unknown)
+    repeat(&scene.facts.previous.conditions, "SecretsResolved").unwrap_or_else(unknown)
 }
 
 /// Problems of all relays with their pods, the most urgent of each first.
-pub(super) fn problems<'a>(facts: &Facts<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = facts.observed.reports.iter().filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
+pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
+    let reports = scene.observed.reports.iter().filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
     reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
 }
 
 /// Starts large and ends with a dot, whatever a report made of it.
-pub(super) fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
     let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();

@@ -100,7 +100,11 @@ pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
         match seen.get(&record.event_id()) {
             Some(first) => {
                 duplicates += 1;
-                assert_eq!((first.partition, &first.value, &first.headers), (record.partition, &record.value, &record.headers), "a duplicate differs");
+                assert_eq!(
+                    (first.partition, &first.value, &first.headers),
+                    (record.partition, &record.value, &record.headers),
+                    "a duplicate differs"
+                );
             }
             None => {
                 seen.insert(record.event_id(), record);
