@@ -10,3 +10,4 @@ mod migration_functions;
 mod migration_rights;
 mod migration_table;
 mod relay_order;
+mod relay_problems;
