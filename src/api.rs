@@ -4,6 +4,7 @@
 
 #![expect(unreachable_pub, reason = "the expansion of KubeSchema repeats each struct inside a function")]
 
+mod crd;
 mod database;
 mod duration;
 mod kafka;
@@ -12,10 +13,11 @@ mod relay;
 mod status;
 mod topics;
 
+pub use crd::custom_resource_definition;
 pub use database::{Database, DatabaseConnection, Grants, Migration, MigrationPolicy};
 pub use duration::{ParseDurationError, parse_duration};
 pub use kafka::{Kafka, PasswordSecret, Sasl, SaslMechanism};
 pub use references::{CertificateSource, ClientCertificate, ConfigMapKey, SecretKey, Tls, TlsMode, UserCredentials};
 pub use relay::{OutboxRelay, OutboxRelaySpec, PodResources, RecordHeaders, Template};
-pub use status::OutboxRelayStatus;
+pub use status::{BacklogStatus, MigrationStatus, OutboxRelayStatus};
 pub use topics::Topic;

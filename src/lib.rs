@@ -5,6 +5,7 @@ pub mod api;
 pub mod http;
 pub mod kafka;
 pub mod manifest;
+pub mod operator;
 pub mod outbox;
 pub mod relay;
 pub mod report;

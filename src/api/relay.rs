@@ -27,6 +27,15 @@ use super::{Database, Kafka, Migration, OutboxRelayStatus, Topic};
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
+    annotation("helm.sh/resource-policy", "keep"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Schema", type_ = "string", json_path = ".status.conditions[?(@.type=='SchemaReady')].status"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.rows"),
+    printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase")]

@@ -1,1 +1,73 @@
-fn main() {}
+//! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
+
+use std::{io::Write, net::SocketAddr, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use outbox_relay::{
+    api::custom_resource_definition,
+    operator,
+    telemetry::{self, LogFormat},
+};
+
+/// Kubernetes operator for OutboxRelay: committed rows of a PostgreSQL outbox table to Kafka.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Which log lines are written: a level, or module=level, separated by commas.
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=warn", hide_env_values = true)]
+    log: String,
+    /// How log lines look; auto: text on a terminal, else JSON.
+    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watches OutboxRelays and keeps their relays running.
+    Run(Run),
+    /// Prints the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Image of relays and migrations.
+    #[arg(long, env = "RELAY_IMAGE")]
+    relay_image: String,
+    /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
+    #[arg(long, env = "CLUSTER_NAME", default_value = "")]
+    cluster_name: String,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Name of this pod, for Events.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outbox-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    Ok(telemetry::init(format, filter)?)
+}
+
+#[tokio::main]
+async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
+    Ok(operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?)
+}

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The schema level that this version knows: the highest number in `migrations/`.
-pub const LEVEL: i64 = 1;
+pub const LEVEL: i64 = crate::settings::SCHEMA_LEVEL;
 
 /// Why a relay must not work on a schema.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,156 @@
+//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time to drain.
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe,
+            TopologySpreadConstraint,
+        },
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+
+use super::pod::{HTTP, arguments, container, labels, pod, some_map};
+use crate::operator::{reports::HTTP_PORT, validate::ValidatedRelay};
+
+/// A relay flushes for at most 20 s, settles and releases its lanes.
+const DRAIN_SECONDS: i64 = 45;
+
+pub(super) fn build(relay: &ValidatedRelay, image: &str) -> Deployment {
+    let identity = &relay.identity;
+    let pod_meta = ObjectMeta {
+        labels: Some(labels(&relay.template, identity.relay_labels())),
+        annotations: some_map(&relay.template.annotations),
+        ..ObjectMeta::default()
+    };
+    let one_more_first = RollingUpdateDeployment { max_surge: Some(IntOrString::Int(1)), max_unavailable: Some(IntOrString::Int(0)) };
+    let spec = DeploymentSpec {
+        selector: identity.relay_selector(),
+        strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(one_more_first) }),
+        // An older form can only be of use to read: its settings are gone.
+        revision_history_limit: Some(2),
+        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(relay_pod(relay, image)) },
+        ..DeploymentSpec::default()
+    };
+    Deployment { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec, status: None }
+}
+
+fn relay_pod(relay: &ValidatedRelay, image: &str) -> PodSpec {
+    let spread = TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(relay.identity.relay_selector()),
+        ..TopologySpreadConstraint::default()
+    };
+    PodSpec {
+        termination_grace_period_seconds: Some(DRAIN_SECONDS),
+        topology_spread_constraints: Some(vec![spread]),
+        ..pod(relay, relay_container(relay, image), &relay.relay_files)
+    }
+}
+
+fn relay_container(relay: &ValidatedRelay, image: &str) -> Container {
+    let mut run = arguments("run");
+    run.extend(["--listen".to_owned(), format!("0.0.0.0:{HTTP_PORT}")]);
+    let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
+    let from_pod = EnvVarSource { field_ref: Some(pod_name), ..EnvVarSource::default() };
+    let http = ContainerPort { name: Some(HTTP.to_owned()), container_port: HTTP_PORT.into(), ..ContainerPort::default() };
+    Container {
+        args: Some(run),
+        env: Some(vec![EnvVar { name: "POD_NAME".to_owned(), value: None, value_from: Some(from_pod) }]),
+        ports: Some(vec![http]),
+        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..probe("/healthz") }),
+        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..probe("/readyz") }),
+        ..container("relay", image, &relay.template)
+    }
+}
+
+fn probe(path: &str) -> Probe {
+    let get = HTTPGetAction { path: Some(path.to_owned()), port: IntOrString::String(HTTP.to_owned()), ..HTTPGetAction::default() };
+    Probe { http_get: Some(get), timeout_seconds: Some(2), ..Probe::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::operator::{
+        fixtures::{relay_with, validated},
+        validate::validate,
+    };
+
+    fn built() -> Value {
+        serde_json::to_value(build(&validated(), "relay:1")).expect("JSON")
+    }
+
+    fn pod_spec() -> Value {
+        built()["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn the_relay_is_called_as_it_wants_to_be() {
+        let container = &pod_spec()["containers"][0];
+        assert_eq!(container["command"], json!(["/usr/local/bin/outbox-relay"]));
+        let settings = "/etc/outbox-relay/settings.yaml";
+        let secrets = "/var/run/secrets/outbox-relay";
+        assert_eq!(container["args"], json!(["run", "--settings", settings, "--secrets", secrets, "--listen", "0.0.0.0:9090"]));
+        assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+        assert_eq!(container["ports"], json!([{"name": "http", "containerPort": 9090}]));
+    }
+
+    #[test]
+    fn a_pod_passes_the_restricted_standard_and_names_no_user() {
+        let pod = pod_spec();
+        assert_eq!(pod["securityContext"], json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}));
+        let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
+        assert_eq!(pod["containers"][0]["securityContext"], security);
+        assert_eq!(pod["automountServiceAccountToken"], false);
+    }
+
+    #[test]
+    fn a_rollout_never_has_less_relays_than_wanted() {
+        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        assert_eq!(built()["spec"]["strategy"], strategy);
+        assert_eq!(pod_spec()["terminationGracePeriodSeconds"], 45);
+        assert_eq!(pod_spec()["topologySpreadConstraints"][0]["whenUnsatisfiable"], "ScheduleAnyway");
+    }
+
+    #[test]
+    fn a_missing_secret_does_not_keep_a_pod_from_starting() {
+        let pod = pod_spec();
+        let sources = pod["volumes"][1]["projected"]["sources"].as_array().expect("sources").clone();
+        assert_eq!(sources.len(), 4, "{sources:?}");
+        for source in sources {
+            let (_, inner) = source.as_object().and_then(|map| map.iter().next()).expect("one kind each");
+            assert_eq!(inner["optional"], true);
+        }
+    }
+
+    #[test]
+    fn selectors_use_only_the_label_that_no_manifest_can_set() {
+        let relay = relay_with(|r| r.spec.template.labels = [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into());
+        let built = build(&validate(&relay, "c").expect("valid"), "relay:1");
+        let spec = built.spec;
+        assert_eq!(spec.selector.match_labels, Some([("outboxrelay.dev/relay".to_owned(), "file-service".to_owned())].into()));
+        let labels = spec.template.metadata.expect("labels").labels.expect("labels");
+        assert_eq!(labels["outboxrelay.dev/relay"], "file-service");
+    }
+
+    #[test]
+    fn other_settings_roll_the_pods() {
+        let other = validate(&relay_with(|r| r.spec.batch_size = 7), "c").expect("valid");
+        assert_ne!(build(&validated(), "relay:1").spec, build(&other, "relay:1").spec);
+        let more = validate(&relay_with(|r| r.spec.replicas = 7), "cluster").expect("valid");
+        assert_eq!(build(&validated(), "relay:1").spec, build(&more, "relay:1").spec);
+    }
+
+    #[test]
+    fn requests_are_set_where_the_manifest_is_silent_and_limits_never() {
+        let resources = pod_spec()["containers"][0]["resources"].clone();
+        assert_eq!(resources, json!({"requests": {"cpu": "50m", "memory": "64Mi"}}));
+    }
+}

@@ -1,0 +1,101 @@
+//! Every request to the API server: under a timeout, and its failure sorted into the three classes that decide when to try again.
+
+use std::time::Duration;
+
+use kube::core::Status;
+
+/// Longest wait for one answer. The client itself does not retry: the object's own back-off does.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Why a request brought no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("no answer from the API server within {}s", LONGEST.as_secs())]
+    Timeout,
+    #[error("the API server answered: {}", .0.message)]
+    Refused(#[source] Box<Status>),
+    #[error("the API server could not be asked")]
+    Broken(#[source] kube::Error),
+}
+
+/// When trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorClass {
+    /// Somebody else wrote at the same time: at once.
+    Conflict,
+    /// Later, with growing pauses.
+    Transient,
+    /// Only after the manifest, a right or a quota has changed.
+    Permanent,
+}
+
+impl ErrorClass {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+impl CallError {
+    pub(crate) fn class(&self) -> ErrorClass {
+        match self {
+            Self::Refused(status) if status.code == 409 => ErrorClass::Conflict,
+            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => ErrorClass::Permanent,
+            Self::Timeout | Self::Refused(_) | Self::Broken(_) => ErrorClass::Transient,
+        }
+    }
+
+    /// The object itself cannot be: what the API server says about it, for the one who wrote the manifest.
+    pub(crate) fn invalid_object(&self) -> Option<&str> {
+        match self {
+            Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),
+            _ => None,
+        }
+    }
+}
+
+/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server may still have done it.
+pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+    match tokio::time::timeout(LONGEST, request).await {
+        Err(_) => Err(CallError::Timeout),
+        Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
+        Ok(Err(error)) => Err(CallError::Broken(error)),
+        Ok(Ok(answer)) => Ok(answer),
+    }
+}
+
+/// Like [`call`], for a request that may find nothing.
+pub(crate) async fn call_opt<T>(request: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, CallError> {
+    match call(request).await {
+        Err(CallError::Refused(status)) if status.is_not_found() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16) -> CallError {
+        CallError::Refused(Box::new(Status { code, ..Status::default() }))
+    }
+
+    #[test]
+    fn a_lost_race_is_tried_again_at_once_and_a_missing_right_is_not() {
+        assert_eq!(refused(409).class(), ErrorClass::Conflict);
+        assert_eq!(refused(403).class(), ErrorClass::Permanent);
+        assert_eq!(refused(422).class(), ErrorClass::Permanent);
+        assert_eq!(refused(429).class(), ErrorClass::Transient);
+        assert_eq!(refused(500).class(), ErrorClass::Transient);
+        assert_eq!(CallError::Timeout.class(), ErrorClass::Transient);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_api_server_is_not_waited_for_for_ever() {
+        let silence = std::future::pending::<kube::Result<()>>();
+        assert!(matches!(call(silence).await, Err(CallError::Timeout)));
+    }
+}

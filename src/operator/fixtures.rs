@@ -1,0 +1,32 @@
+//! A valid OutboxRelay for unit tests, to break in one place.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::validate::{ValidatedRelay, validate};
+use crate::api::OutboxRelay;
+
+pub(crate) const NOW: &str = "2026-01-01T12:00:00Z";
+
+pub(crate) fn now() -> Timestamp {
+    at(0)
+}
+
+/// `seconds` after [`NOW`].
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    let now: Timestamp = NOW.parse().expect("a timestamp");
+    Timestamp::from_second(now.as_second() + seconds).expect("near now")
+}
+
+pub(crate) fn relay() -> OutboxRelay {
+    serde_yaml::from_str(include_str!("fixtures/relay.yaml")).expect("the fixture is a manifest")
+}
+
+pub(crate) fn relay_with(change: impl FnOnce(&mut OutboxRelay)) -> OutboxRelay {
+    let mut relay = relay();
+    change(&mut relay);
+    relay
+}
+
+pub(crate) fn validated() -> ValidatedRelay {
+    validate(&relay(), "cluster").expect("the fixture is valid")
+}

@@ -1,0 +1,131 @@
+//! Who an OutboxRelay is, and how everything that belongs to it is named and labelled. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::{Resource, core::ObjectMeta as Meta};
+use sha2::{Digest, Sha256};
+
+use crate::api::OutboxRelay;
+
+/// Name of the operator as field manager, event reporter and value of `managed-by`.
+pub(crate) const OPERATOR: &str = "outbox-operator";
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Carried by relay pods and everything around them; their selectors use it alone.
+pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
+/// Carried by migration Jobs and pods instead: no Service, budget or Deployment may count them in.
+pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
+/// On a Job: which attempt it is, counted from 1.
+pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the value that it was created under.
+pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
+
+/// An OutboxRelay without its wishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+}
+
+impl Identity {
+    pub(crate) fn of(meta: &Meta) -> Self {
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+        }
+    }
+
+    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The suffix keeps them apart from the objects of
+    /// the service next door, which is usually called like the OutboxRelay.
+    pub(crate) fn relay_name(&self) -> String {
+        format!("{}-relay", self.name)
+    }
+
+    pub(crate) fn config_map_name(&self, settings_hash: &str) -> String {
+        format!("{}-relay-{settings_hash}", self.name)
+    }
+
+    pub(crate) fn migration_job_name(&self, migration_hash: &str) -> String {
+        format!("{}-migrate-{migration_hash}", self.name)
+    }
+
+    pub(crate) fn relay_labels(&self) -> BTreeMap<String, String> {
+        self.labels(RELAY_LABEL)
+    }
+
+    pub(crate) fn migration_labels(&self) -> BTreeMap<String, String> {
+        self.labels(MIGRATION_LABEL)
+    }
+
+    fn labels(&self, own: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("app.kubernetes.io/name".to_owned(), "outbox-relay".to_owned()),
+            ("app.kubernetes.io/instance".to_owned(), self.relay_name()),
+            (MANAGED_BY.to_owned(), OPERATOR.to_owned()),
+            (own.to_owned(), self.name.clone()),
+        ])
+    }
+
+    pub(crate) fn relay_selector(&self) -> LabelSelector {
+        let label = BTreeMap::from([(RELAY_LABEL.to_owned(), self.name.clone())]);
+        LabelSelector { match_labels: Some(label), match_expressions: None }
+    }
+
+    /// The relay pods' selector as `kubectl -l` takes it.
+    pub(crate) fn relay_selector_text(&self) -> String {
+        format!("{RELAY_LABEL}={}", self.name)
+    }
+
+    pub(crate) fn migration_selector_text(&self) -> String {
+        format!("{MIGRATION_LABEL}={}", self.name)
+    }
+
+    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of OutboxRelays.
+    pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+        let owner = OwnerReference {
+            api_version: OutboxRelay::api_version(&()).into_owned(),
+            kind: OutboxRelay::kind(&()).into_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        };
+        ObjectMeta {
+            name: Some(name),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(labels),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+/// First eight hex digits of a SHA-256, as names of children carry them.
+pub(crate) fn hash8(content: &[u8]) -> String {
+    Sha256::digest(content).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_the_longest_relay_fit_into_a_label() {
+        let identity = Identity { namespace: "n".to_owned(), name: "a".repeat(46), uid: "u".to_owned(), generation: 1 };
+        let hash = hash8(b"anything");
+        assert_eq!(hash.len(), 8);
+        for name in [identity.relay_name(), identity.config_map_name(&hash), identity.migration_job_name(&hash)] {
+            assert!(name.len() <= 63, "{name}");
+        }
+    }
+
+    #[test]
+    fn migration_pods_are_not_selected_as_relays() {
+        let identity = Identity { namespace: "n".to_owned(), name: "a".to_owned(), uid: "u".to_owned(), generation: 1 };
+        assert!(!identity.migration_labels().contains_key(RELAY_LABEL));
+    }
+}

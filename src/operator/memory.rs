@@ -1,0 +1,127 @@
+//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a restart each child is applied once more.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::build::{ChildKind, Prepared};
+
+/// Children that no watch tells of are looked at this often.
+const TRUSTED: Duration = Duration::from_mins(10);
+
+/// By namespace and name.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<HashMap<(String, String), ObjectMemory>>);
+
+#[derive(Debug, Default)]
+struct ObjectMemory {
+    children: HashMap<ChildKind, Settled>,
+    failures: u32,
+    status_written_at: Option<Timestamp>,
+}
+
+/// A child that was found or made as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settled {
+    wanted: u64,
+    /// Fingerprint of what the API server made of it; absent where nobody watches.
+    live: Option<u64>,
+    at: Instant,
+}
+
+/// Key of an OutboxRelay.
+pub(crate) type Key<'a> = (&'a str, &'a str);
+
+impl Memory {
+    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can see nobody changed it.
+    pub(crate) fn is_settled(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) -> bool {
+        let all = self.lock();
+        let settled = all.get(&owned(key)).and_then(|object| object.children.get(&child.kind));
+        settled.is_some_and(|settled| settled.wanted == wanted(child) && settled.live == live && now.duration_since(settled.at) < TRUSTED)
+    }
+
+    pub(crate) fn settle(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) {
+        self.lock().entry(owned(key)).or_default().children.insert(child.kind, Settled { wanted: wanted(child), live, at: now });
+    }
+
+    /// Failures in a row, with this one.
+    pub(crate) fn count_failure(&self, key: Key<'_>) -> u32 {
+        let mut all = self.lock();
+        let object = all.entry(owned(key)).or_default();
+        object.failures = object.failures.saturating_add(1);
+        object.failures
+    }
+
+    pub(crate) fn clear_failures(&self, key: Key<'_>) {
+        self.lock().entry(owned(key)).or_default().failures = 0;
+    }
+
+    pub(crate) fn status_written_at(&self, key: Key<'_>) -> Option<Timestamp> {
+        self.lock().get(&owned(key)).and_then(|object| object.status_written_at)
+    }
+
+    pub(crate) fn status_written(&self, key: Key<'_>, now: Timestamp) {
+        self.lock().entry(owned(key)).or_default().status_written_at = Some(now);
+    }
+
+    pub(crate) fn forget(&self, key: Key<'_>) {
+        self.lock().remove(&owned(key));
+    }
+
+    /// A panic while it was held cannot have left anything half done that matters: every entry stands for itself.
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectMemory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn owned((namespace, name): Key<'_>) -> (String, String) {
+    (namespace.to_owned(), name.to_owned())
+}
+
+/// The body carries the owner's uid: a new OutboxRelay of an old name finds nothing settled.
+fn wanted(child: &Prepared) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    child.body.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: Key<'_> = ("essays", "file-service");
+
+    fn child(data: &str) -> Prepared {
+        Prepared { kind: ChildKind::Service, name: "s".to_owned(), body: json!({"data": data}), first_replicas: None }
+    }
+
+    #[test]
+    fn a_child_is_settled_until_it_is_wanted_otherwise_changed_or_not_looked_at_for_long() {
+        let memory = Memory::default();
+        let now = Instant::now();
+        assert!(!memory.is_settled(KEY, &child("a"), Some(1), now));
+        memory.settle(KEY, &child("a"), Some(1), now);
+        assert!(memory.is_settled(KEY, &child("a"), Some(1), now));
+        assert!(!memory.is_settled(KEY, &child("b"), Some(1), now));
+        assert!(!memory.is_settled(KEY, &child("a"), Some(2), now));
+        assert!(!memory.is_settled(KEY, &child("a"), Some(1), now + TRUSTED));
+        assert!(!memory.is_settled(("essays", "other"), &child("a"), Some(1), now));
+    }
+
+    #[test]
+    fn failures_are_counted_in_a_row_and_forgotten_with_the_object() {
+        let memory = Memory::default();
+        assert_eq!((memory.count_failure(KEY), memory.count_failure(KEY)), (1, 2));
+        memory.clear_failures(KEY);
+        assert_eq!(memory.count_failure(KEY), 1);
+        memory.forget(KEY);
+        assert_eq!(memory.count_failure(KEY), 1);
+    }
+}

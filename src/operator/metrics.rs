@@ -1,0 +1,73 @@
+//! The operator's own metrics: names, labels, and one struct that holds them.
+
+use std::time::Duration;
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+
+use super::call::ErrorClass;
+
+/// Registered once per process.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    reconciliations: IntCounterVec,
+    errors: IntCounterVec,
+    seconds: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let counter = |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]).expect("constant names");
+        let seconds = HistogramOpts::new("outbox_operator_reconcile_seconds", "Duration of a pass over one OutboxRelay.");
+        let metrics = Self {
+            registry: Registry::new(),
+            reconciliations: counter("outbox_operator_reconciliations_total", "Passes over one OutboxRelay.", "outcome"),
+            errors: counter("outbox_operator_reconcile_errors_total", "Passes that failed, by what helps.", "class"),
+            seconds: Histogram::with_opts(seconds.buckets(vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])).expect("constant names"),
+        };
+        let register = |collector| metrics.registry.register(collector).expect("each name once");
+        register(Box::new(metrics.reconciliations.clone()));
+        register(Box::new(metrics.errors.clone()));
+        register(Box::new(metrics.seconds.clone()));
+        metrics
+    }
+
+    pub(crate) fn passed(&self, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        self.reconciliations.with_label_values(&["ok"]).inc();
+    }
+
+    pub(crate) fn failed(&self, took: Duration, class: ErrorClass) {
+        self.seconds.observe(took.as_secs_f64());
+        self.reconciliations.with_label_values(&["error"]).inc();
+        self.errors.with_label_values(&[class.name()]).inc();
+    }
+
+    /// In the text format that Prometheus scrapes.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics are text");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_are_counted_under_their_published_names() {
+        let metrics = Metrics::new();
+        metrics.passed(Duration::from_millis(5));
+        metrics.failed(Duration::from_millis(5), ErrorClass::Transient);
+        let text = metrics.text();
+        for line in [
+            "outbox_operator_reconciliations_total{outcome=\"ok\"} 1",
+            "outbox_operator_reconciliations_total{outcome=\"error\"} 1",
+            "outbox_operator_reconcile_errors_total{class=\"transient\"} 1",
+            "outbox_operator_reconcile_seconds_count 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+}

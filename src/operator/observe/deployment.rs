@@ -1,0 +1,80 @@
+//! Deployment and ReplicaSets -> what of the relays' rollout matters. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, DeploymentCondition, ReplicaSet},
+    core::v1::PodSpec,
+};
+use kube::ResourceExt;
+
+use crate::operator::{fingerprint::fingerprint, ownership::controller_uid};
+
+/// The relays' Deployment as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RelayDeployment {
+    /// Changes when anybody changes anything of it except its replicas and status.
+    pub fingerprint: u64,
+    /// The count it is set to.
+    pub wanted: i32,
+    /// The Deployment controller has seen its latest form.
+    pub observed: bool,
+    pub existing: i32,
+    pub updated: i32,
+    pub ready: i32,
+    pub available: i32,
+    /// Why no pod could be created.
+    pub refusal: Option<String>,
+    /// New pods are on their way.
+    pub moving: bool,
+    /// The rollout has made no progress for ten minutes.
+    pub stuck: bool,
+}
+
+impl RelayDeployment {
+    pub(crate) fn of(object: &Deployment) -> Self {
+        let status = object.status.clone().unwrap_or_default();
+        let conditions = status.conditions.as_deref().unwrap_or_default();
+        Self {
+            fingerprint: fingerprint(&serde_json::to_value(object).unwrap_or_default()),
+            wanted: object.spec.replicas.unwrap_or(1),
+            observed: status.observed_generation >= object.metadata.generation,
+            existing: status.replicas.unwrap_or(0),
+            updated: status.updated_replicas.unwrap_or(0),
+            ready: status.ready_replicas.unwrap_or(0),
+            available: status.available_replicas.unwrap_or(0),
+            refusal: condition(conditions, "ReplicaFailure", "True").and_then(|found| found.message.clone()),
+            moving: condition(conditions, "Progressing", "True")
+                .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
+            stuck: condition(conditions, "Progressing", "False").is_some(),
+        }
+    }
+
+    /// Every pod has the latest form and none of an older one is left.
+    pub(crate) fn rolled_out(&self) -> bool {
+        self.observed && self.updated >= self.wanted && self.existing == self.updated
+    }
+}
+
+fn condition<'a>(all: &'a [DeploymentCondition], type_: &str, status: &str) -> Option<&'a DeploymentCondition> {
+    all.iter().find(|one| one.type_.as_deref() == Some(type_) && one.status.as_deref() == Some(status))
+}
+
+/// ReplicaSets of this Deployment. A label alone proves nothing: anybody may set it.
+pub(super) fn replica_sets(deployment: Option<&Deployment>, found: Vec<ReplicaSet>) -> Vec<ReplicaSet> {
+    let Some(uid) = deployment.and_then(ResourceExt::uid) else { return Vec::new() };
+    found.into_iter().filter(|set| controller_uid(&set.metadata) == Some(&*uid)).collect()
+}
+
+/// ConfigMaps of ReplicaSets that have pods or may get some.
+pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
+    let alive = replica_sets.iter().filter(|set| {
+        let wanted = set.spec.replicas.unwrap_or(1);
+        wanted > 0 || set.status.as_ref().is_some_and(|status| status.replicas > 0)
+    });
+    alive.filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?)).collect()
+}
+
+pub(super) fn mounted_config_map(pod: &PodSpec) -> Option<String> {
+    pod.volumes.iter().flatten().find_map(|volume| Some(volume.config_map.as_ref()?.name.clone()))
+}

@@ -1,0 +1,81 @@
+//! Whose is an object that bears one of our names? Only our own are ever written or deleted. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+
+use super::identity::Identity;
+use crate::api::OutboxRelay;
+
+/// Who an object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// Made for this very OutboxRelay.
+    Ours,
+    /// Made for an earlier OutboxRelay of this name; the garbage collector is about to remove it.
+    Former,
+    /// Somebody else's.
+    Foreign,
+}
+
+pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    let mut relays = owners.iter().filter(|owner| is_relay(owner) && owner.name == identity.name).peekable();
+    if relays.peek().is_none() {
+        Ownership::Foreign
+    } else if relays.any(|owner| owner.uid == identity.uid) {
+        Ownership::Ours
+    } else {
+        Ownership::Former
+    }
+}
+
+fn is_relay(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map(|(group, _)| group);
+    owner.kind == OutboxRelay::kind(&()) && group == Some(&*OutboxRelay::group(&()))
+}
+
+/// Uid of the object that controls this one.
+pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::fixtures::relay;
+
+    fn child() -> (ObjectMeta, Identity) {
+        let identity = Identity::of(&relay().metadata);
+        (identity.child_meta("child".to_owned(), identity.relay_labels()), identity)
+    }
+
+    fn owner(meta: &mut ObjectMeta) -> &mut OwnerReference {
+        &mut meta.owner_references.as_mut().expect("a child has an owner")[0]
+    }
+
+    #[test]
+    fn our_child_is_ours() {
+        let (meta, identity) = child();
+        assert_eq!(ownership(&meta, &identity), Ownership::Ours);
+    }
+
+    #[test]
+    fn a_child_of_an_earlier_relay_of_this_name_is_left_to_the_garbage_collector() {
+        let (mut meta, identity) = child();
+        owner(&mut meta).uid = "another".to_owned();
+        assert_eq!(ownership(&meta, &identity), Ownership::Former);
+    }
+
+    #[test]
+    fn everything_else_is_foreign_even_with_our_labels() {
+        let (mut meta, identity) = child();
+        owner(&mut meta).name = "another".to_owned();
+        assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
+        owner(&mut meta).name = identity.name.clone();
+        owner(&mut meta).api_version = "outboxrelay.example/v1".to_owned();
+        assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
+        meta.owner_references = None;
+        assert_eq!(ownership(&meta, &identity), Ownership::Foreign);
+    }
+}

@@ -1,0 +1,167 @@
+//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up. Pure.
+
+mod migration;
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+
+pub(crate) use migration::{Failure, Migration};
+
+use super::{
+    observe::{ObjectKey, Observed},
+    validate::ValidatedRelay,
+};
+
+/// Pause between two looks at an object that nothing happens to: reports are read then.
+pub(crate) const LOOK: Duration = Duration::from_secs(15);
+
+/// What is to be done for one relay.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub migration: Migration,
+    pub rollout: Rollout,
+    pub scale: Scale,
+    /// Jobs of another target, and the failed one whose turn has come again.
+    pub outdated_jobs: Vec<ObjectKey>,
+    /// Settings that no pod mounts any more.
+    pub outdated_config_maps: Vec<ObjectKey>,
+    pub look_again_in: Duration,
+}
+
+/// Whether relays may get this spec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rollout {
+    /// The schema is ready for it.
+    Go,
+    /// It is not: relays that run go on as they are.
+    WaitForSchema,
+}
+
+/// What happens to the Deployment's count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// It is right, or there is no Deployment yet.
+    Keep,
+    /// The manifest asks for another one.
+    Set { from: i32, to: i32 },
+    /// Somebody wrote to the Deployment instead of the OutboxRelay.
+    SetBack { from: i32, to: i32 },
+}
+
+/// `seen` is the generation that was last worked through.
+pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, seen: i64, now: Timestamp) -> Plan {
+    let job = relay.migration.as_ref().and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
+    let migration = migration::decide(relay.migration.as_ref(), job, now);
+    let rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
+    let again = matches!(migration, Migration::Start { .. });
+    let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
+    Plan {
+        rollout,
+        scale: scale(relay, observed, seen),
+        outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !current(key)).collect(),
+        outdated_config_maps: outdated_config_maps(relay, observed, rollout),
+        look_again_in: migration.look_again_in(now).map_or(LOOK, |soon| soon.min(LOOK)),
+        migration,
+    }
+}
+
+fn scale(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Scale {
+    let to = relay.replicas;
+    match &observed.deployment {
+        Some(deployment) if deployment.wanted != to && seen == relay.identity.generation => Scale::SetBack { from: deployment.wanted, to },
+        Some(deployment) if deployment.wanted != to => Scale::Set { from: deployment.wanted, to },
+        _ => Scale::Keep,
+    }
+}
+
+/// Only after the new settings are out: until then the running relays' may be the ones that look unused.
+fn outdated_config_maps(relay: &ValidatedRelay, observed: &Observed, rollout: Rollout) -> Vec<ObjectKey> {
+    let settled = rollout == Rollout::Go && observed.deployment.as_ref().is_some_and(|deployment| deployment.observed);
+    let unused = |key: &&ObjectKey| key.name != relay.config_map && !observed.used_config_maps.contains(&key.name);
+    observed.config_maps.iter().filter(|_| settled).filter(unused).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::{
+        fixtures::{now, relay_with, validated},
+        observe::{JobOutcome, MigrationJob, RelayDeployment},
+        validate::validate,
+    };
+
+    fn key(name: &str) -> ObjectKey {
+        ObjectKey { name: name.to_owned(), uid: format!("uid of {name}") }
+    }
+
+    fn job(name: &str, outcome: JobOutcome) -> MigrationJob {
+        let (attempt, nudge, config_map, pod, refusal) = (1, None, None, None, None);
+        MigrationJob { key: key(name), attempt, nudge, created_at: now(), config_map, outcome, pod, refusal }
+    }
+
+    fn migrated(relay: &ValidatedRelay) -> Observed {
+        let name = &relay.migration.as_ref().expect("policy Apply").job;
+        let deployment = RelayDeployment { wanted: relay.replicas, observed: true, ..RelayDeployment::default() };
+        Observed { jobs: vec![job(name, JobOutcome::Succeeded { at: now() })], deployment: Some(deployment), ..Observed::default() }
+    }
+
+    #[test]
+    fn relays_wait_for_the_migration_of_this_very_target() {
+        let relay = validated();
+        let other = Observed { jobs: vec![job("file-service-migrate-0", JobOutcome::Succeeded { at: now() })], ..Observed::default() };
+        let waiting = plan(&relay, &other, 3, now());
+        assert_eq!(waiting.rollout, Rollout::WaitForSchema);
+        assert_eq!(waiting.migration, Migration::Start { attempt: 1 });
+        assert_eq!(plan(&relay, &migrated(&relay), 3, now()).rollout, Rollout::Go);
+    }
+
+    #[test]
+    fn the_job_of_another_target_is_removed_and_this_ones_stays() {
+        let relay = validated();
+        let mut observed = migrated(&relay);
+        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        assert_eq!(plan(&relay, &observed, 3, now()).outdated_jobs, [key("file-service-migrate-0")]);
+    }
+
+    #[test]
+    fn policy_off_removes_jobs_and_waits_for_none() {
+        let off = validate(&relay_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Off), "c").expect("valid");
+        let plan = plan(&off, &migrated(&validated()), 3, now());
+        assert_eq!(plan.rollout, Rollout::Go);
+        assert_eq!(plan.outdated_jobs.len(), 1);
+    }
+
+    #[test]
+    fn a_foreign_count_is_set_back_and_a_new_one_is_set() {
+        let relay = validated();
+        let mut observed = migrated(&relay);
+        assert_eq!(plan(&relay, &observed, 3, now()).scale, Scale::Keep);
+        observed.deployment.as_mut().expect("there").wanted = 5;
+        assert_eq!(plan(&relay, &observed, 3, now()).scale, Scale::SetBack { from: 5, to: 2 });
+        assert_eq!(plan(&relay, &observed, 2, now()).scale, Scale::Set { from: 5, to: 2 });
+    }
+
+    #[test]
+    fn scaling_does_not_wait_for_a_migration() {
+        let relay = validated();
+        let observed = Observed { jobs: Vec::new(), ..migrated(&relay) };
+        let mut observed = observed;
+        observed.deployment.as_mut().expect("there").wanted = 0;
+        assert_eq!(plan(&relay, &observed, 2, now()).scale, Scale::Set { from: 0, to: 2 });
+    }
+
+    #[test]
+    fn settings_are_removed_when_no_pod_can_mount_them_any_more() {
+        let relay = validated();
+        let mut observed = migrated(&relay);
+        observed.config_maps = vec![key(&relay.config_map), key("used"), key("unused")];
+        observed.used_config_maps = ["used".to_owned()].into();
+        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, [key("unused")]);
+        observed.deployment.as_mut().expect("there").observed = false;
+        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, []);
+        observed.jobs.clear();
+        observed.deployment.as_mut().expect("there").observed = true;
+        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, [], "a waiting rollout removes nothing");
+    }
+}

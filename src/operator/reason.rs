@@ -1,0 +1,141 @@
+//! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md. Pure.
+
+use crate::report::ProblemClass;
+
+macro_rules! reasons {
+    ($($name:ident),+ $(,)?) => {
+        /// Why a condition is as it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Reason {
+            $($name,)+
+            /// A relay or a migration reported it.
+            Problem(ProblemClass),
+        }
+
+        impl Reason {
+            #[cfg(test)]
+            const OWN: &'static [Self] = &[$(Self::$name),+];
+
+            fn own_name(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$name => Some(stringify!($name)),)+
+                    Self::Problem(_) => None,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    AllRelaysAvailable,
+    ApiRequestFailed,
+    ChildRefused,
+    FormerChildren,
+    InvalidSpec,
+    MigrationFailed,
+    MigrationNote,
+    MigrationOff,
+    MigrationRunning,
+    MigrationSucceeded,
+    NameConflict,
+    NoRelayAvailable,
+    NoReports,
+    NotChecked,
+    NotStalled,
+    PlaintextTraffic,
+    PodsPending,
+    PodsRefused,
+    Publishing,
+    Ready,
+    ReplicasReset,
+    RollingOut,
+    ScaledToZero,
+    SecretsRead,
+    Settled,
+    SomeRelaysAvailable,
+    WaitingForSchema,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Problem(class) => class.to_string(),
+            own => own.own_name().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// Problems that keep rows from going out. The others are advice, or are healed without a person.
+pub(crate) fn stops_publishing(class: ProblemClass) -> bool {
+    !matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::Other)
+}
+
+pub(crate) fn is_about_secrets(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::SecretMissing | ProblemClass::SecretInvalid)
+}
+
+pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
+}
+
+/// Only a person can end it: retrying goes on, but `Stalled` says that it is not expected to help.
+pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde::{Deserializer, de, forward_to_deserialize_any};
+
+    use super::*;
+
+    /// Asks serde for the names of an enum's variants, so that the list cannot fall behind the enum.
+    struct VariantNames<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for VariantNames<'_> {
+        type Error = de::value::Error;
+
+        fn deserialize_enum<V: de::Visitor<'de>>(
+            self,
+            _: &'static str,
+            variants: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = variants;
+            Err(de::Error::custom("only the names were wanted"))
+        }
+
+        fn deserialize_any<V: de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("no enum"))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq tuple
+            tuple_struct map struct identifier ignored_any
+        }
+    }
+
+    fn problem_classes() -> BTreeSet<String> {
+        let mut names: &[&str] = &[];
+        let _ = <ProblemClass as serde::Deserialize>::deserialize(VariantNames(&mut names));
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_reason_is_documented_and_nothing_else_is() {
+        let page = include_str!("../../docs/reasons.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let documented: BTreeSet<String> = rows.map(|(name, _)| name.to_owned()).collect();
+        let mut known = problem_classes();
+        assert!(known.len() > 20, "{known:?}");
+        known.extend(Reason::OWN.iter().map(|reason| reason.name()));
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn a_reported_problem_keeps_its_name() {
+        assert_eq!(Reason::Problem(ProblemClass::TopicMissing).name(), "TopicMissing");
+    }
+}

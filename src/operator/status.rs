@@ -1,0 +1,113 @@
+//! What was found and done -> `status`. Pure, except for [`publish`], which writes it when it says something new.
+
+mod available;
+mod conditions;
+mod publishing;
+mod ready;
+mod schema;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource,
+    api::{DynamicObject, Patch, PatchParams},
+    core::ApiResource,
+};
+use serde_json::json;
+
+pub(crate) use conditions::{Finding, State, find};
+pub(crate) use schema::sentence;
+
+use super::{
+    apply::ApplyError,
+    backlog,
+    call::{CallError, call_opt},
+    identity::Identity,
+    observe::Observed,
+    plan::{Migration, Plan},
+    reason::Reason,
+    validate::ValidatedRelay,
+};
+use crate::{
+    api::{MigrationStatus, OutboxRelay, OutboxRelayStatus},
+    settings::InvalidSpec,
+};
+
+/// Field manager of the status alone.
+const STATUS_MANAGER: &str = "outbox-operator-status";
+
+/// How far a pass came.
+pub(crate) enum Verdict<'a> {
+    /// The spec cannot work; whatever runs goes on as it is.
+    Invalid(&'a InvalidSpec),
+    /// It was planned, and applied as far as `applied` says.
+    Planned { relay: &'a ValidatedRelay, plan: &'a Plan, applied: Result<(), &'a ApplyError> },
+}
+
+/// What the status is made from, beside the verdict.
+pub(crate) struct Facts<'a> {
+    pub identity: &'a Identity,
+    pub previous: &'a OutboxRelayStatus,
+    /// When the backlog was last written.
+    pub written_at: Option<Timestamp>,
+    pub now: Timestamp,
+}
+
+/// Everything that a condition can be found from.
+struct Scene<'a> {
+    facts: &'a Facts<'a>,
+    observed: &'a Observed,
+    relay: &'a ValidatedRelay,
+    plan: &'a Plan,
+}
+
+pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> OutboxRelayStatus {
+    let findings = match verdict {
+        Verdict::Invalid(invalid) => ready::invalid(invalid),
+        Verdict::Planned { relay, plan, applied } => ready::planned(&Scene { facts, observed, relay, plan }, *applied),
+    };
+    let previous = facts.previous;
+    let migration = match verdict {
+        Verdict::Invalid(_) => previous.migration.clone(),
+        Verdict::Planned { relay, plan, .. } => migration(relay, plan, previous.migration.as_ref()),
+    };
+    let deployment = observed.deployment.as_ref();
+    let found = backlog::total(&observed.reports);
+    OutboxRelayStatus {
+        observed_generation: facts.identity.generation,
+        conditions: conditions::merge(&previous.conditions, findings, facts.identity.generation, facts.now),
+        migration,
+        replicas: Some(deployment.map_or(0, |deployment| deployment.existing)),
+        ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
+        selector: Some(facts.identity.relay_selector_text()),
+        backlog: backlog::to_show(previous.backlog.as_ref(), found, facts.written_at, facts.now),
+    }
+}
+
+/// Nothing could be read: everything stays as it was said, and stays marked with the generation that it was said for.
+pub(crate) fn unreadable(identity: &Identity, previous: &OutboxRelayStatus, why: &str, now: Timestamp) -> OutboxRelayStatus {
+    let finding = Finding::new("Reconciling", State::True, Reason::ApiRequestFailed, why);
+    let conditions = conditions::merge(&previous.conditions, vec![finding], identity.generation, now);
+    OutboxRelayStatus { conditions, ..previous.clone() }
+}
+
+/// The last migration that succeeded. Its pod may be gone, and with it the level; then the level is remembered here.
+fn migration(relay: &ValidatedRelay, plan: &Plan, previous: Option<&MigrationStatus>) -> Option<MigrationStatus> {
+    let target = relay.migration.as_ref()?;
+    let Migration::Succeeded { at, schema_version, .. } = &plan.migration else { return previous.cloned() };
+    let remembered = previous.filter(|status| status.hash == target.hash).and_then(|status| status.schema_version);
+    Some(MigrationStatus { hash: target.hash.clone(), schema_version: schema_version.or(remembered), completed_at: Some(Time(*at)) })
+}
+
+/// Writes the whole status: what is not named any more is removed. An object that is gone, or has another uid by now, is left alone.
+pub(crate) async fn publish(client: &Client, identity: &Identity, status: &OutboxRelayStatus) -> Result<(), CallError> {
+    let resource = ApiResource::erase::<OutboxRelay>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &identity.namespace, &resource);
+    let body = json!({
+        "apiVersion": OutboxRelay::api_version(&()),
+        "kind": OutboxRelay::kind(&()),
+        "metadata": {"uid": identity.uid},
+        "status": status,
+    });
+    let manager = PatchParams::apply(STATUS_MANAGER).force();
+    call_opt(async { api.patch_status(&identity.name, &manager, &Patch::Apply(body)).await }).await.map(|_| ())
+}

@@ -1,0 +1,144 @@
+//! `Ready`, `Reconciling` and `Stalled`: the sum of the others. Pure.
+
+use super::{
+    Scene,
+    available::available,
+    conditions::{Finding, State, find},
+    publishing::publishing,
+    schema::{schema_ready, secrets_resolved},
+};
+use crate::{
+    operator::{
+        apply::ApplyError,
+        call::CallError,
+        plan::{Failure, Migration, Plan},
+        reason::{Reason, needs_a_person},
+    },
+    settings::InvalidSpec,
+};
+
+/// The three that say the same in different words.
+struct Summary {
+    ready: Finding,
+    reconciling: Finding,
+    stalled: Finding,
+}
+
+impl Summary {
+    /// Nothing goes on before a person changes something.
+    fn stalled(reason: Reason, message: &str) -> Self {
+        Self {
+            ready: Finding::new("Ready", State::False, reason, message),
+            reconciling: Finding::new("Reconciling", State::False, reason, message),
+            stalled: Finding::new("Stalled", State::True, reason, message),
+        }
+    }
+
+    fn reconciling(ready: Finding) -> Self {
+        Self { reconciling: ready.as_type("Reconciling", State::True), stalled: not_stalled(), ready }
+    }
+
+    fn settled(ready: Finding) -> Self {
+        let settled = Finding::new("Reconciling", State::False, Reason::Settled, "Everything is as the manifest wants it.");
+        Self { reconciling: settled, stalled: not_stalled(), ready }
+    }
+}
+
+fn not_stalled() -> Finding {
+    Finding::new("Stalled", State::False, Reason::NotStalled, "Nothing here waits for a person.")
+}
+
+pub(super) fn invalid(invalid: &InvalidSpec) -> Vec<Finding> {
+    let Summary { ready, reconciling, stalled } =
+        Summary::stalled(Reason::InvalidSpec, &format!("{invalid}. Relays that run go on with their old settings."));
+    vec![ready, reconciling, stalled]
+}
+
+pub(super) fn planned(scene: &Scene<'_>, applied: Result<(), &ApplyError>) -> Vec<Finding> {
+    let schema = schema_ready(scene);
+    let available = available(scene);
+    let publishing = publishing(scene);
+    let summary = match applied {
+        Err(error) => obstacle(error),
+        Ok(()) => summary(scene, &schema, &available, &publishing),
+    };
+    let secrets = secrets_resolved(scene);
+    vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets]
+}
+
+fn summary(scene: &Scene<'_>, schema: &Finding, available: &Finding, publishing: &Finding) -> Summary {
+    if !schema.holds() {
+        return unready_schema(schema, scene.plan);
+    }
+    if !available.holds() {
+        return Summary::reconciling(available.as_type("Ready", State::False));
+    }
+    let deployment = scene.observed.deployment.as_ref();
+    let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
+    if !rolled_out {
+        let stuck = deployment.is_some_and(|deployment| deployment.stuck);
+        return rolling_out(scene, stuck);
+    }
+    let ready = ready(available, publishing);
+    if available.reason == Reason::SomeRelaysAvailable.name() {
+        return Summary { reconciling: available.as_type("Reconciling", State::True), ..Summary::settled(ready) };
+    }
+    Summary::settled(ready)
+}
+
+fn unready_schema(schema: &Finding, plan: &Plan) -> Summary {
+    let ready = schema.as_type("Ready", State::False);
+    match &plan.migration {
+        Migration::Failed { why: Failure::Reported(problem), .. } if needs_a_person(problem.class) => {
+            Summary::stalled(Reason::Problem(problem.class), &schema.message)
+        }
+        _ => Summary::reconciling(ready),
+    }
+}
+
+/// A relay that was ready for this very generation stays so while its pods are replaced; a new spec is ready when it has arrived everywhere.
+fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
+    let generation = Some(scene.facts.identity.generation);
+    let was_ready = find(&scene.facts.previous.conditions, "Ready")
+        .is_some_and(|condition| condition.status == State::True.text() && condition.observed_generation == generation);
+    let message = if stuck {
+        let name = scene.facts.identity.relay_name();
+        format!("New relays have not become ready for ten minutes; the old ones go on. Look at 'kubectl describe deployment {name}'.")
+    } else {
+        "Relays are being replaced; the old ones go on until the new ones are ready.".to_owned()
+    };
+    Summary::reconciling(Finding::new("Ready", State::of(was_ready), Reason::RollingOut, message))
+}
+
+/// True; where rows do not flow or relays are missing, the reason says so.
+fn ready(available: &Finding, publishing: &Finding) -> Finding {
+    let all = available.reason == Reason::AllRelaysAvailable.name();
+    if publishing.reason != Reason::Publishing.name() && publishing.state != State::Unknown {
+        publishing.as_type("Ready", State::True)
+    } else if all {
+        Finding::new("Ready", State::True, Reason::Ready, "The schema is ready and relays run.")
+    } else {
+        available.as_type("Ready", State::True)
+    }
+}
+
+fn obstacle(error: &ApplyError) -> Summary {
+    match error {
+        ApplyError::NameConflict(objects) => Summary::stalled(
+            Reason::NameConflict,
+            &format!("{objects}: the name is taken by an object that is not ours; nothing was touched. Remove or rename it."),
+        ),
+        ApplyError::FormerChildren(objects) => {
+            let message =
+                format!("{objects}: left by a deleted OutboxRelay of this name. Goes on when the garbage collector has removed it.");
+            Summary::reconciling(Finding::new("Ready", State::False, Reason::FormerChildren, message))
+        }
+        error => match error.call().and_then(CallError::invalid_object) {
+            Some(answer) => Summary::stalled(Reason::ChildRefused, &format!("{error}: {answer} Change what the manifest says there.")),
+            None => {
+                let message = format!("{error}: {}. It is tried again.", error.call().map(ToString::to_string).unwrap_or_default());
+                Summary::reconciling(Finding::new("Ready", State::False, Reason::ApiRequestFailed, message))
+            }
+        },
+    }
+}

@@ -1,0 +1,155 @@
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks at the raw spec's rules. Pure.
+
+use serde::Serialize;
+
+use super::identity::{Identity, NUDGE, hash8};
+use crate::{
+    api::{MigrationPolicy, OutboxRelay, OutboxRelaySpec, Template, TlsMode},
+    settings::{InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource, migration_projections, relay_projections},
+};
+
+/// A relay that can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ValidatedRelay {
+    pub identity: Identity,
+    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps its old settings.
+    pub settings: String,
+    pub config_map: String,
+    /// Absent: `policy: Off`.
+    pub migration: Option<MigrationTarget>,
+    pub replicas: i32,
+    pub template: Template,
+    pub relay_files: Vec<Projection>,
+    /// Sides that talk in plaintext, for a Warning.
+    pub plaintext: Vec<&'static str>,
+}
+
+/// The migration that must have succeeded before relays get this spec.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MigrationTarget {
+    pub hash: String,
+    pub job: String,
+    pub files: Vec<Projection>,
+    /// Value of the annotation that ends a back-off.
+    pub nudge: Option<String>,
+}
+
+/// Checks what the API server's schema cannot, and names everything.
+pub(crate) fn validate(relay: &OutboxRelay, cluster: &str) -> Result<ValidatedRelay, InvalidSpec> {
+    let identity = Identity::of(&relay.metadata);
+    let owner = Owner { cluster: cluster.to_owned(), namespace: identity.namespace.clone(), name: identity.name.clone() };
+    let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
+    let migration = (settings.migration.policy != MigrationPolicy::Off).then(|| migration_target(relay, &identity, &settings));
+    let settings = serde_yaml::to_string(&settings).expect("settings are maps with text keys, which YAML can always hold");
+    Ok(ValidatedRelay {
+        config_map: identity.config_map_name(&hash8(settings.as_bytes())),
+        migration,
+        settings,
+        replicas: relay.spec.replicas,
+        template: relay.spec.template.clone(),
+        relay_files: relay_projections(&relay.spec),
+        plaintext: plaintext(&relay.spec),
+        identity,
+    })
+}
+
+fn migration_target(relay: &OutboxRelay, identity: &Identity, settings: &RelaySettings) -> MigrationTarget {
+    let files = migration_projections(&relay.spec);
+    let hash = migration_hash(settings, &files);
+    let nudge = relay.metadata.annotations.as_ref().and_then(|all| all.get(NUDGE).cloned());
+    MigrationTarget { job: identity.migration_job_name(&hash), hash, files, nudge }
+}
+
+/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade that brings no new schema runs none.
+fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
+    #[derive(Serialize)]
+    struct Covered<'a> {
+        level: i64,
+        owner: &'a Owner,
+        endpoint: &'a crate::settings::Endpoint,
+        tls: &'a crate::settings::TlsSettings,
+        schema: &'a str,
+        migration: &'a crate::settings::MigrationSettings,
+        references: Vec<[&'a str; 4]>,
+    }
+    let covered = Covered {
+        level: SCHEMA_LEVEL,
+        owner: &settings.owner,
+        endpoint: &settings.database.endpoint,
+        tls: &settings.database.tls,
+        schema: settings.database.schema.as_str(),
+        migration: &settings.migration,
+        references: files.iter().map(reference).collect(),
+    };
+    hash8(&serde_json::to_vec(&covered).expect("plain data is JSON"))
+}
+
+fn reference(projection: &Projection) -> [&str; 4] {
+    match &projection.source {
+        SecretSource::Secret { name, key } => [projection.file.path(), "Secret", name, key],
+        SecretSource::ConfigMap { name, key } => [projection.file.path(), "ConfigMap", name, key],
+    }
+}
+
+fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
+    let own = spec.migration.database.as_ref();
+    let sides = [
+        ("spec.database", spec.database.tls.mode),
+        ("spec.migration.database", own.map_or(TlsMode::VerifyFull, |database| database.tls.mode)),
+        ("spec.kafka", spec.kafka.tls.mode),
+    ];
+    sides.into_iter().filter(|(_, mode)| *mode == TlsMode::Disable).map(|(side, _)| side).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Tls,
+        operator::fixtures::{relay, relay_with},
+    };
+
+    fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
+        validate(&relay_with(change), "cluster").expect("a valid change").migration.expect("policy Apply").hash
+    }
+
+    #[test]
+    fn the_migration_runs_again_for_another_target_grant_or_credential_but_for_nothing_else() {
+        let before = hash_after(|_| ());
+        assert_ne!(before, hash_after(|r| r.spec.database.host = Some("other".to_owned())));
+        assert_ne!(before, hash_after(|r| r.spec.migration.policy = MigrationPolicy::Verify));
+        assert_ne!(before, hash_after(|r| r.spec.migration.grants.producers.push("writer".to_owned())));
+        assert_ne!(before, hash_after(|r| r.spec.database.credentials_secret_ref.as_mut().expect("fixture").name = "new".to_owned()));
+        assert_eq!(before, hash_after(|r| r.spec.replicas = 7));
+        assert_eq!(before, hash_after(|r| r.spec.database.max_connections = 8));
+        assert_eq!(before, hash_after(|r| r.spec.kafka.bootstrap_servers.push("b:9092".to_owned())));
+    }
+
+    #[test]
+    fn other_settings_get_another_config_map_and_the_same_settings_the_same() {
+        let name = |r: &OutboxRelay| validate(r, "cluster").expect("valid").config_map;
+        assert_eq!(name(&relay()), name(&relay_with(|r| r.spec.replicas = 9)));
+        assert_ne!(name(&relay()), name(&relay_with(|r| r.spec.batch_size = 9)));
+    }
+
+    #[test]
+    fn policy_off_has_no_migration() {
+        let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Off);
+        assert_eq!(validate(&off, "cluster").expect("valid").migration, None);
+    }
+
+    #[test]
+    fn plaintext_is_found_on_each_side() {
+        let plain = relay_with(|r| {
+            r.spec.database.tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
+            r.spec.kafka.tls.mode = TlsMode::Disable;
+        });
+        assert_eq!(validate(&plain, "cluster").expect("valid").plaintext, ["spec.database", "spec.kafka"]);
+    }
+
+    #[test]
+    fn a_spec_that_cannot_work_names_its_field() {
+        let refused = validate(&relay_with(|r| r.spec.topics.clear()), "cluster").expect_err("no topics");
+        assert!(refused.to_string().starts_with("spec.topics"), "{refused}");
+    }
+}
