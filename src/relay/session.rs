@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     kafka::{self, Fault, Producer, Report, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, Store, StoreError},
+    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, Store, StoreError, connect::Connect},
     report::{Backlog, Problem, ProblemClass},
 };
 
@@ -98,6 +98,7 @@ pub(super) struct Session<'a> {
     instance: Uuid,
     core: Core,
     sending: Sending,
+    trouble: Trouble,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
     created_at_us: Vec<i64>,
@@ -152,6 +153,7 @@ impl<'a> Session<'a> {
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
+            trouble: Trouble::default(),
             reports,
             reports_to,
             created_at_us: vec![0; budget.rows],
@@ -392,6 +394,7 @@ impl<'a> Session<'a> {
             self.reported(report, now);
         }
         if published > 0 {
+            self.trouble.clear();
             self.status.published(published, now);
         }
     }
@@ -532,12 +535,23 @@ impl<'a> Session<'a> {
         for (topic, usable) in news {
             self.core.topic_seen(*topic, *usable, now);
         }
+        // The brokers answer the watch, which reads its secrets anew; a producer that they refuse has old ones.
+        let refused = matches!(self.trouble.get(), Some(ProblemClass::KafkaAuthenticationFailed | ProblemClass::KafkaTlsFailed));
+        if refused {
+            self.retire_producer("the brokers refused its login; a new one reads the secrets again");
+        }
     }
 
     fn database_failed(&mut self, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
-        self.status.tell(Source::Database, vec![error.problem()]);
+        let problem = error.problem();
+        if problem.class == ProblemClass::AuthenticationFailed
+            && let Ok(connect) = Connect::relay(&self.options.settings.database, &self.options.secrets)
+        {
+            self.store.reconnect(&connect);
+        }
+        self.status.tell(Source::Database, vec![problem]);
     }
 
     fn database_works(&self) {
@@ -548,13 +562,11 @@ impl<'a> Session<'a> {
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
     async fn keep_producer(&mut self, now: Instant) {
+        if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
+            self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
+        }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Open(producer) if producer.is_fatal() => {
-                tracing::warn!("the producer gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
-                producer.purge();
-                Sending::Retiring(producer)
-            }
             Sending::Retiring(producer) if self.core.window().sent() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now }
@@ -564,9 +576,22 @@ impl<'a> Session<'a> {
         };
     }
 
+    fn retire_producer(&mut self, why: &str) {
+        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: Instant::now() });
+        self.sending = match sending {
+            Sending::Open(producer) => {
+                tracing::warn!("the producer is thrown out: {why}");
+                self.trouble.clear();
+                producer.purge();
+                Sending::Retiring(producer)
+            }
+            other => other,
+        };
+    }
+
     fn open_producer(&self, now: Instant) -> Sending {
         let options = self.options;
-        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), Trouble::default());
+        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
         match made {
             Ok(producer) => {
                 self.status.tell(Source::Producer, vec![]);

@@ -15,3 +15,4 @@ mod operator_children;
 mod operator_migration;
 mod operator_rights;
 mod relay_order;
+mod relay_problems;

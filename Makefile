@@ -1,0 +1,50 @@
+SHELL := bash
+.DEFAULT_GOAL := help
+export RIG
+rig := tests/rig/rig
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Two services of an essay platform, end to end, in a minute: DEMO_SECONDS=60 KEEP=1 to look around
+	@demo/run
+
+.PHONY: demo-stop
+demo-stop: ## Removes what `make demo KEEP=1` left, and stops it
+	@demo/run stop
+
+.PHONY: test
+test: ## All tests, against real servers: installs, builds and starts what they need
+	@tests/all
+
+.PHONY: check
+check: ## Format, lints, dependencies, shell scripts
+	@tests/check
+
+.PHONY: e2e
+e2e: ## Only the end-to-end test
+	@tests/all e2e
+
+.PHONY: fmt
+fmt: ## Formats the Rust files
+	cargo fmt
+
+.PHONY: generate
+generate: ## Writes the files that come out of the code: the CRD
+	cargo run --quiet --bin outbox-operator -- crd >target/crd.yaml
+	install -D -m 644 target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
+
+.PHONY: rig-up
+rig-up: ## Starts PostgreSQL 15, 17 and 18, Kafka and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,17,18 kafka kubernetes
+
+.PHONY: rig-down
+rig-down: ## Stops them; their data stays
+	$(rig) down
+
+.PHONY: image
+image: ## Packs target/release as localhost/outbox-relay:dev into the rig's cluster; no container engine needed
+	cargo build --release --bins
+	tests/rig/kubernetes/pack-image dev target/release

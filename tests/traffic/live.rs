@@ -1,0 +1,38 @@
+//! A line each second: how many rows, how many records, and the record that came last.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::Ledger;
+
+pub(crate) async fn show(ledger: Arc<Ledger>, stop: CancellationToken) {
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    seconds.tick().await;
+    let began = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            _ = seconds.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let counts = ledger.counts();
+        println!(
+            "   {:>3} s   committed {:>6}   rolled back {:>5}   arrived {:>6}   waiting {:>5}{}",
+            began.elapsed().as_secs(),
+            counts.committed,
+            counts.rolled_back,
+            counts.arrived,
+            counts.waiting(),
+            last_record(&ledger)
+        );
+    }
+}
+
+fn last_record(ledger: &Ledger) -> String {
+    let Some(row) = ledger.latest() else { return String::new() };
+    let Some(arrival) = row.arrivals.last() else { return String::new() };
+    let after = row.latency_ms().map_or(String::new(), |(_, ms)| format!(" after {ms:.0} ms"));
+    format!("   {}/{} {} rev {}{after}", row.topic, arrival.partition, row.key, row.revision)
+}

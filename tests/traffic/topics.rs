@@ -1,0 +1,51 @@
+//! Makes topics: the relay never does.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    types::RDKafkaErrorCode,
+};
+
+#[derive(Args)]
+pub(crate) struct Topics {
+    /// Bootstrap servers, as a client reaches them without TLS.
+    #[arg(long)]
+    kafka: String,
+    /// Partitions of each topic.
+    #[arg(long, default_value_t = 6)]
+    partitions: i32,
+    /// Removes them instead.
+    #[arg(long)]
+    remove: bool,
+    /// Files of OutboxRelays.
+    manifests: Vec<PathBuf>,
+}
+
+pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &arguments.kafka).create()?;
+    let mut names = Vec::new();
+    for manifest in &arguments.manifests {
+        names.extend(super::topic_settings(manifest)?.topics.into_iter().map(|topic| topic.name));
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let options = AdminOptions::new();
+    let (results, fine) = if arguments.remove {
+        (admin.delete_topics(&names, &options).await?, RDKafkaErrorCode::UnknownTopicOrPartition)
+    } else {
+        let topics: Vec<NewTopic<'_>> =
+            names.iter().map(|name| NewTopic::new(name, arguments.partitions, TopicReplication::Fixed(-1))).collect();
+        (admin.create_topics(&topics, &options).await?, RDKafkaErrorCode::TopicAlreadyExists)
+    };
+    for result in results {
+        match result {
+            Err((topic, code)) if code != fine => return Err(code).with_context(|| format!("topic {topic}")),
+            Ok(topic) | Err((topic, _)) => println!("   {topic}"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Compares what was committed with what arrived. Pure.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
+
+use crate::ledger::{Fate, Ledger, Row};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    committed: usize,
+    rolled_back: usize,
+    records: usize,
+    /// Committed, never seen.
+    lost: usize,
+    /// Rolled back, seen all the same.
+    ghosts: usize,
+    /// First occurrences that came after a later one of their topic and key.
+    out_of_order: usize,
+    duplicates: usize,
+    /// Records with another topic, key or value than their row, or duplicates with another partition or other headers than the first.
+    altered: usize,
+}
+
+pub(crate) fn judge(rows: &[Row]) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut keys: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        verdict.count(row);
+        keys.entry((&row.topic, &row.key)).or_default().push(row);
+    }
+    verdict.out_of_order = keys.values().map(|rows| out_of_order(rows)).sum();
+    verdict.altered += keys.values().filter(|rows| partitions(rows) > 1).count();
+    verdict
+}
+
+fn out_of_order(rows: &[&Row]) -> usize {
+    let mut firsts: Vec<(i64, i64)> =
+        rows.iter().filter_map(|row| Some((row.arrivals.iter().map(|it| it.offset).min()?, row.revision))).collect();
+    firsts.sort_unstable();
+    let mut highest = 0;
+    let mut late = 0;
+    for (_, revision) in firsts {
+        late += usize::from(revision < highest);
+        highest = highest.max(revision);
+    }
+    late
+}
+
+fn partitions(rows: &[&Row]) -> usize {
+    rows.iter().flat_map(|row| &row.arrivals).map(|it| it.partition).collect::<HashSet<_>>().len()
+}
+
+impl Verdict {
+    fn count(&mut self, row: &Row) {
+        self.records += row.arrivals.len();
+        match row.fate {
+            Fate::Committed(_) => {
+                self.committed += 1;
+                self.lost += usize::from(row.arrivals.is_empty());
+            }
+            Fate::RolledBack => {
+                self.rolled_back += 1;
+                self.ghosts += usize::from(!row.arrivals.is_empty());
+            }
+            Fate::Open => {}
+        }
+        let Some(first) = row.arrivals.first() else { return };
+        self.duplicates += row.arrivals.len() - 1;
+        let same = |it: &&crate::ledger::Arrival| {
+            (&it.topic, it.key.as_slice(), &it.payload) == (&row.topic, row.key.as_bytes(), &row.payload) && it.headers == first.headers
+        };
+        self.altered += row.arrivals.len() - row.arrivals.iter().filter(same).count();
+    }
+
+    /// Whether all promises were kept; duplicates are allowed after a fault.
+    pub(crate) fn kept(&self) -> bool {
+        self.lost + self.ghosts + self.out_of_order + self.altered == 0 && self.committed > 0
+    }
+
+    pub(crate) fn print(&self, ledger: &Ledger) {
+        println!();
+        println!("   rows committed    {:>8}", self.committed);
+        println!("   rows rolled back  {:>8}   seen in Kafka: {}", self.rolled_back, self.ghosts);
+        println!("   records seen      {:>8}   with another key, value, headers or partition: {}", self.records, self.altered);
+        println!("   lost              {:>8}", self.lost);
+        println!("   out of order      {:>8}", self.out_of_order);
+        println!("   duplicates        {:>8}", self.duplicates);
+        print_latency(&ledger.rows(), ledger.fault_at());
+    }
+}
+
+fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
+    let all: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
+    // A row that was committed just before the fault may have been on its way in what broke.
+    let undisturbed = |at: Instant| fault_at.is_none_or(|fault| at + std::time::Duration::from_millis(500) < fault);
+    let calm: Vec<f64> = all.iter().filter(|(at, _)| undisturbed(*at)).map(|(_, ms)| *ms).collect();
+    println!("   commit to consumer  {}{}", percentiles(calm), if fault_at.is_some() { ", before the fault" } else { "" });
+    if fault_at.is_some() {
+        println!("                       {}, in all", percentiles(all.iter().map(|(_, ms)| *ms).collect()));
+    }
+}
+
+fn percentiles(mut ms: Vec<f64>) -> String {
+    if ms.is_empty() {
+        return "not measured".to_owned();
+    }
+    ms.sort_by(f64::total_cmp);
+    let at = |percent: usize| ms[(ms.len() * percent / 100).min(ms.len() - 1)];
+    format!("p50 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", at(50), at(99), at(100))
+}
