@@ -110,7 +110,7 @@ pub enum MigrationPolicy {
     Apply,
     /// Only check that the schema is what this version needs; change nothing.
     Verify,
-    /// No migration runs; the relay itself waits until the schema fits.
+    /// No migration runs; the relay itself waits until the schema fits. Write it in quotes: a bare `Off` is a boolean for kubectl.
     Off,
 }
 

@@ -1,7 +1,7 @@
 //! The strict producer: records out, one report each. An incarnation never leaves a gap: what was not written in order is not written at all.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -36,11 +36,24 @@ impl Trouble {
     /// What is wrong with the cluster, as far as known.
     #[must_use]
     pub fn get(&self) -> Option<ProblemClass> {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.lock()
     }
 
-    pub(super) fn set(&self, trouble: Option<ProblemClass>) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
+    /// A record was acknowledged: whatever it was, it is over.
+    pub fn clear(&self) {
+        *self.lock() = None;
+    }
+
+    /// A refused login ends in "all brokers down" too: what is known more exactly stays.
+    pub(super) fn set(&self, trouble: ProblemClass) {
+        let mut known = self.lock();
+        if known.is_none() || trouble != ProblemClass::KafkaUnreachable {
+            *known = Some(trouble);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ProblemClass>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,7 +70,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, _reason: &str) {
         if let Some(Fault::Cluster(class)) = error.rdkafka_error_code().map(fault_of) {
-            self.trouble.set(Some(class));
+            self.trouble.set(class);
         }
     }
 }

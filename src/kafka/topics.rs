@@ -20,6 +20,9 @@ use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 /// How long the brokers may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// Events of librdkafka that are looked at after a failure.
+const EVENTS_MAX: usize = 32;
+
 /// A declared topic as the brokers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicState {
@@ -37,7 +40,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, _reason: &str) {
         if let Some(Fault::Cluster(class)) = error.rdkafka_error_code().map(fault_of) {
-            self.0.set(Some(class));
+            self.0.set(class);
         }
     }
 }
@@ -67,12 +70,13 @@ impl Topics {
     /// # Errors
     /// The class of what keeps the brokers from answering.
     pub fn ask(&self, topic: &str) -> Result<TopicState, ProblemClass> {
-        // Serves the error callback, which knows more than the time-out below.
-        let _ = self.client.poll(Duration::ZERO);
         let metadata = match self.client.fetch_metadata(Some(topic), ANSWER_MAX) {
             Ok(metadata) => metadata,
             Err(error) => {
-                let _ = self.client.poll(Duration::ZERO);
+                // Serves the error callback, which knows more than this time-out.
+                for _ in 0..EVENTS_MAX {
+                    let _ = self.client.poll(Duration::ZERO);
+                }
                 let code = error.rdkafka_error_code().map(fault_of);
                 return Err(self.trouble.get().unwrap_or(match code {
                     Some(Fault::Cluster(class)) => class,
@@ -80,7 +84,7 @@ impl Topics {
                 }));
             }
         };
-        self.trouble.set(None);
+        self.trouble.clear();
         let Some(found) = metadata.topics().first() else { return Ok(TopicState::Missing) };
         match found.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Ok(TopicState::NotAuthorized),

@@ -144,6 +144,11 @@ impl Connect {
     }
 }
 
+/// Connections that a pool opens from now on use `connect`, such as after a password was changed; those that are open stay.
+pub fn reconnect(pool: &PgPool, connect: &Connect, settings: &[(&str, &str)]) {
+    pool.set_connect_options(connect.clone().with(settings).options);
+}
+
 /// A pool that opens its connections when they are wanted. `settings` go on top of the timeouts.
 #[must_use]
 pub fn pool(connect: &Connect, max: u32, settings: &[(&str, &str)]) -> PgPool {

@@ -8,6 +8,7 @@ use sqlx::{PgPool, Row, SqlStr};
 use uuid::Uuid;
 
 use super::{
+    connect::{Connect, reconnect},
     error::DatabaseFault,
     row::{DecodeError, Fetched, decode},
     schema::statement,
@@ -184,6 +185,13 @@ impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
         Self { pools, statements: Arc::new(Statements::new(schema)) }
+    }
+
+    /// Connections opened from now on use `connect`.
+    pub fn reconnect(&self, connect: &Connect) {
+        reconnect(&self.pools.reader, connect, READER_OPTIONS);
+        reconnect(&self.pools.settler, connect, READER_OPTIONS);
+        reconnect(&self.pools.lease, connect, &[]);
     }
 
     /// Rows above each lane's position, and the snapshot that saw them.

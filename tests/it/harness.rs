@@ -3,6 +3,7 @@
 #[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod kafka;
+pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod relay;
 pub(crate) mod rig;

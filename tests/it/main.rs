@@ -4,9 +4,15 @@
 mod harness;
 mod command_line;
 mod connecting;
+mod crd_rules;
+mod generated_files;
 mod migration;
 mod migration_failures;
 mod migration_functions;
 mod migration_rights;
 mod migration_table;
+mod operator_children;
+mod operator_migration;
+mod operator_rights;
 mod relay_order;
+mod relay_problems;

@@ -119,6 +119,11 @@ impl Database {
         Secrets::folder(&self.folder)
     }
 
+    /// The password of the three roles.
+    pub(crate) fn password(&self) -> &'static str {
+        PASSWORD
+    }
+
     /// The folder of the secret files.
     pub(crate) fn secrets_folder(&self) -> &std::path::Path {
         &self.folder

@@ -1,0 +1,166 @@
+//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the refusal names the field and the way out.
+
+use kube::api::{Patch, PatchParams, PostParams};
+use outbox_relay::api::{OutboxRelay, custom_resource_definition};
+use serde_json::{Value, json};
+
+use crate::harness::kubernetes::{NAME, Namespace, kubectl, manifest};
+
+/// The answer to a changed manifest, without creating anything.
+async fn answer(ns: &Namespace, change: &dyn Fn(&mut Value)) -> Result<(), String> {
+    let mut relay = manifest();
+    change(&mut relay);
+    let relay: kube::api::DynamicObject = serde_json::from_value(relay).expect("an object");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let resource = kube::core::ApiResource::erase::<OutboxRelay>(&());
+    let api = kube::Api::<kube::api::DynamicObject>::namespaced_with(ns.client.clone(), &ns.name, &resource);
+    api.create(&dry, &relay).await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+type Change = &'static dyn Fn(&mut Value);
+
+async fn accepts(changes: &[Change]) {
+    let ns = Namespace::create().await;
+    for (number, change) in changes.iter().enumerate() {
+        assert_eq!(answer(&ns, change).await, Ok(()), "change {number}");
+    }
+}
+
+async fn refuses(changes: &[(Change, &str)]) {
+    let ns = Namespace::create().await;
+    for (number, (change, words)) in changes.iter().enumerate() {
+        let refusal = answer(&ns, change).await.expect_err(&format!("change {number} should be refused: {words}"));
+        assert!(refusal.contains(words), "change {number}: '{words}' is not in: {refusal}");
+    }
+}
+
+#[test]
+fn the_crd_and_a_manifest_bring_no_warnings() {
+    let quiet = ["apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f", "-"];
+    kubectl(&quiet, &custom_resource_definition());
+}
+
+#[tokio::test]
+async fn names_that_children_can_carry_are_accepted_and_others_refused() {
+    accepts(&[&|r| r["metadata"]["name"] = json!("a".repeat(46)), &|r| r["metadata"]["name"] = json!("a")]).await;
+    let rule = "metadata.name must be at most 46 characters";
+    refuses(&[
+        (&|r| r["metadata"]["name"] = json!("a".repeat(47)), rule),
+        (&|r| r["metadata"]["name"] = json!("1a"), rule),
+        (&|r| r["metadata"]["name"] = json!("a.b"), rule),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_is_a_host_or_a_url_and_never_both() {
+    accepts(&[&|_| (), &|r| r["spec"]["database"] = json!({"urlSecretRef": {"name": "db-app", "key": "uri"}})]).await;
+    refuses(&[
+        (&|r| r["spec"]["database"]["urlSecretRef"] = json!({"name": "n", "key": "k"}), "set exactly one of urlSecretRef and host"),
+        (
+            &|r| r["spec"]["database"] = json!({"urlSecretRef": {"name": "n", "key": "k"}, "name": "files"}),
+            "urlSecretRef carries name and credentials",
+        ),
+        (&|r| r["spec"]["database"] = json!({}), "set exactly one of urlSecretRef and host"),
+        (&|r| r["spec"]["database"] = json!({"host": "h"}), "host needs name and credentialsSecretRef"),
+        (&|r| r["spec"]["migration"]["database"] = json!({}), "spec.migration.database"),
+        (&|r| r["spec"]["migration"]["database"] = json!({"host": "h"}), "host needs name and credentialsSecretRef"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn numbers_and_identifiers_have_bounds() {
+    accepts(&[
+        &|r| r["spec"]["replicas"] = json!(0),
+        &|r| r["spec"]["replicas"] = json!(64),
+        &|r| r["spec"]["batchSize"] = json!(10000),
+        &|r| r["spec"]["database"]["schema"] = json!("outbox_2"),
+        &|r| r["spec"]["pollInterval"] = json!("1.5s"),
+    ])
+    .await;
+    refuses(&[
+        (&|r| r["spec"]["replicas"] = json!(65), "spec.replicas"),
+        (&|r| r["spec"]["replicas"] = json!(-1), "spec.replicas"),
+        (&|r| r["spec"]["batchSize"] = json!(0), "spec.batchSize"),
+        (&|r| r["spec"]["database"]["port"] = json!(65536), "spec.database.port"),
+        (&|r| r["spec"]["database"]["maxConnections"] = json!(2), "spec.database.maxConnections"),
+        (&|r| r["spec"]["database"]["schema"] = json!("out;box"), "spec.database.schema"),
+        (&|r| r["spec"]["pollInterval"] = json!("50"), "spec.pollInterval"),
+        (&|r| r["spec"]["pollInterval"] = json!("1ms"), "pollInterval must be between 5ms and 10s"),
+        (&|r| r["spec"]["pollInterval"] = json!("1h"), "pollInterval must be between 5ms and 10s"),
+        (&|r| r["spec"]["recordHeaders"] = json!("Json"), "spec.recordHeaders"),
+        (&|r| r["spec"]["migration"]["grants"] = json!({"producers": [""]}), "spec.migration.grants.producers"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn topics_are_named_once_and_at_least_one_is() {
+    accepts(&[&|r| r["spec"]["topics"] = json!([{"name": "a"}, {"name": "b.c_d-e"}])]).await;
+    refuses(&[
+        (&|r| r["spec"]["topics"] = json!([]), "spec.topics"),
+        (&|r| r["spec"]["topics"] = json!([{"name": "a"}, {"name": "a"}]), "Duplicate value"),
+        (&|r| r["spec"]["topics"] = json!([{"name": "a b"}]), "spec.topics[0].name"),
+        (&|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": [""]}]), "spec.topics[0].eventTypes"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn kafka_can_be_told_what_does_not_weaken_the_promise() {
+    accepts(&[&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"})]).await;
+    refuses(&[
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"acks": "1"}), "only linger.ms and compression.type may be set"),
+        (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!([]), "spec.kafka.bootstrapServers"),
+        (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka"]), "spec.kafka.bootstrapServers[0]"),
+        (&|r| r["spec"]["kafka"]["tls"] = json!({"mode": "none"}), "spec.kafka.tls.mode"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_comes_from_exactly_one_place() {
+    accepts(&[&|r| r["spec"]["kafka"]["tls"] = json!({"ca": {"configMapRef": {"name": "n", "key": "k"}}})]).await;
+    let key = || json!({"name": "n", "key": "k"});
+    let ns = Namespace::create().await;
+    for ca in [json!({}), json!({"secretRef": key(), "configMapRef": key()})] {
+        let refusal = answer(&ns, &|r| r["spec"]["database"]["tls"] = json!({"ca": ca})).await.expect_err("refused");
+        assert!(refusal.contains("set exactly one of secretRef and configMapRef"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_have() {
+    accepts(&[&|r| r["spec"]["template"]["labels"] = json!({"team": "essays", "example.com/a": ""}), &|r| {
+        r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}})
+    }])
+    .await;
+    refuses(&[
+        (&|r| r["spec"]["template"]["labels"] = json!({"app.kubernetes.io/name": "x"}), "are the operator's own"),
+        (&|r| r["spec"]["template"]["labels"] = json!({"outboxrelay.dev/relay": "x"}), "are the operator's own"),
+        (&|r| r["spec"]["template"]["labels"] = json!({"a": "b c"}), "spec.template.labels.a"),
+        (&|r| r["spec"]["template"]["annotations"] = json!({"outboxrelay.dev/x": "x"}), "are the operator's own"),
+        (&|r| r["spec"]["template"]["nodeSelector"] = json!({"a": "b c"}), "spec.template.nodeSelector.a"),
+        (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "much"}}), "spec.template.resources.requests.cpu"),
+        (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "2"}, "limits": {"memory": "64 Mi"}}), "limits.memory"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn the_schema_of_the_database_stays() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|_| ()).await;
+    let change = Patch::Merge(json!({"spec": {"database": {"schema": "other"}}}));
+    let refused = ns.api::<OutboxRelay>().patch(NAME, &PatchParams::default(), &change).await.expect_err("immutable");
+    assert!(refused.to_string().contains("schema is immutable"), "{refused}");
+    ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}}})).await;
+}
+
+#[tokio::test]
+async fn a_new_object_says_that_nobody_has_seen_it_yet() {
+    let ns = Namespace::create().await;
+    let relay = ns.create_relay(|_| ()).await;
+    assert_eq!(relay.status.expect("a default").observed_generation, -1);
+}

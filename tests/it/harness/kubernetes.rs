@@ -1,0 +1,210 @@
+//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works through one OutboxRelay when told to.
+//! Pods that it makes are never scheduled: what a pod would do is done by the test.
+
+use std::{
+    io::Write,
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use kube::{
+    Api, Client, Config, Resource,
+    api::{Patch, PatchParams, PostParams},
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::NamespaceResourceScope,
+};
+use outbox_relay::{
+    api::{OutboxRelay, custom_resource_definition},
+    operator::{Operator, Settings},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::rig::rig;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Name of the OutboxRelay of each test.
+pub(crate) const NAME: &str = "file-service";
+
+/// A namespace; deleted when it goes out of scope.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+    pub(crate) operator: Operator,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Namespace {
+    /// With the `restricted` Pod Security Standard in force.
+    pub(crate) async fn create() -> Self {
+        Self::create_as(None).await
+    }
+
+    /// The operator acts as this user, where given; the test itself may do everything.
+    pub(crate) async fn create_as(user: Option<String>) -> Self {
+        let name = format!("op-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata":
+            {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+        kubectl(&["apply", "--server-side", "-f", "-"], &custom_resource_definition());
+        kubectl(&["wait", "--for=condition=Established", "crd/outboxrelays.outboxrelay.dev"], "");
+        kubectl(&["create", "-f", "-"], &namespace.to_string());
+        let requests = Arc::default();
+        let watched = recording(client(user).await, Arc::clone(&requests));
+        let settings = Settings {
+            relay_image: "localhost/outbox-relay:none".to_owned(),
+            cluster_name: "it".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            pod_name: None,
+        };
+        Self { client: client(None).await, operator: Operator::new(watched, settings), requests, name }
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Creates the test's OutboxRelay, with `migration.policy: Off` unless changed.
+    pub(crate) async fn create_relay(&self, change: impl FnOnce(&mut Value)) -> OutboxRelay {
+        let mut relay = manifest();
+        change(&mut relay);
+        let relay = serde_json::from_value(relay).expect("a manifest");
+        self.api::<OutboxRelay>().create(&PostParams::default(), &relay).await.expect("a valid manifest")
+    }
+
+    pub(crate) async fn patch_relay(&self, patch: Value) {
+        let api = self.api::<OutboxRelay>();
+        api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a valid change");
+    }
+
+    pub(crate) async fn get<K>(&self, name: &str) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        self.api::<K>().get(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub(crate) async fn get_opt<K>(&self, name: &str) -> Option<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        self.api::<K>().get_opt(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub(crate) async fn create_object<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+    {
+        let object = serde_json::from_value(object).expect("an object");
+        self.api::<K>().create(&PostParams::default(), &object).await.expect("created")
+    }
+
+    /// One pass that must come to its end.
+    pub(crate) async fn pass(&self) {
+        self.operator.pass(&self.name, NAME).await.unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
+    /// One pass that must not come to its end.
+    pub(crate) async fn failing_pass(&self) {
+        let ended = self.operator.pass(&self.name, NAME).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
+
+    /// Passes until the Deployment controller and the operator agree; the controller needs a moment.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..50 {
+            let before = self.writes().len();
+            self.pass().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.writes().len() == before {
+                return;
+            }
+        }
+        panic!("still writing after 50 passes: {:?}", self.writes());
+    }
+
+    /// `"True NameConflict"`: status and reason of a condition.
+    pub(crate) async fn condition(&self, type_: &str) -> String {
+        let relay: OutboxRelay = self.get(NAME).await;
+        let conditions = relay.status.expect("a status").conditions;
+        let found = conditions.iter().find(|condition| condition.type_ == type_).unwrap_or_else(|| panic!("no {type_} in {conditions:?}"));
+        format!("{} {}", found.status, found.reason)
+    }
+
+    /// Requests of the operator so far, as `"PATCH /apis/..."`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no panic while it is held").clone()
+    }
+
+    pub(crate) fn writes(&self) -> Vec<String> {
+        self.requests().into_iter().filter(|request| !request.starts_with("GET ")).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run(&["delete", "namespace", &self.name, "--wait=false"], "");
+    }
+}
+
+/// A manifest whose pods no node takes.
+pub(crate) fn manifest() -> Value {
+    json!({
+        "apiVersion": "outboxrelay.dev/v1alpha1",
+        "kind": "OutboxRelay",
+        "metadata": {"name": NAME},
+        "spec": {
+            "database": {"host": "db.invalid", "name": "files", "credentialsSecretRef": {"name": "files-db"}},
+            "migration": {"policy": "Off"},
+            "kafka": {"bootstrapServers": ["kafka.invalid:9093"]},
+            "topics": [{"name": "files.v1", "eventTypes": ["FileAdded"]}],
+            "template": {"nodeSelector": {"outboxrelay.dev/nowhere": "true"}},
+        },
+    })
+}
+
+async fn client(user: Option<String>) -> Client {
+    let kubeconfig = Kubeconfig::read_from(rig("RIG_KUBECONFIG")).expect("the rig's kubeconfig");
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a context");
+    config.auth_info.impersonate = user;
+    Client::try_from(config).expect("a client")
+}
+
+fn recording(inner: Client, requests: Arc<Mutex<Vec<String>>>) -> Client {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let line = format!("{} {}", request.method(), request.uri().path());
+        requests.lock().expect("no panic while it is held").push(line);
+        let inner = inner.clone();
+        async move { inner.send(request).await }
+    });
+    Client::new(service, "default")
+}
+
+/// Runs kubectl with this input; it must succeed.
+pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
+    let output = run(arguments, input);
+    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    program("kubectl", arguments, input)
+}
+
+/// Runs a program of the rig's cluster.
+pub(crate) fn program(name: &str, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(format!("{}/{name}", rig("RIG_BIN")));
+    command.args(arguments).env("KUBECONFIG", rig("RIG_KUBECONFIG"));
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap_or_else(|error| panic!("{name}: {error}: start the cluster with `tests/rig/rig up kubernetes`"));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
+    child.wait_with_output().expect("it ends")
+}
