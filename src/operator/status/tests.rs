@@ -75,7 +75,7 @@ impl Case {
 
     fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
         let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, now: now() };
-        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref().map(|()| ()) };
+        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref().copied() };
         then(assess(&facts, &self.observed, &verdict), &verdict)
     }
 
