@@ -34,7 +34,8 @@ fmt: ## Formats the Rust files
 .PHONY: generate
 generate: ## Writes the files that come out of the code: the CRD
 	cargo run --quiet --bin outbox-operator -- crd >target/crd.yaml
-	install -D -m 644 target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
+	cp target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
+	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
 
 .PHONY: rig-up
 rig-up: ## Starts PostgreSQL 15, 17 and 18, Kafka and Kubernetes, for `cargo test`

@@ -14,7 +14,7 @@ rig_up() { # PART[:ARGUMENT,...]...
 	for part; do
 		if tests/rig/rig status "$part" >/dev/null 2>&1; then continue; fi
 		rig_started=("$part" "${rig_started[@]}")
-		tests/rig/rig up "$part" || return
+		tests/rig/rig up "$part" | sed "s/^/   /" || return
 	done
 	# shellcheck source=/dev/null
 	. "$RIG/env"

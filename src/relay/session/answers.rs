@@ -1,0 +1,122 @@
+//! What the database answered: settled rows, the lease, ticks, counts, and failures.
+
+use super::*;
+
+impl Session<'_> {
+    pub(super) fn settled(&mut self, settled: Settled) {
+        let now = Instant::now();
+        match settled.result {
+            Ok(tick) => {
+                self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
+                self.core.tick(tick);
+                self.core.settled(&settled.slots);
+                self.database_works();
+            }
+            Err(error) => {
+                self.core.settle_failed(&settled.slots);
+                self.timers.settle = Some(now + RETRY_AFTER);
+                self.database_failed(&error, now);
+            }
+        }
+    }
+
+    pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
+        let now = Instant::now();
+        self.timers.lease = now + SURVEY_EVERY;
+        let (renewed, released, granted, give_back) = match result {
+            Ok(Turned::Holds { renewed, released, granted, give_back }) => (renewed, released, granted, give_back),
+            Ok(Turned::Lost) => return false,
+            Err(error) => {
+                self.database_failed(&error, now);
+                return true;
+            }
+        };
+        if let Some(renewed) = renewed {
+            self.deadline = lease_deadline(renewed.sent);
+            self.timers.renew = renewed.sent + RENEW_EVERY;
+            self.core.tick(Tick { xid: renewed.xid, drawn: renewed.drawn });
+            if !self.core.owns_exactly(&renewed.ours) {
+                return false;
+            }
+        }
+        self.core.released(&released);
+        self.core.granted(&granted, now);
+        self.core.drain(give_back);
+        self.database_works();
+        self.status.set_lanes(self.core.owned());
+        self.status.set_ready(true);
+        true
+    }
+
+    pub(super) fn ticked(&mut self, drawn: i64, result: Result<u64, StoreError>) {
+        let now = Instant::now();
+        self.timers.tick = now + TICK_EVERY;
+        match result {
+            Ok(xid) => self.core.tick(Tick { xid, drawn }),
+            Err(error) => self.database_failed(&error, now),
+        }
+    }
+
+    pub(super) fn counted(&mut self, began: Instant, result: Result<Depth, StoreError>) {
+        let now = Instant::now();
+        // At most a hundredth of the database's time.
+        self.timers.backlog = now + BACKLOG_EVERY.max((now - began) * 100);
+        let metrics = &self.status.metrics;
+        metrics.in_flight_rows.set(self.core.window().rows() as i64);
+        metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
+        self.tell_topics();
+        let Ok(depth) = result else { return self.status.set_backlog(None) };
+        let oldest = depth.oldest_us.map(kafka::rfc3339);
+        metrics.queue_depth.set(depth.rows as i64);
+        let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| now_us.saturating_sub(oldest).max(0) as f64 / 1e6));
+        let capped = depth.rows >= u64::from(BACKLOG_ROWS_MAX);
+        self.status.set_backlog(Some(Backlog { rows: depth.rows, capped, oldest_at: oldest }));
+    }
+
+    pub(super) fn tell_topics(&self) {
+        let (resting, astray) = self.core.stops().reasons();
+        let mut problems: Vec<Problem> = resting
+            .into_iter()
+            .filter(|(_, class)| *class != ProblemClass::TopicMissing)
+            .map(|(topic, class)| {
+                let name = self.core.routes().name(topic);
+                Problem::new(
+                    class,
+                    format!("topic '{name}' refuses a record: it rests and is tried again; look at the relay's log and the topic's limits"),
+                )
+            })
+            .collect();
+        if astray {
+            let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
+            problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
+        }
+        self.status.tell(Source::Records, problems);
+    }
+
+    pub(super) fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
+        let Ok(found) = result else { return };
+        for (lane, id, event_id) in found {
+            if self.core.straggler(lane, id, event_id) {
+                self.status.metrics.stragglers.inc();
+                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, after a restore or a TRUNCATE?");
+            }
+        }
+    }
+
+    pub(super) fn database_failed(&mut self, error: &StoreError, now: Instant) {
+        self.timers.database = now + RETRY_AFTER;
+        self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
+        let problem = error.problem();
+        if problem.class == ProblemClass::AuthenticationFailed
+            && let Ok(connect) = Connect::relay(&self.options.settings.database, &self.options.secrets)
+        {
+            self.store.reconnect(&connect);
+        }
+        self.status.tell(Source::Database, vec![problem]);
+    }
+
+    pub(super) fn database_works(&self) {
+        self.status.tell(Source::Database, vec![]);
+    }
+}

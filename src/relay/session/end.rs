@@ -1,0 +1,68 @@
+//! The two ways to end: drained and given back, or with the lease lost.
+
+use super::*;
+
+impl Session<'_> {
+    pub(super) fn begin_to_stop(&mut self) {
+        tracing::info!(rows = self.core.window().rows(), "stopping: finishing what is in flight");
+        self.stop_by = Some(Instant::now() + DRAIN_MAX);
+        self.core.drain(u32::MAX);
+        self.timers.settle = Some(Instant::now());
+    }
+
+    pub(super) fn is_drained(&self, now: Instant) -> bool {
+        self.stop_by.is_some_and(|by| now >= by || (self.core.window().rows() == 0 && self.fetch.is_none() && self.lease.is_none()))
+    }
+
+    /// Gives everything back, in order: no record may be sent any more once a lane is free.
+    pub(super) async fn leave(mut self) -> Ended {
+        self.retire().await;
+        let marks: LaneMarksPlan = self.core.marks();
+        let goodbye = async {
+            self.store.release(self.instance, &marks).await?;
+            self.store.unregister(self.instance).await
+        };
+        match tokio::time::timeout(Duration::from_secs(5), goodbye).await {
+            Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
+            _ => tracing::warn!("stopped without telling the database: the lanes are free when the lease runs out"),
+        }
+        Ended::Stopped
+    }
+
+    /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is still settled.
+    pub(super) async fn lose_lease(mut self) -> Ended {
+        self.status.set_ready(false);
+        self.core.lose_lanes();
+        self.status.set_lanes(0);
+        self.retire().await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.store.unregister(self.instance)).await;
+        Ended::LeaseLost
+    }
+
+    /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
+    pub(super) async fn retire(&mut self) {
+        let now = Instant::now();
+        if let Sending::Open(producer) | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
+        {
+            producer.purge();
+            while self.core.window().sent() > 0 {
+                let Some(report) = self.reports.recv().await else { break };
+                self.reported(report, Instant::now());
+            }
+            destroy(producer).await;
+        }
+        let rest = async {
+            while let Some(settled) = self.settles.next().await {
+                self.settled(settled);
+            }
+            while let Some(settle) = self.core.next_settle(self.options.settings.batch_size as usize, true) {
+                if self.store.settle(&settle.plan).await.is_err() {
+                    return;
+                }
+                self.core.settled(&settle.slots);
+            }
+        };
+        // What stays is sent again by the next owner: a duplicate, never a loss.
+        let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
+    }
+}

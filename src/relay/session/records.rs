@@ -1,0 +1,155 @@
+//! Rows to records, reports to outcomes, and the producer that carries both.
+
+use super::*;
+
+impl Session<'_> {
+    pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: Result<Fetched, StoreError>) {
+        let now = Instant::now();
+        self.drain_reports(now);
+        match fetched {
+            Ok(fetched) if matches!(self.sending, Sending::Open(_)) => {
+                self.status.metrics.fetch.observe((now - began).as_secs_f64());
+                let added = self.core.added;
+                let outgoing = self.core.accept(plan, fetched, now);
+                self.status.metrics.added.inc_by(self.core.added - added);
+                self.send(outgoing, now);
+            }
+            Ok(_) => self.core.fetch_failed(now),
+            Err(error) => {
+                self.core.fetch_failed(now);
+                self.database_failed(&error, now);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, now: Instant) {
+        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        for Outgoing { slot, topic, row } in outgoing {
+            self.look_for_failures(now);
+            let Sending::Open(producer) = &self.sending else {
+                self.core.reported(slot, Outcome::Purged, now);
+                continue;
+            };
+            if !self.core.stops().flows(topic) {
+                self.core.reported(slot, Outcome::Purged, now);
+                continue;
+            }
+            let mut replaced = 0;
+            let Ok(headers) = kafka::headers(&row, self.options.settings.record_headers, &self.source, &mut replaced) else {
+                self.failed(slot, topic, Fault::Record(ProblemClass::RecordRejected), now);
+                continue;
+            };
+            self.status.metrics.replaced_headers.inc_by(replaced);
+            self.created_at_us[slot] = row.created_at_us;
+            let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
+            let sent = producer.send(self.core.routes().name(topic), row.key(), row.payload.as_deref(), headers, timestamp, slot);
+            if let Err(fault) = sent {
+                self.failed(slot, topic, fault, now);
+            }
+        }
+    }
+
+    pub(super) fn look_for_failures(&mut self, now: Instant) {
+        while let Sending::Open(producer) = &mut self.sending
+            && producer.has_new_failures()
+        {
+            self.drain_reports(now);
+        }
+    }
+
+    pub(super) fn drain_reports(&mut self, now: Instant) {
+        let mut published = 0;
+        while let Ok(report) = self.reports.try_recv() {
+            published += u64::from(report.outcome.is_ok());
+            self.reported(report, now);
+        }
+        if published > 0 {
+            self.trouble.clear();
+            self.status.published(published, now);
+        }
+    }
+
+    pub(super) fn reported(&mut self, report: Report, now: Instant) {
+        self.timers.reports = now + REPORTS_EVERY;
+        let Some(topic) = self.core.window().topic_of(report.slot) else { return };
+        match report.outcome {
+            Ok(()) => {
+                let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+                let latency_us = now_us.saturating_sub(self.created_at_us[report.slot]).max(0);
+                self.status.metrics.publish_latency.observe(latency_us as f64 / 1e6);
+                self.status.metrics.published.with_label_values(&[self.core.routes().name(topic)]).inc();
+                self.core.reported(report.slot, Outcome::Published, now);
+            }
+            Err(fault) => self.failed(report.slot, topic, fault, now),
+        }
+    }
+
+    pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: Fault, now: Instant) {
+        let outcome = match fault {
+            Fault::Cluster(class) | Fault::Topic(class) | Fault::Record(class) => {
+                let name = self.core.routes().name(topic);
+                self.status.metrics.failed.with_label_values(&[name, &class.to_string()]).inc();
+                tracing::warn!(topic = name, %class, "a record failed; its topic rests and starts again at its lowest row");
+                Outcome::Failed(class)
+            }
+            Fault::Purged => Outcome::Purged,
+        };
+        self.core.reported(slot, outcome, now);
+    }
+
+    pub(super) fn heard(&mut self, news: &News) {
+        let now = Instant::now();
+        for (topic, usable) in news {
+            self.core.topic_seen(*topic, *usable, now);
+        }
+        // The brokers answer the watch, which reads its secrets anew; a producer that they refuse has old ones.
+        let refused = matches!(self.trouble.get(), Some(ProblemClass::KafkaAuthenticationFailed | ProblemClass::KafkaTlsFailed));
+        if refused {
+            self.retire_producer("the brokers refused its login; a new one reads the secrets again");
+        }
+    }
+
+    /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
+    pub(super) async fn keep_producer(&mut self, now: Instant) {
+        if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
+            self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
+        }
+        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
+        self.sending = match sending {
+            Sending::Retiring(producer) if self.core.window().sent() == 0 => {
+                destroy(producer).await;
+                Sending::None { retry_at: now }
+            }
+            Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => self.open_producer(now),
+            other => other,
+        };
+    }
+
+    pub(super) fn retire_producer(&mut self, why: &str) {
+        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: Instant::now() });
+        self.sending = match sending {
+            Sending::Open(producer) => {
+                tracing::warn!("the producer is thrown out: {why}");
+                self.trouble.clear();
+                producer.purge();
+                Sending::Retiring(producer)
+            }
+            other => other,
+        };
+    }
+
+    pub(super) fn open_producer(&self, now: Instant) -> Sending {
+        let options = self.options;
+        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
+        match made {
+            Ok(producer) => {
+                self.status.tell(Source::Producer, vec![]);
+                Sending::Open(producer)
+            }
+            Err(error) => {
+                self.status.tell(Source::Producer, vec![error.problem()]);
+                Sending::None { retry_at: now + Duration::from_secs(1) }
+            }
+        }
+    }
+}

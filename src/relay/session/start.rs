@@ -1,0 +1,77 @@
+//! What the loop starts, each kind of work at most as often as its timer says. Nothing here waits.
+
+use super::*;
+
+impl Session<'_> {
+    pub(super) fn start(&mut self, now: Instant) {
+        self.start_settles(now);
+        self.start_lease(now);
+        if self.stop_by.is_some() || now < self.timers.database {
+            return;
+        }
+        if self.fetch.is_none()
+            && matches!(self.sending, Sending::Open(_))
+            && let Some(plan) = self.core.plan_fetch(now)
+        {
+            let store = self.store.clone();
+            self.fetch = start(async move {
+                let fetched = store.fetch(&plan).await;
+                (plan, now, fetched)
+            });
+        }
+        if self.tick.is_none() && now >= self.timers.tick && self.core.window().rows() > 0 {
+            let (store, seen) = (self.store.clone(), self.core.seen());
+            self.tick = start(async move { (seen, store.tick().await) });
+        }
+        let marks = self.core.marks();
+        if self.backlog.is_none() && now >= self.timers.backlog {
+            let (store, marks) = (self.store.clone(), marks.clone());
+            self.backlog = start(async move { (now, store.backlog(&marks.lanes, &marks.marks, BACKLOG_ROWS_MAX).await) });
+        }
+        if self.sweep.is_none() && now >= self.timers.sweep {
+            self.timers.sweep = now + SWEEP_EVERY;
+            let store = self.store.clone();
+            self.sweep = start(async move { store.sweep(&marks.lanes, &marks.marks).await });
+        }
+    }
+
+    pub(super) fn start_settles(&mut self, now: Instant) {
+        let batch_size = self.options.settings.batch_size as usize;
+        if self.core.window().acked() == 0 {
+            self.timers.settle = None;
+        } else if self.timers.settle.is_none() {
+            self.timers.settle = Some(now + SETTLE_WITHIN);
+        }
+        while self.settles.len() < SETTLES_MAX && now >= self.timers.database {
+            let flush = self.timers.settle.is_some_and(|at| at <= now);
+            let Some(settle) = self.core.next_settle(batch_size, flush) else { return };
+            self.timers.settle = (self.core.window().acked() > 0).then_some(now + SETTLE_WITHIN);
+            self.timers.tick = now + TICK_EVERY;
+            let (store, drawn) = (self.store.clone(), self.core.seen());
+            self.settles.push(
+                async move {
+                    let result = store.settle(&settle.plan).await.map(|xid| Tick { xid, drawn });
+                    Settled { slots: settle.slots, began: now, result }
+                }
+                .boxed(),
+            );
+        }
+    }
+
+    pub(super) fn start_lease(&mut self, now: Instant) {
+        if self.lease.is_some() || now < self.timers.lease {
+            return;
+        }
+        let renew = (now >= self.timers.renew).then(|| self.core.marks());
+        let turn_now = Turn {
+            instance: self.instance,
+            renew,
+            release: self.core.drained(),
+            known: self.core.marks().lanes,
+            owned: self.core.owned(),
+            seen: self.core.seen(),
+            stopping: self.stop_by.is_some(),
+        };
+        self.lease = start(turn(self.store.clone(), turn_now));
+    }
+}
