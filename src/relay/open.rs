@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::{RunOptions, Source, Status};
@@ -45,7 +44,7 @@ pub(super) async fn open(options: &RunOptions, status: &Status, stop: &Cancellat
 async fn attempt(options: &RunOptions) -> Result<Opened, Problem> {
     let database = &options.settings.database;
     let connect = Connect::relay(database, &options.secrets).map_err(|error| error.problem())?;
-    let lease: PgPool = pool(&connect, 1, &[]);
+    let lease = pool(&connect, 1, &[]);
     let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
     let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };

@@ -2,9 +2,11 @@
 
 #[macro_use]
 mod harness;
+mod architecture;
 mod command_line;
 mod connecting;
 mod crd_rules;
+mod examples;
 mod generated_files;
 mod migration;
 mod migration_failures;

@@ -1,0 +1,15 @@
+# Both programs in one image: the relay is what runs by default, the chart names the operator.
+#   docker build -t outbox-relay:0.1.0 .
+# CI has no container engine and does not build this; tests pack the same two programs by tests/rig/kubernetes/pack-image.
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends libssl-dev pkg-config zlib1g-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bins
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g && rm -rf /var/lib/apt/lists/*
+COPY --from=build /src/target/release/outbox-relay /src/target/release/outbox-operator /usr/local/bin/
+# Numeric, so that runAsNonRoot can be checked.
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/outbox-relay"]
