@@ -5,6 +5,8 @@ mod conditions;
 mod publishing;
 mod ready;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{

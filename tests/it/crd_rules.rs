@@ -133,7 +133,7 @@ async fn a_certificate_comes_from_exactly_one_place() {
 #[tokio::test]
 async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_have() {
     accepts(&[&|r| r["spec"]["template"]["labels"] = json!({"team": "essays", "example.com/a": ""}), &|r| {
-        r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}})
+        r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}});
     }])
     .await;
     refuses(&[

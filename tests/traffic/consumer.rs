@@ -23,7 +23,9 @@ pub(crate) fn start(kafka: &str, topics: &[String], ledger: Arc<Ledger>, stop: C
     for name in topics {
         let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(10))?;
         let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        let count = found.map(|partition| partitions.add_partition_offset(name, partition.id(), Offset::Beginning)).collect::<Result<Vec<_>, _>>()?;
+        let count = found
+            .map(|partition| partitions.add_partition_offset(name, partition.id(), Offset::Beginning))
+            .collect::<Result<Vec<_>, _>>()?;
         anyhow::ensure!(!count.is_empty(), "there is no topic {name}");
     }
     consumer.assign(&partitions)?;

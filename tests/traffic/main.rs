@@ -85,7 +85,8 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
     let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone()).context("cannot read the topics")?;
     let live = tokio::spawn(live::show(Arc::clone(&ledger), stop.clone()));
     let until = Instant::now() + Duration::from_secs(arguments.seconds);
-    let writers: Vec<_> = services.iter().map(|it| tokio::spawn(writer::write(Arc::clone(it), Arc::clone(&ledger), arguments.rate, until))).collect();
+    let writers: Vec<_> =
+        services.iter().map(|it| tokio::spawn(writer::write(Arc::clone(it), Arc::clone(&ledger), arguments.rate, until))).collect();
     if let (Some(command), Some(after)) = (arguments.fault, arguments.fault_after) {
         fault::inject(&command, Duration::from_secs(after), &ledger).await?;
     }
@@ -112,6 +113,7 @@ async fn await_arrivals(ledger: &Ledger, patience: Duration) {
 
 /// The manifests of `topics` and `run` are read the way a relay reads them.
 fn topic_settings(manifest: &PathBuf) -> anyhow::Result<outbox_relay::settings::RelaySettings> {
-    let (settings, _) = outbox_relay::manifest::load(manifest, None, "traffic").with_context(|| format!("cannot use {}", manifest.display()))?;
+    let (settings, _) =
+        outbox_relay::manifest::load(manifest, None, "traffic").with_context(|| format!("cannot use {}", manifest.display()))?;
     Ok(settings)
 }

@@ -113,7 +113,7 @@ fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
 /// True; where rows do not flow or relays are missing, the reason says so.
 fn ready(available: &Finding, publishing: &Finding) -> Finding {
     let all = available.reason == Reason::AllRelaysAvailable.name();
-    if publishing.reason != Reason::Publishing.name() && publishing.state != State::Unknown {
+    if publishing.state == State::False {
         publishing.as_type("Ready", State::True)
     } else if all {
         Finding::new("Ready", State::True, Reason::Ready, "The schema is ready and relays run.")

@@ -1,0 +1,303 @@
+//! Scenes and what is said about them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::Status;
+
+use super::*;
+use crate::{
+    operator::{
+        build::ChildKind,
+        events::{Telling, tellings},
+        fixtures::{now, validated},
+        observe::{RelayDeployment, RelayPod},
+        plan::{Failure, Rollout, Scale},
+        reports::PodReport,
+    },
+    report::{Backlog, Problem, ProblemClass, RelayReport},
+};
+
+/// A relay that runs as it should; each test breaks one thing.
+struct Case {
+    relay: ValidatedRelay,
+    observed: Observed,
+    plan: Plan,
+    applied: Result<(), ApplyError>,
+    previous: OutboxRelayStatus,
+}
+
+fn running() -> Case {
+    let relay = validated();
+    let deployment =
+        RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ready: 2, available: 2, ..RelayDeployment::default() };
+    let plan = Plan {
+        migration: Migration::Succeeded { at: now(), schema_version: Some(1), notes: Vec::new() },
+        rollout: Rollout::Go,
+        scale: Scale::Keep,
+        outdated_jobs: Vec::new(),
+        outdated_config_maps: Vec::new(),
+        look_again_in: std::time::Duration::ZERO,
+    };
+    let observed = Observed { deployment: Some(deployment), reports: vec![report(None)], ..Observed::default() };
+    Case { relay, observed, plan, applied: Ok(()), previous: OutboxRelayStatus::default() }
+}
+
+fn report(problem: Option<ProblemClass>) -> PodReport {
+    let report = RelayReport {
+        instance: "i".to_owned(),
+        version: "1".to_owned(),
+        schema_version: Some(1),
+        lanes: 64,
+        backlog: Some(Backlog { rows: 0, capped: false, oldest_at: None }),
+        published_per_second: 0.0,
+        problems: problem.map(|class| Problem::new(class, "it is so; do this")).into_iter().collect(),
+    };
+    PodReport { pod: "p".to_owned(), report: Some(report) }
+}
+
+impl Case {
+    fn with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut case = running();
+        change(&mut case);
+        case
+    }
+
+    fn deployment(&mut self) -> &mut RelayDeployment {
+        self.observed.deployment.as_mut().expect("a running relay has one")
+    }
+
+    fn status(&self) -> OutboxRelayStatus {
+        self.assess(|status, _| status)
+    }
+
+    fn tellings(&self) -> Vec<Telling> {
+        self.assess(|status, verdict| tellings(&self.previous, &status, verdict))
+    }
+
+    fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
+        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, now: now() };
+        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref().copied() };
+        then(assess(&facts, &self.observed, &verdict), &verdict)
+    }
+
+    /// Each as `"Ready=True Ready"`, in the order asked for.
+    #[track_caller]
+    fn says(&self, expected: &[&str]) {
+        let conditions = self.status().conditions;
+        for line in expected {
+            let type_ = line.split('=').next().unwrap_or_default();
+            let found: &Condition = find(&conditions, type_).expect("every condition is there");
+            assert_eq!(format!("{type_}={} {}", found.status, found.reason), **line, "{}", found.message);
+        }
+    }
+}
+
+fn failed(why: Failure) -> Migration {
+    Migration::Failed { attempt: 2, why, again_at: now() }
+}
+
+fn reported(class: ProblemClass) -> Failure {
+    Failure::Reported(Problem::new(class, "it is so; do this"))
+}
+
+fn waiting(case: &mut Case, migration: Migration) {
+    case.plan.migration = migration;
+    case.plan.rollout = Rollout::WaitForSchema;
+}
+
+#[test]
+fn a_relay_that_runs_is_ready_and_settled() {
+    running().says(&[
+        "Ready=True Ready",
+        "Reconciling=False Settled",
+        "Stalled=False NotStalled",
+        "SchemaReady=True MigrationSucceeded",
+        "Available=True AllRelaysAvailable",
+        "Publishing=True Publishing",
+        "SecretsResolved=True SecretsRead",
+    ]);
+    let status = running().status();
+    assert_eq!((status.replicas, status.ready_replicas, status.observed_generation), (Some(2), Some(2), 3));
+    assert_eq!(status.backlog.expect("all lanes report").rows, 0);
+}
+
+#[test]
+fn an_outage_of_kafka_shows_but_does_not_make_a_relay_unready() {
+    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]).says(&[
+        "Ready=True KafkaUnreachable",
+        "Publishing=False KafkaUnreachable",
+        "Available=True AllRelaysAvailable",
+        "Stalled=False NotStalled",
+    ]);
+}
+
+#[test]
+fn advice_shows_without_stopping_anything() {
+    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))])
+        .says(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
+}
+
+#[test]
+fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
+    Case::with(|case| {
+        case.deployment().available = 0;
+        case.observed.reports = vec![report(Some(ProblemClass::AuthenticationFailed))];
+    })
+    .says(&["Ready=False AuthenticationFailed", "Available=False AuthenticationFailed", "Reconciling=True AuthenticationFailed"]);
+}
+
+#[test]
+fn pods_that_cannot_run_are_explained_by_what_is_known() {
+    let none = |change: &dyn Fn(&mut Case)| {
+        Case::with(|case| {
+            case.deployment().available = 0;
+            case.observed.reports.clear();
+            change(case);
+        })
+    };
+    none(&|_| ()).says(&["Available=False NoRelayAvailable", "Publishing=Unknown NoReports"]);
+    none(&|case| case.deployment().moving = true).says(&["Available=False RollingOut"]);
+    none(&|case| case.deployment().refusal = Some("exceeded quota".to_owned())).says(&["Available=False PodsRefused"]);
+    let pending = RelayPod { name: "p".to_owned(), address: None, waiting: Some("ImagePullBackOff: no".to_owned()) };
+    none(&|case| case.observed.pods = vec![pending.clone()]).says(&["Ready=False PodsPending"]);
+}
+
+#[test]
+fn one_relay_of_two_is_enough_to_be_ready() {
+    Case::with(|case| case.deployment().available = 1).says(&[
+        "Ready=True SomeRelaysAvailable",
+        "Available=True SomeRelaysAvailable",
+        "Reconciling=True SomeRelaysAvailable",
+    ]);
+}
+
+#[test]
+fn a_new_spec_is_ready_when_it_has_arrived_everywhere_and_an_upgrade_stays_ready() {
+    let mut case = Case::with(|case| case.deployment().updated = 1);
+    case.says(&["Ready=False RollingOut", "Reconciling=True RollingOut"]);
+    case.previous = running().status();
+    case.says(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
+}
+
+#[test]
+fn zero_relays_are_available_but_publish_nothing() {
+    Case::with(|case| {
+        case.relay.replicas = 0;
+        case.observed.deployment = Some(RelayDeployment { observed: true, ..RelayDeployment::default() });
+        case.observed.reports.clear();
+    })
+    .says(&["Ready=True ScaledToZero", "Available=True ScaledToZero", "Publishing=False ScaledToZero"]);
+}
+
+#[test]
+fn a_failed_migration_says_why_and_goes_on() {
+    Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).says(&[
+        "Ready=False LockTimeout",
+        "SchemaReady=False LockTimeout",
+        "Reconciling=True LockTimeout",
+        "Stalled=False NotStalled",
+    ]);
+    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned()))))
+        .says(&["SchemaReady=False MigrationFailed", "Available=True AllRelaysAvailable"]);
+}
+
+#[test]
+fn what_only_a_person_can_end_is_stalled() {
+    for class in [ProblemClass::NewerSchema, ProblemClass::SchemaClaimedByOther] {
+        Case::with(|case| waiting(case, failed(reported(class)))).says(&[
+            &format!("Stalled=True {class}"),
+            &format!("Ready=False {class}"),
+            &format!("Reconciling=False {class}"),
+        ]);
+    }
+}
+
+#[test]
+fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
+    let mut case = Case::with(|case| waiting(case, failed(reported(ProblemClass::SecretMissing))));
+    case.previous = case.status();
+    case.observed.reports.clear();
+    for migration in [Migration::Start { attempt: 3 }, Migration::Running { attempt: 3, waiting: None, until: None }] {
+        waiting(&mut case, migration);
+        case.says(&["SchemaReady=False SecretMissing", "SecretsResolved=False SecretMissing"]);
+        assert_eq!(case.tellings(), []);
+    }
+}
+
+#[test]
+fn a_schema_that_vanished_after_its_migration_is_not_ready() {
+    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::SchemaNotReady))])
+        .says(&["SchemaReady=False SchemaNotReady", "Ready=False SchemaNotReady"]);
+}
+
+#[test]
+fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
+    Case::with(|case| {
+        waiting(case, Migration::Start { attempt: 1 });
+        case.observed = Observed::default();
+    })
+    .says(&["SecretsResolved=Unknown NotChecked", "SchemaReady=False MigrationRunning", "Available=False WaitingForSchema"]);
+}
+
+#[test]
+fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
+    let refused = |code: u16| {
+        let source = CallError::Refused(Box::new(Status { code, message: "spec.x: Invalid value".to_owned(), ..Status::default() }));
+        ApplyError::Apply { kind: ChildKind::Deployment, name: "d".to_owned(), source }
+    };
+    let after = |error| Case::with(|case| case.applied = Err(error));
+    after(ApplyError::NameConflict("Service 's'".to_owned())).says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
+    after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&["Stalled=False NotStalled", "Reconciling=True FormerChildren"]);
+    after(refused(422)).says(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
+    after(refused(500)).says(&["Stalled=False NotStalled", "Reconciling=True ApiRequestFailed"]);
+}
+
+#[test]
+fn the_level_of_the_schema_outlives_the_pod_that_told_it() {
+    let mut case = running();
+    case.previous = case.status();
+    case.plan.migration = Migration::Succeeded { at: now(), schema_version: None, notes: Vec::new() };
+    assert_eq!(case.status().migration.expect("a migration").schema_version, Some(1));
+}
+
+#[test]
+fn the_same_scene_gives_the_same_status() {
+    let mut case = running();
+    case.previous = case.status();
+    assert_eq!(case.status(), case.previous);
+    assert_eq!(case.tellings(), []);
+}
+
+#[test]
+fn each_bad_turn_is_told_once_and_its_end_too() {
+    let mut case = running();
+    case.previous = case.status();
+    case.observed.reports = vec![report(Some(ProblemClass::TopicMissing))];
+    let told = case.tellings();
+    assert_eq!(told.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["TopicMissing"]);
+    case.previous = case.status();
+    case.observed.reports = vec![report(None)];
+    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["Publishing"]);
+}
+
+#[test]
+fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
+    let mut case = Case::with(|case| {
+        case.relay.plaintext = vec!["spec.database", "spec.kafka"];
+        case.plan.scale = Scale::SetBack { from: 5, to: 2 };
+    });
+    let reasons = |case: &Case| case.tellings().into_iter().map(|one| one.reason).collect::<Vec<_>>();
+    assert_eq!(reasons(&case), ["ReplicasReset", "PlaintextTraffic"]);
+    case.previous = case.status();
+    assert_eq!(reasons(&case), ["ReplicasReset"]);
+}
+
+#[test]
+fn when_nothing_can_be_read_what_was_said_stays() {
+    let previous = running().status();
+    let identity = Identity { generation: 4, ..running().relay.identity };
+    let status = unreadable(&identity, &previous, "failed to list Pods", now());
+    assert_eq!(status.observed_generation, 3);
+    let ready = find(&status.conditions, "Ready").expect("there");
+    assert_eq!((ready.status.as_str(), ready.observed_generation), ("True", Some(3)));
+    assert_eq!(find(&status.conditions, "Reconciling").expect("there").reason, "ApiRequestFailed");
+}
