@@ -58,10 +58,9 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
-    let topics = watch::watch(Arc::clone(&options), Arc::clone(&status));
-    tokio::pin!(topics);
+    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status));
     while let Some(opened) = open::open(&options, &status, &stop).await {
-        let ended = session::Session::begin(&options, &status, opened, &mut topics.news).await;
+        let ended = session::Session::begin(&options, &status, opened, &mut watch).await;
         match ended {
             Ok(session) => match Box::pin(session.run(&stop)).await {
                 session::Ended::Stopped => break,

@@ -28,7 +28,7 @@ use super::{
     marks::Tick,
     open::Opened,
     routes::Routes,
-    watch::News,
+    watch::{News, Watch},
     window::{Budget, Slot},
 };
 use crate::{
@@ -49,6 +49,8 @@ const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// After a failure of the database.
+/// A statement that takes longer than the server would let it: its connection is dead, and nothing but a new one helps.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// On SIGTERM, for what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
@@ -98,7 +100,7 @@ struct Timers {
 pub(super) struct Session<'a> {
     options: &'a RunOptions,
     status: &'a Status,
-    news: &'a mut UnboundedReceiver<News>,
+    watch: &'a mut Watch,
     store: Store,
     instance: Uuid,
     core: Core,
@@ -111,6 +113,8 @@ pub(super) struct Session<'a> {
     deadline: Instant,
     timers: Timers,
     stop_by: Option<Instant>,
+    /// When the database last answered a fetch or a settle, or was first asked.
+    answered: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
@@ -142,11 +146,13 @@ impl<'a> Session<'a> {
         options: &'a RunOptions,
         status: &'a Status,
         opened: Opened,
-        news: &'a mut UnboundedReceiver<News>,
+        watch: &'a mut Watch,
     ) -> Result<Session<'a>, StoreError> {
         let (instance, now) = (Uuid::new_v4(), Instant::now());
         opened.store.register(instance, &options.pod, LEASE_TTL).await?;
         status.began(instance.to_string(), opened.schema_version);
+        // Until the brokers have named a topic, none of its rows is sent.
+        watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
         Ok(Self {
@@ -154,7 +160,7 @@ impl<'a> Session<'a> {
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
             status,
-            news,
+            watch,
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
@@ -174,6 +180,7 @@ impl<'a> Session<'a> {
                 database: now,
             },
             stop_by: None,
+            answered: None,
             fetch: None,
             settles: FuturesUnordered::new(),
             lease: None,
@@ -189,7 +196,7 @@ impl<'a> Session<'a> {
             let now = Instant::now();
             self.status.turned(now);
             self.drain_reports(now);
-            if now >= self.deadline {
+            if now >= self.deadline || self.is_stuck(now) {
                 return self.lose_lease().await;
             }
             if self.is_drained(now) {
@@ -199,8 +206,14 @@ impl<'a> Session<'a> {
             self.core.resume(now);
             self.start(now);
             match self.next_event(stop).await {
-                Event::Fetched(plan, began, fetched) => self.fetched(&plan, began, fetched),
-                Event::Settled(settled) => self.settled(settled),
+                Event::Fetched(plan, began, fetched) => {
+                    self.answered = None;
+                    self.fetched(&plan, began, fetched);
+                }
+                Event::Settled(settled) => {
+                    self.answered = None;
+                    self.settled(settled);
+                }
                 Event::Leased(result) => {
                     if !self.leased(result) {
                         return self.lose_lease().await;
@@ -230,10 +243,24 @@ impl<'a> Session<'a> {
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
             Some(result) = take(&mut self.sweep) => Event::Swept(result),
-            Some(news) = self.news.recv() => Event::News(news),
+            Some(news) = self.watch.next() => Event::News(news),
             Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
+    }
+
+    /// Whether a connection is dead without an error.
+    fn is_stuck(&mut self, now: Instant) -> bool {
+        if self.fetch.is_none() && self.settles.is_empty() {
+            self.answered = None;
+            return false;
+        }
+        let since = *self.answered.get_or_insert(now);
+        let stuck = now.saturating_duration_since(since) > ANSWER_MAX;
+        if stuck {
+            tracing::warn!("the database has not answered for {ANSWER_MAX:?}; starting again with new connections");
+        }
+        stuck
     }
 
     /// When the loop has to turn although nothing happens: only for work that could start then.

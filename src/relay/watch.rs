@@ -1,7 +1,10 @@
 //! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes to the loop as news, what is wrong into the
 //! report. IO, on a thread of its own, since librdkafka's question blocks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -11,8 +14,9 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// Pause between two rounds while something is wrong, and while nothing is.
+/// Pause between two rounds while something is wrong, in any case, and while nothing is.
 const SOON: Duration = Duration::from_secs(2);
+const AT_LEAST: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(30);
 /// Copies of a record that the no-loss contract needs.
 const REPLICAS_MIN: usize = 3;
@@ -22,17 +26,32 @@ pub(super) type News = Vec<(usize, bool)>;
 
 /// The running watch.
 pub(super) struct Watch {
-    pub(super) news: UnboundedReceiver<News>,
+    news: UnboundedReceiver<News>,
+    ask: mpsc::Sender<()>,
+}
+
+impl Watch {
+    /// The next news. Cancelled midway, none is lost.
+    pub(super) async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+
+    /// Asks the brokers again at once.
+    pub(super) fn ask_now(&self) {
+        // Nobody listens when the watch has ended: then the relay ends too.
+        let _ = self.ask.send(());
+    }
 }
 
 /// Starts the watch; it ends when nobody hears its news any more.
 pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
     let (sender, news) = unbounded_channel();
-    std::thread::spawn(move || rounds(&options, &status, &sender));
-    Watch { news }
+    let (ask, asked) = mpsc::channel();
+    std::thread::spawn(move || rounds(&options, &status, &sender, &asked));
+    Watch { news, ask }
 }
 
-fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>) {
+fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
     let mut client = None;
     while !news.is_closed() {
         let calm = match round(options, &mut client, news) {
@@ -49,8 +68,11 @@ fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>) {
                 false
             }
         };
-        let pause = if calm { LATER } else { SOON };
-        std::thread::sleep(pause);
+        std::thread::sleep(AT_LEAST);
+        let asked_meanwhile = asked.try_iter().count() > 0;
+        if !asked_meanwhile {
+            let _ = asked.recv_timeout(if calm { LATER } else { SOON });
+        }
     }
 }
 

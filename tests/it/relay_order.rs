@@ -116,3 +116,23 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
     drained(&database).await;
     assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
 }
+
+/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must neither lose a row nor break an order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
+    let (database, settings, topic) = begin(15).await;
+    let first = Relay::start(&database, &settings).await;
+    let second = Relay::start(&database, &settings).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let sleep = async {
+        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+        first.signal("STOP");
+        lanes(&second, |lanes| lanes == 64).await;
+        first.signal("CONT");
+        lanes(&first, |lanes| lanes == 32).await;
+    };
+    let load = Load { during: Duration::from_secs(25), ..load(&topic) };
+    let (committed, ()) = tokio::join!(write(&database, &load), sleep);
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+}

@@ -90,6 +90,9 @@ impl Session<'_> {
                 let name = self.core.routes().name(topic);
                 self.status.metrics.failed.with_label_values(&[name, &class.to_string()]).inc();
                 tracing::warn!(topic = name, %class, "a record failed; its topic rests and starts again at its lowest row");
+                if class == ProblemClass::TopicMissing {
+                    self.watch.ask_now();
+                }
                 Outcome::Failed(class)
             }
             Fault::Purged => Outcome::Purged,

@@ -53,10 +53,14 @@ impl Relay {
 
     /// SIGTERM; returns once it has ended.
     pub(crate) async fn stop(&mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        self.signal("TERM");
         let status = until("the relay to end", async || self.child.try_wait().expect("its status")).await;
         assert!(status.success(), "it ended with {status}: {}", self.log());
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     pub(crate) fn log(&self) -> String {
