@@ -107,7 +107,17 @@ fn only_kafka_speaks_to_brokers() {
 
 #[test]
 fn decisions_take_facts_and_the_time() {
-    let io = &["tokio", "kube::Client", "kube::Api", "kube_runtime", "std::fs", "std::net", "Instant::now(", "Timestamp::now(", "SystemTime::now("];
+    let io = &[
+        "tokio",
+        "kube::Client",
+        "kube::Api",
+        "kube_runtime",
+        "std::fs",
+        "std::net",
+        "Instant::now(",
+        "Timestamp::now(",
+        "SystemTime::now(",
+    ];
     nobody(|source| source.is_in(PURE), io, "what decides is a function of its arguments");
 }
 

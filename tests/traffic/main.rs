@@ -12,11 +12,12 @@ mod topics;
 mod verdict;
 mod writer;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use ledger::Ledger;
+use outbox_relay::settings::RelaySettings;
 use service::{Service, ServiceArgument};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -112,7 +113,7 @@ async fn await_arrivals(ledger: &Ledger, patience: Duration) {
 }
 
 /// The manifests of `topics` and `run` are read the way a relay reads them.
-fn topic_settings(manifest: &PathBuf) -> anyhow::Result<outbox_relay::settings::RelaySettings> {
+fn topic_settings(manifest: &Path) -> anyhow::Result<RelaySettings> {
     let (settings, _) =
         outbox_relay::manifest::load(manifest, None, "traffic").with_context(|| format!("cannot use {}", manifest.display()))?;
     Ok(settings)
