@@ -46,10 +46,10 @@ impl Row {
         Self { topic, key, revision, payload: payload.to_owned(), fate: Fate::Open, arrivals: Vec::new() }
     }
 
-    /// From commit to consumer. Zero where the record was faster than the answer to the commit.
+    /// When it arrived, and how long that took from its commit. Zero where the record was faster than the answer to the commit.
     pub(crate) fn latency_ms(&self) -> Option<(Instant, f64)> {
         let (Fate::Committed(at), Some(first)) = (self.fate, self.arrivals.first()) else { return None };
-        Some((at, first.at.saturating_duration_since(at).as_secs_f64() * 1000.0))
+        Some((first.at, first.at.saturating_duration_since(at).as_secs_f64() * 1000.0))
     }
 }
 

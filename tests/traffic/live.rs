@@ -20,7 +20,7 @@ pub(crate) async fn show(ledger: Arc<Ledger>, stop: CancellationToken) {
         let counts = ledger.counts();
         println!(
             "   {:>3} s   committed {:>6}   rolled back {:>5}   arrived {:>6}   waiting {:>5}{}",
-            began.elapsed().as_secs(),
+            began.elapsed().as_secs_f64().round(),
             counts.committed,
             counts.rolled_back,
             counts.arrived,

@@ -92,13 +92,16 @@ impl Verdict {
 }
 
 fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
-    let all: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
-    // A row that was committed just before the fault may have been on its way in what broke.
-    let undisturbed = |at: Instant| fault_at.is_none_or(|fault| at + std::time::Duration::from_millis(500) < fault);
-    let calm: Vec<f64> = all.iter().filter(|(at, _)| undisturbed(*at)).map(|(_, ms)| *ms).collect();
-    println!("   commit to consumer  {}{}", percentiles(calm), if fault_at.is_some() { ", before the fault" } else { "" });
-    if fault_at.is_some() {
-        println!("                       {}, in all", percentiles(all.iter().map(|(_, ms)| *ms).collect()));
+    let all = |until: Option<Instant>| -> Vec<f64> {
+        let latencies = rows.iter().filter_map(Row::latency_ms);
+        latencies.filter(|(arrived, _)| until.is_none_or(|until| *arrived < until)).map(|(_, ms)| ms).collect()
+    };
+    match fault_at {
+        None => println!("   commit to consumer  {}", percentiles(all(None))),
+        Some(fault_at) => {
+            println!("   commit to consumer  {}: until the relay was killed", percentiles(all(Some(fault_at))));
+            println!("                       {}: with what waited for another relay", percentiles(all(None)));
+        }
     }
 }
 
