@@ -15,17 +15,7 @@ pub fn custom_resource_definition() -> String {
         status["default"] = json!({"observedGeneration": -1});
     }
     let yaml = serde_yaml::to_string(&crd).expect("a CRD is YAML");
-    format!("# Written by `outbox-operator crd`.\n{}", quoted(&yaml))
-}
-
-/// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false; serde writes YAML 1.2, where it is a text.
-fn quoted(yaml: &str) -> String {
-    let is_boolean = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "y" | "yes" | "on" | "n" | "no" | "off");
-    let line = |line: &str| match line.rsplit_once(' ') {
-        Some((before, scalar)) if is_boolean(scalar) && before.ends_with([':', '-']) => format!("{before} '{scalar}'\n"),
-        _ => format!("{line}\n"),
-    };
-    yaml.lines().map(line).collect()
+    format!("# Written by `outbox-operator crd`.\n{yaml}")
 }
 
 #[cfg(test)]
@@ -45,9 +35,13 @@ mod tests {
         }
     }
 
+    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to quote it.
     #[test]
-    fn a_text_that_older_readers_take_for_a_boolean_is_quoted() {
-        assert_eq!(quoted("a:\n- Off\nb: no\nc: turn it off\n"), "a:\n- 'Off'\nb: 'no'\nc: turn it off\n");
+    fn no_value_of_a_manifest_is_a_boolean_to_older_readers() {
+        let crd = custom_resource_definition();
+        let is_boolean = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "y" | "yes" | "on" | "n" | "no" | "off");
+        let values = crd.lines().filter_map(|line| line.trim().strip_prefix("- "));
+        assert_eq!(values.map(|value| value.trim_matches('\'')).find(|value| is_boolean(value)), None);
     }
 
     #[test]

@@ -110,8 +110,8 @@ pub enum MigrationPolicy {
     Apply,
     /// Only check that the schema is what this version needs; change nothing.
     Verify,
-    /// No migration runs; the relay itself waits until the schema fits. Write it in quotes: a bare `Off` is a boolean for kubectl.
-    Off,
+    /// No migration runs; the relay itself waits until the schema fits.
+    Never,
 }
 
 /// `spec.migration`: who creates the outbox's tables, with what rights, for whom.

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn policy_off_removes_jobs_and_waits_for_none() {
-        let off = validate(&relay_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Off), "c").expect("valid");
+        let off = validate(&relay_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never), "c").expect("valid");
         let plan = plan(&off, &migrated(&validated()), 3, now());
         assert_eq!(plan.rollout, Rollout::Go);
         assert_eq!(plan.outdated_jobs.len(), 1);

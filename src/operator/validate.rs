@@ -15,7 +15,7 @@ pub(crate) struct ValidatedRelay {
     /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps its old settings.
     pub settings: String,
     pub config_map: String,
-    /// Absent: `policy: Off`.
+    /// Absent: `policy: Never`.
     pub migration: Option<MigrationTarget>,
     pub replicas: i32,
     pub template: Template,
@@ -39,7 +39,7 @@ pub(crate) fn validate(relay: &OutboxRelay, cluster: &str) -> Result<ValidatedRe
     let identity = Identity::of(&relay.metadata);
     let owner = Owner { cluster: cluster.to_owned(), namespace: identity.namespace.clone(), name: identity.name.clone() };
     let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
-    let migration = (settings.migration.policy != MigrationPolicy::Off).then(|| migration_target(relay, &identity, &settings));
+    let migration = (settings.migration.policy != MigrationPolicy::Never).then(|| migration_target(relay, &identity, &settings));
     let settings = serde_yaml::to_string(&settings).expect("settings are maps with text keys, which YAML can always hold");
     Ok(ValidatedRelay {
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn policy_off_has_no_migration() {
-        let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Off);
+        let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(validate(&off, "cluster").expect("valid").migration, None);
     }
 

@@ -133,7 +133,7 @@ pub async fn migrate(settings: &RelaySettings, secrets: &Secrets, lock_wait: Dur
     let done = match settings.migration.policy {
         MigrationPolicy::Apply => Box::pin(apply::apply(settings, secrets, lock_wait)).await,
         MigrationPolicy::Verify => Box::pin(verify::verify(settings, secrets)).await,
-        MigrationPolicy::Off => return nothing_to_do(),
+        MigrationPolicy::Never => return nothing_to_do(),
     };
     match done {
         Ok(Done { level, applied, notes }) => MigrationReport { schema_version: Some(level), applied, notes, problem: None },
@@ -145,7 +145,7 @@ pub async fn migrate(settings: &RelaySettings, secrets: &Secrets, lock_wait: Dur
 }
 
 fn nothing_to_do() -> MigrationReport {
-    let notes = vec!["spec.migration.policy is Off: nothing was looked at or changed".to_owned()];
+    let notes = vec!["spec.migration.policy is Never: nothing was looked at or changed".to_owned()];
     MigrationReport { schema_version: None, applied: Vec::new(), notes, problem: None }
 }
 

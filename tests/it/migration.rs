@@ -128,7 +128,7 @@ on_each_server! {
 on_each_server! {
     async fn off_does_nothing_and_says_so(database: Database) {
         let mut settings = database.settings();
-        settings.migration.policy = MigrationPolicy::Off;
+        settings.migration.policy = MigrationPolicy::Never;
         let report = database.migrate(&settings).await;
         assert_eq!((report.problem, report.schema_version, report.notes.len()), (None, None, 1));
     }

@@ -40,7 +40,7 @@ async fn the_rights_of_the_chart_are_enough() {
     let ns = Namespace::create_as(Some(user)).await;
     ns.create_relay(|relay| relay["spec"]["migration"] = json!({"policy": "Apply"})).await;
     ns.pass().await;
-    ns.patch_relay(json!({"spec": {"migration": {"policy": "Off"}, "replicas": 1}})).await;
+    ns.patch_relay(json!({"spec": {"migration": {"policy": "Never"}, "replicas": 1}})).await;
     ns.settle().await;
     ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0}})).await;
     ns.settle().await;

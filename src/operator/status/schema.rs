@@ -58,7 +58,7 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
         }
         Migration::Succeeded { .. } => Finding::new("SchemaReady", State::True, Reason::MigrationSucceeded, "The migration succeeded."),
         _ => {
-            let message = "migration.policy is Off: the operator does not touch the schema, relays check it when they start.";
+            let message = "migration.policy is Never: the operator does not touch the schema, relays check it when they start.";
             Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
         }
     }

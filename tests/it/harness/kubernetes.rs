@@ -72,7 +72,7 @@ impl Namespace {
         Api::namespaced(self.client.clone(), &self.name)
     }
 
-    /// Creates the test's OutboxRelay, with `migration.policy: Off` unless changed.
+    /// Creates the test's OutboxRelay, with `migration.policy: Never` unless changed.
     pub(crate) async fn create_relay(&self, change: impl FnOnce(&mut Value)) -> OutboxRelay {
         let mut relay = manifest();
         change(&mut relay);
@@ -163,7 +163,7 @@ pub(crate) fn manifest() -> Value {
         "metadata": {"name": NAME},
         "spec": {
             "database": {"host": "db.invalid", "name": "files", "credentialsSecretRef": {"name": "files-db"}},
-            "migration": {"policy": "Off"},
+            "migration": {"policy": "Never"},
             "kafka": {"bootstrapServers": ["kafka.invalid:9093"]},
             "topics": [{"name": "files.v1", "eventTypes": ["FileAdded"]}],
             "template": {"nodeSelector": {"outboxrelay.dev/nowhere": "true"}},
