@@ -146,19 +146,25 @@ end $$;
 comment on function enqueue_many is
   'Adds an array of {aggregate_type, aggregate_id, event_type, payload | payload_base64, topic, event_key, headers, event_id}, in order; returns how many.';
 
--- The relay's delete. A row is named by lane, id and event_id: after a restore an id may come again with another event. The planner
--- switches matter on a young table, where a plan without statistics reads everything for a thousand rows. `tick` is this transaction's
--- xid: the relay's reading position moves by it.
+-- The relay's delete. A row is named by lane, id and event_id: after a restore an id may come again with another event. `tick` is this
+-- transaction's xid: the relay's reading position moves by it.
+--
+-- Row by row on purpose, each by the one index. A join with the arrays lets the planner turn the join round, and it does so on a queue that was
+-- empty when it was last vacuumed: reading the whole table once and the arrays for each row of it cost 10 s for 1,000 of 50,000 rows.
 create function settle(lanes smallint[], ids bigint[], event_ids uuid[], out tick xid8, out settled bigint)
 language plpgsql volatile security definer
-set search_path from current set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set search_path from current set enable_seqscan = off set enable_bitmapscan = off
 as $$
+declare
+  deleted bigint;
 begin
   tick := pg_current_xact_id();
-  delete from event as e
-  using unnest(lanes, ids, event_ids) as acked (lane, id, event_id)
-  where e.lane = acked.lane and e.id = acked.id and e.event_id = acked.event_id;
-  get diagnostics settled = row_count;
+  settled := 0;
+  for n in 1 .. coalesce(cardinality(ids), 0) loop
+    delete from event as e where e.lane = lanes[n] and e.id = ids[n] and e.event_id = event_ids[n];
+    get diagnostics deleted = row_count;
+    settled := settled + deleted;
+  end loop;
 end $$;
 comment on function settle is 'Deletes rows that Kafka has acknowledged. For the relay alone.';
 
