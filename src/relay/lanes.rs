@@ -32,23 +32,22 @@ pub enum Share {
     GiveBack { lanes: u32 },
 }
 
-/// Fair shares: claim up to the rounded-up share, give back what is above it, and down to the rounded-down one while another relay has less.
+/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more than the rounded-down one while another has
+/// less than that.
 /// `owned` counts our lanes without those that are already on their way back.
 #[must_use]
 pub fn share(survey: Survey, owned: u32) -> Share {
     let lanes = LANES as u32;
     let live = survey.live.max(1);
     let (least, most) = (lanes / live, lanes.div_ceil(live));
-    let keep = match survey.fewest {
-        Some(fewest) if fewest < least => least,
-        Some(fewest) if fewest < most => most,
-        _ => lanes,
-    };
-    if owned > keep {
-        return Share::GiveBack { lanes: owned - keep };
+    let somebody_has_less_than = |share: u32| survey.fewest.is_some_and(|fewest| fewest < share);
+    // The rounded-up share is only for when everybody has the rounded-down one: else two relays would pass a lane to and fro that a third needs.
+    let fair = if somebody_has_less_than(least) { least } else { most };
+    if owned > fair && somebody_has_less_than(most) {
+        return Share::GiveBack { lanes: owned - fair };
     }
     let round_max = if live > 1 { CLAIM_MAX } else { lanes };
-    match survey.free.min(most.saturating_sub(owned)).min(round_max) {
+    match survey.free.min(fair.saturating_sub(owned)).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
     }
@@ -79,6 +78,14 @@ mod tests {
     fn a_relay_too_many_owns_nothing_and_disturbs_nobody() {
         assert_eq!(share(survey(65, Some(0), 0), 1), Share::Keep);
         assert_eq!(share(survey(65, Some(1), 0), 0), Share::Keep);
+    }
+
+    #[test]
+    fn a_lane_that_was_given_back_is_left_to_the_relay_that_needs_it() {
+        // 22, 22 and 20 of 64: the first gives one back, and must not claim it again before the third does.
+        assert_eq!(share(survey(3, Some(20), 0), 22), Share::GiveBack { lanes: 1 });
+        assert_eq!(share(survey(3, Some(20), 1), 21), Share::Keep);
+        assert_eq!(share(survey(3, Some(21), 1), 20), Share::Claim { lanes_max: 1 });
     }
 
     /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ by one at the most.
