@@ -23,14 +23,13 @@ impl Session<'_> {
             let (store, seen) = (self.store.clone(), self.core.seen());
             self.tick = start(async move { (seen, store.tick().await) });
         }
-        let marks = self.core.marks();
         if self.backlog.is_none() && now >= self.timers.backlog {
-            let (store, marks) = (self.store.clone(), marks.clone());
+            let (store, marks) = (self.store.clone(), self.core.marks());
             self.backlog = start(async move { (now, store.backlog(&marks.lanes, &marks.marks, BACKLOG_ROWS_MAX).await) });
         }
         if self.sweep.is_none() && now >= self.timers.sweep {
             self.timers.sweep = now + SWEEP_EVERY;
-            let store = self.store.clone();
+            let (store, marks) = (self.store.clone(), self.core.marks());
             self.sweep = start(async move { store.sweep(&marks.lanes, &marks.marks).await });
         }
     }
