@@ -110,6 +110,8 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// A record was refused by the brokers.
     RecordRejected,
+    /// A record is larger than its topic takes.
+    RecordTooLarge,
     /// Any other error of Kafka.
     KafkaError,
     /// Written by a newer version.

@@ -15,7 +15,7 @@ async fn begin(version: u32) -> (Database, RelaySettings, String) {
     let database = Database::create(version).await.migrated().await;
     let topic = topic_name("counted");
     create_topic(&topic).await;
-    let settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }]);
+    let settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }]);
     (database, settings, topic)
 }
 

@@ -17,7 +17,7 @@ use crate::harness::{
 const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload, headers) values";
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] }
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) -> String {

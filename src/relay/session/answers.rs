@@ -23,8 +23,8 @@ impl Session<'_> {
     pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
-        let (renewed, released, granted, give_back) = match result {
-            Ok(Turned::Holds { renewed, released, granted, give_back }) => (renewed, released, granted, give_back),
+        let (renewed, released, granted, give_back, seen) = match result {
+            Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
                 self.database_failed(&error, now);
@@ -41,6 +41,7 @@ impl Session<'_> {
         }
         self.core.released(&released);
         self.core.granted(&granted, now);
+        self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back);
         self.database_works();
         self.status.set_lanes(self.core.owned());
@@ -94,7 +95,7 @@ impl Session<'_> {
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
+    pub(super) fn swept(&mut self, result: Result<Vec<Straggler>, StoreError>) {
         let Ok(found) = result else { return };
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {

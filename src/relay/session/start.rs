@@ -9,6 +9,8 @@ impl Session<'_> {
         if self.stop_by.is_some() || now < self.timers.database {
             return;
         }
+        self.start_lookup();
+        self.start_verdict();
         if self.fetch.is_none()
             && matches!(self.sending, Sending::Open(_))
             && let Some(plan) = self.core.plan_fetch(now)
@@ -19,7 +21,7 @@ impl Session<'_> {
                 (plan, now, fetched)
             });
         }
-        if self.tick.is_none() && now >= self.timers.tick && self.core.window().rows() > 0 {
+        if self.tick.is_none() && now >= self.timers.tick && self.core.wants_ticks() {
             let (store, seen) = (self.store.clone(), self.core.seen());
             self.tick = start(async move { (seen, store.tick().await) });
         }
