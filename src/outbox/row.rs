@@ -86,7 +86,7 @@ fn lane(row: &PgRow) -> Result<u8, DecodeError> {
     u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)
 }
 
-fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
+pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     Ok(OutboxRow {
         lane: lane(row)?,
         id: row.try_get(2)?,

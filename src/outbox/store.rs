@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     connect::{Connect, reconnect},
     error::DatabaseFault,
+    parking::ParkingStatements,
     row::{DecodeError, Fetched, decode},
     schema::statement,
 };
@@ -54,7 +55,7 @@ impl StoreError {
 }
 
 /// Makes a sqlx error one of `operation`.
-fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
+pub(super) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
     move |error| StoreError { operation, source: error.into() }
 }
 
@@ -89,7 +90,8 @@ pub struct Flowing {
 impl Flowing {
     /// `resting_keys` as an object, which PostgreSQL searches by halving; no topic contains the separator.
     fn resting_keys_json(&self) -> String {
-        let object: serde_json::Map<_, _> = self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+        let object: serde_json::Map<_, _> =
+            self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
         serde_json::Value::Object(object).to_string()
     }
 }
@@ -191,14 +193,15 @@ pub struct Pools {
 /// The relay's side of the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pools: Pools,
+    pub(super) pools: Pools,
     statements: Arc<Statements>,
+    pub(super) parking: Arc<ParkingStatements>,
 }
 
 impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
-        Self { pools, statements: Arc::new(Statements::new(schema)) }
+        Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
     }
 
     /// Connections opened from now on use `connect`.
@@ -214,8 +217,7 @@ impl Store {
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
         let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
-        let mut query =
-            sqlx::query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        let mut query = sqlx::query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
         if let Some(flowing) = &plan.flowing {
             query = query
                 .bind(&flowing.topics)

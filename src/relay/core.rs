@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::poison::{Lookup, Verdict};
 use self::poison::Poison;
+pub use self::poison::{Lookup, Verdict};
 use super::{
     lanes::LANES,
     marks::{Covered, LaneMarks, Reading, Tick, Ticks},
@@ -201,6 +201,22 @@ impl Core {
         self.marks_of(|_, _| true)
     }
 
+    /// From where the backlog is counted: rows of parked keys and of topics that a person parked wait for a person, and do not count.
+    #[must_use]
+    pub fn backlog_from(&self) -> (Vec<i16>, Vec<i64>) {
+        let counts = |left: &Left| match left {
+            Left::Topic(topic) => !self.stops.is_parked(*topic),
+            Left::Key(..) => false,
+            Left::Astray => true,
+        };
+        let lanes = self.lanes.iter().enumerate().filter_map(|(lane, state)| Some((lane as u8, state.as_ref()?)));
+        let from = |(lane, state): (u8, &Lane)| {
+            let held = state.held.iter().filter(|(left, _)| counts(left)).map(|(_, id)| *id);
+            (i16::from(lane), held.fold(self.position(lane, state), i64::min))
+        };
+        lanes.map(from).unzip()
+    }
+
     fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {
         let mut plan = LaneMarksPlan::default();
         for (lane, state) in self.lanes.iter().enumerate() {
@@ -296,8 +312,7 @@ impl Core {
             }
             let scanned = fetched.scanned.iter().find(|(of, _)| *of == lane).map(|(_, id)| *id);
             self.seen = of_lane.last().map(|row| row.id).max(scanned).map_or(self.seen, |id| id.max(self.seen));
-            let asked =
-                Asked { lane, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at], scanned };
+            let asked = Asked { lane, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at], scanned };
             if let Some(covered) = self.cover(&asked, &mut of_lane) {
                 self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
             }

@@ -151,7 +151,8 @@ impl Producer {
         let Some((_, head, _)) = self.queue.front() else { return false };
         let topic = topic_of(head);
         let in_batch = |at: usize, key: &str| at < BATCH && topic_of(key) == topic;
-        let batch: Vec<_> = self.queue.iter().enumerate().filter(|(at, (_, key, _))| in_batch(*at, key)).map(|(_, record)| record.clone()).collect();
+        let batch: Vec<_> =
+            self.queue.iter().enumerate().filter(|(at, (_, key, _))| in_batch(*at, key)).map(|(_, record)| record.clone()).collect();
         let refusal = if denied.contains(&topic) {
             Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)
         } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
@@ -494,8 +495,7 @@ impl World {
 }
 
 fn core(now: Instant) -> Core {
-    let topic =
-        |name: &str, on_poison| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison };
+    let topic = |name: &str, on_poison| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison };
     let routes = Routes::new(&[topic("t0", OnPoison::Block), topic("t1", OnPoison::DeadLetter), topic("t2", OnPoison::Block)]);
     Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now)
 }

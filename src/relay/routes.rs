@@ -75,7 +75,8 @@ impl Routes {
     /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
     #[must_use]
     pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
-        let routed = |types: &HashMap<String, TopicIndex>| types.iter().map(|(name, topic)| (name.clone(), self.name(*topic).to_owned())).collect();
+        let routed =
+            |types: &HashMap<String, TopicIndex>| types.iter().map(|(name, topic)| (name.clone(), self.name(*topic).to_owned())).collect();
         Flowing {
             topics: (0..self.len()).filter(|topic| flows(*topic)).map(|topic| self.name(topic).to_owned()).collect(),
             by_event_type: routed(&self.by_event_type),

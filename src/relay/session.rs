@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     kafka::{self, Fault, Producer, Report, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, connect::Connect},
+    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
     report::{Backlog, Problem, ProblemClass},
 };
 
@@ -86,6 +86,9 @@ type Running<T> = Option<BoxFuture<'static, T>>;
 /// A row by lane, id and event_id.
 type Straggler = (u8, i64, Uuid);
 
+/// Rows that wait in our lanes, and the numbers of the whole table from the owner of lane 0.
+type Counts = (Depth, Option<TableWide>);
+
 /// How a settling statement ended; its transaction is a tick.
 struct Settled {
     slots: Vec<Slot>,
@@ -129,7 +132,7 @@ pub(super) struct Session<'a> {
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
-    backlog: Running<(Instant, Result<Depth, StoreError>)>,
+    backlog: Running<(Instant, Result<Counts, StoreError>)>,
     sweep: Running<Result<Vec<Straggler>, StoreError>>,
     lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
     verdict: Running<(Verdict, Result<(), StoreError>)>,
@@ -141,7 +144,7 @@ enum Event {
     Settled(Settled),
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
-    Counted(Instant, Result<Depth, StoreError>),
+    Counted(Instant, Result<Counts, StoreError>),
     Swept(Result<Vec<Straggler>, StoreError>),
     LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
     Judged(Verdict, Result<(), StoreError>),

@@ -66,6 +66,12 @@ impl Stops {
         self.topics.keys().chain(self.parked.iter().filter(|topic| !self.topics.contains_key(topic))).copied()
     }
 
+    /// Whether a person parked it.
+    #[must_use]
+    pub fn is_parked(&self, topic: TopicIndex) -> bool {
+        self.parked.contains(&topic)
+    }
+
     #[must_use]
     pub fn is_astray(&self) -> bool {
         self.astray_until.is_some()
@@ -116,6 +122,13 @@ impl Stops {
             }
             _ => false,
         }
+    }
+
+    /// Its batches were too large, and will be smaller: the suspicion is forgotten. Returns whether it had kept the topic from flowing.
+    pub fn acquit(&mut self, topic: TopicIndex) -> bool {
+        self.suspected_at[topic] = None;
+        let rests = matches!(self.topics.get(&topic), Some(Rest::Failed { class: ProblemClass::RecordRejected, .. }));
+        rests && self.end_rest(topic)
     }
 
     /// A row of the topic goes on trial.

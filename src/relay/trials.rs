@@ -55,7 +55,7 @@ pub enum Finding {
     /// This row was refused although it was sent alone.
     Culprit { topic: TopicIndex, row: OutboxRow, class: ProblemClass, attempts: u32 },
     /// A batch of so many bytes was refused, but none of its rows is: the batch was too large.
-    BatchTooLarge { bytes: usize },
+    BatchTooLarge { topic: TopicIndex, bytes: usize },
     /// The topic takes records.
     TopicWorks(TopicIndex),
 }
@@ -207,7 +207,11 @@ impl Trials {
         let is_open = |number: &u32| queue.iter().any(|group| group.purpose == Purpose::Suspicion(*number));
         let closed: Vec<Suspicion> = self.suspicions.extract_if(.., |number, _| !is_open(number)).map(|(_, suspicion)| suspicion).collect();
         let blames_batch = |suspicion: &Suspicion| suspicion.class == ProblemClass::RecordTooLarge && !suspicion.batch_is_innocent;
-        closed.into_iter().filter(blames_batch).map(|suspicion| Finding::BatchTooLarge { bytes: suspicion.bytes }).collect()
+        closed
+            .into_iter()
+            .filter(blames_batch)
+            .map(|suspicion| Finding::BatchTooLarge { topic: suspicion.topic, bytes: suspicion.bytes })
+            .collect()
     }
 }
 
@@ -278,7 +282,7 @@ mod tests {
         let bytes = 8 * row(1).bytes();
         let (published, findings) = run(&mut trials, |rows| (rows.len() > 3).then_some(ProblemClass::RecordTooLarge));
         assert_eq!(published.len(), 8);
-        assert!(findings == [Finding::BatchTooLarge { bytes }]);
+        assert!(findings == [Finding::BatchTooLarge { topic: 0, bytes }]);
     }
 
     #[test]

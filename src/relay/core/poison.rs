@@ -246,8 +246,11 @@ impl Core {
             return None;
         }
         let topic = group.topic;
-        let outgoing: Vec<Outgoing> =
-            group.rows.iter().filter_map(|row| self.window.take(row, topic).map(|slot| Outgoing { slot, topic, row: row.clone() })).collect();
+        let outgoing: Vec<Outgoing> = group
+            .rows
+            .iter()
+            .filter_map(|row| self.window.take(row, topic).map(|slot| Outgoing { slot, topic, row: row.clone() }))
+            .collect();
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
         self.poison.trials.began(group, &slots);
         Some(outgoing)
@@ -288,7 +291,12 @@ impl Core {
     fn found(&mut self, finding: Finding, now: Instant) {
         match finding {
             Finding::Culprit { topic, row, class, attempts } => self.judge(topic, &row, class, attempts),
-            Finding::BatchTooLarge { bytes } => self.poison.too_large = Some(bytes),
+            Finding::BatchTooLarge { topic, bytes } => {
+                self.poison.too_large = Some(bytes);
+                if self.stops.acquit(topic) {
+                    self.topic_flows_again(topic, now);
+                }
+            }
             Finding::TopicWorks(topic) => self.topic_works(topic, now),
         }
     }

@@ -26,8 +26,13 @@ impl Session<'_> {
             self.tick = start(async move { (seen, store.tick().await) });
         }
         if self.backlog.is_none() && now >= self.timers.backlog {
-            let (store, marks) = (self.store.clone(), self.core.marks());
-            self.backlog = start(async move { (now, store.backlog(&marks.lanes, &marks.marks, BACKLOG_ROWS_MAX).await) });
+            let (store, (lanes, from)) = (self.store.clone(), self.core.backlog_from());
+            self.backlog = start(async move {
+                let depth = store.backlog(&lanes, &from, BACKLOG_ROWS_MAX).await;
+                // Numbers of the whole table come from one relay.
+                let table = if lanes.first() == Some(&0) { store.table_wide().await.ok() } else { None };
+                (now, depth.map(|depth| (depth, table)))
+            });
         }
         if self.sweep.is_none() && now >= self.timers.sweep {
             self.timers.sweep = now + SWEEP_EVERY;
