@@ -45,6 +45,8 @@ const SETTLES_MAX: usize = 2;
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Reports are looked at this often at most: one at a time they would cost a turn each.
 const REPORTS_EVERY: Duration = Duration::from_millis(1);
+/// How often a new session looks whether the brokers have been heard.
+const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -16,5 +16,8 @@ mod migration_table;
 mod operator_children;
 mod operator_migration;
 mod operator_rights;
+mod producer_contract;
+mod producer_keys;
+mod relay_limits;
 mod relay_order;
 mod relay_problems;

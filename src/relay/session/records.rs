@@ -143,7 +143,10 @@ impl Session<'_> {
 
     pub(super) fn open_producer(&self, now: Instant) -> Sending {
         let options = self.options;
-        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
+        // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
+        let Some(sizes) = self.watch.sizes() else { return Sending::None { retry_at: now + FIRST_NEWS } };
+        let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
+        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, sizes, reports, trouble);
         match made {
             Ok(producer) => {
                 self.status.tell(Source::Producer, vec![]);

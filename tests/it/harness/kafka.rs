@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -27,6 +27,7 @@ pub(crate) struct Record {
     pub(crate) key: String,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) timestamp_ms: Option<i64>,
 }
 
 impl Record {
@@ -42,15 +43,33 @@ pub(crate) fn topic_name(of: &str) -> String {
 
 /// Creates a topic with 6 partitions.
 pub(crate) async fn create_topic(name: &str) {
+    create_topic_with(name, 6, &[]).await;
+}
+
+/// Creates a topic with properties of its own.
+pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
     let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
+/// Gives a topic this many partitions in all.
+pub(crate) async fn grow_topic(name: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let grown = admin.create_partitions([&NewPartitions::new(name, partitions)], &AdminOptions::new()).await.expect("an answer");
+    assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+}
+
 /// Everything in a topic, partition by partition. Blocks.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
-    let consumer: BaseConsumer = client().create().expect("a consumer");
+    read_all_at(&rig("RIG_KAFKA"), topic)
+}
+
+/// The same on other brokers.
+pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = client_of(servers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -77,13 +96,18 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
             key: message.key().map(text).unwrap_or_default(),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect(),
+            timestamp_ms: message.timestamp().to_millis(),
         });
     }
     records
 }
 
 fn client() -> ClientConfig {
+    client_of(&rig("RIG_KAFKA"))
+}
+
+fn client_of(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", rig("RIG_KAFKA")).set("group.id", "it").set("enable.partition.eof", "false");
+    config.set("bootstrap.servers", servers).set("group.id", "it").set("enable.partition.eof", "false");
     config
 }
