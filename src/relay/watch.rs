@@ -135,9 +135,7 @@ impl Rounds {
         let settings = &options.settings;
         let topics = match &mut self.client {
             Some(topics) => topics,
-            None => {
-                self.client.insert(Topics::new(&settings.kafka, &options.secrets, &options.pod).map_err(|error| error.problem())?)
-            }
+            None => self.client.insert(Topics::new(&settings.kafka, &options.secrets, &options.pod).map_err(|error| error.problem())?),
         };
         let (mut usable, mut problems) = (Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {

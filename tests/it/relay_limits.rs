@@ -29,7 +29,8 @@ async fn insert(database: &Database, topic: &str, rows: u32) {
 
 async fn drained(database: &Database) {
     let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())).await;
+    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
+        .await;
 }
 
 async fn count(topic: &str) -> usize {
