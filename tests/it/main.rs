@@ -18,6 +18,7 @@ mod operator_migration;
 mod operator_rights;
 mod producer_contract;
 mod producer_keys;
+mod record_headers;
 mod relay_limits;
 mod relay_order;
 mod relay_problems;

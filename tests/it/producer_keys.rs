@@ -63,7 +63,7 @@ async fn a_key_is_in_the_partition_that_javas_producer_chooses() {
     assert_eq!(records.len(), keys.len());
     for record in records {
         let key = &keys[number(record.value.as_deref().expect("a value"))];
-        assert_eq!(&record.key, key);
+        assert_eq!((&record.key, record.has_key), (key, true));
         assert_eq!(record.partition, partition(key.as_bytes(), 6), "a key of {} bytes", key.len());
     }
 }

@@ -25,6 +25,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Record {
     pub(crate) partition: i32,
     pub(crate) key: String,
+    /// An empty key is not the same as none.
+    pub(crate) has_key: bool,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) timestamp_ms: Option<i64>,
@@ -93,6 +95,7 @@ pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         records.push(Record {
             partition: message.partition(),
+            has_key: message.key().is_some(),
             key: message.key().map(text).unwrap_or_default(),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect(),
