@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{RecordHeaders, RelaySettings, TopicSettings},
+    settings::{OnPoison, RecordHeaders, RelaySettings, TopicSettings},
 };
 
 use crate::harness::{
