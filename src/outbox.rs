@@ -7,9 +7,11 @@ mod row;
 pub mod schema;
 mod snapshot;
 mod store;
+mod work;
 
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
 };
+pub use work::{Connections, Statement, Work};

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::{
     RunOptions, Source, Status,
     core::{Core, Outcome, Outgoing},
-    lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
@@ -138,24 +138,15 @@ enum Event {
 }
 
 impl<'a> Session<'a> {
-    /// Registers a new instance.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(super) async fn begin(
-        options: &'a RunOptions,
-        status: &'a Status,
-        opened: Opened,
-        watch: &'a mut Watch,
-    ) -> Result<Session<'a>, StoreError> {
-        let (instance, now) = (Uuid::new_v4(), Instant::now());
-        opened.store.register(instance, &options.pod, LEASE_TTL).await?;
+    /// The life of an instance that was registered.
+    pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
+        let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
-        Ok(Self {
+        Self {
             core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now),
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
@@ -187,7 +178,7 @@ impl<'a> Session<'a> {
             tick: None,
             backlog: None,
             sweep: None,
-        })
+        }
     }
 
     /// Works until stopped, or until the lease is lost.

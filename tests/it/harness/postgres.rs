@@ -8,6 +8,7 @@ use std::{
 
 use outbox_relay::{
     outbox::{
+        Connections,
         connect::{Connect, pool},
         migrate::{LOCK_WAIT, migrate},
     },
@@ -158,7 +159,7 @@ impl Database {
         let topic = TopicSettings { name: "files".to_owned(), event_types: vec!["Uploaded".to_owned()], aggregate_types: Vec::new() };
         RelaySettings {
             owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
-            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
+            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4, pooler: false },
             migration: MigrationSettings {
                 policy: MigrationPolicy::Apply,
                 database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
@@ -178,7 +179,7 @@ impl Database {
     }
 
     /// Connections as a relay makes them.
-    pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
+    pub(crate) fn relay_pool(&self, settings: &'static [(&'static str, &'static str)]) -> Connections {
         let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
     }
