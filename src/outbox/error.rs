@@ -111,6 +111,9 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
             (InvalidSettings, "the pooler is in statement mode: set its pool_mode to transaction, or point to the server itself")
         }
         // PgBouncer has this one code for all that it says itself.
+        "08P01" if answer.message().ends_with("authentication failed") => {
+            (AuthenticationFailed, "the pooler refused user name or password: correct the Secret; a new value is picked up by itself")
+        }
         "08P01" => (Unreachable, "the pooler has no connection to the server, or gave this one up; it is tried again"),
         "57014" => (Failed, "a statement took too long and was cancelled: is the server overloaded, or a transaction open for hours?"),
         "40P01" | "40001" => (Failed, "a statement was in conflict with another session; it is tried again"),

@@ -142,6 +142,10 @@ impl<'a> Session<'a> {
     pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
+        // What the instance before could not do is not this one's to do.
+        for work in [Source::Settling, Source::Reading] {
+            status.tell(work, vec![]);
+        }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();

@@ -65,10 +65,15 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// On one of the rig's servers.
     pub(crate) async fn create(version: u32) -> Self {
-        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
-        let admin: PgConnectOptions = url.parse().expect("the rig's URL");
+        Self::create_on(url.parse().expect("the rig's URL")).await
+    }
+
+    /// On the server of this superuser.
+    pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let role = |of: &str| format!("{name}_{of}");
         let (owner, relay, producer) = (role("owner"), role("relay"), role("producer"));
         let folder = std::env::temp_dir().join(&name);
