@@ -77,7 +77,8 @@ impl Connections {
 }
 
 /// A connection with work under way. Unless it is committed, its connection is closed and not given back: of a transaction that was cut
-/// short, nobody but the server knows whether it is still open. It also takes old connections away from a server that has become a standby.
+/// short, nobody but the server knows whether it is still open (sqlx's own `begin`, dropped before its answer, gives an open one back). It also
+/// lets go of connections to a server that has become a standby.
 pub struct Work {
     connection: PoolConnection<Postgres>,
     peer: Peer,

@@ -1,7 +1,10 @@
 //! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us: every answer belongs to its question,
 //! nothing stays behind, and what makes the planner walk the one index arrives.
 
-use std::time::{Duration, Instant};
+use std::{
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use outbox_relay::{
     outbox::{
@@ -80,32 +83,45 @@ async fn without_a_transaction_clients_get_the_answers_of_others() {
     }
 }
 
-/// Answers that nobody waits for, at each moment of a unit of work: neither an open transaction nor a wrong answer comes of it.
+/// Waits for the work until it has been woken so often; what is left of it is dropped then.
+async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        if wakes == 0 {
+            return Poll::Ready(None);
+        }
+        wakes -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and no answer goes to the next question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_is_given_up_midway_leaves_nothing_behind() {
     for behind_a_pooler in [true, false] {
         let database = Database::create(15).await;
         let settings = if behind_a_pooler { through(database.settings(), shared()) } else { database.settings() };
-        let connections = connections(&database, &settings, 2);
-        for polls in (0..40).chain(0..40) {
-            let mut work = Box::pin(async {
+        let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
+        // The server must not end by itself what we forgot.
+        let connections = pool(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
+        let mut admin = database.as_admin().await;
+        let open = format!("select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null", database.relay);
+        let (mut wakes, mut ended) = (0, None);
+        while ended.is_none() {
+            let work = async {
                 let mut work = connections.begin().await?;
                 work.rows(times(2, 1)).await?;
                 work.rows(times(3, 1)).await?;
                 work.commit().await
-            });
-            for _ in 0..polls {
-                let done = tokio::time::timeout(Duration::from_micros(50), &mut work).await;
-                if done.is_ok() {
-                    break;
-                }
-            }
-            drop(work);
-            assert_eq!(connections.row(times(5, polls)).await.expect("an answer").get::<i64, _>(0), polls * 5);
+            };
+            ended = given_up(work, wakes).await;
+            until("no transaction to be open", async || (value::<i64>(&mut admin, &open).await == 0).then_some(())).await;
+            let answer: i64 = connections.row(times(5, i64::from(wakes))).await.expect("an answer").get(0);
+            assert_eq!(answer, i64::from(wakes) * 5, "after {wakes} wakes");
+            wakes += 1;
         }
-        let mut admin = database.as_admin().await;
-        let open = format!("select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null", database.relay);
-        until("no transaction to be open", async || (value::<i64>(&mut admin, &open).await == 0).then_some(())).await;
+        assert!(wakes > 5 && ended.is_some_and(|ended| ended.is_ok()), "it ended after {wakes} wakes");
     }
 }
 

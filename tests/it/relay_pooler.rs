@@ -11,7 +11,7 @@ use crate::{
     harness::{
         kafka::{create_topic, topic_name},
         pgbouncer::{PgBouncer, shared, through},
-        postgres::{Database, value},
+        postgres::{Database, execute, value},
         relay::{Relay, until},
         stubborn_writers::Writers,
         writers::{Load, judge, write},
@@ -73,6 +73,25 @@ async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_dupl
     let mut admin = database.as_admin().await;
     let relays: i64 = value(&mut admin, "select count(*) from outbox.relay").await;
     assert_eq!(relays, 1, "the one that stopped has signed off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time() {
+    let (database, settings, topic) = begin().await;
+    let mut relay = Relay::start(&database, &through(settings, shared())).await;
+    lanes(&relay, |lanes| lanes == 64).await;
+    let writers = Writers::start(&database, &topic).await;
+    let mut admin = database.as_admin().await;
+    for _ in 0..5 {
+        let before = relay.metric("outbox_publish_latency_seconds_count").await;
+        let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
+        execute(&mut admin, &cut).await;
+        until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())).await;
+    }
+    let committed = writers.end(&database).await;
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+    relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
