@@ -1,5 +1,6 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
+mod altered;
 pub mod connect;
 pub mod error;
 pub mod migrate;
@@ -8,6 +9,7 @@ pub mod schema;
 mod snapshot;
 mod store;
 
+pub use altered::{Altered, altered};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{

@@ -18,6 +18,7 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Database,
+    Table,
     Kafka,
     Producer,
     Topics,

@@ -19,6 +19,7 @@ mod operator_rights;
 mod producer_contract;
 mod producer_keys;
 mod record_headers;
+mod relay_altered;
 mod relay_limits;
 mod relay_order;
 mod relay_problems;
