@@ -13,5 +13,5 @@ pub use fault::{Fault, fault_of};
 pub use limits::ask_limits;
 pub use producer::{Producer, Report, Trouble};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
-pub use sizes::{Limits, Sizes, sizes};
+pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, sizes};
 pub use topics::{TopicState, Topics};

@@ -9,13 +9,13 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::api::{MigrationPolicy, RecordHeaders, SaslMechanism, TlsMode};
+pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
 pub use read::InvalidSettings;
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 1;
+pub const SCHEMA_LEVEL: i64 = 2;
 
 /// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
 pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];
@@ -62,6 +62,9 @@ pub struct DatabaseSettings {
     pub schema: SchemaName,
     /// Connections of this process.
     pub max_connections: u32,
+    /// The endpoint is a pooler in transaction mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooler: bool,
 }
 
 /// Where a server is. The matching secret files hold the URL, or user name and password.
@@ -138,6 +141,8 @@ pub struct TopicSettings {
     pub event_types: Vec<String>,
     #[serde(default)]
     pub aggregate_types: Vec<String>,
+    #[serde(default)]
+    pub on_poison: OnPoison,
 }
 
 impl RelaySettings {

@@ -28,13 +28,8 @@ pub fn fault_of(code: Code) -> Fault {
         }
         Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessage
-        | Code::InvalidMessageSize
-        | Code::InvalidTimestamp
-        | Code::InvalidRecord
-        | Code::InvalidArgument
-        | Code::MessageBatchTooLarge => Fault::Record(Class::RecordRejected),
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => Fault::Record(Class::RecordTooLarge),
+        Code::InvalidMessage | Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             Fault::Cluster(Class::KafkaAuthenticationFailed)
         }

@@ -20,7 +20,7 @@ pub struct Sizes {
 /// Batches are never larger, whatever the topics take; also what an unknown topic is taken to accept.
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// Batches are never smaller: one record each would be slower than any use.
-const BATCH_BYTES_MIN: usize = 1024;
+pub const BATCH_BYTES_MIN: usize = 1024;
 /// The most that librdkafka lets a record have.
 const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
 

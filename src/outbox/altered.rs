@@ -1,9 +1,9 @@
 //! Whether somebody changed `event` by hand, as a relay finds it when it starts. What makes reading wrong stops it; the rest is told. Judging is
 //! pure, looking is one statement.
 
-use sqlx::{PgPool, query_scalar};
+use sqlx::{Row, query};
 
-use super::{error::DatabaseFault, migrate::shape::EXPECTED, schema::statement};
+use super::{Connections, error::DatabaseFault, migrate::shape::EXPECTED, schema::statement};
 use crate::{
     report::{Problem, ProblemClass},
     settings::SchemaName,
@@ -24,8 +24,9 @@ pub enum Altered {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn altered(pool: &PgPool, schema: &SchemaName) -> Result<Altered, DatabaseFault> {
-    let found: Vec<String> = query_scalar(statement(include_str!("sql/event_shape.sql"), schema)).fetch_all(pool).await?;
+pub async fn altered(connections: &Connections, schema: &SchemaName) -> Result<Altered, DatabaseFault> {
+    let rows = connections.rows(query(statement(include_str!("sql/event_shape.sql"), schema))).await?;
+    let found = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
     Ok(judge(EXPECTED, &found, schema.as_str()))
 }
 

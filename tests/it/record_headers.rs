@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{RecordHeaders, RelaySettings, TopicSettings},
+    settings::{OnPoison, RecordHeaders, RelaySettings, TopicSettings},
 };
 
 use crate::harness::{
@@ -19,7 +19,12 @@ async fn begin(style: RecordHeaders, properties: &[(&str, &str)]) -> (Database, 
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("records");
     create_topic_with(&topic, 1, properties).await;
-    let mut settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }]);
+    let mut settings = database.publishing(vec![TopicSettings {
+        name: topic.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }]);
     settings.record_headers = style;
     (database, settings, topic)
 }
@@ -163,7 +168,7 @@ async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_top
     let (database, mut settings, topic) = begin(RecordHeaders::Standard, &[("max.message.bytes", "5000000")]).await;
     let strict = topic_name("strict");
     create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
-    settings.topics.push(TopicSettings { name: strict, event_types: vec![], aggregate_types: vec![] });
+    settings.topics.push(TopicSettings { name: strict, event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block });
     insert(&database, &topic, &[large]).await;
     let _relay = Relay::start(&database, &settings).await;
     drained(&database).await;

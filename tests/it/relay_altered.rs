@@ -1,6 +1,9 @@
 //! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost, and healed once it is undone.
 
-use outbox_relay::{report::ProblemClass, settings::TopicSettings};
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, TopicSettings},
+};
 
 use crate::harness::{
     kafka::{create_topic, read_all, topic_name},
@@ -53,8 +56,9 @@ async fn begin() -> (Database, String) {
     (database, topic)
 }
 
-async fn start(database: &Database, topic: &str) -> Relay {
-    let topic = TopicSettings { name: topic.to_owned(), event_types: vec!["E".to_owned()], aggregate_types: vec![] };
+async fn start(database: &Database, name: &str) -> Relay {
+    let topic =
+        TopicSettings { name: name.to_owned(), event_types: vec!["E".to_owned()], aggregate_types: vec![], on_poison: OnPoison::Block };
     Relay::start(database, &database.publishing(vec![topic])).await
 }
 

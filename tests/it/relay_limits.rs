@@ -4,7 +4,7 @@ use outbox_relay::{
     kafka::{Limits, ask_limits},
     report::ProblemClass,
     secrets::Secrets,
-    settings::{SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{OnPoison, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
 };
 
 use crate::harness::{
@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] }
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
 }
 
 /// Rows of 300 bytes that no codec makes smaller.

@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -55,6 +55,14 @@ pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &
     let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
     let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
+}
+
+/// Changes a setting of a topic; its other settings go back to their defaults.
+pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+    let changed = admin.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
+    assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
 /// Gives a topic this many partitions in all.
