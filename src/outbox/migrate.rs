@@ -5,7 +5,7 @@ mod apply;
 mod grants;
 mod lock;
 mod outcome;
-mod shape;
+pub(super) mod shape;
 mod verify;
 
 use std::time::Duration;
