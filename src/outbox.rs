@@ -3,12 +3,14 @@
 pub mod connect;
 pub mod error;
 pub mod migrate;
+mod parking;
 mod row;
 pub mod schema;
 mod snapshot;
 mod store;
 mod work;
 
+pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{

@@ -10,6 +10,7 @@ pub mod routes;
 mod session;
 mod status;
 pub mod stops;
+pub mod trials;
 mod watch;
 pub mod window;
 

@@ -16,13 +16,14 @@ use sqlx::{FromRow, postgres::PgRow};
 
 use super::{
     connect::{Connect, Setting},
+    parking::ParkingStatements,
     row::DecodeError,
     work::Connections,
 };
 use crate::settings::SchemaName;
-use error::failed;
 use statements::Statements;
 
+pub(super) use error::failed;
 pub use error::{StoreError, StoreErrorSource};
 pub use plans::{Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, SettlePlan, Survey};
 
@@ -42,14 +43,15 @@ pub struct Pools {
 /// The relay's side of the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pools: Pools,
+    pub(super) pools: Pools,
     statements: Arc<Statements>,
+    pub(super) parking: Arc<ParkingStatements>,
 }
 
 impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
-        Self { pools, statements: Arc::new(Statements::new(schema)) }
+        Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
     }
 
     /// Connections opened from now on use `connect`.
@@ -61,7 +63,7 @@ impl Store {
 }
 
 /// Rows as tuples of their columns.
-fn tuples<T: for<'r> FromRow<'r, PgRow>>(rows: &[PgRow]) -> Result<Vec<T>, sqlx::Error> {
+pub(super) fn tuples<T: for<'r> FromRow<'r, PgRow>>(rows: &[PgRow]) -> Result<Vec<T>, sqlx::Error> {
     rows.iter().map(T::from_row).collect()
 }
 

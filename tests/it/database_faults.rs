@@ -1,12 +1,15 @@
 //! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the problem shows with its class and goes away
 //! by itself.
 
-use outbox_relay::{report::ProblemClass, settings::TopicSettings};
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, TopicSettings},
+};
 
 use crate::{
     harness::{
         kafka::{create_topic, topic_name},
-        postgres::{Database, execute},
+        postgres::{Database, execute, value},
         relay::{Relay, until},
         server::Server,
         stubborn_writers::Writers,
@@ -27,7 +30,8 @@ impl Running {
     async fn begin(database: Database) -> Self {
         let topic = topic_name("faults");
         create_topic(&topic).await;
-        let topics = vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }];
+        let topics =
+            vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }];
         let relay = Relay::start(&database, &database.publishing(topics)).await;
         lanes(&relay, |lanes| lanes == 64).await;
         let writers = Writers::start(&database, &topic).await;
@@ -58,6 +62,9 @@ impl Running {
         let committed = self.writers.end(&self.database).await;
         drained(&self.database).await;
         judge(&committed, &read(self.topic).await);
+        let mut admin = self.database.as_admin().await;
+        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
+        assert_eq!(value::<i64>(&mut admin, blamed).await, 0, "rows were blamed for a fault of the database");
         self.relay.stop().await;
     }
 }

@@ -41,6 +41,6 @@ impl StoreError {
 }
 
 /// Makes a sqlx error one of `operation`.
-pub(super) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
+pub(in crate::outbox) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
     move |error| StoreError { operation, source: error.into() }
 }

@@ -1,9 +1,11 @@
 //! What goes into the relay's statements and comes out of them. Pure.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 /// Which rows to read: parallel lists, an entry per lane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct FetchPlan {
     pub lanes: Vec<i16>,
     /// Rows above this id.
@@ -14,16 +16,29 @@ pub struct FetchPlan {
     pub bytes_max: Vec<i64>,
     /// Only rows that flow; absent: all.
     pub flowing: Option<Flowing>,
+    /// With `flowing`: looks at no more rows of a lane than this.
+    pub scan_max: i32,
 }
 
-/// Which destinations flow while others rest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flowing {
     pub topics: Vec<String>,
-    pub event_types: Vec<String>,
-    pub aggregate_types: Vec<String>,
-    /// Event types with a route, flowing or not: they beat aggregate types.
-    pub routed_event_types: Vec<String>,
+    /// Event type -> topic; beats the aggregate type.
+    pub by_event_type: BTreeMap<String, String>,
+    /// Aggregate type -> topic.
+    pub by_aggregate_type: BTreeMap<String, String>,
+    /// (topic, key).
+    pub resting_keys: Vec<(String, String)>,
+}
+
+impl Flowing {
+    /// `resting_keys` as an object, which PostgreSQL searches by halving; no topic contains the separator.
+    pub(super) fn resting_keys_json(&self) -> String {
+        let object: serde_json::Map<_, _> =
+            self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+        serde_json::Value::Object(object).to_string()
+    }
 }
 
 /// Rows to delete: parallel lists, an entry per row.

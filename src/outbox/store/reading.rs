@@ -12,16 +12,16 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
-        let flowing = plan.flowing.as_ref();
-        let fetch = query(self.statements.fetch.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.lows)
-            .bind(&plan.rows_max)
-            .bind(&plan.bytes_max)
-            .bind(flowing.map(|flowing| &flowing.topics))
-            .bind(flowing.map(|flowing| &flowing.event_types))
-            .bind(flowing.map(|flowing| &flowing.aggregate_types))
-            .bind(flowing.map(|flowing| &flowing.routed_event_types));
+        let text = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
+        let mut fetch = query(text.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        if let Some(flowing) = &plan.flowing {
+            fetch = fetch
+                .bind(&flowing.topics)
+                .bind(serde_json::json!(flowing.by_event_type).to_string())
+                .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
+                .bind(flowing.resting_keys_json())
+                .bind(plan.scan_max);
+        }
         let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows"))?;
         decode(&rows).map_err(failed("fetch rows"))
     }

@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -42,10 +42,24 @@ pub(crate) fn topic_name(of: &str) -> String {
 
 /// Creates a topic with 6 partitions.
 pub(crate) async fn create_topic(name: &str) {
+    create_topic_with(name, &[]).await;
+}
+
+/// Creates a topic with 6 partitions and these settings.
+pub(crate) async fn create_topic_with(name: &str, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1));
+    let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
     let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
+}
+
+/// Changes a setting of a topic; its other settings go back to their defaults.
+pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+    let changed = admin.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
+    assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
 /// Everything in a topic, partition by partition. Blocks.
