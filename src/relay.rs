@@ -6,6 +6,7 @@ mod lease;
 pub mod marks;
 mod metrics;
 mod open;
+mod partitions;
 pub mod routes;
 mod session;
 mod status;

@@ -124,6 +124,8 @@ pub enum ProblemClass {
     TopicNotDeclared,
     /// A topic keeps less copies than the no-loss contract needs.
     TopicUnderReplicated,
+    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
     /// A record is larger than its topic takes.

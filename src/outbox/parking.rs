@@ -162,8 +162,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch_named(&self, lanes: &[i16], ids: &[i64], event_ids: &[Uuid]) -> Result<Vec<OutboxRow>, StoreError> {
-        let fetch = query(self.parking.fetch_named.clone()).bind(lanes).bind(ids).bind(event_ids);
-        let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows by name"))?;
+        let named = query(self.parking.fetch_named.clone()).bind(lanes).bind(ids).bind(event_ids);
+        let rows = self.pools.reader.rows(named).await.map_err(failed("fetch rows by name"))?;
         rows.iter().map(decode_row).collect::<Result<_, _>>().map_err(failed("fetch rows by name"))
     }
 }

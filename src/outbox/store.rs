@@ -21,9 +21,9 @@ use super::{
     work::Connections,
 };
 use crate::settings::SchemaName;
+pub(super) use error::failed;
 use statements::Statements;
 
-pub(super) use error::failed;
 pub use error::{StoreError, StoreErrorSource};
 pub use plans::{Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, SettlePlan, Survey};
 

@@ -33,6 +33,7 @@ pub struct Metrics {
     pub stragglers: IntCounter,
     table: TableGauges,
     pub replaced_headers: IntCounter,
+    pub partitions_added: IntCounterVec,
 }
 
 impl Metrics {
@@ -100,6 +101,13 @@ impl Metrics {
                     "Row headers that had the name of one of the relay's own and were replaced.",
                 ),
             ),
+            partitions_added: keep(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("outbox_topic_partitions_added_total", "Partitions that a topic got while this relay ran."),
+                    &["topic"],
+                ),
+            ),
             registry,
         };
         let build =
@@ -107,6 +115,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
         for topic in topics {
             metrics.published.with_label_values(&[topic]);
+            metrics.partitions_added.with_label_values(&[topic]);
         }
         metrics
     }

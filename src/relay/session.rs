@@ -33,7 +33,7 @@ use super::{
     window::{Budget, Slot},
 };
 use crate::{
-    kafka::{self, Fault, Producer, Report, Trouble},
+    kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
     report::{Backlog, Problem, ProblemClass},
 };
@@ -46,6 +46,8 @@ const SETTLES_MAX: usize = 2;
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Reports are looked at this often at most: one at a time they would cost a turn each.
 const REPORTS_EVERY: Duration = Duration::from_millis(1);
+/// How often a new session looks whether the brokers have been heard.
+const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -118,6 +120,8 @@ pub(super) struct Session<'a> {
     core: Core,
     sending: Sending,
     trial: Option<Producer>,
+    /// Batches of more bytes were refused, though none of their records was.
+    batch_bytes_max: usize,
     trouble: Trouble,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
@@ -177,6 +181,7 @@ impl<'a> Session<'a> {
             instance,
             sending: Sending::None { retry_at: now },
             trial: None,
+            batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),
             reports,
             reports_to,

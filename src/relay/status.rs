@@ -24,6 +24,8 @@ pub enum Source {
     Database,
     Settling,
     Reading,
+    /// Looking up and judging refused rows.
+    Parking,
     Kafka,
     Producer,
     Topics,

@@ -30,8 +30,7 @@ impl Running {
     async fn begin(database: Database) -> Self {
         let topic = topic_name("faults");
         create_topic(&topic).await;
-        let topics =
-            vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }];
+        let topics = vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }];
         let relay = Relay::start(&database, &database.publishing(topics)).await;
         lanes(&relay, |lanes| lanes == 64).await;
         let writers = Writers::start(&database, &topic).await;

@@ -70,7 +70,7 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
 async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("poison");
-    create_topic_with(&name, SMALL).await;
+    create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 10_000, &[5_042]).await;
     let relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::Block)])).await;
 
@@ -108,7 +108,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
 async fn a_dead_letter_lets_its_key_go_on_and_comes_back_after_everything_sent_when_requeued() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("dead");
-    create_topic_with(&name, SMALL).await;
+    create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 2_000, &[777, 778]).await;
     let _relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::DeadLetter)])).await;
     rows(&database, 0).await;

@@ -27,7 +27,7 @@ async fn begin() -> (Database, RelaySettings, String) {
         name: topic.clone(),
         event_types: vec![],
         aggregate_types: vec![],
-        on_poison: OnPoison::default(),
+        on_poison: OnPoison::Block,
     }]);
     (database, settings, topic)
 }

@@ -12,8 +12,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
-        let text = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
-        let mut fetch = query(text.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
+        let mut fetch = query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
         if let Some(flowing) = &plan.flowing {
             fetch = fetch
                 .bind(&flowing.topics)

@@ -129,6 +129,10 @@ impl Session<'_> {
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
             self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
         }
+        if let Some(bytes) = self.core.take_too_large() {
+            self.batch_bytes_max = (bytes / 2).max(kafka::BATCH_BYTES_MIN);
+            self.retire_producer("its batches are larger than a topic takes; a new one makes smaller ones");
+        }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
             Sending::Retiring(producer) if self.core.window().sent() == 0 => {
@@ -154,13 +158,20 @@ impl Session<'_> {
     }
 
     pub(super) fn open_producer(&self, now: Instant) -> Sending {
+        // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
+        if self.watch.sizes().is_none() {
+            return Sending::None { retry_at: now + FIRST_NEWS };
+        }
         self.new_producer().map_or(Sending::None { retry_at: now + Duration::from_secs(1) }, Sending::Open)
     }
 
     /// A producer for the secrets as they are now.
     pub(super) fn new_producer(&self) -> Result<Producer, kafka::ConfigError> {
         let options = self.options;
-        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
+        let known = self.watch.sizes().unwrap_or_default();
+        let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
+        let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
+        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, sizes, reports, trouble);
         self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
         made
     }
