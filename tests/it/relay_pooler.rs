@@ -92,7 +92,7 @@ async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
         on_poison,
     });
     for topic in &topics {
-        create_topic_with(&topic.name, &[("max.message.bytes", "100000")]).await;
+        create_topic_with(&topic.name, 6, &[("max.message.bytes", "100000")]).await;
     }
     let mut admin = database.as_admin().await;
     // Of each topic ten keys with three rows each; the second row of one key is too large.
