@@ -1,6 +1,7 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
 pub mod connect;
+pub mod desk;
 pub mod error;
 pub mod migrate;
 mod parking;

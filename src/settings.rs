@@ -15,6 +15,10 @@ pub use secret_files::{Projection, SecretFile, SecretSource, database_projection
 /// Level of the schema that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 2;
 
+/// Where a pod finds its settings and the folder of its secrets.
+pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
+pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
+
 /// Everything a relay or a migration needs to know, but no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
