@@ -24,6 +24,15 @@ pub struct RelayReport {
     /// Rows that wait in its own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
+    /// Keys that are parked, in the whole table. This and the next two come from the relay that owns lane 0 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_keys: Option<u64>,
+    /// Topics that a person parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_topics: Option<u64>,
+    /// Rows in `dead_letter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<u64>,
     /// Records acknowledged per second, over the last 10 s.
     pub published_per_second: f64,
     /// What a person should look at, most urgent first.
@@ -111,8 +120,14 @@ pub enum ProblemClass {
     TopicNotDeclared,
     /// A topic keeps less copies than the no-loss contract needs.
     TopicUnderReplicated,
+    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
+    /// A record is larger than its topic takes.
+    RecordTooLarge,
+    /// Keys are parked: behind a record that Kafka refuses, or by a person.
+    KeysParked,
     /// A person parked a topic or a key.
     ParkedByHand,
     /// Any other error of Kafka.
@@ -168,6 +183,9 @@ mod tests {
             schema_version: Some(1),
             lanes: 32,
             backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
+            parked_keys: Some(1),
+            parked_topics: Some(0),
+            dead_letters: Some(3),
             published_per_second: 12.5,
             problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],
         };

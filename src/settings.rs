@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::api::{MigrationPolicy, RecordHeaders, SaslMechanism, TlsMode};
+pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
@@ -137,6 +137,8 @@ pub struct TopicSettings {
     pub event_types: Vec<String>,
     #[serde(default)]
     pub aggregate_types: Vec<String>,
+    #[serde(default)]
+    pub on_poison: OnPoison,
 }
 
 impl RelaySettings {

@@ -29,6 +29,8 @@ pub struct ParkedKey {
     pub lane: u8,
     /// How often its first row has failed.
     pub attempts: u32,
+    /// id and event_id of the row that it is parked for; absent when a person parked it.
+    pub head: Option<(i64, Uuid)>,
 }
 
 /// A row that Kafka refused.
@@ -85,18 +87,19 @@ impl Store {
     pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
         let rows: Vec<ParkedLine> = sqlx::query_as(self.parking.parked.clone())
             .bind(lanes)
-            .fetch_all(&self.pools.settler)
+            .fetch_all(&self.pools.lease)
             .await
             .map_err(failed("read what is parked"))?;
         let mut parked = Parked::default();
         for row in rows {
             match row {
                 (topic, None, ..) => parked.topics.push(topic),
-                (topic, Some(key), lane, attempts) => parked.keys.push(ParkedKey {
+                (topic, Some(key), lane, attempts, head_id, head_event_id) => parked.keys.push(ParkedKey {
                     topic,
                     key,
                     lane: lane.and_then(|lane| u8::try_from(lane).ok()).ok_or(DecodeError::Value).map_err(failed("read what is parked"))?,
                     attempts: attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0),
+                    head: head_id.zip(head_event_id),
                 }),
             }
         }
@@ -178,8 +181,8 @@ impl Store {
     }
 }
 
-/// Topic; key, lane and attempts, which a parked topic has not.
-type ParkedLine = (String, Option<String>, Option<i16>, Option<i32>);
+/// Topic; key, lane, attempts and head, which a parked topic has not.
+type ParkedLine = (String, Option<String>, Option<i16>, Option<i32>, Option<i64>, Option<Uuid>);
 
 /// A key does not get into logs.
 impl fmt::Debug for ParkedKey {

@@ -5,6 +5,7 @@ pub(crate) mod postgres;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
+pub(crate) mod producer;
 pub(crate) mod relay;
 pub(crate) mod rig;
 pub(crate) mod writers;

@@ -15,7 +15,7 @@ use outbox_relay::{
     report::MigrationReport,
     secrets::Secrets,
     settings::{
-        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, Owner, RecordHeaders,
+        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner, RecordHeaders,
         RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
     },
 };
@@ -156,7 +156,12 @@ impl Database {
     pub(crate) fn settings(&self) -> RelaySettings {
         let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-        let topic = TopicSettings { name: "files".to_owned(), event_types: vec!["Uploaded".to_owned()], aggregate_types: Vec::new() };
+        let topic = TopicSettings {
+            name: "files".to_owned(),
+            event_types: vec!["Uploaded".to_owned()],
+            aggregate_types: Vec::new(),
+            on_poison: OnPoison::default(),
+        };
         RelaySettings {
             owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
             database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
