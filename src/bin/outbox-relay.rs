@@ -53,6 +53,9 @@ struct Migrate {
     /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
+    /// Print the SQL that would run, for a database administrator, and change nothing; whatever migration.policy says.
+    #[arg(long, conflicts_with = "result")]
+    dry_run: bool,
 }
 
 #[derive(Args)]
@@ -111,6 +114,13 @@ async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
+    if arguments.dry_run {
+        let (settings, secrets) = arguments.from.source().load()?;
+        let script = migrate::script(&settings, &secrets).await;
+        let script = script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
+        write!(std::io::stdout(), "{script}").context("cannot write the script")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = match arguments.from.source().load() {
         Ok((settings, secrets)) => migrate::migrate(&settings, &secrets, LOCK_WAIT).await,
         Err(error) => MigrationReport { schema_version: None, applied: Vec::new(), notes: Vec::new(), problem: Some(error.problem()) },

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     report::{Problem, ProblemClass},
-    secrets::Secrets,
+    secrets::{SecretError, Secrets},
     settings::{Owner, RelaySettings, SchemaName},
 };
 
@@ -34,7 +34,7 @@ pub use parked::ParkedEntry;
 pub enum As {
     /// The relay's user, which may read all of it.
     Relay,
-    /// The user of `migration.database`, else the relay's: owner of the tables.
+    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of the tables.
     Owner,
 }
 
@@ -59,7 +59,9 @@ impl DeskError {
             Self::Statement(error) => match error.problem() {
                 Problem { class: ProblemClass::InsufficientPrivilege, .. } => Problem::new(
                     ProblemClass::InsufficientPrivilege,
-                    format!("{error}: that takes the owner of the schema, whose credentials go into spec.migration.database"),
+                    format!(
+                        "{error}: that takes the schema's owner; its credentials, of spec.migration.database, are used where they are at hand"
+                    ),
                 ),
                 problem => problem,
             },
@@ -94,7 +96,7 @@ impl Desk {
     pub async fn open(settings: &RelaySettings, secrets: &Secrets, who: As) -> Result<Self, DeskError> {
         let connect = match who {
             As::Relay => Connect::relay(&settings.database, secrets),
-            As::Owner => Connect::migration(settings, secrets),
+            As::Owner => owner(settings, secrets),
         }?;
         // Not only by the pool: it tries for seconds, and then cannot say why it failed.
         let mut connection = connect.open().await?;
@@ -129,6 +131,14 @@ impl Desk {
     /// All rows of one statement, which is a transaction of its own.
     async fn rows(&self, operation: &'static str, statement: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, StoreError> {
         statement.fetch_all(&self.pool).await.map_err(failed(operation))
+    }
+}
+
+/// A pod of a relay has no credentials of the owner; its user may have been given the rights by hand.
+fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, ConnectError> {
+    match Connect::migration(settings, secrets) {
+        Err(ConnectError::Secret(SecretError::Missing { .. })) => Connect::relay(&settings.database, secrets),
+        connect => connect,
     }
 }
 

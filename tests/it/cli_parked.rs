@@ -94,6 +94,45 @@ on_each_server! {
     }
 }
 
+on_each_server! {
+    /// As in docs/cli.md: a pod has no secret of the owner.
+    async fn rights_given_by_hand_make_the_relays_user_enough(database: Database) {
+        let database = database.migrated().await;
+        let mut owner = with_parked(&database).await;
+        execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event where id > 2").await;
+        database.write_secret("settings.yaml", &serde_yaml::to_string(&database.settings()).expect("plain data"));
+        let folder = database.secrets_folder().display().to_string();
+        let call = |command: &str| {
+            let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder.clone()];
+            outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
+        };
+        let without_the_owner = || ["migration/username", "migration/password"].map(|file| database.remove_secret(file));
+        without_the_owner();
+        let refused = call("parked add --topic files --yes");
+        assert!(stderr(&refused).starts_with("error: InsufficientPrivilege: "), "{refused:?}");
+
+        let page = include_str!("../../docs/cli.md");
+        let grants = page.split("```sql").nth(1).and_then(|text| text.split("```").next()).expect("a block of SQL");
+        execute(&mut owner, &grants.replace("relay_user", &database.relay)).await;
+        database.write_secrets(&database.relay, database.password());
+        assert_eq!(database.migrate(&database.settings()).await.problem, None);
+        without_the_owner();
+        for command in [
+            "parked add --topic files --yes",
+            "parked add --topic files --key f9 --yes",
+            "parked retry --class ParkedByHand --yes",
+            "parked skip --key f1 --yes",
+            "parked retry --all --yes",
+            "dead-letters requeue --key f1 --limit 1 --yes",
+            "dead-letters discard --all --yes",
+        ] {
+            let output = call(command);
+            assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+        }
+        assert_eq!(call("owner release --yes").status.code(), Some(1));
+    }
+}
+
 /// Each command that does something.
 const COMMANDS: [&str; 13] = [
     "migrate",
