@@ -96,6 +96,10 @@ pub enum ProblemClass {
     Unreachable,
     /// The named database does not exist.
     DatabaseMissing,
+    /// The database only allows reading.
+    DatabaseReadOnly,
+    /// The database server's disk, or a limit of the space it may use, is full.
+    DatabaseFull,
     /// A role named in the grants does not exist.
     RoleMissing,
     /// A file that a Secret or ConfigMap should bring is missing.

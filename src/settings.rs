@@ -61,6 +61,9 @@ pub struct DatabaseSettings {
     pub schema: SchemaName,
     /// Connections of this process.
     pub max_connections: u32,
+    /// The endpoint is a pooler in transaction mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooler: bool,
 }
 
 /// Where a server is. The matching secret files hold the URL, or user name and password.

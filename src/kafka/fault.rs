@@ -29,9 +29,7 @@ pub fn fault_of(code: Code) -> Fault {
         Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
         Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => Fault::Record(Class::RecordTooLarge),
-        Code::InvalidMessage | Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidArgument => {
-            Fault::Record(Class::RecordRejected)
-        }
+        Code::InvalidMessage | Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             Fault::Cluster(Class::KafkaAuthenticationFailed)
         }

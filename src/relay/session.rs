@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::{
     RunOptions, Source, Status,
     core::{Core, Lookup, Outcome, Outgoing, Verdict},
-    lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
@@ -33,7 +33,7 @@ use super::{
     window::{Budget, Slot},
 };
 use crate::{
-    kafka::{self, Fault, Producer, Sizes, Report, Trouble},
+    kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
     report::{Backlog, Problem, ProblemClass},
 };
@@ -159,24 +159,19 @@ enum Event {
 }
 
 impl<'a> Session<'a> {
-    /// Registers a new instance.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(super) async fn begin(
-        options: &'a RunOptions,
-        status: &'a Status,
-        opened: Opened,
-        watch: &'a mut Watch,
-    ) -> Result<Session<'a>, StoreError> {
-        let (instance, now) = (Uuid::new_v4(), Instant::now());
-        opened.store.register(instance, &options.pod, LEASE_TTL).await?;
+    /// The life of an instance that was registered.
+    pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
+        let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
+        // What the instance before could not do is not this one's to do.
+        for work in [Source::Settling, Source::Reading] {
+            status.tell(work, vec![]);
+        }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
-        Ok(Self {
+        Self {
             core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now),
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
@@ -212,7 +207,7 @@ impl<'a> Session<'a> {
             sweep: None,
             lookup: None,
             verdict: None,
-        })
+        }
     }
 
     /// Works until stopped, or until the lease is lost.

@@ -57,6 +57,7 @@ impl RelaySettings {
                 tls: tls(&spec.database.tls, "spec.database.tls")?,
                 schema: SchemaName::try_from(spec.database.schema.clone())?,
                 max_connections: within("spec.database.maxConnections", spec.database.max_connections, 3, 16)?,
+                pooler: spec.database.pooler,
             },
             migration: migration(spec)?,
             kafka: kafka(&spec.kafka)?,

@@ -19,7 +19,12 @@ async fn begin(style: RecordHeaders, properties: &[(&str, &str)]) -> (Database, 
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("records");
     create_topic_with(&topic, 1, properties).await;
-    let mut settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }]);
+    let mut settings = database.publishing(vec![TopicSettings {
+        name: topic.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }]);
     settings.record_headers = style;
     (database, settings, topic)
 }
