@@ -9,22 +9,12 @@ const CELL_MAX: usize = 48;
 
 /// One line of visible characters; what is none is escaped as Rust writes it, `\u{1b}`.
 pub(super) fn line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
-        push_visible(&mut safe, c);
-        safe
-    })
+    visible(text, |_| false)
 }
 
 /// The same with the line ends and tabs that the text has.
 pub(super) fn lines(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
-        if matches!(c, '\n' | '\t') {
-            safe.push(c)
-        } else {
-            push_visible(&mut safe, c)
-        }
-        safe
-    })
+    visible(text, |c| matches!(c, '\n' | '\t'))
 }
 
 /// One line of at most 48 characters.
@@ -37,8 +27,16 @@ pub(super) fn cell(text: &str) -> String {
     safe.chars().take(CELL_MAX - 1).chain(['…']).collect()
 }
 
-fn push_visible(safe: &mut String, c: char) {
-    if harmful(c) || c == '\\' { safe.extend(c.escape_default()) } else { safe.push(c) }
+fn visible(text: &str, kept: impl Fn(char) -> bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !kept(c) && (harmful(c) || c == '\\') {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// Controls, and what is invisible or turns the direction of what follows.

@@ -7,17 +7,14 @@ mod parked;
 
 use std::time::Duration;
 
-use sqlx::{
-    PgPool, Postgres, SqlStr,
-    postgres::{PgArguments, PgRow},
-    query::Query,
-};
+use sqlx::{SqlStr, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     connect::{Connect, ConnectError, pool},
     schema::{SchemaError, SchemaState, statement},
     store::{StoreError, failed},
+    work::{Connections, Statement},
 };
 use crate::{
     report::{Problem, ProblemClass},
@@ -84,7 +81,7 @@ pub struct Filter {
 
 /// A connection for people.
 pub struct Desk {
-    pool: PgPool,
+    connections: Connections,
     schema: SchemaName,
 }
 
@@ -99,11 +96,10 @@ impl Desk {
             As::Owner => owner(settings, secrets),
         }?;
         // Not only by the pool: it tries for seconds, and then cannot say why it failed.
-        let mut connection = connect.open().await?;
-        let schema = settings.database.schema.clone();
-        SchemaState::read(&mut connection, &schema).await?.judge(&schema)?;
-        drop(connection);
-        Ok(Self { pool: pool(&connect, 1, &[]), schema })
+        drop(connect.open().await?);
+        let desk = Self { connections: pool(&connect, 1, &[]), schema: settings.database.schema.clone() };
+        desk.state().await?.judge(&desk.schema)?;
+        Ok(desk)
     }
 
     /// Who manages the schema, and its level.
@@ -111,7 +107,7 @@ impl Desk {
     /// # Errors
     /// When the database fails.
     pub async fn owner(&self) -> Result<Option<Owner>, DeskError> {
-        Ok(SchemaState::read(&self.pool, &self.schema).await?.owner)
+        Ok(self.state().await?.owner)
     }
 
     /// Frees the schema for another OutboxRelay; false: it is not this one's any more.
@@ -124,13 +120,17 @@ impl Desk {
         Ok(!self.rows("release the schema", release).await?.is_empty())
     }
 
+    async fn state(&self) -> Result<SchemaState, SchemaError> {
+        SchemaState::ask_for(&self.connections, &self.schema).await
+    }
+
     fn sql(&self, template: &'static str) -> SqlStr {
         statement(template, &self.schema)
     }
 
     /// All rows of one statement, which is a transaction of its own.
-    async fn rows(&self, operation: &'static str, statement: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, StoreError> {
-        statement.fetch_all(&self.pool).await.map_err(failed(operation))
+    async fn rows(&self, operation: &'static str, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
+        self.connections.rows(statement).await.map_err(failed(operation))
     }
 }
 
@@ -143,7 +143,7 @@ fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, Connect
 }
 
 /// The five conditions and the limit of a filter, as $1 to $6.
-fn filtered<'q>(sql: SqlStr, filter: &'q Filter) -> Query<'q, Postgres, PgArguments> {
+fn filtered<'q>(sql: SqlStr, filter: &'q Filter) -> Statement<'q> {
     let older_than_ms = filter.older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let limit = filter.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
     sqlx::query(sql).bind(&filter.topic).bind(&filter.key).bind(&filter.class).bind(older_than_ms).bind(filter.event_id).bind(limit)

@@ -5,6 +5,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use outbox_relay::settings::RelaySettings;
 use serde_json::Value;
 
 use crate::harness::postgres::{Database, execute, value, values};
@@ -42,6 +43,14 @@ impl Cli {
 pub(crate) fn outbox_relay(arguments: &[String]) -> Output {
     let program = env!("CARGO_BIN_EXE_outbox-relay");
     Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program")
+}
+
+/// The program with these settings and the database's secret files, as in a pod.
+pub(crate) fn with_settings(database: &Database, settings: &RelaySettings, command: &str) -> Output {
+    database.write_secret("settings.yaml", &serde_yaml::to_string(settings).expect("plain data"));
+    let folder = database.secrets_folder().display().to_string();
+    let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder];
+    outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
@@ -221,12 +230,7 @@ on_each_server! {
         let mut owner = with_letters(&database).await;
         let mut settings = database.settings();
         settings.migration.database = None;
-        database.write_secret("settings.yaml", &serde_yaml::to_string(&settings).expect("plain data"));
-        let folder = database.secrets_folder().display().to_string();
-        let call = |command: &str| {
-            let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder.clone()];
-            outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
-        };
+        let call = |command: &str| with_settings(&database, &settings, command);
         for command in [
             "status", "dead-letters list", "dead-letters show --show-payload", "dead-letters requeue --all --dry-run", "parked list", "owner show",
             "owner release --dry-run",

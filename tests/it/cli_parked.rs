@@ -3,8 +3,11 @@
 use serde_json::Value;
 
 use crate::{
-    cli::{Cli, outbox_relay, stderr},
-    harness::postgres::{Database, execute, value, values},
+    cli::{Cli, outbox_relay, stderr, with_settings},
+    harness::{
+        pgbouncer::{shared, through},
+        postgres::{Database, execute, value, values},
+    },
 };
 
 /// Rows 1 and 3 of key f1, 2 and 4 of f2; both keys are parked behind their first row.
@@ -94,18 +97,34 @@ on_each_server! {
     }
 }
 
+#[tokio::test]
+async fn behind_a_pooler_the_commands_work_too() {
+    let database = Database::create(15).await.migrated().await;
+    let mut owner = with_parked(&database).await;
+    let mut settings = through(database.settings(), shared());
+    // The owner's commands through the pooler as well.
+    settings.migration.database = None;
+    database.write_secrets(&database.owner, database.password());
+    let called = |command: &str| {
+        let output = with_settings(&database, &settings, command);
+        assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(called("status").contains("2 parked keys"));
+    assert_eq!(called("parked skip --key f1 --yes"), "skipped 1 refused row\n");
+    assert_eq!(called("parked retry --all --yes"), "unparked 1 topic or key\n");
+    assert_eq!(called("dead-letters requeue --all --yes"), "requeued 1 dead letter\n");
+    assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E2", "E3", "E4", "E1"]);
+    assert!(called("migrate --dry-run").ends_with("commit;\n"));
+}
+
 on_each_server! {
     /// As in docs/cli.md: a pod has no secret of the owner.
     async fn rights_given_by_hand_make_the_relays_user_enough(database: Database) {
         let database = database.migrated().await;
         let mut owner = with_parked(&database).await;
         execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event where id > 2").await;
-        database.write_secret("settings.yaml", &serde_yaml::to_string(&database.settings()).expect("plain data"));
-        let folder = database.secrets_folder().display().to_string();
-        let call = |command: &str| {
-            let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder.clone()];
-            outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
-        };
+        let call = |command: &str| with_settings(&database, &database.settings(), command);
         let without_the_owner = || ["migration/username", "migration/password"].map(|file| database.remove_secret(file));
         without_the_owner();
         let refused = call("parked add --topic files --yes");

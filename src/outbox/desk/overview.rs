@@ -82,7 +82,7 @@ impl Desk {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn overview(&self) -> Result<Overview, DeskError> {
-        let SchemaState { level, owner, .. } = SchemaState::read(&self.pool, &self.schema).await?;
+        let SchemaState { level, owner, .. } = self.state().await?;
         let (relays, lanes_without_relay) = self.relays().await?;
         let (dead_rows, oldest_transaction_seconds) = self.vacuum().await?;
         Ok(Overview {
