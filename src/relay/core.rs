@@ -18,7 +18,7 @@ use crate::{
 const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 
 /// A lane of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Lane {
     epoch: i64,
     marks: LaneMarks,
@@ -39,7 +39,7 @@ pub struct Outgoing {
 }
 
 /// How a record ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Kafka has it.
     Published,
@@ -49,7 +49,9 @@ pub enum Outcome {
     Purged,
 }
 
-/// State of one relay process, without any IO.
+/// State of one relay process, without any IO. The model of all interleavings compares such states.
+#[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Core {
     routes: Routes,
     window: Window,
@@ -479,3 +481,6 @@ struct Asked {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod model;
