@@ -3,13 +3,17 @@
 pub mod connect;
 pub mod error;
 pub mod migrate;
+mod parking;
 mod row;
 pub mod schema;
 mod snapshot;
 mod store;
+mod work;
 
+pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
 };
+pub use work::{Connections, Statement, Work};

@@ -38,12 +38,38 @@ on_each_server! {
         let result = database.manifest("").with_file_name("result.json");
         let (output, report) = migrate(&database.manifest(""), &result);
         assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
-        assert!(shown(&output.stdout).starts_with("schema is at level 1, applied 1\n"), "{}", shown(&output.stdout));
-        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1], Some(1)));
+        assert!(shown(&output.stdout).starts_with("schema is at level 2, applied 1, 2\n"), "{}", shown(&output.stdout));
+        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2], Some(2)));
         let (output, report) = migrate(&database.manifest(""), &result);
-        assert!(shown(&output.stdout).starts_with("schema is at level 1, nothing to apply\n"));
+        assert!(shown(&output.stdout).starts_with("schema is at level 2, nothing to apply\n"));
         assert_eq!((report.problem, report.applied), (None, vec![]));
     }
+}
+
+/// The manifest alone says how to connect: each of these would keep it from that, or change the session.
+#[tokio::test]
+async fn variables_of_postgres_change_nothing() {
+    let database = Database::create(15).await;
+    let manifest = text(&database.manifest(""));
+    let variables = [
+        ("PGOPTIONS", "-c default_transaction_read_only=on"),
+        ("PGHOST", "db.invalid"),
+        ("PGHOSTADDR", "127.0.0.9"),
+        ("PGPORT", "1"),
+        ("PGUSER", "nobody"),
+        ("PGPASSWORD", "wrong"),
+        ("PGPASSFILE", "/nowhere"),
+        ("PGDATABASE", "nowhere"),
+        ("PGAPPNAME", "somebody"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/nowhere"),
+        ("PGSSLCERT", "/nowhere"),
+        ("PGSSLKEY", "/nowhere"),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+    let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
+    assert!(output.status.success(), "{}", shown(&output.stderr));
+    assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
 }
 
 on_each_server! {
@@ -97,7 +123,7 @@ on_each_server! {
             execute(&mut admin, &format!("create database {later} owner {}", database.owner)).await;
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
-        assert_eq!(done.expect("migrated").applied, [1]);
+        assert_eq!(done.expect("migrated").applied, [1, 2]);
         assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }

@@ -10,12 +10,12 @@ impl Session<'_> {
                 self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
-                self.database_works();
+                self.works(Source::Settling);
             }
             Err(error) => {
                 self.core.settle_failed(&settled.slots);
                 self.timers.settle = Some(now + RETRY_AFTER);
-                self.database_failed(&error, now);
+                self.database_failed(Source::Settling, &error, now);
             }
         }
     }
@@ -23,11 +23,11 @@ impl Session<'_> {
     pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
-        let (renewed, released, granted, give_back) = match result {
-            Ok(Turned::Holds { renewed, released, granted, give_back }) => (renewed, released, granted, give_back),
+        let (renewed, released, granted, give_back, seen) = match result {
+            Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
-                self.database_failed(&error, now);
+                self.database_failed(Source::Database, &error, now);
                 return true;
             }
         };
@@ -41,8 +41,9 @@ impl Session<'_> {
         }
         self.core.released(&released);
         self.core.granted(&granted, now);
+        self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back);
-        self.database_works();
+        self.works(Source::Database);
         self.status.set_lanes(self.core.owned());
         self.status.set_ready(true);
         true
@@ -53,11 +54,12 @@ impl Session<'_> {
         self.timers.tick = now + TICK_EVERY;
         match result {
             Ok(xid) => self.core.tick(Tick { xid, drawn }),
-            Err(error) => self.database_failed(&error, now),
+            // With nothing to settle, the next turn of the lease is what tells that it works again.
+            Err(error) => self.database_failed(Source::Database, &error, now),
         }
     }
 
-    pub(super) fn counted(&mut self, began: Instant, result: Result<Depth, StoreError>) {
+    pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
         let now = Instant::now();
         // At most a hundredth of the database's time.
         self.timers.backlog = now + BACKLOG_EVERY.max((now - began) * 100);
@@ -65,7 +67,8 @@ impl Session<'_> {
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
         self.tell_topics();
-        let Ok(depth) = result else { return self.status.set_backlog(None) };
+        let Ok((depth, table)) = result else { return self.status.set_backlog(None) };
+        self.status.set_table(table);
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
         let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
@@ -87,6 +90,13 @@ impl Session<'_> {
                 )
             })
             .collect();
+        for (topic, keys) in self.core.parked_keys() {
+            let name = self.core.routes().name(topic);
+            let message = format!(
+                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay parked list`, then retry or skip them"
+            );
+            problems.push(Problem::new(ProblemClass::KeysParked, message));
+        }
         if astray {
             let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
@@ -94,7 +104,7 @@ impl Session<'_> {
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
+    pub(super) fn swept(&mut self, result: Result<Vec<Straggler>, StoreError>) {
         let Ok(found) = result else { return };
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
@@ -104,7 +114,8 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn database_failed(&mut self, error: &StoreError, now: Instant) {
+    /// One of the kinds of work with the database failed; the others may go on.
+    pub(super) fn database_failed(&mut self, work: Source, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
         let problem = error.problem();
@@ -113,10 +124,10 @@ impl Session<'_> {
         {
             self.store.reconnect(&connect);
         }
-        self.status.tell(Source::Database, vec![problem]);
+        self.status.tell(work, vec![problem]);
     }
 
-    pub(super) fn database_works(&self) {
-        self.status.tell(Source::Database, vec![]);
+    pub(super) fn works(&self, work: Source) {
+        self.status.tell(work, vec![]);
     }
 }
