@@ -29,7 +29,7 @@ const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 const SCAN_ROWS_MAX: usize = 50_000;
 
 /// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Left {
     Topic(TopicIndex),
     Key(TopicIndex, Arc<str>),
@@ -71,9 +71,8 @@ pub enum Outcome {
     Purged,
 }
 
-/// State of one relay process, without any IO. The model of all interleavings compares such states.
+/// State of one relay process, without any IO.
 #[derive(Clone)]
-#[cfg_attr(test, derive(Hash))]
 pub struct Core {
     routes: Routes,
     window: Window,

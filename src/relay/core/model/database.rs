@@ -31,7 +31,7 @@ impl Row {
         Uuid::from_u64_pair(0, self.event)
     }
 
-    fn as_read(&self) -> OutboxRow {
+    pub(super) fn as_read(&self) -> OutboxRow {
         OutboxRow {
             lane: self.key.lane,
             id: self.id,
@@ -150,6 +150,11 @@ impl Database {
         (self.next_id, self.ids_came_again) = (1, true);
     }
 
+    /// A committed row by its event_id, as far as this is not a disguise.
+    pub(super) fn row(&self, event_id: Uuid) -> Option<Row> {
+        self.committed.iter().find(|row| row.event == event_id.as_u64_pair().1).copied()
+    }
+
     // --- statements of a relay
 
     pub(super) fn fetch(&self, plan: &FetchPlan) -> Fetched {
@@ -161,7 +166,7 @@ impl Database {
             let read = above.map(Row::as_read).filter(|row| flows(plan, row));
             rows.extend(read.take(plan.rows_max[at] as usize));
         }
-        Fetched { snapshot: Snapshot::new(xmax, running), rows }
+        Fetched { snapshot: Snapshot::new(xmax, running), rows, scanned: vec![] }
     }
 
     /// The DELETE; returns what it deleted.
@@ -218,6 +223,6 @@ impl Database {
 }
 
 fn flows(plan: &FetchPlan, row: &OutboxRow) -> bool {
-    let named = |topics: &Vec<String>| row.topic.as_ref().is_some_and(|topic| topics.contains(topic));
-    plan.flowing.as_ref().is_none_or(|flowing| named(&flowing.topics))
+    let (topic, key) = (row.topic.clone().unwrap_or_default(), row.key().to_owned());
+    plan.flowing.as_ref().is_none_or(|flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key)))
 }

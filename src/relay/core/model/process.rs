@@ -12,13 +12,13 @@ use super::{
 use crate::{
     outbox::{FetchPlan, Fetched},
     relay::{
-        core::{Core, Outcome},
+        core::{Core, Outcome, Outgoing},
         marks::Tick,
         routes::Routes,
         window::{Budget, Settle, Slot},
     },
     report::ProblemClass,
-    settings::TopicSettings,
+    settings::{OnPoison, TopicSettings},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -65,8 +65,8 @@ impl Hash for Fetch {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (plan, topics) = (&self.plan, self.plan.flowing.as_ref().map(|flowing| &flowing.topics));
         (&plan.lanes, &plan.lows, &plan.rows_max, topics, self.answer.is_some()).hash(state);
-        if let Some(Fetched { snapshot, rows }) = &self.answer {
-            (snapshot.xmax(), snapshot.running()).hash(state);
+        if let Some(Fetched { snapshot, rows, scanned }) = &self.answer {
+            (scanned, snapshot.xmax(), snapshot.running()).hash(state);
             rows.iter().for_each(|row| (row.id, row.event_id).hash(state));
         }
     }
@@ -89,6 +89,15 @@ impl Hash for Deletion {
     }
 }
 
+impl Hash for Core {
+    /// What a step can depend on. Time stands still in the model, and the bounds do not change.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { routes: _, window, stops, poison, ticks, lanes, seen, fetch_under_way, fetch_is_stale, fetch_at, pause, .. } = self;
+        (window, stops, poison, ticks, lanes).hash(state);
+        (seen, fetch_under_way, fetch_is_stale, fetch_at, pause).hash(state);
+    }
+}
+
 #[derive(Clone, Hash)]
 pub(super) struct Process {
     pub(super) instance: u8,
@@ -97,6 +106,8 @@ pub(super) struct Process {
     pub(super) sending: Sending,
     /// In the order in which they were sent.
     pub(super) queue: Vec<Record>,
+    /// With the producer for trials.
+    pub(super) trial: Vec<Record>,
     pub(super) reports: Vec<(Record, Outcome)>,
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
@@ -106,7 +117,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(instance: u8, scenario: &Scenario, now: Instant) -> Self {
-        let topic = |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![] };
+        let topic = |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
         let budget = Budget { rows: scenario.window, bytes: 1000, rows_per_lane: scenario.window_of_lane };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
@@ -117,6 +128,7 @@ impl Process {
             core,
             sending: Sending::Open,
             queue: vec![],
+            trial: vec![],
             reports: vec![],
             fetch: None,
             deletions: vec![],
@@ -144,9 +156,7 @@ impl Process {
             return self.core.fetch_failed(now);
         }
         for outgoing in self.core.accept(&plan, fetched, now) {
-            let event = outgoing.row.event_id.as_u64_pair().1;
-            let row = database.committed.iter().find(|row| row.event == event).copied();
-            match row {
+            match database.row(outgoing.row.event_id) {
                 Some(row) if self.sending == Sending::Open => {
                     let record = Record { slot: outgoing.slot, row };
                     self.queue.push(record);
@@ -169,6 +179,20 @@ impl Process {
         }
     }
 
+    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The first only, in one step.
+    pub(super) fn try_rows(&mut self, database: &Database, now: Instant) -> bool {
+        if let Some(lookup) = self.core.next_lookup() {
+            let named = |row: &&Row| lookup.rows.iter().any(|name| (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id()));
+            let rows = database.rows.iter().filter(named).map(Row::as_read).collect();
+            self.core.looked_up(&lookup, rows, now);
+            return true;
+        }
+        let trial = self.core.next_trial().unwrap_or_default();
+        let record = |outgoing: &Outgoing| Some(Record { slot: outgoing.slot, row: database.row(outgoing.row.event_id)? });
+        self.trial.extend(trial.iter().filter_map(record));
+        !trial.is_empty()
+    }
+
     /// Everything that is not acknowledged is thrown out. Returns what may be written all the same, since it is on its way.
     pub(super) fn purge(&mut self) -> Vec<Record> {
         let queue = std::mem::take(&mut self.queue);
@@ -180,7 +204,7 @@ impl Process {
     /// A record is refused for good: gapless takes everything else with it. Returns what of other topics is on its way.
     pub(super) fn refuse(&mut self, at: usize, bug: Bug) -> Vec<Record> {
         let refused = self.queue.remove(at);
-        self.reports.push((refused, Outcome::Failed(ProblemClass::TopicNotAuthorized)));
+        self.reports.push((refused, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)));
         if bug == Bug::GapfulProducer {
             return vec![];
         }
@@ -193,6 +217,7 @@ impl Process {
     pub(super) fn lose_lease(&mut self) -> Vec<Record> {
         self.core.lose_lanes();
         (self.life, self.fetch) = (Life::Lost, None);
+        self.queue.append(&mut self.trial);
         self.purge()
     }
 }

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use uuid::Uuid;
+
 use super::{
     Bug, Fault, Scenario,
     database::{Database, Key, Row},
@@ -62,6 +64,10 @@ pub(super) enum Step {
     NewProducer(usize),
     /// The pause of a topic is over.
     Resume(usize),
+    /// Suspects, or the first row of a topic, are looked up or tried.
+    Try(usize),
+    /// Kafka writes what is on trial, and says so.
+    AppendTrial(usize),
     TopicSeen(usize, u8, bool),
     Wait(u8),
 }
@@ -161,9 +167,9 @@ impl World {
                     let on_its_way = self.processes[at].edit(|process| {
                         (process.life, process.fetch, process.deletions) = (Life::Gone, None, vec![]);
                         process.reports.clear();
-                        std::mem::take(&mut process.queue)
+                        [std::mem::take(&mut process.queue), std::mem::take(&mut process.trial)]
                     });
-                    self.zombies.push(on_its_way);
+                    self.zombies.extend(on_its_way);
                 }
                 return Ok(possible);
             }
@@ -263,9 +269,18 @@ impl World {
                 }
                 return Ok(possible);
             }
-            Step::Resume(at) if self.runs(at) && self.process(at).core.resume_at().is_some() => {
+            Step::Try(at) if self.runs(at) => {
+                let database = self.database.get();
+                return Ok(self.processes[at].edit(|process| process.try_rows(database, now)));
+            }
+            Step::AppendTrial(at) if self.runs(at) && !self.process(at).trial.is_empty() => {
+                let record = self.processes[at].edit(|process| process.trial.remove(0));
+                self.judge_appended(record.row)?;
+                self.processes[at].edit(|process| process.core.reported(record.slot, Outcome::Published, now));
+            }
+            Step::Resume(at) if self.runs(at) && self.process(at).core.resume_at(now).is_some() => {
                 self.processes[at].edit(|process| {
-                    let due = process.core.resume_at().map_or(now, |due| due.max(now));
+                    let due = process.core.resume_at(now).map_or(now, |due| due.max(now));
                     process.core.resume(due);
                 });
             }
@@ -320,7 +335,7 @@ impl World {
             }
             Step::SettleRuns(_) => {
                 let Some(next) = deletions.iter().position(|deletion| !deletion.done) else { return Ok(false) };
-                let names: Vec<_> = deletions[next].settle.plan.event_ids.iter().map(|id| id.as_u64_pair().1).collect();
+                let names = deletions[next].settle.plan.event_ids.clone();
                 let plan = &deletions[next].settle.plan;
                 let key = |lane: i16| Key { name: 0, lane: lane as u8, topic: 0 };
                 let named: Vec<_> = (0..names.len()).map(|at| self.row_of(names[at], plan.ids[at], key(plan.lanes[at]))).collect();
@@ -362,8 +377,8 @@ impl World {
     }
 
     /// A row by its event; one that was truncated is only a name.
-    fn row_of(&self, event: u64, id: i64, key: Key) -> Row {
-        self.database.get().committed.iter().find(|row| row.event == event).copied().unwrap_or(Row { id, event, key })
+    fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
+        self.database.get().row(event_id).unwrap_or(Row { id, event: event_id.as_u64_pair().1, key })
     }
 
     // --- leases
@@ -556,7 +571,7 @@ impl World {
     pub(super) fn is_quiet(&self) -> bool {
         self.processes.iter().map(Shared::get).all(|process| {
             let idle = process.queue.is_empty() && process.reports.is_empty() && process.deletions.is_empty();
-            idle && process.fetch.is_none() && process.life != Life::Paused
+            idle && process.trial.is_empty() && process.fetch.is_none() && process.life != Life::Paused
         })
     }
 
@@ -595,6 +610,9 @@ impl World {
         for topic in 0..self.scenario.topics() {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
+        }
+        while self.apply(Step::Try(at))? {
+            while self.apply(Step::AppendTrial(at))? {}
         }
         while self.apply(Step::Report(at))? {}
         for step in [Step::Settle(at), Step::SettleRuns(at), Step::SettleAnswers(at, Answer::Arrives)] {
@@ -639,7 +657,7 @@ impl World {
                 if process.sending != Sending::Open {
                     steps.extend([Step::Retire(at), Step::NewProducer(at), Step::Resume(at)]);
                 }
-                steps.extend([Step::Resume(at), Step::Claim(at, Answer::Arrives), Step::Release(at, Answer::Arrives), Step::Sweep(at)]);
+                steps.extend([Step::Resume(at), Step::Try(at), Step::AppendTrial(at), Step::Claim(at, Answer::Arrives), Step::Release(at, Answer::Arrives), Step::Sweep(at)]);
                 // Marks matter to the next owner of a lane.
                 if self.faults_left > 0 {
                     steps.push(Step::Renew(at));
