@@ -9,6 +9,7 @@
 //! ```
 
 mod database;
+mod lives;
 mod process;
 mod shared;
 mod world;

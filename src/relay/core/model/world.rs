@@ -587,7 +587,8 @@ impl World {
             for at in 0..self.processes.len() {
                 self.turn(at)?;
             }
-            let in_flight: usize = self.processes.iter().map(|process| process.get().core.window().rows()).sum();
+            let alive = self.processes.iter().map(Shared::get).filter(|process| process.life != Life::Gone);
+            let in_flight: usize = alive.map(|process| process.core.window().rows()).sum();
             if in_flight == 0 && self.database.get().rows.is_empty() {
                 return Ok(());
             }
