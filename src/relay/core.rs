@@ -29,7 +29,7 @@ const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 const SCAN_ROWS_MAX: usize = 50_000;
 
 /// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Left {
     Topic(TopicIndex),
     Key(TopicIndex, Arc<str>),
@@ -38,7 +38,7 @@ enum Left {
 }
 
 /// A lane of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Lane {
     epoch: i64,
     marks: LaneMarks,
@@ -59,7 +59,7 @@ pub struct Outgoing {
 }
 
 /// How a record ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Kafka has it.
     Published,
@@ -72,6 +72,7 @@ pub enum Outcome {
 }
 
 /// State of one relay process, without any IO.
+#[derive(Clone)]
 pub struct Core {
     routes: Routes,
     window: Window,
@@ -582,3 +583,6 @@ struct Asked {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod model;

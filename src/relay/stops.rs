@@ -15,7 +15,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const ASTRAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a topic rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {
     /// No broker has named it yet, at start or because it does not exist; `seen`: now one has.
     Unseen { seen: bool },
@@ -31,7 +31,7 @@ enum Rest {
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Stops {
     topics: BTreeMap<TopicIndex, Rest>,
     /// Parked by a person.

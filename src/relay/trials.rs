@@ -9,7 +9,7 @@ use super::window::{Slot, TopicIndex};
 use crate::{outbox::OutboxRow, report::ProblemClass};
 
 /// Why rows are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// One of them is bad, or their batch was; the number names the suspicion.
     Suspicion(u32),
@@ -19,6 +19,7 @@ enum Purpose {
 
 /// Rows of one topic that are tried together.
 #[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Group {
     pub topic: TopicIndex,
     pub rows: Vec<OutboxRow>,
@@ -36,7 +37,7 @@ impl Group {
 }
 
 /// A batch that was refused, while its rows are being tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Suspicion {
     topic: TopicIndex,
     /// Of the smallest batch that was refused for being too large.
@@ -46,7 +47,7 @@ struct Suspicion {
 }
 
 /// How one record of a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     Published,
     /// It was refused, or it stood in a batch that was.
@@ -68,6 +69,8 @@ pub enum Finding {
     TopicWorks(TopicIndex),
 }
 
+#[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
 struct Trial {
     group: Group,
     slots: BTreeMap<Slot, usize>,
@@ -75,7 +78,8 @@ struct Trial {
 }
 
 /// Rows on trial, and those that wait for theirs.
-#[derive(Default)]
+#[derive(Clone, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Trials {
     queue: VecDeque<Group>,
     under_way: Option<Trial>,

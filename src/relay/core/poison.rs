@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Rows to look up by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lookup {
     topic: TopicIndex,
     class: ProblemClass,
@@ -28,7 +28,7 @@ pub struct Lookup {
 }
 
 /// Why rows are looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// Their batch was refused.
     Suspects,
@@ -39,7 +39,7 @@ enum Purpose {
 }
 
 /// What is to become of a row that Kafka will never take.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Verdict {
     pub row: RowName,
     pub topic: TopicIndex,
@@ -50,7 +50,7 @@ pub struct Verdict {
 }
 
 /// Why a key rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {
     /// Rows of it are on trial, or wait for it.
     OnTrial,
@@ -62,7 +62,7 @@ enum Rest {
     Parked { since: Instant },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RestingKey {
     lane: u8,
     rest: Rest,
@@ -74,7 +74,8 @@ struct RestingKey {
 const SLOW_ROWS_MAX: usize = 500;
 
 /// Everything about refused records.
-#[derive(Default)]
+#[derive(Clone, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) struct Poison {
     trials: Trials,
     /// Rows of refused batches, until they are looked up.
