@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::api::BreakerState;
+
 /// What one relay replica says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,9 +25,21 @@ pub struct RelayReport {
     pub backlog: Option<Backlog>,
     /// Records acknowledged per second, over the last 10 s.
     pub published_per_second: f64,
+    /// Whether Kafka takes its records; absent: an older relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// What a person should look at, most urgent first.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// The breaker towards Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    pub state: BreakerState,
+    /// When it got there, RFC 3339.
+    pub since: String,
 }
 
 /// Rows that wait.
@@ -108,6 +122,8 @@ pub enum ProblemClass {
     TopicNotDeclared,
     /// A topic keeps less copies than the no-loss contract needs.
     TopicUnderReplicated,
+    /// Records of a topic are not acknowledged while later ones of others are.
+    TopicStalled,
     /// A record was refused by the brokers.
     RecordRejected,
     /// Any other error of Kafka.
@@ -154,6 +170,7 @@ mod tests {
             lanes: 32,
             backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
             published_per_second: 12.5,
+            breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
             problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],
         };
         let text = serde_json::to_string(&report).expect("plain data");

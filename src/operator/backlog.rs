@@ -65,6 +65,7 @@ mod tests {
             lanes,
             backlog,
             published_per_second: 0.0,
+            breaker: None,
             problems: Vec::new(),
         };
         PodReport { pod: "p".to_owned(), report: Some(report) }

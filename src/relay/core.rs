@@ -1,10 +1,15 @@
 //! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give back. Facts and `now` in, plans out. Pure.
 
+mod outage;
+
 use std::time::{Duration, Instant};
 
 use super::{
+    breaker::Breaker,
+    jitter::Jitter,
     lanes::LANES,
     marks::{Covered, LaneMarks, Reading, Tick, Ticks},
+    outstanding::Outstanding,
     routes::{Destination, Routes},
     stops::Stops,
     window::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
@@ -12,6 +17,7 @@ use super::{
 use crate::{
     outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow},
     report::ProblemClass,
+    settings::BreakerSettings,
 };
 
 /// Pause after a fetch that brought rows, and first pause of an idle table.
@@ -54,6 +60,8 @@ pub struct Core {
     routes: Routes,
     window: Window,
     stops: Stops,
+    outstanding: Outstanding,
+    breaker: Breaker,
     ticks: Ticks,
     lanes: [Option<Lane>; LANES],
     /// Highest id ever seen: every id up to it has been drawn.
@@ -76,6 +84,8 @@ impl Core {
             routes,
             window: Window::new(budget, topics),
             stops: Stops::new(topics),
+            outstanding: Outstanding::new(topics, budget.rows),
+            breaker: Breaker::new(BreakerSettings::default(), budget.rows, Jitter::seeded(0), now),
             ticks: Ticks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,
@@ -200,12 +210,13 @@ impl Core {
     /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
     #[must_use]
     pub fn fetch_at(&self) -> Option<Instant> {
-        let mut lanes = self.lanes.iter().flatten().filter(|lane| !lane.draining).peekable();
-        let (room, budget) = (self.window.room_rows(), self.window.budget().rows);
-        let possible = !self.fetch_under_way && lanes.peek().is_some() && room > 0 && self.window.room_bytes() > 0;
-        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
-        let crowded = room < budget / 4 && lanes.any(|lane| lane.hungry);
-        (possible && !crowded).then_some(self.fetch_at)
+        let possible = !self.fetch_under_way
+            && self.lanes.iter().flatten().any(|lane| !lane.draining)
+            && self.stops.any_flows()
+            && self.room_rows() > 0
+            && self.window.room_bytes() > 0;
+        let at = self.breaker.not_before().map_or(self.fetch_at, |at| at.max(self.fetch_at));
+        (possible && !self.is_crowded()).then_some(at)
     }
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
@@ -219,7 +230,7 @@ impl Core {
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
             let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
-            let rows = self.window.lane_room(lane).min((self.window.room_rows() / share).max(1));
+            let rows = self.window.lane_room(lane).min((self.room_rows() / share).max(1));
             if state.draining || rows == 0 {
                 continue;
             }
@@ -234,6 +245,8 @@ impl Core {
         if !self.fetch_under_way {
             // Every lane is full.
             self.fetch_at = now + PAUSE_AFTER_WORK;
+        } else {
+            self.breaker.fetching(now);
         }
         self.fetch_under_way.then_some(plan)
     }
@@ -320,7 +333,9 @@ impl Core {
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
                 Destination::Topic(topic) if self.stops.flows(topic) => {
-                    outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row }));
+                    let Some(slot) = self.window.take(&row, topic) else { continue };
+                    self.outstanding.sent(slot, topic, lane, row.bytes(), now);
+                    outgoing.push(Outgoing { slot, topic, row });
                 }
                 Destination::Topic(_) => state.hold(row.id - 1),
                 Destination::Astray => {
@@ -354,24 +369,27 @@ impl Core {
         match outcome {
             Outcome::Published => {
                 if let Some(topic) = self.window.acknowledged(slot) {
+                    self.outstanding.acknowledged(slot);
+                    self.breaker.acknowledged(now);
                     self.stops.succeeded(topic);
                 }
             }
             Outcome::Failed(class) => {
                 if let Some(given_back) = self.window.failed(slot) {
-                    self.read_again(given_back);
+                    self.read_again(slot, given_back);
                     self.stop(given_back.topic, class, now);
                 }
             }
             Outcome::Purged => {
                 if let Some(given_back) = self.window.failed(slot) {
-                    self.read_again(given_back);
+                    self.read_again(slot, given_back);
                 }
             }
         }
     }
 
-    fn read_again(&mut self, row: GivenBack) {
+    fn read_again(&mut self, slot: Slot, row: GivenBack) {
+        self.outstanding.ended(slot);
         if let Some(lane) = self.lanes[usize::from(row.lane)].as_mut() {
             lane.marks.rewind(row.id - 1);
             lane.hungry = true;

@@ -1,8 +1,11 @@
 //! Names and labels of the relay's metrics. Labels are declared topics and closed sets, never a key, an id or an error's text.
 
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
+
+use crate::report::BreakerState;
 
 /// All metrics of one relay process.
 pub struct Metrics {
@@ -17,6 +20,7 @@ pub struct Metrics {
     pub fetch: Histogram,
     pub settle: Histogram,
     pub lanes_owned: IntGauge,
+    breaker: IntGaugeVec,
     pub in_flight_rows: IntGauge,
     pub in_flight_bytes: IntGauge,
     pub stragglers: IntCounter,
@@ -54,6 +58,10 @@ impl Metrics {
             fetch: keep(&registry, seconds("outbox_fetch_seconds", "Time of a fetch from the database.")),
             settle: keep(&registry, seconds("outbox_settle_seconds", "Time of a settling statement.")),
             lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
+            breaker: keep(
+                &registry,
+                IntGaugeVec::new(Opts::new("outbox_breaker_state", "1 for the state in which the breaker towards Kafka is."), &["state"]),
+            ),
             in_flight_rows: keep(&registry, IntGauge::new("outbox_in_flight_rows", "Rows between fetch and settle.")),
             in_flight_bytes: keep(&registry, IntGauge::new("outbox_in_flight_bytes", "Bytes of the rows between fetch and settle.")),
             stragglers: keep(
@@ -78,7 +86,14 @@ impl Metrics {
         for topic in topics {
             metrics.published.with_label_values(&[topic]);
         }
+        metrics.set_breaker(BreakerState::Closed);
         metrics
+    }
+
+    pub fn set_breaker(&self, breaker: BreakerState) {
+        for state in BreakerState::ALL {
+            self.breaker.with_label_values(&[state.name()]).set(i64::from(state == breaker));
+        }
     }
 
     /// Prometheus' text format.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod end;
+mod outage;
 mod records;
 mod start;
 
@@ -34,7 +35,7 @@ use super::{
 use crate::{
     kafka::{self, Fault, Producer, Report, Trouble},
     outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, Store, StoreError, connect::Connect},
-    report::{Backlog, Problem, ProblemClass},
+    report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
 /// An acknowledged row waits at most this long for others to be settled with.
@@ -74,6 +75,15 @@ enum Sending {
 
 type Running<T> = Option<BoxFuture<'static, T>>;
 
+/// Why the producer in use, or the last one, had to be thrown out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rebuild {
+    /// It gave up by itself.
+    fatal: bool,
+    /// A record or a topic is to blame.
+    cause_found: bool,
+}
+
 /// A row by lane, id and event_id.
 type RowName = (u8, i64, Uuid);
 
@@ -106,6 +116,11 @@ pub(super) struct Session<'a> {
     core: Core,
     sending: Sending,
     trouble: Trouble,
+    /// As it was last told.
+    breaker: BreakerState,
+    /// Since when lanes on their way back wait for records that do not end.
+    stuck_since: Option<Instant>,
+    rebuild: Rebuild,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
     created_at_us: Vec<i64>,
@@ -113,6 +128,8 @@ pub(super) struct Session<'a> {
     deadline: Instant,
     timers: Timers,
     stop_by: Option<Instant>,
+    /// A failure of the database stands in the report.
+    database_is_told: bool,
     /// When the database last answered a fetch or a settle, or was first asked.
     answered: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
@@ -151,12 +168,17 @@ impl<'a> Session<'a> {
         let (instance, now) = (Uuid::new_v4(), Instant::now());
         opened.store.register(instance, &options.pod, LEASE_TTL).await?;
         status.began(instance.to_string(), opened.schema_version);
+        status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
         Ok(Self {
-            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now),
+            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
+                settings.breaker,
+                instance.as_u64_pair().1,
+                now,
+            ),
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
             status,
@@ -165,6 +187,9 @@ impl<'a> Session<'a> {
             instance,
             sending: Sending::None { retry_at: now },
             trouble: Trouble::default(),
+            breaker: BreakerState::Closed,
+            stuck_since: None,
+            rebuild: Rebuild::default(),
             reports,
             reports_to,
             created_at_us: vec![0; budget.rows],
@@ -180,6 +205,7 @@ impl<'a> Session<'a> {
                 database: now,
             },
             stop_by: None,
+            database_is_told: false,
             answered: None,
             fetch: None,
             settles: FuturesUnordered::new(),
@@ -204,6 +230,7 @@ impl<'a> Session<'a> {
             }
             self.keep_producer(now).await;
             self.core.resume(now);
+            self.look(now);
             self.start(now);
             match self.next_event(stop).await {
                 Event::Fetched(plan, began, fetched) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::metrics::Metrics;
-use crate::report::{Backlog, Problem, RelayReport};
+use crate::report::{Backlog, Breaker, BreakerState, Problem, RelayReport};
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -29,6 +29,7 @@ struct State {
     schema_version: Option<i64>,
     lanes: u32,
     backlog: Option<Backlog>,
+    breaker: Option<Breaker>,
     problems: BTreeMap<Source, Vec<Problem>>,
     published: VecDeque<(Instant, u64)>,
     turned_at: Instant,
@@ -49,6 +50,7 @@ impl Status {
             schema_version: None,
             lanes: 0,
             backlog: None,
+            breaker: None,
             problems: BTreeMap::new(),
             published: VecDeque::new(),
             turned_at: now,
@@ -82,6 +84,12 @@ impl Status {
     pub fn set_lanes(&self, lanes: u32) {
         self.metrics.lanes_owned.set(i64::from(lanes));
         self.write(|state| state.lanes = lanes);
+    }
+
+    /// `since`: RFC 3339.
+    pub fn set_breaker(&self, breaker: BreakerState, since: String) {
+        self.metrics.set_breaker(breaker);
+        self.write(|state| state.breaker = Some(Breaker { state: breaker, since }));
     }
 
     /// `None`: unknown, which is not the same as nothing.
@@ -134,6 +142,7 @@ impl Status {
                 lanes: state.lanes,
                 backlog: state.backlog.clone(),
                 published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
+                breaker: state.breaker.clone(),
                 problems: state.problems.values().flatten().cloned().collect(),
             }
         })

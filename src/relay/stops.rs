@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::window::TopicIndex;
+use super::{jitter::Jitter, window::TopicIndex};
 use crate::report::ProblemClass;
 
 /// First pause of a topic that failed; doubles up to [`PAUSE_MAX`].
@@ -21,6 +21,19 @@ enum Rest {
     Unseen,
     /// It failed.
     Failed { class: ProblemClass, until: Instant },
+    /// Until nothing of it is with the producer.
+    Waits(Wait),
+}
+
+/// Why a topic waits for what it has with the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Its records do not end while later ones of others do.
+    Stalled,
+    /// It has so much there that it could take the window from the others.
+    Share,
+    /// No record of any topic ends: what it has there is probe enough.
+    Outage,
 }
 
 /// All topics that rest.
@@ -30,6 +43,7 @@ pub struct Stops {
     failures: Vec<u32>,
     seen_missing: Vec<bool>,
     astray_until: Option<Instant>,
+    jitter: Jitter,
 }
 
 impl Stops {
@@ -41,12 +55,25 @@ impl Stops {
             failures: vec![0; topics],
             seen_missing: vec![false; topics],
             astray_until: None,
+            jitter: Jitter::seeded(0),
         }
+    }
+
+    /// With pauses that differ from those of other relays.
+    #[must_use]
+    pub fn jittered(self, jitter: Jitter) -> Self {
+        Self { jitter, ..self }
     }
 
     #[must_use]
     pub fn flows(&self, topic: TopicIndex) -> bool {
         !self.topics.contains_key(&topic)
+    }
+
+    /// Whether any topic flows.
+    #[must_use]
+    pub fn any_flows(&self) -> bool {
+        self.topics.len() < self.failures.len()
     }
 
     /// Whether anything rests.
@@ -63,9 +90,29 @@ impl Stops {
         if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
             return;
         }
-        let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6)));
+        let pause = self.jitter.around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
         self.failures[topic] += 1;
         self.topics.insert(topic, Rest::Failed { class, until: now + pause });
+    }
+
+    /// Whether [`Self::wait`] would say something new: a topic that rests for another reason goes on resting for it.
+    #[must_use]
+    pub fn can_wait(&self, topic: TopicIndex, wait: Wait) -> bool {
+        match self.topics.get(&topic) {
+            None => true,
+            Some(Rest::Waits(before)) => *before != wait && *before != Wait::Stalled,
+            Some(_) => false,
+        }
+    }
+
+    /// A topic waits until nothing of it is with the producer any more.
+    pub fn wait(&mut self, topic: TopicIndex, wait: Wait) {
+        self.topics.insert(topic, Rest::Waits(wait));
+    }
+
+    #[must_use]
+    pub fn is_any_stalled(&self) -> bool {
+        self.topics.values().any(|rest| *rest == Rest::Waits(Wait::Stalled))
     }
 
     /// A topic acknowledged a record.
@@ -98,7 +145,12 @@ impl Stops {
     /// again at its lowest row. Returns whether anything changed.
     pub fn resume(&mut self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> bool {
         let before = self.topics.len();
-        self.topics.retain(|topic, rest| !matches!(rest, Rest::Failed { until, .. } if *until <= now && drained(*topic)));
+        let over = |topic, rest: &Rest| match rest {
+            Rest::Failed { until, .. } => *until <= now && drained(topic),
+            Rest::Waits(_) => drained(topic),
+            Rest::Unseen => false,
+        };
+        self.topics.retain(|topic, rest| !over(*topic, rest));
         let astray_over = self.astray_until.is_some_and(|until| until <= now);
         if astray_over {
             self.astray_until = None;
@@ -121,6 +173,8 @@ impl Stops {
     pub fn reasons(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
             Rest::Failed { class, .. } => Some((*topic, *class)),
+            Rest::Waits(Wait::Stalled) => Some((*topic, ProblemClass::TopicStalled)),
+            Rest::Waits(_) => None,
             Rest::Unseen => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
         };
         (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
@@ -147,12 +201,41 @@ mod tests {
         for pause in [1, 2, 4] {
             stops.failed(0, ProblemClass::TopicNotAuthorized, start);
             let over = start + Duration::from_secs(pause);
-            assert!(!stops.resume(over - Duration::from_millis(1), |_| true));
+            assert!(!stops.resume(start + Duration::from_millis(pause * 500 - 1), |_| true), "at least half of it");
             assert!(!stops.resume(over, |_| false), "records of it are still with the producer");
             assert!(stops.resume(over, |_| true) && stops.flows(0));
         }
         stops.succeeded(0);
         stops.failed(0, ProblemClass::TopicNotAuthorized, start);
-        assert_eq!(stops.next(|_| true), Some(start + PAUSE_MIN));
+        assert!(stops.next(|_| true) <= Some(start + PAUSE_MIN));
+    }
+
+    #[test]
+    fn relays_do_not_try_a_failed_topic_again_at_the_same_moment() {
+        let start = Instant::now();
+        let next = |seed| {
+            let mut stops = Stops::new(1).jittered(Jitter::seeded(seed));
+            stops.exists(0);
+            stops.failed(0, ProblemClass::TopicNotAuthorized, start);
+            stops.next(|_| true)
+        };
+        let all: std::collections::BTreeSet<_> = (0..50).map(next).collect();
+        assert_eq!(all.len(), 50);
+    }
+
+    #[test]
+    fn a_topic_that_waits_flows_when_nothing_of_it_is_with_the_producer() {
+        let (mut stops, now) = (Stops::new(2), Instant::now());
+        stops.exists(0);
+        stops.exists(1);
+        stops.wait(0, Wait::Share);
+        assert!(stops.can_wait(0, Wait::Stalled) && !stops.can_wait(0, Wait::Share) && stops.any_flows());
+        assert_eq!(stops.reasons().0, vec![], "that it has much there is nobody's business");
+        stops.wait(0, Wait::Stalled);
+        assert!(!stops.can_wait(0, Wait::Outage), "it is known more exactly");
+        assert_eq!(stops.reasons().0, vec![(0, ProblemClass::TopicStalled)]);
+        assert!(!stops.resume(now, |_| false) && stops.resume(now, |_| true) && stops.flows(0));
+        stops.failed(1, ProblemClass::TopicNotAuthorized, now);
+        assert!(!stops.can_wait(1, Wait::Stalled), "it rests already");
     }
 }

@@ -49,6 +49,7 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
         lanes: 64,
         backlog: Some(Backlog { rows: 0, capped: false, oldest_at: None }),
         published_per_second: 0.0,
+        breaker: None,
         problems: problem.map(|class| Problem::new(class, "it is so; do this")).into_iter().collect(),
     };
     PodReport { pod: "p".to_owned(), report: Some(report) }

@@ -68,8 +68,7 @@ impl Session<'_> {
         let Ok(depth) = result else { return self.status.set_backlog(None) };
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
-        let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| now_us.saturating_sub(oldest).max(0) as f64 / 1e6));
+        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6));
         let capped = depth.rows >= u64::from(BACKLOG_ROWS_MAX);
         self.status.set_backlog(Some(Backlog { rows: depth.rows, capped, oldest_at: oldest }));
     }
@@ -79,13 +78,7 @@ impl Session<'_> {
         let mut problems: Vec<Problem> = resting
             .into_iter()
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
-            .map(|(topic, class)| {
-                let name = self.core.routes().name(topic);
-                Problem::new(
-                    class,
-                    format!("topic '{name}' refuses a record: it rests and is tried again; look at the relay's log and the topic's limits"),
-                )
-            })
+            .map(|(topic, class)| resting_topic(self.core.routes().name(topic), class))
             .collect();
         if astray {
             let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
@@ -113,10 +106,25 @@ impl Session<'_> {
         {
             self.store.reconnect(&connect);
         }
+        self.database_is_told = true;
         self.status.tell(Source::Database, vec![problem]);
     }
 
-    pub(super) fn database_works(&self) {
-        self.status.tell(Source::Database, vec![]);
+    /// Told after a failure only: it works thousands of times a second.
+    pub(super) fn database_works(&mut self) {
+        if std::mem::take(&mut self.database_is_told) {
+            self.status.tell(Source::Database, vec![]);
+        }
     }
+}
+
+fn resting_topic(name: &str, class: ProblemClass) -> Problem {
+    let why = match class {
+        ProblemClass::TopicStalled => {
+            "does not acknowledge records while others do: has each of its partitions a leader and enough replicas in sync? \
+                                       Its other rows wait"
+        }
+        _ => "refuses a record: it rests and is tried again; look at the relay's log and the topic's limits",
+    };
+    Problem::new(class, format!("topic '{name}' {why}"))
 }
