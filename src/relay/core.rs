@@ -215,8 +215,7 @@ impl Core {
             && self.stops.any_flows()
             && self.room_rows() > 0
             && self.window.room_bytes() > 0;
-        let at = self.breaker.not_before().map_or(self.fetch_at, |at| at.max(self.fetch_at));
-        (possible && !self.is_crowded()).then_some(at)
+        possible.then(|| self.breaker.not_before().map_or(self.fetch_at, |at| at.max(self.fetch_at)))
     }
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
@@ -224,13 +223,13 @@ impl Core {
         if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
-        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
+        let (room, hungry) = (self.room_rows(), self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count());
         let mut plan =
             FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
             let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
-            let rows = self.window.lane_room(lane).min((self.room_rows() / share).max(1));
+            let rows = self.lane_room(lane).min((room / share).max(1));
             if state.draining || rows == 0 {
                 continue;
             }
@@ -239,7 +238,7 @@ impl Core {
             plan.lanes.push(i16::from(lane));
             plan.lows.push(low);
             plan.rows_max.push((rows + again_rows) as i32);
-            plan.bytes_max.push((self.window.room_bytes() / share + again_bytes).max(1) as i64);
+            plan.bytes_max.push((self.room_bytes() / share + again_bytes).max(1) as i64);
         }
         self.fetch_under_way = !plan.lanes.is_empty();
         if !self.fetch_under_way {

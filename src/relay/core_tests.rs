@@ -1,4 +1,5 @@
-//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends.
+//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends,
+//! outages of the cluster and of one topic.
 //! Whatever happens, when all is healed no committed row is missing (L) and each key's first occurrences are in order (O).
 
 use std::{collections::BTreeMap, time::Duration};
@@ -6,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 use super::*;
-use crate::{outbox::Snapshot, settings::TopicSettings};
+use crate::{outbox::Snapshot, report::BreakerState, settings::TopicSettings};
 
 const KEYS: u64 = 5;
 
@@ -114,6 +115,13 @@ struct World {
     fetch: Option<(FetchPlan, Option<Fetched>)>,
     settle: Option<(u64, i64, Settle)>,
     faults: u32,
+    /// The cluster acknowledges nothing.
+    away: bool,
+    /// This topic acknowledges nothing.
+    sick: Option<u64>,
+    /// Steps with an open breaker, and with a stalled topic.
+    open: u32,
+    stalled: u32,
 }
 
 impl World {
@@ -130,6 +138,10 @@ impl World {
             fetch: None,
             settle: None,
             faults: 0,
+            away: false,
+            sick: None,
+            open: 0,
+            stalled: 0,
         };
         world.claim();
         world
@@ -149,6 +161,7 @@ impl World {
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
         self.core.resume(self.now);
+        self.look();
         match self.dice.below(20) {
             0..=3 => self.write(),
             4..=6 => self.end_a_transaction(),
@@ -162,6 +175,22 @@ impl World {
             19 if faulty => self.lose_sight_of_a_topic(),
             _ => self.tick(),
         }
+    }
+
+    /// Outages come and go by themselves; they are no excuse for a duplicate.
+    fn look(&mut self) {
+        match self.dice.below(300) {
+            0 | 1 => self.away = !self.away,
+            2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3)),
+            _ => {}
+        }
+        let told = self.away && self.dice.below(3) == 0;
+        self.core.look(told, self.now);
+        if !self.away && self.dice.below(50) == 0 {
+            self.core.answered(self.now);
+        }
+        self.open += u32::from(self.core.breaker().state() == BreakerState::Open);
+        self.stalled += u32::from(self.core.is_any_stalled());
     }
 
     /// A key has one writer at a time: it inserts into its open transaction, or begins one.
@@ -211,7 +240,9 @@ impl World {
         let producers = self.zombies.len() as u64 + 1;
         let at = self.dice.below(producers) as usize;
         let producer = if at == 0 { &mut self.producer } else { &mut self.zombies[at - 1] };
-        if let Some((slot, key, id)) = producer.queue.pop_front() {
+        let sick = |key: &str| self.sick.is_some_and(|topic| key[1..].parse::<u64>().expect("a number") % 3 == topic);
+        let first = producer.queue.iter().position(|(_, key, _)| !self.away && !sick(key));
+        if let Some((slot, key, id)) = first.and_then(|first| producer.queue.remove(first)) {
             self.log.push((key, id));
             producer.reports.push((slot, Outcome::Published));
         }
@@ -303,9 +334,11 @@ impl World {
         for topic in 0..3 {
             self.core.topic_seen(topic, true, self.now);
         }
+        (self.away, self.sick) = (false, None);
         for _ in 0..4000 {
             self.now += Duration::from_millis(50);
             self.core.resume(self.now);
+            self.core.look(false, self.now);
             self.tick();
             self.advance_fetch();
             self.append();
@@ -336,11 +369,13 @@ impl World {
 fn core(now: Instant) -> Core {
     let topic = |name: &str| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] };
     let routes = Routes::new(&[topic("t0"), topic("t1"), topic("t2")]);
-    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now)
+    let quick = BreakerSettings { slow_after_ms: 150, open_after_ms: 500, max_backoff_ms: 800 };
+    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now).with_breaker(quick, 7, now)
 }
 
+/// Rows published; asserts that outages took place.
 fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
-    let mut published = 0;
+    let (mut published, mut open, mut stalled) = (0, 0, 0);
     for seed in seeds {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -349,7 +384,10 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         world.heal();
         world.judge(seed);
         published += world.log.len();
+        open += world.open;
+        stalled += world.stalled;
     }
+    assert!(open > 1000 && stalled > 1000, "{open} steps with an open breaker, {stalled} with a stalled topic");
     published
 }
 

@@ -111,8 +111,8 @@ impl Stops {
     }
 
     #[must_use]
-    pub fn is_any_stalled(&self) -> bool {
-        self.topics.values().any(|rest| *rest == Rest::Waits(Wait::Stalled))
+    pub fn is_stalled(&self, topic: TopicIndex) -> bool {
+        self.topics.get(&topic) == Some(&Rest::Waits(Wait::Stalled))
     }
 
     /// A topic acknowledged a record.
