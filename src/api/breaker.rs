@@ -44,7 +44,8 @@ fn default_max_backoff() -> String {
     "30s".to_owned()
 }
 
-/// Whether Kafka takes records; the later the worse.
+// The later the worse: the order is the operator's sum over relays.
+/// Whether Kafka takes records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum BreakerState {
     /// It does.

@@ -368,7 +368,7 @@ impl Core {
         match outcome {
             Outcome::Published => {
                 if let Some(topic) = self.window.acknowledged(slot) {
-                    self.outstanding.acknowledged(slot);
+                    self.outstanding.acknowledged(slot, now);
                     self.breaker.acknowledged(now);
                     self.stops.succeeded(topic);
                 }

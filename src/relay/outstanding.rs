@@ -3,7 +3,10 @@
 //! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended and no older one is left, so the front of a
 //! topic's bursts is its oldest row.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{
     lanes::LANES,
@@ -41,8 +44,8 @@ struct Sent {
 pub struct Outstanding {
     topics: Vec<OfTopic>,
     slots: Vec<Option<Sent>>,
-    /// When the last sent of all acknowledged rows was sent.
-    newest_acknowledged: Option<Instant>,
+    /// Of all acknowledged rows the last sent: when it was sent, and when it was acknowledged.
+    newest_acknowledged: Option<(Instant, Instant)>,
 }
 
 impl Outstanding {
@@ -66,8 +69,9 @@ impl Outstanding {
     }
 
     /// Kafka has the row. Nothing happens for a slot that has no sent row.
-    pub fn acknowledged(&mut self, slot: Slot) {
-        self.newest_acknowledged = self.newest_acknowledged.max(self.ended(slot));
+    pub fn acknowledged(&mut self, slot: Slot, now: Instant) {
+        let acknowledged = self.ended(slot).map(|sent| (sent, now));
+        self.newest_acknowledged = self.newest_acknowledged.max(acknowledged);
     }
 
     /// The row's report is in; returns when it was sent. `None` for a slot that has no sent row.
@@ -117,17 +121,17 @@ impl Outstanding {
         self.topics[topic].bursts.front().map(|burst| burst.at)
     }
 
-    /// Whether a row that was sent after a topic's oldest one has been acknowledged: it is not the cluster that is slow.
+    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was acknowledged when it was that old already: then it is
+    /// not the cluster that is slow or away.
     #[must_use]
-    pub fn is_overtaken(&self, topic: TopicIndex) -> bool {
-        self.oldest(topic).is_some_and(|oldest| self.newest_acknowledged > Some(oldest))
+    pub fn is_overtaken(&self, topic: TopicIndex, after: Duration) -> bool {
+        let Some((sent, acknowledged)) = self.newest_acknowledged else { return false };
+        self.oldest(topic).is_some_and(|oldest| sent > oldest && acknowledged >= oldest + after)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn after(start: Instant, ms: u64) -> Instant {
@@ -160,16 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_row_that_was_sent_later_overtakes() {
-        let (mut outstanding, start) = (Outstanding::new(2, 4), Instant::now());
-        outstanding.sent(0, 0, 1, 1, start);
-        outstanding.sent(1, 1, 1, 1, start);
-        outstanding.acknowledged(1);
-        assert!(!outstanding.is_overtaken(0), "they were sent together");
-        outstanding.sent(2, 1, 1, 1, after(start, 1));
-        outstanding.acknowledged(2);
-        assert!(outstanding.is_overtaken(0));
-        outstanding.acknowledged(0);
-        assert!(outstanding.rows(0) == 0);
+    fn only_a_row_that_was_sent_later_and_acknowledged_late_enough_overtakes() {
+        let start = Instant::now();
+        for (sent, acknowledged, overtakes) in [(0, 3000, false), (1, 1999, false), (1, 2000, true), (2500, 2501, true)] {
+            let mut outstanding = Outstanding::new(2, 2);
+            outstanding.sent(0, 0, 1, 1, start);
+            outstanding.sent(1, 1, 1, 1, after(start, sent));
+            outstanding.acknowledged(1, after(start, acknowledged));
+            assert_eq!(outstanding.is_overtaken(0, Duration::from_secs(2)), overtakes, "sent {sent}, acknowledged {acknowledged}");
+            assert!(!outstanding.is_overtaken(1, Duration::ZERO), "it has nothing there");
+        }
     }
 }

@@ -17,4 +17,5 @@ mod operator_children;
 mod operator_migration;
 mod operator_rights;
 mod relay_order;
+mod relay_outages;
 mod relay_problems;

@@ -72,7 +72,7 @@ impl Core {
     fn must_wait(&self, topic: TopicIndex, now: Instant) -> Option<Wait> {
         let age = now.saturating_duration_since(self.outstanding.oldest(topic)?);
         let slow_after = self.breaker.slow_after();
-        if age >= slow_after && self.outstanding.is_overtaken(topic) {
+        if self.outstanding.is_overtaken(topic, slow_after) {
             Some(Wait::Stalled)
         } else if self.breaker.state() == BreakerState::Open {
             Some(Wait::Outage)

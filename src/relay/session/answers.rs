@@ -121,7 +121,7 @@ impl Session<'_> {
 fn resting_topic(name: &str, class: ProblemClass) -> Problem {
     let why = match class {
         ProblemClass::TopicStalled => {
-            "does not acknowledge records while others do: has each of its partitions a leader and enough replicas in sync? \
+            "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough replicas in sync? \
                                        Its other rows wait"
         }
         _ => "refuses a record: it rests and is tried again; look at the relay's log and the topic's limits",

@@ -42,15 +42,24 @@ pub(crate) fn topic_name(of: &str) -> String {
 
 /// Creates a topic with 6 partitions.
 pub(crate) async fn create_topic(name: &str) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1));
-    let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+    create_topic_at(&rig("RIG_KAFKA"), &NewTopic::new(name, 6, TopicReplication::Fixed(1))).await;
+}
+
+/// Creates a topic on other brokers than the rig's.
+pub(crate) async fn create_topic_at(servers: &str, topic: &NewTopic<'_>) {
+    let admin: AdminClient<DefaultClientContext> = client(servers).create().expect("an admin client");
+    let created = admin.create_topics([topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
 /// Everything in a topic, partition by partition. Blocks.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
-    let consumer: BaseConsumer = client().create().expect("a consumer");
+    read_all_at(&rig("RIG_KAFKA"), topic)
+}
+
+/// The same on other brokers than the rig's.
+pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = client(servers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -82,8 +91,8 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
     records
 }
 
-fn client() -> ClientConfig {
+fn client(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", rig("RIG_KAFKA")).set("group.id", "it").set("enable.partition.eof", "false");
+    config.set("bootstrap.servers", servers).set("group.id", "it").set("enable.partition.eof", "false");
     config
 }
