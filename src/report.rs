@@ -1,9 +1,12 @@
 //! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first at `/status`, a migration leaves the second
 //! as its termination message; the operator reads both. No secret, no payload, no server's own words are in them.
 
-use std::fmt;
+use std::{convert::Infallible, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value::StrDeserializer},
+};
 
 pub use crate::api::BreakerState;
 
@@ -126,6 +129,8 @@ pub enum ProblemClass {
     TopicStalled,
     /// A record was refused by the brokers.
     RecordRejected,
+    /// A person parked a topic or a key.
+    ParkedByHand,
     /// Any other error of Kafka.
     KafkaError,
     /// Written by a newer version.
@@ -136,6 +141,16 @@ pub enum ProblemClass {
 impl fmt::Display for ProblemClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A name as [`fmt::Display`] writes it; one that this version does not know is `Other`.
+impl FromStr for ProblemClass {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        Ok(Self::deserialize(name).unwrap_or(Self::Other))
     }
 }
 
@@ -181,6 +196,14 @@ mod tests {
     fn a_class_of_a_newer_relay_is_read_as_other() {
         let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#).expect("a newer class");
         assert_eq!(problem.class, ProblemClass::Other);
+    }
+
+    #[test]
+    fn a_class_is_read_from_its_name_and_an_unknown_one_is_other() {
+        for class in [ProblemClass::RecordRejected, ProblemClass::ParkedByHand, ProblemClass::Other] {
+            assert_eq!(class.to_string().parse(), Ok(class));
+        }
+        assert_eq!("FromTheFuture".parse(), Ok(ProblemClass::Other));
     }
 
     #[test]

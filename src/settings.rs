@@ -13,7 +13,7 @@ pub use from_manifest::InvalidSpec;
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 1;
+pub const SCHEMA_LEVEL: i64 = 2;
 
 /// Everything a relay or a migration needs to know, but no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

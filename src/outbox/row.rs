@@ -78,7 +78,7 @@ pub(super) fn decode(rows: &[PgRow]) -> Result<Fetched, DecodeError> {
     Ok(Fetched { snapshot: snapshot.ok_or(DecodeError::NoSnapshot)?, rows: decoded })
 }
 
-fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
+pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     Ok(OutboxRow {
         lane: u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)?,
         id: row.try_get(2)?,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     connect::{Connect, reconnect},
     error::DatabaseFault,
+    parking::ParkingStatements,
     row::{DecodeError, Fetched, decode},
     schema::statement,
 };
@@ -54,7 +55,7 @@ impl StoreError {
 }
 
 /// Makes a sqlx error one of `operation`.
-fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
+pub(super) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
     move |error| StoreError { operation, source: error.into() }
 }
 
@@ -177,14 +178,15 @@ pub struct Pools {
 /// The relay's side of the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pools: Pools,
+    pub(super) pools: Pools,
     statements: Arc<Statements>,
+    pub(super) parking: Arc<ParkingStatements>,
 }
 
 impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
-        Self { pools, statements: Arc::new(Statements::new(schema)) }
+        Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
     }
 
     /// Connections opened from now on use `connect`.

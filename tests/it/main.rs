@@ -16,6 +16,8 @@ mod migration_table;
 mod operator_children;
 mod operator_migration;
 mod operator_rights;
+mod parking;
 mod relay_order;
 mod relay_outages;
 mod relay_problems;
+mod requeueing;

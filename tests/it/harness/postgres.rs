@@ -8,6 +8,7 @@ use std::{
 
 use outbox_relay::{
     outbox::{
+        Pools, READER_OPTIONS, Store,
         connect::{Connect, pool},
         migrate::{LOCK_WAIT, migrate},
     },
@@ -182,6 +183,13 @@ impl Database {
     pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
         let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
+    }
+
+    /// The relay's statements, on connections as it makes them.
+    pub(crate) fn store(&self) -> Store {
+        let lease = self.relay_pool(&[]);
+        let (reader, settler) = (self.relay_pool(READER_OPTIONS), self.relay_pool(READER_OPTIONS));
+        Store::new(Pools { reader, settler, lease }, &self.settings().database.schema)
     }
 
     /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.
