@@ -15,7 +15,7 @@ use super::{
     schema::statement,
 };
 use crate::{
-    report::{Problem, ProblemClass},
+    report::{BreakerState, Problem, ProblemClass},
     settings::SchemaName,
 };
 
@@ -112,12 +112,20 @@ pub struct Grant {
 /// Who lives and who has what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// Relays whose lease has not run out, this one included.
-    pub live: u32,
-    /// Smallest share of the others; absent without any.
-    pub fewest: Option<u32>,
+    /// Other relays whose lease has not run out.
+    pub others: Others,
+    /// Those of them whose breaker is not Open.
+    pub well: Others,
     /// Lanes that can be claimed.
     pub free: u32,
+}
+
+/// Other relays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    pub count: u32,
+    /// Smallest number of lanes that one of them has; absent without any.
+    pub fewest: Option<u32>,
 }
 
 /// Rows that wait.
@@ -259,15 +267,22 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the lease and writes marks, in one transaction. Returns its xid and the lanes that are still ours; `None`: the lease had run out.
+    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its xid and the lanes that are still ours; `None`: the lease had run out.
     ///
     /// # Errors
     /// When the database fails; then the lease may have been renewed, or not.
-    pub async fn renew(&self, instance: Uuid, ttl: Duration, marks: &LaneMarksPlan) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    pub async fn renew(
+        &self,
+        instance: Uuid,
+        ttl: Duration,
+        breaker: BreakerState,
+        marks: &LaneMarksPlan,
+    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut transaction = self.pools.lease.begin().await.map_err(failed("begin a renewal"))?;
         let renewed: Option<String> = sqlx::query_scalar(self.statements.renew.clone())
             .bind(instance)
             .bind(millis(ttl))
+            .bind(breaker.name())
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed("renew the lease"))?;
@@ -292,14 +307,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
-        let (live, fewest, free): (i64, Option<i64>, i64) = sqlx::query_as(self.statements.survey.clone())
-            .bind(instance)
-            .bind(known)
-            .fetch_one(&self.pools.lease)
-            .await
-            .map_err(failed("survey the lanes"))?;
+        let (others, fewest, well, fewest_of_well, free): (i64, Option<i64>, i64, Option<i64>, i64) =
+            sqlx::query_as(self.statements.survey.clone())
+                .bind(instance)
+                .bind(known)
+                .fetch_one(&self.pools.lease)
+                .await
+                .map_err(failed("survey the lanes"))?;
         let count = |number: i64| u32::try_from(number).unwrap_or(0);
-        Ok(Survey { live: count(live), fewest: fewest.map(count), free: count(free) })
+        let others = Others { count: count(others), fewest: fewest.map(count) };
+        let well = Others { count: count(well), fewest: fewest_of_well.map(count) };
+        Ok(Survey { others, well, free: count(free) })
     }
 
     /// Takes at most `lanes_max` free lanes.

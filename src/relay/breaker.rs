@@ -13,7 +13,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{jitter::Jitter, lanes::LEASE_TTL};
+use super::{
+    jitter::Jitter,
+    lanes::{Health, LEASE_TTL},
+};
 use crate::{report::BreakerState, settings::BreakerSettings};
 
 /// Rows of the first window after an outage, and of a probe.
@@ -163,10 +166,13 @@ impl Breaker {
         }
     }
 
-    /// Whether others that publish should rather have our lanes.
+    /// What it means for our lanes.
     #[must_use]
-    pub fn is_fault_local(&self, now: Instant) -> bool {
-        self.is_open_for(LOCAL_AFTER, now)
+    pub fn health(&self, now: Instant) -> Health {
+        match self.state {
+            State::Open { .. } => Health::Open { for_long: self.is_open_for(LOCAL_AFTER, now) },
+            _ => Health::Well,
+        }
     }
 
     fn is_open_for(&self, least: Duration, now: Instant) -> bool {
@@ -339,8 +345,9 @@ mod tests {
 
     #[test]
     fn a_fault_that_outlasts_two_leases_may_be_ours() {
+        assert_eq!(Case::quiet(9).breaker.health(Case::quiet(9).at(60)), Health::Well);
         let case = Case::quiet(10);
-        assert!(!case.breaker.is_fault_local(case.at(39)));
-        assert!(case.breaker.is_fault_local(case.at(40)));
+        assert_eq!(case.breaker.health(case.at(39)), Health::Open { for_long: false });
+        assert_eq!(case.breaker.health(case.at(40)), Health::Open { for_long: true });
     }
 }

@@ -102,6 +102,7 @@ struct Timers {
     tick: Instant,
     backlog: Instant,
     sweep: Instant,
+    topics: Instant,
     settle: Option<Instant>,
     database: Instant,
 }
@@ -201,6 +202,7 @@ impl<'a> Session<'a> {
                 tick: now,
                 backlog: now,
                 sweep: now + SWEEP_EVERY,
+                topics: now,
                 settle: None,
                 database: now,
             },

@@ -90,9 +90,10 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
         lasts(killed, Duration::from_secs(20)).await;
         assert_eq!(relay.report().await.expect("it answers").breaker, open.breaker, "it stays Open: no flapping");
         brokers.launch(1);
+        brokers.are_up().await;
         let launched = Instant::now();
         let after = breaker(&relay, BreakerState::Closed).await;
-        println!("Closed {:?} after the broker was started again", launched.elapsed());
+        println!("Closed {:?} after the broker answered again", launched.elapsed());
         flows(&relay, &topic, 1000.0).await;
         assert_eq!(before.instance, after.instance, "it has not started again");
     };
@@ -177,4 +178,35 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     drained(&database).await;
     // A producer was thrown out twice: at most one request per broker may be written twice each time.
     println!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
+}
+
+/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back when the way is open again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other() {
+    let brokers = Brokers::start(1).await;
+    let topic = topic_name("cut");
+    create_topic_at(&brokers.servers(), &NewTopic::new(&topic, 6, TopicReplication::Fixed(1))).await;
+    let database = Database::create(15).await.migrated().await;
+    let cut_off = Relay::start(&database, &settings(&database, &brokers.behind_the_gate(), &[&topic])).await;
+    let other = Relay::start(&database, &settings(&database, &brokers.servers(), &[&topic])).await;
+    lanes(&cut_off, |lanes| lanes == 32).await;
+    lanes(&other, |lanes| lanes == 32).await;
+    let service = Steady::start(&database, &topic, 20);
+    flows(&cut_off, &topic, 100.0).await;
+    flows(&other, &topic, 100.0).await;
+    brokers.gate.set_open(false);
+    let cut = Instant::now();
+    breaker(&cut_off, BreakerState::Open).await;
+    println!("Open {:?} after the cut", cut.elapsed());
+    lanes(&other, |lanes| lanes == 64).await;
+    println!("the other one has all lanes after {:?}", cut.elapsed());
+    breaker(&other, BreakerState::Closed).await;
+    let committed = service.stop().await;
+    drained(&database).await;
+    breaker(&cut_off, BreakerState::Open).await;
+    brokers.gate.set_open(true);
+    lanes(&cut_off, |lanes| lanes == 32).await;
+    breaker(&cut_off, BreakerState::Closed).await;
+    // One request may have been written and not been answered.
+    println!("{} duplicates", judge(&committed, &read(&brokers, &topic).await));
 }

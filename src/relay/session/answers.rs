@@ -64,7 +64,6 @@ impl Session<'_> {
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
-        self.tell_topics();
         let Ok(depth) = result else { return self.status.set_backlog(None) };
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);

@@ -5,20 +5,28 @@ use crate::report::BreakerState;
 
 /// Lanes on their way back wait at most this long for records that do not end.
 const STUCK_MAX: Duration = Duration::from_secs(2);
+/// What rests is told this often.
+const TOPICS_EVERY: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
     pub(super) fn look(&mut self, now: Instant) {
         self.core.look(self.trouble.get().is_some(), now);
-        self.tell_breaker();
+        self.tell_breaker(now);
+        if now >= self.timers.topics {
+            self.timers.topics = now + TOPICS_EVERY;
+            self.tell_topics();
+        }
         self.end_stuck_drain(now);
     }
 
-    fn tell_breaker(&mut self) {
+    fn tell_breaker(&mut self, now: Instant) {
         let (state, before) = (self.core.breaker().state(), self.breaker);
         if state == before {
             return;
         }
         self.breaker = state;
+        // The other relays see it in the next renewal.
+        self.timers.renew = now;
         self.status.set_breaker(state, kafka::rfc3339(now_us()));
         let (rows, before) = (self.core.window().sent(), before.name());
         match state {

@@ -80,7 +80,8 @@ impl Brokers {
         format!("127.0.0.1:{}", self.gate.port())
     }
 
-    async fn are_up(&self) {
+    /// Waits until every node has said that it is there.
+    pub(crate) async fn are_up(&self) {
         let (servers, nodes) = (self.servers(), self.nodes.len());
         let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &servers).create().expect("a client");
         until("the brokers to be up", async || {
