@@ -119,8 +119,8 @@ pub(super) struct Session<'a> {
     trouble: Trouble,
     /// As it was last told.
     breaker: BreakerState,
-    /// Since when lanes on their way back wait for records that do not end.
-    stuck_since: Option<Instant>,
+    /// Since when lanes on their way back wait for their records to end.
+    draining_since: Option<Instant>,
     rebuild: Rebuild,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
             sending: Sending::None { retry_at: now },
             trouble: Trouble::default(),
             breaker: BreakerState::Closed,
-            stuck_since: None,
+            draining_since: None,
             rebuild: Rebuild::default(),
             reports,
             reports_to,
