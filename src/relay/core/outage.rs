@@ -325,15 +325,18 @@ mod tests {
     }
 
     #[test]
-    fn while_all_topics_are_probed_by_what_they_have_sent_nothing_is_fetched() {
+    fn while_it_is_open_what_a_topic_has_sent_is_its_probe_and_nothing_more_of_it_is_fetched() {
         let mut world = World::new();
-        world.commit(SICK, 3000, 64);
-        world.core.topic_seen(WELL, false, world.now);
+        world.commit(SICK, 20, 64);
         world.turn(seconds(20));
-        assert_eq!(world.state(), BreakerState::Open);
-        let fetches = world.fetches;
+        assert_eq!((world.state(), world.sent.len()), (BreakerState::Open, 20));
+        world.commit(SICK, 3000, 64);
         world.turn(seconds(100));
-        assert_eq!(world.fetches, fetches);
+        assert_eq!((world.state(), world.sent.len()), (BreakerState::Open, 20));
+        let fetches = world.fetches;
+        world.core.topic_seen(WELL, false, world.now);
+        world.turn(seconds(100));
+        assert_eq!(world.fetches, fetches, "nobody is left to probe for");
     }
 
     #[test]
