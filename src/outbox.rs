@@ -8,6 +8,7 @@ mod row;
 pub mod schema;
 mod snapshot;
 mod store;
+mod work;
 
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
@@ -15,3 +16,4 @@ pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
 };
+pub use work::{Connections, Statement, Work};

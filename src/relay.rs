@@ -9,10 +9,12 @@ pub mod marks;
 mod metrics;
 mod open;
 pub mod outstanding;
+mod partitions;
 pub mod routes;
 mod session;
 mod status;
 pub mod stops;
+pub mod trials;
 mod watch;
 pub mod window;
 
@@ -63,13 +65,10 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let options = Arc::new(options);
     let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status));
     while let Some(opened) = open::open(&options, &status, &stop).await {
-        let ended = session::Session::begin(&options, &status, opened, &mut watch).await;
-        match ended {
-            Ok(session) => match Box::pin(session.run(&stop)).await {
-                session::Ended::Stopped => break,
-                session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
-            },
-            Err(error) => status.tell(Source::Database, vec![error.problem()]),
+        let session = session::Session::begin(&options, &status, opened, &mut watch);
+        match Box::pin(session.run(&stop)).await {
+            session::Ended::Stopped => break,
+            session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
         }
         status.set_ready(false);
     }

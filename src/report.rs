@@ -26,6 +26,15 @@ pub struct RelayReport {
     /// Rows that wait in its own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
+    /// Keys that are parked, in the whole table. This and the next two come from the relay that owns lane 0 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_keys: Option<u64>,
+    /// Topics that a person parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_topics: Option<u64>,
+    /// Rows in `dead_letter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<u64>,
     /// Records acknowledged per second, over the last 10 s.
     pub published_per_second: f64,
     /// Whether Kafka takes its records; absent: an older relay.
@@ -101,6 +110,10 @@ pub enum ProblemClass {
     Unreachable,
     /// The named database does not exist.
     DatabaseMissing,
+    /// The database only allows reading.
+    DatabaseReadOnly,
+    /// The database server's disk, or a limit of the space it may use, is full.
+    DatabaseFull,
     /// A role named in the grants does not exist.
     RoleMissing,
     /// A file that a Secret or ConfigMap should bring is missing.
@@ -127,8 +140,14 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
+    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
+    /// A record is larger than its topic takes.
+    RecordTooLarge,
+    /// Keys are parked: behind a record that Kafka refuses, or by a person.
+    KeysParked,
     /// A person parked a topic or a key.
     ParkedByHand,
     /// Any other error of Kafka.
@@ -184,6 +203,9 @@ mod tests {
             schema_version: Some(1),
             lanes: 32,
             backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
+            parked_keys: Some(1),
+            parked_topics: Some(0),
+            dead_letters: Some(3),
             published_per_second: 12.5,
             breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
             problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],

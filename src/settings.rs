@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::api::{MigrationPolicy, RecordHeaders, SaslMechanism, TlsMode};
+pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
@@ -95,6 +95,9 @@ pub struct DatabaseSettings {
     pub schema: SchemaName,
     /// Connections of this process.
     pub max_connections: u32,
+    /// The endpoint is a pooler in transaction mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooler: bool,
 }
 
 /// Where a server is. The matching secret files hold the URL, or user name and password.
@@ -171,6 +174,8 @@ pub struct TopicSettings {
     pub event_types: Vec<String>,
     #[serde(default)]
     pub aggregate_types: Vec<String>,
+    #[serde(default)]
+    pub on_poison: OnPoison,
 }
 
 impl RelaySettings {

@@ -43,6 +43,10 @@ pub struct Database {
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 3, max = 16))]
     pub max_connections: i32,
+    /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. The migration goes through it too unless
+    /// `migration.database` names a direct endpoint.
+    #[serde(default)]
+    pub pooler: bool,
 }
 
 /// A direct endpoint with the rights to create the schema, used by the migration alone.

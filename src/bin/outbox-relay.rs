@@ -1,8 +1,10 @@
 //! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table (`migrate`). Parse, start logs, run, exit code.
 
 use std::{
+    ffi::OsString,
     io::Write,
     net::SocketAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -94,8 +96,9 @@ impl From {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match telemetry::init(cli.log_format, &cli.log) {
-        Err(error) => Err(error.into()),
+    let ready = without_variables_of_postgres().and_then(|()| Ok(telemetry::init(cli.log_format, &cli.log)?));
+    let done = match ready {
+        Err(error) => Err(error),
         Ok(()) => Box::pin(until_stopped(cli.command)).await,
     };
     done.unwrap_or_else(|error| {
@@ -103,6 +106,23 @@ async fn main() -> ExitCode {
         drop(writeln!(std::io::stderr(), "error: {error:#}"));
         ExitCode::FAILURE
     })
+}
+
+/// The manifest alone says how to connect. But sqlx takes PGOPTIONS, PGSSLROOTCERT and others of the environment, and some of them cannot be
+/// taken back. So where there is one, this program starts anew without: the process stays the same.
+fn without_variables_of_postgres() -> anyhow::Result<()> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let names: Vec<OsString> = names.filter(|name| name.as_encoded_bytes().starts_with(b"PG")).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program, to start it without the PG* variables; unset them")?;
+    let mut anew = std::process::Command::new(program);
+    anew.args(std::env::args_os().skip(1));
+    for name in names {
+        anew.env_remove(name);
+    }
+    Err(anew.exec()).context("cannot start this program without the PG* variables; unset them")
 }
 
 async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {

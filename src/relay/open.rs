@@ -1,10 +1,11 @@
-//! From settings and secrets to a database whose schema fits: asked again until it does. IO.
+//! From settings and secrets to a lease in a database whose schema fits: asked again until there is one. IO.
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::{RunOptions, Source, Status};
+use super::{RunOptions, Source, Status, lanes::LEASE_TTL};
 use crate::{
     outbox::{
         Pools, READER_OPTIONS, Store,
@@ -17,20 +18,23 @@ use crate::{
 /// Pause between two attempts. Secrets are read anew each time.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A database that may be worked on.
+/// A database that may be worked on, by an instance whose lease runs.
 pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) schema_version: i64,
+    pub(super) instance: Uuid,
+    /// When the lease was asked for.
+    pub(super) leased: Instant,
 }
 
-/// Connects and checks the schema until both succeed; `None` when stopped before.
+/// Connects, checks the schema and registers a new instance until all succeed; `None` when stopped before.
 pub(super) async fn open(options: &RunOptions, status: &Status, stop: &CancellationToken) -> Option<Opened> {
     loop {
         status.turned(Instant::now());
         match attempt(options).await {
             Ok(opened) => {
                 status.tell(Source::Database, vec![]);
-                return (!stop.is_cancelled()).then_some(opened);
+                return Some(opened);
             }
             Err(problem) => status.tell(Source::Database, vec![problem]),
         }
@@ -48,5 +52,8 @@ async fn attempt(options: &RunOptions) -> Result<Opened, Problem> {
     let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
     let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };
-    Ok(Opened { store: Store::new(pools, &database.schema), schema_version })
+    let store = Store::new(pools, &database.schema);
+    let (instance, leased) = (Uuid::new_v4(), Instant::now());
+    store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
+    Ok(Opened { store, schema_version, instance, leased })
 }

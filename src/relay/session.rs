@@ -3,10 +3,12 @@
 mod answers;
 mod end;
 mod outage;
+mod poison;
 mod records;
 mod start;
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::Pin,
     time::{Duration, Instant, SystemTime},
@@ -23,8 +25,8 @@ use uuid::Uuid;
 
 use super::{
     RunOptions, Source, Status,
-    core::{Core, Outcome, Outgoing},
-    lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    core::{Core, Lookup, Outcome, Outgoing, Verdict},
+    lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
@@ -33,8 +35,8 @@ use super::{
     window::{Budget, Slot},
 };
 use crate::{
-    kafka::{self, Fault, Producer, Report, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, Store, StoreError, connect::Connect},
+    kafka::{self, Fault, Producer, Report, Sizes, Trouble},
+    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
@@ -46,6 +48,8 @@ const SETTLES_MAX: usize = 2;
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Reports are looked at this often at most: one at a time they would cost a turn each.
 const REPORTS_EVERY: Duration = Duration::from_millis(1);
+/// How often a new session looks whether the brokers have been heard.
+const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -73,6 +77,14 @@ enum Sending {
     },
 }
 
+/// A producer of the relay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Main,
+    /// For rows on trial, so that a refusal costs nobody else anything.
+    Trial,
+}
+
 type Running<T> = Option<BoxFuture<'static, T>>;
 
 /// Why the producer in use, or the last one, had to be thrown out.
@@ -85,7 +97,10 @@ struct Rebuild {
 }
 
 /// A row by lane, id and event_id.
-type RowName = (u8, i64, Uuid);
+type Straggler = (u8, i64, Uuid);
+
+/// Rows that wait in our lanes, and the numbers of the whole table from the owner of lane 0.
+type Counts = (Depth, Option<TableWide>);
 
 /// How a settling statement ended; its transaction is a tick.
 struct Settled {
@@ -116,6 +131,9 @@ pub(super) struct Session<'a> {
     instance: Uuid,
     core: Core,
     sending: Sending,
+    trial: Option<Producer>,
+    /// Batches of more bytes were refused, though none of their records was.
+    batch_bytes_max: usize,
     trouble: Trouble,
     /// As it was last told.
     breaker: BreakerState,
@@ -129,16 +147,18 @@ pub(super) struct Session<'a> {
     deadline: Instant,
     timers: Timers,
     stop_by: Option<Instant>,
-    /// A failure of the database stands in the report.
-    database_is_told: bool,
+    /// Kinds of work whose failure stands in the report.
+    failing: BTreeSet<Source>,
     /// When the database last answered a fetch or a settle, or was first asked.
     answered: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
-    backlog: Running<(Instant, Result<Depth, StoreError>)>,
-    sweep: Running<Result<Vec<RowName>, StoreError>>,
+    backlog: Running<(Instant, Result<Counts, StoreError>)>,
+    sweep: Running<Result<Vec<Straggler>, StoreError>>,
+    lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
+    verdict: Running<(Verdict, Result<(), StoreError>)>,
 }
 
 /// Something that the loop waited for.
@@ -147,8 +167,10 @@ enum Event {
     Settled(Settled),
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
-    Counted(Instant, Result<Depth, StoreError>),
-    Swept(Result<Vec<RowName>, StoreError>),
+    Counted(Instant, Result<Counts, StoreError>),
+    Swept(Result<Vec<Straggler>, StoreError>),
+    LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
+    Judged(Verdict, Result<(), StoreError>),
     News(News),
     Report(Report),
     Time,
@@ -156,25 +178,20 @@ enum Event {
 }
 
 impl<'a> Session<'a> {
-    /// Registers a new instance.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(super) async fn begin(
-        options: &'a RunOptions,
-        status: &'a Status,
-        opened: Opened,
-        watch: &'a mut Watch,
-    ) -> Result<Session<'a>, StoreError> {
-        let (instance, now) = (Uuid::new_v4(), Instant::now());
-        opened.store.register(instance, &options.pod, LEASE_TTL).await?;
+    /// The life of an instance that was registered.
+    pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
+        let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
         status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
+        // What the instance before could not do is not this one's to do.
+        for work in [Source::Settling, Source::Reading] {
+            status.tell(work, vec![]);
+        }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
-        Ok(Self {
+        Self {
             core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
                 settings.breaker,
                 instance.as_u64_pair().1,
@@ -187,6 +204,8 @@ impl<'a> Session<'a> {
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
+            trial: None,
+            batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),
             breaker: BreakerState::Closed,
             draining_since: None,
@@ -207,7 +226,7 @@ impl<'a> Session<'a> {
                 database: now,
             },
             stop_by: None,
-            database_is_told: false,
+            failing: BTreeSet::new(),
             answered: None,
             fetch: None,
             settles: FuturesUnordered::new(),
@@ -215,7 +234,9 @@ impl<'a> Session<'a> {
             tick: None,
             backlog: None,
             sweep: None,
-        })
+            lookup: None,
+            verdict: None,
+        }
     }
 
     /// Works until stopped, or until the lease is lost.
@@ -233,6 +254,7 @@ impl<'a> Session<'a> {
             self.keep_producer(now).await;
             self.core.resume(now);
             self.look(now);
+            self.try_suspects(now).await;
             self.start(now);
             match self.next_event(stop).await {
                 Event::Fetched(plan, began, fetched) => {
@@ -251,6 +273,8 @@ impl<'a> Session<'a> {
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),
                 Event::Counted(began, result) => self.counted(began, result),
                 Event::Swept(result) => self.swept(result),
+                Event::LookedUp(lookup, rows) => self.looked_up(lookup, rows),
+                Event::Judged(verdict, result) => self.judged(verdict, result),
                 Event::News(news) => self.heard(&news),
                 Event::Report(report) => self.reported(report, Instant::now()),
                 Event::Time => {}
@@ -272,6 +296,8 @@ impl<'a> Session<'a> {
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
             Some(result) = take(&mut self.sweep) => Event::Swept(result),
+            Some((lookup, rows)) = take(&mut self.lookup) => Event::LookedUp(lookup, rows),
+            Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
             Some(news) = self.watch.next() => Event::News(news),
             Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
             () = tokio::time::sleep_until(wake) => Event::Time,
@@ -294,7 +320,7 @@ impl<'a> Session<'a> {
 
     /// When the loop has to turn although nothing happens: only for work that could start then.
     fn next_wake(&self) -> Instant {
-        let (now, timers, window) = (Instant::now(), &self.timers, self.core.window());
+        let (now, timers) = (Instant::now(), &self.timers);
         let works = self.stop_by.is_none();
         let may_fetch = works && matches!(self.sending, Sending::Open(_));
         let database = |at: Instant| at.max(timers.database);
@@ -305,10 +331,10 @@ impl<'a> Session<'a> {
             may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
             (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
             (timers.reports > now).then_some(timers.reports),
-            (works && self.tick.is_none() && window.rows() > 0).then(|| database(timers.tick)),
+            (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
-            self.core.resume_at(),
+            self.core.resume_at(now),
             if let Sending::None { retry_at } = self.sending { works.then_some(retry_at) } else { None },
         ]
         .into_iter()

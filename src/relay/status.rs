@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::metrics::Metrics;
-use crate::report::{Backlog, Breaker, BreakerState, Problem, RelayReport};
+use crate::{
+    outbox::TableWide,
+    report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
+};
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -17,7 +20,12 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 /// Where a problem comes from; each part of the relay tells only of its own, and replaces what it told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
+    /// The way to the database, and the lease in it.
     Database,
+    Settling,
+    Reading,
+    /// Looking up and judging refused rows.
+    Parking,
     Kafka,
     Producer,
     Topics,
@@ -30,6 +38,7 @@ struct State {
     lanes: u32,
     backlog: Option<Backlog>,
     breaker: Option<Breaker>,
+    table: Option<TableWide>,
     problems: BTreeMap<Source, Vec<Problem>>,
     published: VecDeque<(Instant, u64)>,
     turned_at: Instant,
@@ -51,6 +60,7 @@ impl Status {
             lanes: 0,
             backlog: None,
             breaker: None,
+            table: None,
             problems: BTreeMap::new(),
             published: VecDeque::new(),
             turned_at: now,
@@ -97,6 +107,12 @@ impl Status {
         self.write(|state| state.backlog = backlog);
     }
 
+    /// Numbers of the whole table; `None`: another relay tells them.
+    pub fn set_table(&self, table: Option<TableWide>) {
+        self.metrics.set_table(table);
+        self.write(|state| state.table = table);
+    }
+
     /// Replaces what `source` told before. A problem that is new is logged once.
     pub fn tell(&self, source: Source, problems: Vec<Problem>) {
         let before = self.write(|state| state.problems.insert(source, problems.clone())).unwrap_or_default();
@@ -141,6 +157,9 @@ impl Status {
                 schema_version: state.schema_version,
                 lanes: state.lanes,
                 backlog: state.backlog.clone(),
+                parked_keys: state.table.map(|table| table.parked_keys),
+                parked_topics: state.table.map(|table| table.parked_topics),
+                dead_letters: state.table.map(|table| table.dead_letters),
                 published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
                 breaker: state.breaker.clone(),
                 problems: state.problems.values().flatten().cloned().collect(),

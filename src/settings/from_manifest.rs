@@ -61,6 +61,7 @@ impl RelaySettings {
                 tls: tls(&spec.database.tls, "spec.database.tls")?,
                 schema: SchemaName::try_from(spec.database.schema.clone())?,
                 max_connections: within("spec.database.maxConnections", spec.database.max_connections, 3, 16)?,
+                pooler: spec.database.pooler,
             },
             migration: migration(spec)?,
             kafka: kafka(&spec.kafka)?,
@@ -171,6 +172,7 @@ fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
         name: topic.name.clone(),
         event_types: topic.event_types.clone(),
         aggregate_types: topic.aggregate_types.clone(),
+        on_poison: topic.on_poison,
     };
     Ok(topics.iter().map(settings).collect())
 }

@@ -46,6 +46,32 @@ on_each_server! {
     }
 }
 
+/// The manifest alone says how to connect: each of these would keep it from that, or change the session.
+#[tokio::test]
+async fn variables_of_postgres_change_nothing() {
+    let database = Database::create(15).await;
+    let manifest = text(&database.manifest(""));
+    let variables = [
+        ("PGOPTIONS", "-c default_transaction_read_only=on"),
+        ("PGHOST", "db.invalid"),
+        ("PGHOSTADDR", "127.0.0.9"),
+        ("PGPORT", "1"),
+        ("PGUSER", "nobody"),
+        ("PGPASSWORD", "wrong"),
+        ("PGPASSFILE", "/nowhere"),
+        ("PGDATABASE", "nowhere"),
+        ("PGAPPNAME", "somebody"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/nowhere"),
+        ("PGSSLCERT", "/nowhere"),
+        ("PGSSLKEY", "/nowhere"),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+    let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
+    assert!(output.status.success(), "{}", shown(&output.stderr));
+    assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
+}
+
 on_each_server! {
     async fn a_failure_is_one_line_an_exit_code_and_a_result(database: Database) {
         let manifest = database.manifest("");

@@ -44,7 +44,7 @@ on_each_server! {
         let first_failed_at = value::<String>(&mut admin, first).await;
         store.park_key(&ParkedRow { class: ProblemClass::KafkaError, ..row.clone() }).await.expect("parked again");
 
-        let expected = ParkedKey { topic: "files".to_owned(), key: "f1".to_owned(), lane: row.lane, attempts: 2 };
+        let expected = ParkedKey { topic: "files".to_owned(), key: "f1".to_owned(), lane: row.lane, attempts: 2, head: Some((row.id, row.event_id)) };
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);
         assert_eq!(value::<String>(&mut admin, first).await, first_failed_at);

@@ -21,8 +21,9 @@ use crate::{
 pub(super) async fn apply(settings: &RelaySettings, secrets: &Secrets, lock_wait: Duration) -> Result<Done, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let mut connection = Connect::migration(settings, secrets)?.open().await?;
-    let mut transaction = lock::begin(&mut connection, schema).await?;
+    let connect = Connect::migration(settings, secrets)?;
+    let mut connection = connect.open().await?;
+    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
 
     lock::alone(&mut transaction, schema, lock_wait).await?;
     let before = lock::state(&mut transaction, schema).await?;
@@ -37,7 +38,7 @@ pub(super) async fn apply(settings: &RelaySettings, secrets: &Secrets, lock_wait
     grants::apply(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
     let done = done(&mut transaction, schema, &before).await?;
 
-    transaction.commit().await.map_err(|error| MigrateError::Commit { schema: name(schema), source: error.into() })?;
+    lock::commit(transaction).await.map_err(|error| MigrateError::Commit { schema: name(schema), source: error.into() })?;
     Ok(done)
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::Core;
+use super::{Core, Left};
 use crate::relay::{
     breaker::Breaker,
     jitter::Jitter,
     stops::{Stops, Wait},
-    window::TopicIndex,
+    window::{Slot, TopicIndex},
 };
 use crate::{report::BreakerState, settings::BreakerSettings};
 
@@ -39,7 +39,7 @@ impl Core {
             if let Some(wait) = self.must_wait(topic, now)
                 && self.stops.can_wait(topic, wait)
             {
-                self.hold_all();
+                self.hold_all(&Left::Topic(topic));
                 self.stops.wait(topic, wait);
             }
         }
@@ -66,6 +66,12 @@ impl Core {
     #[must_use]
     pub fn is_sick(&self) -> bool {
         self.breaker.state() != BreakerState::Closed || self.is_any_stalled()
+    }
+
+    /// Whether the row of this slot is on trial, with a producer of its own.
+    #[must_use]
+    pub fn is_on_trial(&self, slot: Slot) -> bool {
+        self.poison.is_on_trial(slot)
     }
 
     #[must_use]
@@ -165,7 +171,7 @@ mod tests {
             window::{Budget, Slot},
         },
         report::{BreakerState, ProblemClass},
-        settings::{BreakerSettings, TopicSettings},
+        settings::{BreakerSettings, OnPoison, TopicSettings},
     };
 
     use super::*;
@@ -189,7 +195,12 @@ mod tests {
     impl World {
         fn new() -> Self {
             let now = Instant::now();
-            let topic = |name: &str| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] };
+            let topic = |name: &str| TopicSettings {
+                name: name.to_owned(),
+                event_types: vec![],
+                aggregate_types: vec![],
+                on_poison: OnPoison::Block,
+            };
             let core = Core::new(Routes::new(&[topic("t0"), topic("t1")]), BUDGET, Duration::from_millis(50), now);
             let mut core = core.with_breaker(BreakerSettings::default(), 3, now);
             let grant = |lane| Grant { lane, epoch: 1, mark: 0, high_id: 0 };
@@ -229,7 +240,7 @@ mod tests {
         fn fetch(&mut self) {
             let Some(plan) = self.core.plan_fetch(self.now) else { return };
             self.fetches += 1;
-            let fetched = Fetched { snapshot: Snapshot::new(self.xid + 1, vec![]), rows: self.select(&plan) };
+            let fetched = Fetched { snapshot: Snapshot::new(self.xid + 1, vec![]), rows: self.select(&plan), scanned: vec![] };
             let outgoing = self.core.accept(&plan, fetched, self.now);
             self.sent.extend(outgoing.into_iter().map(|outgoing| (outgoing.slot, outgoing.topic)));
         }

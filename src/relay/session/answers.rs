@@ -10,12 +10,12 @@ impl Session<'_> {
                 self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
-                self.database_works();
+                self.works(Source::Settling);
             }
             Err(error) => {
                 self.core.settle_failed(&settled.slots);
                 self.timers.settle = Some(now + RETRY_AFTER);
-                self.database_failed(&error, now);
+                self.database_failed(Source::Settling, &error, now);
             }
         }
     }
@@ -23,11 +23,11 @@ impl Session<'_> {
     pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
-        let (renewed, released, granted, give_back) = match result {
-            Ok(Turned::Holds { renewed, released, granted, give_back }) => (renewed, released, granted, give_back),
+        let (renewed, released, granted, give_back, seen) = match result {
+            Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
-                self.database_failed(&error, now);
+                self.database_failed(Source::Database, &error, now);
                 return true;
             }
         };
@@ -41,8 +41,9 @@ impl Session<'_> {
         }
         self.core.released(&released);
         self.core.granted(&granted, now);
+        self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back);
-        self.database_works();
+        self.works(Source::Database);
         self.status.set_lanes(self.core.owned());
         self.status.set_ready(true);
         true
@@ -53,18 +54,20 @@ impl Session<'_> {
         self.timers.tick = now + TICK_EVERY;
         match result {
             Ok(xid) => self.core.tick(Tick { xid, drawn }),
-            Err(error) => self.database_failed(&error, now),
+            // With nothing to settle, the next turn of the lease is what tells that it works again.
+            Err(error) => self.database_failed(Source::Database, &error, now),
         }
     }
 
-    pub(super) fn counted(&mut self, began: Instant, result: Result<Depth, StoreError>) {
+    pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
         let now = Instant::now();
         // At most a hundredth of the database's time.
         self.timers.backlog = now + BACKLOG_EVERY.max((now - began) * 100);
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
-        let Ok(depth) = result else { return self.status.set_backlog(None) };
+        let Ok((depth, table)) = result else { return self.status.set_backlog(None) };
+        self.status.set_table(table);
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
         metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6));
@@ -79,6 +82,13 @@ impl Session<'_> {
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
             .map(|(topic, class)| resting_topic(self.core.routes().name(topic), class))
             .collect();
+        for (topic, keys) in self.core.parked_keys() {
+            let name = self.core.routes().name(topic);
+            let message = format!(
+                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay parked list`, then retry or skip them"
+            );
+            problems.push(Problem::new(ProblemClass::KeysParked, message));
+        }
         if astray {
             let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
@@ -86,7 +96,7 @@ impl Session<'_> {
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
+    pub(super) fn swept(&mut self, result: Result<Vec<Straggler>, StoreError>) {
         let Ok(found) = result else { return };
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
@@ -96,7 +106,8 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn database_failed(&mut self, error: &StoreError, now: Instant) {
+    /// One of the kinds of work with the database failed; the others may go on.
+    pub(super) fn database_failed(&mut self, work: Source, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
         let problem = error.problem();
@@ -105,14 +116,14 @@ impl Session<'_> {
         {
             self.store.reconnect(&connect);
         }
-        self.database_is_told = true;
-        self.status.tell(Source::Database, vec![problem]);
+        self.failing.insert(work);
+        self.status.tell(work, vec![problem]);
     }
 
     /// Told after a failure only: it works thousands of times a second.
-    pub(super) fn database_works(&mut self) {
-        if std::mem::take(&mut self.database_is_told) {
-            self.status.tell(Source::Database, vec![]);
+    pub(super) fn works(&mut self, work: Source) {
+        if self.failing.remove(&work) {
+            self.status.tell(work, vec![]);
         }
     }
 }
@@ -120,8 +131,8 @@ impl Session<'_> {
 fn resting_topic(name: &str, class: ProblemClass) -> Problem {
     let why = match class {
         ProblemClass::TopicStalled => {
-            "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough replicas in sync? \
-                                       Its other rows wait"
+            "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough \
+                                       replicas in sync? Its other rows wait"
         }
         _ => "refuses a record: it rests and is tried again; look at the relay's log and the topic's limits",
     };

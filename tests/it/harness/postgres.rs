@@ -8,14 +8,14 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Pools, READER_OPTIONS, Store,
+        Connections, Pools, READER_OPTIONS, Store,
         connect::{Connect, pool},
         migrate::{LOCK_WAIT, migrate},
     },
     report::MigrationReport,
     secrets::Secrets,
     settings::{
-        BreakerSettings, DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, Owner,
+        BreakerSettings, DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner,
         RecordHeaders, RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
     },
 };
@@ -65,10 +65,15 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// On one of the rig's servers.
     pub(crate) async fn create(version: u32) -> Self {
-        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
-        let admin: PgConnectOptions = url.parse().expect("the rig's URL");
+        Self::create_on(url.parse().expect("the rig's URL")).await
+    }
+
+    /// On the server of this superuser.
+    pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let role = |of: &str| format!("{name}_{of}");
         let (owner, relay, producer) = (role("owner"), role("relay"), role("producer"));
         let folder = std::env::temp_dir().join(&name);
@@ -156,10 +161,15 @@ impl Database {
     pub(crate) fn settings(&self) -> RelaySettings {
         let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-        let topic = TopicSettings { name: "files".to_owned(), event_types: vec!["Uploaded".to_owned()], aggregate_types: Vec::new() };
+        let topic = TopicSettings {
+            name: "files".to_owned(),
+            event_types: vec!["Uploaded".to_owned()],
+            aggregate_types: Vec::new(),
+            on_poison: OnPoison::default(),
+        };
         RelaySettings {
             owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
-            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
+            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4, pooler: false },
             migration: MigrationSettings {
                 policy: MigrationPolicy::Apply,
                 database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
@@ -180,7 +190,7 @@ impl Database {
     }
 
     /// Connections as a relay makes them.
-    pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
+    pub(crate) fn relay_pool(&self, settings: &'static [(&'static str, &'static str)]) -> Connections {
         let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
     }
