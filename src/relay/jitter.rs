@@ -6,7 +6,7 @@ use std::time::Duration;
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
 /// A sequence of numbers that look random (xorshift).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Jitter(u64);
 
 impl Jitter {

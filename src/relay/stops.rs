@@ -30,7 +30,7 @@ enum Rest {
 }
 
 /// Why a topic waits for what it has with the producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wait {
     /// Its records do not end while later ones of others do.
     Stalled,

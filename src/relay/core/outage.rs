@@ -13,6 +13,9 @@ use crate::{report::BreakerState, settings::BreakerSettings};
 
 /// A topic may have this part of the window, and of a lane, with the producer for long.
 const SHARE: usize = 4;
+/// So much is nobody's business, however small the window is.
+const SHARE_ROWS_MIN: usize = 64;
+const SHARE_BYTES_MIN: usize = 64 << 10;
 /// For long: this part of `slowAfter`. Whoever is faster may have everything.
 const SOON: u32 = 4;
 
@@ -97,10 +100,10 @@ impl Core {
     /// A part of what those that wait have left of the window, so that any number of them leaves something; or of a lane. A relay of one topic
     /// has nobody to share with.
     fn has_its_share(&self, topic: TopicIndex, free: Amount) -> bool {
-        let (rows, of_lane) = (self.outstanding.rows(topic), self.window.budget().rows_per_lane / SHARE);
+        let (rows, of_lane) = (self.outstanding.rows(topic), share_of_rows(self.window.budget().rows_per_lane));
         self.routes.len() > 1
-            && (rows >= free.rows / SHARE
-                || self.outstanding.bytes(topic) >= free.bytes / SHARE
+            && (rows >= share_of_rows(free.rows)
+                || self.outstanding.bytes(topic) >= share_of_bytes(free.bytes)
                 || rows >= of_lane && self.outstanding.most_in_a_lane(topic) >= of_lane)
     }
 
@@ -132,21 +135,29 @@ impl Core {
         match (shared || crowded, self.routes.len()) {
             (true, _) => 0,
             (false, 1) => room,
-            (false, _) => room.min(free.div_ceil(SHARE)),
+            (false, _) => room.min(share_of_rows(free)),
         }
     }
 
     /// Bytes that the next fetch may bring.
     pub(super) fn room_bytes(&self) -> usize {
         let room = self.window.room_bytes();
-        if self.routes.len() > 1 { room.min(self.window.budget().bytes / SHARE) } else { room }
+        if self.routes.len() > 1 { room.min(share_of_bytes(self.window.budget().bytes)) } else { room }
     }
 
     /// Rows that the next fetch may bring of a lane.
     pub(super) fn lane_room(&self, lane: u8) -> usize {
         let room = self.window.lane_room(lane);
-        if self.routes.len() > 1 { room.min(self.window.budget().rows_per_lane / SHARE) } else { room }
+        if self.routes.len() > 1 { room.min(share_of_rows(self.window.budget().rows_per_lane)) } else { room }
     }
+}
+
+fn share_of_rows(rows: usize) -> usize {
+    (rows / SHARE).max(SHARE_ROWS_MIN)
+}
+
+fn share_of_bytes(bytes: usize) -> usize {
+    (bytes / SHARE).max(SHARE_BYTES_MIN)
 }
 
 #[derive(Clone, Copy, Default)]
