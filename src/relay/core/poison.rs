@@ -219,6 +219,7 @@ impl Core {
         if self.poison.is_on_trial(slot) {
             return self.trial_reported(slot, Outcome::Refused(class), now);
         }
+        self.outstanding.ended(slot);
         if let Some(given_back) = self.window.failed(slot) {
             self.read_again(given_back);
             self.judge(given_back.topic, row, class, 1);
