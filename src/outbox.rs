@@ -2,6 +2,7 @@
 
 mod altered;
 pub mod connect;
+pub mod desk;
 pub mod error;
 pub mod migrate;
 mod parking;

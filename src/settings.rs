@@ -20,6 +20,10 @@ pub const SCHEMA_LEVEL: i64 = 2;
 /// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
 pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];
 
+/// Where a pod finds its settings and the folder of its secrets.
+pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
+pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
+
 /// Everything a relay or a migration needs to know, but no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

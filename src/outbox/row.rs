@@ -7,6 +7,7 @@ use super::snapshot::{ParseSnapshotError, Snapshot};
 
 /// A committed row that waits to be published.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct OutboxRow {
     pub lane: u8,
     pub id: i64,

@@ -73,6 +73,17 @@ async fn variables_of_postgres_change_nothing() {
 }
 
 on_each_server! {
+    async fn a_dry_run_prints_sql_and_changes_nothing(database: Database) {
+        let output = outbox_relay(&["migrate", "--dry-run", "--manifest", &text(&database.manifest(""))]);
+        assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+        let sql = shown(&output.stdout);
+        assert!(sql.contains("\nbegin;\n") && sql.contains("create table event") && sql.ends_with("commit;\n"), "{sql}");
+        let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
+        assert_eq!(value::<i64>(&mut database.as_admin().await, schemas).await, 0);
+    }
+}
+
+on_each_server! {
     async fn a_failure_is_one_line_an_exit_code_and_a_result(database: Database) {
         let manifest = database.manifest("");
         let wrong = std::fs::read_to_string(&manifest).expect("written").replace("not-secret", "wrong-password");

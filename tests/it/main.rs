@@ -3,6 +3,8 @@
 #[macro_use]
 mod harness;
 mod architecture;
+mod cli;
+mod cli_parked;
 mod command_line;
 mod connecting;
 mod crd_rules;
