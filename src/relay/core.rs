@@ -74,7 +74,7 @@ pub enum Outcome {
 /// State of one relay process, without any IO.
 #[derive(Clone)]
 pub struct Core {
-    routes: Routes,
+    routes: Arc<Routes>,
     window: Window,
     stops: Stops,
     poison: Poison,
@@ -97,7 +97,7 @@ impl Core {
     pub fn new(routes: Routes, budget: Budget, poll_interval: Duration, now: Instant) -> Self {
         let topics = routes.len();
         Self {
-            routes,
+            routes: Arc::new(routes),
             window: Window::new(budget, topics),
             stops: Stops::new(topics),
             poison: Poison::default(),
