@@ -50,9 +50,9 @@ pub struct Fetched {
 /// The database sent something that no version of the schema sends.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("a column of the outbox has an unexpected type")]
+    #[error("a column of the outbox has an unexpected type: was the table changed by hand? undo that; outbox-relay migrate names it")]
     Column(#[source] sqlx::Error),
-    #[error("a value of the outbox has an unexpected form")]
+    #[error("a value of the outbox has an unexpected form: was the table changed by hand? undo that; outbox-relay migrate names it")]
     Value,
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] ParseSnapshotError),

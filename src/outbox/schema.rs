@@ -53,8 +53,7 @@ impl SchemaError {
 /// # Errors
 /// When the schema is missing, older, too new, another one's, or cannot be read.
 pub async fn check_schema(connections: &Connections, schema: &SchemaName, owner: &Owner) -> Result<i64, SchemaError> {
-    let row = connections.row(SchemaState::ask(schema)).await;
-    let state = row.and_then(SchemaState::from_row).map_err(|error| read_error(schema, error))?;
+    let state = SchemaState::ask_for(connections, schema).await?;
     state.judge(schema)?;
     state.owned_by(schema, owner)?.then_some(state.level).ok_or_else(|| not_ready(schema, state.level))
 }
@@ -71,6 +70,12 @@ impl SchemaState {
     /// A schema without a table that is missing or empty is at level 0.
     pub(crate) async fn read(connection: &mut PgConnection, schema: &SchemaName) -> Result<Self, SchemaError> {
         let row = Self::ask(schema).fetch_one(connection).await;
+        row.and_then(Self::from_row).map_err(|error| read_error(schema, error))
+    }
+
+    /// The same, on a connection of its own.
+    pub(crate) async fn ask_for(connections: &Connections, schema: &SchemaName) -> Result<Self, SchemaError> {
+        let row = connections.row(Self::ask(schema)).await;
         row.and_then(Self::from_row).map_err(|error| read_error(schema, error))
     }
 

@@ -320,7 +320,8 @@ impl Core {
         }
         self.fetch_is_in();
         self.added += outgoing.len() as u64;
-        self.set_pace(!outgoing.is_empty(), now);
+        let slow = self.poison.try_slow_rows();
+        self.set_pace(slow || !outgoing.is_empty(), now);
         outgoing
     }
 
@@ -368,6 +369,10 @@ impl Core {
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
                 Destination::Topic(topic) if !self.stops.flows(topic) => state.hold(Left::Topic(topic), row.id - 1),
+                Destination::Topic(topic) if self.stops.is_slow(topic, now) => {
+                    let id = row.id - 1;
+                    state.hold(Left::Key(topic, self.poison.take_slowly(topic, row)), id);
+                }
                 Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
                     Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
                     None => outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row })),

@@ -3,6 +3,8 @@
 #[macro_use]
 mod harness;
 mod architecture;
+mod cli;
+mod cli_parked;
 mod command_line;
 mod connecting;
 mod crd_rules;
@@ -22,6 +24,7 @@ mod pooler;
 mod producer_contract;
 mod producer_keys;
 mod record_headers;
+mod relay_altered;
 mod relay_limits;
 mod relay_order;
 mod relay_poison;

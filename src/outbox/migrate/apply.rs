@@ -72,10 +72,14 @@ async fn run_migrations(connection: &mut PgConnection, schema: &SchemaName) -> R
 /// Our bookkeeping table and our lock, never sqlx's default ones: a service may use sqlx itself. Migrations of a newer version are fine, see
 /// `compatible_from`.
 fn migrator(schema: &SchemaName) -> Migrator {
-    let mut migrator = sqlx::migrate!("./migrations");
+    let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));
     migrator.set_locking(false).set_ignore_missing(true);
     migrator
+}
+
+pub(super) fn migrations() -> Migrator {
+    sqlx::migrate!("./migrations")
 }
 
 fn exists_already(error: &sqlx::Error) -> bool {
