@@ -190,7 +190,7 @@ const AGAIN: Scenario = Scenario { script: &[0, 1, 0], written_at_start: 2, faul
 fn holds(name: &str, scenario: Scenario) -> usize {
     let began = Instant::now();
     let explored = explore(&scenario);
-    println!("{name}: {} states in {:?}", explored.states, began.elapsed());
+    eprintln!("{name}: {} states in {:?}", explored.states, began.elapsed());
     assert_eq!(explored.violation, None, "{name}, after {} states of {scenario:#?}", explored.states);
     explored.states
 }
@@ -268,7 +268,7 @@ fn each_planted_bug_is_found() {
     for (bug, broken, scenario) in cases {
         let began = Instant::now();
         let Explored { states, violation } = explore(&Scenario { bug, ..scenario });
-        println!("{bug:?}: {states} states in {:?}: {violation:?}", began.elapsed());
+        eprintln!("{bug:?}: {states} states in {:?}: {violation:?}", began.elapsed());
         assert_eq!(violation.map(|((letter, _), _)| letter), Some(broken), "{bug:?}");
     }
 }
