@@ -74,6 +74,14 @@ async fn with_letters(database: &Database) -> sqlx::PgConnection {
     owner
 }
 
+/// Names only the first that differs of many.
+#[track_caller]
+fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
+    let expected: Vec<String> = expected.collect();
+    assert_eq!(found.len(), expected.len());
+    assert_eq!(found.iter().zip(&expected).find(|(found, expected)| found != expected), None);
+}
+
 fn keys(letters: &Value) -> Vec<String> {
     letters.as_array().expect("a list").iter().map(|letter| letter["key"].as_str().expect("a key").to_owned()).collect()
 }
@@ -97,7 +105,7 @@ on_each_server! {
             assert_eq!(keys(&cli.json(&format!("dead-letters list{conditions}"))), expected, "{conditions}");
         }
         let list = cli.run("dead-letters list --limit 2");
-        assert!(stderr(&list).contains("only the first 2"), "{list:?}");
+        assert!(stderr(&list).contains("there are more: --limit"), "{list:?}");
     }
 }
 
@@ -175,7 +183,7 @@ on_each_server! {
         let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead letters"));
         assert_eq!(stderr(&output).lines().collect::<Vec<_>>(), far);
         let types = values::<String>(&mut owner, "select event_type from outbox.event order by id").await;
-        assert_eq!(types, (1..=1234).map(|i| format!("E{i}")).collect::<Vec<_>>());
+        in_order(&types, (1..=1234).map(|i| format!("E{i}")));
     }
 }
 
@@ -205,8 +213,8 @@ on_each_server! {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
         let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id = '{key}' order by id");
-        let expected: Vec<String> = (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")).collect();
-        assert_eq!(values::<String>(&mut owner, &of_key("f1")).await, expected);
+        let types = values::<String>(&mut owner, &of_key("f1")).await;
+        in_order(&types, (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")));
         assert_eq!(values::<String>(&mut owner, &of_key("held")).await, ["Later", "E700"]);
     }
 }
