@@ -1,5 +1,6 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
+mod altered;
 pub mod connect;
 pub mod desk;
 pub mod error;
@@ -11,6 +12,7 @@ mod snapshot;
 mod store;
 mod work;
 
+pub use altered::{Altered, altered};
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};

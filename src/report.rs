@@ -90,6 +90,8 @@ pub enum ProblemClass {
     NewerSchema,
     /// The schema is missing or older than this version needs.
     SchemaNotReady,
+    /// Somebody changed the table of events by hand; relays go on.
+    TableChanged,
     /// The server's certificate was refused, or it does not speak TLS.
     TlsFailed,
     /// The database cannot be reached.

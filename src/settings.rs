@@ -2,6 +2,7 @@
 //! makes it from the same manifest. Nothing secret is in it: secrets are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
+mod read;
 mod secret_files;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -10,10 +11,14 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
+pub use read::InvalidSettings;
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 2;
+
+/// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
+pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];
 
 /// Where a pod finds its settings and the folder of its secrets.
 pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";

@@ -95,6 +95,10 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         "3F000" | "42P01" | "42883" | "42703" => {
             (SchemaNotReady, "the outbox's schema is missing or older than this version needs: let the migration run")
         }
+        "42804" | "42846" | "0A000" => (
+            SchemaNotReady,
+            "a column of the outbox has another type than the migrations gave it: was it changed by hand? undo that; outbox-relay migrate names it",
+        ),
         "42704" => (RoleMissing, "a role does not exist: create it, or take it out of migration.grants"),
         "25006" => (
             DatabaseReadOnly,

@@ -6,7 +6,7 @@ mod grants;
 mod lock;
 mod outcome;
 mod script;
-mod shape;
+pub(super) mod shape;
 mod verify;
 
 use std::time::Duration;

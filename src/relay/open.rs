@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::{RunOptions, Source, Status, lanes::LEASE_TTL};
 use crate::{
     outbox::{
-        Pools, READER_OPTIONS, Store,
+        Altered, Pools, READER_OPTIONS, Store, altered,
         connect::{Connect, pool},
-        schema::check_schema,
+        schema::{LEVEL, check_schema},
     },
     report::Problem,
 };
@@ -32,8 +32,9 @@ pub(super) async fn open(options: &RunOptions, status: &Status, stop: &Cancellat
     loop {
         status.turned(Instant::now());
         match attempt(options).await {
-            Ok(opened) => {
+            Ok((opened, advice)) => {
                 status.tell(Source::Database, vec![]);
+                status.tell(Source::Table, advice);
                 return Some(opened);
             }
             Err(problem) => status.tell(Source::Database, vec![problem]),
@@ -45,15 +46,22 @@ pub(super) async fn open(options: &RunOptions, status: &Status, stop: &Cancellat
     }
 }
 
-async fn attempt(options: &RunOptions) -> Result<Opened, Problem> {
+/// With what to say of a table that somebody changed.
+async fn attempt(options: &RunOptions) -> Result<(Opened, Vec<Problem>), Problem> {
     let database = &options.settings.database;
     let connect = Connect::relay(database, &options.secrets).map_err(|error| error.problem())?;
     let lease = pool(&connect, 1, &[]);
     let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
+    let found = if schema_version == LEVEL { altered(&lease, &database.schema).await } else { Ok(Altered::No) };
+    let advice = match found.map_err(|fault| fault.problem())? {
+        Altered::No => vec![],
+        Altered::Bearable(problem) => vec![problem],
+        Altered::Unreadable(problem) => return Err(problem),
+    };
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
     let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };
     let store = Store::new(pools, &database.schema);
     let (instance, leased) = (Uuid::new_v4(), Instant::now());
     store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
-    Ok(Opened { store, schema_version, instance, leased })
+    Ok((Opened { store, schema_version, instance, leased }, advice))
 }

@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
         // What the instance before could not do is not this one's to do.
-        for work in [Source::Settling, Source::Reading] {
+        for work in [Source::Settling, Source::Reading, Source::Parking] {
             status.tell(work, vec![]);
         }
         // Until the brokers have named a topic, none of its rows is sent.

@@ -22,6 +22,8 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 pub enum Source {
     /// The way to the database, and the lease in it.
     Database,
+    /// The table of events, as it was found at start.
+    Table,
     Settling,
     Reading,
     /// Looking up and judging refused rows.

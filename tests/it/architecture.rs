@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "kafka/fault.rs",
     "kafka/record.rs",
     "kafka/sizes.rs",
+    "settings/read.rs",
     "outbox/row.rs",
     "outbox/snapshot.rs",
     "outbox/store/error.rs",

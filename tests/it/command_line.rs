@@ -106,7 +106,14 @@ fn settings_that_cannot_be_read_are_a_result_too() {
     let arguments = ["migrate", "--settings", &text(&settings), "--secrets", &text(&folder), "--result", &text(&result)];
     assert_eq!(outbox_relay(&arguments).status.code(), Some(1));
     let report: MigrationReport = serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
-    assert_eq!(report.problem.expect("a problem").class, ProblemClass::InvalidSettings);
+    let problem = report.problem.expect("a problem");
+    assert_eq!(problem.class, ProblemClass::InvalidSettings);
+    assert!(
+        problem.message.contains("let the operator write them") && problem.message.contains(": owner: is a text, must be"),
+        "{}",
+        problem.message
+    );
+    assert!(!problem.message.contains("nobody"), "{}", problem.message);
     std::fs::remove_dir_all(folder).ok();
 }
 

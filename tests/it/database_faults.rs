@@ -9,7 +9,7 @@ use outbox_relay::{
 use crate::{
     harness::{
         kafka::{create_topic, topic_name},
-        postgres::{Database, execute},
+        postgres::{Database, execute, value},
         relay::{Relay, until},
         server::Server,
         stubborn_writers::Writers,
@@ -61,6 +61,9 @@ impl Running {
         let committed = self.writers.end(&self.database).await;
         drained(&self.database).await;
         judge(&committed, &read(self.topic).await);
+        let mut admin = self.database.as_admin().await;
+        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
+        assert_eq!(value::<i64>(&mut admin, blamed).await, 0, "rows were blamed for a fault of the database");
         self.relay.stop().await;
     }
 }

@@ -25,6 +25,7 @@ mod pooler;
 mod producer_contract;
 mod producer_keys;
 mod record_headers;
+mod relay_altered;
 mod relay_limits;
 mod relay_order;
 mod relay_poison;

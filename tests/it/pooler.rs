@@ -15,7 +15,7 @@ use outbox_relay::{
     report::ProblemClass,
     settings::RelaySettings,
 };
-use sqlx::{AssertSqlSafe, Row, SqlStr};
+use sqlx::{AssertSqlSafe, Row};
 
 use crate::harness::{
     pgbouncer::{PgBouncer, shared, through},
@@ -188,6 +188,15 @@ async fn a_pooler_that_the_manifest_does_not_name_is_recognised() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_mode_does_as_well() {
+    let database = Database::create(15).await;
+    let session_mode = PgBouncer::start(&database, "pool_mode = session").await;
+    let settings = through(database.settings(), session_mode.port);
+    let answer = connections(&database, &settings, 1).row(times(2, 21)).await.expect("an answer");
+    assert_eq!(answer.get::<i64, _>(0), 42);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_pooler_says_has_a_class() {
     let database = Database::create(15).await;
     let statement_mode = PgBouncer::start(&database, "pool_mode = statement").await;
@@ -203,21 +212,13 @@ async fn what_a_pooler_says_has_a_class() {
     assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::AuthenticationFailed, "{error}");
 }
 
-/// The lines of fetch's plan, with a limit at which a planner without statistics would rather scan and sort.
-async fn plan_of_fetch(connections: &Connections, settings: &RelaySettings) -> String {
-    let fetch = statement(include_str!("../../src/outbox/sql/fetch.sql"), &settings.database.schema);
-    let lanes: Vec<i16> = (0..64).collect();
-    let explain: SqlStr = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(format!("explain {}", fetch.as_str())));
-    let explain = sqlx::query(explain)
-        .bind(lanes)
-        .bind(vec![0_i64; 64])
-        .bind(vec![2048_i32; 64])
-        .bind(vec![i64::MAX; 64])
-        .bind(None::<Vec<String>>)
-        .bind(None::<Vec<String>>)
-        .bind(None::<Vec<String>>)
-        .bind(None::<Vec<String>>);
-    let rows = connections.rows(explain).await.expect("a plan");
+/// The lines of a plan, with a limit at which a planner without statistics would rather scan and sort.
+async fn plan_of(fetch: &'static str, more: impl FnOnce(Statement<'static>) -> Statement<'static>, connections: &Connections) -> String {
+    let schema = "outbox".to_owned().try_into().expect("a name");
+    let explain = AssertSqlSafe(format!("explain {}", statement(fetch, &schema).as_str()));
+    let explain =
+        sqlx::query(explain).bind((0..64).collect::<Vec<i16>>()).bind(vec![0_i64; 64]).bind(vec![2048_i32; 64]).bind(vec![i64::MAX; 64]);
+    let rows = connections.rows(more(explain)).await.expect("a plan");
     rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
 }
 
@@ -234,8 +235,17 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
     .await;
     for settings in [database.settings(), through(database.settings(), shared())] {
         let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
-        let plan = plan_of_fetch(&pool(&connect, 1, READER_OPTIONS), &settings).await;
-        assert!(plan.contains("Index Scan using event_pkey") && !plan.contains("Sort") && !plan.contains("Bitmap"), "{plan}");
+        let reader = pool(&connect, 1, READER_OPTIONS);
+        let flowing = |query: Statement<'static>| {
+            query.bind(vec!["files".to_owned()]).bind("{}").bind("{\"aggregate\": \"files\"}").bind("{}").bind(4096)
+        };
+        for plan in [
+            plan_of(include_str!("../../src/outbox/sql/fetch.sql"), |query| query, &reader).await,
+            plan_of(include_str!("../../src/outbox/sql/fetch_flowing.sql"), flowing, &reader).await,
+        ] {
+            assert!(plan.contains("Index Scan using event_pkey"), "{plan}");
+            assert!(["Sort", "Bitmap", "Seq Scan"].iter().all(|other| !plan.contains(other)), "{plan}");
+        }
         // A statement that the planner walks only with the settings: they arrive.
         let walk = async |settings| {
             let explain = sqlx::query("explain select id from outbox.event where lane = 1 and id > 0 order by id");

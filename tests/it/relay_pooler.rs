@@ -9,7 +9,7 @@ use outbox_relay::{
 
 use crate::{
     harness::{
-        kafka::{create_topic, topic_name},
+        kafka::{create_topic, create_topic_with, topic_name},
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value},
         relay::{Relay, until},
@@ -80,6 +80,42 @@ async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_dupl
     assert_eq!(relays, 1, "the one that stopped has signed off");
 }
 
+/// Reads by name, parks, buries: what a relay seldom does goes through the pooler, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
+    let database = Database::create(15).await.migrated().await;
+    let (block, bury) = (topic_name("block"), topic_name("bury"));
+    let topics = [(&block, OnPoison::Block), (&bury, OnPoison::DeadLetter)].map(|(name, on_poison)| TopicSettings {
+        name: name.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    });
+    for topic in &topics {
+        create_topic_with(&topic.name, 6, &[("max.message.bytes", "100000")]).await;
+    }
+    let mut admin = database.as_admin().await;
+    // Of each topic ten keys with three rows each; the second row of one key is too large.
+    let rows = "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+        select 'a', 'k' || n % 10, 'E', topic, case when n = 15
+          then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) end
+        from generate_series(0, 29) n, unnest(array['$block', '$bury']) topic order by n";
+    execute(&mut admin, &rows.replace("$block", &block).replace("$bury", &bury)).await;
+    let relay = Relay::start(&database, &through(database.publishing(topics.to_vec()), shared())).await;
+    until("two rows to wait, one to be buried and one key to be parked", async || {
+        let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select count(*) from outbox.dead_letter),
+            (select count(*) from outbox.parked_key))";
+        (value::<String>(&mut admin, counts).await == "2 1 1").then_some(())
+    })
+    .await;
+    until("the numbers of the table", async || {
+        let report = relay.report().await?;
+        (report.parked_keys == Some(1) && report.dead_letters == Some(1)).then_some(())
+    })
+    .await;
+    assert_eq!((read(block).await.len(), read(bury).await.len()), (28, 29));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time() {
     let (database, settings, topic) = begin().await;
@@ -102,7 +138,7 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
     let (database, settings, topic) = begin().await;
-    let mut pooler = PgBouncer::start(&database, "default_pool_size = 2").await;
+    let mut pooler = PgBouncer::start(&database, "pool_mode = transaction\ndefault_pool_size = 2").await;
     let settings = through(settings, pooler.port);
     let mut relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;

@@ -31,7 +31,7 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the database's server, for the user of the relay, with further lines of the configuration's main part.
+    /// In front of the database's server, for the user of the relay, with these further lines of configuration.
     pub(crate) async fn start(database: &Database, more: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("{}_pgbouncer", database.name));
         std::fs::create_dir_all(&folder).expect("created");
@@ -39,7 +39,7 @@ impl PgBouncer {
         std::fs::write(folder.join("users.txt"), format!("\"{}\" \"{}\"\n", database.relay, database.password())).expect("written");
         let configuration = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n{more}\n",
+             auth_type = scram-sha-256\nauth_file = {}\n{more}\n",
             folder.join("users.txt").display()
         );
         std::fs::write(folder.join("pgbouncer.ini"), configuration).expect("written");
