@@ -1,6 +1,7 @@
 //! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`] is a lease and the loop that works under it.
 
 pub mod core;
+mod credentials;
 pub mod lanes;
 mod lease;
 pub mod marks;
@@ -58,9 +59,10 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
-    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status));
-    while let Some(opened) = open::open(&options, &status, &stop).await {
-        let ended = session::Session::begin(&options, &status, opened, &mut watch).await;
+    let mut credentials = credentials::follow(&options, &status);
+    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
+    while let Some(opened) = open::open(&options, &status, &mut credentials, &stop).await {
+        let ended = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials).await;
         match ended {
             Ok(session) => match Box::pin(session.run(&stop)).await {
                 session::Ended::Stopped => break,

@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     ConnectOptions,
@@ -13,7 +12,7 @@ use super::error::DatabaseFault;
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
-    settings::{DatabaseSettings, Endpoint, RelaySettings, SecretFile, TlsMode, TlsSettings},
+    settings::{DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile, TlsMode, TlsSettings},
 };
 
 /// Longest wait for a new connection, TLS and login included.
@@ -35,8 +34,6 @@ pub enum ConnectError {
     Secret(#[from] SecretError),
     #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct what {} names", field(*file))]
     Url { file: SecretFile, place: String },
-    #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
-    Pem { file: SecretFile, place: String, what: &'static str },
     #[error("cannot connect to {place}")]
     Open {
         place: String,
@@ -51,7 +48,7 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } | Self::Pem { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
+            Self::Url { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
             Self::Open { place, source } => Problem::new(source.class, format!("cannot connect to {place}: {source}")),
         }
     }
@@ -96,7 +93,7 @@ impl Connect {
         }
     }
 
-    fn new(endpoint: &Endpoint, tls: &TlsSettings, files: &Files, secrets: &Secrets) -> Result<Self, ConnectError> {
+    fn new(endpoint: &Endpoint, tls: &TlsSettings, files: &DatabaseFiles, secrets: &Secrets) -> Result<Self, ConnectError> {
         let (options, place) = match endpoint {
             Endpoint::Url => (from_url(files.url, secrets)?, "the database of the URL".to_owned()),
             Endpoint::Host { host, port, name } => {
@@ -144,11 +141,6 @@ impl Connect {
     }
 }
 
-/// Connections that a pool opens from now on use `connect`, such as after a password was changed; those that are open stay.
-pub fn reconnect(pool: &PgPool, connect: &Connect, settings: &[(&str, &str)]) {
-    pool.set_connect_options(connect.clone().with(settings).options);
-}
-
 /// A pool that opens its connections when they are wanted. `settings` go on top of the timeouts.
 #[must_use]
 pub fn pool(connect: &Connect, max: u32, settings: &[(&str, &str)]) -> PgPool {
@@ -170,33 +162,6 @@ impl fmt::Display for Connect {
         f.write_str(&self.place)
     }
 }
-
-/// The secret files of one connection.
-struct Files {
-    url: SecretFile,
-    username: SecretFile,
-    password: SecretFile,
-    ca: SecretFile,
-    certificate: SecretFile,
-    key: SecretFile,
-}
-
-const DATABASE: Files = Files {
-    url: SecretFile::DatabaseUrl,
-    username: SecretFile::DatabaseUsername,
-    password: SecretFile::DatabasePassword,
-    ca: SecretFile::DatabaseCa,
-    certificate: SecretFile::DatabaseCertificate,
-    key: SecretFile::DatabaseKey,
-};
-const MIGRATION: Files = Files {
-    url: SecretFile::MigrationUrl,
-    username: SecretFile::MigrationUsername,
-    password: SecretFile::MigrationPassword,
-    ca: SecretFile::MigrationCa,
-    certificate: SecretFile::MigrationCertificate,
-    key: SecretFile::MigrationKey,
-};
 
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
     let url = secrets.get(file)?;
@@ -223,7 +188,7 @@ fn known_parameters(url: &str) -> SecretString {
 fn with_credentials(
     options: PgConnectOptions,
     tls: &TlsSettings,
-    files: &Files,
+    files: &DatabaseFiles,
     secrets: &Secrets,
 ) -> Result<PgConnectOptions, ConnectError> {
     let options = options.username(secrets.get(files.username)?.expose_secret());
@@ -236,35 +201,28 @@ fn with_credentials(
 }
 
 /// Settings beat what a URL says of TLS.
-fn with_tls(options: PgConnectOptions, tls: &TlsSettings, files: &Files, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
+fn with_tls(
+    options: PgConnectOptions,
+    tls: &TlsSettings,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<PgConnectOptions, ConnectError> {
     let mut options = options.ssl_mode(match tls.mode {
         TlsMode::VerifyFull => PgSslMode::VerifyFull,
         TlsMode::VerifyCa => PgSslMode::VerifyCa,
         TlsMode::Disable => PgSslMode::Disable,
     });
     if tls.ca {
-        let pem = secrets.get(files.ca)?;
-        check_pem(files.ca, secrets, "certificate", certificates(&pem))?;
-        options = options.ssl_root_cert_from_pem(pem.expose_secret().as_bytes().to_vec());
+        let ca = secrets.authority(files.tls.ca)?;
+        options = options.ssl_root_cert_from_pem(ca.expose_secret().as_bytes().to_vec());
     }
     if tls.client_certificate {
-        let (certificate, key) = (secrets.get(files.certificate)?, secrets.get(files.key)?);
-        check_pem(files.certificate, secrets, "certificate", certificates(&certificate))?;
-        check_pem(files.key, secrets, "private key", PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).is_ok())?;
+        let (certificate, key) = secrets.client_certificate(&files.tls)?;
         options = options
             .ssl_client_cert_from_pem(certificate.expose_secret().as_bytes())
             .ssl_client_key_from_pem(key.expose_secret().as_bytes());
     }
     Ok(options)
-}
-
-fn certificates(pem: &SecretString) -> bool {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
-    all.is_ok_and(|all| !all.is_empty())
-}
-
-fn check_pem(file: SecretFile, secrets: &Secrets, what: &'static str, good: bool) -> Result<(), ConnectError> {
-    if good { Ok(()) } else { Err(ConnectError::Pem { file, place: secrets.place(file), what }) }
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use sqlx::{PgPool, Row, SqlStr};
 use uuid::Uuid;
 
 use super::{
-    connect::{Connect, reconnect},
     error::DatabaseFault,
     row::{DecodeError, Fetched, decode},
     schema::statement,
@@ -187,11 +186,10 @@ impl Store {
         Self { pools, statements: Arc::new(Statements::new(schema)) }
     }
 
-    /// Connections opened from now on use `connect`.
-    pub fn reconnect(&self, connect: &Connect) {
-        reconnect(&self.pools.reader, connect, READER_OPTIONS);
-        reconnect(&self.pools.settler, connect, READER_OPTIONS);
-        reconnect(&self.pools.lease, connect, &[]);
+    /// Connections of the lease, for whoever asks before there is one.
+    #[must_use]
+    pub fn lease_pool(&self) -> &PgPool {
+        &self.pools.lease
     }
 
     /// Rows above each lane's position, and the snapshot that saw them.

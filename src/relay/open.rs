@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{RunOptions, Source, Status};
+use super::{RunOptions, Source, Status, credentials::Credentials};
 use crate::{
     outbox::{
         Pools, READER_OPTIONS, Store,
@@ -12,9 +12,11 @@ use crate::{
         schema::check_schema,
     },
     report::Problem,
+    secrets::Secrets,
+    settings::DatabaseSettings,
 };
 
-/// Pause between two attempts. Secrets are read anew each time.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A database that may be worked on.
@@ -24,10 +26,11 @@ pub(super) struct Opened {
 }
 
 /// Connects and checks the schema until both succeed; `None` when stopped before.
-pub(super) async fn open(options: &RunOptions, status: &Status, stop: &CancellationToken) -> Option<Opened> {
+pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mut Credentials, stop: &CancellationToken) -> Option<Opened> {
     loop {
         status.turned(Instant::now());
-        match attempt(options).await {
+        let secrets = credentials.database.borrow_and_update().clone();
+        match attempt(options, &secrets).await {
             Ok(opened) => {
                 status.tell(Source::Database, vec![]);
                 return (!stop.is_cancelled()).then_some(opened);
@@ -41,12 +44,19 @@ pub(super) async fn open(options: &RunOptions, status: &Status, stop: &Cancellat
     }
 }
 
-async fn attempt(options: &RunOptions) -> Result<Opened, Problem> {
+/// Connects and checks the schema once.
+pub(super) async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<Opened, Problem> {
     let database = &options.settings.database;
-    let connect = Connect::relay(database, &options.secrets).map_err(|error| error.problem())?;
-    let lease = pool(&connect, 1, &[]);
-    let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
+    let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
+    let store = store(database, &connect);
+    let schema_version = check_schema(store.lease_pool(), &database.schema, &options.settings.owner).await;
+    Ok(Opened { store, schema_version: schema_version.map_err(|error| error.problem())? })
+}
+
+/// Connections that are opened when they are wanted.
+pub(super) fn store(database: &DatabaseSettings, connect: &Connect) -> Store {
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
-    let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };
-    Ok(Opened { store: Store::new(pools, &database.schema), schema_version })
+    let pools =
+        Pools { reader: pool(connect, 1, READER_OPTIONS), settler: pool(connect, settlers, READER_OPTIONS), lease: pool(connect, 1, &[]) };
+    Store::new(pools, &database.schema)
 }

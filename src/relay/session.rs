@@ -3,6 +3,7 @@
 mod answers;
 mod end;
 mod records;
+mod secrets;
 mod start;
 
 use std::{
@@ -23,6 +24,7 @@ use uuid::Uuid;
 use super::{
     RunOptions, Source, Status,
     core::{Core, Outcome, Outgoing},
+    credentials::{Credentials, Side},
     lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
@@ -64,6 +66,8 @@ pub(super) enum Ended {
 /// Whether records can be sent.
 enum Sending {
     Open(Producer),
+    /// It is replaced: nothing is sent, and until this time what is in flight may end well.
+    Flushing(Producer, Instant),
     /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before another may begin.
     Retiring(Producer),
     /// None, until then.
@@ -101,6 +105,7 @@ pub(super) struct Session<'a> {
     options: &'a RunOptions,
     status: &'a Status,
     watch: &'a mut Watch,
+    credentials: &'a mut Credentials,
     store: Store,
     instance: Uuid,
     core: Core,
@@ -132,6 +137,7 @@ enum Event {
     Counted(Instant, Result<Depth, StoreError>),
     Swept(Result<Vec<RowName>, StoreError>),
     News(News),
+    Secrets(Side),
     Report(Report),
     Time,
     Stop,
@@ -147,6 +153,7 @@ impl<'a> Session<'a> {
         status: &'a Status,
         opened: Opened,
         watch: &'a mut Watch,
+        credentials: &'a mut Credentials,
     ) -> Result<Session<'a>, StoreError> {
         let (instance, now) = (Uuid::new_v4(), Instant::now());
         opened.store.register(instance, &options.pod, LEASE_TTL).await?;
@@ -161,6 +168,7 @@ impl<'a> Session<'a> {
             options,
             status,
             watch,
+            credentials,
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
@@ -223,6 +231,7 @@ impl<'a> Session<'a> {
                 Event::Counted(began, result) => self.counted(began, result),
                 Event::Swept(result) => self.swept(result),
                 Event::News(news) => self.heard(&news),
+                Event::Secrets(side) => self.secrets_changed(side),
                 Event::Report(report) => self.reported(report, Instant::now()),
                 Event::Time => {}
                 Event::Stop => self.begin_to_stop(),
@@ -244,6 +253,7 @@ impl<'a> Session<'a> {
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
             Some(result) = take(&mut self.sweep) => Event::Swept(result),
             Some(news) = self.watch.next() => Event::News(news),
+            side = self.credentials.changed() => Event::Secrets(side),
             Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
@@ -280,7 +290,11 @@ impl<'a> Session<'a> {
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
             self.core.resume_at(),
-            if let Sending::None { retry_at } = self.sending { works.then_some(retry_at) } else { None },
+            match &self.sending {
+                Sending::None { retry_at } => works.then_some(*retry_at),
+                Sending::Flushing(_, by) => Some(*by),
+                Sending::Open(_) | Sending::Retiring(_) => None,
+            },
         ]
         .into_iter()
         .flatten()

@@ -20,6 +20,8 @@ pub enum Source {
     Database,
     Kafka,
     Producer,
+    DatabaseSecrets,
+    KafkaSecrets,
     Topics,
     Records,
 }

@@ -6,12 +6,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    watch::Receiver,
+};
 
 use super::{RunOptions, Source, Status};
 use crate::{
     kafka::{TopicState, Topics},
     report::{Problem, ProblemClass},
+    secrets::Secrets,
 };
 
 /// Pause between two rounds while something is wrong, in any case, and while nothing is.
@@ -44,17 +48,20 @@ impl Watch {
 }
 
 /// Starts the watch; it ends when nobody hears its news any more.
-pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
+pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Watch {
     let (sender, news) = unbounded_channel();
     let (ask, asked) = mpsc::channel();
-    std::thread::spawn(move || rounds(&options, &status, &sender, &asked));
+    std::thread::spawn(move || rounds(&options, &status, secrets, &sender, &asked));
     Watch { news, ask }
 }
 
-fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
+fn rounds(options: &RunOptions, status: &Status, mut secrets: Receiver<Secrets>, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
     let mut client = None;
     while !news.is_closed() {
-        let calm = match round(options, &mut client, news) {
+        if secrets.has_changed().unwrap_or(false) {
+            client = None;
+        }
+        let calm = match round(options, &mut secrets, &mut client, news) {
             Ok(problems) => {
                 let calm = problems.iter().all(|problem| problem.class == ProblemClass::TopicUnderReplicated);
                 status.tell(Source::Kafka, vec![]);
@@ -77,11 +84,19 @@ fn rounds(options: &RunOptions, status: &Status, news: &UnboundedSender<News>, a
 }
 
 /// Asks about every topic once; the answer is the list of what is wrong with them.
-fn round(options: &RunOptions, client: &mut Option<Topics>, news: &UnboundedSender<News>) -> Result<Vec<Problem>, Problem> {
+fn round(
+    options: &RunOptions,
+    secrets: &mut Receiver<Secrets>,
+    client: &mut Option<Topics>,
+    news: &UnboundedSender<News>,
+) -> Result<Vec<Problem>, Problem> {
     let settings = &options.settings;
     let topics = match client {
         Some(topics) => topics,
-        None => client.insert(Topics::new(&settings.kafka, &options.secrets, &options.pod).map_err(|error| error.problem())?),
+        None => {
+            let secrets = secrets.borrow_and_update().clone();
+            client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
+        }
     };
     let (mut found, mut problems) = (News::new(), Vec::new());
     for (index, topic) in settings.topics.iter().enumerate() {
@@ -94,7 +109,8 @@ fn round(options: &RunOptions, client: &mut Option<Topics>, news: &UnboundedSend
     Ok(problems)
 }
 
-fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+/// As it goes into a report.
+pub(super) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
         ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
         ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",

@@ -7,7 +7,8 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    listeners::{another_protocol, closed_port, under_another_address, without_tls},
+    certificates::expired_server,
+    listeners::{Hello, another_protocol, closed_port, under_another_address, with_certificate, without_tls},
     postgres::{Database, execute, value},
     rig::certificate,
 };
@@ -64,6 +65,19 @@ on_each_server! {
         assert!(refused.message.contains("authority"), "{refused:?}");
         settings.tls.mode = TlsMode::VerifyCa;
         assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let database = Database::create(15).await;
+    let port = with_certificate(&expired_server(), Hello::Asks);
+    for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
+        let mut settings = with_tls(&database, mode);
+        at(&mut settings, "127.0.0.1", port);
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::TlsFailed);
+        assert!(refused.message.contains("expired"), "{refused:?}");
     }
 }
 
@@ -127,7 +141,9 @@ on_each_server! {
         database.write_secret("database/tls.key", &certificate("rogue.key"));
         assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
         database.write_secret("database/tls.key", &certificate("client.key"));
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed, "not a pair");
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::SecretInvalid, "not a pair");
+        assert!(refused.message.contains("database/tls.crt") && refused.message.contains("clientCertSecretRef"), "{refused:?}");
     }
 }
 

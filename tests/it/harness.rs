@@ -2,6 +2,7 @@
 
 #[macro_use]
 pub(crate) mod postgres;
+pub(crate) mod certificates;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;

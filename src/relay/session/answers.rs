@@ -107,13 +107,7 @@ impl Session<'_> {
     pub(super) fn database_failed(&mut self, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
-        let problem = error.problem();
-        if problem.class == ProblemClass::AuthenticationFailed
-            && let Ok(connect) = Connect::relay(&self.options.settings.database, &self.options.secrets)
-        {
-            self.store.reconnect(&connect);
-        }
-        self.status.tell(Source::Database, vec![problem]);
+        self.status.tell(Source::Database, vec![error.problem()]);
     }
 
     pub(super) fn database_works(&self) {

@@ -42,7 +42,8 @@ impl Session<'_> {
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     pub(super) async fn retire(&mut self) {
         let now = Instant::now();
-        if let Sending::Open(producer) | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
+        if let Sending::Open(producer) | Sending::Flushing(producer, _) | Sending::Retiring(producer) =
+            std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
         {
             producer.purge();
             while self.core.window().sent() > 0 {

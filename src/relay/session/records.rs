@@ -105,11 +105,6 @@ impl Session<'_> {
         for (topic, usable) in news {
             self.core.topic_seen(*topic, *usable, now);
         }
-        // The brokers answer the watch, which reads its secrets anew; a producer that they refuse has old ones.
-        let refused = matches!(self.trouble.get(), Some(ProblemClass::KafkaAuthenticationFailed | ProblemClass::KafkaTlsFailed));
-        if refused {
-            self.retire_producer("the brokers refused its login; a new one reads the secrets again");
-        }
     }
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
@@ -119,9 +114,13 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Retiring(producer) if self.core.window().sent() == 0 => {
+            Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.window().sent() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now }
+            }
+            Sending::Flushing(producer, by) if self.flush_is_over(&producer, by, now) => {
+                producer.purge();
+                Sending::Retiring(producer)
             }
             Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => self.open_producer(now),
             other => other,
@@ -141,9 +140,9 @@ impl Session<'_> {
         };
     }
 
-    pub(super) fn open_producer(&self, now: Instant) -> Sending {
-        let options = self.options;
-        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
+    pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
+        let (options, secrets) = (self.options, self.credentials.kafka.borrow_and_update().clone());
+        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
         match made {
             Ok(producer) => {
                 self.status.tell(Source::Producer, vec![]);

@@ -48,6 +48,15 @@ pub(crate) async fn create_topic(name: &str) {
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
+/// Sets the password of a user for SCRAM-SHA-512.
+pub(crate) async fn set_scram_password(user: &str, password: &str) {
+    let mut tool = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
+    let config = format!("SCRAM-SHA-512=[password={password}]");
+    tool.env("RIG", rig("RIG")).args(["configs", "--alter", "--entity-type", "users", "--entity-name", user, "--add-config", &config]);
+    let output = tokio::task::spawn_blocking(move || tool.output()).await.expect("not cancelled").expect("the rig's tool runs");
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
 /// Everything in a topic, partition by partition. Blocks.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = client().create().expect("a consumer");
