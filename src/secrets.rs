@@ -127,17 +127,6 @@ impl Secrets {
         files.iter().map(|file| (*file, self.place(*file), self.read_bytes(*file))).collect()
     }
 
-    /// The content, or none when it is missing.
-    ///
-    /// # Errors
-    /// When it is there but cannot be used.
-    pub fn find(&self, file: SecretFile) -> Result<Option<SecretString>, SecretError> {
-        match self.get(file) {
-            Err(SecretError::Missing { .. }) => Ok(None),
-            found => found.map(Some),
-        }
-    }
-
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
         self.read_bytes(file).map_err(|source| SecretError::Read { place: self.place(file), source })
     }

@@ -12,7 +12,7 @@ use super::{RunOptions, Source, Status, open, watch::cluster_problem};
 use crate::{
     kafka::{Topics, client_config},
     outbox::connect::Connect,
-    report::Problem,
+    report::{Problem, ProblemClass},
     secrets::{
         Reading, Secrets,
         change::{Decision, decide},
@@ -141,10 +141,13 @@ impl Follower {
         }
         let options = Arc::clone(&self.options);
         match self.side {
-            Side::Database => open::attempt(&options, &secrets).await.map(drop),
+            Side::Database => match open::attempt(&options, &secrets).await {
+                Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
+                _ => Ok(()),
+            },
             Side::Kafka => {
                 let asked = tokio::task::spawn_blocking(move || log_in(&options, &secrets)).await;
-                asked.unwrap_or_else(|_| Err(cluster_problem(crate::report::ProblemClass::KafkaError, "")))
+                asked.unwrap_or_else(|_| Err(Problem::new(ProblemClass::KafkaError, "the attempt to log in broke off; it is made again")))
             }
         }
     }
@@ -173,6 +176,11 @@ impl Side {
             Self::Kafka => client_config(&settings.kafka, secrets, "").map(drop).map_err(|error| error.problem()),
         }
     }
+}
+
+/// Who hears this of the database has logged in.
+fn is_about_the_schema(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
 }
 
 fn not_accepted(problem: &Problem) -> Problem {

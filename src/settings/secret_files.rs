@@ -183,3 +183,33 @@ fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
 fn from_secret(file: SecretFile, name: &str, key: &str) -> Projection {
     Projection { file, source: SecretSource::Secret { name: name.to_owned(), key: key.to_owned() } }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::settings::{Owner, RelaySettings};
+
+    #[track_caller]
+    fn check(database: &str, kafka: &str) {
+        let text = format!("{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}");
+        let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");
+        let owner = Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "r".to_owned() };
+        let settings = RelaySettings::from_manifest(owner, &spec).expect("valid");
+        let brought: BTreeSet<SecretFile> = relay_projections(&spec).iter().map(|projection| projection.file).collect();
+        let read: BTreeSet<SecretFile> = [settings.database.files(), settings.kafka.files()].concat().into_iter().collect();
+        assert_eq!(read, brought, "{text}");
+    }
+
+    #[test]
+    fn a_relay_follows_exactly_the_files_that_its_pod_brings() {
+        let host = "host: h, name: d, credentialsSecretRef: { name: s }";
+        let tls = "tls: { ca: { secretRef: { name: s, key: k } }, clientCertSecretRef: { name: s } }";
+        let sasl = "sasl: { mechanism: SCRAM-SHA-512, username: u, credentialsSecretRef: { name: s } }";
+        check(host, "");
+        check("urlSecretRef: { name: s, key: k }", sasl);
+        check(&format!("{host}, {tls}"), &format!("{tls}, {sasl}"));
+        check(host, tls);
+    }
+}

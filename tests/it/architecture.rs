@@ -17,6 +17,8 @@ const PURE: &[&str] = &[
     "kafka/record.rs",
     "outbox/row.rs",
     "outbox/snapshot.rs",
+    "secrets/change.rs",
+    "secrets/reading.rs",
     "operator/validate.rs",
     "operator/plan.rs",
     "operator/plan/",

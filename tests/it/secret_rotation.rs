@@ -198,6 +198,40 @@ async fn the_databases_password_is_rotated_while_rows_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_database_user_takes_over_once_it_has_its_rights() {
+    let mut scene = Scene::new(17).await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let second = format!("{}_second", scene.database.relay);
+    let mut admin = scene.database.as_admin().await;
+    execute(&mut admin, &format!("create role {second} login password 'password-of-the-second'")).await;
+    let load = scene.load();
+    let writes = write(&scene.database, &load);
+    let rotation = async {
+        flows(&relay).await;
+        let old = backends(&scene.database).await;
+        scene.database.write_secrets(&second, "password-of-the-second");
+        let message = problem(&relay, ProblemClass::InsufficientPrivilege).await;
+        assert!(message.contains("the last good one is"), "{message}");
+        let mut settings = scene.settings.clone();
+        settings.migration.relays = vec![scene.database.relay.clone()];
+        assert_eq!(scene.database.migrate(&settings).await.problem, None);
+        all_new(&scene.database, &old).await;
+        flows(&relay).await;
+    };
+    let (committed, ()) = tokio::join!(writes, rotation);
+    scene.secrets.push("password-of-the-second".to_owned());
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    let users = format!(
+        "select distinct usename::text from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'",
+        scene.database.name
+    );
+    assert_eq!(values::<String>(&mut admin, &users).await, std::slice::from_ref(&second));
+    drop(relay);
+    execute(&mut admin, &format!("drop owned by {second}; drop role {second}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_password_at_the_brokers_is_rotated_while_rows_flow() {
     let (mut scene, user) = Scene::with_kafka_password(17, "kafka-password-1").await;
     let relay = scene.start().await;
@@ -289,7 +323,15 @@ async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_
     assert!(message.contains("the last good one is"), "{message}");
     scene.still_publishes().await;
     assert!(backends(&scene.database).await.iter().any(|pid| before.contains(pid)), "connections that worked were closed");
+    // The old one is not valid any more, and nothing is left of its connections: rows wait for the file.
     alter_password(&scene.database, "the-right-new-password").await;
+    let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", scene.database.relay);
+    execute(&mut scene.database.as_admin().await, &cut).await;
+    until("old and new to be refused", async || {
+        let problems = relay.report().await?.problems;
+        (problems.iter().filter(|problem| problem.class == ProblemClass::AuthenticationFailed).count() == 2).then_some(())
+    })
+    .await;
     scene.write("database/password", "the-right-new-password");
     all_new(&scene.database, &before).await;
     healed(&relay).await;

@@ -61,7 +61,7 @@ fn parameters_that_sqlx_would_log_are_taken_off_the_url() {
 
 #[test]
 fn a_url_that_is_none_is_refused_without_showing_it() {
-    for url in ["", "hunter2", "mysql://app:hunter2@db/files", "postgres://app:hunter2@db:port/files"] {
+    for url in ["hunter2", "mysql://app:hunter2@db/files", "postgres://app:hunter2@db:port/files"] {
         let secrets = folder("no-url", &[("url", url)]);
         let error = Connect::relay(&settings(Endpoint::Url), &secrets).expect_err(url);
         assert!(matches!(error, ConnectError::Url { .. }), "{error}");

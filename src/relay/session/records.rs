@@ -145,6 +145,8 @@ impl Session<'_> {
         let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
         match made {
             Ok(producer) => {
+                // What the one before met, such as a refused login, says nothing of this one.
+                self.trouble.clear();
                 self.status.tell(Source::Producer, vec![]);
                 Sending::Open(producer)
             }
