@@ -20,4 +20,4 @@ pub use kafka::{Kafka, PasswordSecret, Sasl, SaslMechanism};
 pub use references::{CertificateSource, ClientCertificate, ConfigMapKey, SecretKey, Tls, TlsMode, UserCredentials};
 pub use relay::{OutboxRelay, OutboxRelaySpec, PodResources, RecordHeaders, Template};
 pub use status::{BacklogStatus, MigrationStatus, OutboxRelayStatus};
-pub use topics::Topic;
+pub use topics::{OnPoison, Topic};

@@ -2,12 +2,16 @@
 
 mod config;
 mod fault;
+mod limits;
 mod producer;
 mod record;
+mod sizes;
 mod topics;
 
 pub use config::{ConfigError, client_config};
 pub use fault::{Fault, fault_of};
+pub use limits::ask_limits;
 pub use producer::{Producer, Report, Trouble};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
+pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, sizes};
 pub use topics::{TopicState, Topics};

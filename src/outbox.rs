@@ -3,11 +3,13 @@
 pub mod connect;
 pub mod error;
 pub mod migrate;
+mod parking;
 mod row;
 pub mod schema;
 mod snapshot;
 mod store;
 
+pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{

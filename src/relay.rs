@@ -7,10 +7,12 @@ mod lease;
 pub mod marks;
 mod metrics;
 mod open;
+mod partitions;
 pub mod routes;
 mod session;
 mod status;
 pub mod stops;
+pub mod trials;
 mod watch;
 pub mod window;
 

@@ -1,9 +1,12 @@
 //! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first at `/status`, a migration leaves the second
 //! as its termination message; the operator reads both. No secret, no payload, no server's own words are in them.
 
-use std::fmt;
+use std::{convert::Infallible, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value::StrDeserializer},
+};
 
 /// What one relay replica says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,15 @@ pub struct RelayReport {
     /// Rows that wait in its own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
+    /// Keys that are parked, in the whole table. This and the next two come from the relay that owns lane 0 alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_keys: Option<u64>,
+    /// Topics that a person parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_topics: Option<u64>,
+    /// Rows in `dead_letter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<u64>,
     /// Records acknowledged per second, over the last 10 s.
     pub published_per_second: f64,
     /// What a person should look at, most urgent first.
@@ -108,8 +120,16 @@ pub enum ProblemClass {
     TopicNotDeclared,
     /// A topic keeps less copies than the no-loss contract needs.
     TopicUnderReplicated,
+    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
+    /// A record is larger than its topic takes.
+    RecordTooLarge,
+    /// Keys are parked: behind a record that Kafka refuses, or by a person.
+    KeysParked,
+    /// A person parked a topic or a key.
+    ParkedByHand,
     /// Any other error of Kafka.
     KafkaError,
     /// Written by a newer version.
@@ -120,6 +140,16 @@ pub enum ProblemClass {
 impl fmt::Display for ProblemClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A name as [`fmt::Display`] writes it; one that this version does not know is `Other`.
+impl FromStr for ProblemClass {
+    type Err = Infallible;
+
+    fn from_str(name: &str) -> Result<Self, Infallible> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        Ok(Self::deserialize(name).unwrap_or(Self::Other))
     }
 }
 
@@ -153,6 +183,9 @@ mod tests {
             schema_version: Some(1),
             lanes: 32,
             backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
+            parked_keys: Some(1),
+            parked_topics: Some(0),
+            dead_letters: Some(3),
             published_per_second: 12.5,
             problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],
         };
@@ -164,6 +197,14 @@ mod tests {
     fn a_class_of_a_newer_relay_is_read_as_other() {
         let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#).expect("a newer class");
         assert_eq!(problem.class, ProblemClass::Other);
+    }
+
+    #[test]
+    fn a_class_is_read_from_its_name_and_an_unknown_one_is_other() {
+        for class in [ProblemClass::RecordRejected, ProblemClass::ParkedByHand, ProblemClass::Other] {
+            assert_eq!(class.to_string().parse(), Ok(class));
+        }
+        assert_eq!("FromTheFuture".parse(), Ok(ProblemClass::Other));
     }
 
     #[test]

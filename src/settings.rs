@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::api::{MigrationPolicy, RecordHeaders, SaslMechanism, TlsMode};
+pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
 pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFiles};
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 1;
+pub const SCHEMA_LEVEL: i64 = 2;
 
 /// Everything a relay or a migration needs to know, but no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +134,8 @@ pub struct TopicSettings {
     pub event_types: Vec<String>,
     #[serde(default)]
     pub aggregate_types: Vec<String>,
+    #[serde(default)]
+    pub on_poison: OnPoison,
 }
 
 impl RelaySettings {

@@ -1,6 +1,7 @@
 //! `spec.topics`: what may be published, and how rows without a topic are routed.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A topic that rows may go to. A row's own topic must be one of them; a row without one is routed by its types.
@@ -18,4 +19,18 @@ pub struct Topic {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
     pub aggregate_types: Vec<String>,
+    /// What becomes of a row that Kafka refuses for good. Block (default): its key is parked, with the rows behind it, until a person decides;
+    /// all other keys flow. DeadLetter: the row is moved to the table dead_letter, and the rows behind it go on.
+    #[serde(default)]
+    pub on_poison: OnPoison,
+}
+
+/// What becomes of a row that Kafka refuses for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnPoison {
+    /// Its key is parked, with the rows behind it.
+    #[default]
+    Block,
+    /// It is moved to dead_letter; the rows behind it go on.
+    DeadLetter,
 }

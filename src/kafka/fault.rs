@@ -13,7 +13,7 @@ pub enum Fault {
     Topic(ProblemClass),
     /// The record's own.
     Record(ProblemClass),
-    /// Nobody's: thrown out together with the producer.
+    /// Nobody's: thrown out together with the producer, or with a batch in which the broker blames another record.
     Purged,
 }
 
@@ -33,20 +33,14 @@ pub(super) fn trouble_of(code: Code, reason: &str) -> Option<ProblemClass> {
 pub fn fault_of(code: Code) -> Fault {
     use ProblemClass as Class;
     match code {
-        Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee => Fault::Purged,
+        Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee | Code::InvalidDifferentRecord => Fault::Purged,
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::BrokerDestroy => {
             Fault::Topic(Class::TopicMissing)
         }
         Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessage
-        | Code::InvalidMessageSize
-        | Code::InvalidTimestamp
-        | Code::InvalidRecord
-        | Code::InvalidDifferentRecord
-        | Code::InvalidArgument
-        | Code::MessageBatchTooLarge => Fault::Record(Class::RecordRejected),
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => Fault::Record(Class::RecordTooLarge),
+        Code::InvalidMessage | Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             Fault::Cluster(Class::KafkaAuthenticationFailed)
         }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use rdkafka::{
-    ClientContext,
+    ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::KafkaError,
     message::{DeliveryResult, OwnedHeaders},
@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     config::{ConfigError, client_config},
     fault::{Fault, fault_of, trouble_of},
+    sizes::Sizes,
 };
 use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 
@@ -98,6 +99,28 @@ impl ProducerContext for Context {
     }
 }
 
+/// What the contract rests on; nothing that a manifest says overrides it.
+fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
+    config
+        // Retries may neither duplicate nor reorder ...
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("max.in.flight", "1")
+        // ... a record that fails for good takes all later ones with it, instead of leaving a gap ...
+        .set("enable.gapless.guarantee", "true")
+        // ... and none fails for being late: an outage costs nothing but time.
+        .set("message.timeout.ms", "0")
+        // A topic that a stale broker does not know is asked for again; larger values overflow (measured).
+        .set("topic.metadata.propagation.max.ms", "2000000")
+        // As Java's producers place keys.
+        .set("partitioner", "murmur2_random")
+        // A broker judges whole batches.
+        .set("batch.size", sizes.batch_bytes.to_string())
+        .set("message.max.bytes", sizes.message_max_bytes.to_string())
+        // The relay's window is the bound.
+        .set("queue.buffering.max.messages", "200000");
+}
+
 /// One incarnation of the producer.
 pub struct Producer {
     inner: ThreadedProducer<Context>,
@@ -114,6 +137,7 @@ impl Producer {
         settings: &KafkaSettings,
         secrets: &Secrets,
         client_id: &str,
+        sizes: Sizes,
         reports: UnboundedSender<Report>,
         trouble: Trouble,
     ) -> Result<Self, ConfigError> {
@@ -122,21 +146,7 @@ impl Producer {
         for (name, value) in &settings.properties {
             config.set(name, value);
         }
-        config
-            // Retries may neither duplicate nor reorder ...
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("max.in.flight", "1")
-            // ... a record that fails for good takes all later ones with it, instead of leaving a gap ...
-            .set("enable.gapless.guarantee", "true")
-            // ... and none fails for being late: an outage costs nothing but time.
-            .set("message.timeout.ms", "0")
-            // A topic that a stale broker does not know is asked for again; larger values overflow (measured).
-            .set("topic.metadata.propagation.max.ms", "2000000")
-            // As Java's producers place keys.
-            .set("partitioner", "murmur2_random")
-            // The relay's window is the bound.
-            .set("queue.buffering.max.messages", "200000");
+        make_strict(&mut config, sizes);
         let failures = Arc::new(AtomicU64::new(0));
         let context = Context { reports, failures: Arc::clone(&failures), trouble };
         let inner = config.create_with_context(context).map_err(ConfigError::Create)?;
@@ -184,5 +194,31 @@ impl Producer {
     /// Throws out whatever is not acknowledged; each record still gets its report.
     pub fn purge(&self) {
         self.inner.purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What happens without each of these is in tests/it/producer_contract.rs; the ones that take minutes to show are only here.
+    #[test]
+    fn no_property_of_a_manifest_loosens_the_contract() {
+        let mut config = ClientConfig::new();
+        config.set("message.timeout.ms", "300000").set("enable.gapless.guarantee", "false").set("max.in.flight", "5").set("acks", "1");
+        make_strict(&mut config, Sizes { batch_bytes: 20_000, message_max_bytes: 1_048_588 });
+        for (name, value) in [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("max.in.flight", "1"),
+            ("enable.gapless.guarantee", "true"),
+            ("message.timeout.ms", "0"),
+            ("topic.metadata.propagation.max.ms", "2000000"),
+            ("partitioner", "murmur2_random"),
+            ("batch.size", "20000"),
+            ("message.max.bytes", "1048588"),
+        ] {
+            assert_eq!(config.get(name), Some(value), "{name}");
+        }
     }
 }

@@ -1,17 +1,25 @@
-//! Row -> headers and timestamp of its record. Pure.
+//! Row -> headers and timestamp of its record; docs/records.md says the same to users. Pure.
+
+use std::collections::BTreeMap;
 
 use rdkafka::message::{Header, OwnedHeaders};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{outbox::OutboxRow, settings::RecordHeaders};
 
-/// A row's headers are no JSON object; the table's own check forbids it.
-#[derive(Debug, thiserror::Error)]
-#[error("the headers of a row are no JSON object")]
-pub struct HeaderError(#[source] serde_json::Error);
+/// A row's headers cannot be headers of a record; the table's own check and `jsonb` forbid it, so somebody changed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    #[error("column headers of a row holds {kind}, no JSON object: make it an object of names and texts")]
+    NoObject { kind: &'static str },
+    #[error("column headers of a row holds a name or a text with a character that no record can carry: take it out")]
+    Character,
+}
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
+/// 0001-01-01T00:00:00Z: RFC 3339 has years of four digits, and the calendars of consumers begin here.
+const YEAR_1_US: i64 = -62_135_596_800_000_000;
 
 /// `created_at` as the record's timestamp, unless it is older than an hour (retention would expire it at once) or more than a minute ahead (a
 /// broker refuses the whole batch): then `None`, the time of sending.
@@ -29,20 +37,54 @@ pub fn headers(row: &OutboxRow, style: RecordHeaders, source: &str, replaced: &m
     let own = own(row, style, source);
     let mut all = OwnedHeaders::new_with_capacity(own.len() + 2);
     if row.headers != "{}" {
-        let object: serde_json::Map<String, Value> = serde_json::from_str(&row.headers).map_err(HeaderError)?;
-        for (key, value) in &object {
-            if own.iter().any(|(name, _)| name == key) {
+        for (key, value) in &of_row(&row.headers)? {
+            if is_reserved(key, value.as_deref(), style, &own) {
                 *replaced += 1;
-                continue;
+            } else {
+                all = all.insert(Header { key, value: value.as_deref() });
             }
-            all = match value {
-                Value::Null => all.insert(Header::<&[u8]> { key, value: None }),
-                Value::String(text) => all.insert(Header { key, value: Some(text) }),
-                other => all.insert(Header { key, value: Some(&other.to_string()) }),
-            };
         }
     }
     Ok(own.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) })))
+}
+
+/// Names and values as they go out, in the order of the names: a text as it is, null as a header without a value, anything else as JSON, to the
+/// letter as PostgreSQL writes it, so that no number is rounded.
+fn of_row(json: &str) -> Result<BTreeMap<String, Option<String>>, HeaderError> {
+    let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|_| refusal(json))?;
+    let value = |raw: &str| match raw.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') => serde_json::from_str(raw).map(Some).map_err(|_| HeaderError::Character),
+        _ => Ok(Some(raw.to_owned())),
+    };
+    let header = |(name, raw): (String, &RawValue)| match name.contains('\0') {
+        true => Err(HeaderError::Character),
+        false => Ok((name, value(raw.get())?)),
+    };
+    object.into_iter().map(header).collect()
+}
+
+fn refusal(json: &str) -> HeaderError {
+    let kind = match json.trim_start().as_bytes().first() {
+        Some(b'{') => return HeaderError::Character,
+        Some(b'[') => "an array",
+        Some(b'"') => "a text",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        Some(b'-' | b'0'..=b'9') => "a number",
+        _ => "no JSON",
+    };
+    HeaderError::NoObject { kind }
+}
+
+/// Upper and lower case are one, since consumers may take them for one: a row cannot forge what the relay says. Nor can it make a binary
+/// CloudEvent look like a structured one.
+fn is_reserved(key: &str, value: Option<&str>, style: RecordHeaders, own: &[(&str, String)]) -> bool {
+    const STRUCTURED: &str = "application/cloudevents";
+    let starts_structured =
+        || value.and_then(|value| value.get(..STRUCTURED.len())).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED));
+    own.iter().any(|(name, _)| name.eq_ignore_ascii_case(key))
+        || style == RecordHeaders::CloudEvents && key.eq_ignore_ascii_case("content-type") && starts_structured()
 }
 
 fn own(row: &OutboxRow, style: RecordHeaders, source: &str) -> Vec<(&'static str, String)> {
@@ -57,95 +99,29 @@ fn own(row: &OutboxRow, style: RecordHeaders, source: &str) -> Vec<(&'static str
             ("outbox_created_at", rfc3339(row.created_at_us)),
         ],
         RecordHeaders::Debezium => vec![("id", row.event_id.to_string()), ("eventType", row.event_type.clone()), seq],
-        RecordHeaders::CloudEvents => vec![
-            ("ce_specversion", "1.0".to_owned()),
-            ("ce_id", row.event_id.to_string()),
-            ("ce_type", row.event_type.clone()),
-            ("ce_source", source.to_owned()),
-            ("ce_subject", row.aggregate_id.clone()),
-            ("ce_time", rfc3339(row.created_at_us)),
-            seq,
-        ],
+        RecordHeaders::CloudEvents => {
+            let mut own = vec![
+                ("ce_specversion", "1.0".to_owned()),
+                ("ce_id", row.event_id.to_string()),
+                ("ce_type", row.event_type.clone()),
+                ("ce_source", source.to_owned()),
+                ("ce_subject", row.aggregate_id.clone()),
+                ("ce_time", rfc3339(row.created_at_us)),
+                seq,
+            ];
+            // A subject is optional, but never empty.
+            own.retain(|(name, value)| *name != "ce_subject" || !value.is_empty());
+            own
+        }
     }
 }
 
-/// Microseconds since 1970 as RFC 3339 in UTC, with microseconds. Times that no calendar holds come out as the nearest one that does.
+/// Microseconds since 1970 as RFC 3339 in UTC, with microseconds. Times before year 1 or after 9999 come out as the nearest one inside.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
-    let time = jiff::Timestamp::from_microsecond(us);
-    format!("{:.6}", time.unwrap_or(if us < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX }))
+    let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));
+    format!("{:.6}", time.unwrap_or(jiff::Timestamp::MAX))
 }
 
 #[cfg(test)]
-mod tests {
-    use rdkafka::message::Headers;
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn row(headers: &str) -> OutboxRow {
-        OutboxRow {
-            lane: 1,
-            id: 42,
-            event_id: Uuid::nil(),
-            aggregate_type: "essay".to_owned(),
-            aggregate_id: "e-1".to_owned(),
-            event_type: "Created".to_owned(),
-            topic: None,
-            event_key: None,
-            payload: None,
-            headers: headers.to_owned(),
-            created_at_us: 1_700_000_000_123_456,
-        }
-    }
-
-    fn named(headers: &str, style: RecordHeaders) -> (Vec<(String, Option<String>)>, u64) {
-        let mut replaced = 0;
-        let all = super::headers(&row(headers), style, "/outbox/essays/file-service", &mut replaced).expect("an object");
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-        (all.iter().map(|header| (header.key.to_owned(), header.value.map(text))).collect(), replaced)
-    }
-
-    #[test]
-    fn a_row_brings_its_own_headers_and_the_relay_adds_its() {
-        let (headers, replaced) = named(r#"{"correlation_id": "c", "attempt": 2, "none": null}"#, RecordHeaders::Standard);
-        let text: Vec<_> = headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-        assert_eq!(
-            text,
-            [
-                ("correlation_id", Some("c")),
-                ("attempt", Some("2")),
-                ("none", None),
-                ("event_id", Some("00000000-0000-0000-0000-000000000000")),
-                ("event_type", Some("Created")),
-                ("aggregate_type", Some("essay")),
-                ("aggregate_id", Some("e-1")),
-                ("outbox_seq", Some("42")),
-                ("outbox_created_at", Some("2023-11-14T22:13:20.123456Z")),
-            ]
-        );
-        assert_eq!(replaced, 0);
-    }
-
-    #[test]
-    fn a_row_cannot_forge_the_relays_headers() {
-        let (headers, replaced) = named(r#"{"outbox_seq": "1", "id": "x"}"#, RecordHeaders::Debezium);
-        assert_eq!(replaced, 2);
-        assert_eq!(headers.iter().filter(|(key, _)| key == "outbox_seq").count(), 1);
-    }
-
-    #[test]
-    fn a_time_that_a_broker_would_refuse_or_expire_becomes_the_time_of_sending() {
-        let now = 1_700_000_000_000;
-        for (ms, kept) in
-            [(now, true), (now - HOUR_MS, true), (now - HOUR_MS - 1, false), (now + MINUTE_MS, true), (now + MINUTE_MS + 1, false)]
-        {
-            assert_eq!(timestamp_ms(ms * 1000, now), kept.then_some(ms), "{ms}");
-        }
-    }
-
-    #[test]
-    fn a_time_outside_any_calendar_is_written_as_the_nearest_one_inside() {
-        assert!(rfc3339(i64::MAX).starts_with("9999-"));
-    }
-}
+mod tests;

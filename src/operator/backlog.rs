@@ -64,6 +64,9 @@ mod tests {
             schema_version: Some(1),
             lanes,
             backlog,
+            parked_keys: None,
+            parked_topics: None,
+            dead_letters: None,
             published_per_second: 0.0,
             problems: Vec::new(),
         };

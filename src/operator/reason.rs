@@ -67,7 +67,7 @@ impl Reason {
 
 /// Problems that keep rows from going out. The others are advice, or are healed without a person.
 pub(crate) fn stops_publishing(class: ProblemClass) -> bool {
-    !matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::Other)
+    !matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded | ProblemClass::Other)
 }
 
 pub(crate) fn is_about_secrets(class: ProblemClass) -> bool {

@@ -42,6 +42,8 @@ impl OutboxRow {
 pub struct Fetched {
     pub snapshot: Snapshot,
     pub rows: Vec<OutboxRow>,
+    /// Lanes that were looked at only up to an id.
+    pub scanned: Vec<(u8, i64)>,
 }
 
 /// The database sent something that no version of the schema sends.
@@ -63,24 +65,30 @@ impl From<sqlx::Error> for DecodeError {
     }
 }
 
-/// Decodes the rows of `fetch.sql`, whose snapshot comes first.
+/// Decodes the rows of `fetch.sql` or `fetch_flowing.sql`, whose snapshot comes first.
 ///
 /// # Errors
 /// When a row has another shape than the statement gives it.
 pub(super) fn decode(rows: &[PgRow]) -> Result<Fetched, DecodeError> {
-    let (mut snapshot, mut decoded) = (None, Vec::with_capacity(rows.len().saturating_sub(1)));
+    let (mut snapshot, mut scanned) = (None, Vec::new());
+    let mut decoded = Vec::with_capacity(rows.len().saturating_sub(1));
     for row in rows {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => snapshot = Some(Snapshot::parse(text).map_err(DecodeError::Snapshot)?),
+            None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => scanned.push((lane(row)?, row.try_get(2)?)),
             None => decoded.push(decode_row(row)?),
         }
     }
-    Ok(Fetched { snapshot: snapshot.ok_or(DecodeError::NoSnapshot)?, rows: decoded })
+    Ok(Fetched { snapshot: snapshot.ok_or(DecodeError::NoSnapshot)?, rows: decoded, scanned })
 }
 
-fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
+fn lane(row: &PgRow) -> Result<u8, DecodeError> {
+    u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)
+}
+
+pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     Ok(OutboxRow {
-        lane: u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)?,
+        lane: lane(row)?,
         id: row.try_get(2)?,
         event_id: row.try_get(3)?,
         aggregate_type: row.try_get(4)?,

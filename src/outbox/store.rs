@@ -2,13 +2,14 @@
 //!
 //! Each kind of work has its own connections, so that a slow fetch can never keep a lease from being renewed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::{PgPool, Row, SqlStr};
 use uuid::Uuid;
 
 use super::{
     error::DatabaseFault,
+    parking::ParkingStatements,
     row::{DecodeError, Fetched, decode},
     schema::statement,
 };
@@ -53,12 +54,12 @@ impl StoreError {
 }
 
 /// Makes a sqlx error one of `operation`.
-fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
+pub(super) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
     move |error| StoreError { operation, source: error.into() }
 }
 
 /// Which rows to read: parallel lists, an entry per lane.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct FetchPlan {
     pub lanes: Vec<i16>,
     /// Rows above this id.
@@ -69,16 +70,29 @@ pub struct FetchPlan {
     pub bytes_max: Vec<i64>,
     /// Only rows that flow; absent: all.
     pub flowing: Option<Flowing>,
+    /// With `flowing`: looks at no more rows of a lane than this.
+    pub scan_max: i32,
 }
 
-/// Which destinations flow while others rest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flowing {
     pub topics: Vec<String>,
-    pub event_types: Vec<String>,
-    pub aggregate_types: Vec<String>,
-    /// Event types with a route, flowing or not: they beat aggregate types.
-    pub routed_event_types: Vec<String>,
+    /// Event type -> topic; beats the aggregate type.
+    pub by_event_type: BTreeMap<String, String>,
+    /// Aggregate type -> topic.
+    pub by_aggregate_type: BTreeMap<String, String>,
+    /// (topic, key).
+    pub resting_keys: Vec<(String, String)>,
+}
+
+impl Flowing {
+    /// `resting_keys` as an object, which PostgreSQL searches by halving; no topic contains the separator.
+    fn resting_keys_json(&self) -> String {
+        let object: serde_json::Map<_, _> =
+            self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+        serde_json::Value::Object(object).to_string()
+    }
 }
 
 /// Rows to delete: parallel lists, an entry per row.
@@ -129,6 +143,7 @@ pub struct Depth {
 /// Statement texts with the schema put in.
 struct Statements {
     fetch: SqlStr,
+    fetch_flowing: SqlStr,
     settle: SqlStr,
     register: SqlStr,
     renew: SqlStr,
@@ -145,6 +160,7 @@ impl Statements {
     fn new(schema: &SchemaName) -> Self {
         Self {
             fetch: statement(include_str!("sql/fetch.sql"), schema),
+            fetch_flowing: statement(include_str!("sql/fetch_flowing.sql"), schema),
             settle: statement(include_str!("sql/settle.sql"), schema),
             register: statement(include_str!("sql/register.sql"), schema),
             renew: statement(include_str!("sql/renew.sql"), schema),
@@ -176,14 +192,15 @@ pub struct Pools {
 /// The relay's side of the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pools: Pools,
+    pub(super) pools: Pools,
     statements: Arc<Statements>,
+    pub(super) parking: Arc<ParkingStatements>,
 }
 
 impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
-        Self { pools, statements: Arc::new(Statements::new(schema)) }
+        Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
     }
 
     /// Connections of the lease, for whoever asks before there is one.
@@ -197,19 +214,17 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
-        let flowing = plan.flowing.as_ref();
-        let rows = sqlx::query(self.statements.fetch.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.lows)
-            .bind(&plan.rows_max)
-            .bind(&plan.bytes_max)
-            .bind(flowing.map(|flowing| &flowing.topics))
-            .bind(flowing.map(|flowing| &flowing.event_types))
-            .bind(flowing.map(|flowing| &flowing.aggregate_types))
-            .bind(flowing.map(|flowing| &flowing.routed_event_types))
-            .fetch_all(&self.pools.reader)
-            .await
-            .map_err(failed("fetch rows"))?;
+        let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
+        let mut query = sqlx::query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        if let Some(flowing) = &plan.flowing {
+            query = query
+                .bind(&flowing.topics)
+                .bind(serde_json::json!(flowing.by_event_type).to_string())
+                .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
+                .bind(flowing.resting_keys_json())
+                .bind(plan.scan_max);
+        }
+        let rows = query.fetch_all(&self.pools.reader).await.map_err(failed("fetch rows"))?;
         decode(&rows).map_err(failed("fetch rows"))
     }
 

@@ -1,7 +1,15 @@
 //! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give back. Facts and `now` in, plans out. Pure.
 
-use std::time::{Duration, Instant};
+mod poison;
 
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::poison::Poison;
+pub use self::poison::{Lookup, Verdict};
 use super::{
     lanes::LANES,
     marks::{Covered, LaneMarks, Reading, Tick, Ticks},
@@ -10,20 +18,32 @@ use super::{
     window::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
 };
 use crate::{
-    outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow},
+    outbox::{FetchPlan, Fetched, Flowing, Grant, LaneMarksPlan, OutboxRow},
     report::ProblemClass,
 };
 
 /// Pause after a fetch that brought rows, and first pause of an idle table.
 const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 
+/// Fetches that leave rows out look at no more rows than this, so that a mountain of them cannot block the loop.
+const SCAN_ROWS_MAX: usize = 50_000;
+
+/// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Topic(TopicIndex),
+    Key(TopicIndex, Arc<str>),
+    /// Rows without a declared topic.
+    Astray,
+}
+
 /// A lane of ours.
 #[derive(Clone, Debug)]
 struct Lane {
     epoch: i64,
     marks: LaneMarks,
-    /// Rows of resting topics lie above this; they must be found again.
-    held: Option<i64>,
+    /// Rows that are left out lie above these ids; they must be found again.
+    held: BTreeMap<Left, i64>,
     /// On its way back: nothing new is taken.
     draining: bool,
     /// More waits than the last fetch could bring.
@@ -43,8 +63,10 @@ pub struct Outgoing {
 pub enum Outcome {
     /// Kafka has it.
     Published,
-    /// It failed, and its topic must rest.
-    Failed(ProblemClass),
+    /// Its topic failed, and must rest.
+    TopicFailed(ProblemClass),
+    /// It was refused, or it stood in a batch that was.
+    Refused(ProblemClass),
     /// It was thrown out together with the producer, through no fault of its own.
     Purged,
 }
@@ -54,6 +76,7 @@ pub struct Core {
     routes: Routes,
     window: Window,
     stops: Stops,
+    poison: Poison,
     ticks: Ticks,
     lanes: [Option<Lane>; LANES],
     /// Highest id ever seen: every id up to it has been drawn.
@@ -76,6 +99,7 @@ impl Core {
             routes,
             window: Window::new(budget, topics),
             stops: Stops::new(topics),
+            poison: Poison::default(),
             ticks: Ticks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,
@@ -118,7 +142,7 @@ impl Core {
     /// Lanes that were claimed: each is read from the mark of its last owner.
     pub fn granted(&mut self, grants: &[Grant], now: Instant) {
         for grant in grants {
-            let held = self.stops.any().then_some(grant.mark);
+            let held = self.left_topics().map(|left| (left, grant.mark)).collect();
             self.lanes[usize::from(grant.lane)] = Some(Lane {
                 epoch: grant.epoch,
                 marks: LaneMarks::starting_at(grant.mark),
@@ -154,6 +178,7 @@ impl Core {
         for lane in self.lanes.iter_mut().rev().flatten().filter(|lane| !lane.draining).take(lanes as usize) {
             lane.draining = true;
         }
+        self.drop_trials_of_leaving_lanes();
     }
 
     /// Lanes on their way back of which nothing is in flight any more, with their marks.
@@ -167,12 +192,29 @@ impl Core {
         for lane in &lanes.lanes {
             self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
         }
+        self.forget_keys_of_lost_lanes();
     }
 
     /// Marks of all our lanes.
     #[must_use]
     pub fn marks(&self) -> LaneMarksPlan {
         self.marks_of(|_, _| true)
+    }
+
+    /// From where the backlog is counted: rows of parked keys and of topics that a person parked wait for a person, and do not count.
+    #[must_use]
+    pub fn backlog_from(&self) -> (Vec<i16>, Vec<i64>) {
+        let counts = |left: &Left| match left {
+            Left::Topic(topic) => !self.stops.is_parked(*topic),
+            Left::Key(..) => false,
+            Left::Astray => true,
+        };
+        let lanes = self.lanes.iter().enumerate().filter_map(|(lane, state)| Some((lane as u8, state.as_ref()?)));
+        let from = |(lane, state): (u8, &Lane)| {
+            let held = state.held.iter().filter(|(left, _)| counts(left)).map(|(_, id)| *id);
+            (i16::from(lane), held.fold(self.position(lane, state), i64::min))
+        };
+        lanes.map(from).unzip()
     }
 
     fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {
@@ -189,10 +231,14 @@ impl Core {
         plan
     }
 
-    /// Every row up to here is settled, and none is still to come.
+    /// Every row up to here is settled, and none is still to come: what a new owner starts from.
     fn mark(&self, lane: u8, state: &Lane) -> i64 {
-        let unsettled = self.window.lowest(lane).map_or(i64::MAX, |id| id - 1);
-        state.marks.mark().min(unsettled).min(state.held.unwrap_or(i64::MAX))
+        state.held.values().copied().fold(self.position(lane, state), i64::min)
+    }
+
+    /// The same, but for rows that are left out.
+    fn position(&self, lane: u8, state: &Lane) -> i64 {
+        self.window.lowest(lane).map_or(i64::MAX, |id| id - 1).min(state.marks.mark())
     }
 
     // --- fetch
@@ -214,8 +260,8 @@ impl Core {
             return None;
         }
         let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
-        let mut plan =
-            FetchPlan { flowing: self.stops.any().then(|| self.routes.flowing(|topic| self.stops.flows(topic))), ..FetchPlan::default() };
+        let mut plan = FetchPlan { flowing: self.filter(), ..FetchPlan::default() };
+        plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
             let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
@@ -259,13 +305,14 @@ impl Core {
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();
         for (at, lane) in plan.lanes.iter().enumerate() {
+            let lane = *lane as u8;
             let mut of_lane = Vec::new();
-            while let Some(row) = rows.next_if(|row| i16::from(row.lane) == *lane) {
+            while let Some(row) = rows.next_if(|row| row.lane == lane) {
                 of_lane.push(row);
             }
-            self.seen = of_lane.last().map_or(self.seen, |row| row.id.max(self.seen));
-            let asked =
-                Asked { lane: *lane as u8, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at] };
+            let scanned = fetched.scanned.iter().find(|(of, _)| *of == lane).map(|(_, id)| *id);
+            self.seen = of_lane.last().map(|row| row.id).max(scanned).map_or(self.seen, |id| id.max(self.seen));
+            let asked = Asked { lane, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at], scanned };
             if let Some(covered) = self.cover(&asked, &mut of_lane) {
                 self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
             }
@@ -291,7 +338,7 @@ impl Core {
         let fitting = rows.iter().take_while(fits).count();
         cut |= fitting < rows.len();
         rows.truncate(fitting);
-        let reached = if cut { rows.last().map_or(asked.low, |row| row.id) } else { i64::MAX };
+        let reached = if cut { rows.last().map_or(asked.low, |row| row.id) } else { asked.scanned.unwrap_or(i64::MAX) };
         Some(Covered { low: asked.low, reached })
     }
 
@@ -319,13 +366,14 @@ impl Core {
             let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
-                Destination::Topic(topic) if self.stops.flows(topic) => {
-                    outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row }));
-                }
-                Destination::Topic(_) => state.hold(row.id - 1),
+                Destination::Topic(topic) if !self.stops.flows(topic) => state.hold(Left::Topic(topic), row.id - 1),
+                Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
+                    Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
+                    None => outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row })),
+                },
                 Destination::Astray => {
-                    state.hold(row.id - 1);
-                    self.hold_all();
+                    state.hold(Left::Astray, row.id - 1);
+                    self.hold_all(&Left::Astray);
                     self.stops.astray(now);
                 }
             }
@@ -333,13 +381,23 @@ impl Core {
     }
 
     fn set_pace(&mut self, brought_rows: bool, now: Instant) {
-        if self.lanes.iter().flatten().any(|lane| lane.hungry && !lane.draining) {
+        if brought_rows && self.is_hungry() {
             (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now);
-        } else if brought_rows {
+        } else if brought_rows || self.is_hungry() {
             (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now + PAUSE_AFTER_WORK);
         } else {
             self.rest(now);
         }
+    }
+
+    fn is_hungry(&self) -> bool {
+        self.lanes.iter().flatten().any(|lane| lane.hungry && !lane.draining)
+    }
+
+    /// Whether the reading position could move on with a new tick.
+    #[must_use]
+    pub fn wants_ticks(&self) -> bool {
+        self.window.rows() > 0 || self.is_hungry()
     }
 
     fn rest(&mut self, now: Instant) {
@@ -351,47 +409,60 @@ impl Core {
 
     /// A record ended.
     pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+        if self.poison.is_on_trial(slot) {
+            return self.trial_reported(slot, outcome, now);
+        }
+        if outcome == Outcome::Published {
+            if let Some(topic) = self.window.acknowledged(slot) {
+                self.stops.succeeded(topic);
+            }
+            return;
+        }
+        let Some(given_back) = self.window.failed(slot) else { return };
+        self.read_again(given_back);
         match outcome {
-            Outcome::Published => {
-                if let Some(topic) = self.window.acknowledged(slot) {
-                    self.stops.succeeded(topic);
-                }
-            }
-            Outcome::Failed(class) => {
-                if let Some(given_back) = self.window.failed(slot) {
-                    self.read_again(given_back);
-                    self.stop(given_back.topic, class, now);
-                }
-            }
-            Outcome::Purged => {
-                if let Some(given_back) = self.window.failed(slot) {
-                    self.read_again(given_back);
-                }
-            }
+            Outcome::TopicFailed(class) => self.topic_failed(given_back, class, now),
+            Outcome::Refused(class) => self.suspect(given_back, class),
+            Outcome::Published | Outcome::Purged => {}
         }
     }
 
-    fn read_again(&mut self, row: GivenBack) {
-        if let Some(lane) = self.lanes[usize::from(row.lane)].as_mut() {
-            lane.marks.rewind(row.id - 1);
+    /// Whether a row may still be sent: since it was taken, its topic or its key may have come to rest.
+    #[must_use]
+    pub fn may_send(&self, topic: TopicIndex, row: &OutboxRow) -> bool {
+        self.stops.flows(topic) && self.poison.resting_key(topic, row.key()).is_none()
+    }
+
+    fn read_again(&mut self, given_back: GivenBack) {
+        if let Some(lane) = self.lanes[usize::from(given_back.row.lane)].as_mut() {
+            lane.marks.rewind(given_back.row.id - 1);
             lane.hungry = true;
         }
     }
 
-    // --- topics that rest
+    // --- what rests
 
-    fn stop(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
-        self.hold_all();
-        self.stops.failed(topic, class, now);
+    /// Topics that are left out, and rows without one.
+    fn left_topics(&self) -> impl Iterator<Item = Left> {
+        self.stops.resting().map(Left::Topic).chain(self.stops.is_astray().then_some(Left::Astray))
+    }
+
+    /// What fetches leave out; `None`: nothing.
+    fn filter(&self) -> Option<Flowing> {
+        let rests = self.stops.any() || self.poison.any_key_rests();
+        rests.then(|| Flowing {
+            resting_keys: self.poison.resting_keys(|topic| self.routes.name(topic)),
+            ..self.routes.flowing(|topic| self.stops.flows(topic))
+        })
     }
 
     /// From now on fetches leave rows out: what is not settled yet must be found again when they do not.
-    fn hold_all(&mut self) {
+    fn hold_all(&mut self, left: &Left) {
         for lane in 0..LANES {
-            if let Some(mark) = self.lanes[lane].as_ref().map(|state| self.mark(lane as u8, state))
+            if let Some(position) = self.lanes[lane].as_ref().map(|state| self.position(lane as u8, state))
                 && let Some(state) = self.lanes[lane].as_mut()
             {
-                state.hold(mark);
+                state.hold(left.clone(), position);
             }
         }
     }
@@ -399,37 +470,46 @@ impl Core {
     /// What the brokers say about a declared topic.
     pub fn topic_seen(&mut self, topic: TopicIndex, exists: bool, now: Instant) {
         if !exists {
-            self.hold_all();
+            self.hold_all(&Left::Topic(topic));
             self.stops.missing(topic);
-        } else if self.stops.exists(topic) {
-            self.flow_again(now);
+        } else {
+            self.stops.exists(topic);
+            self.resume(now);
         }
     }
 
     /// When [`Self::resume`] is to be asked next.
     #[must_use]
-    pub fn resume_at(&self) -> Option<Instant> {
-        self.stops.next(|topic| self.window.sent_of(topic) == 0)
+    pub fn resume_at(&self, now: Instant) -> Option<Instant> {
+        self.stops.next(now, |topic| self.window.sent_of(topic) == 0)
     }
 
-    /// Lets topics flow again whose pause is over.
+    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a record.
     pub fn resume(&mut self, now: Instant) {
-        if self.stops.resume(now, |topic| self.window.sent_of(topic) == 0) {
-            self.flow_again(now);
+        for (topic, class) in self.stops.due(now, |topic| self.window.sent_of(topic) == 0) {
+            self.try_topic(topic, class, now);
+        }
+        if self.stops.astray_is_over(now) {
+            self.flow_again(&[Left::Astray], now);
         }
     }
 
-    /// Something flows again: every lane reads again from where rows may have been left out.
-    fn flow_again(&mut self, now: Instant) {
+    fn topic_flows_again(&mut self, topic: TopicIndex, now: Instant) {
+        // A person may have parked it meanwhile.
+        if self.stops.flows(topic) {
+            self.flow_again(&[Left::Topic(topic)], now);
+        }
+    }
+
+    /// Something flows again: every lane reads again from where its rows may have been left out.
+    fn flow_again(&mut self, flowing: &[Left], now: Instant) {
+        if flowing.is_empty() {
+            return;
+        }
         self.fetch_is_stale = self.fetch_under_way;
-        let still_resting = self.stops.any();
         for lane in self.lanes.iter_mut().flatten() {
-            if let Some(held) = lane.held {
-                lane.marks.rewind(held);
-                lane.hungry = true;
-            }
-            if !still_resting {
-                lane.held = None;
+            for left in flowing {
+                lane.let_flow(left, &self.stops);
             }
         }
         self.fetch_at = now;
@@ -463,8 +543,24 @@ impl Core {
 }
 
 impl Lane {
-    fn hold(&mut self, id: i64) {
-        self.held = Some(self.held.map_or(id, |held| held.min(id)));
+    fn hold(&mut self, left: Left, id: i64) {
+        // What was left out with its topic is from now on left out with its key.
+        let topic = if let Left::Key(topic, _) = &left { self.held.get(&Left::Topic(*topic)) } else { None };
+        let id = topic.map_or(id, |topic| id.min(*topic));
+        let held = self.held.entry(left).or_insert(id);
+        *held = id.min(*held);
+    }
+
+    fn let_flow(&mut self, left: &Left, stops: &Stops) {
+        let Some(held) = self.held.remove(left) else { return };
+        match left {
+            // Its topic rests: what was left out with the key is from now on left out with the topic.
+            Left::Key(topic, _) if !stops.flows(*topic) => self.hold(Left::Topic(*topic), held),
+            _ => {
+                self.marks.rewind(held);
+                self.hungry = true;
+            }
+        }
     }
 }
 
@@ -474,6 +570,8 @@ struct Asked {
     low: i64,
     rows_max: usize,
     bytes_max: i64,
+    /// A fetch that leaves rows out looked at no row above this one.
+    scanned: Option<i64>,
 }
 
 #[cfg(test)]

@@ -1,14 +1,33 @@
 //! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends.
 //! Whatever happens, when all is healed no committed row is missing (L) and each key's first occurrences are in order (O).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use uuid::Uuid;
 
 use super::*;
-use crate::{outbox::Snapshot, settings::TopicSettings};
+use crate::{
+    outbox::{Parked, ParkedKey, Snapshot},
+    settings::{OnPoison, TopicSettings},
+};
 
 const KEYS: u64 = 5;
+/// Rows of a lane that a filtering fetch looks at.
+const SCAN_MAX: usize = 3;
+/// Records of a batch.
+const BATCH: usize = 3;
+
+/// What Kafka will never take.
+fn is_poison(id: i64) -> bool {
+    id % 13 == 0
+}
+
+fn topic_of(key: &str) -> TopicIndex {
+    key[1..].parse::<usize>().expect("k and a number") % 3
+}
 
 /// Numbers that look random and come again with the same seed (xorshift).
 struct Dice(u64);
@@ -34,6 +53,9 @@ struct Database {
     committed: BTreeMap<String, Vec<i64>>,
     /// lane -> (epoch, mark, high_id)
     lanes: BTreeMap<u8, (i64, i64, i64)>,
+    /// (topic, key) -> the row that it is parked for
+    parked: BTreeMap<(TopicIndex, String), OutboxRow>,
+    dead: BTreeSet<i64>,
 }
 
 impl Database {
@@ -66,15 +88,36 @@ impl Database {
     }
 
     fn fetch(&self, plan: &FetchPlan) -> Fetched {
-        let mut rows = Vec::new();
+        let (mut rows, mut scanned) = (Vec::new(), Vec::new());
         for (at, lane) in plan.lanes.iter().enumerate() {
             let flows = |row: &&OutboxRow| {
-                plan.flowing.as_ref().is_none_or(|flowing| row.topic.as_ref().is_some_and(|topic| flowing.topics.contains(topic)))
+                let (topic, key) = (row.topic.clone().unwrap_or_default(), row.key().to_owned());
+                let flows = |flowing: &Flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key));
+                plan.flowing.as_ref().is_none_or(flows)
             };
-            let above = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(|row| i16::from(row.lane) == *lane).filter(flows);
-            rows.extend(above.take(plan.rows_max[at] as usize).cloned());
+            let above = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(|row| i16::from(row.lane) == *lane);
+            if plan.flowing.is_none() {
+                rows.extend(above.take(plan.rows_max[at] as usize).cloned());
+                continue;
+            }
+            let page: Vec<&OutboxRow> = above.take(SCAN_MAX).collect();
+            if page.len() == SCAN_MAX {
+                scanned.push((*lane as u8, page[SCAN_MAX - 1].id));
+            }
+            rows.extend(page.into_iter().filter(flows).take(plan.rows_max[at] as usize).cloned());
         }
-        Fetched { snapshot: self.snapshot(), rows }
+        Fetched { snapshot: self.snapshot(), rows, scanned }
+    }
+
+    fn parked(&self) -> Parked {
+        let key = |((topic, key), row): (&(TopicIndex, String), &OutboxRow)| ParkedKey {
+            topic: format!("t{topic}"),
+            key: key.clone(),
+            lane: row.lane,
+            attempts: 1,
+            head: Some((row.id, row.event_id)),
+        };
+        Parked { keys: self.parked.iter().map(key).collect(), topics: vec![] }
     }
 }
 
@@ -102,12 +145,43 @@ struct Producer {
     failed: bool,
 }
 
+impl Producer {
+    /// The batch at the head is written, or refused; a refusal ends the producer, and throws everything else out.
+    fn append(&mut self, denied: &BTreeSet<TopicIndex>, log: &mut Vec<(String, i64)>) -> bool {
+        let Some((_, head, _)) = self.queue.front() else { return false };
+        let topic = topic_of(head);
+        let in_batch = |at: usize, key: &str| at < BATCH && topic_of(key) == topic;
+        let batch: Vec<_> =
+            self.queue.iter().enumerate().filter(|(at, (_, key, _))| in_batch(*at, key)).map(|(_, record)| record.clone()).collect();
+        let refusal = if denied.contains(&topic) {
+            Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)
+        } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
+            Outcome::Refused(ProblemClass::RecordRejected)
+        } else {
+            let (slot, key, id) = self.queue.pop_front().expect("looked at");
+            log.push((key, id));
+            self.reports.push((slot, Outcome::Published));
+            return false;
+        };
+        self.failed = true;
+        for (at, (slot, key, _)) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            self.reports.push((slot, if in_batch(at, &key) { refusal } else { Outcome::Purged }));
+        }
+        true
+    }
+}
+
 struct World {
     dice: Dice,
     now: Instant,
     database: Database,
     core: Core,
     producer: Producer,
+    trial: Producer,
+    /// Topics that refuse everything.
+    denied: BTreeSet<TopicIndex>,
+    lookup: Option<Lookup>,
+    verdict: Option<Verdict>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
     log: Vec<(String, i64)>,
@@ -125,6 +199,10 @@ impl World {
             database: Database::default(),
             core: core(now),
             producer: Producer::default(),
+            trial: Producer::default(),
+            denied: BTreeSet::new(),
+            lookup: None,
+            verdict: None,
             zombies: vec![],
             log: vec![],
             fetch: None,
@@ -141,15 +219,25 @@ impl World {
             *epoch += 1;
             self.core.granted(&[Grant { lane, epoch: *epoch, mark: *mark, high_id: *high_id }], self.now);
         }
+        self.hear_of_parked_keys();
         for topic in 0..3 {
             self.core.topic_seen(topic, true, self.now);
         }
     }
 
+    fn hear_of_parked_keys(&mut self) {
+        self.core.parked(&self.database.parked(), &[0, 1], self.now, self.now);
+    }
+
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
         self.core.resume(self.now);
-        match self.dice.below(20) {
+        match self.dice.below(24) {
+            20 => self.advance_lookup(faulty),
+            21 => self.advance_verdict(faulty),
+            22 => self.send_trial(),
+            23 if faulty && self.dice.below(4) == 0 => self.decide_as_a_person(),
+            23 => self.hear_of_parked_keys(),
             0..=3 => self.write(),
             4..=6 => self.end_a_transaction(),
             7..=9 => self.advance_fetch(),
@@ -210,15 +298,70 @@ impl World {
     fn append(&mut self) {
         let producers = self.zombies.len() as u64 + 1;
         let at = self.dice.below(producers) as usize;
-        let producer = if at == 0 { &mut self.producer } else { &mut self.zombies[at - 1] };
-        if let Some((slot, key, id)) = producer.queue.pop_front() {
-            self.log.push((key, id));
-            producer.reports.push((slot, Outcome::Published));
+        let producer = if at > 0 {
+            &mut self.zombies[at - 1]
+        } else if self.dice.below(2) == 0 {
+            &mut self.trial
+        } else {
+            &mut self.producer
+        };
+        self.faults += u32::from(producer.append(&self.denied, &mut self.log));
+    }
+
+    fn send_trial(&mut self) {
+        if !self.core.has_trial_under_way() {
+            self.trial = Producer::default();
+        }
+        for outgoing in self.core.next_trial().unwrap_or_default() {
+            self.trial.queue.push_back((outgoing.slot, outgoing.row.key().to_owned(), outgoing.row.id));
+        }
+    }
+
+    fn advance_lookup(&mut self, faulty: bool) {
+        match self.lookup.take() {
+            None => self.lookup = self.core.next_lookup(),
+            Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.lookup_failed(lookup),
+            Some(lookup) => {
+                let found = lookup.rows.iter().filter_map(|name| self.database.rows.get(&name.id)).cloned().collect();
+                self.core.looked_up(&lookup, found, self.now);
+            }
+        }
+    }
+
+    fn advance_verdict(&mut self, faulty: bool) {
+        match self.verdict.take() {
+            None => self.verdict = self.core.next_verdict(),
+            Some(verdict) if faulty && self.dice.below(5) == 0 => self.core.verdict_failed(verdict),
+            Some(verdict) => {
+                if let Some(row) = self.database.rows.get(&verdict.row.id).cloned() {
+                    assert!(is_poison(row.id), "an innocent row was judged");
+                    if verdict.policy == OnPoison::Block {
+                        self.database.parked.insert((verdict.topic, verdict.key.to_string()), row);
+                    } else {
+                        self.database.rows.remove(&row.id);
+                        self.database.dead.insert(row.id);
+                    }
+                }
+                self.core.judged(&verdict, self.now);
+            }
+        }
+    }
+
+    /// Retries or skips the first parked key.
+    fn decide_as_a_person(&mut self) {
+        if let Some((_, row)) = self.database.parked.pop_first()
+            && self.dice.below(2) == 0
+        {
+            self.database.rows.remove(&row.id);
+            self.database.dead.insert(row.id);
         }
     }
 
     fn report(&mut self) {
         for (slot, outcome) in std::mem::take(&mut self.producer.reports) {
+            self.core.reported(slot, outcome, self.now);
+        }
+        for (slot, outcome) in std::mem::take(&mut self.trial.reports) {
             self.core.reported(slot, outcome, self.now);
         }
         if self.producer.failed && self.core.window().sent() == 0 {
@@ -273,7 +416,8 @@ impl World {
     fn kill(&mut self) {
         self.faults += 1;
         self.zombies.push(std::mem::take(&mut self.producer));
-        (self.fetch, self.settle) = (None, None);
+        self.zombies.push(std::mem::take(&mut self.trial));
+        (self.fetch, self.settle, self.lookup, self.verdict) = (None, None, None, None);
         self.core = core(self.now);
         self.claim();
     }
@@ -283,7 +427,7 @@ impl World {
         if let Some((slot, _, _)) = self.producer.queue.pop_front() {
             self.faults += 1;
             self.producer.failed = true;
-            self.producer.reports.push((slot, Outcome::Failed(ProblemClass::TopicNotAuthorized)));
+            self.producer.reports.push((slot, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)));
             let purged = std::mem::take(&mut self.producer.queue);
             self.producer.reports.extend(purged.into_iter().map(|(slot, _, _)| (slot, Outcome::Purged)));
         }
@@ -291,8 +435,12 @@ impl World {
 
     /// The brokers' answers say that a topic is gone, or is there again.
     fn lose_sight_of_a_topic(&mut self) {
-        let (topic, exists) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
-        self.core.topic_seen(topic, exists, self.now);
+        let (topic, there) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
+        match self.dice.below(2) {
+            0 => self.core.topic_seen(topic, there, self.now),
+            _ if there => drop(self.denied.remove(&topic)),
+            _ => drop(self.denied.insert(topic)),
+        }
     }
 
     /// Everything ends, and the relay gets all the time it needs.
@@ -300,10 +448,11 @@ impl World {
         while let Some(xid) = self.database.open.keys().next().copied() {
             self.database.commit(xid);
         }
+        self.denied.clear();
         for topic in 0..3 {
             self.core.topic_seen(topic, true, self.now);
         }
-        for _ in 0..4000 {
+        for _ in 0..20_000 {
             self.now += Duration::from_millis(50);
             self.core.resume(self.now);
             self.tick();
@@ -311,31 +460,43 @@ impl World {
             self.append();
             self.report();
             self.advance_settle(false);
-            if self.database.rows.is_empty() && self.core.window().rows() == 0 {
+            self.advance_lookup(false);
+            self.advance_verdict(false);
+            self.send_trial();
+            self.hear_of_parked_keys();
+            if self.database.rows.values().all(|row| self.is_parked(row)) && self.core.window().rows() == 0 && self.core.trials_are_over() {
                 return;
             }
         }
     }
 
+    fn is_parked(&self, row: &OutboxRow) -> bool {
+        let key = (topic_of(row.key()), row.key().to_owned());
+        self.database.parked.get(&key).is_some_and(|head| head.id <= row.id)
+    }
+
     fn judge(&self, seed: u64) {
         for (key, committed) in &self.database.committed {
+            let head = self.database.parked.get(&(topic_of(key), key.clone())).map_or(i64::MAX, |row| row.id);
+            let committed: Vec<i64> = committed.iter().copied().filter(|id| *id < head && !self.database.dead.contains(id)).collect();
             let mut firsts: Vec<i64> = Vec::new();
             for (_, id) in self.log.iter().filter(|(of, _)| of == key) {
                 if !firsts.contains(id) {
                     firsts.push(*id);
                 }
             }
-            assert_eq!(&firsts, committed, "seed {seed}: first occurrences of {key} against what was committed");
+            assert_eq!(firsts, committed, "seed {seed}: first occurrences of {key} against what was committed");
         }
         let unique: std::collections::BTreeSet<_> = self.log.iter().collect();
         assert!(self.faults > 0 || unique.len() == self.log.len(), "seed {seed}: a duplicate without a fault");
-        assert_eq!((self.database.rows.len(), self.core.window().rows()), (0, 0), "seed {seed}: something is left");
+        let left = self.database.rows.values().filter(|row| !self.is_parked(row)).count();
+        assert_eq!((left, self.core.window().rows()), (0, 0), "seed {seed}: something is left");
     }
 }
 
 fn core(now: Instant) -> Core {
-    let topic = |name: &str| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] };
-    let routes = Routes::new(&[topic("t0"), topic("t1"), topic("t2")]);
+    let topic = |name: &str, on_poison| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison };
+    let routes = Routes::new(&[topic("t0", OnPoison::Block), topic("t1", OnPoison::DeadLetter), topic("t2", OnPoison::Block)]);
     Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now)
 }
 

@@ -1,11 +1,11 @@
-//! One turn of the lease: renew, give back, look around, claim. IO, in one place and one order; what to do with the answers is the loop's.
+//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one place and one order; what to do with the answers is the loop's.
 
 use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::lanes::{LEASE_TTL, Share, share};
-use crate::outbox::{Grant, LaneMarksPlan, Store, StoreError};
+use crate::outbox::{Grant, LaneMarksPlan, Parked, Store, StoreError};
 
 /// What the loop knows when a turn begins.
 pub(super) struct Turn {
@@ -27,9 +27,16 @@ pub(super) struct Turn {
 /// What a turn brought.
 pub(super) enum Turned {
     /// The lease runs on.
-    Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32 },
+    Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32, seen: Seen },
     /// It had run out.
     Lost,
+}
+
+/// What is parked in these lanes, asked at that time.
+pub(super) struct Seen {
+    pub(super) parked: Parked,
+    pub(super) lanes: Vec<i16>,
+    pub(super) asked: Instant,
 }
 
 /// A renewal: when it was sent, its transaction, and the lanes that are still ours.
@@ -60,5 +67,8 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
             Share::Claim { lanes_max } => granted = store.claim(turn.instance, lanes_max, &known).await?,
         }
     }
-    Ok(Turned::Holds { renewed, released: turn.release, granted, give_back })
+    let lanes: Vec<i16> = known.into_iter().chain(granted.iter().map(|grant| i16::from(grant.lane))).collect();
+    let asked = Instant::now();
+    let seen = Seen { parked: store.parked(&lanes).await?, lanes, asked };
+    Ok(Turned::Holds { renewed, released: turn.release, granted, give_back, seen })
 }

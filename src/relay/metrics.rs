@@ -1,8 +1,19 @@
 //! Names and labels of the relay's metrics. Labels are declared topics and closed sets, never a key, an id or an error's text.
 
 use prometheus::{
-    CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
+
+use crate::outbox::TableWide;
+
+/// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over relays counts them once.
+struct TableGauges {
+    parked_keys: IntGaugeVec,
+    dead_letters: IntGaugeVec,
+    xmin_age: GaugeVec,
+    dead_tuples: IntGaugeVec,
+}
 
 /// All metrics of one relay process.
 pub struct Metrics {
@@ -20,7 +31,9 @@ pub struct Metrics {
     pub in_flight_rows: IntGauge,
     pub in_flight_bytes: IntGauge,
     pub stragglers: IntCounter,
+    table: TableGauges,
     pub replaced_headers: IntCounter,
+    pub partitions_added: IntCounterVec,
 }
 
 impl Metrics {
@@ -56,6 +69,24 @@ impl Metrics {
             lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
             in_flight_rows: keep(&registry, IntGauge::new("outbox_in_flight_rows", "Rows between fetch and settle.")),
             in_flight_bytes: keep(&registry, IntGauge::new("outbox_in_flight_bytes", "Bytes of the rows between fetch and settle.")),
+            table: TableGauges {
+                parked_keys: keep(
+                    &registry,
+                    IntGaugeVec::new(Opts::new("outbox_parked_keys", "Keys that are parked, in the whole table."), &[]),
+                ),
+                dead_letters: keep(&registry, IntGaugeVec::new(Opts::new("outbox_dead_letters", "Rows in dead_letter."), &[])),
+                xmin_age: keep(
+                    &registry,
+                    GaugeVec::new(
+                        Opts::new("outbox_xmin_age_seconds", "Age of the oldest transaction that keeps vacuum from removing dead rows."),
+                        &[],
+                    ),
+                ),
+                dead_tuples: keep(
+                    &registry,
+                    IntGaugeVec::new(Opts::new("outbox_dead_tuples", "Dead rows of the outbox, as the server estimates them."), &[]),
+                ),
+            },
             stragglers: keep(
                 &registry,
                 IntCounter::new(
@@ -70,6 +101,13 @@ impl Metrics {
                     "Row headers that had the name of one of the relay's own and were replaced.",
                 ),
             ),
+            partitions_added: keep(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("outbox_topic_partitions_added_total", "Partitions that a topic got while this relay ran."),
+                    &["topic"],
+                ),
+            ),
             registry,
         };
         let build =
@@ -77,8 +115,23 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
         for topic in topics {
             metrics.published.with_label_values(&[topic]);
+            metrics.partitions_added.with_label_values(&[topic]);
         }
         metrics
+    }
+
+    /// Numbers of the whole table; `None`: another relay tells them.
+    pub fn set_table(&self, table: Option<TableWide>) {
+        let gauges = &self.table;
+        let Some(table) = table else {
+            gauges.xmin_age.reset();
+            return [&gauges.parked_keys, &gauges.dead_letters, &gauges.dead_tuples].into_iter().for_each(IntGaugeVec::reset);
+        };
+        let set = |gauge: &IntGaugeVec, value: u64| gauge.with_label_values::<&str>(&[]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&gauges.parked_keys, table.parked_keys);
+        set(&gauges.dead_letters, table.dead_letters);
+        set(&gauges.dead_tuples, table.dead_tuples);
+        gauges.xmin_age.with_label_values::<&str>(&[]).set(table.xmin_age_seconds.unwrap_or(0.0));
     }
 
     /// Prometheus' text format.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::window::TopicIndex;
 use crate::{
     outbox::{Flowing, OutboxRow},
-    settings::TopicSettings,
+    settings::{OnPoison, TopicSettings},
 };
 
 /// Where a row belongs.
@@ -56,6 +56,12 @@ impl Routes {
         &self.topics[topic].name
     }
 
+    /// What becomes of a row of this topic that Kafka refuses for good.
+    #[must_use]
+    pub fn on_poison(&self, topic: TopicIndex) -> OnPoison {
+        self.topics[topic].on_poison
+    }
+
     /// A row's own topic, else by event type, else by aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
@@ -69,12 +75,13 @@ impl Routes {
     /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
     #[must_use]
     pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
-        let mut flowing = Flowing { routed_event_types: self.by_event_type.keys().cloned().collect(), ..Flowing::default() };
-        for (_, topic) in self.topics.iter().enumerate().filter(|(at, _)| flows(*at)) {
-            flowing.topics.push(topic.name.clone());
-            flowing.event_types.extend(topic.event_types.iter().cloned());
-            flowing.aggregate_types.extend(topic.aggregate_types.iter().cloned());
+        let routed =
+            |types: &HashMap<String, TopicIndex>| types.iter().map(|(name, topic)| (name.clone(), self.name(*topic).to_owned())).collect();
+        Flowing {
+            topics: (0..self.len()).filter(|topic| flows(*topic)).map(|topic| self.name(topic).to_owned()).collect(),
+            by_event_type: routed(&self.by_event_type),
+            by_aggregate_type: routed(&self.by_aggregate_type),
+            resting_keys: Vec::new(),
         }
-        flowing
     }
 }

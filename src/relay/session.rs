@@ -2,6 +2,7 @@
 
 mod answers;
 mod end;
+mod poison;
 mod records;
 mod secrets;
 mod start;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use super::{
     RunOptions, Source, Status,
-    core::{Core, Outcome, Outgoing},
+    core::{Core, Lookup, Outcome, Outgoing, Verdict},
     credentials::{Credentials, Side},
     lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
@@ -34,8 +35,8 @@ use super::{
     window::{Budget, Slot},
 };
 use crate::{
-    kafka::{self, Fault, Producer, Report, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, Store, StoreError, connect::Connect},
+    kafka::{self, Fault, Producer, Report, Sizes, Trouble},
+    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
     report::{Backlog, Problem, ProblemClass},
 };
 
@@ -47,6 +48,8 @@ const SETTLES_MAX: usize = 2;
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Reports are looked at this often at most: one at a time they would cost a turn each.
 const REPORTS_EVERY: Duration = Duration::from_millis(1);
+/// How often a new session looks whether the brokers have been heard.
+const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -76,10 +79,21 @@ enum Sending {
     },
 }
 
+/// A producer of the relay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Main,
+    /// For rows on trial, so that a refusal costs nobody else anything.
+    Trial,
+}
+
 type Running<T> = Option<BoxFuture<'static, T>>;
 
 /// A row by lane, id and event_id.
-type RowName = (u8, i64, Uuid);
+type Straggler = (u8, i64, Uuid);
+
+/// Rows that wait in our lanes, and the numbers of the whole table from the owner of lane 0.
+type Counts = (Depth, Option<TableWide>);
 
 /// How a settling statement ended; its transaction is a tick.
 struct Settled {
@@ -110,6 +124,11 @@ pub(super) struct Session<'a> {
     instance: Uuid,
     core: Core,
     sending: Sending,
+    trial: Option<Producer>,
+    /// Its secrets are old: it gets nothing new, and until then what it has may end well.
+    trial_by: Option<Instant>,
+    /// Batches of more bytes were refused, though none of their records was.
+    batch_bytes_max: usize,
     trouble: Trouble,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
@@ -124,8 +143,10 @@ pub(super) struct Session<'a> {
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
-    backlog: Running<(Instant, Result<Depth, StoreError>)>,
-    sweep: Running<Result<Vec<RowName>, StoreError>>,
+    backlog: Running<(Instant, Result<Counts, StoreError>)>,
+    sweep: Running<Result<Vec<Straggler>, StoreError>>,
+    lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
+    verdict: Running<(Verdict, Result<(), StoreError>)>,
 }
 
 /// Something that the loop waited for.
@@ -134,8 +155,10 @@ enum Event {
     Settled(Settled),
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
-    Counted(Instant, Result<Depth, StoreError>),
-    Swept(Result<Vec<RowName>, StoreError>),
+    Counted(Instant, Result<Counts, StoreError>),
+    Swept(Result<Vec<Straggler>, StoreError>),
+    LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
+    Judged(Verdict, Result<(), StoreError>),
     News(News),
     Secrets(Side),
     Report(Report),
@@ -172,6 +195,9 @@ impl<'a> Session<'a> {
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
+            trial: None,
+            trial_by: None,
+            batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),
             reports,
             reports_to,
@@ -195,6 +221,8 @@ impl<'a> Session<'a> {
             tick: None,
             backlog: None,
             sweep: None,
+            lookup: None,
+            verdict: None,
         })
     }
 
@@ -212,6 +240,7 @@ impl<'a> Session<'a> {
             }
             self.keep_producer(now).await;
             self.core.resume(now);
+            self.try_suspects(now).await;
             self.start(now);
             match self.next_event(stop).await {
                 Event::Fetched(plan, began, fetched) => {
@@ -230,6 +259,8 @@ impl<'a> Session<'a> {
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),
                 Event::Counted(began, result) => self.counted(began, result),
                 Event::Swept(result) => self.swept(result),
+                Event::LookedUp(lookup, rows) => self.looked_up(lookup, rows),
+                Event::Judged(verdict, result) => self.judged(verdict, result),
                 Event::News(news) => self.heard(&news),
                 Event::Secrets(side) => self.secrets_changed(side),
                 Event::Report(report) => self.reported(report, Instant::now()),
@@ -252,6 +283,8 @@ impl<'a> Session<'a> {
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
             Some(result) = take(&mut self.sweep) => Event::Swept(result),
+            Some((lookup, rows)) = take(&mut self.lookup) => Event::LookedUp(lookup, rows),
+            Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
             Some(news) = self.watch.next() => Event::News(news),
             side = self.credentials.changed() => Event::Secrets(side),
             Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
@@ -275,7 +308,7 @@ impl<'a> Session<'a> {
 
     /// When the loop has to turn although nothing happens: only for work that could start then.
     fn next_wake(&self) -> Instant {
-        let (now, timers, window) = (Instant::now(), &self.timers, self.core.window());
+        let (now, timers) = (Instant::now(), &self.timers);
         let works = self.stop_by.is_none();
         let may_fetch = works && matches!(self.sending, Sending::Open(_));
         let database = |at: Instant| at.max(timers.database);
@@ -286,10 +319,11 @@ impl<'a> Session<'a> {
             may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
             (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
             (timers.reports > now).then_some(timers.reports),
-            (works && self.tick.is_none() && window.rows() > 0).then(|| database(timers.tick)),
+            (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
-            self.core.resume_at(),
+            self.core.resume_at(now),
+            self.trial_by,
             match &self.sending {
                 Sending::None { retry_at } => works.then_some(*retry_at),
                 Sending::Flushing(_, by) => Some(*by),

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::metrics::Metrics;
-use crate::report::{Backlog, Problem, RelayReport};
+use crate::{
+    outbox::TableWide,
+    report::{Backlog, Problem, RelayReport},
+};
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -31,6 +34,7 @@ struct State {
     schema_version: Option<i64>,
     lanes: u32,
     backlog: Option<Backlog>,
+    table: Option<TableWide>,
     problems: BTreeMap<Source, Vec<Problem>>,
     published: VecDeque<(Instant, u64)>,
     turned_at: Instant,
@@ -51,6 +55,7 @@ impl Status {
             schema_version: None,
             lanes: 0,
             backlog: None,
+            table: None,
             problems: BTreeMap::new(),
             published: VecDeque::new(),
             turned_at: now,
@@ -89,6 +94,12 @@ impl Status {
     /// `None`: unknown, which is not the same as nothing.
     pub fn set_backlog(&self, backlog: Option<Backlog>) {
         self.write(|state| state.backlog = backlog);
+    }
+
+    /// Numbers of the whole table; `None`: another relay tells them.
+    pub fn set_table(&self, table: Option<TableWide>) {
+        self.metrics.set_table(table);
+        self.write(|state| state.table = table);
     }
 
     /// Replaces what `source` told before. A problem that is new is logged once.
@@ -135,6 +146,9 @@ impl Status {
                 schema_version: state.schema_version,
                 lanes: state.lanes,
                 backlog: state.backlog.clone(),
+                parked_keys: state.table.map(|table| table.parked_keys),
+                parked_topics: state.table.map(|table| table.parked_topics),
+                dead_letters: state.table.map(|table| table.dead_letters),
                 published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
                 problems: state.problems.values().flatten().cloned().collect(),
             }

@@ -1,7 +1,7 @@
 //! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow again. Pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -17,16 +17,26 @@ const ASTRAY_PAUSE: Duration = Duration::from_secs(60);
 /// Why a topic rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
-    /// No broker has named it yet: at start, or because it does not exist.
-    Unseen,
+    /// No broker has named it yet, at start or because it does not exist; `seen`: now one has.
+    Unseen { seen: bool },
     /// It failed.
     Failed { class: ProblemClass, until: Instant },
+    /// A batch of it was refused, and its rows are not known yet.
+    Suspect,
+    /// A row of it is on trial: whether it takes records again.
+    OnTrial { class: ProblemClass },
 }
+
+/// A topic that failed for good may make a new producer necessary at most this often; until then it rests.
+const SUSPECT_EVERY: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
 #[derive(Clone, Debug)]
 pub struct Stops {
     topics: BTreeMap<TopicIndex, Rest>,
+    /// Parked by a person.
+    parked: BTreeSet<TopicIndex>,
+    suspected_at: Vec<Option<Instant>>,
     failures: Vec<u32>,
     seen_missing: Vec<bool>,
     astray_until: Option<Instant>,
@@ -37,7 +47,9 @@ impl Stops {
     #[must_use]
     pub fn new(topics: usize) -> Self {
         Self {
-            topics: (0..topics).map(|topic| (topic, Rest::Unseen)).collect(),
+            topics: (0..topics).map(|topic| (topic, Rest::Unseen { seen: false })).collect(),
+            parked: BTreeSet::new(),
+            suspected_at: vec![None; topics],
             failures: vec![0; topics],
             seen_missing: vec![false; topics],
             astray_until: None,
@@ -46,19 +58,37 @@ impl Stops {
 
     #[must_use]
     pub fn flows(&self, topic: TopicIndex) -> bool {
-        !self.topics.contains_key(&topic)
+        !self.topics.contains_key(&topic) && !self.parked.contains(&topic)
+    }
+
+    /// Topics that rest.
+    pub fn resting(&self) -> impl Iterator<Item = TopicIndex> {
+        self.topics.keys().chain(self.parked.iter().filter(|topic| !self.topics.contains_key(topic))).copied()
+    }
+
+    /// Whether a person parked it.
+    #[must_use]
+    pub fn is_parked(&self, topic: TopicIndex) -> bool {
+        self.parked.contains(&topic)
+    }
+
+    #[must_use]
+    pub fn is_astray(&self) -> bool {
+        self.astray_until.is_some()
     }
 
     /// Whether anything rests.
     #[must_use]
     pub fn any(&self) -> bool {
-        !self.topics.is_empty() || self.astray_until.is_some()
+        !self.topics.is_empty() || !self.parked.is_empty() || self.astray_until.is_some()
     }
 
     /// A topic failed: it rests, longer each time.
     pub fn failed(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
         if class == ProblemClass::TopicMissing {
-            return self.missing(topic);
+            self.seen_missing[topic] = true;
+            self.topics.insert(topic, Rest::Unseen { seen: false });
+            return;
         }
         if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
             return;
@@ -73,43 +103,115 @@ impl Stops {
         self.failures[topic] = 0;
     }
 
+    /// A batch of a topic was refused: it rests until its rows are known.
+    pub fn suspect(&mut self, topic: TopicIndex) {
+        if !matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
+            self.topics.insert(topic, Rest::Suspect);
+        }
+    }
+
+    /// The rows of the refused batch are known: the topic may flow without them. Returns whether it does; not when it was suspect shortly
+    /// before, for each time costs everybody a new producer.
+    pub fn identified(&mut self, topic: TopicIndex, now: Instant) -> bool {
+        let before = self.suspected_at[topic].replace(now).filter(|before| now.saturating_duration_since(*before) < SUSPECT_EVERY);
+        match (self.topics.get(&topic), before) {
+            (Some(Rest::Suspect), None) => self.end_rest(topic),
+            (Some(Rest::Suspect), Some(_)) => {
+                self.topics.insert(topic, Rest::Failed { class: ProblemClass::RecordRejected, until: now + SUSPECT_EVERY });
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Its batches were too large, and will be smaller: the suspicion is forgotten. Returns whether it had kept the topic from flowing.
+    pub fn acquit(&mut self, topic: TopicIndex) -> bool {
+        self.suspected_at[topic] = None;
+        let rests = matches!(self.topics.get(&topic), Some(Rest::Failed { class: ProblemClass::RecordRejected, .. }));
+        rests && self.end_rest(topic)
+    }
+
+    /// A row of the topic goes on trial.
+    pub fn on_trial(&mut self, topic: TopicIndex, class: ProblemClass) {
+        self.topics.insert(topic, Rest::OnTrial { class });
+    }
+
+    /// The topic takes records again. Returns whether it may flow now.
+    pub fn works(&mut self, topic: TopicIndex) -> bool {
+        let was_on_trial = matches!(self.topics.get(&topic), Some(Rest::OnTrial { .. }));
+        was_on_trial && self.end_rest(topic)
+    }
+
+    /// A person parked these topics, and no others. Returns those that were parked until now, and those that are from now on.
+    pub fn parked(&mut self, parked: BTreeSet<TopicIndex>) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
+        let freed = self.parked.difference(&parked).copied().collect();
+        let added = parked.difference(&self.parked).copied().collect();
+        self.parked = parked;
+        (freed, added)
+    }
+
     /// Rows without a declared topic were found: they rest.
     pub fn astray(&mut self, now: Instant) {
         self.astray_until.get_or_insert(now + ASTRAY_PAUSE);
     }
 
-    /// The brokers do not know the topic.
+    /// The brokers do not know the topic. What is on trial ends first.
     pub fn missing(&mut self, topic: TopicIndex) {
         self.seen_missing[topic] = true;
-        self.topics.insert(topic, Rest::Unseen);
-    }
-
-    /// The brokers know the topic. Returns whether it may flow now.
-    pub fn exists(&mut self, topic: TopicIndex) -> bool {
-        self.seen_missing[topic] = false;
-        if self.topics.get(&topic) != Some(&Rest::Unseen) {
-            return false;
+        if !matches!(self.topics.get(&topic), Some(Rest::OnTrial { .. } | Rest::Suspect)) {
+            self.topics.insert(topic, Rest::Unseen { seen: false });
         }
-        self.topics.remove(&topic);
-        true
     }
 
-    /// Lets everything flow whose pause is over; `drained` says whether no record of a topic is with the producer any more, so that it starts
-    /// again at its lowest row. Returns whether anything changed.
-    pub fn resume(&mut self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> bool {
-        let before = self.topics.len();
-        self.topics.retain(|topic, rest| !matches!(rest, Rest::Failed { until, .. } if *until <= now && drained(*topic)));
-        let astray_over = self.astray_until.is_some_and(|until| until <= now);
-        if astray_over {
+    /// The brokers know the topic.
+    pub fn exists(&mut self, topic: TopicIndex) {
+        self.seen_missing[topic] = false;
+        if let Some(Rest::Unseen { seen }) = self.topics.get_mut(&topic) {
+            *seen = true;
+        }
+    }
+
+    /// Its trial, or the look at its rows, is over: it flows, unless it is missing now.
+    fn end_rest(&mut self, topic: TopicIndex) -> bool {
+        if self.seen_missing[topic] {
+            self.topics.insert(topic, Rest::Unseen { seen: false });
+        } else {
+            self.topics.remove(&topic);
+        }
+        !self.seen_missing[topic]
+    }
+
+    /// Topics whose pause is over; `drained` says whether no record of a topic is with the producer any more, so that it starts again at its
+    /// lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
+    #[must_use]
+    pub fn due(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Vec<(TopicIndex, ProblemClass)> {
+        let due = |(topic, rest): (&TopicIndex, &Rest)| match rest {
+            Rest::Failed { class, until } if *until <= now && drained(*topic) => Some((*topic, *class)),
+            Rest::Unseen { seen: true } if drained(*topic) => Some((*topic, ProblemClass::TopicMissing)),
+            _ => None,
+        };
+        self.topics.iter().filter_map(due).collect()
+    }
+
+    /// The topic flows again.
+    pub fn flow(&mut self, topic: TopicIndex) {
+        self.topics.remove(&topic);
+    }
+
+    /// Whether rows without a declared topic are to be looked for again.
+    pub fn astray_is_over(&mut self, now: Instant) -> bool {
+        let over = self.astray_until.is_some_and(|until| until <= now);
+        if over {
             self.astray_until = None;
         }
-        astray_over || self.topics.len() < before
+        over
     }
 
-    /// When [`Self::resume`] is to be asked next.
+    /// When something is due next.
     #[must_use]
-    pub fn next(&self, drained: impl Fn(TopicIndex) -> bool) -> Option<Instant> {
+    pub fn next(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Option<Instant> {
         let until = |(topic, rest): (&TopicIndex, &Rest)| match rest {
+            Rest::Unseen { seen: true } if drained(*topic) => Some(now),
             Rest::Failed { until, .. } if drained(*topic) => Some(*until),
             _ => None,
         };
@@ -120,8 +222,9 @@ impl Stops {
     #[must_use]
     pub fn reasons(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Failed { class, .. } => Some((*topic, *class)),
-            Rest::Unseen => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
+            Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
+            Rest::Suspect => None,
+            Rest::Unseen { .. } => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
         };
         (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
     }
@@ -135,7 +238,11 @@ mod tests {
     fn a_topic_flows_only_once_a_broker_has_named_it() {
         let mut stops = Stops::new(1);
         assert!(!stops.flows(0));
-        assert!(stops.exists(0) && stops.flows(0));
+        stops.exists(0);
+        assert!(stops.due(Instant::now(), |_| false).is_empty(), "records of an earlier life are still with the producer");
+        assert_eq!(stops.due(Instant::now(), |_| true).len(), 1);
+        stops.flow(0);
+        assert!(stops.flows(0));
         stops.missing(0);
         assert_eq!(stops.reasons().0, vec![(0, ProblemClass::TopicMissing)]);
     }
@@ -143,16 +250,38 @@ mod tests {
     #[test]
     fn a_failed_topic_rests_longer_each_time_until_a_success() {
         let (mut stops, start) = (Stops::new(1), Instant::now());
-        stops.exists(0);
+        stops.flow(0);
         for pause in [1, 2, 4] {
             stops.failed(0, ProblemClass::TopicNotAuthorized, start);
             let over = start + Duration::from_secs(pause);
-            assert!(!stops.resume(over - Duration::from_millis(1), |_| true));
-            assert!(!stops.resume(over, |_| false), "records of it are still with the producer");
-            assert!(stops.resume(over, |_| true) && stops.flows(0));
+            assert!(stops.due(over - Duration::from_millis(1), |_| true).is_empty());
+            assert!(stops.due(over, |_| false).is_empty(), "records of it are still with the producer");
+            assert_eq!(stops.due(over, |_| true), [(0, ProblemClass::TopicNotAuthorized)]);
+            stops.flow(0);
         }
         stops.succeeded(0);
         stops.failed(0, ProblemClass::TopicNotAuthorized, start);
-        assert_eq!(stops.next(|_| true), Some(start + PAUSE_MIN));
+        assert_eq!(stops.next(start, |_| true), Some(start + PAUSE_MIN));
+    }
+
+    #[test]
+    fn a_topic_that_was_suspect_a_moment_ago_rests_for_a_minute() {
+        let (mut stops, start) = (Stops::new(1), Instant::now());
+        stops.flow(0);
+        stops.suspect(0);
+        assert!(!stops.flows(0) && stops.identified(0, start) && stops.flows(0));
+        stops.suspect(0);
+        assert!(!stops.identified(0, start + Duration::from_secs(59)) && !stops.flows(0));
+    }
+
+    #[test]
+    fn a_parked_topic_rests_until_it_is_parked_no_more() {
+        let mut stops = Stops::new(2);
+        stops.flow(0);
+        stops.flow(1);
+        assert_eq!(stops.parked(BTreeSet::from([1])), (vec![], vec![1]));
+        assert!(stops.flows(0) && !stops.flows(1) && stops.any());
+        assert_eq!(stops.parked(BTreeSet::new()), (vec![1], vec![]));
+        assert!(stops.flows(1) && !stops.any());
     }
 }

@@ -3,17 +3,23 @@
 
 use std::{
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    watch::Receiver,
+use tokio::{
+    runtime::Handle,
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        watch::Receiver,
+    },
 };
 
-use super::{RunOptions, Source, Status};
+use super::{
+    RunOptions, Source, Status,
+    partitions::{Growth, Partitions},
+};
 use crate::{
-    kafka::{TopicState, Topics},
+    kafka::{Limits, Sizes, TopicState, Topics, ask_limits, sizes},
     report::{Problem, ProblemClass},
     secrets::Secrets,
 };
@@ -22,25 +28,50 @@ use crate::{
 const SOON: Duration = Duration::from_secs(2);
 const AT_LEAST: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(30);
+/// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
+const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
+const LIMITS_EVERY: Duration = Duration::from_secs(300);
 /// Copies of a record that the no-loss contract needs.
 const REPLICAS_MIN: usize = 3;
 
-/// What a round found: the index of a declared topic, and whether it can be written to.
-pub(super) type News = Vec<(usize, bool)>;
+/// What a round found.
+pub(super) struct News {
+    /// The index of a declared topic, and whether it can be written to.
+    usable: Vec<(usize, bool)>,
+    /// What the topics take, as far as known.
+    limits: Limits,
+}
+
+impl<'a> IntoIterator for &'a News {
+    type Item = &'a (usize, bool);
+    type IntoIter = std::slice::Iter<'a, (usize, bool)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.usable.iter()
+    }
+}
 
 /// The running watch.
 pub(super) struct Watch {
     news: UnboundedReceiver<News>,
     ask: mpsc::Sender<()>,
+    sizes: Option<Sizes>,
 }
 
 impl Watch {
     /// The next news. Cancelled midway, none is lost.
     pub(super) async fn next(&mut self) -> Option<News> {
-        self.news.recv().await
+        let news = self.news.recv().await?;
+        self.sizes = Some(sizes(&news.limits));
+        Some(news)
     }
 
-    /// Asks the brokers again at once.
+    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the first.
+    pub(super) fn sizes(&self) -> Option<Sizes> {
+        self.sizes
+    }
+
+    /// Asks the brokers again at once; for limits too, but these at most every 10 s.
     pub(super) fn ask_now(&self) {
         // Nobody listens when the watch has ended: then the relay ends too.
         let _ = self.ask.send(());
@@ -51,62 +82,117 @@ impl Watch {
 pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Watch {
     let (sender, news) = unbounded_channel();
     let (ask, asked) = mpsc::channel();
-    std::thread::spawn(move || rounds(&options, &status, secrets, &sender, &asked));
-    Watch { news, ask }
+    let topics = options.settings.topics.len();
+    let runtime = Handle::current();
+    let mut rounds = Rounds {
+        options,
+        status,
+        secrets,
+        runtime,
+        client: None,
+        limits: Limits(vec![None; topics]),
+        limits_at: None,
+        partitions: Partitions::new(topics),
+        before: Vec::new(),
+    };
+    std::thread::spawn(move || rounds.run(&sender, &asked));
+    Watch { news, ask, sizes: None }
 }
 
-fn rounds(options: &RunOptions, status: &Status, mut secrets: Receiver<Secrets>, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
-    let mut client = None;
-    while !news.is_closed() {
-        if secrets.has_changed().unwrap_or(false) {
-            client = None;
-        }
-        let calm = match round(options, &mut secrets, &mut client, news) {
-            Ok(problems) => {
-                let calm = problems.iter().all(|problem| problem.class == ProblemClass::TopicUnderReplicated);
-                status.tell(Source::Kafka, vec![]);
-                status.tell(Source::Topics, problems);
-                calm
+struct Rounds {
+    options: Arc<RunOptions>,
+    status: Arc<Status>,
+    secrets: Receiver<Secrets>,
+    runtime: Handle,
+    client: Option<Topics>,
+    limits: Limits,
+    limits_at: Option<Instant>,
+    partitions: Partitions,
+    /// What could be written to in the round before.
+    before: Vec<(usize, bool)>,
+}
+
+impl Rounds {
+    fn run(&mut self, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
+        let mut wished = false;
+        while !news.is_closed() {
+            if self.secrets.has_changed().unwrap_or(false) {
+                self.client = None;
             }
-            Err(problem) => {
-                status.tell(Source::Kafka, vec![problem]);
-                // Made anew, so that a secret that was mended is read.
-                client = None;
-                false
+            let calm = match self.round(wished, news) {
+                Ok(problems) => {
+                    let calm = problems.iter().all(|problem| is_advice(problem.class));
+                    self.status.tell(Source::Kafka, vec![]);
+                    self.status.tell(Source::Topics, problems);
+                    calm
+                }
+                Err(problem) => {
+                    self.status.tell(Source::Kafka, vec![problem]);
+                    // Made anew, so that a secret that was mended is read.
+                    self.client = None;
+                    false
+                }
+            };
+            std::thread::sleep(AT_LEAST);
+            wished = asked.try_iter().count() > 0 || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
+        }
+    }
+
+    /// Asks about every topic once; the answer is the list of what is wrong with them.
+    fn round(&mut self, wished: bool, news: &UnboundedSender<News>) -> Result<Vec<Problem>, Problem> {
+        let options = Arc::clone(&self.options);
+        let settings = &options.settings;
+        let topics = match &mut self.client {
+            Some(topics) => topics,
+            None => {
+                let secrets = self.secrets.borrow_and_update().clone();
+                self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
             }
         };
-        std::thread::sleep(AT_LEAST);
-        let asked_meanwhile = asked.try_iter().count() > 0;
-        if !asked_meanwhile {
-            let _ = asked.recv_timeout(if calm { LATER } else { SOON });
+        let (mut usable, mut problems) = (Vec::new(), Vec::new());
+        for (index, topic) in settings.topics.iter().enumerate() {
+            let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
+            usable.push((index, matches!(state, TopicState::Exists { .. })));
+            problems.extend(topic_problem(&topic.name, state));
+            if let TopicState::Exists { partitions, .. } = state {
+                let added = self.partitions.seen(index, partitions, Instant::now());
+                self.status.metrics.partitions_added.with_label_values(&[&topic.name]).inc_by(added as u64);
+            }
+            problems.extend(self.partitions.growth(index, Instant::now()).map(|growth| growth_problem(&topic.name, growth)));
         }
+        self.learn_limits(wished, &usable);
+        self.before.clone_from(&usable);
+        // Closed: the relay ends, and so does the next round.
+        let _ = news.send(News { usable, limits: self.limits.clone() });
+        Ok(problems)
+    }
+
+    /// At first, when another topic can be written to, when somebody wishes it, and every few minutes. Without an answer what was known stays.
+    fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
+        let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
+        if !(older_than(LIMITS_EVERY) || (wished && older_than(LIMITS_AT_LEAST)) || self.before != usable) {
+            return;
+        }
+        let (options, names) = (&self.options, self.options.settings.topics.iter().map(|topic| topic.name.as_str()));
+        let names: Vec<_> = names.collect();
+        let secrets = self.secrets.borrow().clone();
+        let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
+        let answer = self.runtime.block_on(asked);
+        self.limits_at = answer.as_ref().map(|_| Instant::now());
+        self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));
     }
 }
 
-/// Asks about every topic once; the answer is the list of what is wrong with them.
-fn round(
-    options: &RunOptions,
-    secrets: &mut Receiver<Secrets>,
-    client: &mut Option<Topics>,
-    news: &UnboundedSender<News>,
-) -> Result<Vec<Problem>, Problem> {
-    let settings = &options.settings;
-    let topics = match client {
-        Some(topics) => topics,
-        None => {
-            let secrets = secrets.borrow_and_update().clone();
-            client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
-        }
-    };
-    let (mut found, mut problems) = (News::new(), Vec::new());
-    for (index, topic) in settings.topics.iter().enumerate() {
-        let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
-        found.push((index, matches!(state, TopicState::Exists { .. })));
-        problems.extend(topic_problem(&topic.name, state));
-    }
-    // Closed: the relay ends, and so does the next round.
-    let _ = news.send(found);
-    Ok(problems)
+/// What needs no second look soon.
+fn is_advice(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded)
+}
+
+fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
+    let message = format!(
+        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does not hold across that moment; compare outbox_seq"
+    );
+    Problem::new(ProblemClass::PartitionsAdded, message)
 }
 
 /// As it goes into a report.

@@ -46,9 +46,16 @@ struct Entry {
 /// A row that left the window unpublished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GivenBack {
+    pub row: RowName,
+    pub topic: TopicIndex,
+}
+
+/// A row by lane, id and event_id: an id may come again with another event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowName {
     pub lane: u8,
     pub id: i64,
-    pub topic: TopicIndex,
+    pub event_id: Uuid,
 }
 
 /// One settling statement: the rows, and their slots to tell how it ended.
@@ -213,7 +220,7 @@ impl Window {
         let entry = self.entries.get(slot)?.filter(|entry| entry.state == State::Sent)?;
         self.sent_by_topic[entry.topic] -= 1;
         self.forget(slot);
-        Some(GivenBack { lane: entry.lane, id: entry.id, topic: entry.topic })
+        Some(GivenBack { row: RowName { lane: entry.lane, id: entry.id, event_id: entry.event_id }, topic: entry.topic })
     }
 
     /// The next rows to delete, at most `rows_max`; `None` without any.
@@ -343,7 +350,8 @@ mod tests {
     fn a_second_report_of_a_row_changes_nothing() {
         let mut window = window();
         let slot = window.take(&row(1, 5), 0).expect("room");
-        assert_eq!(window.failed(slot), Some(GivenBack { lane: 1, id: 5, topic: 0 }));
+        let row = RowName { lane: 1, id: 5, event_id: Uuid::from_u128(7) };
+        assert_eq!(window.failed(slot), Some(GivenBack { row, topic: 0 }));
         assert_eq!((window.failed(slot), window.acknowledged(slot)), (None, None));
     }
 }

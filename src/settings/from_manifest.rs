@@ -144,6 +144,7 @@ fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
         name: topic.name.clone(),
         event_types: topic.event_types.clone(),
         aggregate_types: topic.aggregate_types.clone(),
+        on_poison: topic.on_poison,
     };
     Ok(topics.iter().map(settings).collect())
 }

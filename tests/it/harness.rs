@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
+pub(crate) mod producer;
 pub(crate) mod relay;
 pub(crate) mod rig;
 pub(crate) mod writers;

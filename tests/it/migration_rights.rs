@@ -23,6 +23,15 @@ on_each_server! {
             "truncate outbox.event",
             "select outbox.settle('{}', '{}', '{}')",
             "select outbox.text_or_null('')",
+            "select from outbox.parked_key",
+            "select from outbox.parked_topic",
+            "select from outbox.dead_letter",
+            "select outbox.key_digest('f1')",
+            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), 'RecordRejected')",
+            "select outbox.bury(1::smallint, 1, gen_random_uuid(), 'files', 'RecordRejected', 1)",
+            "select outbox.skip_parked('files', 'f1')",
+            "select outbox.requeue(gen_random_uuid())",
+            "select outbox.requeue_many('{}', '{}')",
             "select nextval('outbox.event_id_seq')",
             "create table outbox.mine ()",
         ] {
@@ -64,6 +73,9 @@ on_each_server! {
             "update outbox.lane set owner = (select instance from outbox.relay), epoch = epoch + 1, mark = 1, high_id = 1",
             "select * from outbox.lane for update skip locked",
             "delete from outbox.relay",
+            "select * from outbox.parked_key, outbox.parked_topic, outbox.dead_letter",
+            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), 'RecordRejected')",
+            "select outbox.bury(1::smallint, 1, gen_random_uuid(), 'files', 'RecordRejected', 1)",
         ] {
             execute(&mut relay, sql).await;
         }
@@ -79,6 +91,17 @@ on_each_server! {
             "delete from outbox.lane",
             "update outbox.owner set name = 'x'",
             "update outbox.schema_migrations set version = 9",
+            "insert into outbox.parked_key (topic, key, lane, class) values ('files', 'f1', 1, 'ParkedByHand')",
+            "update outbox.parked_key set head_id = 1",
+            "delete from outbox.parked_key",
+            "insert into outbox.parked_topic (topic) values ('files')",
+            "delete from outbox.parked_topic",
+            "insert into outbox.dead_letter select id, lane, event_id, 'a', 'a', 'a', null, 'a', null, null, '{}', now(), 'a', 1, now() from outbox.event",
+            "update outbox.dead_letter set payload = 'x'",
+            "delete from outbox.dead_letter",
+            "select outbox.skip_parked('files', 'f1')",
+            "select outbox.requeue(gen_random_uuid())",
+            "select outbox.requeue_many('{}', '{}')",
         ] {
             assert_eq!(refused(&mut relay, sql).await, DENIED, "{sql}");
         }
@@ -140,12 +163,15 @@ on_each_server! {
     }
 }
 
+/// Functions that run with the owner's rights.
+const DEFINERS: [&str; 8] = ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "settle", "skip_parked"];
+
 on_each_server! {
     async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         let definers = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef order by 1";
-        assert_eq!(values::<String>(&mut admin, definers).await, ["enqueue", "enqueue_many", "settle"]);
+        assert_eq!(values::<String>(&mut admin, definers).await, DEFINERS);
         let unsafe_paths = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
           and not coalesce(proconfig, '{}') && array['search_path=outbox, pg_temp']";
         assert_eq!(values::<String>(&mut admin, unsafe_paths).await, Vec::<String>::new());

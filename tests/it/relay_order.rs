@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_relay::settings::{RelaySettings, TopicSettings};
+use outbox_relay::settings::{OnPoison, RelaySettings, TopicSettings};
 
 use crate::harness::{
     kafka::{create_topic, read_all, topic_name},
@@ -15,7 +15,12 @@ async fn begin(version: u32) -> (Database, RelaySettings, String) {
     let database = Database::create(version).await.migrated().await;
     let topic = topic_name("counted");
     create_topic(&topic).await;
-    let settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }]);
+    let settings = database.publishing(vec![TopicSettings {
+        name: topic.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::default(),
+    }]);
     (database, settings, topic)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use outbox_relay::{
     report::{ProblemClass, RelayReport},
-    settings::{RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{OnPoison, RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
 };
 
 use crate::harness::{
@@ -17,7 +17,7 @@ use crate::harness::{
 const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload, headers) values";
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] }
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) -> String {
@@ -92,24 +92,6 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
     let _relay = Relay::start(&database, &database.publishing(vec![topic(&declared), topic(&later)])).await;
     rows(&database, 0).await;
     assert_eq!(read(&later).await.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_that_is_too_large_stops_its_topic_alone_and_loses_nothing() {
-    let database = Database::create(15).await.migrated().await;
-    let (sick, well) = (topic_name("sick"), topic_name("well"));
-    create_topic(&sick).await;
-    create_topic(&well).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&sick), topic(&well)])).await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{sick}', convert_to(repeat('x', 2000000), 'UTF8'), '{{}}')", uuid(1))).await;
-    problem(&relay, ProblemClass::RecordRejected).await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{well}', 'w', '{{}}')", uuid(2))).await;
-    rows(&database, 1).await;
-    assert_eq!(read(&well).await.len(), 1);
-    execute(&mut database.as_admin().await, "delete from outbox.event").await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{sick}', 's', '{{}}')", uuid(3))).await;
-    rows(&database, 0).await;
-    assert_eq!(read(&sick).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

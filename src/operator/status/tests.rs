@@ -48,6 +48,9 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
         schema_version: Some(1),
         lanes: 64,
         backlog: Some(Backlog { rows: 0, capped: false, oldest_at: None }),
+        parked_keys: None,
+        parked_topics: None,
+        dead_letters: None,
         published_per_second: 0.0,
         problems: problem.map(|class| Problem::new(class, "it is so; do this")).into_iter().collect(),
     };

@@ -1,7 +1,6 @@
 -- Rows above each lane's position, in id order, and the snapshot that saw them: one statement, so one snapshot. The snapshot comes once,
 -- as a row of its own; in every row it would be most of the answer (65 MB instead of 11 with 1,000 listed transactions).
 -- $1 lanes, $2 positions, $3 rows per lane, $4 bytes per lane; a lane gives at least one row, however large.
--- $5 topics, $6 event types, $7 aggregate types that flow, or null: all; $8 event types that have a route, which beat aggregate types.
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, null::bigint as id, null::uuid as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
@@ -16,12 +15,7 @@ cross join lateral (
     e.*,
     sum(coalesce(octet_length(e.payload), 0)) over (order by e.id rows between unbounded preceding and 1 preceding) as bytes_before
   from @schema@.event as e
-  where
-    e.lane = u.lane and e.id > u.low and (
-      $5::text[] is null
-      or e.topic = any($5)
-      or e.topic is null and (e.event_type = any($6::text[]) or e.event_type <> all($8::text[]) and e.aggregate_type = any($7::text[]))
-    )
+  where e.lane = u.lane and e.id > u.low
   order by e.id
   limit u.rows_max
 ) as m

@@ -15,4 +15,9 @@ where not case wanted.kind
     and has_table_privilege(wanted.role, '@schema@.relay', 'delete')
     and has_column_privilege(wanted.role, '@schema@.lane', 'mark', 'update')
     and has_function_privilege(wanted.role, '@schema@.settle(smallint[], bigint[], uuid[])', 'execute')
+    and has_table_privilege(wanted.role, '@schema@.parked_key', 'select')
+    and has_table_privilege(wanted.role, '@schema@.parked_topic', 'select')
+    and has_table_privilege(wanted.role, '@schema@.dead_letter', 'select')
+    and has_function_privilege(wanted.role, '@schema@.park_key(text, text, smallint, bigint, uuid, text)', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz)', 'execute')
 end

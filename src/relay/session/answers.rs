@@ -23,8 +23,8 @@ impl Session<'_> {
     pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
-        let (renewed, released, granted, give_back) = match result {
-            Ok(Turned::Holds { renewed, released, granted, give_back }) => (renewed, released, granted, give_back),
+        let (renewed, released, granted, give_back, seen) = match result {
+            Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
                 self.database_failed(&error, now);
@@ -41,6 +41,7 @@ impl Session<'_> {
         }
         self.core.released(&released);
         self.core.granted(&granted, now);
+        self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back);
         self.database_works();
         self.status.set_lanes(self.core.owned());
@@ -57,7 +58,7 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn counted(&mut self, began: Instant, result: Result<Depth, StoreError>) {
+    pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
         let now = Instant::now();
         // At most a hundredth of the database's time.
         self.timers.backlog = now + BACKLOG_EVERY.max((now - began) * 100);
@@ -65,7 +66,8 @@ impl Session<'_> {
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
         self.tell_topics();
-        let Ok(depth) = result else { return self.status.set_backlog(None) };
+        let Ok((depth, table)) = result else { return self.status.set_backlog(None) };
+        self.status.set_table(table);
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
         let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
@@ -87,6 +89,13 @@ impl Session<'_> {
                 )
             })
             .collect();
+        for (topic, keys) in self.core.parked_keys() {
+            let name = self.core.routes().name(topic);
+            let message = format!(
+                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay parked list`, then retry or skip them"
+            );
+            problems.push(Problem::new(ProblemClass::KeysParked, message));
+        }
         if astray {
             let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
@@ -94,7 +103,7 @@ impl Session<'_> {
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, result: Result<Vec<RowName>, StoreError>) {
+    pub(super) fn swept(&mut self, result: Result<Vec<Straggler>, StoreError>) {
         let Ok(found) = result else { return };
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {

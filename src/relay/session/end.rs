@@ -42,6 +42,14 @@ impl Session<'_> {
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     pub(super) async fn retire(&mut self) {
         let now = Instant::now();
+        if let Some(trial) = self.trial.take() {
+            trial.purge();
+            while self.core.has_trial_under_way() {
+                let Some(report) = self.reports.recv().await else { break };
+                self.reported(report, Instant::now());
+            }
+            destroy(trial).await;
+        }
         if let Sending::Open(producer) | Sending::Flushing(producer, _) | Sending::Retiring(producer) =
             std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
         {

@@ -12,7 +12,7 @@ impl Session<'_> {
                 let added = self.core.added;
                 let outgoing = self.core.accept(plan, fetched, now);
                 self.status.metrics.added.inc_by(self.core.added - added);
-                self.send(outgoing, now);
+                self.send(outgoing, Which::Main, now);
             }
             Ok(_) => self.core.fetch_failed(now),
             Err(error) => {
@@ -22,29 +22,35 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, now: Instant) {
+    pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         for Outgoing { slot, topic, row } in outgoing {
             self.look_for_failures(now);
-            let Sending::Open(producer) = &self.sending else {
-                self.core.reported(slot, Outcome::Purged, now);
-                continue;
+            let producer = match (which, &self.sending, &self.trial) {
+                (Which::Main, Sending::Open(producer), _) if self.core.may_send(topic, &row) => producer,
+                (Which::Trial, _, Some(producer)) => producer,
+                _ => {
+                    self.core.reported(slot, Outcome::Purged, now);
+                    continue;
+                }
             };
-            if !self.core.stops().flows(topic) {
-                self.core.reported(slot, Outcome::Purged, now);
-                continue;
-            }
             let mut replaced = 0;
-            let Ok(headers) = kafka::headers(&row, self.options.settings.record_headers, &self.source, &mut replaced) else {
-                self.failed(slot, topic, Fault::Record(ProblemClass::RecordRejected), now);
-                continue;
-            };
-            self.status.metrics.replaced_headers.inc_by(replaced);
+            let name = self.core.routes().name(topic);
+            let sent = kafka::headers(&row, self.options.settings.record_headers, &self.source, &mut replaced)
+                .map_err(|_| Fault::Record(ProblemClass::RecordRejected))
+                .and_then(|headers| {
+                    let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
+                    producer.send(name, row.key(), row.payload.as_deref(), headers, timestamp, slot)
+                });
             self.created_at_us[slot] = row.created_at_us;
-            let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
-            let sent = producer.send(self.core.routes().name(topic), row.key(), row.payload.as_deref(), headers, timestamp, slot);
-            if let Err(fault) = sent {
-                self.failed(slot, topic, fault, now);
+            self.status.metrics.replaced_headers.inc_by(replaced);
+            match sent {
+                Ok(()) => {}
+                Err(Fault::Record(class)) => {
+                    self.count_failure(topic, class);
+                    self.core.refused(slot, &row, class, now);
+                }
+                Err(fault) => self.failed(slot, topic, fault, now),
             }
         }
     }
@@ -86,18 +92,21 @@ impl Session<'_> {
 
     pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: Fault, now: Instant) {
         let outcome = match fault {
-            Fault::Cluster(class) | Fault::Topic(class) | Fault::Record(class) => {
-                let name = self.core.routes().name(topic);
-                self.status.metrics.failed.with_label_values(&[name, &class.to_string()]).inc();
-                tracing::warn!(topic = name, %class, "a record failed; its topic rests and starts again at its lowest row");
-                if class == ProblemClass::TopicMissing {
-                    self.watch.ask_now();
-                }
-                Outcome::Failed(class)
-            }
             Fault::Purged => Outcome::Purged,
+            Fault::Record(class) => Outcome::Refused(class),
+            Fault::Cluster(class) | Fault::Topic(class) => Outcome::TopicFailed(class),
         };
+        if let Outcome::TopicFailed(class) | Outcome::Refused(class) = outcome {
+            self.count_failure(topic, class);
+            if class == ProblemClass::TopicMissing {
+                self.watch.ask_now();
+            }
+        }
         self.core.reported(slot, outcome, now);
+    }
+
+    fn count_failure(&self, topic: usize, class: ProblemClass) {
+        self.status.metrics.failed.with_label_values(&[self.core.routes().name(topic), &class.to_string()]).inc();
     }
 
     pub(super) fn heard(&mut self, news: &News) {
@@ -111,6 +120,10 @@ impl Session<'_> {
     pub(super) async fn keep_producer(&mut self, now: Instant) {
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
             self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
+        }
+        if let Some(bytes) = self.core.take_too_large() {
+            self.batch_bytes_max = (bytes / 2).max(kafka::BATCH_BYTES_MIN);
+            self.retire_producer("its batches are larger than a topic takes; a new one makes smaller ones");
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
@@ -140,20 +153,25 @@ impl Session<'_> {
         };
     }
 
-    pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
-        let (options, secrets) = (self.options, self.credentials.kafka.borrow_and_update().clone());
-        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, self.reports_to.clone(), self.trouble.clone());
-        match made {
-            Ok(producer) => {
-                // What the one before met, such as a refused login, says nothing of this one.
-                self.trouble.clear();
-                self.status.tell(Source::Producer, vec![]);
-                Sending::Open(producer)
-            }
-            Err(error) => {
-                self.status.tell(Source::Producer, vec![error.problem()]);
-                Sending::None { retry_at: now + Duration::from_secs(1) }
-            }
+    pub(super) fn open_producer(&self, now: Instant) -> Sending {
+        // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
+        if self.watch.sizes().is_none() {
+            return Sending::None { retry_at: now + FIRST_NEWS };
         }
+        let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
+        // What the one before met, such as a refused login, says nothing of this one.
+        self.trouble.clear();
+        Sending::Open(producer)
+    }
+
+    /// A producer for the secrets as they are now.
+    pub(super) fn new_producer(&self) -> Result<Producer, kafka::ConfigError> {
+        let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
+        let known = self.watch.sizes().unwrap_or_default();
+        let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
+        let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
+        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, reports, trouble);
+        self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
+        made
     }
 }

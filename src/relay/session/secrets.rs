@@ -27,6 +27,7 @@ impl Session<'_> {
 
     /// Nothing is sent any more until the producer's last report is in.
     fn flush_producer(&mut self, now: Instant) {
+        self.trial_by = self.trial.as_ref().map(|_| now + FLUSH_MAX);
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
             Sending::Open(producer) => {

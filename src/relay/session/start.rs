@@ -9,6 +9,8 @@ impl Session<'_> {
         if self.stop_by.is_some() || now < self.timers.database {
             return;
         }
+        self.start_lookup();
+        self.start_verdict();
         if self.fetch.is_none()
             && matches!(self.sending, Sending::Open(_))
             && let Some(plan) = self.core.plan_fetch(now)
@@ -19,13 +21,18 @@ impl Session<'_> {
                 (plan, now, fetched)
             });
         }
-        if self.tick.is_none() && now >= self.timers.tick && self.core.window().rows() > 0 {
+        if self.tick.is_none() && now >= self.timers.tick && self.core.wants_ticks() {
             let (store, seen) = (self.store.clone(), self.core.seen());
             self.tick = start(async move { (seen, store.tick().await) });
         }
         if self.backlog.is_none() && now >= self.timers.backlog {
-            let (store, marks) = (self.store.clone(), self.core.marks());
-            self.backlog = start(async move { (now, store.backlog(&marks.lanes, &marks.marks, BACKLOG_ROWS_MAX).await) });
+            let (store, (lanes, from)) = (self.store.clone(), self.core.backlog_from());
+            self.backlog = start(async move {
+                let depth = store.backlog(&lanes, &from, BACKLOG_ROWS_MAX).await;
+                // Numbers of the whole table come from one relay.
+                let table = if lanes.first() == Some(&0) { store.table_wide().await.ok() } else { None };
+                (now, depth.map(|depth| (depth, table)))
+            });
         }
         if self.sweep.is_none() && now >= self.timers.sweep {
             self.timers.sweep = now + SWEEP_EVERY;

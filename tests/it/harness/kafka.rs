@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -25,8 +25,11 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Record {
     pub(crate) partition: i32,
     pub(crate) key: String,
+    /// An empty key is not the same as none.
+    pub(crate) has_key: bool,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) timestamp_ms: Option<i64>,
 }
 
 impl Record {
@@ -42,8 +45,14 @@ pub(crate) fn topic_name(of: &str) -> String {
 
 /// Creates a topic with 6 partitions.
 pub(crate) async fn create_topic(name: &str) {
+    create_topic_with(name, 6, &[]).await;
+}
+
+/// Creates a topic with properties of its own.
+pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let topic = NewTopic::new(name, 6, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
     let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
@@ -57,9 +66,29 @@ pub(crate) async fn set_scram_password(user: &str, password: &str) {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
+/// Changes a setting of a topic; its other settings go back to their defaults.
+pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+    let changed = admin.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
+    assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+}
+
+/// Gives a topic this many partitions in all.
+pub(crate) async fn grow_topic(name: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let grown = admin.create_partitions([&NewPartitions::new(name, partitions)], &AdminOptions::new()).await.expect("an answer");
+    assert!(grown.iter().all(Result::is_ok), "{grown:?}");
+}
+
 /// Everything in a topic, partition by partition. Blocks.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
-    let consumer: BaseConsumer = client().create().expect("a consumer");
+    read_all_at(&rig("RIG_KAFKA"), topic)
+}
+
+/// The same on other brokers.
+pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = client_of(servers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
@@ -83,16 +112,22 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         records.push(Record {
             partition: message.partition(),
+            has_key: message.key().is_some(),
             key: message.key().map(text).unwrap_or_default(),
             value: message.payload().map(<[u8]>::to_vec),
             headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect(),
+            timestamp_ms: message.timestamp().to_millis(),
         });
     }
     records
 }
 
 fn client() -> ClientConfig {
+    client_of(&rig("RIG_KAFKA"))
+}
+
+fn client_of(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", rig("RIG_KAFKA")).set("group.id", "it").set("enable.partition.eof", "false");
+    config.set("bootstrap.servers", servers).set("group.id", "it").set("enable.partition.eof", "false");
     config
 }

@@ -8,13 +8,14 @@ use std::{
 
 use outbox_relay::{
     outbox::{
+        Pools, READER_OPTIONS, Store,
         connect::{Connect, pool},
         migrate::{LOCK_WAIT, migrate},
     },
     report::MigrationReport,
     secrets::Secrets,
     settings::{
-        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, Owner, RecordHeaders,
+        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner, RecordHeaders,
         RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
     },
 };
@@ -165,7 +166,12 @@ impl Database {
     pub(crate) fn settings(&self) -> RelaySettings {
         let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-        let topic = TopicSettings { name: "files".to_owned(), event_types: vec!["Uploaded".to_owned()], aggregate_types: Vec::new() };
+        let topic = TopicSettings {
+            name: "files".to_owned(),
+            event_types: vec!["Uploaded".to_owned()],
+            aggregate_types: Vec::new(),
+            on_poison: OnPoison::default(),
+        };
         RelaySettings {
             owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
             database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
@@ -191,6 +197,13 @@ impl Database {
     pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
         let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
+    }
+
+    /// The relay's statements, on connections as it makes them.
+    pub(crate) fn store(&self) -> Store {
+        let lease = self.relay_pool(&[]);
+        let (reader, settler) = (self.relay_pool(READER_OPTIONS), self.relay_pool(READER_OPTIONS));
+        Store::new(Pools { reader, settler, lease }, &self.settings().database.schema)
     }
 
     /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.

@@ -1,0 +1,318 @@
+//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved until one fails alone. Pure.
+//!
+//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows come here; meanwhile their keys rest and
+//! everything else flows. One trial is under way at a time, in the order of the rows, so that a key's rows stay in order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::window::{Slot, TopicIndex};
+use crate::{outbox::OutboxRow, report::ProblemClass};
+
+/// Why rows are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// One of them is bad, or their batch was; the number names the suspicion.
+    Suspicion(u32),
+    /// Whether their topic takes records again.
+    Topic,
+}
+
+/// Rows of one topic that are tried together.
+#[derive(Clone)]
+pub struct Group {
+    pub topic: TopicIndex,
+    pub rows: Vec<OutboxRow>,
+    purpose: Purpose,
+    /// How often these rows have failed.
+    attempts: u32,
+}
+
+/// A batch that was refused, while its rows are being tried.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    topic: TopicIndex,
+    class: ProblemClass,
+    bytes: usize,
+    /// A row was to blame, or not all rows were tried.
+    batch_is_innocent: bool,
+}
+
+/// How one record of a trial ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Published,
+    /// It was refused, or it stood in a batch that was.
+    Refused(ProblemClass),
+    /// Its topic failed.
+    TopicFailed,
+    /// Thrown out with the producer.
+    Purged,
+}
+
+/// What a trial showed.
+#[derive(Clone, PartialEq)]
+pub enum Finding {
+    /// This row was refused although it was sent alone.
+    Culprit { topic: TopicIndex, row: OutboxRow, class: ProblemClass, attempts: u32 },
+    /// A batch of so many bytes was refused, but none of its rows is: the batch was too large.
+    BatchTooLarge { topic: TopicIndex, bytes: usize },
+    /// The topic takes records.
+    TopicWorks(TopicIndex),
+}
+
+struct Trial {
+    group: Group,
+    slots: BTreeMap<Slot, usize>,
+    ends: Vec<Option<Ended>>,
+}
+
+/// Rows on trial, and those that wait for theirs.
+#[derive(Default)]
+pub struct Trials {
+    queue: VecDeque<Group>,
+    under_way: Option<Trial>,
+    suspicions: BTreeMap<u32, Suspicion>,
+    last: u32,
+}
+
+impl Trials {
+    /// Whether nothing is on trial, or waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_none()
+    }
+
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Rows of a batch that was refused, by lane and id.
+    pub fn suspect(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
+        if rows.is_empty() {
+            return;
+        }
+        self.last += 1;
+        let bytes = rows.iter().map(OutboxRow::bytes).sum();
+        self.suspicions.insert(self.last, Suspicion { topic, class, bytes, batch_is_innocent: false });
+        self.queue.push_back(Group { topic, rows, purpose: Purpose::Suspicion(self.last), attempts: 1 });
+    }
+
+    /// A row that tells whether its topic takes records again.
+    pub fn try_topic(&mut self, topic: TopicIndex, row: OutboxRow) {
+        self.queue.push_back(Group { topic, rows: vec![row], purpose: Purpose::Topic, attempts: 0 });
+    }
+
+    /// The next rows to send, in order; `None` while a trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
+    pub fn next(&mut self) -> Option<Group> {
+        if self.under_way.is_some() { None } else { self.queue.pop_front() }
+    }
+
+    /// The rows of a group were taken into the window, in these slots.
+    pub fn began(&mut self, group: Group, slots: &[Slot]) {
+        let ends = vec![None; group.rows.len()];
+        self.under_way = Some(Trial { group, slots: slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect(), ends });
+    }
+
+    /// There was no room: later.
+    pub fn postpone(&mut self, group: Group) {
+        self.queue.push_front(group);
+    }
+
+    /// Whether the record in this slot is on trial.
+    #[must_use]
+    pub fn holds(&self, slot: Slot) -> bool {
+        self.under_way.as_ref().is_some_and(|trial| trial.slots.contains_key(&slot))
+    }
+
+    /// Whether a row of this key is on trial, or waits.
+    #[must_use]
+    pub fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
+        let groups = self.queue.iter().chain(self.under_way.as_ref().map(|trial| &trial.group));
+        groups.filter(|group| group.topic == topic).any(|group| group.rows.iter().any(|row| row.key() == key))
+    }
+
+    /// Drops waiting rows.
+    pub fn drop_where(&mut self, unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) {
+        for group in &mut self.queue {
+            let before = group.rows.len();
+            group.rows.retain(|row| !unwanted(group.topic, row));
+            if group.rows.len() < before {
+                acquit_batch(&mut self.suspicions, group.purpose);
+            }
+        }
+        self.queue.retain(|group| !group.rows.is_empty());
+    }
+
+    /// A record of the trial ended. Returns what the trial showed once all have.
+    pub fn ended(&mut self, slot: Slot, end: Ended) -> Vec<Finding> {
+        let Some(trial) = &mut self.under_way else { return Vec::new() };
+        if let Some(at) = trial.slots.get(&slot) {
+            trial.ends[*at].get_or_insert(end);
+        }
+        if trial.ends.iter().any(Option::is_none) {
+            return Vec::new();
+        }
+        let Some(trial) = self.under_way.take() else { return Vec::new() };
+        self.conclude(trial)
+    }
+
+    fn conclude(&mut self, trial: Trial) -> Vec<Finding> {
+        let Trial { group: Group { topic, rows, purpose, attempts }, ends, .. } = trial;
+        let (mut refused, mut purged, mut findings) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refusal, mut topic_failed, mut works) = (ProblemClass::RecordRejected, false, false);
+        for (row, end) in rows.into_iter().zip(ends.into_iter().flatten()) {
+            match end {
+                Ended::Published => works = true,
+                Ended::Refused(class) => {
+                    (works, refusal) = (true, class);
+                    refused.push(row);
+                }
+                Ended::TopicFailed => topic_failed = true,
+                Ended::Purged => purged.push(row),
+            }
+        }
+        if topic_failed {
+            // Its rows are still in the table, and are found there once it works again.
+            self.queue.retain(|group| group.topic != topic);
+            self.suspicions.retain(|_, suspicion| suspicion.topic != topic);
+        } else {
+            if purpose == Purpose::Topic && works {
+                findings.push(Finding::TopicWorks(topic));
+            }
+            let group = |rows, attempts| Group { topic, rows, purpose, attempts };
+            self.try_first(group(purged, attempts));
+            if refused.len() > 1 {
+                let second = refused.split_off(refused.len() / 2);
+                self.try_first(group(second, attempts + 1));
+                self.try_first(group(refused, attempts + 1));
+            } else if let Some(row) = refused.pop() {
+                acquit_batch(&mut self.suspicions, purpose);
+                findings.push(Finding::Culprit { topic, row, class: refusal, attempts: attempts + 1 });
+            }
+        }
+        findings.extend(self.closed_suspicions());
+        findings
+    }
+
+    fn try_first(&mut self, group: Group) {
+        if !group.rows.is_empty() {
+            self.queue.push_front(group);
+        }
+    }
+
+    /// Suspicions without a row left to try. A batch that was too large although none of its rows is was itself too large.
+    fn closed_suspicions(&mut self) -> Vec<Finding> {
+        let queue = &self.queue;
+        let is_open = |number: &u32| queue.iter().any(|group| group.purpose == Purpose::Suspicion(*number));
+        let closed: Vec<Suspicion> = self.suspicions.extract_if(.., |number, _| !is_open(number)).map(|(_, suspicion)| suspicion).collect();
+        let blames_batch = |suspicion: &Suspicion| suspicion.class == ProblemClass::RecordTooLarge && !suspicion.batch_is_innocent;
+        closed
+            .into_iter()
+            .filter(blames_batch)
+            .map(|suspicion| Finding::BatchTooLarge { topic: suspicion.topic, bytes: suspicion.bytes })
+            .collect()
+    }
+}
+
+fn acquit_batch(suspicions: &mut BTreeMap<u32, Suspicion>, purpose: Purpose) {
+    if let Purpose::Suspicion(number) = purpose
+        && let Some(suspicion) = suspicions.get_mut(&number)
+    {
+        suspicion.batch_is_innocent = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn row(id: i64) -> OutboxRow {
+        OutboxRow {
+            lane: 1,
+            id,
+            event_id: Uuid::from_u128(id as u128),
+            aggregate_type: "essay".to_owned(),
+            aggregate_id: format!("k{}", id % 3),
+            event_type: "E".to_owned(),
+            topic: None,
+            event_key: None,
+            payload: Some(vec![0; 10]),
+            headers: "{}".to_owned(),
+            created_at_us: 0,
+        }
+    }
+
+    /// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was published, in order, and all findings.
+    fn run(trials: &mut Trials, is_bad: impl Fn(&[OutboxRow]) -> Option<ProblemClass>) -> (Vec<i64>, Vec<Finding>) {
+        let (mut published, mut findings) = (Vec::new(), Vec::new());
+        while let Some(group) = trials.next() {
+            let rows = group.rows.clone();
+            trials.began(group, &(0..rows.len()).collect::<Vec<_>>());
+            let end = is_bad(&rows).map_or(Ended::Published, Ended::Refused);
+            if end == Ended::Published {
+                published.extend(rows.iter().map(|row| row.id));
+            }
+            for slot in 0..rows.len() {
+                findings.extend(trials.ended(slot, end));
+            }
+        }
+        (published, findings)
+    }
+
+    #[test]
+    fn halving_finds_the_culprits_and_publishes_the_innocent_in_order() {
+        let mut trials = Trials::default();
+        trials.suspect(0, ProblemClass::RecordRejected, (1..=9).map(row).collect());
+        let bad = [4, 9];
+        let (published, findings) =
+            run(&mut trials, |rows| rows.iter().any(|row| bad.contains(&row.id)).then_some(ProblemClass::RecordRejected));
+        assert_eq!(published, [1, 2, 3, 5, 6, 7, 8]);
+        let culprits: Vec<i64> =
+            findings.iter().filter_map(|finding| if let Finding::Culprit { row, .. } = finding { Some(row.id) } else { None }).collect();
+        assert_eq!((culprits.as_slice(), trials.is_empty()), (bad.as_slice(), true));
+    }
+
+    #[test]
+    fn a_batch_without_a_bad_row_was_itself_too_large() {
+        let mut trials = Trials::default();
+        trials.suspect(0, ProblemClass::RecordTooLarge, (1..=8).map(row).collect());
+        let bytes = 8 * row(1).bytes();
+        let (published, findings) = run(&mut trials, |rows| (rows.len() > 3).then_some(ProblemClass::RecordTooLarge));
+        assert_eq!(published.len(), 8);
+        assert!(findings == [Finding::BatchTooLarge { topic: 0, bytes }]);
+    }
+
+    #[test]
+    fn purged_rows_are_tried_after_the_refused_ones_before_them() {
+        let mut trials = Trials::default();
+        trials.suspect(0, ProblemClass::RecordRejected, (1..=4).map(row).collect());
+        let group = trials.next().expect("a group");
+        trials.began(group, &[10, 11, 12, 13]);
+        for (slot, end) in [(10, Ended::Published), (11, Ended::Refused(ProblemClass::RecordRejected)), (12, Ended::Purged)] {
+            assert!(trials.ended(slot, end).is_empty());
+        }
+        let findings = trials.ended(13, Ended::Purged);
+        assert!(matches!(findings.as_slice(), [Finding::Culprit { row, attempts: 2, .. }] if row.id == 2));
+        assert_eq!(trials.next().expect("the purged ones").rows.iter().map(|row| row.id).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn a_topic_that_fails_ends_its_trials() {
+        let mut trials = Trials::default();
+        trials.try_topic(0, row(1));
+        trials.suspect(0, ProblemClass::RecordRejected, vec![row(2)]);
+        let group = trials.next().expect("the topic's row");
+        trials.began(group, &[7]);
+        assert!(trials.ended(7, Ended::TopicFailed).is_empty() && trials.is_empty());
+    }
+
+    #[test]
+    fn a_topic_works_again_when_its_row_is_published() {
+        let mut trials = Trials::default();
+        trials.try_topic(3, row(1));
+        assert!(run(&mut trials, |_| None).1 == [Finding::TopicWorks(3)]);
+    }
+}

@@ -1,0 +1,78 @@
+//! The relay's producer alone, and what became of each record that it was given.
+
+use std::collections::BTreeMap;
+
+use outbox_relay::{
+    kafka::{Fault, Producer, Report, Sizes, Trouble},
+    secrets::Secrets,
+    settings::{KafkaSettings, TlsMode, TlsSettings},
+};
+use rdkafka::message::OwnedHeaders;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::relay::until;
+
+/// A producer whose records are numbered by their slots.
+pub(crate) struct Sender {
+    pub(crate) producer: Producer,
+    pub(crate) trouble: Trouble,
+    reports: UnboundedReceiver<Report>,
+    outcomes: BTreeMap<usize, Result<(), Fault>>,
+}
+
+impl Sender {
+    pub(crate) fn new(servers: &str, sizes: Sizes) -> Self {
+        Self::with(servers, sizes, &[])
+    }
+
+    /// With properties that a manifest may set.
+    pub(crate) fn with(servers: &str, sizes: Sizes, properties: &[(&str, &str)]) -> Self {
+        let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let settings = KafkaSettings { bootstrap_servers: vec![servers.to_owned()], tls, sasl: None, properties };
+        let (sender, reports) = unbounded_channel();
+        let trouble = Trouble::default();
+        let producer = Producer::new(&settings, &Secrets::folder("/nowhere"), "it", sizes, sender, trouble.clone());
+        Self { producer: producer.expect("a producer"), trouble, reports, outcomes: BTreeMap::new() }
+    }
+
+    /// A record whose value begins with its number.
+    pub(crate) fn send(&self, topic: &str, key: &str, number: usize, bytes: usize) -> Result<(), Fault> {
+        self.send_at(topic, key, number, bytes, None)
+    }
+
+    /// The same with a time of its own, in ms since 1970.
+    pub(crate) fn send_at(&self, topic: &str, key: &str, number: usize, bytes: usize, ms: Option<i64>) -> Result<(), Fault> {
+        let value = format!("{number}:{}", noise(number, bytes));
+        self.producer.send(topic, key, Some(value.as_bytes()), OwnedHeaders::new(), ms, number)
+    }
+
+    /// What became of `records` records, once each has its report.
+    pub(crate) async fn outcomes(&mut self, records: usize) -> &BTreeMap<usize, Result<(), Fault>> {
+        until(&format!("{records} reports"), async || {
+            while let Ok(report) = self.reports.try_recv() {
+                let twice = self.outcomes.insert(report.slot, report.outcome);
+                assert!(twice.is_none(), "record {} got two reports", report.slot);
+            }
+            (self.outcomes.len() >= records).then_some(())
+        })
+        .await;
+        &self.outcomes
+    }
+}
+
+/// Text that no codec makes smaller.
+fn noise(seed: usize, bytes: usize) -> String {
+    let mut state = seed as u64 + 1;
+    let letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + ((state >> 33) % 90) as u8)
+    };
+    std::iter::repeat_with(letter).take(bytes).collect()
+}
+
+/// The number that a value of [`Sender::send`] begins with.
+pub(crate) fn number(value: &[u8]) -> usize {
+    let text = std::str::from_utf8(value).expect("text");
+    text.split(':').next().and_then(|number| number.parse().ok()).expect("a number")
+}

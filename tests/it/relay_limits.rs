@@ -1,0 +1,90 @@
+//! What topics say of themselves: how large their batches may be, and how many partitions they have.
+
+use outbox_relay::{
+    kafka::{Limits, ask_limits},
+    report::ProblemClass,
+    secrets::Secrets,
+    settings::{OnPoison, TopicSettings},
+};
+
+use crate::harness::{
+    kafka::{create_topic, create_topic_with, grow_topic, read_all, topic_name},
+    postgres::{Database, execute, value},
+    relay::{Relay, until},
+};
+
+fn topic(name: &str) -> TopicSettings {
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
+}
+
+/// Rows of 300 bytes that no codec makes smaller.
+async fn insert(database: &Database, topic: &str, rows: u32) {
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         select 'a', 'key-' || n % 50, 'E', '{topic}', (select string_agg(sha256(convert_to(n || '-' || part, 'UTF8')), '') from generate_series(1, 9) part)
+         from generate_series(1, {rows}) n"
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+}
+
+async fn drained(database: &Database) {
+    let mut admin = database.as_admin().await;
+    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
+        .await;
+}
+
+async fn count(topic: &str) -> usize {
+    let topic = topic.to_owned();
+    tokio::task::spawn_blocking(move || read_all(&topic).len()).await.expect("read")
+}
+
+#[tokio::test]
+async fn limits_are_known_of_topics_that_exist() {
+    let (strict, usual, missing) = (topic_name("strict"), topic_name("usual"), topic_name("missing"));
+    create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
+    create_topic(&usual).await;
+    let database = Database::create(15).await;
+    let mut settings = database.publishing(vec![]).kafka;
+    let names = [strict.as_str(), missing.as_str(), usual.as_str()];
+    let found = ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
+    assert_eq!(found, Some(Limits(vec![Some(20_000), None, Some(1_048_588)])));
+    settings.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
+    assert_eq!(ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_refusal() {
+    let database = Database::create(15).await.migrated().await;
+    let (strict, usual) = (topic_name("strict"), topic_name("usual"));
+    create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
+    create_topic(&usual).await;
+    insert(&database, &strict, 5000).await;
+    insert(&database, &usual, 1000).await;
+    let relay = Relay::start(&database, &database.publishing(vec![topic(&usual), topic(&strict)])).await;
+    drained(&database).await;
+    assert_eq!((count(&strict).await, count(&usual).await), (5000, 1000), "each once: nothing was refused and sent again");
+    assert!(!relay.log().contains("a record failed"), "{}", relay.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
+    let database = Database::create(15).await.migrated().await;
+    let (grows, stays) = (topic_name("grows"), topic_name("stays"));
+    create_topic_with(&grows, 2, &[]).await;
+    create_topic(&stays).await;
+    let relay = Relay::start(&database, &database.publishing(vec![topic(&grows), topic(&stays)])).await;
+    insert(&database, &grows, 1000).await;
+    drained(&database).await;
+    grow_topic(&grows, 5).await;
+    insert(&database, &grows, 1000).await;
+    let message = until("the problem PartitionsAdded", async || {
+        let problems = relay.report().await?.problems;
+        problems.into_iter().find(|problem| problem.class == ProblemClass::PartitionsAdded).map(|problem| problem.message)
+    })
+    .await;
+    assert!(message.contains(&grows) && message.contains("from 2 to 5"), "{message}");
+    let added = |topic: &str| format!("outbox_topic_partitions_added_total{{topic=\"{topic}\"}}");
+    assert_eq!((relay.metric(&added(&grows)).await, relay.metric(&added(&stays)).await), (3.0, 0.0));
+    drained(&database).await;
+    assert_eq!(count(&grows).await, 2000);
+}

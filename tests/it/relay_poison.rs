@@ -1,0 +1,177 @@
+//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person decides.
+
+use std::collections::BTreeMap;
+
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, TopicSettings},
+};
+
+use crate::harness::{
+    kafka::{Record, alter_topic, create_topic, create_topic_with, read_all, topic_name},
+    postgres::{Database, execute, value},
+    relay::{Relay, until},
+};
+
+/// Kafka takes no batch of this topic that is larger.
+const SMALL: &[(&str, &str)] = &[("max.message.bytes", "100000")];
+
+fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison }
+}
+
+/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB that no codec makes smaller.
+async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[u32]) {
+    let poison: Vec<String> = poison.iter().map(u32::to_string).collect();
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         select 'a', 'k' || n % 100, 'E', '{topic}', case when n = any (array[{}]::int[])
+           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) else convert_to(n::text, 'UTF8') end
+         from generate_series({from}, {to}) n order by n",
+        poison.join(",")
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+}
+
+async fn rows(database: &Database, wanted: i64) {
+    let mut admin = database.as_admin().await;
+    until(&format!("{wanted} rows"), async || {
+        let waiting = value::<i64>(&mut admin, "select count(*) from outbox.event").await;
+        if waiting != wanted {
+            eprintln!("{waiting} rows wait");
+        }
+        (waiting == wanted).then_some(())
+    })
+    .await;
+}
+
+async fn parked(database: &Database) -> i64 {
+    value(&mut database.as_admin().await, "select count(*) from outbox.parked_key").await
+}
+
+async fn read(topic: &str) -> Vec<Record> {
+    let topic = topic.to_owned();
+    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+}
+
+/// The numbers of a key's small records, first occurrences only.
+fn firsts(records: &[Record], key: &str) -> Vec<u32> {
+    let mut firsts = Vec::new();
+    for record in records.iter().filter(|record| record.key == key) {
+        let number = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).parse().unwrap_or(0);
+        if !firsts.contains(&number) {
+            firsts.push(number);
+        }
+    }
+    firsts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped() {
+    let database = Database::create(15).await.migrated().await;
+    let name = topic_name("poison");
+    create_topic_with(&name, 6, SMALL).await;
+    insert(&database, &name, 1, 10_000, &[5_042]).await;
+    let relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::Block)])).await;
+
+    // Of key k42 the rows 5042, 5142, ... 9942 wait.
+    rows(&database, 50).await;
+    until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
+    let mut admin = database.as_admin().await;
+    let of_key = format!("select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = '{name}'");
+    let head = format!("select id from outbox.event where octet_length(payload) > 1000");
+    let head: i64 = value(&mut admin, &head).await;
+    assert_eq!(value::<String>(&mut admin, &of_key).await, format!("k42 RecordTooLarge {head}"));
+    until("the report of it", async || {
+        let report = relay.report().await?;
+        let told = report.problems.iter().any(|problem| problem.class == ProblemClass::KeysParked);
+        (told && report.parked_keys == Some(1)).then_some(())
+    })
+    .await;
+
+    // A retry changes nothing: it is parked again, and nothing passes it.
+    execute(&mut admin, "delete from outbox.parked_key").await;
+    until("the key to be parked again", async || (parked(&database).await == 1).then_some(())).await;
+    rows(&database, 50).await;
+
+    execute(&mut admin, &format!("select outbox.skip_parked('{name}', 'k42')")).await;
+    rows(&database, 0).await;
+    assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await, 1);
+    let records = read(&name).await;
+    for key in 0..100 {
+        let expected: Vec<u32> = (1..=10_000).filter(|n| n % 100 == key && *n != 5_042).collect();
+        assert_eq!(firsts(&records, &format!("k{key}")), expected, "key k{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_lets_its_key_go_on_and_comes_back_after_everything_sent_when_requeued() {
+    let database = Database::create(15).await.migrated().await;
+    let name = topic_name("dead");
+    create_topic_with(&name, 6, SMALL).await;
+    insert(&database, &name, 1, 2_000, &[777, 778]).await;
+    let _relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::DeadLetter)])).await;
+    rows(&database, 0).await;
+    let mut admin = database.as_admin().await;
+    let dead = "select string_agg(format('%s %s', event_key is null, class), ',' order by id) from outbox.dead_letter";
+    assert_eq!(value::<String>(&mut admin, dead).await, "t RecordTooLarge,t RecordTooLarge");
+    assert_eq!(parked(&database).await, 0);
+
+    alter_topic(&name, "max.message.bytes", "1000000").await;
+    execute(&mut admin, "select outbox.requeue(event_id) from outbox.dead_letter order by id").await;
+    rows(&database, 0).await;
+    let records = read(&name).await;
+    for (key, dead) in [("k77", 777), ("k78", 778)] {
+        let small: Vec<u32> = (1..=2_000).filter(|n| n % 100 == dead % 100 && *n != dead).collect();
+        let all: Vec<u32> = small.into_iter().chain([0]).collect();
+        assert_eq!(firsts(&records, key), all, "the large record is read as 0, and comes last");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_above_every_limit_parks_its_key_alone() {
+    let database = Database::create(15).await.migrated().await;
+    let (sick, well) = (topic_name("sick"), topic_name("well"));
+    create_topic(&sick).await;
+    create_topic(&well).await;
+    let topics = vec![topic(&sick, OnPoison::Block), topic(&well, OnPoison::Block)];
+    let _relay = Relay::start(&database, &database.publishing(topics)).await;
+    let large = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         values ('a', 'k7', 'E', '{sick}', convert_to(repeat('x', 2000000), 'UTF8'))"
+    );
+    execute(&mut database.as_admin().await, &large).await;
+    insert(&database, &sick, 1, 100, &[]).await;
+    insert(&database, &well, 1, 100, &[]).await;
+    rows(&database, 2).await;
+    assert_eq!((parked(&database).await, read(&well).await.len(), read(&sick).await.len()), (1, 100, 99));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_when_it_is_freed() {
+    let database = Database::create(15).await.migrated().await;
+    let (mountain, other) = (topic_name("mountain"), topic_name("other"));
+    create_topic(&mountain).await;
+    create_topic(&other).await;
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, &format!("insert into outbox.parked_topic (topic) values ('{mountain}')")).await;
+    insert(&database, &mountain, 1, 200_000, &[]).await;
+    insert(&database, &other, 1, 64, &[]).await;
+    let topics = vec![topic(&mountain, OnPoison::Block), topic(&other, OnPoison::Block)];
+    let relay = Relay::start(&database, &database.publishing(topics)).await;
+    rows(&database, 200_000).await;
+    assert_eq!((read(&other).await.len(), read(&mountain).await.len()), (64, 0));
+    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do anything about it.
+    insert(&database, &other, 65, 128, &[]).await;
+    rows(&database, 200_000).await;
+    until("a backlog of nothing", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 0)).await;
+
+    execute(&mut admin, "delete from outbox.parked_topic").await;
+    rows(&database, 0).await;
+    let mut by_key: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for record in read(&mountain).await {
+        by_key.entry(record.key).or_default().push(String::from_utf8_lossy(&record.value.expect("a value")).parse().expect("a number"));
+    }
+    assert_eq!(by_key.values().map(Vec::len).sum::<usize>(), 200_000);
+    assert!(by_key.values().all(|numbers| numbers.is_sorted()));
+}
