@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
 };
 
 use crate::harness::{
@@ -31,7 +31,8 @@ impl Scene {
         let database = Database::create(version).await.migrated().await;
         let topic = topic_name("rotated");
         create_topic(&topic).await;
-        let settings = database.publishing(vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![] }]);
+        let declared = TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() };
+        let settings = database.publishing(vec![declared]);
         Self { database, settings, topic, secrets: vec![] }
     }
 
@@ -87,6 +88,7 @@ impl Scene {
         self.drained().await;
         let topic = self.topic.clone();
         let records = tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read");
+        eprintln!("ROWS {}", records.len());
         assert_eq!(judge(committed, &records), 0, "duplicates; log: {}", relay.log());
         let report = relay.report().await.expect("a report");
         assert_eq!(report.instance, instance, "it began anew");
