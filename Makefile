@@ -38,8 +38,8 @@ generate: ## Writes the files that come out of the code: the CRD
 	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
 
 .PHONY: rig-up
-rig-up: ## Starts PostgreSQL 15, 17 and 18, Kafka and Kubernetes, for `cargo test`
-	$(rig) up postgres:15,17,18 kafka kubernetes
+rig-up: ## Starts PostgreSQL 15, 17 and 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,17,18 pgbouncer kafka kubernetes
 
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays

@@ -2,6 +2,7 @@
 //! The halves meet only in [`settings`] (operator writes, relay reads) and [`report`] (relay writes, operator reads).
 
 pub mod api;
+pub mod cli;
 pub mod http;
 pub mod kafka;
 pub mod manifest;

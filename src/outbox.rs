@@ -1,6 +1,8 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
+mod altered;
 pub mod connect;
+pub mod desk;
 pub mod error;
 pub mod migrate;
 mod parking;
@@ -8,10 +10,13 @@ mod row;
 pub mod schema;
 mod snapshot;
 mod store;
+mod work;
 
+pub use altered::{Altered, altered};
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
 };
+pub use work::{Connections, Statement, Work};

@@ -64,13 +64,10 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let mut credentials = credentials::follow(&options, &status);
     let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
     while let Some(opened) = open::open(&options, &status, &mut credentials, &stop).await {
-        let ended = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials).await;
-        match ended {
-            Ok(session) => match Box::pin(session.run(&stop)).await {
-                session::Ended::Stopped => break,
-                session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
-            },
-            Err(error) => status.tell(Source::Database, vec![error.problem()]),
+        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials);
+        match Box::pin(session.run(&stop)).await {
+            session::Ended::Stopped => break,
+            session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
         }
         status.set_ready(false);
     }

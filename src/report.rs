@@ -90,12 +90,18 @@ pub enum ProblemClass {
     NewerSchema,
     /// The schema is missing or older than this version needs.
     SchemaNotReady,
+    /// Somebody changed the table of events by hand; relays go on.
+    TableChanged,
     /// The server's certificate was refused, or it does not speak TLS.
     TlsFailed,
     /// The database cannot be reached.
     Unreachable,
     /// The named database does not exist.
     DatabaseMissing,
+    /// The database only allows reading.
+    DatabaseReadOnly,
+    /// The database server's disk, or a limit of the space it may use, is full.
+    DatabaseFull,
     /// A role named in the grants does not exist.
     RoleMissing,
     /// A file that a Secret or ConfigMap should bring is missing.

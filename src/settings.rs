@@ -2,6 +2,7 @@
 //! makes it from the same manifest. Nothing secret is in it: secrets are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
+mod read;
 mod secret_files;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -10,11 +11,19 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
+pub use read::InvalidSettings;
 pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFiles};
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 2;
+
+/// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
+pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];
+
+/// Where a pod finds its settings and the folder of its secrets.
+pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
+pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
 
 /// Everything a relay or a migration needs to know, but no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +67,9 @@ pub struct DatabaseSettings {
     pub schema: SchemaName,
     /// Connections of this process.
     pub max_connections: u32,
+    /// The endpoint is a pooler in transaction mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pooler: bool,
 }
 
 /// Where a server is. The matching secret files hold the URL, or user name and password.

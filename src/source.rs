@@ -6,7 +6,7 @@ use crate::{
     manifest::{self, ManifestError},
     report::{Problem, ProblemClass},
     secrets::Secrets,
-    settings::RelaySettings,
+    settings::{InvalidSettings, RelaySettings},
     telemetry::chain,
 };
 
@@ -28,11 +28,11 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    #[error("settings '{}' are of another version, or changed by hand", file.display())]
+    #[error("settings '{}' are of another version, or changed by hand; let the operator write them, and run its version", file.display())]
     ParseSettings {
         file: PathBuf,
         #[source]
-        source: serde_yaml::Error,
+        source: InvalidSettings,
     },
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -56,7 +56,7 @@ impl Source {
             Self::Settings { file, secrets } => {
                 let text = std::fs::read_to_string(file);
                 let text = text.map_err(|source| SourceError::ReadSettings { file: file.clone(), source })?;
-                let settings = serde_yaml::from_str(&text);
+                let settings = RelaySettings::read(&text);
                 let settings = settings.map_err(|source| SourceError::ParseSettings { file: file.clone(), source })?;
                 Ok((settings, Secrets::folder(secrets)))
             }

@@ -43,6 +43,11 @@ pub struct Database {
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 3, max = 16))]
     pub max_connections: i32,
+    /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It should have 3 connections to the server for
+    /// each replica: with less, a long read can delay a lease. The migration goes through it, too, unless `migration.database` names a direct
+    /// endpoint.
+    #[serde(default)]
+    pub pooler: bool,
 }
 
 /// A direct endpoint with the rights to create the schema, used by the migration alone.

@@ -26,7 +26,7 @@ pub struct Topic {
 }
 
 /// What becomes of a row that Kafka refuses for good.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OnPoison {
     /// Its key is parked, with the rows behind it.
     #[default]

@@ -1,8 +1,10 @@
 //! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table (`migrate`). Parse, start logs, run, exit code.
 
 use std::{
+    ffi::OsString,
     io::Write,
     net::SocketAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,6 +12,7 @@ use std::{
 use anyhow::Context;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use outbox_relay::{
+    cli::{self, Place},
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
     report::MigrationReport,
@@ -39,6 +42,8 @@ struct Cli {
 enum Command {
     /// Creates or upgrades the outbox's schema and gives roles their rights; running it again changes nothing.
     Migrate(Migrate),
+    #[command(flatten)]
+    OnCall(cli::Command),
     /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the database is there.
     Run(Run),
 }
@@ -50,6 +55,9 @@ struct Migrate {
     /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
+    /// Print the SQL that would run, for a database administrator, and change nothing; whatever migration.policy says.
+    #[arg(long, conflicts_with = "result")]
+    dry_run: bool,
 }
 
 #[derive(Args)]
@@ -66,17 +74,10 @@ struct Run {
 
 #[derive(Args)]
 #[group(skip)]
-#[command(group = ArgGroup::new("source").required(true))]
+#[command(group = ArgGroup::new("source").required(true).args(["settings", "manifest"]))]
 struct From {
-    /// Settings as the operator writes them.
-    #[arg(long, value_name = "FILE", group = "source", requires = "secrets")]
-    settings: Option<PathBuf>,
-    /// An OutboxRelay, with its Secrets and ConfigMaps as further documents: runs without Kubernetes.
-    #[arg(long, value_name = "FILE", group = "source")]
-    manifest: Option<PathBuf>,
-    /// Folder of secrets; with --manifest: what is not in it, as DIR/NAME/KEY.
-    #[arg(long, value_name = "DIR")]
-    secrets: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// With --manifest: the cluster in the name under which the schema is claimed.
     #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "settings")]
     cluster_name: String,
@@ -84,18 +85,16 @@ struct From {
 
 impl From {
     fn source(self) -> Source {
-        match (self.manifest, self.settings) {
-            (Some(file), _) => Source::Manifest { file, secrets: self.secrets, cluster: self.cluster_name },
-            (None, file) => Source::Settings { file: file.unwrap_or_default(), secrets: self.secrets.unwrap_or_default() },
-        }
+        self.place.source(self.cluster_name)
     }
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match telemetry::init(cli.log_format, &cli.log) {
-        Err(error) => Err(error.into()),
+    let ready = without_variables_of_postgres().and_then(|()| Ok(telemetry::init(cli.log_format, &cli.log)?));
+    let done = match ready {
+        Err(error) => Err(error),
         Ok(()) => Box::pin(until_stopped(cli.command)).await,
     };
     done.unwrap_or_else(|error| {
@@ -105,6 +104,23 @@ async fn main() -> ExitCode {
     })
 }
 
+/// The manifest alone says how to connect. But sqlx takes PGOPTIONS, PGSSLROOTCERT and others of the environment, and some of them cannot be
+/// taken back. So where there is one, this program starts anew without: the process stays the same.
+fn without_variables_of_postgres() -> anyhow::Result<()> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let names: Vec<OsString> = names.filter(|name| name.as_encoded_bytes().starts_with(b"PG")).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program, to start it without the PG* variables; unset them")?;
+    let mut anew = std::process::Command::new(program);
+    anew.args(std::env::args_os().skip(1));
+    for name in names {
+        anew.env_remove(name);
+    }
+    Err(anew.exec()).context("cannot start this program without the PG* variables; unset them")
+}
+
 async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Migrate(arguments) => tokio::select! {
@@ -112,10 +128,19 @@ async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
             () = stopped() => anyhow::bail!("stopped; nothing was changed"),
         },
         Command::Run(arguments) => run(arguments).await,
+        // Ctrl-C ends it as it ends any program: the batch under way is done, or not.
+        Command::OnCall(command) => Ok(cli::run(command, &mut std::io::stdout()).await?.into()),
     }
 }
 
 async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
+    if arguments.dry_run {
+        let (settings, secrets) = arguments.from.source().load()?;
+        let script = migrate::script(&settings, &secrets).await;
+        let script = script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
+        write!(std::io::stdout(), "{script}").context("cannot write the script")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = match arguments.from.source().load() {
         Ok((settings, secrets)) => migrate::migrate(&settings, &secrets, LOCK_WAIT).await,
         Err(error) => MigrationReport { schema_version: None, applied: Vec::new(), notes: Vec::new(), problem: Some(error.problem()) },

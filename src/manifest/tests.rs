@@ -52,6 +52,17 @@ fn a_manifest_gets_the_defaults_of_the_crd() {
 }
 
 #[test]
+fn a_pooler_is_one_word_and_settings_without_it_are_those_of_before() {
+    let (direct, _) = load_text(&format!("{RELAY}---{SECRETS}")).expect("a good manifest");
+    let text = serde_yaml::to_string(&direct).expect("plain data");
+    assert!(!direct.database.pooler && !text.contains("pooler"), "{text}");
+    let pooled = format!("{RELAY}---{SECRETS}").replacen("    name: file_service\n", "    name: file_service\n    pooler: true\n", 1);
+    let (pooled, _) = load_text(&pooled).expect("a good manifest");
+    let text = serde_yaml::to_string(&pooled).expect("plain data");
+    assert!(serde_yaml::from_str::<RelaySettings>(&text).expect("the same").database.pooler, "{text}");
+}
+
+#[test]
 fn secrets_come_from_the_other_documents() {
     let (_, secrets) = load_text(&format!("---\n{SECRETS}---{RELAY}")).expect("in any order");
     for (file, content) in

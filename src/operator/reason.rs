@@ -67,7 +67,8 @@ impl Reason {
 
 /// Problems that keep rows from going out. The others are advice, or are healed without a person.
 pub(crate) fn stops_publishing(class: ProblemClass) -> bool {
-    !matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded | ProblemClass::Other)
+    use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
+    !matches!(class, TopicUnderReplicated | PartitionsAdded | TableChanged | Other)
 }
 
 pub(crate) fn is_about_secrets(class: ProblemClass) -> bool {

@@ -4,11 +4,11 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    ConnectOptions,
-    postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode},
+    AssertSqlSafe, ConnectOptions, SqlSafeStr, SqlStr,
+    postgres::{PgConnectOptions, PgConnection, PgSslMode},
 };
 
-use super::error::DatabaseFault;
+use super::{error::DatabaseFault, work::Connections};
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
@@ -18,14 +18,16 @@ use crate::{
 /// Longest wait for a new connection, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection of a pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A setting of the server, and its value.
+pub type Setting = (&'static str, &'static str);
 
 /// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a transaction.
-const RELAY_TIMEOUTS: [(&str, &str); 3] =
-    [("lock_timeout", "2s"), ("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "10s")];
+const RELAY_TIMEOUTS: &[Setting] = &[("lock_timeout", "2s"), ("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "10s")];
 /// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work itself may take longer.
-const MIGRATION_TIMEOUTS: [(&str, &str); 3] =
-    [("lock_timeout", "3s"), ("statement_timeout", "5min"), ("idle_in_transaction_session_timeout", "1min")];
+const MIGRATION_TIMEOUTS: &[Setting] =
+    &[("lock_timeout", "3s"), ("statement_timeout", "5min"), ("idle_in_transaction_session_timeout", "1min")];
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,8 @@ pub enum ConnectError {
     Secret(#[from] SecretError),
     #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct what {} names", field(*file))]
     Url { file: SecretFile, place: String },
+    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from what {} names", field(*file))]
+    Options { file: SecretFile, place: String },
     #[error("cannot connect to {place}")]
     Open {
         place: String,
@@ -48,10 +52,19 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
+            Self::Url { .. } | Self::Options { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
             Self::Open { place, source } => Problem::new(source.class, format!("cannot connect to {place}: {source}")),
         }
     }
+}
+
+/// What answers at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// PostgreSQL itself, or what behaves like it: a session is ours until it ends.
+    Server,
+    /// A pooler in transaction mode: nothing lasts longer than a transaction.
+    Pooler,
 }
 
 /// How to reach a database, secrets included: neither Debug nor Display shows them.
@@ -59,6 +72,8 @@ impl ConnectError {
 pub struct Connect {
     options: PgConnectOptions,
     place: String,
+    peer: Peer,
+    settings: Vec<Setting>,
 }
 
 impl Connect {
@@ -67,7 +82,7 @@ impl Connect {
     /// # Errors
     /// When a secret is missing or cannot be used.
     pub fn relay(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
-        Ok(Self::new(&settings.endpoint, &settings.tls, &DATABASE, secrets)?.with(&RELAY_TIMEOUTS))
+        Ok(Self::database(settings, secrets)?.with(RELAY_TIMEOUTS))
     }
 
     /// The migration's connection: its own endpoint, else the relay's.
@@ -76,10 +91,10 @@ impl Connect {
     /// When a secret is missing or cannot be used.
     pub fn migration(settings: &RelaySettings, secrets: &Secrets) -> Result<Self, ConnectError> {
         let connect = match &settings.migration.database {
-            Some(own) => Self::new(&own.endpoint, &own.tls, &MIGRATION, secrets),
-            None => Self::new(&settings.database.endpoint, &settings.database.tls, &DATABASE, secrets),
+            Some(own) => Self::new(&own.endpoint, &own.tls, Peer::Server, &MIGRATION, secrets),
+            None => Self::database(&settings.database, secrets),
         }?;
-        Ok(connect.with(&MIGRATION_TIMEOUTS))
+        Ok(connect.with(MIGRATION_TIMEOUTS))
     }
 
     /// The user that relays log in as; needs none of the other secrets.
@@ -93,7 +108,12 @@ impl Connect {
         }
     }
 
-    fn new(endpoint: &Endpoint, tls: &TlsSettings, files: &DatabaseFiles, secrets: &Secrets) -> Result<Self, ConnectError> {
+    fn database(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
+        let peer = if settings.pooler { Peer::Pooler } else { Peer::Server };
+        Self::new(&settings.endpoint, &settings.tls, peer, &DATABASE, secrets)
+    }
+
+    fn new(endpoint: &Endpoint, tls: &TlsSettings, peer: Peer, files: &DatabaseFiles, secrets: &Secrets) -> Result<Self, ConnectError> {
         let (options, place) = match endpoint {
             Endpoint::Url => (from_url(files.url, secrets)?, "the database of the URL".to_owned()),
             Endpoint::Host { host, port, name } => {
@@ -102,16 +122,19 @@ impl Connect {
                 (options, format!("database '{name}' at '{host}:{port}'"))
             }
         };
+        if peer == Peer::Pooler && options.get_options().is_some() {
+            return Err(ConnectError::Options { file: files.url, place: secrets.place(files.url) });
+        }
         let options = with_tls(options, tls, files, secrets)?;
         // Payloads must not get into logs, not even those of slow statements.
         let options = options.application_name("outbox-relay").disable_statement_logging();
-        Ok(Self { options, place })
+        Ok(Self { options, place, peer, settings: Vec::new() })
     }
 
-    /// The same with further startup settings; later ones win.
+    /// The same with further settings of the session; later ones win.
     #[must_use]
-    pub fn with(mut self, settings: &[(&str, &str)]) -> Self {
-        self.options = self.options.options(settings.iter().copied());
+    pub fn with(mut self, settings: &[Setting]) -> Self {
+        self.settings.extend(settings);
         self
     }
 
@@ -121,12 +144,34 @@ impl Connect {
         self.options.get_username()
     }
 
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What a connection starts with: a pooler takes no settings then.
+    pub(super) fn startup(&self) -> PgConnectOptions {
+        match self.peer {
+            Peer::Server => self.options.clone().options(self.settings.iter().copied()),
+            Peer::Pooler => self.options.clone().extra_float_digits(None),
+        }
+    }
+
+    /// What a transaction begins with, as one simple query. At a pooler it brings the settings: what others left on the connection ends there.
+    pub(super) fn begin(&self) -> SqlStr {
+        let mut text = "begin isolation level read committed".to_owned();
+        if self.peer == Peer::Pooler {
+            text.extend(self.settings.iter().map(|(name, value)| format!("; set local {name} = '{value}'")));
+        }
+        AssertSqlSafe(text).into_sql_str()
+    }
+
     /// Opens one connection. Dropped mid-way, the server sees a connection that closes.
     ///
     /// # Errors
     /// When the server cannot be reached in time or refuses.
     pub async fn open(&self) -> Result<PgConnection, ConnectError> {
-        let source = match tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await {
+        let startup = self.startup();
+        let source = match tokio::time::timeout(CONNECT_TIMEOUT, startup.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => error.into(),
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),
@@ -141,14 +186,10 @@ impl Connect {
     }
 }
 
-/// A pool that opens its connections when they are wanted. `settings` go on top of the timeouts.
+/// Connections that are opened when they are wanted. `settings` go on top of the timeouts.
 #[must_use]
-pub fn pool(connect: &Connect, max: u32, settings: &[(&str, &str)]) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(max)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .connect_lazy_with(connect.clone().with(settings).options)
+pub fn pool(connect: &Connect, max: u32, settings: &'static [Setting]) -> Connections {
+    Connections::new(connect, max, settings)
 }
 
 impl fmt::Debug for Connect {
@@ -174,14 +215,20 @@ fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, Con
     PgConnectOptions::from_str(url.expose_secret()).map_err(|_| refuse())
 }
 
-/// A URL with those parameters only that sqlx knows: it logs the others, values included.
+/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with a password, if only an empty one: else sqlx
+/// looks for one in the home folder of whoever runs this.
 fn known_parameters(url: &str) -> SecretString {
-    let Some((base, query)) = url.split_once('?') else { return url.into() };
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let known = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         matches!(name, "host" | "hostaddr" | "port" | "dbname" | "user" | "password" | "sslrootcert" | "sslcert" | "sslkey" | "options")
     };
-    let query: Vec<&str> = query.split('&').filter(known).collect();
+    let mut query: Vec<&str> = query.split('&').filter(known).collect();
+    let authority = base.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    if !user.contains(':') && !query.iter().any(|pair| pair.starts_with("password=")) {
+        query.push("password=");
+    }
     format!("{base}?{}", query.join("&")).into()
 }
 
@@ -195,7 +242,7 @@ fn with_credentials(
     match secrets.get(files.password) {
         Ok(password) => Ok(options.password(password.expose_secret())),
         // A client certificate can be all the server wants.
-        Err(SecretError::Missing { .. }) if tls.client_certificate => Ok(options),
+        Err(SecretError::Missing { .. }) if tls.client_certificate => Ok(options.password("")),
         Err(error) => Err(error.into()),
     }
 }

@@ -77,8 +77,8 @@ pub fn classify(error: &sqlx::Error) -> DatabaseFault {
 /// The whole table of answers; a code that is not in it keeps its number.
 fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
     use ProblemClass::{
-        AuthenticationFailed, DatabaseError as Failed, DatabaseMissing, InsufficientPrivilege, LockTimeout, RoleMissing, SchemaNotReady,
-        Unreachable,
+        AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing, DatabaseReadOnly, InsufficientPrivilege,
+        InvalidSettings, LockTimeout, RoleMissing, SchemaNotReady, Unreachable,
     };
     let code = answer.code().unwrap_or_default();
     let (class, message) = match code.as_ref() {
@@ -95,19 +95,41 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         "3F000" | "42P01" | "42883" | "42703" => {
             (SchemaNotReady, "the outbox's schema is missing or older than this version needs: let the migration run")
         }
+        "42804" | "42846" | "0A000" => (
+            SchemaNotReady,
+            "a column of the outbox has another type than the migrations gave it: was it changed by hand? undo that; outbox-relay migrate names it",
+        ),
         "42704" => (RoleMissing, "a role does not exist: create it, or take it out of migration.grants"),
-        "25006" => (Unreachable, "the server only allows reading: it is a standby; point to the primary"),
+        "25006" => (
+            DatabaseReadOnly,
+            "the database only allows reading: if it is a standby, point to the primary; else set default_transaction_read_only to off",
+        ),
         "53300" => (Unreachable, "the server has no connection left: raise max_connections there, or lower maxConnections or replicas"),
-        "53100" => (Failed, "the server's disk is full: make room there"),
+        "53100" | "53400" => (DatabaseFull, "the server has no space left, on its disk or below a limit: make room there"),
         "57P01" | "57P02" | "57P03" => (Unreachable, "the server is starting or stopping; it is tried again"),
+        "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => (
+            InvalidSettings,
+            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or point to the server itself",
+        ),
+        "08P01" if answer.message().starts_with("transaction blocks not allowed") => {
+            (InvalidSettings, "the pooler is in statement mode: set its pool_mode to transaction, or point to the server itself")
+        }
+        // PgBouncer has this one code for all that it says itself.
+        "08P01" if answer.message().ends_with("authentication failed") => {
+            (AuthenticationFailed, "the pooler refused user name or password: correct the Secret; a new value is picked up by itself")
+        }
+        "08P01" => (Unreachable, "the pooler has no connection to the server, or gave this one up; it is tried again"),
         "57014" => (Failed, "a statement took too long and was cancelled: is the server overloaded, or a transaction open for hours?"),
         "40P01" | "40001" => (Failed, "a statement was in conflict with another session; it is tried again"),
-        "22P02" if answer.message().starts_with("invalid value for parameter") => {
-            (Failed, "the server refuses our session settings: is there a pooler in between? point to the server itself")
-        }
         _ => return DatabaseFault::new(Failed, format!("the database answered with SQLSTATE {code}; its log says more")),
     };
     DatabaseFault::new(class, message)
+}
+
+/// What a server or a pooler says of the settings of a session, or of statements that went to another connection.
+fn is_by_pooler(answer: &dyn DatabaseError) -> bool {
+    let words = answer.message();
+    ["invalid value for parameter", "unsupported startup parameter", "prepared statement"].iter().any(|start| words.starts_with(start))
 }
 
 fn by_io(error: &io::Error) -> DatabaseFault {

@@ -5,7 +5,8 @@ mod apply;
 mod grants;
 mod lock;
 mod outcome;
-mod shape;
+mod script;
+pub(super) mod shape;
 mod verify;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::{
 };
 
 pub use outcome::{in_words, termination_message, until_done};
+pub use script::script;
 
 /// How long to wait for another migration of the same schema.
 pub const LOCK_WAIT: Duration = Duration::from_secs(30);

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use sqlx::SqlStr;
+use sqlx::{FromRow, Row, SqlStr, query};
 use uuid::Uuid;
 
 use super::{
     row::{DecodeError, OutboxRow, decode_row},
     schema::statement,
-    store::{Store, StoreError, failed},
+    store::{Store, StoreError, failed, tuples},
 };
 use crate::{report::ProblemClass, settings::SchemaName};
 
@@ -85,11 +85,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
-        let rows: Vec<ParkedLine> = sqlx::query_as(self.parking.parked.clone())
-            .bind(lanes)
-            .fetch_all(&self.pools.lease)
-            .await
-            .map_err(failed("read what is parked"))?;
+        let rows = self.pools.lease.rows(query(self.parking.parked.clone()).bind(lanes)).await.map_err(failed("read what is parked"))?;
+        let rows: Vec<ParkedLine> = tuples(&rows).map_err(failed("read what is parked"))?;
         let mut parked = Parked::default();
         for row in rows {
             match row {
@@ -113,16 +110,14 @@ impl Store {
     /// # Errors
     /// When the database fails; then it may be parked, or not.
     pub async fn park_key(&self, row: &ParkedRow) -> Result<(), StoreError> {
-        sqlx::query(self.parking.park_key.clone())
+        let park = query(self.parking.park_key.clone())
             .bind(&row.topic)
             .bind(&row.key)
             .bind(i16::from(row.lane))
             .bind(row.id)
             .bind(row.event_id)
-            .bind(row.class.to_string())
-            .execute(&self.pools.settler)
-            .await
-            .map_err(failed("park a key"))?;
+            .bind(row.class.to_string());
+        self.pools.settler.rows(park).await.map_err(failed("park a key"))?;
         Ok(())
     }
 
@@ -133,16 +128,15 @@ impl Store {
     /// # Errors
     /// When the database fails; then it may have been moved, or not.
     pub async fn bury(&self, row: &ParkedRow, attempts: u32) -> Result<bool, StoreError> {
-        sqlx::query_scalar(self.parking.bury.clone())
+        let bury = query(self.parking.bury.clone())
             .bind(i16::from(row.lane))
             .bind(row.id)
             .bind(row.event_id)
             .bind(&row.topic)
             .bind(row.class.to_string())
-            .bind(i32::try_from(attempts).unwrap_or(i32::MAX))
-            .fetch_one(&self.pools.settler)
-            .await
-            .map_err(failed("bury a row"))
+            .bind(i32::try_from(attempts).unwrap_or(i32::MAX));
+        let row = self.pools.settler.row(bury).await.map_err(failed("bury a row"))?;
+        row.try_get(0).map_err(failed("bury a row"))
     }
 
     /// Numbers of the whole table.
@@ -150,11 +144,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn table_wide(&self) -> Result<TableWide, StoreError> {
+        let row = self.pools.settler.row(query(self.parking.table_wide.clone())).await.map_err(failed("read the numbers of the table"))?;
         let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples): (i64, i64, i64, Option<f64>, i64) =
-            sqlx::query_as(self.parking.table_wide.clone())
-                .fetch_one(&self.pools.settler)
-                .await
-                .map_err(failed("read the numbers of the table"))?;
+            FromRow::from_row(&row).map_err(failed("read the numbers of the table"))?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(TableWide {
             dead_letters: count(dead_letters),
@@ -170,13 +162,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch_named(&self, lanes: &[i16], ids: &[i64], event_ids: &[Uuid]) -> Result<Vec<OutboxRow>, StoreError> {
-        let rows = sqlx::query(self.parking.fetch_named.clone())
-            .bind(lanes)
-            .bind(ids)
-            .bind(event_ids)
-            .fetch_all(&self.pools.reader)
-            .await
-            .map_err(failed("fetch rows by name"))?;
+        let named = query(self.parking.fetch_named.clone()).bind(lanes).bind(ids).bind(event_ids);
+        let rows = self.pools.reader.rows(named).await.map_err(failed("fetch rows by name"))?;
         rows.iter().map(decode_row).collect::<Result<_, _>>().map_err(failed("fetch rows by name"))
     }
 }

@@ -7,6 +7,7 @@ use super::snapshot::{ParseSnapshotError, Snapshot};
 
 /// A committed row that waits to be published.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Hash))]
 pub struct OutboxRow {
     pub lane: u8,
     pub id: i64,
@@ -49,9 +50,9 @@ pub struct Fetched {
 /// The database sent something that no version of the schema sends.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("a column of the outbox has an unexpected type")]
+    #[error("a column of the outbox has an unexpected type: was the table changed by hand? undo that; outbox-relay migrate names it")]
     Column(#[source] sqlx::Error),
-    #[error("a value of the outbox has an unexpected form")]
+    #[error("a value of the outbox has an unexpected form: was the table changed by hand? undo that; outbox-relay migrate names it")]
     Value,
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] ParseSnapshotError),

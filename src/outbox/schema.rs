@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{
-    AssertSqlSafe, PgExecutor, SqlSafeStr, SqlStr,
-    postgres::{PgPool, PgRow},
-    query,
-};
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr, postgres::PgRow, query};
 
-use super::error::DatabaseFault;
+use super::{
+    error::DatabaseFault,
+    work::{Connections, Statement},
+};
 use crate::{
     report::{Problem, ProblemClass},
     settings::{Owner, SchemaName},
@@ -53,8 +52,8 @@ impl SchemaError {
 ///
 /// # Errors
 /// When the schema is missing, older, too new, another one's, or cannot be read.
-pub async fn check_schema(pool: &PgPool, schema: &SchemaName, owner: &Owner) -> Result<i64, SchemaError> {
-    let state = SchemaState::read(pool, schema).await?;
+pub async fn check_schema(connections: &Connections, schema: &SchemaName, owner: &Owner) -> Result<i64, SchemaError> {
+    let state = SchemaState::ask_for(connections, schema).await?;
     state.judge(schema)?;
     state.owned_by(schema, owner)?.then_some(state.level).ok_or_else(|| not_ready(schema, state.level))
 }
@@ -69,12 +68,19 @@ pub(crate) struct SchemaState {
 
 impl SchemaState {
     /// A schema without a table that is missing or empty is at level 0.
-    pub(crate) async fn read(executor: impl PgExecutor<'_>, schema: &SchemaName) -> Result<Self, SchemaError> {
-        let sql = statement(include_str!("sql/schema_state.sql"), schema);
-        match query(sql).try_map(Self::from_row).fetch_one(executor).await {
-            Ok(state) => Ok(state),
-            Err(error) => Err(read_error(schema, error)),
-        }
+    pub(crate) async fn read(connection: &mut PgConnection, schema: &SchemaName) -> Result<Self, SchemaError> {
+        let row = Self::ask(schema).fetch_one(connection).await;
+        row.and_then(Self::from_row).map_err(|error| read_error(schema, error))
+    }
+
+    /// The same, on a connection of its own.
+    pub(crate) async fn ask_for(connections: &Connections, schema: &SchemaName) -> Result<Self, SchemaError> {
+        let row = connections.row(Self::ask(schema)).await;
+        row.and_then(Self::from_row).map_err(|error| read_error(schema, error))
+    }
+
+    fn ask(schema: &SchemaName) -> Statement<'static> {
+        query(statement(include_str!("sql/schema_state.sql"), schema))
     }
 
     fn from_row(row: PgRow) -> Result<Self, sqlx::Error> {

@@ -29,7 +29,7 @@ const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 const SCAN_ROWS_MAX: usize = 50_000;
 
 /// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Left {
     Topic(TopicIndex),
     Key(TopicIndex, Arc<str>),
@@ -38,7 +38,7 @@ enum Left {
 }
 
 /// A lane of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Lane {
     epoch: i64,
     marks: LaneMarks,
@@ -59,7 +59,7 @@ pub struct Outgoing {
 }
 
 /// How a record ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Kafka has it.
     Published,
@@ -72,6 +72,7 @@ pub enum Outcome {
 }
 
 /// State of one relay process, without any IO.
+#[derive(Clone)]
 pub struct Core {
     routes: Routes,
     window: Window,
@@ -319,7 +320,8 @@ impl Core {
         }
         self.fetch_is_in();
         self.added += outgoing.len() as u64;
-        self.set_pace(!outgoing.is_empty(), now);
+        let slow = self.poison.try_slow_rows();
+        self.set_pace(slow || !outgoing.is_empty(), now);
         outgoing
     }
 
@@ -367,6 +369,10 @@ impl Core {
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
                 Destination::Topic(topic) if !self.stops.flows(topic) => state.hold(Left::Topic(topic), row.id - 1),
+                Destination::Topic(topic) if self.stops.is_slow(topic, now) => {
+                    let id = row.id - 1;
+                    state.hold(Left::Key(topic, self.poison.take_slowly(topic, row)), id);
+                }
                 Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
                     Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
                     None => outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row })),
@@ -577,3 +583,6 @@ struct Asked {
 #[cfg(test)]
 #[path = "core_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod model;

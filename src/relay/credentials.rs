@@ -141,7 +141,7 @@ impl Follower {
         }
         let options = Arc::clone(&self.options);
         match self.side {
-            Side::Database => match open::attempt(&options, &secrets).await {
+            Side::Database => match open::log_in(&options, &secrets).await {
                 Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
                 _ => Ok(()),
             },

@@ -1,15 +1,16 @@
-//! From settings and secrets to a database whose schema fits: asked again until it does. IO.
+//! From settings and secrets to a lease in a database whose schema fits: asked again until there is one. IO.
 
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::{RunOptions, Source, Status, credentials::Credentials};
+use super::{RunOptions, Source, Status, credentials::Credentials, lanes::LEASE_TTL};
 use crate::{
     outbox::{
-        Pools, READER_OPTIONS, Store,
+        Altered, Pools, READER_OPTIONS, Store, altered,
         connect::{Connect, pool},
-        schema::check_schema,
+        schema::{LEVEL, check_schema},
     },
     report::Problem,
     secrets::Secrets,
@@ -19,21 +20,25 @@ use crate::{
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A database that may be worked on.
+/// A database that may be worked on, by an instance whose lease runs.
 pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) schema_version: i64,
+    pub(super) instance: Uuid,
+    /// When the lease was asked for.
+    pub(super) leased: Instant,
 }
 
-/// Connects and checks the schema until both succeed; `None` when stopped before.
+/// Connects, checks the schema and registers a new instance until all succeed; `None` when stopped before.
 pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mut Credentials, stop: &CancellationToken) -> Option<Opened> {
     loop {
         status.turned(Instant::now());
         let secrets = credentials.database.borrow_and_update().clone();
         match attempt(options, &secrets).await {
-            Ok(opened) => {
+            Ok((opened, advice)) => {
                 status.tell(Source::Database, vec![]);
-                return (!stop.is_cancelled()).then_some(opened);
+                status.tell(Source::Table, advice);
+                return Some(opened);
             }
             Err(problem) => status.tell(Source::Database, vec![problem]),
         }
@@ -44,13 +49,29 @@ pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mu
     }
 }
 
-/// Connects and checks the schema once.
-pub(super) async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<Opened, Problem> {
+/// With what to say of a table that somebody changed.
+async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<(Opened, Vec<Problem>), Problem> {
+    let database = &options.settings.database;
+    let (store, schema_version) = log_in(options, secrets).await?;
+    let lease = store.lease_connections();
+    let found = if schema_version == LEVEL { altered(lease, &database.schema).await } else { Ok(Altered::No) };
+    let advice = match found.map_err(|fault| fault.problem())? {
+        Altered::No => vec![],
+        Altered::Bearable(problem) => vec![problem],
+        Altered::Unreadable(problem) => return Err(problem),
+    };
+    let (instance, leased) = (Uuid::new_v4(), Instant::now());
+    store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
+    Ok((Opened { store, schema_version, instance, leased }, advice))
+}
+
+/// Connects and reads the schema's level, and changes nothing.
+pub(super) async fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(Store, i64), Problem> {
     let database = &options.settings.database;
     let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
     let store = store(database, &connect);
-    let schema_version = check_schema(store.lease_pool(), &database.schema, &options.settings.owner).await;
-    Ok(Opened { store, schema_version: schema_version.map_err(|error| error.problem())? })
+    let level = check_schema(store.lease_connections(), &database.schema, &options.settings.owner).await;
+    Ok((store, level.map_err(|error| error.problem())?))
 }
 
 /// Connections that are opened when they are wanted.

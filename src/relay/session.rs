@@ -26,7 +26,7 @@ use super::{
     RunOptions, Source, Status,
     core::{Core, Lookup, Outcome, Outgoing, Verdict},
     credentials::{Credentials, Side},
-    lanes::{LEASE_TTL, RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
@@ -167,25 +167,25 @@ enum Event {
 }
 
 impl<'a> Session<'a> {
-    /// Registers a new instance.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(super) async fn begin(
+    /// The life of an instance that was registered.
+    pub(super) fn begin(
         options: &'a RunOptions,
         status: &'a Status,
         opened: Opened,
         watch: &'a mut Watch,
         credentials: &'a mut Credentials,
-    ) -> Result<Session<'a>, StoreError> {
-        let (instance, now) = (Uuid::new_v4(), Instant::now());
-        opened.store.register(instance, &options.pod, LEASE_TTL).await?;
+    ) -> Self {
+        let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
+        // What the instance before could not do is not this one's to do.
+        for work in [Source::Settling, Source::Reading, Source::Parking] {
+            status.tell(work, vec![]);
+        }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
-        Ok(Self {
+        Self {
             core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now),
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
             sweep: None,
             lookup: None,
             verdict: None,
-        })
+        }
     }
 
     /// Works until stopped, or until the lease is lost.
@@ -233,10 +233,10 @@ impl<'a> Session<'a> {
             self.status.turned(now);
             self.drain_reports(now);
             if now >= self.deadline || self.is_stuck(now) {
-                return self.lose_lease().await;
+                return Box::pin(self.lose_lease()).await;
             }
             if self.is_drained(now) {
-                return self.leave().await;
+                return Box::pin(self.leave()).await;
             }
             self.keep_producer(now).await;
             self.core.resume(now);
@@ -253,7 +253,7 @@ impl<'a> Session<'a> {
                 }
                 Event::Leased(result) => {
                     if !self.leased(result) {
-                        return self.lose_lease().await;
+                        return Box::pin(self.lose_lease()).await;
                     }
                 }
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),

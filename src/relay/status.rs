@@ -20,7 +20,14 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 /// Where a problem comes from; each part of the relay tells only of its own, and replaces what it told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
+    /// The way to the database, and the lease in it.
     Database,
+    /// The table of events, as it was found at start.
+    Table,
+    Settling,
+    Reading,
+    /// Looking up and judging refused rows.
+    Parking,
     Kafka,
     Producer,
     DatabaseSecrets,

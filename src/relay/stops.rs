@@ -15,7 +15,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const ASTRAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why a topic rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {
     /// No broker has named it yet, at start or because it does not exist; `seen`: now one has.
     Unseen { seen: bool },
@@ -27,16 +27,16 @@ enum Rest {
     OnTrial { class: ProblemClass },
 }
 
-/// A topic that failed for good may make a new producer necessary at most this often; until then it rests.
-const SUSPECT_EVERY: Duration = Duration::from_secs(60);
+/// After a refused record the rows of its topic go by the trial producer for so long: each refusal there costs no other topic anything.
+const SLOW_FOR: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Stops {
     topics: BTreeMap<TopicIndex, Rest>,
     /// Parked by a person.
     parked: BTreeSet<TopicIndex>,
-    suspected_at: Vec<Option<Instant>>,
+    slow_until: Vec<Option<Instant>>,
     failures: Vec<u32>,
     seen_missing: Vec<bool>,
     astray_until: Option<Instant>,
@@ -49,7 +49,7 @@ impl Stops {
         Self {
             topics: (0..topics).map(|topic| (topic, Rest::Unseen { seen: false })).collect(),
             parked: BTreeSet::new(),
-            suspected_at: vec![None; topics],
+            slow_until: vec![None; topics],
             failures: vec![0; topics],
             seen_missing: vec![false; topics],
             astray_until: None,
@@ -110,25 +110,33 @@ impl Stops {
         }
     }
 
-    /// The rows of the refused batch are known: the topic may flow without them. Returns whether it does; not when it was suspect shortly
-    /// before, for each time costs everybody a new producer.
+    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it rests for another reason by now.
     pub fn identified(&mut self, topic: TopicIndex, now: Instant) -> bool {
-        let before = self.suspected_at[topic].replace(now).filter(|before| now.saturating_duration_since(*before) < SUSPECT_EVERY);
-        match (self.topics.get(&topic), before) {
-            (Some(Rest::Suspect), None) => self.end_rest(topic),
-            (Some(Rest::Suspect), Some(_)) => {
-                self.topics.insert(topic, Rest::Failed { class: ProblemClass::RecordRejected, until: now + SUSPECT_EVERY });
-                false
-            }
-            _ => false,
+        let was_suspect = self.topics.get(&topic) == Some(&Rest::Suspect);
+        if was_suspect {
+            self.slow_until[topic] = Some(now + SLOW_FOR);
+            self.end_rest(topic);
+        }
+        was_suspect
+    }
+
+    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are with the main producer, and a row that went
+    /// by the other one could overtake them.
+    pub fn refused(&mut self, topic: TopicIndex, now: Instant) {
+        if self.is_slow(topic, now) {
+            self.slow_until[topic] = Some(now + SLOW_FOR);
         }
     }
 
-    /// Its batches were too large, and will be smaller: the suspicion is forgotten. Returns whether it had kept the topic from flowing.
-    pub fn acquit(&mut self, topic: TopicIndex) -> bool {
-        self.suspected_at[topic] = None;
-        let rests = matches!(self.topics.get(&topic), Some(Rest::Failed { class: ProblemClass::RecordRejected, .. }));
-        rests && self.end_rest(topic)
+    /// Whether rows of the topic go by the trial producer.
+    #[must_use]
+    pub fn is_slow(&self, topic: TopicIndex, now: Instant) -> bool {
+        self.slow_until[topic].is_some_and(|until| now < until)
+    }
+
+    /// Its batches were too large, and will be smaller: no record was to blame.
+    pub fn acquit(&mut self, topic: TopicIndex) {
+        self.slow_until[topic] = None;
     }
 
     /// A row of the topic goes on trial.
@@ -265,13 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_was_suspect_a_moment_ago_rests_for_a_minute() {
+    fn a_topic_with_a_refused_record_is_slow_for_a_minute() {
         let (mut stops, start) = (Stops::new(1), Instant::now());
         stops.flow(0);
         stops.suspect(0);
         assert!(!stops.flows(0) && stops.identified(0, start) && stops.flows(0));
-        stops.suspect(0);
-        assert!(!stops.identified(0, start + Duration::from_secs(59)) && !stops.flows(0));
+        assert!(stops.is_slow(0, start + Duration::from_secs(59)) && !stops.is_slow(0, start + SLOW_FOR));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::window::{Slot, TopicIndex};
 use crate::{outbox::OutboxRow, report::ProblemClass};
 
 /// Why rows are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// One of them is bad, or their batch was; the number names the suspicion.
     Suspicion(u32),
@@ -19,6 +19,7 @@ enum Purpose {
 
 /// Rows of one topic that are tried together.
 #[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Group {
     pub topic: TopicIndex,
     pub rows: Vec<OutboxRow>,
@@ -27,18 +28,26 @@ pub struct Group {
     attempts: u32,
 }
 
+impl Group {
+    /// The same with other rows.
+    #[must_use]
+    pub fn with(&self, rows: Vec<OutboxRow>) -> Self {
+        Self { rows, ..*self }
+    }
+}
+
 /// A batch that was refused, while its rows are being tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Suspicion {
     topic: TopicIndex,
-    class: ProblemClass,
-    bytes: usize,
+    /// Of the smallest batch that was refused for being too large.
+    too_large: Option<usize>,
     /// A row was to blame, or not all rows were tried.
     batch_is_innocent: bool,
 }
 
 /// How one record of a trial ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     Published,
     /// It was refused, or it stood in a batch that was.
@@ -60,6 +69,8 @@ pub enum Finding {
     TopicWorks(TopicIndex),
 }
 
+#[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
 struct Trial {
     group: Group,
     slots: BTreeMap<Slot, usize>,
@@ -67,7 +78,8 @@ struct Trial {
 }
 
 /// Rows on trial, and those that wait for theirs.
-#[derive(Default)]
+#[derive(Clone, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub struct Trials {
     queue: VecDeque<Group>,
     under_way: Option<Trial>,
@@ -87,15 +99,18 @@ impl Trials {
         self.under_way.is_some()
     }
 
-    /// Rows of a batch that was refused, by lane and id.
-    pub fn suspect(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
+    /// Rows of a batch that was refused, or of a topic where that is likely; by lane and id.
+    pub fn suspect(&mut self, topic: TopicIndex, class: Option<ProblemClass>, rows: Vec<OutboxRow>) {
         if rows.is_empty() {
             return;
         }
         self.last += 1;
-        let bytes = rows.iter().map(OutboxRow::bytes).sum();
-        self.suspicions.insert(self.last, Suspicion { topic, class, bytes, batch_is_innocent: false });
-        self.queue.push_back(Group { topic, rows, purpose: Purpose::Suspicion(self.last), attempts: 1 });
+        self.suspicions.insert(self.last, Suspicion { topic, too_large: None, batch_is_innocent: false });
+        let purpose = Purpose::Suspicion(self.last);
+        if let Some(class) = class {
+            self.was_refused(purpose, class, &rows);
+        }
+        self.queue.push_back(Group { topic, rows, purpose, attempts: u32::from(class.is_some()) });
     }
 
     /// A row that tells whether its topic takes records again.
@@ -114,15 +129,16 @@ impl Trials {
         self.under_way = Some(Trial { group, slots: slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect(), ends });
     }
 
-    /// There was no room: later.
+    /// There was no room for these: later.
     pub fn postpone(&mut self, group: Group) {
         self.queue.push_front(group);
     }
 
-    /// Whether the record in this slot is on trial.
+    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another row, which is not.
     #[must_use]
     pub fn holds(&self, slot: Slot) -> bool {
-        self.under_way.as_ref().is_some_and(|trial| trial.slots.contains_key(&slot))
+        let on_trial = |trial: &Trial| trial.slots.get(&slot).is_some_and(|at| trial.ends[*at].is_none());
+        self.under_way.as_ref().is_some_and(on_trial)
     }
 
     /// Whether a row of this key is on trial, or waits.
@@ -182,6 +198,7 @@ impl Trials {
             }
             let group = |rows, attempts| Group { topic, rows, purpose, attempts };
             self.try_first(group(purged, attempts));
+            self.was_refused(purpose, refusal, &refused);
             if refused.len() > 1 {
                 let second = refused.split_off(refused.len() / 2);
                 self.try_first(group(second, attempts + 1));
@@ -195,6 +212,17 @@ impl Trials {
         findings
     }
 
+    fn was_refused(&mut self, purpose: Purpose, class: ProblemClass, rows: &[OutboxRow]) {
+        let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
+        if let Purpose::Suspicion(number) = purpose
+            && class == ProblemClass::RecordTooLarge
+            && !rows.is_empty()
+            && let Some(suspicion) = self.suspicions.get_mut(&number)
+        {
+            suspicion.too_large = Some(suspicion.too_large.map_or(bytes, |known| known.min(bytes)));
+        }
+    }
+
     fn try_first(&mut self, group: Group) {
         if !group.rows.is_empty() {
             self.queue.push_front(group);
@@ -206,12 +234,11 @@ impl Trials {
         let queue = &self.queue;
         let is_open = |number: &u32| queue.iter().any(|group| group.purpose == Purpose::Suspicion(*number));
         let closed: Vec<Suspicion> = self.suspicions.extract_if(.., |number, _| !is_open(number)).map(|(_, suspicion)| suspicion).collect();
-        let blames_batch = |suspicion: &Suspicion| suspicion.class == ProblemClass::RecordTooLarge && !suspicion.batch_is_innocent;
-        closed
-            .into_iter()
-            .filter(blames_batch)
-            .map(|suspicion| Finding::BatchTooLarge { topic: suspicion.topic, bytes: suspicion.bytes })
-            .collect()
+        let too_large = |suspicion: Suspicion| {
+            let bytes = suspicion.too_large.filter(|_| !suspicion.batch_is_innocent)?;
+            Some(Finding::BatchTooLarge { topic: suspicion.topic, bytes })
+        };
+        closed.into_iter().filter_map(too_large).collect()
     }
 }
 
@@ -265,7 +292,7 @@ mod tests {
     #[test]
     fn halving_finds_the_culprits_and_publishes_the_innocent_in_order() {
         let mut trials = Trials::default();
-        trials.suspect(0, ProblemClass::RecordRejected, (1..=9).map(row).collect());
+        trials.suspect(0, Some(ProblemClass::RecordRejected), (1..=9).map(row).collect());
         let bad = [4, 9];
         let (published, findings) =
             run(&mut trials, |rows| rows.iter().any(|row| bad.contains(&row.id)).then_some(ProblemClass::RecordRejected));
@@ -278,8 +305,9 @@ mod tests {
     #[test]
     fn a_batch_without_a_bad_row_was_itself_too_large() {
         let mut trials = Trials::default();
-        trials.suspect(0, ProblemClass::RecordTooLarge, (1..=8).map(row).collect());
-        let bytes = 8 * row(1).bytes();
+        trials.suspect(0, Some(ProblemClass::RecordTooLarge), (1..=8).map(row).collect());
+        // Of 8, then of 4.
+        let bytes = 4 * row(1).bytes();
         let (published, findings) = run(&mut trials, |rows| (rows.len() > 3).then_some(ProblemClass::RecordTooLarge));
         assert_eq!(published.len(), 8);
         assert!(findings == [Finding::BatchTooLarge { topic: 0, bytes }]);
@@ -288,7 +316,7 @@ mod tests {
     #[test]
     fn purged_rows_are_tried_after_the_refused_ones_before_them() {
         let mut trials = Trials::default();
-        trials.suspect(0, ProblemClass::RecordRejected, (1..=4).map(row).collect());
+        trials.suspect(0, Some(ProblemClass::RecordRejected), (1..=4).map(row).collect());
         let group = trials.next().expect("a group");
         trials.began(group, &[10, 11, 12, 13]);
         for (slot, end) in [(10, Ended::Published), (11, Ended::Refused(ProblemClass::RecordRejected)), (12, Ended::Purged)] {
@@ -303,7 +331,7 @@ mod tests {
     fn a_topic_that_fails_ends_its_trials() {
         let mut trials = Trials::default();
         trials.try_topic(0, row(1));
-        trials.suspect(0, ProblemClass::RecordRejected, vec![row(2)]);
+        trials.suspect(0, Some(ProblemClass::RecordRejected), vec![row(2)]);
         let group = trials.next().expect("the topic's row");
         trials.began(group, &[7]);
         assert!(trials.ended(7, Ended::TopicFailed).is_empty() && trials.is_empty());

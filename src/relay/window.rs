@@ -22,6 +22,7 @@ pub type Slot = usize;
 pub type TopicIndex = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum State {
     /// With the producer; its delivery report is still to come.
     Sent,
@@ -81,7 +82,7 @@ impl Default for Budget {
 }
 
 /// Rows in flight, by slot and by lane.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Window {
     budget: Budget,
     entries: Vec<Option<Entry>>,
@@ -279,6 +280,21 @@ impl Window {
 
     fn lane(&self, lane: u8) -> &BTreeMap<(i64, Uuid), Slot> {
         &self.lanes[usize::from(lane)]
+    }
+}
+
+/// For the model: windows that hold the same rows in the same states are alike, whatever their slots are called.
+#[cfg(test)]
+impl std::hash::Hash for Window {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self { budget: _, entries, free: _, lanes, acked, settled, sent_by_topic: _, bytes: _ } = self;
+        let name = |slot: &Slot| entries[*slot].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state));
+        for slots in lanes.iter().map(BTreeMap::values).filter(|slots| slots.len() > 0) {
+            slots.map(name).for_each(|name| name.hash(state));
+        }
+        for slots in [acked.iter().map(name).collect::<Vec<_>>(), settled.iter().map(name).collect()] {
+            slots.hash(state);
+        }
     }
 }
 

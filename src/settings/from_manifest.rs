@@ -57,6 +57,7 @@ impl RelaySettings {
                 tls: tls(&spec.database.tls, "spec.database.tls")?,
                 schema: SchemaName::try_from(spec.database.schema.clone())?,
                 max_connections: within("spec.database.maxConnections", spec.database.max_connections, 3, 16)?,
+                pooler: spec.database.pooler,
             },
             migration: migration(spec)?,
             kafka: kafka(&spec.kafka)?,
@@ -113,7 +114,7 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.bootstrap_servers.is_empty() {
         return Err(InvalidSpec::NoBootstrapServer);
     }
-    if let Some(name) = kafka.properties.keys().find(|name| !matches!(name.as_str(), "linger.ms" | "compression.type")) {
+    if let Some(name) = kafka.properties.keys().find(|name| !super::ALLOWED_PROPERTIES.contains(&name.as_str())) {
         return Err(InvalidSpec::KafkaProperty(name.clone()));
     }
     let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings { mechanism: sasl.mechanism, username: sasl.username.clone() });

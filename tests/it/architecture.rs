@@ -17,10 +17,14 @@ const PURE: &[&str] = &[
     "kafka/fault.rs",
     "kafka/record.rs",
     "kafka/sizes.rs",
+    "settings/read.rs",
     "outbox/row.rs",
     "outbox/snapshot.rs",
     "secrets/change.rs",
     "secrets/reading.rs",
+    "outbox/store/error.rs",
+    "outbox/store/plans.rs",
+    "outbox/store/statements.rs",
     "operator/validate.rs",
     "operator/plan.rs",
     "operator/plan/",
@@ -107,6 +111,15 @@ fn the_operator_knows_neither_kafka_nor_postgres() {
 #[test]
 fn only_the_outbox_speaks_to_postgres() {
     nobody(|source| !source.is_in(&["outbox.rs", "outbox/"]), &["sqlx"], "statements and their timeouts are in one place");
+}
+
+/// Behind a pooler a statement outside a transaction may run another client's, and a named one stays on a connection that is not ours.
+#[test]
+fn statements_go_through_units_of_work() {
+    nobody(|source| source.path != "outbox/work.rs", &["persistent("], "only a unit of work knows whether a statement may have a name");
+    nobody(|_| true, &["statement_cache_capacity("], "each capacity leaves named statements behind at a pooler");
+    let pools = sources().into_iter().filter(|source| source.path != "outbox/work.rs" && source.code.contains("PgPool"));
+    assert_eq!(pools.map(|source| source.path).collect::<Vec<_>>(), Vec::<String>::new(), "connections are outbox::Connections");
 }
 
 #[test]

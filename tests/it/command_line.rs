@@ -46,6 +46,43 @@ on_each_server! {
     }
 }
 
+/// The manifest alone says how to connect: each of these would keep it from that, or change the session.
+#[tokio::test]
+async fn variables_of_postgres_change_nothing() {
+    let database = Database::create(15).await;
+    let manifest = text(&database.manifest(""));
+    let variables = [
+        ("PGOPTIONS", "-c default_transaction_read_only=on"),
+        ("PGHOST", "db.invalid"),
+        ("PGHOSTADDR", "127.0.0.9"),
+        ("PGPORT", "1"),
+        ("PGUSER", "nobody"),
+        ("PGPASSWORD", "wrong"),
+        ("PGPASSFILE", "/nowhere"),
+        ("PGDATABASE", "nowhere"),
+        ("PGAPPNAME", "somebody"),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", "/nowhere"),
+        ("PGSSLCERT", "/nowhere"),
+        ("PGSSLKEY", "/nowhere"),
+    ];
+    let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+    let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
+    assert!(output.status.success(), "{}", shown(&output.stderr));
+    assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
+}
+
+on_each_server! {
+    async fn a_dry_run_prints_sql_and_changes_nothing(database: Database) {
+        let output = outbox_relay(&["migrate", "--dry-run", "--manifest", &text(&database.manifest(""))]);
+        assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+        let sql = shown(&output.stdout);
+        assert!(sql.contains("\nbegin;\n") && sql.contains("create table event") && sql.ends_with("commit;\n"), "{sql}");
+        let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
+        assert_eq!(value::<i64>(&mut database.as_admin().await, schemas).await, 0);
+    }
+}
+
 on_each_server! {
     async fn a_failure_is_one_line_an_exit_code_and_a_result(database: Database) {
         let manifest = database.manifest("");
@@ -69,7 +106,14 @@ fn settings_that_cannot_be_read_are_a_result_too() {
     let arguments = ["migrate", "--settings", &text(&settings), "--secrets", &text(&folder), "--result", &text(&result)];
     assert_eq!(outbox_relay(&arguments).status.code(), Some(1));
     let report: MigrationReport = serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
-    assert_eq!(report.problem.expect("a problem").class, ProblemClass::InvalidSettings);
+    let problem = report.problem.expect("a problem");
+    assert_eq!(problem.class, ProblemClass::InvalidSettings);
+    assert!(
+        problem.message.contains("let the operator write them") && problem.message.contains(": owner: is a text, must be"),
+        "{}",
+        problem.message
+    );
+    assert!(!problem.message.contains("nobody"), "{}", problem.message);
     std::fs::remove_dir_all(folder).ok();
 }
 

@@ -6,6 +6,8 @@ use outbox_relay::{
     settings::{DatabaseSettings, Endpoint, TlsMode, TlsSettings},
 };
 
+use sqlx::Row;
+
 use crate::harness::{
     certificates::expired_server,
     listeners::{Hello, another_protocol, closed_port, under_another_address, with_certificate, without_tls},
@@ -176,7 +178,6 @@ on_each_server! {
 on_each_server! {
     async fn a_pool_has_the_timeouts_and_its_own_settings(database: Database) {
         let pool = database.relay_pool(&[("enable_seqscan", "off"), ("statement_timeout", "7s")]);
-        let mut connection = pool.acquire().await.expect("a connection");
         for (name, expected) in [
             ("enable_seqscan", "off"),
             ("statement_timeout", "7s"),
@@ -184,7 +185,8 @@ on_each_server! {
             ("idle_in_transaction_session_timeout", "10s"),
             ("application_name", "outbox-relay"),
         ] {
-            assert_eq!(value::<String>(&mut connection, &format!("select current_setting('{name}')")).await, expected, "{name}");
+            let row = pool.row(sqlx::query("select current_setting($1)").bind(name)).await.expect("a setting");
+            assert_eq!(row.get::<String, _>(0), expected, "{name}");
         }
     }
 }
@@ -193,11 +195,11 @@ on_each_server! {
     async fn a_pool_comes_back_after_its_connections_were_killed(database: Database) {
         let connect = Connect::relay(&database.settings().database, &database.secrets()).expect("good secrets");
         let pool = pool(&connect, 1, &[]);
-        let first = value::<i32>(&mut pool.acquire().await.expect("a connection"), "select pg_backend_pid()").await;
+        let first: i32 = pool.row(sqlx::query("select pg_backend_pid()")).await.expect("a connection").get(0);
         let mut admin = database.as_admin().await;
         execute(&mut admin, &format!("select pg_terminate_backend({first}, 5000)")).await;
-        let error = sqlx::query("select 1").execute(&pool).await.expect_err("the connection is dead");
+        let error = pool.rows(sqlx::query("select 1")).await.expect_err("the connection is dead");
         assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::Unreachable);
-        sqlx::query("select 1").execute(&pool).await.expect("a new connection");
+        pool.rows(sqlx::query("select 1")).await.expect("a new connection");
     }
 }

@@ -3,9 +3,12 @@
 #[macro_use]
 mod harness;
 mod architecture;
+mod cli;
+mod cli_parked;
 mod command_line;
 mod connecting;
 mod crd_rules;
+mod database_faults;
 mod examples;
 mod generated_files;
 mod kafka_connecting;
@@ -18,12 +21,15 @@ mod operator_children;
 mod operator_migration;
 mod operator_rights;
 mod parking;
+mod pooler;
 mod producer_contract;
 mod producer_keys;
 mod record_headers;
+mod relay_altered;
 mod relay_limits;
 mod relay_order;
 mod relay_poison;
+mod relay_pooler;
 mod relay_problems;
 mod requeueing;
 mod secret_rotation;

@@ -2,14 +2,14 @@
 
 use outbox_relay::{
     outbox::{
-        migrate::{LOCK_WAIT, migrate},
+        migrate::{self, LOCK_WAIT, migrate},
         schema::{LEVEL, check_schema},
     },
     report::ProblemClass,
     settings::MigrationPolicy,
 };
 
-use crate::harness::postgres::{Database, execute, value};
+use crate::harness::postgres::{Database, execute, refused, value};
 
 on_each_server! {
     async fn an_empty_database_gets_the_schema(database: Database) {
@@ -165,5 +165,31 @@ fn a_migration_can_move_between_threads() {
     let settings: Option<outbox_relay::settings::RelaySettings> = None;
     if let Some(settings) = settings {
         send(&migrate(&settings, &outbox_relay::secrets::Secrets::folder("/"), LOCK_WAIT));
+    }
+}
+
+on_each_server! {
+    async fn a_dry_run_prints_what_an_administrator_can_run_instead(database: Database) {
+        let settings = database.settings();
+        let script = migrate::script(&settings, &database.secrets()).await.expect("a script");
+        let mut owner = database.connect_as(&database.owner).await;
+        let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
+        assert_eq!(value::<i64>(&mut owner, schemas).await, 0, "a dry run changes nothing");
+        execute(&mut owner, &script).await;
+        // It is just what the migration itself would have done: that finds nothing left to do, and nothing missing.
+        let mut verify = settings.clone();
+        verify.migration.policy = MigrationPolicy::Verify;
+        assert_eq!(database.migrate(&verify).await.problem, None);
+        let report = database.migrate(&settings).await;
+        assert_eq!((report.problem, report.applied), (None, vec![]));
+        // A role that is taken out of the manifest loses its rights by script, too.
+        let mut without = settings.clone();
+        without.migration.producers.clear();
+        let script = migrate::script(&without, &database.secrets()).await.expect("a script");
+        assert!(!script.contains("create table"), "{script}");
+        execute(&mut owner, &script).await;
+        let mut producer = database.connect_as(&database.producer).await;
+        assert_eq!(refused(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await, "42501");
+        assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.grantee").await, 0);
     }
 }

@@ -4,13 +4,14 @@ use outbox_relay::{
     kafka::{Limits, ask_limits},
     report::ProblemClass,
     secrets::Secrets,
-    settings::{OnPoison, TopicSettings},
+    settings::{OnPoison, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
 };
 
 use crate::harness::{
     kafka::{create_topic, create_topic_with, grow_topic, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
+    rig::{certificate, rig},
 };
 
 fn topic(name: &str) -> TopicSettings {
@@ -87,4 +88,38 @@ async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
     assert_eq!((relay.metric(&added(&grows)).await, relay.metric(&added(&stays)).await), (3.0, 0.0));
     drained(&database).await;
     assert_eq!(count(&grows).await, 2000);
+}
+
+/// The user may write to it and see it, as little as a relay needs.
+fn only_write(topic: &str) {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
+    let user = format!("User:{}", rig("RIG_KAFKA_USER"));
+    let arguments = ["acls", "--add", "--allow-principal", &user, "--operation", "Write", "--operation", "Describe", "--topic", topic];
+    let output = std::process::Command::new(tool).args(arguments).output().expect("the tool");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_configuration_we_may_not_see_is_of_unknown_limit_and_gets_its_rows() {
+    let database = Database::create(15).await.migrated().await;
+    let (hidden, shown) = (topic_name("hidden"), topic_name("shown"));
+    create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
+    create_topic_with(&shown, 1, &[("max.message.bytes", "20000")]).await;
+    let name = hidden.clone();
+    tokio::task::spawn_blocking(move || only_write(&name)).await.expect("joined");
+    let mut settings = database.publishing(vec![topic(&hidden), topic(&shown)]);
+    database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
+    database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
+    settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
+    settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+    settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: rig("RIG_KAFKA_USER") });
+    let found = until("the limits", async || {
+        ask_limits(&settings.kafka, &database.secrets(), "it", &[&hidden, &shown]).await.filter(|found| found.0[0].is_none())
+    })
+    .await;
+    assert_eq!(found, Limits(vec![None, Some(20_000)]));
+    let _relay = Relay::start(&database, &settings).await;
+    insert(&database, &hidden, 1000).await;
+    drained(&database).await;
+    assert_eq!(count(&hidden).await, 1000);
 }

@@ -11,7 +11,7 @@ use crate::harness::{
     writers::{Load, judge, write},
 };
 
-async fn begin(version: u32) -> (Database, RelaySettings, String) {
+pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
     let database = Database::create(version).await.migrated().await;
     let topic = topic_name("counted");
     create_topic(&topic).await;
@@ -24,11 +24,11 @@ async fn begin(version: u32) -> (Database, RelaySettings, String) {
     (database, settings, topic)
 }
 
-fn load(topic: &str) -> Load {
+pub(crate) fn load(topic: &str) -> Load {
     Load { topic: topic.to_owned(), writers: 8, keys: 100, during: Duration::from_secs(6), open_max: Duration::from_millis(500) }
 }
 
-async fn drained(database: &Database) {
+pub(crate) async fn drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
         let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
@@ -37,11 +37,11 @@ async fn drained(database: &Database) {
     .await;
 }
 
-async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
+pub(crate) async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
     until("the lanes", async || relay.report().await.filter(|report| wanted(report.lanes))).await;
 }
 
-async fn read(topic: String) -> Vec<crate::harness::kafka::Record> {
+pub(crate) async fn read(topic: String) -> Vec<crate::harness::kafka::Record> {
     tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
 }
 

@@ -98,6 +98,8 @@ mod tests {
         let settings = "/etc/outbox-relay/settings.yaml";
         let secrets = "/var/run/secrets/outbox-relay";
         assert_eq!(container["args"], json!(["run", "--settings", settings, "--secrets", secrets, "--listen", "0.0.0.0:9090"]));
+        // Where the command line looks by itself, in a pod.
+        assert_eq!((settings, secrets), (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS));
         assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
         assert_eq!(container["ports"], json!([{"name": "http", "containerPort": 9090}]));
     }

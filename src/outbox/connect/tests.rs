@@ -15,7 +15,7 @@ fn folder(name: &str, files: &[(&str, &str)]) -> Secrets {
 fn settings(endpoint: Endpoint) -> DatabaseSettings {
     let tls = TlsSettings { mode: TlsMode::VerifyFull, ca: false, client_certificate: false };
     let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-    DatabaseSettings { endpoint, tls, schema, max_connections: 4 }
+    DatabaseSettings { endpoint, tls, schema, max_connections: 4, pooler: false }
 }
 
 fn host() -> Endpoint {
@@ -29,7 +29,8 @@ fn host_and_credentials_become_a_connection_with_timeouts() {
     assert_eq!((connect.options.get_host(), connect.options.get_port()), ("db.example", 5433));
     assert_eq!((connect.user(), connect.options.get_database()), ("relay", Some("files")));
     assert!(matches!(connect.options.get_ssl_mode(), PgSslMode::VerifyFull));
-    let startup = connect.options.get_options().expect("timeouts");
+    let startup = connect.startup();
+    let startup = startup.get_options().expect("timeouts");
     for name in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
         assert!(startup.contains(name), "{startup}");
     }
@@ -49,14 +50,49 @@ fn the_tls_mode_of_the_settings_beats_the_one_of_the_url() {
     let connect = Connect::relay(&settings(Endpoint::Url), &secrets).expect("complete");
     assert!(matches!(connect.options.get_ssl_mode(), PgSslMode::VerifyFull));
     assert_eq!((connect.user(), connect.options.get_host(), connect.options.get_port()), ("app", "db", 6000));
-    let startup = connect.options.get_options().expect("timeouts");
+    let startup = connect.startup();
+    let startup = startup.get_options().expect("timeouts");
     assert!(startup.starts_with("-c statement_timeout=0") && startup.contains("-c statement_timeout=30s"), "the last one wins: {startup}");
 }
 
 #[test]
 fn parameters_that_sqlx_would_log_are_taken_off_the_url() {
     let url = known_parameters("postgres://h/d?sslpassword=hunter2&channel_binding=require&user=app");
-    assert_eq!(url.expose_secret(), "postgres://h/d?user=app");
+    assert_eq!(url.expose_secret(), "postgres://h/d?user=app&password=");
+}
+
+#[test]
+fn a_url_without_a_password_gets_none_from_elsewhere() {
+    for (url, expected) in [
+        ("postgres://app@h/d", "postgres://app@h/d?password="),
+        ("postgres://h/d?user=app", "postgres://h/d?user=app&password="),
+        ("postgres://app:a%40b@h:1/d", "postgres://app:a%40b@h:1/d?"),
+        ("postgres://h/d?password=x", "postgres://h/d?password=x"),
+    ] {
+        assert_eq!(known_parameters(url).expose_secret(), expected);
+    }
+}
+
+#[test]
+fn a_pooler_gets_no_settings_at_the_start_and_all_of_them_with_each_transaction() {
+    let secrets = folder("pooler", &[("username", "relay"), ("password", "hunter2")]);
+    let settings = DatabaseSettings { pooler: true, ..settings(host()) };
+    let connect = Connect::relay(&settings, &secrets).expect("complete").with(&[("enable_sort", "off")]);
+    assert_eq!(connect.startup().get_options(), None);
+    assert_eq!(
+        connect.begin().as_str(),
+        "begin isolation level read committed; set local lock_timeout = '2s'; set local statement_timeout = '30s'; \
+         set local idle_in_transaction_session_timeout = '10s'; set local enable_sort = 'off'"
+    );
+}
+
+#[test]
+fn a_url_whose_settings_a_pooler_would_refuse_is_refused() {
+    let secrets = folder("pooler-url", &[("url", "postgres://app:hunter2@h/d?options=-c%20geqo%3Doff")]);
+    let settings = DatabaseSettings { pooler: true, ..settings(Endpoint::Url) };
+    let error = Connect::relay(&settings, &secrets).expect_err("options");
+    assert_eq!(error.problem().class, ProblemClass::SecretInvalid);
+    assert!(error.to_string().contains("'options'") && error.to_string().contains("spec.database.urlSecretRef"), "{error}");
 }
 
 #[test]

@@ -6,13 +6,13 @@ use super::*;
 
 /// What a server answers; its own words hold a row on purpose.
 #[derive(Debug)]
-struct Answer(&'static str);
+struct Answer(&'static str, &'static str);
 
 const WORDS: &str = "Failing row contains (hunter2)";
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(WORDS)
+        f.write_str(self.1)
     }
 }
 
@@ -20,7 +20,7 @@ impl Error for Answer {}
 
 impl DatabaseError for Answer {
     fn message(&self) -> &str {
-        WORDS
+        self.1
     }
     fn code(&self) -> Option<Cow<'_, str>> {
         Some(self.0.into())
@@ -40,7 +40,11 @@ impl DatabaseError for Answer {
 }
 
 fn answer(code: &'static str) -> DatabaseFault {
-    classify(&sqlx::Error::from(Answer(code)))
+    answer_in_words(code, WORDS)
+}
+
+fn answer_in_words(code: &'static str, words: &'static str) -> DatabaseFault {
+    classify(&sqlx::Error::from(Answer(code, words)))
 }
 
 #[test]
@@ -53,14 +57,39 @@ fn each_answer_of_the_server_has_its_class() {
         ("3D000", ProblemClass::DatabaseMissing),
         ("3F000", ProblemClass::SchemaNotReady),
         ("42P01", ProblemClass::SchemaNotReady),
+        ("42703", ProblemClass::SchemaNotReady),
+        ("42804", ProblemClass::SchemaNotReady),
+        ("42846", ProblemClass::SchemaNotReady),
+        ("0A000", ProblemClass::SchemaNotReady),
         ("42704", ProblemClass::RoleMissing),
         ("53300", ProblemClass::Unreachable),
         ("57P03", ProblemClass::Unreachable),
         ("57014", ProblemClass::DatabaseError),
+        ("25006", ProblemClass::DatabaseReadOnly),
+        ("53100", ProblemClass::DatabaseFull),
+        ("08P01", ProblemClass::Unreachable),
         ("XX000", ProblemClass::DatabaseError),
     ];
     for (code, class) in expected {
         assert_eq!(answer(code).class, class, "{code}");
+    }
+}
+
+/// The texts are PgBouncer's, 1.18; the last two are PostgreSQL's.
+#[test]
+fn what_a_pooler_says_is_told_apart_by_its_words() {
+    let expected = [
+        ("08P01", "unsupported startup parameter: options", ProblemClass::InvalidSettings),
+        ("08P01", "transaction blocks not allowed in statement pooling mode", ProblemClass::InvalidSettings),
+        ("08P01", "SASL authentication failed", ProblemClass::AuthenticationFailed),
+        ("08P01", "server conn crashed?", ProblemClass::Unreachable),
+        ("26000", "prepared statement \"sqlx_s_1\" does not exist", ProblemClass::InvalidSettings),
+        ("42P05", "prepared statement \"sqlx_s_1\" already exists", ProblemClass::InvalidSettings),
+    ];
+    for (code, words, class) in expected {
+        let fault = answer_in_words(code, words);
+        assert_eq!(fault.class, class, "{words}");
+        assert!(!fault.to_string().contains(words), "{fault}");
     }
 }
 

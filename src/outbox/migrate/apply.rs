@@ -21,8 +21,9 @@ use crate::{
 pub(super) async fn apply(settings: &RelaySettings, secrets: &Secrets, lock_wait: Duration) -> Result<Done, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let mut connection = Connect::migration(settings, secrets)?.open().await?;
-    let mut transaction = lock::begin(&mut connection, schema).await?;
+    let connect = Connect::migration(settings, secrets)?;
+    let mut connection = connect.open().await?;
+    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
 
     lock::alone(&mut transaction, schema, lock_wait).await?;
     let before = lock::state(&mut transaction, schema).await?;
@@ -37,7 +38,7 @@ pub(super) async fn apply(settings: &RelaySettings, secrets: &Secrets, lock_wait
     grants::apply(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
     let done = done(&mut transaction, schema, &before).await?;
 
-    transaction.commit().await.map_err(|error| MigrateError::Commit { schema: name(schema), source: error.into() })?;
+    lock::commit(transaction).await.map_err(|error| MigrateError::Commit { schema: name(schema), source: error.into() })?;
     Ok(done)
 }
 
@@ -71,10 +72,14 @@ async fn run_migrations(connection: &mut PgConnection, schema: &SchemaName) -> R
 /// Our bookkeeping table and our lock, never sqlx's default ones: a service may use sqlx itself. Migrations of a newer version are fine, see
 /// `compatible_from`.
 fn migrator(schema: &SchemaName) -> Migrator {
-    let mut migrator = sqlx::migrate!("./migrations");
+    let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));
     migrator.set_locking(false).set_ignore_missing(true);
     migrator
+}
+
+pub(super) fn migrations() -> Migrator {
+    sqlx::migrate!("./migrations")
 }
 
 fn exists_already(error: &sqlx::Error) -> bool {

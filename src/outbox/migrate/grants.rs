@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, query, query_scalar, raw_sql};
 
-use super::{MigrateError, preparing};
+use super::{MigrateError, preparing, script::literal};
 use crate::{
-    outbox::schema::{statement, statement_for_role},
+    outbox::schema::{quoted, statement, statement_for_role},
     settings::{MigrationSettings, SchemaName},
 };
 
@@ -83,6 +83,29 @@ pub(super) async fn apply(connection: &mut PgConnection, schema: &SchemaName, wa
         run(connection, schema, kind.sql(), role).await?;
     }
     Ok(())
+}
+
+/// The statements of [`apply`], as text. Tables that are not there yet will belong to whoever runs it.
+pub(super) async fn script(connection: &mut PgConnection, schema: &SchemaName, wanted: Wanted) -> Result<String, MigrateError> {
+    let owner = "select pg_get_userbyid(relowner)::text from pg_class where oid = to_regclass('@schema@.event')";
+    let owner = query_scalar::<_, String>(statement(owner, schema)).fetch_optional(&mut *connection).await;
+    let owner = owner.map_err(preparing("read the tables' owner"))?;
+    let wanted = owner.as_deref().map_or(wanted.clone(), |owner| wanted.without(owner));
+    let all = wanted.all(owner.as_deref().unwrap_or_default());
+    roles_exist(connection, &all).await?;
+    let stale = match owner {
+        Some(_) => remembered_but_not_wanted(connection, schema, &wanted.named).await?,
+        None => Vec::new(),
+    };
+    let revoke = stale.iter().map(|role| statement_for_role(include_str!("../sql/revoke_role.sql"), schema, role));
+    let grant = all.iter().map(|(role, kind)| statement_for_role(kind.sql(), schema, role));
+    let mut text: String = revoke.chain(grant).map(|sql| sql.as_str().to_owned()).collect();
+    text.push_str(statement("delete from @schema@.grantee;\n", schema).as_str());
+    for (role, kind) in &wanted.named {
+        let remember = format!("insert into @schema@.grantee (role, kind) values ({}, '{}');\n", literal(role), kind.as_str());
+        text.push_str(&remember.replace("@schema@", &quoted(schema.as_str())));
+    }
+    Ok(text)
 }
 
 /// Which roles lack a right, as text; empty: none does.

@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 use super::{MigrateError, name, preparing};
 use crate::{
-    outbox::schema::{SchemaError, SchemaState, statement},
+    outbox::{
+        connect::Connect,
+        schema::{SchemaError, SchemaState, statement},
+    },
     report::ProblemClass,
     settings::SchemaName,
 };
@@ -18,14 +21,25 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 const OLDEST_SERVER: i32 = 15;
 
 /// A transaction whose unqualified names are the schema's.
-pub(super) async fn begin<'c>(connection: &'c mut PgConnection, schema: &SchemaName) -> Result<PgTransaction<'c>, MigrateError> {
-    let mut transaction = connection.begin().await.map_err(preparing("begin"))?;
+pub(super) async fn begin<'c>(
+    connection: &'c mut PgConnection,
+    connect: &Connect,
+    schema: &SchemaName,
+) -> Result<PgTransaction<'c>, MigrateError> {
+    let mut transaction = connection.begin_with(connect.begin()).await.map_err(preparing("begin"))?;
     // pg_temp explicitly last: functions store this very path.
     let path = statement("set local search_path = @schema@, pg_temp", schema);
     query(path).execute(&mut *transaction).await.map_err(preparing("set the search path"))?;
     let version = query_scalar::<_, i32>("select current_setting('server_version_num')::int / 10000");
     let major = version.fetch_one(&mut *transaction).await.map_err(preparing("ask for the server's version"))?;
     if major < OLDEST_SERVER { Err(MigrateError::ServerTooOld { major }) } else { Ok(transaction) }
+}
+
+/// Commits, and leaves none of our named statements behind: the connection may be a pooler's. One that fails closes the connection, and a
+/// pooler then closes its own.
+pub(super) async fn commit(mut transaction: PgTransaction<'_>) -> Result<(), sqlx::Error> {
+    transaction.clear_cached_statements().await?;
+    transaction.commit().await
 }
 
 /// Waits until no other migration of this schema runs. Held until the transaction ends, and thus safe behind any pooler.

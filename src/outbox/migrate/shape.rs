@@ -6,7 +6,7 @@ use super::{MigrateError, name, preparing};
 use crate::{outbox::schema::statement, settings::SchemaName};
 
 /// Columns in their order, then indexes, as `sql/event_shape.sql` lists them.
-const EXPECTED: &[&str] = &[
+pub(in crate::outbox) const EXPECTED: &[&str] = &[
     "column xact xid8 not null pg_current_xact_id()",
     "column id bigint not null identity a",
     "column lane smallint not null generated ((hashtextextended((COALESCE(event_key, aggregate_id) COLLATE \"C\"), (0)::bigint) & (63)::bigint))::smallint",

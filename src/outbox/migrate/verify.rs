@@ -19,8 +19,9 @@ use crate::{
 pub(super) async fn verify(settings: &RelaySettings, secrets: &Secrets) -> Result<Done, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let mut connection = Connect::migration(settings, secrets)?.open().await?;
-    let mut transaction = lock::begin(&mut connection, schema).await?;
+    let connect = Connect::migration(settings, secrets)?;
+    let mut connection = connect.open().await?;
+    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
     query("set transaction read only").execute(&mut *transaction).await.map_err(preparing("set the transaction read only"))?;
 
     let state = lock::state(&mut transaction, schema).await?;

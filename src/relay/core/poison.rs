@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Rows to look up by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lookup {
     topic: TopicIndex,
     class: ProblemClass,
@@ -28,7 +28,7 @@ pub struct Lookup {
 }
 
 /// Why rows are looked up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     /// Their batch was refused.
     Suspects,
@@ -39,7 +39,7 @@ enum Purpose {
 }
 
 /// What is to become of a row that Kafka will never take.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Verdict {
     pub row: RowName,
     pub topic: TopicIndex,
@@ -50,7 +50,7 @@ pub struct Verdict {
 }
 
 /// Why a key rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {
     /// Rows of it are on trial, or wait for it.
     OnTrial,
@@ -62,7 +62,7 @@ enum Rest {
     Parked { since: Instant },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RestingKey {
     lane: u8,
     rest: Rest,
@@ -70,8 +70,12 @@ struct RestingKey {
     head: Option<RowName>,
 }
 
+/// Rows of a slow topic that go on trial together.
+const SLOW_ROWS_MAX: usize = 500;
+
 /// Everything about refused records.
-#[derive(Default)]
+#[derive(Clone, Default)]
+#[cfg_attr(test, derive(Hash))]
 pub(super) struct Poison {
     trials: Trials,
     /// Rows of refused batches, until they are looked up.
@@ -81,6 +85,8 @@ pub(super) struct Poison {
     lookups: VecDeque<Lookup>,
     keys: BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>,
     verdicts: VecDeque<Verdict>,
+    /// Rows of slow topics from the fetch that is being looked at.
+    slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
     /// A batch of so many bytes was too large.
     too_large: Option<usize>,
 }
@@ -132,6 +138,32 @@ impl Poison {
             }
         }
         self.end_rest(over)
+    }
+
+    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key, which rests now in any case.
+    pub(super) fn take_slowly(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
+        let waiting = self.slow_rows.entry(topic).or_default();
+        if let Some(key) = self.keys.get(&topic).and_then(|keys| keys.get_key_value(row.key())).map(|(key, _)| Arc::clone(key))
+            && !waiting.iter().any(|other| other.key() == row.key())
+        {
+            return key;
+        }
+        let resting = RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None };
+        let room = waiting.len() < SLOW_ROWS_MAX;
+        let waiting = if room { Some(row.clone()) } else { None };
+        let key = self.rest(topic, row.key(), resting);
+        self.slow_rows.entry(topic).or_default().extend(waiting);
+        key
+    }
+
+    /// Sends the rows that were taken slowly to their trials. Returns whether there are any.
+    pub(super) fn try_slow_rows(&mut self) -> bool {
+        let slow_rows = std::mem::take(&mut self.slow_rows);
+        let any = slow_rows.values().any(|rows| !rows.is_empty());
+        for (topic, rows) in slow_rows {
+            self.trials.suspect(topic, None, rows);
+        }
+        any
     }
 
     /// Takes out keys for which `ended` holds.
@@ -218,8 +250,11 @@ impl Core {
                 None => self.topic_works(topic, now),
             };
         }
-        if let Purpose::Retry(key) = &lookup.purpose {
-            self.poison.is_retried(topic, key);
+        match &lookup.purpose {
+            Purpose::Retry(key) => self.poison.is_retried(topic, key),
+            // Whatever it rests for, its rows are read again afterwards.
+            _ if !self.stops.identified(topic, now) => return,
+            _ => {}
         }
         for row in &rows {
             let resting = RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None };
@@ -227,10 +262,10 @@ impl Core {
             self.hold(row.lane, Left::Key(topic, key), row.id - 1);
         }
         // Of one key's rows the lanes are the same, so their order stays.
-        self.poison.trials.suspect(topic, lookup.class, rows);
-        if matches!(lookup.purpose, Purpose::Retry(_)) {
+        self.poison.trials.suspect(topic, Some(lookup.class), rows);
+        if let Purpose::Retry(_) = lookup.purpose {
             self.end_trials(now);
-        } else if self.stops.identified(topic, now) {
+        } else {
             self.topic_flows_again(topic, now);
         }
     }
@@ -239,10 +274,17 @@ impl Core {
 
     /// The next rows to try, on a producer of their own, in this order.
     pub fn next_trial(&mut self) -> Option<Vec<Outgoing>> {
-        let group = self.poison.trials.next()?;
-        let fits = |row: &OutboxRow| self.window.lane_room(row.lane) >= group.rows.len();
-        if self.window.room_rows() < group.rows.len() || !group.rows.iter().all(fits) {
-            self.poison.trials.postpone(group);
+        let mut group = self.poison.trials.next()?;
+        let mut taken = [0; LANES];
+        let fits = |row: &&OutboxRow| {
+            taken[usize::from(row.lane)] += 1;
+            taken[usize::from(row.lane)] <= self.window.lane_room(row.lane) && taken.iter().sum::<usize>() <= self.window.room_rows()
+        };
+        let rest = group.rows.split_off(group.rows.iter().take_while(fits).count());
+        if !rest.is_empty() {
+            self.poison.trials.postpone(group.with(rest));
+        }
+        if group.rows.is_empty() {
             return None;
         }
         let topic = group.topic;
@@ -290,12 +332,13 @@ impl Core {
 
     fn found(&mut self, finding: Finding, now: Instant) {
         match finding {
-            Finding::Culprit { topic, row, class, attempts } => self.judge(topic, &row, class, attempts),
+            Finding::Culprit { topic, row, class, attempts } => {
+                self.stops.refused(topic, now);
+                self.judge(topic, &row, class, attempts);
+            }
             Finding::BatchTooLarge { topic, bytes } => {
                 self.poison.too_large = Some(bytes);
-                if self.stops.acquit(topic) {
-                    self.topic_flows_again(topic, now);
-                }
+                self.stops.acquit(topic);
             }
             Finding::TopicWorks(topic) => self.topic_works(topic, now),
         }

@@ -10,12 +10,12 @@ impl Session<'_> {
                 self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
-                self.database_works();
+                self.works(Source::Settling);
             }
             Err(error) => {
                 self.core.settle_failed(&settled.slots);
                 self.timers.settle = Some(now + RETRY_AFTER);
-                self.database_failed(&error, now);
+                self.database_failed(Source::Settling, &error, now);
             }
         }
     }
@@ -27,7 +27,7 @@ impl Session<'_> {
             Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
-                self.database_failed(&error, now);
+                self.database_failed(Source::Database, &error, now);
                 return true;
             }
         };
@@ -43,7 +43,7 @@ impl Session<'_> {
         self.core.granted(&granted, now);
         self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back);
-        self.database_works();
+        self.works(Source::Database);
         self.status.set_lanes(self.core.owned());
         self.status.set_ready(true);
         true
@@ -54,7 +54,8 @@ impl Session<'_> {
         self.timers.tick = now + TICK_EVERY;
         match result {
             Ok(xid) => self.core.tick(Tick { xid, drawn }),
-            Err(error) => self.database_failed(&error, now),
+            // With nothing to settle, the next turn of the lease is what tells that it works again.
+            Err(error) => self.database_failed(Source::Database, &error, now),
         }
     }
 
@@ -113,13 +114,14 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn database_failed(&mut self, error: &StoreError, now: Instant) {
+    /// One of the kinds of work with the database failed; the others may go on.
+    pub(super) fn database_failed(&mut self, work: Source, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
-        self.status.tell(Source::Database, vec![error.problem()]);
+        self.status.tell(work, vec![error.problem()]);
     }
 
-    pub(super) fn database_works(&self) {
-        self.status.tell(Source::Database, vec![]);
+    pub(super) fn works(&self, work: Source) {
+        self.status.tell(work, vec![]);
     }
 }

@@ -22,10 +22,13 @@ impl Session<'_> {
     pub(super) fn looked_up(&mut self, lookup: Lookup, rows: Result<Vec<OutboxRow>, StoreError>) {
         let now = Instant::now();
         match rows {
-            Ok(rows) => self.core.looked_up(&lookup, rows, now),
+            Ok(rows) => {
+                self.core.looked_up(&lookup, rows, now);
+                self.works(Source::Parking);
+            }
             Err(error) => {
                 self.core.lookup_failed(lookup);
-                self.database_failed(&error, now);
+                self.database_failed(Source::Parking, &error, now);
             }
         }
     }
@@ -80,8 +83,9 @@ impl Session<'_> {
         let now = Instant::now();
         if let Err(error) = result {
             self.core.verdict_failed(verdict);
-            return self.database_failed(&error, now);
+            return self.database_failed(Source::Parking, &error, now);
         }
+        self.works(Source::Parking);
         let (topic, row, class) = (self.core.routes().name(verdict.topic), verdict.row, verdict.class);
         match verdict.policy {
             OnPoison::Block => {

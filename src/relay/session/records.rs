@@ -6,6 +6,9 @@ impl Session<'_> {
     pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: Result<Fetched, StoreError>) {
         let now = Instant::now();
         self.drain_reports(now);
+        if fetched.is_ok() {
+            self.works(Source::Reading);
+        }
         match fetched {
             Ok(fetched) if matches!(self.sending, Sending::Open(_)) => {
                 self.status.metrics.fetch.observe((now - began).as_secs_f64());
@@ -17,7 +20,7 @@ impl Session<'_> {
             Ok(_) => self.core.fetch_failed(now),
             Err(error) => {
                 self.core.fetch_failed(now);
-                self.database_failed(&error, now);
+                self.database_failed(Source::Reading, &error, now);
             }
         }
     }

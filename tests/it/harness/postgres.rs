@@ -8,7 +8,7 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Pools, READER_OPTIONS, Store,
+        Connections, Pools, READER_OPTIONS, Store,
         connect::{Connect, pool},
         migrate::{LOCK_WAIT, migrate},
     },
@@ -65,10 +65,15 @@ pub(crate) struct Database {
 }
 
 impl Database {
+    /// On one of the rig's servers.
     pub(crate) async fn create(version: u32) -> Self {
-        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
-        let admin: PgConnectOptions = url.parse().expect("the rig's URL");
+        Self::create_on(url.parse().expect("the rig's URL")).await
+    }
+
+    /// On the server of this superuser.
+    pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
+        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let role = |of: &str| format!("{name}_{of}");
         let (owner, relay, producer) = (role("owner"), role("relay"), role("producer"));
         let folder = std::env::temp_dir().join(&name);
@@ -174,7 +179,7 @@ impl Database {
         };
         RelaySettings {
             owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
-            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4 },
+            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4, pooler: false },
             migration: MigrationSettings {
                 policy: MigrationPolicy::Apply,
                 database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
@@ -194,7 +199,7 @@ impl Database {
     }
 
     /// Connections as a relay makes them.
-    pub(crate) fn relay_pool(&self, settings: &[(&str, &str)]) -> PgPool {
+    pub(crate) fn relay_pool(&self, settings: &'static [(&'static str, &'static str)]) -> Connections {
         let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
     }

@@ -10,10 +10,10 @@ use std::{
 use outbox_relay::{report::RelayReport, settings::RelaySettings};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
-use super::postgres::Database;
+use super::{postgres::Database, server::free_port};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -129,9 +129,4 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
         assert!(Instant::now() < give_up, "waited 60 s for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-async fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

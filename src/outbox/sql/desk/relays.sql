@@ -1,0 +1,11 @@
+-- Relays with their lanes, and (pod null) the lanes that no relay with a running lease has.
+select r.pod, r.instance::text, r.breaker, extract(epoch from r.lease_until - clock_timestamp())::float8 as lease_seconds,
+  array(select l.lane from @schema@.lane as l where l.owner = r.instance order by 1) as lanes
+from @schema@.relay as r
+union all
+select null, null, null, null, array(
+  select l.lane from @schema@.lane as l
+  where not exists (select from @schema@.relay as r where r.instance = l.owner and r.lease_until > clock_timestamp())
+  order by 1
+)
+order by 1, 2

@@ -1,0 +1,87 @@
+//! What goes into the relay's statements and comes out of them. Pure.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+/// Which rows to read: parallel lists, an entry per lane.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct FetchPlan {
+    pub lanes: Vec<i16>,
+    /// Rows above this id.
+    pub lows: Vec<i64>,
+    /// At most so many rows.
+    pub rows_max: Vec<i32>,
+    /// At most so many bytes of payload, but always one row.
+    pub bytes_max: Vec<i64>,
+    /// Only rows that flow; absent: all.
+    pub flowing: Option<Flowing>,
+    /// With `flowing`: looks at no more rows of a lane than this.
+    pub scan_max: i32,
+}
+
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Flowing {
+    pub topics: Vec<String>,
+    /// Event type -> topic; beats the aggregate type.
+    pub by_event_type: BTreeMap<String, String>,
+    /// Aggregate type -> topic.
+    pub by_aggregate_type: BTreeMap<String, String>,
+    /// (topic, key).
+    pub resting_keys: Vec<(String, String)>,
+}
+
+impl Flowing {
+    /// `resting_keys` as an object, which PostgreSQL searches by halving; no topic contains the separator.
+    pub(super) fn resting_keys_json(&self) -> String {
+        let object: serde_json::Map<_, _> =
+            self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+        serde_json::Value::Object(object).to_string()
+    }
+}
+
+/// Rows to delete: parallel lists, an entry per row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettlePlan {
+    pub lanes: Vec<i16>,
+    pub ids: Vec<i64>,
+    pub event_ids: Vec<Uuid>,
+}
+
+/// Lanes with what their owner knows of them: parallel lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneMarksPlan {
+    pub lanes: Vec<i16>,
+    pub epochs: Vec<i64>,
+    pub marks: Vec<i64>,
+    pub high_ids: Vec<i64>,
+}
+
+/// A lane that was claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub lane: u8,
+    pub epoch: i64,
+    pub mark: i64,
+    pub high_id: i64,
+}
+
+/// Who lives and who has what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Relays whose lease has not run out, this one included.
+    pub live: u32,
+    /// Smallest share of the others; absent without any.
+    pub fewest: Option<u32>,
+    /// Lanes that can be claimed.
+    pub free: u32,
+}
+
+/// Rows that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    pub rows: u64,
+    /// `created_at` of the oldest, microseconds since 1970.
+    pub oldest_us: Option<i64>,
+}

@@ -1,0 +1,50 @@
+//! What reads rows: fetch, sweep, backlog. IO.
+
+use sqlx::{FromRow, query};
+use uuid::Uuid;
+
+use super::{Depth, FetchPlan, Store, StoreError, failed, tuples};
+use crate::outbox::row::{Fetched, decode};
+
+impl Store {
+    /// Rows above each lane's position, and the snapshot that saw them.
+    ///
+    /// # Errors
+    /// When the database fails, or answers in another shape.
+    pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
+        let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
+        let mut fetch = query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        if let Some(flowing) = &plan.flowing {
+            fetch = fetch
+                .bind(&flowing.topics)
+                .bind(serde_json::json!(flowing.by_event_type).to_string())
+                .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
+                .bind(flowing.resting_keys_json())
+                .bind(plan.scan_max);
+        }
+        let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows"))?;
+        decode(&rows).map_err(failed("fetch rows"))
+    }
+
+    /// Rows at or below the given marks, at most 100 a lane: there should be none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sweep(&self, lanes: &[i16], marks: &[i64]) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
+        let sweep = query(self.statements.sweep.clone()).bind(lanes).bind(marks);
+        let rows = self.pools.settler.rows(sweep).await.map_err(failed("sweep below the marks"))?;
+        let rows: Vec<(i16, i64, Uuid)> = tuples(&rows).map_err(failed("sweep below the marks"))?;
+        Ok(rows.into_iter().filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id))).collect())
+    }
+
+    /// Rows that wait above the given marks, counted up to `rows_max`, and since when.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn backlog(&self, lanes: &[i16], marks: &[i64], rows_max: u32) -> Result<Depth, StoreError> {
+        let backlog = query(self.statements.backlog.clone()).bind(lanes).bind(marks).bind(i64::from(rows_max));
+        let row = self.pools.settler.row(backlog).await.map_err(failed("count the backlog"))?;
+        let (rows, oldest_us): (i64, Option<i64>) = FromRow::from_row(&row).map_err(failed("count the backlog"))?;
+        Ok(Depth { rows: u64::try_from(rows).unwrap_or(0), oldest_us })
+    }
+}

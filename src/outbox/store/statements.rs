@@ -1,0 +1,42 @@
+//! The texts of the relay's statements, with the schema put in. Pure.
+
+use sqlx::SqlStr;
+
+use crate::{outbox::schema::statement, settings::SchemaName};
+
+/// One field for each file below `sql/` that the relay runs.
+pub(super) struct Statements {
+    pub(super) fetch: SqlStr,
+    pub(super) fetch_flowing: SqlStr,
+    pub(super) settle: SqlStr,
+    pub(super) tick: SqlStr,
+    pub(super) register: SqlStr,
+    pub(super) renew: SqlStr,
+    pub(super) write_marks: SqlStr,
+    pub(super) release: SqlStr,
+    pub(super) survey: SqlStr,
+    pub(super) claim: SqlStr,
+    pub(super) unregister: SqlStr,
+    pub(super) sweep: SqlStr,
+    pub(super) backlog: SqlStr,
+}
+
+impl Statements {
+    pub(super) fn new(schema: &SchemaName) -> Self {
+        Self {
+            fetch: statement(include_str!("../sql/fetch.sql"), schema),
+            fetch_flowing: statement(include_str!("../sql/fetch_flowing.sql"), schema),
+            settle: statement(include_str!("../sql/settle.sql"), schema),
+            tick: statement(include_str!("../sql/tick.sql"), schema),
+            register: statement(include_str!("../sql/register.sql"), schema),
+            renew: statement(include_str!("../sql/renew.sql"), schema),
+            write_marks: statement(include_str!("../sql/write_marks.sql"), schema),
+            release: statement(include_str!("../sql/release.sql"), schema),
+            survey: statement(include_str!("../sql/survey.sql"), schema),
+            claim: statement(include_str!("../sql/claim.sql"), schema),
+            unregister: statement(include_str!("../sql/unregister.sql"), schema),
+            sweep: statement(include_str!("../sql/sweep.sql"), schema),
+            backlog: statement(include_str!("../sql/backlog.sql"), schema),
+        }
+    }
+}

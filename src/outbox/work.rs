@@ -1,0 +1,112 @@
+//! Units of work: the one place where statements are sent and transactions begin, at the server itself or at a pooler before it. IO.
+//!
+//! A pooler in transaction mode gives each transaction some connection of the server. sqlx sends a statement in two steps, each a transaction
+//! of its own unless one is open: the pooler may prepare ours here and run there what another client prepared, without an error. Named
+//! statements would stay behind on connections that are not ours. So behind a pooler every statement, a read too, is unnamed and inside an
+//! explicit transaction, and that begins with one simple query that also sets what the work needs, since nothing of a session lasts.
+
+use sqlx::{
+    Executor, PgConnection, Postgres, SqlStr,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
+};
+
+use super::connect::{ACQUIRE_TIMEOUT, Connect, Peer, Setting};
+
+/// A statement with its arguments.
+pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// Connections for one kind of work, opened when they are wanted.
+#[derive(Clone)]
+pub struct Connections {
+    pool: PgPool,
+    peer: Peer,
+    begin: SqlStr,
+}
+
+impl Connections {
+    pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
+        let connect = connect.clone().with(settings);
+        let pool = PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        Self { pool: pool.connect_lazy_with(connect.startup()), peer: connect.peer(), begin: connect.begin() }
+    }
+
+    /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have been committed, or not.
+    ///
+    /// # Errors
+    /// When the database fails; then it may have been committed, or not.
+    pub async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let mut work = match self.peer {
+            Peer::Server => self.acquire().await?,
+            Peer::Pooler => self.begin().await?,
+        };
+        let rows = work.rows(statement).await?;
+        work.commit().await?;
+        Ok(rows)
+    }
+
+    /// The only row of one statement; else as [`Self::rows`].
+    ///
+    /// # Errors
+    /// When there is none, and as [`Self::rows`].
+    pub async fn row(&self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
+        self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// Begins a transaction of several statements.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn begin(&self) -> Result<Work, sqlx::Error> {
+        let mut work = self.acquire().await?;
+        work.in_transaction = true;
+        work.connection.execute(self.begin.clone()).await?;
+        Ok(work)
+    }
+
+    async fn acquire(&self) -> Result<Work, sqlx::Error> {
+        let connection = self.pool.acquire().await?;
+        Ok(Work { connection, peer: self.peer, in_transaction: false, ended: false })
+    }
+}
+
+/// A connection with work under way. Unless it is committed, its connection is closed and not given back: of a transaction that was cut
+/// short, nobody but the server knows whether it is still open (sqlx's own `begin`, dropped before its answer, gives an open one back). It also
+/// lets go of connections to a server that has become a standby.
+pub struct Work {
+    connection: PoolConnection<Postgres>,
+    peer: Peer,
+    in_transaction: bool,
+    ended: bool,
+}
+
+impl Work {
+    /// All rows of a statement.
+    ///
+    /// # Errors
+    /// When the database fails; nothing but dropping helps then.
+    pub async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        let connection: &mut PgConnection = &mut self.connection;
+        statement.persistent(self.peer == Peer::Server).fetch_all(connection).await
+    }
+
+    /// Commits what was done. Dropped midway, it may have been committed, or not.
+    ///
+    /// # Errors
+    /// When the database fails; then it may have been committed, or not.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        if self.in_transaction {
+            self.connection.execute("commit").await?;
+        }
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Every interleaving of a small world: two relays with the real [`Core`](super::Core), two lanes, a few rows, and faults at any step. The
+//! contract holds in each state; and each planted bug breaks it. Bugs are planted in the world around the core, never in the core.
+//!
+//! ```text
+//!   L  a row is deleted only when Kafka has it, and is never below a mark; when all has healed nothing waits any more
+//!   O  a key's rows are first written in commit order, without a gap
+//!   D  a row is written twice only if it was in flight at a fault
+//!   R  a row whose id comes again is neither lost nor taken for another
+//! ```
+
+mod database;
+mod lives;
+mod process;
+mod shared;
+mod world;
+
+use std::{collections::HashSet, time::Instant};
+
+use database::Key;
+use shared::fingerprint;
+use world::{Step, Violation, World};
+
+/// A bug that a careful engineer could still write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+enum Bug {
+    None,
+    /// A record counts as published when it is sent.
+    AckBeforeReport,
+    /// A row that a fetch shows again is taken again.
+    NoInFlightCheck,
+    /// A row is forgotten as soon as its DELETE has returned, while an older fetch is under way.
+    ForgetAtOnce,
+    /// A DELETE names rows by lane and id.
+    SettleById,
+    /// The mark is the highest id that was read.
+    ForwardOnly,
+    /// A new producer sends before the last reports of the old one are in.
+    NextProducerEarly,
+    /// A producer goes on behind a record that failed.
+    GapfulProducer,
+    /// Lanes are given back while rows of them are in flight.
+    ReleaseUndrained,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+enum Fault {
+    Kill,
+    Pause,
+    LoseLease,
+    Refuse,
+    Retire,
+    AnswerLost,
+    /// No fault, but bounded as well: a lane changes hands.
+    GiveBack,
+    TopicMissing,
+    RestartIds,
+}
+
+/// A small world.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Scenario {
+    processes: usize,
+    keys: &'static [Key],
+    /// Keys of the rows that are written, in this order.
+    script: &'static [usize],
+    written_at_start: usize,
+    window: usize,
+    window_of_lane: usize,
+    deletions_max: usize,
+    /// Reading takes a step of its own, and so does the way of a report: else a fetch reads when it begins, and a report comes at once.
+    fine: bool,
+    /// A relay that ended comes back even while another runs.
+    restarts: bool,
+    faults: &'static [Fault],
+    faults_max: u8,
+    bug: Bug,
+}
+
+impl Scenario {
+    fn topics(&self) -> u8 {
+        self.keys.iter().map(|key| key.topic + 1).max().unwrap_or(1)
+    }
+}
+
+/// States seen, and the shortest way found to a violation.
+struct Explored {
+    states: usize,
+    violation: Option<(Violation, Vec<Step>)>,
+}
+
+fn explore(scenario: &Scenario) -> Explored {
+    let now = Instant::now();
+    let first = World::new(scenario.clone(), now);
+    let mut seen = HashSet::from([fingerprint(&first)]);
+    // How each state was reached: the one before, and the step.
+    let mut ways: Vec<(usize, Step)> = vec![(0, Step::Write)];
+    let mut stack = vec![(first, 0)];
+    while let Some((world, at)) = stack.pop() {
+        if seen.len() > 200_000 {
+            println!("cap, stack {}", stack.len());
+            break;
+        }
+        for step in world.steps() {
+            let mut next = world.clone();
+            let made = next.apply(step).map(|made| made && seen.insert(fingerprint(&next)));
+            match made.and_then(|new| check(&next, new)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    ways.push((at, step));
+                    stack.push((next, ways.len() - 1));
+                }
+                Err(violation) => {
+                    ways.push((at, step));
+                    return Explored { states: seen.len(), violation: Some(shortest(scenario, now, violation, way(&ways))) };
+                }
+            }
+        }
+    }
+    Explored { states: seen.len(), violation: None }
+}
+
+/// A quiet state must be able to end well.
+fn check(world: &World, made: bool) -> Result<bool, Violation> {
+    if made && world.is_quiet() {
+        world.clone().heal()?;
+    }
+    Ok(made)
+}
+
+fn way(ways: &[(usize, Step)]) -> Vec<Step> {
+    let (mut steps, mut at) = (Vec::new(), ways.len() - 1);
+    while at > 0 {
+        steps.push(ways[at].1);
+        at = ways[at].0;
+    }
+    steps.reverse();
+    steps
+}
+
+/// Leaves out steps as long as the contract is broken all the same.
+fn shortest(scenario: &Scenario, now: Instant, violation: Violation, steps: Vec<Step>) -> (Violation, Vec<Step>) {
+    let mut found = (violation, steps);
+    let mut at = 0;
+    while at < found.1.len() {
+        let mut fewer = found.1.clone();
+        fewer.remove(at);
+        match walk(scenario, now, &fewer) {
+            Err(violation) if violation.0 == found.0.0 => (found, at) = ((violation, fewer), 0),
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+fn walk(scenario: &Scenario, now: Instant, steps: &[Step]) -> Result<(), Violation> {
+    let mut world = World::new(scenario.clone(), now);
+    for step in steps {
+        let made = world.apply(*step)?;
+        check(&world, made)?;
+    }
+    Ok(())
+}
+
+const A: Key = Key { name: 0, lane: 0, topic: 0 };
+const B: Key = Key { name: 1, lane: 1, topic: 0 };
+const OTHER_TOPIC: Key = Key { name: 2, lane: 1, topic: 1 };
+
+/// Two relays, two lanes, three rows: two of one key, one of another in the other lane.
+const SMALL: Scenario = Scenario {
+    processes: 2,
+    keys: &[A, B, OTHER_TOPIC],
+    script: &[0, 1, 0],
+    written_at_start: 3,
+    window: 4,
+    window_of_lane: 2,
+    deletions_max: 1,
+    fine: false,
+    restarts: false,
+    faults: &[],
+    faults_max: 1,
+    bug: Bug::None,
+};
+
+/// A second topic shares the lane of B.
+const TWO_TOPICS: Scenario = Scenario { script: &[1, 2, 1], ..SMALL };
+/// One key, its last row written while the others are on their way.
+const ONE_KEY: Scenario = Scenario { keys: &[A], script: &[0, 0, 0], written_at_start: 2, window_of_lane: 3, ..SMALL };
+const ALONE: Scenario = Scenario { processes: 1, ..SMALL };
+/// Ids start again at 1 somewhere behind the second row.
+const AGAIN: Scenario = Scenario { script: &[0, 1, 0, 1], written_at_start: 2, faults: &[Fault::RestartIds], ..ALONE };
+
+fn holds(name: &str, scenario: Scenario) -> usize {
+    let began = Instant::now();
+    let explored = explore(&scenario);
+    println!("{name}: {} states in {:?}", explored.states, began.elapsed());
+    assert_eq!(explored.violation, None, "{name}, after {} states of {scenario:#?}", explored.states);
+    explored.states
+}
+
+#[test]
+fn measure() {
+    use Fault::*;
+    for fault in [Pause, Kill, LoseLease, Retire, AnswerLost, GiveBack, Refuse, TopicMissing] {
+        let faults: &'static [Fault] = Vec::leak(vec![fault]);
+        holds(&format!("{fault:?}"), Scenario { faults, ..SMALL });
+    }
+    for fault in [LoseLease, Retire, AnswerLost, GiveBack, Refuse] {
+        let faults: &'static [Fault] = Vec::leak(vec![fault]);
+        holds(&format!("{fault:?}, one key, alone, fine"), Scenario { faults, processes: 1, fine: true, ..ONE_KEY });
+    }
+    for fault in [Refuse, TopicMissing] {
+        let faults: &'static [Fault] = Vec::leak(vec![fault]);
+        holds(&format!("{fault:?}, two topics, alone, one fault, fine"), Scenario { faults, processes: 1, fine: true, ..TWO_TOPICS });
+    }
+    holds("ids again", AGAIN);
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    use Fault::*;
+    let cases: [(Bug, char, Scenario); 8] = [
+        (Bug::AckBeforeReport, 'L', Scenario { faults: &[Kill], ..SMALL }),
+        (Bug::NoInFlightCheck, 'D', SMALL),
+        (Bug::ForgetAtOnce, 'D', SMALL),
+        (Bug::SettleById, 'R', AGAIN),
+        (Bug::ForwardOnly, 'L', Scenario { faults: &[Kill], ..SMALL }),
+        (Bug::NextProducerEarly, 'O', Scenario { faults: &[Retire], processes: 1, fine: true, ..ONE_KEY }),
+        (Bug::GapfulProducer, 'O', Scenario { faults: &[Refuse], ..SMALL }),
+        (Bug::ReleaseUndrained, 'D', Scenario { faults: &[GiveBack], ..SMALL }),
+    ];
+    for (bug, broken, scenario) in cases {
+        let began = Instant::now();
+        let Explored { states, violation } = explore(&Scenario { bug, ..scenario });
+        println!("{bug:?}: {states} states in {:?}: {violation:?}", began.elapsed());
+        assert_eq!(violation.map(|((letter, _), _)| letter), Some(broken), "{bug:?}");
+    }
+}

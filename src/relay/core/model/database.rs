@@ -1,0 +1,229 @@
+//! PostgreSQL as a relay sees it: ids drawn before they commit, snapshots, leases and lanes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
+
+use uuid::Uuid;
+
+use super::Bug;
+use crate::outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot};
+
+/// A row; `event` stands for its event_id, which never comes again, while an id may.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub(super) struct Row {
+    pub(super) id: i64,
+    pub(super) event: u64,
+    pub(super) key: Key,
+}
+
+/// A key lives in one lane; here it also has one topic.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) name: u8,
+    pub(super) lane: u8,
+    pub(super) topic: u8,
+}
+
+impl Row {
+    pub(super) fn event_id(&self) -> Uuid {
+        Uuid::from_u64_pair(0, self.event)
+    }
+
+    pub(super) fn as_read(&self) -> OutboxRow {
+        OutboxRow {
+            lane: self.key.lane,
+            id: self.id,
+            event_id: self.event_id(),
+            aggregate_type: String::new(),
+            aggregate_id: format!("k{}", self.key.name),
+            event_type: String::new(),
+            topic: Some(format!("t{}", self.key.topic)),
+            event_key: None,
+            payload: None,
+            headers: String::new(),
+            created_at_us: 0,
+        }
+    }
+}
+
+/// A row of the table `lane`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct LaneRow {
+    pub(super) owner: Option<u8>,
+    epoch: i64,
+    mark: i64,
+    high_id: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    next_xid: u64,
+    completed_xid: u64,
+    next_id: i64,
+    /// Open transactions of writers, and of settles.
+    open: BTreeMap<u64, Vec<Row>>,
+    pub(super) rows: BTreeSet<Row>,
+    /// Every row ever committed, in the order of the commits.
+    pub(super) committed: Vec<Row>,
+    next_event: u64,
+    /// Whether the lease of an instance runs.
+    pub(super) leases: BTreeMap<u8, bool>,
+    pub(super) lanes: Vec<LaneRow>,
+    /// TRUNCATE .. RESTART IDENTITY happened.
+    pub(super) ids_came_again: bool,
+}
+
+impl Hash for Database {
+    /// Without the next xids: what is remembered of transactions only compares them, and new ones are above all.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.open, &self.rows, &self.committed, &self.leases, &self.lanes, self.next_id).hash(state);
+        if !self.open.is_empty() {
+            (self.next_xid, self.completed_xid).hash(state);
+        }
+    }
+}
+
+impl Database {
+    pub(super) fn new(lanes: usize) -> Self {
+        Self {
+            next_xid: 10,
+            completed_xid: 9,
+            next_id: 1,
+            open: BTreeMap::new(),
+            rows: BTreeSet::new(),
+            committed: Vec::new(),
+            next_event: 1,
+            leases: BTreeMap::new(),
+            lanes: vec![LaneRow::default(); lanes],
+            ids_came_again: false,
+        }
+    }
+
+    // --- transactions
+
+    pub(super) fn begin(&mut self) -> u64 {
+        self.next_xid += 1;
+        self.open.insert(self.next_xid - 1, Vec::new());
+        self.next_xid - 1
+    }
+
+    /// A key has one writer at a time: the row joins the transaction that has it, or a new one.
+    pub(super) fn insert(&mut self, key: Key) -> u64 {
+        let of_key = |rows: &[Row]| rows.iter().any(|row| row.key == key);
+        let holder = self.open.iter().find(|(_, rows)| of_key(rows)).map(|(xid, _)| *xid);
+        let xid = holder.unwrap_or_else(|| self.begin());
+        let row = Row { id: self.next_id, event: self.next_event, key };
+        (self.next_id, self.next_event) = (self.next_id + 1, self.next_event + 1);
+        self.open.entry(xid).or_default().push(row);
+        xid
+    }
+
+    pub(super) fn writers(&self) -> Vec<u64> {
+        self.open.iter().filter(|(_, rows)| !rows.is_empty()).map(|(xid, _)| *xid).collect()
+    }
+
+    pub(super) fn commit(&mut self, xid: u64) {
+        let rows = self.open.remove(&xid).unwrap_or_default();
+        self.committed.extend(&rows);
+        self.rows.extend(rows);
+        self.completed_xid = self.completed_xid.max(xid);
+    }
+
+    pub(super) fn roll_back(&mut self, xid: u64) {
+        self.open.remove(&xid);
+        self.completed_xid = self.completed_xid.max(xid);
+    }
+
+    /// One of our own transactions that does nothing.
+    pub(super) fn tick(&mut self) -> u64 {
+        let xid = self.begin();
+        self.commit(xid);
+        xid
+    }
+
+    /// TRUNCATE .. RESTART IDENTITY: what waited is nobody's any more, and ids come again.
+    pub(super) fn restart_ids(&mut self) {
+        let gone = std::mem::take(&mut self.rows);
+        self.committed.retain(|row| !gone.contains(row));
+        (self.next_id, self.ids_came_again) = (1, true);
+    }
+
+    /// A committed row by its event_id, as far as this is not a disguise.
+    pub(super) fn row(&self, event_id: Uuid) -> Option<Row> {
+        self.committed.iter().find(|row| row.event == event_id.as_u64_pair().1).copied()
+    }
+
+    // --- statements of a relay
+
+    pub(super) fn fetch(&self, plan: &FetchPlan) -> Fetched {
+        let xmax = self.completed_xid + 1;
+        let running = self.open.keys().copied().filter(|xid| *xid < xmax).collect();
+        let mut rows = Vec::new();
+        for (at, lane) in plan.lanes.iter().enumerate() {
+            let above = self.rows.iter().filter(|row| i16::from(row.key.lane) == *lane && row.id > plan.lows[at]);
+            let read = above.map(Row::as_read).filter(|row| flows(plan, row));
+            rows.extend(read.take(plan.rows_max[at] as usize));
+        }
+        Fetched { snapshot: Snapshot::new(xmax, running), rows, scanned: vec![] }
+    }
+
+    /// The DELETE; returns what it deleted.
+    pub(super) fn settle(&mut self, rows: &[Row], bug: Bug) -> Vec<Row> {
+        let named = |row: &Row| match bug {
+            Bug::SettleById => rows.iter().any(|other| (other.key.lane, other.id) == (row.key.lane, row.id)),
+            _ => rows.contains(row),
+        };
+        self.rows.extract_if(.., named).collect()
+    }
+
+    /// Rows that a sweep finds: (lane, id, event_id).
+    pub(super) fn sweep(&self, marks: &LaneMarksPlan) -> Vec<Row> {
+        let below =
+            |row: &&Row| marks.lanes.iter().zip(&marks.marks).any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark);
+        self.rows.iter().filter(below).copied().collect()
+    }
+
+    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it.
+    pub(super) fn below_mark(&self) -> Option<Row> {
+        let waiting = self.rows.iter().chain(self.open.values().flatten());
+        waiting.copied().find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
+    }
+
+    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns which these are.
+    pub(super) fn write_marks(&mut self, instance: u8, plan: &LaneMarksPlan, give_back: bool, bug: Bug) -> Vec<u8> {
+        let mut ours = Vec::new();
+        for (at, lane) in plan.lanes.iter().enumerate() {
+            let row = &mut self.lanes[*lane as usize];
+            if (row.owner, row.epoch) == (Some(instance), plan.epochs[at]) {
+                let mark = if bug == Bug::ForwardOnly { plan.high_ids[at] } else { plan.marks[at] };
+                (row.mark, row.high_id) = (row.mark.max(mark), row.high_id.max(plan.high_ids[at]));
+                row.owner = row.owner.filter(|_| !give_back);
+                ours.push(*lane as u8);
+            }
+        }
+        ours
+    }
+
+    /// Takes all free lanes; instances whose lease has run out are deleted first.
+    pub(super) fn claim(&mut self, instance: u8, known: &LaneMarksPlan, lanes_max: usize) -> Vec<Grant> {
+        self.leases.retain(|_, runs| *runs);
+        let mut grants = Vec::new();
+        for (lane, row) in self.lanes.iter_mut().enumerate() {
+            let lost_claim = row.owner == Some(instance) && !known.lanes.contains(&(lane as i16));
+            let owned = row.owner.is_some_and(|owner| self.leases.contains_key(&owner));
+            if (owned && !lost_claim) || grants.len() == lanes_max {
+                continue;
+            }
+            (row.owner, row.epoch) = (Some(instance), row.epoch + 1);
+            grants.push(Grant { lane: lane as u8, epoch: row.epoch, mark: row.mark, high_id: row.high_id });
+        }
+        grants
+    }
+}
+
+fn flows(plan: &FetchPlan, row: &OutboxRow) -> bool {
+    let (topic, key) = (row.topic.clone().unwrap_or_default(), row.key().to_owned());
+    plan.flowing.as_ref().is_none_or(|flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key)))
+}

@@ -1,0 +1,80 @@
+//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one of a test's own that may be killed.
+
+use std::{path::PathBuf, process::Child};
+
+use outbox_relay::settings::{Endpoint, RelaySettings};
+
+use super::{
+    postgres::Database,
+    rig::rig,
+    server::{free_port, listens, program},
+};
+
+/// The same settings through the pooler at this port; the migration stays direct.
+pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
+    let Endpoint::Host { host, port: direct, .. } = &mut settings.database.endpoint else { panic!("a host") };
+    (*host, *direct) = ("127.0.0.1".to_owned(), port);
+    settings.database.pooler = true;
+    settings
+}
+
+/// The port of the rig's pooler, which is in front of PostgreSQL 15.
+pub(crate) fn shared() -> u16 {
+    rig("RIG_PGBOUNCER").rsplit_once(':').expect("address and port").1.parse().expect("a port")
+}
+
+/// A pooler of a test's own; ended when it goes out of scope.
+pub(crate) struct PgBouncer {
+    pub(crate) port: u16,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl PgBouncer {
+    /// In front of the database's server, for the user of the relay, with these further lines of configuration.
+    pub(crate) async fn start(database: &Database, more: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("{}_pgbouncer", database.name));
+        std::fs::create_dir_all(&folder).expect("created");
+        let (port, server) = (free_port().await, database.address().port());
+        std::fs::write(folder.join("users.txt"), format!("\"{}\" \"{}\"\n", database.relay, database.password())).expect("written");
+        let configuration = format!(
+            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = scram-sha-256\nauth_file = {}\n{more}\n",
+            folder.join("users.txt").display()
+        );
+        std::fs::write(folder.join("pgbouncer.ini"), configuration).expect("written");
+        let mut pooler = Self { port, folder, child: None };
+        pooler.up().await;
+        pooler
+    }
+
+    /// Starts it, and returns once it listens.
+    pub(crate) async fn up(&mut self) {
+        let mut pgbouncer = program("pgbouncer", &self.folder);
+        self.child = Some(pgbouncer.arg(self.folder.join("pgbouncer.ini")).spawn().expect("pgbouncer: `tests/rig/rig up pgbouncer`"));
+        listens(self.port).await;
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it ran");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of the pooler\n{}", self.log());
+        }
+        if self.child.is_some() {
+            self.kill();
+        }
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}

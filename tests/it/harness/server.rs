@@ -1,0 +1,98 @@
+//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what servers as processes have in common.
+
+use std::{
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::relay::until;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Debian's, as the rig uses them.
+const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+/// `nobody`: servers refuse to run as root.
+const NOBODY: u32 = 65534;
+
+/// Version 15, with a data folder of its own; ended when it goes out of scope.
+pub(crate) struct Server {
+    port: u16,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub(crate) async fn create() -> Self {
+        let folder = std::env::temp_dir().join(format!("it_server_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&folder).expect("created");
+        let mut initdb = program(&format!("{PROGRAMS}/initdb"), &folder);
+        let initdb = initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
+        let made = initdb.arg(folder.join("data")).status().expect("initdb");
+        assert!(made.success(), "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
+        let mut server = Self { port: free_port().await, folder, child: None };
+        server.up().await;
+        server
+    }
+
+    /// Options of the superuser.
+    pub(crate) fn admin(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.port).username("postgres").database("postgres")
+    }
+
+    /// Starts it, and returns once it takes connections.
+    pub(crate) async fn up(&mut self) {
+        let mut postgres = program(&format!("{PROGRAMS}/postgres"), &self.folder);
+        // What is committed survives the end of the process without fsync, and the machine stays on.
+        let settings = [format!("port={}", self.port), "fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
+        let settings = settings.iter().flat_map(|setting| ["-c", setting]);
+        self.child = Some(postgres.arg("-D").arg(self.folder.join("data")).args(settings).spawn().expect("postgres"));
+        until("the server to take connections", async || self.admin().connect().await.ok()).await;
+    }
+
+    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it is started again. Returns once it has ended.
+    pub(crate) async fn down(&mut self, signal: &str) {
+        let mut child = self.child.take().expect("it ran");
+        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        until("the server to end", async || child.try_wait().expect("its status")).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            Command::new("kill").args(["-QUIT".to_owned(), child.id().to_string()]).status().ok();
+            child.wait().ok();
+        }
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// A server's program, never as root, that works in this folder and writes to its `log`.
+pub(crate) fn program(name: &str, folder: &Path) -> Command {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("created");
+    let mut command = Command::new(name);
+    command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
+    if std::fs::metadata("/proc/self").expect("of this process").uid() == 0 {
+        chown(folder, Some(NOBODY), Some(NOBODY)).expect("given away");
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+pub(crate) async fn listens(port: u16) {
+    until(&format!("port {port} to listen"), async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+}
+
+pub(crate) async fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,0 +1,258 @@
+//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us: every answer belongs to its question,
+//! nothing stays behind, and what makes the planner walk the one index arrives.
+
+use std::{
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use outbox_relay::{
+    outbox::{
+        Connections, READER_OPTIONS, Statement,
+        connect::{Connect, pool},
+        schema::{check_schema, statement},
+    },
+    report::ProblemClass,
+    settings::RelaySettings,
+};
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::harness::{
+    pgbouncer::{PgBouncer, shared, through},
+    postgres::{Database, execute, value},
+    relay::until,
+};
+
+fn connections(database: &Database, settings: &RelaySettings, max: u32) -> Connections {
+    pool(&Connect::relay(&settings.database, &database.secrets()).expect("good secrets"), max, &[])
+}
+
+/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ, their types do not.
+fn times(factor: i64, number: i64) -> Statement<'static> {
+    sqlx::query(AssertSqlSafe(format!("select $1::bigint * {factor}"))).bind(number)
+}
+
+/// Questions of six clients at once, thousands each; how many got the answer to another's.
+async fn mixed_up<A>(calls: i64, ask: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static) -> usize
+where
+    A: Future<Output = i64> + Send,
+{
+    let client = |number: i64| {
+        let (ask, factor) = (ask.clone(), 2 + number % 2);
+        tokio::spawn(async move {
+            let mut wrong = 0;
+            for call in 1..=calls {
+                wrong += usize::from(ask(factor, call).await != call * factor);
+            }
+            wrong
+        })
+    };
+    let mut wrong = 0;
+    for client in (0..6).map(client).collect::<Vec<_>>() {
+        wrong += client.await.expect("a client");
+    }
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_belongs_to_its_question() {
+    let database = Database::create(15).await;
+    let connections = connections(&database, &through(database.settings(), shared()), 6);
+    let ask = move |factor, number| {
+        let connections = connections.clone();
+        async move { connections.row(times(factor, number)).await.expect("an answer").get(0) }
+    };
+    assert_eq!(mixed_up(2000, ask).await, 0);
+}
+
+/// Why units of work are there: the same questions, unnamed and without a transaction. Without it the test above could not fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_transaction_clients_get_the_answers_of_others() {
+    let database = Database::create(15).await;
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(shared()).extra_float_digits(None);
+    let options = options.username(&database.relay).password(database.password()).database(&database.name);
+    let plain = sqlx::postgres::PgPoolOptions::new().max_connections(6).connect_lazy_with(options);
+    let ask = move |factor, number| {
+        let plain = plain.clone();
+        // The pooler may also refuse: where nothing was prepared yet.
+        async move { times(factor, number).persistent(false).fetch_one(&plain).await.map_or(number * factor, |row| row.get(0)) }
+    };
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while mixed_up(200, ask.clone()).await == 0 {
+        assert!(Instant::now() < give_up, "within 60 s nobody got another's answer");
+    }
+}
+
+/// Waits for the work until it has been woken so often; what is left of it is dropped then.
+async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        if wakes == 0 {
+            return Poll::Ready(None);
+        }
+        wakes -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and no answer goes to the next question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_is_given_up_midway_leaves_nothing_behind() {
+    for behind_a_pooler in [true, false] {
+        let database = Database::create(15).await;
+        let settings = if behind_a_pooler { through(database.settings(), shared()) } else { database.settings() };
+        let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
+        // The server must not end by itself what we forgot.
+        let connections = pool(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
+        let mut admin = database.as_admin().await;
+        let open = format!("select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null", database.relay);
+        let (mut wakes, mut ended) = (0, None);
+        while ended.is_none() {
+            let work = async {
+                let mut work = connections.begin().await?;
+                work.rows(times(2, 1)).await?;
+                work.rows(times(3, 1)).await?;
+                work.commit().await
+            };
+            ended = given_up(work, wakes).await;
+            until("no transaction to be open", async || (value::<i64>(&mut admin, &open).await == 0).then_some(())).await;
+            let answer: i64 = connections.row(times(5, i64::from(wakes))).await.expect("an answer").get(0);
+            assert_eq!(answer, i64::from(wakes) * 5, "after {wakes} wakes");
+            wakes += 1;
+        }
+        assert!(wakes > 5 && ended.is_some_and(|ended| ended.is_ok()), "it ended after {wakes} wakes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_fails_costs_the_next_one_nothing() {
+    let database = Database::create(15).await;
+    let connections = connections(&database, &through(database.settings(), shared()), 1);
+    for number in 0..50 {
+        connections.rows(sqlx::query("select 1 / 0")).await.expect_err("a division by zero");
+        assert_eq!(connections.row(times(7, number)).await.expect("an answer").get::<i64, _>(0), number * 7);
+    }
+}
+
+/// Names of prepared statements on the server's connections that the user has through the pooler.
+async fn left_behind(connections: &Connections) -> Vec<String> {
+    let mut names = Vec::new();
+    // Two units at once are on both connections.
+    let (mut first, mut second) = (connections.begin().await.expect("work"), connections.begin().await.expect("work"));
+    for work in [&mut first, &mut second] {
+        for row in work.rows(sqlx::query("select name from pg_prepared_statements where name <> ''")).await.expect("names") {
+            names.push(row.get(0));
+        }
+    }
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_goes_through_a_pooler_and_leaves_nothing_behind() {
+    let database = Database::create(15).await;
+    database.write_secrets(&database.owner, database.password());
+    let mut settings = through(database.settings(), shared());
+    settings.migration.database = None;
+    let connections = connections(&database, &settings, 2);
+    for _ in 0..3 {
+        let report = database.migrate(&settings).await;
+        assert_eq!(report.problem, None);
+        assert_eq!(left_behind(&connections).await, Vec::<String>::new());
+    }
+    check_schema(&connections, &settings.database.schema, &settings.owner).await.expect("a schema");
+    settings.migration.policy = outbox_relay::settings::MigrationPolicy::Verify;
+    assert_eq!(database.migrate(&settings).await.problem, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrations_at_the_same_time_take_turns_behind_a_pooler() {
+    let database = Database::create(15).await;
+    database.write_secrets(&database.owner, database.password());
+    let mut settings = through(database.settings(), shared());
+    settings.migration.database = None;
+    let reports = futures::future::join_all((0..2).map(|_| database.migrate(&settings))).await;
+    assert!(reports.iter().all(|report| report.problem.is_none()), "{reports:#?}");
+    assert_eq!(reports.iter().filter(|report| !report.applied.is_empty()).count(), 1, "one applied it, the other found it: {reports:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_the_manifest_does_not_name_is_recognised() {
+    let database = Database::create(15).await;
+    let mut settings = through(database.settings(), shared());
+    settings.database.pooler = false;
+    let refused = Connect::relay(&settings.database, &database.secrets()).expect("good secrets").open().await;
+    let problem = refused.expect_err("startup settings").problem();
+    assert_eq!(problem.class, ProblemClass::InvalidSettings);
+    assert!(problem.message.contains("spec.database.pooler"), "{problem:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_mode_does_as_well() {
+    let database = Database::create(15).await;
+    let session_mode = PgBouncer::start(&database, "pool_mode = session").await;
+    let settings = through(database.settings(), session_mode.port);
+    let answer = connections(&database, &settings, 1).row(times(2, 21)).await.expect("an answer");
+    assert_eq!(answer.get::<i64, _>(0), 42);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pooler_says_has_a_class() {
+    let database = Database::create(15).await;
+    let statement_mode = PgBouncer::start(&database, "pool_mode = statement").await;
+    let settings = through(database.settings(), statement_mode.port);
+    let error = connections(&database, &settings, 1).rows(times(2, 2)).await.expect_err("no transactions there");
+    let fault = outbox_relay::outbox::error::classify(&error);
+    assert_eq!(fault.class, ProblemClass::InvalidSettings, "{fault}");
+    assert!(fault.to_string().contains("statement mode"), "{fault}");
+
+    let settings = through(database.settings(), shared());
+    database.write_secrets(&database.relay, "wrong");
+    let error = connections(&database, &settings, 1).rows(times(2, 2)).await.expect_err("a wrong password");
+    assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::AuthenticationFailed, "{error}");
+}
+
+/// The lines of a plan, with a limit at which a planner without statistics would rather scan and sort.
+async fn plan_of(fetch: &'static str, more: impl FnOnce(Statement<'static>) -> Statement<'static>, connections: &Connections) -> String {
+    let schema = "outbox".to_owned().try_into().expect("a name");
+    let explain = AssertSqlSafe(format!("explain {}", statement(fetch, &schema).as_str()));
+    let explain =
+        sqlx::query(explain).bind((0..64).collect::<Vec<i16>>()).bind(vec![0_i64; 64]).bind(vec![2048_i32; 64]).bind(vec![i64::MAX; 64]);
+    let rows = connections.rows(more(explain)).await.expect("a plan");
+    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
+    let database = Database::create(15).await.migrated().await;
+    let mut admin = database.as_admin().await;
+    execute(
+        &mut admin,
+        "alter table outbox.event set (autovacuum_enabled = off);
+         insert into outbox.event (aggregate_type, aggregate_id, event_type)
+           select 'aggregate', 'key-' || g, 'Counted' from generate_series(1, 50000) g",
+    )
+    .await;
+    for settings in [database.settings(), through(database.settings(), shared())] {
+        let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
+        let reader = pool(&connect, 1, READER_OPTIONS);
+        let flowing = |query: Statement<'static>| {
+            query.bind(vec!["files".to_owned()]).bind("{}").bind("{\"aggregate\": \"files\"}").bind("{}").bind(4096)
+        };
+        for plan in [
+            plan_of(include_str!("../../src/outbox/sql/fetch.sql"), |query| query, &reader).await,
+            plan_of(include_str!("../../src/outbox/sql/fetch_flowing.sql"), flowing, &reader).await,
+        ] {
+            assert!(plan.contains("Index Scan using event_pkey"), "{plan}");
+            assert!(["Sort", "Bitmap", "Seq Scan"].iter().all(|other| !plan.contains(other)), "{plan}");
+        }
+        // A statement that the planner walks only with the settings: they arrive.
+        let walk = async |settings| {
+            let explain = sqlx::query("explain select id from outbox.event where lane = 1 and id > 0 order by id");
+            let rows = pool(&connect, 1, settings).rows(explain).await.expect("a plan");
+            rows[0].get::<String, _>(0)
+        };
+        assert!(walk(READER_OPTIONS).await.starts_with("Index"), "{}", walk(READER_OPTIONS).await);
+        assert!(walk(&[]).await.starts_with("Sort"), "{}", walk(&[]).await);
+    }
+}

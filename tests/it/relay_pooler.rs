@@ -1,0 +1,164 @@
+//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the contracts are the same as without.
+
+use std::time::Duration;
+
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, RelaySettings, TopicSettings},
+};
+
+use crate::{
+    harness::{
+        kafka::{create_topic, create_topic_with, topic_name},
+        pgbouncer::{PgBouncer, shared, through},
+        postgres::{Database, execute, value},
+        relay::{Relay, until},
+        stubborn_writers::Writers,
+        writers::{Load, judge, write},
+    },
+    relay_order::{drained, lanes, load, read},
+};
+
+async fn begin() -> (Database, RelaySettings, String) {
+    let database = Database::create(15).await.migrated().await;
+    let topic = topic_name("pooled");
+    create_topic(&topic).await;
+    let settings = database.publishing(vec![TopicSettings {
+        name: topic.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }]);
+    (database, settings, topic)
+}
+
+async fn flow(relay: &Relay) {
+    until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_stay_in_order_while_one_of_two_relays_is_killed_and_comes_back_behind_a_pooler() {
+    let (database, settings, topic) = begin().await;
+    let settings = through(settings, shared());
+    let mut first = Relay::start(&database, &settings).await;
+    let second = Relay::start(&database, &settings).await;
+    lanes(&first, |lanes| lanes == 32).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let faults = async {
+        flow(&first).await;
+        first.kill();
+        let third = Relay::start(&database, &settings).await;
+        lanes(&third, |lanes| lanes > 0).await;
+        third
+    };
+    let (committed, third) = tokio::join!(write(&database, &load), faults);
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+    lanes(&third, |lanes| lanes == 32).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_duplicate() {
+    let (database, settings, topic) = begin().await;
+    let settings = through(settings, shared());
+    let mut first = Relay::start(&database, &settings).await;
+    let second = Relay::start(&database, &settings).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let hand_over = async {
+        flow(&first).await;
+        first.stop().await;
+        lanes(&second, |lanes| lanes == 64).await;
+    };
+    let load = load(&topic);
+    let (committed, ()) = tokio::join!(write(&database, &load), hand_over);
+    drained(&database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by a hand-over");
+    assert_eq!(second.metric("outbox_stragglers_found_total").await, 0.0);
+    let mut admin = database.as_admin().await;
+    let relays: i64 = value(&mut admin, "select count(*) from outbox.relay").await;
+    assert_eq!(relays, 1, "the one that stopped has signed off");
+}
+
+/// Reads by name, parks, buries: what a relay seldom does goes through the pooler, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
+    let database = Database::create(15).await.migrated().await;
+    let (block, bury) = (topic_name("block"), topic_name("bury"));
+    let topics = [(&block, OnPoison::Block), (&bury, OnPoison::DeadLetter)].map(|(name, on_poison)| TopicSettings {
+        name: name.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    });
+    for topic in &topics {
+        create_topic_with(&topic.name, 6, &[("max.message.bytes", "100000")]).await;
+    }
+    let mut admin = database.as_admin().await;
+    // Of each topic ten keys with three rows each; the second row of one key is too large.
+    let rows = "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+        select 'a', 'k' || n % 10, 'E', topic, case when n = 15
+          then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) end
+        from generate_series(0, 29) n, unnest(array['$block', '$bury']) topic order by n";
+    execute(&mut admin, &rows.replace("$block", &block).replace("$bury", &bury)).await;
+    let relay = Relay::start(&database, &through(database.publishing(topics.to_vec()), shared())).await;
+    until("two rows to wait, one to be buried and one key to be parked", async || {
+        let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select count(*) from outbox.dead_letter),
+            (select count(*) from outbox.parked_key))";
+        (value::<String>(&mut admin, counts).await == "2 1 1").then_some(())
+    })
+    .await;
+    until("the numbers of the table", async || {
+        let report = relay.report().await?;
+        (report.parked_keys == Some(1) && report.dead_letters == Some(1)).then_some(())
+    })
+    .await;
+    assert_eq!((read(block).await.len(), read(bury).await.len()), (28, 29));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time() {
+    let (database, settings, topic) = begin().await;
+    let mut relay = Relay::start(&database, &through(settings, shared())).await;
+    lanes(&relay, |lanes| lanes == 64).await;
+    let writers = Writers::start(&database, &topic).await;
+    let mut admin = database.as_admin().await;
+    for _ in 0..5 {
+        let before = relay.metric("outbox_publish_latency_seconds_count").await;
+        let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
+        execute(&mut admin, &cut).await;
+        until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())).await;
+    }
+    let committed = writers.end(&database).await;
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
+    let (database, settings, topic) = begin().await;
+    let mut pooler = PgBouncer::start(&database, "pool_mode = transaction\ndefault_pool_size = 2").await;
+    let settings = through(settings, pooler.port);
+    let mut relay = Relay::start(&database, &settings).await;
+    lanes(&relay, |lanes| lanes == 64).await;
+    let writers = Writers::start(&database, &topic).await;
+    for _ in 0..3 {
+        let before = relay.metric("outbox_publish_latency_seconds_count").await;
+        until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())).await;
+        pooler.kill();
+        until("the problem to show", async || {
+            relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::Unreachable)
+        })
+        .await;
+        pooler.up().await;
+        until("the problem to be gone", async || {
+            relay.report().await?.problems.iter().all(|problem| problem.class != ProblemClass::Unreachable).then_some(())
+        })
+        .await;
+    }
+    let committed = writers.end(&database).await;
+    drained(&database).await;
+    judge(&committed, &read(topic).await);
+    relay.stop().await;
+}
