@@ -17,6 +17,6 @@ pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
+    Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
 };
 pub use work::{Connections, Statement, Work};
