@@ -24,6 +24,8 @@ const PURE: &[&str] = &[
     "settings/read.rs",
     "outbox/row.rs",
     "outbox/snapshot.rs",
+    "secrets/change.rs",
+    "secrets/reading.rs",
     "outbox/store/error.rs",
     "outbox/store/plans.rs",
     "outbox/store/statements.rs",
