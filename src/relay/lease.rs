@@ -30,6 +30,7 @@ pub(super) struct Turn {
 }
 
 /// What a turn brought.
+#[expect(clippy::large_enum_variant, reason = "made once a second, and moved once")]
 pub(super) enum Turned {
     /// The lease runs on.
     Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32, seen: Seen },

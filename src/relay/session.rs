@@ -246,10 +246,10 @@ impl<'a> Session<'a> {
             self.status.turned(now);
             self.drain_reports(now);
             if now >= self.deadline || self.is_stuck(now) {
-                return self.lose_lease().await;
+                return Box::pin(self.lose_lease()).await;
             }
             if self.is_drained(now) {
-                return self.leave().await;
+                return Box::pin(self.leave()).await;
             }
             self.keep_producer(now).await;
             self.core.resume(now);
@@ -267,7 +267,7 @@ impl<'a> Session<'a> {
                 }
                 Event::Leased(result) => {
                     if !self.leased(result) {
-                        return self.lose_lease().await;
+                        return Box::pin(self.lose_lease()).await;
                     }
                 }
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),

@@ -275,7 +275,7 @@ impl Core {
 
     /// The next rows to try, on a producer of their own, in this order.
     pub fn next_trial(&mut self) -> Option<Vec<Outgoing>> {
-        let mut group = self.poison.trials.next()?;
+        let mut group = self.poison.trials.next_group()?;
         let mut taken = [0; LANES];
         let fits = |row: &&OutboxRow| {
             taken[usize::from(row.lane)] += 1;
