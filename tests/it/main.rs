@@ -33,5 +33,6 @@ mod relay_outages;
 mod relay_poison;
 mod relay_pooler;
 mod relay_problems;
+mod relay_refusals;
 mod requeueing;
 mod secret_rotation;

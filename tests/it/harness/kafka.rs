@@ -71,6 +71,13 @@ pub(crate) async fn set_scram_password(user: &str, password: &str) {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
+/// Deletes a topic, and all that is in it.
+pub(crate) async fn delete_topic(name: &str) {
+    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+    let deleted = admin.delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
 /// Changes a setting of a topic; its other settings go back to their defaults.
 pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
