@@ -18,5 +18,6 @@ pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource, Survey,
+    SweepPlan,
 };
 pub use work::{Connections, Statement, Work};

@@ -96,7 +96,10 @@ fn explore(scenario: &Scenario) -> Explored {
     let mut ways: Vec<(usize, Step)> = vec![(0, Step::Write)];
     let mut stack = vec![(first, 0)];
     while let Some((world, at)) = stack.pop() {
-        if seen.len() > 200_000 { println!("cap, stack {}", stack.len()); break; }
+        if seen.len() > 200_000 {
+            println!("cap, stack {}", stack.len());
+            break;
+        }
         for step in world.steps() {
             let mut next = world.clone();
             let made = next.apply(step).map(|made| made && seen.insert(fingerprint(&next)));

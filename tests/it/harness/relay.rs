@@ -79,7 +79,8 @@ impl Relay {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    async fn get(&self, path: &str) -> Option<String> {
+    /// The body of an answer; `None` while it does not listen.
+    pub(crate) async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;

@@ -180,7 +180,8 @@ impl Database {
 
     /// Rows that a sweep finds: (lane, id, event_id).
     pub(super) fn sweep(&self, marks: &LaneMarksPlan) -> Vec<Row> {
-        let below = |row: &&Row| marks.lanes.iter().zip(&marks.marks).any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark);
+        let below =
+            |row: &&Row| marks.lanes.iter().zip(&marks.marks).any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark);
         self.rows.iter().filter(below).copied().collect()
     }
 

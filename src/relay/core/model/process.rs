@@ -117,7 +117,8 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(instance: u8, scenario: &Scenario, now: Instant) -> Self {
-        let topic = |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
+        let topic =
+            |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
         let budget = Budget { rows: scenario.window, bytes: 1000, rows_per_lane: scenario.window_of_lane };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
@@ -182,7 +183,8 @@ impl Process {
     /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The first only, in one step.
     pub(super) fn try_rows(&mut self, database: &Database, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
-            let named = |row: &&Row| lookup.rows.iter().any(|name| (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id()));
+            let named =
+                |row: &&Row| lookup.rows.iter().any(|name| (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id()));
             let rows = database.rows.iter().filter(named).map(Row::as_read).collect();
             self.core.looked_up(&lookup, rows, now);
             return true;

@@ -420,11 +420,8 @@ impl World {
                 Ok(possible)
             }
             Step::Release(_, answer) => {
-                let drained = if bug == Bug::ReleaseUndrained && process.core.owned() == 0 {
-                    process.core.marks()
-                } else {
-                    process.core.drained()
-                };
+                let drained =
+                    if bug == Bug::ReleaseUndrained && process.core.owned() == 0 { process.core.marks() } else { process.core.drained() };
                 if drained.lanes.is_empty() || answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
                     return Ok(false);
                 }
@@ -645,7 +642,9 @@ impl World {
         let process = self.process(at);
         steps.extend(process.deletions.iter().map(|_| Step::SettleRuns(at)));
         match process.life {
-            _ if over => steps.extend(process.fetch.iter().map(|fetch| if fetch.answer.is_some() { Step::Accept(at) } else { Step::Read(at) })),
+            _ if over => {
+                steps.extend(process.fetch.iter().map(|fetch| if fetch.answer.is_some() { Step::Accept(at) } else { Step::Read(at) }))
+            }
             Life::Gone => steps.push(Step::Restart(at)),
             Life::Paused => steps.push(Step::Wake(at)),
             Life::Lost => steps.push(Step::Restart(at)),
@@ -658,7 +657,14 @@ impl World {
                 if process.sending != Sending::Open {
                     steps.extend([Step::Retire(at), Step::NewProducer(at), Step::Resume(at)]);
                 }
-                steps.extend([Step::Resume(at), Step::Try(at), Step::AppendTrial(at), Step::Claim(at, Answer::Arrives), Step::Release(at, Answer::Arrives), Step::Sweep(at)]);
+                steps.extend([
+                    Step::Resume(at),
+                    Step::Try(at),
+                    Step::AppendTrial(at),
+                    Step::Claim(at, Answer::Arrives),
+                    Step::Release(at, Answer::Arrives),
+                    Step::Sweep(at),
+                ]);
                 // Marks matter to the next owner of a lane.
                 if self.faults_left > 0 {
                     steps.push(Step::Renew(at));
@@ -682,7 +688,9 @@ impl World {
             Fault::LoseLease => vec![Step::LoseLease(at)],
             Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
             Fault::Retire => vec![Step::Retire(at)],
-            Fault::AnswerLost => vec![Step::SettleAnswers(at, Answer::Lost), Step::Claim(at, Answer::Lost), Step::Release(at, Answer::Lost)],
+            Fault::AnswerLost => {
+                vec![Step::SettleAnswers(at, Answer::Lost), Step::Claim(at, Answer::Lost), Step::Release(at, Answer::Lost)]
+            }
             Fault::GiveBack => vec![Step::GiveBack(at)],
             Fault::TopicMissing => topics.map(|topic| Step::TopicSeen(at, topic, false)).collect(),
             Fault::RestartIds => vec![Step::RestartIds],
