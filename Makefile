@@ -27,6 +27,10 @@ check: ## Format, lints, dependencies, shell scripts
 e2e: ## Only the end-to-end test
 	@tests/all e2e
 
+.PHONY: bench
+bench: ## How fast the relay is and what it costs, against the machine's own limits: BENCH_ARGS="--rows 100000"
+	@tests/bench/run
+
 .PHONY: fmt
 fmt: ## Formats the Rust files
 	cargo fmt

@@ -4,6 +4,7 @@
 
 #![expect(unreachable_pub, reason = "the expansion of KubeSchema repeats each struct inside a function")]
 
+mod breaker;
 mod crd;
 mod database;
 mod duration;
@@ -13,6 +14,7 @@ mod relay;
 mod status;
 mod topics;
 
+pub use breaker::{Breaker, BreakerState};
 pub use crd::custom_resource_definition;
 pub use database::{Database, DatabaseConnection, Grants, Migration, MigrationPolicy};
 pub use duration::{ParseDurationError, parse_duration};

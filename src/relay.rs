@@ -1,11 +1,14 @@
 //! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`] is a lease and the loop that works under it.
 
+pub mod breaker;
 pub mod core;
+pub mod jitter;
 pub mod lanes;
 mod lease;
 pub mod marks;
 mod metrics;
 mod open;
+pub mod outstanding;
 mod partitions;
 pub mod routes;
 mod session;

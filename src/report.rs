@@ -8,6 +8,8 @@ use serde::{
     de::{IntoDeserializer, value::StrDeserializer},
 };
 
+pub use crate::api::BreakerState;
+
 /// What one relay replica says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,9 +37,21 @@ pub struct RelayReport {
     pub dead_letters: Option<u64>,
     /// Records acknowledged per second, over the last 10 s.
     pub published_per_second: f64,
+    /// Whether Kafka takes its records; absent: an older relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// What a person should look at, most urgent first.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// The breaker towards Kafka.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    pub state: BreakerState,
+    /// When it got there, RFC 3339.
+    pub since: String,
 }
 
 /// Rows that wait.
@@ -126,6 +140,8 @@ pub enum ProblemClass {
     TopicNotDeclared,
     /// A topic keeps less copies than the no-loss contract needs.
     TopicUnderReplicated,
+    /// Records of a topic are not acknowledged while later ones of others are.
+    TopicStalled,
     /// A topic got more partitions: for a while the order of a key does not hold across that moment.
     PartitionsAdded,
     /// A record was refused by the brokers.
@@ -193,6 +209,7 @@ mod tests {
             parked_topics: Some(0),
             dead_letters: Some(3),
             published_per_second: 12.5,
+            breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
             problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],
         };
         let text = serde_json::to_string(&report).expect("plain data");

@@ -40,6 +40,44 @@ pub struct RelaySettings {
     pub batch_size: u32,
     /// Longest pause between two looks at an idle table.
     pub poll_interval_ms: u64,
+    #[serde(default)]
+    pub breaker: BreakerSettings,
+}
+
+/// When a Kafka cluster that acknowledges nothing is slow, and when it is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BreakerSettings {
+    pub slow_after_ms: u64,
+    /// More than `slow_after_ms`.
+    pub open_after_ms: u64,
+    pub max_backoff_ms: u64,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self { slow_after_ms: 2_000, open_after_ms: 10_000, max_backoff_ms: 30_000 }
+    }
+}
+
+impl BreakerSettings {
+    /// [`Self::slow_after_ms`] as a duration.
+    #[must_use]
+    pub fn slow_after(&self) -> Duration {
+        Duration::from_millis(self.slow_after_ms)
+    }
+
+    /// [`Self::open_after_ms`] as a duration.
+    #[must_use]
+    pub fn open_after(&self) -> Duration {
+        Duration::from_millis(self.open_after_ms)
+    }
+
+    /// [`Self::max_backoff_ms`] as a duration.
+    #[must_use]
+    pub fn max_backoff(&self) -> Duration {
+        Duration::from_millis(self.max_backoff_ms)
+    }
 }
 
 /// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share one schema.

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Database, Kafka, Migration, OutboxRelayStatus, Topic};
+use super::{Breaker, Database, Kafka, Migration, OutboxRelayStatus, Topic};
 
 /// Takes committed rows of one outbox table to Kafka.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -35,6 +35,7 @@ use super::{Database, Kafka, Migration, OutboxRelayStatus, Topic};
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.rows"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
+    printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
 )]
@@ -63,6 +64,9 @@ pub struct OutboxRelaySpec {
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= duration('10s')", "pollInterval must be between 5ms and 10s"))]
     pub poll_interval: String,
+    /// When a cluster that does not answer is slow, and when it is away.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// Relay pods. They share 64 lanes, so more than 64 only wait.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 64))]

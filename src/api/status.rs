@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::BreakerState;
+
 /// What the operator last saw and did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -30,6 +32,9 @@ pub struct OutboxRelayStatus {
     /// Rows that wait; absent while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
+    /// Whether Kafka takes records: the worst of what the relays report; absent while none reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerState>,
 }
 
 impl Default for OutboxRelayStatus {
@@ -42,6 +47,7 @@ impl Default for OutboxRelayStatus {
             ready_replicas: None,
             selector: None,
             backlog: None,
+            breaker: None,
         }
     }
 }

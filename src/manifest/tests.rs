@@ -1,7 +1,7 @@
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::settings::{Endpoint, SecretFile};
+use crate::settings::{BreakerSettings, Endpoint, SecretFile};
 
 const RELAY: &str = r"
 apiVersion: outboxrelay.dev/v1alpha1
@@ -49,6 +49,24 @@ fn a_manifest_gets_the_defaults_of_the_crd() {
     assert_eq!(settings.owner.to_string(), "local/essays/file-service");
     assert_eq!((settings.batch_size, settings.poll_interval_ms, settings.database.schema.as_str()), (1000, 50, "outbox"));
     assert!(matches!(settings.database.endpoint, Endpoint::Host { port: 5432, .. }));
+}
+
+#[test]
+fn a_breaker_is_slow_before_it_is_open() {
+    let with = |breaker: &str| load_text(&format!("{RELAY}  breaker: {breaker}\n---{SECRETS}")).map(|(settings, _)| settings.breaker);
+    assert_eq!(with("{}"), Ok(BreakerSettings::default()), "the defaults of the CRD are those of the code");
+    let quick = BreakerSettings { slow_after_ms: 500, open_after_ms: 1500, max_backoff_ms: 60_000 };
+    assert_eq!(with("{ slowAfter: 500ms, openAfter: 1.5s, maxBackoff: 1m }"), Ok(quick));
+    for (breaker, words) in [
+        ("{ slowAfter: 10s }", "less than openAfter"),
+        ("{ slowAfter: 50ms }", "at least 100ms"),
+        ("{ openAfter: 11m }", "openAfter at most 10m"),
+        ("{ maxBackoff: 500ms }", "spec.breaker.maxBackoff: must be between 1s and 10m"),
+        ("{ openAfter: soon }", "spec.breaker.openAfter: 'soon' is no duration"),
+    ] {
+        let refusal = with(breaker).expect_err(breaker);
+        assert!(refusal.contains(words), "{refusal}");
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ mod tests {
             parked_topics: None,
             dead_letters: None,
             published_per_second: 0.0,
+            breaker: None,
             problems: Vec::new(),
         };
         PodReport { pod: "p".to_owned(), report: Some(report) }

@@ -29,6 +29,7 @@ macro_rules! reasons {
 reasons! {
     AllRelaysAvailable,
     ApiRequestFailed,
+    BreakerOpen,
     ChildRefused,
     FormerChildren,
     InvalidSpec,

@@ -82,6 +82,7 @@ pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'
         ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
         selector: Some(facts.identity.relay_selector_text()),
         backlog: backlog::to_show(previous.backlog.as_ref(), found, facts.written_at, facts.now),
+        breaker: publishing::worst_breaker(observed),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give back. Facts and `now` in, plans out. Pure.
 
+mod outage;
 mod poison;
 
 use std::{
@@ -11,8 +12,11 @@ use std::{
 use self::poison::Poison;
 pub use self::poison::{Lookup, Verdict};
 use super::{
+    breaker::Breaker,
+    jitter::Jitter,
     lanes::LANES,
     marks::{Covered, LaneMarks, Reading, Tick, Ticks},
+    outstanding::Outstanding,
     routes::{Destination, Routes},
     stops::Stops,
     window::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
@@ -20,6 +24,7 @@ use super::{
 use crate::{
     outbox::{FetchPlan, Fetched, Flowing, Grant, LaneMarksPlan, OutboxRow},
     report::ProblemClass,
+    settings::BreakerSettings,
 };
 
 /// Pause after a fetch that brought rows, and first pause of an idle table.
@@ -78,6 +83,8 @@ pub struct Core {
     window: Window,
     stops: Stops,
     poison: Poison,
+    outstanding: Outstanding,
+    breaker: Breaker,
     ticks: Ticks,
     lanes: [Option<Lane>; LANES],
     /// Highest id ever seen: every id up to it has been drawn.
@@ -101,6 +108,8 @@ impl Core {
             window: Window::new(budget, topics),
             stops: Stops::new(topics),
             poison: Poison::default(),
+            outstanding: Outstanding::new(topics, budget.rows),
+            breaker: Breaker::new(BreakerSettings::default(), budget.rows, Jitter::seeded(0), now),
             ticks: Ticks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,
@@ -247,12 +256,12 @@ impl Core {
     /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
     #[must_use]
     pub fn fetch_at(&self) -> Option<Instant> {
-        let mut lanes = self.lanes.iter().flatten().filter(|lane| !lane.draining).peekable();
-        let (room, budget) = (self.window.room_rows(), self.window.budget().rows);
-        let possible = !self.fetch_under_way && lanes.peek().is_some() && room > 0 && self.window.room_bytes() > 0;
-        // With more waiting than fits, many small fetches would only cost: wait for a quarter of the window.
-        let crowded = room < budget / 4 && lanes.any(|lane| lane.hungry);
-        (possible && !crowded).then_some(self.fetch_at)
+        let possible = !self.fetch_under_way
+            && self.lanes.iter().flatten().any(|lane| !lane.draining)
+            && self.stops.any_flows()
+            && self.room_rows() > 0
+            && self.window.room_bytes() > 0;
+        possible.then(|| self.breaker.not_before().map_or(self.fetch_at, |at| at.max(self.fetch_at)))
     }
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
@@ -260,13 +269,13 @@ impl Core {
         if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
-        let hungry = self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count();
+        let (room, hungry) = (self.room_rows(), self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count());
         let mut plan = FetchPlan { flowing: self.filter(), ..FetchPlan::default() };
         plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else { continue };
             let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
-            let rows = self.window.lane_room(lane).min((self.window.room_rows() / share).max(1));
+            let rows = self.lane_room(lane).min((room / share).max(1));
             if state.draining || rows == 0 {
                 continue;
             }
@@ -275,12 +284,14 @@ impl Core {
             plan.lanes.push(i16::from(lane));
             plan.lows.push(low);
             plan.rows_max.push((rows + again_rows) as i32);
-            plan.bytes_max.push((self.window.room_bytes() / share + again_bytes).max(1) as i64);
+            plan.bytes_max.push((self.room_bytes() / share + again_bytes).max(1) as i64);
         }
         self.fetch_under_way = !plan.lanes.is_empty();
         if !self.fetch_under_way {
             // Every lane is full.
             self.fetch_at = now + PAUSE_AFTER_WORK;
+        } else {
+            self.breaker.fetching(now);
         }
         self.fetch_under_way.then_some(plan)
     }
@@ -375,7 +386,11 @@ impl Core {
                 }
                 Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
                     Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
-                    None => outgoing.extend(self.window.take(&row, topic).map(|slot| Outgoing { slot, topic, row })),
+                    None => {
+                        let Some(slot) = self.window.take(&row, topic) else { continue };
+                        self.outstanding.sent(slot, topic, lane, row.bytes(), now);
+                        outgoing.push(Outgoing { slot, topic, row });
+                    }
                 },
                 Destination::Astray => {
                     state.hold(Left::Astray, row.id - 1);
@@ -415,6 +430,12 @@ impl Core {
 
     /// A record ended.
     pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::Published {
+            self.outstanding.acknowledged(slot, now);
+            self.breaker.acknowledged(now);
+        } else {
+            self.outstanding.ended(slot);
+        }
         if self.poison.is_on_trial(slot) {
             return self.trial_reported(slot, outcome, now);
         }
@@ -494,6 +515,10 @@ impl Core {
     pub fn resume(&mut self, now: Instant) {
         for (topic, class) in self.stops.due(now, |topic| self.window.sent_of(topic) == 0) {
             self.try_topic(topic, class, now);
+        }
+        for topic in self.stops.waited(|topic| self.window.sent_of(topic) == 0) {
+            self.stops.flow(topic);
+            self.topic_flows_again(topic, now);
         }
         if self.stops.astray_is_over(now) {
             self.flow_again(&[Left::Astray], now);

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     outbox::{Parked, ParkedKey, Snapshot},
+    report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
 
@@ -147,7 +148,11 @@ struct Producer {
 
 impl Producer {
     /// The batch at the head is written, or refused; a refusal ends the producer, and throws everything else out.
-    fn append(&mut self, denied: &BTreeSet<TopicIndex>, log: &mut Vec<(String, i64)>) -> bool {
+    fn append(&mut self, denied: &BTreeSet<TopicIndex>, sick: Option<TopicIndex>, log: &mut Vec<(String, i64)>) -> bool {
+        // Topics overtake each other, keys do not.
+        let well = self.queue.iter().position(|(_, key, _)| Some(topic_of(key)) != sick);
+        let Some(head) = well.and_then(|well| self.queue.remove(well)) else { return false };
+        self.queue.push_front(head);
         let Some((_, head, _)) = self.queue.front() else { return false };
         let topic = topic_of(head);
         let in_batch = |at: usize, key: &str| at < BATCH && topic_of(key) == topic;
@@ -188,6 +193,13 @@ struct World {
     fetch: Option<(FetchPlan, Option<Fetched>)>,
     settle: Option<(u64, i64, Settle)>,
     faults: u32,
+    /// The cluster acknowledges nothing.
+    away: bool,
+    /// This topic acknowledges nothing.
+    sick: Option<TopicIndex>,
+    /// Steps with an open breaker, and with a stalled topic.
+    open: u32,
+    stalled: u32,
 }
 
 impl World {
@@ -208,6 +220,10 @@ impl World {
             fetch: None,
             settle: None,
             faults: 0,
+            away: false,
+            sick: None,
+            open: 0,
+            stalled: 0,
         };
         world.claim();
         world
@@ -232,6 +248,7 @@ impl World {
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
         self.core.resume(self.now);
+        self.look();
         match self.dice.below(24) {
             20 => self.advance_lookup(faulty),
             21 => self.advance_verdict(faulty),
@@ -250,6 +267,22 @@ impl World {
             19 if faulty => self.lose_sight_of_a_topic(),
             _ => self.tick(),
         }
+    }
+
+    /// Outages come and go by themselves; they are no excuse for a duplicate.
+    fn look(&mut self) {
+        match self.dice.below(300) {
+            0 | 1 => self.away = !self.away,
+            2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3) as usize),
+            _ => {}
+        }
+        let told = self.away && self.dice.below(3) == 0;
+        self.core.look(told, self.now);
+        if !self.away && self.dice.below(50) == 0 {
+            self.core.answered(self.now);
+        }
+        self.open += u32::from(self.core.breaker().state() == BreakerState::Open);
+        self.stalled += u32::from(self.core.is_any_stalled());
     }
 
     /// A key has one writer at a time: it inserts into its open transaction, or begins one.
@@ -305,7 +338,9 @@ impl World {
         } else {
             &mut self.producer
         };
-        self.faults += u32::from(producer.append(&self.denied, &mut self.log));
+        if !self.away {
+            self.faults += u32::from(producer.append(&self.denied, self.sick, &mut self.log));
+        }
     }
 
     fn send_trial(&mut self) {
@@ -449,12 +484,14 @@ impl World {
             self.database.commit(xid);
         }
         self.denied.clear();
+        (self.away, self.sick) = (false, None);
         for topic in 0..3 {
             self.core.topic_seen(topic, true, self.now);
         }
         for _ in 0..20_000 {
             self.now += Duration::from_millis(50);
             self.core.resume(self.now);
+            self.core.look(false, self.now);
             self.tick();
             self.advance_fetch();
             self.append();
@@ -497,11 +534,13 @@ impl World {
 fn core(now: Instant) -> Core {
     let topic = |name: &str, on_poison| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison };
     let routes = Routes::new(&[topic("t0", OnPoison::Block), topic("t1", OnPoison::DeadLetter), topic("t2", OnPoison::Block)]);
-    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now)
+    let quick = BreakerSettings { slow_after_ms: 150, open_after_ms: 500, max_backoff_ms: 800 };
+    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now).with_breaker(quick, 7, now)
 }
 
+/// Rows published; asserts that outages took place.
 fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
-    let mut published = 0;
+    let (mut published, mut open, mut stalled) = (0, 0, 0);
     for seed in seeds {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -510,7 +549,10 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         world.heal();
         world.judge(seed);
         published += world.log.len();
+        open += world.open;
+        stalled += world.stalled;
     }
+    assert!(open > 1000 && stalled > 1000, "{open} steps with an open breaker, {stalled} with a stalled topic");
     published
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outbox::Survey;
+use crate::outbox::{Others, Survey};
 
 /// Lanes of an outbox, for ever: rows of one key must never move to another lane.
 pub const LANES: usize = 64;
@@ -32,22 +32,41 @@ pub enum Share {
     GiveBack { lanes: u32 },
 }
 
+/// Whether Kafka takes our records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// As far as we know.
+    Well,
+    /// The breaker is Open; `for_long`: for longer than others can be in doubt about.
+    Open { for_long: bool },
+}
+
+/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault may be theirs alone.
+#[must_use]
+pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
+    match health {
+        Health::Well => fair_share(survey.well, survey.free, owned),
+        Health::Open { .. } if survey.well.count == 0 => fair_share(survey.others, survey.free, owned),
+        Health::Open { for_long: true } if owned > 0 => Share::GiveBack { lanes: owned },
+        Health::Open { .. } => Share::Keep,
+    }
+}
+
 /// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more than the rounded-down one while another has
 /// less than that.
 /// `owned` counts our lanes without those that are already on their way back.
-#[must_use]
-pub fn share(survey: Survey, owned: u32) -> Share {
+fn fair_share(others: Others, free: u32, owned: u32) -> Share {
     let lanes = LANES as u32;
-    let live = survey.live.max(1);
+    let live = others.count + 1;
     let (least, most) = (lanes / live, lanes.div_ceil(live));
-    let somebody_has_less_than = |share: u32| survey.fewest.is_some_and(|fewest| fewest < share);
+    let somebody_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
     // The rounded-up share is only for when everybody has the rounded-down one: else two relays would pass a lane to and fro that a third needs.
     let fair = if somebody_has_less_than(least) { least } else { most };
     if owned > fair && somebody_has_less_than(most) {
         return Share::GiveBack { lanes: owned - fair };
     }
     let round_max = if live > 1 { CLAIM_MAX } else { lanes };
-    match survey.free.min(fair.saturating_sub(owned)).min(round_max) {
+    match free.min(fair.saturating_sub(owned)).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
     }
@@ -58,7 +77,31 @@ mod tests {
     use super::*;
 
     fn survey(live: u32, fewest: Option<u32>, free: u32) -> Survey {
-        Survey { live, fewest, free }
+        let others = Others { count: live - 1, fewest };
+        Survey { others, well: others, free }
+    }
+
+    fn share(survey: Survey, owned: u32) -> Share {
+        super::share(survey, owned, Health::Well)
+    }
+
+    #[test]
+    fn a_relay_that_kafka_does_not_answer_leaves_the_lanes_to_others_that_it_does() {
+        let well = Others { count: 1, fewest: Some(32) };
+        let nobody_well = Survey { others: well, well: Others::default(), free: 32 };
+        let other_is_well = Survey { others: well, well, free: 32 };
+        let (open, for_long) = (Health::Open { for_long: false }, Health::Open { for_long: true });
+        for (survey, owned, health, share) in [
+            (other_is_well, 32, open, Share::Keep),
+            (other_is_well, 0, open, Share::Keep),
+            (other_is_well, 32, for_long, Share::GiveBack { lanes: 32 }),
+            (other_is_well, 0, for_long, Share::Keep),
+            (nobody_well, 32, for_long, Share::Keep),
+            (nobody_well, 0, for_long, Share::Claim { lanes_max: 16 }),
+            (nobody_well, 32, Health::Well, Share::Claim { lanes_max: 32 }),
+        ] {
+            assert_eq!(super::share(survey, owned, health), share, "{survey:?}, {owned} lanes, {health:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::lanes::{LEASE_TTL, Share, share};
-use crate::outbox::{Grant, LaneMarksPlan, Parked, Store, StoreError};
+use super::lanes::{Health, LEASE_TTL, Share, share};
+use crate::{
+    outbox::{Grant, LaneMarksPlan, Parked, Store, StoreError},
+    report::BreakerState,
+};
 
 /// What the loop knows when a turn begins.
 pub(super) struct Turn {
@@ -20,11 +23,14 @@ pub(super) struct Turn {
     pub(super) owned: u32,
     /// Highest id seen when the turn began.
     pub(super) seen: i64,
+    pub(super) breaker: BreakerState,
+    pub(super) health: Health,
     /// Take no new lanes.
     pub(super) stopping: bool,
 }
 
 /// What a turn brought.
+#[expect(clippy::large_enum_variant, reason = "made once a second, and moved once")]
 pub(super) enum Turned {
     /// The lease runs on.
     Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32, seen: Seen },
@@ -52,7 +58,7 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
     let mut renewed = None;
     if let Some(marks) = &turn.renew {
         let sent = Instant::now();
-        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, marks).await? else { return Ok(Turned::Lost) };
+        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, turn.breaker, marks).await? else { return Ok(Turned::Lost) };
         renewed = Some(Renewed { sent, xid, drawn: turn.seen, ours });
     }
     if !turn.release.lanes.is_empty() {
@@ -61,7 +67,7 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
     let known: Vec<i16> = turn.known.iter().filter(|lane| !turn.release.lanes.contains(lane)).copied().collect();
     let (mut granted, mut give_back) = (Vec::new(), 0);
     if !turn.stopping {
-        match share(store.survey(turn.instance, &known).await?, turn.owned) {
+        match share(store.survey(turn.instance, &known).await?, turn.owned, turn.health) {
             Share::Keep => {}
             Share::GiveBack { lanes } => give_back = lanes,
             Share::Claim { lanes_max } => granted = store.claim(turn.instance, lanes_max, &known).await?,

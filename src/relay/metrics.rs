@@ -6,7 +6,7 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::outbox::TableWide;
+use crate::{outbox::TableWide, report::BreakerState};
 
 /// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over relays counts them once.
 struct TableGauges {
@@ -30,6 +30,7 @@ pub struct Metrics {
     pub fetch: Histogram,
     pub settle: Histogram,
     pub lanes_owned: IntGauge,
+    breaker: IntGaugeVec,
     pub in_flight_rows: IntGauge,
     pub in_flight_bytes: IntGauge,
     pub stragglers: IntCounter,
@@ -70,6 +71,10 @@ impl Metrics {
             fetch: keep(&registry, seconds("outbox_fetch_seconds", "Time of a fetch from the database.")),
             settle: keep(&registry, seconds("outbox_settle_seconds", "Time of a settling statement.")),
             lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
+            breaker: keep(
+                &registry,
+                IntGaugeVec::new(Opts::new("outbox_breaker_state", "1 for the state in which the breaker towards Kafka is."), &["state"]),
+            ),
             in_flight_rows: keep(&registry, IntGauge::new("outbox_in_flight_rows", "Rows between fetch and settle.")),
             in_flight_bytes: keep(&registry, IntGauge::new("outbox_in_flight_bytes", "Bytes of the rows between fetch and settle.")),
             table: TableGauges {
@@ -120,7 +125,14 @@ impl Metrics {
             metrics.published.with_label_values(&[topic]);
             metrics.partitions_added.with_label_values(&[topic]);
         }
+        metrics.set_breaker(BreakerState::Closed);
         metrics
+    }
+
+    pub fn set_breaker(&self, breaker: BreakerState) {
+        for state in BreakerState::ALL {
+            self.breaker.with_label_values(&[state.name()]).set(i64::from(state == breaker));
+        }
     }
 
     /// Numbers of the whole table; `None`: another relay tells them.

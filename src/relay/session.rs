@@ -2,11 +2,13 @@
 
 mod answers;
 mod end;
+mod outage;
 mod poison;
 mod records;
 mod start;
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     pin::Pin,
     time::{Duration, Instant, SystemTime},
@@ -36,7 +38,7 @@ use super::{
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, SweepPlan, TableWide, connect::Connect},
-    report::{Backlog, Problem, ProblemClass},
+    report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
 /// An acknowledged row waits at most this long for others to be settled with.
@@ -86,6 +88,15 @@ enum Which {
 
 type Running<T> = Option<BoxFuture<'static, T>>;
 
+/// Why the producer in use, or the last one, had to be thrown out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rebuild {
+    /// It gave up by itself.
+    fatal: bool,
+    /// A record or a topic is to blame.
+    cause_found: bool,
+}
+
 /// Rows that wait in our lanes, and the numbers of the whole table from the owner of lane 0.
 type Counts = (Depth, Option<TableWide>);
 
@@ -104,6 +115,7 @@ struct Timers {
     tick: Instant,
     backlog: Instant,
     sweep: Instant,
+    topics: Instant,
     settle: Option<Instant>,
     database: Instant,
 }
@@ -121,6 +133,11 @@ pub(super) struct Session<'a> {
     /// Batches of more bytes were refused, though none of their records was.
     batch_bytes_max: usize,
     trouble: Trouble,
+    /// As it was last told.
+    breaker: BreakerState,
+    /// Since when lanes on their way back wait for their records to end.
+    draining_since: Option<Instant>,
+    rebuild: Rebuild,
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
     created_at_us: Vec<i64>,
@@ -129,6 +146,8 @@ pub(super) struct Session<'a> {
     deadline: Instant,
     timers: Timers,
     stop_by: Option<Instant>,
+    /// Kinds of work whose failure stands in the report.
+    failing: BTreeSet<Source>,
     /// When the database last answered a fetch or a settle, or was first asked.
     answered: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
@@ -163,6 +182,7 @@ impl<'a> Session<'a> {
     pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
+        status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
         // What the instance before could not do is not this one's to do.
         for work in [Source::Settling, Source::Reading, Source::Parking] {
             status.tell(work, vec![]);
@@ -172,7 +192,11 @@ impl<'a> Session<'a> {
         let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
         Self {
-            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now),
+            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
+                settings.breaker,
+                instance.as_u64_pair().1,
+                now,
+            ),
             source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
             status,
@@ -183,6 +207,9 @@ impl<'a> Session<'a> {
             trial: None,
             batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),
+            breaker: BreakerState::Closed,
+            draining_since: None,
+            rebuild: Rebuild::default(),
             reports,
             reports_to,
             created_at_us: vec![0; budget.rows],
@@ -195,10 +222,12 @@ impl<'a> Session<'a> {
                 tick: now,
                 backlog: now,
                 sweep: now + SWEEP_EVERY,
+                topics: now,
                 settle: None,
                 database: now,
             },
             stop_by: None,
+            failing: BTreeSet::new(),
             answered: None,
             fetch: None,
             settles: FuturesUnordered::new(),
@@ -219,13 +248,14 @@ impl<'a> Session<'a> {
             self.status.turned(now);
             self.drain_reports(now);
             if now >= self.deadline || self.is_stuck(now) {
-                return self.lose_lease().await;
+                return Box::pin(self.lose_lease()).await;
             }
             if self.is_drained(now) {
-                return self.leave().await;
+                return Box::pin(self.leave()).await;
             }
             self.keep_producer(now).await;
             self.core.resume(now);
+            self.look(now);
             self.try_suspects(now).await;
             self.start(now);
             match self.next_event(stop).await {
@@ -239,7 +269,7 @@ impl<'a> Session<'a> {
                 }
                 Event::Leased(result) => {
                     if !self.leased(result) {
-                        return self.lose_lease().await;
+                        return Box::pin(self.lose_lease()).await;
                     }
                 }
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),

@@ -9,7 +9,7 @@ use std::{
 use super::metrics::Metrics;
 use crate::{
     outbox::TableWide,
-    report::{Backlog, Problem, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
 };
 
 /// `/healthz` fails when the loop has not turned for this long.
@@ -39,6 +39,7 @@ struct State {
     schema_version: Option<i64>,
     lanes: u32,
     backlog: Option<Backlog>,
+    breaker: Option<Breaker>,
     table: Option<TableWide>,
     problems: BTreeMap<Source, Vec<Problem>>,
     published: VecDeque<(Instant, u64)>,
@@ -60,6 +61,7 @@ impl Status {
             schema_version: None,
             lanes: 0,
             backlog: None,
+            breaker: None,
             table: None,
             problems: BTreeMap::new(),
             published: VecDeque::new(),
@@ -94,6 +96,21 @@ impl Status {
     pub fn set_lanes(&self, lanes: u32) {
         self.metrics.lanes_owned.set(i64::from(lanes));
         self.write(|state| state.lanes = lanes);
+    }
+
+    /// `since`: RFC 3339.
+    pub fn set_breaker(&self, breaker: BreakerState, since: String) {
+        self.metrics.set_breaker(breaker);
+        self.write(|state| state.breaker = Some(Breaker { state: breaker, since }));
+    }
+
+    /// Somebody else owns them now, and tells their numbers.
+    pub fn lost_lanes(&self) {
+        self.set_lanes(0);
+        self.set_backlog(None);
+        self.set_table(None);
+        self.metrics.queue_depth.set(0);
+        self.metrics.event_age.set(0.0);
     }
 
     /// `None`: unknown, which is not the same as nothing.
@@ -155,6 +172,7 @@ impl Status {
                 parked_topics: state.table.map(|table| table.parked_topics),
                 dead_letters: state.table.map(|table| table.dead_letters),
                 published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
+                breaker: state.breaker.clone(),
                 problems: state.problems.values().flatten().cloned().collect(),
             }
         })

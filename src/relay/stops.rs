@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::window::TopicIndex;
+use super::{jitter::Jitter, window::TopicIndex};
 use crate::report::ProblemClass;
 
 /// First pause of a topic that failed; doubles up to [`PAUSE_MAX`].
@@ -25,6 +25,19 @@ enum Rest {
     Suspect,
     /// A row of it is on trial: whether it takes records again.
     OnTrial { class: ProblemClass },
+    /// Until nothing of it is with the producer.
+    Waits(Wait),
+}
+
+/// Why a topic waits for what it has with the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// Its records do not end while later ones of others do.
+    Stalled,
+    /// It has so much there that it could take the window from the others.
+    Share,
+    /// No record of any topic ends: what it has there is probe enough.
+    Outage,
 }
 
 /// After a refused record the rows of its topic go by the trial producer for so long: each refusal there costs no other topic anything.
@@ -40,6 +53,7 @@ pub struct Stops {
     failures: Vec<u32>,
     seen_missing: Vec<bool>,
     astray_until: Option<Instant>,
+    jitter: Jitter,
 }
 
 impl Stops {
@@ -53,12 +67,25 @@ impl Stops {
             failures: vec![0; topics],
             seen_missing: vec![false; topics],
             astray_until: None,
+            jitter: Jitter::seeded(0),
         }
+    }
+
+    /// With pauses that differ from those of other relays.
+    #[must_use]
+    pub fn jittered(self, jitter: Jitter) -> Self {
+        Self { jitter, ..self }
     }
 
     #[must_use]
     pub fn flows(&self, topic: TopicIndex) -> bool {
         !self.topics.contains_key(&topic) && !self.parked.contains(&topic)
+    }
+
+    /// Whether any topic flows.
+    #[must_use]
+    pub fn any_flows(&self) -> bool {
+        (0..self.failures.len()).any(|topic| self.flows(topic))
     }
 
     /// Topics that rest.
@@ -93,9 +120,36 @@ impl Stops {
         if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
             return;
         }
-        let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6)));
+        let pause = self.jitter.around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
         self.failures[topic] += 1;
         self.topics.insert(topic, Rest::Failed { class, until: now + pause });
+    }
+
+    /// Whether [`Self::wait`] would say something new: a topic that rests for another reason goes on resting for it.
+    #[must_use]
+    pub fn can_wait(&self, topic: TopicIndex, wait: Wait) -> bool {
+        match self.topics.get(&topic) {
+            None => !self.is_parked(topic),
+            Some(Rest::Waits(before)) => *before != wait && *before != Wait::Stalled,
+            Some(_) => false,
+        }
+    }
+
+    /// A topic waits until nothing of it is with the producer any more.
+    pub fn wait(&mut self, topic: TopicIndex, wait: Wait) {
+        self.topics.insert(topic, Rest::Waits(wait));
+    }
+
+    #[must_use]
+    pub fn is_stalled(&self, topic: TopicIndex) -> bool {
+        self.topics.get(&topic) == Some(&Rest::Waits(Wait::Stalled))
+    }
+
+    /// Topics that waited, and of which nothing is with the producer any more. Each of them must [`Self::flow`].
+    #[must_use]
+    pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
+        let over = |(topic, rest): (&TopicIndex, &Rest)| matches!(rest, Rest::Waits(_)) && drained(*topic);
+        self.topics.iter().filter(|entry| over(*entry)).map(|(topic, _)| *topic).collect()
     }
 
     /// A topic acknowledged a record.
@@ -231,7 +285,8 @@ impl Stops {
     pub fn reasons(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
             Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
-            Rest::Suspect => None,
+            Rest::Waits(Wait::Stalled) => Some((*topic, ProblemClass::TopicStalled)),
+            Rest::Suspect | Rest::Waits(_) => None,
             Rest::Unseen { .. } => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
         };
         (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
@@ -256,20 +311,49 @@ mod tests {
     }
 
     #[test]
+    fn relays_do_not_try_a_failed_topic_again_at_the_same_moment() {
+        let start = Instant::now();
+        let next = |seed| {
+            let mut stops = Stops::new(1).jittered(Jitter::seeded(seed));
+            stops.flow(0);
+            stops.failed(0, ProblemClass::TopicNotAuthorized, start);
+            stops.next(start, |_| true)
+        };
+        let all: BTreeSet<_> = (0..50).map(next).collect();
+        assert_eq!(all.len(), 50);
+    }
+
+    #[test]
+    fn a_topic_that_waits_flows_when_nothing_of_it_is_with_the_producer() {
+        let (mut stops, now) = (Stops::new(2), Instant::now());
+        stops.flow(0);
+        stops.flow(1);
+        stops.wait(0, Wait::Share);
+        assert!(stops.can_wait(0, Wait::Stalled) && !stops.can_wait(0, Wait::Share) && stops.any_flows());
+        assert_eq!(stops.reasons().0, vec![], "that it has much there is nobody's business");
+        stops.wait(0, Wait::Stalled);
+        assert!(!stops.can_wait(0, Wait::Outage), "it is known more exactly");
+        assert_eq!(stops.reasons().0, vec![(0, ProblemClass::TopicStalled)]);
+        assert_eq!((stops.waited(|_| false), stops.waited(|_| true)), (vec![], vec![0]));
+        stops.failed(1, ProblemClass::TopicNotAuthorized, now);
+        assert!(!stops.can_wait(1, Wait::Stalled), "it rests already");
+    }
+
+    #[test]
     fn a_failed_topic_rests_longer_each_time_until_a_success() {
         let (mut stops, start) = (Stops::new(1), Instant::now());
         stops.flow(0);
         for pause in [1, 2, 4] {
             stops.failed(0, ProblemClass::TopicNotAuthorized, start);
             let over = start + Duration::from_secs(pause);
-            assert!(stops.due(over - Duration::from_millis(1), |_| true).is_empty());
+            assert!(stops.due(start + Duration::from_millis(pause * 500 - 1), |_| true).is_empty(), "at least half of it");
             assert!(stops.due(over, |_| false).is_empty(), "records of it are still with the producer");
             assert_eq!(stops.due(over, |_| true), [(0, ProblemClass::TopicNotAuthorized)]);
             stops.flow(0);
         }
         stops.succeeded(0);
         stops.failed(0, ProblemClass::TopicNotAuthorized, start);
-        assert_eq!(stops.next(start, |_| true), Some(start + PAUSE_MIN));
+        assert!(stops.next(start, |_| true) <= Some(start + PAUSE_MIN));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub enum Ended {
 #[derive(Clone, PartialEq)]
 pub enum Finding {
     /// This row was refused although it was sent alone.
-    Culprit { topic: TopicIndex, row: OutboxRow, class: ProblemClass, attempts: u32 },
+    Culprit { topic: TopicIndex, row: Box<OutboxRow>, class: ProblemClass, attempts: u32 },
     /// A batch of so many bytes was refused, but none of its rows is: the batch was too large.
     BatchTooLarge { topic: TopicIndex, bytes: usize },
     /// The topic takes records.
@@ -119,7 +119,7 @@ impl Trials {
     }
 
     /// The next rows to send, in order; `None` while a trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
-    pub fn next(&mut self) -> Option<Group> {
+    pub fn next_group(&mut self) -> Option<Group> {
         if self.under_way.is_some() { None } else { self.queue.pop_front() }
     }
 
@@ -205,7 +205,7 @@ impl Trials {
                 self.try_first(group(refused, attempts + 1));
             } else if let Some(row) = refused.pop() {
                 acquit_batch(&mut self.suspicions, purpose);
-                findings.push(Finding::Culprit { topic, row, class: refusal, attempts: attempts + 1 });
+                findings.push(Finding::Culprit { topic, row: Box::new(row), class: refusal, attempts: attempts + 1 });
             }
         }
         findings.extend(self.closed_suspicions());
@@ -275,7 +275,7 @@ mod tests {
     /// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was published, in order, and all findings.
     fn run(trials: &mut Trials, is_bad: impl Fn(&[OutboxRow]) -> Option<ProblemClass>) -> (Vec<i64>, Vec<Finding>) {
         let (mut published, mut findings) = (Vec::new(), Vec::new());
-        while let Some(group) = trials.next() {
+        while let Some(group) = trials.next_group() {
             let rows = group.rows.clone();
             trials.began(group, &(0..rows.len()).collect::<Vec<_>>());
             let end = is_bad(&rows).map_or(Ended::Published, Ended::Refused);
@@ -317,14 +317,14 @@ mod tests {
     fn purged_rows_are_tried_after_the_refused_ones_before_them() {
         let mut trials = Trials::default();
         trials.suspect(0, Some(ProblemClass::RecordRejected), (1..=4).map(row).collect());
-        let group = trials.next().expect("a group");
+        let group = trials.next_group().expect("a group");
         trials.began(group, &[10, 11, 12, 13]);
         for (slot, end) in [(10, Ended::Published), (11, Ended::Refused(ProblemClass::RecordRejected)), (12, Ended::Purged)] {
             assert!(trials.ended(slot, end).is_empty());
         }
         let findings = trials.ended(13, Ended::Purged);
         assert!(matches!(findings.as_slice(), [Finding::Culprit { row, attempts: 2, .. }] if row.id == 2));
-        assert_eq!(trials.next().expect("the purged ones").rows.iter().map(|row| row.id).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(trials.next_group().expect("the purged ones").rows.iter().map(|row| row.id).collect::<Vec<_>>(), [3, 4]);
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
         let mut trials = Trials::default();
         trials.try_topic(0, row(1));
         trials.suspect(0, Some(ProblemClass::RecordRejected), vec![row(2)]);
-        let group = trials.next().expect("the topic's row");
+        let group = trials.next_group().expect("the topic's row");
         trials.began(group, &[7]);
         assert!(trials.ended(7, Ended::TopicFailed).is_empty() && trials.is_empty());
     }

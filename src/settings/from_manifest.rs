@@ -4,20 +4,24 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    DatabaseSettings, Endpoint, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings,
-    SchemaName, TlsSettings, TopicSettings,
+    BreakerSettings, DatabaseSettings, Endpoint, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner,
+    RelaySettings, SaslSettings, SchemaName, TlsSettings, TopicSettings,
 };
-use crate::api::{DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic, parse_duration};
+use crate::api::{Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic, parse_duration};
 
 /// Why a spec cannot work: the field, what is wrong with it, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
     #[error("spec.database.schema: {0}")]
     Schema(#[from] InvalidSchemaName),
-    #[error("spec.pollInterval: {0}")]
-    PollInterval(#[from] ParseDurationError),
+    #[error("{field}: {error}")]
+    Duration { field: &'static str, error: ParseDurationError },
     #[error("spec.pollInterval: must be between 5ms and 10s")]
     PollIntervalRange,
+    #[error("spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m")]
+    BreakerOrder,
+    #[error("spec.breaker.maxBackoff: must be between 1s and 10m")]
+    BackoffRange,
     #[error("{field}: set urlSecretRef, or host with name and credentialsSecretRef, not both")]
     Endpoint { field: &'static str },
     #[error("{field}: must be between {min} and {max}, is {value}")]
@@ -46,7 +50,7 @@ impl RelaySettings {
     /// # Errors
     /// When the spec cannot work; the text names the field and the way out.
     pub fn from_manifest(owner: Owner, spec: &OutboxRelaySpec) -> Result<Self, InvalidSpec> {
-        let poll_interval = parse_duration(&spec.poll_interval)?;
+        let poll_interval = duration("spec.pollInterval", &spec.poll_interval)?;
         if !(Duration::from_millis(5)..=Duration::from_secs(10)).contains(&poll_interval) {
             return Err(InvalidSpec::PollIntervalRange);
         }
@@ -64,9 +68,32 @@ impl RelaySettings {
             record_headers: spec.record_headers,
             topics: topics(&spec.topics)?,
             batch_size: within("spec.batchSize", spec.batch_size, 1, 10_000)?,
-            poll_interval_ms: u64::try_from(poll_interval.as_millis()).unwrap_or(u64::MAX),
+            poll_interval_ms: millis(poll_interval),
+            breaker: breaker(&spec.breaker)?,
         })
     }
+}
+
+fn duration(field: &'static str, text: &str) -> Result<Duration, InvalidSpec> {
+    parse_duration(text).map_err(|error| InvalidSpec::Duration { field, error })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn breaker(breaker: &Breaker) -> Result<BreakerSettings, InvalidSpec> {
+    let slow_after = duration("spec.breaker.slowAfter", &breaker.slow_after)?;
+    let open_after = duration("spec.breaker.openAfter", &breaker.open_after)?;
+    let max_backoff = duration("spec.breaker.maxBackoff", &breaker.max_backoff)?;
+    let longest = Duration::from_secs(600);
+    if slow_after < Duration::from_millis(100) || slow_after >= open_after || open_after > longest {
+        return Err(InvalidSpec::BreakerOrder);
+    }
+    if !(Duration::from_secs(1)..=longest).contains(&max_backoff) {
+        return Err(InvalidSpec::BackoffRange);
+    }
+    Ok(BreakerSettings { slow_after_ms: millis(slow_after), open_after_ms: millis(open_after), max_backoff_ms: millis(max_backoff) })
 }
 
 fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {

@@ -70,6 +70,22 @@ async fn a_database_is_a_host_or_a_url_and_never_both() {
 }
 
 #[tokio::test]
+async fn a_breaker_is_slow_before_it_is_open() {
+    accepts(&[&|r| r["spec"]["breaker"] = json!({}), &|r| {
+        r["spec"]["breaker"] = json!({"slowAfter": "500ms", "openAfter": "1.5s", "maxBackoff": "1m"})
+    }])
+    .await;
+    refuses(&[
+        (&|r| r["spec"]["breaker"] = json!({"slowAfter": "10s"}), "less than openAfter"),
+        (&|r| r["spec"]["breaker"] = json!({"slowAfter": "50ms"}), "at least 100ms"),
+        (&|r| r["spec"]["breaker"] = json!({"openAfter": "11m"}), "openAfter at most 10m"),
+        (&|r| r["spec"]["breaker"] = json!({"maxBackoff": "500ms"}), "breaker.maxBackoff must be between 1s and 10m"),
+        (&|r| r["spec"]["breaker"] = json!({"openAfter": "soon"}), "spec.breaker.openAfter"),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn numbers_and_identifiers_have_bounds() {
     accepts(&[
         &|r| r["spec"]["replicas"] = json!(0),

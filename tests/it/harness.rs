@@ -1,7 +1,9 @@
 //! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
 
+pub(crate) mod brokers;
 #[macro_use]
 pub(crate) mod postgres;
+pub(crate) mod gate;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;

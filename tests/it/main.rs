@@ -29,6 +29,7 @@ mod record_headers;
 mod relay_altered;
 mod relay_limits;
 mod relay_order;
+mod relay_outages;
 mod relay_poison;
 mod relay_pooler;
 mod relay_problems;

@@ -16,6 +16,10 @@ use outbox_relay::{
     settings::RelaySettings,
 };
 use sqlx::{AssertSqlSafe, Row};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::harness::{
     pgbouncer::{PgBouncer, shared, through},
@@ -96,12 +100,37 @@ async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T>
     .await
 }
 
+/// The server at this port, a few milliseconds away: none of its answers is there before somebody waits for it.
+async fn far_away(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let far = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(("127.0.0.1", port)).await.expect("the server");
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(async move {
+                let mut answer = [0; 8192];
+                while let Ok(bytes @ 1..) = from_server.read(&mut answer).await {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    if to_client.write_all(&answer[..bytes]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+        }
+    });
+    far
+}
+
 /// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and no answer goes to the next question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_is_given_up_midway_leaves_nothing_behind() {
     for behind_a_pooler in [true, false] {
         let database = Database::create(15).await;
-        let settings = if behind_a_pooler { through(database.settings(), shared()) } else { database.settings() };
+        let port = if behind_a_pooler { shared() } else { database.address().port() };
+        let mut settings = through(database.settings(), far_away(port).await);
+        settings.database.pooler = behind_a_pooler;
         let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
         // The server must not end by itself what we forgot.
         let connections = pool(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
@@ -121,7 +150,8 @@ async fn work_that_is_given_up_midway_leaves_nothing_behind() {
             assert_eq!(answer, i64::from(wakes) * 5, "after {wakes} wakes");
             wakes += 1;
         }
-        assert!(wakes > 5 && ended.is_some_and(|ended| ended.is_ok()), "it ended after {wakes} wakes");
+        // One for each answer: begin, two for each statement, commit.
+        assert!(wakes > 6 && ended.is_some_and(|ended| ended.is_ok()), "it ended after {wakes} wakes");
     }
 }
 

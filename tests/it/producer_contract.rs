@@ -99,7 +99,7 @@ async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
 
 #[tokio::test]
 async fn message_too_large_is_fatal_and_leaves_no_gap() {
-    nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, REJECTED).await;
+    nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Fault::Record(ProblemClass::RecordTooLarge)).await;
 }
 
 #[tokio::test]

@@ -79,8 +79,8 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
     let mut admin = database.as_admin().await;
     let of_key = format!("select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = '{name}'");
-    let head = format!("select id from outbox.event where octet_length(payload) > 1000");
-    let head: i64 = value(&mut admin, &head).await;
+    let head = "select id from outbox.event where octet_length(payload) > 1000";
+    let head: i64 = value(&mut admin, head).await;
     assert_eq!(value::<String>(&mut admin, &of_key).await, format!("k42 RecordTooLarge {head}"));
     until("the report of it", async || {
         let report = relay.report().await?;

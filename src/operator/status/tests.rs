@@ -13,7 +13,7 @@ use crate::{
         plan::{Failure, Rollout, Scale},
         reports::PodReport,
     },
-    report::{Backlog, Problem, ProblemClass, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
 };
 
 /// A relay that runs as it should; each test breaks one thing.
@@ -52,6 +52,7 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
         parked_topics: None,
         dead_letters: None,
         published_per_second: 0.0,
+        breaker: None,
         problems: problem.map(|class| Problem::new(class, "it is so; do this")).into_iter().collect(),
     };
     PodReport { pod: "p".to_owned(), report: Some(report) }
@@ -131,6 +132,28 @@ fn an_outage_of_kafka_shows_but_does_not_make_a_relay_unready() {
         "Available=True AllRelaysAvailable",
         "Stalled=False NotStalled",
     ]);
+}
+
+fn open_breaker(problem: Option<ProblemClass>) -> PodReport {
+    let mut report = report(problem);
+    let breaker = Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() };
+    report.report.as_mut().expect("a report").breaker = Some(breaker);
+    report
+}
+
+#[test]
+fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
+    for (problem, reason) in [
+        (None, "BreakerOpen"),
+        (Some(ProblemClass::KafkaUnreachable), "BreakerOpen"),
+        (Some(ProblemClass::TopicUnderReplicated), "BreakerOpen"),
+        (Some(ProblemClass::KafkaAuthenticationFailed), "KafkaAuthenticationFailed"),
+    ] {
+        let case = Case::with(|case| case.observed.reports = vec![report(None), open_breaker(problem)]);
+        case.says(&[&format!("Ready=True {reason}"), &format!("Publishing=False {reason}"), "Stalled=False NotStalled"]);
+        assert_eq!(case.status().breaker, Some(BreakerState::Open), "the worst of all");
+    }
+    assert_eq!(running().status().breaker, None, "no relay said");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqlStr, query};
 use uuid::Uuid;
 
-use super::{Grant, LaneMarksPlan, Store, StoreError, Survey, failed, tuples, xid};
-use crate::outbox::work::Statement;
+use super::{Grant, LaneMarksPlan, Others, Store, StoreError, Survey, failed, tuples, xid};
+use crate::{outbox::work::Statement, report::BreakerState};
 
 impl Store {
     /// Begins a lease for a new instance.
@@ -19,13 +19,19 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the lease and writes marks, in one transaction. Returns its xid and the lanes that are still ours; `None`: the lease had run out.
+    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its xid and the lanes that are still ours; `None`: the lease had run out.
     ///
     /// # Errors
     /// When the database fails; then the lease may have been renewed, or not.
-    pub async fn renew(&self, instance: Uuid, ttl: Duration, marks: &LaneMarksPlan) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    pub async fn renew(
+        &self,
+        instance: Uuid,
+        ttl: Duration,
+        breaker: BreakerState,
+        marks: &LaneMarksPlan,
+    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut work = self.pools.lease.begin().await.map_err(failed("begin a renewal"))?;
-        let renew = query(self.statements.renew.clone()).bind(instance).bind(millis(ttl));
+        let renew = query(self.statements.renew.clone()).bind(instance).bind(millis(ttl)).bind(breaker.name());
         let renewed = work.rows(renew).await.map_err(failed("renew the lease"))?;
         let mut lanes = Vec::new();
         if !renewed.is_empty() {
@@ -56,9 +62,12 @@ impl Store {
     pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
         let survey = query(self.statements.survey.clone()).bind(instance).bind(known);
         let row = self.pools.lease.row(survey).await.map_err(failed("survey the lanes"))?;
-        let (live, fewest, free): (i64, Option<i64>, i64) = FromRow::from_row(&row).map_err(failed("survey the lanes"))?;
+        let (others, fewest, well, fewest_of_well, free): (i64, Option<i64>, i64, Option<i64>, i64) =
+            FromRow::from_row(&row).map_err(failed("survey the lanes"))?;
         let count = |number: i64| u32::try_from(number).unwrap_or(0);
-        Ok(Survey { live: count(live), fewest: fewest.map(count), free: count(free) })
+        let others = Others { count: count(others), fewest: fewest.map(count) };
+        let well = Others { count: count(well), fewest: fewest_of_well.map(count) };
+        Ok(Survey { others, well, free: count(free) })
     }
 
     /// Takes at most `lanes_max` free lanes.

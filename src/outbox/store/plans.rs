@@ -82,12 +82,20 @@ pub struct Grant {
 /// Who lives and who has what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
-    /// Relays whose lease has not run out, this one included.
-    pub live: u32,
-    /// Smallest share of the others; absent without any.
-    pub fewest: Option<u32>,
+    /// Other relays whose lease has not run out.
+    pub others: Others,
+    /// Those of them whose breaker is not Open.
+    pub well: Others,
     /// Lanes that can be claimed.
     pub free: u32,
+}
+
+/// Other relays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    pub count: u32,
+    /// Smallest number of lanes that one of them has; absent without any.
+    pub fewest: Option<u32>,
 }
 
 /// Rows that wait.

@@ -219,6 +219,7 @@ impl Core {
         if self.poison.is_on_trial(slot) {
             return self.trial_reported(slot, Outcome::Refused(class), now);
         }
+        self.outstanding.ended(slot);
         if let Some(given_back) = self.window.failed(slot) {
             self.read_again(given_back);
             self.judge(given_back.topic, row, class, 1);
@@ -274,7 +275,7 @@ impl Core {
 
     /// The next rows to try, on a producer of their own, in this order.
     pub fn next_trial(&mut self) -> Option<Vec<Outgoing>> {
-        let mut group = self.poison.trials.next()?;
+        let mut group = self.poison.trials.next_group()?;
         let mut taken = [0; LANES];
         let fits = |row: &&OutboxRow| {
             taken[usize::from(row.lane)] += 1;

@@ -67,13 +67,11 @@ impl Session<'_> {
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
-        self.tell_topics();
         let Ok((depth, table)) = result else { return self.status.set_backlog(None) };
         self.status.set_table(table);
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
-        let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| now_us.saturating_sub(oldest).max(0) as f64 / 1e6));
+        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6));
         let capped = depth.rows >= u64::from(BACKLOG_ROWS_MAX);
         self.status.set_backlog(Some(Backlog { rows: depth.rows, capped, oldest_at: oldest }));
     }
@@ -83,13 +81,7 @@ impl Session<'_> {
         let mut problems: Vec<Problem> = resting
             .into_iter()
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
-            .map(|(topic, class)| {
-                let name = self.core.routes().name(topic);
-                Problem::new(
-                    class,
-                    format!("topic '{name}' refuses a record: it rests and is tried again; look at the relay's log and the topic's limits"),
-                )
-            })
+            .map(|(topic, class)| resting_topic(self.core.routes().name(topic), class))
             .collect();
         for (topic, keys) in self.core.parked_keys() {
             let name = self.core.routes().name(topic);
@@ -127,11 +119,15 @@ impl Session<'_> {
         {
             self.store.reconnect(&connect);
         }
+        self.failing.insert(work);
         self.status.tell(work, vec![problem]);
     }
 
-    pub(super) fn works(&self, work: Source) {
-        self.status.tell(work, vec![]);
+    /// Told after a failure only: it works thousands of times a second.
+    pub(super) fn works(&mut self, work: Source) {
+        if self.failing.remove(&work) {
+            self.status.tell(work, vec![]);
+        }
     }
 }
 
@@ -139,4 +135,15 @@ impl Session<'_> {
 fn not_again_before(began: Instant, pause: Duration) -> Instant {
     let now = Instant::now();
     now + pause.max((now - began) * 100)
+}
+
+fn resting_topic(name: &str, class: ProblemClass) -> Problem {
+    let why = match class {
+        ProblemClass::TopicStalled => {
+            "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough \
+                                       replicas in sync? Its other rows wait"
+        }
+        _ => "refuses a record: it rests and is tried again; look at the relay's log and the topic's limits",
+    };
+    Problem::new(class, format!("topic '{name}' {why}"))
 }

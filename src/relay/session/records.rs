@@ -83,13 +83,15 @@ impl Session<'_> {
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
-                let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-                let latency_us = now_us.saturating_sub(self.created_at_us[report.slot]).max(0);
+                let latency_us = outage::now_us().saturating_sub(self.created_at_us[report.slot]).max(0);
                 self.status.metrics.publish_latency.observe(latency_us as f64 / 1e6);
                 self.status.metrics.published.with_label_values(&[self.core.routes().name(topic)]).inc();
                 self.core.reported(report.slot, Outcome::Published, now);
             }
-            Err(fault) => self.failed(report.slot, topic, fault, now),
+            Err(fault) => {
+                self.rebuild.cause_found |= matches!(fault, Fault::Topic(_) | Fault::Record(_)) && !self.core.is_on_trial(report.slot);
+                self.failed(report.slot, topic, fault, now);
+            }
         }
     }
 
@@ -117,6 +119,7 @@ impl Session<'_> {
         for (topic, usable) in news {
             self.core.topic_seen(*topic, *usable, now);
         }
+        self.core.answered(now);
         // The brokers answer the watch, which reads its secrets anew; a producer that they refuse has old ones.
         let refused = matches!(self.trouble.get(), Some(ProblemClass::KafkaAuthenticationFailed | ProblemClass::KafkaTlsFailed));
         if refused {
@@ -127,6 +130,7 @@ impl Session<'_> {
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
     pub(super) async fn keep_producer(&mut self, now: Instant) {
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
+            self.rebuild.fatal = true;
             self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
         }
         if let Some(bytes) = self.core.take_too_large() {
@@ -137,11 +141,17 @@ impl Session<'_> {
         self.sending = match sending {
             Sending::Retiring(producer) if self.core.window().sent() == 0 => {
                 destroy(producer).await;
-                Sending::None { retry_at: now }
+                Sending::None { retry_at: now + self.rebuild_pause(now) }
             }
             Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => self.open_producer(now),
             other => other,
         };
+    }
+
+    /// None when it is known what was wrong.
+    fn rebuild_pause(&mut self, now: Instant) -> Duration {
+        let Rebuild { fatal, cause_found } = std::mem::take(&mut self.rebuild);
+        if fatal && !cause_found { self.core.rebuilt(now) } else { Duration::ZERO }
     }
 
     pub(super) fn retire_producer(&mut self, why: &str) {

@@ -78,6 +78,8 @@ impl Session<'_> {
             known: self.core.marks().lanes,
             owned: self.core.owned(),
             seen: self.core.seen(),
+            breaker: self.core.breaker().state(),
+            health: self.core.breaker().health(now),
             stopping: self.stop_by.is_some(),
         };
         self.lease = start(turn(self.store.clone(), turn_now));

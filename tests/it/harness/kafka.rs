@@ -50,10 +50,15 @@ pub(crate) async fn create_topic(name: &str) {
 
 /// Creates a topic with properties of its own.
 pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
-    let created = admin.create_topics([&topic], &AdminOptions::new()).await.expect("an answer");
+    create_topic_at(&rig("RIG_KAFKA"), &topic).await;
+}
+
+/// Creates a topic on other brokers than the rig's.
+pub(crate) async fn create_topic_at(servers: &str, topic: &NewTopic<'_>) {
+    let admin: AdminClient<DefaultClientContext> = client_of(servers).create().expect("an admin client");
+    let created = admin.create_topics([topic], &AdminOptions::new()).await.expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 

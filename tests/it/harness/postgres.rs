@@ -15,8 +15,8 @@ use outbox_relay::{
     report::MigrationReport,
     secrets::Secrets,
     settings::{
-        DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner, RecordHeaders,
-        RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
+        BreakerSettings, DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner,
+        RecordHeaders, RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
     },
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, postgres::PgConnectOptions, raw_sql};
@@ -181,6 +181,7 @@ impl Database {
             topics: vec![topic],
             batch_size: 1000,
             poll_interval_ms: 50,
+            breaker: BreakerSettings::default(),
         }
     }
 

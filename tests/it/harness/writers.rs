@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::{sync::watch, task::JoinHandle};
 use uuid::Uuid;
 
 use super::{kafka::Record, postgres::Database};
@@ -88,6 +89,62 @@ async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load) -> Vec<(String, i
         }
     }
     committed
+}
+
+/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is stopped.
+pub(crate) struct Steady {
+    rows: watch::Receiver<usize>,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<Committed>,
+}
+
+impl Steady {
+    pub(crate) fn start(database: &Database, topic: &str, rows_per_batch: usize) -> Self {
+        let (pool, topic) = (database.producer_pool(1), topic.to_owned());
+        let (stop, stopped) = watch::channel(false);
+        let (wrote, rows) = watch::channel(0);
+        let running = tokio::spawn(async move {
+            let (mut committed, mut turn, mut every) = (Committed::new(), 0, tokio::time::interval(Duration::from_millis(50)));
+            while !*stopped.borrow() {
+                every.tick().await;
+                for (key, event_id) in batch(&pool, &topic, turn, rows_per_batch).await {
+                    committed.entry(key).or_default().push(event_id);
+                }
+                turn += rows_per_batch;
+                wrote.send_replace(turn);
+            }
+            committed
+        });
+        Self { rows, stop, running }
+    }
+
+    /// Waits until it has written so many rows.
+    pub(crate) async fn wrote(&self, rows: usize) {
+        super::relay::until(&format!("{rows} written rows"), async || (*self.rows.borrow() >= rows).then_some(())).await;
+    }
+
+    pub(crate) async fn stop(self) -> Committed {
+        self.stop.send_replace(true);
+        self.running.await.expect("it wrote")
+    }
+}
+
+/// Rows of one statement: keys and event ids, in order.
+async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Vec<(String, Uuid)> {
+    let rows: Vec<_> = (turn..turn + rows).map(|n| (format!("key-{}", n % 100), Uuid::new_v4())).collect();
+    let (keys, event_ids): (Vec<_>, Vec<_>) = rows.iter().cloned().unzip();
+    sqlx::query(
+        "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
+         select event_id, 'aggregate', key, 'Counted', $1, convert_to(key, 'UTF8')
+         from unnest($2::text[], $3::uuid[]) with ordinality as row (key, event_id, n) order by n",
+    )
+    .bind(topic)
+    .bind(keys)
+    .bind(event_ids)
+    .execute(pool)
+    .await
+    .expect("rows");
+    rows
 }
 
 /// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a key in commit order without a gap. Returns

@@ -1,0 +1,71 @@
+//! `spec.breaker`: when a Kafka cluster that does not answer is slow, and when it is away. And the state that comes of it.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// When the relay stops sending to a cluster that acknowledges nothing. Rows wait in the table meanwhile; no row is counted as failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < duration(self.openAfter) && duration(self.openAfter) <= duration('10m')", "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"),
+    validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
+)]
+pub struct Breaker {
+    /// Without an acknowledgement for this long the window is halved. A topic that others overtake for this long waits.
+    #[serde(default = "default_slow_after")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    pub slow_after: String,
+    /// Without an acknowledgement for this long nothing new is sent.
+    #[serde(default = "default_open_after")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    pub open_after: String,
+    /// Longest pause between two attempts.
+    #[serde(default = "default_max_backoff")]
+    #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
+    pub max_backoff: String,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { slow_after: default_slow_after(), open_after: default_open_after(), max_backoff: default_max_backoff() }
+    }
+}
+
+fn default_slow_after() -> String {
+    "2s".to_owned()
+}
+
+fn default_open_after() -> String {
+    "10s".to_owned()
+}
+
+fn default_max_backoff() -> String {
+    "30s".to_owned()
+}
+
+// The later the worse: the order is the operator's sum over relays.
+/// Whether Kafka takes records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum BreakerState {
+    /// It does.
+    Closed,
+    /// Nothing was acknowledged for `slowAfter`.
+    Slow,
+    /// Nothing was acknowledged for `openAfter`: nothing new is sent but probes.
+    Open,
+}
+
+impl BreakerState {
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Slow, Self::Open];
+
+    /// As it is written in reports, metrics and status.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "Closed",
+            Self::Slow => "Slow",
+            Self::Open => "Open",
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others are brokers. Each node has a second listener
+//! whose address is that of a [`Gate`], so that the cluster can be away for one client alone.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use super::{gate::Gate, listeners::closed_port, relay::until};
+
+const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
+const CLUSTER: &str = "b3duLWNsdXN0ZXItMDAwMQ";
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// The cluster; killed when it goes out of scope.
+pub(crate) struct Brokers {
+    folder: PathBuf,
+    nodes: Vec<Node>,
+    /// What stands between the first node and clients of [`Self::behind_the_gate`].
+    pub(crate) gate: Gate,
+}
+
+struct Node {
+    port: u16,
+    settings: PathBuf,
+    process: Option<Child>,
+}
+
+impl Brokers {
+    /// Starts so many nodes.
+    pub(crate) async fn start(nodes: u32) -> Self {
+        let folder = std::env::temp_dir().join(format!("brokers-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&folder).expect("created");
+        let (controller, behind) = (closed_port().await, closed_port().await);
+        let gate = Gate::open(([127, 0, 0, 1], behind).into()).await;
+        let mut brokers = Self { folder, nodes: Vec::new(), gate };
+        for number in 1..=nodes {
+            let port = closed_port().await;
+            let settings = brokers.folder.join(format!("node-{number}.properties"));
+            let ports = Ports { controller, port, behind, gate: brokers.gate.port() };
+            std::fs::write(&settings, properties(number, &ports, &brokers.folder)).expect("written");
+            format(&settings);
+            brokers.nodes.push(Node { port, settings, process: None });
+            brokers.launch(number);
+        }
+        brokers.are_up().await;
+        brokers
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self, number: u32) {
+        let mut process = self.nodes[number as usize - 1].process.take().expect("it runs");
+        process.kill().expect("it ran");
+        process.wait().expect("it ended");
+    }
+
+    /// Starts a node again, with what it had stored.
+    pub(crate) fn launch(&mut self, number: u32) {
+        let log = std::fs::File::create(self.folder.join(format!("node-{number}.log"))).expect("created");
+        let node = &mut self.nodes[number as usize - 1];
+        let mut command = Command::new(TOOL);
+        command.arg("kafka.Kafka").arg(&node.settings).env("RIG", super::rig::rig("RIG")).env("RIG_LOG", "WARN");
+        let log_too = log.try_clone().expect("a second handle");
+        node.process = Some(command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn().expect("bash and java"));
+    }
+
+    pub(crate) fn servers(&self) -> String {
+        self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",")
+    }
+
+    /// The first node, as seen through the gate.
+    pub(crate) fn behind_the_gate(&self) -> String {
+        format!("127.0.0.1:{}", self.gate.port())
+    }
+
+    /// Waits until every node has said that it is there.
+    pub(crate) async fn are_up(&self) {
+        let (servers, nodes) = (self.servers(), self.nodes.len());
+        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &servers).create().expect("a client");
+        until("the brokers to be up", async || {
+            let metadata = client.fetch_metadata(None, Duration::from_secs(1)).ok()?;
+            (metadata.brokers().len() == nodes).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        for (number, node) in (1..).zip(&mut self.nodes) {
+            if let Some(process) = &mut node.process {
+                process.kill().ok();
+                process.wait().ok();
+            }
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.folder.join(format!("node-{number}.log"))).unwrap_or_default();
+                let tail = log.len().saturating_sub(2000);
+                eprintln!("--- end of the log of node {number}\n{}", &log[log.ceil_char_boundary(tail)..]);
+            }
+        }
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+struct Ports {
+    controller: u16,
+    port: u16,
+    behind: u16,
+    gate: u16,
+}
+
+fn properties(number: u32, ports: &Ports, folder: &Path) -> String {
+    let Ports { controller, port, behind, gate } = ports;
+    let (roles, mut listeners, mut advertised) = (
+        if number == 1 { "broker,controller" } else { "broker" },
+        format!("PLAINTEXT://127.0.0.1:{port}"),
+        format!("PLAINTEXT://127.0.0.1:{port}"),
+    );
+    if number == 1 {
+        listeners += &format!(",GATED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}");
+        advertised += &format!(",GATED://127.0.0.1:{gate}");
+    }
+    format!(
+        "process.roles={roles}
+node.id={number}
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT
+log.dirs={}
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+auto.create.topics.enable=false
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+num.network.threads=2
+num.io.threads=2
+background.threads=2
+log.segment.bytes=67108864
+log.cleaner.dedupe.buffer.size=16777216
+",
+        folder.join(format!("node-{number}")).display()
+    )
+}
+
+fn format(settings: &Path) {
+    let mut command = Command::new(TOOL);
+    command.args(["storage", "format", "-t", CLUSTER, "-c"]).arg(settings).env("RIG", super::rig::rig("RIG"));
+    let done = command.output().expect("bash and java");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
