@@ -110,7 +110,7 @@ fn cut(letters: &mut Vec<DeadLetter>, limit: u64) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if letters.len() > limit {
         letters.truncate(limit);
-        note(&format!("only the first {} are shown: --limit shows more, conditions narrow them down", letters.len()));
+        note("there are more: --limit shows them, conditions narrow them down");
     }
 }
 
@@ -142,7 +142,7 @@ fn shown(letter: &DeadLetter) -> String {
         ("refused", format!("{}, first {}, last {}", times(letter.attempts), letter.first_failed_at, letter.failed_at)),
         ("class", line(&letter.class)),
         ("payload", letter.payload_bytes.map_or_else(|| "none: a tombstone".to_owned(), |bytes| format!("{bytes} bytes"))),
-        ("headers", letter.header_names.iter().map(|name| line(name)).collect::<Vec<_>>().join(", ")),
+        ("headers", names(&letter.header_names)),
     ];
     match &letter.contents {
         None => facts(&all),
@@ -164,6 +164,13 @@ fn opened(contents: &Contents) -> String {
 
 fn line_of_json(value: &serde_json::Value) -> String {
     lines(&value.to_string())
+}
+
+fn names(headers: &[String]) -> String {
+    if headers.is_empty() {
+        return "none".to_owned();
+    }
+    headers.iter().map(|name| line(name)).collect::<Vec<_>>().join(", ")
 }
 
 fn times(attempts: i32) -> String {

@@ -67,7 +67,7 @@ async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if entries.len() > limit {
         entries.truncate(limit);
-        note(&format!("only the first {limit} are shown: --limit shows more, conditions narrow them down"));
+        note("there are more: --limit shows them, conditions narrow them down");
     }
     write(out, output, &entries, |entries| listed(entries))?;
     Ok(Exit::Done)

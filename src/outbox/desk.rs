@@ -53,17 +53,22 @@ impl DeskError {
         match self {
             Self::Connect(error) => error.problem(),
             Self::Schema(error) => error.problem(),
-            Self::Statement(error) => match error.problem() {
-                Problem { class: ProblemClass::InsufficientPrivilege, .. } => Problem::new(
-                    ProblemClass::InsufficientPrivilege,
-                    format!(
-                        "{error}: that takes the schema's owner; its credentials, of spec.migration.database, are used where they are at hand"
-                    ),
-                ),
-                problem => problem,
-            },
+            Self::Statement(error) => told(error),
         }
     }
+}
+
+/// What a relay does about it by itself, a person has to do.
+fn told(error: &StoreError) -> Problem {
+    let problem = error.problem();
+    let next = match problem.class {
+        ProblemClass::InsufficientPrivilege => {
+            "that takes the schema's owner; its credentials, of spec.migration.database, are used where they are at hand"
+        }
+        ProblemClass::LockTimeout => "a transaction holds on to it, such as a writer of the same key: call this again",
+        _ => return problem,
+    };
+    Problem::new(problem.class, format!("{error}: {next}"))
 }
 
 /// Which of the rows that were put aside; absent: any.

@@ -30,7 +30,7 @@ pub enum SchemaError {
     #[error("schema '{schema}' needs relays of level {compatible_from} or newer, this version knows {LEVEL}: upgrade it")]
     Newer { schema: String, compatible_from: i64 },
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema; if that one is gone for good, delete the row of {schema}.owner"
+        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema; if that one is gone for good: outbox-relay owner release"
     )]
     ClaimedByOther { schema: String, other: Owner },
 }

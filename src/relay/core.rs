@@ -79,7 +79,7 @@ pub enum Outcome {
 /// State of one relay process, without any IO.
 #[derive(Clone)]
 pub struct Core {
-    routes: Routes,
+    routes: Arc<Routes>,
     window: Window,
     stops: Stops,
     poison: Poison,
@@ -104,7 +104,7 @@ impl Core {
     pub fn new(routes: Routes, budget: Budget, poll_interval: Duration, now: Instant) -> Self {
         let topics = routes.len();
         Self {
-            routes,
+            routes: Arc::new(routes),
             window: Window::new(budget, topics),
             stops: Stops::new(topics),
             poison: Poison::default(),

@@ -1,6 +1,7 @@
 //! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds, prints and changes, and its exit codes.
 
 use std::{
+    io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -20,9 +21,14 @@ impl Cli {
         Self { manifest: database.manifest("") }
     }
 
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+        command.args(arguments.split(' ')).arg("--manifest").arg(&self.manifest).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
     pub(crate) fn run(&self, arguments: &str) -> Output {
-        let arguments = arguments.split(' ').map(str::to_owned).chain(["--manifest".to_owned(), self.manifest.display().to_string()]);
-        outbox_relay(&arguments.collect::<Vec<_>>())
+        self.command(arguments).output().expect("the program")
     }
 
     /// Standard output of a command that ends with this code.
@@ -68,6 +74,14 @@ async fn with_letters(database: &Database) -> sqlx::PgConnection {
     owner
 }
 
+/// Names only the first that differs of many.
+#[track_caller]
+fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
+    let expected: Vec<String> = expected.collect();
+    assert_eq!(found.len(), expected.len());
+    assert_eq!(found.iter().zip(&expected).find(|(found, expected)| found != expected), None);
+}
+
 fn keys(letters: &Value) -> Vec<String> {
     letters.as_array().expect("a list").iter().map(|letter| letter["key"].as_str().expect("a key").to_owned()).collect()
 }
@@ -91,7 +105,7 @@ on_each_server! {
             assert_eq!(keys(&cli.json(&format!("dead-letters list{conditions}"))), expected, "{conditions}");
         }
         let list = cli.run("dead-letters list --limit 2");
-        assert!(stderr(&list).contains("only the first 2"), "{list:?}");
+        assert!(stderr(&list).contains("there are more: --limit"), "{list:?}");
     }
 }
 
@@ -169,7 +183,39 @@ on_each_server! {
         let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead letters"));
         assert_eq!(stderr(&output).lines().collect::<Vec<_>>(), far);
         let types = values::<String>(&mut owner, "select event_type from outbox.event order by id").await;
-        assert_eq!(types, (1..=1234).map(|i| format!("E{i}")).collect::<Vec<_>>());
+        in_order(&types, (1..=1234).map(|i| format!("E{i}")));
+    }
+}
+
+on_each_server! {
+    /// A writer of a key in the second batch keeps that from going on, until the program is killed.
+    async fn a_requeue_that_is_killed_loses_nothing_and_goes_on_where_it_was(database: Database) {
+        let database = database.migrated().await;
+        let mut owner = database.connect_as(&database.owner).await;
+        execute(&mut owner, "select outbox.enqueue('file', case i when 700 then 'held' else 'f1' end, 'E' || i, '{}') from generate_series(1, 1200) i;
+          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
+        let mut writer = database.connect_as(&database.producer).await;
+        execute(&mut writer, "begin; select outbox.enqueue('file', 'held', 'Later', '{}')").await;
+        let cli = Cli::new(&database);
+        let mut child = cli.command("dead-letters requeue --all --yes").stderr(Stdio::piped()).spawn().expect("the program");
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+        assert_eq!(line, "requeued 500 of 1,200 dead letters\n");
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        execute(&mut writer, "commit").await;
+        // What the server still does for the killed program it does whole.
+        let both = "select event_id from outbox.event union all select event_id from outbox.dead_letter";
+        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from ({both}) as both_tables");
+        assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
+
+        let output = cli.run("dead-letters requeue --all --yes");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
+        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id = '{key}' order by id");
+        let types = values::<String>(&mut owner, &of_key("f1")).await;
+        in_order(&types, (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")));
+        assert_eq!(values::<String>(&mut owner, &of_key("held")).await, ["Later", "E700"]);
     }
 }
 

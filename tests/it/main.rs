@@ -5,6 +5,7 @@ mod harness;
 mod architecture;
 mod cli;
 mod cli_parked;
+mod cli_relay;
 mod command_line;
 mod connecting;
 mod crd_rules;

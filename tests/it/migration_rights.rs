@@ -219,3 +219,32 @@ on_each_server! {
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
     }
 }
+
+/// The same for what the relay moves: a forged row that it would park or bury.
+const ATTACK_ON_MOVES: &str = "
+  create temporary table event (like outbox_shape including defaults);
+  create temporary table dead_letter (like letter_shape including defaults);
+  create temporary table parked_key (like parked_shape including defaults);
+  grant all on event, dead_letter, parked_key to public;
+  insert into pg_temp.event (xact, id, lane, event_id, aggregate_type, aggregate_id, event_type, headers, created_at)
+    values ('1', 99, 1, '00000000-0000-0000-0000-000000000099', 'a', 'forged', 'c', '{}', now());";
+
+on_each_server! {
+    async fn temporary_tables_cannot_stand_in_for_what_a_relay_moves(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "
+          create table public.outbox_shape as select * from outbox.event;
+          create table public.letter_shape as select * from outbox.dead_letter;
+          create table public.parked_shape as select * from outbox.parked_key;
+          grant select on all tables in schema public to public").await;
+        let mut relay = database.connect_as(&database.relay).await;
+        execute(&mut relay, ATTACK_ON_MOVES).await;
+        let forged = "1::smallint, 99, '00000000-0000-0000-0000-000000000099'";
+        execute(&mut relay, &format!("select outbox.park_key('files', 'forged', {forged}, 'RecordRejected')")).await;
+        assert!(!value::<bool>(&mut relay, &format!("select outbox.bury({forged}, 'files', 'RecordRejected', 1)")).await);
+        assert_eq!(value::<i64>(&mut relay, "select count(*) from pg_temp.event").await, 1);
+        let moved = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
+        assert_eq!(value::<i64>(&mut admin, moved).await, 0);
+    }
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use outbox_relay::{
     report::{BreakerState, ProblemClass, RelayReport},
-    settings::{RelaySettings, TopicSettings},
+    settings::{OnPoison, RelaySettings, TopicSettings},
 };
 use rdkafka::admin::{NewTopic, TopicReplication};
 
@@ -17,7 +17,7 @@ use crate::harness::{
 };
 
 fn declared(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![] }
+    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
 }
 
 async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {

@@ -1,0 +1,176 @@
+//! Statements of a relay, whose answers may be lost: settling, and everything about the lease.
+
+use super::*;
+
+impl World {
+    pub(super) fn settle(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
+        let (bug, process) = (self.scenario.bug, self.process(at));
+        let (paused, deletions) = (process.life == Life::Paused, &process.deletions);
+        match step {
+            Step::Settle(_) if !paused && deletions.len() < self.scenario.deletions_max && process.core.window().acked() > 0 => {
+                self.processes[at].edit(|process| {
+                    let drawn = process.core.seen();
+                    let settle = process.core.next_settle(2, true);
+                    process.deletions.extend(settle.map(|settle| Deletion { settle, drawn, xid: None, done: false }));
+                });
+                if self.scenario.fine { Ok(true) } else { self.settle(at, Step::SettleRuns(at)) }
+            }
+            Step::SettleBegins(_) => {
+                let Some(next) = deletions.iter().position(|deletion| deletion.xid.is_none()) else { return Ok(false) };
+                let xid = self.database.edit(Database::begin);
+                self.processes[at].edit(|process| process.deletions[next].xid = Some(xid));
+                Ok(true)
+            }
+            Step::SettleRuns(_) => {
+                let Some(next) = deletions.iter().position(|deletion| !deletion.done) else { return Ok(false) };
+                let names = deletions[next].settle.plan.event_ids.clone();
+                let plan = &deletions[next].settle.plan;
+                let key = |lane: i16| Key { name: 0, lane: lane as u8, topic: 0 };
+                let named: Vec<_> = (0..names.len()).map(|at| self.row_of(names[at], plan.ids[at], key(plan.lanes[at]))).collect();
+                let begun = deletions[next].xid;
+                let (xid, deleted) = self.database.edit(|database| {
+                    let xid = begun.unwrap_or_else(|| database.begin());
+                    let deleted = database.settle(&named, bug);
+                    database.commit(xid);
+                    (xid, deleted)
+                });
+                self.processes[at].edit(|process| (process.deletions[next].xid, process.deletions[next].done) = (Some(xid), true));
+                self.judge_deleted(&named, &deleted)?;
+                Ok(true)
+            }
+            Step::SettleAnswers(_, answer) if !paused => {
+                let Some(first) = deletions.iter().position(|deletion| deletion.done || answer == Answer::Lost) else { return Ok(false) };
+                if answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
+                    return Ok(false);
+                }
+                let begun = self.process(at).deletions[first].xid.filter(|_| !self.process(at).deletions[first].done);
+                begun.into_iter().for_each(|xid| self.database.edit(|database| database.roll_back(xid)));
+                self.processes[at].edit(|process| {
+                    let deletion = process.deletions.remove(first);
+                    match deletion.xid {
+                        Some(xid) if answer == Answer::Arrives => {
+                            process.tick(xid, deletion.drawn);
+                            process.core.settled(&deletion.settle.slots);
+                        }
+                        _ => process.core.settle_failed(&deletion.settle.slots),
+                    }
+                    if bug == Bug::ForgetAtOnce {
+                        process.core.window.fetch_is_in();
+                    }
+                });
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// A row by its event; one that was truncated is only a name.
+    pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
+        self.database.get().row(event_id).unwrap_or(Row { id, event: event_id.as_u64_pair().1, key })
+    }
+
+    // --- leases
+
+    pub(super) fn lease(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
+        let (bug, process) = (self.scenario.bug, self.process(at));
+        let (instance, seen, news) = (process.instance, process.core.seen(), process.core.seen() > process.ticked);
+        match step {
+            Step::Renew(_) => {
+                let marks = process.core.marks();
+                let before = self.database.get().lanes.clone();
+                let ours = self.database.edit(|database| database.write_marks(instance, &marks, false, bug));
+                self.judge_marks()?;
+                if !self.process(at).core.owns_exactly(&ours) {
+                    self.lose_lease(at);
+                    return Ok(true);
+                }
+                Ok(before != self.database.get().lanes)
+            }
+            Step::Tick(_) if news => {
+                let xid = self.database.edit(Database::tick);
+                self.processes[at].edit(|process| process.tick(xid, seen));
+                Ok(true)
+            }
+            Step::Claim(_, answer) => {
+                if answer == Answer::Arrives {
+                    return Ok(self.claim(at, usize::MAX));
+                }
+                let known = process.core.marks();
+                let possible = self.faults_left > 0 && self.scenario.faults.contains(&Fault::AnswerLost);
+                let lost = possible && !self.database.edit(|database| database.claim(instance, &known, usize::MAX)).is_empty();
+                Ok(lost && self.spend(Fault::AnswerLost))
+            }
+            Step::GiveBack(_) => {
+                let possible = process.core.owned() > 0 && self.spend(Fault::GiveBack);
+                if possible {
+                    self.processes[at].edit(|process| process.core.drain(1));
+                }
+                Ok(possible)
+            }
+            Step::Release(_, answer) => {
+                let drained =
+                    if bug == Bug::ReleaseUndrained && process.core.owned() == 0 { process.core.marks() } else { process.core.drained() };
+                if drained.lanes.is_empty() || answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
+                    return Ok(false);
+                }
+                self.database.edit(|database| database.write_marks(instance, &drained, true, bug));
+                if answer == Answer::Arrives {
+                    self.processes[at].edit(|process| process.core.released(&drained));
+                }
+                self.judge_marks()?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    pub(super) fn claim(&mut self, at: usize, lanes_max: usize) -> bool {
+        let (instance, known, now) = (self.process(at).instance, self.process(at).core.marks(), self.now);
+        let grants = self.database.edit(|database| database.claim(instance, &known, lanes_max));
+        if !grants.is_empty() {
+            self.processes[at].edit(|process| process.core.granted(&grants, now));
+        }
+        !grants.is_empty()
+    }
+
+    pub(super) fn expire(&mut self, instance: u8) -> bool {
+        let process = self.processes.iter().position(|process| process.get().instance == instance);
+        let life = process.map_or(Life::Gone, |at| self.process(at).life);
+        if !matches!(life, Life::Paused | Life::Gone) || self.database.get().leases.get(&instance) != Some(&true) {
+            return false;
+        }
+        process.into_iter().for_each(|at| self.remember_in_flight(at));
+        self.database.edit(|database| database.leases.insert(instance, false));
+        true
+    }
+
+    pub(super) fn lose_lease(&mut self, at: usize) {
+        self.remember_in_flight(at);
+        let on_its_way = self.processes[at].edit(Process::lose_lease);
+        self.zombies.push(on_its_way);
+    }
+
+    /// A new instance begins: after a kill, or once the old one has all reports. What it had not settled yet stays. While another relay runs
+    /// that one takes over.
+    pub(super) fn restart(&mut self, at: usize) -> bool {
+        let process = self.process(at);
+        let over = match process.life {
+            Life::Gone => true,
+            Life::Lost => process.core.window().sent() == 0 && process.deletions.is_empty(),
+            Life::Runs | Life::Paused => false,
+        };
+        if over {
+            let (instance, says_goodbye) = (process.instance, process.life == Life::Lost);
+            if says_goodbye {
+                self.database.edit(|database| database.leases.remove(&instance));
+            }
+            if self.scenario.restarts || (0..self.processes.len()).all(|other| !self.runs(other)) {
+                self.processes[at] = self.start();
+            } else {
+                self.processes[at].edit(|process| process.life = Life::Gone);
+                return says_goodbye;
+            }
+        }
+        over
+    }
+}
