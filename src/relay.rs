@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod core;
+mod credentials;
 pub mod jitter;
 pub mod lanes;
 mod lease;
@@ -64,9 +65,10 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
-    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status));
-    while let Some(opened) = open::open(&options, &status, &stop).await {
-        let session = session::Session::begin(&options, &status, opened, &mut watch);
+    let mut credentials = credentials::follow(&options, &status);
+    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
+    while let Some(opened) = open::open(&options, &status, &mut credentials, &stop).await {
+        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials);
         match Box::pin(session.run(&stop)).await {
             session::Ended::Stopped => break,
             session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),

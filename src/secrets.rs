@@ -1,5 +1,9 @@
-//! Contents of [`SecretFile`]s, read anew at every call, so that a rotated Secret is seen: from a folder (a pod's projected volume), or from the
-//! documents of a manifest and a folder beside it (`run --manifest`). IO, but no values in errors, logs or Debug output.
+//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of a manifest and a folder beside it (`run
+//! --manifest`), read anew at every call; or from a [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+
+mod certificates;
+pub mod change;
+mod reading;
 
 use std::{
     collections::BTreeMap,
@@ -7,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use reading::Reading;
 use secrecy::SecretString;
 
 use crate::{
@@ -27,6 +32,12 @@ pub enum SecretError {
     },
     #[error("{place} is no UTF-8 text: check what {} names", field(*file))]
     NotText { file: SecretFile, place: String },
+    #[error("{place} is empty: correct what {} names", field(*file))]
+    Empty { file: SecretFile, place: String },
+    #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
+    Pem { file: SecretFile, place: String, what: &'static str },
+    #[error("{place} does not belong to the key beside it: bring both anew in one step, or correct what {} names", field(*file))]
+    NoPair { file: SecretFile, place: String },
 }
 
 impl SecretError {
@@ -35,7 +46,7 @@ impl SecretError {
     pub fn problem(&self) -> Problem {
         let class = match self {
             Self::Missing { .. } => ProblemClass::SecretMissing,
-            Self::Read { .. } | Self::NotText { .. } => ProblemClass::SecretInvalid,
+            _ => ProblemClass::SecretInvalid,
         };
         Problem::new(class, self.to_string())
     }
@@ -51,6 +62,8 @@ enum Store {
     Folder(PathBuf),
     /// The manifest's references, looked up in its documents first, then below the folder as `<name>/<key>`.
     Manifest { sources: Vec<Projection>, documents: Documents, folder: Option<PathBuf> },
+    /// As they were at one moment.
+    Reading(Reading),
 }
 
 /// Data of the `Secret` and `ConfigMap` documents of a manifest.
@@ -95,30 +108,30 @@ impl Secrets {
     /// The content, without one newline at its end.
     ///
     /// # Errors
-    /// When it is missing, cannot be read, or is no text.
+    /// When it is missing, cannot be read, is empty, or is no text.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let place = self.place(file);
         let Some(bytes) = self.read(file)? else {
             return Err(SecretError::Missing { file, place });
         };
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(without_newline(text).into()),
+        match String::from_utf8(bytes).map(without_newline) {
+            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, place }),
+            Ok(text) => Ok(text.into()),
             Err(_) => Err(SecretError::NotText { file, place }),
         }
     }
 
-    /// The content, or none when it is missing.
-    ///
-    /// # Errors
-    /// When it is there but cannot be used.
-    pub fn find(&self, file: SecretFile) -> Result<Option<SecretString>, SecretError> {
-        match self.get(file) {
-            Err(SecretError::Missing { .. }) => Ok(None),
-            found => found.map(Some),
-        }
+    /// These files as they are now.
+    #[must_use]
+    pub fn read_all(&self, files: &[SecretFile]) -> Reading {
+        files.iter().map(|file| (*file, self.place(*file), self.read_bytes(*file))).collect()
     }
 
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
+        self.read_bytes(file).map_err(|source| SecretError::Read { place: self.place(file), source })
+    }
+
+    fn read_bytes(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
         let path = match &self.0 {
             Store::Folder(folder) => folder.join(file.path()),
             Store::Manifest { sources, documents, folder } => {
@@ -129,18 +142,29 @@ impl Secrets {
                 let (Some(folder), Some(path)) = (folder, relative(source)) else { return Ok(None) };
                 folder.join(path)
             }
+            Store::Reading(reading) => return reading.read(file),
         };
-        read_file(&path).map_err(|source| SecretError::Read { place: self.place(file), source })
+        read_file(&path)
     }
 
     /// How a person would name it.
     pub(crate) fn place(&self, file: SecretFile) -> String {
-        let Store::Manifest { sources, .. } = &self.0 else { return format!("secret file '{}'", file.path()) };
+        let sources = match &self.0 {
+            Store::Folder(_) => return format!("secret file '{}'", file.path()),
+            Store::Reading(reading) => return reading.place(file),
+            Store::Manifest { sources, .. } => sources,
+        };
         match source(sources, file) {
             Some(SecretSource::Secret { name, key }) => format!("key '{key}' of Secret '{name}'"),
             Some(SecretSource::ConfigMap { name, key }) => format!("key '{key}' of ConfigMap '{name}'"),
             None => format!("the reference for '{}'", file.path()),
         }
+    }
+}
+
+impl From<Reading> for Secrets {
+    fn from(reading: Reading) -> Self {
+        Self(Store::Reading(reading))
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, TlsMode};
 pub use from_manifest::InvalidSpec;
 pub use read::InvalidSettings;
+pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFiles};
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.

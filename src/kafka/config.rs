@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets},
-    settings::{KafkaSettings, SaslMechanism, SecretFile, TlsMode},
+    settings::{KAFKA, KafkaSettings, SaslMechanism, SecretFile, TlsMode},
 };
 
 /// A client cannot be made.
@@ -32,7 +32,7 @@ impl ConfigError {
 /// Properties that every client of the relay shares: where the brokers are and how to log in.
 ///
 /// # Errors
-/// When a secret file is missing or cannot be read.
+/// When a secret file is missing or cannot be used.
 pub fn client_config(settings: &KafkaSettings, secrets: &Secrets, client_id: &str) -> Result<ClientConfig, SecretError> {
     let mut config = ClientConfig::new();
     config
@@ -49,11 +49,11 @@ pub fn client_config(settings: &KafkaSettings, secrets: &Secrets, client_id: &st
         config.set("ssl.endpoint.identification.algorithm", if checks_name { "https" } else { "none" });
     }
     if settings.tls.ca {
-        config.set("ssl.ca.pem", secrets.get(SecretFile::KafkaCa)?.expose_secret());
+        config.set("ssl.ca.pem", secrets.authority(KAFKA.ca)?.expose_secret());
     }
     if settings.tls.client_certificate {
-        config.set("ssl.certificate.pem", secrets.get(SecretFile::KafkaCertificate)?.expose_secret());
-        config.set("ssl.key.pem", secrets.get(SecretFile::KafkaKey)?.expose_secret());
+        let (certificate, key) = secrets.client_certificate(&KAFKA)?;
+        config.set("ssl.certificate.pem", certificate.expose_secret()).set("ssl.key.pem", key.expose_secret());
     }
     if let Some(sasl) = &settings.sasl {
         config.set("sasl.mechanism", mechanism(sasl.mechanism)).set("sasl.username", &sasl.username);

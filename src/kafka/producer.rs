@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     config::{ConfigError, client_config},
-    fault::{Fault, fault_of},
+    fault::{Fault, fault_of, trouble_of},
     sizes::Sizes,
 };
 use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
@@ -69,8 +69,8 @@ impl ClientContext for Context {
         log(level, facility, message);
     }
 
-    fn error(&self, error: KafkaError, _reason: &str) {
-        if let Some(Fault::Cluster(class)) = error.rdkafka_error_code().map(fault_of) {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(class) = error.rdkafka_error_code().and_then(|code| trouble_of(code, reason)) {
             self.trouble.set(class);
         }
     }

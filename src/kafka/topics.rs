@@ -12,7 +12,7 @@ use rdkafka::{
 
 use super::{
     config::{ConfigError, client_config},
-    fault::{Fault, fault_of},
+    fault::{Fault, fault_of, trouble_of},
     producer::{Trouble, log},
 };
 use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
@@ -20,8 +20,8 @@ use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 /// How long the brokers may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Events of librdkafka that are looked at after a failure.
-const EVENTS_MAX: usize = 32;
+/// Events of librdkafka that are looked at after a failure: log lines of each attempt come first.
+const EVENTS_MAX: usize = 1000;
 
 /// A declared topic as the brokers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ impl ClientContext for Context {
         log(level, facility, message);
     }
 
-    fn error(&self, error: KafkaError, _reason: &str) {
-        if let Some(Fault::Cluster(class)) = error.rdkafka_error_code().map(fault_of) {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if let Some(class) = error.rdkafka_error_code().and_then(|code| trouble_of(code, reason)) {
             self.0.set(class);
         }
     }

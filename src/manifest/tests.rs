@@ -100,7 +100,10 @@ fn a_secret_of_another_namespace_is_not_taken() {
 #[test]
 fn a_misspelt_field_is_named_with_those_in_its_place() {
     let error = refused("eventTypes", "eventType");
-    assert_eq!(error, "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: aggregateTypes, eventTypes, name");
+    assert_eq!(
+        error,
+        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: aggregateTypes, eventTypes, name, onPoison"
+    );
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, SqlSafeStr, SqlStr,
@@ -13,7 +12,7 @@ use super::{error::DatabaseFault, work::Connections};
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
-    settings::{DatabaseSettings, Endpoint, RelaySettings, SecretFile, TlsMode, TlsSettings},
+    settings::{DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile, TlsMode, TlsSettings},
 };
 
 /// Longest wait for a new connection, TLS and login included.
@@ -37,8 +36,6 @@ pub enum ConnectError {
     Secret(#[from] SecretError),
     #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct what {} names", field(*file))]
     Url { file: SecretFile, place: String },
-    #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
-    Pem { file: SecretFile, place: String, what: &'static str },
     #[error("{place} has the parameter 'options', which a pooler does not take: remove it from what {} names", field(*file))]
     Options { file: SecretFile, place: String },
     #[error("cannot connect to {place}")]
@@ -55,7 +52,7 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } | Self::Pem { .. } | Self::Options { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
+            Self::Url { .. } | Self::Options { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
             Self::Open { place, source } => Problem::new(source.class, format!("cannot connect to {place}: {source}")),
         }
     }
@@ -116,7 +113,7 @@ impl Connect {
         Self::new(&settings.endpoint, &settings.tls, peer, &DATABASE, secrets)
     }
 
-    fn new(endpoint: &Endpoint, tls: &TlsSettings, peer: Peer, files: &Files, secrets: &Secrets) -> Result<Self, ConnectError> {
+    fn new(endpoint: &Endpoint, tls: &TlsSettings, peer: Peer, files: &DatabaseFiles, secrets: &Secrets) -> Result<Self, ConnectError> {
         let (options, place) = match endpoint {
             Endpoint::Url => (from_url(files.url, secrets)?, "the database of the URL".to_owned()),
             Endpoint::Host { host, port, name } => {
@@ -207,33 +204,6 @@ impl fmt::Display for Connect {
     }
 }
 
-/// The secret files of one connection.
-struct Files {
-    url: SecretFile,
-    username: SecretFile,
-    password: SecretFile,
-    ca: SecretFile,
-    certificate: SecretFile,
-    key: SecretFile,
-}
-
-const DATABASE: Files = Files {
-    url: SecretFile::DatabaseUrl,
-    username: SecretFile::DatabaseUsername,
-    password: SecretFile::DatabasePassword,
-    ca: SecretFile::DatabaseCa,
-    certificate: SecretFile::DatabaseCertificate,
-    key: SecretFile::DatabaseKey,
-};
-const MIGRATION: Files = Files {
-    url: SecretFile::MigrationUrl,
-    username: SecretFile::MigrationUsername,
-    password: SecretFile::MigrationPassword,
-    ca: SecretFile::MigrationCa,
-    certificate: SecretFile::MigrationCertificate,
-    key: SecretFile::MigrationKey,
-};
-
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
     let url = secrets.get(file)?;
     let refuse = || ConnectError::Url { file, place: secrets.place(file) };
@@ -265,7 +235,7 @@ fn known_parameters(url: &str) -> SecretString {
 fn with_credentials(
     options: PgConnectOptions,
     tls: &TlsSettings,
-    files: &Files,
+    files: &DatabaseFiles,
     secrets: &Secrets,
 ) -> Result<PgConnectOptions, ConnectError> {
     let options = options.username(secrets.get(files.username)?.expose_secret());
@@ -278,35 +248,28 @@ fn with_credentials(
 }
 
 /// Settings beat what a URL says of TLS.
-fn with_tls(options: PgConnectOptions, tls: &TlsSettings, files: &Files, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
+fn with_tls(
+    options: PgConnectOptions,
+    tls: &TlsSettings,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<PgConnectOptions, ConnectError> {
     let mut options = options.ssl_mode(match tls.mode {
         TlsMode::VerifyFull => PgSslMode::VerifyFull,
         TlsMode::VerifyCa => PgSslMode::VerifyCa,
         TlsMode::Disable => PgSslMode::Disable,
     });
     if tls.ca {
-        let pem = secrets.get(files.ca)?;
-        check_pem(files.ca, secrets, "certificate", certificates(&pem))?;
-        options = options.ssl_root_cert_from_pem(pem.expose_secret().as_bytes().to_vec());
+        let ca = secrets.authority(files.tls.ca)?;
+        options = options.ssl_root_cert_from_pem(ca.expose_secret().as_bytes().to_vec());
     }
     if tls.client_certificate {
-        let (certificate, key) = (secrets.get(files.certificate)?, secrets.get(files.key)?);
-        check_pem(files.certificate, secrets, "certificate", certificates(&certificate))?;
-        check_pem(files.key, secrets, "private key", PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).is_ok())?;
+        let (certificate, key) = secrets.client_certificate(&files.tls)?;
         options = options
             .ssl_client_cert_from_pem(certificate.expose_secret().as_bytes())
             .ssl_client_key_from_pem(key.expose_secret().as_bytes());
     }
     Ok(options)
-}
-
-fn certificates(pem: &SecretString) -> bool {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
-    all.is_ok_and(|all| !all.is_empty())
-}
-
-fn check_pem(file: SecretFile, secrets: &Secrets, what: &'static str, good: bool) -> Result<(), ConnectError> {
-    if good { Ok(()) } else { Err(ConnectError::Pem { file, place: secrets.place(file), what }) }
 }
 
 #[cfg(test)]

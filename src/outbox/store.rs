@@ -14,12 +14,7 @@ use std::sync::Arc;
 
 use sqlx::{FromRow, postgres::PgRow};
 
-use super::{
-    connect::{Connect, Setting},
-    parking::ParkingStatements,
-    row::DecodeError,
-    work::Connections,
-};
+use super::{connect::Setting, parking::ParkingStatements, row::DecodeError, work::Connections};
 use crate::settings::SchemaName;
 pub(super) use error::failed;
 use statements::Statements;
@@ -54,11 +49,10 @@ impl Store {
         Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
     }
 
-    /// Connections opened from now on use `connect`.
-    pub fn reconnect(&self, connect: &Connect) {
-        self.pools.reader.reconnect(connect);
-        self.pools.settler.reconnect(connect);
-        self.pools.lease.reconnect(connect);
+    /// Connections of the lease, for whoever asks before there is one.
+    #[must_use]
+    pub fn lease_connections(&self) -> &Connections {
+        &self.pools.lease
     }
 }
 

@@ -20,7 +20,6 @@ pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 #[derive(Clone)]
 pub struct Connections {
     pool: PgPool,
-    settings: &'static [Setting],
     peer: Peer,
     begin: SqlStr,
 }
@@ -29,12 +28,7 @@ impl Connections {
     pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
         let connect = connect.clone().with(settings);
         let pool = PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
-        Self { pool: pool.connect_lazy_with(connect.startup()), settings, peer: connect.peer(), begin: connect.begin() }
-    }
-
-    /// Connections opened from now on use `connect`, such as after a password was changed; those that are open stay.
-    pub fn reconnect(&self, connect: &Connect) {
-        self.pool.set_connect_options(connect.clone().with(self.settings).startup());
+        Self { pool: pool.connect_lazy_with(connect.startup()), peer: connect.peer(), begin: connect.begin() }
     }
 
     /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have been committed, or not.

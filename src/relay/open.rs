@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{RunOptions, Source, Status, lanes::LEASE_TTL};
+use super::{RunOptions, Source, Status, credentials::Credentials, lanes::LEASE_TTL};
 use crate::{
     outbox::{
         Altered, Pools, READER_OPTIONS, Store, altered,
@@ -13,9 +13,11 @@ use crate::{
         schema::{LEVEL, check_schema},
     },
     report::Problem,
+    secrets::Secrets,
+    settings::DatabaseSettings,
 };
 
-/// Pause between two attempts. Secrets are read anew each time.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A database that may be worked on, by an instance whose lease runs.
@@ -28,10 +30,11 @@ pub(super) struct Opened {
 }
 
 /// Connects, checks the schema and registers a new instance until all succeed; `None` when stopped before.
-pub(super) async fn open(options: &RunOptions, status: &Status, stop: &CancellationToken) -> Option<Opened> {
+pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mut Credentials, stop: &CancellationToken) -> Option<Opened> {
     loop {
         status.turned(Instant::now());
-        match attempt(options).await {
+        let secrets = credentials.database.borrow_and_update().clone();
+        match attempt(options, &secrets).await {
             Ok((opened, advice)) => {
                 status.tell(Source::Database, vec![]);
                 status.tell(Source::Table, advice);
@@ -47,21 +50,34 @@ pub(super) async fn open(options: &RunOptions, status: &Status, stop: &Cancellat
 }
 
 /// With what to say of a table that somebody changed.
-async fn attempt(options: &RunOptions) -> Result<(Opened, Vec<Problem>), Problem> {
+async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<(Opened, Vec<Problem>), Problem> {
     let database = &options.settings.database;
-    let connect = Connect::relay(database, &options.secrets).map_err(|error| error.problem())?;
-    let lease = pool(&connect, 1, &[]);
-    let schema_version = check_schema(&lease, &database.schema, &options.settings.owner).await.map_err(|error| error.problem())?;
-    let found = if schema_version == LEVEL { altered(&lease, &database.schema).await } else { Ok(Altered::No) };
+    let (store, schema_version) = log_in(options, secrets).await?;
+    let lease = store.lease_connections();
+    let found = if schema_version == LEVEL { altered(lease, &database.schema).await } else { Ok(Altered::No) };
     let advice = match found.map_err(|fault| fault.problem())? {
         Altered::No => vec![],
         Altered::Bearable(problem) => vec![problem],
         Altered::Unreadable(problem) => return Err(problem),
     };
-    let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
-    let pools = Pools { reader: pool(&connect, 1, READER_OPTIONS), settler: pool(&connect, settlers, READER_OPTIONS), lease };
-    let store = Store::new(pools, &database.schema);
     let (instance, leased) = (Uuid::new_v4(), Instant::now());
     store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
     Ok((Opened { store, schema_version, instance, leased }, advice))
+}
+
+/// Connects and reads the schema's level, and changes nothing.
+pub(super) async fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(Store, i64), Problem> {
+    let database = &options.settings.database;
+    let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
+    let store = store(database, &connect);
+    let level = check_schema(store.lease_connections(), &database.schema, &options.settings.owner).await;
+    Ok((store, level.map_err(|error| error.problem())?))
+}
+
+/// Connections that are opened when they are wanted.
+pub(super) fn store(database: &DatabaseSettings, connect: &Connect) -> Store {
+    let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
+    let pools =
+        Pools { reader: pool(connect, 1, READER_OPTIONS), settler: pool(connect, settlers, READER_OPTIONS), lease: pool(connect, 1, &[]) };
+    Store::new(pools, &database.schema)
 }

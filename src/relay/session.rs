@@ -5,6 +5,7 @@ mod end;
 mod outage;
 mod poison;
 mod records;
+mod secrets;
 mod start;
 
 use std::{
@@ -26,6 +27,7 @@ use uuid::Uuid;
 use super::{
     RunOptions, Source, Status,
     core::{Core, Lookup, Outcome, Outgoing, Verdict},
+    credentials::{Credentials, Side},
     lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
     lease::{Turn, Turned, turn},
     marks::Tick,
@@ -70,6 +72,8 @@ pub(super) enum Ended {
 /// Whether records can be sent.
 enum Sending {
     Open(Producer),
+    /// It is replaced: nothing is sent, and until this time what is in flight may end well.
+    Flushing(Producer, Instant),
     /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before another may begin.
     Retiring(Producer),
     /// None, until then.
@@ -125,11 +129,14 @@ pub(super) struct Session<'a> {
     options: &'a RunOptions,
     status: &'a Status,
     watch: &'a mut Watch,
+    credentials: &'a mut Credentials,
     store: Store,
     instance: Uuid,
     core: Core,
     sending: Sending,
     trial: Option<Producer>,
+    /// Its secrets are old: it gets nothing new, and until then what it has may end well.
+    trial_by: Option<Instant>,
     /// Batches of more bytes were refused, though none of their records was.
     batch_bytes_max: usize,
     trouble: Trouble,
@@ -172,6 +179,7 @@ enum Event {
     LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
     Judged(Verdict, Result<(), StoreError>),
     News(News),
+    Secrets(Side),
     Report(Report),
     Time,
     Stop,
@@ -179,7 +187,13 @@ enum Event {
 
 impl<'a> Session<'a> {
     /// The life of an instance that was registered.
-    pub(super) fn begin(options: &'a RunOptions, status: &'a Status, opened: Opened, watch: &'a mut Watch) -> Self {
+    pub(super) fn begin(
+        options: &'a RunOptions,
+        status: &'a Status,
+        opened: Opened,
+        watch: &'a mut Watch,
+        credentials: &'a mut Credentials,
+    ) -> Self {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
         status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
@@ -201,10 +215,12 @@ impl<'a> Session<'a> {
             options,
             status,
             watch,
+            credentials,
             store: opened.store,
             instance,
             sending: Sending::None { retry_at: now },
             trial: None,
+            trial_by: None,
             batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),
             breaker: BreakerState::Closed,
@@ -278,6 +294,7 @@ impl<'a> Session<'a> {
                 Event::LookedUp(lookup, rows) => self.looked_up(lookup, rows),
                 Event::Judged(verdict, result) => self.judged(verdict, result),
                 Event::News(news) => self.heard(&news),
+                Event::Secrets(side) => self.secrets_changed(side),
                 Event::Report(report) => self.reported(report, Instant::now()),
                 Event::Time => {}
                 Event::Stop => self.begin_to_stop(),
@@ -301,6 +318,7 @@ impl<'a> Session<'a> {
             Some((lookup, rows)) = take(&mut self.lookup) => Event::LookedUp(lookup, rows),
             Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
             Some(news) = self.watch.next() => Event::News(news),
+            side = self.credentials.changed() => Event::Secrets(side),
             Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
@@ -337,7 +355,12 @@ impl<'a> Session<'a> {
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
             self.core.resume_at(now),
-            if let Sending::None { retry_at } = self.sending { works.then_some(retry_at) } else { None },
+            self.trial_by,
+            match &self.sending {
+                Sending::None { retry_at } => works.then_some(*retry_at),
+                Sending::Flushing(_, by) => Some(*by),
+                Sending::Open(_) | Sending::Retiring(_) => None,
+            },
         ]
         .into_iter()
         .flatten()

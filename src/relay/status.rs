@@ -30,6 +30,8 @@ pub enum Source {
     Parking,
     Kafka,
     Producer,
+    DatabaseSecrets,
+    KafkaSecrets,
     Topics,
     Records,
 }

@@ -8,7 +8,10 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        watch::Receiver,
+    },
 };
 
 use super::{
@@ -18,6 +21,7 @@ use super::{
 use crate::{
     kafka::{Limits, Sizes, TopicState, Topics, ask_limits, sizes},
     report::{Problem, ProblemClass},
+    secrets::Secrets,
 };
 
 /// Pause between two rounds while something is wrong, in any case, and while nothing is.
@@ -75,7 +79,7 @@ impl Watch {
 }
 
 /// Starts the watch; it ends when nobody hears its news any more.
-pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
+pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Watch {
     let (sender, news) = unbounded_channel();
     let (ask, asked) = mpsc::channel();
     let topics = options.settings.topics.len();
@@ -83,6 +87,7 @@ pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
     let mut rounds = Rounds {
         options,
         status,
+        secrets,
         runtime,
         client: None,
         limits: Limits(vec![None; topics]),
@@ -97,6 +102,7 @@ pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>) -> Watch {
 struct Rounds {
     options: Arc<RunOptions>,
     status: Arc<Status>,
+    secrets: Receiver<Secrets>,
     runtime: Handle,
     client: Option<Topics>,
     limits: Limits,
@@ -110,6 +116,9 @@ impl Rounds {
     fn run(&mut self, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
         let mut wished = false;
         while !news.is_closed() {
+            if self.secrets.has_changed().unwrap_or(false) {
+                self.client = None;
+            }
             let calm = match self.round(wished, news) {
                 Ok(problems) => {
                     let calm = problems.iter().all(|problem| is_advice(problem.class));
@@ -135,7 +144,10 @@ impl Rounds {
         let settings = &options.settings;
         let topics = match &mut self.client {
             Some(topics) => topics,
-            None => self.client.insert(Topics::new(&settings.kafka, &options.secrets, &options.pod).map_err(|error| error.problem())?),
+            None => {
+                let secrets = self.secrets.borrow_and_update().clone();
+                self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
+            }
         };
         let (mut usable, mut problems) = (Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
@@ -163,7 +175,8 @@ impl Rounds {
         }
         let (options, names) = (&self.options, self.options.settings.topics.iter().map(|topic| topic.name.as_str()));
         let names: Vec<_> = names.collect();
-        let asked = ask_limits(&options.settings.kafka, &options.secrets, &options.pod, &names);
+        let secrets = self.secrets.borrow().clone();
+        let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
         let answer = self.runtime.block_on(asked);
         self.limits_at = answer.as_ref().map(|_| Instant::now());
         self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));
@@ -182,7 +195,8 @@ fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
     Problem::new(ProblemClass::PartitionsAdded, message)
 }
 
-fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+/// As it goes into a report.
+pub(super) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
         ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
         ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",

@@ -89,3 +89,27 @@ fn debug_output_shows_no_value() {
     let shown = format!("{secrets:?} {documents:?} {:?}", secrets.get(SecretFile::DatabasePassword));
     assert!(!shown.contains("hunter2"), "{shown}");
 }
+
+/// As the kubelet does it: all files of a volume change in one step, by a link.
+#[test]
+fn a_link_that_is_swapped_is_another_reading_and_an_old_reading_stays_as_it_was() {
+    let path = folder("link");
+    for (version, content) in [("v1", "old"), ("v2", "new")] {
+        std::fs::create_dir_all(path.join(version)).expect("created");
+        std::fs::write(path.join(version).join("password"), content).expect("written");
+    }
+    std::fs::remove_dir_all(path.join("database")).expect("it was there");
+    let link = |to: &str| {
+        let _ = std::fs::remove_file(path.join("next"));
+        std::os::unix::fs::symlink(to, path.join("next")).expect("linked");
+        std::fs::rename(path.join("next"), path.join("database")).expect("swapped");
+    };
+    link("v1");
+    let secrets = Secrets::folder(&path);
+    let read = || secrets.read_all(&[SecretFile::DatabasePassword]);
+    let (old, again) = (read(), read());
+    link("v2");
+    assert!(old == again && old != read());
+    assert_eq!(Secrets::from(old).get(SecretFile::DatabasePassword).expect("kept").expose_secret(), "old");
+    std::fs::remove_file(path.join("database")).expect("it was there");
+}

@@ -1,6 +1,7 @@
 //! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects them into pods, `run --manifest` reads
 //! them from the manifest's own documents. Pure.
 
+use super::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings};
 use crate::api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls};
 
 /// A file below the secrets folder, for example `database/password`. Fixed, so that settings never have to name it.
@@ -63,33 +64,64 @@ pub struct Projection {
     pub source: SecretSource,
 }
 
-/// The six files of one connection.
-struct Files {
-    url: SecretFile,
-    username: SecretFile,
-    password: SecretFile,
-    tls: TlsFiles,
+/// The files of one database connection.
+pub(crate) struct DatabaseFiles {
+    pub(crate) url: SecretFile,
+    pub(crate) username: SecretFile,
+    pub(crate) password: SecretFile,
+    pub(crate) tls: TlsFiles,
 }
 
-struct TlsFiles {
-    ca: SecretFile,
-    certificate: SecretFile,
-    key: SecretFile,
+/// The files of TLS towards one server.
+pub(crate) struct TlsFiles {
+    pub(crate) ca: SecretFile,
+    pub(crate) certificate: SecretFile,
+    pub(crate) key: SecretFile,
 }
 
-const DATABASE: Files = Files {
+pub(crate) const DATABASE: DatabaseFiles = DatabaseFiles {
     url: SecretFile::DatabaseUrl,
     username: SecretFile::DatabaseUsername,
     password: SecretFile::DatabasePassword,
     tls: TlsFiles { ca: SecretFile::DatabaseCa, certificate: SecretFile::DatabaseCertificate, key: SecretFile::DatabaseKey },
 };
-const MIGRATION: Files = Files {
+pub(crate) const MIGRATION: DatabaseFiles = DatabaseFiles {
     url: SecretFile::MigrationUrl,
     username: SecretFile::MigrationUsername,
     password: SecretFile::MigrationPassword,
     tls: TlsFiles { ca: SecretFile::MigrationCa, certificate: SecretFile::MigrationCertificate, key: SecretFile::MigrationKey },
 };
-const KAFKA: TlsFiles = TlsFiles { ca: SecretFile::KafkaCa, certificate: SecretFile::KafkaCertificate, key: SecretFile::KafkaKey };
+pub(crate) const KAFKA: TlsFiles =
+    TlsFiles { ca: SecretFile::KafkaCa, certificate: SecretFile::KafkaCertificate, key: SecretFile::KafkaKey };
+
+impl DatabaseSettings {
+    /// Files that a relay reads for its database.
+    #[must_use]
+    pub fn files(&self) -> Vec<SecretFile> {
+        let login: &[SecretFile] = match self.endpoint {
+            Endpoint::Url => &[DATABASE.url],
+            Endpoint::Host { .. } => &[DATABASE.username, DATABASE.password],
+        };
+        [login, &DATABASE.tls.of(&self.tls)].concat()
+    }
+}
+
+impl KafkaSettings {
+    /// Files that a relay reads for its brokers.
+    #[must_use]
+    pub fn files(&self) -> Vec<SecretFile> {
+        let password = self.sasl.iter().map(|_| SecretFile::KafkaPassword);
+        password.chain(KAFKA.of(&self.tls)).collect()
+    }
+}
+
+impl TlsFiles {
+    fn of(&self, tls: &TlsSettings) -> Vec<SecretFile> {
+        let ca = tls.ca.then_some(self.ca);
+        let pair = tls.client_certificate.then_some([self.certificate, self.key]);
+        ca.into_iter().chain(pair.into_iter().flatten()).collect()
+    }
+}
 
 /// Files of a relay pod: its database and its brokers.
 #[must_use]
@@ -119,7 +151,7 @@ pub fn database_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     connection_projections(&spec.database.connection(), &DATABASE)
 }
 
-fn connection_projections(connection: &DatabaseConnection, files: &Files) -> Vec<Projection> {
+fn connection_projections(connection: &DatabaseConnection, files: &DatabaseFiles) -> Vec<Projection> {
     let mut all = Vec::new();
     if let Some(url) = &connection.url_secret_ref {
         all.push(from_secret(files.url, &url.name, &url.key));
@@ -150,4 +182,34 @@ fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
 
 fn from_secret(file: SecretFile, name: &str, key: &str) -> Projection {
     Projection { file, source: SecretSource::Secret { name: name.to_owned(), key: key.to_owned() } }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::settings::{Owner, RelaySettings};
+
+    #[track_caller]
+    fn check(database: &str, kafka: &str) {
+        let text = format!("{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}");
+        let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");
+        let owner = Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "r".to_owned() };
+        let settings = RelaySettings::from_manifest(owner, &spec).expect("valid");
+        let brought: BTreeSet<SecretFile> = relay_projections(&spec).iter().map(|projection| projection.file).collect();
+        let read: BTreeSet<SecretFile> = [settings.database.files(), settings.kafka.files()].concat().into_iter().collect();
+        assert_eq!(read, brought, "{text}");
+    }
+
+    #[test]
+    fn a_relay_follows_exactly_the_files_that_its_pod_brings() {
+        let host = "host: h, name: d, credentialsSecretRef: { name: s }";
+        let tls = "tls: { ca: { secretRef: { name: s, key: k } }, clientCertSecretRef: { name: s } }";
+        let sasl = "sasl: { mechanism: SCRAM-SHA-512, username: u, credentialsSecretRef: { name: s } }";
+        check(host, "");
+        check("urlSecretRef: { name: s, key: k }", sasl);
+        check(&format!("{host}, {tls}"), &format!("{tls}, {sasl}"));
+        check(host, tls);
+    }
 }

@@ -9,9 +9,10 @@ use outbox_relay::{
 use sqlx::Row;
 
 use crate::harness::{
-    listeners::{another_protocol, closed_port, under_another_address, without_tls},
+    certificates::expired_server,
+    listeners::{Hello, another_protocol, closed_port, under_another_address, with_certificate, without_tls},
     postgres::{Database, execute, value},
-    rig::certificate,
+    rig::{certificate, rig},
 };
 
 /// The relay's settings with TLS and the rig's authority.
@@ -66,6 +67,45 @@ on_each_server! {
         assert!(refused.message.contains("authority"), "{refused:?}");
         settings.tls.mode = TlsMode::VerifyCa;
         assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+    }
+}
+
+/// What docs/secrets.md says of the database client: a given authority is one more, unless the system has none.
+#[tokio::test]
+async fn the_given_authority_is_trusted_besides_those_of_the_system() {
+    let database = Database::create(15).await;
+    let tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+    let mut settings = database.settings();
+    settings.database.tls = tls.clone();
+    settings.migration.database.as_mut().expect("its own").tls = tls;
+    database.write_secret("settings.yaml", &serde_yaml::to_string(&settings).expect("plain data"));
+    let folder = database.secrets_folder();
+    let ours = std::path::PathBuf::from(rig("RIG_TLS")).join("ca.crt");
+    for (given, of_the_system, accepted) in
+        [("rogue-ca.crt", ours, true), ("rogue-ca.crt", "/dev/null".into(), false), ("ca.crt", "/dev/null".into(), true)]
+    {
+        database.write_secret("migration/ca.crt", &certificate(given));
+        database.write_secret("database/ca.crt", &certificate(given));
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
+        program.arg("migrate").arg("--settings").arg(folder.join("settings.yaml")).arg("--secrets").arg(folder);
+        program.env("SSL_CERT_FILE", &of_the_system).env_remove("SSL_CERT_DIR");
+        let output = tokio::task::spawn_blocking(move || program.output()).await.expect("not cancelled").expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.success(), accepted, "{given} with {}: {said}", of_the_system.display());
+        assert!(accepted || said.contains("TlsFailed"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let database = Database::create(15).await;
+    let port = with_certificate(&expired_server(), Hello::Asks);
+    for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
+        let mut settings = with_tls(&database, mode);
+        at(&mut settings, "127.0.0.1", port);
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::TlsFailed);
+        assert!(refused.message.contains("expired"), "{refused:?}");
     }
 }
 
@@ -129,7 +169,9 @@ on_each_server! {
         database.write_secret("database/tls.key", &certificate("rogue.key"));
         assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
         database.write_secret("database/tls.key", &certificate("client.key"));
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed, "not a pair");
+        let refused = problem(&database, &settings).await;
+        assert_eq!(refused.class, ProblemClass::SecretInvalid, "not a pair");
+        assert!(refused.message.contains("database/tls.crt") && refused.message.contains("clientCertSecretRef"), "{refused:?}");
     }
 }
 

@@ -72,7 +72,7 @@ async fn a_database_is_a_host_or_a_url_and_never_both() {
 #[tokio::test]
 async fn a_breaker_is_slow_before_it_is_open() {
     accepts(&[&|r| r["spec"]["breaker"] = json!({}), &|r| {
-        r["spec"]["breaker"] = json!({"slowAfter": "500ms", "openAfter": "1.5s", "maxBackoff": "1m"})
+        r["spec"]["breaker"] = json!({"slowAfter": "500ms", "openAfter": "1.5s", "maxBackoff": "1m"});
     }])
     .await;
     refuses(&[

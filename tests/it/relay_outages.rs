@@ -86,14 +86,14 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
         brokers.kill(1);
         let killed = Instant::now();
         let open = breaker(&relay, BreakerState::Open).await;
-        println!("Open {:?} after the kill", killed.elapsed());
+        eprintln!("Open {:?} after the kill", killed.elapsed());
         lasts(killed, Duration::from_secs(20)).await;
         assert_eq!(relay.report().await.expect("it answers").breaker, open.breaker, "it stays Open: no flapping");
         brokers.launch(1);
         brokers.are_up().await;
         let launched = Instant::now();
         let after = breaker(&relay, BreakerState::Closed).await;
-        println!("Closed {:?} after the broker answered again", launched.elapsed());
+        eprintln!("Closed {:?} after the broker answered again", launched.elapsed());
         flows(&relay, &topic, 1000.0).await;
         assert_eq!(before.instance, after.instance, "it has not started again");
     };
@@ -132,7 +132,7 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     brokers.kill(2);
     let killed = Instant::now();
     problem(&relay, ProblemClass::TopicStalled).await;
-    println!("told {:?} after the kill", killed.elapsed());
+    eprintln!("told {:?} after the kill", killed.elapsed());
     lasts(killed, Duration::from_secs(15)).await;
     to_sick.wrote(20_000).await;
     let stuck = published(&relay, &sick).await;
@@ -165,10 +165,10 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     let second = Relay::start(&database, &settings).await;
     let began = Instant::now();
     lanes(&second, |lanes| lanes == 32).await;
-    println!("half of the lanes after {:?}", began.elapsed());
+    eprintln!("half of the lanes after {:?}", began.elapsed());
     let began = Instant::now();
     first.stop().await;
-    println!("stopped after {:?}", began.elapsed());
+    eprintln!("stopped after {:?}", began.elapsed());
     assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
     lanes(&second, |lanes| lanes == 64).await;
     flows(&second, &well, 100.0).await;
@@ -177,7 +177,7 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
     // A producer was thrown out twice: at most one request per broker may be written twice each time.
-    println!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
+    eprintln!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
 }
 
 /// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back when the way is open again.
@@ -197,9 +197,9 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     brokers.gate.set_open(false);
     let cut = Instant::now();
     breaker(&cut_off, BreakerState::Open).await;
-    println!("Open {:?} after the cut", cut.elapsed());
+    eprintln!("Open {:?} after the cut", cut.elapsed());
     lanes(&other, |lanes| lanes == 64).await;
-    println!("the other one has all lanes after {:?}", cut.elapsed());
+    eprintln!("the other one has all lanes after {:?}", cut.elapsed());
     breaker(&other, BreakerState::Closed).await;
     let committed = service.stop().await;
     drained(&database).await;
@@ -208,5 +208,5 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     lanes(&cut_off, |lanes| lanes == 32).await;
     breaker(&cut_off, BreakerState::Closed).await;
     // One request may have been written and not been answered.
-    println!("{} duplicates", judge(&committed, &read(&brokers, &topic).await));
+    eprintln!("{} duplicates", judge(&committed, &read(&brokers, &topic).await));
 }

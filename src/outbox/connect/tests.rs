@@ -97,7 +97,7 @@ fn a_url_whose_settings_a_pooler_would_refuse_is_refused() {
 
 #[test]
 fn a_url_that_is_none_is_refused_without_showing_it() {
-    for url in ["", "hunter2", "mysql://app:hunter2@db/files", "postgres://app:hunter2@db:port/files"] {
+    for url in ["hunter2", "mysql://app:hunter2@db/files", "postgres://app:hunter2@db:port/files"] {
         let secrets = folder("no-url", &[("url", url)]);
         let error = Connect::relay(&settings(Endpoint::Url), &secrets).expect_err(url);
         assert!(matches!(error, ConnectError::Url { .. }), "{error}");

@@ -113,14 +113,8 @@ impl Session<'_> {
     pub(super) fn database_failed(&mut self, work: Source, error: &StoreError, now: Instant) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
-        let problem = error.problem();
-        if problem.class == ProblemClass::AuthenticationFailed
-            && let Ok(connect) = Connect::relay(&self.options.settings.database, &self.options.secrets)
-        {
-            self.store.reconnect(&connect);
-        }
         self.failing.insert(work);
-        self.status.tell(work, vec![problem]);
+        self.status.tell(work, vec![error.problem()]);
     }
 
     /// Told after a failure only: it works thousands of times a second.

@@ -50,7 +50,8 @@ impl Session<'_> {
             }
             destroy(trial).await;
         }
-        if let Sending::Open(producer) | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
+        if let Sending::Open(producer) | Sending::Flushing(producer, _) | Sending::Retiring(producer) =
+            std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
         {
             producer.purge();
             while self.core.window().sent() > 0 {

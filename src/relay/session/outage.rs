@@ -39,7 +39,7 @@ impl Session<'_> {
                 self.watch.ask_now();
             }
             BreakerState::Slow => {
-                tracing::warn!(rows, before, "breaker Slow: Kafka acknowledges nothing for a while; the window is halved")
+                tracing::warn!(rows, before, "breaker Slow: Kafka acknowledges nothing for a while; the window is halved");
             }
             BreakerState::Closed => tracing::info!(rows, before, "breaker Closed: Kafka acknowledges records again"),
         }

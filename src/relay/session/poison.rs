@@ -35,13 +35,19 @@ impl Session<'_> {
 
     /// Sends the next rows on trial. A producer that refused something is used up: the next trial gets a new one.
     pub(super) async fn try_suspects(&mut self, now: Instant) {
-        if self.core.trials_are_over() || self.trial.as_ref().is_some_and(Producer::is_fatal) {
+        if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
+            && self.flush_is_over(trial, by, now)
+        {
+            trial.purge();
+        }
+        if self.core.trials_are_over() || self.trial_by.is_some() || self.trial.as_ref().is_some_and(Producer::is_fatal) {
             if self.core.has_trial_under_way() {
                 return;
             }
             if let Some(used) = self.trial.take() {
                 destroy(used).await;
             }
+            self.trial_by = None;
         }
         if self.stop_by.is_some() || self.core.trials_are_over() {
             return;

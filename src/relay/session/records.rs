@@ -120,11 +120,6 @@ impl Session<'_> {
             self.core.topic_seen(*topic, *usable, now);
         }
         self.core.answered(now);
-        // The brokers answer the watch, which reads its secrets anew; a producer that they refuse has old ones.
-        let refused = matches!(self.trouble.get(), Some(ProblemClass::KafkaAuthenticationFailed | ProblemClass::KafkaTlsFailed));
-        if refused {
-            self.retire_producer("the brokers refused its login; a new one reads the secrets again");
-        }
     }
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
@@ -139,9 +134,13 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Retiring(producer) if self.core.window().sent() == 0 => {
+            Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.window().sent() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }
+            }
+            Sending::Flushing(producer, by) if self.flush_is_over(&producer, by, now) => {
+                producer.purge();
+                Sending::Retiring(producer)
             }
             Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => self.open_producer(now),
             other => other,
@@ -172,16 +171,19 @@ impl Session<'_> {
         if self.watch.sizes().is_none() {
             return Sending::None { retry_at: now + FIRST_NEWS };
         }
-        self.new_producer().map_or(Sending::None { retry_at: now + Duration::from_secs(1) }, Sending::Open)
+        let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
+        // What the one before met, such as a refused login, says nothing of this one.
+        self.trouble.clear();
+        Sending::Open(producer)
     }
 
     /// A producer for the secrets as they are now.
     pub(super) fn new_producer(&self) -> Result<Producer, kafka::ConfigError> {
-        let options = self.options;
+        let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
         let known = self.watch.sizes().unwrap_or_default();
         let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
         let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
-        let made = Producer::new(&options.settings.kafka, &options.secrets, &options.pod, sizes, reports, trouble);
+        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, reports, trouble);
         self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
         made
     }

@@ -1,16 +1,65 @@
 //! Listeners on loopback that stand between a client and a server, or answer like a bad one.
 
-use std::net::SocketAddr;
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use rustls::{
+    ServerConfig, ServerConnection,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
 
+use super::certificates::Pair;
+
 /// A port where nothing listens.
 pub(crate) async fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("an address").port()
+}
+
+/// Whom a server with TLS speaks to.
+#[derive(Clone, Copy)]
+pub(crate) enum Hello {
+    /// PostgreSQL's clients, which ask for TLS first.
+    Asks,
+    /// Kafka's clients, which begin with it.
+    Begins,
+}
+
+/// A server that shows this certificate, and closes when the handshake is over.
+pub(crate) fn with_certificate(pair: &Pair, hello: Hello) -> u16 {
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || shake_hands(client, config, hello));
+        }
+    });
+    port
+}
+
+fn shake_hands(mut client: std::net::TcpStream, config: Arc<ServerConfig>, hello: Hello) -> std::io::Result<()> {
+    if matches!(hello, Hello::Asks) {
+        client.read_exact(&mut [0; 8])?;
+        client.write_all(b"S")?;
+    }
+    let mut server = ServerConnection::new(config).expect("a good configuration");
+    server.complete_io(&mut client)?;
+    Ok(())
 }
 
 /// The server under another address of this machine, one that its certificate does not name.

@@ -145,6 +145,16 @@ impl Database {
         format!("127.0.0.1:{}", self.admin.get_port()).parse().expect("an address")
     }
 
+    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that of members of role `certonly`.
+    pub(crate) async fn needs_a_certificate(&self, admin: &mut PgConnection) {
+        let rules: i64 = value(admin, "select count(*) from pg_hba_file_rules where '+certonly' = any (user_name)").await;
+        assert!(rules > 0, "this server is older than the rig's rules: tests/rig/rig down postgres, then up");
+        let created = raw_sql("create role certonly").execute(&mut *admin).await;
+        let code = created.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
+        assert!(matches!(code.as_deref(), None | Some("42710" | "23505")), "{code:?}");
+        execute(admin, &format!("grant certonly to {}; alter role {} password null", self.relay, self.relay)).await;
+    }
+
     fn endpoint(&self) -> Endpoint {
         Endpoint::Host { host: "127.0.0.1".to_owned(), port: self.admin.get_port(), name: self.name.clone() }
     }

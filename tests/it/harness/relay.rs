@@ -26,6 +26,11 @@ pub(crate) struct Relay {
 
 impl Relay {
     pub(crate) async fn start(database: &Database, settings: &RelaySettings) -> Self {
+        Self::start_with(database, settings, &[]).await
+    }
+
+    /// With further arguments.
+    pub(crate) async fn start_with(database: &Database, settings: &RelaySettings, arguments: &[&str]) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("{}_relay_{number}", database.name));
         std::fs::create_dir_all(&folder).expect("created");
@@ -38,6 +43,7 @@ impl Relay {
             .arg(folder.join("settings.yaml"))
             .arg("--secrets")
             .arg(database.secrets_folder())
+            .args(arguments)
             .stdout(Stdio::from(log.try_clone().expect("a second handle")))
             .stderr(Stdio::from(log))
             .spawn()
@@ -72,9 +78,19 @@ impl Relay {
         serde_json::from_str(&self.get("/status").await?).ok()
     }
 
+    /// The same as text.
+    pub(crate) async fn status(&self) -> String {
+        self.get("/status").await.unwrap_or_default()
+    }
+
+    /// All metrics as text.
+    pub(crate) async fn metrics(&self) -> String {
+        self.get("/metrics").await.unwrap_or_default()
+    }
+
     /// The value of a metric without labels, 0 when it is not there.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").await.unwrap_or_default();
+        let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }

@@ -1,0 +1,64 @@
+//! Secret files as they were at one moment: what is in use, and what is compared with it. Pure.
+
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretSlice};
+
+use crate::settings::SecretFile;
+
+/// Contents of a set of files; two are equal when nobody could tell them apart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reading(Arc<BTreeMap<SecretFile, Found>>);
+
+#[derive(PartialEq, Eq)]
+struct Found {
+    /// How a person would name it.
+    place: String,
+    content: Result<Option<Content>, io::ErrorKind>,
+}
+
+struct Content(SecretSlice<u8>);
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
+impl Eq for Content {}
+
+impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for Reading {
+    fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(files: T) -> Self {
+        let found = |(file, place, content): (_, _, io::Result<Option<Vec<u8>>>)| {
+            let content = content.map(|bytes| bytes.map(|bytes| Content(bytes.into()))).map_err(|error| error.kind());
+            (file, Found { place, content })
+        };
+        Self(Arc::new(files.into_iter().map(found).collect()))
+    }
+}
+
+impl Reading {
+    pub(super) fn read(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
+        match self.0.get(&file).map(|found| &found.content) {
+            None | Some(Ok(None)) => Ok(None),
+            Some(Ok(Some(content))) => Ok(Some(content.0.expose_secret().to_vec())),
+            Some(Err(kind)) => Err((*kind).into()),
+        }
+    }
+
+    pub(super) fn place(&self, file: SecretFile) -> String {
+        self.0.get(&file).map_or_else(|| format!("secret file '{}'", file.path()), |found| found.place.clone())
+    }
+
+    /// The first file that `self` has and `later` lacks.
+    pub(super) fn first_lost_in(&self, later: &Self) -> Option<SecretFile> {
+        let has = |reading: &Self, file| matches!(reading.0.get(&file), Some(Found { content: Ok(Some(_)), .. }));
+        self.0.keys().copied().find(|file| has(self, *file) && !has(later, *file))
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading(..)")
+    }
+}

@@ -1,0 +1,398 @@
+//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice. What cannot be used, or is refused, is a
+//! problem, and the last good secret is used until it is mended.
+
+use std::time::Duration;
+
+use outbox_relay::{
+    report::ProblemClass,
+    settings::{OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+};
+
+use crate::harness::{
+    certificates::{Pair, client},
+    kafka::{create_topic, read_all, set_scram_password, topic_name},
+    postgres::{Database, execute, value, values},
+    relay::{Relay, until},
+    rig::{certificate, rig},
+    writers::{Committed, Load, judge, write},
+};
+
+/// A relay that logs all it can, and what it is told of.
+struct Scene {
+    database: Database,
+    settings: RelaySettings,
+    topic: String,
+    /// Contents that must never be seen.
+    secrets: Vec<String>,
+}
+
+impl Scene {
+    async fn new(version: u32) -> Self {
+        let database = Database::create(version).await.migrated().await;
+        let topic = topic_name("rotated");
+        create_topic(&topic).await;
+        let declared = TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() };
+        let settings = database.publishing(vec![declared]);
+        Self { database, settings, topic, secrets: vec![] }
+    }
+
+    /// Towards the listener that wants a password, as a user of the test's own.
+    async fn with_kafka_password(version: u32, password: &str) -> (Self, String) {
+        let mut scene = Self::new(version).await;
+        let user = scene.topic.clone();
+        set_scram_password(&user, password).await;
+        scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
+        scene.settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+        scene.settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: user.clone() });
+        scene.write("kafka/ca.crt", &certificate("ca.crt"));
+        scene.write("kafka/password", password);
+        (scene, user)
+    }
+
+    /// Towards the listener that wants a client certificate.
+    async fn with_kafka_certificate(version: u32) -> Self {
+        let mut scene = Self::new(version).await;
+        scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_MTLS")];
+        scene.settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: true };
+        scene.write("kafka/ca.crt", &certificate("ca.crt"));
+        scene.write_pair("kafka", &client("first"));
+        scene
+    }
+
+    /// A new content of a secret file; remembered as one that must not be shown.
+    fn write(&mut self, file: &str, content: &str) {
+        // Of a PEM file any line in the middle gives it away.
+        let middle = content.lines().nth(1).unwrap_or(content);
+        self.secrets.push(middle.to_owned());
+        self.database.write_secret(file, content);
+    }
+
+    fn write_pair(&mut self, side: &str, pair: &Pair) {
+        self.write(&format!("{side}/tls.crt"), &pair.certificate);
+        self.write(&format!("{side}/tls.key"), &pair.key);
+    }
+
+    async fn start(&self) -> Relay {
+        let relay = Relay::start_with(&self.database, &self.settings, &["--log", "debug"]).await;
+        until("all lanes", async || relay.report().await.filter(|report| report.lanes == 64)).await;
+        relay
+    }
+
+    fn load(&self) -> Load {
+        let (during, open_max) = (Duration::from_secs(15), Duration::from_millis(100));
+        Load { topic: self.topic.clone(), writers: 8, keys: 100, during, open_max }
+    }
+
+    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret was shown.
+    async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
+        self.drained().await;
+        let topic = self.topic.clone();
+        let records = tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read");
+        eprintln!("ROWS {}", records.len());
+        assert_eq!(judge(committed, &records), 0, "duplicates; log: {}", relay.log());
+        let report = relay.report().await.expect("a report");
+        assert_eq!(report.instance, instance, "it began anew");
+        let metrics = relay.metrics().await;
+        let failed: Vec<&str> = metrics.lines().filter(|line| line.starts_with("outbox_events_failed_total{")).collect();
+        assert!(failed.iter().all(|line| line.ends_with(" 0")), "{failed:?}");
+        self.expect_nothing_shown(relay).await;
+    }
+
+    async fn expect_nothing_shown(&self, relay: &Relay) {
+        let shown = format!("{}{}{}", relay.log(), relay.metrics().await, relay.status().await);
+        assert!(shown.contains("outbox_lanes_owned") && shown.contains("problems"), "nothing to look at: {shown}");
+        for secret in &self.secrets {
+            assert!(secret.len() > 10, "too short to be looked for: {secret}");
+            let line = shown.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "shows {secret}");
+        }
+    }
+
+    async fn drained(&self) {
+        let mut admin = self.database.as_admin().await;
+        until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
+            .await;
+    }
+
+    /// One more row arrives.
+    async fn still_publishes(&self) {
+        let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)";
+        let topic = &self.topic;
+        let sql = format!("{insert} values (gen_random_uuid(), 'a', 'k', 'E', '{topic}', 'x')");
+        execute(&mut self.database.as_admin().await, &sql).await;
+        self.drained().await;
+    }
+}
+
+async fn instance(relay: &Relay) -> String {
+    relay.report().await.expect("a report").instance
+}
+
+/// Waits until rows flow, and until so many more have arrived.
+async fn flows(relay: &Relay) {
+    let before = relay.metric("outbox_publish_latency_seconds_count").await;
+    until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())).await;
+}
+
+async fn logged(relay: &Relay, text: &str, times: usize) {
+    until(&format!("{times} times '{text}' in the log"), async || (relay.log().matches(text).count() >= times).then_some(())).await;
+}
+
+async fn problem(relay: &Relay, class: ProblemClass) -> String {
+    until(&format!("problem {class}"), async || {
+        let problems = relay.report().await?.problems;
+        problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
+    })
+    .await
+}
+
+async fn healed(relay: &Relay) {
+    until("no problem", async || {
+        let quiet = |class| matches!(class, ProblemClass::TopicUnderReplicated);
+        relay.report().await.filter(|report| report.problems.iter().all(|problem| quiet(problem.class)))
+    })
+    .await;
+}
+
+const PRODUCER_REPLACED: &str = "the producer is replaced";
+
+/// Processes of the server that serve the relay.
+async fn backends(database: &Database) -> Vec<i32> {
+    let of_relay = format!("select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'", database.name);
+    values(&mut database.as_admin().await, &of_relay).await
+}
+
+async fn all_new(database: &Database, old: &[i32]) {
+    until("new connections only", async || {
+        let now = backends(database).await;
+        (!now.is_empty() && now.iter().all(|pid| !old.contains(pid))).then_some(())
+    })
+    .await;
+}
+
+async fn alter_password(database: &Database, password: &str) {
+    execute(&mut database.as_admin().await, &format!("alter role {} password '{password}'", database.relay)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_databases_password_is_rotated_while_rows_flow() {
+    let mut scene = Scene::new(15).await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let load = scene.load();
+    let writes = write(&scene.database, &load);
+    let rotations = async {
+        let mut said = vec![];
+        for password in ["first-new-password", "second-new-password"] {
+            flows(&relay).await;
+            let old = backends(&scene.database).await;
+            alter_password(&scene.database, password).await;
+            scene.database.write_secret("database/password", password);
+            said.push(password.to_owned());
+            all_new(&scene.database, &old).await;
+            flows(&relay).await;
+        }
+        said
+    };
+    let (committed, said) = tokio::join!(writes, rotations);
+    scene.secrets.extend(said);
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_database_user_takes_over_once_it_has_its_rights() {
+    let mut scene = Scene::new(17).await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let second = format!("{}_second", scene.database.relay);
+    let mut admin = scene.database.as_admin().await;
+    execute(&mut admin, &format!("create role {second} login password 'password-of-the-second'")).await;
+    let load = scene.load();
+    let writes = write(&scene.database, &load);
+    let rotation = async {
+        flows(&relay).await;
+        let old = backends(&scene.database).await;
+        scene.database.write_secrets(&second, "password-of-the-second");
+        let message = problem(&relay, ProblemClass::InsufficientPrivilege).await;
+        assert!(message.contains("the last good one is"), "{message}");
+        let mut settings = scene.settings.clone();
+        settings.migration.relays = vec![scene.database.relay.clone()];
+        assert_eq!(scene.database.migrate(&settings).await.problem, None);
+        all_new(&scene.database, &old).await;
+        flows(&relay).await;
+    };
+    let (committed, ()) = tokio::join!(writes, rotation);
+    scene.secrets.push("password-of-the-second".to_owned());
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    let users = format!(
+        "select distinct usename::text from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'",
+        scene.database.name
+    );
+    assert_eq!(values::<String>(&mut admin, &users).await, std::slice::from_ref(&second));
+    drop(relay);
+    execute(&mut admin, &format!("drop owned by {second}; drop role {second}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_at_the_brokers_is_rotated_while_rows_flow() {
+    let (mut scene, user) = Scene::with_kafka_password(17, "kafka-password-1").await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let load = scene.load();
+    let writes = write(&scene.database, &load);
+    let rotations = async {
+        flows(&relay).await;
+        set_scram_password(&user, "kafka-password-2").await;
+        scene.database.write_secret("kafka/password", "kafka-password-2");
+        logged(&relay, PRODUCER_REPLACED, 1).await;
+        flows(&relay).await;
+    };
+    let (committed, ()) = tokio::join!(writes, rotations);
+    scene.secrets.push("kafka-password-2".to_owned());
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authority_and_client_certificate_at_the_brokers_are_rotated_while_rows_flow() {
+    let mut scene = Scene::with_kafka_certificate(18).await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let load = scene.load();
+    let second = client("second");
+    let both = format!("{}{}", certificate("rogue-ca.crt"), certificate("ca.crt"));
+    let writes = write(&scene.database, &load);
+    let rotations = async {
+        let replaced = async |times| {
+            logged(&relay, PRODUCER_REPLACED, times).await;
+            flows(&relay).await;
+        };
+        flows(&relay).await;
+        scene.database.write_secret("kafka/ca.crt", &both);
+        replaced(1).await;
+        scene.database.write_secret("kafka/tls.crt", &second.certificate);
+        scene.database.write_secret("kafka/tls.key", &second.key);
+        replaced(2).await;
+        scene.database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
+        replaced(3).await;
+    };
+    let (committed, ()) = tokio::join!(writes, rotations);
+    scene.write_pair("kafka", &second);
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authority_and_client_certificate_at_the_database_are_rotated_while_rows_flow() {
+    let mut scene = Scene::new(15).await;
+    // Members of this role need a certificate of their name. Other tests use it as well.
+    let mut admin = scene.database.as_admin().await;
+    scene.database.needs_a_certificate(&mut admin).await;
+    let user = scene.database.relay.clone();
+    scene.settings.database.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: true };
+    scene.database.remove_secret("database/password");
+    scene.write("database/ca.crt", &certificate("ca.crt"));
+    scene.write_pair("database", &client(&user));
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let load = scene.load();
+    let second = client(&user);
+    let both = format!("{}{}", certificate("rogue-ca.crt"), certificate("ca.crt"));
+    let writes = write(&scene.database, &load);
+    let rotations = async {
+        flows(&relay).await;
+        let old = backends(&scene.database).await;
+        scene.database.write_secret("database/ca.crt", &both);
+        all_new(&scene.database, &old).await;
+        flows(&relay).await;
+        let old = backends(&scene.database).await;
+        scene.database.write_secret("database/tls.crt", &second.certificate);
+        scene.database.write_secret("database/tls.key", &second.key);
+        all_new(&scene.database, &old).await;
+        flows(&relay).await;
+    };
+    let (committed, ()) = tokio::join!(writes, rotations);
+    scene.write_pair("database", &second);
+    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it() {
+    let mut scene = Scene::new(15).await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let before = backends(&scene.database).await;
+    scene.write("database/password", "a-wrong-new-password");
+    let message = problem(&relay, ProblemClass::AuthenticationFailed).await;
+    assert!(message.contains("the last good one is"), "{message}");
+    scene.still_publishes().await;
+    assert!(backends(&scene.database).await.iter().any(|pid| before.contains(pid)), "connections that worked were closed");
+    // The old one is not valid any more, and nothing is left of its connections: rows wait for the file.
+    alter_password(&scene.database, "the-right-new-password").await;
+    let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", scene.database.relay);
+    execute(&mut scene.database.as_admin().await, &cut).await;
+    until("old and new to be refused", async || {
+        let problems = relay.report().await?.problems;
+        (problems.iter().filter(|problem| problem.class == ProblemClass::AuthenticationFailed).count() == 2).then_some(())
+    })
+    .await;
+    scene.write("database/password", "the-right-new-password");
+    all_new(&scene.database, &before).await;
+    healed(&relay).await;
+    scene.still_publishes().await;
+    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    scene.expect_nothing_shown(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it() {
+    let (mut scene, user) = Scene::with_kafka_password(15, "kafka-password-1").await;
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    scene.write("kafka/password", "a-wrong-new-password");
+    let message = problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
+    assert!(message.contains("the last good one is"), "{message}");
+    scene.still_publishes().await;
+    assert!(!relay.log().contains(PRODUCER_REPLACED), "a producer that worked was thrown away");
+    set_scram_password(&user, "the-right-new-password").await;
+    scene.write("kafka/password", "the-right-new-password");
+    logged(&relay, PRODUCER_REPLACED, 1).await;
+    healed(&relay).await;
+    scene.still_publishes().await;
+    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    scene.expect_nothing_shown(&relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good_ones_are_used() {
+    let mut scene = Scene::with_kafka_certificate(15).await;
+    let good = client("good");
+    scene.write_pair("kafka", &good);
+    let relay = scene.start().await;
+    let instance = instance(&relay).await;
+    let other = client("other");
+    let (missing, invalid) = (ProblemClass::SecretMissing, ProblemClass::SecretInvalid);
+    let cases = [
+        ("kafka/tls.key", None, missing, "spec.kafka.tls.clientCertSecretRef"),
+        ("kafka/tls.key", Some(other.key.as_str()), invalid, "spec.kafka.tls.clientCertSecretRef"),
+        ("kafka/tls.crt", Some("no certificate"), invalid, "spec.kafka.tls.clientCertSecretRef"),
+        ("kafka/tls.crt", Some(""), invalid, "spec.kafka.tls.clientCertSecretRef"),
+        ("kafka/ca.crt", Some("no certificate"), invalid, "spec.kafka.tls.ca"),
+        ("kafka/ca.crt", None, missing, "spec.kafka.tls.ca"),
+        ("database/password", None, missing, "spec.database.credentialsSecretRef"),
+        ("database/username", Some("\n"), invalid, "spec.database.credentialsSecretRef"),
+    ];
+    for (file, content, class, field) in cases {
+        let right = std::fs::read_to_string(scene.database.secrets_folder().join(file)).expect("it was there");
+        match content {
+            None => scene.database.remove_secret(file),
+            Some(content) => scene.database.write_secret(file, content),
+        }
+        let message = problem(&relay, class).await;
+        assert!(message.contains(field) && message.contains("the last good one is used"), "{file}: {message}");
+        scene.still_publishes().await;
+        scene.database.write_secret(file, &right);
+        healed(&relay).await;
+    }
+    assert!(!relay.log().contains(PRODUCER_REPLACED), "what is in use came back, and is not used anew");
+    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    scene.expect_nothing_shown(&relay).await;
+}
