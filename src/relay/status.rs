@@ -180,3 +180,26 @@ impl Status {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a sum over relays would count them twice.
+    #[test]
+    fn who_lost_its_lanes_tells_no_numbers_of_them_any_more() {
+        let (status, now) = (Status::new(&[], Instant::now()), Instant::now());
+        let table = TableWide { dead_letters: 3, parked_keys: 2, parked_topics: 1, xmin_age_seconds: Some(9.0), dead_tuples: 7 };
+        status.set_lanes(64);
+        status.set_backlog(Some(Backlog { rows: 5, capped: false, oldest_at: None }));
+        status.set_table(Some(table));
+        status.metrics.queue_depth.set(5);
+        assert!(status.metrics.render().contains("\noutbox_parked_keys 2\n"));
+
+        status.lost_lanes();
+        let report = status.report(now);
+        assert_eq!((report.lanes, report.backlog, report.parked_keys, report.dead_letters), (0, None, None, None));
+        let metrics = status.metrics.render();
+        assert!(metrics.contains("\noutbox_queue_depth 0\n") && !metrics.contains("outbox_parked_keys"), "{metrics}");
+    }
+}
