@@ -15,6 +15,7 @@ pub mod routes;
 mod session;
 mod status;
 pub mod stops;
+mod sweep;
 pub mod trials;
 mod watch;
 pub mod window;

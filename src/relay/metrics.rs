@@ -1,7 +1,8 @@
-//! Names and labels of the relay's metrics. Labels are declared topics and closed sets, never a key, an id or an error's text.
+//! Names and labels of the relay's metrics, for whoever reads them in docs/metrics.md. Labels are declared topics and closed sets, never a
+//! key, an id or an error's text.
 
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
@@ -25,6 +26,7 @@ pub struct Metrics {
     pub failed: IntCounterVec,
     pub errors: IntCounterVec,
     pub publish_latency: Histogram,
+    pub processing: Histogram,
     pub fetch: Histogram,
     pub settle: Histogram,
     pub lanes_owned: IntGauge,
@@ -65,6 +67,7 @@ impl Metrics {
                 &registry,
                 seconds("outbox_publish_latency_seconds", "From a row's created_at to Kafka's acknowledgement."),
             ),
+            processing: keep(&registry, seconds("outbox_relay_processing_seconds", "From the fetch that brought a row to its deletion.")),
             fetch: keep(&registry, seconds("outbox_fetch_seconds", "Time of a fetch from the database.")),
             settle: keep(&registry, seconds("outbox_settle_seconds", "Time of a settling statement.")),
             lanes_owned: keep(&registry, IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.")),
@@ -116,8 +119,8 @@ impl Metrics {
             registry,
         };
         let build =
-            keep(&metrics.registry, CounterVec::new(Opts::new("outbox_build_info", "Version of the relay; always 1."), &["version"]));
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+            keep(&metrics.registry, IntGaugeVec::new(Opts::new("outbox_build_info", "Version of the relay; always 1."), &["version"]));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for topic in topics {
             metrics.published.with_label_values(&[topic]);
             metrics.partitions_added.with_label_values(&[topic]);

@@ -33,12 +33,13 @@ use super::{
     marks::Tick,
     open::Opened,
     routes::Routes,
+    sweep::{Straggler, Sweep},
     watch::{News, Watch},
     window::{Budget, Slot},
 };
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, TableWide, connect::Connect},
+    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, SweepPlan, TableWide, connect::Connect},
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
@@ -55,9 +56,9 @@ const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// After a failure of the database.
 /// A statement that takes longer than the server would let it: its connection is dead, and nothing but a new one helps.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
+/// After a failure of the database.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// On SIGTERM, for what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
@@ -99,9 +100,6 @@ struct Rebuild {
     /// A record or a topic is to blame.
     cause_found: bool,
 }
-
-/// A row by lane, id and event_id.
-type Straggler = (u8, i64, Uuid);
 
 /// Rows that wait in our lanes, and the numbers of the whole table from the owner of lane 0.
 type Counts = (Depth, Option<TableWide>);
@@ -150,6 +148,7 @@ pub(super) struct Session<'a> {
     reports: UnboundedReceiver<Report>,
     reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
     created_at_us: Vec<i64>,
+    taken_at: Vec<Instant>,
     source: String,
     deadline: Instant,
     timers: Timers,
@@ -163,7 +162,8 @@ pub(super) struct Session<'a> {
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
     backlog: Running<(Instant, Result<Counts, StoreError>)>,
-    sweep: Running<Result<Vec<Straggler>, StoreError>>,
+    sweep: Running<(SweepPlan, Instant, Result<Vec<Straggler>, StoreError>)>,
+    swept: Sweep,
     lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
     verdict: Running<(Verdict, Result<(), StoreError>)>,
 }
@@ -175,7 +175,7 @@ enum Event {
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
     Counted(Instant, Result<Counts, StoreError>),
-    Swept(Result<Vec<Straggler>, StoreError>),
+    Swept(SweepPlan, Instant, Result<Vec<Straggler>, StoreError>),
     LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
     Judged(Verdict, Result<(), StoreError>),
     News(News),
@@ -229,6 +229,7 @@ impl<'a> Session<'a> {
             reports,
             reports_to,
             created_at_us: vec![0; budget.rows],
+            taken_at: vec![now; budget.rows],
             deadline: lease_deadline(now),
             timers: Timers {
                 reports: now,
@@ -250,6 +251,7 @@ impl<'a> Session<'a> {
             tick: None,
             backlog: None,
             sweep: None,
+            swept: Sweep::default(),
             lookup: None,
             verdict: None,
         }
@@ -288,7 +290,7 @@ impl<'a> Session<'a> {
                 }
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),
                 Event::Counted(began, result) => self.counted(began, result),
-                Event::Swept(result) => self.swept(result),
+                Event::Swept(plan, began, result) => self.swept(&plan, began, result),
                 Event::LookedUp(lookup, rows) => self.looked_up(lookup, rows),
                 Event::Judged(verdict, result) => self.judged(verdict, result),
                 Event::News(news) => self.heard(&news),
@@ -312,7 +314,7 @@ impl<'a> Session<'a> {
             Some(settled) = self.settles.next() => Event::Settled(settled),
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
-            Some(result) = take(&mut self.sweep) => Event::Swept(result),
+            Some((plan, began, result)) = take(&mut self.sweep) => Event::Swept(plan, began, result),
             Some((lookup, rows)) = take(&mut self.lookup) => Event::LookedUp(lookup, rows),
             Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
             Some(news) = self.watch.next() => Event::News(news),

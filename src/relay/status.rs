@@ -106,6 +106,15 @@ impl Status {
         self.write(|state| state.breaker = Some(Breaker { state: breaker, since }));
     }
 
+    /// Somebody else owns them now, and tells their numbers.
+    pub fn lost_lanes(&self) {
+        self.set_lanes(0);
+        self.set_backlog(None);
+        self.set_table(None);
+        self.metrics.queue_depth.set(0);
+        self.metrics.event_age.set(0.0);
+    }
+
     /// `None`: unknown, which is not the same as nothing.
     pub fn set_backlog(&self, backlog: Option<Backlog>) {
         self.write(|state| state.backlog = backlog);
@@ -169,5 +178,28 @@ impl Status {
                 problems: state.problems.values().flatten().cloned().collect(),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a sum over relays would count them twice.
+    #[test]
+    fn who_lost_its_lanes_tells_no_numbers_of_them_any_more() {
+        let (status, now) = (Status::new(&[], Instant::now()), Instant::now());
+        let table = TableWide { dead_letters: 3, parked_keys: 2, parked_topics: 1, xmin_age_seconds: Some(9.0), dead_tuples: 7 };
+        status.set_lanes(64);
+        status.set_backlog(Some(Backlog { rows: 5, capped: false, oldest_at: None }));
+        status.set_table(Some(table));
+        status.metrics.queue_depth.set(5);
+        assert!(status.metrics.render().contains("\noutbox_parked_keys 2\n"));
+
+        status.lost_lanes();
+        let report = status.report(now);
+        assert_eq!((report.lanes, report.backlog, report.parked_keys, report.dead_letters), (0, None, None, None));
+        let metrics = status.metrics.render();
+        assert!(metrics.contains("\noutbox_queue_depth 0\n") && !metrics.contains("outbox_parked_keys"), "{metrics}");
     }
 }

@@ -58,6 +58,18 @@ pub struct LaneMarksPlan {
     pub high_ids: Vec<i64>,
 }
 
+/// Where to look for rows that should not exist: parallel lists, an entry per lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SweepPlan {
+    pub lanes: Vec<i16>,
+    /// Behind this id.
+    pub after: Vec<i64>,
+    /// Up to this id.
+    pub marks: Vec<i64>,
+    /// At most so many rows of a lane.
+    pub rows_max: i64,
+}
+
 /// A lane that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {

@@ -3,7 +3,7 @@
 use sqlx::{FromRow, query};
 use uuid::Uuid;
 
-use super::{Depth, FetchPlan, Store, StoreError, failed, tuples};
+use super::{Depth, FetchPlan, Store, StoreError, SweepPlan, failed, tuples};
 use crate::outbox::row::{Fetched, decode};
 
 impl Store {
@@ -26,12 +26,12 @@ impl Store {
         decode(&rows).map_err(failed("fetch rows"))
     }
 
-    /// Rows at or below the given marks, at most 100 a lane: there should be none.
+    /// Rows at or below the marks: there should be none.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn sweep(&self, lanes: &[i16], marks: &[i64]) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
-        let sweep = query(self.statements.sweep.clone()).bind(lanes).bind(marks);
+    pub async fn sweep(&self, plan: &SweepPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
+        let sweep = query(self.statements.sweep.clone()).bind(&plan.lanes).bind(&plan.after).bind(&plan.marks).bind(plan.rows_max);
         let rows = self.pools.settler.rows(sweep).await.map_err(failed("sweep below the marks"))?;
         let rows: Vec<(i16, i64, Uuid)> = tuples(&rows).map_err(failed("sweep below the marks"))?;
         Ok(rows.into_iter().filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id))).collect())

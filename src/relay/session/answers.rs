@@ -8,6 +8,9 @@ impl Session<'_> {
         match settled.result {
             Ok(tick) => {
                 self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
+                for slot in &settled.slots {
+                    self.status.metrics.processing.observe((now - self.taken_at[*slot]).as_secs_f64());
+                }
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
                 self.works(Source::Settling);
@@ -60,9 +63,7 @@ impl Session<'_> {
     }
 
     pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
-        let now = Instant::now();
-        // At most a hundredth of the database's time.
-        self.timers.backlog = now + BACKLOG_EVERY.max((now - began) * 100);
+        self.timers.backlog = not_again_before(began, BACKLOG_EVERY);
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
@@ -96,8 +97,10 @@ impl Session<'_> {
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, result: Result<Vec<Straggler>, StoreError>) {
+    pub(super) fn swept(&mut self, plan: &SweepPlan, began: Instant, result: Result<Vec<Straggler>, StoreError>) {
+        self.timers.sweep = not_again_before(began, SWEEP_EVERY);
         let Ok(found) = result else { return };
+        self.swept.swept(plan, &found);
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
                 self.status.metrics.stragglers.inc();
@@ -120,6 +123,12 @@ impl Session<'_> {
             self.status.tell(work, vec![]);
         }
     }
+}
+
+/// When work that has just ended may begin again: after `pause`, or later, so that it never takes more than a hundredth of the database's time.
+fn not_again_before(began: Instant, pause: Duration) -> Instant {
+    let now = Instant::now();
+    now + pause.max((now - began) * 100)
 }
 
 fn resting_topic(name: &str, class: ProblemClass) -> Problem {

@@ -33,7 +33,7 @@ impl Session<'_> {
     pub(super) async fn lose_lease(mut self) -> Ended {
         self.status.set_ready(false);
         self.core.lose_lanes();
-        self.status.set_lanes(0);
+        self.status.lost_lanes();
         self.retire().await;
         let _ = tokio::time::timeout(Duration::from_secs(5), self.store.unregister(self.instance)).await;
         Ended::LeaseLost

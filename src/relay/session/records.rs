@@ -45,7 +45,7 @@ impl Session<'_> {
                     let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
                     producer.send(name, row.key(), row.payload.as_deref(), headers, timestamp, slot)
                 });
-            self.created_at_us[slot] = row.created_at_us;
+            (self.created_at_us[slot], self.taken_at[slot]) = (row.created_at_us, now);
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
                 Ok(()) => {}

@@ -35,9 +35,11 @@ impl Session<'_> {
             });
         }
         if self.sweep.is_none() && now >= self.timers.sweep {
-            self.timers.sweep = now + SWEEP_EVERY;
-            let (store, marks) = (self.store.clone(), self.core.marks());
-            self.sweep = start(async move { store.sweep(&marks.lanes, &marks.marks).await });
+            let (store, plan) = (self.store.clone(), self.swept.plan(&self.core.marks()));
+            self.sweep = start(async move {
+                let found = store.sweep(&plan).await;
+                (plan, now, found)
+            });
         }
     }
 

@@ -1,0 +1,107 @@
+//! The lanes of this relay: taken, drained, given back, and up to where each of them is settled. Pure.
+
+use super::*;
+
+impl Core {
+    /// Lanes that were claimed: each is read from the mark of its last owner.
+    pub fn granted(&mut self, grants: &[Grant], now: Instant) {
+        for grant in grants {
+            let held = self.left_topics().map(|left| (left, grant.mark)).collect();
+            self.lanes[usize::from(grant.lane)] = Some(Lane {
+                epoch: grant.epoch,
+                marks: LaneMarks::starting_at(grant.mark),
+                held,
+                draining: false,
+                hungry: true,
+                high_id: grant.high_id,
+            });
+        }
+        self.fetch_at = now;
+    }
+
+    /// All lanes are lost, or given back.
+    pub fn lose_lanes(&mut self) {
+        self.lanes = std::array::from_fn(|_| None);
+    }
+
+    /// Lanes that we own, without those on their way back.
+    #[must_use]
+    pub fn owned(&self) -> u32 {
+        self.lanes.iter().flatten().filter(|lane| !lane.draining).count() as u32
+    }
+
+    /// Whether exactly these lanes are still ours.
+    #[must_use]
+    pub fn owns_exactly(&self, lanes: &[u8]) -> bool {
+        let owned = self.lanes.iter().flatten().count();
+        lanes.len() == owned && lanes.iter().all(|lane| self.lanes[usize::from(*lane)].is_some())
+    }
+
+    /// Sends so many lanes on their way back, the highest first.
+    pub fn drain(&mut self, lanes: u32) {
+        for lane in self.lanes.iter_mut().rev().flatten().filter(|lane| !lane.draining).take(lanes as usize) {
+            lane.draining = true;
+        }
+        self.drop_trials_of_leaving_lanes();
+    }
+
+    /// Lanes on their way back of which nothing is in flight any more, with their marks.
+    #[must_use]
+    pub fn drained(&self) -> LaneMarksPlan {
+        self.marks_of(|lane, state| state.draining && self.window.is_lane_empty(lane))
+    }
+
+    /// These lanes were given back.
+    pub fn released(&mut self, lanes: &LaneMarksPlan) {
+        for lane in &lanes.lanes {
+            self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
+        }
+        self.forget_keys_of_lost_lanes();
+    }
+
+    /// Marks of all our lanes.
+    #[must_use]
+    pub fn marks(&self) -> LaneMarksPlan {
+        self.marks_of(|_, _| true)
+    }
+
+    /// From where the backlog is counted: rows of parked keys and of topics that a person parked wait for a person, and do not count.
+    #[must_use]
+    pub fn backlog_from(&self) -> (Vec<i16>, Vec<i64>) {
+        let counts = |left: &Left| match left {
+            Left::Topic(topic) => !self.stops.is_parked(*topic),
+            Left::Key(..) => false,
+            Left::Astray => true,
+        };
+        let lanes = self.lanes.iter().enumerate().filter_map(|(lane, state)| Some((lane as u8, state.as_ref()?)));
+        let from = |(lane, state): (u8, &Lane)| {
+            let held = state.held.iter().filter(|(left, _)| counts(left)).map(|(_, id)| *id);
+            (i16::from(lane), held.fold(self.position(lane, state), i64::min))
+        };
+        lanes.map(from).unzip()
+    }
+
+    pub(super) fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {
+        let mut plan = LaneMarksPlan::default();
+        for (lane, state) in self.lanes.iter().enumerate() {
+            let (lane, Some(state)) = (lane as u8, state) else { continue };
+            if wanted(lane, state) {
+                plan.lanes.push(i16::from(lane));
+                plan.epochs.push(state.epoch);
+                plan.marks.push(self.mark(lane, state));
+                plan.high_ids.push(state.high_id);
+            }
+        }
+        plan
+    }
+
+    /// Every row up to here is settled, and none is still to come: what a new owner starts from.
+    pub(super) fn mark(&self, lane: u8, state: &Lane) -> i64 {
+        state.held.values().copied().fold(self.position(lane, state), i64::min)
+    }
+
+    /// The same, but for rows that are left out.
+    pub(super) fn position(&self, lane: u8, state: &Lane) -> i64 {
+        self.window.lowest(lane).map_or(i64::MAX, |id| id - 1).min(state.marks.mark())
+    }
+}
