@@ -42,6 +42,8 @@ impl Session<'_> {
         }
         if self.core.trials_are_over() || self.trial_by.is_some() || self.trial.as_ref().is_some_and(Producer::is_fatal) {
             if self.core.has_trial_under_way() {
+                // A record that came in just as the producer gave up is neither sent nor reported, unless it is thrown out.
+                self.trial.iter().filter(|trial| trial.is_fatal()).for_each(Producer::purge);
                 return;
             }
             if let Some(used) = self.trial.take() {
