@@ -39,7 +39,8 @@ fn bound_by_acls(database: &Database, topics: &[&String]) -> RelaySettings {
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) {
-    until(&format!("problem {class}"), async || relay.report().await?.problems.iter().any(|problem| problem.class == class).then_some(())).await;
+    until(&format!("problem {class}"), async || relay.report().await?.problems.iter().any(|problem| problem.class == class).then_some(()))
+        .await;
 }
 
 async fn drained(database: &Database) {
