@@ -70,6 +70,9 @@ struct RestingKey {
     head: Option<RowName>,
 }
 
+/// Keys that rest, by topic; a topic without any has no entry.
+type Keys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>;
+
 /// Rows of a slow topic that go on trial together.
 const SLOW_ROWS_MAX: usize = 500;
 
@@ -83,7 +86,7 @@ pub(super) struct Poison {
     /// Lowest row of each topic that failed: what it is tried with.
     heads: BTreeMap<TopicIndex, RowName>,
     lookups: VecDeque<Lookup>,
-    keys: BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>,
+    keys: Keys,
     verdicts: VecDeque<Verdict>,
     /// Rows of slow topics from the fetch that is being looked at.
     slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
@@ -137,22 +140,29 @@ impl Poison {
                 }
             }
         }
-        self.end_rest(over)
+        end_rest(&mut self.keys, over)
+    }
+
+    /// Takes out keys of which nothing is on trial any more.
+    fn end_trials(&mut self) -> Vec<Left> {
+        let Self { keys, trials, .. } = self;
+        end_rest(keys, |topic, key, resting| resting.rest == Rest::OnTrial && !trials.has_key(topic, key))
     }
 
     /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key, which rests now in any case.
     pub(super) fn take_slowly(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
+        let resting = self.resting_key(topic, row.key());
         let waiting = self.slow_rows.entry(topic).or_default();
-        if let Some(key) = self.keys.get(&topic).and_then(|keys| keys.get_key_value(row.key())).map(|(key, _)| Arc::clone(key))
+        if let Some(key) = resting
             && !waiting.iter().any(|other| other.key() == row.key())
         {
             return key;
         }
-        let resting = RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None };
-        let room = waiting.len() < SLOW_ROWS_MAX;
-        let waiting = if room { Some(row.clone()) } else { None };
-        let key = self.rest(topic, row.key(), resting);
-        self.slow_rows.entry(topic).or_default().extend(waiting);
+        let has_room = waiting.len() < SLOW_ROWS_MAX;
+        let key = self.rest(topic, row.key(), RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None });
+        if has_room {
+            self.slow_rows.entry(topic).or_default().push(row);
+        }
         key
     }
 
@@ -165,17 +175,17 @@ impl Poison {
         }
         any
     }
+}
 
-    /// Takes out keys for which `ended` holds.
-    fn end_rest(&mut self, ended: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
-        let mut flowing = Vec::new();
-        for (topic, keys) in &mut self.keys {
-            let gone = keys.extract_if(.., |key, resting| ended(*topic, key, *resting));
-            flowing.extend(gone.map(|(key, _)| Left::Key(*topic, key)));
-        }
-        self.keys.retain(|_, keys| !keys.is_empty());
-        flowing
+/// Takes out keys for which `ended` holds.
+fn end_rest(keys: &mut Keys, ended: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
+    let mut flowing = Vec::new();
+    for (topic, keys) in keys.iter_mut() {
+        let gone = keys.extract_if(.., |key, resting| ended(*topic, key, *resting));
+        flowing.extend(gone.map(|(key, _)| Left::Key(*topic, key)));
     }
+    keys.retain(|_, keys| !keys.is_empty());
+    flowing
 }
 
 impl Core {
@@ -328,7 +338,10 @@ impl Core {
         for finding in self.poison.trials.ended(slot, end) {
             self.found(finding, now);
         }
-        self.end_trials(now);
+        // Until its last report is in, a trial ends nobody's rest.
+        if !self.has_trial_under_way() {
+            self.end_trials(now);
+        }
     }
 
     fn found(&mut self, finding: Finding, now: Instant) {
@@ -353,16 +366,7 @@ impl Core {
 
     /// Keys flow again of which nothing is on trial any more.
     fn end_trials(&mut self, now: Instant) {
-        let Poison { trials, .. } = &self.poison;
-        let over: BTreeSet<(TopicIndex, Arc<str>)> = self
-            .poison
-            .keys
-            .iter()
-            .flat_map(|(topic, keys)| keys.iter().map(move |(key, resting)| (*topic, key, resting)))
-            .filter(|(topic, key, resting)| resting.rest == Rest::OnTrial && !trials.has_key(*topic, key))
-            .map(|(topic, key, _)| (topic, Arc::clone(key)))
-            .collect();
-        let flowing = self.poison.end_rest(|topic, key, _| over.contains(&(topic, Arc::from(key))));
+        let flowing = self.poison.end_trials();
         self.flow_again(&flowing, now);
     }
 
@@ -477,7 +481,7 @@ impl Core {
     /// Another relay decides about their keys from now on.
     pub(super) fn forget_keys_of_lost_lanes(&mut self) {
         let lost: Vec<u8> = (0..LANES as u8).filter(|lane| self.lanes[usize::from(*lane)].is_none()).collect();
-        self.poison.end_rest(|_, _, resting| lost.contains(&resting.lane));
+        end_rest(&mut self.poison.keys, |_, _, resting| lost.contains(&resting.lane));
         self.poison.verdicts.retain(|verdict| !lost.contains(&verdict.row.lane));
     }
 }
