@@ -45,6 +45,47 @@ pub(crate) async fn read(topic: String) -> Vec<crate::harness::kafka::Record> {
     tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
 }
 
+pub(crate) async fn flow(relay: &Relay) {
+    until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+}
+
+/// One of two relays is killed under load and comes back: nothing is lost, keys stay in order.
+pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, settings: &RelaySettings, topic: String) {
+    let mut first = Relay::start(database, settings).await;
+    let second = Relay::start(database, settings).await;
+    lanes(&first, |lanes| lanes == 32).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let faults = async {
+        flow(&first).await;
+        first.kill();
+        let third = Relay::start(database, settings).await;
+        lanes(&third, |lanes| lanes > 0).await;
+        third
+    };
+    let (committed, third) = tokio::join!(write(database, &load), faults);
+    drained(database).await;
+    judge(&committed, &read(topic).await);
+    lanes(&third, |lanes| lanes == 32).await;
+}
+
+/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the other one.
+pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelaySettings, topic: String) -> Relay {
+    let mut first = Relay::start(database, settings).await;
+    let second = Relay::start(database, settings).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let hand_over = async {
+        flow(&first).await;
+        first.stop().await;
+        lanes(&second, |lanes| lanes == 64).await;
+    };
+    let load = load(&topic);
+    let (committed, ()) = tokio::join!(write(database, &load), hand_over);
+    drained(database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by a hand-over");
+    second
+}
+
 /// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and a horizon that nothing can vacuum.
 /// The sweep, which would hide a mistake, must find nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,39 +105,13 @@ async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_stay_in_order_while_one_of_two_relays_is_killed_and_comes_back() {
     let (database, settings, topic) = begin(15).await;
-    let mut first = Relay::start(&database, &settings).await;
-    let second = Relay::start(&database, &settings).await;
-    lanes(&first, |lanes| lanes == 32).await;
-    lanes(&second, |lanes| lanes == 32).await;
-    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
-    let faults = async {
-        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
-        first.kill();
-        let third = Relay::start(&database, &settings).await;
-        lanes(&third, |lanes| lanes > 0).await;
-        third
-    };
-    let (committed, third) = tokio::join!(write(&database, &load), faults);
-    drained(&database).await;
-    judge(&committed, &read(topic).await);
-    lanes(&third, |lanes| lanes == 32).await;
+    one_of_two_is_killed_and_comes_back(&database, &settings, topic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_is_asked_to_stop_hands_over_without_a_duplicate() {
     let (database, settings, topic) = begin(17).await;
-    let mut first = Relay::start(&database, &settings).await;
-    let second = Relay::start(&database, &settings).await;
-    lanes(&second, |lanes| lanes == 32).await;
-    let hand_over = async {
-        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
-        first.stop().await;
-        lanes(&second, |lanes| lanes == 64).await;
-    };
-    let load = load(&topic);
-    let (committed, ()) = tokio::join!(write(&database, &load), hand_over);
-    drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by a hand-over");
+    one_of_two_hands_over(&database, &settings, topic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +145,7 @@ async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
     let second = Relay::start(&database, &settings).await;
     lanes(&second, |lanes| lanes == 32).await;
     let sleep = async {
-        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+        flow(&first).await;
         first.signal("STOP");
         lanes(&second, |lanes| lanes == 64).await;
         first.signal("CONT");
