@@ -6,13 +6,17 @@ mod apply;
 mod backlog;
 mod build;
 mod call;
+mod client;
 mod controller;
+mod election;
 mod events;
+mod fence;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod health;
 mod identity;
+mod lease;
 mod memory;
 mod metrics;
 mod observe;
@@ -20,22 +24,24 @@ mod ownership;
 mod plan;
 mod reason;
 mod reports;
+mod run;
 mod status;
+mod surface;
 mod validate;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, core::DeserializeGuard};
 
-pub use controller::{RunError, Settings, run};
+pub use run::{Options, RunError, run};
 
 use self::{
     apply::{ApplyError, Corner, apply},
     build::build,
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
-    identity::Identity,
+    identity::{Identity, is_ours},
     memory::Memory,
     observe::{ObserveError, Observed, observe},
     plan::plan,
@@ -68,13 +74,36 @@ impl PassError {
             Self::Timeout(_) => ErrorClass::Transient,
         }
     }
+
+    /// What a busy API server asked for.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Read(call) | Self::Publish(call) => call.retry_after(),
+            Self::Observe(error) => error.call().retry_after(),
+            Self::Apply(error) => error.call()?.retry_after(),
+            Self::Timeout(_) => None,
+        }
+    }
+}
+
+/// What an installation decides about passes.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image of relays and migrations.
+    pub relay_image: String,
+    /// First part of the owner of a schema. Empty: the uid of kube-system.
+    pub cluster_name: String,
+    /// Which OutboxRelays are its own, where several operators share a cluster.
+    pub operator_name: String,
+    /// Name of this pod, for Events.
+    pub pod_name: Option<String>,
 }
 
 /// What every pass needs.
 pub struct Operator {
     client: Client,
     settings: Settings,
-    memory: Memory,
+    memory: Arc<Memory>,
     teller: Teller,
 }
 
@@ -82,7 +111,7 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Memory::default(), teller }
+        Self { client, settings, memory: Arc::default(), teller }
     }
 
     /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
@@ -96,6 +125,9 @@ impl Operator {
     /// Dropped half-way, it has written a part; the next pass writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
         let Some(relay) = read(&self.client, namespace, name).await? else { return Ok(None) };
+        if !is_ours(&relay.metadata, &self.settings.operator_name) {
+            return Ok(None);
+        }
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.clone().unwrap_or_default();
         let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };

@@ -1,6 +1,6 @@
 //! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode};
+use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -40,12 +40,28 @@ struct Run {
     /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
+    /// Which OutboxRelays are this operator's: those annotated outboxrelay.dev/operator-name with this name. Without the annotation:
+    /// those of the default.
+    #[arg(long, env = "OPERATOR_NAME", default_value = "outbox-operator")]
+    operator_name: String,
+    /// Namespaces whose OutboxRelays are looked at, separated by commas; needs --cluster-name. Default: all.
+    #[arg(long, env = "WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// A watch ends and is opened again after so many seconds; one that is silent for three times as long fails /healthz.
+    #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
+    watch_seconds: u64,
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
-    /// Name of this pod, for Events.
+    /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the same. Default: a random one.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
+    /// Namespace of the Lease. Default: that of the pod.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Name of the Lease by which one of several operators leads.
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "outbox-operator")]
+    lease_name: String,
 }
 
 fn main() -> ExitCode {
@@ -68,6 +84,11 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
-    Ok(operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?)
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let Run { relay_image, cluster_name, operator_name, watch_namespaces, watch_seconds, listen, pod_name, lease_namespace, lease_name } =
+        arguments;
+    let settings = operator::Settings { relay_image, cluster_name, operator_name, pod_name };
+    let namespaces = watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
+    let watch_round = Duration::from_secs(watch_seconds);
+    Ok(operator::run(operator::Options { settings, listen, namespaces, lease_namespace, lease_name, watch_round }).await?)
 }

@@ -59,7 +59,7 @@ impl Namespace {
         let settings = Settings {
             relay_image: "localhost/outbox-relay:none".to_owned(),
             cluster_name: "it".to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
+            operator_name: "outbox-operator".to_owned(),
             pod_name: None,
         };
         Self { client: client(None).await, operator: Operator::new(watched, settings), requests, name }
