@@ -1,4 +1,4 @@
-//! Keepers against an API server that loses requests and answers, on a clock that is set forward: an hour takes a moment.
+//! Keepers against an API server that loses requests and answers, on a clock that is set forward: minutes take a moment.
 
 use std::{
     collections::BTreeSet,
@@ -135,7 +135,7 @@ async fn live(server: ApiServer, number: usize, fence: Fence, dice: Dice, busy: 
 
 #[tokio::test(start_paused = true)]
 async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
-    for seed in 1..=20 {
+    for seed in 1..=6 {
         let (server, dice, busy) = (ApiServer::default(), Dice::new(seed), Busy::default());
         let fences: Vec<Fence> = (0..3).map(|_| Fence::default()).collect();
         let start = |(number, fence): (usize, &Fence)| {
@@ -144,7 +144,7 @@ async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
         };
         let lives: Vec<_> = fences.iter().enumerate().map(start).collect();
         let (mut led, mut leaders) = (0, BTreeSet::new());
-        for _ in 0..36_000 {
+        for _ in 0..6_000 {
             sleep(Duration::from_millis(100)).await;
             let now = Instant::now();
             for (number, fence) in fences.iter().enumerate() {
@@ -157,7 +157,7 @@ async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
                 leaders.insert(number);
             }
         }
-        assert!(led > 18_000 && leaders.len() == 3, "seed {seed}: {leaders:?} led for {led} of 36000 moments");
+        assert!(led > 3_000 && leaders.len() == 3, "seed {seed}: {leaders:?} led for {led} of 6000 moments");
         drop(lives);
     }
 }
