@@ -77,7 +77,7 @@ impl Session<'_> {
     }
 
     pub(super) fn tell_topics(&self) {
-        let (resting, astray) = self.core.stops().reasons();
+        let (resting, astray) = self.core.troubled_topics();
         let mut problems: Vec<Problem> = resting
             .into_iter()
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
