@@ -70,6 +70,12 @@ struct RestingKey {
     head: Option<RowName>,
 }
 
+impl RestingKey {
+    fn is_parked(&self) -> bool {
+        matches!(self.rest, Rest::Parked { .. })
+    }
+}
+
 /// Keys that rest, by topic; a topic without any has no entry.
 type Keys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>;
 
@@ -124,6 +130,16 @@ impl Poison {
     pub(super) fn resting_keys<'a>(&self, name: impl Fn(TopicIndex) -> &'a str) -> Vec<(String, String)> {
         let keys = self.keys.iter().flat_map(|(topic, keys)| keys.keys().map(move |key| (*topic, key)));
         keys.map(|(topic, key)| (name(topic).to_owned(), key.to_string())).collect()
+    }
+
+    pub(super) fn is_parked(&self, topic: TopicIndex, key: &str) -> bool {
+        self.keys.get(&topic).and_then(|keys| keys.get(key)).is_some_and(RestingKey::is_parked)
+    }
+
+    /// Keys that the database says are parked.
+    pub(super) fn parked(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
+        let keys = self.keys.iter().flat_map(|(topic, keys)| keys.iter().map(move |(key, resting)| (*topic, key, resting)));
+        keys.filter(|(_, _, resting)| resting.is_parked()).map(|(topic, key, _)| (topic, &**key))
     }
 
     fn rest(&mut self, topic: TopicIndex, key: &str, resting: RestingKey) -> Arc<str> {
@@ -473,8 +489,7 @@ impl Core {
     /// Keys that are parked, by topic.
     #[must_use]
     pub fn parked_keys(&self) -> Vec<(TopicIndex, usize)> {
-        let is_parked = |resting: &&RestingKey| matches!(resting.rest, Rest::Parked { .. });
-        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| keys.values().filter(is_parked).count();
+        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| keys.values().filter(|resting| resting.is_parked()).count();
         self.poison.keys.iter().map(|(topic, keys)| (*topic, count(keys))).filter(|(_, keys)| *keys > 0).collect()
     }
 
