@@ -164,6 +164,12 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
         Relay::start(&database, &database.publishing(vec![topic(&of_key, OnPoison::Block), topic(&of_topic, OnPoison::Block)])).await;
     rows(&database, 2_102).await;
     until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
+    // They are found and told although a filter leaves out what is parked, and the sweep has nothing to find.
+    until("the problem", async || {
+        relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::TopicNotDeclared)
+    })
+    .await;
+    assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
     let backlog = until("a backlog of 100", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 100)).await;
     let oldest =
         "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') from outbox.event where topic = 'undeclared'";

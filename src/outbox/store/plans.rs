@@ -20,7 +20,8 @@ pub struct FetchPlan {
     pub scan_max: i32,
 }
 
-/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`.
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`; and
+/// those of no declared topic, as long as nobody knows of them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flowing {
     pub topics: Vec<String>,
@@ -30,6 +31,8 @@ pub struct Flowing {
     pub by_aggregate_type: BTreeMap<String, String>,
     /// (topic, key).
     pub resting_keys: Vec<(String, String)>,
+    /// All declared topics; absent: it is known that there are rows of others, and they rest.
+    pub declared: Option<Vec<String>>,
 }
 
 impl Flowing {

@@ -20,7 +20,8 @@ impl Store {
                 .bind(serde_json::json!(flowing.by_event_type).to_string())
                 .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
                 .bind(flowing.resting_keys_json())
-                .bind(plan.scan_max);
+                .bind(plan.scan_max)
+                .bind(&flowing.declared);
         }
         let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows"))?;
         decode(&rows).map_err(failed("fetch rows"))
