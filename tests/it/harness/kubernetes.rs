@@ -20,7 +20,7 @@ use kube::{
 };
 use outbox_relay::{
     api::{OutboxRelay, custom_resource_definition},
-    operator::{Operator, Settings},
+    operator::{Installation, Operator, Settings},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -57,8 +57,13 @@ impl Namespace {
         let requests = Arc::default();
         let watched = recording(client(user).await, Arc::clone(&requests));
         let settings = Settings {
-            relay_image: "localhost/outbox-relay:none".to_owned(),
-            cluster_name: "it".to_owned(),
+            installation: Installation {
+                relay_image: "localhost/outbox-relay:none".to_owned(),
+                allowed_images: vec!["localhost/allowed/*".to_owned()],
+                cluster_name: "it".to_owned(),
+                namespace: Some("outbox-system".to_owned()),
+                monitoring_namespace: Some("monitoring".to_owned()),
+            },
             listen: ([127, 0, 0, 1], 0).into(),
             pod_name: None,
         };
