@@ -12,6 +12,7 @@ use super::references::{SecretKey, Tls, UserCredentials};
 #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
 #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
 #[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+#[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such names are PostgreSQL's own"))]
 #[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
 pub struct Database {
     /// Host name or address of the server.

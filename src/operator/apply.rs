@@ -134,7 +134,7 @@ async fn look<'a>(
             Err(CallError::Refused(status)) if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) => {
                 applied.no_pod_monitors = true;
             }
-            Err(CallError::Refused(status)) if status.is_not_found() => due.push((child, None)),
+            Err(CallError::Refused(status)) if status.code == 404 => due.push((child, None)),
             Err(source) => return Err(ApplyError::Read { kind: child.kind, name: child.name.clone(), source }),
         }
     }
@@ -143,7 +143,7 @@ async fn look<'a>(
 
 /// An object that is not there is named by the answer; of a kind that is not there nothing can be named.
 fn is_unknown_kind(status: &Status) -> bool {
-    status.is_not_found() && status.details.as_ref().is_none_or(|details| details.name.is_empty())
+    status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty())
 }
 
 /// Looked for as seldom as what should be there.

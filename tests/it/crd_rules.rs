@@ -102,6 +102,7 @@ async fn numbers_and_identifiers_have_bounds() {
         (&|r| r["spec"]["database"]["port"] = json!(65536), "spec.database.port"),
         (&|r| r["spec"]["database"]["maxConnections"] = json!(2), "spec.database.maxConnections"),
         (&|r| r["spec"]["database"]["schema"] = json!("out;box"), "spec.database.schema"),
+        (&|r| r["spec"]["database"]["schema"] = json!("pg_outbox"), "schema must not start with pg_"),
         (&|r| r["spec"]["pollInterval"] = json!("50"), "spec.pollInterval"),
         (&|r| r["spec"]["pollInterval"] = json!("1ms"), "pollInterval must be between 5ms and 10s"),
         (&|r| r["spec"]["pollInterval"] = json!("1h"), "pollInterval must be between 5ms and 10s"),
@@ -131,10 +132,13 @@ fn topics(type_of: impl Fn(usize, usize) -> String) -> Value {
     Value::Array((0..64).map(topic).collect())
 }
 
+fn long(topic: usize, number: usize) -> String {
+    format!("{topic:02}{number:02}{}", "x".repeat(251))
+}
+
 /// The rule compares each with each: it must not run out of what the API server spends on one object.
 #[tokio::test]
 async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
-    let long = |topic: usize, number: usize| format!("{topic:02}{number:02}{}", "x".repeat(251));
     accepts(&[&|r| r["spec"]["topics"] = topics(long), &|r| {
         r["spec"]["topics"] = json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]);
     }])

@@ -21,6 +21,7 @@ mod migration_table;
 mod observed;
 mod operator_children;
 mod operator_migration;
+mod operator_options;
 mod operator_rights;
 mod pages;
 mod parking;
