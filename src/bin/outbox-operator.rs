@@ -1,4 +1,4 @@
-//! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use outbox_relay::{
     api::custom_resource_definition,
-    operator,
+    installed, operator,
     telemetry::{self, LogFormat},
 };
 
@@ -30,6 +30,15 @@ enum Command {
     Run(Run),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and the API server whether it knows OutboxRelays: what `helm test` does.
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Host and port of the operator's /healthz.
+    #[arg(long, value_name = "HOST:PORT")]
+    operator: String,
 }
 
 #[derive(Args)]
@@ -62,6 +71,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Check(Check { operator }) => check(&operator),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -75,6 +85,11 @@ fn main() -> ExitCode {
 
 fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     Ok(telemetry::init(format, filter)?)
+}
+
+#[tokio::main]
+async fn check(operator: &str) -> anyhow::Result<()> {
+    Ok(installed::check(operator).await?)
 }
 
 #[tokio::main]

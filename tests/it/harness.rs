@@ -10,6 +10,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod pgbouncer;
 pub(crate) mod producer;
+pub(crate) mod prometheus;
 pub(crate) mod relay;
 pub(crate) mod rig;
 pub(crate) mod server;

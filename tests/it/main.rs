@@ -2,7 +2,9 @@
 
 #[macro_use]
 mod harness;
+mod alerts;
 mod architecture;
+mod chart_values;
 mod cli;
 mod cli_parked;
 mod cli_relay;
