@@ -183,7 +183,7 @@ pub(crate) fn manifest() -> Value {
     })
 }
 
-async fn client(user: Option<String>) -> Client {
+pub(crate) async fn client(user: Option<String>) -> Client {
     let kubeconfig = Kubeconfig::read_from(rig("RIG_KUBECONFIG")).expect("the rig's kubeconfig");
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a context");
     config.auth_info.impersonate = user;
