@@ -16,6 +16,7 @@ mod fingerprint;
 mod fixtures;
 mod health;
 mod identity;
+mod installation;
 mod lease;
 mod memory;
 mod metrics;
@@ -32,16 +33,17 @@ mod validate;
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, core::DeserializeGuard};
+use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 
+pub use installation::Installation;
 pub use run::{Options, RunError, run};
 
 use self::{
-    apply::{ApplyError, Corner, apply},
+    apply::{Applied, ApplyError, Corner, apply},
     build::build,
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
-    identity::{Identity, is_ours},
+    identity::{Identity, PAUSED, is_ours},
     memory::Memory,
     observe::{ObserveError, Observed, observe},
     plan::plan,
@@ -86,13 +88,10 @@ impl PassError {
     }
 }
 
-/// What an installation decides about passes.
+/// What passes are made with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Image of relays and migrations.
-    pub relay_image: String,
-    /// First part of the owner of a schema. Empty: the uid of kube-system.
-    pub cluster_name: String,
+    pub installation: Installation,
     /// Which OutboxRelays are its own, where several operators share a cluster.
     pub operator_name: String,
     /// Name of this pod, for Events.
@@ -140,9 +139,10 @@ impl Operator {
             identity: &identity,
             previous: &previous,
             written_at: self.memory.status_written_at(corner.key()),
+            paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
-        match validate(&relay, &self.settings.cluster_name) {
+        match validate(&relay, &self.settings.installation) {
             Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await,
             Err(invalid) => {
                 self.conclude(&corner, &facts, &observed, &Verdict::Invalid(&invalid)).await?;
@@ -158,13 +158,17 @@ impl Operator {
         valid: &ValidatedRelay,
         mut observed: Observed,
     ) -> Result<Option<Duration>, PassError> {
-        let plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
-        let prepared = build(valid, &plan, &self.settings.relay_image);
-        let applied = apply(corner, &prepared, &plan, &observed).await;
-        if let Ok(Some(deployment)) = &applied {
+        let mut plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
+        let applied = if facts.paused {
+            plan = plan.paused();
+            Ok(Applied::default())
+        } else {
+            apply(corner, &build(valid, &plan), &plan, &observed).await
+        };
+        if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
-        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref().map(|_| ()) };
+        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref() };
         self.conclude(corner, facts, &observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
         Ok(Some(plan.look_again_in))

@@ -1,4 +1,4 @@
-//! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use outbox_relay::{
     api::custom_resource_definition,
-    operator,
+    installed, operator,
     telemetry::{self, LogFormat},
 };
 
@@ -30,6 +30,15 @@ enum Command {
     Run(Run),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and the API server whether it knows OutboxRelays: what `helm test` does.
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Host and port of the operator's /healthz.
+    #[arg(long, value_name = "HOST:PORT")]
+    operator: String,
 }
 
 #[derive(Args)]
@@ -37,6 +46,10 @@ struct Run {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
+    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the end stands for the rest. Default: none but the
+    /// relay image.
+    #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
+    allowed_images: Vec<String>,
     /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
@@ -56,9 +69,12 @@ struct Run {
     /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the same. Default: a random one.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
-    /// Namespace of the Lease. Default: that of the pod.
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
-    lease_namespace: Option<String>,
+    /// Namespace of this pod: where the Lease is, and which NetworkPolicies of relays let in. Default: that of the pod or of KUBECONFIG.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.
+    #[arg(long, env = "MONITORING_NAMESPACE")]
+    monitoring_namespace: Option<String>,
     /// Name of the Lease by which one of several operators leads.
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "outbox-operator")]
     lease_name: String,
@@ -68,6 +84,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Check(Check { operator }) => check(&operator),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -84,11 +101,17 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
+async fn check(operator: &str) -> anyhow::Result<()> {
+    Ok(installed::check(operator).await?)
+}
+
+#[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run { relay_image, cluster_name, operator_name, watch_namespaces, watch_seconds, listen, pod_name, lease_namespace, lease_name } =
-        arguments;
-    let settings = operator::Settings { relay_image, cluster_name, operator_name, pod_name };
+    let Run { relay_image, allowed_images, cluster_name, operator_name, watch_namespaces, watch_seconds, .. } = arguments;
+    let Run { listen, pod_name, namespace, monitoring_namespace, lease_name, .. } = arguments;
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    let settings = operator::Settings { installation, operator_name, pod_name };
     let namespaces = watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
     let watch_round = Duration::from_secs(watch_seconds);
-    Ok(operator::run(operator::Options { settings, listen, namespaces, lease_namespace, lease_name, watch_round }).await?)
+    Ok(operator::run(operator::Options { settings, listen, namespaces, lease_name, watch_round }).await?)
 }

@@ -35,9 +35,7 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Whose OutboxRelays it looks at; empty: those of all namespaces.
     pub namespaces: Vec<String>,
-    /// Where the Lease is. Default: the namespace of the pod.
-    pub lease_namespace: Option<String>,
-    /// The Lease that one of several operators holds.
+    /// The Lease that one of several operators holds, in their namespace.
     pub lease_name: String,
     /// For how long a watch is opened at a time.
     pub watch_round: Duration,
@@ -69,7 +67,7 @@ pub enum RunError {
 /// # Errors
 /// When it cannot start, its HTTP surface breaks, or it may lead no more.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    if !options.namespaces.is_empty() && options.settings.cluster_name.is_empty() {
+    if !options.namespaces.is_empty() && options.settings.installation.cluster_name.is_empty() {
         return Err(RunError::NoClusterName);
     }
     let address = options.listen;
@@ -104,7 +102,7 @@ fn stop_at_signal() -> Result<CancellationToken, RunError> {
     Ok(stop)
 }
 
-async fn live(mut options: Options, config: Config, surface: Surface, scopes: Scopes, stop: CancellationToken) -> Result<(), RunError> {
+async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes, stop: CancellationToken) -> Result<(), RunError> {
     let fence = Fence::default();
     let apart = plain(config.clone()).map_err(RunError::Connect)?;
     let client = plain(config).map_err(RunError::Connect)?;
@@ -112,7 +110,7 @@ async fn live(mut options: Options, config: Config, surface: Surface, scopes: Sc
     let client = wired(client, wire);
 
     let me = options.settings.pod_name.clone().unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
-    let namespace = options.lease_namespace.take().unwrap_or_else(|| apart.default_namespace().to_owned());
+    let namespace = options.settings.installation.namespace.clone().unwrap_or_else(|| apart.default_namespace().to_owned());
     tracing::info!(?options, me, lease = format!("{namespace}/{}", options.lease_name), "started");
     let mut keeper = Keeper::new(apart, &namespace, &options.lease_name, me, fence);
     tokio::select! {
@@ -145,9 +143,9 @@ async fn lead(
     scopes: Scopes,
     stop: CancellationToken,
 ) -> Result<bool, RunError> {
-    if options.settings.cluster_name.is_empty() {
+    if options.settings.installation.cluster_name.is_empty() {
         tokio::select! {
-            uid = uid_of_kube_system(&client) => options.settings.cluster_name = uid?,
+            uid = uid_of_kube_system(&client) => options.settings.installation.cluster_name = uid?,
             () = stop.cancelled() => return Ok(true),
         }
     }
