@@ -25,6 +25,7 @@ mod migration_table;
 mod monitored;
 mod observed;
 mod operator_children;
+mod operator_ha;
 mod operator_migration;
 mod operator_options;
 mod operator_rights;
