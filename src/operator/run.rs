@@ -111,7 +111,7 @@ async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes
 
     let me = options.settings.pod_name.clone().unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
     let namespace = options.settings.installation.namespace.clone().unwrap_or_else(|| apart.default_namespace().to_owned());
-    tracing::info!(?options, me, lease = format!("{namespace}/{}", options.lease_name), "started");
+    tell(&options, &me, &namespace);
     let mut keeper = Keeper::new(apart, &namespace, &options.lease_name, me, fence);
     tokio::select! {
         () = keeper.win(|| surface.pulse.lease_seen()) => {}
@@ -133,6 +133,12 @@ async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes
         keeper.release().await;
     }
     Ok(())
+}
+
+fn tell(options: &Options, me: &str, namespace: &str) {
+    let Options { settings: Settings { installation, operator_name, .. }, listen, namespaces, lease_name, .. } = options;
+    let (relay_image, cluster_name) = (&installation.relay_image, &installation.cluster_name);
+    tracing::info!(relay_image, cluster_name, operator_name, %listen, ?namespaces, me, lease = format!("{namespace}/{lease_name}"), "started");
 }
 
 /// Whether all passes came to their ends when it was stopped.

@@ -79,21 +79,21 @@ pub(crate) enum Fault {
     Hold,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Illness {
     fault: Fault,
-    of: fn(&Asked) -> bool,
+    of: Arc<dyn Fn(&Asked) -> bool + Send + Sync>,
 }
 
 impl Illness {
-    fn of(self, asked: &Asked) -> Fault {
+    fn of(&self, asked: &Asked) -> Fault {
         if (self.of)(asked) { self.fault } else { Fault::None }
     }
 }
 
 impl ApiProxy {
     pub(crate) async fn start(client: Client, namespace: &str) -> Self {
-        let (illness, _) = watch::channel(Illness { fault: Fault::None, of: |_| true });
+        let (illness, _) = watch::channel(Illness { fault: Fault::None, of: Arc::new(|_| true) });
         let proxy = Proxy { client, namespace: namespace.to_owned(), asked: Arc::default(), illness };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let gate = Gate::open(listener.local_addr().expect("bound")).await;
@@ -112,8 +112,8 @@ impl ApiProxy {
     }
 
     /// From now on these requests suffer this fault, and no other.
-    pub(crate) fn fall_ill(&self, fault: Fault, of: fn(&Asked) -> bool) {
-        self.proxy.illness.send_replace(Illness { fault, of });
+    pub(crate) fn fall_ill(&self, fault: Fault, of: impl Fn(&Asked) -> bool + Send + Sync + 'static) {
+        self.proxy.illness.send_replace(Illness { fault, of: Arc::new(of) });
     }
 
     pub(crate) fn recover(&self) {

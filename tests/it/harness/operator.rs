@@ -73,7 +73,7 @@ impl OperatorProcess {
     }
 
     pub(crate) async fn leads(&self) -> bool {
-        self.get("/metrics").await.is_some_and(|text| text.contains("outbox_operator_leader 1"))
+        self.get("/metrics").await.is_some_and(|text| text.lines().any(|line| line == "outbox_operator_leader 1"))
     }
 
     /// Whether a probe would be content.
