@@ -88,7 +88,7 @@ fn change(before: Option<&Condition>, after: &Condition) -> Option<Telling> {
     let bad_state = if after.type_ == "Stalled" { State::True } else { State::False };
     let bad = after.status == bad_state.text();
     // Good news is only news after bad news, and what merely takes its time is none.
-    let was_bad = before.is_some_and(|before| before.status == bad_state.text());
+    let was_bad = before.is_some_and(|before| before.status == bad_state.text() && !passes_by_itself(&before.reason));
     if same || passes_by_itself(&after.reason) || after.status == State::Unknown.text() || (!bad && !was_bad) {
         return None;
     }
