@@ -66,7 +66,7 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
     assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
     let events = ns.api::<Event>().list(&ListParams::default()).await.expect("a list").items;
     let reasons: Vec<String> = events.iter().filter_map(|event| event.reason.clone()).collect();
-    println!("200,000 rows: 1 -> {most} -> 1 relays; Events {reasons:?}");
+    eprintln!("200,000 rows: 1 -> {most} -> 1 relays; Events {reasons:?}");
     assert!(reasons.iter().any(|reason| reason == "BacklogHigh" || reason == "OldestHigh"), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason == "LoadLow"), "{reasons:?}");
 

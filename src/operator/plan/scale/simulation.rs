@@ -112,11 +112,11 @@ fn an_hour_of_load_is_followed_up_and_down() {
     let curve = hour();
     for point in curve.iter().filter(|point| point.second % 60 == 0) {
         let bar = "#".repeat(point.relays as usize);
-        println!("{:>4} min {:>7} rows {:>2} {bar:<16} {:?}", point.second / 60, point.rows, point.relays, point.why);
+        eprintln!("{:>4} min {:>7} rows {:>2} {bar:<16} {:?}", point.second / 60, point.rows, point.relays, point.why);
     }
     let between = |from: i64, to: i64| curve.iter().filter(move |point| (from..to).contains(&point.second));
     let most = |from, to| between(from, to).map(|point| point.relays).max().expect("a look");
-    let last = |from, to| between(from, to).last().expect("a look").relays;
+    let last = |from, to| between(from, to).next_back().expect("a look").relays;
 
     assert_eq!(most(0, 300), 1, "calm needs one");
     assert!(most(300, 750) >= 5, "2,100 rows a second need five relays of 500");
