@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Watches OutboxRelays and keeps their relays running.
-    Run(Run),
+    Run(Box<Run>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
     /// Asks an installed operator whether it is well, and the API server whether it knows OutboxRelays: what `helm test` does.
@@ -83,7 +83,7 @@ struct Run {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(*arguments)),
         Command::Check(Check { operator }) => check(&operator),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };

@@ -32,7 +32,6 @@ use super::{
     call::ErrorClass,
     health::Pulse,
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
-    metrics::Metrics,
 };
 use crate::api::OutboxRelay;
 
@@ -99,15 +98,14 @@ impl Known {
 /// The operator and its signs of life.
 pub(crate) struct Context {
     operator: Operator,
-    metrics: Metrics,
     pulse: Arc<Pulse>,
     /// Passes at the same time, in all scopes together.
     permits: Semaphore,
 }
 
 impl Context {
-    pub(crate) fn new(operator: Operator, metrics: Metrics, pulse: Arc<Pulse>) -> Self {
-        Self { operator, metrics, pulse, permits: Semaphore::new(CONCURRENCY.into()) }
+    pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>) -> Self {
+        Self { operator, pulse, permits: Semaphore::new(CONCURRENCY.into()) }
     }
 }
 
@@ -184,12 +182,12 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     context.pulse.passed(Instant::now());
     match ended {
         Ok(again) => {
-            context.metrics.passed(started.elapsed());
+            context.operator.metrics.passed(started.elapsed());
             context.operator.memory.clear_failures((&namespace, &name));
             Ok(again.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
-            context.metrics.failed(started.elapsed(), error.class());
+            context.operator.metrics.failed(started.elapsed(), error.class());
             Err(error)
         }
     }

@@ -37,7 +37,9 @@ pub(crate) enum Step {
     /// Somebody else leads.
     Wait(Duration),
     /// We led, and it has another holder now.
-    Lost { holder: String },
+    Lost {
+        holder: String,
+    },
 }
 
 /// One who leads or would like to.

@@ -1,11 +1,14 @@
 //! The operator's own metrics: names, labels, and one struct that holds them.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use hyper::StatusCode;
-use prometheus::{Encoder, core::Collector as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector as _,
+};
 
-use super::call::ErrorClass;
+use super::{call::ErrorClass, plan::Decision};
 use crate::api::OutboxRelay;
 
 /// What is counted when somebody asks: what is gone is not counted any more.
@@ -21,19 +24,26 @@ pub(crate) struct Metrics {
     reconciliations: IntCounterVec,
     errors: IntCounterVec,
     seconds: Histogram,
+    scale_decisions: IntCounterVec,
     requests: HistogramVec,
     leader: IntGauge,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let counter = |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]).expect("constant names");
+        let counted = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels).expect("constant names");
+        let counter = |name: &str, help: &str, label: &str| counted(name, help, &[label]);
         let seconds = HistogramOpts::new("outbox_operator_reconcile_seconds", "Duration of a pass over one OutboxRelay.");
         let requests = HistogramOpts::new("outbox_operator_api_request_seconds", "Duration of a request to the API server.");
         let metrics = Self {
             registry: Registry::new(),
             reconciliations: counter("outbox_operator_reconciliations_total", "Passes over one OutboxRelay.", "outcome"),
             errors: counter("outbox_operator_reconcile_errors_total", "Passes that failed, by what helps.", "class"),
+            scale_decisions: counted(
+                "outbox_operator_scale_decisions_total",
+                "Looks at an OutboxRelay with spec.scaling, by what came of them.",
+                &["direction", "reason"],
+            ),
             seconds: Histogram::with_opts(seconds.buckets(buckets())).expect("constant names"),
             requests: HistogramVec::new(requests.buckets(buckets()), &["verb", "code"]).expect("constant names"),
             leader: gauge("outbox_operator_leader", "1 for the operator that leads, 0 for one that stands by."),
@@ -42,6 +52,7 @@ impl Metrics {
         register(Box::new(metrics.reconciliations.clone()));
         register(Box::new(metrics.errors.clone()));
         register(Box::new(metrics.seconds.clone()));
+        register(Box::new(metrics.scale_decisions.clone()));
         register(Box::new(metrics.requests.clone()));
         register(Box::new(metrics.leader.clone()));
         metrics
@@ -66,6 +77,15 @@ impl Metrics {
 
     pub(crate) fn leads(&self) {
         self.leader.set(1);
+    }
+
+    pub(crate) fn decided(&self, decision: &Decision) {
+        let direction = match decision.to.cmp(&decision.from) {
+            Ordering::Greater => "up",
+            Ordering::Less => "down",
+            Ordering::Equal => "hold",
+        };
+        self.scale_decisions.with_label_values(&[direction, &decision.why.name()]).inc();
     }
 
     /// In the text format that Prometheus scrapes.
@@ -99,6 +119,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::operator::reason::Reason;
 
     #[track_caller]
     fn has(text: &str, lines: &[&str]) {
@@ -114,6 +135,7 @@ mod tests {
         metrics.failed(Duration::from_millis(5), ErrorClass::Transient);
         metrics.asked("GET", Some(StatusCode::OK), Duration::from_millis(5));
         metrics.asked("WATCH", None, Duration::from_secs(5));
+        metrics.decided(&Decision { from: 2, to: 4, why: Reason::BacklogHigh });
         let expected = [
             "outbox_operator_reconciliations_total{outcome=\"ok\"} 1",
             "outbox_operator_reconciliations_total{outcome=\"error\"} 1",
@@ -122,13 +144,15 @@ mod tests {
             "outbox_operator_api_request_seconds_count{code=\"200\",verb=\"GET\"} 1",
             "outbox_operator_api_request_seconds_count{code=\"none\",verb=\"WATCH\"} 1",
             "outbox_operator_leader 0",
+            "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
         ];
         has(&metrics.text(Census { relays: [].iter(), in_backoff: 0 }), &expected);
     }
 
     #[test]
     fn relays_that_are_gone_are_not_counted() {
-        let condition = json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let condition =
+            json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let mut relay = crate::operator::fixtures::relay();
         relay.status = Some(serde_json::from_value(json!({"conditions": [condition]})).expect("a status"));
         let metrics = Metrics::new();

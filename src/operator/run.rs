@@ -76,8 +76,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let scopes = Scopes::new(&options.namespaces);
     let lists = scopes.count();
     let pulse = Pulse::new(Expected { lists, watches: lists * WATCHES, round: options.watch_round });
-    let surface =
-        Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known: scopes.known() };
+    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known: scopes.known() };
     let stop = stop_at_signal()?;
     tokio::select! {
         ended = Box::pin(live(options, config, surface.clone(), scopes, stop)) => ended,
@@ -142,21 +141,16 @@ fn tell(options: &Options, me: &str, namespace: &str) {
 }
 
 /// Whether all passes came to their ends when it was stopped.
-async fn lead(
-    mut options: Options,
-    client: Client,
-    surface: Surface,
-    scopes: Scopes,
-    stop: CancellationToken,
-) -> Result<bool, RunError> {
+async fn lead(mut options: Options, client: Client, surface: Surface, scopes: Scopes, stop: CancellationToken) -> Result<bool, RunError> {
     if options.settings.installation.cluster_name.is_empty() {
         tokio::select! {
             uid = uid_of_kube_system(&client) => options.settings.installation.cluster_name = uid?,
             () = stop.cancelled() => return Ok(true),
         }
     }
-    let operator = Operator { memory: Arc::clone(&surface.memory), ..Operator::new(client, options.settings) };
-    let context = Arc::new(Context::new(operator, surface.metrics, surface.pulse));
+    let (memory, metrics) = (surface.memory, surface.metrics);
+    let operator = Operator { memory, metrics, ..Operator::new(client, options.settings) };
+    let context = Arc::new(Context::new(operator, surface.pulse));
     let cut = async {
         stop.cancelled().await;
         sleep(DRAIN).await;

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "operator/build.rs",
     "operator/build/",
     "operator/backlog.rs",
+    "operator/election.rs",
     "operator/identity.rs",
     "operator/ownership.rs",
 ];

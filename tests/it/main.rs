@@ -30,6 +30,7 @@ mod operator_ha;
 mod operator_migration;
 mod operator_options;
 mod operator_rights;
+mod operator_scaling;
 mod operator_watches;
 mod pages;
 mod parking;

@@ -45,7 +45,7 @@ async fn asked_for(operator: &OperatorProcess, since: Instant, window: Duration)
 /// Nothing but the count that was wished for has changed.
 async fn recovers(ns: &Namespace, operator: &OperatorProcess, before: &Deployment, back: Instant) {
     replicas_become(ns, 3).await;
-    println!("the wish was fulfilled {:?} after the API server was back", back.elapsed());
+    eprintln!("the wish was fulfilled {:?} after the API server was back", back.elapsed());
     let after: Deployment = ns.get(RELAY).await;
     assert_eq!((&after.metadata.uid, &after.spec.template), (&before.metadata.uid, &before.spec.template));
     let deleted: Vec<Asked> = operator.proxy.asked().into_iter().filter(|asked| asked.method == "DELETE").collect();
@@ -63,7 +63,7 @@ async fn an_api_server_that_is_started_again_costs_a_moment() {
     ns.patch_relay(json!({"spec": {"replicas": 3}})).await;
     until("the operator to notice", async || operator.log().contains("the Lease was not renewed").then_some(())).await;
     operator.proxy.set_up(true);
-    println!("down for {:?}", down.elapsed());
+    eprintln!("down for {:?}", down.elapsed());
     recovers(&ns, &operator, &before, Instant::now()).await;
     assert!(!operator.has_ended() && operator.leads().await);
 }
@@ -92,12 +92,12 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
         operator.proxy.fall_ill(Fault::Answer(code), |asked| !asked.is_of_lease());
         ns.patch_relay(json!({"spec": {"replicas": count}})).await;
         let asked = asked_for(&operator, ill, Duration::from_secs(12)).await;
-        println!("{code}: {} requests in 12 s", asked.len());
+        eprintln!("{code}: {} requests in 12 s", asked.len());
         assert!((2..100).contains(&asked.len()), "{code}: {asked:#?}");
         let back = Instant::now();
         operator.proxy.recover();
         replicas_become(&ns, count).await;
-        println!("{code}: the wish was fulfilled {:?} after the API server was back", back.elapsed());
+        eprintln!("{code}: the wish was fulfilled {:?} after the API server was back", back.elapsed());
     }
     let after: Deployment = ns.get(RELAY).await;
     assert_eq!((after.metadata.uid, after.spec.template), (before.metadata.uid, before.spec.template));
@@ -113,7 +113,7 @@ async fn an_api_server_that_takes_a_second_for_each_answer_is_worked_with() {
     let start = Instant::now();
     ns.create_relay(|_| ()).await;
     replicas_become(&ns, 2).await;
-    println!("slow by 1 s: there after {:?}", start.elapsed());
+    eprintln!("slow by 1 s: there after {:?}", start.elapsed());
     ns.patch_relay(json!({"spec": {"replicas": 3}})).await;
     replicas_become(&ns, 3).await;
     assert!(!operator.has_ended() && operator.leads().await && operator.is_fine("/healthz").await);

@@ -57,7 +57,7 @@ async fn a_leader_that_is_stopped_gives_the_lease_back_and_the_other_acts_at_onc
     let ended = leader.ended().await;
     assert!(ended.success(), "{ended}");
     let acted = until("the other to act", async || acted_at(&standby)).await;
-    println!("SIGTERM: the other acted after {:?}", acted - stopped);
+    eprintln!("SIGTERM: the other acted after {:?}", acted - stopped);
     replicas_become(&ns, 3).await;
     assert_eq!(holder(&ns).await, "second");
 }
@@ -72,7 +72,7 @@ async fn a_leader_that_is_killed_is_followed_when_its_lease_has_run_out() {
     leader.signal("KILL");
     ns.patch_relay(json!({"spec": {"replicas": 3}})).await;
     let acted = until("the other to act", async || acted_at(&standby)).await;
-    println!("kill -9: the other acted after {:?}", acted - killed);
+    eprintln!("kill -9: the other acted after {:?}", acted - killed);
     replicas_become(&ns, 3).await;
 }
 

@@ -46,7 +46,7 @@ async fn a_watch_that_stops_delivering_and_cannot_be_opened_again_fails_liveness
     let ill = Instant::now();
     operator.proxy.fall_ill(Fault::Silence, |asked| asked.is_watch() && asked.path.contains("/deployments"));
     let why = liveness_fails(&operator).await;
-    println!("noticed after {:?}: {why}", ill.elapsed());
+    eprintln!("noticed after {:?}: {why}", ill.elapsed());
     assert!(why.contains("/deployments"), "{why}");
     assert!(operator.leads().await, "all else works");
     operator.proxy.recover();
@@ -89,6 +89,6 @@ async fn ten_namespaces_are_served_by_one_operator_and_one_silent_watch_of_forty
     let (ill, silenced) = (Instant::now(), seventh.clone());
     operator.proxy.fall_ill(Fault::Silence, move |asked| asked.is_watch() && asked.path.contains(&silenced));
     let why = liveness_fails(&operator).await;
-    println!("one of forty was noticed after {:?}: {why}", ill.elapsed());
+    eprintln!("one of forty was noticed after {:?}: {why}", ill.elapsed());
     assert!(why.contains(&seventh), "{why}");
 }

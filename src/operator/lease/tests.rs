@@ -101,11 +101,7 @@ impl Dice {
 
     fn fate(&self) -> Fate {
         let slow = if self.below(8) == 0 { 6000 } else { 300 };
-        Fate {
-            under_way: Duration::from_millis(self.below(slow)),
-            request_lost: self.below(6) == 0,
-            answer_lost: self.below(6) == 0,
-        }
+        Fate { under_way: Duration::from_millis(self.below(slow)), request_lost: self.below(6) == 0, answer_lost: self.below(6) == 0 }
     }
 }
 
