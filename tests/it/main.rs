@@ -16,6 +16,7 @@ mod database_faults;
 mod examples;
 mod expressions;
 mod generated_files;
+mod gitops;
 mod kafka_connecting;
 mod migration;
 mod migration_failures;
