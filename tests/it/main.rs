@@ -4,6 +4,7 @@
 mod harness;
 mod alerts;
 mod architecture;
+mod chart_install;
 mod chart_values;
 mod cli;
 mod cli_parked;
