@@ -28,6 +28,7 @@ mod monitored;
 mod observed;
 mod operator_children;
 mod operator_migration;
+mod operator_options;
 mod operator_rights;
 mod pages;
 mod parking;

@@ -46,12 +46,17 @@ async fn the_rights_of_the_chart_are_enough() {
     ns.create_relay(|relay| relay["spec"]["migration"] = json!({"policy": "Apply"})).await;
     ns.pass().await;
     ns.patch_relay(json!({"spec": {"migration": {"policy": "Never"}, "replicas": 1}})).await;
+    let wishes = |wished: bool| json!({"networkPolicy": {"enabled": wished}, "monitoring": {"podMonitor": wished}});
+    ns.patch_relay(json!({"spec": wishes(true)})).await;
     ns.settle().await;
-    ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0}})).await;
+    ns.patch_relay(json!({"spec": wishes(false)})).await;
+    ns.settle().await;
+    ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0, "template": {"serviceAccountName": "default"}}})).await;
+    ns.settle().await;
     ns.settle().await;
     assert_eq!(ns.get::<Deployment>("file-service-relay").await.spec.replicas, Some(0));
     let writes = ns.writes();
-    for kind in ["/jobs", "/configmaps/", "/scale", "/status", "/events"] {
+    for kind in ["/jobs", "/configmaps/", "/scale", "/status", "/events", "/networkpolicies/", "/serviceaccounts/"] {
         assert!(writes.iter().any(|write| write.contains(kind)), "{kind} was not tried: {writes:?}");
     }
 }
