@@ -43,7 +43,8 @@ fn everything() -> Value {
     json!({
         "image": {"repository": "registry.invalid/outbox-relay", "tag": "1.2.3", "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "registry"}],
-        "relay": {"image": "registry.invalid/outbox-relay:1.2.4"},
+        "relay": {"image": "registry.invalid/outbox-relay:1.2.4", "allowedImages": ["registry.invalid/outbox-relay:*"]},
+        "monitoringNamespace": "monitoring",
         "clusterName": "blue",
         "log": "debug",
         "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
@@ -150,8 +151,8 @@ fn schema_of_chart() -> Value {
 fn difference(path: &str, a: &Value, b: &Value) -> Option<String> {
     match (a, b) {
         (Value::Object(of_a), Value::Object(of_b)) => {
-            let names = of_a.keys().chain(of_b.keys());
-            names.into_iter().find_map(|name| difference(&format!("{path}.{name}"), &a[name], &b[name]))
+            let mut names = of_a.keys().chain(of_b.keys().filter(|name| !of_a.contains_key(*name)));
+            names.find_map(|name| difference(&format!("{path}.{name}"), &a[name], &b[name]))
         }
         (Value::Array(of_a), Value::Array(of_b)) if of_a.len() == of_b.len() => {
             of_a.iter().zip(of_b).enumerate().find_map(|(at, (a, b))| difference(&format!("{path}[{at}]"), a, b))

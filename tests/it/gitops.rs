@@ -59,6 +59,10 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     ns.settle().await;
     let wished = live(&ns).await;
     assert_eq!(health(&wished).0, "Healthy", "scaled to 0: {wished}");
+    ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}, "spec": {"replicas": 2}})).await;
+    ns.settle().await;
+    let paused = live(&ns).await;
+    assert_eq!(health(&paused).0, "Suspended", "paused: {paused}");
 }
 
 #[tokio::test]

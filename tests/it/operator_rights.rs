@@ -179,8 +179,16 @@ async fn each_right_of_the_chart_is_used_and_no_other() {
     uses("delete batch/jobs").await;
     ns.patch_relay(json!({"spec": {"migration": {"policy": "Never"}}})).await;
     uses("create apps/deployments").await;
-    ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0}})).await;
+    let wishes = |wished: bool| json!({"spec": {"networkPolicy": {"enabled": wished}, "monitoring": {"podMonitor": wished}}});
+    ns.patch_relay(wishes(true)).await;
+    uses("patch networking.k8s.io/networkpolicies").await;
+    uses("patch monitoring.coreos.com/podmonitors").await;
+    ns.patch_relay(wishes(false)).await;
+    uses("delete networking.k8s.io/networkpolicies").await;
+    uses("delete monitoring.coreos.com/podmonitors").await;
+    ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0, "template": {"serviceAccountName": "default"}}})).await;
     uses("delete /configmaps").await;
+    uses("delete /serviceaccounts").await;
     // A count that is set back twice is one Event that is counted.
     for replicas in ["--replicas=3", "--replicas=4"] {
         kubectl(&["scale", "deployment", "-n", &ns.name, &format!("{NAME}-relay"), replicas], "");
