@@ -38,4 +38,5 @@ mod relay_problems;
 mod relay_refusals;
 mod relay_stragglers;
 mod requeueing;
+mod resume_sequence;
 mod secret_rotation;
