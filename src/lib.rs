@@ -4,6 +4,7 @@
 pub mod api;
 pub mod cli;
 pub mod http;
+pub mod installed;
 pub mod kafka;
 pub mod manifest;
 pub mod operator;

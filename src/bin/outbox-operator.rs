@@ -1,4 +1,4 @@
-//! `outbox-operator`: watches OutboxRelays (`run`) and prints their CRD (`crd`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use outbox_relay::{
     api::custom_resource_definition,
-    operator,
+    installed, operator,
     telemetry::{self, LogFormat},
 };
 
@@ -30,6 +30,15 @@ enum Command {
     Run(Run),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
+    /// Asks an installed operator whether it is well, and the API server whether it knows OutboxRelays: what `helm test` does.
+    Check(Check),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Host and port of the operator's /healthz.
+    #[arg(long, value_name = "HOST:PORT")]
+    operator: String,
 }
 
 #[derive(Args)]
@@ -37,6 +46,10 @@ struct Run {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
+    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the end stands for the rest. Default: none but the
+    /// relay image.
+    #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
+    allowed_images: Vec<String>,
     /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
@@ -46,12 +59,19 @@ struct Run {
     /// Name of this pod, for Events.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
+    /// Namespace of this pod, which NetworkPolicies of relays let in.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.
+    #[arg(long, env = "MONITORING_NAMESPACE")]
+    monitoring_namespace: Option<String>,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
+        Command::Check(Check { operator }) => check(&operator),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -68,6 +88,13 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
-    Ok(operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?)
+async fn check(operator: &str) -> anyhow::Result<()> {
+    Ok(installed::check(operator).await?)
+}
+
+#[tokio::main]
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let Run { relay_image, allowed_images, cluster_name, listen, pod_name, namespace, monitoring_namespace } = arguments;
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    Ok(operator::run(operator::Settings { installation, listen, pod_name }).await?)
 }

@@ -6,7 +6,10 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::{outbox::TableWide, report::BreakerState};
+use crate::{
+    outbox::TableWide,
+    report::{BreakerState, ProblemClass},
+};
 
 /// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over relays counts them once.
 struct TableGauges {
@@ -25,6 +28,7 @@ pub struct Metrics {
     pub published: IntCounterVec,
     pub failed: IntCounterVec,
     pub errors: IntCounterVec,
+    problems: IntGaugeVec,
     pub publish_latency: Histogram,
     pub processing: Histogram,
     pub fetch: Histogram,
@@ -62,6 +66,10 @@ impl Metrics {
             errors: keep(
                 &registry,
                 IntCounterVec::new(Opts::new("outbox_relay_errors_total", "Failures of the relay's own work."), &["class"]),
+            ),
+            problems: keep(
+                &registry,
+                IntGaugeVec::new(Opts::new("outbox_problems", "Problems that there are now, as in /status."), &["class"]),
             ),
             publish_latency: keep(
                 &registry,
@@ -133,6 +141,11 @@ impl Metrics {
         for state in BreakerState::ALL {
             self.breaker.with_label_values(&[state.name()]).set(i64::from(state == breaker));
         }
+    }
+
+    /// So many of this class there are now. A class that there was stays as a zero.
+    pub(crate) fn set_problems(&self, class: ProblemClass, count: usize) {
+        self.problems.with_label_values(&[&class.to_string()]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Numbers of the whole table; `None`: another relay tells them.

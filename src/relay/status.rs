@@ -130,7 +130,13 @@ impl Status {
 
     /// Replaces what `source` told before. A problem that is new is logged once.
     pub fn tell(&self, source: Source, problems: Vec<Problem>) {
-        let before = self.write(|state| state.problems.insert(source, problems.clone())).unwrap_or_default();
+        let before = self.write(|state| {
+            let before = state.problems.insert(source, problems.clone()).unwrap_or_default();
+            for class in before.iter().chain(&problems).map(|problem| problem.class) {
+                self.metrics.set_problems(class, state.problems.values().flatten().filter(|problem| problem.class == class).count());
+            }
+            before
+        });
         for problem in
             problems.iter().filter(|problem| !before.iter().any(|old| old.class == problem.class && old.message == problem.message))
         {

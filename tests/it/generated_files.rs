@@ -13,7 +13,7 @@ fn generated_crds_are_what_the_operator_prints() {
     }
 }
 
-fn compare(path: &str, wanted: &str) {
+pub(crate) fn compare(path: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("UPDATE_GENERATED").is_some() {
         std::fs::write(&path, wanted).expect("a file of the repository");

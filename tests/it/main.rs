@@ -2,15 +2,19 @@
 
 #[macro_use]
 mod harness;
+mod alerts;
 mod architecture;
+mod chart_values;
 mod cli;
 mod cli_parked;
 mod cli_relay;
 mod command_line;
 mod connecting;
 mod crd_rules;
+mod dashboards;
 mod database_faults;
 mod examples;
+mod expressions;
 mod generated_files;
 mod kafka_connecting;
 mod migration;
@@ -18,9 +22,11 @@ mod migration_failures;
 mod migration_functions;
 mod migration_rights;
 mod migration_table;
+mod monitored;
 mod observed;
 mod operator_children;
 mod operator_migration;
+mod operator_options;
 mod operator_rights;
 mod pages;
 mod parking;

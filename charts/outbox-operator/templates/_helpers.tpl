@@ -17,3 +17,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "outbox-operator.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
+
+{{- define "outbox-operator.monitoringLabels" -}}
+{{ include "outbox-operator.labels" . }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Relay pods, and no migration. */ -}}
+{{- define "outbox-operator.relays" -}}
+matchLabels:
+  app.kubernetes.io/name: outbox-relay
+  app.kubernetes.io/managed-by: outbox-operator
+matchExpressions:
+  - {key: outboxrelay.dev/relay, operator: Exists}
+{{- end }}
+
+{{- /* The pod of `helm test`: the operator's Service and budget must not count it in. */ -}}
+{{- define "outbox-operator.testSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}

@@ -9,14 +9,14 @@ use crate::operator::{
     observe::RelayDeployment,
     plan::Rollout,
     reason::{Reason, stops_publishing},
+    validate::Count,
 };
 
 pub(super) fn available(scene: &Scene<'_>) -> Finding {
     let finding = |holds, reason, message: String| Finding::new("Available", State::of(holds), reason, message);
-    let wanted = scene.relay.replicas;
-    if wanted == 0 {
-        let message = "spec.replicas is 0: no relay runs, rows wait. Set it to at least 1 to publish them.";
-        return finding(true, Reason::ScaledToZero, message.to_owned());
+    let wanted = scene.plan.replicas;
+    if let Some((reason, why)) = none_wanted(scene) {
+        return finding(true, reason, format!("{why}: no relay runs, rows wait."));
     }
     match &scene.observed.deployment {
         None if scene.plan.rollout == Rollout::Go => finding(false, Reason::RollingOut, "The relays are being created.".to_owned()),
@@ -29,6 +29,14 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
             let reason = if deployment.available > 0 { Reason::SomeRelaysAvailable } else { reason };
             finding(deployment.available > 0, reason, format!("{} of {wanted} relays are available. {why}", deployment.available))
         }
+    }
+}
+
+/// Why there shall be no relay, where that is so.
+pub(super) fn none_wanted(scene: &Scene<'_>) -> Option<(Reason, &'static str)> {
+    match scene.relay.count {
+        Count::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
+        _ => (scene.plan.replicas == 0).then_some((Reason::ScaledToZero, "spec.replicas is 0")),
     }
 }
 

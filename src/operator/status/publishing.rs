@@ -3,6 +3,7 @@
 
 use super::{
     Observed, Scene,
+    available::none_wanted,
     conditions::{Finding, State},
     schema::{problems, sentence},
 };
@@ -18,8 +19,8 @@ pub(super) fn worst_breaker(observed: &Observed) -> Option<BreakerState> {
 
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
     let finding = |state, reason, message: String| Finding::new("Publishing", state, reason, message);
-    if scene.relay.replicas == 0 {
-        return finding(State::False, Reason::ScaledToZero, "spec.replicas is 0: rows wait.".to_owned());
+    if let Some((reason, why)) = none_wanted(scene) {
+        return finding(State::False, reason, format!("{why}: rows wait."));
     }
     if scene.observed.reports.iter().all(|one| one.report.is_none()) {
         return finding(State::Unknown, Reason::NoReports, "No relay has reported.".to_owned());

@@ -1,0 +1,114 @@
+//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No server.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::harness::{
+    kubernetes::program,
+    prometheus::{promtool, said},
+};
+
+const RULES: &str = "charts/outbox-operator/files/alerts.yaml";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All alerts, as they stand in the chart.
+pub(crate) fn alerts() -> Vec<Value> {
+    let text = fs::read_to_string(root().join(RULES)).expect("the chart's alerts");
+    of(&serde_yaml::from_str(&text).expect("YAML"))
+}
+
+fn of(rules: &Value) -> Vec<Value> {
+    let groups = rules["groups"].as_array().expect("groups");
+    groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
+}
+
+fn text<'a>(alert: &'a Value, pointer: &str) -> &'a str {
+    alert.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The names of a folder's files, without `.md` or `.yaml`.
+fn names(folder: &str) -> BTreeSet<String> {
+    let files = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    files.map(|file| Path::new(&file.expect("a file").file_name()).file_stem().expect("a name").to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_a_test_and_there_are_no_others() {
+    let alerts: BTreeSet<String> = alerts().iter().map(|alert| text(alert, "/alert").to_owned()).collect();
+    assert_eq!(names("docs/runbooks"), alerts, "pages in docs/runbooks, and alerts");
+    assert_eq!(names("tests/alerts"), alerts, "tests in tests/alerts, and alerts");
+}
+
+#[test]
+fn every_alert_says_how_bad_it_is_what_happened_and_what_to_do() {
+    for alert in alerts() {
+        assert!(["critical", "warning"].contains(&text(&alert, "/labels/severity")), "{alert}");
+        for words in ["/annotations/summary", "/annotations/description"] {
+            assert!(text(&alert, words).ends_with('.'), "{words} of {alert}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_fires_and_keeps_silent_as_its_test_says() {
+    let checked = promtool(&["check", "rules", RULES], "");
+    assert!(checked.status.success(), "{}", said(&checked));
+    for name in names("tests/alerts") {
+        let file = format!("tests/alerts/{name}.yaml");
+        let test: Value = serde_yaml::from_str(&fs::read_to_string(root().join(&file)).expect("a test")).expect("YAML");
+        let cases = test["tests"].as_array().expect("tests");
+        let expected: Vec<bool> = cases.iter().map(|case| case["alert_rule_test"][0]["exp_alerts"] != Value::Array(vec![])).collect();
+        assert!(expected.contains(&true) && expected.contains(&false), "{file} tests that it fires, and that it does not");
+        assert!(cases.iter().all(|case| case["alert_rule_test"][0]["alertname"] == name.as_str()), "{file} tests {name}");
+        let tested = promtool(&["test", "rules", &file], "");
+        assert!(tested.status.success(), "{}", said(&tested));
+    }
+}
+
+#[test]
+fn the_chart_links_each_alert_to_its_runbook() {
+    let values = "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.runbookUrl=https://wiki.invalid/books";
+    let chart = root().join("charts/outbox-operator");
+    let arguments = ["template", "x", chart.to_str().expect("UTF-8"), "-s", "templates/prometheusrule.yaml", "--set", values];
+    let rendered = program("helm", &arguments, "");
+    assert!(rendered.status.success(), "{}", said(&rendered));
+    let rule: Value = serde_yaml::from_slice(&rendered.stdout).expect("YAML");
+    let mut wanted = alerts();
+    for alert in &mut wanted {
+        alert["annotations"]["runbook_url"] = format!("https://wiki.invalid/books/{}.md", text(alert, "/alert")).into();
+    }
+    assert_eq!(of(&rule["spec"]), wanted);
+}
+
+/// The lines of a page that call the relay's program, from its name on.
+fn commands(page: &str) -> Vec<String> {
+    let lines = page.lines().filter(|line| line.starts_with("    "));
+    let call = |line: &str| Some(line.split('#').next()?.split_once("-- outbox-relay ")?.1.trim().to_owned());
+    lines.filter_map(call).collect()
+}
+
+#[test]
+fn commands_of_runbooks_are_ones_that_the_program_knows() {
+    let mut tried = 0;
+    for name in names("docs/runbooks") {
+        let page = fs::read_to_string(root().join(format!("docs/runbooks/{name}.md"))).expect("a page");
+        for command in commands(&page) {
+            // With --help nothing is done, but arguments before it are read.
+            let called = command.replace("EVENT_ID", "7f1c2b52-6d3f-4c1c-8d3c-0123456789ab");
+            let output = Command::new(env!("CARGO_BIN_EXE_outbox-relay")).args(called.split(' ')).arg("--help").output();
+            let output = output.expect("the program");
+            assert!(output.status.success(), "{name}: outbox-relay {command}: {}", said(&output));
+            tried += 1;
+        }
+    }
+    assert!(tried > 8, "only {tried} commands were found");
+}
