@@ -215,7 +215,10 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
 }
 
 fn dump(database: &Database) -> Vec<u8> {
-    let dump = client("pg_dump", database).args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"]).output().expect("pg_dump");
+    let dump = client("pg_dump", database)
+        .args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"])
+        .output()
+        .expect("pg_dump");
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     dump.stdout
 }
