@@ -75,7 +75,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
             session::Ended::Stopped => break,
             session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
             session::Ended::SequenceBroke => {
-                tracing::warn!("ids of the outbox may have come again; starting again when the sequence is moved on")
+                tracing::warn!("ids of the outbox may have come again; starting again when the sequence is moved on");
             }
         }
         status.set_ready(false);

@@ -72,6 +72,31 @@ async fn variables_of_postgres_change_nothing() {
     assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
 }
 
+const POSITION: &str = "select position from outbox.sequence_state";
+
+on_each_server! {
+    async fn a_person_can_move_the_sequence_on(database: Database) {
+        let manifest = text(&database.manifest(""));
+        let migrate = |more: &[&str]| {
+            let output = outbox_relay(&[&["migrate", "--resume-sequence", "--manifest", &manifest], more].concat());
+            assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+            shown(&output.stdout)
+        };
+        let mut admin = database.as_admin().await;
+        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 waiting rows got new ids\n"));
+        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        let before: i64 = value(&mut admin, POSITION).await;
+        let dry = migrate(&["--dry-run"]);
+        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => true);\n"), "{dry}");
+        assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
+
+        let done = migrate(&[]);
+        assert!(done.contains(&format!("stood at {before} and was moved on; 1 waiting rows")), "{done}");
+        assert!(value::<i64>(&mut admin, POSITION).await > before + (1 << 32));
+        assert!(shown(&outbox_relay(&["migrate", "--help"]).stdout).contains("--resume-sequence"));
+    }
+}
+
 on_each_server! {
     async fn a_dry_run_prints_sql_and_changes_nothing(database: Database) {
         let output = outbox_relay(&["migrate", "--dry-run", "--manifest", &text(&database.manifest(""))]);
