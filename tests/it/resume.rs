@@ -248,7 +248,7 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
     let relay = Relay::start(&database, &settings).await;
     let before = write(&database, &load(&topic)).await;
-    server.stand_by().await;
+    server.stand_by();
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
     let lost = write(&database, &Load { during: Duration::from_secs(3), ..load(&topic) }).await;

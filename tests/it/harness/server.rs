@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// A standby that has received what is committed now, and nothing later.
-    pub(crate) async fn stand_by(&self) {
+    pub(crate) fn stand_by(&self) {
         let mut backup = program(&format!("{PROGRAMS}/pg_basebackup"), &self.folder);
         let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
         backup
