@@ -42,7 +42,7 @@ pub(super) fn none_wanted(scene: &Scene<'_>) -> Option<(Reason, &'static str)> {
 
 /// Why relays are missing: what they say themselves, else what keeps their pods from running.
 fn cause(scene: &Scene<'_>, deployment: &RelayDeployment) -> (Reason, String) {
-    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| stops_publishing(problem.class)) {
+    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| stops_publishing(problem)) {
         return (Reason::Problem(problem.class), format!("Pod '{pod}': {}", sentence(&problem.message)));
     }
     if let Some(why) = &deployment.refusal {

@@ -26,7 +26,7 @@ pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
         return finding(State::Unknown, Reason::NoReports, "No relay has reported.".to_owned());
     }
     let all: Vec<_> = problems(scene).collect();
-    let worst = all.iter().find(|(_, problem)| stops_publishing(problem.class));
+    let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
     if let Some(pod) = open_breaker(scene)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {

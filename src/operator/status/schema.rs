@@ -74,7 +74,7 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
         _ => None,
     };
     let everybody = reported.clone().into_iter().chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem.class)) {
+    if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem)) {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
         return Finding::new("SecretsResolved", State::False, Reason::Problem(problem.class), message);
     }

@@ -167,6 +167,18 @@ fn advice_shows_without_stopping_anything() {
 }
 
 #[test]
+fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
+    for class in [ProblemClass::AuthenticationFailed, ProblemClass::KafkaAuthenticationFailed, ProblemClass::SecretMissing] {
+        Case::with(|case| {
+            let mut report = report(Some(class));
+            report.report.as_mut().expect("a report").problems[0].last_good_used = true;
+            case.observed.reports = vec![report];
+        })
+        .says(&["Ready=True Ready", &format!("Publishing=True {class}"), &format!("SecretsResolved=False {class}")]);
+    }
+}
+
+#[test]
 fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
     Case::with(|case| {
         case.deployment().available = 0;
