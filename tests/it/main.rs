@@ -47,4 +47,6 @@ mod relay_problems;
 mod relay_refusals;
 mod relay_stragglers;
 mod requeueing;
+mod resume;
+mod resume_sequence;
 mod secret_rotation;
