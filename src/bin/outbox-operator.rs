@@ -39,6 +39,9 @@ struct Check {
     /// Host and port of the operator's /healthz.
     #[arg(long, value_name = "HOST:PORT")]
     operator: String,
+    /// How long it is asked again until all is well.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
 }
 
 #[derive(Args)]
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(*arguments)),
-        Command::Check(Check { operator }) => check(&operator),
+        Command::Check(arguments) => check(arguments),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -101,8 +104,8 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn check(operator: &str) -> anyhow::Result<()> {
-    Ok(installed::check(operator).await?)
+async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
+    Ok(installed::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]

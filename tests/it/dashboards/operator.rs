@@ -14,12 +14,40 @@ pub(super) fn dashboard() -> Value {
         title: "Outbox: operator",
         description: "Passes of the operator over OutboxRelays.",
         variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
-        rows: &[Row { title: "State", height: 4, panels: STATE }, Row { title: "Passes", height: 9, panels: PASSES }],
+        rows: &[
+            Row { title: "State", height: 4, panels: STATE },
+            Row { title: "Passes", height: 9, panels: PASSES },
+            Row { title: "Scaling", height: 9, panels: SCALING },
+        ],
     }
     .json()
 }
 
 const STATE: &[Panel] = &[
+    Panel {
+        title: "Operators that lead",
+        look: Bad(2.0),
+        unit: "none",
+        description: "1 of all. None: see the runbook of OutboxOperatorAbsent.",
+        queries: &[(r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#, "leaders")],
+    },
+    Panel {
+        title: "OutboxRelays that are not ready",
+        look: Bad(1.0),
+        unit: "none",
+        description: "`kubectl get outboxrelays -A` names them, with the reason.",
+        queries: &[(
+            r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="Ready", status!="True"}) or vector(0)"#,
+            "OutboxRelays",
+        )],
+    },
+    Panel {
+        title: "OutboxRelays whose last pass failed",
+        look: Bad(1.0),
+        unit: "none",
+        description: "They are tried again; the operator's log says why it failed.",
+        queries: &[(r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#, "OutboxRelays")],
+    },
     Panel {
         title: "Failing passes",
         look: Bad(0.001),
@@ -43,6 +71,16 @@ const STATE: &[Panel] = &[
 ];
 
 const PASSES: &[Panel] = &[
+    Panel {
+        title: "Requests to the API server",
+        look: Lines,
+        unit: "reqps",
+        description: "By answer; none: it did not come.",
+        queries: &[(
+            r#"sum by (verb, code) (rate(outbox_operator_api_request_seconds_count{namespace=~"$namespace"}[$__rate_interval]))"#,
+            "{{verb}} {{code}}",
+        )],
+    },
     Panel {
         title: "Passes",
         look: Lines,
@@ -80,3 +118,14 @@ const PASSES: &[Panel] = &[
         ],
     },
 ];
+
+const SCALING: &[Panel] = &[Panel {
+    title: "Looks at OutboxRelays that scale",
+    look: Lines,
+    unit: "cps",
+    description: "What came of them, and why; docs/reasons.md explains the reasons.",
+    queries: &[(
+        r#"sum by (direction, reason) (rate(outbox_operator_scale_decisions_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+        "{{direction}} {{reason}}",
+    )],
+}];
