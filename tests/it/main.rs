@@ -29,6 +29,7 @@ mod operator_migration;
 mod operator_options;
 mod operator_rights;
 mod operator_scaling;
+mod operator_upgrades;
 mod pages;
 mod parking;
 mod pooler;

@@ -37,6 +37,7 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
     pub(crate) client: Client,
     pub(crate) operator: Operator,
+    watched: Client,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -63,18 +64,13 @@ impl Namespace {
         let requests = Arc::default();
         let client = client(None).await;
         let watched = recording(through(client.clone()), Arc::clone(&requests));
-        let settings = Settings {
-            installation: Installation {
-                relay_image: "localhost/outbox-relay:none".to_owned(),
-                allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
-                cluster_name: "it".to_owned(),
-                namespace: Some("outbox-system".to_owned()),
-                monitoring_namespace: Some("monitoring".to_owned()),
-            },
-            listen: ([127, 0, 0, 1], 0).into(),
-            pod_name: None,
-        };
-        Self { client, operator: Operator::new(watched, settings), requests, name }
+        let operator = Operator::new(watched.clone(), settings(&|_| ()));
+        Self { client, operator, watched, requests, name }
+    }
+
+    /// Another version of the operator, in the place of the first.
+    pub(crate) fn replace_operator(&mut self, change: &dyn Fn(&mut Installation)) {
+        self.operator = Operator::new(self.watched.clone(), settings(change));
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -191,6 +187,19 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         run(&["delete", "namespace", &self.name, "--wait=false"], "");
     }
+}
+
+fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
+    let mut installation = Installation {
+        relay_image: "localhost/outbox-relay:none".to_owned(),
+        allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
+        cluster_name: "it".to_owned(),
+        upgrades_max: 5,
+        namespace: Some("outbox-system".to_owned()),
+        monitoring_namespace: Some("monitoring".to_owned()),
+    };
+    change(&mut installation);
+    Settings { installation, listen: ([127, 0, 0, 1], 0).into(), pod_name: None }
 }
 
 /// A manifest whose pods no node takes.
