@@ -46,4 +46,6 @@ mod relay_problems;
 mod relay_refusals;
 mod relay_stragglers;
 mod requeueing;
+mod resume;
+mod resume_sequence;
 mod secret_rotation;

@@ -6,7 +6,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::ResourceQuota};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    kubernetes::{NAME, Namespace, kubectl, program},
+    kubernetes::{NAME, Namespace, install_pod_monitors, kubectl, program},
     operator::OperatorProcess,
     relay::until,
 };
@@ -164,6 +164,16 @@ async fn each_right_of_the_chart_is_used_and_no_other() {
     uses("create apps/deployments").await;
     ns.patch_relay(json!({"spec": {"batchSize": 7, "replicas": 0}})).await;
     uses("delete /configmaps").await;
+    install_pod_monitors();
+    let wishes = |wished: bool| json!({"networkPolicy": {"enabled": wished}, "monitoring": {"podMonitor": wished}});
+    ns.patch_relay(json!({"spec": wishes(true)})).await;
+    uses("patch networking.k8s.io/networkpolicies").await;
+    uses("patch monitoring.coreos.com/podmonitors").await;
+    ns.patch_relay(json!({"spec": wishes(false)})).await;
+    uses("delete networking.k8s.io/networkpolicies").await;
+    uses("delete monitoring.coreos.com/podmonitors").await;
+    ns.patch_relay(json!({"spec": {"template": {"serviceAccountName": "default"}}})).await;
+    uses("delete /serviceaccounts").await;
     // A count that is set back twice is one Event that is counted.
     for replicas in ["--replicas=3", "--replicas=4"] {
         kubectl(&["scale", "deployment", "-n", &ns.name, &format!("{NAME}-relay"), replicas], "");

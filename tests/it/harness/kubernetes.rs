@@ -235,6 +235,28 @@ fn recording(inner: Client, requests: Arc<Mutex<Vec<String>>>) -> Client {
     Client::new(service, "default")
 }
 
+/// As of the Prometheus operator, without its schema.
+const POD_MONITORS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor, listKind: PodMonitorList}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+/// Brings the kind PodMonitor, unless somebody has brought the real one.
+pub(crate) fn install_pod_monitors() {
+    run(&["create", "-f", "-"], POD_MONITORS);
+    kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"], "");
+}
+
 /// Runs kubectl with this input; it must succeed.
 pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
     let output = run(arguments, input);
