@@ -4,6 +4,7 @@
 mod harness;
 mod alerts;
 mod architecture;
+mod chart_install;
 mod chart_values;
 mod cli;
 mod cli_parked;
@@ -16,6 +17,7 @@ mod database_faults;
 mod examples;
 mod expressions;
 mod generated_files;
+mod gitops;
 mod kafka_connecting;
 mod migration;
 mod migration_failures;
