@@ -28,9 +28,13 @@ mod reports;
 mod run;
 mod status;
 mod surface;
+mod upgrades;
 mod validate;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
@@ -44,11 +48,12 @@ use self::{
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
     identity::{Identity, PAUSED, is_ours},
-    memory::Memory,
+    memory::{Key, Memory},
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
-    plan::{Before, Plan, Remembered, plan},
+    plan::{Before, Plan, Remembered, change, plan, progress},
     status::{Facts, Verdict, assess, publish, unreadable},
+    upgrades::{Progress, Turn, UpgradeQueue},
     validate::{Count, ValidatedRelay, validate},
 };
 use crate::api::{OutboxRelay, OutboxRelayStatus};
@@ -105,6 +110,7 @@ pub struct Operator {
     settings: Settings,
     memory: Arc<Memory>,
     metrics: Metrics,
+    upgrades: Mutex<UpgradeQueue>,
     teller: Teller,
 }
 
@@ -112,7 +118,7 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Arc::default(), metrics: Metrics::new(), teller }
+        Self { client, settings, memory: Arc::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
     }
 
     /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
@@ -125,10 +131,11 @@ impl Operator {
 
     /// Dropped half-way, it has written a part; the next pass writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
-        let Some(relay) = read(&self.client, namespace, name).await? else { return Ok(None) };
-        if !is_ours(&relay.metadata, &self.settings.operator_name) {
+        let found = read(&self.client, namespace, name).await?.filter(|relay| is_ours(&relay.metadata, &self.settings.operator_name));
+        let Some(relay) = found else {
+            self.forget((namespace, name));
             return Ok(None);
-        }
+        };
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.clone().unwrap_or_default();
         let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
@@ -161,7 +168,8 @@ impl Operator {
         mut observed: Observed,
     ) -> Result<Option<Duration>, PassError> {
         let scaling = self.memory.scaling(corner.key());
-        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling };
+        let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, &observed, facts.now) };
+        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling, turn };
         let mut plan = plan(valid, &observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
@@ -172,6 +180,10 @@ impl Operator {
         if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
+        if !facts.paused {
+            let refused = applied.as_ref().is_err_and(|error| error.class() == ErrorClass::Permanent);
+            self.note_progress(corner, progress(valid, &plan, &observed, refused), facts.now);
+        }
         if applied.is_ok() {
             self.remember(corner, valid, &plan);
         }
@@ -179,6 +191,31 @@ impl Operator {
         self.conclude(corner, facts, &observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
         Ok(Some(plan.look_again_in))
+    }
+
+    fn turn(&self, corner: &Corner<'_>, valid: &ValidatedRelay, observed: &Observed, now: Timestamp) -> Turn {
+        let moving = observed.deployment.as_ref().is_some_and(|deployment| deployment.moving && !deployment.rolled_out());
+        let places = self.settings.installation.upgrades_max;
+        self.upgrades().turn(corner.key(), change(valid, observed), moving, places, now)
+    }
+
+    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>, now: Timestamp) {
+        let mut queue = self.upgrades();
+        if let Some(progress) = progress {
+            queue.note(corner.key(), progress, now);
+        }
+        self.metrics.queued(queue.counts());
+    }
+
+    /// An OutboxRelay is gone.
+    fn forget(&self, key: Key<'_>) {
+        self.memory.forget(key);
+        self.upgrades().forget(key);
+    }
+
+    /// A panic while it was held cannot have left a turn half given.
+    fn upgrades(&self) -> MutexGuard<'_, UpgradeQueue> {
+        self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was decided and done; a decision that was not carried out is made again.

@@ -69,6 +69,9 @@ struct Run {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Relays that get a new version at the same time.
+    #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    upgrade_max_concurrent: u16,
     /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the same. Default: a random one.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -111,8 +114,9 @@ async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let Run { relay_image, allowed_images, cluster_name, operator_name, watch_namespaces, watch_seconds, .. } = arguments;
-    let Run { listen, pod_name, namespace, monitoring_namespace, lease_name, .. } = arguments;
-    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    let Run { listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace, lease_name, .. } = arguments;
+    let upgrades_max = usize::from(upgrade_max_concurrent);
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, upgrades_max, namespace, monitoring_namespace };
     let settings = operator::Settings { installation, operator_name, pod_name };
     let namespaces = watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
     let watch_round = Duration::from_secs(watch_seconds);

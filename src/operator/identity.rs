@@ -31,6 +31,11 @@ pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
+/// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
+pub(crate) const FORM: &str = "outboxrelay.dev/form";
+pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
+pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
+
 /// An OutboxRelay without its wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {

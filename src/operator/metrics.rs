@@ -8,7 +8,7 @@ use prometheus::{
     core::Collector as _,
 };
 
-use super::{call::ErrorClass, plan::Decision};
+use super::{call::ErrorClass, plan::Decision, upgrades::Counts};
 use crate::api::OutboxRelay;
 
 /// What is counted when somebody asks: what is gone is not counted any more.
@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     scale_decisions: IntCounterVec,
     requests: HistogramVec,
     leader: IntGauge,
+    upgrades: IntGaugeVec,
+    upgrade_failures: IntGauge,
+    upgrades_stopped: IntGauge,
 }
 
 impl Metrics {
@@ -44,6 +47,9 @@ impl Metrics {
                 "Looks at an OutboxRelay with spec.scaling, by what came of them.",
                 &["direction", "reason"],
             ),
+            upgrades: gauges("outbox_operator_upgrade_queue", "Relays whose upgrade waits or is under way.", &["state"]),
+            upgrade_failures: gauge("outbox_operator_upgrade_failures_in_a_row", "Upgrades that failed since the last that did not."),
+            upgrades_stopped: gauge("outbox_operator_upgrades_stopped", "1: so many failed in a row that no further one starts."),
             seconds: Histogram::with_opts(seconds.buckets(buckets())).expect("constant names"),
             requests: HistogramVec::new(requests.buckets(buckets()), &["verb", "code"]).expect("constant names"),
             leader: gauge("outbox_operator_leader", "1 for the operator that leads, 0 for one that stands by."),
@@ -55,6 +61,10 @@ impl Metrics {
         register(Box::new(metrics.scale_decisions.clone()));
         register(Box::new(metrics.requests.clone()));
         register(Box::new(metrics.leader.clone()));
+        register(Box::new(metrics.upgrades.clone()));
+        register(Box::new(metrics.upgrade_failures.clone()));
+        register(Box::new(metrics.upgrades_stopped.clone()));
+        metrics.queued(Counts::default());
         metrics
     }
 
@@ -88,12 +98,20 @@ impl Metrics {
         self.scale_decisions.with_label_values(&[direction, &decision.why.name()]).inc();
     }
 
+    pub(crate) fn queued(&self, counts: Counts) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.upgrades.with_label_values(&["waiting"]).set(number(counts.waiting));
+        self.upgrades.with_label_values(&["under_way"]).set(number(counts.under_way));
+        self.upgrade_failures.set(number(counts.failures_in_a_row));
+        self.upgrades_stopped.set(i64::from(counts.stopped));
+    }
+
     /// In the text format that Prometheus scrapes.
     pub(crate) fn text<'a>(&self, census: Census<'a, impl Iterator<Item = &'a OutboxRelay>>) -> String {
         let in_backoff = gauge("outbox_operator_objects_in_backoff", "OutboxRelays whose last pass failed.");
         in_backoff.set(i64::try_from(census.in_backoff).unwrap_or(i64::MAX));
-        let relays = Opts::new("outbox_operator_relays", "OutboxRelays by the status of each of their conditions.");
-        let relays = IntGaugeVec::new(relays, &["condition", "status"]).expect("constant names");
+        let relays = "OutboxRelays by the status of each of their conditions.";
+        let relays = gauges("outbox_operator_relays", relays, &["condition", "status"]);
         for condition in census.relays.filter_map(|relay| relay.status.as_ref()).flat_map(|status| &status.conditions) {
             relays.with_label_values(&[&condition.type_, &condition.status]).inc();
         }
@@ -108,6 +126,10 @@ impl Metrics {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("constant names")
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names")
 }
 
 fn buckets() -> Vec<f64> {
@@ -136,6 +158,7 @@ mod tests {
         metrics.asked("GET", Some(StatusCode::OK), Duration::from_millis(5));
         metrics.asked("WATCH", None, Duration::from_secs(5));
         metrics.decided(&Decision { from: 2, to: 4, why: Reason::BacklogHigh });
+        metrics.queued(Counts { waiting: 7, under_way: 5, failures_in_a_row: 3, stopped: true });
         let expected = [
             "outbox_operator_reconciliations_total{outcome=\"ok\"} 1",
             "outbox_operator_reconciliations_total{outcome=\"error\"} 1",
@@ -144,6 +167,10 @@ mod tests {
             "outbox_operator_api_request_seconds_count{code=\"200\",verb=\"GET\"} 1",
             "outbox_operator_api_request_seconds_count{code=\"none\",verb=\"WATCH\"} 1",
             "outbox_operator_leader 0",
+            "outbox_operator_upgrade_queue{state=\"waiting\"} 7",
+            "outbox_operator_upgrade_queue{state=\"under_way\"} 5",
+            "outbox_operator_upgrade_failures_in_a_row 3",
+            "outbox_operator_upgrades_stopped 1",
             "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
         ];
         has(&metrics.text(Census { relays: [].iter(), in_backoff: 0 }), &expected);

@@ -69,6 +69,8 @@ reasons! {
     Stabilizing,
     Suspended,
     ThroughputFlat,
+    UpgradeQueued,
+    UpgradesStopped,
     WaitingForRelays,
     WaitingForSchema,
     WithinTargets,

@@ -39,6 +39,8 @@ const PURE: &[&str] = &[
     "operator/build/",
     "operator/backlog.rs",
     "operator/election.rs",
+    "operator/installation.rs",
+    "operator/upgrades.rs",
     "operator/identity.rs",
     "operator/ownership.rs",
 ];

@@ -33,6 +33,7 @@ mod operator_migration;
 mod operator_options;
 mod operator_rights;
 mod operator_scaling;
+mod operator_upgrades;
 mod operator_watches;
 mod pages;
 mod parking;

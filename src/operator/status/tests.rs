@@ -12,6 +12,7 @@ use crate::{
         observe::{RelayDeployment, RelayPod},
         plan::{Decision, Failure, Load, Remembered, Rollout, Scale, Scaling},
         reports::PodReport,
+        upgrades::Turn,
         validate::Count,
     },
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
@@ -34,6 +35,7 @@ fn running() -> Case {
     let plan = Plan {
         migration: Migration::Succeeded { at: now(), schema_version: Some(1), notes: Vec::new() },
         rollout: Rollout::Go,
+        turn: Turn::Go,
         replicas: 2,
         scale: Scale::Keep,
         scaling: None,
@@ -316,6 +318,20 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
 fn without_scaling_the_manifest_says_the_count() {
     running().says(&["ScalingActive=False ScalingOff"]);
     assert_eq!(running().tellings(), []);
+}
+
+#[test]
+fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
+    let mut case = running();
+    case.previous = case.status();
+    (case.plan.migration, case.plan.turn) = (Migration::Queued, Turn::Waiting);
+    case.plan.rollout = Rollout::WaitForSchema;
+    case.says(&["Ready=True UpgradeQueued", "SchemaReady=True MigrationSucceeded", "Reconciling=False Settled"]);
+    assert_eq!(case.tellings(), []);
+    assert_eq!(case.status().migration, case.previous.migration);
+    case.plan.turn = Turn::Stopped;
+    case.says(&["Ready=True UpgradesStopped"]);
+    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["UpgradesStopped"]);
 }
 
 #[test]
