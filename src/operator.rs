@@ -37,7 +37,10 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use kube::{
+    Api, Client, ResourceExt,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
 
 pub use installation::Installation;
 pub use run::{Options, RunError, run};
@@ -52,7 +55,7 @@ use self::{
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
     plan::{Before, Plan, Remembered, change, plan, progress},
-    status::{Facts, Verdict, assess, publish, unreadable},
+    status::{Facts, Verdict, assess, not_understood, publish, unreadable},
     upgrades::{Progress, Turn, UpgradeQueue},
     validate::{Count, ValidatedRelay, validate},
 };
@@ -131,10 +134,13 @@ impl Operator {
 
     /// Dropped half-way, it has written a part; the next pass writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
-        let found = read(&self.client, namespace, name).await?.filter(|relay| is_ours(&relay.metadata, &self.settings.operator_name));
-        let Some(relay) = found else {
-            self.forget((namespace, name));
-            return Ok(None);
+        let relay = match read(&self.client, namespace, name).await?.meant_for(&self.settings.operator_name) {
+            Found::Relay(relay) => *relay,
+            Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await,
+            Found::Gone => {
+                self.forget((namespace, name));
+                return Ok(None);
+            }
         };
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.clone().unwrap_or_default();
@@ -238,6 +244,17 @@ impl Operator {
         Ok(())
     }
 
+    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at again only when it changes.
+    async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<Option<Duration>, PassError> {
+        let identity = Identity::of(&invalid.metadata);
+        let (namespace, name) = (&identity.namespace, &identity.name);
+        tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
+        let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
+        publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;
+        self.teller.tell(&identity, vec![telling]).await;
+        Ok(None)
+    }
+
     async fn cannot_observe(&self, corner: &Corner<'_>, previous: &OutboxRelayStatus, error: ObserveError) -> Result<PassError, PassError> {
         let why = format!("{error}: {}. It is tried again.", error.call());
         say(corner, previous, &unreadable(corner.identity, previous, &why, Timestamp::now())).await?;
@@ -245,23 +262,44 @@ impl Operator {
     }
 }
 
-/// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
-async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<OutboxRelay>, PassError> {
-    let api = Api::<DeserializeGuard<OutboxRelay>>::namespaced(client.clone(), namespace);
-    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else { return Ok(None) };
-    match found.0 {
-        Ok(relay) if relay.metadata.deletion_timestamp.is_none() => Ok(Some(relay)),
-        Ok(_) => Ok(None),
-        Err(invalid) => {
-            tracing::error!(
-                namespace,
-                name,
-                error = invalid.error,
-                "an OutboxRelay is not of a form that this version knows; it is left alone"
-            );
-            Ok(None)
-        }
+/// An OutboxRelay as the API server has it.
+enum Found {
+    Relay(Box<OutboxRelay>),
+    /// Another version's form, which this one cannot read.
+    Unreadable(Box<InvalidObject>),
+    /// Or about to be.
+    Gone,
+}
+
+impl Found {
+    /// One that is meant for another operator is as good as gone.
+    fn meant_for(self, operator_name: &str) -> Self {
+        let meta = match &self {
+            Self::Relay(relay) => &relay.metadata,
+            Self::Unreadable(invalid) => &invalid.metadata,
+            Self::Gone => return self,
+        };
+        if is_ours(meta, operator_name) { self } else { Self::Gone }
     }
+}
+
+/// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
+async fn read(client: &Client, namespace: &str, name: &str) -> Result<Found, PassError> {
+    let api = Api::<DeserializeGuard<OutboxRelay>>::namespaced(client.clone(), namespace);
+    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else { return Ok(Found::Gone) };
+    Ok(match found.0 {
+        _ if is_going(&found.0) => Found::Gone,
+        Ok(relay) => Found::Relay(Box::new(relay)),
+        Err(invalid) => Found::Unreadable(Box::new(invalid)),
+    })
+}
+
+fn is_going(found: &Result<OutboxRelay, InvalidObject>) -> bool {
+    let metadata = match found {
+        Ok(relay) => &relay.metadata,
+        Err(invalid) => &invalid.metadata,
+    };
+    metadata.deletion_timestamp.is_some()
 }
 
 /// Writes a status that says something new.

@@ -28,7 +28,7 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    fn new(kind: EventType, reason: impl Into<String>, note: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: EventType, reason: impl Into<String>, note: impl Into<String>) -> Self {
         let mut note = note.into();
         note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
         Self { kind, reason: reason.into(), note }

@@ -49,6 +49,7 @@ reasons! {
     NotChecked,
     NotPaused,
     NotStalled,
+    NotUnderstood,
     OldestHigh,
     Paused,
     PlaintextTraffic,

@@ -59,6 +59,14 @@ pub(super) fn invalid(invalid: &Unworkable) -> Vec<Finding> {
     vec![ready, reconciling, stalled]
 }
 
+pub(super) fn not_understood(error: &str) -> Vec<Finding> {
+    let message = format!(
+        "The manifest is not of a form that this version of the operator knows: {error}. Apply it again with the CRD of this version; relays that run go on."
+    );
+    let Summary { ready, reconciling, stalled } = Summary::stalled(Reason::NotUnderstood, &message);
+    vec![ready, reconciling, stalled]
+}
+
 pub(super) fn planned(scene: &Scene<'_>, applied: Result<&Applied, &ApplyError>) -> Vec<Finding> {
     let schema = schema_ready(scene);
     let available = available(scene);

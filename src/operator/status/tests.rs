@@ -350,6 +350,15 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
 }
 
 #[test]
+fn a_manifest_of_another_form_stalls_and_is_told() {
+    let (status, telling) = not_understood(&running().relay.identity, "spec.batchSize: invalid type", now());
+    let stalled = find(&status.conditions, "Stalled").expect("there");
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str(), status.observed_generation), ("True", "NotUnderstood", 3));
+    assert!(stalled.message.contains("spec.batchSize"), "{}", stalled.message);
+    assert_eq!((telling.reason, telling.note), ("NotUnderstood".to_owned(), stalled.message.clone()));
+}
+
+#[test]
 fn a_failed_migration_says_why_and_goes_on() {
     Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).says(&[
         "Ready=False LockTimeout",
