@@ -11,6 +11,7 @@ mod duration;
 mod kafka;
 mod references;
 mod relay;
+mod scaling;
 mod status;
 mod topics;
 
@@ -21,5 +22,6 @@ pub use duration::{ParseDurationError, parse_duration};
 pub use kafka::{Kafka, PasswordSecret, Sasl, SaslMechanism};
 pub use references::{CertificateSource, ClientCertificate, ConfigMapKey, SecretKey, Tls, TlsMode, UserCredentials};
 pub use relay::{OutboxRelay, OutboxRelaySpec, PodResources, RecordHeaders, Template};
-pub use status::{BacklogStatus, MigrationStatus, OutboxRelayStatus};
+pub use scaling::{Monitoring, NetworkPolicy, Scaling};
+pub use status::{BacklogStatus, LastScale, MigrationStatus, OutboxRelayStatus};
 pub use topics::{OnPoison, Topic};

@@ -13,6 +13,7 @@ mod fingerprint;
 mod fixtures;
 mod health;
 mod identity;
+mod installation;
 mod memory;
 mod metrics;
 mod observe;
@@ -26,16 +27,17 @@ mod validate;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, core::DeserializeGuard};
+use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 
 pub use controller::{RunError, Settings, run};
+pub use installation::Installation;
 
 use self::{
-    apply::{ApplyError, Corner, apply},
+    apply::{Applied, ApplyError, Corner, apply},
     build::build,
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
-    identity::Identity,
+    identity::{Identity, PAUSED},
     memory::Memory,
     observe::{ObserveError, Observed, observe},
     plan::plan,
@@ -108,9 +110,10 @@ impl Operator {
             identity: &identity,
             previous: &previous,
             written_at: self.memory.status_written_at(corner.key()),
+            paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
-        match validate(&relay, &self.settings.cluster_name) {
+        match validate(&relay, &self.settings.installation) {
             Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await,
             Err(invalid) => {
                 self.conclude(&corner, &facts, &observed, &Verdict::Invalid(&invalid)).await?;
@@ -126,13 +129,17 @@ impl Operator {
         valid: &ValidatedRelay,
         mut observed: Observed,
     ) -> Result<Option<Duration>, PassError> {
-        let plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
-        let prepared = build(valid, &plan, &self.settings.relay_image);
-        let applied = apply(corner, &prepared, &plan, &observed).await;
-        if let Ok(Some(deployment)) = &applied {
+        let mut plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
+        let applied = if facts.paused {
+            plan = plan.paused();
+            Ok(Applied::default())
+        } else {
+            apply(corner, &build(valid, &plan), &plan, &observed).await
+        };
+        if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
-        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref().map(|_| ()) };
+        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref() };
         self.conclude(corner, facts, &observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
         Ok(Some(plan.look_again_in))

@@ -17,7 +17,7 @@ pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, Pools, READER_OPTIONS, SettlePlan, Store, StoreError, StoreErrorSource,
-    Survey, SweepPlan,
+    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools, READER_OPTIONS, SettlePlan, Store, StoreError,
+    StoreErrorSource, Survey, SweepPlan,
 };
 pub use work::{Connections, Statement, Work};

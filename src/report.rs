@@ -74,6 +74,9 @@ pub struct Problem {
     pub class: ProblemClass,
     /// What, why, and what to do next; at most 256 bytes.
     pub message: String,
+    /// A secret cannot be used as it is now; rows flow with the last good one.
+    #[serde(default)]
+    pub last_good_used: bool,
 }
 
 impl Problem {
@@ -85,7 +88,13 @@ impl Problem {
             message.truncate(end);
             message.push_str("...");
         }
-        Self { class, message }
+        Self { class, message, last_good_used: false }
+    }
+
+    /// The same about a secret that is not used, while the last good one is.
+    #[must_use]
+    pub fn with_last_good_used(self) -> Self {
+        Self { last_good_used: true, ..self }
     }
 }
 
@@ -210,7 +219,10 @@ mod tests {
             dead_letters: Some(3),
             published_per_second: 12.5,
             breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
-            problems: vec![Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist")],
+            problems: vec![
+                Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist"),
+                Problem::new(ProblemClass::AuthenticationFailed, "the new secret is not used").with_last_good_used(),
+            ],
         };
         let text = serde_json::to_string(&report).expect("plain data");
         assert_eq!(serde_json::from_str::<RelayReport>(&text).expect("our own text"), report);

@@ -5,7 +5,7 @@ mod from_manifest;
 mod read;
 mod secret_files;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +96,24 @@ impl fmt::Display for Owner {
     }
 }
 
+impl FromStr for Owner {
+    type Err = InvalidOwner;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOwner> {
+        match text.split('/').collect::<Vec<_>>()[..] {
+            [cluster, namespace, name] if ![cluster, namespace, name].contains(&"") => {
+                Ok(Self { cluster: cluster.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(InvalidOwner(text.to_owned())),
+        }
+    }
+}
+
+/// Why a text names no owner.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' names no owner: write <cluster>/<namespace>/<name>, as 'outbox-relay owner' shows it")]
+pub struct InvalidOwner(String);
+
 /// The relay's database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -143,6 +161,9 @@ pub struct MigrationSettings {
     pub producers: Vec<String>,
     /// Further roles that may run a relay; the relay's own user is granted by itself.
     pub relays: Vec<String>,
+    /// The schema may be taken from this owner, and from no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub take_over_from: Option<Owner>,
 }
 
 /// The migration's own endpoint.
@@ -234,6 +255,15 @@ impl SchemaName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_owner_is_read_as_it_is_written_and_nothing_else_is() {
+        let owner: Owner = "c/n/files".parse().expect("an owner");
+        assert_eq!(owner.to_string(), "c/n/files");
+        for text in ["", "files", "n/files", "/n/files", "c//files", "c/n/", "c/n/files/x"] {
+            assert!(text.parse::<Owner>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_schema_name_that_could_change_a_statement_is_refused() {

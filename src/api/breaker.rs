@@ -12,15 +12,16 @@ use serde::{Deserialize, Serialize};
     validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
 )]
 pub struct Breaker {
-    /// Without an acknowledgement for this long the window is halved. A topic that others overtake for this long waits.
+    /// Without an acknowledgement for this long the window is halved. A topic that others overtake for this long waits. At least 100ms and less
+    /// than openAfter. Default: 2s.
     #[serde(default = "default_slow_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub slow_after: String,
-    /// Without an acknowledgement for this long nothing new is sent.
+    /// Without an acknowledgement for this long nothing new is sent. At most 10m. Default: 10s.
     #[serde(default = "default_open_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub open_after: String,
-    /// Longest pause between two attempts.
+    /// Longest pause between two attempts, from 1s to 10m. Default: 30s.
     #[serde(default = "default_max_backoff")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub max_backoff: String,

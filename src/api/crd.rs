@@ -44,6 +44,43 @@ mod tests {
         assert_eq!(values.map(|value| value.trim_matches('\'')).find(|value| is_boolean(value)), None);
     }
 
+    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own, and documented there.
+    fn properties<'a>(schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            found.push((path.clone(), property));
+            properties(property, &path, found);
+            properties(&property["items"], &path, found);
+        }
+    }
+
+    fn of_kubernetes(path: &str) -> bool {
+        ["template.affinity.", "template.tolerations.", "template.imagePullSecrets.", "status.conditions."]
+            .iter()
+            .any(|own| path.contains(own))
+    }
+
+    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the source.
+    #[test]
+    fn every_field_is_explained_with_its_default() {
+        let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");
+        let mut found = Vec::new();
+        properties(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut found);
+        properties(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], "status", &mut found);
+        assert!(found.len() > 100, "{}", found.len());
+        for (path, property) in found.iter().filter(|(path, _)| !of_kubernetes(path)) {
+            let text = property["description"].as_str().unwrap_or_default();
+            assert!(text.ends_with('.'), "{path} is not explained: {text:?}");
+            let default = match &property["default"] {
+                Value::Array(_) => "none".to_owned(),
+                Value::String(text) => text.clone(),
+                Value::Bool(_) | Value::Number(_) if !path.starts_with("status.") => property["default"].to_string(),
+                _ => continue,
+            };
+            assert!(text.contains(&format!("Default: {default}.")), "{path} does not say its default: {text}");
+        }
+    }
+
     #[test]
     fn the_schema_uses_only_formats_that_the_api_server_knows() {
         let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");

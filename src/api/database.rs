@@ -12,13 +12,14 @@ use super::references::{SecretKey, Tls, UserCredentials};
 #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
 #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
 #[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+#[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such names are PostgreSQL's own"))]
 #[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
 pub struct Database {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// TCP port of the server. Used with host.
+    /// TCP port of the server. Used with host. Default: 5432.
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -35,17 +36,17 @@ pub struct Database {
     /// TLS towards the server.
     #[serde(default)]
     pub tls: Tls,
-    /// Schema of the outbox's tables. Immutable.
+    /// Schema of the outbox's tables. Immutable. Default: outbox.
     #[serde(default = "default_schema")]
     #[schemars(length(max = 63), regex(pattern = r"^[a-z_][a-z0-9_]{0,62}$"))]
     pub schema: String,
-    /// Connections of each relay replica.
+    /// Connections of each relay pod, 3 to 16. Default: 4.
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 3, max = 16))]
     pub max_connections: i32,
     /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It should have 3 connections to the server for
     /// each replica: with less, a long read can delay a lease. The migration goes through it, too, unless `migration.database` names a direct
-    /// endpoint.
+    /// endpoint. Default: false.
     #[serde(default)]
     pub pooler: bool,
 }
@@ -61,7 +62,7 @@ pub struct DatabaseConnection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// TCP port of the server. Used with host.
+    /// TCP port of the server. Used with host. Default: 5432.
     #[serde(default = "default_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
@@ -123,7 +124,7 @@ pub enum MigrationPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Migration {
-    /// Whether the operator may change the database.
+    /// Whether the operator may change the database. Default: Apply.
     #[serde(default)]
     pub policy: MigrationPolicy,
     /// Direct endpoint and owner credentials. Absent: those of `database`.
@@ -132,17 +133,22 @@ pub struct Migration {
     /// Roles that get rights on the schema.
     #[serde(default)]
     pub grants: Grants,
+    /// Owner of the schema to take it over from, `<cluster>/<namespace>/<name>` as `outbox-relay owner` shows it. Stop that one's relays first; with
+    /// any other owner nothing is taken. Absent: a schema that another OutboxRelay manages is left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 380), regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$"))]
+    pub take_over_from: Option<String>,
 }
 
 /// Existing roles that get rights on the schema. The relay's own user is granted by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grants {
-    /// Roles of services that write rows.
+    /// Roles of services that write rows, at most 32. Default: none.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     pub producers: Vec<String>,
-    /// Further roles that may run a relay.
+    /// Further roles that may run a relay, at most 32. Default: none.
     #[serde(default)]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     pub relays: Vec<String>,

@@ -11,8 +11,9 @@ use super::references::{Tls, password_key};
 /// The Kafka cluster that rows go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || self.tls.mode != 'disable'", "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"))]
 pub struct Kafka {
-    /// `host:port` of brokers to start from.
+    /// `host:port` of brokers to start from, 1 to 16.
     #[schemars(length(min = 1, max = 16), inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$")))]
     pub bootstrap_servers: Vec<String>,
     /// TLS towards the brokers.
@@ -48,7 +49,7 @@ pub struct PasswordSecret {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key of the password.
+    /// Key of the password. Default: password.
     #[serde(default = "password_key")]
     #[schemars(length(min = 1, max = 253))]
     pub password_key: String,

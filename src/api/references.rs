@@ -35,11 +35,11 @@ pub struct UserCredentials {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key of the user name.
+    /// Key of the user name. Default: username.
     #[serde(default = "username_key")]
     #[schemars(length(min = 1, max = 253))]
     pub username_key: String,
-    /// Key of the password.
+    /// Key of the password. Default: password.
     #[serde(default = "password_key")]
     #[schemars(length(min = 1, max = 253))]
     pub password_key: String,
@@ -88,11 +88,11 @@ pub struct ClientCertificate {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key of the certificate chain, PEM.
+    /// Key of the certificate chain, PEM. Default: tls.crt.
     #[serde(default = "certificate_key")]
     #[schemars(length(min = 1, max = 253))]
     pub cert_key: String,
-    /// Key of the private key, PEM.
+    /// Key of the private key, PEM. Default: tls.key.
     #[serde(default = "private_key_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key_key: String,
@@ -109,8 +109,9 @@ fn private_key_key() -> String {
 /// TLS towards a server. Absent means `mode: verify-full` with the system's roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.mode != 'disable' || (!has(self.ca) && !has(self.clientCertSecretRef))", "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"))]
 pub struct Tls {
-    /// How far the server's certificate is checked; stronger than a URL's sslmode.
+    /// How far the server's certificate is checked; stronger than a URL's sslmode. Default: verify-full.
     #[serde(default)]
     pub mode: TlsMode,
     /// CA that signed the server's certificate. Absent: the system's roots, which the image carries.

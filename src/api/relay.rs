@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, Toleration};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Database, Kafka, Migration, OutboxRelayStatus, Topic};
+use super::{Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling, Topic};
 
 /// Takes committed rows of one outbox table to Kafka.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -40,6 +40,7 @@ use super::{Breaker, Database, Kafka, Migration, OutboxRelayStatus, Topic};
     validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(self.scaling) || !has(oldSelf.scaling) || self.replicas == oldSelf.replicas", "replicas is not used while scaling is set: remove scaling first, or change scaling.minReplicas"))]
 pub struct OutboxRelaySpec {
     /// The database of the outbox table.
     pub database: Database,
@@ -48,18 +49,20 @@ pub struct OutboxRelaySpec {
     pub migration: Migration,
     /// The Kafka cluster that rows go to.
     pub kafka: Kafka,
-    /// Headers that the relay adds to a record beside the row's own.
+    /// Headers that the relay adds to a record beside the row's own. Default: Standard.
     #[serde(default)]
     pub record_headers: RecordHeaders,
     /// Topics that may be published to, 1 to 64.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.eventTypes.exists(type, type in b.eventTypes)))", "an event type stands at two topics: keep it at one"))]
+    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.aggregateTypes.exists(type, type in b.aggregateTypes)))", "an aggregate type stands at two topics: keep it at one"))]
     pub topics: Vec<Topic>,
-    /// Rows of one settling statement.
+    /// Rows of one settling statement, 1 to 10,000. Default: 1000.
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: i32,
-    /// Longest pause between two looks at an idle table, such as `50ms`.
+    /// Longest pause between two looks at an idle table: numbers with ms, s, m or h, from 5ms to 10s. Default: 50ms.
     #[serde(default = "default_poll_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= duration('10s')", "pollInterval must be between 5ms and 10s"))]
@@ -67,13 +70,26 @@ pub struct OutboxRelaySpec {
     /// When a cluster that does not answer is slow, and when it is away.
     #[serde(default)]
     pub breaker: Breaker,
-    /// Relay pods. They share 64 lanes, so more than 64 only wait.
+    /// Number of relay pods, 0 to 64; the target of `kubectl scale`, of an HPA and of KEDA. Not used, and not to be changed, while `scaling` is
+    /// set. Default: 2.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 64))]
     pub replicas: i32,
+    /// Lets the operator choose the number of relay pods by what waits. Absent: `replicas` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+    /// True: relays end what they have in flight and go, and rows wait in the table. Default: false.
+    #[serde(default)]
+    pub suspend: bool,
     /// What of the relay's pods may be shaped.
     #[serde(default)]
     pub template: Template,
+    /// How the relays' metrics are found.
+    #[serde(default)]
+    pub monitoring: Monitoring,
+    /// Who may reach the relays' HTTP port.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
 }
 
 fn default_batch_size() -> i32 {
@@ -125,6 +141,9 @@ pub struct Template {
     #[schemars(extend("maxProperties" = 32))]
     #[x_kube(validation = ("self.all(name, !name.startsWith('outboxrelay.dev/'))", "outboxrelay.dev/* are the operator's own"))]
     pub annotations: BTreeMap<String, String>,
+    /// Which nodes the pods prefer or need, and which pods they like or avoid beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
     /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -133,6 +152,14 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// ServiceAccount that the pods run as; it must exist. They get no token of it. Absent: one of their own, without rights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub service_account_name: Option<String>,
+    /// Image of relay and migration, among those that the operator's installation allows (`relay.allowedImages`). Absent: the installation's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$"))]
+    pub image: Option<String>,
 }
 
 /// Requests and limits of a container, as Kubernetes quantities (`100m`, `128Mi`).

@@ -13,7 +13,7 @@ pub struct OutboxRelayStatus {
     /// Generation that this status was computed for; -1 until the operator has seen the object.
     #[serde(default = "never_observed")]
     pub observed_generation: i64,
-    /// Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved.
+    /// Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved, ReportsAvailable, ScalingActive, Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -35,6 +35,15 @@ pub struct OutboxRelayStatus {
     /// Whether Kafka takes records: the worst of what the relays report; absent while none reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerState>,
+    /// Keys that are parked; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_keys: Option<i64>,
+    /// Rows in the table dead_letter; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<i64>,
+    /// What `spec.scaling` last did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scale: Option<LastScale>,
 }
 
 impl Default for OutboxRelayStatus {
@@ -48,6 +57,9 @@ impl Default for OutboxRelayStatus {
             selector: None,
             backlog: None,
             breaker: None,
+            parked_keys: None,
+            dead_letters: None,
+            last_scale: None,
         }
     }
 }
@@ -79,4 +91,18 @@ pub struct BacklogStatus {
     /// When the oldest of them was written; absent when none waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<Time>,
+}
+
+/// A step of `spec.scaling`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastScale {
+    /// When it was taken.
+    pub time: Time,
+    /// Relay pods before it.
+    pub from: i32,
+    /// Relay pods after it.
+    pub to: i32,
+    /// Why: one of the reasons of condition ScalingActive.
+    pub reason: String,
 }

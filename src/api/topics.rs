@@ -11,15 +11,15 @@ pub struct Topic {
     /// Name of the Kafka topic. It must exist: the relay never creates topics.
     #[schemars(length(min = 1, max = 249), regex(pattern = r"^[a-zA-Z0-9._-]+$"))]
     pub name: String,
-    /// Event types of rows without a topic that go here. They beat aggregateTypes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Event types of rows without a topic that go here, at most 16; a type stands at one topic. They beat aggregateTypes. Default: none.
+    #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
     pub event_types: Vec<String>,
-    /// Aggregate types of rows without a topic that go here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Aggregate types of rows without a topic that go here, at most 16; a type stands at one topic. Default: none.
+    #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
     pub aggregate_types: Vec<String>,
-    /// What becomes of a row that Kafka refuses for good. Block (default): its key is parked, with the rows behind it, until a person decides;
+    /// What becomes of a row that Kafka refuses for good. Default: Block. Block: its key is parked, with the rows behind it, until a person decides;
     /// all other keys flow. DeadLetter: the row is moved to the table dead_letter, and the rows behind it go on.
     #[serde(default)]
     pub on_poison: OnPoison,

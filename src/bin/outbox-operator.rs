@@ -46,6 +46,10 @@ struct Run {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
+    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the end stands for the rest. Default: none but the
+    /// relay image.
+    #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
+    allowed_images: Vec<String>,
     /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
@@ -55,6 +59,12 @@ struct Run {
     /// Name of this pod, for Events.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
+    /// Namespace of this pod, which NetworkPolicies of relays let in.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.
+    #[arg(long, env = "MONITORING_NAMESPACE")]
+    monitoring_namespace: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -83,6 +93,8 @@ async fn check(operator: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn run(Run { relay_image, cluster_name, listen, pod_name }: Run) -> anyhow::Result<()> {
-    Ok(operator::run(operator::Settings { relay_image, cluster_name, listen, pod_name }).await?)
+async fn run(arguments: Run) -> anyhow::Result<()> {
+    let Run { relay_image, allowed_images, cluster_name, listen, pod_name, namespace, monitoring_namespace } = arguments;
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    Ok(operator::run(operator::Settings { installation, listen, pod_name }).await?)
 }

@@ -8,8 +8,9 @@ use std::time::Instant;
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy},
+    core::Status,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     build::{ChildKind, Prepared},
@@ -87,41 +88,77 @@ impl Corner<'_> {
 /// Children as they should be but may not be, with what stands in their place.
 type Due<'a> = Vec<(&'a Prepared, Option<DynamicObject>)>;
 
-/// Answers with the Deployment as it is now, if it was written. Dropped half-way, it leaves some children new and some old; the next pass
+/// What became of a pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Applied {
+    /// The Deployment as it is now, if it was written.
+    pub deployment: Option<RelayDeployment>,
+    /// The cluster has no kind PodMonitor, and one is wished for.
+    pub no_pod_monitors: bool,
+}
+
+/// Dropped half-way, it leaves some children new and some old; the next pass
 /// brings the rest.
-pub(crate) async fn apply(
-    corner: &Corner<'_>,
-    prepared: &[Prepared],
-    plan: &Plan,
-    observed: &Observed,
-) -> Result<Option<RelayDeployment>, ApplyError> {
-    let mut deployment = None;
-    let due = look(corner, prepared, observed).await?;
+pub(crate) async fn apply(corner: &Corner<'_>, prepared: &[Prepared], plan: &Plan, observed: &Observed) -> Result<Applied, ApplyError> {
+    let mut applied = Applied::default();
+    let due = look(corner, prepared, observed, &mut applied).await?;
     refuse_what_is_not_ours(corner.identity, &due)?;
     for job in &plan.outdated_jobs {
         delete(corner, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
         let outdated = live.as_ref().is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
-        deployment = write::write(corner, child, live.filter(|_| !outdated)).await?.or(deployment);
+        let written = write::write(corner, child, live.filter(|_| !outdated)).await?;
+        applied.deployment = written.or(applied.deployment);
     }
     set_scale(corner, plan.scale).await?;
     for config_map in &plan.outdated_config_maps {
         delete(corner, ChildKind::ConfigMap, config_map).await?;
     }
-    Ok(deployment)
+    for kind in &plan.unwanted {
+        remove(corner, *kind).await?;
+    }
+    Ok(applied)
 }
 
-async fn look<'a>(corner: &Corner<'_>, prepared: &'a [Prepared], observed: &Observed) -> Result<Due<'a>, ApplyError> {
+async fn look<'a>(
+    corner: &Corner<'_>,
+    prepared: &'a [Prepared],
+    observed: &Observed,
+    applied: &mut Applied,
+) -> Result<Due<'a>, ApplyError> {
     let mut due = Vec::new();
-    for child in prepared {
-        if !is_settled(corner, child, observed) {
-            let found = call_opt(corner.api(child.kind).get(&child.name)).await;
-            let live = found.map_err(|source| ApplyError::Read { kind: child.kind, name: child.name.clone(), source })?;
-            due.push((child, live));
+    for child in prepared.iter().filter(|child| !is_settled(corner, child, observed)) {
+        match call(corner.api(child.kind).get(&child.name)).await {
+            Ok(live) => due.push((child, Some(live))),
+            Err(CallError::Refused(status)) if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) => {
+                applied.no_pod_monitors = true;
+            }
+            Err(CallError::Refused(status)) if status.code == 404 => due.push((child, None)),
+            Err(source) => return Err(ApplyError::Read { kind: child.kind, name: child.name.clone(), source }),
         }
     }
     Ok(due)
+}
+
+/// An object that is not there is named by the answer; of a kind that is not there nothing can be named.
+fn is_unknown_kind(status: &Status) -> bool {
+    status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty())
+}
+
+/// Looked for as seldom as what should be there.
+async fn remove(corner: &Corner<'_>, kind: ChildKind) -> Result<(), ApplyError> {
+    let nothing = Prepared { kind, name: corner.identity.relay_name(), body: Value::Null, first_replicas: None };
+    if corner.memory.is_settled(corner.key(), &nothing, None, Instant::now()) {
+        return Ok(());
+    }
+    let found = call_opt(corner.api(kind).get(&nothing.name)).await;
+    let found = found.map_err(|source| ApplyError::Read { kind, name: nothing.name.clone(), source })?;
+    if let Some(object) = found.filter(|object| ownership(&object.metadata, corner.identity) == Ownership::Ours) {
+        delete(corner, kind, &ObjectKey::of(&object)).await?;
+    }
+    corner.memory.settle(corner.key(), &nothing, None, Instant::now());
+    Ok(())
 }
 
 fn is_settled(corner: &Corner<'_>, child: &Prepared, observed: &Observed) -> bool {

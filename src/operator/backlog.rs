@@ -1,4 +1,4 @@
-//! Reports of all relays -> the one backlog in status, and whether it is worth a write. Pure.
+//! Reports of all relays -> the numbers in status, and whether they are worth a write. Pure.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -10,7 +10,7 @@ use crate::api::BacklogStatus;
 
 /// Lanes that all relays own together.
 const LANES: u32 = 64;
-/// Numbers that change a little are written this often.
+/// Numbers are written this often at most.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like progress.
@@ -31,21 +31,33 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     Some(BacklogStatus { rows, oldest_at: oldest.filter(|_| rows > 0).map(Time) })
 }
 
-/// What status should say: a noticeable change at once, a small one when the last write is old enough.
-pub(crate) fn to_show(
-    shown: Option<&BacklogStatus>,
-    found: Option<BacklogStatus>,
-    written_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<BacklogStatus> {
-    let (Some(shown), Some(found)) = (shown, &found) else { return found };
-    let due = written_at.is_none_or(|at| now.duration_since(at) >= PAUSE);
-    if due || noticeable(shown.rows, found.rows) { Some(found.clone()) } else { Some(shown.clone()) }
+/// The last status was written long enough ago for numbers to be written again.
+pub(crate) fn is_due(written_at: Option<Timestamp>, now: Timestamp) -> bool {
+    written_at.is_none_or(|at| now.duration_since(at) >= PAUSE)
 }
 
-fn noticeable(before: i64, after: i64) -> bool {
-    let largest = before.max(after);
-    before.abs_diff(after) > (largest / 10).max(100).unsigned_abs()
+/// What status should say: a noticeable change when it is due, and at once that something is not known any more.
+pub(crate) fn to_show(shown: Option<&BacklogStatus>, found: Option<BacklogStatus>, due: bool) -> Option<BacklogStatus> {
+    match (shown, found) {
+        (Some(shown), Some(found)) if !due || !noticeable(shown, &found) => Some(shown.clone()),
+        (_, found) => found,
+    }
+}
+
+/// The same for a number that changes seldom: every change of it is noticeable.
+pub(crate) fn count_to_show(shown: Option<i64>, found: Option<u64>, due: bool) -> Option<i64> {
+    let found = found.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    if shown.is_some() && found.is_some() && !due { shown } else { found }
+}
+
+/// A tenth more or less, whether anything waits at all, or another half minute of the oldest row.
+fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
+    let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
+    let moved = match (&before.oldest_at, &after.oldest_at) {
+        (Some(before), Some(after)) => after.0.duration_since(before.0).abs() >= PAUSE,
+        (before, after) => before.is_some() != after.is_some(),
+    };
+    before.rows.abs_diff(after.rows) > tenth || (before.rows == 0) != (after.rows == 0) || moved
 }
 
 #[cfg(test)]
@@ -100,15 +112,38 @@ mod tests {
     }
 
     #[test]
-    fn a_small_change_waits_for_half_a_minute_and_a_large_one_does_not() {
-        let shown = rows(1000);
-        assert_eq!(to_show(shown.as_ref(), rows(1050), Some(now()), at(10)), rows(1000));
-        assert_eq!(to_show(shown.as_ref(), rows(1050), Some(now()), at(30)), rows(1050));
-        assert_eq!(to_show(shown.as_ref(), rows(2000), Some(now()), at(1)), rows(2000));
+    fn numbers_are_due_half_a_minute_after_the_last_write() {
+        assert!(is_due(None, now()));
+        assert!(!is_due(Some(now()), at(29)));
+        assert!(is_due(Some(now()), at(30)));
+    }
+
+    #[test]
+    fn only_a_noticeable_change_is_shown_and_only_when_it_is_due() {
+        for (after, due, shown) in [(1100, true, 1000), (1200, true, 1200), (1200, false, 1000), (0, true, 0), (900, true, 1000)] {
+            assert_eq!(to_show(rows(1000).as_ref(), rows(after), due), rows(shown), "{after}");
+        }
+        assert_eq!(to_show(rows(0).as_ref(), rows(1), true), rows(1));
+        assert_eq!(to_show(None, rows(1), false), rows(1));
+    }
+
+    #[test]
+    fn rows_that_flow_do_not_look_as_if_the_oldest_had_stayed() {
+        let since = |seconds| Some(BacklogStatus { rows: 1000, oldest_at: Some(Time(at(seconds))) });
+        assert_eq!(to_show(since(0).as_ref(), since(29), true), since(0));
+        assert_eq!(to_show(since(0).as_ref(), since(30), true), since(30));
     }
 
     #[test]
     fn an_unknown_number_is_removed_at_once() {
-        assert_eq!(to_show(rows(1000).as_ref(), None, Some(now()), at(1)), None);
+        assert_eq!(to_show(rows(1000).as_ref(), None, false), None);
+        assert_eq!(count_to_show(Some(3), None, false), None);
+    }
+
+    #[test]
+    fn every_change_of_a_count_is_shown_when_it_is_due() {
+        assert_eq!(count_to_show(Some(3), Some(4), false), Some(3));
+        assert_eq!(count_to_show(Some(3), Some(4), true), Some(4));
+        assert_eq!(count_to_show(None, Some(4), false), Some(4));
     }
 }

@@ -3,8 +3,10 @@
 mod config_map;
 mod deployment;
 mod migration_job;
+mod network_policy;
 mod pod;
 mod pod_disruption_budget;
+mod pod_monitor;
 mod service;
 mod service_account;
 
@@ -14,6 +16,7 @@ use k8s_openapi::{
         apps::v1::Deployment,
         batch::v1::Job,
         core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -44,9 +47,11 @@ pub(crate) enum ChildKind {
     ServiceAccount,
     Service,
     PodDisruptionBudget,
+    NetworkPolicy,
     ConfigMap,
     MigrationJob,
     Deployment,
+    PodMonitor,
 }
 
 impl ChildKind {
@@ -55,9 +60,11 @@ impl ChildKind {
             Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::MigrationJob => ApiResource::erase::<Job>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::PodMonitor => pod_monitor::resource(),
         }
     }
 
@@ -68,19 +75,27 @@ impl ChildKind {
 }
 
 /// Everything that should exist now, in the order in which it is written.
-pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan, image: &str) -> Vec<Prepared> {
-    let mut all = vec![
-        prepare(ChildKind::ServiceAccount, &service_account::build(relay)),
-        prepare(ChildKind::Service, &service::build(relay)),
-        prepare(ChildKind::PodDisruptionBudget, &pod_disruption_budget::build(relay)),
-        prepare(ChildKind::ConfigMap, &config_map::build(relay)),
-    ];
+pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
+    let mut all = Vec::new();
+    if relay.template.service_account_name.is_none() {
+        all.push(prepare(ChildKind::ServiceAccount, &service_account::build(relay)));
+    }
+    all.push(prepare(ChildKind::Service, &service::build(relay)));
+    all.push(prepare(ChildKind::PodDisruptionBudget, &pod_disruption_budget::build(relay)));
+    if let Some(admitted) = &relay.admitted {
+        all.push(prepare(ChildKind::NetworkPolicy, &network_policy::build(relay, admitted)));
+    }
+    all.push(prepare(ChildKind::ConfigMap, &config_map::build(relay)));
     if let (Migration::Start { attempt }, Some(target)) = (&plan.migration, &relay.migration) {
-        all.push(prepare(ChildKind::MigrationJob, &migration_job::build(relay, target, *attempt, image)));
+        all.push(prepare(ChildKind::MigrationJob, &migration_job::build(relay, target, *attempt)));
     }
     if plan.rollout == Rollout::Go {
-        let deployment = prepare(ChildKind::Deployment, &deployment::build(relay, image));
-        all.push(Prepared { first_replicas: Some(relay.replicas), ..deployment });
+        let deployment = prepare(ChildKind::Deployment, &deployment::build(relay));
+        all.push(Prepared { first_replicas: Some(plan.replicas), ..deployment });
+    }
+    if relay.pod_monitor {
+        let (name, body) = (relay.identity.relay_name(), pod_monitor::build(relay));
+        all.push(Prepared { kind: ChildKind::PodMonitor, name, body, first_replicas: None });
     }
     all
 }
@@ -97,17 +112,20 @@ where
 mod tests {
     use super::*;
     use crate::operator::{
-        fixtures::{now, validated},
+        fixtures::{now, validated, validated_with},
         observe::Observed,
         plan::plan,
     };
 
     fn built(migration: Migration) -> Vec<Prepared> {
-        let relay = validated();
+        let relay = validated_with(|relay| {
+            relay.spec.monitoring.pod_monitor = true;
+            relay.spec.network_policy.enabled = true;
+        });
         let mut plan = plan(&relay, &Observed::default(), 3, now());
         plan.rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
         plan.migration = migration;
-        build(&relay, &plan, "relay:1")
+        build(&relay, &plan)
     }
 
     fn all() -> Vec<Prepared> {
@@ -150,6 +168,19 @@ mod tests {
         for child in all() {
             assert!(child.body["spec"].get("replicas").is_none(), "{}", child.name);
         }
+    }
+
+    #[test]
+    fn what_the_manifest_does_not_wish_for_is_not_built() {
+        let kinds = |relay: &ValidatedRelay| {
+            let plan = plan(relay, &Observed::default(), 3, now());
+            build(relay, &plan).iter().map(|child| child.kind).collect::<Vec<_>>()
+        };
+        let plain = kinds(&validated());
+        assert!(plain.contains(&ChildKind::ServiceAccount));
+        assert!(!plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor));
+        let other_account = validated_with(|relay| relay.spec.template.service_account_name = Some("mine".to_owned()));
+        assert!(!kinds(&other_account).contains(&ChildKind::ServiceAccount));
     }
 
     #[test]

@@ -67,10 +67,10 @@ pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> R
     }
 }
 
-/// Like [`call`], for a request that may find nothing.
+/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that does not exist is no Status, and has no reason.)
 pub(crate) async fn call_opt<T>(request: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, CallError> {
     match call(request).await {
-        Err(CallError::Refused(status)) if status.is_not_found() => Ok(None),
+        Err(CallError::Refused(status)) if status.code == 404 => Ok(None),
         other => other.map(Some),
     }
 }

@@ -30,6 +30,7 @@ use super::{
     call::{CallError, ErrorClass, call},
     health::{Pulse, serve},
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
+    installation::Installation,
     metrics::Metrics,
 };
 use crate::api::OutboxRelay;
@@ -42,13 +43,10 @@ const CONCURRENCY: u16 = 8;
 const DEBOUNCE: Duration = Duration::from_millis(300);
 const LONGEST_PASS: Duration = Duration::from_secs(60);
 
-/// What an installation decides.
+/// What the process is started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Image of relays and migrations.
-    pub relay_image: String,
-    /// First part of the owner of a schema. Empty: the uid of kube-system.
-    pub cluster_name: String,
+    pub installation: Installation,
     /// Where /healthz, /readyz and /metrics are served.
     pub listen: SocketAddr,
     /// Name of this pod, for Events.
@@ -84,12 +82,13 @@ struct Context {
 /// When it cannot start, or its HTTP surface breaks.
 pub async fn run(mut settings: Settings) -> Result<(), RunError> {
     let client = connect().await?;
-    if settings.cluster_name.is_empty() {
-        settings.cluster_name = uid_of_kube_system(&client).await.map_err(|error| RunError::ClusterName(Box::new(error)))?;
+    let installation = &mut settings.installation;
+    if installation.cluster_name.is_empty() {
+        installation.cluster_name = uid_of_kube_system(&client).await.map_err(|error| RunError::ClusterName(Box::new(error)))?;
     }
     let address = settings.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    tracing::info!(relay_image = settings.relay_image, cluster_name = settings.cluster_name, %address, "started");
+    tracing::info!(relay_image = settings.installation.relay_image, cluster_name = settings.installation.cluster_name, %address, "started");
 
     let (known, writer) = reflector::store();
     let context =

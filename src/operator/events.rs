@@ -42,6 +42,7 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         let telling = change(find(&before.conditions, &condition.type_), condition);
         all.extend(telling.filter(|new| all.iter().all(|told| told.reason != new.reason)));
     }
+    all.extend(new_ready_reason(before, after, Reason::PodMonitorUnavailable));
     if let Verdict::Planned { relay, plan, .. } = verdict {
         if let Scale::SetBack { from, to } = plan.scale {
             let note = format!("The Deployment's replicas were changed to {from}; set back to {to}. Scale the OutboxRelay instead.");
@@ -57,6 +58,13 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         }
     }
     all
+}
+
+/// A relay that is ready all the same.
+fn new_ready_reason(before: &OutboxRelayStatus, after: &OutboxRelayStatus, reason: Reason) -> Option<Telling> {
+    let is_it = |condition: &&Condition| condition.reason == reason.name();
+    let now = find(&after.conditions, "Ready").filter(is_it)?;
+    find(&before.conditions, "Ready").filter(is_it).is_none().then(|| Telling::new(EventType::Warning, reason.name(), &now.message))
 }
 
 fn plaintext(sides: &[&str]) -> Option<Telling> {
@@ -78,8 +86,8 @@ fn change(before: Option<&Condition>, after: &Condition) -> Option<Telling> {
 }
 
 fn passes_by_itself(reason: &str) -> bool {
-    use Reason::{MigrationRunning, NotStalled, RollingOut, ScaledToZero, WaitingForSchema};
-    [MigrationRunning, NotStalled, RollingOut, ScaledToZero, WaitingForSchema].iter().any(|known| known.name() == reason)
+    use Reason::{MigrationRunning, NotStalled, Paused, RollingOut, ScaledToZero, Suspended, WaitingForSchema};
+    [MigrationRunning, NotStalled, Paused, RollingOut, ScaledToZero, Suspended, WaitingForSchema].iter().any(|known| known.name() == reason)
 }
 
 /// Writes Events about OutboxRelays; repeated ones are counted, not written again.

@@ -2,7 +2,10 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::validate::{ValidatedRelay, validate};
+use super::{
+    installation::Installation,
+    validate::{ValidatedRelay, validate},
+};
 use crate::api::OutboxRelay;
 
 pub(crate) const NOW: &str = "2026-01-01T12:00:00Z";
@@ -27,6 +30,21 @@ pub(crate) fn relay_with(change: impl FnOnce(&mut OutboxRelay)) -> OutboxRelay {
     relay
 }
 
+pub(crate) fn installation() -> Installation {
+    Installation {
+        relay_image: "relay:1".to_owned(),
+        allowed_images: vec!["registry.test/*".to_owned()],
+        cluster_name: "cluster".to_owned(),
+        namespace: Some("outbox-system".to_owned()),
+        monitoring_namespace: Some("monitoring".to_owned()),
+    }
+}
+
+/// The fixture, changed and still valid.
+pub(crate) fn validated_with(change: impl FnOnce(&mut OutboxRelay)) -> ValidatedRelay {
+    validate(&relay_with(change), &installation()).expect("a valid change")
+}
+
 pub(crate) fn validated() -> ValidatedRelay {
-    validate(&relay(), "cluster").expect("the fixture is valid")
+    validate(&relay(), &installation()).expect("the fixture is valid")
 }

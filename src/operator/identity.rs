@@ -19,6 +19,8 @@ pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
 /// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the value that it was created under.
 pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
+/// On an OutboxRelay: while it is `"true"` nothing but its status is written.
+pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 
 /// An OutboxRelay without its wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use k8s_openapi::jiff::Timestamp;
 pub(crate) use migration::{Failure, Migration};
 
 use super::{
-    observe::{ObjectKey, Observed},
-    validate::ValidatedRelay,
+    build::ChildKind,
+    observe::{ObjectKey, Observed, RelayDeployment},
+    validate::{Count, ValidatedRelay},
 };
 
 /// Pause between two looks at an object that nothing happens to: reports are read then.
@@ -21,7 +22,11 @@ pub(crate) const LOOK: Duration = Duration::from_secs(15);
 pub(crate) struct Plan {
     pub migration: Migration,
     pub rollout: Rollout,
+    /// Relays that there should be now.
+    pub replicas: i32,
     pub scale: Scale,
+    /// Children that the manifest does not wish for.
+    pub unwanted: Vec<ChildKind>,
     /// Jobs of another target, and the failed one whose turn has come again.
     pub outdated_jobs: Vec<ObjectKey>,
     /// Settings that no pod mounts any more.
@@ -58,7 +63,9 @@ pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, seen: i64, now: 
     let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
     Plan {
         rollout,
-        scale: scale(relay, observed, seen),
+        scale: scale(relay, replicas(relay), observed, seen),
+        replicas: replicas(relay),
+        unwanted: unwanted(relay, observed),
         outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !current(key)).collect(),
         outdated_config_maps: outdated_config_maps(relay, observed, rollout),
         look_again_in: migration.look_again_in(now).map_or(LOOK, |soon| soon.min(LOOK)),
@@ -66,8 +73,33 @@ pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, seen: i64, now: 
     }
 }
 
-fn scale(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Scale {
-    let to = relay.replicas;
+impl Plan {
+    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write but that of its status.
+    pub(crate) fn paused(self) -> Self {
+        let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
+        Self { scale: Scale::Keep, outdated_jobs, outdated_config_maps, unwanted, ..self }
+    }
+}
+
+fn replicas(relay: &ValidatedRelay) -> i32 {
+    match relay.count {
+        Count::Suspended => 0,
+        Count::Fixed(count) => count,
+    }
+}
+
+/// An account is needed until no pod of the old form is left, or may have to be created again.
+fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
+    let rolled_out = observed.deployment.as_ref().is_some_and(RelayDeployment::rolled_out);
+    let all = [
+        (ChildKind::ServiceAccount, relay.template.service_account_name.is_some() && rolled_out),
+        (ChildKind::NetworkPolicy, relay.admitted.is_none()),
+        (ChildKind::PodMonitor, !relay.pod_monitor),
+    ];
+    all.into_iter().filter(|(_, unwanted)| *unwanted).map(|(kind, _)| kind).collect()
+}
+
+fn scale(relay: &ValidatedRelay, to: i32, observed: &Observed, seen: i64) -> Scale {
     match &observed.deployment {
         Some(deployment) if deployment.wanted != to && seen == relay.identity.generation => Scale::SetBack { from: deployment.wanted, to },
         Some(deployment) if deployment.wanted != to => Scale::Set { from: deployment.wanted, to },
@@ -86,9 +118,8 @@ fn outdated_config_maps(relay: &ValidatedRelay, observed: &Observed, rollout: Ro
 mod tests {
     use super::*;
     use crate::operator::{
-        fixtures::{now, relay_with, validated},
+        fixtures::{now, validated, validated_with},
         observe::{JobOutcome, MigrationJob, RelayDeployment},
-        validate::validate,
     };
 
     fn key(name: &str) -> ObjectKey {
@@ -102,7 +133,7 @@ mod tests {
 
     fn migrated(relay: &ValidatedRelay) -> Observed {
         let name = &relay.migration.as_ref().expect("policy Apply").job;
-        let deployment = RelayDeployment { wanted: relay.replicas, observed: true, ..RelayDeployment::default() };
+        let deployment = RelayDeployment { wanted: 2, observed: true, ..RelayDeployment::default() };
         Observed { jobs: vec![job(name, JobOutcome::Succeeded { at: now() })], deployment: Some(deployment), ..Observed::default() }
     }
 
@@ -126,7 +157,7 @@ mod tests {
 
     #[test]
     fn policy_off_removes_jobs_and_waits_for_none() {
-        let off = validate(&relay_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never), "c").expect("valid");
+        let off = validated_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never);
         let plan = plan(&off, &migrated(&validated()), 3, now());
         assert_eq!(plan.rollout, Rollout::Go);
         assert_eq!(plan.outdated_jobs.len(), 1);
@@ -149,6 +180,41 @@ mod tests {
         let mut observed = observed;
         observed.deployment.as_mut().expect("there").wanted = 0;
         assert_eq!(plan(&relay, &observed, 2, now()).scale, Scale::Set { from: 0, to: 2 });
+    }
+
+    #[test]
+    fn a_suspended_relay_goes_to_none_and_comes_back() {
+        let suspended = validated_with(|r| r.spec.suspend = true);
+        let mut observed = migrated(&suspended);
+        let down = plan(&suspended, &observed, 2, now());
+        assert_eq!((down.replicas, down.scale), (0, Scale::Set { from: 2, to: 0 }));
+        observed.deployment.as_mut().expect("there").wanted = 0;
+        assert_eq!(plan(&validated(), &observed, 2, now()).scale, Scale::Set { from: 0, to: 2 });
+    }
+
+    #[test]
+    fn what_is_not_wished_for_goes_and_an_account_only_when_no_pod_needs_it() {
+        let other_account = validated_with(|r| {
+            r.spec.template.service_account_name = Some("mine".to_owned());
+            r.spec.network_policy.enabled = true;
+        });
+        let mut observed = migrated(&other_account);
+        observed.deployment.as_mut().expect("there").updated = 1;
+        assert_eq!(plan(&other_account, &observed, 3, now()).unwanted, [ChildKind::PodMonitor]);
+        let all_new = RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ..RelayDeployment::default() };
+        observed.deployment = Some(all_new);
+        assert_eq!(plan(&other_account, &observed, 3, now()).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
+        assert_eq!(plan(&validated(), &observed, 3, now()).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
+    }
+
+    #[test]
+    fn a_paused_plan_does_nothing() {
+        let relay = validated();
+        let mut observed = migrated(&relay);
+        observed.deployment.as_mut().expect("there").wanted = 5;
+        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        let paused = plan(&relay, &observed, 3, now()).paused();
+        assert_eq!((paused.scale, paused.outdated_jobs, paused.unwanted), (Scale::Keep, Vec::new(), Vec::new()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md. Pure.
 
-use crate::report::ProblemClass;
+use crate::report::{Problem, ProblemClass};
 
 macro_rules! reasons {
     ($($name:ident),+ $(,)?) => {
@@ -32,6 +32,7 @@ reasons! {
     BreakerOpen,
     ChildRefused,
     FormerChildren,
+    ImageNotAllowed,
     InvalidSpec,
     MigrationFailed,
     MigrationNote,
@@ -42,18 +43,24 @@ reasons! {
     NoRelayAvailable,
     NoReports,
     NotChecked,
+    NotPaused,
     NotStalled,
+    Paused,
     PlaintextTraffic,
+    PodMonitorUnavailable,
     PodsPending,
     PodsRefused,
     Publishing,
     Ready,
     ReplicasReset,
+    ReportsComplete,
+    ReportsIncomplete,
     RollingOut,
     ScaledToZero,
     SecretsRead,
     Settled,
     SomeRelaysAvailable,
+    Suspended,
     WaitingForSchema,
 }
 
@@ -67,13 +74,14 @@ impl Reason {
 }
 
 /// Problems that keep rows from going out. The others are advice, or are healed without a person.
-pub(crate) fn stops_publishing(class: ProblemClass) -> bool {
+pub(crate) fn stops_publishing(problem: &Problem) -> bool {
     use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
-    !matches!(class, TopicUnderReplicated | PartitionsAdded | TableChanged | Other)
+    !problem.last_good_used && !matches!(problem.class, TopicUnderReplicated | PartitionsAdded | TableChanged | Other)
 }
 
-pub(crate) fn is_about_secrets(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::SecretMissing | ProblemClass::SecretInvalid)
+/// A secret is missing, or a new one is not used.
+pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
+    problem.last_good_used || matches!(problem.class, ProblemClass::SecretMissing | ProblemClass::SecretInvalid)
 }
 
 pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {

@@ -2,8 +2,10 @@
 
 mod available;
 mod conditions;
+mod paused;
 mod publishing;
 mod ready;
+mod reports;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -20,19 +22,16 @@ pub(crate) use conditions::{Finding, State, find};
 pub(crate) use schema::sentence;
 
 use super::{
-    apply::ApplyError,
+    apply::{Applied, ApplyError},
     backlog,
     call::{CallError, call_opt},
     identity::Identity,
     observe::Observed,
     plan::{Migration, Plan},
     reason::Reason,
-    validate::ValidatedRelay,
+    validate::{Unworkable, ValidatedRelay},
 };
-use crate::{
-    api::{MigrationStatus, OutboxRelay, OutboxRelayStatus},
-    settings::InvalidSpec,
-};
+use crate::api::{MigrationStatus, OutboxRelay, OutboxRelayStatus};
 
 /// Field manager of the status alone.
 const STATUS_MANAGER: &str = "outbox-operator-status";
@@ -40,9 +39,9 @@ const STATUS_MANAGER: &str = "outbox-operator-status";
 /// How far a pass came.
 pub(crate) enum Verdict<'a> {
     /// The spec cannot work; whatever runs goes on as it is.
-    Invalid(&'a InvalidSpec),
+    Invalid(&'a Unworkable),
     /// It was planned, and applied as far as `applied` says.
-    Planned { relay: &'a ValidatedRelay, plan: &'a Plan, applied: Result<(), &'a ApplyError> },
+    Planned { relay: &'a ValidatedRelay, plan: &'a Plan, applied: Result<&'a Applied, &'a ApplyError> },
 }
 
 /// What the status is made from, beside the verdict.
@@ -51,6 +50,8 @@ pub(crate) struct Facts<'a> {
     pub previous: &'a OutboxRelayStatus,
     /// When the backlog was last written.
     pub written_at: Option<Timestamp>,
+    /// Nothing but the status is written.
+    pub paused: bool,
     pub now: Timestamp,
 }
 
@@ -73,16 +74,23 @@ pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'
         Verdict::Planned { relay, plan, .. } => migration(relay, plan, previous.migration.as_ref()),
     };
     let deployment = observed.deployment.as_ref();
-    let found = backlog::total(&observed.reports);
+    let due = backlog::is_due(facts.written_at, facts.now);
+    let reports = || observed.reports.iter().filter_map(|one| one.report.as_ref());
+    // What was not carried out was not worked through.
+    let generation = if facts.paused { previous.observed_generation } else { facts.identity.generation };
+    let said = conditions::merge(&previous.conditions, findings, generation, facts.now);
     OutboxRelayStatus {
-        observed_generation: facts.identity.generation,
-        conditions: conditions::merge(&previous.conditions, findings, facts.identity.generation, facts.now),
+        observed_generation: generation,
+        conditions: conditions::merge(&said, vec![paused::paused(facts)], facts.identity.generation, facts.now),
         migration,
         replicas: Some(deployment.map_or(0, |deployment| deployment.existing)),
         ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
         selector: Some(facts.identity.relay_selector_text()),
-        backlog: backlog::to_show(previous.backlog.as_ref(), found, facts.written_at, facts.now),
+        backlog: backlog::to_show(previous.backlog.as_ref(), backlog::total(&observed.reports), due),
         breaker: publishing::worst_breaker(observed),
+        parked_keys: backlog::count_to_show(previous.parked_keys, reports().find_map(|report| report.parked_keys), due),
+        dead_letters: backlog::count_to_show(previous.dead_letters, reports().find_map(|report| report.dead_letters), due),
+        last_scale: previous.last_scale.clone(),
     }
 }
 

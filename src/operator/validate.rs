@@ -1,8 +1,13 @@
 //! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks at the raw spec's rules. Pure.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::identity::{Identity, NUDGE, hash8};
+use super::{
+    identity::{Identity, NUDGE, hash8},
+    installation::Installation,
+};
 use crate::{
     api::{MigrationPolicy, OutboxRelay, OutboxRelaySpec, Template, TlsMode},
     settings::{InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource, migration_projections, relay_projections},
@@ -17,11 +22,36 @@ pub(crate) struct ValidatedRelay {
     pub config_map: String,
     /// Absent: `policy: Never`.
     pub migration: Option<MigrationTarget>,
-    pub replicas: i32,
+    pub count: Count,
     pub template: Template,
+    /// Of relay and migration.
+    pub image: String,
+    pub pod_monitor: bool,
+    /// Namespaces that may reach the relays; absent: all may.
+    pub admitted: Option<Vec<String>>,
     pub relay_files: Vec<Projection>,
     /// Sides that talk in plaintext, for a Warning.
     pub plaintext: Vec<&'static str>,
+}
+
+/// What says how many relays there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// None: `spec.suspend`.
+    Suspended,
+    /// `spec.replicas`.
+    Fixed(i32),
+}
+
+/// Why a manifest cannot be carried out before a person changes something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unworkable {
+    #[error(transparent)]
+    Spec(#[from] InvalidSpec),
+    #[error(
+        "spec.template.image: '{0}' is not among the images that this installation allows; name one of them, or have it added to relay.allowedImages of the operator's chart"
+    )]
+    ImageNotAllowed(String),
 }
 
 /// The migration that must have succeeded before relays get this spec.
@@ -35,9 +65,9 @@ pub(crate) struct MigrationTarget {
 }
 
 /// Checks what the API server's schema cannot, and names everything.
-pub(crate) fn validate(relay: &OutboxRelay, cluster: &str) -> Result<ValidatedRelay, InvalidSpec> {
+pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Result<ValidatedRelay, Unworkable> {
     let identity = Identity::of(&relay.metadata);
-    let owner = Owner { cluster: cluster.to_owned(), namespace: identity.namespace.clone(), name: identity.name.clone() };
+    let owner = Owner { cluster: installation.cluster_name.clone(), namespace: identity.namespace.clone(), name: identity.name.clone() };
     let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
     let migration = (settings.migration.policy != MigrationPolicy::Never).then(|| migration_target(relay, &identity, &settings));
     let settings = serde_yaml::to_string(&settings).expect("settings are maps with text keys, which YAML can always hold");
@@ -45,12 +75,32 @@ pub(crate) fn validate(relay: &OutboxRelay, cluster: &str) -> Result<ValidatedRe
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
         migration,
         settings,
-        replicas: relay.spec.replicas,
+        count: count(&relay.spec),
+        image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
+        pod_monitor: relay.spec.monitoring.pod_monitor,
+        admitted: relay.spec.network_policy.enabled.then(|| admitted(installation)),
         relay_files: relay_projections(&relay.spec),
         plaintext: plaintext(&relay.spec),
         identity,
     })
+}
+
+fn count(spec: &OutboxRelaySpec) -> Count {
+    if spec.suspend { Count::Suspended } else { Count::Fixed(spec.replicas) }
+}
+
+fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, Unworkable> {
+    match &spec.template.image {
+        None => Ok(installation.relay_image.clone()),
+        Some(image) if installation.allows(image) => Ok(image.clone()),
+        Some(image) => Err(Unworkable::ImageNotAllowed(image.clone())),
+    }
+}
+
+fn admitted(installation: &Installation) -> Vec<String> {
+    let both = installation.namespace.iter().chain(&installation.monitoring_namespace);
+    both.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn migration_target(relay: &OutboxRelay, identity: &Identity, settings: &RelaySettings) -> MigrationTarget {
@@ -106,11 +156,11 @@ mod tests {
     use super::*;
     use crate::{
         api::Tls,
-        operator::fixtures::{relay, relay_with},
+        operator::fixtures::{installation, relay, relay_with},
     };
 
     fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
-        validate(&relay_with(change), "cluster").expect("a valid change").migration.expect("policy Apply").hash
+        validate(&relay_with(change), &installation()).expect("a valid change").migration.expect("policy Apply").hash
     }
 
     #[test]
@@ -127,7 +177,7 @@ mod tests {
 
     #[test]
     fn other_settings_get_another_config_map_and_the_same_settings_the_same() {
-        let name = |r: &OutboxRelay| validate(r, "cluster").expect("valid").config_map;
+        let name = |r: &OutboxRelay| validate(r, &installation()).expect("valid").config_map;
         assert_eq!(name(&relay()), name(&relay_with(|r| r.spec.replicas = 9)));
         assert_ne!(name(&relay()), name(&relay_with(|r| r.spec.batch_size = 9)));
     }
@@ -135,7 +185,7 @@ mod tests {
     #[test]
     fn policy_off_has_no_migration() {
         let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
-        assert_eq!(validate(&off, "cluster").expect("valid").migration, None);
+        assert_eq!(validate(&off, &installation()).expect("valid").migration, None);
     }
 
     #[test]
@@ -144,12 +194,28 @@ mod tests {
             r.spec.database.tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
             r.spec.kafka.tls.mode = TlsMode::Disable;
         });
-        assert_eq!(validate(&plain, "cluster").expect("valid").plaintext, ["spec.database", "spec.kafka"]);
+        assert_eq!(validate(&plain, &installation()).expect("valid").plaintext, ["spec.database", "spec.kafka"]);
     }
 
     #[test]
     fn a_spec_that_cannot_work_names_its_field() {
-        let refused = validate(&relay_with(|r| r.spec.topics.clear()), "cluster").expect_err("no topics");
+        let refused = validate(&relay_with(|r| r.spec.topics.clear()), &installation()).expect_err("no topics");
         assert!(refused.to_string().starts_with("spec.topics"), "{refused}");
+    }
+
+    #[test]
+    fn an_image_of_another_registry_is_not_run() {
+        let with = |image: &str| validate(&relay_with(|r| r.spec.template.image = Some(image.to_owned())), &installation());
+        assert_eq!(with("registry.test/relay:2").expect("allowed").image, "registry.test/relay:2");
+        assert_eq!(with("evil.test/relay:2"), Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned())));
+        assert_eq!(validate(&relay(), &installation()).expect("valid").image, "relay:1");
+    }
+
+    #[test]
+    fn only_the_operators_and_the_monitoring_namespace_are_admitted() {
+        let enabled = relay_with(|r| r.spec.network_policy.enabled = true);
+        assert_eq!(validate(&relay(), &installation()).expect("valid").admitted, None);
+        let both = Some(vec!["monitoring".to_owned(), "outbox-system".to_owned()]);
+        assert_eq!(validate(&enabled, &installation()).expect("valid").admitted, both);
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     report::{MigrationReport, Problem, ProblemClass},
     secrets::Secrets,
-    settings::{MigrationPolicy, RelaySettings, SchemaName},
+    settings::{MigrationPolicy, Owner, RelaySettings, SchemaName},
 };
 
 pub use outcome::{in_words, termination_message, until_done};
@@ -71,6 +71,10 @@ pub enum MigrateError {
         #[source]
         source: DatabaseFault,
     },
+    #[error(
+        "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at work ({relays}): suspend or delete it first"
+    )]
+    OwnerAtWork { schema: String, owner: Owner, relays: i64 },
     #[error("there is no role {roles}: create it, or correct spec.migration.grants")]
     RolesMissing { roles: String },
     #[error("cannot give role '{role}' its rights")]
@@ -106,6 +110,7 @@ impl MigrateError {
             | Self::Commit { source, .. } => return Problem::new(source.class, format!("{self}: {source}")),
             Self::ServerTooOld { .. } => ProblemClass::DatabaseError,
             Self::LockHeld { .. } => LockTimeout,
+            Self::OwnerAtWork { .. } => ProblemClass::SchemaClaimedByOther,
             Self::NotOurs { .. } | Self::OpenToAll { .. } => InvalidSettings,
             Self::OtherForm { .. } | Self::ShapeChanged { .. } => SchemaNotReady,
             Self::RolesMissing { .. } => RoleMissing,

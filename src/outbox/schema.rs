@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     report::{Problem, ProblemClass},
-    settings::{Owner, SchemaName},
+    settings::{Owner, RelaySettings, SchemaName},
 };
 
 /// The schema level that this version knows: the highest number in `migrations/`.
@@ -30,7 +30,7 @@ pub enum SchemaError {
     #[error("schema '{schema}' needs relays of level {compatible_from} or newer, this version knows {LEVEL}: upgrade it")]
     Newer { schema: String, compatible_from: i64 },
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema; if that one is gone for good: outbox-relay owner release"
+        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or name that one in spec.migration.takeOverFrom"
     )]
     ClaimedByOther { schema: String, other: Owner },
 }
@@ -115,6 +115,14 @@ impl SchemaState {
             None => Ok(false),
             Some(found) if found == owner => Ok(true),
             Some(other) => Err(SchemaError::ClaimedByOther { schema: schema.as_str().to_owned(), other: other.clone() }),
+        }
+    }
+
+    /// The owner that the settings allow to take the schema from, when it is that one's.
+    pub(crate) fn taken_from<'a>(&self, schema: &SchemaName, settings: &'a RelaySettings) -> Result<Option<&'a Owner>, SchemaError> {
+        match &settings.migration.take_over_from {
+            Some(from) if self.owner.as_ref() == Some(from) && *from != settings.owner => Ok(Some(from)),
+            _ => self.owned_by(schema, &settings.owner).map(|_| None),
         }
     }
 }

@@ -282,7 +282,7 @@ impl World {
             self.core.answered(self.now);
         }
         self.open += u32::from(self.core.breaker().state() == BreakerState::Open);
-        self.stalled += u32::from(self.core.is_any_stalled());
+        self.stalled += u32::from(self.core.stalled().next().is_some());
     }
 
     /// A key has one writer at a time: it inserts into its open transaction, or begins one.
@@ -346,8 +346,10 @@ impl World {
     fn send_trial(&mut self) {
         if !self.core.has_trial_under_way() {
             self.trial = Producer::default();
+        } else if self.trial.failed {
+            return;
         }
-        for outgoing in self.core.next_trial().unwrap_or_default() {
+        for outgoing in self.core.next_trial(self.now).unwrap_or_default() {
             self.trial.queue.push_back((outgoing.slot, outgoing.row.key().to_owned(), outgoing.row.id));
         }
     }
@@ -399,7 +401,7 @@ impl World {
         for (slot, outcome) in std::mem::take(&mut self.trial.reports) {
             self.core.reported(slot, outcome, self.now);
         }
-        if self.producer.failed && self.core.window().sent() == 0 {
+        if self.producer.failed && self.core.sent_on_main() == 0 {
             self.producer.failed = false;
         }
     }

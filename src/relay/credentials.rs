@@ -184,7 +184,7 @@ fn is_about_the_schema(class: ProblemClass) -> bool {
 }
 
 fn not_accepted(problem: &Problem) -> Problem {
-    Problem::new(problem.class, format!("the new secret is not used, the last good one is: {}", problem.message))
+    Problem::new(problem.class, format!("the new secret is not used, the last good one is: {}", problem.message)).with_last_good_used()
 }
 
 /// Whether the brokers answer a client with these secrets. Blocks.

@@ -1,4 +1,4 @@
-//! What each topic has with the producer: rows, bytes, by lane, and since when. A constant amount of work per row. Pure.
+//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount of work per row. Pure.
 //!
 //! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended and no older one is left, so the front of a
 //! topic's bursts is its oldest row.
@@ -109,10 +109,10 @@ impl Outstanding {
         self.topics[topic].by_lane.iter().max().map_or(0, |rows| *rows as usize)
     }
 
-    /// Whether a lane has rows with the producer.
+    /// Rows of a lane.
     #[must_use]
-    pub fn has_lane(&self, lane: u8) -> bool {
-        self.topics.iter().any(|of| of.by_lane[usize::from(lane)] > 0)
+    pub fn in_lane(&self, lane: u8) -> usize {
+        self.topics.iter().map(|of| of.by_lane[usize::from(lane)] as usize).sum()
     }
 
     /// When a topic's oldest row was sent.
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(outstanding.ended(0), None);
         outstanding.sent(0, 1, 2, 20, after(start, 1));
         assert_eq!((outstanding.rows(0), outstanding.rows(1), outstanding.bytes(1)), (0, 1, 20));
-        assert!(outstanding.has_lane(2) && !outstanding.has_lane(1));
+        assert_eq!((outstanding.in_lane(1), outstanding.in_lane(2)), (0, 1));
     }
 
     #[test]

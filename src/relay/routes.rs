@@ -82,6 +82,7 @@ impl Routes {
             by_event_type: routed(&self.by_event_type),
             by_aggregate_type: routed(&self.by_aggregate_type),
             resting_keys: Vec::new(),
+            declared: Some(self.topics.iter().map(|topic| topic.name.clone()).collect()),
         }
     }
 }

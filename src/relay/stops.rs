@@ -25,19 +25,8 @@ enum Rest {
     Suspect,
     /// A row of it is on trial: whether it takes records again.
     OnTrial { class: ProblemClass },
-    /// Until nothing of it is with the producer.
-    Waits(Wait),
-}
-
-/// Why a topic waits for what it has with the producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Wait {
-    /// Its records do not end while later ones of others do.
-    Stalled,
-    /// It has so much there that it could take the window from the others.
-    Share,
-    /// No record of any topic ends: what it has there is probe enough.
-    Outage,
+    /// Until nothing of it is with a producer.
+    Waits,
 }
 
 /// After a refused record the rows of its topic go by the trial producer for so long: each refusal there costs no other topic anything.
@@ -125,30 +114,15 @@ impl Stops {
         self.topics.insert(topic, Rest::Failed { class, until: now + pause });
     }
 
-    /// Whether [`Self::wait`] would say something new: a topic that rests for another reason goes on resting for it.
-    #[must_use]
-    pub fn can_wait(&self, topic: TopicIndex, wait: Wait) -> bool {
-        match self.topics.get(&topic) {
-            None => !self.is_parked(topic),
-            Some(Rest::Waits(before)) => *before != wait && *before != Wait::Stalled,
-            Some(_) => false,
-        }
+    /// A topic that flows waits until nothing of it is with a producer any more.
+    pub fn wait(&mut self, topic: TopicIndex) {
+        self.topics.entry(topic).or_insert(Rest::Waits);
     }
 
-    /// A topic waits until nothing of it is with the producer any more.
-    pub fn wait(&mut self, topic: TopicIndex, wait: Wait) {
-        self.topics.insert(topic, Rest::Waits(wait));
-    }
-
-    #[must_use]
-    pub fn is_stalled(&self, topic: TopicIndex) -> bool {
-        self.topics.get(&topic) == Some(&Rest::Waits(Wait::Stalled))
-    }
-
-    /// Topics that waited, and of which nothing is with the producer any more. Each of them must [`Self::flow`].
+    /// Topics that waited, and of which nothing is with a producer any more. Each of them must [`Self::flow`].
     #[must_use]
     pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
-        let over = |(topic, rest): (&TopicIndex, &Rest)| matches!(rest, Rest::Waits(_)) && drained(*topic);
+        let over = |(topic, rest): (&TopicIndex, &Rest)| *rest == Rest::Waits && drained(*topic);
         self.topics.iter().filter(|entry| over(*entry)).map(|(topic, _)| *topic).collect()
     }
 
@@ -285,8 +259,7 @@ impl Stops {
     pub fn reasons(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
             Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
-            Rest::Waits(Wait::Stalled) => Some((*topic, ProblemClass::TopicStalled)),
-            Rest::Suspect | Rest::Waits(_) => None,
+            Rest::Suspect | Rest::Waits => None,
             Rest::Unseen { .. } => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
         };
         (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
@@ -328,15 +301,13 @@ mod tests {
         let (mut stops, now) = (Stops::new(2), Instant::now());
         stops.flow(0);
         stops.flow(1);
-        stops.wait(0, Wait::Share);
-        assert!(stops.can_wait(0, Wait::Stalled) && !stops.can_wait(0, Wait::Share) && stops.any_flows());
+        stops.wait(0);
+        assert!(!stops.flows(0) && stops.any_flows());
         assert_eq!(stops.reasons().0, vec![], "that it has much there is nobody's business");
-        stops.wait(0, Wait::Stalled);
-        assert!(!stops.can_wait(0, Wait::Outage), "it is known more exactly");
-        assert_eq!(stops.reasons().0, vec![(0, ProblemClass::TopicStalled)]);
         assert_eq!((stops.waited(|_| false), stops.waited(|_| true)), (vec![], vec![0]));
         stops.failed(1, ProblemClass::TopicNotAuthorized, now);
-        assert!(!stops.can_wait(1, Wait::Stalled), "it rests already");
+        stops.wait(1);
+        assert_eq!(stops.reasons().0, vec![(1, ProblemClass::TopicNotAuthorized)], "it rests already");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved until one fails alone. Pure.
 //!
 //! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows come here; meanwhile their keys rest and
-//! everything else flows. One trial is under way at a time, in the order of the rows, so that a key's rows stay in order.
+//! everything else flows. Of each topic one trial is under way at a time, in the order of the rows, so that a key's rows stay in order, and a
+//! partition that does not answer holds up no other topic's trials.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -82,7 +83,7 @@ struct Trial {
 #[cfg_attr(test, derive(Hash))]
 pub struct Trials {
     queue: VecDeque<Group>,
-    under_way: Option<Trial>,
+    under_way: BTreeMap<TopicIndex, Trial>,
     suspicions: BTreeMap<u32, Suspicion>,
     last: u32,
 }
@@ -91,12 +92,24 @@ impl Trials {
     /// Whether nothing is on trial, or waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.under_way.is_none()
+        self.queue.is_empty() && self.under_way.is_empty()
     }
 
     #[must_use]
     pub fn is_under_way(&self) -> bool {
-        self.under_way.is_some()
+        !self.under_way.is_empty()
+    }
+
+    /// Rows whose trials have not ended.
+    pub fn under_way(&self) -> impl Iterator<Item = &OutboxRow> {
+        let rows = self.under_way.values().flat_map(|trial| trial.group.rows.iter().zip(&trial.ends));
+        rows.filter(|(_, end)| end.is_none()).map(|(row, _)| row)
+    }
+
+    /// How many rows of a topic wait for their trial.
+    #[must_use]
+    pub fn waiting(&self, topic: TopicIndex) -> usize {
+        self.queue.iter().filter(|group| group.topic == topic).map(|group| group.rows.len()).sum()
     }
 
     /// Rows of a batch that was refused, or of a topic where that is likely; by lane and id.
@@ -118,15 +131,17 @@ impl Trials {
         self.queue.push_back(Group { topic, rows: vec![row], purpose: Purpose::Topic, attempts: 0 });
     }
 
-    /// The next rows to send, in order; `None` while a trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
+    /// The next rows to send, in order, of a topic of which no trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
     pub fn next_group(&mut self) -> Option<Group> {
-        if self.under_way.is_some() { None } else { self.queue.pop_front() }
+        let next = self.queue.iter().position(|group| !self.under_way.contains_key(&group.topic))?;
+        self.queue.remove(next)
     }
 
     /// The rows of a group were taken into the window, in these slots.
     pub fn began(&mut self, group: Group, slots: &[Slot]) {
         let ends = vec![None; group.rows.len()];
-        self.under_way = Some(Trial { group, slots: slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect(), ends });
+        let slots = slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect();
+        self.under_way.insert(group.topic, Trial { group, slots, ends });
     }
 
     /// There was no room for these: later.
@@ -137,15 +152,19 @@ impl Trials {
     /// Whether the record in this slot is on trial. Once it has ended its slot may carry another row, which is not.
     #[must_use]
     pub fn holds(&self, slot: Slot) -> bool {
-        let on_trial = |trial: &Trial| trial.slots.get(&slot).is_some_and(|at| trial.ends[*at].is_none());
-        self.under_way.as_ref().is_some_and(on_trial)
+        self.trial_of(slot).is_some()
+    }
+
+    fn trial_of(&self, slot: Slot) -> Option<TopicIndex> {
+        let holds = |trial: &Trial| trial.slots.get(&slot).is_some_and(|at| trial.ends[*at].is_none());
+        self.under_way.iter().find(|(_, trial)| holds(trial)).map(|(topic, _)| *topic)
     }
 
     /// Whether a row of this key is on trial, or waits.
     #[must_use]
     pub fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
-        let groups = self.queue.iter().chain(self.under_way.as_ref().map(|trial| &trial.group));
-        groups.filter(|group| group.topic == topic).any(|group| group.rows.iter().any(|row| row.key() == key))
+        let waiting = self.queue.iter().filter(|group| group.topic == topic);
+        waiting.chain(self.under_way.get(&topic).map(|trial| &trial.group)).any(|group| group.rows.iter().any(|row| row.key() == key))
     }
 
     /// Drops waiting rows.
@@ -160,17 +179,16 @@ impl Trials {
         self.queue.retain(|group| !group.rows.is_empty());
     }
 
-    /// A record of the trial ended. Returns what the trial showed once all have.
-    pub fn ended(&mut self, slot: Slot, end: Ended) -> Vec<Finding> {
-        let Some(trial) = &mut self.under_way else { return Vec::new() };
-        if let Some(at) = trial.slots.get(&slot) {
-            trial.ends[*at].get_or_insert(end);
-        }
+    /// A record on trial ended. Returns what its trial showed, once all of its records have ended.
+    pub fn ended(&mut self, slot: Slot, end: Ended) -> Option<Vec<Finding>> {
+        let topic = self.trial_of(slot)?;
+        let trial = self.under_way.get_mut(&topic)?;
+        trial.ends[trial.slots[&slot]] = Some(end);
         if trial.ends.iter().any(Option::is_none) {
-            return Vec::new();
+            return None;
         }
-        let Some(trial) = self.under_way.take() else { return Vec::new() };
-        self.conclude(trial)
+        let trial = self.under_way.remove(&topic)?;
+        Some(self.conclude(trial))
     }
 
     fn conclude(&mut self, trial: Trial) -> Vec<Finding> {
@@ -231,8 +249,9 @@ impl Trials {
 
     /// Suspicions without a row left to try. A batch that was too large although none of its rows is was itself too large.
     fn closed_suspicions(&mut self) -> Vec<Finding> {
-        let queue = &self.queue;
-        let is_open = |number: &u32| queue.iter().any(|group| group.purpose == Purpose::Suspicion(*number));
+        let (queue, under_way) = (&self.queue, &self.under_way);
+        let groups = || queue.iter().chain(under_way.values().map(|trial| &trial.group));
+        let is_open = |number: &u32| groups().any(|group| group.purpose == Purpose::Suspicion(*number));
         let closed: Vec<Suspicion> = self.suspicions.extract_if(.., |number, _| !is_open(number)).map(|(_, suspicion)| suspicion).collect();
         let too_large = |suspicion: Suspicion| {
             let bytes = suspicion.too_large.filter(|_| !suspicion.batch_is_innocent)?;
@@ -283,7 +302,7 @@ mod tests {
                 published.extend(rows.iter().map(|row| row.id));
             }
             for slot in 0..rows.len() {
-                findings.extend(trials.ended(slot, end));
+                findings.extend(trials.ended(slot, end).unwrap_or_default());
             }
         }
         (published, findings)
@@ -320,9 +339,9 @@ mod tests {
         let group = trials.next_group().expect("a group");
         trials.began(group, &[10, 11, 12, 13]);
         for (slot, end) in [(10, Ended::Published), (11, Ended::Refused(ProblemClass::RecordRejected)), (12, Ended::Purged)] {
-            assert!(trials.ended(slot, end).is_empty());
+            assert!(trials.ended(slot, end).is_none());
         }
-        let findings = trials.ended(13, Ended::Purged);
+        let findings = trials.ended(13, Ended::Purged).expect("the last one");
         assert!(matches!(findings.as_slice(), [Finding::Culprit { row, attempts: 2, .. }] if row.id == 2));
         assert_eq!(trials.next_group().expect("the purged ones").rows.iter().map(|row| row.id).collect::<Vec<_>>(), [3, 4]);
     }
@@ -334,7 +353,7 @@ mod tests {
         trials.suspect(0, Some(ProblemClass::RecordRejected), vec![row(2)]);
         let group = trials.next_group().expect("the topic's row");
         trials.began(group, &[7]);
-        assert!(trials.ended(7, Ended::TopicFailed).is_empty() && trials.is_empty());
+        assert!(trials.ended(7, Ended::TopicFailed) == Some(vec![]) && trials.is_empty());
     }
 
     #[test]

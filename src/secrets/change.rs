@@ -25,7 +25,7 @@ pub fn decide(in_use: Option<&Reading>, now: &Reading, usable: impl FnOnce(&Secr
     match usable(&now.clone().into()).and_then(|()| lost.map_or(Ok(()), |lost| Err(lost.problem()))) {
         Ok(()) => Decision::Take,
         Err(problem) if in_use.is_some() => {
-            Decision::Keep(Problem::new(problem.class, format!("{}; the last good one is used", problem.message)))
+            Decision::Keep(Problem::new(problem.class, format!("{}; the last good one is used", problem.message)).with_last_good_used())
         }
         Err(problem) => Decision::Keep(problem),
     }
@@ -79,7 +79,7 @@ mod tests {
         for (lost, rest) in [(DatabaseUsername, GOOD[1]), (DatabasePassword, GOOD[0])] {
             let problem = kept(decide(Some(&reading(GOOD)), &reading(&[(lost, None), rest]), usable));
             assert_eq!(problem.class, ProblemClass::SecretMissing);
-            assert!(problem.message.contains(lost.path()) && problem.message.contains("the last good one is used"), "{problem:?}");
+            assert!(problem.message.contains(lost.path()) && problem.last_good_used, "{problem:?}");
         }
     }
 
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn without_a_good_set_yet_nothing_is_said_to_be_kept() {
         let problem = kept(decide(None, &reading(&[(DatabaseUsername, None)]), usable));
-        assert!(!problem.message.contains("the last good one"), "{problem:?}");
+        assert!(!problem.message.contains("the last good one") && !problem.last_good_used, "{problem:?}");
     }
 
     #[test]

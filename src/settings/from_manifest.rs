@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    BreakerSettings, DatabaseSettings, Endpoint, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings, Owner,
-    RelaySettings, SaslSettings, SchemaName, TlsSettings, TopicSettings,
+    BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings,
+    Owner, RelaySettings, SaslSettings, SchemaName, TlsSettings, TopicSettings,
 };
 use crate::api::{Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic, parse_duration};
 
@@ -26,6 +26,8 @@ pub enum InvalidSpec {
     Endpoint { field: &'static str },
     #[error("{field}: must be between {min} and {max}, is {value}")]
     Range { field: &'static str, min: i32, max: i32, value: i32 },
+    #[error("spec.migration.takeOverFrom: {0}")]
+    TakeOverFrom(#[from] InvalidOwner),
     #[error("spec.kafka.bootstrapServers: name at least one host:port")]
     NoBootstrapServer,
     #[error("spec.kafka.properties: '{0}' may not be set; only linger.ms and compression.type may")]
@@ -134,7 +136,13 @@ fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
         }),
     };
     let grants = &spec.migration.grants;
-    Ok(MigrationSettings { policy: spec.migration.policy, database, producers: grants.producers.clone(), relays: grants.relays.clone() })
+    Ok(MigrationSettings {
+        policy: spec.migration.policy,
+        database,
+        producers: grants.producers.clone(),
+        relays: grants.relays.clone(),
+        take_over_from: spec.migration.take_over_from.as_deref().map(str::parse).transpose()?,
+    })
 }
 
 fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {

@@ -21,7 +21,7 @@ fn root() -> PathBuf {
 }
 
 /// All alerts, as they stand in the chart.
-fn alerts() -> Vec<Value> {
+pub(crate) fn alerts() -> Vec<Value> {
     let text = fs::read_to_string(root().join(RULES)).expect("the chart's alerts");
     of(&serde_yaml::from_str(&text).expect("YAML"))
 }

@@ -102,6 +102,7 @@ async fn numbers_and_identifiers_have_bounds() {
         (&|r| r["spec"]["database"]["port"] = json!(65536), "spec.database.port"),
         (&|r| r["spec"]["database"]["maxConnections"] = json!(2), "spec.database.maxConnections"),
         (&|r| r["spec"]["database"]["schema"] = json!("out;box"), "spec.database.schema"),
+        (&|r| r["spec"]["database"]["schema"] = json!("pg_outbox"), "schema must not start with pg_"),
         (&|r| r["spec"]["pollInterval"] = json!("50"), "spec.pollInterval"),
         (&|r| r["spec"]["pollInterval"] = json!("1ms"), "pollInterval must be between 5ms and 10s"),
         (&|r| r["spec"]["pollInterval"] = json!("1h"), "pollInterval must be between 5ms and 10s"),
@@ -121,6 +122,107 @@ async fn topics_are_named_once_and_at_least_one_is() {
         (&|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": [""]}]), "spec.topics[0].eventTypes"),
     ])
     .await;
+}
+
+/// As many topics and types as the schema allows; `type_of` names the types.
+fn topics(type_of: impl Fn(usize, usize) -> String) -> Value {
+    let types = |topic| (0..16).map(|number| type_of(topic, number)).collect::<Vec<_>>();
+    let topic =
+        |number| json!({"name": format!("{number:02}{}", "t".repeat(247)), "eventTypes": types(number), "aggregateTypes": types(number)});
+    Value::Array((0..64).map(topic).collect())
+}
+
+fn long(topic: usize, number: usize) -> String {
+    format!("{topic:02}{number:02}{}", "x".repeat(251))
+}
+
+/// The rule compares each with each: it must not run out of what the API server spends on one object.
+#[tokio::test]
+async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
+    accepts(&[&|r| r["spec"]["topics"] = topics(long), &|r| {
+        r["spec"]["topics"] = json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]);
+    }])
+    .await;
+    refuses(&[
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "b", "eventTypes": ["A"]}, {"name": "a", "eventTypes": ["B", "A"]}]),
+            "an event type stands at two topics",
+        ),
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "a", "aggregateTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]),
+            "an aggregate type stands at two topics",
+        ),
+        (&|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": vec!["A"; 17]}]), "spec.topics[0].eventTypes"),
+    ])
+    .await;
+    let ns = Namespace::create().await;
+    let last_again = |topic: usize, number: usize| if topic == 63 && number == 15 { long(62, 15) } else { long(topic, number) };
+    let refusal = answer(&ns, &|r| r["spec"]["topics"] = topics(last_again)).await.expect_err("two topics");
+    assert!(refusal.contains("an event type stands at two topics"), "{refusal}");
+}
+
+#[tokio::test]
+async fn scaling_has_bounds_and_an_order() {
+    accepts(&[&|r| r["spec"]["scaling"] = json!({}), &|r| {
+        r["spec"]["scaling"] = json!({"minReplicas": 8, "maxReplicas": 8, "targetBacklogPerReplica": 1, "targetOldestAge": "1s", "scaleDownStabilization": "0s"});
+    }])
+    .await;
+    refuses(&[
+        (&|r| r["spec"]["scaling"] = json!({"minReplicas": 0}), "spec.scaling.minReplicas"),
+        (&|r| r["spec"]["scaling"] = json!({"maxReplicas": 65}), "spec.scaling.maxReplicas"),
+        (&|r| r["spec"]["scaling"] = json!({"minReplicas": 9}), "minReplicas must not be more than scaling.maxReplicas"),
+        (&|r| r["spec"]["scaling"] = json!({"targetBacklogPerReplica": 0}), "spec.scaling.targetBacklogPerReplica"),
+        (&|r| r["spec"]["scaling"] = json!({"targetOldestAge": "500ms"}), "targetOldestAge must be between 1s and 1h"),
+        (&|r| r["spec"]["scaling"] = json!({"targetOldestAge": "5"}), "spec.scaling.targetOldestAge"),
+        (&|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "61m"}), "scaleDownStabilization must be at most 1h"),
+        (&|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "1s".repeat(17)}), "spec.scaling.scaleDownStabilization"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn the_count_cannot_be_changed_while_it_is_not_used() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|r| r["spec"]["scaling"] = json!({})).await;
+    let count = Patch::Merge(json!({"spec": {"replicas": 5}}));
+    let refused = ns.api::<OutboxRelay>().patch_scale(NAME, &PatchParams::default(), &count).await.expect_err("not used");
+    assert!(refused.to_string().contains("replicas is not used while scaling is set"), "{refused}");
+    ns.api::<OutboxRelay>().get_scale(NAME).await.expect("an absent count would be an error of the server");
+    ns.patch_relay(json!({"spec": {"scaling": {"maxReplicas": 4}}})).await;
+    ns.patch_relay(json!({"spec": {"scaling": null, "replicas": 5}})).await;
+    ns.patch_relay(json!({"spec": {"scaling": {}, "replicas": 2}})).await;
+}
+
+#[tokio::test]
+async fn plaintext_goes_with_nothing_that_needs_tls() {
+    accepts(&[&|r| r["spec"]["kafka"]["tls"] = json!({"mode": "disable"}), &|r| {
+        r["spec"]["kafka"]["sasl"] = json!({"mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"}});
+    }])
+    .await;
+    let certificate = || json!({"mode": "disable", "clientCertSecretRef": {"name": "n"}});
+    let ca = || json!({"mode": "disable", "ca": {"secretRef": {"name": "n", "key": "k"}}});
+    let ns = Namespace::create().await;
+    for tls in [certificate(), ca()] {
+        for side in ["database", "kafka"] {
+            let refusal = answer(&ns, &|r| r["spec"][side]["tls"] = tls.clone()).await.expect_err("refused");
+            assert!(refusal.contains("mode disable leaves no use for ca and clientCertSecretRef"), "{refusal}");
+        }
+    }
+    let plain = answer(&ns, &|r| {
+        let sasl = json!({"mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"}});
+        r["spec"]["kafka"] = json!({"bootstrapServers": ["k:1"], "tls": {"mode": "disable"}, "sasl": sasl});
+    });
+    assert!(plain.await.expect_err("refused").contains("sasl.mechanism PLAIN sends the password itself"));
+}
+
+#[tokio::test]
+async fn an_owner_to_take_over_from_has_three_parts() {
+    accepts(&[&|r| r["spec"]["migration"]["takeOverFrom"] = json!("c/n/files")]).await;
+    for owner in ["files", "n/files", "c/n/files/x", "c//files"] {
+        let ns = Namespace::create().await;
+        let refusal = answer(&ns, &|r| r["spec"]["migration"]["takeOverFrom"] = json!(owner)).await.expect_err(owner);
+        assert!(refusal.contains("spec.migration.takeOverFrom"), "{refusal}");
+    }
 }
 
 #[tokio::test]
@@ -148,15 +250,29 @@ async fn a_certificate_comes_from_exactly_one_place() {
 
 #[tokio::test]
 async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_have() {
-    accepts(&[&|r| r["spec"]["template"]["labels"] = json!({"team": "essays", "example.com/a": ""}), &|r| {
-        r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}});
-    }])
+    accepts(&[
+        &|r| r["spec"]["template"]["labels"] = json!({"team": "essays", "example.com/a": ""}),
+        &|r| {
+            r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}});
+        },
+        &|r| {
+            r["spec"]["template"]["image"] = json!("registry.example.com:5000/outbox-relay@sha256:0");
+            r["spec"]["template"]["serviceAccountName"] = json!("mine");
+            r["spec"]["template"]["affinity"] = json!({"nodeAffinity": {}});
+        },
+    ])
     .await;
     refuses(&[
         (&|r| r["spec"]["template"]["labels"] = json!({"app.kubernetes.io/name": "x"}), "are the operator's own"),
         (&|r| r["spec"]["template"]["labels"] = json!({"outboxrelay.dev/relay": "x"}), "are the operator's own"),
         (&|r| r["spec"]["template"]["labels"] = json!({"a": "b c"}), "spec.template.labels.a"),
         (&|r| r["spec"]["template"]["annotations"] = json!({"outboxrelay.dev/x": "x"}), "are the operator's own"),
+        (&|r| r["spec"]["template"]["image"] = json!("relay 1"), "spec.template.image"),
+        (&|r| r["spec"]["template"]["serviceAccountName"] = json!("No Name"), "spec.template.serviceAccountName"),
+        (
+            &|r| r["spec"]["template"]["affinity"] = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}}),
+            "spec.template.affinity",
+        ),
         (&|r| r["spec"]["template"]["nodeSelector"] = json!({"a": "b c"}), "spec.template.nodeSelector.a"),
         (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "much"}}), "spec.template.resources.requests.cpu"),
         (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "2"}, "limits": {"memory": "64 Mi"}}), "limits.memory"),

@@ -8,6 +8,7 @@ pub(crate) mod gate;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod listeners;
+pub(crate) mod operator;
 pub(crate) mod pgbouncer;
 pub(crate) mod producer;
 pub(crate) mod prometheus;

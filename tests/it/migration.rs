@@ -193,3 +193,28 @@ on_each_server! {
         assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.grantee").await, 0);
     }
 }
+
+on_each_server! {
+    async fn a_schema_is_taken_over_from_the_named_owner_alone_and_only_when_its_relays_have_gone(database: Database) {
+        let database = database.migrated().await;
+        let mut settings = database.settings();
+        settings.owner.cluster = "another".to_owned();
+        settings.migration.take_over_from = Some("test/essays/somebody-else".parse().expect("an owner"));
+        let problem = database.migrate(&settings).await.problem.expect("another one's");
+        assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
+
+        settings.migration.take_over_from = Some(database.settings().owner);
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "insert into outbox.relay values (gen_random_uuid(), 'p', now() + interval '1 hour')").await;
+        let problem = database.migrate(&settings).await.problem.expect("one is at work");
+        assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
+        assert!(problem.message.contains("suspend or delete it first"), "{}", problem.message);
+
+        execute(&mut admin, "update outbox.relay set lease_until = now()").await;
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        assert_eq!(value::<String>(&mut admin, "select cluster from outbox.owner").await, "another");
+        assert_eq!(database.migrate(&settings).await.problem, None, "again, when it is ours already");
+        let problem = database.migrate(&database.settings()).await.problem.expect("taken away");
+        assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
+    }
+}

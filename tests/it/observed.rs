@@ -19,7 +19,7 @@ use crate::harness::{
 };
 
 /// Type and labels by name.
-type Families = BTreeMap<String, (String, BTreeSet<String>)>;
+pub(crate) type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
 /// A relay that has published rows, that has parked a key behind a refused one, and to which a row waits that it may not publish.
 async fn busy() -> (Database, Relay, String) {
@@ -61,6 +61,11 @@ fn table(page: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split(" |").map(|cell| cell.trim_matches(['|', ' ']).to_owned()).collect()).collect()
 }
 
+/// All metrics of docs/metrics.md.
+pub(crate) fn documented() -> Families {
+    table("metrics.md").into_iter().map(|row| (row[0].trim_matches('`').to_owned(), (row[1].clone(), names(&row[2])))).collect()
+}
+
 /// The words in backquotes.
 fn names(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
@@ -71,8 +76,7 @@ async fn metrics_are_the_documented_ones_with_harmless_labels_and_promtool_has_n
     let (_database, relay, topic) = busy().await;
     let text = relay.get("/metrics").await.expect("an answer");
     let exported = Exported::parse(&text);
-    let rows = table("metrics.md").into_iter().filter(|row| !row[0].starts_with("`outbox_operator_"));
-    let documented: Families = rows.map(|row| (row[0].trim_matches('`').to_owned(), (row[1].clone(), names(&row[2])))).collect();
+    let documented = documented().into_iter().filter(|(name, _)| !name.starts_with("outbox_operator_")).collect();
     assert_eq!(exported.families, documented, "exported, and documented in docs/metrics.md");
 
     for (label, values) in &exported.labels {
@@ -91,15 +95,15 @@ async fn metrics_are_the_documented_ones_with_harmless_labels_and_promtool_has_n
 
 /// What stands at `/metrics`.
 #[derive(Default)]
-struct Exported {
-    families: Families,
+pub(crate) struct Exported {
+    pub(crate) families: Families,
     /// All values by label.
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Exported {
     /// Families that have no sample are not in the text.
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut exported = Self::default();
         let mut family = String::new();
         for line in text.lines() {

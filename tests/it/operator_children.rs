@@ -138,19 +138,6 @@ async fn other_settings_come_in_another_config_map_and_the_old_one_goes_when_no_
 }
 
 #[tokio::test]
-async fn a_spec_that_the_schema_accepts_but_cannot_work_stalls_and_heals() {
-    let ns = Namespace::create().await;
-    let twice = json!([{"name": "a.v1", "eventTypes": ["A"]}, {"name": "b.v1", "eventTypes": ["A"]}]);
-    ns.create_relay(|relay| relay["spec"]["topics"] = twice).await;
-    ns.pass().await;
-    assert_eq!(ns.condition("Stalled").await, "True InvalidSpec");
-    assert_eq!(ns.condition("Ready").await, "False InvalidSpec");
-    ns.patch_relay(json!({"spec": {"topics": [{"name": "a.v1", "eventTypes": ["A"]}]}})).await;
-    ns.pass().await;
-    assert_eq!(ns.condition("Stalled").await, "False NotStalled");
-}
-
-#[tokio::test]
 async fn what_the_api_server_refuses_to_make_is_told() {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| relay["spec"]["template"]["priorityClassName"] = json!("Not A Name")).await;

@@ -267,7 +267,8 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
         let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
         let reader = pool(&connect, 1, READER_OPTIONS);
         let flowing = |query: Statement<'static>| {
-            query.bind(vec!["files".to_owned()]).bind("{}").bind("{\"aggregate\": \"files\"}").bind("{}").bind(4096)
+            let declared = vec!["files".to_owned(), "other".to_owned()];
+            query.bind(vec!["files".to_owned()]).bind("{}").bind("{\"aggregate\": \"files\"}").bind("{}").bind(4096).bind(declared)
         };
         for plan in [
             plan_of(include_str!("../../src/outbox/sql/fetch.sql"), |query| query, &reader).await,

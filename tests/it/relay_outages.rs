@@ -11,7 +11,7 @@ use rdkafka::admin::{NewTopic, TopicReplication};
 use crate::harness::{
     brokers::Brokers,
     kafka::{Record, create_topic_at, read_all_at, topic_name},
-    postgres::{Database, value},
+    postgres::{Database, execute, value},
     relay::{Relay, until},
     writers::{Load, Steady, judge, write},
 };
@@ -115,8 +115,10 @@ struct Sick {
 async fn sick() -> Sick {
     let brokers = Brokers::start(2).await;
     let (sick, well) = (topic_name("sick"), topic_name("well"));
-    create_topic_at(&brokers.servers(), &NewTopic::new(&sick, 2, TopicReplication::Variable(&[&[1], &[2]]))).await;
-    create_topic_at(&brokers.servers(), &NewTopic::new(&well, 2, TopicReplication::Variable(&[&[1], &[1]]))).await;
+    for (topic, replicas) in [(&sick, [&[1][..], &[2]]), (&well, [&[1][..], &[1]])] {
+        let topic = NewTopic::new(topic, 2, TopicReplication::Variable(&replicas)).set("max.message.bytes", "100000");
+        create_topic_at(&brokers.servers(), &topic).await;
+    }
     let database = Database::create(15).await.migrated().await;
     let settings = settings(&database, &brokers.servers(), &[&sick, &well]);
     Sick { brokers, database, sick, well, settings }
@@ -177,6 +179,52 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
     // A producer was thrown out twice: at most one request per broker may be written twice each time.
+    eprintln!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
+}
+
+/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its topic go by the trial producer.
+async fn refused(database: &Database, topic: &str) {
+    let mut admin = database.as_admin().await;
+    let large = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         select 'a', 'large', 'E', '{topic}', string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g"
+    );
+    execute(&mut admin, &large).await;
+    let parked = format!("select count(*) from outbox.parked_key where topic = '{topic}'");
+    until("the parked key", async || (value::<i64>(&mut admin, &parked).await == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_lanes() {
+    let Sick { mut brokers, database, sick, well, settings } = sick().await;
+    let mut first = Relay::start(&database, &settings).await;
+    let (to_sick, to_well) = (Steady::start(&database, &sick, 20), Steady::start(&database, &well, 20));
+    flows(&first, &sick, 100.0).await;
+    flows(&first, &well, 100.0).await;
+    refused(&database, &sick).await;
+    brokers.kill(2);
+    let killed = Instant::now();
+    problem(&first, ProblemClass::TopicStalled).await;
+    eprintln!("told {:?} after the kill", killed.elapsed());
+    let began = Instant::now();
+    refused(&database, &well).await;
+    eprintln!("a refused row of the other topic is judged after {:?}", began.elapsed());
+    flows(&first, &well, 100.0).await;
+    let second = Relay::start(&database, &settings).await;
+    let began = Instant::now();
+    lanes(&second, |lanes| lanes == 32).await;
+    eprintln!("half of the lanes after {:?}", began.elapsed());
+    let began = Instant::now();
+    first.stop().await;
+    eprintln!("stopped after {:?}", began.elapsed());
+    assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
+    brokers.launch(2);
+    flows(&second, &sick, 100.0).await;
+    let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
+    for topic in [&sick, &well] {
+        execute(&mut database.as_admin().await, &format!("select outbox.skip_parked('{topic}', 'large')")).await;
+    }
+    drained(&database).await;
     eprintln!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
 }
 

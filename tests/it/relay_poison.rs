@@ -93,6 +93,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     execute(&mut admin, "delete from outbox.parked_key").await;
     until("the key to be parked again", async || (parked(&database).await == 1).then_some(())).await;
     rows(&database, 50).await;
+    assert_eq!(value::<i32>(&mut admin, "select attempts from outbox.parked_key").await, 1, "a new parking");
 
     execute(&mut admin, &format!("select outbox.skip_parked('{name}', 'k42')")).await;
     rows(&database, 0).await;
@@ -145,6 +146,35 @@ async fn a_record_above_every_limit_parks_its_key_alone() {
     insert(&database, &well, 1, 100, &[]).await;
     rows(&database, 2).await;
     assert_eq!((parked(&database).await, read(&well).await.len(), read(&sick).await.len()), (1, 100, 99));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reason() {
+    let database = Database::create(15).await.migrated().await;
+    let (of_key, of_topic) = (topic_name("key"), topic_name("topic"));
+    create_topic_with(&of_key, 6, SMALL).await;
+    create_topic(&of_topic).await;
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, &format!("insert into outbox.parked_topic (topic) values ('{of_topic}')")).await;
+    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of the parked topic.
+    insert(&database, "undeclared", 1, 100, &[]).await;
+    insert(&database, &of_key, 101, 300, &[142]).await;
+    insert(&database, &of_topic, 301, 2_300, &[]).await;
+    let relay =
+        Relay::start(&database, &database.publishing(vec![topic(&of_key, OnPoison::Block), topic(&of_topic, OnPoison::Block)])).await;
+    rows(&database, 2_102).await;
+    until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
+    // They are found and told although a filter leaves out what is parked, and the sweep has nothing to find.
+    until("the problem", async || {
+        relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::TopicNotDeclared)
+    })
+    .await;
+    assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
+    let backlog = until("a backlog of 100", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 100)).await;
+    let oldest =
+        "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') from outbox.event where topic = 'undeclared'";
+    let oldest: String = value(&mut admin, oldest).await;
+    assert_eq!((backlog.capped, &backlog.oldest_at.expect("the oldest")[..19]), (false, &*oldest));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

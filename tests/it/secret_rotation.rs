@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use outbox_relay::{
-    report::ProblemClass,
+    report::{Problem, ProblemClass},
     settings::{OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
 };
 
@@ -138,12 +138,8 @@ async fn logged(relay: &Relay, text: &str, times: usize) {
     until(&format!("{times} times '{text}' in the log"), async || (relay.log().matches(text).count() >= times).then_some(())).await;
 }
 
-async fn problem(relay: &Relay, class: ProblemClass) -> String {
-    until(&format!("problem {class}"), async || {
-        let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
-    })
-    .await
+async fn problem(relay: &Relay, class: ProblemClass) -> Problem {
+    until(&format!("problem {class}"), async || relay.report().await?.problems.into_iter().find(|problem| problem.class == class)).await
 }
 
 async fn healed(relay: &Relay) {
@@ -213,8 +209,8 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
         flows(&relay).await;
         let old = backends(&scene.database).await;
         scene.database.write_secrets(&second, "password-of-the-second");
-        let message = problem(&relay, ProblemClass::InsufficientPrivilege).await;
-        assert!(message.contains("the last good one is"), "{message}");
+        let problem = problem(&relay, ProblemClass::InsufficientPrivilege).await;
+        assert!(problem.last_good_used, "{problem:?}");
         let mut settings = scene.settings.clone();
         settings.migration.relays = vec![scene.database.relay.clone()];
         assert_eq!(scene.database.migrate(&settings).await.problem, None);
@@ -321,8 +317,8 @@ async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_
     let instance = instance(&relay).await;
     let before = backends(&scene.database).await;
     scene.write("database/password", "a-wrong-new-password");
-    let message = problem(&relay, ProblemClass::AuthenticationFailed).await;
-    assert!(message.contains("the last good one is"), "{message}");
+    let problem = problem(&relay, ProblemClass::AuthenticationFailed).await;
+    assert!(problem.last_good_used, "{problem:?}");
     scene.still_publishes().await;
     assert!(backends(&scene.database).await.iter().any(|pid| before.contains(pid)), "connections that worked were closed");
     // The old one is not valid any more, and nothing is left of its connections: rows wait for the file.
@@ -348,8 +344,8 @@ async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_wor
     let relay = scene.start().await;
     let instance = instance(&relay).await;
     scene.write("kafka/password", "a-wrong-new-password");
-    let message = problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
-    assert!(message.contains("the last good one is"), "{message}");
+    let problem = problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
+    assert!(problem.last_good_used, "{problem:?}");
     scene.still_publishes().await;
     assert!(!relay.log().contains(PRODUCER_REPLACED), "a producer that worked was thrown away");
     set_scram_password(&user, "the-right-new-password").await;
@@ -386,8 +382,8 @@ async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good
             None => scene.database.remove_secret(file),
             Some(content) => scene.database.write_secret(file, content),
         }
-        let message = problem(&relay, class).await;
-        assert!(message.contains(field) && message.contains("the last good one is used"), "{file}: {message}");
+        let problem = problem(&relay, class).await;
+        assert!(problem.message.contains(field) && problem.last_good_used, "{file}: {problem:?}");
         scene.still_publishes().await;
         scene.database.write_secret(file, &right);
         healed(&relay).await;

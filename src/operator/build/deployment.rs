@@ -17,7 +17,7 @@ use crate::operator::{reports::HTTP_PORT, validate::ValidatedRelay};
 /// A relay flushes for at most 20 s, settles and releases its lanes.
 const DRAIN_SECONDS: i64 = 45;
 
-pub(super) fn build(relay: &ValidatedRelay, image: &str) -> Deployment {
+pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
     let identity = &relay.identity;
     let pod_meta = ObjectMeta {
         labels: Some(labels(&relay.template, identity.relay_labels())),
@@ -30,13 +30,13 @@ pub(super) fn build(relay: &ValidatedRelay, image: &str) -> Deployment {
         strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(one_more_first) }),
         // An older form can only be of use to read: its settings are gone.
         revision_history_limit: Some(2),
-        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(relay_pod(relay, image)) },
+        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(relay_pod(relay)) },
         ..DeploymentSpec::default()
     };
     Deployment { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec, status: None }
 }
 
-fn relay_pod(relay: &ValidatedRelay, image: &str) -> PodSpec {
+fn relay_pod(relay: &ValidatedRelay) -> PodSpec {
     let spread = TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
@@ -47,11 +47,11 @@ fn relay_pod(relay: &ValidatedRelay, image: &str) -> PodSpec {
     PodSpec {
         termination_grace_period_seconds: Some(DRAIN_SECONDS),
         topology_spread_constraints: Some(vec![spread]),
-        ..pod(relay, relay_container(relay, image), &relay.relay_files)
+        ..pod(relay, relay_container(relay), &relay.relay_files)
     }
 }
 
-fn relay_container(relay: &ValidatedRelay, image: &str) -> Container {
+fn relay_container(relay: &ValidatedRelay) -> Container {
     let mut run = arguments("run");
     run.extend(["--listen".to_owned(), format!("0.0.0.0:{HTTP_PORT}")]);
     let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
@@ -64,7 +64,7 @@ fn relay_container(relay: &ValidatedRelay, image: &str) -> Container {
         // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
         liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..probe("/healthz") }),
         readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..probe("/readyz") }),
-        ..container("relay", image, &relay.template)
+        ..container("relay", relay)
     }
 }
 
@@ -78,13 +78,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::operator::{
-        fixtures::{relay_with, validated},
-        validate::validate,
+    use crate::{
+        api::OutboxRelay,
+        operator::fixtures::{validated, validated_with},
     };
 
     fn built() -> Value {
-        serde_json::to_value(build(&validated(), "relay:1")).expect("JSON")
+        serde_json::to_value(build(&validated())).expect("JSON")
     }
 
     fn pod_spec() -> Value {
@@ -134,9 +134,8 @@ mod tests {
 
     #[test]
     fn selectors_use_only_the_label_that_no_manifest_can_set() {
-        let relay = relay_with(|r| r.spec.template.labels = [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into());
-        let built = build(&validate(&relay, "c").expect("valid"), "relay:1");
-        let spec = built.spec;
+        let relay = validated_with(|r| r.spec.template.labels = [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into());
+        let spec = build(&relay).spec;
         assert_eq!(spec.selector.match_labels, Some([("outboxrelay.dev/relay".to_owned(), "file-service".to_owned())].into()));
         let labels = spec.template.metadata.expect("labels").labels.expect("labels");
         assert_eq!(labels["outboxrelay.dev/relay"], "file-service");
@@ -144,10 +143,26 @@ mod tests {
 
     #[test]
     fn other_settings_roll_the_pods() {
-        let other = validate(&relay_with(|r| r.spec.batch_size = 7), "c").expect("valid");
-        assert_ne!(build(&validated(), "relay:1").spec, build(&other, "relay:1").spec);
-        let more = validate(&relay_with(|r| r.spec.replicas = 7), "cluster").expect("valid");
-        assert_eq!(build(&validated(), "relay:1").spec, build(&more, "relay:1").spec);
+        let with = |change: fn(&mut OutboxRelay)| build(&validated_with(change)).spec;
+        assert_ne!(build(&validated()).spec, with(|r| r.spec.batch_size = 7));
+        assert_ne!(build(&validated()).spec, with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned())));
+        assert_eq!(build(&validated()).spec, with(|r| r.spec.replicas = 7));
+    }
+
+    #[test]
+    fn the_template_chooses_account_image_and_place() {
+        let relay = validated_with(|r| {
+            let template = &mut r.spec.template;
+            template.service_account_name = Some("mine".to_owned());
+            template.image = Some("registry.test/relay:2".to_owned());
+            template.affinity = serde_json::from_value(json!({"podAntiAffinity": {}})).expect("an affinity");
+        });
+        let pod = serde_json::to_value(build(&relay)).expect("JSON")["spec"]["template"]["spec"].clone();
+        assert_eq!(pod["serviceAccountName"], "mine");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["containers"][0]["image"], "registry.test/relay:2");
+        assert_eq!(pod["affinity"], json!({"podAntiAffinity": {}}));
+        assert_eq!(pod_spec()["serviceAccountName"], "file-service-relay");
     }
 
     #[test]

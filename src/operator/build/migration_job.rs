@@ -19,7 +19,7 @@ use crate::operator::{
 const TERMINATION_MESSAGE: &str = "/dev/termination-log";
 const DEADLINE_SECONDS: i64 = 600;
 
-pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u32, image: &str) -> Job {
+pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u32) -> Job {
     let identity = &relay.identity;
     let mut metadata = identity.child_meta(target.job.clone(), identity.migration_labels());
     metadata.annotations = Some(annotations(target, attempt));
@@ -32,7 +32,7 @@ pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u
         backoff_limit: Some(0),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
         pod_failure_policy: Some(ignore_evictions()),
-        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(migration_pod(relay, target, image)) },
+        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(migration_pod(relay, target)) },
         ..JobSpec::default()
     };
     Job { metadata, spec: Some(spec), status: None }
@@ -51,14 +51,11 @@ fn ignore_evictions() -> PodFailurePolicy {
     PodFailurePolicy { rules: vec![rule] }
 }
 
-fn migration_pod(relay: &ValidatedRelay, target: &MigrationTarget, image: &str) -> PodSpec {
+fn migration_pod(relay: &ValidatedRelay, target: &MigrationTarget) -> PodSpec {
     let mut migrate = arguments("migrate");
     migrate.extend(["--result".to_owned(), TERMINATION_MESSAGE.to_owned()]);
-    let container = Container {
-        args: Some(migrate),
-        termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
-        ..container("migrate", image, &relay.template)
-    };
+    let container =
+        Container { args: Some(migrate), termination_message_path: Some(TERMINATION_MESSAGE.to_owned()), ..container("migrate", relay) };
     PodSpec { restart_policy: Some("Never".to_owned()), ..pod(relay, container, &target.files) }
 }
 
@@ -67,14 +64,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::operator::{
-        fixtures::{relay_with, validated},
-        validate::validate,
-    };
+    use crate::operator::fixtures::{validated, validated_with};
 
     fn built(relay: &ValidatedRelay) -> Value {
         let target = relay.migration.as_ref().expect("policy Apply");
-        serde_json::to_value(build(relay, target, 3, "relay:1")).expect("JSON")
+        serde_json::to_value(build(relay, target, 3)).expect("JSON")
     }
 
     #[test]
@@ -100,8 +94,8 @@ mod tests {
 
     #[test]
     fn the_template_of_the_manifest_holds_for_the_migration_too() {
-        let relay = relay_with(|r| r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into());
-        let pod = built(&validate(&relay, "c").expect("valid"))["spec"]["template"]["spec"].clone();
+        let relay = validated_with(|r| r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into());
+        let pod = built(&relay)["spec"]["template"]["spec"].clone();
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
     }
 

@@ -31,12 +31,12 @@ pub(super) fn arguments(command: &str) -> Vec<String> {
 }
 
 /// A container that may read its files and talk to the network, and nothing else.
-pub(super) fn container(name: &str, image: &str, template: &Template) -> Container {
+pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
     Container {
         name: name.to_owned(),
-        image: Some(image.to_owned()),
+        image: Some(relay.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
-        resources: Some(resources(template.resources.as_ref())),
+        resources: Some(resources(relay.template.resources.as_ref())),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -54,7 +54,7 @@ pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Project
     PodSpec {
         containers: vec![container],
         volumes: Some(vec![settings_volume(relay), secrets_volume(files)]),
-        service_account_name: Some(relay.identity.relay_name()),
+        service_account_name: Some(template.service_account_name.clone().unwrap_or_else(|| relay.identity.relay_name())),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(PodSecurityContext {
@@ -63,6 +63,7 @@ pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Project
             ..PodSecurityContext::default()
         }),
         node_selector: some_map(&template.node_selector),
+        affinity: template.affinity.clone(),
         tolerations: some_list(&template.tolerations),
         priority_class_name: template.priority_class_name.clone(),
         image_pull_secrets: some_list(&template.image_pull_secrets),

@@ -9,14 +9,14 @@ use crate::operator::{
     observe::RelayDeployment,
     plan::Rollout,
     reason::{Reason, stops_publishing},
+    validate::Count,
 };
 
 pub(super) fn available(scene: &Scene<'_>) -> Finding {
     let finding = |holds, reason, message: String| Finding::new("Available", State::of(holds), reason, message);
-    let wanted = scene.relay.replicas;
-    if wanted == 0 {
-        let message = "spec.replicas is 0: no relay runs, rows wait. Set it to at least 1 to publish them.";
-        return finding(true, Reason::ScaledToZero, message.to_owned());
+    let wanted = scene.plan.replicas;
+    if let Some((reason, why)) = none_wanted(scene) {
+        return finding(true, reason, format!("{why}: no relay runs, rows wait."));
     }
     match &scene.observed.deployment {
         None if scene.plan.rollout == Rollout::Go => finding(false, Reason::RollingOut, "The relays are being created.".to_owned()),
@@ -32,9 +32,17 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
     }
 }
 
+/// Why there shall be no relay, where that is so.
+pub(super) fn none_wanted(scene: &Scene<'_>) -> Option<(Reason, &'static str)> {
+    match scene.relay.count {
+        Count::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
+        _ => (scene.plan.replicas == 0).then_some((Reason::ScaledToZero, "spec.replicas is 0")),
+    }
+}
+
 /// Why relays are missing: what they say themselves, else what keeps their pods from running.
 fn cause(scene: &Scene<'_>, deployment: &RelayDeployment) -> (Reason, String) {
-    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| stops_publishing(problem.class)) {
+    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| stops_publishing(problem)) {
         return (Reason::Problem(problem.class), format!("Pod '{pod}': {}", sentence(&problem.message)));
     }
     if let Some(why) = &deployment.refusal {

@@ -3,6 +3,7 @@
 
 use super::{
     Observed, Scene,
+    available::none_wanted,
     conditions::{Finding, State},
     schema::{problems, sentence},
 };
@@ -18,14 +19,14 @@ pub(super) fn worst_breaker(observed: &Observed) -> Option<BreakerState> {
 
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
     let finding = |state, reason, message: String| Finding::new("Publishing", state, reason, message);
-    if scene.relay.replicas == 0 {
-        return finding(State::False, Reason::ScaledToZero, "spec.replicas is 0: rows wait.".to_owned());
+    if let Some((reason, why)) = none_wanted(scene) {
+        return finding(State::False, reason, format!("{why}: rows wait."));
     }
     if scene.observed.reports.iter().all(|one| one.report.is_none()) {
         return finding(State::Unknown, Reason::NoReports, "No relay has reported.".to_owned());
     }
     let all: Vec<_> = problems(scene).collect();
-    let worst = all.iter().find(|(_, problem)| stops_publishing(problem.class));
+    let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
     if let Some(pod) = open_breaker(scene)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {

@@ -5,16 +5,15 @@ use super::{
     available::available,
     conditions::{Finding, State, find},
     publishing::publishing,
+    reports::reports_available,
     schema::{schema_ready, secrets_resolved},
 };
-use crate::{
-    operator::{
-        apply::ApplyError,
-        call::CallError,
-        plan::{Failure, Migration, Plan},
-        reason::{Reason, needs_a_person},
-    },
-    settings::InvalidSpec,
+use crate::operator::{
+    apply::{Applied, ApplyError},
+    call::CallError,
+    plan::{Failure, Migration, Plan},
+    reason::{Reason, needs_a_person},
+    validate::Unworkable,
 };
 
 /// The three that say the same in different words.
@@ -48,25 +47,39 @@ fn not_stalled() -> Finding {
     Finding::new("Stalled", State::False, Reason::NotStalled, "Nothing here waits for a person.")
 }
 
-pub(super) fn invalid(invalid: &InvalidSpec) -> Vec<Finding> {
+pub(super) fn invalid(invalid: &Unworkable) -> Vec<Finding> {
+    let reason = match invalid {
+        Unworkable::Spec(_) => Reason::InvalidSpec,
+        Unworkable::ImageNotAllowed(_) => Reason::ImageNotAllowed,
+    };
     let Summary { ready, reconciling, stalled } =
-        Summary::stalled(Reason::InvalidSpec, &format!("{invalid}. Relays that run go on with their old settings."));
+        Summary::stalled(reason, &format!("{invalid}. Relays that run go on with their old settings."));
     vec![ready, reconciling, stalled]
 }
 
-pub(super) fn planned(scene: &Scene<'_>, applied: Result<(), &ApplyError>) -> Vec<Finding> {
+pub(super) fn planned(scene: &Scene<'_>, applied: Result<&Applied, &ApplyError>) -> Vec<Finding> {
     let schema = schema_ready(scene);
     let available = available(scene);
     let publishing = publishing(scene);
     let summary = match applied {
         Err(error) => obstacle(error),
-        Ok(()) => summary(scene, &schema, &available, &publishing),
+        Ok(applied) => summary(scene, &Parts { schema: &schema, available: &available, publishing: &publishing, applied }),
     };
     let secrets = secrets_resolved(scene);
-    vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets]
+    let reports = reports_available(scene);
+    vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets, reports]
 }
 
-fn summary(scene: &Scene<'_>, schema: &Finding, available: &Finding, publishing: &Finding) -> Summary {
+/// What the sum is made of.
+struct Parts<'a> {
+    schema: &'a Finding,
+    available: &'a Finding,
+    publishing: &'a Finding,
+    applied: &'a Applied,
+}
+
+fn summary(scene: &Scene<'_>, parts: &Parts<'_>) -> Summary {
+    let Parts { schema, available, .. } = parts;
     if !schema.holds() {
         return unready_schema(schema, scene.plan);
     }
@@ -79,7 +92,7 @@ fn summary(scene: &Scene<'_>, schema: &Finding, available: &Finding, publishing:
         let stuck = deployment.is_some_and(|deployment| deployment.stuck);
         return rolling_out(scene, stuck);
     }
-    let ready = ready(available, publishing);
+    let ready = ready(parts);
     if available.reason == Reason::SomeRelaysAvailable.name() {
         return Summary { reconciling: available.as_type("Reconciling", State::True), ..Summary::settled(ready) };
     }
@@ -111,10 +124,13 @@ fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
 }
 
 /// True; where rows do not flow or relays are missing, the reason says so.
-fn ready(available: &Finding, publishing: &Finding) -> Finding {
+fn ready(Parts { available, publishing, applied, .. }: &Parts<'_>) -> Finding {
     let all = available.reason == Reason::AllRelaysAvailable.name();
     if publishing.state == State::False {
         publishing.as_type("Ready", State::True)
+    } else if all && applied.no_pod_monitors {
+        let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind PodMonitor: install the Prometheus operator, or set it to false.";
+        Finding::new("Ready", State::True, Reason::PodMonitorUnavailable, message)
     } else if all {
         Finding::new("Ready", State::True, Reason::Ready, "The schema is ready and relays run.")
     } else {

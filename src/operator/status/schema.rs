@@ -18,6 +18,9 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     let job = scene.relay.migration.as_ref().map_or("", |target| &target.job);
     match &scene.plan.migration {
         Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
+        Migration::Start { .. } if scene.facts.paused => {
+            not(Reason::Paused, "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned())
+        }
         // An attempt in progress does not unsay why the last one failed.
         Migration::Start { attempt } | Migration::Running { attempt, waiting: None, .. } if *attempt > 1 => {
             let said = repeat(&scene.facts.previous.conditions, "SchemaReady");
@@ -71,7 +74,7 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
         _ => None,
     };
     let everybody = reported.clone().into_iter().chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem.class)) {
+    if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem)) {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
         return Finding::new("SecretsResolved", State::False, Reason::Problem(problem.class), message);
     }

@@ -12,6 +12,7 @@ use crate::{
         observe::{RelayDeployment, RelayPod},
         plan::{Failure, Rollout, Scale},
         reports::PodReport,
+        validate::Count,
     },
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
 };
@@ -21,7 +22,8 @@ struct Case {
     relay: ValidatedRelay,
     observed: Observed,
     plan: Plan,
-    applied: Result<(), ApplyError>,
+    applied: Result<Applied, ApplyError>,
+    paused: bool,
     previous: OutboxRelayStatus,
 }
 
@@ -32,13 +34,15 @@ fn running() -> Case {
     let plan = Plan {
         migration: Migration::Succeeded { at: now(), schema_version: Some(1), notes: Vec::new() },
         rollout: Rollout::Go,
+        replicas: 2,
         scale: Scale::Keep,
+        unwanted: Vec::new(),
         outdated_jobs: Vec::new(),
         outdated_config_maps: Vec::new(),
         look_again_in: std::time::Duration::ZERO,
     };
     let observed = Observed { deployment: Some(deployment), reports: vec![report(None)], ..Observed::default() };
-    Case { relay, observed, plan, applied: Ok(()), previous: OutboxRelayStatus::default() }
+    Case { relay, observed, plan, applied: Ok(Applied::default()), paused: false, previous: OutboxRelayStatus::default() }
 }
 
 fn report(problem: Option<ProblemClass>) -> PodReport {
@@ -78,8 +82,8 @@ impl Case {
     }
 
     fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
-        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, now: now() };
-        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref().copied() };
+        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, paused: self.paused, now: now() };
+        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref() };
         then(assess(&facts, &self.observed, &verdict), &verdict)
     }
 
@@ -163,6 +167,18 @@ fn advice_shows_without_stopping_anything() {
 }
 
 #[test]
+fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
+    for class in [ProblemClass::AuthenticationFailed, ProblemClass::KafkaAuthenticationFailed, ProblemClass::SecretMissing] {
+        Case::with(|case| {
+            let mut report = report(Some(class));
+            report.report.as_mut().expect("a report").problems[0].last_good_used = true;
+            case.observed.reports = vec![report];
+        })
+        .says(&["Ready=True Ready", &format!("Publishing=True {class}"), &format!("SecretsResolved=False {class}")]);
+    }
+}
+
+#[test]
 fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
     Case::with(|case| {
         case.deployment().available = 0;
@@ -207,11 +223,72 @@ fn a_new_spec_is_ready_when_it_has_arrived_everywhere_and_an_upgrade_stays_ready
 #[test]
 fn zero_relays_are_available_but_publish_nothing() {
     Case::with(|case| {
-        case.relay.replicas = 0;
+        case.relay.count = Count::Fixed(0);
+        case.plan.replicas = 0;
         case.observed.deployment = Some(RelayDeployment { observed: true, ..RelayDeployment::default() });
         case.observed.reports.clear();
     })
     .says(&["Ready=True ScaledToZero", "Available=True ScaledToZero", "Publishing=False ScaledToZero"]);
+}
+
+#[test]
+fn a_suspended_relay_is_ready_and_publishes_nothing() {
+    Case::with(|case| {
+        case.relay.count = Count::Suspended;
+        case.plan.replicas = 0;
+        case.observed.deployment = Some(RelayDeployment { observed: true, ..RelayDeployment::default() });
+        case.observed.reports.clear();
+    })
+    .says(&["Ready=True Suspended", "Available=True Suspended", "Publishing=False Suspended", "ReportsAvailable=Unknown Suspended"]);
+}
+
+#[test]
+fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
+    let mut case = running();
+    case.says(&["Paused=False NotPaused"]);
+    case.previous = case.status();
+    case.paused = true;
+    case.relay.identity.generation = 4;
+    case.says(&["Paused=True Paused", "Ready=True Ready"]);
+    let status = case.status();
+    let generation = |type_| find(&status.conditions, type_).expect("there").observed_generation;
+    assert_eq!((status.observed_generation, generation("Ready"), generation("Paused")), (3, Some(3), Some(4)));
+    waiting(&mut case, Migration::Start { attempt: 1 });
+    case.says(&["SchemaReady=False Paused"]);
+}
+
+#[test]
+fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
+    let with = |reports| Case::with(|case| case.observed.reports = reports);
+    with(Vec::new()).says(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
+    let mut half = report(None);
+    half.report.as_mut().expect("a report").lanes = 32;
+    with(vec![half]).says(&["ReportsAvailable=False ReportsIncomplete", "Ready=True Ready"]);
+    running().says(&["ReportsAvailable=True ReportsComplete"]);
+}
+
+#[test]
+fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
+    let mut case = Case::with(|case| case.applied = Ok(Applied { no_pod_monitors: true, ..Applied::default() }));
+    case.says(&["Ready=True PodMonitorUnavailable", "Reconciling=False Settled"]);
+    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["PodMonitorUnavailable"]);
+    case.previous = case.status();
+    assert_eq!(case.tellings(), []);
+}
+
+#[test]
+fn a_manifest_that_cannot_work_stalls_with_its_reason() {
+    let (case, observed) = (running(), Observed::default());
+    let facts = Facts { identity: &case.relay.identity, previous: &case.previous, written_at: None, paused: false, now: now() };
+    let reason = |unworkable: Unworkable| {
+        let status = assess(&facts, &observed, &Verdict::Invalid(&unworkable));
+        let stalled = find(&status.conditions, "Stalled").expect("there").clone();
+        (stalled.status, stalled.reason, stalled.message.contains("other.test/relay:1"))
+    };
+    let image = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
+    assert_eq!(reason(image), ("True".to_owned(), "ImageNotAllowed".to_owned(), true));
+    let spec = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
+    assert_eq!(reason(spec), ("True".to_owned(), "InvalidSpec".to_owned(), false));
 }
 
 #[test]

@@ -28,13 +28,16 @@ pub(super) async fn apply(settings: &RelaySettings, secrets: &Secrets, lock_wait
     lock::alone(&mut transaction, schema, lock_wait).await?;
     let before = lock::state(&mut transaction, schema).await?;
     before.not_too_new(schema)?;
-    before.owned_by(schema, &settings.owner)?;
+    let taken_from = before.taken_from(schema, settings)?;
+    if let Some(owner) = taken_from {
+        nobody_at_work(&mut transaction, schema, owner).await?;
+    }
     create_schema(&mut transaction, schema).await?;
     run_migrations(&mut transaction, schema).await?;
     if before.level <= LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    claim(&mut transaction, schema, &settings.owner).await?;
+    claim(&mut transaction, schema, &settings.owner, taken_from).await?;
     grants::apply(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
     let done = done(&mut transaction, schema, &before).await?;
 
@@ -87,7 +90,22 @@ fn exists_already(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(code.as_ref(), "42P07" | "42710" | "42723"))
 }
 
-async fn claim(connection: &mut PgConnection, schema: &SchemaName, owner: &Owner) -> Result<(), MigrateError> {
+/// Two owners' relays at a time would each publish by their own manifest.
+async fn nobody_at_work(connection: &mut PgConnection, schema: &SchemaName, owner: &Owner) -> Result<(), MigrateError> {
+    let relays = query_scalar::<_, i64>(statement("select count(*) from @schema@.relay where lease_until > now()", schema));
+    match relays.fetch_one(connection).await.map_err(preparing("look for relays at work"))? {
+        0 => Ok(()),
+        relays => Err(MigrateError::OwnerAtWork { schema: name(schema), owner: owner.clone(), relays }),
+    }
+}
+
+async fn claim(connection: &mut PgConnection, schema: &SchemaName, owner: &Owner, from: Option<&Owner>) -> Result<(), MigrateError> {
+    if let Some(from) = from {
+        let remove = "delete from @schema@.owner where (cluster, namespace, name) = ($1, $2, $3)";
+        let remove = query(statement(remove, schema)).bind(&from.cluster).bind(&from.namespace).bind(&from.name);
+        let removed = remove.execute(&mut *connection).await;
+        removed.map_err(|error| MigrateError::Claim { schema: name(schema), source: error.into() })?;
+    }
     let insert = "insert into @schema@.owner (cluster, namespace, name) values ($1, $2, $3) on conflict do nothing";
     let insert = query(statement(insert, schema)).bind(&owner.cluster).bind(&owner.namespace).bind(&owner.name);
     let inserted = insert.execute(&mut *connection).await;

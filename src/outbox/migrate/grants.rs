@@ -178,7 +178,8 @@ mod tests {
 
     fn wanted(producers: &[&str], relay_user: &str) -> Wanted {
         let producers = producers.iter().map(|role| (*role).to_owned()).collect();
-        let settings = MigrationSettings { policy: MigrationPolicy::Apply, database: None, producers, relays: Vec::new() };
+        let settings =
+            MigrationSettings { policy: MigrationPolicy::Apply, database: None, producers, relays: Vec::new(), take_over_from: None };
         Wanted::new(&settings, relay_user.to_owned())
     }
 

@@ -26,6 +26,7 @@ struct Found {
     schema_exists: bool,
     applied: BTreeSet<i64>,
     grants: String,
+    taken_from: Option<Owner>,
 }
 
 /// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration stops it, too.
@@ -47,7 +48,7 @@ async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, Migr
 
     let state = lock::state(&mut transaction, schema).await?;
     state.not_too_new(schema)?;
-    state.owned_by(schema, &settings.owner)?;
+    let taken_from = state.taken_from(schema, settings)?.cloned();
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
@@ -55,7 +56,7 @@ async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, Migr
     let schema_exists = exists.fetch_one(&mut *transaction).await.map_err(preparing("look for the schema"))?;
     let applied = applied(&mut transaction, schema, state.level).await?;
     let grants = grants::script(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
-    Ok(Found { level: state.level, schema_exists, applied, grants })
+    Ok(Found { level: state.level, schema_exists, applied, grants, taken_from })
 }
 
 async fn applied(connection: &mut PgConnection, schema: &SchemaName, level: i64) -> Result<BTreeSet<i64>, MigrateError> {
@@ -83,8 +84,13 @@ begin;
     }
     text.push_str(&format!("set local search_path = {name}, pg_temp;\n{}", migrations(found)));
     let [cluster, namespace, owner] = [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
+    text.push_str("\n-- Who manages the schema.\n");
+    if let Some(from) = &found.taken_from {
+        let [cluster, namespace, name_] = [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
+        text.push_str(&format!("delete from {name}.owner where (cluster, namespace, name) = ({cluster}, {namespace}, {name_});\n"));
+    }
     text.push_str(&format!(
-        "\n-- Who manages the schema.\ninsert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, {owner}) on conflict do nothing;\n"
+        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, {owner}) on conflict do nothing;\n"
     ));
     text.push_str(&format!("\n-- Rights.\n{}commit;\n", found.grants));
     text
@@ -127,7 +133,13 @@ mod tests {
     fn script(level: i64, applied: &[i64]) -> String {
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
         let owner = Owner { cluster: "c'); drop table x; --".to_owned(), namespace: "n".to_owned(), name: "files".to_owned() };
-        let found = Found { level, schema_exists: level > 0, applied: applied.iter().copied().collect(), grants: "grant x;\n".to_owned() };
+        let found = Found {
+            level,
+            schema_exists: level > 0,
+            applied: applied.iter().copied().collect(),
+            grants: "grant x;\n".to_owned(),
+            taken_from: None,
+        };
         written(&schema, &owner, &found)
     }
 

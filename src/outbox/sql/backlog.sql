@@ -1,16 +1,19 @@
--- How many rows wait in these lanes, up to a cap, and since when (microseconds since 1970). $1 lanes, $2 marks, $3 cap.
+-- How many rows wait in these lanes, up to a cap, since when (microseconds since 1970), and whether the cap was reached. $1 lanes, $2 marks,
+-- $3 cap.
 select
-  (
-    select count(*)
-    from (
-      select 1
-      from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
-      cross join lateral (select 1 from @schema@.event as e where e.lane = u.lane and e.id > u.mark order by e.id limit $3) as m
-      limit $3
-    ) as counted
-  ) as depth,
+  counted.depth,
   (
     select (extract(epoch from min(m.created_at)) * 1000000)::bigint
     from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
     cross join lateral (select e.created_at from @schema@.event as e where e.lane = u.lane and e.id > u.mark order by e.id limit 1) as m
-  ) as oldest
+  ) as oldest,
+  counted.depth >= $3 as capped
+from (
+  select count(*) as depth
+  from (
+    select 1
+    from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
+    cross join lateral (select 1 from @schema@.event as e where e.lane = u.lane and e.id > u.mark order by e.id limit $3) as m
+    limit $3
+  ) as rows
+) as counted

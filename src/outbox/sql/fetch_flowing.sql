@@ -2,9 +2,11 @@
 -- a piece of the time of each fetch, and not all of one. A lane that was cut short by that bound gets a row with no event_id: the id up to
 -- which it was looked at.
 -- $1 lanes, $2 positions, $3 rows per lane, $4 bytes per lane; $5 topics that flow; $6 event type -> topic, $7 aggregate type -> topic,
--- $8 resting keys as {"<topic>\u001f<key>": 0}; $9 rows to look at per lane.
+-- $8 resting keys as {"<topic>\u001f<key>": 0}; $9 rows to look at per lane; $10 all declared topics, when rows of none of them are wanted too.
 with filter as materialized (
-  select $5::text[] as topics, $6::text::jsonb as by_event_type, $7::text::jsonb as by_aggregate_type, $8::text::jsonb as resting_keys
+  select
+    $5::text[] as topics, $6::text::jsonb as by_event_type, $7::text::jsonb as by_aggregate_type, $8::text::jsonb as resting_keys,
+    $10::text[] as declared
 )
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, null::bigint as id, null::uuid as event_id, null as aggregate_type,
@@ -35,6 +37,7 @@ cross join lateral (
   where
     destination.name = any (filter.topics)
     and not jsonb_exists(filter.resting_keys, destination.name || e'\x1f' || coalesce(page.event_key, page.aggregate_id))
+    or filter.declared is not null and coalesce(destination.name <> all (filter.declared), true)
   order by page.id
   limit u.rows_max
 ) as m

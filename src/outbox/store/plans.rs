@@ -20,7 +20,8 @@ pub struct FetchPlan {
     pub scan_max: i32,
 }
 
-/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`.
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`; and
+/// those of no declared topic, as long as nobody knows of them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flowing {
     pub topics: Vec<String>,
@@ -30,14 +31,47 @@ pub struct Flowing {
     pub by_aggregate_type: BTreeMap<String, String>,
     /// (topic, key).
     pub resting_keys: Vec<(String, String)>,
+    /// All declared topics; absent: it is known that there are rows of others, and they rest.
+    pub declared: Option<Vec<String>>,
 }
 
 impl Flowing {
-    /// `resting_keys` as an object, which PostgreSQL searches by halving; no topic contains the separator.
     pub(super) fn resting_keys_json(&self) -> String {
-        let object: serde_json::Map<_, _> =
-            self.resting_keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
-        serde_json::Value::Object(object).to_string()
+        keys_json(&self.resting_keys)
+    }
+}
+
+/// Keys as an object, which PostgreSQL searches by halving; no topic contains the separator.
+fn keys_json(keys: &[(String, String)]) -> String {
+    let object: serde_json::Map<_, _> = keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+    serde_json::Value::Object(object).to_string()
+}
+
+/// Which rows to count: parallel lists, an entry per lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BacklogPlan {
+    pub lanes: Vec<i16>,
+    /// Rows above this id.
+    pub marks: Vec<i64>,
+    /// But for these.
+    pub parked: Option<ParkedRows>,
+}
+
+/// Rows that wait for a person: of `topics`, by their own topic or else by the route of their types, and of `keys`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedRows {
+    pub topics: Vec<String>,
+    /// (topic, key).
+    pub keys: Vec<(String, String)>,
+    /// Event type -> topic; beats the aggregate type.
+    pub by_event_type: BTreeMap<String, String>,
+    /// Aggregate type -> topic.
+    pub by_aggregate_type: BTreeMap<String, String>,
+}
+
+impl ParkedRows {
+    pub(super) fn keys_json(&self) -> String {
+        keys_json(&self.keys)
     }
 }
 
@@ -102,6 +136,8 @@ pub struct Others {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
     pub rows: u64,
+    /// Counting stopped: there are at least so many.
+    pub capped: bool,
     /// `created_at` of the oldest, microseconds since 1970.
     pub oldest_us: Option<i64>,
 }

@@ -3,7 +3,7 @@
 use sqlx::{FromRow, query};
 use uuid::Uuid;
 
-use super::{Depth, FetchPlan, Store, StoreError, SweepPlan, failed, tuples};
+use super::{BacklogPlan, Depth, FetchPlan, Store, StoreError, SweepPlan, failed, tuples};
 use crate::outbox::row::{Fetched, decode};
 
 impl Store {
@@ -20,7 +20,8 @@ impl Store {
                 .bind(serde_json::json!(flowing.by_event_type).to_string())
                 .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
                 .bind(flowing.resting_keys_json())
-                .bind(plan.scan_max);
+                .bind(plan.scan_max)
+                .bind(&flowing.declared);
         }
         let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows"))?;
         decode(&rows).map_err(failed("fetch rows"))
@@ -41,10 +42,18 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn backlog(&self, lanes: &[i16], marks: &[i64], rows_max: u32) -> Result<Depth, StoreError> {
-        let backlog = query(self.statements.backlog.clone()).bind(lanes).bind(marks).bind(i64::from(rows_max));
+    pub async fn backlog(&self, plan: &BacklogPlan, rows_max: u32) -> Result<Depth, StoreError> {
+        let statement = if plan.parked.is_some() { &self.statements.backlog_unparked } else { &self.statements.backlog };
+        let mut backlog = query(statement.clone()).bind(&plan.lanes).bind(&plan.marks).bind(i64::from(rows_max));
+        if let Some(parked) = &plan.parked {
+            backlog = backlog
+                .bind(&parked.topics)
+                .bind(serde_json::json!(parked.by_event_type).to_string())
+                .bind(serde_json::json!(parked.by_aggregate_type).to_string())
+                .bind(parked.keys_json());
+        }
         let row = self.pools.settler.row(backlog).await.map_err(failed("count the backlog"))?;
-        let (rows, oldest_us): (i64, Option<i64>) = FromRow::from_row(&row).map_err(failed("count the backlog"))?;
-        Ok(Depth { rows: u64::try_from(rows).unwrap_or(0), oldest_us })
+        let (rows, oldest_us, capped): (i64, Option<i64>, bool) = FromRow::from_row(&row).map_err(failed("count the backlog"))?;
+        Ok(Depth { rows: u64::try_from(rows).unwrap_or(0), capped, oldest_us })
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Statements {
     pub(super) unregister: SqlStr,
     pub(super) sweep: SqlStr,
     pub(super) backlog: SqlStr,
+    pub(super) backlog_unparked: SqlStr,
 }
 
 impl Statements {
@@ -37,6 +38,7 @@ impl Statements {
             unregister: statement(include_str!("../sql/unregister.sql"), schema),
             sweep: statement(include_str!("../sql/sweep.sql"), schema),
             backlog: statement(include_str!("../sql/backlog.sql"), schema),
+            backlog_unparked: statement(include_str!("../sql/backlog_unparked.sql"), schema),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The lanes of this relay: taken, drained, given back, and up to where each of them is settled. Pure.
 
 use super::*;
+use crate::outbox::{BacklogPlan, ParkedRows};
 
 impl Core {
     /// Lanes that were claimed: each is read from the mark of its last owner.
@@ -65,20 +66,32 @@ impl Core {
         self.marks_of(|_, _| true)
     }
 
-    /// From where the backlog is counted: rows of parked keys and of topics that a person parked wait for a person, and do not count.
+    /// Which rows are the backlog: those of parked keys and of topics that a person parked wait for a person, and do not count. They are left
+    /// out by name only where rows before them wait for another reason: the others lie below the position.
     #[must_use]
-    pub fn backlog_from(&self) -> (Vec<i16>, Vec<i64>) {
+    pub fn backlog_plan(&self) -> BacklogPlan {
         let counts = |left: &Left| match left {
             Left::Topic(topic) => !self.stops.is_parked(*topic),
-            Left::Key(..) => false,
+            Left::Key(topic, key) => !self.poison.is_parked(*topic, key),
             Left::Astray => true,
         };
-        let lanes = self.lanes.iter().enumerate().filter_map(|(lane, state)| Some((lane as u8, state.as_ref()?)));
-        let from = |(lane, state): (u8, &Lane)| {
-            let held = state.held.iter().filter(|(left, _)| counts(left)).map(|(_, id)| *id);
-            (i16::from(lane), held.fold(self.position(lane, state), i64::min))
-        };
-        lanes.map(from).unzip()
+        let (mut plan, mut others_wait) = (BacklogPlan::default(), false);
+        for (lane, state) in self.lanes.iter().enumerate() {
+            let (lane, Some(state)) = (lane as u8, state) else { continue };
+            let position = self.position(lane, state);
+            let mark = state.held.iter().filter(|(left, _)| counts(left)).map(|(_, id)| *id).fold(position, i64::min);
+            others_wait |= mark < position;
+            plan.lanes.push(i16::from(lane));
+            plan.marks.push(mark);
+        }
+        plan.parked = if others_wait { self.parked_rows() } else { None };
+        plan
+    }
+
+    fn parked_rows(&self) -> Option<ParkedRows> {
+        let Flowing { topics, by_event_type, by_aggregate_type, .. } = self.routes.flowing(|topic| self.stops.is_parked(topic));
+        let keys: Vec<_> = self.poison.parked().map(|(topic, key)| (self.routes.name(topic).to_owned(), key.to_owned())).collect();
+        (!topics.is_empty() || !keys.is_empty()).then_some(ParkedRows { topics, keys, by_event_type, by_aggregate_type })
     }
 
     pub(super) fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {

@@ -2,14 +2,17 @@
 
 use std::time::Instant;
 
-use super::{Core, Left};
+use super::{Core, LANES, Left};
 use crate::relay::{
     breaker::Breaker,
     jitter::Jitter,
-    stops::{Stops, Wait},
+    stops::Stops,
     window::{Slot, TopicIndex},
 };
-use crate::{report::BreakerState, settings::BreakerSettings};
+use crate::{
+    report::{BreakerState, ProblemClass},
+    settings::BreakerSettings,
+};
 
 /// A topic may have this part of the window, and of a lane, with the producer for long.
 const SHARE: usize = 4;
@@ -36,14 +39,12 @@ impl Core {
     /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn of the loop.
     pub fn look(&mut self, trouble: bool, now: Instant) {
         // What a stalled topic has there says nothing about the cluster.
-        let stalled = self.held_by(|topic| self.stops.is_stalled(topic)).rows;
+        let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
         self.breaker.look(self.window.sent() - stalled, trouble, now);
         for topic in 0..self.routes.len() {
-            if let Some(wait) = self.must_wait(topic, now)
-                && self.stops.can_wait(topic, wait)
-            {
+            if self.stops.flows(topic) && self.must_wait(topic, now) {
                 self.hold_all(&Left::Topic(topic));
-                self.stops.wait(topic, wait);
+                self.stops.wait(topic);
             }
         }
     }
@@ -58,17 +59,25 @@ impl Core {
         self.breaker.rebuilt(now)
     }
 
-    /// Whether lanes on their way back wait for their records to end.
+    /// Rows that the main producer has: all that were sent, but for those on trial.
     #[must_use]
-    pub fn is_drain_waiting(&self) -> bool {
-        let mut draining = (0..).zip(&self.lanes).filter(|(_, lane)| lane.as_ref().is_some_and(|lane| lane.draining));
-        draining.any(|(lane, _)| self.outstanding.has_lane(lane))
+    pub fn sent_on_main(&self) -> usize {
+        self.window.sent() - self.poison.on_trial().count()
+    }
+
+    /// What lanes on their way back wait for.
+    #[must_use]
+    pub fn drain_waits_for(&self) -> DrainWaits {
+        let is_leaving = |lane: u8| self.lanes[usize::from(lane)].as_ref().is_some_and(|lane| lane.draining);
+        let sent: usize = (0..LANES as u8).filter(|lane| is_leaving(*lane)).map(|lane| self.outstanding.in_lane(lane)).sum();
+        let on_trial = self.poison.on_trial().filter(|row| is_leaving(row.lane)).count();
+        DrainWaits { main: sent > on_trial, trial: on_trial > 0 }
     }
 
     /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic does not.
     #[must_use]
     pub fn is_sick(&self) -> bool {
-        self.breaker.state() != BreakerState::Closed || self.is_any_stalled()
+        self.breaker.state() != BreakerState::Closed || self.stalled().next().is_some()
     }
 
     /// Whether the row of this slot is on trial, with a producer of its own.
@@ -77,24 +86,32 @@ impl Core {
         self.poison.is_on_trial(slot)
     }
 
-    #[must_use]
-    pub fn is_any_stalled(&self) -> bool {
-        (0..self.routes.len()).any(|topic| self.stops.is_stalled(topic))
+    /// Topics whose records do not end while later ones of others do.
+    pub fn stalled(&self) -> impl Iterator<Item = TopicIndex> {
+        (0..self.routes.len()).filter(|topic| self.is_stalled(*topic))
     }
 
-    /// Whether a topic must wait until nothing of it is with the producer any more, and why.
-    fn must_wait(&self, topic: TopicIndex, now: Instant) -> Option<Wait> {
-        let age = now.saturating_duration_since(self.outstanding.oldest(topic)?);
-        let slow_after = self.breaker.slow_after();
-        if self.outstanding.is_overtaken(topic, slow_after) {
-            Some(Wait::Stalled)
-        } else if self.breaker.state() == BreakerState::Open {
-            Some(Wait::Outage)
-        } else if age >= slow_after / SOON && self.has_its_share(topic, self.free_for_others(topic)) {
-            Some(Wait::Share)
-        } else {
-            None
-        }
+    fn is_stalled(&self, topic: TopicIndex) -> bool {
+        self.outstanding.is_overtaken(topic, self.breaker.slow_after())
+    }
+
+    /// Topics with a reason to report, and whether rows went astray.
+    #[must_use]
+    pub fn troubled_topics(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
+        let (mut topics, astray) = self.stops.reasons();
+        topics.extend(self.stalled().map(|topic| (topic, ProblemClass::TopicStalled)));
+        (topics, astray)
+    }
+
+    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or no record of any topic ends, and what it
+    /// has there is probe enough; or it has so much there that it could take the window from the others; or enough of it waits for trials.
+    fn must_wait(&self, topic: TopicIndex, now: Instant) -> bool {
+        let Some(oldest) = self.outstanding.oldest(topic) else { return false };
+        let is_old = now.saturating_duration_since(oldest) >= self.breaker.slow_after() / SOON;
+        self.is_stalled(topic)
+            || self.breaker.state() == BreakerState::Open
+            || is_old && self.has_its_share(topic, self.free_for_others(topic))
+            || self.poison.has_enough_to_try(topic)
     }
 
     /// A part of what those that wait have left of the window, so that any number of them leaves something; or of a lane. A relay of one topic
@@ -158,6 +175,15 @@ fn share_of_rows(rows: usize) -> usize {
 
 fn share_of_bytes(bytes: usize) -> usize {
     (bytes / SHARE).max(SHARE_BYTES_MIN)
+}
+
+/// What lanes on their way back wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainWaits {
+    /// Records of the main producer.
+    pub main: bool,
+    /// Records on trial.
+    pub trial: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -238,6 +264,7 @@ mod tests {
                 self.core.resume(self.now);
                 self.core.look(false, self.now);
                 self.fetch();
+                self.try_rows();
                 self.acknowledge();
                 while let Some(settle) = self.core.next_settle(1000, true) {
                     settle.plan.ids.iter().for_each(|id| drop(self.rows.remove(id)));
@@ -267,6 +294,29 @@ mod tests {
             (0..plan.lanes.len()).flat_map(of_lane).collect()
         }
 
+        /// What the core wants to look up is read, and what it wants to try is sent.
+        fn try_rows(&mut self) {
+            while let Some(lookup) = self.core.next_lookup() {
+                let rows = lookup.rows.iter().filter_map(|name| self.rows.get(&name.id)).cloned().collect();
+                self.core.looked_up(&lookup, rows, self.now);
+            }
+            while let Some(outgoing) = self.core.next_trial(self.now) {
+                self.sent.extend(outgoing.into_iter().map(|outgoing| (outgoing.slot, outgoing.topic)));
+            }
+        }
+
+        /// Sends a row of the topic, and its batch is refused.
+        fn refuse(&mut self, topic: TopicIndex) {
+            self.commit(topic, 1, 64);
+            let refused = (0..100).find_map(|_| {
+                self.now += Duration::from_millis(20);
+                self.fetch();
+                let at = self.sent.iter().position(|(_, of)| *of == topic)?;
+                Some(self.sent.swap_remove(at).0)
+            });
+            self.core.reported(refused.expect("it was fetched"), Outcome::Refused(ProblemClass::RecordRejected), self.now);
+        }
+
         fn acknowledge(&mut self) {
             let (sick, well): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent).into_iter().partition(|(_, topic)| *topic == SICK);
             self.sent = sick;
@@ -285,7 +335,7 @@ mod tests {
         }
 
         fn problems(&self) -> Vec<(TopicIndex, ProblemClass)> {
-            self.core.stops().reasons().0
+            self.core.troubled_topics().0
         }
     }
 
@@ -295,7 +345,7 @@ mod tests {
             id,
             event_id: Uuid::from_u128(id as u128),
             aggregate_type: "t".to_owned(),
-            aggregate_id: "k".to_owned(),
+            aggregate_id: format!("k{id}"),
             event_type: "E".to_owned(),
             topic: Some(format!("t{topic}")),
             event_key: None,
@@ -380,10 +430,59 @@ mod tests {
         world.commit(WELL, 1, 64);
         world.turn(Duration::from_millis(40));
         world.core.drain(64);
-        assert!(world.core.is_drain_waiting() && !world.core.is_sick(), "it has only just been sent");
+        let for_main = DrainWaits { main: true, trial: false };
+        assert!(world.core.drain_waits_for() == for_main && !world.core.is_sick(), "it has only just been sent");
         world.turn(seconds(2));
-        assert!(world.core.is_drain_waiting() && world.core.is_sick());
+        assert!(world.core.drain_waits_for() == for_main && world.core.is_sick());
         world.heal();
-        assert!(!world.core.is_drain_waiting());
+        assert_eq!(world.core.drain_waits_for(), DrainWaits { main: false, trial: false });
+    }
+
+    /// A batch was refused, and the row is on trial when its partition loses its leader.
+    fn with_a_stuck_trial() -> World {
+        let mut world = World::new();
+        world.refuse(SICK);
+        for _ in 0..150 {
+            world.commit(SICK, 200, 64);
+            world.commit(WELL, 1, 64);
+            world.turn(Duration::from_millis(20));
+        }
+        world
+    }
+
+    #[test]
+    fn a_trial_that_does_not_end_is_told_and_holds_up_nobody_else() {
+        let mut world = with_a_stuck_trial();
+        assert_eq!((world.problems(), world.published), (vec![(SICK, ProblemClass::TopicStalled)], 150));
+        assert_eq!(world.core.sent_on_main(), 0, "a new producer need not wait for it");
+        world.refuse(WELL);
+        world.turn(Duration::from_millis(100));
+        assert_eq!((world.published, world.state()), (151, BreakerState::Closed), "the other topic has its trial meanwhile");
+        for _ in 0..2000 {
+            world.heal();
+            world.turn(Duration::from_millis(20));
+        }
+        assert!(world.rows.is_empty() && world.core.trials_are_over() && world.problems().is_empty(), "{} rows are left", world.rows.len());
+    }
+
+    #[test]
+    fn few_rows_of_a_topic_wait_for_a_trial_that_does_not_end() {
+        let world = with_a_stuck_trial();
+        let fetched = SHARE_ROWS_MIN.max(BUDGET.rows / SHARE) * 2;
+        assert!(world.core.poison.waiting(SICK) <= 500 + fetched, "{} rows", world.core.poison.waiting(SICK));
+    }
+
+    #[test]
+    fn a_trial_that_does_not_end_keeps_no_lane() {
+        let mut world = with_a_stuck_trial();
+        world.core.drain(64);
+        assert_eq!(world.core.drain_waits_for(), DrainWaits { main: false, trial: true });
+        assert!(world.core.is_sick());
+        for (slot, _) in std::mem::take(&mut world.sent) {
+            world.core.reported(slot, Outcome::Purged, world.now);
+        }
+        world.turn(Duration::from_millis(20));
+        assert!(world.sent.is_empty() && world.core.trials_are_over(), "who has the lanes next decides about their rows");
+        assert_eq!(world.core.drained().lanes.len(), LANES);
     }
 }

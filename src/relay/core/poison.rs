@@ -70,6 +70,12 @@ struct RestingKey {
     head: Option<RowName>,
 }
 
+impl RestingKey {
+    fn is_parked(&self) -> bool {
+        matches!(self.rest, Rest::Parked { .. })
+    }
+}
+
 /// Keys that rest, by topic; a topic without any has no entry.
 type Keys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>;
 
@@ -99,6 +105,20 @@ impl Poison {
         self.trials.holds(slot)
     }
 
+    /// Rows that are on trial now.
+    pub(super) fn on_trial(&self) -> impl Iterator<Item = &OutboxRow> {
+        self.trials.under_way()
+    }
+
+    /// Whether so many rows of a topic wait for their trial that more would only take memory.
+    pub(super) fn has_enough_to_try(&self, topic: TopicIndex) -> bool {
+        self.waiting(topic) >= SLOW_ROWS_MAX
+    }
+
+    pub(super) fn waiting(&self, topic: TopicIndex) -> usize {
+        self.trials.waiting(topic)
+    }
+
     pub(super) fn any_key_rests(&self) -> bool {
         !self.keys.is_empty()
     }
@@ -110,6 +130,16 @@ impl Poison {
     pub(super) fn resting_keys<'a>(&self, name: impl Fn(TopicIndex) -> &'a str) -> Vec<(String, String)> {
         let keys = self.keys.iter().flat_map(|(topic, keys)| keys.keys().map(move |key| (*topic, key)));
         keys.map(|(topic, key)| (name(topic).to_owned(), key.to_string())).collect()
+    }
+
+    pub(super) fn is_parked(&self, topic: TopicIndex, key: &str) -> bool {
+        self.keys.get(&topic).and_then(|keys| keys.get(key)).is_some_and(RestingKey::is_parked)
+    }
+
+    /// Keys that the database says are parked.
+    pub(super) fn parked(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
+        let keys = self.keys.iter().flat_map(|(topic, keys)| keys.iter().map(move |(key, resting)| (*topic, key, resting)));
+        keys.filter(|(_, _, resting)| resting.is_parked()).map(|(topic, key, _)| (topic, &**key))
     }
 
     fn rest(&mut self, topic: TopicIndex, key: &str, resting: RestingKey) -> Arc<str> {
@@ -226,10 +256,10 @@ impl Core {
 
     /// The producer refused the row of this slot at once, without asking the brokers: no trial is needed.
     pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
+        self.outstanding.ended(slot);
         if self.poison.is_on_trial(slot) {
             return self.trial_reported(slot, Outcome::Refused(class), now);
         }
-        self.outstanding.ended(slot);
         if let Some(given_back) = self.window.failed(slot) {
             self.read_again(given_back);
             self.judge(given_back.topic, row, class, 1);
@@ -284,7 +314,7 @@ impl Core {
     // --- trials
 
     /// The next rows to try, on a producer of their own, in this order.
-    pub fn next_trial(&mut self) -> Option<Vec<Outgoing>> {
+    pub fn next_trial(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
         let mut group = self.poison.trials.next_group()?;
         let mut taken = [0; LANES];
         let fits = |row: &&OutboxRow| {
@@ -304,6 +334,9 @@ impl Core {
             .iter()
             .filter_map(|row| self.window.take(row, topic).map(|slot| Outgoing { slot, topic, row: row.clone() }))
             .collect();
+        for Outgoing { slot, row, .. } in &outgoing {
+            self.outstanding.sent(*slot, topic, row.lane, row.bytes(), now);
+        }
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
         self.poison.trials.began(group, &slots);
         Some(outgoing)
@@ -335,13 +368,13 @@ impl Core {
         {
             self.topic_failed(given_back, class, now);
         }
-        for finding in self.poison.trials.ended(slot, end) {
+        // Until its last report is in, a trial ends nobody's rest.
+        let Some(findings) = self.poison.trials.ended(slot, end) else { return };
+        for finding in findings {
             self.found(finding, now);
         }
-        // Until its last report is in, a trial ends nobody's rest.
-        if !self.has_trial_under_way() {
-            self.end_trials(now);
-        }
+        self.drop_trials_of_leaving_lanes();
+        self.end_trials(now);
     }
 
     fn found(&mut self, finding: Finding, now: Instant) {
@@ -456,8 +489,7 @@ impl Core {
     /// Keys that are parked, by topic.
     #[must_use]
     pub fn parked_keys(&self) -> Vec<(TopicIndex, usize)> {
-        let is_parked = |resting: &&RestingKey| matches!(resting.rest, Rest::Parked { .. });
-        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| keys.values().filter(is_parked).count();
+        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| keys.values().filter(|resting| resting.is_parked()).count();
         self.poison.keys.iter().map(|(topic, keys)| (*topic, count(keys))).filter(|(_, keys)| *keys > 0).collect()
     }
 

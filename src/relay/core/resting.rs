@@ -11,9 +11,11 @@ impl Core {
     /// What fetches leave out; `None`: nothing.
     pub(super) fn filter(&self) -> Option<Flowing> {
         let rests = self.stops.any() || self.poison.any_key_rests();
-        rests.then(|| Flowing {
+        let flowing = || self.routes.flowing(|topic| self.stops.flows(topic));
+        rests.then(flowing).map(|flowing| Flowing {
             resting_keys: self.poison.resting_keys(|topic| self.routes.name(topic)),
-            ..self.routes.flowing(|topic| self.stops.flows(topic))
+            declared: flowing.declared.filter(|_| !self.stops.is_astray()),
+            ..flowing
         })
     }
 

@@ -72,12 +72,11 @@ impl Session<'_> {
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
         metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6));
-        let capped = depth.rows >= u64::from(BACKLOG_ROWS_MAX);
-        self.status.set_backlog(Some(Backlog { rows: depth.rows, capped, oldest_at: oldest }));
+        self.status.set_backlog(Some(Backlog { rows: depth.rows, capped: depth.capped, oldest_at: oldest }));
     }
 
     pub(super) fn tell_topics(&self) {
-        let (resting, astray) = self.core.stops().reasons();
+        let (resting, astray) = self.core.troubled_topics();
         let mut problems: Vec<Problem> = resting
             .into_iter()
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)

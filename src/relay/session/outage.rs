@@ -47,14 +47,20 @@ impl Session<'_> {
 
     /// What the producer holds may never end; a new producer starts at the lowest unsettled rows, here or where the lanes go.
     fn end_stuck_drain(&mut self, now: Instant) {
-        if !self.core.is_drain_waiting() {
+        let waits_for = self.core.drain_waits_for();
+        if !(waits_for.main || waits_for.trial) {
             self.draining_since = None;
             return;
         }
         let since = *self.draining_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= STUCK_MAX && self.core.is_sick() {
             self.draining_since = None;
-            self.retire_producer("lanes are asked for, and Kafka does not take what is in flight for them");
+            if waits_for.trial {
+                self.trial_by = self.trial.as_ref().map(|_| now);
+            }
+            if waits_for.main {
+                self.retire_producer("lanes are asked for, and Kafka does not take what is in flight for them");
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Session<'_> {
             self.trial = self.new_producer().ok();
         }
         if self.trial.is_some()
-            && let Some(outgoing) = self.core.next_trial()
+            && let Some(outgoing) = self.core.next_trial(now)
         {
             self.send(outgoing, Which::Trial, now);
         }

@@ -134,7 +134,7 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.window().sent() == 0 => {
+            Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.sent_on_main() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }
             }

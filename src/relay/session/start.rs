@@ -26,11 +26,11 @@ impl Session<'_> {
             self.tick = start(async move { (seen, store.tick().await) });
         }
         if self.backlog.is_none() && now >= self.timers.backlog {
-            let (store, (lanes, from)) = (self.store.clone(), self.core.backlog_from());
+            let (store, plan) = (self.store.clone(), self.core.backlog_plan());
             self.backlog = start(async move {
-                let depth = store.backlog(&lanes, &from, BACKLOG_ROWS_MAX).await;
+                let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
                 // Numbers of the whole table come from one relay.
-                let table = if lanes.first() == Some(&0) { store.table_wide().await.ok() } else { None };
+                let table = if plan.lanes.first() == Some(&0) { store.table_wide().await.ok() } else { None };
                 (now, depth.map(|depth| (depth, table)))
             });
         }

@@ -20,7 +20,7 @@ use kube::{
 };
 use outbox_relay::{
     api::{OutboxRelay, custom_resource_definition},
-    operator::{Operator, Settings},
+    operator::{Installation, Operator, Settings},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -48,6 +48,12 @@ impl Namespace {
 
     /// The operator acts as this user, where given; the test itself may do everything.
     pub(crate) async fn create_as(user: Option<String>) -> Self {
+        let seen = client(user).await;
+        Self::create_with(|_| seen).await
+    }
+
+    /// The operator sees the API server through what is made of the test's own client.
+    pub(crate) async fn create_with(through: impl FnOnce(Client) -> Client) -> Self {
         let name = format!("op-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata":
             {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
@@ -55,14 +61,20 @@ impl Namespace {
         kubectl(&["wait", "--for=condition=Established", "crd/outboxrelays.outboxrelay.dev"], "");
         kubectl(&["create", "-f", "-"], &namespace.to_string());
         let requests = Arc::default();
-        let watched = recording(client(user).await, Arc::clone(&requests));
+        let client = client(None).await;
+        let watched = recording(through(client.clone()), Arc::clone(&requests));
         let settings = Settings {
-            relay_image: "localhost/outbox-relay:none".to_owned(),
-            cluster_name: "it".to_owned(),
+            installation: Installation {
+                relay_image: "localhost/outbox-relay:none".to_owned(),
+                allowed_images: vec!["localhost/allowed/*".to_owned()],
+                cluster_name: "it".to_owned(),
+                namespace: Some("outbox-system".to_owned()),
+                monitoring_namespace: Some("monitoring".to_owned()),
+            },
             listen: ([127, 0, 0, 1], 0).into(),
             pod_name: None,
         };
-        Self { client: client(None).await, operator: Operator::new(watched, settings), requests, name }
+        Self { client, operator: Operator::new(watched, settings), requests, name }
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -171,7 +183,7 @@ pub(crate) fn manifest() -> Value {
     })
 }
 
-async fn client(user: Option<String>) -> Client {
+pub(crate) async fn client(user: Option<String>) -> Client {
     let kubeconfig = Kubeconfig::read_from(rig("RIG_KUBECONFIG")).expect("the rig's kubeconfig");
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a context");
     config.auth_info.impersonate = user;

@@ -185,6 +185,7 @@ impl Database {
                 database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
                 producers: vec![self.producer.clone()],
                 relays: Vec::new(),
+                take_over_from: None,
             },
             kafka: KafkaSettings { bootstrap_servers: vec!["127.0.0.1:1".to_owned()], tls, sasl: None, properties: [].into() },
             record_headers: RecordHeaders::Standard,

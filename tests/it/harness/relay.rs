@@ -8,12 +8,11 @@ use std::{
 };
 
 use outbox_relay::{report::RelayReport, settings::RelaySettings};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
-use super::{postgres::Database, server::free_port};
+use super::{
+    postgres::Database,
+    server::{free_port, get},
+};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -97,12 +96,11 @@ impl Relay {
 
     /// The body of an answer; `None` while it does not listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+        get(self.port, path).await
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 }
 

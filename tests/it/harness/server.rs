@@ -11,7 +11,10 @@ use std::{
 };
 
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use super::relay::until;
 
@@ -95,4 +98,14 @@ pub(crate) async fn listens(port: u16) {
 pub(crate) async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// The body of an answer over HTTP, of this machine; `None` while nobody listens.
+pub(crate) async fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    // Of HTTP 1.0, so that the answer comes in one piece.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n").as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }

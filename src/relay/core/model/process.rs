@@ -189,7 +189,7 @@ impl Process {
             self.core.looked_up(&lookup, rows, now);
             return true;
         }
-        let trial = self.core.next_trial().unwrap_or_default();
+        let trial = self.core.next_trial(now).unwrap_or_default();
         let record = |outgoing: &Outgoing| Some(Record { slot: outgoing.slot, row: database.row(outgoing.row.event_id)? });
         self.trial.extend(trial.iter().filter_map(record));
         !trial.is_empty()

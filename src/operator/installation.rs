@@ -1,0 +1,48 @@
+//! What one installation of the operator decides for all relays. Pure.
+
+/// What an installation decides for all of its relays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installation {
+    /// Image of relays and migrations.
+    pub relay_image: String,
+    /// Images that `template.image` may name; a `*` at the end stands for the rest.
+    pub allowed_images: Vec<String>,
+    /// First part of the owner of a schema. Empty: the uid of kube-system.
+    pub cluster_name: String,
+    /// Where the operator runs; absent: outside of the cluster.
+    pub namespace: Option<String>,
+    /// Where metrics are collected from.
+    pub monitoring_namespace: Option<String>,
+}
+
+impl Installation {
+    /// The installation's own image is always allowed.
+    pub(crate) fn allows(&self, image: &str) -> bool {
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => image.starts_with(start),
+            None => image == pattern,
+        };
+        image == self.relay_image || self.allowed_images.iter().any(matches)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_allowed_by_its_name_or_by_the_start_of_it() {
+        let allowed_images = vec!["registry.test/relay:1".to_owned(), "registry.test/canary/*".to_owned()];
+        let installation = Installation { relay_image: "own:1".to_owned(), allowed_images, ..Installation::default() };
+        for (image, allowed) in [
+            ("own:1", true),
+            ("own:2", false),
+            ("registry.test/relay:1", true),
+            ("registry.test/relay:10", false),
+            ("registry.test/canary/relay:7", true),
+            ("other.test/canary/relay:7", false),
+        ] {
+            assert_eq!(installation.allows(image), allowed, "{image}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+-- The same as backlog.sql, but for rows of parked topics and keys, which wait for a person. It looks at no more rows than the cap: a mountain of
+-- parked rows must not cost more than one of rows that wait. Of a mountain it tells less than there is, and that it stopped.
+-- $1 lanes, $2 marks, $3 cap; $4 parked topics; $5 event type -> topic, $6 aggregate type -> topic, $7 parked keys as
+-- {"<topic>\u001f<key>": 0}.
+with filter as materialized (
+  select $4::text[] as topics, $5::text::jsonb as by_event_type, $6::text::jsonb as by_aggregate_type, $7::text::jsonb as keys
+),
+looked as materialized (
+  select m.created_at, m.topic, m.event_type, m.aggregate_type, m.key
+  from unnest($1::smallint[], $2::bigint[]) as u (lane, mark)
+  cross join lateral (
+    select e.created_at, e.topic, e.event_type, e.aggregate_type, coalesce(e.event_key, e.aggregate_id) as key
+    from @schema@.event as e
+    where e.lane = u.lane and e.id > u.mark
+    order by e.id
+    limit $3
+  ) as m
+  limit $3
+),
+judged as (
+  select
+    looked.created_at,
+    destination.name = any (filter.topics) or jsonb_exists(filter.keys, destination.name || e'\x1f' || looked.key) as is_parked
+  from looked
+  cross join filter
+  cross join lateral (
+    select coalesce(looked.topic, filter.by_event_type ->> looked.event_type, filter.by_aggregate_type ->> looked.aggregate_type) as name
+  ) as destination
+)
+select
+  count(*) filter (where is_parked is not true) as depth,
+  (extract(epoch from min(created_at) filter (where is_parked is not true)) * 1000000)::bigint as oldest,
+  count(*) >= $3 as capped
+from judged

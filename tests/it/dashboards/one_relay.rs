@@ -1,0 +1,297 @@
+//! One outbox: its relays side by side.
+
+use serde_json::Value;
+
+use super::grafana::{
+    Dashboard,
+    Look::{Bad, Lines, Number, Table},
+    Panel, Row,
+};
+
+pub(super) fn dashboard() -> Value {
+    Dashboard {
+        uid: "outbox-relay",
+        title: "Outbox: one relay",
+        description: "One OutboxRelay and the pods that carry it.",
+        variables: &[
+            ("namespace", "label_values(outbox_build_info, namespace)"),
+            ("relay", r#"label_values(outbox_build_info{namespace=~"$namespace"}, relay)"#),
+        ],
+        rows: &[
+            Row { title: "State", height: 4, panels: STATE },
+            Row { title: "What is wrong", height: 6, panels: PROBLEMS },
+            Row { title: "In and out", height: 8, panels: FLOW },
+            Row { title: "How long it takes", height: 8, panels: TIMES },
+            Row { title: "Pods", height: 8, panels: PODS },
+            Row { title: "Kafka", height: 8, panels: KAFKA },
+            Row { title: "The table", height: 8, panels: TABLE },
+        ],
+    }
+    .json()
+}
+
+const STATE: &[Panel] = &[
+    Panel {
+        title: "Oldest row",
+        look: Bad(300.0),
+        unit: "s",
+        description: "Age of the oldest row that may be published.",
+        queries: &[(r#"max(outbox_event_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#, "age")],
+    },
+    Panel {
+        title: "Rows that wait",
+        look: Number,
+        unit: "short",
+        description: "Each relay counts up to 100,000.",
+        queries: &[(r#"sum(outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#, "rows")],
+    },
+    Panel {
+        title: "Lanes without a relay",
+        look: Bad(1.0),
+        unit: "none",
+        description: "Of 64. Rows in them wait.",
+        queries: &[(r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"}))"#, "lanes")],
+    },
+    Panel {
+        title: "Open breakers",
+        look: Bad(1.0),
+        unit: "none",
+        description: "Pods whose records Kafka does not acknowledge.",
+        queries: &[(r#"sum(outbox_breaker_state{namespace=~"$namespace", relay=~"$relay", state="Open"})"#, "pods")],
+    },
+    Panel {
+        title: "Parked keys",
+        look: Bad(1.0),
+        unit: "none",
+        description: "Keys whose rows wait for a person's decision.",
+        queries: &[(r#"max(outbox_parked_keys{namespace=~"$namespace", relay=~"$relay"})"#, "keys")],
+    },
+    Panel {
+        title: "Dead letters",
+        look: Bad(1.0),
+        unit: "none",
+        description: "Rows that Kafka refused and nobody got.",
+        queries: &[(r#"max(outbox_dead_letters{namespace=~"$namespace", relay=~"$relay"})"#, "rows")],
+    },
+];
+
+const PROBLEMS: &[Panel] = &[
+    Panel {
+        title: "Problems now",
+        look: Table,
+        unit: "none",
+        description: "What its pods report; docs/reasons.md has the next step of each class. Empty: none.",
+        queries: &[(r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", relay=~"$relay"}) > 0"#, "problems")],
+    },
+    Panel {
+        title: "Versions",
+        look: Table,
+        unit: "none",
+        description: "Which pods run which version.",
+        queries: &[(r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", relay=~"$relay"})"#, "pods")],
+    },
+];
+
+const FLOW: &[Panel] = &[
+    Panel {
+        title: "Written and published",
+        look: Lines,
+        unit: "cps",
+        description: "Rows that were fetched for the first time, and records that Kafka acknowledged. Where the first is above the second, rows pile up.",
+        queries: &[
+            (r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#, "written"),
+            (r#"sum(rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#, "published"),
+        ],
+    },
+    Panel {
+        title: "Published by topic",
+        look: Lines,
+        unit: "cps",
+        description: "Records that Kafka acknowledged.",
+        queries: &[(
+            r#"sum by (topic) (rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{topic}}",
+        )],
+    },
+    Panel {
+        title: "Failed by topic",
+        look: Lines,
+        unit: "cps",
+        description: "Records that were refused for good, or are sent again.",
+        queries: &[(
+            r#"sum by (topic, class) (rate(outbox_events_failed_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{topic}} {{class}}",
+        )],
+    },
+];
+
+const TIMES: &[Panel] = &[
+    Panel {
+        title: "From commit to Kafka",
+        look: Lines,
+        unit: "s",
+        description: "From a row's created_at to Kafka's acknowledgement.",
+        queries: &[
+            (
+                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "median",
+            ),
+            (
+                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "99 %",
+            ),
+        ],
+    },
+    Panel {
+        title: "In the relay",
+        look: Lines,
+        unit: "s",
+        description: "From the fetch that brought a row to its deletion.",
+        queries: &[
+            (
+                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "median",
+            ),
+            (
+                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "99 %",
+            ),
+        ],
+    },
+    Panel {
+        title: "Fetch",
+        look: Lines,
+        unit: "s",
+        description: "One fetch from the database. It grows with dead rows.",
+        queries: &[
+            (
+                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "median",
+            ),
+            (
+                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "99 %",
+            ),
+        ],
+    },
+    Panel {
+        title: "Settle",
+        look: Lines,
+        unit: "s",
+        description: "One statement that deletes published rows.",
+        queries: &[
+            (
+                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_settle_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "median",
+            ),
+            (
+                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_settle_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                "99 %",
+            ),
+        ],
+    },
+];
+
+const PODS: &[Panel] = &[
+    Panel {
+        title: "Lanes",
+        look: Lines,
+        unit: "none",
+        description: "Lanes of each pod; together 64.",
+        queries: &[(r#"sum by (pod) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+    },
+    Panel {
+        title: "Rows in flight",
+        look: Lines,
+        unit: "short",
+        description: "Between fetch and deletion, of at most 16,384.",
+        queries: &[(r#"sum by (pod) (outbox_in_flight_rows{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+    },
+    Panel {
+        title: "Bytes in flight",
+        look: Lines,
+        unit: "bytes",
+        description: "Of about 64 MiB.",
+        queries: &[(r#"sum by (pod) (outbox_in_flight_bytes{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+    },
+    Panel {
+        title: "Rows that wait",
+        look: Lines,
+        unit: "short",
+        description: "In the lanes of each pod.",
+        queries: &[(r#"sum by (pod) (outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+    },
+];
+
+const KAFKA: &[Panel] = &[
+    Panel {
+        title: "Breaker",
+        look: Lines,
+        unit: "none",
+        description: "Pods by the state of their breaker.",
+        queries: &[(r#"sum by (state) (outbox_breaker_state{namespace=~"$namespace", relay=~"$relay"})"#, "{{state}}")],
+    },
+    Panel {
+        title: "New problems",
+        look: Lines,
+        unit: "cps",
+        description: "How often a problem began.",
+        queries: &[(
+            r#"sum by (class) (rate(outbox_relay_errors_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{class}}",
+        )],
+    },
+    Panel {
+        title: "Partitions added",
+        look: Lines,
+        unit: "none",
+        description: "Keys of the topic moved, and their order does not hold across that moment.",
+        queries: &[(
+            r#"sum by (topic) (increase(outbox_topic_partitions_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{topic}}",
+        )],
+    },
+];
+
+const TABLE: &[Panel] = &[
+    Panel {
+        title: "Oldest transaction",
+        look: Lines,
+        unit: "s",
+        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld fires.",
+        queries: &[(
+            r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{namespace}}/{{relay}}",
+        )],
+    },
+    Panel {
+        title: "Dead rows",
+        look: Lines,
+        unit: "short",
+        description: "As the server estimates them.",
+        queries: &[(
+            r#"max by (namespace, relay) (outbox_dead_tuples{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{namespace}}/{{relay}}",
+        )],
+    },
+    Panel {
+        title: "Stragglers",
+        look: Lines,
+        unit: "none",
+        description: "Rows that only the sweep found. Above 0: ids came again.",
+        queries: &[(
+            r#"sum by (namespace, relay) (increase(outbox_stragglers_found_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{namespace}}/{{relay}}",
+        )],
+    },
+    Panel {
+        title: "Replaced headers",
+        look: Lines,
+        unit: "none",
+        description: "Headers of rows that bore the name of one of the relay's own.",
+        queries: &[(
+            r#"sum by (namespace, relay) (increase(outbox_replaced_headers_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            "{{namespace}}/{{relay}}",
+        )],
+    },
+];

@@ -1,0 +1,82 @@
+//! The operator: is it there, and does it get on?
+
+use serde_json::Value;
+
+use super::grafana::{
+    Dashboard,
+    Look::{Bad, Lines},
+    Panel, Row,
+};
+
+pub(super) fn dashboard() -> Value {
+    Dashboard {
+        uid: "outbox-operator",
+        title: "Outbox: operator",
+        description: "Passes of the operator over OutboxRelays.",
+        variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
+        rows: &[Row { title: "State", height: 4, panels: STATE }, Row { title: "Passes", height: 9, panels: PASSES }],
+    }
+    .json()
+}
+
+const STATE: &[Panel] = &[
+    Panel {
+        title: "Failing passes",
+        look: Bad(0.001),
+        unit: "cps",
+        description: "Passes that did not come to their end. Lost races are tried again at once and do not count.",
+        queries: &[(
+            r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", class!="conflict"}[15m])) or vector(0)"#,
+            "passes",
+        )],
+    },
+    Panel {
+        title: "Slow passes",
+        look: Bad(10.0),
+        unit: "s",
+        description: "99 of 100 passes were faster.",
+        queries: &[(
+            r#"histogram_quantile(0.99, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[15m])))"#,
+            "99 %",
+        )],
+    },
+];
+
+const PASSES: &[Panel] = &[
+    Panel {
+        title: "Passes",
+        look: Lines,
+        unit: "cps",
+        description: "Each OutboxRelay is looked at every 15 s, and when something of it changes.",
+        queries: &[(
+            r#"sum by (outcome) (rate(outbox_operator_reconciliations_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            "{{outcome}}",
+        )],
+    },
+    Panel {
+        title: "Failed passes",
+        look: Lines,
+        unit: "cps",
+        description: "By what helps: conflict is tried again at once, transient later, permanent waits for a person.",
+        queries: &[(
+            r#"sum by (class) (rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            "{{class}}",
+        )],
+    },
+    Panel {
+        title: "Duration",
+        look: Lines,
+        unit: "s",
+        description: "It grows with the API server's answers.",
+        queries: &[
+            (
+                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[$__rate_interval])))"#,
+                "median",
+            ),
+            (
+                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[$__rate_interval])))"#,
+                "99 %",
+            ),
+        ],
+    },
+];

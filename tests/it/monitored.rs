@@ -1,0 +1,135 @@
+//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each expression of the chart has an answer.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::api::PostParams;
+use outbox_relay::{
+    api::OutboxRelay,
+    report::ProblemClass,
+    settings::{OnPoison, TopicSettings},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    dashboards::RATE_INTERVAL,
+    expressions,
+    harness::{
+        kafka::{create_topic_with, topic_name},
+        kubernetes::{Namespace, manifest},
+        operator::OperatorProcess,
+        postgres::{Database, execute},
+        prometheus::Prometheus,
+        relay::{Relay, until},
+        server::free_port,
+        writers::Steady,
+    },
+    observed::{Exported, documented},
+};
+
+/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare must be there.
+const FIRING: [&str; 5] = ["OutboxKeysParked", "OutboxDeadLetters", "OutboxRelayGone", "OutboxTopicStalled", "OutboxOperatorFailing"];
+/// It fires where nobody is, and so is asked for before the operator is started.
+const ABSENT: &str = "OutboxOperatorAbsent";
+
+/// Two topics that refuse large rows: one parks their keys, one makes them dead letters; rows that wait for a topic that nobody declared.
+async fn database() -> (Database, [TopicSettings; 2]) {
+    let database = Database::create(15).await.migrated().await;
+    let topics = [("monitored-block", OnPoison::Block), ("monitored-dead", OnPoison::DeadLetter)].map(|(name, on_poison)| TopicSettings {
+        name: topic_name(name),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    });
+    let large = "(select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g)";
+    for topic in &topics {
+        create_topic_with(&topic.name, 2, &[("max.message.bytes", "100000")]).await;
+        let row = format!(
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'large', 'E', '{}', {large})",
+            topic.name
+        );
+        execute(&mut database.as_admin().await, &row).await;
+    }
+    let undeclared =
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'k', 'E', 'nobody.declared', '')";
+    execute(&mut database.as_admin().await, undeclared).await;
+    (database, topics)
+}
+
+/// One OutboxRelay that gets on, and one whose name is taken.
+async fn objects() -> Namespace {
+    let ns = Namespace::create().await;
+    ns.create_relay(|_| ()).await;
+    ns.create_object::<Service>(json!({"metadata": {"name": "taken-relay"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let mut taken = manifest();
+    taken["metadata"]["name"] = json!("taken");
+    let taken: OutboxRelay = serde_json::from_value(taken).expect("a manifest");
+    ns.api::<OutboxRelay>().create(&PostParams::default(), &taken).await.expect("a valid manifest");
+    ns
+}
+
+/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that fail: any other problem is asked for instead.
+fn asked(name: &str, expression: &str) -> String {
+    let expression = expression.replace(RATE_INTERVAL, "20s").replace("$namespace", ".*").replace("$relay", ".*");
+    let expression = expression.replace(&ProblemClass::TopicStalled.to_string(), &ProblemClass::KeysParked.to_string());
+    let healthy = name.starts_with("Outbox") && !FIRING.contains(&name);
+    if healthy { without_threshold(&expression).to_owned() } else { expression }
+}
+
+/// What is compared with a number at the end.
+fn without_threshold(expression: &str) -> &str {
+    let compared = |at: usize| expression[at + 3..].trim().parse::<f64>().is_ok().then(|| &expression[..at]);
+    [" > ", " < "].iter().find_map(|sign| compared(expression.rfind(sign)?)).unwrap_or(expression)
+}
+
+/// A sample that is a number.
+fn has_number(samples: &[Value]) -> bool {
+    samples.iter().any(|sample| sample["value"][1] != "NaN")
+}
+
+async fn has_answer(prometheus: &Prometheus, name: &str, expression: &str) {
+    let mut last = Ok(vec![]);
+    let give_up = std::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        let answer = prometheus.query(expression).await;
+        if answer.as_ref().is_ok_and(|samples| has_number(samples)) {
+            return;
+        }
+        if answer != last {
+            eprintln!("{name}: {answer:?}");
+            last = answer;
+        }
+        assert!(std::time::Instant::now() < give_up, "{name}: {expression} has no answer: {last:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
+    let ((database, topics), ns, operator_port) = (database().await, objects().await, free_port().await);
+    let settings = database.publishing(topics.to_vec());
+    let relay = Relay::start(&database, &settings).await;
+    let mut gone = Relay::start(&database, &settings).await;
+    let load = Steady::start(&database, &topics[0].name, 50);
+    let prometheus = Prometheus::start(&[
+        (relay.port(), &[("namespace", "essays"), ("relay", "file-service"), ("pod", "a")]),
+        (gone.port(), &[("namespace", "essays"), ("relay", "gone"), ("pod", "b")]),
+        (operator_port, &[("namespace", "outbox-system"), ("pod", "o")]),
+    ])
+    .await;
+    let all = expressions::all();
+    let absent = all.iter().find(|(name, _)| name == ABSENT).expect("an alert on an operator that is not there");
+    has_answer(&prometheus, ABSENT, &absent.1).await;
+    has_answer(&prometheus, "a relay that will go", r#"outbox_build_info{relay="gone"}"#).await;
+
+    let _operator = OperatorProcess::start(&ns.name, operator_port, None).await;
+    gone.stop().await;
+    for (name, expression) in all.iter().filter(|(name, _)| name != ABSENT) {
+        has_answer(&prometheus, name, &asked(name, expression)).await;
+    }
+    load.stop().await;
+
+    let metrics = until("the operator's metrics", async || crate::harness::server::get(operator_port, "/metrics").await).await;
+    let documented = documented().into_iter().filter(|(name, _)| name.starts_with("outbox_operator_"));
+    assert_eq!(Exported::parse(&metrics).families, documented.collect(), "exported, and documented in docs/metrics.md");
+}

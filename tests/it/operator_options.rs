@@ -1,0 +1,197 @@
+//! What a manifest may wish for beside its relays, on a real API server: none of it for a while, another account or image, who reaches and who
+//! watches them.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, networking::v1::NetworkPolicy};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+    client::Body,
+    core::{ApiResource, GroupVersionKind},
+};
+use outbox_relay::api::OutboxRelay;
+use serde_json::json;
+
+use crate::harness::kubernetes::{NAME, Namespace, kubectl, program};
+
+const RELAY: &str = "file-service-relay";
+
+async fn count(ns: &Namespace) -> Option<i32> {
+    ns.get::<Deployment>(RELAY).await.spec.replicas
+}
+
+#[tokio::test]
+async fn a_suspended_relay_has_no_pod_and_is_ready() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|relay| relay["spec"]["suspend"] = json!(true)).await;
+    ns.settle().await;
+    assert_eq!(count(&ns).await, Some(0));
+    for type_ in ["Ready", "Available"] {
+        assert_eq!(ns.condition(type_).await, "True Suspended");
+    }
+    assert_eq!(ns.condition("Publishing").await, "False Suspended");
+
+    ns.patch_relay(json!({"spec": {"suspend": false}})).await;
+    ns.settle().await;
+    assert_eq!(count(&ns).await, Some(2));
+    ns.patch_relay(json!({"spec": {"suspend": true}})).await;
+    ns.settle().await;
+    assert_eq!(count(&ns).await, Some(0));
+}
+
+#[tokio::test]
+async fn of_a_paused_relay_only_the_status_is_written() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|_| ()).await;
+    ns.settle().await;
+    let before = ns.writes().len();
+    let paused = |value| json!({"metadata": {"annotations": {"outboxrelay.dev/paused": value}}});
+    ns.patch_relay(paused(json!("true"))).await;
+    ns.patch_relay(json!({"spec": {"replicas": 5, "batchSize": 7}})).await;
+    ns.settle().await;
+    let foreign = Patch::Merge(json!({"spec": {"replicas": 4}}));
+    ns.api::<Deployment>().patch_scale(RELAY, &PatchParams::default(), &foreign).await.expect("scaled");
+    ns.settle().await;
+    assert_eq!(count(&ns).await, Some(4));
+    assert_eq!(ns.condition("Paused").await, "True Paused");
+    let writes = ns.writes().split_off(before);
+    assert!(writes.iter().all(|write| write.ends_with("/outboxrelays/file-service/status")), "{writes:?}");
+    let status = ns.get::<OutboxRelay>(NAME).await.status.expect("a status");
+    assert_eq!(status.observed_generation, 1, "the new spec was not carried out");
+
+    ns.patch_relay(paused(json!(null))).await;
+    ns.settle().await;
+    assert_eq!(count(&ns).await, Some(5));
+    assert_eq!(ns.condition("Paused").await, "False NotPaused");
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_allowed_stalls_and_an_allowed_one_is_run() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|_| ()).await;
+    ns.settle().await;
+    let image = async || {
+        let deployment: Deployment = ns.get(RELAY).await;
+        deployment.spec.template.spec.expect("a pod").containers[0].image.clone().expect("an image")
+    };
+    ns.patch_relay(json!({"spec": {"template": {"image": "localhost/other/relay:1"}}})).await;
+    ns.pass().await;
+    assert_eq!(ns.condition("Stalled").await, "True ImageNotAllowed");
+    assert_eq!(image().await, "localhost/outbox-relay:none");
+    ns.patch_relay(json!({"spec": {"template": {"image": "localhost/allowed/relay:1"}}})).await;
+    ns.settle().await;
+    assert_eq!(ns.condition("Stalled").await, "False NotStalled");
+    assert_eq!(image().await, "localhost/allowed/relay:1");
+}
+
+#[tokio::test]
+async fn an_account_of_ones_own_takes_the_place_of_ours() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|relay| relay["spec"]["replicas"] = json!(0)).await;
+    ns.settle().await;
+    ns.get::<ServiceAccount>(RELAY).await;
+    ns.create_object::<ServiceAccount>(json!({"metadata": {"name": "mine"}})).await;
+    ns.patch_relay(json!({"spec": {"template": {"serviceAccountName": "mine"}}})).await;
+    ns.settle().await;
+    ns.settle().await;
+    assert!(ns.get_opt::<ServiceAccount>(RELAY).await.is_none());
+    let deployment: Deployment = ns.get(RELAY).await;
+    assert_eq!(deployment.spec.template.spec.expect("a pod").service_account_name.as_deref(), Some("mine"));
+    ns.patch_relay(json!({"spec": {"template": {"serviceAccountName": null}}})).await;
+    ns.settle().await;
+    ns.get::<ServiceAccount>(RELAY).await;
+}
+
+#[tokio::test]
+async fn a_network_policy_comes_and_goes_with_its_wish() {
+    let ns = Namespace::create().await;
+    ns.create_relay(|relay| relay["spec"]["networkPolicy"] = json!({"enabled": true})).await;
+    ns.settle().await;
+    let spec = ns.get::<NetworkPolicy>(RELAY).await.spec.expect("a spec");
+    let rule = &spec.ingress.expect("one rule")[0];
+    assert_eq!((rule.from.as_ref().map(Vec::len), rule.ports.as_ref().map(Vec::len)), (Some(2), Some(1)));
+    ns.patch_relay(json!({"spec": {"networkPolicy": {"enabled": false}}})).await;
+    ns.settle().await;
+    assert!(ns.get_opt::<NetworkPolicy>(RELAY).await.is_none());
+}
+
+#[tokio::test]
+async fn somebody_elses_network_policy_of_our_name_stays() {
+    let ns = Namespace::create().await;
+    ns.create_object::<NetworkPolicy>(json!({"metadata": {"name": RELAY}, "spec": {"podSelector": {}}})).await;
+    ns.create_relay(|_| ()).await;
+    ns.settle().await;
+    ns.get::<NetworkPolicy>(RELAY).await;
+}
+
+/// As of the Prometheus operator, without its schema.
+const POD_MONITORS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor, listKind: PodMonitorList}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+#[tokio::test]
+async fn a_pod_monitor_comes_and_goes_with_its_wish() {
+    // Somebody may have brought the real one.
+    program("kubectl", &["create", "-f", "-"], POD_MONITORS);
+    kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"], "");
+    let ns = Namespace::create().await;
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"));
+    let monitors = Api::<DynamicObject>::namespaced_with(ns.client.clone(), &ns.name, &kind);
+    ns.create_relay(|relay| relay["spec"]["monitoring"] = json!({"podMonitor": true})).await;
+    ns.settle().await;
+    let monitor = monitors.get(RELAY).await.expect("a PodMonitor");
+    assert_eq!(monitor.data["spec"]["selector"]["matchLabels"]["outboxrelay.dev/relay"], NAME);
+    assert_eq!(monitor.data["spec"]["podMetricsEndpoints"][0]["port"], "http");
+    let before = ns.writes().len();
+    ns.pass().await;
+    assert_eq!(ns.writes().len(), before);
+    ns.patch_relay(json!({"spec": {"monitoring": {"podMonitor": false}}})).await;
+    ns.settle().await;
+    assert!(monitors.get_opt(RELAY).await.expect("an answer").is_none());
+}
+
+/// The API server's own answers for a kind that it does not have: another one is asked for under the hood.
+fn without_pod_monitors(inner: Client) -> Client {
+    let service = tower::service_fn(move |mut request: http::Request<Body>| {
+        let path = request.uri().to_string().replace("/monitoring.coreos.com/", "/absent.outboxrelay.dev/");
+        *request.uri_mut() = path.parse().expect("a path");
+        let inner = inner.clone();
+        async move { inner.send(request).await }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_cluster_without_pod_monitors_runs_relays_all_the_same_and_says_so() {
+    let ns = Namespace::create_with(without_pod_monitors).await;
+    ns.create_relay(|relay| {
+        relay["spec"]["monitoring"] = json!({"podMonitor": true});
+        relay["spec"]["replicas"] = json!(0);
+    })
+    .await;
+    ns.settle().await;
+    assert_eq!(ns.condition("Ready").await, "True ScaledToZero");
+    ns.patch_relay(json!({"spec": {"replicas": 1}})).await;
+    ns.settle().await;
+    // No kubelet takes its pod: the test is one.
+    let status =
+        json!({"status": {"observedGeneration": 100, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}});
+    ns.api::<Deployment>().patch_status(RELAY, &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
+    ns.pass().await;
+    let ready = ns.condition("Ready").await;
+    assert!(["True PodMonitorUnavailable", "False PodsPending"].contains(&ready.as_str()), "{ready}");
+    assert_eq!(ns.condition("Stalled").await, "False NotStalled");
+    let before = ns.writes().len();
+    ns.pass().await;
+    assert!(ns.writes()[before..].iter().all(|write| !write.contains("podmonitors")), "{:?}", ns.writes());
+}
