@@ -1,5 +1,6 @@
 //! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
 
+pub(crate) mod api_server;
 pub(crate) mod brokers;
 #[macro_use]
 pub(crate) mod postgres;
@@ -10,6 +11,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod operator;
 pub(crate) mod pgbouncer;
+pub(crate) mod pods;
 pub(crate) mod producer;
 pub(crate) mod prometheus;
 pub(crate) mod relay;

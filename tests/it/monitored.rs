@@ -56,10 +56,10 @@ async fn database() -> (Database, [TopicSettings; 2]) {
     (database, topics)
 }
 
-/// One OutboxRelay that gets on, and one whose name is taken.
+/// One OutboxRelay that gets on and scales, and one whose name is taken.
 async fn objects() -> Namespace {
     let ns = Namespace::create().await;
-    ns.create_relay(|_| ()).await;
+    ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3})).await;
     ns.create_object::<Service>(json!({"metadata": {"name": "taken-relay"}, "spec": {"ports": [{"port": 80}]}})).await;
     let mut taken = manifest();
     taken["metadata"]["name"] = json!("taken");

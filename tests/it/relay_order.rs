@@ -12,7 +12,11 @@ use crate::harness::{
 };
 
 pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
-    let database = Database::create(version).await.migrated().await;
+    begin_on(Database::create(version).await).await
+}
+
+pub(crate) async fn begin_on(database: Database) -> (Database, RelaySettings, String) {
+    let database = database.migrated().await;
     let topic = topic_name("counted");
     create_topic(&topic).await;
     let settings = database.publishing(vec![TopicSettings {
