@@ -233,6 +233,11 @@ impl Producer {
         self.inner.client().fatal_error().is_some()
     }
 
+    /// Throws out what was not sent yet; each record still gets its report.
+    pub fn purge_queue(&self) {
+        self.inner.purge(PurgeConfig::default().queue());
+    }
+
     /// Throws out whatever is not acknowledged; each record still gets its report.
     pub fn purge(&self) {
         self.inner.purge(PurgeConfig::default().queue().inflight());
