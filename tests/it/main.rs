@@ -28,6 +28,7 @@ mod monitored;
 mod observed;
 mod operator_bad_input;
 mod operator_children;
+mod operator_faults;
 mod operator_gate;
 mod operator_migration;
 mod operator_options;
