@@ -6,6 +6,7 @@ pub(crate) mod brokers;
 #[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod certificates;
+pub(crate) mod fake_api;
 pub(crate) mod gate;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;

@@ -33,6 +33,7 @@ mod operator_gate;
 mod operator_ha;
 mod operator_migration;
 mod operator_options;
+mod operator_outages;
 mod operator_rights;
 mod operator_scaling;
 mod operator_upgrades;
