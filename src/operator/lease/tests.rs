@@ -14,6 +14,7 @@ use kube::{client::Body, core::Status};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::operator::election::WRITES_END;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -189,6 +190,15 @@ async fn a_holder_that_cannot_renew_ends_before_its_lease_does() {
     assert_eq!(leader.keep().await, Lost::NotRenewed);
     assert_eq!(start.elapsed(), RENEW_DEADLINE);
     assert_eq!(fence.allows(Instant::now().into_std()), None);
+}
+
+/// The API server may have written it long before its answer came, and others count from there.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_counts_from_when_it_was_asked_for() {
+    let (server, fence) = (ApiServer::default(), Fence::default());
+    let slow = Fate { under_way: Duration::from_millis(1500), ..Fate::default() };
+    keeper(server.client(move || slow), "a", &fence).win(|| ()).await;
+    assert_eq!(fence.allows(Instant::now().into_std()), Some(WRITES_END - slow.under_way * 2));
 }
 
 #[tokio::test(start_paused = true)]
