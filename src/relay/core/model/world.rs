@@ -5,6 +5,7 @@ mod possible;
 mod statements;
 
 use std::{
+    collections::BTreeMap,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -86,6 +87,8 @@ pub(super) struct World {
     /// What producers that are gone had on its way: it may still be written, in order.
     zombies: Vec<Vec<Record>>,
     published: Vec<u64>,
+    /// Highest id that was written, by key: a consumer drops what is not above it.
+    highest: BTreeMap<Key, i64>,
     /// Rows in flight at a fault.
     may_repeat: Vec<u64>,
     script_at: usize,
@@ -103,6 +106,7 @@ impl World {
             processes: vec![],
             zombies: vec![],
             published: vec![],
+            highest: BTreeMap::new(),
             may_repeat: vec![],
             script_at: 0,
             faults_left: scenario.faults_max,
@@ -111,7 +115,7 @@ impl World {
             scenario: Rc::new(scenario),
         };
         for at in 0..world.scenario.processes {
-            let process = world.start();
+            let process = world.start().expect("a fresh database");
             world.processes.push(process);
             let lanes_max = usize::from(lanes).div_ceil(world.scenario.processes);
             world.claim(at, lanes_max);
@@ -122,11 +126,16 @@ impl World {
         world
     }
 
-    fn start(&mut self) -> Shared<Process> {
+    /// Before anything else it moves the sequence on, if that is due.
+    fn start(&mut self) -> Option<Shared<Process>> {
+        let incarnation = self.database.edit(|database| {
+            database.resume_sequence();
+            database.incarnation()
+        })?;
         let instance = self.instances;
         self.instances += 1;
         self.database.edit(|database| database.leases.insert(instance, true));
-        Shared::new(Process::new(instance, &self.scenario, self.now))
+        Some(Shared::new(Process::new(instance, incarnation, &self.scenario, self.now)))
     }
 
     pub(super) fn process(&self, at: usize) -> &Process {
@@ -206,7 +215,7 @@ impl World {
                     let at = process.core.fetch_at().map(|at| at.max(now));
                     let plan = at.and_then(|at| process.core.plan_fetch(at));
                     process.fetch = plan.map(|plan| {
-                        let answer = (!self.scenario.fine).then(|| self.database.get().fetch(&plan));
+                        let answer = (!self.scenario.fine).then(|| (self.database.get().incarnation(), self.database.get().fetch(&plan)));
                         Fetch { plan, answer }
                     });
                     process.fetch.is_some()
@@ -214,10 +223,16 @@ impl World {
             }
             Step::Read(at) => {
                 let Some(Fetch { plan, answer: None }) = &self.process(at).fetch else { return Ok(false) };
-                let answer = self.database.get().fetch(plan);
+                let answer = (self.database.get().incarnation(), self.database.get().fetch(plan));
                 self.processes[at].edit(|process| process.fetch.iter_mut().for_each(|fetch| fetch.answer = Some(answer.clone())));
             }
             Step::Accept(at) if self.runs(at) && self.process(at).fetch.as_ref().is_some_and(|fetch| fetch.answer.is_some()) => {
+                let process = self.process(at);
+                let seen = process.fetch.as_ref().and_then(|fetch| fetch.answer.as_ref()).and_then(|(incarnation, _)| *incarnation);
+                if seen != Some(process.incarnation) && bug != Bug::SendAstray {
+                    self.lose_lease(at);
+                    return Ok(true);
+                }
                 let database = self.database.get();
                 self.processes[at].edit(|process| process.accept(database, bug, now));
             }
