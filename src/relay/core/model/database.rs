@@ -167,14 +167,16 @@ impl Database {
         if !self.ids_come_again || !self.writers().is_empty() {
             return;
         }
-        let moved = |row: &Row| Row { id: row.id + JUMP, ..*row };
+        let above = self.lanes.iter().map(|lane| lane.high_id).fold(0, i64::max) + JUMP;
+        let moved = |row: &Row| Row { id: row.id + above, ..*row };
         let waiting = std::mem::take(&mut self.rows);
         for row in self.committed.iter_mut().filter(|row| waiting.contains(row)) {
             *row = moved(row);
         }
         self.rows = waiting.iter().map(moved).collect();
-        self.lanes.iter_mut().for_each(|lane| lane.mark = 0);
-        (self.next_id, self.ids_come_again, self.incarnation) = (self.next_id + JUMP, false, self.incarnation + 1);
+        self.next_id += above;
+        self.lanes.iter_mut().for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
+        (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 
     /// A committed row by its event_id, as far as this is not a disguise.

@@ -100,9 +100,8 @@ impl World {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
         }
-        while self.apply(Step::Try(at))? {
-            while self.apply(Step::AppendTrial(at))? {}
-        }
+        // What is on trial already comes first.
+        while self.apply(Step::AppendTrial(at))? || self.apply(Step::Try(at))? {}
         while self.apply(Step::Report(at))? {}
         for step in [Step::Settle(at), Step::SettleRuns(at), Step::SettleAnswers(at, Answer::Arrives)] {
             self.apply(step)?;
