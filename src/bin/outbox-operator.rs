@@ -1,6 +1,6 @@
 //! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode};
+use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +39,9 @@ struct Check {
     /// Host and port of the operator's /healthz.
     #[arg(long, value_name = "HOST:PORT")]
     operator: String,
+    /// How long it is asked again until all is well.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
 }
 
 #[derive(Args)]
@@ -56,6 +59,9 @@ struct Run {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Relays that get a new version at the same time.
+    #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    upgrade_max_concurrent: u16,
     /// Name of this pod, for Events.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -71,7 +77,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
-        Command::Check(Check { operator }) => check(&operator),
+        Command::Check(arguments) => check(arguments),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -88,13 +94,15 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn check(operator: &str) -> anyhow::Result<()> {
-    Ok(installed::check(operator).await?)
+async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
+    Ok(installed::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run { relay_image, allowed_images, cluster_name, listen, pod_name, namespace, monitoring_namespace } = arguments;
-    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    let Run { relay_image, allowed_images, cluster_name, listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace } =
+        arguments;
+    let upgrades_max = usize::from(upgrade_max_concurrent);
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, upgrades_max, namespace, monitoring_namespace };
     Ok(operator::run(operator::Settings { installation, listen, pod_name }).await?)
 }

@@ -14,7 +14,12 @@ pub(super) fn dashboard() -> Value {
         title: "Outbox: operator",
         description: "Passes of the operator over OutboxRelays.",
         variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
-        rows: &[Row { title: "State", height: 4, panels: STATE }, Row { title: "Passes", height: 9, panels: PASSES }],
+        rows: &[
+            Row { title: "State", height: 4, panels: STATE },
+            Row { title: "Passes", height: 9, panels: PASSES },
+            Row { title: "Scaling", height: 9, panels: SCALING },
+            Row { title: "Upgrades", height: 9, panels: UPGRADES },
+        ],
     }
     .json()
 }
@@ -78,5 +83,33 @@ const PASSES: &[Panel] = &[
                 "99 %",
             ),
         ],
+    },
+];
+
+const SCALING: &[Panel] = &[Panel {
+    title: "Looks at OutboxRelays that scale",
+    look: Lines,
+    unit: "cps",
+    description: "What came of them, and why; docs/reasons.md explains the reasons.",
+    queries: &[(
+        r#"sum by (direction, reason) (rate(outbox_operator_scale_decisions_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+        "{{direction}} {{reason}}",
+    )],
+}];
+
+const UPGRADES: &[Panel] = &[
+    Panel {
+        title: "Upgrades",
+        look: Lines,
+        unit: "none",
+        description: "OutboxRelays whose upgrade to a new version of the operator waits or is under way.",
+        queries: &[(r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#, "{{state}}")],
+    },
+    Panel {
+        title: "Upgrades that failed in a row",
+        look: Lines,
+        unit: "none",
+        description: "Three stop the queue, and OutboxUpgradesStopped fires.",
+        queries: &[(r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#, "failures")],
     },
 ];
