@@ -144,7 +144,7 @@ async fn lives_through(steps: Vec<Step>) {
     let settings = || {
         let installation =
             Installation { relay_image: "relay:1".to_owned(), cluster_name: "c".to_owned(), upgrades_max: 5, ..Installation::default() };
-        Settings { installation, listen: ([127, 0, 0, 1], 0).into(), pod_name: None }
+        Settings { installation, operator_name: "outbox-operator".to_owned(), pod_name: None }
     };
     let mut operator = Operator::new(fake.client(), settings());
     for (number, step) in steps.iter().enumerate() {
