@@ -26,6 +26,8 @@ const REBUILDS_MAX: usize = 3;
 const REBUILDS_WITHIN: Duration = Duration::from_secs(60);
 /// Open for longer, while another relay publishes: the fault is ours.
 const LOCAL_AFTER: Duration = Duration::from_secs(2 * LEASE_TTL.as_secs());
+/// Longest time for which answers of the brokers count for nothing after answers that no acknowledgement followed.
+const UNPROVEN_MAX: Duration = Duration::from_mins(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -51,6 +53,8 @@ pub struct Breaker {
     rebuilds: Vec<Instant>,
     probe_at: Instant,
     probes: u32,
+    /// How often it was closed by an answer since the last acknowledgement.
+    unproven: u32,
     jitter: Jitter,
 }
 
@@ -67,6 +71,7 @@ impl Breaker {
             rebuilds: Vec::new(),
             probe_at: now,
             probes: 0,
+            unproven: 0,
             jitter,
         }
     }
@@ -108,7 +113,7 @@ impl Breaker {
 
     /// A row was acknowledged.
     pub fn acknowledged(&mut self, now: Instant) {
-        self.quiet_since = Some(now);
+        (self.quiet_since, self.unproven) = (Some(now), 0);
         match self.state {
             State::Open { .. } => self.close(START_ROWS),
             State::Slow => self.close(self.window_rows),
@@ -121,9 +126,15 @@ impl Breaker {
         }
     }
 
-    /// The brokers answered a question. With nothing outstanding no record can close the breaker, so this does.
+    /// The brokers answered a question. With nothing outstanding no record can close the breaker, so this does: without lanes a relay has no
+    /// record. It is no proof: brokers that answer and take no record would get lanes, and give them back, over and over.
     pub fn answered(&mut self, outstanding: usize, now: Instant) {
-        if outstanding == 0 && self.is_open_for(self.settings.slow_after(), now) {
+        let least = match self.unproven {
+            0 => self.settings.slow_after(),
+            times => UNPROVEN_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
+        };
+        if outstanding == 0 && self.is_open_for(least, now) {
+            self.unproven += 1;
             self.close(START_ROWS);
         }
     }
@@ -334,6 +345,31 @@ mod tests {
             case.breaker.answered(outstanding, case.at(second));
             assert_eq!(case.breaker.state(), state, "{outstanding} outstanding after {second} s");
         }
+    }
+
+    /// Ten seconds after it got lanes it is Open; then they are given back, and every second the brokers answer.
+    #[test]
+    fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
+        let (mut case, mut second) = (Case::new(), 0);
+        let mut open_for = |case: &mut Case| {
+            for _ in 0..=10 {
+                case.look(second, 10);
+                second += 1;
+            }
+            assert_eq!(case.breaker.state(), BreakerState::Open);
+            let opened = second - 1;
+            while case.breaker.state() == BreakerState::Open {
+                case.breaker.answered(0, case.at(second));
+                second += 1;
+            }
+            case.look(second, 0);
+            second - 1 - opened
+        };
+        let pauses: Vec<_> = (0..8).map(|_| open_for(&mut case)).collect();
+        assert_eq!(pauses, [2, 60, 120, 240, 480, 960, 1800, 1800]);
+        case.acknowledge(0, 1);
+        case.look(0, 0);
+        assert_eq!(open_for(&mut case), 2, "an acknowledgement is the proof");
     }
 
     #[test]
