@@ -44,4 +44,5 @@ mod relay_problems;
 mod relay_refusals;
 mod relay_stragglers;
 mod requeueing;
+mod secret_outages;
 mod secret_rotation;
