@@ -74,6 +74,7 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, set
 pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelaySettings, topic: String) -> Relay {
     let mut first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
+    lanes(&first, |lanes| lanes == 32).await;
     lanes(&second, |lanes| lanes == 32).await;
     let instance = first.report().await.expect("a report").instance;
     let moving = format!("select array_agg(lane) from outbox.lane where owner = '{instance}'");
