@@ -39,10 +39,11 @@ use self::{
     events::Teller,
     identity::{Identity, PAUSED},
     memory::Memory,
+    metrics::Metrics,
     observe::{ObserveError, Observed, observe},
-    plan::plan,
+    plan::{Before, Plan, Remembered, plan},
     status::{Facts, Verdict, assess, publish, unreadable},
-    validate::{ValidatedRelay, validate},
+    validate::{Count, ValidatedRelay, validate},
 };
 use crate::api::{OutboxRelay, OutboxRelayStatus};
 
@@ -77,6 +78,7 @@ pub struct Operator {
     client: Client,
     settings: Settings,
     memory: Memory,
+    metrics: Metrics,
     teller: Teller,
 }
 
@@ -84,7 +86,7 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Memory::default(), teller }
+        Self { client, settings, memory: Memory::default(), metrics: Metrics::new(), teller }
     }
 
     /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
@@ -129,7 +131,9 @@ impl Operator {
         valid: &ValidatedRelay,
         mut observed: Observed,
     ) -> Result<Option<Duration>, PassError> {
-        let mut plan = plan(valid, &observed, facts.previous.observed_generation, facts.now);
+        let scaling = self.memory.scaling(corner.key());
+        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling };
+        let mut plan = plan(valid, &observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
             Ok(Applied::default())
@@ -139,10 +143,25 @@ impl Operator {
         if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
+        if applied.is_ok() {
+            self.remember(corner, valid, &plan);
+        }
         let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref() };
         self.conclude(corner, facts, &observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
         Ok(Some(plan.look_again_in))
+    }
+
+    /// What was decided and done; a decision that was not carried out is made again.
+    fn remember(&self, corner: &Corner<'_>, valid: &ValidatedRelay, plan: &Plan) {
+        match &plan.scaling {
+            Some(scaling) => {
+                self.metrics.decided(&scaling.decision);
+                self.memory.remember_scaling(corner.key(), scaling.remember.clone());
+            }
+            None if matches!(valid.count, Count::Scaled(_)) => {}
+            None => self.memory.remember_scaling(corner.key(), Remembered::default()),
+        }
     }
 
     async fn conclude(&self, corner: &Corner<'_>, facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> Result<(), PassError> {

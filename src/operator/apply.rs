@@ -188,7 +188,11 @@ fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), App
 }
 
 async fn set_scale(corner: &Corner<'_>, scale: Scale) -> Result<(), ApplyError> {
-    let (Scale::Set { to, .. } | Scale::SetBack { to, .. }) = scale else { return Ok(()) };
+    let to = match scale {
+        Scale::Keep => return Ok(()),
+        Scale::Set { to, .. } | Scale::SetBack { to, .. } => to,
+        Scale::Step(step) => step.to,
+    };
     let name = corner.identity.relay_name();
     let manager = PatchParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({"spec": {"replicas": to}}));

@@ -5,8 +5,8 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 
-use super::reports::PodReport;
-use crate::api::BacklogStatus;
+use super::{plan::Load, reports::PodReport};
+use crate::{api::BacklogStatus, report::BreakerState};
 
 /// Lanes that all relays own together.
 const LANES: u32 = 64;
@@ -29,6 +29,23 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     }
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
     Some(BacklogStatus { rows, oldest_at: oldest.filter(|_| rows > 0).map(Time) })
+}
+
+/// What scaling goes by; none while a lane has no reporting owner.
+pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
+    let backlog = total(reports)?;
+    let known = reports.iter().filter_map(|one| one.report.as_ref());
+    Some(Load {
+        rows: backlog.rows,
+        oldest_age: backlog.oldest_at.map_or(SignedDuration::ZERO, |at| now.duration_since(at.0).max(SignedDuration::ZERO)),
+        published_per_second: known.map(|report| report.published_per_second).sum(),
+        breaker_open: worst_breaker(reports) == Some(BreakerState::Open),
+    })
+}
+
+/// The worst of what relays report; none while no report has it.
+pub(crate) fn worst_breaker(reports: &[PodReport]) -> Option<BreakerState> {
+    reports.iter().filter_map(|one| Some(one.report.as_ref()?.breaker.as_ref()?.state)).max()
 }
 
 /// The last status was written long enough ago for numbers to be written again.
@@ -96,6 +113,18 @@ mod tests {
         let total = total(&all).expect("all lanes report");
         assert_eq!(total.rows, 12);
         assert_eq!(total.oldest_at.expect("rows wait").0.to_string(), "2026-01-01T00:00:01Z");
+    }
+
+    #[test]
+    fn the_load_is_the_sum_of_all_and_its_breaker_the_worst() {
+        let mut all = [report(32, Some((5, Some("2026-01-01T11:59:50Z")))), report(32, Some((7, None)))];
+        let load_now = |all: &[PodReport]| load(all, now()).expect("complete");
+        assert_eq!((load_now(&all).rows, load_now(&all).oldest_age.as_secs(), load_now(&all).breaker_open), (12, 10, false));
+        let one = all[1].report.as_mut().expect("a report");
+        one.breaker = Some(crate::report::Breaker { state: BreakerState::Open, since: String::new() });
+        one.published_per_second = 2.5;
+        assert_eq!((load_now(&all).breaker_open, load_now(&all).published_per_second), (true, 2.5));
+        assert_eq!(load(&all[..1], now()), None);
     }
 
     #[test]

@@ -114,15 +114,19 @@ mod tests {
     use crate::operator::{
         fixtures::{now, validated, validated_with},
         observe::Observed,
-        plan::plan,
+        plan::{Before, Remembered, plan},
     };
+
+    fn planned(relay: &ValidatedRelay) -> Plan {
+        plan(relay, &Observed::default(), &Before { generation: 3, scaling: &Remembered::default() }, now())
+    }
 
     fn built(migration: Migration) -> Vec<Prepared> {
         let relay = validated_with(|relay| {
             relay.spec.monitoring.pod_monitor = true;
             relay.spec.network_policy.enabled = true;
         });
-        let mut plan = plan(&relay, &Observed::default(), 3, now());
+        let mut plan = planned(&relay);
         plan.rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
         plan.migration = migration;
         build(&relay, &plan)
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn what_the_manifest_does_not_wish_for_is_not_built() {
         let kinds = |relay: &ValidatedRelay| {
-            let plan = plan(relay, &Observed::default(), 3, now());
+            let plan = planned(relay);
             build(relay, &plan).iter().map(|child| child.kind).collect::<Vec<_>>()
         };
         let plain = kinds(&validated());

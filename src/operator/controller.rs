@@ -31,7 +31,6 @@ use super::{
     health::{Pulse, serve},
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
     installation::Installation,
-    metrics::Metrics,
 };
 use crate::api::OutboxRelay;
 
@@ -71,7 +70,6 @@ pub enum RunError {
 /// The operator and its signs of life.
 struct Context {
     operator: Operator,
-    metrics: Metrics,
     pulse: Arc<Pulse>,
     known: Store<Guarded>,
 }
@@ -91,12 +89,11 @@ pub async fn run(mut settings: Settings) -> Result<(), RunError> {
     tracing::info!(relay_image = settings.installation.relay_image, cluster_name = settings.installation.cluster_name, %address, "started");
 
     let (known, writer) = reflector::store();
-    let context =
-        Arc::new(Context { operator: Operator::new(client, settings), metrics: Metrics::new(), pulse: Arc::new(Pulse::new()), known });
+    let context = Arc::new(Context { operator: Operator::new(client, settings), pulse: Arc::new(Pulse::new()), known });
     let work = Box::pin(work(Arc::clone(&context), writer));
     tokio::select! {
         () = work => Ok(()),
-        served = serve(listener, Arc::clone(&context.pulse), context.metrics.clone()) => served.map_err(RunError::Serve),
+        served = serve(listener, Arc::clone(&context.pulse), context.operator.metrics.clone()) => served.map_err(RunError::Serve),
     }
 }
 
@@ -161,12 +158,12 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     context.pulse.beat(context.known.len());
     match ended {
         Ok(again) => {
-            context.metrics.passed(started.elapsed());
+            context.operator.metrics.passed(started.elapsed());
             context.operator.memory.clear_failures((&namespace, &name));
             Ok(again.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
-            context.metrics.failed(started.elapsed(), error.class());
+            context.operator.metrics.failed(started.elapsed(), error.class());
             Err(error)
         }
     }

@@ -8,7 +8,7 @@ use kube::{
 
 use super::{
     identity::{Identity, OPERATOR},
-    plan::{Migration, Scale},
+    plan::{Decision, Migration, Plan, Scale},
     reason::Reason,
     status::{State, Verdict, find, sentence},
 };
@@ -17,7 +17,7 @@ use crate::api::{OutboxRelay, OutboxRelayStatus};
 /// An Event's note may have 1 kB.
 const NOTE_BYTES_MAX: usize = 1000;
 /// Conditions whose changes are told. `Ready` and `Reconciling` repeat what these say.
-const TOLD: [&str; 5] = ["Stalled", "SchemaReady", "SecretsResolved", "Available", "Publishing"];
+const TOLD: [&str; 6] = ["Stalled", "SchemaReady", "SecretsResolved", "Available", "Publishing", "ScalingActive"];
 
 /// One thing to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         all.extend(telling.filter(|new| all.iter().all(|told| told.reason != new.reason)));
     }
     all.extend(new_ready_reason(before, after, Reason::PodMonitorUnavailable));
-    if let Verdict::Planned { relay, plan, .. } = verdict {
+    if let Verdict::Planned { relay, plan, applied } = verdict {
+        all.extend(applied.ok().and_then(|_| step(plan)));
         if let Scale::SetBack { from, to } = plan.scale {
             let note = format!("The Deployment's replicas were changed to {from}; set back to {to}. Scale the OutboxRelay instead.");
             all.push(Telling::new(EventType::Warning, Reason::ReplicasReset.name(), note));
@@ -58,6 +59,16 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         }
     }
     all
+}
+
+/// With the numbers that condition ScalingActive leaves out, because they never stand still.
+fn step(plan: &Plan) -> Option<Telling> {
+    let Scale::Step(Decision { from, to, why }) = plan.scale else { return None };
+    let waits = plan.scaling.as_ref().and_then(|scaling| scaling.load).map(|load| {
+        let (rows, age) = (load.rows, load.oldest_age.as_secs());
+        format!(" {rows} rows wait, the oldest for {age} s; {:.0} are published per second.", load.published_per_second)
+    });
+    Some(Telling::new(EventType::Normal, why.name(), format!("From {from} to {to} relays.{}", waits.unwrap_or_default())))
 }
 
 /// A relay that is ready all the same.
@@ -77,7 +88,7 @@ fn change(before: Option<&Condition>, after: &Condition) -> Option<Telling> {
     let bad_state = if after.type_ == "Stalled" { State::True } else { State::False };
     let bad = after.status == bad_state.text();
     // Good news is only news after bad news, and what merely takes its time is none.
-    let was_bad = before.is_some_and(|before| before.status == bad_state.text());
+    let was_bad = before.is_some_and(|before| before.status == bad_state.text() && !passes_by_itself(&before.reason));
     if same || passes_by_itself(&after.reason) || after.status == State::Unknown.text() || (!bad && !was_bad) {
         return None;
     }
@@ -86,8 +97,12 @@ fn change(before: Option<&Condition>, after: &Condition) -> Option<Telling> {
 }
 
 fn passes_by_itself(reason: &str) -> bool {
-    use Reason::{MigrationRunning, NotStalled, Paused, RollingOut, ScaledToZero, Suspended, WaitingForSchema};
-    [MigrationRunning, NotStalled, Paused, RollingOut, ScaledToZero, Suspended, WaitingForSchema].iter().any(|known| known.name() == reason)
+    use Reason::{
+        MigrationRunning, NotStalled, Paused, ReportsIncomplete, RollingOut, ScaledToZero, ScalingOff, Suspended, WaitingForSchema,
+    };
+    [MigrationRunning, NotStalled, Paused, ReportsIncomplete, RollingOut, ScaledToZero, ScalingOff, Suspended, WaitingForSchema]
+        .iter()
+        .any(|known| known.name() == reason)
 }
 
 /// Writes Events about OutboxRelays; repeated ones are counted, not written again.

@@ -9,7 +9,10 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::build::{ChildKind, Prepared};
+use super::{
+    build::{ChildKind, Prepared},
+    plan::Remembered,
+};
 
 /// Children that no watch tells of are looked at this often.
 const TRUSTED: Duration = Duration::from_mins(10);
@@ -23,6 +26,7 @@ struct ObjectMemory {
     children: HashMap<ChildKind, Settled>,
     failures: u32,
     status_written_at: Option<Timestamp>,
+    scaling: Remembered,
 }
 
 /// A child that was found or made as it should be.
@@ -67,6 +71,14 @@ impl Memory {
 
     pub(crate) fn status_written(&self, key: Key<'_>, now: Timestamp) {
         self.lock().entry(owned(key)).or_default().status_written_at = Some(now);
+    }
+
+    pub(crate) fn scaling(&self, key: Key<'_>) -> Remembered {
+        self.lock().get(&owned(key)).map(|object| object.scaling.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn remember_scaling(&self, key: Key<'_>, scaling: Remembered) {
+        self.lock().entry(owned(key)).or_default().scaling = scaling;
     }
 
     pub(crate) fn forget(&self, key: Key<'_>) {

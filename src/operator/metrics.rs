@@ -1,10 +1,10 @@
 //! The operator's own metrics: names, labels, and one struct that holds them.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
-use super::call::ErrorClass;
+use super::{call::ErrorClass, plan::Decision};
 
 /// Registered once per process.
 #[derive(Clone, Debug)]
@@ -13,22 +13,30 @@ pub(crate) struct Metrics {
     reconciliations: IntCounterVec,
     errors: IntCounterVec,
     seconds: Histogram,
+    scale_decisions: IntCounterVec,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let counter = |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]).expect("constant names");
+        let counted = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels).expect("constant names");
+        let counter = |name: &str, help: &str, label: &str| counted(name, help, &[label]);
         let seconds = HistogramOpts::new("outbox_operator_reconcile_seconds", "Duration of a pass over one OutboxRelay.");
         let metrics = Self {
             registry: Registry::new(),
             reconciliations: counter("outbox_operator_reconciliations_total", "Passes over one OutboxRelay.", "outcome"),
             errors: counter("outbox_operator_reconcile_errors_total", "Passes that failed, by what helps.", "class"),
+            scale_decisions: counted(
+                "outbox_operator_scale_decisions_total",
+                "Looks at an OutboxRelay with spec.scaling, by what came of them.",
+                &["direction", "reason"],
+            ),
             seconds: Histogram::with_opts(seconds.buckets(vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])).expect("constant names"),
         };
         let register = |collector| metrics.registry.register(collector).expect("each name once");
         register(Box::new(metrics.reconciliations.clone()));
         register(Box::new(metrics.errors.clone()));
         register(Box::new(metrics.seconds.clone()));
+        register(Box::new(metrics.scale_decisions.clone()));
         metrics
     }
 
@@ -43,6 +51,15 @@ impl Metrics {
         self.errors.with_label_values(&[class.name()]).inc();
     }
 
+    pub(crate) fn decided(&self, decision: &Decision) {
+        let direction = match decision.to.cmp(&decision.from) {
+            Ordering::Greater => "up",
+            Ordering::Less => "down",
+            Ordering::Equal => "hold",
+        };
+        self.scale_decisions.with_label_values(&[direction, &decision.why.name()]).inc();
+    }
+
     /// In the text format that Prometheus scrapes.
     pub(crate) fn text(&self) -> String {
         let mut text = Vec::new();
@@ -54,18 +71,21 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::reason::Reason;
 
     #[test]
     fn passes_are_counted_under_their_published_names() {
         let metrics = Metrics::new();
         metrics.passed(Duration::from_millis(5));
         metrics.failed(Duration::from_millis(5), ErrorClass::Transient);
+        metrics.decided(&Decision { from: 2, to: 4, why: Reason::BacklogHigh });
         let text = metrics.text();
         for line in [
             "outbox_operator_reconciliations_total{outcome=\"ok\"} 1",
             "outbox_operator_reconciliations_total{outcome=\"error\"} 1",
             "outbox_operator_reconcile_errors_total{class=\"transient\"} 1",
             "outbox_operator_reconcile_seconds_count 2",
+            "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }

@@ -1,14 +1,17 @@
 //! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up. Pure.
 
 mod migration;
+mod scale;
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
 pub(crate) use migration::{Failure, Migration};
+pub(crate) use scale::{Decision, Load, Remembered, ScalingPolicy};
 
 use super::{
+    backlog,
     build::ChildKind,
     observe::{ObjectKey, Observed, RelayDeployment},
     validate::{Count, ValidatedRelay},
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     /// Relays that there should be now.
     pub replicas: i32,
     pub scale: Scale,
+    /// What `spec.scaling` decided.
+    pub scaling: Option<Scaling>,
     /// Children that the manifest does not wish for.
     pub unwanted: Vec<ChildKind>,
     /// Jobs of another target, and the failed one whose turn has come again.
@@ -52,19 +57,39 @@ pub(crate) enum Scale {
     Set { from: i32, to: i32 },
     /// Somebody wrote to the Deployment instead of the OutboxRelay.
     SetBack { from: i32, to: i32 },
+    /// `spec.scaling` asks for another one.
+    Step(Decision),
 }
 
-/// `seen` is the generation that was last worked through.
-pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, seen: i64, now: Timestamp) -> Plan {
+/// What `spec.scaling` decided, and from what.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scaling {
+    pub decision: Decision,
+    pub load: Option<Load>,
+    /// For the next decision, when this one has been carried out.
+    pub remember: Remembered,
+}
+
+/// What earlier passes left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before<'a> {
+    /// The generation that was last worked through.
+    pub generation: i64,
+    pub scaling: &'a Remembered,
+}
+
+pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> Plan {
     let job = relay.migration.as_ref().and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
     let migration = migration::decide(relay.migration.as_ref(), job, now);
     let rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
     let again = matches!(migration, Migration::Start { .. });
     let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
+    let (replicas, scale, scaling) = count(relay, observed, before, now);
     Plan {
         rollout,
-        scale: scale(relay, replicas(relay), observed, seen),
-        replicas: replicas(relay),
+        scale,
+        scaling,
+        replicas,
         unwanted: unwanted(relay, observed),
         outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !current(key)).collect(),
         outdated_config_maps: outdated_config_maps(relay, observed, rollout),
@@ -77,15 +102,44 @@ impl Plan {
     /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write but that of its status.
     pub(crate) fn paused(self) -> Self {
         let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
-        Self { scale: Scale::Keep, outdated_jobs, outdated_config_maps, unwanted, ..self }
+        Self { scale: Scale::Keep, scaling: None, outdated_jobs, outdated_config_maps, unwanted, ..self }
     }
 }
 
-fn replicas(relay: &ValidatedRelay) -> i32 {
-    match relay.count {
-        Count::Suspended => 0,
-        Count::Fixed(count) => count,
+/// How many relays, what is done about it, and why.
+fn count(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> (i32, Scale, Option<Scaling>) {
+    let changed = before.generation != relay.identity.generation;
+    match (&relay.count, &observed.deployment) {
+        (Count::Suspended, found) => (0, set(found.as_ref(), 0, changed), None),
+        (Count::Fixed(to), found) => (*to, set(found.as_ref(), *to, changed), None),
+        (Count::Scaled(policy), None) => (policy.min, Scale::Keep, None),
+        (Count::Scaled(policy), Some(found)) => match before.scaling.count {
+            Some(left) if left != found.wanted => (left, set(Some(found), left, changed), None),
+            _ => scaled(policy, found, observed, before.scaling, now),
+        },
     }
+}
+
+fn set(found: Option<&RelayDeployment>, to: i32, changed: bool) -> Scale {
+    match found.map(|deployment| deployment.wanted) {
+        Some(from) if from != to && changed => Scale::Set { from, to },
+        Some(from) if from != to => Scale::SetBack { from, to },
+        _ => Scale::Keep,
+    }
+}
+
+fn scaled(
+    policy: &ScalingPolicy,
+    found: &RelayDeployment,
+    observed: &Observed,
+    remembered: &Remembered,
+    now: Timestamp,
+) -> (i32, Scale, Option<Scaling>) {
+    let load = backlog::load(&observed.reports, now);
+    let facts = scale::ScaleFacts { count: found.wanted, available: found.available, load };
+    let (decision, remember) = scale::decide(policy, &facts, remembered, now);
+    let scale = if decision.to == decision.from { Scale::Keep } else { Scale::Step(decision) };
+    (decision.to, scale, Some(Scaling { decision, load, remember }))
 }
 
 /// An account is needed until no pod of the old form is left, or may have to be created again.
@@ -97,14 +151,6 @@ fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
         (ChildKind::PodMonitor, !relay.pod_monitor),
     ];
     all.into_iter().filter(|(_, unwanted)| *unwanted).map(|(kind, _)| kind).collect()
-}
-
-fn scale(relay: &ValidatedRelay, to: i32, observed: &Observed, seen: i64) -> Scale {
-    match &observed.deployment {
-        Some(deployment) if deployment.wanted != to && seen == relay.identity.generation => Scale::SetBack { from: deployment.wanted, to },
-        Some(deployment) if deployment.wanted != to => Scale::Set { from: deployment.wanted, to },
-        _ => Scale::Keep,
-    }
 }
 
 /// Only after the new settings are out: until then the running relays' may be the ones that look unused.
@@ -120,7 +166,13 @@ mod tests {
     use crate::operator::{
         fixtures::{now, validated, validated_with},
         observe::{JobOutcome, MigrationJob, RelayDeployment},
+        reason::Reason,
     };
+
+    /// `seen`: the generation that was last worked through.
+    fn decided(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Plan {
+        plan(relay, observed, &Before { generation: seen, scaling: &Remembered::default() }, now())
+    }
 
     fn key(name: &str) -> ObjectKey {
         ObjectKey { name: name.to_owned(), uid: format!("uid of {name}") }
@@ -141,10 +193,10 @@ mod tests {
     fn relays_wait_for_the_migration_of_this_very_target() {
         let relay = validated();
         let other = Observed { jobs: vec![job("file-service-migrate-0", JobOutcome::Succeeded { at: now() })], ..Observed::default() };
-        let waiting = plan(&relay, &other, 3, now());
+        let waiting = decided(&relay, &other, 3);
         assert_eq!(waiting.rollout, Rollout::WaitForSchema);
         assert_eq!(waiting.migration, Migration::Start { attempt: 1 });
-        assert_eq!(plan(&relay, &migrated(&relay), 3, now()).rollout, Rollout::Go);
+        assert_eq!(decided(&relay, &migrated(&relay), 3).rollout, Rollout::Go);
     }
 
     #[test]
@@ -152,13 +204,13 @@ mod tests {
         let relay = validated();
         let mut observed = migrated(&relay);
         observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
-        assert_eq!(plan(&relay, &observed, 3, now()).outdated_jobs, [key("file-service-migrate-0")]);
+        assert_eq!(decided(&relay, &observed, 3).outdated_jobs, [key("file-service-migrate-0")]);
     }
 
     #[test]
     fn policy_off_removes_jobs_and_waits_for_none() {
         let off = validated_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never);
-        let plan = plan(&off, &migrated(&validated()), 3, now());
+        let plan = decided(&off, &migrated(&validated()), 3);
         assert_eq!(plan.rollout, Rollout::Go);
         assert_eq!(plan.outdated_jobs.len(), 1);
     }
@@ -167,10 +219,10 @@ mod tests {
     fn a_foreign_count_is_set_back_and_a_new_one_is_set() {
         let relay = validated();
         let mut observed = migrated(&relay);
-        assert_eq!(plan(&relay, &observed, 3, now()).scale, Scale::Keep);
+        assert_eq!(decided(&relay, &observed, 3).scale, Scale::Keep);
         observed.deployment.as_mut().expect("there").wanted = 5;
-        assert_eq!(plan(&relay, &observed, 3, now()).scale, Scale::SetBack { from: 5, to: 2 });
-        assert_eq!(plan(&relay, &observed, 2, now()).scale, Scale::Set { from: 5, to: 2 });
+        assert_eq!(decided(&relay, &observed, 3).scale, Scale::SetBack { from: 5, to: 2 });
+        assert_eq!(decided(&relay, &observed, 2).scale, Scale::Set { from: 5, to: 2 });
     }
 
     #[test]
@@ -179,17 +231,34 @@ mod tests {
         let observed = Observed { jobs: Vec::new(), ..migrated(&relay) };
         let mut observed = observed;
         observed.deployment.as_mut().expect("there").wanted = 0;
-        assert_eq!(plan(&relay, &observed, 2, now()).scale, Scale::Set { from: 0, to: 2 });
+        assert_eq!(decided(&relay, &observed, 2).scale, Scale::Set { from: 0, to: 2 });
+    }
+
+    #[test]
+    fn scaling_starts_from_the_deployments_count_and_sets_a_foreign_one_back() {
+        let relay = validated_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
+        assert_eq!(decided(&relay, &Observed::default(), 3).replicas, 1, "the first one");
+        let mut observed = migrated(&relay);
+        observed.deployment.as_mut().expect("there").wanted = 3;
+        let first = decided(&relay, &observed, 3);
+        let scaling = first.scaling.expect("decided");
+        assert_eq!((first.scale, first.replicas, scaling.decision.why), (Scale::Keep, 3, Reason::ReportsIncomplete));
+        observed.deployment.as_mut().expect("there").wanted = 1;
+        let second = plan(&relay, &observed, &Before { generation: 3, scaling: &scaling.remember }, now());
+        assert_eq!((second.scale, second.scaling), (Scale::SetBack { from: 1, to: 3 }, None));
+        observed.deployment.as_mut().expect("there").wanted = 9;
+        let too_many = decided(&relay, &observed, 3).scale;
+        assert!(matches!(too_many, Scale::Step(Decision { from: 9, to: 4, why: Reason::BoundsChanged })), "{too_many:?}");
     }
 
     #[test]
     fn a_suspended_relay_goes_to_none_and_comes_back() {
         let suspended = validated_with(|r| r.spec.suspend = true);
         let mut observed = migrated(&suspended);
-        let down = plan(&suspended, &observed, 2, now());
+        let down = decided(&suspended, &observed, 2);
         assert_eq!((down.replicas, down.scale), (0, Scale::Set { from: 2, to: 0 }));
         observed.deployment.as_mut().expect("there").wanted = 0;
-        assert_eq!(plan(&validated(), &observed, 2, now()).scale, Scale::Set { from: 0, to: 2 });
+        assert_eq!(decided(&validated(), &observed, 2).scale, Scale::Set { from: 0, to: 2 });
     }
 
     #[test]
@@ -200,11 +269,11 @@ mod tests {
         });
         let mut observed = migrated(&other_account);
         observed.deployment.as_mut().expect("there").updated = 1;
-        assert_eq!(plan(&other_account, &observed, 3, now()).unwanted, [ChildKind::PodMonitor]);
+        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor]);
         let all_new = RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ..RelayDeployment::default() };
         observed.deployment = Some(all_new);
-        assert_eq!(plan(&other_account, &observed, 3, now()).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
-        assert_eq!(plan(&validated(), &observed, 3, now()).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
+        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
+        assert_eq!(decided(&validated(), &observed, 3).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
     }
 
     #[test]
@@ -213,7 +282,7 @@ mod tests {
         let mut observed = migrated(&relay);
         observed.deployment.as_mut().expect("there").wanted = 5;
         observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
-        let paused = plan(&relay, &observed, 3, now()).paused();
+        let paused = decided(&relay, &observed, 3).paused();
         assert_eq!((paused.scale, paused.outdated_jobs, paused.unwanted), (Scale::Keep, Vec::new(), Vec::new()));
     }
 
@@ -223,11 +292,11 @@ mod tests {
         let mut observed = migrated(&relay);
         observed.config_maps = vec![key(&relay.config_map), key("used"), key("unused")];
         observed.used_config_maps = ["used".to_owned()].into();
-        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, [key("unused")]);
+        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, [key("unused")]);
         observed.deployment.as_mut().expect("there").observed = false;
-        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, []);
+        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, []);
         observed.jobs.clear();
         observed.deployment.as_mut().expect("there").observed = true;
-        assert_eq!(plan(&relay, &observed, 3, now()).outdated_config_maps, [], "a waiting rollout removes nothing");
+        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, [], "a waiting rollout removes nothing");
     }
 }

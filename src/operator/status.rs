@@ -6,6 +6,7 @@ mod paused;
 mod publishing;
 mod ready;
 mod reports;
+mod scaling;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -87,10 +88,10 @@ pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'
         ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
         selector: Some(facts.identity.relay_selector_text()),
         backlog: backlog::to_show(previous.backlog.as_ref(), backlog::total(&observed.reports), due),
-        breaker: publishing::worst_breaker(observed),
+        breaker: backlog::worst_breaker(&observed.reports),
         parked_keys: backlog::count_to_show(previous.parked_keys, reports().find_map(|report| report.parked_keys), due),
         dead_letters: backlog::count_to_show(previous.dead_letters, reports().find_map(|report| report.dead_letters), due),
-        last_scale: previous.last_scale.clone(),
+        last_scale: scaling::last_scale(facts, verdict),
     }
 }
 

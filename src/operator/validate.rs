@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::SignedDuration;
 use serde::Serialize;
 
 use super::{
     identity::{Identity, NUDGE, hash8},
     installation::Installation,
+    plan::ScalingPolicy,
 };
 use crate::{
-    api::{MigrationPolicy, OutboxRelay, OutboxRelaySpec, Template, TlsMode},
+    api::{MigrationPolicy, OutboxRelay, OutboxRelaySpec, Scaling, Template, TlsMode, parse_duration},
     settings::{InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource, migration_projections, relay_projections},
 };
 
@@ -41,6 +43,8 @@ pub(crate) enum Count {
     Suspended,
     /// `spec.replicas`.
     Fixed(i32),
+    /// `spec.scaling`.
+    Scaled(ScalingPolicy),
 }
 
 /// Why a manifest cannot be carried out before a person changes something.
@@ -75,7 +79,7 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
         migration,
         settings,
-        count: count(&relay.spec),
+        count: count(&relay.spec)?,
         image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
         pod_monitor: relay.spec.monitoring.pod_monitor,
@@ -86,8 +90,33 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
     })
 }
 
-fn count(spec: &OutboxRelaySpec) -> Count {
-    if spec.suspend { Count::Suspended } else { Count::Fixed(spec.replicas) }
+fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
+    Ok(match &spec.scaling {
+        _ if spec.suspend => Count::Suspended,
+        Some(scaling) => Count::Scaled(policy(scaling)?),
+        None => Count::Fixed(spec.replicas),
+    })
+}
+
+/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale without an end.
+fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
+    let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
+    let bounds = 1 <= scaling.min_replicas && scaling.min_replicas <= scaling.max_replicas && scaling.max_replicas <= 64;
+    if !bounds || scaling.target_backlog_per_replica < 1 || age < SignedDuration::from_secs(1) {
+        return Err(InvalidSpec::Scaling);
+    }
+    Ok(ScalingPolicy {
+        min: scaling.min_replicas,
+        max: scaling.max_replicas,
+        rows_per_relay: scaling.target_backlog_per_replica,
+        oldest_age: age,
+        stabilization: duration("spec.scaling.scaleDownStabilization", &scaling.scale_down_stabilization)?,
+    })
+}
+
+fn duration(field: &'static str, text: &str) -> Result<SignedDuration, InvalidSpec> {
+    let parsed = parse_duration(text).map_err(|error| InvalidSpec::Duration { field, error })?;
+    Ok(SignedDuration::try_from(parsed).unwrap_or(SignedDuration::MAX))
 }
 
 fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, Unworkable> {
@@ -186,6 +215,21 @@ mod tests {
     fn policy_off_has_no_migration() {
         let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(validate(&off, &installation()).expect("valid").migration, None);
+    }
+
+    #[test]
+    fn what_says_the_count_is_one_of_three() {
+        let count = |change: fn(&mut OutboxRelay)| validate(&relay_with(change), &installation()).map(|valid| valid.count);
+        assert_eq!(count(|r| r.spec.replicas = 3), Ok(Count::Fixed(3)));
+        let scaled = count(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok()).expect("valid");
+        assert!(matches!(scaled, Count::Scaled(ScalingPolicy { min: 1, max: 4, rows_per_relay: 10_000, .. })), "{scaled:?}");
+        let suspended = count(|r| (r.spec.scaling, r.spec.suspend) = (serde_yaml::from_str("{}").ok(), true));
+        assert_eq!(suspended, Ok(Count::Suspended));
+        for wrong in ["minReplicas: 0", "minReplicas: 9", "maxReplicas: 65", "targetBacklogPerReplica: 0", "targetOldestAge: 0s"] {
+            let scaling = serde_yaml::from_str(wrong).expect("a form that is read");
+            let refused = validate(&relay_with(|r| r.spec.scaling = Some(scaling)), &installation());
+            assert_eq!(refused, Err(Unworkable::Spec(InvalidSpec::Scaling)), "{wrong}");
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@ const REPORTS_EVERY: Duration = Duration::from_millis(1);
 /// How often a new session looks whether the brokers have been heard.
 const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
+/// As often as the operator asks.
+const BACKLOG_AT_LATEST: Duration = Duration::from_secs(15);
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// A statement that takes longer than the server would let it: its connection is dead, and nothing but a new one helps.

@@ -38,6 +38,10 @@ pub enum InvalidSpec {
     CertificateSource { field: &'static str },
     #[error("spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full")]
     PlainWithoutTls,
+    #[error(
+        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
+    )]
+    Scaling,
     #[error("spec.topics: name 1 to 64 topics")]
     TopicCount,
     #[error("spec.topics: topic '{0}' stands there twice")]

@@ -10,6 +10,7 @@ pub(crate) mod kubernetes;
 pub(crate) mod listeners;
 pub(crate) mod operator;
 pub(crate) mod pgbouncer;
+pub(crate) mod pods;
 pub(crate) mod producer;
 pub(crate) mod prometheus;
 pub(crate) mod relay;

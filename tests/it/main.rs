@@ -28,6 +28,7 @@ mod operator_children;
 mod operator_migration;
 mod operator_options;
 mod operator_rights;
+mod operator_scaling;
 mod pages;
 mod parking;
 mod pooler;

@@ -2,7 +2,7 @@
 //! that only wait for their outbox. Pure.
 
 use super::{
-    Observed, Scene,
+    Scene,
     available::none_wanted,
     conditions::{Finding, State},
     schema::{problems, sentence},
@@ -11,11 +11,6 @@ use crate::{
     operator::reason::{Reason, stops_publishing},
     report::{BreakerState, ProblemClass},
 };
-
-/// The worst of what relays report; none while no report has it.
-pub(super) fn worst_breaker(observed: &Observed) -> Option<BreakerState> {
-    observed.reports.iter().filter_map(|one| Some(one.report.as_ref()?.breaker.as_ref()?.state)).max()
-}
 
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
     let finding = |state, reason, message: String| Finding::new("Publishing", state, reason, message);

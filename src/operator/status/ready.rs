@@ -6,6 +6,7 @@ use super::{
     conditions::{Finding, State, find},
     publishing::publishing,
     reports::reports_available,
+    scaling::scaling_active,
     schema::{schema_ready, secrets_resolved},
 };
 use crate::operator::{
@@ -66,8 +67,8 @@ pub(super) fn planned(scene: &Scene<'_>, applied: Result<&Applied, &ApplyError>)
         Ok(applied) => summary(scene, &Parts { schema: &schema, available: &available, publishing: &publishing, applied }),
     };
     let secrets = secrets_resolved(scene);
-    let reports = reports_available(scene);
-    vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets, reports]
+    let (reports, scaling) = (reports_available(scene), scaling_active(scene));
+    vec![summary.ready, summary.reconciling, summary.stalled, schema, available, publishing, secrets, reports, scaling]
 }
 
 /// What the sum is made of.

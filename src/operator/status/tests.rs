@@ -1,6 +1,6 @@
 //! Scenes and what is said about them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::SignedDuration};
 use kube::core::Status;
 
 use super::*;
@@ -8,9 +8,9 @@ use crate::{
     operator::{
         build::ChildKind,
         events::{Telling, tellings},
-        fixtures::{now, validated},
+        fixtures::{now, validated, validated_with},
         observe::{RelayDeployment, RelayPod},
-        plan::{Failure, Rollout, Scale},
+        plan::{Decision, Failure, Load, Remembered, Rollout, Scale, Scaling},
         reports::PodReport,
         validate::Count,
     },
@@ -36,6 +36,7 @@ fn running() -> Case {
         rollout: Rollout::Go,
         replicas: 2,
         scale: Scale::Keep,
+        scaling: None,
         unwanted: Vec::new(),
         outdated_jobs: Vec::new(),
         outdated_config_maps: Vec::new(),
@@ -274,6 +275,47 @@ fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once
     assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["PodMonitorUnavailable"]);
     case.previous = case.status();
     assert_eq!(case.tellings(), []);
+}
+
+fn scaled(decision: Decision) -> Case {
+    let load = Load { rows: 41_200, oldest_age: SignedDuration::from_secs(12), published_per_second: 512.4, breaker_open: false };
+    Case::with(|case| {
+        case.relay = validated_with(|relay| relay.spec.scaling = serde_yaml::from_str("{}").ok());
+        case.plan.scaling = Some(Scaling { decision, load: Some(load), remember: Remembered::default() });
+        case.plan.scale = if decision.from == decision.to { Scale::Keep } else { Scale::Step(decision) };
+    })
+}
+
+#[test]
+fn a_step_is_told_with_its_numbers_and_kept_in_status() {
+    let mut case = scaled(Decision { from: 2, to: 4, why: Reason::BacklogHigh });
+    case.says(&["ScalingActive=True BacklogHigh"]);
+    let last = case.status().last_scale.expect("a step");
+    assert_eq!((last.from, last.to, last.reason.as_str(), last.time.0), (2, 4, "BacklogHigh", now()));
+    let note = "From 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
+    assert_eq!(case.tellings().iter().map(|one| one.note.as_str()).collect::<Vec<_>>(), [note]);
+    case.previous = case.status();
+    case.plan.scale = Scale::Keep;
+    assert_eq!(case.status().last_scale, case.previous.last_scale, "the step before stays");
+    case.plan.scale = Scale::Step(Decision { from: 4, to: 8, why: Reason::BacklogHigh });
+    case.applied = Err(ApplyError::NameConflict("Service 's'".to_owned()));
+    assert_eq!(case.status().last_scale, case.previous.last_scale, "it was not taken");
+}
+
+#[test]
+fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
+    let mut case = scaled(Decision { from: 4, to: 4, why: Reason::ThroughputFlat });
+    case.says(&["ScalingActive=False ThroughputFlat"]);
+    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["ThroughputFlat"]);
+    case.previous = case.status();
+    case.plan.scaling.as_mut().expect("scaled").load.as_mut().expect("known").rows += 1;
+    assert_eq!(case.status().conditions, case.previous.conditions);
+}
+
+#[test]
+fn without_scaling_the_manifest_says_the_count() {
+    running().says(&["ScalingActive=False ScalingOff"]);
+    assert_eq!(running().tellings(), []);
 }
 
 #[test]

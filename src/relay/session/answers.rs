@@ -63,7 +63,8 @@ impl Session<'_> {
     }
 
     pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
-        self.timers.backlog = not_again_before(began, BACKLOG_EVERY);
+        // Scaling goes by this number: an old one under a growing backlog would say that nothing waits.
+        self.timers.backlog = not_again_before(began, BACKLOG_EVERY).min(Instant::now() + BACKLOG_AT_LATEST);
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
         metrics.in_flight_bytes.set(self.core.window().bytes() as i64);

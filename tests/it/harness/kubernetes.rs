@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::{
@@ -66,7 +66,7 @@ impl Namespace {
         let settings = Settings {
             installation: Installation {
                 relay_image: "localhost/outbox-relay:none".to_owned(),
-                allowed_images: vec!["localhost/allowed/*".to_owned()],
+                allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
                 cluster_name: "it".to_owned(),
                 namespace: Some("outbox-system".to_owned()),
                 monitoring_namespace: Some("monitoring".to_owned()),
@@ -141,6 +141,32 @@ impl Namespace {
             }
         }
         panic!("still writing after 50 passes: {:?}", self.writes());
+    }
+
+    /// Passes until it is so; else panics with what was seen last.
+    pub(crate) async fn pass_until<T>(&self, seconds: u64, look: impl AsyncFn(&Self) -> Result<T, String>) -> T {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            self.pass().await;
+            match look(self).await {
+                Ok(found) => return found,
+                Err(seen) => assert!(Instant::now() < end, "after {seconds} s: {seen}"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Passes until a condition has this status and reason.
+    pub(crate) async fn pass_until_condition(&self, seconds: u64, type_: &str, wanted: &str) {
+        let look = async |ns: &Self| {
+            let said = ns.condition(type_).await;
+            if said == wanted {
+                Ok(())
+            } else {
+                Err(format!("{type_} is {said}, not {wanted}: {:?}", ns.get::<OutboxRelay>(NAME).await.status))
+            }
+        };
+        self.pass_until(seconds, look).await;
     }
 
     /// `"True NameConflict"`: status and reason of a condition.
