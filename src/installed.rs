@@ -10,8 +10,6 @@ use tokio::{net::TcpStream, time::sleep};
 
 use crate::api::OutboxRelay;
 
-/// A Service that was just made needs a moment to lead to its pods.
-const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// Why an installation does not work.
@@ -33,12 +31,12 @@ pub enum CheckError {
     NoCrd(String),
 }
 
-/// Asks until all is well, or for at most half a minute.
+/// Asks until all is well, or patience ends: a Service that was just made needs a moment to lead to its pods.
 ///
 /// # Errors
 /// With what was wrong in the end.
-pub async fn check(operator: &str) -> Result<(), CheckError> {
-    let give_up = Instant::now() + PATIENCE;
+pub async fn check(operator: &str, patience: Duration) -> Result<(), CheckError> {
+    let give_up = Instant::now() + patience;
     loop {
         match tokio::time::timeout(LONGEST, once(operator)).await.unwrap_or(Err(CheckError::Timeout)) {
             Err(_) if Instant::now() < give_up => sleep(Duration::from_millis(500)).await,
@@ -75,7 +73,8 @@ async fn is_kind_served() -> Result<(), CheckError> {
     match client.list_api_group_resources(&version).await {
         Ok(served) if served.resources.iter().any(|resource| resource.name == plural) => Ok(()),
         Ok(_) => Err(missing()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Err(missing()),
+        // No Status comes with it: there is no such path.
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(missing()),
         Err(error) => Err(CheckError::ApiServer(Box::new(error))),
     }
 }

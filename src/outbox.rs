@@ -14,10 +14,10 @@ mod work;
 
 pub use altered::{Altered, altered};
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
-pub use row::{Fetched, OutboxRow};
+pub use row::{Fetched, OutboxRow, SequenceState};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools, READER_OPTIONS, SettlePlan, Store, StoreError,
-    StoreErrorSource, Survey, SweepPlan,
+    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store,
+    StoreError, StoreErrorSource, Survey, SweepPlan,
 };
 pub use work::{Connections, Statement, Work};

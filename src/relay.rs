@@ -11,6 +11,7 @@ mod metrics;
 mod open;
 pub mod outstanding;
 mod partitions;
+mod resume;
 pub mod routes;
 mod session;
 mod status;
@@ -67,11 +68,15 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
     let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
-    while let Some(opened) = open::open(&options, &status, &mut credentials, &stop).await {
-        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials);
+    let mut memory = resume::Memory::default();
+    while let Some(opened) = open::open(&options, &status, &mut credentials, &mut memory, &stop).await {
+        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials, &mut memory);
         match Box::pin(session.run(&stop)).await {
             session::Ended::Stopped => break,
             session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
+            session::Ended::SequenceBroke => {
+                tracing::warn!("ids of the outbox may have come again; starting again when the sequence is moved on");
+            }
         }
         status.set_ready(false);
     }

@@ -157,6 +157,8 @@ pub enum ProblemClass {
     RecordRejected,
     /// A record is larger than its topic takes.
     RecordTooLarge,
+    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is moved on, or was.
+    SequenceWentBack,
     /// Keys are parked: behind a record that Kafka refuses, or by a person.
     KeysParked,
     /// A person parked a topic or a key.

@@ -1,6 +1,6 @@
 //! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
 
-use std::{io::Write, net::SocketAddr, process::ExitCode};
+use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +39,9 @@ struct Check {
     /// Host and port of the operator's /healthz.
     #[arg(long, value_name = "HOST:PORT")]
     operator: String,
+    /// How long it is asked again until all is well.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
 }
 
 #[derive(Args)]
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(arguments)),
-        Command::Check(Check { operator }) => check(&operator),
+        Command::Check(arguments) => check(arguments),
         Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
     };
     match done {
@@ -88,8 +91,8 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn check(operator: &str) -> anyhow::Result<()> {
-    Ok(installed::check(operator).await?)
+async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
+    Ok(installed::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]

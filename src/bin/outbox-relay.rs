@@ -16,6 +16,8 @@ use outbox_relay::{
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
     report::MigrationReport,
+    secrets::Secrets,
+    settings::RelaySettings,
     source::Source,
     telemetry::{self, LogFormat},
 };
@@ -58,6 +60,10 @@ struct Migrate {
     /// Print the SQL that would run, for a database administrator, and change nothing; whatever migration.policy says.
     #[arg(long, conflicts_with = "result")]
     dry_run: bool,
+    /// Afterwards move the sequence of ids on, and give waiting rows whose ids may have been used already new ones: for a database that was put
+    /// back to an older state while no relay ran. Relays notice other restores by themselves.
+    #[arg(long)]
+    resume_sequence: bool,
 }
 
 #[derive(Args)]
@@ -138,11 +144,15 @@ async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
         let (settings, secrets) = arguments.from.source().load()?;
         let script = migrate::script(&settings, &secrets).await;
         let script = script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
-        write!(std::io::stdout(), "{script}").context("cannot write the script")?;
+        let resume = if arguments.resume_sequence { migrate::resume_script(&settings.database.schema) } else { String::new() };
+        write!(std::io::stdout(), "{script}{resume}").context("cannot write the script")?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = match arguments.from.source().load() {
-        Ok((settings, secrets)) => migrate::migrate(&settings, &secrets, LOCK_WAIT).await,
+        Ok((settings, secrets)) => {
+            let report = migrate::migrate(&settings, &secrets, LOCK_WAIT).await;
+            if arguments.resume_sequence { resumed(report, &settings, &secrets).await } else { report }
+        }
         Err(error) => MigrationReport { schema_version: None, applied: Vec::new(), notes: Vec::new(), problem: Some(error.problem()) },
     };
     if let Some(file) = &arguments.result {
@@ -153,6 +163,17 @@ async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
         None => write!(std::io::stdout(), "{}", migrate::in_words(&report)).context("cannot write the result")?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Moves the sequence on, unless the migration failed.
+async fn resumed(mut report: MigrationReport, settings: &RelaySettings, secrets: &Secrets) -> MigrationReport {
+    if report.problem.is_none() {
+        match migrate::resume_sequence(settings, secrets).await {
+            Ok(note) => report.notes.push(note),
+            Err(problem) => report.problem = Some(problem),
+        }
+    }
+    report
 }
 
 fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {

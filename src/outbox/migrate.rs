@@ -5,6 +5,7 @@ mod apply;
 mod grants;
 mod lock;
 mod outcome;
+mod resume;
 mod script;
 pub(super) mod shape;
 mod verify;
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub use outcome::{in_words, termination_message, until_done};
+pub use resume::{resume_script, resume_sequence};
 pub use script::script;
 
 /// How long to wait for another migration of the same schema.
@@ -85,6 +87,12 @@ pub enum MigrateError {
     },
     #[error("roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, or grant them")]
     RightsMissing { schema: String, missing: String },
+    #[error("cannot move the sequence of ids of schema '{schema}' on")]
+    ResumeSequence {
+        schema: String,
+        #[source]
+        source: DatabaseFault,
+    },
     #[error("cannot commit the migration of schema '{schema}'")]
     Commit {
         schema: String,
@@ -107,6 +115,7 @@ impl MigrateError {
             | Self::ApplyMigrations { source, .. }
             | Self::Claim { source, .. }
             | Self::Grant { source, .. }
+            | Self::ResumeSequence { source, .. }
             | Self::Commit { source, .. } => return Problem::new(source.class, format!("{self}: {source}")),
             Self::ServerTooOld { .. } => ProblemClass::DatabaseError,
             Self::LockHeld { .. } => LockTimeout,

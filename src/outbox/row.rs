@@ -58,6 +58,15 @@ impl OutboxRow {
     }
 }
 
+/// How the sequence of ids stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SequenceState {
+    /// Absent: the outbox lives elsewhere than it did when its sequence was last known to be right.
+    pub incarnation: Option<Uuid>,
+    /// The last id that was drawn.
+    pub position: i64,
+}
+
 /// The answer to one fetch: the snapshot, and the rows that it saw, by lane and then id.
 #[derive(Clone, PartialEq)]
 pub struct Fetched {
@@ -86,21 +95,25 @@ impl From<sqlx::Error> for DecodeError {
     }
 }
 
-/// Decodes the rows of `fetch.sql` or `fetch_flowing.sql`, whose snapshot comes first.
+/// Decodes the rows of `fetch.sql` or `fetch_flowing.sql`, of which one is of the statement itself.
 ///
 /// # Errors
 /// When a row has another shape than the statement gives it.
-pub(super) fn decode(rows: &[PgRow]) -> Result<Fetched, DecodeError> {
-    let (mut snapshot, mut scanned) = (None, Vec::new());
+pub(super) fn decode(rows: &[PgRow]) -> Result<(SequenceState, Fetched), DecodeError> {
+    let (mut first, mut scanned) = (None, Vec::new());
     let mut decoded = Vec::with_capacity(rows.len().saturating_sub(1));
     for row in rows {
         match row.try_get::<Option<&str>, _>(0)? {
-            Some(text) => snapshot = Some(Snapshot::parse(text).map_err(DecodeError::Snapshot)?),
+            Some(text) => {
+                let sequence = SequenceState { position: row.try_get(2)?, incarnation: row.try_get(3)? };
+                first = Some((Snapshot::parse(text).map_err(DecodeError::Snapshot)?, sequence));
+            }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => scanned.push((lane(row)?, row.try_get(2)?)),
             None => decoded.push(decode_row(row)?),
         }
     }
-    Ok(Fetched { snapshot: snapshot.ok_or(DecodeError::NoSnapshot)?, rows: decoded, scanned })
+    let (snapshot, sequence) = first.ok_or(DecodeError::NoSnapshot)?;
+    Ok((sequence, Fetched { snapshot, rows: decoded, scanned }))
 }
 
 fn lane(row: &PgRow) -> Result<u8, DecodeError> {

@@ -7,6 +7,7 @@ mod error;
 mod lease;
 mod plans;
 mod reading;
+mod sequence;
 mod settling;
 mod statements;
 
@@ -20,7 +21,7 @@ pub(super) use error::failed;
 use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
-pub use plans::{BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, SettlePlan, Survey, SweepPlan};
+pub use plans::{BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Resumed, SettlePlan, Survey, SweepPlan};
 
 /// Session settings of the connections that read lanes: without statistics the planner would rather sort or scan than walk the one index.
 pub const READER_OPTIONS: &[Setting] = &[("enable_bitmapscan", "off"), ("enable_sort", "off"), ("enable_seqscan", "off"), ("jit", "off")];

@@ -90,6 +90,14 @@ impl Work {
         statement.persistent(self.peer == Peer::Server).fetch_all(connection).await
     }
 
+    /// The only row of a statement.
+    ///
+    /// # Errors
+    /// When there is none, and as [`Self::rows`].
+    pub async fn row(&mut self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
+        self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    }
+
     /// Commits what was done. Dropped midway, it may have been committed, or not.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ use crate::{
 /// What the loop knows when a turn begins.
 pub(super) struct Turn {
     pub(super) instance: Uuid,
+    /// Whose marks these are.
+    pub(super) incarnation: Uuid,
     /// Present when a renewal is due: the marks to write, of all our lanes.
     pub(super) renew: Option<LaneMarksPlan>,
     /// Drained lanes to give back.
@@ -58,11 +60,13 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
     let mut renewed = None;
     if let Some(marks) = &turn.renew {
         let sent = Instant::now();
-        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, turn.breaker, marks).await? else { return Ok(Turned::Lost) };
+        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, turn.breaker, marks, turn.incarnation).await? else {
+            return Ok(Turned::Lost);
+        };
         renewed = Some(Renewed { sent, xid, drawn: turn.seen, ours });
     }
     if !turn.release.lanes.is_empty() {
-        store.release(turn.instance, &turn.release).await?;
+        store.release(turn.instance, &turn.release, turn.incarnation).await?;
     }
     let known: Vec<i16> = turn.known.iter().filter(|lane| !turn.release.lanes.contains(lane)).copied().collect();
     let (mut granted, mut give_back) = (Vec::new(), 0);

@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{RunOptions, Source, Status, credentials::Credentials, lanes::LEASE_TTL};
+use super::{
+    RunOptions, Source, Status,
+    credentials::Credentials,
+    lanes::LEASE_TTL,
+    resume::{self, Break, Memory},
+};
 use crate::{
     outbox::{
         Altered, Pools, READER_OPTIONS, Store, altered,
@@ -25,16 +30,29 @@ pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) schema_version: i64,
     pub(super) instance: Uuid,
+    /// Of the outbox, as its sequence was right when this began.
+    pub(super) incarnation: Uuid,
     /// When the lease was asked for.
     pub(super) leased: Instant,
 }
 
-/// Connects, checks the schema and registers a new instance until all succeed; `None` when stopped before.
-pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mut Credentials, stop: &CancellationToken) -> Option<Opened> {
+/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance until all succeed; `None` when stopped before.
+pub(super) async fn open(
+    options: &RunOptions,
+    status: &Status,
+    credentials: &mut Credentials,
+    memory: &mut Memory,
+    stop: &CancellationToken,
+) -> Option<Opened> {
     loop {
-        status.turned(Instant::now());
         let secrets = credentials.database.borrow_and_update().clone();
-        match attempt(options, &secrets).await {
+        let attempted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            attempted = attempt(options, &secrets, status, memory) => attempted,
+            () = turn(status) => unreachable!("it turns for ever"),
+        };
+        match attempted {
             Ok((opened, advice)) => {
                 status.tell(Source::Database, vec![]);
                 status.tell(Source::Table, advice);
@@ -49,8 +67,16 @@ pub(super) async fn open(options: &RunOptions, status: &Status, credentials: &mu
     }
 }
 
+/// Moving many rows takes long, and is no reason to be restarted.
+async fn turn(status: &Status) {
+    loop {
+        status.turned(Instant::now());
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// With what to say of a table that somebody changed.
-async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<(Opened, Vec<Problem>), Problem> {
+async fn attempt(options: &RunOptions, secrets: &Secrets, status: &Status, memory: &mut Memory) -> Result<(Opened, Vec<Problem>), Problem> {
     let database = &options.settings.database;
     let (store, schema_version) = log_in(options, secrets).await?;
     let lease = store.lease_connections();
@@ -60,9 +86,25 @@ async fn attempt(options: &RunOptions, secrets: &Secrets) -> Result<(Opened, Vec
         Altered::Bearable(problem) => vec![problem],
         Altered::Unreadable(problem) => return Err(problem),
     };
+    let incarnation = resume(&store, status, memory).await?;
     let (instance, leased) = (Uuid::new_v4(), Instant::now());
     store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
-    Ok((Opened { store, schema_version, instance, leased }, advice))
+    Ok((Opened { store, schema_version, instance, incarnation, leased }, advice))
+}
+
+/// Moves the sequence of ids on, if they may have come again. Nothing is read or sent before.
+async fn resume(store: &Store, status: &Status, memory: &mut Memory) -> Result<Uuid, Problem> {
+    let before = store.sequence_state().await.map_err(|error| error.problem())?;
+    if before.incarnation.is_none() {
+        status.tell(Source::Sequence, vec![Break::Elsewhere.problem()]);
+        memory.told(Instant::now());
+    }
+    let (done, after) = store.resume_sequence(memory.seen).await.map_err(|error| error.problem())?;
+    if done.resumed {
+        status.tell(Source::Sequence, vec![resume::mended(done, after.position)]);
+        memory.told(Instant::now());
+    }
+    after.incarnation.ok_or_else(|| Break::Elsewhere.problem())
 }
 
 /// Connects and reads the schema's level, and changes nothing.

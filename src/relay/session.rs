@@ -32,6 +32,7 @@ use super::{
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
+    resume::{Memory, broken},
     routes::Routes,
     sweep::{Straggler, Sweep},
     watch::{News, Watch},
@@ -39,7 +40,9 @@ use super::{
 };
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
-    outbox::{Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, Store, StoreError, SweepPlan, TableWide, connect::Connect},
+    outbox::{
+        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError, SweepPlan, TableWide, connect::Connect,
+    },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
@@ -64,11 +67,15 @@ const ANSWER_MAX: Duration = Duration::from_secs(40);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// On SIGTERM, for what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// The same when the sequence broke: less than the lease still lasts, for it is not renewed.
+const DRAIN_BROKEN_MAX: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 pub(super) enum Ended {
     Stopped,
     LeaseLost,
+    /// Ids may have come again: what it knew counts no more.
+    SequenceBroke,
 }
 
 /// Whether records can be sent.
@@ -93,6 +100,7 @@ enum Which {
 }
 
 type Running<T> = Option<BoxFuture<'static, T>>;
+type FetchResult = Result<(SequenceState, Fetched), StoreError>;
 
 /// Why the producer in use, or the last one, had to be thrown out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,8 +140,12 @@ pub(super) struct Session<'a> {
     status: &'a Status,
     watch: &'a mut Watch,
     credentials: &'a mut Credentials,
+    memory: &'a mut Memory,
     store: Store,
     instance: Uuid,
+    incarnation: Uuid,
+    /// Ids may have come again: it only ends well what it has sent.
+    is_broken: bool,
     core: Core,
     sending: Sending,
     trial: Option<Producer>,
@@ -159,7 +171,7 @@ pub(super) struct Session<'a> {
     failing: BTreeSet<Source>,
     /// When the database last answered a fetch or a settle, or was first asked.
     answered: Option<Instant>,
-    fetch: Running<(FetchPlan, Instant, Result<Fetched, StoreError>)>,
+    fetch: Running<(FetchPlan, Instant, FetchResult)>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
@@ -172,7 +184,7 @@ pub(super) struct Session<'a> {
 
 /// Something that the loop waited for.
 enum Event {
-    Fetched(FetchPlan, Instant, Result<Fetched, StoreError>),
+    Fetched(FetchPlan, Instant, FetchResult),
     Settled(Settled),
     Leased(Result<Turned, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
@@ -195,6 +207,7 @@ impl<'a> Session<'a> {
         opened: Opened,
         watch: &'a mut Watch,
         credentials: &'a mut Credentials,
+        memory: &'a mut Memory,
     ) -> Self {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
@@ -218,8 +231,11 @@ impl<'a> Session<'a> {
             status,
             watch,
             credentials,
+            memory,
             store: opened.store,
             instance,
+            incarnation: opened.incarnation,
+            is_broken: false,
             sending: Sending::None { retry_at: now },
             trial: None,
             trial_by: None,

@@ -24,6 +24,8 @@ pub enum Source {
     Database,
     /// The table of events, as it was found at start.
     Table,
+    /// The sequence of its ids.
+    Sequence,
     Settling,
     Reading,
     /// Looking up and judging refused rows.

@@ -38,10 +38,10 @@ on_each_server! {
         let result = database.manifest("").with_file_name("result.json");
         let (output, report) = migrate(&database.manifest(""), &result);
         assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
-        assert!(shown(&output.stdout).starts_with("schema is at level 2, applied 1, 2\n"), "{}", shown(&output.stdout));
-        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2], Some(2)));
+        assert!(shown(&output.stdout).starts_with("schema is at level 3, applied 1, 2, 3\n"), "{}", shown(&output.stdout));
+        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2, 3], Some(3)));
         let (output, report) = migrate(&database.manifest(""), &result);
-        assert!(shown(&output.stdout).starts_with("schema is at level 2, nothing to apply\n"));
+        assert!(shown(&output.stdout).starts_with("schema is at level 3, nothing to apply\n"));
         assert_eq!((report.problem, report.applied), (None, vec![]));
     }
 }
@@ -70,6 +70,31 @@ async fn variables_of_postgres_change_nothing() {
     let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
     assert!(output.status.success(), "{}", shown(&output.stderr));
     assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
+}
+
+const POSITION: &str = "select position from outbox.sequence_state";
+
+on_each_server! {
+    async fn a_person_can_move_the_sequence_on(database: Database) {
+        let manifest = text(&database.manifest(""));
+        let migrate = |more: &[&str]| {
+            let output = outbox_relay(&[&["migrate", "--resume-sequence", "--manifest", &manifest], more].concat());
+            assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+            shown(&output.stdout)
+        };
+        let mut admin = database.as_admin().await;
+        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 waiting rows got new ids\n"));
+        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        let before: i64 = value(&mut admin, POSITION).await;
+        let dry = migrate(&["--dry-run"]);
+        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => true);\n"), "{dry}");
+        assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
+
+        let done = migrate(&[]);
+        assert!(done.contains(&format!("stood at {before} and was moved on; 1 waiting rows")), "{done}");
+        assert!(value::<i64>(&mut admin, POSITION).await > before + (1 << 32));
+        assert!(shown(&outbox_relay(&["migrate", "--help"]).stdout).contains("--resume-sequence"));
+    }
 }
 
 on_each_server! {
@@ -141,7 +166,7 @@ on_each_server! {
             execute(&mut admin, &format!("create database {later} owner {}", database.owner)).await;
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
-        assert_eq!(done.expect("migrated").applied, [1, 2]);
+        assert_eq!(done.expect("migrated").applied, [1, 2, 3]);
         assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }

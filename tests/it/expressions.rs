@@ -18,6 +18,7 @@ const WORDS: &[&str] = &[
     "count",
     "histogram_quantile",
     "increase",
+    "label_replace",
     "label_values",
     "max",
     "max_over_time",
@@ -27,6 +28,12 @@ const WORDS: &[&str] = &[
     "topk",
     "unless",
     "vector",
+];
+
+/// Metrics of kube-state-metrics, with their labels and the one that an expression makes of them.
+const NOT_OURS: [(&str, &[&str]); 2] = [
+    ("kube_job_failed", &["namespace", "job_name", "condition"]),
+    ("kube_job_owner", &["namespace", "job_name", "owner_kind", "owner_name", "relay"]),
 ];
 
 /// All expressions of the chart, with what they belong to.
@@ -41,7 +48,7 @@ pub(crate) fn all() -> Vec<(String, String)> {
 struct Names {
     /// Each with the labels that its selector names.
     metrics: Vec<(String, BTreeSet<String>)>,
-    /// Of `by (..)`.
+    /// Of `by (..)`, `on (..)` and `group_left (..)`.
     groups: BTreeSet<String>,
     words: BTreeSet<String>,
     /// Values of the label `class`.
@@ -54,8 +61,12 @@ fn is_name(c: char) -> bool {
 
 fn names(expression: &str) -> Names {
     let (mut found, mut rest) = (Names::default(), expression);
-    while let Some(start) = rest.find(|c: char| is_name(c) || c == '[') {
+    while let Some(start) = rest.find(|c: char| is_name(c) || "[\"".contains(c)) {
         rest = &rest[start..];
+        if let Some((_, after)) = rest.strip_prefix('"').and_then(|text| text.split_once('"')) {
+            rest = after;
+            continue;
+        }
         if let Some((_, after)) = rest.strip_prefix('[').and_then(|span| span.split_once(']')) {
             rest = after;
             continue;
@@ -63,11 +74,11 @@ fn names(expression: &str) -> Names {
         let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
         rest = after;
-        if name.starts_with("outbox_") {
+        if name.starts_with("outbox_") || name.starts_with("kube_") {
             let selector = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             found.metrics.push((name.to_owned(), labels(selector.map_or("", |(inner, _)| inner), &mut found.classes)));
             rest = selector.map_or(after, |(_, after)| after);
-        } else if name == "by" {
+        } else if ["by", "on", "group_left"].contains(&name) {
             let (group, after) = after.trim_start().strip_prefix('(').and_then(|inner| inner.split_once(')')).expect("labels to group by");
             found.groups.extend(group.split(',').map(|label| label.trim().to_owned()));
             rest = after;
@@ -92,6 +103,9 @@ fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
 
 /// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`: it is not documented.
 fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
+    if let Some((_, labels)) = NOT_OURS.iter().find(|(name, _)| *name == metric) {
+        return Some(labels.iter().map(|label| (*label).to_owned()).collect());
+    }
     let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix));
     let found = documented.get(metric).or_else(|| documented.get(of_histogram?).filter(|(kind, _)| kind == "histogram"));
     let mut labels = found?.1.clone();

@@ -1,5 +1,6 @@
 //! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
 
+pub(crate) mod api_server;
 pub(crate) mod brokers;
 #[macro_use]
 pub(crate) mod postgres;

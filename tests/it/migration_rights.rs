@@ -33,6 +33,8 @@ on_each_server! {
             "select outbox.requeue(gen_random_uuid())",
             "select outbox.requeue_many('{}', '{}')",
             "select nextval('outbox.event_id_seq')",
+            "select outbox.resume_sequence()",
+            "select from outbox.sequence_state",
             "create table outbox.mine ()",
         ] {
             assert_eq!(refused(&mut producer, sql).await, DENIED, "{sql}");
@@ -76,6 +78,8 @@ on_each_server! {
             "select * from outbox.parked_key, outbox.parked_topic, outbox.dead_letter",
             "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), 'RecordRejected')",
             "select outbox.bury(1::smallint, 1, gen_random_uuid(), 'files', 'RecordRejected', 1)",
+            "select incarnation, position from outbox.sequence_state",
+            "select outbox.resume_sequence(0)",
         ] {
             execute(&mut relay, sql).await;
         }
@@ -102,6 +106,8 @@ on_each_server! {
             "select outbox.skip_parked('files', 'f1')",
             "select outbox.requeue(gen_random_uuid())",
             "select outbox.requeue_many('{}', '{}')",
+            "select nextval('outbox.event_id_seq')",
+            "update outbox.origin set since = now()",
         ] {
             assert_eq!(refused(&mut relay, sql).await, DENIED, "{sql}");
         }
@@ -164,7 +170,8 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 8] = ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "settle", "skip_parked"];
+const DEFINERS: [&str; 9] =
+    ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "resume_sequence", "settle", "skip_parked"];
 
 on_each_server! {
     async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {

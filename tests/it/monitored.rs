@@ -31,6 +31,8 @@ use crate::{
 const FIRING: [&str; 5] = ["OutboxKeysParked", "OutboxDeadLetters", "OutboxRelayGone", "OutboxTopicStalled", "OutboxOperatorFailing"];
 /// It fires where nobody is, and so is asked for before the operator is started.
 const ABSENT: &str = "OutboxOperatorAbsent";
+/// It asks kube-state-metrics, which does not run here: only its promtool test tells.
+const NOT_OURS: &str = "OutboxMigrationFailed";
 
 /// Two topics that refuse large rows: one parks their keys, one makes them dead letters; rows that wait for a topic that nobody declared.
 async fn database() -> (Database, [TopicSettings; 2]) {
@@ -56,10 +58,10 @@ async fn database() -> (Database, [TopicSettings; 2]) {
     (database, topics)
 }
 
-/// One OutboxRelay that gets on, and one whose name is taken.
+/// One OutboxRelay that gets on and scales, and one whose name is taken.
 async fn objects() -> Namespace {
     let ns = Namespace::create().await;
-    ns.create_relay(|_| ()).await;
+    ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3})).await;
     ns.create_object::<Service>(json!({"metadata": {"name": "taken-relay"}, "spec": {"ports": [{"port": 80}]}})).await;
     let mut taken = manifest();
     taken["metadata"]["name"] = json!("taken");
@@ -124,7 +126,7 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
 
     let _operator = OperatorProcess::start(&ns.name, operator_port, None).await;
     gone.stop().await;
-    for (name, expression) in all.iter().filter(|(name, _)| name != ABSENT) {
+    for (name, expression) in all.iter().filter(|(name, _)| ![ABSENT, NOT_OURS].contains(&name.as_str())) {
         has_answer(&prometheus, name, &asked(name, expression)).await;
     }
     load.stop().await;

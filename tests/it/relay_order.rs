@@ -12,7 +12,11 @@ use crate::harness::{
 };
 
 pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
-    let database = Database::create(version).await.migrated().await;
+    begin_on(Database::create(version).await).await
+}
+
+pub(crate) async fn begin_on(database: Database) -> (Database, RelaySettings, String) {
+    let database = database.migrated().await;
     let topic = topic_name("counted");
     // With the broker's times, which tell how long a hand-over lasts.
     create_topic_with(&topic, 6, &[("message.timestamp.type", "LogAppendTime")]).await;

@@ -1,10 +1,12 @@
 -- Rows above each lane's position, in id order, and the snapshot that saw them: one statement, so one snapshot. The snapshot comes once,
--- as a row of its own; in every row it would be most of the answer (65 MB instead of 11 with 1,000 listed transactions).
+-- as a row of its own; in every row it would be most of the answer (65 MB instead of 11 with 1,000 listed transactions). That row also has
+-- the sequence's position as id, and as event_id its incarnation: null when the outbox lives elsewhere than it did.
 -- $1 lanes, $2 positions, $3 rows per lane, $4 bytes per lane; a lane gives at least one row, however large.
 select
-  pg_current_snapshot()::text as snapshot, null::smallint as lane, null::bigint as id, null::uuid as event_id, null as aggregate_type,
+  pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
   null::timestamptz as created_at
+from @schema@.sequence_state as s
 union all
 select
   null, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,

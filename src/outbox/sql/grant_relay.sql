@@ -1,14 +1,14 @@
 -- A relay reads events and takes out those that Kafka has (settle) or refused (bury); it cannot add or change one, so that a stolen relay
--- cannot forge any. Bringing back dead letters is for the owner.
+-- cannot forge any; resume_sequence gives rows other ids, and nothing else. Bringing back dead letters is for the owner.
 grant usage on schema @schema@ to @role@;
 grant select on
   @schema@.event, @schema@.lane, @schema@.relay, @schema@.owner, @schema@.schema_migrations, @schema@.pending,
-  @schema@.parked_key, @schema@.parked_topic, @schema@.dead_letter
+  @schema@.parked_key, @schema@.parked_topic, @schema@.dead_letter, @schema@.sequence_state
 to @role@;
 grant insert, update, delete on @schema@.relay to @role@;
 grant update (owner, epoch, mark, high_id) on @schema@.lane to @role@;
 grant execute on function
   @schema@.settle(smallint[], bigint[], uuid[]), @schema@.text_or_null(bytea),
   @schema@.park_key(text, text, smallint, bigint, uuid, text),
-  @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz)
+  @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz), @schema@.resume_sequence(bigint, boolean)
 to @role@;

@@ -20,4 +20,6 @@ where not case wanted.kind
     and has_table_privilege(wanted.role, '@schema@.dead_letter', 'select')
     and has_function_privilege(wanted.role, '@schema@.park_key(text, text, smallint, bigint, uuid, text)', 'execute')
     and has_function_privilege(wanted.role, '@schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz)', 'execute')
+    and has_table_privilege(wanted.role, '@schema@.sequence_state', 'select')
+    and has_function_privilege(wanted.role, '@schema@.resume_sequence(bigint, boolean)', 'execute')
 end

@@ -19,7 +19,8 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its xid and the lanes that are still ours; `None`: the lease had run out.
+    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its xid and the lanes that are still ours, none when
+    /// the outbox is another incarnation by now; `None`: the lease had run out.
     ///
     /// # Errors
     /// When the database fails; then the lease may have been renewed, or not.
@@ -29,13 +30,15 @@ impl Store {
         ttl: Duration,
         breaker: BreakerState,
         marks: &LaneMarksPlan,
+        incarnation: Uuid,
     ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut work = self.pools.lease.begin().await.map_err(failed("begin a renewal"))?;
         let renew = query(self.statements.renew.clone()).bind(instance).bind(millis(ttl)).bind(breaker.name());
         let renewed = work.rows(renew).await.map_err(failed("renew the lease"))?;
         let mut lanes = Vec::new();
         if !renewed.is_empty() {
-            lanes = work.rows(bind_marks(&self.statements.write_marks, instance, marks)).await.map_err(failed("write marks"))?;
+            lanes =
+                work.rows(bind_marks(&self.statements.write_marks, instance, marks, incarnation)).await.map_err(failed("write marks"))?;
         }
         work.commit().await.map_err(failed("commit a renewal"))?;
 
@@ -49,8 +52,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn release(&self, instance: Uuid, marks: &LaneMarksPlan) -> Result<(), StoreError> {
-        let release = bind_marks(&self.statements.release, instance, marks);
+    pub async fn release(&self, instance: Uuid, marks: &LaneMarksPlan, incarnation: Uuid) -> Result<(), StoreError> {
+        let release = bind_marks(&self.statements.release, instance, marks, incarnation);
         self.pools.lease.rows(release).await.map_err(failed("release lanes"))?;
         Ok(())
     }
@@ -93,8 +96,9 @@ impl Store {
     }
 }
 
-fn bind_marks<'q>(statement: &SqlStr, instance: Uuid, marks: &'q LaneMarksPlan) -> Statement<'q> {
-    query(statement.clone()).bind(instance).bind(&marks.lanes).bind(&marks.epochs).bind(&marks.marks).bind(&marks.high_ids)
+fn bind_marks<'q>(statement: &SqlStr, instance: Uuid, marks: &'q LaneMarksPlan, incarnation: Uuid) -> Statement<'q> {
+    let marked = query(statement.clone()).bind(instance).bind(&marks.lanes).bind(&marks.epochs).bind(&marks.marks).bind(&marks.high_ids);
+    marked.bind(incarnation)
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -104,6 +104,21 @@ pub struct SweepPlan {
     pub rows_max: i64,
 }
 
+/// What a call of `resume_sequence` found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// It had to move the sequence on.
+    pub resumed: bool,
+    /// The outbox lived elsewhere before.
+    pub elsewhere: bool,
+    /// Where the sequence stood.
+    pub was_at: i64,
+    /// The highest id that anybody knew of.
+    pub highest: i64,
+    /// Waiting rows that got new ids.
+    pub moved: i64,
+}
+
 /// A lane that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {

@@ -4,14 +4,14 @@ use sqlx::{FromRow, query};
 use uuid::Uuid;
 
 use super::{BacklogPlan, Depth, FetchPlan, Store, StoreError, SweepPlan, failed, tuples};
-use crate::outbox::row::{Fetched, decode};
+use crate::outbox::row::{Fetched, SequenceState, decode};
 
 impl Store {
-    /// Rows above each lane's position, and the snapshot that saw them.
+    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood then.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn fetch(&self, plan: &FetchPlan) -> Result<Fetched, StoreError> {
+    pub async fn fetch(&self, plan: &FetchPlan) -> Result<(SequenceState, Fetched), StoreError> {
         let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
         let mut fetch = query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
         if let Some(flowing) = &plan.flowing {

@@ -20,6 +20,8 @@ pub(super) struct Statements {
     pub(super) sweep: SqlStr,
     pub(super) backlog: SqlStr,
     pub(super) backlog_unparked: SqlStr,
+    pub(super) sequence_state: SqlStr,
+    pub(super) resume_sequence: SqlStr,
 }
 
 impl Statements {
@@ -39,6 +41,8 @@ impl Statements {
             sweep: statement(include_str!("../sql/sweep.sql"), schema),
             backlog: statement(include_str!("../sql/backlog.sql"), schema),
             backlog_unparked: statement(include_str!("../sql/backlog_unparked.sql"), schema),
+            sequence_state: statement(include_str!("../sql/sequence_state.sql"), schema),
+            resume_sequence: statement(include_str!("../sql/resume_sequence.sql"), schema),
         }
     }
 }

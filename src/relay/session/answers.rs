@@ -26,6 +26,9 @@ impl Session<'_> {
     pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
+        if self.is_broken {
+            return true;
+        }
         let (renewed, released, granted, give_back, seen) = match result {
             Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,

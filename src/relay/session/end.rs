@@ -5,9 +5,26 @@ use super::*;
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
         tracing::info!(rows = self.core.window().rows(), "stopping: finishing what is in flight");
-        self.stop_by = Some(Instant::now() + DRAIN_MAX);
+        self.finish_within(DRAIN_MAX);
+    }
+
+    fn finish_within(&mut self, time: Duration) {
+        self.stop_by = Some(Instant::now() + time);
         self.core.drain(u32::MAX);
         self.timers.settle = Some(Instant::now());
+    }
+
+    /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and this session only ends well what it has sent. Rows
+    /// that Kafka has are deleted rightly even so: they are named by event_id, too.
+    pub(super) fn breaks(&mut self, sequence: SequenceState) -> bool {
+        let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else { return false };
+        self.status.tell(Source::Sequence, vec![why.problem()]);
+        self.memory.told(Instant::now());
+        if !self.is_broken {
+            self.is_broken = true;
+            self.finish_within(DRAIN_BROKEN_MAX);
+        }
+        true
     }
 
     pub(super) fn is_drained(&self, now: Instant) -> bool {
@@ -19,10 +36,11 @@ impl Session<'_> {
         self.retire().await;
         let marks: LaneMarksPlan = self.core.marks();
         let goodbye = async {
-            self.store.release(self.instance, &marks).await?;
+            self.store.release(self.instance, &marks, self.incarnation).await?;
             self.store.unregister(self.instance).await
         };
         match tokio::time::timeout(Duration::from_secs(5), goodbye).await {
+            _ if self.is_broken => return Ended::SequenceBroke,
             Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
             _ => tracing::warn!("stopped without telling the database: the lanes are free when the lease runs out"),
         }

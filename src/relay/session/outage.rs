@@ -17,6 +17,9 @@ impl Session<'_> {
             self.tell_topics();
         }
         self.end_stuck_drain(now);
+        if self.memory.is_told_enough(now) {
+            self.status.tell(Source::Sequence, vec![]);
+        }
     }
 
     fn tell_breaker(&mut self, now: Instant) {

@@ -3,17 +3,19 @@
 use super::*;
 
 impl Session<'_> {
-    pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: Result<Fetched, StoreError>) {
+    pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: FetchResult) {
         let now = Instant::now();
         self.drain_reports(now);
         if fetched.is_ok() {
             self.works(Source::Reading);
         }
         match fetched {
-            Ok(fetched) if matches!(self.sending, Sending::Open(_)) => {
+            Ok((sequence, _)) if self.breaks(sequence) => self.core.fetch_failed(now),
+            Ok((_, fetched)) if matches!(self.sending, Sending::Open(_)) => {
                 self.status.metrics.fetch.observe((now - began).as_secs_f64());
                 let added = self.core.added;
                 let outgoing = self.core.accept(plan, fetched, now);
+                self.memory.saw(self.core.seen());
                 self.status.metrics.added.inc_by(self.core.added - added);
                 self.send(outgoing, Which::Main, now);
             }

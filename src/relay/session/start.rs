@@ -67,12 +67,13 @@ impl Session<'_> {
     }
 
     pub(super) fn start_lease(&mut self, now: Instant) {
-        if self.lease.is_some() || now < self.timers.lease {
+        if self.lease.is_some() || self.is_broken || now < self.timers.lease {
             return;
         }
         let renew = (now >= self.timers.renew).then(|| self.core.marks());
         let turn_now = Turn {
             instance: self.instance,
+            incarnation: self.incarnation,
             renew,
             release: self.core.drained(),
             known: self.core.marks().lanes,

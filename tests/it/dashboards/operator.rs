@@ -14,7 +14,11 @@ pub(super) fn dashboard() -> Value {
         title: "Outbox: operator",
         description: "Passes of the operator over OutboxRelays.",
         variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
-        rows: &[Row { title: "State", height: 4, panels: STATE }, Row { title: "Passes", height: 9, panels: PASSES }],
+        rows: &[
+            Row { title: "State", height: 4, panels: STATE },
+            Row { title: "Passes", height: 9, panels: PASSES },
+            Row { title: "Scaling", height: 9, panels: SCALING },
+        ],
     }
     .json()
 }
@@ -80,3 +84,14 @@ const PASSES: &[Panel] = &[
         ],
     },
 ];
+
+const SCALING: &[Panel] = &[Panel {
+    title: "Looks at OutboxRelays that scale",
+    look: Lines,
+    unit: "cps",
+    description: "What came of them, and why; docs/reasons.md explains the reasons.",
+    queries: &[(
+        r#"sum by (direction, reason) (rate(outbox_operator_scale_decisions_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+        "{{direction}} {{reason}}",
+    )],
+}];

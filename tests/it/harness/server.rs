@@ -60,6 +60,30 @@ impl Server {
         until("the server to take connections", async || self.admin().connect().await.ok()).await;
     }
 
+    /// A standby that has received what is committed now, and nothing later.
+    pub(crate) fn stand_by(&self) {
+        let mut backup = program(&format!("{PROGRAMS}/pg_basebackup"), &self.folder);
+        let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
+        backup
+            .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "--port", &port, "--pgdata"])
+            .arg(&folder);
+        assert!(
+            backup.status().expect("pg_basebackup").success(),
+            "{}",
+            std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        );
+        std::fs::write(folder.join("standby.signal"), "").expect("written");
+    }
+
+    /// The standby takes the place of this server, which has ended, and is promoted.
+    pub(crate) async fn fail_over(&mut self) {
+        std::fs::rename(self.folder.join("data"), self.folder.join("lost")).expect("moved away");
+        std::fs::rename(self.folder.join("standby"), self.folder.join("data")).expect("moved in");
+        self.up().await;
+        let mut admin = self.admin().connect().await.expect("the standby");
+        super::postgres::execute(&mut admin, "select pg_promote()").await;
+    }
+
     /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it is started again. Returns once it has ended.
     pub(crate) async fn down(&mut self, signal: &str) {
         let mut child = self.child.take().expect("it ran");

@@ -1,0 +1,311 @@
+//! Contract R on real servers: ids that come again are never confused with rows already published. The sequence goes forward by itself, nothing
+//! that waits is lost, keys stay in order, and the problem shows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use outbox_relay::{report::ProblemClass, settings::RelaySettings};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    harness::{
+        kafka::Record,
+        pgbouncer::{shared, through},
+        postgres::{Database, execute, value, values},
+        relay::{Relay, until},
+        server::Server,
+        writers::{Committed, Load, judge, write},
+    },
+    relay_order::{begin, begin_on, drained, flow, lanes, load, read},
+};
+
+/// What every jump of the sequence adds.
+const JUMP: i64 = 1 << 32;
+
+/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key: event ids by key.
+fn consumed(records: &[Record]) -> Committed {
+    let (mut last, mut taken) = (BTreeMap::<&str, i64>::new(), Committed::new());
+    for record in records {
+        let (seq, last) = (seq(record), last.entry(&record.key).or_default());
+        if seq > *last {
+            *last = seq;
+            taken.entry(record.key.clone()).or_default().push(record.event_id());
+        }
+    }
+    taken
+}
+
+fn seq(record: &Record) -> i64 {
+    record.headers["outbox_seq"].parse().expect("a number")
+}
+
+async fn shows(relay: &Relay, class: ProblemClass) -> String {
+    until(&format!("problem {class}"), async || {
+        let problems = relay.report().await?.problems;
+        problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
+    })
+    .await
+}
+
+/// Waits until the sequence has jumped.
+async fn jumped(admin: &mut PgConnection) {
+    until("the sequence to go forward", async || {
+        (value::<i64>(admin, "select position from outbox.sequence_state").await > JUMP).then_some(())
+    })
+    .await;
+}
+
+/// Rows by hand, one of each of these keys, separated by spaces.
+async fn add(connection: &mut PgConnection, topic: &str, keys: &str) {
+    for key in keys.split(' ') {
+        execute(connection, &format!("select outbox.enqueue('a', '{key}', 'E', null, '{topic}')")).await;
+    }
+}
+
+/// Keys of all records by `outbox_seq`, each once.
+fn in_order(records: &[Record]) -> String {
+    let by_seq: BTreeMap<i64, &str> = records.iter().map(|record| (seq(record), record.key.as_str())).collect();
+    by_seq.into_values().collect::<Vec<_>>().join(" ")
+}
+
+/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did it; all else arrives.
+async fn truncated_under_load(database: &Database, settings: &RelaySettings, topic: String) {
+    let first = Relay::start(database, settings).await;
+    let second = Relay::start(database, settings).await;
+    lanes(&second, |lanes| lanes == 32).await;
+    let mut admin = database.as_admin().await;
+    let truncate = async {
+        flow(&first).await;
+        execute(
+            &mut admin,
+            "begin; lock table outbox.event in access exclusive mode; create table truncated as select event_id from outbox.event;
+             truncate outbox.event restart identity; commit",
+        )
+        .await;
+        jumped(&mut admin).await;
+    };
+    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let (mut committed, ()) = tokio::join!(write(database, &load), truncate);
+    drained(database).await;
+    let records = read(topic).await;
+    let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
+    let truncated: BTreeSet<Uuid> = values(&mut admin, "select event_id from truncated").await.into_iter().collect();
+    committed.values_mut().for_each(|ids| ids.retain(|id| arrived.contains(id) || !truncated.contains(id)));
+    committed.retain(|_, ids| !ids.is_empty());
+    judge(&committed, &records);
+    assert_eq!(consumed(&records), committed, "what a consumer takes that goes by outbox_seq");
+    assert!(seq(records.iter().max_by_key(|record| seq(record)).expect("some")) > JUMP);
+    let told = async |relay: &Relay| {
+        relay.report().await.expect("a report").problems.iter().any(|problem| problem.class == ProblemClass::SequenceWentBack)
+    };
+    assert!(told(&first).await || told(&second).await, "nobody tells");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncate_that_restarts_ids_under_load_confuses_nothing() {
+    let (database, settings, topic) = begin(17).await;
+    truncated_under_load(&database, &settings, topic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncate_that_restarts_ids_under_load_confuses_nothing_behind_a_pooler() {
+    let (database, settings, topic) = begin(15).await;
+    truncated_under_load(&database, &through(settings, shared()), topic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost() {
+    let (database, settings, topic) = begin(18).await;
+    let relay = Relay::start(&database, &settings).await;
+    let mut admin = database.as_admin().await;
+    let set_back = async {
+        flow(&relay).await;
+        execute(&mut admin, "select setval('outbox.event_id_seq', 1)").await;
+        jumped(&mut admin).await;
+        shows(&relay, ProblemClass::SequenceWentBack).await
+    };
+    let load = load(&topic);
+    let (committed, message) = tokio::join!(write(&database, &load), set_back);
+    assert!(message.contains("docs/restore.md"), "{message}");
+    drained(&database).await;
+    let records = read(topic).await;
+    judge(&committed, &records);
+    assert_eq!(consumed(&records), committed, "what a consumer takes that goes by outbox_seq");
+}
+
+/// The only memory is what relays wrote with their lanes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
+    let (database, settings, topic) = begin(17).await;
+    let mut admin = database.as_admin().await;
+    let mut before = Relay::start(&database, &settings).await;
+    add(&mut admin, &topic, "a b c a b c").await;
+    drained(&database).await;
+    before.stop().await;
+
+    execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
+    add(&mut admin, &topic, "d e").await;
+    let relay = Relay::start(&database, &settings).await;
+    let message = shows(&relay, ProblemClass::SequenceWentBack).await;
+    assert!(message.contains("it stood at 2") && message.contains("2 waiting rows"), "{message}");
+    drained(&database).await;
+    let records = read(topic).await;
+    assert_eq!(in_order(&records), "a b c a b c d e");
+    assert_eq!(records.iter().filter(|record| seq(record) > JUMP).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_granted() {
+    let (database, settings, topic) = begin(15).await;
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, &format!("revoke execute on function outbox.resume_sequence from {}", database.relay)).await;
+    execute(&mut admin, "update outbox.origin set system_identifier = 1").await;
+    add(&mut admin, &topic, "a").await;
+    let relay = Relay::start(&database, &settings).await;
+    let message = shows(&relay, ProblemClass::InsufficientPrivilege).await;
+    assert!(message.contains("move the sequence of ids on") && message.contains("run the migration again"), "{message}");
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    assert_eq!(relay.report().await.expect("a report").lanes, 0);
+    assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
+
+    assert_eq!(database.migrate(&settings).await.problem, None);
+    drained(&database).await;
+    assert_eq!(read(topic).await.len(), 1);
+}
+
+/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on publishing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published() {
+    let (old, settings, topic) = begin(15).await;
+    let mut relay = Relay::start(&old, &settings).await;
+    let mut admin = old.as_admin().await;
+    add(&mut admin, &topic, "a b c").await;
+    drained(&old).await;
+    relay.stop().await;
+    add(&mut admin, &topic, "a wait").await;
+    let dump = dump(&old);
+    let mut relay = Relay::start(&old, &settings).await;
+    add(&mut admin, &topic, "a b c a b c").await;
+    drained(&old).await;
+    relay.stop().await;
+    let published = read(topic.clone()).await;
+    assert_eq!(in_order(&published), "a b c a wait a b c a b c");
+
+    let new = Database::create(17).await;
+    restore(&new, &dump);
+    let settings = new.publishing(settings.topics.clone());
+    assert_eq!(new.migrate(&settings).await.problem, None);
+    let mut admin = new.as_admin().await;
+    add(&mut admin, &topic, "a b c wait").await;
+    let relay = Relay::start(&new, &settings).await;
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    drained(&new).await;
+    let records = read(topic).await;
+    let highest = published.iter().map(seq).max().expect("some");
+    let after: Vec<Record> = records.iter().filter(|record| seq(record) > highest).cloned().collect();
+    assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
+    assert!(after.iter().all(|record| seq(record) > JUMP));
+    let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
+    let taken: BTreeSet<Uuid> = consumed(&records).into_values().flatten().collect();
+    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+}
+
+fn dump(database: &Database) -> Vec<u8> {
+    let dump = client("pg_dump", database)
+        .args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"])
+        .output()
+        .expect("pg_dump");
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    dump.stdout
+}
+
+/// As the owner that the database is to have.
+fn restore(database: &Database, dump: &[u8]) {
+    let mut psql = client("psql", database);
+    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = psql.spawn().expect("psql");
+    std::io::Write::write_all(&mut running.stdin.take().expect("a pipe"), dump).expect("read");
+    let done = running.wait_with_output().expect("psql");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn client(program: &str, database: &Database) -> Command {
+    let address = database.address();
+    let mut command = Command::new(program);
+    command.env("PGPASSWORD", database.password()).args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    command.args(["--username", &database.owner, "--dbname", &database.name]);
+    command
+}
+
+/// Rows that were committed and published before the failover are not there any more; their ids come again with others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
+    let mut server = Server::create().await;
+    let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
+    let relay = Relay::start(&database, &settings).await;
+    let before = write(&database, &load(&topic)).await;
+    server.stand_by();
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "drop table aggregate").await;
+    let lost = write(&database, &Load { during: Duration::from_secs(3), ..load(&topic) }).await;
+    drained(&database).await;
+    server.down("QUIT").await;
+    server.fail_over().await;
+
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "drop table aggregate").await;
+    let after = write(&database, &load(&topic)).await;
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    drained(&database).await;
+    let records = read(topic).await;
+    let mut committed = before;
+    for rows in [lost, after.clone()] {
+        rows.into_iter().for_each(|(key, mut ids)| committed.entry(key).or_default().append(&mut ids));
+    }
+    // Rows that the standby had received, but not that they were settled, may come again behind the jump.
+    let without_seq: Vec<Record> = records
+        .iter()
+        .cloned()
+        .map(|mut record| {
+            record.headers.remove("outbox_seq");
+            record
+        })
+        .collect();
+    judge(&committed, &without_seq);
+    let taken = consumed(&records);
+    for (key, ids) in after {
+        let taken: Vec<Uuid> = taken[&key].iter().filter(|id| ids.contains(id)).copied().collect();
+        assert_eq!(taken, ids, "{key}: what a consumer takes that goes by outbox_seq");
+    }
+}
+
+/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the key's rows stay behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_key_is_retried_under_the_new_ids() {
+    let (database, settings, topic) = begin(18).await;
+    let mut admin = database.as_admin().await;
+    add(&mut admin, &topic, "k k k").await;
+    execute(
+        &mut admin,
+        &format!("select outbox.park_key('{topic}', 'k', lane, id, event_id, 'RecordRejected') from outbox.event where id = 1"),
+    )
+    .await;
+    let relay = Relay::start(&database, &settings).await;
+    shows(&relay, ProblemClass::KeysParked).await;
+    add(&mut admin, &topic, "other").await;
+    until("the other key to flow", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())).await;
+    execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
+    jumped(&mut admin).await;
+    let head = "select count(*) from outbox.parked_key as p join outbox.event as e on (e.lane, e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)
+        where e.id = (select min(id) from outbox.event)";
+    assert_eq!(value::<i64>(&mut admin, head).await, 1);
+    add(&mut admin, &topic, "k").await;
+    execute(&mut admin, "delete from outbox.parked_key").await;
+    drained(&database).await;
+    let written: Vec<Uuid> = read(topic).await.iter().filter(|record| record.key == "k").map(Record::event_id).collect();
+    assert_eq!(written.len(), 4, "each once");
+}
