@@ -36,10 +36,11 @@ fmt: ## Formats the Rust files
 	cargo fmt
 
 .PHONY: generate
-generate: ## Writes the files that come out of the code: the CRD
+generate: ## Writes the files that come out of the code: the CRD, the chart's README and dashboards
 	cargo run --quiet --bin outbox-operator -- crd >target/crd.yaml
 	cp target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
 	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
+	UPDATE_GENERATED=1 cargo test --quiet --test it generated
 
 .PHONY: rig-up
 rig-up: ## Starts PostgreSQL 15, 17 and 18, PgBouncer, Kafka and Kubernetes, for `cargo test`

@@ -3,6 +3,7 @@
 mod config;
 mod fault;
 mod limits;
+mod partitioner;
 mod producer;
 mod record;
 mod sizes;
@@ -11,6 +12,7 @@ mod topics;
 pub use config::{ConfigError, client_config};
 pub use fault::{Fault, fault_of};
 pub use limits::ask_limits;
+pub use partitioner::partition_of;
 pub use producer::{Producer, Report, Trouble};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, sizes};

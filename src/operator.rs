@@ -22,12 +22,19 @@ mod plan;
 mod reason;
 mod reports;
 mod status;
+mod upgrades;
 mod validate;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
+use kube::{
+    Api, Client, ResourceExt,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+};
 
 pub use controller::{RunError, Settings, run};
 pub use installation::Installation;
@@ -38,11 +45,12 @@ use self::{
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
     identity::{Identity, PAUSED},
-    memory::Memory,
+    memory::{Key, Memory},
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
-    plan::{Before, Plan, Remembered, plan},
-    status::{Facts, Verdict, assess, publish, unreadable},
+    plan::{Before, Plan, Remembered, change, plan, progress},
+    status::{Facts, Verdict, assess, not_understood, publish, unreadable},
+    upgrades::{Progress, Turn, UpgradeQueue},
     validate::{Count, ValidatedRelay, validate},
 };
 use crate::api::{OutboxRelay, OutboxRelayStatus};
@@ -79,6 +87,7 @@ pub struct Operator {
     settings: Settings,
     memory: Memory,
     metrics: Metrics,
+    upgrades: Mutex<UpgradeQueue>,
     teller: Teller,
 }
 
@@ -86,7 +95,7 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Memory::default(), metrics: Metrics::new(), teller }
+        Self { client, settings, memory: Memory::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
     }
 
     /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
@@ -99,7 +108,14 @@ impl Operator {
 
     /// Dropped half-way, it has written a part; the next pass writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
-        let Some(relay) = read(&self.client, namespace, name).await? else { return Ok(None) };
+        let relay = match read(&self.client, namespace, name).await? {
+            Found::Relay(relay) => *relay,
+            Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await,
+            Found::Gone => {
+                self.forget((namespace, name));
+                return Ok(None);
+            }
+        };
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.clone().unwrap_or_default();
         let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
@@ -132,7 +148,8 @@ impl Operator {
         mut observed: Observed,
     ) -> Result<Option<Duration>, PassError> {
         let scaling = self.memory.scaling(corner.key());
-        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling };
+        let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, &observed, facts.now) };
+        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling, turn };
         let mut plan = plan(valid, &observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
@@ -143,6 +160,10 @@ impl Operator {
         if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
+        if !facts.paused {
+            let refused = applied.as_ref().is_err_and(|error| error.class() == ErrorClass::Permanent);
+            self.note_progress(corner, progress(valid, &plan, &observed, refused), facts.now);
+        }
         if applied.is_ok() {
             self.remember(corner, valid, &plan);
         }
@@ -150,6 +171,31 @@ impl Operator {
         self.conclude(corner, facts, &observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
         Ok(Some(plan.look_again_in))
+    }
+
+    fn turn(&self, corner: &Corner<'_>, valid: &ValidatedRelay, observed: &Observed, now: Timestamp) -> Turn {
+        let moving = observed.deployment.as_ref().is_some_and(|deployment| deployment.moving && !deployment.rolled_out());
+        let places = self.settings.installation.upgrades_max;
+        self.upgrades().turn(corner.key(), change(valid, observed), moving, places, now)
+    }
+
+    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>, now: Timestamp) {
+        let mut queue = self.upgrades();
+        if let Some(progress) = progress {
+            queue.note(corner.key(), progress, now);
+        }
+        self.metrics.queued(queue.counts());
+    }
+
+    /// An OutboxRelay is gone.
+    fn forget(&self, key: Key<'_>) {
+        self.memory.forget(key);
+        self.upgrades().forget(key);
+    }
+
+    /// A panic while it was held cannot have left a turn half given.
+    fn upgrades(&self) -> MutexGuard<'_, UpgradeQueue> {
+        self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was decided and done; a decision that was not carried out is made again.
@@ -172,6 +218,17 @@ impl Operator {
         Ok(())
     }
 
+    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at again only when it changes.
+    async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<Option<Duration>, PassError> {
+        let identity = Identity::of(&invalid.metadata);
+        let (namespace, name) = (&identity.namespace, &identity.name);
+        tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
+        let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
+        publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;
+        self.teller.tell(&identity, vec![telling]).await;
+        Ok(None)
+    }
+
     async fn cannot_observe(&self, corner: &Corner<'_>, previous: &OutboxRelayStatus, error: ObserveError) -> Result<PassError, PassError> {
         let why = format!("{error}: {}. It is tried again.", error.call());
         say(corner, previous, &unreadable(corner.identity, previous, &why, Timestamp::now())).await?;
@@ -179,23 +236,32 @@ impl Operator {
     }
 }
 
+/// An OutboxRelay as the API server has it.
+enum Found {
+    Relay(Box<OutboxRelay>),
+    /// Another version's form, which this one cannot read.
+    Unreadable(Box<InvalidObject>),
+    /// Or about to be.
+    Gone,
+}
+
 /// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
-async fn read(client: &Client, namespace: &str, name: &str) -> Result<Option<OutboxRelay>, PassError> {
+async fn read(client: &Client, namespace: &str, name: &str) -> Result<Found, PassError> {
     let api = Api::<DeserializeGuard<OutboxRelay>>::namespaced(client.clone(), namespace);
-    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else { return Ok(None) };
-    match found.0 {
-        Ok(relay) if relay.metadata.deletion_timestamp.is_none() => Ok(Some(relay)),
-        Ok(_) => Ok(None),
-        Err(invalid) => {
-            tracing::error!(
-                namespace,
-                name,
-                error = invalid.error,
-                "an OutboxRelay is not of a form that this version knows; it is left alone"
-            );
-            Ok(None)
-        }
-    }
+    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else { return Ok(Found::Gone) };
+    Ok(match found.0 {
+        _ if is_going(&found.0) => Found::Gone,
+        Ok(relay) => Found::Relay(Box::new(relay)),
+        Err(invalid) => Found::Unreadable(Box::new(invalid)),
+    })
+}
+
+fn is_going(found: &Result<OutboxRelay, InvalidObject>) -> bool {
+    let metadata = match found {
+        Ok(relay) => &relay.metadata,
+        Err(invalid) => &invalid.metadata,
+    };
+    metadata.deletion_timestamp.is_some()
 }
 
 /// Writes a status that says something new.

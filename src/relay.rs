@@ -9,6 +9,7 @@ mod lease;
 pub mod marks;
 mod metrics;
 mod open;
+mod openers;
 pub mod outstanding;
 mod partitions;
 mod resume;

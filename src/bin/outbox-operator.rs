@@ -59,6 +59,9 @@ struct Run {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Relays that get a new version at the same time.
+    #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    upgrade_max_concurrent: u16,
     /// Name of this pod, for Events.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -97,7 +100,9 @@ async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run { relay_image, allowed_images, cluster_name, listen, pod_name, namespace, monitoring_namespace } = arguments;
-    let installation = operator::Installation { relay_image, allowed_images, cluster_name, namespace, monitoring_namespace };
+    let Run { relay_image, allowed_images, cluster_name, listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace } =
+        arguments;
+    let upgrades_max = usize::from(upgrade_max_concurrent);
+    let installation = operator::Installation { relay_image, allowed_images, cluster_name, upgrades_max, namespace, monitoring_namespace };
     Ok(operator::run(operator::Settings { installation, listen, pod_name }).await?)
 }

@@ -26,7 +26,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
+    identity::FORM,
     plan::{Migration, Plan, Rollout},
+    upgrades::Turn,
     validate::ValidatedRelay,
 };
 
@@ -85,7 +87,9 @@ pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
     if let Some(admitted) = &relay.admitted {
         all.push(prepare(ChildKind::NetworkPolicy, &network_policy::build(relay, admitted)));
     }
-    all.push(prepare(ChildKind::ConfigMap, &config_map::build(relay)));
+    if plan.turn == Turn::Go {
+        all.push(prepare(ChildKind::ConfigMap, &config_map::build(relay)));
+    }
     if let (Migration::Start { attempt }, Some(target)) = (&plan.migration, &relay.migration) {
         all.push(prepare(ChildKind::MigrationJob, &migration_job::build(relay, target, *attempt)));
     }
@@ -98,6 +102,12 @@ pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
         all.push(Prepared { kind: ChildKind::PodMonitor, name, body, first_replicas: None });
     }
     all
+}
+
+/// What a Deployment built now would say of its form.
+pub(crate) fn form(relay: &ValidatedRelay) -> String {
+    let annotations = deployment::build(relay).metadata.annotations;
+    annotations.and_then(|mut all| all.remove(FORM)).unwrap_or_default()
 }
 
 fn prepare<K>(kind: ChildKind, object: &K) -> Prepared
@@ -118,7 +128,7 @@ mod tests {
     };
 
     fn planned(relay: &ValidatedRelay) -> Plan {
-        plan(relay, &Observed::default(), &Before { generation: 3, scaling: &Remembered::default() }, now())
+        plan(relay, &Observed::default(), &Before { generation: 3, scaling: &Remembered::default(), turn: Turn::Go }, now())
     }
 
     fn built(migration: Migration) -> Vec<Prepared> {
@@ -185,6 +195,15 @@ mod tests {
         assert!(!plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor));
         let other_account = validated_with(|relay| relay.spec.template.service_account_name = Some("mine".to_owned()));
         assert!(!kinds(&other_account).contains(&ChildKind::ServiceAccount));
+    }
+
+    #[test]
+    fn a_relay_that_waits_for_its_upgrade_gets_nothing_that_its_pods_are_made_from() {
+        let relay = validated();
+        let before = Before { generation: 3, scaling: &Remembered::default(), turn: Turn::Waiting };
+        let plan = plan(&relay, &Observed::default(), &before, now());
+        let kinds: Vec<ChildKind> = build(&relay, &plan).iter().map(|child| child.kind).collect();
+        assert_eq!(kinds, [ChildKind::ServiceAccount, ChildKind::Service, ChildKind::PodDisruptionBudget]);
     }
 
     #[test]

@@ -202,7 +202,7 @@ fn note(context: &Context, outcome: Outcome) {
         // Failed passes are logged where their pause is decided.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(gone)) => {
-            context.operator.memory.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
+            context.operator.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
         }
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a watch failed; it is opened again"),
     }

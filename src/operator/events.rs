@@ -28,7 +28,7 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    fn new(kind: EventType, reason: impl Into<String>, note: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: EventType, reason: impl Into<String>, note: impl Into<String>) -> Self {
         let mut note = note.into();
         note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
         Self { kind, reason: reason.into(), note }
@@ -42,7 +42,9 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         let telling = change(find(&before.conditions, &condition.type_), condition);
         all.extend(telling.filter(|new| all.iter().all(|told| told.reason != new.reason)));
     }
-    all.extend(new_ready_reason(before, after, Reason::PodMonitorUnavailable));
+    all.extend(
+        [Reason::PodMonitorUnavailable, Reason::UpgradesStopped].into_iter().filter_map(|reason| new_ready_reason(before, after, reason)),
+    );
     if let Verdict::Planned { relay, plan, applied } = verdict {
         all.extend(applied.ok().and_then(|_| step(plan)));
         if let Scale::SetBack { from, to } = plan.scale {

@@ -35,6 +35,7 @@ pub(crate) fn installation() -> Installation {
         relay_image: "relay:1".to_owned(),
         allowed_images: vec!["registry.test/*".to_owned()],
         cluster_name: "cluster".to_owned(),
+        upgrades_max: 5,
         namespace: Some("outbox-system".to_owned()),
         monitoring_namespace: Some("monitoring".to_owned()),
     }

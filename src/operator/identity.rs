@@ -22,6 +22,11 @@ pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 
+/// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
+pub(crate) const FORM: &str = "outboxrelay.dev/form";
+pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
+pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
+
 /// An OutboxRelay without its wishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {

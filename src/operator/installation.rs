@@ -9,6 +9,8 @@ pub struct Installation {
     pub allowed_images: Vec<String>,
     /// First part of the owner of a schema. Empty: the uid of kube-system.
     pub cluster_name: String,
+    /// Relays that get a new version at the same time.
+    pub upgrades_max: usize,
     /// Where the operator runs; absent: outside of the cluster.
     pub namespace: Option<String>,
     /// Where metrics are collected from.

@@ -20,6 +20,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 pub(crate) use deployment::RelayDeployment;
+#[cfg(test)]
+pub(crate) use deployment::WrittenFor;
 pub(crate) use migration_job::{JobOutcome, MigrationJob};
 pub(crate) use pod::{MigrationPod, RelayPod};
 

@@ -2,6 +2,7 @@
 
 mod migration;
 mod scale;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use k8s_openapi::jiff::Timestamp;
 
 pub(crate) use migration::{Failure, Migration};
 pub(crate) use scale::{Decision, Load, Remembered, ScalingPolicy};
+pub(crate) use upgrade::{change, progress};
 
 use super::{
     backlog,
     build::ChildKind,
     observe::{ObjectKey, Observed, RelayDeployment},
+    upgrades::Turn,
     validate::{Count, ValidatedRelay},
 };
 
@@ -23,6 +26,8 @@ pub(crate) const LOOK: Duration = Duration::from_secs(15);
 /// What is to be done for one relay.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
+    /// Whether a new version may come to this relay now.
+    pub turn: Turn,
     pub migration: Migration,
     pub rollout: Rollout,
     /// Relays that there should be now.
@@ -76,11 +81,13 @@ pub(crate) struct Before<'a> {
     /// The generation that was last worked through.
     pub generation: i64,
     pub scaling: &'a Remembered,
+    pub turn: Turn,
 }
 
 pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> Plan {
     let job = relay.migration.as_ref().and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
-    let migration = migration::decide(relay.migration.as_ref(), job, now);
+    let held = before.turn != Turn::Go;
+    let migration = if held { Migration::Queued } else { migration::decide(relay.migration.as_ref(), job, now) };
     let rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
     let again = matches!(migration, Migration::Start { .. });
     let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
@@ -91,7 +98,8 @@ pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<
         scaling,
         replicas,
         unwanted: unwanted(relay, observed),
-        outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !current(key)).collect(),
+        outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !held && !current(key)).collect(),
+        turn: before.turn,
         outdated_config_maps: outdated_config_maps(relay, observed, rollout),
         look_again_in: migration.look_again_in(now).map_or(LOOK, |soon| soon.min(LOOK)),
         migration,
@@ -171,7 +179,7 @@ mod tests {
 
     /// `seen`: the generation that was last worked through.
     fn decided(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Plan {
-        plan(relay, observed, &Before { generation: seen, scaling: &Remembered::default() }, now())
+        plan(relay, observed, &Before { generation: seen, scaling: &Remembered::default(), turn: Turn::Go }, now())
     }
 
     fn key(name: &str) -> ObjectKey {
@@ -244,7 +252,7 @@ mod tests {
         let scaling = first.scaling.expect("decided");
         assert_eq!((first.scale, first.replicas, scaling.decision.why), (Scale::Keep, 3, Reason::ReportsIncomplete));
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let second = plan(&relay, &observed, &Before { generation: 3, scaling: &scaling.remember }, now());
+        let second = plan(&relay, &observed, &Before { generation: 3, scaling: &scaling.remember, turn: Turn::Go }, now());
         assert_eq!((second.scale, second.scaling), (Scale::SetBack { from: 1, to: 3 }, None));
         observed.deployment.as_mut().expect("there").wanted = 9;
         let too_many = decided(&relay, &observed, 3).scale;
@@ -274,6 +282,20 @@ mod tests {
         observed.deployment = Some(all_new);
         assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
         assert_eq!(decided(&validated(), &observed, 3).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
+    }
+
+    #[test]
+    fn a_relay_that_waits_for_its_upgrade_keeps_its_job_and_settings_and_is_scaled_all_the_same() {
+        let relay = validated();
+        let mut observed = migrated(&relay);
+        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        observed.config_maps = vec![key("older")];
+        observed.deployment.as_mut().expect("there").wanted = 1;
+        let before = Before { generation: 2, scaling: &Remembered::default(), turn: Turn::Waiting };
+        let plan = plan(&relay, &observed, &before, now());
+        assert_eq!((plan.rollout, &plan.migration), (Rollout::WaitForSchema, &Migration::Queued));
+        assert_eq!((plan.outdated_jobs, plan.outdated_config_maps), (Vec::new(), Vec::new()));
+        assert_eq!(plan.scale, Scale::Set { from: 1, to: 2 });
     }
 
     #[test]

@@ -16,6 +16,7 @@ use kube::{
     Api, Client, Resource,
     api::{DynamicObject, Patch, PatchParams},
     core::ApiResource,
+    runtime::events::EventType,
 };
 use serde_json::json;
 
@@ -26,6 +27,7 @@ use super::{
     apply::{Applied, ApplyError},
     backlog,
     call::{CallError, call_opt},
+    events::Telling,
     identity::Identity,
     observe::Observed,
     plan::{Migration, Plan},
@@ -100,6 +102,15 @@ pub(crate) fn unreadable(identity: &Identity, previous: &OutboxRelayStatus, why:
     let finding = Finding::new("Reconciling", State::True, Reason::ApiRequestFailed, why);
     let conditions = conditions::merge(&previous.conditions, vec![finding], identity.generation, now);
     OutboxRelayStatus { conditions, ..previous.clone() }
+}
+
+/// The object is not of a form that this version can read, so neither is what was said before.
+pub(crate) fn not_understood(identity: &Identity, error: &str, now: Timestamp) -> (OutboxRelayStatus, Telling) {
+    let findings = ready::not_understood(error);
+    let telling = Telling::new(EventType::Warning, &findings[0].reason, &findings[0].message);
+    let conditions = conditions::merge(&[], findings, identity.generation, now);
+    let selector = Some(identity.relay_selector_text());
+    (OutboxRelayStatus { observed_generation: identity.generation, conditions, selector, ..OutboxRelayStatus::default() }, telling)
 }
 
 /// The last migration that succeeded. Its pod may be gone, and with it the level; then the level is remembered here.

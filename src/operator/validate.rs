@@ -25,6 +25,8 @@ pub(crate) struct ValidatedRelay {
     /// Absent: `policy: Never`.
     pub migration: Option<MigrationTarget>,
     pub count: Count,
+    /// Hash of what the manifest asks for, but for the count.
+    pub wishes: String,
     pub template: Template,
     /// Of relay and migration.
     pub image: String,
@@ -80,6 +82,7 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
         migration,
         settings,
         count: count(&relay.spec)?,
+        wishes: wishes(&relay.spec),
         image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
         pod_monitor: relay.spec.monitoring.pod_monitor,
@@ -88,6 +91,11 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
         plaintext: plaintext(&relay.spec),
         identity,
     })
+}
+
+fn wishes(spec: &OutboxRelaySpec) -> String {
+    let spec = OutboxRelaySpec { replicas: 0, scaling: None, suspend: false, ..spec.clone() };
+    hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
 fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {

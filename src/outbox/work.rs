@@ -5,30 +5,71 @@
 //! statements would stay behind on connections that are not ours. So behind a pooler every statement, a read too, is unnamed and inside an
 //! explicit transaction, and that begins with one simple query that also sets what the work needs, since nothing of a session lasts.
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use sqlx::{
     Executor, PgConnection, Postgres, SqlStr,
     pool::PoolConnection,
     postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connect::{ACQUIRE_TIMEOUT, Connect, Peer, Setting};
 
 /// A statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
+/// The pool asks the server whether a connection lives whenever it gets one back, which would be every second message: between two units of
+/// work a connection rests outside of it, and goes back when it has been out for this long. Then the pool closes it if it is old.
+const OUT_OF_POOL: Duration = Duration::from_secs(60);
+
 /// Connections for one kind of work, opened when they are wanted.
 #[derive(Clone)]
 pub struct Connections {
     pool: PgPool,
+    /// Units of work that may be under way: as many as the pool has connections, so that nobody waits for the pool.
+    permits: Arc<Semaphore>,
+    resting: Resting,
     peer: Peer,
     begin: SqlStr,
+}
+
+/// Connections between two units of work.
+#[derive(Clone, Default)]
+struct Resting(Arc<Mutex<Vec<OutOfPool>>>);
+
+struct OutOfPool {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+}
+
+impl Resting {
+    fn pop(&self) -> Option<OutOfPool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps it, or gives it back to the pool.
+    fn push(&self, out: OutOfPool) {
+        if out.since.elapsed() < OUT_OF_POOL {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(out);
+        }
+    }
 }
 
 impl Connections {
     pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
         let connect = connect.clone().with(settings);
         let pool = PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
-        Self { pool: pool.connect_lazy_with(connect.startup()), peer: connect.peer(), begin: connect.begin() }
+        Self {
+            pool: pool.connect_lazy_with(connect.startup()),
+            permits: Arc::new(Semaphore::new(max as usize)),
+            resting: Resting::default(),
+            peer: connect.peer(),
+            begin: connect.begin(),
+        }
     }
 
     /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have been committed, or not.
@@ -60,13 +101,18 @@ impl Connections {
     pub async fn begin(&self) -> Result<Work, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
-        work.connection.execute(self.begin.clone()).await?;
+        work.connection()?.execute(self.begin.clone()).await?;
         Ok(work)
     }
 
     async fn acquire(&self) -> Result<Work, sqlx::Error> {
-        let connection = self.pool.acquire().await?;
-        Ok(Work { connection, peer: self.peer, in_transaction: false, ended: false })
+        let permit = tokio::time::timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let out = match self.resting.pop() {
+            Some(out) => out,
+            None => OutOfPool { connection: self.pool.acquire().await?, since: Instant::now() },
+        };
+        Ok(Work { out: Some(out), resting: self.resting.clone(), _permit: permit, peer: self.peer, in_transaction: false })
     }
 }
 
@@ -74,10 +120,12 @@ impl Connections {
 /// short, nobody but the server knows whether it is still open (sqlx's own `begin`, dropped before its answer, gives an open one back). It also
 /// lets go of connections to a server that has become a standby.
 pub struct Work {
-    connection: PoolConnection<Postgres>,
+    out: Option<OutOfPool>,
+    resting: Resting,
     peer: Peer,
     in_transaction: bool,
-    ended: bool,
+    /// Dropped last: whoever gets it next finds the connection.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Work {
@@ -86,8 +134,8 @@ impl Work {
     /// # Errors
     /// When the database fails; nothing but dropping helps then.
     pub async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let connection: &mut PgConnection = &mut self.connection;
-        statement.persistent(self.peer == Peer::Server).fetch_all(connection).await
+        let statement = statement.persistent(self.peer == Peer::Server);
+        statement.fetch_all(self.connection()?).await
     }
 
     /// The only row of a statement.
@@ -104,17 +152,23 @@ impl Work {
     /// When the database fails; then it may have been committed, or not.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
-            self.connection.execute("commit").await?;
+            self.connection()?.execute("commit").await?;
         }
-        self.ended = true;
+        if let Some(out) = self.out.take() {
+            self.resting.push(out);
+        }
         Ok(())
+    }
+
+    fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.out.as_mut().map(|out| &mut *out.connection).ok_or(sqlx::Error::PoolClosed)
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        if !self.ended {
-            self.connection.close_on_drop();
+        if let Some(out) = &mut self.out {
+            out.connection.close_on_drop();
         }
     }
 }

@@ -41,6 +41,11 @@ impl Partitions {
         partitions - from
     }
 
+    /// Partitions of each topic; none while it was never seen.
+    pub(super) fn counts(&self) -> Vec<usize> {
+        self.0.iter().map(|seen| seen.partitions).collect()
+    }
+
     /// The last growth, while it is to be told.
     pub(super) fn growth(&self, topic: TopicIndex, now: Instant) -> Option<Growth> {
         let (growth, at) = self.0[topic].growth?;

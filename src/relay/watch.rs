@@ -38,8 +38,17 @@ const REPLICAS_MIN: usize = 3;
 pub(super) struct News {
     /// The index of a declared topic, and whether it can be written to.
     usable: Vec<(usize, bool)>,
+    /// Partitions of each declared topic; none while it was never seen.
+    partitions: Vec<usize>,
     /// What the topics take, as far as known.
     limits: Limits,
+}
+
+impl News {
+    /// How many partitions each declared topic has, where that is known.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.partitions.iter().copied().enumerate().filter(|(_, partitions)| *partitions > 0)
+    }
 }
 
 impl<'a> IntoIterator for &'a News {
@@ -163,7 +172,7 @@ impl Rounds {
         self.learn_limits(wished, &usable);
         self.before.clone_from(&usable);
         // Closed: the relay ends, and so does the next round.
-        let _ = news.send(News { usable, limits: self.limits.clone() });
+        let _ = news.send(News { usable, partitions: self.partitions.counts(), limits: self.limits.clone() });
         Ok(problems)
     }
 

@@ -18,7 +18,11 @@ use tokio::time::{Instant, sleep};
 use super::relay::Relay;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
-const WRITERS: u64 = 8;
+/// A commit waits for the disk: fewer do not reach the higher rate.
+const WRITERS: u64 = 32;
+
+/// Rows of a transaction that commits late.
+pub(crate) const LATE_ROWS: u64 = 20;
 
 pub(crate) struct Table {
     pool: PgPool,
@@ -54,7 +58,7 @@ impl Table {
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
         let base = postgres.rsplit_once('/').context("a URL with a database")?.0;
         let url = format!("{base}/{name}");
-        let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 1).connect_lazy(&url)?;
+        let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 2).connect_lazy(&url)?;
         Ok(Self { pool, url, kafka: kafka.to_owned(), name, topic })
     }
 
@@ -132,6 +136,18 @@ impl Table {
             written += writer.await??;
         }
         Ok(written)
+    }
+
+    /// A transaction of a few rows that stays open. Returns how long it was open after its last insert, until it was committed.
+    pub(crate) async fn straggle(&self, open: Duration, bytes: usize) -> anyhow::Result<Duration> {
+        let mut transaction = self.pool.begin().await?;
+        let inserted = Instant::now();
+        let insert = "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+             select 'bench', 'late-' || n, 'Benched', $1, $2 from generate_series(1, $3) n";
+        sqlx::query(insert).bind(&self.topic).bind(payload(bytes)).bind(LATE_ROWS as i64).execute(&mut *transaction).await?;
+        sleep(open).await;
+        transaction.commit().await?;
+        Ok(inserted.elapsed())
     }
 
     /// A transaction that keeps vacuum from removing anything, for as long as the connection lives.

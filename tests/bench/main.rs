@@ -47,6 +47,9 @@ struct Cli {
     /// Seconds that a transaction pins the horizon, at 2,000 rows/s; 0: not at all.
     #[arg(long, default_value_t = 20)]
     pinned_seconds: u64,
+    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at all.
+    #[arg(long, default_value_t = 5)]
+    late_seconds: u64,
     /// Where the JSON goes.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -72,6 +75,9 @@ async fn main() -> anyhow::Result<()> {
     if cli.pinned_seconds > 0 {
         keep("2000 rows/s", steady(&cli, 2000, cli.pinned_seconds, false).await?);
         keep("2000 rows/s, pinned", steady(&cli, 2000, cli.pinned_seconds, true).await?);
+    }
+    if cli.late_seconds > 0 {
+        keep("5000 rows/s, late commit", late(&cli).await?);
     }
     keep("idle", idle(&cli).await?);
     if let Some(file) = &cli.json {
@@ -127,6 +133,24 @@ async fn steady(cli: &Cli, rate: u64, seconds: u64, pinned: bool) -> anyhow::Res
         "max_ms": latencies.quantile(1.0),
         "relay_cores": (after.cpu_seconds - before.cpu_seconds) / began.elapsed().as_secs_f64(),
         "relay_rss_mib": after.rss_mib,
+    }))
+}
+
+/// A transaction commits late while others flow: how long after its commit its rows have come, and what the others notice.
+async fn late(cli: &Cli) -> anyhow::Result<Value> {
+    let table = Table::create(&cli.postgres, &cli.kafka).await?;
+    let relay = Relay::start(cli, &table).await?;
+    relay.owns_all_lanes().await?;
+    let consumer = consumer::start(&cli.kafka, &table.topic)?;
+    let open = Duration::from_secs(cli.late_seconds);
+    let (written, straggled) =
+        tokio::join!(table.write_steadily(5000, open + Duration::from_secs(3), cli.bytes), table.straggle(open, cli.bytes));
+    let latencies = consumer.finish(written? + load::LATE_ROWS).await?;
+    relay.stop().await?;
+    Ok(json!({
+        "late_ms_after_commit": latencies.quantile(1.0) - straggled?.as_secs_f64() * 1e3,
+        "p50_ms": latencies.quantile(0.5),
+        "p99_ms": latencies.quantile(0.99),
     }))
 }
 

@@ -38,6 +38,8 @@ const PURE: &[&str] = &[
     "operator/build.rs",
     "operator/build/",
     "operator/backlog.rs",
+    "operator/installation.rs",
+    "operator/upgrades.rs",
     "operator/identity.rs",
     "operator/ownership.rs",
 ];

@@ -44,6 +44,7 @@ fn everything() -> Value {
         "image": {"repository": "registry.invalid/outbox-relay", "tag": "1.2.3", "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "registry"}],
         "relay": {"image": "registry.invalid/outbox-relay:1.2.4", "allowedImages": ["registry.invalid/outbox-relay:*"]},
+        "upgrade": {"maxConcurrent": 2},
         "monitoringNamespace": "monitoring",
         "clusterName": "blue",
         "log": "debug",

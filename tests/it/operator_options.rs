@@ -11,7 +11,7 @@ use kube::{
 use outbox_relay::api::OutboxRelay;
 use serde_json::json;
 
-use crate::harness::kubernetes::{NAME, Namespace, kubectl, program};
+use crate::harness::kubernetes::{NAME, Namespace, install_pod_monitors};
 
 const RELAY: &str = "file-service-relay";
 
@@ -123,27 +123,9 @@ async fn somebody_elses_network_policy_of_our_name_stays() {
     ns.get::<NetworkPolicy>(RELAY).await;
 }
 
-/// As of the Prometheus operator, without its schema.
-const POD_MONITORS: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor, listKind: PodMonitorList}
-  scope: Namespaced
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
-
 #[tokio::test]
 async fn a_pod_monitor_comes_and_goes_with_its_wish() {
-    // Somebody may have brought the real one.
-    program("kubectl", &["create", "-f", "-"], POD_MONITORS);
-    kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"], "");
+    install_pod_monitors();
     let ns = Namespace::create().await;
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"));
     let monitors = Api::<DynamicObject>::namespaced_with(ns.client.clone(), &ns.name, &kind);

@@ -71,6 +71,26 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     firsts
 }
 
+/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the first of its key, in partitions that are empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_overtakes_a_refused_one_that_was_the_first_in_its_partition() {
+    let database = Database::create(15).await.migrated().await;
+    let name = topic_name("first");
+    create_topic_with(&name, 24, SMALL).await;
+    insert(&database, &name, 0, 299, &(0..24).collect::<Vec<_>>()).await;
+    let _relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::Block)])).await;
+    // Of 24 keys all three rows wait, of 76 none.
+    rows(&database, 72).await;
+    assert_eq!(parked(&database).await, 24);
+    let records = read(&name).await;
+    for key in 0..24 {
+        assert_eq!(firsts(&records, &format!("k{key}")), [0; 0], "key {key}");
+    }
+    for key in 24..100 {
+        assert_eq!(firsts(&records, &format!("k{key}")), [key, key + 100, key + 200]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_skipped() {
     let database = Database::create(15).await.migrated().await;

@@ -12,7 +12,11 @@ use k8s_openapi::{
 };
 
 use super::pod::{HTTP, arguments, container, labels, pod, some_map};
-use crate::operator::{reports::HTTP_PORT, validate::ValidatedRelay};
+use crate::operator::{
+    identity::{FORM, GENERATION, WISHES, hash8},
+    reports::HTTP_PORT,
+    validate::ValidatedRelay,
+};
 
 /// A relay flushes for at most 20 s, settles and releases its lanes.
 const DRAIN_SECONDS: i64 = 45;
@@ -33,7 +37,18 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(relay_pod(relay)) },
         ..DeploymentSpec::default()
     };
-    Deployment { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec, status: None }
+    let written_for = [(FORM, form(relay, &spec)), (GENERATION, identity.generation.to_string()), (WISHES, relay.wishes.clone())];
+    let metadata = ObjectMeta {
+        annotations: Some(written_for.map(|(name, value)| (name.to_owned(), value)).into()),
+        ..identity.child_meta(identity.relay_name(), identity.relay_labels())
+    };
+    Deployment { metadata, spec, status: None }
+}
+
+/// Whatever replaces pods, or migrates first, is another form.
+fn form(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
+    let migration = relay.migration.as_ref().map(|target| &target.hash);
+    hash8(&serde_json::to_vec(&(spec, migration)).expect("typed objects are JSON"))
 }
 
 fn relay_pod(relay: &ValidatedRelay) -> PodSpec {

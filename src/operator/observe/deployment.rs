@@ -8,13 +8,19 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 
-use crate::operator::{fingerprint::fingerprint, ownership::controller_uid};
+use crate::operator::{
+    fingerprint::fingerprint,
+    identity::{FORM, GENERATION, WISHES},
+    ownership::controller_uid,
+};
 
 /// The relays' Deployment as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RelayDeployment {
     /// Changes when anybody changes anything of it except its replicas and status.
     pub fingerprint: u64,
+    /// What it says of itself; absent: an older version wrote it.
+    pub written_for: Option<WrittenFor>,
     /// The count it is set to.
     pub wanted: i32,
     /// The Deployment controller has seen its latest form.
@@ -31,12 +37,28 @@ pub(crate) struct RelayDeployment {
     pub stuck: bool,
 }
 
+/// What a Deployment was last written for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenFor {
+    pub form: String,
+    pub generation: String,
+    pub wishes: String,
+}
+
+impl WrittenFor {
+    fn of(object: &Deployment) -> Option<Self> {
+        let said = |name: &str| object.annotations().get(name).cloned();
+        Some(Self { form: said(FORM)?, generation: said(GENERATION)?, wishes: said(WISHES)? })
+    }
+}
+
 impl RelayDeployment {
     pub(crate) fn of(object: &Deployment) -> Self {
         let status = object.status.clone().unwrap_or_default();
         let conditions = status.conditions.as_deref().unwrap_or_default();
         Self {
             fingerprint: fingerprint(&serde_json::to_value(object).unwrap_or_default()),
+            written_for: WrittenFor::of(object),
             wanted: object.spec.replicas.unwrap_or(1),
             observed: status.observed_generation >= object.metadata.generation,
             existing: status.replicas.unwrap_or(0),

@@ -30,6 +30,8 @@ const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 pub(crate) enum Migration {
     /// The operator does not touch this schema.
     Off,
+    /// The relay waits for its upgrade: its schema is as it was.
+    Queued,
     /// A Job is to be created; a failed one of this name makes room.
     Start { attempt: u32 },
     /// A Job is at work, or its pod is about to be.
@@ -62,7 +64,7 @@ impl Migration {
         let at = match self {
             Self::Failed { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
-            Self::Off | Self::Start { .. } | Self::Refused { .. } | Self::Succeeded { .. } => None,
+            Self::Off | Self::Queued | Self::Start { .. } | Self::Refused { .. } | Self::Succeeded { .. } => None,
         }?;
         // Whole seconds later: timestamps of the API server have no fractions.
         Some(Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_secs(1))

@@ -14,6 +14,7 @@ use crate::operator::{
     call::CallError,
     plan::{Failure, Migration, Plan},
     reason::{Reason, needs_a_person},
+    upgrades::Turn,
     validate::Unworkable,
 };
 
@@ -58,6 +59,14 @@ pub(super) fn invalid(invalid: &Unworkable) -> Vec<Finding> {
     vec![ready, reconciling, stalled]
 }
 
+pub(super) fn not_understood(error: &str) -> Vec<Finding> {
+    let message = format!(
+        "The manifest is not of a form that this version of the operator knows: {error}. Apply it again with the CRD of this version; relays that run go on."
+    );
+    let Summary { ready, reconciling, stalled } = Summary::stalled(Reason::NotUnderstood, &message);
+    vec![ready, reconciling, stalled]
+}
+
 pub(super) fn planned(scene: &Scene<'_>, applied: Result<&Applied, &ApplyError>) -> Vec<Finding> {
     let schema = schema_ready(scene);
     let available = available(scene);
@@ -93,7 +102,7 @@ fn summary(scene: &Scene<'_>, parts: &Parts<'_>) -> Summary {
         let stuck = deployment.is_some_and(|deployment| deployment.stuck);
         return rolling_out(scene, stuck);
     }
-    let ready = ready(parts);
+    let ready = ready(scene.plan, parts);
     if available.reason == Reason::SomeRelaysAvailable.name() {
         return Summary { reconciling: available.as_type("Reconciling", State::True), ..Summary::settled(ready) };
     }
@@ -125,10 +134,14 @@ fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
 }
 
 /// True; where rows do not flow or relays are missing, the reason says so.
-fn ready(Parts { available, publishing, applied, .. }: &Parts<'_>) -> Finding {
+fn ready(plan: &Plan, Parts { available, publishing, applied, .. }: &Parts<'_>) -> Finding {
     let all = available.reason == Reason::AllRelaysAvailable.name();
     if publishing.state == State::False {
         publishing.as_type("Ready", State::True)
+    } else if let Some((reason, message)) = held(plan.turn)
+        && all
+    {
+        Finding::new("Ready", State::True, reason, message)
     } else if all && applied.no_pod_monitors {
         let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind PodMonitor: install the Prometheus operator, or set it to false.";
         Finding::new("Ready", State::True, Reason::PodMonitorUnavailable, message)
@@ -136,6 +149,19 @@ fn ready(Parts { available, publishing, applied, .. }: &Parts<'_>) -> Finding {
         Finding::new("Ready", State::True, Reason::Ready, "The schema is ready and relays run.")
     } else {
         available.as_type("Ready", State::True)
+    }
+}
+
+fn held(turn: Turn) -> Option<(Reason, &'static str)> {
+    match turn {
+        Turn::Go => None,
+        Turn::Waiting => {
+            Some((Reason::UpgradeQueued, "Relays run in the form of the version before; their upgrade waits for others to end."))
+        }
+        Turn::Stopped => {
+            let message = "Relays run in the form of the version before: three upgrades in a row failed, so no further one starts. Look at OutboxRelays that are not Ready; when one of them is, the others follow.";
+            Some((Reason::UpgradesStopped, message))
+        }
     }
 }
 

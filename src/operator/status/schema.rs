@@ -2,7 +2,7 @@
 
 use super::{
     Scene,
-    conditions::{Finding, State, repeat},
+    conditions::{Finding, State, find, repeat},
 };
 use crate::{
     operator::{
@@ -18,6 +18,7 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     let job = scene.relay.migration.as_ref().map_or("", |target| &target.job);
     match &scene.plan.migration {
         Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
+        Migration::Queued => as_it_was(scene),
         Migration::Start { .. } if scene.facts.paused => {
             not(Reason::Paused, "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned())
         }
@@ -45,6 +46,20 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
                 }
             }
         }
+    }
+}
+
+fn as_it_was(scene: &Scene<'_>) -> Finding {
+    let said = find(&scene.facts.previous.conditions, "SchemaReady").filter(|said| said.status != State::Unknown.text());
+    let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
+    match said {
+        Some(said) => Finding {
+            type_: "SchemaReady",
+            state: State::of(said.status == State::True.text()),
+            reason: said.reason.clone(),
+            message: said.message.clone(),
+        },
+        None => Finding::new("SchemaReady", State::True, Reason::UpgradeQueued, message),
     }
 }
 

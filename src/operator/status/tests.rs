@@ -12,6 +12,7 @@ use crate::{
         observe::{RelayDeployment, RelayPod},
         plan::{Decision, Failure, Load, Remembered, Rollout, Scale, Scaling},
         reports::PodReport,
+        upgrades::Turn,
         validate::Count,
     },
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
@@ -34,6 +35,7 @@ fn running() -> Case {
     let plan = Plan {
         migration: Migration::Succeeded { at: now(), schema_version: Some(1), notes: Vec::new() },
         rollout: Rollout::Go,
+        turn: Turn::Go,
         replicas: 2,
         scale: Scale::Keep,
         scaling: None,
@@ -319,6 +321,20 @@ fn without_scaling_the_manifest_says_the_count() {
 }
 
 #[test]
+fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
+    let mut case = running();
+    case.previous = case.status();
+    (case.plan.migration, case.plan.turn) = (Migration::Queued, Turn::Waiting);
+    case.plan.rollout = Rollout::WaitForSchema;
+    case.says(&["Ready=True UpgradeQueued", "SchemaReady=True MigrationSucceeded", "Reconciling=False Settled"]);
+    assert_eq!(case.tellings(), []);
+    assert_eq!(case.status().migration, case.previous.migration);
+    case.plan.turn = Turn::Stopped;
+    case.says(&["Ready=True UpgradesStopped"]);
+    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["UpgradesStopped"]);
+}
+
+#[test]
 fn a_manifest_that_cannot_work_stalls_with_its_reason() {
     let (case, observed) = (running(), Observed::default());
     let facts = Facts { identity: &case.relay.identity, previous: &case.previous, written_at: None, paused: false, now: now() };
@@ -331,6 +347,15 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
     assert_eq!(reason(image), ("True".to_owned(), "ImageNotAllowed".to_owned(), true));
     let spec = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
     assert_eq!(reason(spec), ("True".to_owned(), "InvalidSpec".to_owned(), false));
+}
+
+#[test]
+fn a_manifest_of_another_form_stalls_and_is_told() {
+    let (status, telling) = not_understood(&running().relay.identity, "spec.batchSize: invalid type", now());
+    let stalled = find(&status.conditions, "Stalled").expect("there");
+    assert_eq!((stalled.status.as_str(), stalled.reason.as_str(), status.observed_generation), ("True", "NotUnderstood", 3));
+    assert!(stalled.message.contains("spec.batchSize"), "{}", stalled.message);
+    assert_eq!((telling.reason, telling.note), ("NotUnderstood".to_owned(), stalled.message.clone()));
 }
 
 #[test]

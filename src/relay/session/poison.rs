@@ -36,7 +36,7 @@ impl Session<'_> {
     /// Sends the next rows on trial. A producer that refused something is used up: the next trial gets a new one.
     pub(super) async fn try_suspects(&mut self, now: Instant) {
         if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
-            && self.flush_is_over(trial, by, now)
+            && (now >= by || trial.is_fatal() || self.trouble.get().is_some())
         {
             trial.purge();
         }
@@ -56,6 +56,7 @@ impl Session<'_> {
         }
         if self.trial.is_none() {
             self.trial = self.new_producer().ok();
+            self.trial_openers.forget();
         }
         if self.trial.is_some()
             && let Some(outgoing) = self.core.next_trial(now)

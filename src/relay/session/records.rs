@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Of brokers, to what a producer had sent when it failed for good.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+
 impl Session<'_> {
     pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: FetchResult) {
         let now = Instant::now();
@@ -29,12 +32,16 @@ impl Session<'_> {
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        self.openers_of(which).begin_round();
         for Outgoing { slot, topic, row } in outgoing {
             self.look_for_failures(now);
+            let flows = which == Which::Trial || self.core.may_send(topic, &row);
+            let may_send = flows && self.openers_of(which).may_send(topic, row.key(), slot, now);
             let producer = match (which, &self.sending, &self.trial) {
-                (Which::Main, Sending::Open(producer), _) if self.core.may_send(topic, &row) => producer,
-                (Which::Trial, _, Some(producer)) => producer,
+                (Which::Main, Sending::Open(producer), _) if may_send => producer,
+                (Which::Trial, _, Some(producer)) if may_send => producer,
                 _ => {
+                    self.openers_of(which).ended(slot, false, now);
                     self.core.reported(slot, Outcome::Purged, now);
                     continue;
                 }
@@ -53,10 +60,21 @@ impl Session<'_> {
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
                     self.count_failure(topic, class);
+                    self.openers_of(which).ended(slot, false, now);
                     self.core.refused(slot, &row, class, now);
                 }
-                Err(fault) => self.failed(slot, topic, fault, now),
+                Err(fault) => {
+                    self.openers_of(which).ended(slot, false, now);
+                    self.failed(slot, topic, fault, now);
+                }
             }
+        }
+    }
+
+    fn openers_of(&mut self, which: Which) -> &mut Openers {
+        match which {
+            Which::Main => &mut self.openers,
+            Which::Trial => &mut self.trial_openers,
         }
     }
 
@@ -82,6 +100,9 @@ impl Session<'_> {
 
     pub(super) fn reported(&mut self, report: Report, now: Instant) {
         self.timers.reports = now + REPORTS_EVERY;
+        for which in [Which::Main, Which::Trial] {
+            self.openers_of(which).ended(report.slot, report.outcome.is_ok(), now);
+        }
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
@@ -125,15 +146,16 @@ impl Session<'_> {
             // Such as idle connections that were closed: it says nothing of what is sent from now on.
             self.trouble.clear();
         }
+        for (topic, partitions) in news.partitions() {
+            self.openers.partitions(topic, partitions);
+            self.trial_openers.partitions(topic, partitions);
+        }
         self.core.answered(now);
     }
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
     pub(super) async fn keep_producer(&mut self, now: Instant) {
-        if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
-            self.rebuild.fatal = true;
-            self.retire_producer("it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
-        }
+        self.give_up_with_producer(now);
         if let Some(bytes) = self.core.take_too_large() {
             self.batch_bytes_max = (bytes / 2).max(kafka::BATCH_BYTES_MIN);
             self.retire_producer("its batches are larger than a topic takes; a new one makes smaller ones");
@@ -144,7 +166,7 @@ impl Session<'_> {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }
             }
-            Sending::Flushing(producer, by) if self.flush_is_over(&producer, by, now) => {
+            Sending::Flushing(producer, by) if now >= by || self.trouble.get().is_some() => {
                 producer.purge();
                 Sending::Retiring(producer)
             }
@@ -153,10 +175,37 @@ impl Session<'_> {
         };
     }
 
+    /// A producer that failed for good sends nothing more; what the brokers have of it may still be acknowledged, else it would come twice.
+    fn give_up_with_producer(&mut self, now: Instant) {
+        let by = now + LAST_ANSWERS_MAX;
+        if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
+            self.rebuild.fatal = true;
+            self.trouble.clear();
+            tracing::warn!("the producer is replaced: it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
+            self.flush_producer(by);
+        }
+        if let Sending::Flushing(producer, until) = &mut self.sending
+            && producer.is_fatal()
+            && *until >= by
+        {
+            *until = by;
+            producer.purge_queue();
+        }
+    }
+
     /// None when it is known what was wrong.
     fn rebuild_pause(&mut self, now: Instant) -> Duration {
         let Rebuild { fatal, cause_found } = std::mem::take(&mut self.rebuild);
         if fatal && !cause_found { self.core.rebuilt(now) } else { Duration::ZERO }
+    }
+
+    /// Nothing is sent any more; until then what is in flight may end well, unless no broker takes anything.
+    pub(super) fn flush_producer(&mut self, by: Instant) {
+        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: Instant::now() });
+        self.sending = match sending {
+            Sending::Open(producer) => Sending::Flushing(producer, by),
+            other => other,
+        };
     }
 
     pub(super) fn retire_producer(&mut self, why: &str) {
@@ -172,7 +221,7 @@ impl Session<'_> {
         };
     }
 
-    pub(super) fn open_producer(&self, now: Instant) -> Sending {
+    pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
         // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
         if self.watch.sizes().is_none() {
             return Sending::None { retry_at: now + FIRST_NEWS };
@@ -180,6 +229,7 @@ impl Session<'_> {
         let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
         // What the one before met, such as a refused login, says nothing of this one.
         self.trouble.clear();
+        self.openers.forget();
         Sending::Open(producer)
     }
 

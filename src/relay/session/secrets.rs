@@ -12,7 +12,10 @@ impl Session<'_> {
             Side::Database => self.log_in_again(),
             Side::Kafka => {
                 self.watch.ask_now();
-                self.flush_producer(Instant::now());
+                let by = Instant::now() + FLUSH_MAX;
+                self.trial_by = self.trial.as_ref().map(|_| by);
+                tracing::info!(in_flight = self.core.window().sent(), "the producer is replaced, once what is in flight is acknowledged");
+                self.flush_producer(by);
             }
         }
     }
@@ -23,23 +26,5 @@ impl Session<'_> {
         if let Ok(connect) = Connect::relay(database, &self.credentials.database.borrow()) {
             self.store = store(database, &connect);
         }
-    }
-
-    /// Nothing is sent any more until the producer's last report is in.
-    fn flush_producer(&mut self, now: Instant) {
-        self.trial_by = self.trial.as_ref().map(|_| now + FLUSH_MAX);
-        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
-        self.sending = match sending {
-            Sending::Open(producer) => {
-                tracing::info!(in_flight = self.core.window().sent(), "the producer is replaced, once what is in flight is acknowledged");
-                Sending::Flushing(producer, now + FLUSH_MAX)
-            }
-            other => other,
-        };
-    }
-
-    /// Waiting would not help: the time is over, or no broker takes anything.
-    pub(super) fn flush_is_over(&self, producer: &Producer, by: Instant, now: Instant) -> bool {
-        now >= by || producer.is_fatal() || self.trouble.get().is_some()
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn dashboard() -> Value {
             Row { title: "State", height: 4, panels: STATE },
             Row { title: "Passes", height: 9, panels: PASSES },
             Row { title: "Scaling", height: 9, panels: SCALING },
+            Row { title: "Upgrades", height: 9, panels: UPGRADES },
         ],
     }
     .json()
@@ -95,3 +96,20 @@ const SCALING: &[Panel] = &[Panel {
         "{{direction}} {{reason}}",
     )],
 }];
+
+const UPGRADES: &[Panel] = &[
+    Panel {
+        title: "Upgrades",
+        look: Lines,
+        unit: "none",
+        description: "OutboxRelays whose upgrade to a new version of the operator waits or is under way.",
+        queries: &[(r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#, "{{state}}")],
+    },
+    Panel {
+        title: "Upgrades that failed in a row",
+        look: Lines,
+        unit: "none",
+        description: "Three stop the queue, and OutboxUpgradesStopped fires.",
+        queries: &[(r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#, "failures")],
+    },
+];

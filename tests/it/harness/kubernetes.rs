@@ -37,6 +37,7 @@ pub(crate) struct Namespace {
     pub(crate) name: String,
     pub(crate) client: Client,
     pub(crate) operator: Operator,
+    watched: Client,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -63,18 +64,13 @@ impl Namespace {
         let requests = Arc::default();
         let client = client(None).await;
         let watched = recording(through(client.clone()), Arc::clone(&requests));
-        let settings = Settings {
-            installation: Installation {
-                relay_image: "localhost/outbox-relay:none".to_owned(),
-                allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
-                cluster_name: "it".to_owned(),
-                namespace: Some("outbox-system".to_owned()),
-                monitoring_namespace: Some("monitoring".to_owned()),
-            },
-            listen: ([127, 0, 0, 1], 0).into(),
-            pod_name: None,
-        };
-        Self { client, operator: Operator::new(watched, settings), requests, name }
+        let operator = Operator::new(watched.clone(), settings(&|_| ()));
+        Self { client, operator, watched, requests, name }
+    }
+
+    /// Another version of the operator, in the place of the first.
+    pub(crate) fn replace_operator(&mut self, change: &dyn Fn(&mut Installation)) {
+        self.operator = Operator::new(self.watched.clone(), settings(change));
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -193,6 +189,19 @@ impl Drop for Namespace {
     }
 }
 
+fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
+    let mut installation = Installation {
+        relay_image: "localhost/outbox-relay:none".to_owned(),
+        allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
+        cluster_name: "it".to_owned(),
+        upgrades_max: 5,
+        namespace: Some("outbox-system".to_owned()),
+        monitoring_namespace: Some("monitoring".to_owned()),
+    };
+    change(&mut installation);
+    Settings { installation, listen: ([127, 0, 0, 1], 0).into(), pod_name: None }
+}
+
 /// A manifest whose pods no node takes.
 pub(crate) fn manifest() -> Value {
     json!({
@@ -224,6 +233,28 @@ fn recording(inner: Client, requests: Arc<Mutex<Vec<String>>>) -> Client {
         async move { inner.send(request).await }
     });
     Client::new(service, "default")
+}
+
+/// As of the Prometheus operator, without its schema.
+const POD_MONITORS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors, singular: podmonitor, listKind: PodMonitorList}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+/// Brings the kind PodMonitor, unless somebody has brought the real one.
+pub(crate) fn install_pod_monitors() {
+    run(&["create", "-f", "-"], POD_MONITORS);
+    kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"], "");
 }
 
 /// Runs kubectl with this input; it must succeed.

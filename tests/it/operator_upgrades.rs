@@ -1,0 +1,135 @@
+//! A new version of the operator meets relays that run, on a real API server. Their pods stay without a node: the test says that they are ready.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use outbox_relay::api::OutboxRelay;
+use serde_json::json;
+
+use crate::harness::kubernetes::Namespace;
+
+const OLD: &str = "localhost/outbox-relay:none";
+const NEW: &str = "localhost/outbox-relay:next";
+const PLACES: usize = 5;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("relay-{number:02}")).collect()
+}
+
+/// One pass over each; those that fail are tried again by the next round.
+async fn round(ns: &Namespace, names: &[String]) {
+    for name in names {
+        ns.operator.pass(&ns.name, name).await.ok();
+    }
+}
+
+/// All pods that there are run, as far as the API server is told.
+async fn kubelet(ns: &Namespace) {
+    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    for pod in ns.api::<Pod>().list(&ListParams::default()).await.expect("a list").items {
+        // It may have been replaced meanwhile.
+        ns.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ready)).await.ok();
+    }
+}
+
+/// Each relay with its image, whether all of its pods are new and available, and status and reason of Ready.
+async fn look(ns: &Namespace, names: &[String]) -> Vec<(String, bool, String)> {
+    let mut found = Vec::new();
+    for name in names {
+        let deployment: Deployment = ns.get(&format!("{name}-relay")).await;
+        let status = deployment.status.unwrap_or_default();
+        let arrived = status.observed_generation >= deployment.metadata.generation
+            && (status.updated_replicas, status.available_replicas, status.replicas) == (Some(1), Some(1), Some(1));
+        let image = deployment.spec.template.spec.expect("a pod").containers[0].image.clone().expect("an image");
+        let conditions = ns.get::<OutboxRelay>(name).await.status.expect("a status").conditions;
+        let ready = conditions.iter().find(|one| one.type_ == "Ready").expect("it is said");
+        found.push((image, arrived, format!("{} {}", ready.status, ready.reason)));
+    }
+    found
+}
+
+async fn running(count: usize) -> (Namespace, Vec<String>) {
+    let (ns, names) = (Namespace::create().await, names(count));
+    for name in &names {
+        ns.create_relay(|relay| {
+            relay["metadata"]["name"] = json!(name);
+            relay["spec"]["replicas"] = json!(1);
+        })
+        .await;
+    }
+    until(&ns, &names, |found| found.iter().all(|(_, _, ready)| ready == "True Ready")).await;
+    (ns, names)
+}
+
+/// Rounds of operator and kubelet until it is so.
+async fn until(ns: &Namespace, names: &[String], is_so: impl Fn(&[(String, bool, String)]) -> bool) {
+    let mut found = Vec::new();
+    for _ in 0..60 {
+        round(ns, names).await;
+        kubelet(ns).await;
+        found = look(ns, names).await;
+        if is_so(&found) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("after 60 rounds: {found:#?}");
+}
+
+#[tokio::test]
+async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_wait() {
+    let (mut ns, names) = running(20).await;
+    ns.replace_operator(&|installation| installation.relay_image = NEW.to_owned());
+    for _ in 0..2 {
+        round(&ns, &names).await;
+    }
+    let found = look(&ns, &names).await;
+    assert_eq!(found.iter().filter(|(image, ..)| image == NEW).count(), PLACES, "{found:#?}");
+    let waiting = found.iter().filter(|(image, _, ready)| image == OLD && ready == "True UpgradeQueued");
+    assert_eq!(waiting.count(), names.len() - PLACES, "{found:#?}");
+
+    let patch = async |name: &String, spec| {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
+    };
+    let (edited, counted) = (&names[18], &names[19]);
+    patch(edited, json!({"batchSize": 7})).await;
+    patch(counted, json!({"replicas": 2})).await;
+    patch(counted, json!({"replicas": 1})).await;
+    round(&ns, &names).await;
+    let found = look(&ns, &names).await;
+    assert_eq!((found[18].0.as_str(), found[19].0.as_str()), (NEW, OLD), "{found:#?}");
+
+    let mut rounds = 0;
+    loop {
+        let found = look(&ns, &names).await;
+        let under_way = found.iter().take(18).filter(|(image, arrived, _)| image == NEW && !arrived).count();
+        assert!(under_way <= PLACES, "{found:#?}");
+        if found.iter().all(|(image, _, ready)| image == NEW && ready == "True Ready") {
+            break;
+        }
+        assert!(rounds < 100, "{found:#?}");
+        rounds += 1;
+        // One at a time becomes ready, so that a place that is given too early is seen.
+        kubelet(&ns).await;
+        round(&ns, &names).await;
+    }
+}
+
+#[tokio::test]
+async fn three_upgrades_that_fail_keep_the_others_as_they_are_until_a_better_version_comes() {
+    let (mut ns, names) = running(6).await;
+    // No pod can be of it: the API server refuses the Deployment.
+    ns.replace_operator(&|installation| installation.relay_image = String::new());
+    for _ in 0..3 {
+        round(&ns, &names).await;
+    }
+    let found = look(&ns, &names).await;
+    let saying = |text: &str| found.iter().filter(|(image, _, ready)| image == OLD && ready == text).count();
+    assert_eq!((saying("False ChildRefused"), saying("True UpgradesStopped")), (3, 3), "{found:#?}");
+
+    ns.replace_operator(&|installation| installation.relay_image = NEW.to_owned());
+    until(&ns, &names, |found| found.iter().all(|(image, _, ready)| image == NEW && ready == "True Ready")).await;
+}
