@@ -6,14 +6,18 @@ mod apply;
 mod backlog;
 mod build;
 mod call;
+mod client;
 mod controller;
+mod election;
 mod events;
+mod fence;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 mod health;
 mod identity;
 mod installation;
+mod lease;
 mod memory;
 mod metrics;
 mod observe;
@@ -21,12 +25,14 @@ mod ownership;
 mod plan;
 mod reason;
 mod reports;
+mod run;
 mod status;
+mod surface;
 mod upgrades;
 mod validate;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,15 +42,15 @@ use kube::{
     core::{DeserializeGuard, error_boundary::InvalidObject},
 };
 
-pub use controller::{RunError, Settings, run};
 pub use installation::Installation;
+pub use run::{Options, RunError, run};
 
 use self::{
     apply::{Applied, ApplyError, Corner, apply},
     build::build,
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
-    identity::{Identity, PAUSED},
+    identity::{Identity, PAUSED, is_ours},
     memory::{Key, Memory},
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
@@ -79,13 +85,33 @@ impl PassError {
             Self::Timeout(_) => ErrorClass::Transient,
         }
     }
+
+    /// What a busy API server asked for.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Read(call) | Self::Publish(call) => call.retry_after(),
+            Self::Observe(error) => error.call().retry_after(),
+            Self::Apply(error) => error.call()?.retry_after(),
+            Self::Timeout(_) => None,
+        }
+    }
+}
+
+/// What passes are made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub installation: Installation,
+    /// Which OutboxRelays are its own, where several operators share a cluster.
+    pub operator_name: String,
+    /// Name of this pod, for Events.
+    pub pod_name: Option<String>,
 }
 
 /// What every pass needs.
 pub struct Operator {
     client: Client,
     settings: Settings,
-    memory: Memory,
+    memory: Arc<Memory>,
     metrics: Metrics,
     upgrades: Mutex<UpgradeQueue>,
     teller: Teller,
@@ -95,7 +121,7 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Memory::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
+        Self { client, settings, memory: Arc::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
     }
 
     /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
@@ -108,7 +134,7 @@ impl Operator {
 
     /// Dropped half-way, it has written a part; the next pass writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
-        let relay = match read(&self.client, namespace, name).await? {
+        let relay = match read(&self.client, namespace, name).await?.meant_for(&self.settings.operator_name) {
             Found::Relay(relay) => *relay,
             Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await,
             Found::Gone => {
@@ -243,6 +269,18 @@ enum Found {
     Unreadable(Box<InvalidObject>),
     /// Or about to be.
     Gone,
+}
+
+impl Found {
+    /// One that is meant for another operator is as good as gone.
+    fn meant_for(self, operator_name: &str) -> Self {
+        let meta = match &self {
+            Self::Relay(relay) => &relay.metadata,
+            Self::Unreadable(invalid) => &invalid.metadata,
+            Self::Gone => return self,
+        };
+        if is_ours(meta, operator_name) { self } else { Self::Gone }
+    }
 }
 
 /// The latest form, with the latest status: what the watch has brought may be older than what we wrote.

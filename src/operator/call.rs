@@ -42,10 +42,22 @@ impl ErrorClass {
 impl CallError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
-            Self::Refused(status) if status.code == 409 => ErrorClass::Conflict,
+            _ if self.is_lost_race() => ErrorClass::Conflict,
             Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => ErrorClass::Permanent,
             Self::Timeout | Self::Refused(_) | Self::Broken(_) => ErrorClass::Transient,
         }
+    }
+
+    /// Somebody else wrote first.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code == 409)
+    }
+
+    /// What a busy API server asked for.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let Self::Refused(status) = self else { return None };
+        let seconds = status.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
     /// The object itself cannot be: what the API server says about it, for the one who wrote the manifest.

@@ -1,136 +1,118 @@
-//! Wiring: watches in, passes out, pauses after failures, shutdown.
+//! Watches in, passes out, pauses after failures. Wiring.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    batch::v1::Job,
-    core::v1::{Namespace, Pod},
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{BoxStream, select_all},
+};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod},
 };
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         Predicate, WatchStreamExt,
         controller::{self, Action, Controller},
         predicates,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher::{self, ExponentialBackoff, watcher},
     },
 };
-use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Operator, PassError,
-    call::{CallError, ErrorClass, call},
-    health::{Pulse, serve},
+    call::ErrorClass,
+    health::Pulse,
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
-    installation::Installation,
 };
 use crate::api::OutboxRelay;
 
 type Guarded = DeserializeGuard<OutboxRelay>;
 
-/// Passes at the same time.
+/// Passes at the same time, however many namespaces there are.
 const CONCURRENCY: u16 = 8;
 /// Changes that come together are worked through together.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 const LONGEST_PASS: Duration = Duration::from_secs(60);
+/// Longest pause after a failure that passes by itself.
+const PASSES_SOON: Duration = Duration::from_secs(8);
 
-/// What the process is started with.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    pub installation: Installation,
-    /// Where /healthz, /readyz and /metrics are served.
-    pub listen: SocketAddr,
-    /// Name of this pod, for Events.
-    pub pod_name: Option<String>,
+/// Watches of one scope: OutboxRelays, Deployments, Jobs, Pods.
+pub(crate) const WATCHES: usize = 4;
+
+/// One namespace, or all of them, with a store of its OutboxRelays.
+struct Scope {
+    namespace: Option<String>,
+    known: Store<Guarded>,
+    writer: Writer<Guarded>,
 }
 
-/// Why the operator cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("failed to find a cluster: set KUBECONFIG, or run in a pod")]
-    Configure(#[source] kube::config::InferConfigError),
-    #[error("failed to set up a client for the cluster")]
-    Connect(#[source] kube::Error),
-    #[error("failed to read the uid of namespace kube-system: set --cluster-name, or grant 'get' on it")]
-    ClusterName(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("failed to listen on {address}: set --listen to a free one")]
-    Listen { address: SocketAddr, source: std::io::Error },
-    #[error("failed to serve /healthz and /metrics")]
-    Serve(#[source] std::io::Error),
+/// All that the operator looks at.
+pub(crate) struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// These namespaces; none: all there are.
+    pub(crate) fn new(namespaces: &[String]) -> Self {
+        let scope = |namespace| {
+            let (known, writer) = reflector::store();
+            Scope { namespace, known, writer }
+        };
+        let mut named: Vec<Scope> = namespaces.iter().cloned().map(Some).map(scope).collect();
+        if named.is_empty() {
+            named.push(scope(None));
+        }
+        Self(named)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        Known(self.0.iter().map(|scope| scope.known.clone()).collect())
+    }
+}
+
+/// The OutboxRelays as the watches brought them.
+#[derive(Clone)]
+pub(crate) struct Known(Vec<Store<Guarded>>);
+
+impl Known {
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().map(Store::len).sum()
+    }
+
+    pub(crate) fn relays(&self) -> Vec<Arc<Guarded>> {
+        self.0.iter().flat_map(Store::state).collect()
+    }
 }
 
 /// The operator and its signs of life.
-struct Context {
+pub(crate) struct Context {
     operator: Operator,
     pulse: Arc<Pulse>,
-    known: Store<Guarded>,
+    /// Passes at the same time, in all scopes together.
+    permits: Semaphore,
 }
 
-/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends.
-///
-/// # Errors
-/// When it cannot start, or its HTTP surface breaks.
-pub async fn run(mut settings: Settings) -> Result<(), RunError> {
-    let client = connect().await?;
-    let installation = &mut settings.installation;
-    if installation.cluster_name.is_empty() {
-        installation.cluster_name = uid_of_kube_system(&client).await.map_err(|error| RunError::ClusterName(Box::new(error)))?;
-    }
-    let address = settings.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
-    tracing::info!(relay_image = settings.installation.relay_image, cluster_name = settings.installation.cluster_name, %address, "started");
-
-    let (known, writer) = reflector::store();
-    let context = Arc::new(Context { operator: Operator::new(client, settings), pulse: Arc::new(Pulse::new()), known });
-    let work = Box::pin(work(Arc::clone(&context), writer));
-    tokio::select! {
-        () = work => Ok(()),
-        served = serve(listener, Arc::clone(&context.pulse), context.operator.metrics.clone()) => served.map_err(RunError::Serve),
+impl Context {
+    pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>) -> Self {
+        Self { operator, pulse, permits: Semaphore::new(CONCURRENCY.into()) }
     }
 }
 
-async fn connect() -> Result<Client, RunError> {
-    let mut config = Config::infer().await.map_err(RunError::Configure)?;
-    // Failed requests are retried by the object's back-off, where they can be seen.
-    config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).map_err(RunError::Connect)
-}
-
-async fn uid_of_kube_system(client: &Client) -> Result<String, CallError> {
-    let api = Api::<Namespace>::all(client.clone());
-    Ok(call(api.get("kube-system")).await?.uid().unwrap_or_default())
-}
-
-async fn work(context: Arc<Context>, writer: reflector::store::Writer<Guarded>) {
-    let client = context.operator.client.clone();
-    let pulse = Arc::clone(&context.pulse);
-    let relays = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .modify(|relay| relay.managed_fields_mut().clear())
-        .reflect(writer)
-        // Not by waiting for the store: it wakes only one of those who wait, and the controller is one.
-        .inspect_ok(move |event| pulse.note(event))
-        .applied_objects()
-        // Our own status writes are no news.
-        .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
-    let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={OPERATOR}"));
-    Controller::for_stream(relays, context.known.clone())
-        .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
-        .trigger_backoff(short_backoff())
-        .owns(Api::<Deployment>::all(client.clone()), ours())
-        .owns(Api::<Job>::all(client.clone()), ours())
-        .watches(Api::<PartialObjectMeta<Pod>>::all(client), ours(), relay_of_pod)
-        .shutdown_on_signal()
-        .run(reconcile, error_policy, Arc::clone(&context))
+/// Watches and passes until it is stopped, and the passes at work have ended.
+pub(crate) async fn work(context: Arc<Context>, scopes: Scopes, round: Duration, stop: CancellationToken) {
+    let run = |(number, scope)| outcomes(Arc::clone(&context), number, scope, round, stop.clone());
+    select_all(scopes.0.into_iter().enumerate().map(run))
         .for_each(|outcome| {
             note(&context, outcome);
             std::future::ready(())
@@ -138,9 +120,50 @@ async fn work(context: Arc<Context>, writer: reflector::store::Writer<Guarded>) 
         .await;
 }
 
-/// While this back-off lasts no watch is polled at all: a long one would starve those that are just reconnecting.
+/// One controller, with watches and a back-off of its own.
+fn outcomes(context: Arc<Context>, number: usize, scope: Scope, round: Duration, stop: CancellationToken) -> BoxStream<'static, Outcome> {
+    let client = context.operator.client.clone();
+    let namespace = scope.namespace.as_deref();
+    let pulse = Arc::clone(&context.pulse);
+    let rounds = || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
+    let ours = || rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
+    let relays = watcher(api::<Guarded>(&client, namespace), rounds())
+        .backoff(short_backoff())
+        .modify(|relay| relay.managed_fields_mut().clear())
+        .reflect(scope.writer)
+        // Not by waiting for the store: it wakes only one of those who wait, and the controller is one.
+        .inspect_ok(move |event| {
+            if matches!(event, watcher::Event::InitDone) {
+                pulse.listed(number);
+            }
+        })
+        .applied_objects()
+        // Our own status writes are no news.
+        .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
+    Controller::for_stream(relays, scope.known.clone())
+        .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .trigger_backoff(short_backoff())
+        .owns(api::<Deployment>(&client, namespace), ours())
+        .owns(api::<Job>(&client, namespace), ours())
+        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours(), relay_of_pod)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile, error_policy, context)
+        .boxed()
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be twice as long.
 fn short_backoff() -> ExponentialBackoff {
-    let doubling = backon::ExponentialBuilder::default().with_min_delay(Duration::from_millis(800)).with_max_delay(Duration::from_secs(5));
+    let doubling = backon::ExponentialBuilder::default().with_min_delay(Duration::from_millis(800)).with_max_delay(Duration::from_secs(3));
     ExponentialBackoff::from(doubling.with_jitter().without_max_times())
 }
 
@@ -152,10 +175,11 @@ fn relay_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
 
 async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
     let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
+    let _permit = context.permits.acquire().await;
     let started = Instant::now();
     let limited = tokio::time::timeout(LONGEST_PASS, Box::pin(context.operator.work_through(&namespace, &name)));
     let ended = limited.await.unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
-    context.pulse.beat(context.known.len());
+    context.pulse.passed(Instant::now());
     match ended {
         Ok(again) => {
             context.operator.metrics.passed(started.elapsed());
@@ -172,7 +196,7 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
 fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -> Action {
     let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
     let failures = context.operator.memory.count_failure((&namespace, &name));
-    let pause = pause(error.class(), failures);
+    let pause = pause(error.class(), failures).max(error.retry_after().unwrap_or_default());
     tracing::warn!(
         namespace,
         name,
@@ -185,14 +209,15 @@ fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -
     Action::requeue(pause)
 }
 
-/// At once after a lost race, the first times; else doubling up to five minutes.
+/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is mostly the API server's, and each object
+/// goes on soon when it is back: that is less than what a healthy object asks for.
 fn pause(class: ErrorClass, failures: u32) -> Duration {
-    let first = match class {
-        ErrorClass::Conflict => Duration::from_millis(200),
-        ErrorClass::Transient => Duration::from_secs(1),
-        ErrorClass::Permanent => Duration::from_secs(15),
+    let (first, longest) = match class {
+        ErrorClass::Conflict => (Duration::from_millis(200), PASSES_SOON),
+        ErrorClass::Transient => (Duration::from_secs(1), PASSES_SOON),
+        ErrorClass::Permanent => (Duration::from_secs(15), Duration::from_mins(5)),
     };
-    first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(Duration::from_mins(5))
+    first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(longest)
 }
 
 type Outcome = Result<(ObjectRef<Guarded>, Action), controller::Error<PassError, watcher::Error>>;
@@ -213,11 +238,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_from_what_the_class_deserves_up_to_five_minutes() {
+    fn pauses_double_from_what_the_class_deserves_up_to_its_longest() {
         assert_eq!(pause(ErrorClass::Conflict, 1), Duration::from_millis(200));
         assert_eq!(pause(ErrorClass::Transient, 1), Duration::from_secs(1));
         assert_eq!(pause(ErrorClass::Transient, 4), Duration::from_secs(8));
+        assert_eq!(pause(ErrorClass::Transient, u32::MAX), PASSES_SOON);
+        assert_eq!(pause(ErrorClass::Conflict, u32::MAX), PASSES_SOON);
         assert_eq!(pause(ErrorClass::Permanent, 1), Duration::from_secs(15));
-        assert_eq!(pause(ErrorClass::Transient, u32::MAX), Duration::from_mins(5));
+        assert_eq!(pause(ErrorClass::Permanent, u32::MAX), Duration::from_mins(5));
     }
 }

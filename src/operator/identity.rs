@@ -21,6 +21,15 @@ pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
 pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
+/// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
+pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
+
+/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is meant for the one with the usual name, so
+/// that each has one operator and none has two.
+pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
+    let named = meta.annotations.as_ref().and_then(|all| all.get(OPERATOR_NAME));
+    named.map_or(OPERATOR, String::as_str) == operator_name
+}
 
 /// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
 pub(crate) const FORM: &str = "outboxrelay.dev/form";
@@ -128,6 +137,14 @@ mod tests {
         for name in [identity.relay_name(), identity.config_map_name(&hash), identity.migration_job_name(&hash)] {
             assert!(name.len() <= 63, "{name}");
         }
+    }
+
+    #[test]
+    fn each_relay_is_meant_for_one_operator() {
+        let mut meta = Meta::default();
+        assert!(is_ours(&meta, OPERATOR) && !is_ours(&meta, "team-a"));
+        meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]));
+        assert!(!is_ours(&meta, OPERATOR) && is_ours(&meta, "team-a"));
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Memory {
         self.lock().entry(owned(key)).or_default().failures = 0;
     }
 
+    /// Objects whose last pass failed.
+    pub(crate) fn failing(&self) -> usize {
+        self.lock().values().filter(|object| object.failures > 0).count()
+    }
+
     pub(crate) fn status_written_at(&self, key: Key<'_>) -> Option<Timestamp> {
         self.lock().get(&owned(key)).and_then(|object| object.status_written_at)
     }
@@ -130,8 +135,9 @@ mod tests {
     #[test]
     fn failures_are_counted_in_a_row_and_forgotten_with_the_object() {
         let memory = Memory::default();
-        assert_eq!((memory.count_failure(KEY), memory.count_failure(KEY)), (1, 2));
+        assert_eq!((memory.count_failure(KEY), memory.count_failure(KEY), memory.failing()), (1, 2, 1));
         memory.clear_failures(KEY);
+        assert_eq!(memory.failing(), 0);
         assert_eq!(memory.count_failure(KEY), 1);
         memory.forget(KEY);
         assert_eq!(memory.count_failure(KEY), 1);

@@ -2,9 +2,20 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use hyper::StatusCode;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector as _,
+};
 
 use super::{call::ErrorClass, plan::Decision, upgrades::Counts};
+use crate::api::OutboxRelay;
+
+/// What is counted when somebody asks: what is gone is not counted any more.
+pub(crate) struct Census<'a, R: Iterator<Item = &'a OutboxRelay>> {
+    pub relays: R,
+    pub in_backoff: usize,
+}
 
 /// Registered once per process.
 #[derive(Clone, Debug)]
@@ -14,6 +25,8 @@ pub(crate) struct Metrics {
     errors: IntCounterVec,
     seconds: Histogram,
     scale_decisions: IntCounterVec,
+    requests: HistogramVec,
+    leader: IntGauge,
     upgrades: IntGaugeVec,
     upgrade_failures: IntGauge,
     upgrades_stopped: IntGauge,
@@ -24,6 +37,7 @@ impl Metrics {
         let counted = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels).expect("constant names");
         let counter = |name: &str, help: &str, label: &str| counted(name, help, &[label]);
         let seconds = HistogramOpts::new("outbox_operator_reconcile_seconds", "Duration of a pass over one OutboxRelay.");
+        let requests = HistogramOpts::new("outbox_operator_api_request_seconds", "Duration of a request to the API server.");
         let metrics = Self {
             registry: Registry::new(),
             reconciliations: counter("outbox_operator_reconciliations_total", "Passes over one OutboxRelay.", "outcome"),
@@ -33,25 +47,20 @@ impl Metrics {
                 "Looks at an OutboxRelay with spec.scaling, by what came of them.",
                 &["direction", "reason"],
             ),
-            upgrades: IntGaugeVec::new(
-                Opts::new("outbox_operator_upgrade_queue", "Relays whose upgrade waits or is under way."),
-                &["state"],
-            )
-            .expect("constant names"),
-            upgrade_failures: IntGauge::new(
-                "outbox_operator_upgrade_failures_in_a_row",
-                "Upgrades that failed since the last that did not.",
-            )
-            .expect("constant names"),
-            upgrades_stopped: IntGauge::new("outbox_operator_upgrades_stopped", "1: so many failed in a row that no further one starts.")
-                .expect("constant names"),
-            seconds: Histogram::with_opts(seconds.buckets(vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])).expect("constant names"),
+            upgrades: gauges("outbox_operator_upgrade_queue", "Relays whose upgrade waits or is under way.", &["state"]),
+            upgrade_failures: gauge("outbox_operator_upgrade_failures_in_a_row", "Upgrades that failed since the last that did not."),
+            upgrades_stopped: gauge("outbox_operator_upgrades_stopped", "1: so many failed in a row that no further one starts."),
+            seconds: Histogram::with_opts(seconds.buckets(buckets())).expect("constant names"),
+            requests: HistogramVec::new(requests.buckets(buckets()), &["verb", "code"]).expect("constant names"),
+            leader: gauge("outbox_operator_leader", "1 for the operator that leads, 0 for one that stands by."),
         };
         let register = |collector| metrics.registry.register(collector).expect("each name once");
         register(Box::new(metrics.reconciliations.clone()));
         register(Box::new(metrics.errors.clone()));
         register(Box::new(metrics.seconds.clone()));
         register(Box::new(metrics.scale_decisions.clone()));
+        register(Box::new(metrics.requests.clone()));
+        register(Box::new(metrics.leader.clone()));
         register(Box::new(metrics.upgrades.clone()));
         register(Box::new(metrics.upgrade_failures.clone()));
         register(Box::new(metrics.upgrades_stopped.clone()));
@@ -68,6 +77,16 @@ impl Metrics {
         self.seconds.observe(took.as_secs_f64());
         self.reconciliations.with_label_values(&["error"]).inc();
         self.errors.with_label_values(&[class.name()]).inc();
+    }
+
+    /// A request ended; `None`: without an answer.
+    pub(crate) fn asked(&self, verb: &str, code: Option<StatusCode>, took: Duration) {
+        let code = code.map_or_else(|| "none".to_owned(), |code| code.as_str().to_owned());
+        self.requests.with_label_values(&[verb, &code]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn leads(&self) {
+        self.leader.set(1);
     }
 
     pub(crate) fn decided(&self, decision: &Decision) {
@@ -88,38 +107,84 @@ impl Metrics {
     }
 
     /// In the text format that Prometheus scrapes.
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn text<'a>(&self, census: Census<'a, impl Iterator<Item = &'a OutboxRelay>>) -> String {
+        let in_backoff = gauge("outbox_operator_objects_in_backoff", "OutboxRelays whose last pass failed.");
+        in_backoff.set(i64::try_from(census.in_backoff).unwrap_or(i64::MAX));
+        let relays = "OutboxRelays by the status of each of their conditions.";
+        let relays = gauges("outbox_operator_relays", relays, &["condition", "status"]);
+        for condition in census.relays.filter_map(|relay| relay.status.as_ref()).flat_map(|status| &status.conditions) {
+            relays.with_label_values(&[&condition.type_, &condition.status]).inc();
+        }
+        let families = [self.registry.gather(), in_backoff.collect(), relays.collect()].concat();
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics are text");
+        for family in families.into_iter().filter(|family| !family.get_metric().is_empty()) {
+            TextEncoder::new().encode(&[family], &mut text).expect("metrics are text");
+        }
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("constant names")
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names")
+}
+
+fn buckets() -> Vec<f64> {
+    vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::operator::reason::Reason;
 
+    #[track_caller]
+    fn has(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
     #[test]
-    fn passes_are_counted_under_their_published_names() {
+    fn passes_and_requests_are_counted_under_their_published_names() {
         let metrics = Metrics::new();
         metrics.passed(Duration::from_millis(5));
         metrics.failed(Duration::from_millis(5), ErrorClass::Transient);
+        metrics.asked("GET", Some(StatusCode::OK), Duration::from_millis(5));
+        metrics.asked("WATCH", None, Duration::from_secs(5));
         metrics.decided(&Decision { from: 2, to: 4, why: Reason::BacklogHigh });
         metrics.queued(Counts { waiting: 7, under_way: 5, failures_in_a_row: 3, stopped: true });
-        let text = metrics.text();
-        for line in [
+        let expected = [
             "outbox_operator_reconciliations_total{outcome=\"ok\"} 1",
             "outbox_operator_reconciliations_total{outcome=\"error\"} 1",
             "outbox_operator_reconcile_errors_total{class=\"transient\"} 1",
             "outbox_operator_reconcile_seconds_count 2",
+            "outbox_operator_api_request_seconds_count{code=\"200\",verb=\"GET\"} 1",
+            "outbox_operator_api_request_seconds_count{code=\"none\",verb=\"WATCH\"} 1",
+            "outbox_operator_leader 0",
             "outbox_operator_upgrade_queue{state=\"waiting\"} 7",
             "outbox_operator_upgrade_queue{state=\"under_way\"} 5",
             "outbox_operator_upgrade_failures_in_a_row 3",
             "outbox_operator_upgrades_stopped 1",
             "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} is not in {text}");
-        }
+        ];
+        has(&metrics.text(Census { relays: [].iter(), in_backoff: 0 }), &expected);
+    }
+
+    #[test]
+    fn relays_that_are_gone_are_not_counted() {
+        let condition =
+            json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let mut relay = crate::operator::fixtures::relay();
+        relay.status = Some(serde_json::from_value(json!({"conditions": [condition]})).expect("a status"));
+        let metrics = Metrics::new();
+        let two = metrics.text(Census { relays: [relay.clone(), relay].iter(), in_backoff: 1 });
+        has(&two, &["outbox_operator_relays{condition=\"Ready\",status=\"True\"} 2", "outbox_operator_objects_in_backoff 1"]);
+        assert!(!metrics.text(Census { relays: [].iter(), in_backoff: 0 }).contains("outbox_operator_relays{"));
     }
 }

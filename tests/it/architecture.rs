@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "operator/build.rs",
     "operator/build/",
     "operator/backlog.rs",
+    "operator/election.rs",
     "operator/installation.rs",
     "operator/upgrades.rs",
     "operator/identity.rs",

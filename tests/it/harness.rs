@@ -1,10 +1,12 @@
 //! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
 
+pub(crate) mod api_proxy;
 pub(crate) mod api_server;
 pub(crate) mod brokers;
 #[macro_use]
 pub(crate) mod postgres;
 pub(crate) mod certificates;
+pub(crate) mod fake_api;
 pub(crate) mod gate;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;

@@ -26,6 +26,30 @@ pub(super) fn dashboard() -> Value {
 
 const STATE: &[Panel] = &[
     Panel {
+        title: "Operators that lead",
+        look: Bad(2.0),
+        unit: "none",
+        description: "1 of all. None: see the runbook of OutboxOperatorAbsent.",
+        queries: &[(r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#, "leaders")],
+    },
+    Panel {
+        title: "OutboxRelays that are not ready",
+        look: Bad(1.0),
+        unit: "none",
+        description: "`kubectl get outboxrelays -A` names them, with the reason.",
+        queries: &[(
+            r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="Ready", status!="True"}) or vector(0)"#,
+            "OutboxRelays",
+        )],
+    },
+    Panel {
+        title: "OutboxRelays whose last pass failed",
+        look: Bad(1.0),
+        unit: "none",
+        description: "They are tried again; the operator's log says why it failed.",
+        queries: &[(r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#, "OutboxRelays")],
+    },
+    Panel {
         title: "Failing passes",
         look: Bad(0.001),
         unit: "cps",
@@ -48,6 +72,16 @@ const STATE: &[Panel] = &[
 ];
 
 const PASSES: &[Panel] = &[
+    Panel {
+        title: "Requests to the API server",
+        look: Lines,
+        unit: "reqps",
+        description: "By answer; none: it did not come.",
+        queries: &[(
+            r#"sum by (verb, code) (rate(outbox_operator_api_request_seconds_count{namespace=~"$namespace"}[$__rate_interval]))"#,
+            "{{verb}} {{code}}",
+        )],
+    },
     Panel {
         title: "Passes",
         look: Lines,

@@ -199,7 +199,7 @@ fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
         monitoring_namespace: Some("monitoring".to_owned()),
     };
     change(&mut installation);
-    Settings { installation, listen: ([127, 0, 0, 1], 0).into(), pod_name: None }
+    Settings { installation, operator_name: "outbox-operator".to_owned(), pod_name: None }
 }
 
 /// A manifest whose pods no node takes.
