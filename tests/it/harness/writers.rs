@@ -105,6 +105,7 @@ async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load, happened: &Atomic
 
 /// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is stopped.
 pub(crate) struct Steady {
+    began: Instant,
     rows: watch::Receiver<usize>,
     stop: watch::Sender<bool>,
     running: JoinHandle<Committed>,
@@ -127,7 +128,7 @@ impl Steady {
             }
             committed
         });
-        Self { rows, stop, running }
+        Self { began: Instant::now(), rows, stop, running }
     }
 
     /// Waits until it has written so many rows.
@@ -137,7 +138,11 @@ impl Steady {
 
     pub(crate) async fn stop(self) -> Committed {
         self.stop.send_replace(true);
-        self.running.await.expect("it wrote")
+        let during = self.began.elapsed();
+        let committed = self.running.await.expect("it wrote");
+        let rows: usize = committed.values().map(Vec::len).sum();
+        eprintln!("{rows} rows in {during:?}: {:.0} a second", rows as f64 / during.as_secs_f64());
+        committed
     }
 }
 

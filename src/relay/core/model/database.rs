@@ -33,17 +33,10 @@ impl Row {
 
     pub(super) fn as_read(&self) -> OutboxRow {
         OutboxRow {
-            lane: self.key.lane,
-            id: self.id,
             event_id: self.event_id(),
-            aggregate_type: String::new(),
             aggregate_id: format!("k{}", self.key.name),
-            event_type: String::new(),
             topic: Some(format!("t{}", self.key.topic)),
-            event_key: None,
-            payload: None,
-            headers: String::new(),
-            created_at_us: 0,
+            ..OutboxRow::plain(self.key.lane, self.id)
         }
     }
 }
