@@ -8,7 +8,7 @@ use crate::harness::{
     kafka::{Record, create_topic_with, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
-    writers::{Load, judge, write},
+    writers::{Load, judge, write, write_during},
 };
 
 pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
@@ -68,7 +68,7 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, set
         lanes(&third, |lanes| lanes > 0).await;
         third
     };
-    let (committed, third) = tokio::join!(write(database, &load), faults);
+    let (committed, third) = write_during(database, &load, faults).await;
     drained(database).await;
     judge(&committed, &read(topic).await);
     lanes(&third, |lanes| lanes == 32).await;
@@ -91,7 +91,7 @@ pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelayS
         asked
     };
     let load = load(&topic);
-    let (committed, asked) = tokio::join!(write(database, &load), hand_over);
+    let (committed, asked) = write_during(database, &load, hand_over).await;
     drained(database).await;
     let records = read(topic).await;
     assert_eq!(judge(&committed, &records), 0, "duplicates by a hand-over");
@@ -156,7 +156,7 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
         }
     };
     let load = Load { during: Duration::from_secs(12), ..load(&topic) };
-    let (committed, ()) = tokio::join!(write(&database, &load), cuts);
+    let (committed, ()) = write_during(&database, &load, cuts).await;
     drained(&database).await;
     assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
 }
