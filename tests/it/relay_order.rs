@@ -156,7 +156,7 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
         }
     };
     let load = Load { during: Duration::from_secs(12), ..load(&topic) };
-    let (committed, ()) = write_during(&database, &load, cuts).await;
+    let (committed, ()) = Box::pin(write_during(&database, &load, cuts)).await;
     drained(&database).await;
     assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
 }
