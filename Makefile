@@ -5,7 +5,7 @@ rig := tests/rig/rig
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Two services of an essay platform, end to end, in a minute: DEMO_SECONDS=60 KEEP=1 to look around
@@ -30,6 +30,10 @@ e2e: ## Only the end-to-end test
 .PHONY: bench
 bench: ## How fast the relay is and what it costs, against the machine's own limits: BENCH_ARGS="--rows 100000"
 	@tests/bench/run
+
+.PHONY: bench-operator
+bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
+	@tests/bench/operator
 
 .PHONY: fmt
 fmt: ## Formats the Rust files

@@ -22,6 +22,7 @@ mod memory;
 mod metrics;
 mod observe;
 mod ownership;
+mod pace;
 mod plan;
 mod reason;
 mod reports;

@@ -32,6 +32,7 @@ use super::{
     call::ErrorClass,
     health::Pulse,
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
+    pace::Pace,
 };
 use crate::api::OutboxRelay;
 
@@ -99,13 +100,15 @@ impl Known {
 pub(crate) struct Context {
     operator: Operator,
     pulse: Arc<Pulse>,
+    known: Known,
+    pace: Pace,
     /// Passes at the same time, in all scopes together.
     permits: Semaphore,
 }
 
 impl Context {
-    pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>) -> Self {
-        Self { operator, pulse, permits: Semaphore::new(CONCURRENCY.into()) }
+    pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>, known: Known) -> Self {
+        Self { operator, pulse, known, pace: Pace::default(), permits: Semaphore::new(CONCURRENCY.into()) }
     }
 }
 
@@ -180,11 +183,13 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     let limited = tokio::time::timeout(LONGEST_PASS, Box::pin(context.operator.work_through(&namespace, &name)));
     let ended = limited.await.unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
     context.pulse.passed(Instant::now());
+    context.pace.passed(started.elapsed());
     match ended {
         Ok(again) => {
             context.operator.metrics.passed(started.elapsed());
             context.operator.memory.clear_failures((&namespace, &name));
-            Ok(again.map_or_else(Action::await_change, Action::requeue))
+            let shortest = context.pace.pause(context.known.count(), CONCURRENCY);
+            Ok(again.map_or_else(Action::await_change, |again| Action::requeue(again.max(shortest))))
         }
         Err(error) => {
             context.operator.metrics.failed(started.elapsed(), error.class());

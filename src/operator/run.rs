@@ -150,7 +150,7 @@ async fn lead(mut options: Options, client: Client, surface: Surface, scopes: Sc
     }
     let (memory, metrics) = (surface.memory, surface.metrics);
     let operator = Operator { memory, metrics, ..Operator::new(client, options.settings) };
-    let context = Arc::new(Context::new(operator, surface.pulse));
+    let context = Arc::new(Context::new(operator, surface.pulse, surface.known));
     let cut = async {
         stop.cancelled().await;
         sleep(DRAIN).await;
