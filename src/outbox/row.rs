@@ -38,6 +38,26 @@ impl OutboxRow {
     }
 }
 
+#[cfg(test)]
+impl OutboxRow {
+    /// A row as tests need one: of this lane, with an event of its own.
+    pub(crate) fn plain(lane: u8, id: i64) -> Self {
+        Self {
+            lane,
+            id,
+            event_id: Uuid::from_u128(id as u128),
+            aggregate_type: "essay".to_owned(),
+            aggregate_id: "e-1".to_owned(),
+            event_type: "Created".to_owned(),
+            topic: None,
+            event_key: None,
+            payload: Some(vec![0; 10]),
+            headers: "{}".to_owned(),
+            created_at_us: 0,
+        }
+    }
+}
+
 /// How the sequence of ids stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SequenceState {

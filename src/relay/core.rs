@@ -153,7 +153,6 @@ impl Core {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl Table {
         Ok(())
     }
 
-    /// Transactions of one row each at this rate. Returns how many.
+    /// Transactions of one row each at this rate, the writers one after the other. Returns how many.
     pub(crate) async fn write_steadily(&self, rate: u64, during: Duration, bytes: usize) -> anyhow::Result<u64> {
         let writers = (0..WRITERS).map(|number| {
             let (pool, topic, payload) = (self.pool.clone(), self.topic.clone(), payload(bytes));
@@ -119,7 +119,7 @@ impl Table {
                 let pause = Duration::from_nanos(1_000_000_000 * WRITERS / rate);
                 let (began, mut written) = (Instant::now(), 0_u64);
                 while began.elapsed() < during {
-                    tokio::time::sleep_until(began + pause * written as u32).await;
+                    tokio::time::sleep_until(began + pause * written as u32 + pause / WRITERS as u32 * number as u32).await;
                     sqlx::query("insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('bench', $1, 'Benched', $2, $3)")
                         .bind(format!("key-{}", (written * WRITERS + number) % 1000))
                         .bind(&topic)

@@ -56,7 +56,7 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     assert!(status == "Progressing" && !message.is_empty(), "pods that no node takes: {status}: {message}");
     ns.patch_relay(json!({"spec": {"replicas": 0}})).await;
     assert_eq!(health(&live(&ns).await).1, "The operator has not looked at it yet.", "a new generation");
-    ns.settle().await;
+    ns.pass_until_condition(60, "Ready", "True ScaledToZero").await;
     let wished = live(&ns).await;
     assert_eq!(health(&wished).0, "Healthy", "scaled to 0: {wished}");
     ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}, "spec": {"replicas": 2}})).await;

@@ -56,4 +56,5 @@ mod relay_stragglers;
 mod requeueing;
 mod resume;
 mod resume_sequence;
+mod secret_outages;
 mod secret_rotation;

@@ -23,11 +23,10 @@ async fn count(ns: &Namespace) -> Option<i32> {
 async fn a_suspended_relay_has_no_pod_and_is_ready() {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| relay["spec"]["suspend"] = json!(true)).await;
-    ns.settle().await;
-    assert_eq!(count(&ns).await, Some(0));
     for type_ in ["Ready", "Available"] {
-        assert_eq!(ns.condition(type_).await, "True Suspended");
+        ns.pass_until_condition(60, type_, "True Suspended").await;
     }
+    assert_eq!(count(&ns).await, Some(0));
     assert_eq!(ns.condition("Publishing").await, "False Suspended");
 
     ns.patch_relay(json!({"spec": {"suspend": false}})).await;
@@ -161,8 +160,7 @@ async fn a_cluster_without_pod_monitors_runs_relays_all_the_same_and_says_so() {
         relay["spec"]["replicas"] = json!(0);
     })
     .await;
-    ns.settle().await;
-    assert_eq!(ns.condition("Ready").await, "True ScaledToZero");
+    ns.pass_until_condition(60, "Ready", "True ScaledToZero").await;
     ns.patch_relay(json!({"spec": {"replicas": 1}})).await;
     ns.settle().await;
     // No kubelet takes its pod: the test is one.

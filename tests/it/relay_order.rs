@@ -1,14 +1,14 @@
 //! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order, duplicates come only from faults.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use outbox_relay::settings::{OnPoison, RelaySettings, TopicSettings};
 
 use crate::harness::{
-    kafka::{create_topic, read_all, topic_name},
+    kafka::{Record, create_topic_with, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
-    writers::{Load, judge, write},
+    writers::{Load, judge, write, write_during},
 };
 
 pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
@@ -18,7 +18,8 @@ pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
 pub(crate) async fn begin_on(database: Database) -> (Database, RelaySettings, String) {
     let database = database.migrated().await;
     let topic = topic_name("counted");
-    create_topic(&topic).await;
+    // With the broker's times, which tell how long a hand-over lasts.
+    create_topic_with(&topic, 6, &[("message.timestamp.type", "LogAppendTime")]).await;
     let settings = database.publishing(vec![TopicSettings {
         name: topic.clone(),
         event_types: vec![],
@@ -45,7 +46,7 @@ pub(crate) async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
     until("the lanes", async || relay.report().await.filter(|report| wanted(report.lanes))).await;
 }
 
-pub(crate) async fn read(topic: String) -> Vec<crate::harness::kafka::Record> {
+pub(crate) async fn read(topic: String) -> Vec<Record> {
     tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
 }
 
@@ -67,7 +68,7 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, set
         lanes(&third, |lanes| lanes > 0).await;
         third
     };
-    let (committed, third) = tokio::join!(write(database, &load), faults);
+    let (committed, third) = write_during(database, &load, faults).await;
     drained(database).await;
     judge(&committed, &read(topic).await);
     lanes(&third, |lanes| lanes == 32).await;
@@ -77,17 +78,36 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, set
 pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelaySettings, topic: String) -> Relay {
     let mut first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
+    lanes(&first, |lanes| lanes == 32).await;
     lanes(&second, |lanes| lanes == 32).await;
+    let instance = first.report().await.expect("a report").instance;
+    let moving = format!("select array_agg(lane) from outbox.lane where owner = '{instance}'");
+    let moving: Vec<i16> = value(&mut database.as_admin().await, &moving).await;
     let hand_over = async {
         flow(&first).await;
+        let asked = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
         first.stop().await;
         lanes(&second, |lanes| lanes == 64).await;
+        asked
     };
     let load = load(&topic);
-    let (committed, ()) = tokio::join!(write(database, &load), hand_over);
+    let (committed, asked) = write_during(database, &load, hand_over).await;
     drained(database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by a hand-over");
+    let records = read(topic).await;
+    assert_eq!(judge(&committed, &records), 0, "duplicates by a hand-over");
+    tell_pause(database, &records, &moving, asked).await;
     second
+}
+
+/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's last to the new one's first.
+async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
+    let of_lanes =
+        "select coalesce(array_agg(key), '{}') from aggregate where (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
+    let keys: Vec<String> = sqlx::query_scalar(of_lanes).bind(moving).fetch_one(&mut database.as_admin().await).await.expect("keys");
+    let mut times: Vec<i64> = records.iter().filter(|record| keys.contains(&record.key)).filter_map(|record| record.timestamp_ms).collect();
+    times.sort_unstable();
+    let pause = times.windows(2).filter(|pair| pair[1] > asked).map(|pair| pair[1] - pair[0]).max();
+    eprintln!("hand-over of {} lanes: {} ms without a record of theirs", moving.len(), pause.expect("records after it"));
 }
 
 /// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and a horizon that nothing can vacuum.
@@ -136,7 +156,7 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
         }
     };
     let load = Load { during: Duration::from_secs(12), ..load(&topic) };
-    let (committed, ()) = tokio::join!(write(&database, &load), cuts);
+    let (committed, ()) = Box::pin(write_during(&database, &load, cuts)).await;
     drained(&database).await;
     assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
 }

@@ -103,6 +103,35 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
     assert_eq!(judge(&committed, &read(&brokers, &topic).await), 0, "the producer that went through the outage repeats nothing");
 }
 
+/// SIGSTOP is another outage than kill -9: connections stay, and nothing tells of an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() {
+    let brokers = Brokers::start(1).await;
+    let topic = topic_name("hangs");
+    create_topic_at(&brokers.servers(), &NewTopic::new(&topic, 6, TopicReplication::Fixed(1))).await;
+    let database = Database::create(17).await.migrated().await;
+    let relay = Relay::start(&database, &settings(&database, &brokers.servers(), &[&topic])).await;
+    let service = Steady::start(&database, &topic, 50);
+    flows(&relay, &topic, 1000.0).await;
+    let before = breaker(&relay, BreakerState::Closed).await;
+    brokers.signal(1, "STOP");
+    let stopped = Instant::now();
+    let open = breaker(&relay, BreakerState::Open).await;
+    eprintln!("Open {:?} after SIGSTOP", stopped.elapsed());
+    lasts(stopped, Duration::from_secs(20)).await;
+    assert_eq!(relay.report().await.expect("it answers").breaker, open.breaker, "it stays Open: no flapping");
+    brokers.signal(1, "CONT");
+    let goes_on = Instant::now();
+    let after = breaker(&relay, BreakerState::Closed).await;
+    eprintln!("Closed {:?} after SIGCONT", goes_on.elapsed());
+    flows(&relay, &topic, 1000.0).await;
+    assert_eq!(before.instance, after.instance, "it has not started again");
+    let committed = service.stop().await;
+    drained(&database).await;
+    eprintln!("drained {:?} after SIGCONT", goes_on.elapsed());
+    assert_eq!(judge(&committed, &read(&brokers, &topic).await), 0, "the producer that went through the outage repeats nothing");
+}
+
 /// The sick topic has a partition that lives and one whose only replica is on the second node, and more rows than the window holds.
 struct Sick {
     brokers: Brokers,

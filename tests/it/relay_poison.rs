@@ -1,6 +1,6 @@
 //! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person decides.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use outbox_relay::{
     report::ProblemClass,
@@ -15,6 +15,11 @@ use crate::harness::{
 
 /// Kafka takes no batch of this topic that is larger.
 const SMALL: &[(&str, &str)] = &[("max.message.bytes", "100000")];
+
+/// How high a mountain is; another number with `OUTBOX_TEST_MOUNTAIN_ROWS`.
+fn mountain_rows() -> u32 {
+    std::env::var("OUTBOX_TEST_MOUNTAIN_ROWS").map_or(200_000, |rows| rows.parse().expect("a number"))
+}
 
 fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
     TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison }
@@ -205,23 +210,30 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
     create_topic(&other).await;
     let mut admin = database.as_admin().await;
     execute(&mut admin, &format!("insert into outbox.parked_topic (topic) values ('{mountain}')")).await;
-    insert(&database, &mountain, 1, 200_000, &[]).await;
+    let height = mountain_rows();
+    insert(&database, &mountain, 1, height, &[]).await;
     insert(&database, &other, 1, 64, &[]).await;
     let topics = vec![topic(&mountain, OnPoison::Block), topic(&other, OnPoison::Block)];
+    let began = Instant::now();
     let relay = Relay::start(&database, &database.publishing(topics)).await;
-    rows(&database, 200_000).await;
+    rows(&database, height.into()).await;
+    eprintln!("64 rows behind {height} parked ones after {:?}", began.elapsed());
     assert_eq!((read(&other).await.len(), read(&mountain).await.len()), (64, 0));
     // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do anything about it.
     insert(&database, &other, 65, 128, &[]).await;
-    rows(&database, 200_000).await;
+    let began = Instant::now();
+    rows(&database, height.into()).await;
+    eprintln!("64 later ones after {:?}", began.elapsed());
     until("a backlog of nothing", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 0)).await;
 
     execute(&mut admin, "delete from outbox.parked_topic").await;
+    let began = Instant::now();
     rows(&database, 0).await;
+    eprintln!("the mountain after {:?}", began.elapsed());
     let mut by_key: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for record in read(&mountain).await {
         by_key.entry(record.key).or_default().push(String::from_utf8_lossy(&record.value.expect("a value")).parse().expect("a number"));
     }
-    assert_eq!(by_key.values().map(Vec::len).sum::<usize>(), 200_000);
+    assert_eq!(by_key.values().map(Vec::len).sum::<usize>(), height as usize);
     assert!(by_key.values().all(|numbers| numbers.is_sorted()));
 }

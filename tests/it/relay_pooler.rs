@@ -2,19 +2,21 @@
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{OnPoison, TopicSettings},
+    settings::{OnPoison, TlsMode, TlsSettings, TopicSettings},
 };
 
 use crate::{
     harness::{
+        certificates::server,
         kafka::{create_topic_with, topic_name},
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value},
         relay::{Relay, until},
+        rig::certificate,
         stubborn_writers::Writers,
         writers::judge,
     },
-    relay_order::{begin, drained, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read},
+    relay_order::{begin, drained, flow, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +87,30 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
     let committed = writers.end(&database).await;
     drained(&database).await;
     judge(&committed, &read(topic).await);
+    relay.stop().await;
+}
+
+/// The pooler refuses whoever speaks plaintext; the relay checks chain and host name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_flow_through_a_pooler_that_wants_tls_once_its_authority_is_trusted() {
+    let (database, settings, topic) = begin(15).await;
+    let pooler = PgBouncer::start_with_tls(&database, &server(), "pool_mode = transaction\ndefault_pool_size = 2").await;
+    let mut settings = through(settings, pooler.port);
+    settings.database.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+    database.write_secret("database/ca.crt", &certificate("rogue-ca.crt"));
+    let mut relay = Relay::start(&database, &settings).await;
+    until("the problem to show", async || {
+        relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::TlsFailed)
+    })
+    .await;
+    database.write_secret("database/ca.crt", &certificate("ca.crt"));
+    lanes(&relay, |lanes| lanes == 64).await;
+    let writers = Writers::start(&database, &topic).await;
+    flow(&relay).await;
+    let committed = writers.end(&database).await;
+    drained(&database).await;
+    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates");
+    assert!(pooler.log().contains("tls=TLSv1.3"), "{}", pooler.log());
     relay.stop().await;
 }
 

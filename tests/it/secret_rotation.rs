@@ -14,7 +14,7 @@ use crate::harness::{
     postgres::{Database, execute, value, values},
     relay::{Relay, until},
     rig::{certificate, rig},
-    writers::{Committed, Load, judge, write},
+    writers::{Committed, Load, Steady, judge, write},
 };
 
 /// A relay that logs all it can, and what it is told of.
@@ -81,6 +81,11 @@ impl Scene {
     fn load(&self) -> Load {
         let (during, open_max) = (Duration::from_secs(15), Duration::from_millis(100));
         Load { topic: self.topic.clone(), writers: 8, keys: 100, during, open_max }
+    }
+
+    /// 1,000 rows a second.
+    fn busy_service(&self) -> Steady {
+        Steady::start(&self.database, &self.topic, 50)
     }
 
     /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret was shown.
@@ -175,23 +180,16 @@ async fn the_databases_password_is_rotated_while_rows_flow() {
     let mut scene = Scene::new(15).await;
     let relay = scene.start().await;
     let instance = instance(&relay).await;
-    let load = scene.load();
-    let writes = write(&scene.database, &load);
-    let rotations = async {
-        let mut said = vec![];
-        for password in ["first-new-password", "second-new-password"] {
-            flows(&relay).await;
-            let old = backends(&scene.database).await;
-            alter_password(&scene.database, password).await;
-            scene.database.write_secret("database/password", password);
-            said.push(password.to_owned());
-            all_new(&scene.database, &old).await;
-            flows(&relay).await;
-        }
-        said
-    };
-    let (committed, said) = tokio::join!(writes, rotations);
-    scene.secrets.extend(said);
+    let service = scene.busy_service();
+    for password in ["first-new-password", "second-new-password"] {
+        flows(&relay).await;
+        let old = backends(&scene.database).await;
+        alter_password(&scene.database, password).await;
+        scene.write("database/password", password);
+        all_new(&scene.database, &old).await;
+        flows(&relay).await;
+    }
+    let committed = service.stop().await;
     scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
 }
 
@@ -234,17 +232,15 @@ async fn the_password_at_the_brokers_is_rotated_while_rows_flow() {
     let (mut scene, user) = Scene::with_kafka_password(17, "kafka-password-1").await;
     let relay = scene.start().await;
     let instance = instance(&relay).await;
-    let load = scene.load();
-    let writes = write(&scene.database, &load);
-    let rotations = async {
+    let service = scene.busy_service();
+    for (times, password) in [(1, "kafka-password-2"), (2, "kafka-password-3")] {
         flows(&relay).await;
-        set_scram_password(&user, "kafka-password-2").await;
-        scene.database.write_secret("kafka/password", "kafka-password-2");
-        logged(&relay, PRODUCER_REPLACED, 1).await;
+        set_scram_password(&user, password).await;
+        scene.write("kafka/password", password);
+        logged(&relay, PRODUCER_REPLACED, times).await;
         flows(&relay).await;
-    };
-    let (committed, ()) = tokio::join!(writes, rotations);
-    scene.secrets.push("kafka-password-2".to_owned());
+    }
+    let committed = service.stop().await;
     scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
 }
 

@@ -9,17 +9,11 @@ use super::*;
 
 fn row(headers: &str) -> OutboxRow {
     OutboxRow {
-        lane: 1,
-        id: 42,
-        event_id: Uuid::nil(),
-        aggregate_type: "essay".to_owned(),
-        aggregate_id: "e-1".to_owned(),
-        event_type: "Created".to_owned(),
-        topic: None,
-        event_key: None,
         payload: None,
         headers: headers.to_owned(),
         created_at_us: 1_700_000_000_123_456,
+        event_id: Uuid::nil(),
+        ..OutboxRow::plain(1, 42)
     }
 }
 

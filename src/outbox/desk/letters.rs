@@ -79,7 +79,8 @@ impl Desk {
     /// When the database fails, or answers in another shape.
     pub async fn letter_names(&self, filter: &Filter) -> Result<Vec<LetterName>, DeskError> {
         let operation = "read the dead letters";
-        let rows = self.rows(operation, filtered(self.sql(include_str!("../sql/desk/letter_names.sql")), filter)).await?;
+        let names = concat!("select event_id, id from (", include_str!("../sql/desk/letters.sql"), ") as letter order by id, event_id");
+        let rows = self.rows(operation, filtered(self.sql(names), filter).bind(false)).await?;
         let name = |row: &PgRow| Ok(LetterName { event_id: row.try_get(0)?, id: row.try_get(1)? });
         Ok(rows.iter().map(name).collect::<Result<_, sqlx::Error>>().map_err(failed(operation))?)
     }

@@ -35,6 +35,17 @@ pub(super) async fn begin<'c>(
     if major < OLDEST_SERVER { Err(MigrateError::ServerTooOld { major }) } else { Ok(transaction) }
 }
 
+/// The same for somebody who changes nothing.
+pub(super) async fn begin_reading<'c>(
+    connection: &'c mut PgConnection,
+    connect: &Connect,
+    schema: &SchemaName,
+) -> Result<PgTransaction<'c>, MigrateError> {
+    let mut transaction = begin(connection, connect, schema).await?;
+    query("set transaction read only").execute(&mut *transaction).await.map_err(preparing("set the transaction read only"))?;
+    Ok(transaction)
+}
+
 /// Commits, and leaves none of our named statements behind: the connection may be a pooler's. One that fails closes the connection, and a
 /// pooler then closes its own.
 pub(super) async fn commit(mut transaction: PgTransaction<'_>) -> Result<(), sqlx::Error> {

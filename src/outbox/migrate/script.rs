@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{PgConnection, query, query_scalar};
+use sqlx::{PgConnection, query_scalar};
 
 use super::{
     MigrateError, apply,
@@ -43,8 +43,7 @@ async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, Migr
     let relay_user = relay_user(settings, secrets)?;
     let connect = Connect::migration(settings, secrets)?;
     let mut connection = connect.open().await?;
-    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
-    query("set transaction read only").execute(&mut *transaction).await.map_err(preparing("set the transaction read only"))?;
+    let mut transaction = lock::begin_reading(&mut connection, &connect, schema).await?;
 
     let state = lock::state(&mut transaction, schema).await?;
     state.not_too_new(schema)?;

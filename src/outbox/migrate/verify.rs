@@ -1,11 +1,9 @@
 //! Policy `Verify`: says what is missing, changes nothing. IO, in a read-only transaction.
 
-use sqlx::query;
-
 use super::{
     Done, MigrateError,
     grants::{self, Wanted},
-    lock, name, preparing, relay_user, shape,
+    lock, name, relay_user, shape,
 };
 use crate::{
     outbox::{
@@ -21,8 +19,7 @@ pub(super) async fn verify(settings: &RelaySettings, secrets: &Secrets) -> Resul
     let relay_user = relay_user(settings, secrets)?;
     let connect = Connect::migration(settings, secrets)?;
     let mut connection = connect.open().await?;
-    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
-    query("set transaction read only").execute(&mut *transaction).await.map_err(preparing("set the transaction read only"))?;
+    let mut transaction = lock::begin_reading(&mut connection, &connect, schema).await?;
 
     let state = lock::state(&mut transaction, schema).await?;
     state.judge(schema)?;

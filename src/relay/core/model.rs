@@ -5,7 +5,7 @@
 //!   L  a row is deleted only when Kafka has it, and is never below a mark; when all has healed nothing waits any more
 //!   O  a key's rows are first written in commit order, without a gap
 //!   D  a row is written twice only if it was in flight at a fault
-//!   R  a row whose id comes again is neither lost nor taken for another
+//!   R  a row whose id comes again is neither lost nor taken for another, not by a consumer either that goes by ids
 //! ```
 
 mod database;
@@ -40,6 +40,8 @@ enum Bug {
     GapfulProducer,
     /// Lanes are given back while rows of them are in flight.
     ReleaseUndrained,
+    /// Rows are sent though ids come again.
+    SendAstray,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -187,6 +189,9 @@ const ONE_KEY: Scenario = Scenario { processes: 1, keys: &[A], script: &[0, 0, 0
 /// Ids start again at 1 somewhere behind the second row.
 const AGAIN: Scenario = Scenario { script: &[0, 1, 0], written_at_start: 2, faults: &[Fault::RestartIds], processes: 1, ..SMALL };
 
+/// The same; each of the relays finds out by itself, and one may have moved the sequence on while the other knows nothing of it.
+const AGAIN_FOR_TWO: Scenario = Scenario { keys: &[A, B], script: &[0, 0], written_at_start: 1, processes: 2, restarts: true, ..AGAIN };
+
 fn holds(name: &str, scenario: Scenario) -> usize {
     let began = Instant::now();
     let explored = explore(&scenario);
@@ -250,12 +255,13 @@ fn a_topic_may_be_missing_for_a_while() {
 #[test]
 fn rows_whose_ids_come_again_are_neither_lost_nor_confused() {
     holds("ids that come again", AGAIN);
+    holds("ids that come again, two relays", AGAIN_FOR_TWO);
 }
 
 #[test]
 fn each_planted_bug_is_found() {
     use Fault::*;
-    let cases: [(Bug, char, Scenario); 8] = [
+    let cases: [(Bug, char, Scenario); 9] = [
         (Bug::AckBeforeReport, 'L', Scenario { faults: &[Kill], ..SMALL }),
         (Bug::NoInFlightCheck, 'D', SMALL),
         (Bug::ForgetAtOnce, 'D', SMALL),
@@ -263,6 +269,7 @@ fn each_planted_bug_is_found() {
         (Bug::ForwardOnly, 'L', Scenario { faults: &[Kill], ..SMALL }),
         (Bug::NextProducerEarly, 'O', Scenario { faults: &[Retire], fine: true, ..ONE_KEY }),
         (Bug::GapfulProducer, 'O', Scenario { faults: &[Refuse], ..SMALL }),
+        (Bug::SendAstray, 'R', AGAIN),
         (Bug::ReleaseUndrained, 'D', Scenario { faults: &[GiveBack], ..SMALL }),
     ];
     for (bug, broken, scenario) in cases {

@@ -30,10 +30,17 @@ impl Core {
         }
     }
 
+    /// The same for a topic, before it stops to flow. One that rests is held already, below all that is in flight of it.
+    pub(super) fn hold_topic(&mut self, topic: TopicIndex) {
+        if self.stops.flows(topic) {
+            self.hold_all(&Left::Topic(topic));
+        }
+    }
+
     /// What the brokers say about a declared topic.
     pub fn topic_seen(&mut self, topic: TopicIndex, exists: bool, now: Instant) {
         if !exists {
-            self.hold_all(&Left::Topic(topic));
+            self.hold_topic(topic);
             self.stops.missing(topic);
         } else {
             self.stops.exists(topic);

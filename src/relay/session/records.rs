@@ -142,6 +142,10 @@ impl Session<'_> {
         for (topic, usable) in news {
             self.core.topic_seen(*topic, *usable, now);
         }
+        if self.core.window().sent() == 0 {
+            // Such as idle connections that were closed: it says nothing of what is sent from now on.
+            self.trouble.clear();
+        }
         for (topic, partitions) in news.partitions() {
             self.openers.partitions(topic, partitions);
             self.trial_openers.partitions(topic, partitions);

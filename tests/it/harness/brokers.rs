@@ -25,6 +25,8 @@ pub(crate) struct Brokers {
     nodes: Vec<Node>,
     /// What stands between the first node and clients of [`Self::behind_the_gate`].
     pub(crate) gate: Gate,
+    /// The same, for clients with a password: [`Self::with_password`].
+    pub(crate) password_gate: Gate,
 }
 
 struct Node {
@@ -38,13 +40,15 @@ impl Brokers {
     pub(crate) async fn start(nodes: u32) -> Self {
         let folder = std::env::temp_dir().join(format!("brokers-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         std::fs::create_dir_all(&folder).expect("created");
-        let (controller, behind) = (closed_port().await, closed_port().await);
+        let (controller, behind, password) = (closed_port().await, closed_port().await, closed_port().await);
         let gate = Gate::open(([127, 0, 0, 1], behind).into()).await;
-        let mut brokers = Self { folder, nodes: Vec::new(), gate };
+        let password_gate = Gate::open(([127, 0, 0, 1], password).into()).await;
+        let mut brokers = Self { folder, nodes: Vec::new(), gate, password_gate };
         for number in 1..=nodes {
             let port = closed_port().await;
             let settings = brokers.folder.join(format!("node-{number}.properties"));
-            let ports = Ports { controller, port, behind, gate: brokers.gate.port() };
+            let (gate, password_gate) = (brokers.gate.port(), brokers.password_gate.port());
+            let ports = Ports { controller, port, behind, gate, password, password_gate };
             std::fs::write(&settings, properties(number, &ports, &brokers.folder)).expect("written");
             format(&settings);
             brokers.nodes.push(Node { port, settings, process: None });
@@ -59,6 +63,13 @@ impl Brokers {
         let mut process = self.nodes[number as usize - 1].process.take().expect("it runs");
         process.kill().expect("it ran");
         process.wait().expect("it ended");
+    }
+
+    /// Such as `STOP`: it holds what it has and answers nothing.
+    pub(crate) fn signal(&self, number: u32, name: &str) {
+        let process = self.nodes[number as usize - 1].process.as_ref().expect("it runs");
+        let sent = Command::new("kill").args([format!("-{name}"), process.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
     }
 
     /// Starts a node again, with what it had stored.
@@ -78,6 +89,11 @@ impl Brokers {
     /// The first node, as seen through the gate.
     pub(crate) fn behind_the_gate(&self) -> String {
         format!("127.0.0.1:{}", self.gate.port())
+    }
+
+    /// The same for a user who logs in by SCRAM-SHA-512, without TLS.
+    pub(crate) fn with_password(&self) -> String {
+        format!("127.0.0.1:{}", self.password_gate.port())
     }
 
     /// Waits until every node has said that it is there.
@@ -114,18 +130,20 @@ struct Ports {
     port: u16,
     behind: u16,
     gate: u16,
+    password: u16,
+    password_gate: u16,
 }
 
 fn properties(number: u32, ports: &Ports, folder: &Path) -> String {
-    let Ports { controller, port, behind, gate } = ports;
+    let Ports { controller, port, behind, gate, password, password_gate } = ports;
     let (roles, mut listeners, mut advertised) = (
         if number == 1 { "broker,controller" } else { "broker" },
         format!("PLAINTEXT://127.0.0.1:{port}"),
         format!("PLAINTEXT://127.0.0.1:{port}"),
     );
     if number == 1 {
-        listeners += &format!(",GATED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}");
-        advertised += &format!(",GATED://127.0.0.1:{gate}");
+        listeners += &format!(",GATED://127.0.0.1:{behind},PASSWORD://127.0.0.1:{password},CONTROLLER://127.0.0.1:{controller}");
+        advertised += &format!(",GATED://127.0.0.1:{gate},PASSWORD://127.0.0.1:{password_gate}");
     }
     format!(
         "process.roles={roles}
@@ -135,7 +153,9 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listeners={listeners}
 advertised.listeners={advertised}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT,PASSWORD:SASL_PLAINTEXT
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.password.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs={}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1

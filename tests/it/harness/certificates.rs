@@ -21,6 +21,11 @@ pub(crate) fn client(common_name: &str) -> Pair {
     issue(common_name, "ca", 1)
 }
 
+/// A certificate for 127.0.0.1 from the rig's authority.
+pub(crate) fn server() -> Pair {
+    issue("localhost", "ca", 1)
+}
+
 /// A certificate for 127.0.0.1 from the rig's authority that ran out yesterday.
 pub(crate) fn expired_server() -> Pair {
     issue("localhost", "ca", -1)

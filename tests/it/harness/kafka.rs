@@ -64,9 +64,15 @@ pub(crate) async fn create_topic_at(servers: &str, topic: &NewTopic<'_>) {
 
 /// Sets the password of a user for SCRAM-SHA-512.
 pub(crate) async fn set_scram_password(user: &str, password: &str) {
+    set_scram_password_at(&rig("RIG_KAFKA"), user, password).await;
+}
+
+/// The same on other brokers.
+pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &str) {
     let mut tool = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
     let config = format!("SCRAM-SHA-512=[password={password}]");
-    tool.env("RIG", rig("RIG")).args(["configs", "--alter", "--entity-type", "users", "--entity-name", user, "--add-config", &config]);
+    tool.env("RIG", rig("RIG")).args(["configs", "--bootstrap-server", servers, "--alter", "--entity-type", "users"]);
+    tool.args(["--entity-name", user, "--add-config", &config]);
     let output = tokio::task::spawn_blocking(move || tool.output()).await.expect("not cancelled").expect("the rig's tool runs");
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::Child};
 use outbox_relay::settings::{Endpoint, RelaySettings};
 
 use super::{
+    certificates::Pair,
     postgres::Database,
     rig::rig,
     server::{free_port, listens, program},
@@ -33,7 +34,7 @@ pub(crate) struct PgBouncer {
 impl PgBouncer {
     /// In front of the database's server, for the user of the relay, with these further lines of configuration.
     pub(crate) async fn start(database: &Database, more: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("{}_pgbouncer", database.name));
+        let folder = Self::folder(database);
         std::fs::create_dir_all(&folder).expect("created");
         let (port, server) = (free_port().await, database.address().port());
         std::fs::write(folder.join("users.txt"), format!("\"{}\" \"{}\"\n", database.relay, database.password())).expect("written");
@@ -46,6 +47,22 @@ impl PgBouncer {
         let mut pooler = Self { port, folder, child: None };
         pooler.up().await;
         pooler
+    }
+
+    /// One that takes TLS only, with this certificate.
+    pub(crate) async fn start_with_tls(database: &Database, pair: &Pair, more: &str) -> Self {
+        let folder = Self::folder(database);
+        std::fs::create_dir_all(&folder).expect("created");
+        std::fs::write(folder.join("tls.crt"), &pair.certificate).expect("written");
+        std::fs::write(folder.join("tls.key"), &pair.key).expect("written");
+        let file = |name: &str| folder.join(name).display().to_string();
+        let tls =
+            format!("client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}", file("tls.crt"), file("tls.key"));
+        Self::start(database, &format!("{tls}\n{more}")).await
+    }
+
+    fn folder(database: &Database) -> PathBuf {
+        std::env::temp_dir().join(format!("{}_pgbouncer", database.name))
     }
 
     /// Starts it, and returns once it listens.

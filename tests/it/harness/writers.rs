@@ -3,9 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use uuid::Uuid;
 
@@ -27,6 +29,21 @@ pub(crate) type Committed = BTreeMap<String, Vec<Uuid>>;
 
 /// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in id order.
 pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
+    write_during(database, load, async {}).await.0
+}
+
+/// Writes until the time is over and all faults have happened, however slow the machine is.
+pub(crate) async fn write_during<T>(database: &Database, load: &Load, faults: impl Future<Output = T>) -> (Committed, T) {
+    let happened = AtomicBool::new(false);
+    let faults = async {
+        let done = faults.await;
+        happened.store(true, Ordering::Relaxed);
+        done
+    };
+    tokio::join!(write_until(database, load, &happened), faults)
+}
+
+async fn write_until(database: &Database, load: &Load, happened: &AtomicBool) -> Committed {
     let mut admin = database.as_admin().await;
     let setup = format!(
         "create table aggregate (key text primary key, n bigint not null default 0);
@@ -36,27 +53,22 @@ pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
     );
     super::postgres::execute(&mut admin, &setup).await;
     let pool = database.producer_pool(load.writers as u32);
-    let writers = (0..load.writers).map(|number| {
-        let (pool, load) = (pool.clone(), load.clone());
-        tokio::spawn(async move { writer(&pool, number as u64, &load).await })
-    });
+    let writers = (0..load.writers).map(|number| writer(&pool, number as u64, load, happened));
     let mut by_turn: BTreeMap<String, BTreeMap<i64, Uuid>> = BTreeMap::new();
-    for writer in writers.collect::<Vec<_>>() {
-        for (key, n, event_id) in writer.await.expect("a writer") {
-            by_turn.entry(key).or_default().insert(n, event_id);
-        }
+    for (key, n, event_id) in join_all(writers).await.into_iter().flatten() {
+        by_turn.entry(key).or_default().insert(n, event_id);
     }
     by_turn.into_iter().map(|(key, turns)| (key, turns.into_values().collect())).collect()
 }
 
-async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load) -> Vec<(String, i64, Uuid)> {
+async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load, happened: &AtomicBool) -> Vec<(String, i64, Uuid)> {
     let (mut committed, end) = (Vec::new(), Instant::now() + load.during);
     let mut dice = number * 7919 + 17;
     let mut below = move |sides: u64| {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (dice >> 33) % sides
     };
-    while Instant::now() < end {
+    while Instant::now() < end || !happened.load(Ordering::Relaxed) {
         let key = format!("key-{}", below(load.keys));
         let mut transaction = pool.begin().await.expect("a transaction");
         let n: i64 = sqlx::query_scalar("update aggregate set n = n + 1 where key = $1 returning n")
@@ -93,6 +105,7 @@ async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load) -> Vec<(String, i
 
 /// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is stopped.
 pub(crate) struct Steady {
+    began: Instant,
     rows: watch::Receiver<usize>,
     stop: watch::Sender<bool>,
     running: JoinHandle<Committed>,
@@ -115,7 +128,7 @@ impl Steady {
             }
             committed
         });
-        Self { rows, stop, running }
+        Self { began: Instant::now(), rows, stop, running }
     }
 
     /// Waits until it has written so many rows.
@@ -125,7 +138,11 @@ impl Steady {
 
     pub(crate) async fn stop(self) -> Committed {
         self.stop.send_replace(true);
-        self.running.await.expect("it wrote")
+        let during = self.began.elapsed();
+        let committed = self.running.await.expect("it wrote");
+        let rows: usize = committed.values().map(Vec::len).sum();
+        eprintln!("{rows} rows in {during:?}: {:.0} a second", rows as f64 / during.as_secs_f64());
+        committed
     }
 }
 

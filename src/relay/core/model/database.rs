@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::Bug;
 use crate::outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot};
 
+/// What a jump of the sequence adds.
+const JUMP: i64 = 100;
+
 /// A row; `event` stands for its event_id, which never comes again, while an id may.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub(super) struct Row {
@@ -33,17 +36,10 @@ impl Row {
 
     pub(super) fn as_read(&self) -> OutboxRow {
         OutboxRow {
-            lane: self.key.lane,
-            id: self.id,
             event_id: self.event_id(),
-            aggregate_type: String::new(),
             aggregate_id: format!("k{}", self.key.name),
-            event_type: String::new(),
             topic: Some(format!("t{}", self.key.topic)),
-            event_key: None,
-            payload: None,
-            headers: String::new(),
-            created_at_us: 0,
+            ..OutboxRow::plain(self.key.lane, self.id)
         }
     }
 }
@@ -71,14 +67,17 @@ pub(super) struct Database {
     /// Whether the lease of an instance runs.
     pub(super) leases: BTreeMap<u8, bool>,
     pub(super) lanes: Vec<LaneRow>,
-    /// TRUNCATE .. RESTART IDENTITY happened.
-    pub(super) ids_came_again: bool,
+    /// TRUNCATE .. RESTART IDENTITY happened, and nobody has moved the sequence on since.
+    ids_come_again: bool,
+    /// Another one each time that the sequence was moved on.
+    incarnation: u8,
 }
 
 impl Hash for Database {
     /// Without the next xids: what is remembered of transactions only compares them, and new ones are above all.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.open, &self.rows, &self.committed, &self.leases, &self.lanes, self.next_id).hash(state);
+        (self.ids_come_again, self.incarnation).hash(state);
         if !self.open.is_empty() {
             (self.next_xid, self.completed_xid).hash(state);
         }
@@ -97,7 +96,8 @@ impl Database {
             next_event: 1,
             leases: BTreeMap::new(),
             lanes: vec![LaneRow::default(); lanes],
-            ids_came_again: false,
+            ids_come_again: false,
+            incarnation: 0,
         }
     }
 
@@ -147,7 +147,29 @@ impl Database {
     pub(super) fn restart_ids(&mut self) {
         let gone = std::mem::take(&mut self.rows);
         self.committed.retain(|row| !gone.contains(row));
-        (self.next_id, self.ids_came_again) = (1, true);
+        (self.next_id, self.ids_come_again) = (1, true);
+    }
+
+    /// As in `sequence_state`: none while ids come again.
+    pub(super) fn incarnation(&self) -> Option<u8> {
+        (!self.ids_come_again).then_some(self.incarnation)
+    }
+
+    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more. It waits for writers.
+    pub(super) fn resume_sequence(&mut self) {
+        if !self.ids_come_again || !self.writers().is_empty() {
+            return;
+        }
+        let above = self.lanes.iter().map(|lane| lane.high_id).fold(0, i64::max) + JUMP;
+        let moved = |row: &Row| Row { id: row.id + above, ..*row };
+        let waiting = std::mem::take(&mut self.rows);
+        for row in self.committed.iter_mut().filter(|row| waiting.contains(row)) {
+            *row = moved(row);
+        }
+        self.rows = waiting.iter().map(moved).collect();
+        self.next_id += above;
+        self.lanes.iter_mut().for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
+        (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 
     /// A committed row by its event_id, as far as this is not a disguise.
@@ -185,15 +207,19 @@ impl Database {
         self.rows.iter().filter(below).copied().collect()
     }
 
-    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it.
+    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it. While ids come again marks say nothing.
     pub(super) fn below_mark(&self) -> Option<Row> {
+        self.incarnation()?;
         let waiting = self.rows.iter().chain(self.open.values().flatten());
         waiting.copied().find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
     }
 
-    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns which these are.
-    pub(super) fn write_marks(&mut self, instance: u8, plan: &LaneMarksPlan, give_back: bool, bug: Bug) -> Vec<u8> {
+    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns which these are: none in another incarnation.
+    pub(super) fn write_marks(&mut self, (instance, incarnation): (u8, u8), plan: &LaneMarksPlan, give_back: bool, bug: Bug) -> Vec<u8> {
         let mut ours = Vec::new();
+        if self.incarnation() != Some(incarnation) {
+            return ours;
+        }
         for (at, lane) in plan.lanes.iter().enumerate() {
             let row = &mut self.lanes[*lane as usize];
             if (row.owner, row.epoch) == (Some(instance), plan.epochs[at]) {

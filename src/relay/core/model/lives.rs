@@ -75,6 +75,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         of_process(Step::Wake),
         of_process(Step::LoseLease),
         of_process(Step::Retire),
+        Just(Step::RestartIds),
         (at, topic).prop_map(|(at, topic)| Step::Refuse(at, topic)),
     ];
     prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
@@ -91,7 +92,7 @@ fn any_life() -> impl Strategy<Value = Life> {
 }
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
-    use Fault::{AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, Retire, TopicMissing};
+    use Fault::{AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, RestartIds, Retire, TopicMissing};
     let scenario = Scenario {
         processes: PROCESSES,
         keys: KEYS,
@@ -102,7 +103,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
         deletions_max: 2,
         fine: true,
         restarts: true,
-        faults: &[Kill, Pause, LoseLease, Refuse, Retire, AnswerLost, GiveBack, TopicMissing],
+        faults: &[Kill, Pause, LoseLease, Refuse, Retire, AnswerLost, GiveBack, TopicMissing, RestartIds],
         faults_max: life.faults_max,
         bug,
     };

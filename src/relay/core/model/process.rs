@@ -58,15 +58,16 @@ impl Hash for Record {
 #[derive(Clone, PartialEq)]
 pub(super) struct Fetch {
     pub(super) plan: FetchPlan,
-    pub(super) answer: Option<Fetched>,
+    /// With the incarnation that it saw.
+    pub(super) answer: Option<(Option<u8>, Fetched)>,
 }
 
 impl Hash for Fetch {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (plan, topics) = (&self.plan, self.plan.flowing.as_ref().map(|flowing| &flowing.topics));
         (&plan.lanes, &plan.lows, &plan.rows_max, topics, self.answer.is_some()).hash(state);
-        if let Some(Fetched { snapshot, rows, scanned }) = &self.answer {
-            (scanned, snapshot.xmax(), snapshot.running()).hash(state);
+        if let Some((incarnation, Fetched { snapshot, rows, scanned })) = &self.answer {
+            (incarnation, scanned, snapshot.xmax(), snapshot.running()).hash(state);
             rows.iter().for_each(|row| (row.id, row.event_id).hash(state));
         }
     }
@@ -101,6 +102,8 @@ impl Hash for Core {
 #[derive(Clone, Hash)]
 pub(super) struct Process {
     pub(super) instance: u8,
+    /// Of the outbox, when this began.
+    pub(super) incarnation: u8,
     pub(super) life: Life,
     pub(super) core: Core,
     pub(super) sending: Sending,
@@ -116,7 +119,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(instance: u8, scenario: &Scenario, now: Instant) -> Self {
+    pub(super) fn new(instance: u8, incarnation: u8, scenario: &Scenario, now: Instant) -> Self {
         let topic =
             |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
@@ -125,6 +128,7 @@ impl Process {
         (0..topics.len()).for_each(|topic| core.topic_seen(topic, true, now));
         Self {
             instance,
+            incarnation,
             life: Life::Runs,
             core,
             sending: Sending::Open,
@@ -149,7 +153,7 @@ impl Process {
 
     /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they come, before or after.
     pub(super) fn accept(&mut self, database: &Database, bug: Bug, now: Instant) {
-        let Some(Fetch { plan, answer: Some(mut fetched) }) = self.fetch.take() else { return };
+        let Some(Fetch { plan, answer: Some((_, mut fetched)) }) = self.fetch.take() else { return };
         if bug == Bug::NoInFlightCheck {
             self.disguise(&mut fetched);
         }

@@ -20,11 +20,18 @@ impl World {
             let excused = self.may_repeat.binary_search(&row.event).is_ok();
             return if excused { Ok(()) } else { Err(('D', format!("{row:?} was published twice without a fault"))) };
         }
+        // What was truncated on its way is of no interest.
+        let known = database.committed.iter().any(|other| other.event == row.event);
         let of_key = || database.committed.iter().filter(|other| other.key == row.key);
         let earlier = of_key().take_while(|other| other.event != row.event).find(|other| !self.is_published(other));
-        if let Some(earlier) = earlier.filter(|_| !database.ids_came_again) {
+        if let Some(earlier) = earlier.filter(|_| known) {
             return Err(('O', format!("{row:?} went out before {earlier:?}")));
         }
+        let highest = self.highest.entry(row.key).or_default();
+        if known && row.id <= *highest {
+            return Err(('R', format!("{row:?} is taken for an old one: {highest} was written before")));
+        }
+        *highest = row.id.max(*highest);
         if let Some(at) = self.published.binary_search(&row.event).err() {
             self.published.insert(at, row.event);
         }
@@ -42,7 +49,7 @@ impl World {
     }
 
     pub(super) fn judge_marks(&self) -> Result<(), Violation> {
-        match self.database.get().below_mark().filter(|_| !self.database.get().ids_came_again) {
+        match self.database.get().below_mark() {
             Some(row) => Err(('L', format!("{row:?} is below the mark of its lane: nobody reads it"))),
             None => Ok(()),
         }
@@ -93,9 +100,8 @@ impl World {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
         }
-        while self.apply(Step::Try(at))? {
-            while self.apply(Step::AppendTrial(at))? {}
-        }
+        // What is on trial already comes first.
+        while self.apply(Step::AppendTrial(at))? || self.apply(Step::Try(at))? {}
         while self.apply(Step::Report(at))? {}
         for step in [Step::Settle(at), Step::SettleRuns(at), Step::SettleAnswers(at, Answer::Arrives)] {
             self.apply(step)?;

@@ -64,9 +64,9 @@ impl World {
         }
     }
 
-    /// A row by its event; one that was truncated is only a name.
+    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a name.
     pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
-        self.database.get().row(event_id).unwrap_or(Row { id, event: event_id.as_u64_pair().1, key })
+        self.database.get().row(event_id).map_or(Row { id, event: event_id.as_u64_pair().1, key }, |row| Row { id, ..row })
     }
 
     // --- leases
@@ -74,11 +74,12 @@ impl World {
     pub(super) fn lease(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
         let (bug, process) = (self.scenario.bug, self.process(at));
         let (instance, seen, news) = (process.instance, process.core.seen(), process.core.seen() > process.ticked);
+        let writer = (instance, process.incarnation);
         match step {
             Step::Renew(_) => {
                 let marks = process.core.marks();
                 let before = self.database.get().lanes.clone();
-                let ours = self.database.edit(|database| database.write_marks(instance, &marks, false, bug));
+                let ours = self.database.edit(|database| database.write_marks(writer, &marks, false, bug));
                 self.judge_marks()?;
                 if !self.process(at).core.owns_exactly(&ours) {
                     self.lose_lease(at);
@@ -113,7 +114,7 @@ impl World {
                 if drained.lanes.is_empty() || answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
                     return Ok(false);
                 }
-                self.database.edit(|database| database.write_marks(instance, &drained, true, bug));
+                self.database.edit(|database| database.write_marks(writer, &drained, true, bug));
                 if answer == Answer::Arrives {
                     self.processes[at].edit(|process| process.core.released(&drained));
                 }
@@ -165,7 +166,8 @@ impl World {
                 self.database.edit(|database| database.leases.remove(&instance));
             }
             if self.scenario.restarts || (0..self.processes.len()).all(|other| !self.runs(other)) {
-                self.processes[at] = self.start();
+                let Some(process) = self.start() else { return says_goodbye };
+                self.processes[at] = process;
             } else {
                 self.processes[at].edit(|process| process.life = Life::Gone);
                 return says_goodbye;

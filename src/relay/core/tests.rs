@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use uuid::Uuid;
-
 use super::*;
 use crate::{
     outbox::{Parked, ParkedKey, Snapshot},
@@ -123,19 +121,7 @@ impl Database {
 }
 
 fn row(id: i64, key: u64) -> OutboxRow {
-    OutboxRow {
-        lane: (key % 2) as u8,
-        id,
-        event_id: Uuid::from_u128(id as u128),
-        aggregate_type: "t".to_owned(),
-        aggregate_id: format!("k{key}"),
-        event_type: "E".to_owned(),
-        topic: Some(format!("t{}", key % 3)),
-        event_key: None,
-        payload: Some(vec![0; 8]),
-        headers: "{}".to_owned(),
-        created_at_us: 0,
-    }
+    OutboxRow { aggregate_id: format!("k{key}"), topic: Some(format!("t{}", key % 3)), ..OutboxRow::plain((key % 2) as u8, id) }
 }
 
 /// A producer of the strict profile: records are written in the order in which they were sent, or not at all.

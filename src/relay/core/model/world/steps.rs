@@ -1,0 +1,184 @@
+//! Steps of services, of a process, and of Kafka's answers to it; those of statements are in [`super::statements`]. Each says whether it was
+//! possible.
+
+use super::*;
+
+impl World {
+    /// Services write.
+    pub(super) fn serve(&mut self, step: Step) -> bool {
+        match step {
+            Step::Write => self.script_at < self.scenario.script.len() && self.write(),
+            Step::Insert(key) => {
+                let key = self.scenario.keys[key % self.scenario.keys.len()];
+                self.database.edit(|database| database.insert(key));
+                true
+            }
+            Step::Commit(at) | Step::RollBack(at) => {
+                let writers = self.database.get().writers();
+                let Some(at) = at.checked_rem(writers.len()) else { return false };
+                let end = if matches!(step, Step::Commit(_)) { Database::commit } else { Database::roll_back };
+                self.database.edit(|database| end(database, writers[at]));
+                true
+            }
+            _ => {
+                let possible = self.database.get().writers().is_empty() && self.spend(Fault::RestartIds);
+                if possible {
+                    self.database.edit(Database::restart_ids);
+                }
+                possible
+            }
+        }
+    }
+
+    pub(super) fn write(&mut self) -> bool {
+        let key = self.scenario.keys[self.scenario.script[self.script_at]];
+        self.script_at += 1;
+        self.database.edit(|database| {
+            let xid = database.insert(key);
+            database.commit(xid);
+        });
+        true
+    }
+
+    /// A process ends, sleeps, wakes up, or begins anew.
+    pub(super) fn live(&mut self, at: usize, step: Step) -> bool {
+        let life = self.process(at).life;
+        match step {
+            Step::Restart(_) => self.restart(at),
+            Step::Kill(_) if life != Life::Gone && self.spend(Fault::Kill) => {
+                self.remember_in_flight(at);
+                let on_its_way = self.processes[at].edit(|process| {
+                    (process.life, process.fetch, process.deletions) = (Life::Gone, None, vec![]);
+                    process.reports.clear();
+                    [std::mem::take(&mut process.queue), std::mem::take(&mut process.trial)]
+                });
+                self.zombies.extend(on_its_way);
+                true
+            }
+            Step::Wake(_) if life == Life::Paused => {
+                if self.database.get().leases.get(&self.process(at).instance) != Some(&true) {
+                    self.lose_lease(at);
+                } else {
+                    self.processes[at].edit(|process| process.life = Life::Runs);
+                }
+                true
+            }
+            Step::Pause(_) if life == Life::Runs && self.spend(Fault::Pause) => {
+                self.processes[at].edit(|process| process.life = Life::Paused);
+                true
+            }
+            Step::LoseLease(_) if life == Life::Runs && self.spend(Fault::LoseLease) => {
+                self.lose_lease(at);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A fetch, or a sweep.
+    pub(super) fn read(&mut self, at: usize, step: Step) -> bool {
+        let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
+        let runs = process.life == Life::Runs;
+        match (step, &process.fetch) {
+            (Step::Plan(_), None) if runs && process.sending == Sending::Open => self.processes[at].edit(|process| {
+                let at = process.core.fetch_at().map(|at| at.max(now));
+                let plan = at.and_then(|at| process.core.plan_fetch(at));
+                process.fetch = plan.map(|plan| {
+                    let answer = (!self.scenario.fine).then(|| (self.database.get().incarnation(), self.database.get().fetch(&plan)));
+                    Fetch { plan, answer }
+                });
+                process.fetch.is_some()
+            }),
+            (Step::Read(_), Some(Fetch { plan, answer: None })) => {
+                let answer = (self.database.get().incarnation(), self.database.get().fetch(plan));
+                self.processes[at].edit(|process| process.fetch.iter_mut().for_each(|fetch| fetch.answer = Some(answer.clone())));
+                true
+            }
+            (Step::Accept(_), Some(Fetch { answer: Some((seen, _)), .. }))
+                if runs && *seen != Some(process.incarnation) && bug != Bug::SendAstray =>
+            {
+                self.lose_lease(at);
+                true
+            }
+            (Step::Accept(_), Some(Fetch { answer: Some(_), .. })) if runs => {
+                let database = self.database.get();
+                self.processes[at].edit(|process| process.accept(database, bug, now));
+                true
+            }
+            (Step::Sweep(_), _) if runs => {
+                let found = self.database.get().sweep(&process.core.marks());
+                for row in &found {
+                    self.processes[at].edit(|process| process.core.straggler(row.key.lane, row.id, row.event_id()));
+                }
+                !found.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// What becomes of a producer and of what it has.
+    pub(super) fn produce(&mut self, at: usize, step: Step) -> bool {
+        let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
+        let (runs, sending) = (process.life == Life::Runs, process.sending);
+        let reported = process.core.sent_on_main() == 0 || bug == Bug::NextProducerEarly;
+        match step {
+            Step::Report(_) if !process.reports.is_empty() && matches!(process.life, Life::Runs | Life::Lost) => {
+                self.processes[at].edit(|process| {
+                    let (record, outcome) = process.reports.remove(0);
+                    process.core.reported(record.slot, outcome, now);
+                });
+                true
+            }
+            Step::Refuse(_, topic) => {
+                let first = process.queue.iter().position(|record| record.row.key.topic == topic);
+                let Some(first) = first.filter(|_| sending == Sending::Open && self.spend(Fault::Refuse)) else { return false };
+                self.remember_in_flight(at);
+                let on_its_way = self.processes[at].edit(|process| process.refuse(first, bug));
+                self.zombies.push(on_its_way);
+                true
+            }
+            Step::Retire(_) if runs && (sending == Sending::Broken || sending == Sending::Open && self.spend(Fault::Retire)) => {
+                self.remember_in_flight(at);
+                let on_its_way = self.processes[at].edit(Process::purge);
+                self.zombies.push(on_its_way);
+                true
+            }
+            Step::NewProducer(_) if runs && sending == Sending::Retiring && reported => {
+                self.processes[at].edit(|process| process.sending = Sending::Open);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What rests is looked up, tried, and flows again.
+    pub(super) fn rest(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
+        let (now, process) = (self.now, self.process(at));
+        match step {
+            Step::Try(_) => {
+                let database = self.database.get();
+                Ok(self.processes[at].edit(|process| process.try_rows(database, now)))
+            }
+            Step::AppendTrial(_) if !process.trial.is_empty() => {
+                let record = self.processes[at].edit(|process| process.trial.remove(0));
+                self.judge_appended(record.row)?;
+                self.processes[at].edit(|process| process.core.reported(record.slot, Outcome::Published, now));
+                Ok(true)
+            }
+            Step::Resume(_) => {
+                let due = process.core.resume_at(now);
+                due.into_iter().for_each(|due| self.processes[at].edit(|process| process.core.resume(due.max(now))));
+                Ok(due.is_some())
+            }
+            Step::TopicSeen(_, topic, exists) => {
+                let known = process.core.stops().flows(topic.into());
+                let possible = known != exists && (exists || self.spend(Fault::TopicMissing));
+                if possible {
+                    self.processes[at].edit(|process| process.core.topic_seen(topic.into(), exists, now));
+                }
+                Ok(possible)
+            }
+            _ => Ok(false),
+        }
+    }
+}
