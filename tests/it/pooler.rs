@@ -275,7 +275,8 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
             plan_of(include_str!("../../src/outbox/sql/fetch_flowing.sql"), flowing, &reader).await,
         ] {
             assert!(plan.contains("Index Scan using event_pkey"), "{plan}");
-            assert!(["Sort", "Bitmap", "Seq Scan"].iter().all(|other| !plan.contains(other)), "{plan}");
+            // Tables of one row are read whole.
+            assert!(["Sort", "Bitmap", "Seq Scan on event e"].iter().all(|other| !plan.contains(other)), "{plan}");
         }
         // A statement that the planner walks only with the settings: they arrive.
         let walk = async |settings| {
