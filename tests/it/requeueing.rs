@@ -136,6 +136,9 @@ on_each_server! {
 
 /// Takes the schema back to level 1, as the first version left it.
 const BACK_TO_LEVEL_1: &str = "
+  drop function outbox.resume_sequence;
+  drop view outbox.sequence_state;
+  drop table outbox.origin;
   drop function outbox.park_key, outbox.bury, outbox.skip_parked, outbox.requeue, outbox.requeue_many;
   drop table outbox.parked_key, outbox.parked_topic, outbox.dead_letter;
   drop function outbox.key_digest;
