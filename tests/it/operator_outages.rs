@@ -93,7 +93,7 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
         ns.patch_relay(json!({"spec": {"replicas": count}})).await;
         let asked = asked_for(&operator, ill, Duration::from_secs(12)).await;
         eprintln!("{code}: {} requests in 12 s", asked.len());
-        assert!((2..100).contains(&asked.len()), "{code}: {asked:#?}");
+        assert!((1..100).contains(&asked.len()), "{code}: {asked:#?}");
         let back = Instant::now();
         operator.proxy.recover();
         replicas_become(&ns, count).await;
