@@ -1,4 +1,5 @@
-//! The strict producer: records out, one report each. An incarnation never leaves a gap: what was not written in order is not written at all.
+//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions where the brokers know it: what was not written
+//! in order is not written at all. Until then its records go alone (`relay::openers`).
 
 use std::{
     sync::{

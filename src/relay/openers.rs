@@ -19,8 +19,8 @@ struct Partition {
     known_since: Option<Instant>,
     /// The record that goes alone.
     opener: Option<Slot>,
-    /// In this round a row of it was left for later: all rows after it must be, too.
-    closed: bool,
+    /// The last round in which a row of it was left for later: all rows after it must be, too.
+    closed_in: Option<u64>,
 }
 
 /// What the brokers know of one producer.
@@ -29,11 +29,12 @@ pub(super) struct Openers {
     topics: Vec<Vec<Partition>>,
     /// Where the records of slots go.
     slots: Vec<Option<(TopicIndex, usize)>>,
+    round: u64,
 }
 
 impl Openers {
     pub(super) fn new(topics: usize, slots: usize) -> Self {
-        Self { topics: vec![vec![Partition::default()]; topics], slots: vec![None; slots] }
+        Self { topics: vec![vec![Partition::default()]; topics], slots: vec![None; slots], round: 0 }
     }
 
     /// The brokers name so many partitions of a topic. When that changes keys move.
@@ -50,7 +51,7 @@ impl Openers {
 
     /// Rows follow, in the order in which they are to be sent.
     pub(super) fn begin_round(&mut self) {
-        self.topics.iter_mut().flatten().for_each(|partition| partition.closed = false);
+        self.round += 1;
     }
 
     /// Whether a record may be sent now; a row that may not is read again, and with it all later ones of its partition.
@@ -58,8 +59,10 @@ impl Openers {
         let at = partition_of(key.as_bytes(), self.topics[topic].len());
         let partition = &mut self.topics[topic][at];
         let known = partition.known_since.is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR);
-        partition.closed |= !known && partition.opener.is_some();
-        if partition.closed {
+        if !known && partition.opener.is_some() {
+            partition.closed_in = Some(self.round);
+        }
+        if partition.closed_in == Some(self.round) {
             return false;
         }
         if !known {
