@@ -184,6 +184,19 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     .await;
 }
 
+/// Another relay gets half of the lanes, and then the first one stops and gives back the rest. Returns the other one.
+async fn shares_and_stops(first: &mut Relay, database: &Database, settings: &RelaySettings) -> Relay {
+    let second = Relay::start(database, settings).await;
+    let began = Instant::now();
+    lanes(&second, |lanes| lanes == 32).await;
+    eprintln!("half of the lanes after {:?}", began.elapsed());
+    let began = Instant::now();
+    first.stop().await;
+    eprintln!("stopped after {:?}", began.elapsed());
+    assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
+    second
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes() {
     let Sick { mut brokers, database, sick, well, settings } = sick().await;
@@ -193,14 +206,7 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     flows(&first, &well, 100.0).await;
     brokers.kill(2);
     problem(&first, ProblemClass::TopicStalled).await;
-    let second = Relay::start(&database, &settings).await;
-    let began = Instant::now();
-    lanes(&second, |lanes| lanes == 32).await;
-    eprintln!("half of the lanes after {:?}", began.elapsed());
-    let began = Instant::now();
-    first.stop().await;
-    eprintln!("stopped after {:?}", began.elapsed());
-    assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
+    let second = shares_and_stops(&mut first, &database, &settings).await;
     lanes(&second, |lanes| lanes == 64).await;
     flows(&second, &well, 100.0).await;
     brokers.launch(2);
@@ -239,14 +245,7 @@ async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_la
     refused(&database, &well).await;
     eprintln!("a refused row of the other topic is judged after {:?}", began.elapsed());
     flows(&first, &well, 100.0).await;
-    let second = Relay::start(&database, &settings).await;
-    let began = Instant::now();
-    lanes(&second, |lanes| lanes == 32).await;
-    eprintln!("half of the lanes after {:?}", began.elapsed());
-    let began = Instant::now();
-    first.stop().await;
-    eprintln!("stopped after {:?}", began.elapsed());
-    assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
+    let second = shares_and_stops(&mut first, &database, &settings).await;
     brokers.launch(2);
     flows(&second, &sick, 100.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
