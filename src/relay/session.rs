@@ -53,7 +53,7 @@ const SETTLES_MAX: usize = 2;
 /// While rows flow and nothing else brings a tick.
 const TICK_EVERY: Duration = Duration::from_millis(50);
 /// Reports are looked at whenever the loop turns, and while records are out at least this often.
-const REPORTS_EVERY: Duration = Duration::from_millis(2);
+const REPORTS_EVERY: Duration = Duration::from_millis(5);
 /// How often a new session looks whether the brokers have been heard.
 const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
