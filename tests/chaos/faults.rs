@@ -9,8 +9,14 @@ use tokio::time::sleep;
 use crate::{
     ledger::now_ms,
     schedule::{Fault, Kind},
-    servers::{kafka::BROKERS, postgres, relays::RELAYS_MAX},
+    servers::{
+        kafka::BROKERS,
+        net::{self, Host},
+        postgres,
+        relays::RELAYS_MAX,
+    },
     topics,
+    world::DIVERTED,
     world::{RELAYS, World},
 };
 
@@ -54,6 +60,10 @@ pub(crate) fn name(kind: Kind) -> &'static str {
         Kind::PausePostgres => "PostgreSQL stands still",
         Kind::TerminateBackends => "backends terminated",
         Kind::PinXmin => "xmin pinned",
+        Kind::RestartBouncer => "PgBouncer restarted",
+        Kind::Cut => "network cut",
+        Kind::Loss => "packets lost",
+        Kind::Latency => "network slow",
     }
 }
 
@@ -120,6 +130,46 @@ async fn run(world: &World, fault: Fault) -> anyhow::Result<String> {
             raw_sql("rollback").execute(&mut connection).await?;
             Ok(format!("for {seconds}"))
         }
+        Kind::RestartBouncer => {
+            let mut postgres = world.postgres.lock().await;
+            postgres.kill_bouncer()?;
+            sleep(fault.during).await;
+            postgres.start_bouncer().await?;
+            Ok(format!("after {seconds}"))
+        }
+        Kind::Cut => {
+            let (one, other) = two_ends(fault.victim);
+            net::cut(one, other)?;
+            sleep(fault.during).await;
+            net::mend(one, other)?;
+            Ok(format!("between {} and {} for {seconds}", one.name(), other.name()))
+        }
+        Kind::Loss => {
+            let (_, host) = two_ends(fault.victim);
+            let percent = 2 + (fault.victim >> 40) as u8 % 30;
+            net::lose(host, percent)?;
+            sleep(fault.during).await;
+            net::lose(host, 0)?;
+            Ok(format!("{percent} % of what {} should hear, for {seconds}", host.name()))
+        }
+        Kind::Latency => {
+            let least = Duration::from_millis(2 + (fault.victim >> 40) % 100);
+            world.proxy.set((least, 3 * least));
+            sleep(fault.during).await;
+            world.proxy.set(Default::default());
+            Ok(format!("{least:?} to {:?} each way for {}, for {seconds}", 3 * least, DIVERTED.name()))
+        }
+    }
+}
+
+/// Two hosts that speak to each other. Not the diverted relay: that speaks to this program.
+fn two_ends(victim: u64) -> (Host, Host) {
+    let relay = if victim & 8 == 0 { Host::Relay(1) } else { Host::Relay(3) };
+    let broker = |n: u64| Host::Broker((n % u64::from(BROKERS)) as u8 + 1);
+    match victim % 3 {
+        0 => (Host::Postgres, relay),
+        1 => (relay, broker(victim >> 16)),
+        _ => (broker(victim >> 16), broker((victim >> 16) + 1)),
     }
 }
 

@@ -44,10 +44,6 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
     pub(crate) fn take(&self) -> HashMap<Uuid, Event> {
         std::mem::take(&mut *self.lock())
     }

@@ -39,7 +39,7 @@ struct Run {
     #[command(flatten)]
     schedule: Schedule,
     /// Transactions a second.
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 250)]
     rate: u32,
     /// Longest time that a transaction stays open, in seconds.
     #[arg(long, default_value_t = 30)]

@@ -24,6 +24,14 @@ pub(crate) enum Kind {
     TerminateBackends,
     /// A transaction pins the horizon of vacuum.
     PinXmin,
+    /// PgBouncer goes by SIGKILL, and comes back.
+    RestartBouncer,
+    /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other.
+    Cut,
+    /// A relay or a broker loses some of the packets that come.
+    Loss,
+    /// What one relay says and hears comes late.
+    Latency,
 }
 
 /// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to survive it.
@@ -32,6 +40,7 @@ pub(crate) enum Sphere {
     Relays,
     Brokers,
     Database,
+    Network,
 }
 
 /// Of a relay, as in `src/relay/lanes.rs`.
@@ -42,7 +51,8 @@ impl Kind {
         match self {
             Self::KillRelay | Self::PauseRelay | Self::Scale => Sphere::Relays,
             Self::KillBroker | Self::PauseBroker | Self::ElectLeaders | Self::CreateTopic => Sphere::Brokers,
-            Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin => Sphere::Database,
+            Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
+            Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
     }
 
@@ -57,6 +67,9 @@ impl Kind {
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),
             Self::TerminateBackends => (0.1, 0.5),
             Self::PinXmin => (10.0, 30.0),
+            Self::RestartBouncer => (0.2, 3.0),
+            Self::Cut => (1.0, 20.0),
+            Self::Loss | Self::Latency => (5.0, 15.0),
         }
     }
 }
@@ -79,7 +92,7 @@ pub(crate) const CALM: Duration = Duration::from_secs(8);
 pub(crate) fn draw(seed: u64, seconds: u64, kinds: &[Kind]) -> Vec<Fault> {
     let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
     let end = Duration::from_secs(seconds);
-    let (mut clock, mut free) = (CALM, [CALM; 3]);
+    let (mut clock, mut free) = (CALM, [CALM; 4]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
             bag = kinds.to_vec();

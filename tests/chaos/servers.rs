@@ -4,6 +4,7 @@ pub(crate) mod kafka;
 pub(crate) mod net;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod relays;
 
 /// Servers refuse to run as root: `nobody` and its group.

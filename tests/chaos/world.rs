@@ -19,9 +19,10 @@ use crate::{
     facts::{FaultWindow, Ms, Ownership},
     ledger::{Ledger, now_ms},
     servers::{
-        kafka::{BROKERS, Kafka},
+        kafka::{self, BROKERS, Kafka},
         net::{self, Host},
         postgres::{self, Postgres},
+        proxy::Proxy,
         relays::{self, RELAYS_MAX, Relays},
     },
     topics,
@@ -29,6 +30,8 @@ use crate::{
 };
 
 pub(crate) const RELAYS: u8 = 3;
+/// The relay whose network may be slow.
+pub(crate) const DIVERTED: Host = Host::Relay(2);
 /// Until relays, brokers and databases that nobody disturbs are as they should be.
 const REST_MAX: Duration = Duration::from_secs(120);
 
@@ -38,6 +41,7 @@ pub(crate) struct World {
     pub(crate) postgres: tokio::sync::Mutex<Postgres>,
     pub(crate) kafka: tokio::sync::Mutex<Kafka>,
     pub(crate) relays: tokio::sync::Mutex<Relays>,
+    pub(crate) proxy: Proxy,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) writers: Arc<Writers>,
     pub(crate) topics: Vec<String>,
@@ -68,17 +72,20 @@ impl World {
         let (topics, late) = (names("orders", 3), names("late", 4));
         let hosts = [Host::Postgres].into_iter().chain((1..=BROKERS).map(Host::Broker)).chain((1..=RELAYS_MAX).map(Host::Relay));
         net::create(&hosts.collect::<Vec<_>>())?;
-        let (postgres, kafka) = tokio::try_join!(Postgres::create(options.folder), Kafka::create(options.folder, options.root))?;
+        let (postgres, cluster) = tokio::try_join!(Postgres::create(options.folder), Kafka::create(options.folder, options.root))?;
         topics::create(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await.context("cannot create topics")?;
         let known: Vec<String> = topics.iter().chain(&late).cloned().collect();
         let relays = Relays::new(options.folder, options.relay, &known, options.relay_arguments)?;
         let ledger = Arc::new(Ledger::default());
+        let brokers = (1..=BROKERS).map(|number| (Host::Broker(number), kafka::PORT));
+        let servers: Vec<_> = brokers.chain([(Host::Postgres, postgres::PORT)]).collect();
         raw_sql(SETUP).execute(&mut postgres::connect().await?).await?;
-        let world = Self {
+        let mut world = Self {
             folder: options.folder.to_owned(),
             postgres: postgres.into(),
-            kafka: kafka.into(),
+            kafka: cluster.into(),
             relays: relays.into(),
+            proxy: Proxy::between(DIVERTED, &servers).await?,
             writers: Arc::new(Writers::new(options.load, Arc::clone(&ledger), &topics, &late)),
             ledger,
             created: Mutex::new(topics.clone()),
@@ -92,10 +99,11 @@ impl World {
             world.relays.lock().await.start(number)?;
         }
         world.rests().await?;
+        world.began = Instant::now();
         Ok(Arc::new(world))
     }
 
-    /// The same with its clock at zero.
+    /// With the time since writers began.
     pub(crate) fn say(&self, words: &str) {
         println!("   {:>6.1} s  {words}", self.began.elapsed().as_secs_f64());
     }

@@ -13,7 +13,7 @@ use super::{
     process::{Process, listens},
 };
 
-const PORT: u16 = 9092;
+pub(crate) const PORT: u16 = 9092;
 const CONTROLLER_PORT: u16 = 9093;
 const CLUSTER: &str = "Y2hhb3MtY2x1c3Rlci0wMQ";
 const UP_MAX: Duration = Duration::from_secs(120);

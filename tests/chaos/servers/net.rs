@@ -87,20 +87,11 @@ pub(crate) fn lose(host: Host, percent: u8) -> anyhow::Result<()> {
     if percent == 0 { Ok(()) } else { nft(host, &format!("add rule inet chaos loss iif eth0 numgen random mod 100 < {percent} drop")) }
 }
 
-/// Connections from a host to a port of another go to a port of this program instead.
-pub(crate) fn divert(from: Host, to: Host, port: u16, here: u16) -> anyhow::Result<()> {
-    nft(
-        from,
-        &format!(
-            "table ip divert {{
-                 chain output {{
-                     type nat hook output priority -100;
-                     ip daddr {} tcp dport {port} dnat to 10.91.0.1:{here}
-                 }}
-             }}",
-            to.address()
-        ),
-    )
+/// Connections from a host to ports of others go to ports of this program instead: host, its port, ours.
+pub(crate) fn divert(from: Host, ports: &[(Host, u16, u16)]) -> anyhow::Result<()> {
+    let rules = ports.iter().map(|(to, port, here)| format!("ip daddr {} tcp dport {port} dnat to 10.91.0.1:{here}\n", to.address()));
+    let table = format!("table ip divert {{ chain output {{ type nat hook output priority -100;\n{} }}\n }}", rules.collect::<String>());
+    nft(from, &table)
 }
 
 fn nft(host: Host, script: &str) -> anyhow::Result<()> {

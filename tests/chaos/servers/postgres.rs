@@ -17,8 +17,8 @@ use super::{
 };
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
-const PORT: u16 = 5432;
-const BOUNCER_PORT: u16 = 6432;
+pub(crate) const PORT: u16 = 5432;
+pub(crate) const BOUNCER_PORT: u16 = 6432;
 const UP_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Postgres {
