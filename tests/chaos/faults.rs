@@ -4,7 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use anyhow::Context;
 use sqlx::raw_sql;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     ledger::now_ms,
@@ -24,6 +24,9 @@ use crate::{
 const SLACK: Duration = Duration::from_secs(3);
 /// Until rows that were written before a fault was mended are published.
 const HEAL_MAX: Duration = Duration::from_secs(120);
+
+/// For one of Kafka's tools.
+const TOOL_MAX: Duration = Duration::from_secs(60);
 
 /// How a fault went.
 pub(crate) struct Healed {
@@ -218,13 +221,19 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     Ok(format!("of {topic}"))
 }
 
+/// Again and again for a while: a broker that has just come back may not be known yet.
 async fn tool(world: &World, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = world.kafka.lock().await.tool(1);
-    command.args(arguments);
-    let done = tokio::task::spawn_blocking(move || command.output()).await??;
-    let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
-    anyhow::ensure!(done.status.success(), "{} {}", arguments[0], said.trim());
-    Ok(())
+    let end = Instant::now() + TOOL_MAX;
+    loop {
+        let mut command = world.kafka.lock().await.tool(1);
+        command.args(arguments);
+        let done = tokio::task::spawn_blocking(move || command.output()).await??;
+        if done.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+        anyhow::ensure!(Instant::now() < end, "{} {}", arguments[0], said.trim());
+    }
 }
 
 async fn create_topic(world: &World, during: Duration) -> anyhow::Result<String> {

@@ -103,7 +103,7 @@ pub(crate) fn draw(seed: u64, seconds: u64, kinds: &[Kind]) -> Vec<Fault> {
         let sphere = kind.sphere() as usize;
         let at = clock.max(free[sphere]);
         let fault = Fault { kind, at, during: Duration::from_secs_f64(dice.between(least, most)), victim: dice.next() };
-        clock += Duration::from_secs_f64(dice.between(0.5, 4.0));
+        clock += Duration::from_secs_f64(dice.between(1.0, 6.0));
         if fault.at + fault.during <= end {
             free[sphere] = fault.at + fault.during + Duration::from_secs_f64(dice.between(1.0, 5.0));
             faults.push(fault);
