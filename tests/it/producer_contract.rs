@@ -246,7 +246,7 @@ async fn no_record_fails_for_being_late() {
     })
     .await;
     assert_eq!(sender.outcomes(1).await.len(), 1, "reports during the outage");
-    assert_eq!(until("the trouble", async || sender.trouble.get()).await, ProblemClass::KafkaUnreachable);
+    assert_eq!(until("the trouble", async || sender.trouble()).await, ProblemClass::KafkaUnreachable);
     cluster.broker_up(1).expect("a broker");
     assert!(sender.outcomes(RECORDS).await.values().all(Result::is_ok));
     assert_eq!(only_log(&cluster, "topic").await, (0..RECORDS).collect::<Vec<_>>());

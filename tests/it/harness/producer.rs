@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use outbox_relay::{
     kafka::{Fault, Producer, Sizes, Trouble},
+    report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
 };
@@ -14,7 +15,7 @@ use super::relay::until;
 /// A producer whose records are numbered by their slots.
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
-    pub(crate) trouble: Trouble,
+    trouble: Trouble,
     outcomes: BTreeMap<usize, Result<(), Fault>>,
 }
 
@@ -47,14 +48,24 @@ impl Sender {
     /// What became of `records` records, once each has its report.
     pub(crate) async fn outcomes(&mut self, records: usize) -> &BTreeMap<usize, Result<(), Fault>> {
         until(&format!("{records} reports"), async || {
-            for report in self.producer.poll() {
-                let twice = self.outcomes.insert(report.slot, report.outcome);
-                assert!(twice.is_none(), "record {} got two reports", report.slot);
-            }
+            self.poll();
             (self.outcomes.len() >= records).then_some(())
         })
         .await;
         &self.outcomes
+    }
+
+    /// What it says of the cluster.
+    pub(crate) fn trouble(&mut self) -> Option<ProblemClass> {
+        self.poll();
+        self.trouble.get()
+    }
+
+    fn poll(&mut self) {
+        for report in self.producer.poll() {
+            let twice = self.outcomes.insert(report.slot, report.outcome);
+            assert!(twice.is_none(), "record {} got two reports", report.slot);
+        }
     }
 }
 
