@@ -8,20 +8,28 @@ use rdkafka::{
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{
+    ConnectOptions, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+};
 use tokio::task::JoinSet;
 
 pub(crate) const LANES: i16 = 64;
 const WINDOW: usize = 16_384;
-pub(crate) const BATCH: usize = 2000;
+pub(crate) const BATCH: usize = 1000;
 pub(crate) const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
      select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
      where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
 pub(crate) const SETTLE: &str =
     "delete from outbox.event as e using unnest($1::smallint[], $2::bigint[]) as u (lane, id) where e.lane = u.lane and e.id = u.id";
 /// As the relay has it: on a table that was never analysed the planner would read all of it.
-pub(crate) const SETTINGS: &str =
-    "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set enable_bitmapscan = off; set enable_sort = off";
+const SETTINGS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
+];
 
 /// Slots of records that were written.
 #[derive(Default)]
@@ -41,9 +49,9 @@ impl ProducerContext for Acks {
 /// Carries rows until it is stopped.
 pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     let producer = producer(kafka)?;
-    let settlers = PgPool::connect(url).await?;
-    let mut reader = PgConnection::connect(url).await?;
-    sqlx::raw_sql(SETTINGS).execute(&mut reader).await?;
+    let options = connect(url)?;
+    let settlers = PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options.clone()).await?;
+    let mut reader = options.connect().await?;
     let (lanes, mut lows): (Vec<i16>, _) = ((0..LANES).collect(), vec![0_i64; LANES as usize]);
     let (mut slots, mut free): (Vec<(i16, i64)>, Vec<usize>) = (vec![(0, 0); WINDOW], (0..WINDOW).collect());
     let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
@@ -71,6 +79,10 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     }
 }
 
+pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
+    Ok(url.parse::<PgConnectOptions>()?.options(SETTINGS))
+}
+
 fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("acks", "all").set("max.in.flight", "1");
@@ -81,10 +93,8 @@ fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
 
 async fn settle(settlers: PgPool, rows: Vec<(i16, i64)>) -> anyhow::Result<()> {
     let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.into_iter().unzip();
-    let mut work = settlers.begin().await?;
-    sqlx::raw_sql(AssertSqlSafe(SETTINGS.replace("set ", "set local "))).execute(&mut *work).await?;
-    sqlx::query(SETTLE).bind(&lanes).bind(&ids).execute(&mut *work).await?;
-    Ok(work.commit().await?)
+    sqlx::query(SETTLE).bind(&lanes).bind(&ids).execute(&settlers).await?;
+    Ok(())
 }
 
 fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Result<()> {

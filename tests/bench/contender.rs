@@ -24,23 +24,21 @@ impl Contender {
         }
     }
 
-    /// Its table. The relay's comes with its migration, and the bare loop has the same.
-    pub(crate) fn table(self) -> Option<&'static str> {
+    /// Its table, as transactions. The relay's comes with its migration, and the bare loop has the same.
+    pub(crate) fn table(self) -> &'static [&'static str] {
         match self {
-            Self::Relay | Self::BareLoop => None,
+            Self::Relay | Self::BareLoop => &[],
             // As its documentation has it; the payload as text, which its router passes on as it is.
-            Self::Debezium => Some(
+            Self::Debezium => &[
                 "create table outboxevent (id uuid primary key default gen_random_uuid(), aggregatetype varchar(255) not null,
                    aggregateid varchar(255) not null, type varchar(255) not null, payload text);
-                 create publication dbz for table outboxevent;
-                 select pg_create_logical_replication_slot(current_database(), 'pgoutput')",
-            ),
-            Self::Poller => Some(
-                "create table event_outbox (id uuid primary key default gen_random_uuid(), aggregate_type text not null,
+                 create publication dbz for table outboxevent",
+                "select pg_create_logical_replication_slot(current_database(), 'pgoutput')",
+            ],
+            Self::Poller => &["create table event_outbox (id uuid primary key default gen_random_uuid(), aggregate_type text not null,
                    event_key text not null, event_type text not null, topic text not null, payload text not null,
                    created_at timestamptz not null default clock_timestamp(), published_at timestamptz);
-                 create index event_outbox_unpublished on event_outbox (created_at) where published_at is null",
-            ),
+                 create index event_outbox_unpublished on event_outbox (created_at) where published_at is null"],
         }
     }
 
@@ -73,7 +71,7 @@ impl Contender {
         if self == Self::Poller { 10 } else { 1 }
     }
 
-    /// Whether it deletes what it has published.
+    /// Whether it deletes what it has published, from the relay's table.
     pub(crate) fn deletes(self) -> bool {
         matches!(self, Self::Relay | Self::BareLoop)
     }

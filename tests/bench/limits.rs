@@ -8,7 +8,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::Instant;
 
 use super::{
@@ -49,8 +49,7 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
 pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::BareLoop).await?;
     table.fill(cli.rows, cli.bytes).await?;
-    let mut connection = PgConnection::connect(&table.url).await?;
-    sqlx::raw_sql(bareloop::SETTINGS).execute(&mut connection).await?;
+    let mut connection = bareloop::connect(&table.url)?.connect().await?;
     let lanes: Vec<i16> = (0..bareloop::LANES).collect();
     let mut lows = vec![0_i64; lanes.len()];
     let began = Instant::now();

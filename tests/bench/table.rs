@@ -57,9 +57,10 @@ impl Table {
         let url = format!("{}/{name}", cli.postgres.rsplit_once('/').context("a URL with a database")?.0);
         let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 2).connect_lazy(&url)?;
         let table = Self { name, url, topic, contender, admin: cli.postgres.clone(), pool };
-        if let Some(sql) = contender.table() {
-            sqlx::raw_sql(sql).execute(&table.pool).await?;
-        } else {
+        for sql in contender.table() {
+            sqlx::raw_sql(*sql).execute(&table.pool).await?;
+        }
+        if contender.deletes() {
             let migrate = Command::new(&cli.relay).args(["migrate", "--manifest"]).arg(manifest(cli, &table)?).output()?;
             anyhow::ensure!(migrate.status.success(), "{}", String::from_utf8_lossy(&migrate.stderr));
         }
