@@ -13,6 +13,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 pub(crate) const LANES: i16 = 64;
 const WINDOW: usize = 16_384;
@@ -20,8 +21,9 @@ pub(crate) const BATCH: usize = 1000;
 pub(crate) const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
      select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
      where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
-pub(crate) const SETTLE: &str =
-    "delete from outbox.event as e using unnest($1::smallint[], $2::bigint[]) as u (lane, id) where e.lane = u.lane and e.id = u.id";
+/// Nothing that we know deletes rows in fewer microseconds.
+pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
+
 /// As the relay has it: on a table that was never analysed the planner would read all of it.
 const SETTINGS: [(&str, &str); 5] = [
     ("enable_seqscan", "off"),
@@ -53,7 +55,7 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     let settlers = PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options.clone()).await?;
     let mut reader = options.connect().await?;
     let (lanes, mut lows): (Vec<i16>, _) = ((0..LANES).collect(), vec![0_i64; LANES as usize]);
-    let (mut slots, mut free): (Vec<(i16, i64)>, Vec<usize>) = (vec![(0, 0); WINDOW], (0..WINDOW).collect());
+    let (mut slots, mut free): (Vec<(i16, i64, Uuid)>, Vec<usize>) = (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
     let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
     loop {
         while settles.try_join_next().transpose()?.transpose()?.is_some() {}
@@ -73,7 +75,7 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
         for row in take.fetch_all(&mut reader).await? {
             let (lane, id): (i16, i64) = (row.get(0), row.get(1));
             let Some(slot) = free.pop() else { anyhow::bail!("more rows than were asked for") };
-            (lows[lane as usize], slots[slot]) = (id, (lane, id));
+            (lows[lane as usize], slots[slot]) = (id, (lane, id, row.get(5)));
             send(&producer, &row, slot)?;
         }
     }
@@ -91,14 +93,14 @@ fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
     Ok(config.create_with_context(Acks::default())?)
 }
 
-async fn settle(settlers: PgPool, rows: Vec<(i16, i64)>) -> anyhow::Result<()> {
-    let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.into_iter().unzip();
-    sqlx::query(SETTLE).bind(&lanes).bind(&ids).execute(&settlers).await?;
+async fn settle(settlers: PgPool, rows: Vec<(i16, i64, Uuid)>) -> anyhow::Result<()> {
+    let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = rows.into_iter().collect();
+    sqlx::query(SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&settlers).await?;
     Ok(())
 }
 
 fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Result<()> {
-    let (event_id, sequence) = (row.get::<uuid::Uuid, _>(5).to_string(), row.get::<i64, _>(1).to_string());
+    let (event_id, sequence) = (row.get::<Uuid, _>(5).to_string(), row.get::<i64, _>(1).to_string());
     let named = [("event_id", event_id.as_str()), ("event_type", row.get(6)), ("aggregate_type", row.get(7)), ("outbox_seq", &sequence)];
     let headers = OwnedHeaders::new_with_capacity(named.len());
     let headers = named.into_iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value) }));

@@ -10,6 +10,7 @@ use rdkafka::{
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     Cli, bareloop,
@@ -55,15 +56,16 @@ pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
     let began = Instant::now();
     loop {
         let take = sqlx::query(bareloop::TAKE).bind(&lanes).bind(&lows).bind(64_i64);
-        let rows: Vec<(i16, i64)> = take.fetch_all(&mut connection).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let rows = take.fetch_all(&mut connection).await?;
+        let rows: Vec<(i16, i64, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(5))).collect();
         if rows.is_empty() {
             break;
         }
         for batch in rows.chunks(bareloop::BATCH) {
-            let (lanes, ids): (Vec<i16>, Vec<i64>) = batch.iter().copied().unzip();
-            sqlx::query(bareloop::SETTLE).bind(&lanes).bind(&ids).execute(&mut connection).await?;
+            let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = batch.iter().copied().collect();
+            sqlx::query(bareloop::SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&mut connection).await?;
         }
-        rows.iter().for_each(|(lane, id)| lows[*lane as usize] = *id);
+        rows.iter().for_each(|(lane, id, _)| lows[*lane as usize] = *id);
     }
     let rows_per_second = cli.rows as f64 / began.elapsed().as_secs_f64();
     connection.close().await?;

@@ -22,6 +22,7 @@ use clap::{Args, Parser};
 use contender::Contender;
 use measurements::Measurement;
 use results::Results;
+use tokio::runtime::Builder;
 
 #[derive(Parser)]
 enum Command {
@@ -92,11 +93,12 @@ struct Cli {
     output: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     match Command::parse() {
-        Command::Measure(cli) => measure(&cli).await,
-        Command::BareLoop { postgres, kafka } => bareloop::run(&postgres, &kafka).await,
+        Command::Measure(cli) => Builder::new_multi_thread().enable_all().build()?.block_on(measure(&cli)),
+        Command::BareLoop { postgres, kafka } => {
+            Builder::new_current_thread().enable_all().build()?.block_on(bareloop::run(&postgres, &kafka))
+        }
     }
 }
 
