@@ -31,6 +31,7 @@ mod operator_children;
 mod operator_faults;
 mod operator_gate;
 mod operator_ha;
+mod operator_hpa;
 mod operator_migration;
 mod operator_options;
 mod operator_outages;

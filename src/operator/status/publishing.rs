@@ -31,18 +31,22 @@ fn finding(state: State, reason: Reason, message: String) -> Finding {
     Finding::new("Publishing", state, reason, message)
 }
 
-/// Of this very manifest: what another one brings is told at once.
+/// Of this very manifest, whose relays have run for a while: what it brings itself is told at once.
 fn said_true(scene: &Scene<'_>) -> Option<Finding> {
     let said = &scene.facts.previous.conditions;
     find(said, "Publishing").filter(|it| it.observed_generation == Some(scene.facts.identity.generation))?;
+    find(said, "Available").filter(|it| it.status == State::True.text() && is_lasting(scene, it.last_transition_time.0))?;
     repeat(said, "Publishing", State::True)
+}
+
+fn is_lasting(scene: &Scene<'_>, since: Timestamp) -> bool {
+    scene.facts.now.duration_since(since) >= LASTING
 }
 
 /// By the relays' clocks. An older relay does not say since when.
 fn lasts(scene: &Scene<'_>) -> bool {
     let lasting = |since: Option<&str>| {
-        let since = since.and_then(|since| since.parse::<Timestamp>().ok());
-        since.is_none_or(|since| scene.facts.now.duration_since(since) >= LASTING)
+        since.and_then(|since| since.parse().ok()).is_none_or(|since| is_lasting(scene, since))
     };
     open_breaker(scene).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
         || problems(scene).any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))

@@ -170,11 +170,18 @@ fn trouble(seconds: i64) -> PodReport {
     report
 }
 
+/// The status of a relay that has run for so many seconds.
+fn having_run(seconds: i64) -> OutboxRelayStatus {
+    let mut status = running().status();
+    status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(-seconds)));
+    status
+}
+
 #[test]
 fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
     let mut case = Case::with(|case| case.observed.reports = vec![trouble(29)]);
     case.says(&["Publishing=False KafkaUnreachable"]); // of one that never published
-    case.previous = running().status();
+    case.previous = having_run(30);
     case.says(&["Publishing=True Publishing", "Ready=True Ready"]);
     assert_eq!((case.status().conditions, case.tellings()), (case.previous.conditions.clone(), Vec::new()));
     case.observed.reports = vec![trouble(30)];
@@ -187,7 +194,7 @@ fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
 #[test]
 fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() {
     let mut case = Case::with(|case| case.observed.reports = vec![trouble(1), trouble(31)]);
-    case.previous = running().status();
+    case.previous = having_run(90);
     case.says(&["Publishing=False KafkaUnreachable"]);
     case.observed.reports = vec![open_breaker(None)];
     case.says(&["Publishing=False BreakerOpen"]);
@@ -197,12 +204,16 @@ fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() 
 }
 
 #[test]
-fn an_older_relay_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
+fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
     let mut case = running();
-    case.previous = case.status();
+    case.previous = having_run(90);
     case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]; // no `since`
     case.says(&["Publishing=False KafkaUnreachable"]);
     case.observed.reports = vec![trouble(1)];
+    case.says(&["Publishing=True Publishing"]);
+    case.previous = having_run(29);
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.previous = having_run(90);
     case.relay.identity.generation += 1;
     case.says(&["Publishing=False KafkaUnreachable"]);
     case.relay.count = Count::Suspended;
