@@ -35,6 +35,7 @@ mod operator_hpa;
 mod operator_migration;
 mod operator_options;
 mod operator_outages;
+mod operator_rest;
 mod operator_rights;
 mod operator_scaling;
 mod operator_upgrades;

@@ -45,9 +45,7 @@ fn is_lasting(scene: &Scene<'_>, since: Timestamp) -> bool {
 
 /// By the relays' clocks. An older relay does not say since when.
 fn lasts(scene: &Scene<'_>) -> bool {
-    let lasting = |since: Option<&str>| {
-        since.and_then(|since| since.parse().ok()).is_none_or(|since| is_lasting(scene, since))
-    };
+    let lasting = |since: Option<&str>| since.and_then(|since| since.parse().ok()).is_none_or(|since| is_lasting(scene, since));
     open_breaker(scene).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
         || problems(scene).any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))
 }
