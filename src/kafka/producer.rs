@@ -25,7 +25,12 @@ use super::{
     fault::{Fault, fault_of, trouble_of},
     sizes::Sizes,
 };
-use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
+use crate::{
+    planted::{self, Bug},
+    report::ProblemClass,
+    secrets::Secrets,
+    settings::KafkaSettings,
+};
 
 /// How one record ended; `slot` is what it was sent with.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +194,12 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, sizes);
+        if planted::has(Bug::GaplessOff) {
+            config.set("enable.gapless.guarantee", "false");
+        }
+        if planted::has(Bug::MessageTimeout) {
+            config.set("message.timeout.ms", "1500");
+        }
         let failures = Arc::new(AtomicU64::new(0));
         let context = Context { reports, failures: Arc::clone(&failures), trouble };
         let inner: Arc<BaseProducer<_>> = Arc::new(config.create_with_context(context).map_err(ConfigError::Create)?);

@@ -22,8 +22,6 @@ use crate::{
 
 /// A duplicate may be written this long after the rows of before are settled.
 const SLACK: Duration = Duration::from_secs(3);
-/// Until rows that were written before a fault was mended are published.
-const HEAL_MAX: Duration = Duration::from_secs(120);
 
 /// For one of Kafka's tools.
 const TOOL_MAX: Duration = Duration::from_secs(60);
@@ -31,7 +29,7 @@ const TOOL_MAX: Duration = Duration::from_secs(60);
 /// How a fault went.
 pub(crate) struct Healed {
     pub(crate) kind: Kind,
-    /// From when it was mended until all rows of before were settled; `None`: not within [`HEAL_MAX`].
+    /// From when it was mended until all rows of before were settled; `None`: not within that time.
     pub(crate) after: Option<Duration>,
 }
 
@@ -43,7 +41,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let what = run(world, fault).await.with_context(|| format!("the harness could not make the fault '{name}'"))?;
     let mended = now_ms();
     world.say(&format!("{name}: {what}, mended"));
-    let after = world.settles(mended, HEAL_MAX).await;
+    let after = world.settles(mended, world.heal_max).await;
     sleep(SLACK).await;
     world.fault_healed(window);
     Ok(Healed { kind: fault.kind, after })
@@ -59,6 +57,7 @@ pub(crate) fn name(kind: Kind) -> &'static str {
         Kind::PauseBroker => "a broker stands still",
         Kind::ElectLeaders => "leaders move",
         Kind::CreateTopic => "topic created under load",
+        Kind::LimitBatches => "small batches only",
         Kind::KillPostgres => "kill -9 of PostgreSQL",
         Kind::PausePostgres => "PostgreSQL stands still",
         Kind::TerminateBackends => "backends terminated",
@@ -105,6 +104,7 @@ async fn run(world: &World, fault: Fault) -> anyhow::Result<String> {
         }
         Kind::ElectLeaders => elect(world, fault).await,
         Kind::CreateTopic => create_topic(world, fault.during).await,
+        Kind::LimitBatches => limit_batches(world, fault).await,
         Kind::KillPostgres => {
             let mut postgres = world.postgres.lock().await;
             postgres.kill().await?;
@@ -219,6 +219,17 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     let elect = ["elections", "--election-type", "preferred", "--all-topic-partitions", "--bootstrap-server", &servers];
     tool(world, &elect).await?;
     Ok(format!("of {topic}"))
+}
+
+/// A broker refuses batches of more bytes, though each of their records would fit.
+async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
+    let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
+    let servers = crate::servers::kafka::servers();
+    let alter = ["configs", "--bootstrap-server", &servers, "--alter", "--entity-type", "topics", "--entity-name", topic];
+    tool(world, &[&alter[..], &["--add-config", "max.message.bytes=2500"]].concat()).await?;
+    sleep(fault.during).await;
+    tool(world, &[&alter[..], &["--delete-config", "max.message.bytes"]].concat()).await?;
+    Ok(format!("of {topic}, for {:.1} s", fault.during.as_secs_f64()))
 }
 
 /// Again and again for a while: a broker that has just come back may not be known yet.

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     ElectLeaders,
     /// A topic is created while rows for it wait.
     CreateTopic,
+    /// A topic takes small batches only.
+    LimitBatches,
     KillPostgres,
     PausePostgres,
     TerminateBackends,
@@ -50,7 +52,7 @@ impl Kind {
     pub(crate) fn sphere(self) -> Sphere {
         match self {
             Self::KillRelay | Self::PauseRelay | Self::Scale => Sphere::Relays,
-            Self::KillBroker | Self::PauseBroker | Self::ElectLeaders | Self::CreateTopic => Sphere::Brokers,
+            Self::KillBroker | Self::PauseBroker | Self::ElectLeaders | Self::CreateTopic | Self::LimitBatches => Sphere::Brokers,
             Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
@@ -66,6 +68,7 @@ impl Kind {
             Self::ElectLeaders | Self::CreateTopic => (2.0, 4.0),
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),
             Self::TerminateBackends => (0.1, 0.5),
+            Self::LimitBatches => (3.0, 6.0),
             Self::PinXmin => (10.0, 30.0),
             Self::RestartBouncer => (0.2, 3.0),
             Self::Cut => (1.0, 20.0),
@@ -88,10 +91,9 @@ pub(crate) struct Fault {
 /// Nothing is broken before: what a calm run looks like is asserted, too.
 pub(crate) const CALM: Duration = Duration::from_secs(8);
 
-/// Faults until `seconds` after the start; each kind comes once before one comes twice.
-pub(crate) fn draw(seed: u64, seconds: u64, kinds: &[Kind]) -> Vec<Fault> {
+/// Faults that end so long after the start; each kind comes once before one comes twice.
+pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
     let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
-    let end = Duration::from_secs(seconds);
     let (mut clock, mut free) = (CALM, [CALM; 4]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
@@ -121,14 +123,14 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_faults_again_and_another_seed_others() {
-        assert_eq!(draw(7, 300, Kind::value_variants()), draw(7, 300, Kind::value_variants()));
-        assert_ne!(draw(7, 300, Kind::value_variants()), draw(8, 300, Kind::value_variants()));
+        assert_eq!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(7, Duration::from_secs(300), Kind::value_variants()));
+        assert_ne!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(8, Duration::from_secs(300), Kind::value_variants()));
     }
 
     #[test]
     fn faults_begin_after_the_calm_end_before_the_end_and_share_no_sphere() {
         for seed in 0..200 {
-            let faults = draw(seed, 300, Kind::value_variants());
+            let faults = draw(seed, Duration::from_secs(300), Kind::value_variants());
             assert!(faults.iter().all(|fault| fault.at >= CALM && fault.at + fault.during <= Duration::from_secs(300)));
             for (n, fault) in faults.iter().enumerate() {
                 let meets = |other: &&Fault| other.kind.sphere() == fault.kind.sphere() && other.at < fault.at + fault.during;
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn within_ten_minutes_every_kind_comes() {
         for seed in 0..50 {
-            let faults = draw(seed, 600, Kind::value_variants());
+            let faults = draw(seed, Duration::from_secs(600), Kind::value_variants());
             for kind in Kind::value_variants() {
                 assert!(faults.iter().any(|fault| fault.kind == *kind), "seed {seed}: no {kind:?}");
             }

@@ -48,6 +48,8 @@ pub(crate) struct World {
     /// Topics that exist, among those that relays know.
     pub(crate) created: Mutex<Vec<String>>,
     pub(crate) began: Instant,
+    /// Until rows that were written before a fault was mended are published.
+    pub(crate) heal_max: Duration,
     /// How often the database went back in time.
     pub(crate) life: AtomicUsize,
     faults: Mutex<Vec<FaultWindow>>,
@@ -91,6 +93,7 @@ impl World {
             created: Mutex::new(topics.clone()),
             topics,
             began: Instant::now(),
+            heal_max: Duration::from_secs(if options.relay_arguments.is_empty() { 120 } else { 30 }),
             life: AtomicUsize::new(0),
             faults: Mutex::default(),
             owners: Mutex::default(),
