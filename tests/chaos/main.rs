@@ -53,6 +53,9 @@ struct Run {
     /// The relay's program.
     #[arg(long)]
     relay: PathBuf,
+    /// A relay of another version; none: the same.
+    #[arg(long)]
+    other_relay: Option<PathBuf>,
     /// The repository.
     #[arg(long)]
     root: PathBuf,

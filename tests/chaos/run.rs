@@ -68,6 +68,7 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
         root: &arguments.root,
         folder: &arguments.folder,
         relay: &arguments.relay,
+        other_relay: arguments.other_relay.as_ref().unwrap_or(&arguments.relay),
         relay_arguments: &planted,
         load: arguments.load(),
     })
@@ -112,11 +113,9 @@ async fn gather(world: &World) -> anyhow::Result<Facts> {
         dead_letters: ids(&mut connection, "select event_id from outbox.dead_letter").await?,
         partitions: topics.iter().map(|name| (name.clone(), topics::PARTITIONS as usize)).collect(),
         records: topics::read(topics).await.context("cannot read the topics")?,
-        faults: world.faults(),
-        owners: world.owners(),
         lanes_unowned: world::unowned().await?,
         parked: sqlx::query_scalar(parked).fetch_one(&mut connection).await?,
-        ..Facts::default()
+        ..world.note(std::mem::take)
     })
 }
 

@@ -13,7 +13,13 @@ pub(crate) enum Kind {
     PauseRelay,
     /// Replicas 1, then 5, then 2, then 3 again.
     Scale,
+    /// A relay of another version works beside ours.
+    OtherVersion,
+    /// The clock of a relay is set to another hour, and back.
+    StepClock,
     KillBroker,
+    /// So many that no partition has a leader.
+    KillTwoBrokers,
     PauseBroker,
     /// Leaders move to other brokers, and back.
     ElectLeaders,
@@ -21,6 +27,8 @@ pub(crate) enum Kind {
     CreateTopic,
     /// A topic takes small batches only.
     LimitBatches,
+    /// A topic is deleted, and made again.
+    RecreateTopic,
     KillPostgres,
     PausePostgres,
     TerminateBackends,
@@ -28,6 +36,13 @@ pub(crate) enum Kind {
     PinXmin,
     /// PgBouncer goes by SIGKILL, and comes back.
     RestartBouncer,
+    /// The disk of PostgreSQL is full.
+    FillDisk,
+    Truncate,
+    /// A standby that lags takes over.
+    FailOver,
+    /// A backup takes the place of the database.
+    Restore,
     /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other.
     Cut,
     /// A relay or a broker loses some of the packets that come.
@@ -42,6 +57,7 @@ pub(crate) enum Sphere {
     Relays,
     Brokers,
     Database,
+    Topics,
     Network,
 }
 
@@ -51,11 +67,18 @@ const LEASE: f64 = 15.0;
 impl Kind {
     pub(crate) fn sphere(self) -> Sphere {
         match self {
-            Self::KillRelay | Self::PauseRelay | Self::Scale => Sphere::Relays,
-            Self::KillBroker | Self::PauseBroker | Self::ElectLeaders | Self::CreateTopic | Self::LimitBatches => Sphere::Brokers,
+            Self::KillRelay | Self::PauseRelay | Self::Scale | Self::OtherVersion | Self::StepClock => Sphere::Relays,
+            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => Sphere::Brokers,
+            Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
             Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
+            Self::FillDisk | Self::Truncate | Self::FailOver | Self::Restore => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
+    }
+
+    /// Whether ids that were given out come again.
+    pub(crate) fn brings_ids_again(self) -> bool {
+        matches!(self, Self::Truncate | Self::FailOver | Self::Restore)
     }
 
     /// Least and longest time until it is mended, in seconds.
@@ -64,8 +87,13 @@ impl Kind {
             Self::KillRelay => (0.5, 5.0),
             Self::PauseRelay => (0.5 * LEASE, 3.0 * LEASE),
             Self::Scale => (8.0, 14.0),
-            Self::KillBroker | Self::PauseBroker => (1.0, 12.0),
-            Self::ElectLeaders | Self::CreateTopic => (2.0, 4.0),
+            Self::OtherVersion | Self::StepClock => (5.0, 12.0),
+            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker => (1.0, 12.0),
+            Self::ElectLeaders | Self::CreateTopic | Self::RecreateTopic => (2.0, 4.0),
+            Self::FillDisk => (2.0, 6.0),
+            Self::Truncate => (0.1, 0.2),
+            Self::FailOver => (0.2, 1.5),
+            Self::Restore => (3.0, 8.0),
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),
             Self::TerminateBackends => (0.1, 0.5),
             Self::LimitBatches => (3.0, 6.0),
@@ -94,7 +122,7 @@ pub(crate) const CALM: Duration = Duration::from_secs(8);
 /// Faults that end so long after the start; each kind comes once before one comes twice.
 pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
     let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
-    let (mut clock, mut free) = (CALM, [CALM; 4]);
+    let (mut clock, mut free) = (CALM, [CALM; 5]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
             bag = kinds.to_vec();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{BorrowedMessage, Headers},
@@ -44,6 +44,27 @@ pub(crate) async fn create(names: &[&str]) -> anyhow::Result<()> {
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
+}
+
+/// Deletes a topic, and waits until the brokers do not know it any more.
+pub(crate) async fn delete(name: &str) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config().create()?;
+    let deleted = admin.delete_topics(&[name], &AdminOptions::new().request_timeout(Some(ANSWER_MAX))).await?;
+    anyhow::ensure!(deleted.iter().all(Result::is_ok), "cannot delete topic {name}: {deleted:?}");
+    Ok(())
+}
+
+/// Batches may have so many bytes; `None`: as many as brokers take anyway.
+pub(crate) async fn limit_batches(name: &str, bytes: Option<u32>) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config().create()?;
+    let limit = bytes.map(|bytes| bytes.to_string());
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(name)).set("message.timestamp.type", "LogAppendTime");
+    if let Some(limit) = &limit {
+        wanted = wanted.set("max.message.bytes", limit);
+    }
+    let altered = admin.alter_configs([&wanted], &AdminOptions::new().request_timeout(Some(ANSWER_MAX))).await?;
+    anyhow::ensure!(altered.iter().all(Result::is_ok), "cannot alter topic {name}: {altered:?}");
+    Ok(())
 }
 
 /// All records of all partitions, up to what is there now.
