@@ -32,6 +32,16 @@ const ANOTHER_LANE: &str = "alter table outbox.event drop constraint event_pkey,
       ((hashtextextended(coalesce(event_key, aggregate_id) collate \"C\", id / 1000) & 63)::smallint) stored;
     alter table outbox.event add constraint event_pkey primary key (lane, id)";
 
+/// Rows are deleted by lane and id, whatever event they are.
+const SETTLE_BY_ID: &str = "create or replace function outbox.settle
+    (lanes smallint[], ids bigint[], event_ids uuid[], out tick xid8, out settled bigint)
+    language plpgsql volatile security definer set search_path = outbox, pg_temp set enable_seqscan = off as $$
+    begin
+      tick := pg_current_xact_id();
+      delete from event as e using unnest(lanes, ids) as u (lane, id) where e.lane = u.lane and e.id = u.id;
+      get diagnostics settled = row_count;
+    end $$";
+
 pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "gapless-off",
@@ -78,9 +88,16 @@ pub(crate) const CONTROLS: &[Control] = &[
         breaks: &[DuplicatesAfterFaultsOnly],
     },
     Control {
+        name: "settle-by-id",
+        plant: Plant::Database(SETTLE_BY_ID),
+        faults: &[Kind::KillTwoBrokers, Kind::SetBack],
+        seconds: 90,
+        breaks: &[NothingLost],
+    },
+    Control {
         name: "next-producer-early",
         plant: Plant::Relay("next-producer-early"),
-        faults: &[Kind::LimitBatches, Kind::KillBroker],
+        faults: &[Kind::LimitBatches, Kind::PauseBroker],
         seconds: 60,
         breaks: OUT_OF_ORDER,
     },

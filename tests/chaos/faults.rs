@@ -31,6 +31,7 @@ pub(crate) struct Healed {
 pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed> {
     sleep(fault.at.saturating_sub(world.began.elapsed())).await;
     let name = name(fault.kind);
+    let alone = world.spheres[fault.kind.sphere() as usize].lock().await;
     if fault.kind.brings_ids_again() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
         world.writers.hold(false).await;
@@ -43,6 +44,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
         Sphere::Network => network::inject(world, fault).await,
     };
     let what = what.with_context(|| format!("the harness could not make the fault '{name}'"))?;
+    drop(alone);
     let mended = now_ms();
     world.say(&format!("{name}: {what}, mended"));
     let after = world.settles(mended, world.heal_max).await;
@@ -80,6 +82,7 @@ pub(crate) fn name(kind: Kind) -> &'static str {
         Kind::PinXmin => "xmin pinned",
         Kind::FillDisk => "disk full",
         Kind::Truncate => "TRUNCATE RESTART IDENTITY",
+        Kind::SetBack => "TRUNCATE, sequence set back",
         Kind::FailOver => "asynchronous failover",
         Kind::Restore => "restore to an earlier time",
         Kind::RestartBouncer => "PgBouncer restarted",

@@ -23,7 +23,7 @@ use crate::{
     schedule::{self, Fault},
     servers::postgres,
     topics,
-    world::{self, Options, World},
+    world::{self, Options, STALLED, World},
 };
 
 /// Written after all has healed, when nothing may come twice any more.
@@ -80,6 +80,7 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
     world.say("three brokers, PostgreSQL, PgBouncer and three relays are up; writers begin");
     let stop = CancellationToken::new();
     let writing = tokio::spawn(Arc::clone(&world.writers).run(arguments.schedule.seed, stop.clone()));
+    let watching = tokio::spawn(Arc::clone(&world).watch_machine());
     let observing = tokio::spawn(Arc::clone(&world).observe());
     let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(&world, fault))).await?;
     let least = control.map_or(0, |control| control.seconds);
@@ -97,6 +98,7 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
     let left = drained.map_or("rows are left".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
     world.say(&format!("writers have stopped; {left}"));
     observing.abort();
+    watching.abort();
     let verdict = checker::check(&gather(&world).await?);
     print(&verdict, &healed);
     Ok(verdict)
@@ -142,6 +144,9 @@ fn print(verdict: &Verdict, healed: &[Healed]) {
         let times: Vec<_> =
             all.iter().map(|one| one.after.map_or("never".to_owned(), |after| format!("{:.1}", after.as_secs_f64()))).collect();
         println!("   {name:<28} {:>6} {:>10}   {}", all.len(), verdict.duplicates.get(name).unwrap_or(&0), times.join(" "));
+    }
+    if let Some(duplicates) = verdict.duplicates.get(STALLED) {
+        println!("   {STALLED:<28} {:>6} {duplicates:>10}", "");
     }
     println!("   {:<28} {:>6} {:>10}", "all", healed.len(), verdict.duplicates.values().sum::<usize>());
     println!();

@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     /// The disk of PostgreSQL is full.
     FillDisk,
     Truncate,
+    /// The same, and ids begin with those of the rows that waited.
+    SetBack,
     /// A standby that lags takes over.
     FailOver,
     /// A backup takes the place of the database.
@@ -61,6 +63,8 @@ pub(crate) enum Sphere {
     Network,
 }
 
+pub(crate) const SPHERES: usize = 5;
+
 /// Of a relay, as in `src/relay/lanes.rs`.
 const LEASE: f64 = 15.0;
 
@@ -71,14 +75,14 @@ impl Kind {
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => Sphere::Brokers,
             Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
             Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
-            Self::FillDisk | Self::Truncate | Self::FailOver | Self::Restore => Sphere::Database,
+            Self::FillDisk | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
     }
 
     /// Whether ids that were given out come again.
     pub(crate) fn brings_ids_again(self) -> bool {
-        matches!(self, Self::Truncate | Self::FailOver | Self::Restore)
+        matches!(self, Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
     }
 
     /// Least and longest time until it is mended, in seconds.
@@ -91,7 +95,7 @@ impl Kind {
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker => (1.0, 12.0),
             Self::ElectLeaders | Self::CreateTopic | Self::RecreateTopic => (2.0, 4.0),
             Self::FillDisk => (2.0, 6.0),
-            Self::Truncate => (0.1, 0.2),
+            Self::Truncate | Self::SetBack => (0.1, 0.2),
             Self::FailOver => (0.2, 1.5),
             Self::Restore => (3.0, 8.0),
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),
@@ -122,7 +126,7 @@ pub(crate) const CALM: Duration = Duration::from_secs(8);
 /// Faults that end so long after the start; each kind comes once before one comes twice.
 pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
     let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
-    let (mut clock, mut free) = (CALM, [CALM; 5]);
+    let (mut clock, mut free) = (CALM, [CALM; SPHERES]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
             bag = kinds.to_vec();

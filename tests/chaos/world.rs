@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     facts::{Facts, FaultWindow, Ms, Ownership},
     ledger::{Ledger, now_ms},
+    schedule::SPHERES,
     servers::{
         kafka::{self, BROKERS, Kafka},
         net::{self, Host},
@@ -35,6 +36,11 @@ pub(crate) const RELAYS: u8 = 3;
 pub(crate) const DIVERTED: Host = Host::Relay(2);
 /// A topic that may be deleted, with all that it holds.
 pub(crate) const MORTAL: &str = "mortal";
+/// Of this machine.
+const STALL: Duration = Duration::from_secs(1);
+/// So long after a stall a relay may still find that its lease was lost, and another take over.
+const STALL_ECHO: Duration = Duration::from_secs(30);
+pub(crate) const STALLED: &str = "this machine stood still";
 /// Until relays, brokers and databases that nobody disturbs are as they should be.
 const REST_MAX: Duration = Duration::from_secs(120);
 
@@ -55,6 +61,8 @@ pub(crate) struct World {
     pub(crate) heal_max: Duration,
     /// How often the database went back in time.
     pub(crate) life: AtomicUsize,
+    /// One fault of each sphere at a time, also when this machine is slow.
+    pub(crate) spheres: [tokio::sync::Mutex<()>; SPHERES],
     /// What faults add to the facts.
     notes: Mutex<Facts>,
 }
@@ -102,6 +110,7 @@ impl World {
             began: Instant::now(),
             heal_max: Duration::from_secs(if options.relay_arguments.is_empty() { 120 } else { 30 }),
             life: AtomicUsize::new(0),
+            spheres: Default::default(),
             notes: Mutex::default(),
         };
         for number in 1..=RELAYS {
@@ -161,6 +170,18 @@ impl World {
 
     pub(crate) fn note<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
         change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by any other fault.
+    pub(crate) async fn watch_machine(self: Arc<Self>) {
+        loop {
+            let (from, began) = (now_ms(), Instant::now());
+            sleep(STALL / 10).await;
+            if began.elapsed() > STALL {
+                let until = now_ms() + STALL_ECHO.as_millis() as Ms;
+                self.note(|notes| notes.faults.push(FaultWindow { name: STALLED, from, until }));
+            }
+        }
     }
 
     /// Looks now and then who owns which lane.

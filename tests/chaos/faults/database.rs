@@ -3,7 +3,10 @@
 use sqlx::raw_sql;
 use tokio::time::sleep;
 
-use super::{rewinds, seconds};
+use super::{
+    rewinds::{self, Ids},
+    seconds,
+};
 use crate::{
     schedule::{Fault, Kind},
     servers::postgres,
@@ -54,7 +57,8 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             let died = postgres.free_disk().await?;
             Ok(format!("for {}, the server {}", seconds(fault.during), if died { "died of it" } else { "lived on" }))
         }
-        Kind::Truncate => rewinds::truncate(world).await,
+        Kind::Truncate => rewinds::truncate(world, Ids::AtOne).await,
+        Kind::SetBack => rewinds::truncate(world, Ids::AtThoseThatWaited).await,
         Kind::FailOver => rewinds::fail_over(world, fault.during).await,
         _ => rewinds::restore(world, fault.during).await,
     }

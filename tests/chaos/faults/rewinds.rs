@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use sqlx::{Connection, query_scalar, raw_sql};
+use sqlx::{Connection, query, query_as, raw_sql};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -14,11 +14,11 @@ const ON_ITS_WAY_MS: i64 = 1000;
 /// Until nobody holds a lock that keeps TRUNCATE out.
 const LOCK_MAX: Duration = Duration::from_secs(60);
 
-/// Rows that wait are gone, by somebody's wish, and ids begin at 1.
-pub(super) async fn truncate(world: &World) -> anyhow::Result<String> {
+/// Rows that wait are gone, by somebody's wish, and ids begin again.
+pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> {
     let end = Instant::now() + LOCK_MAX;
     loop {
-        match try_truncate().await {
+        match try_truncate(ids).await {
             Ok(gone) => {
                 let rows = gone.len();
                 world.note(|notes| {
@@ -33,14 +33,25 @@ pub(super) async fn truncate(world: &World) -> anyhow::Result<String> {
     }
 }
 
-async fn try_truncate() -> sqlx::Result<Vec<Uuid>> {
+/// Where ids begin again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ids {
+    AtOne,
+    /// With the very ids of the rows that waited, of which relays have some in flight.
+    AtThoseThatWaited,
+}
+
+async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<Uuid>> {
     let mut connection = postgres::connect().await?;
     let mut transaction = connection.begin().await?;
     raw_sql("set local lock_timeout = '2s'; lock table outbox.event in access exclusive mode").execute(&mut *transaction).await?;
-    let gone = query_scalar("select event_id from outbox.event").fetch_all(&mut *transaction).await?;
+    let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event").fetch_all(&mut *transaction).await?;
     raw_sql("truncate outbox.event restart identity").execute(&mut *transaction).await?;
+    if let Some(lowest) = gone.iter().map(|(_, id)| *id).min().filter(|_| ids == Ids::AtThoseThatWaited) {
+        query("select setval('outbox.event_id_seq', $1, false)").bind(lowest).execute(&mut *transaction).await?;
+    }
     transaction.commit().await?;
-    Ok(gone)
+    Ok(gone.into_iter().map(|(event_id, _)| event_id).collect())
 }
 
 /// A standby that lagged takes over: what was committed last is gone.

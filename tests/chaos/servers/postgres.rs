@@ -118,7 +118,7 @@ impl Postgres {
         for setting in always.iter().chain(settings) {
             command.args(["-c", setting]);
         }
-        Process::start(command, &self.folder.join("log"))
+        Process::start(command, &self.folder.with_extension("log"))
     }
 
     /// All its processes go by SIGKILL, and what they had in memory is gone.
@@ -145,7 +145,7 @@ impl Postgres {
         )?;
         let mut command = Host::Postgres.command("setpriv");
         command.args(NOBODY).arg("pgbouncer").arg(&settings).current_dir(&self.folder);
-        let mut bouncer = Process::start(command, &self.folder.join("pgbouncer.log"))?;
+        let mut bouncer = Process::start(command, &self.folder.with_file_name("pgbouncer.log"))?;
         bouncer.until("PgBouncer", UP_MAX, async || listens(&address, BOUNCER_PORT).await).await?;
         self.bouncer = Some(bouncer);
         Ok(())
