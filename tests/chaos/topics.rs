@@ -14,7 +14,7 @@ use rdkafka::{
 use crate::{facts::Record, servers::kafka};
 
 pub(crate) const PARTITIONS: i32 = 6;
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 const READ_MAX: Duration = Duration::from_secs(120);
 
 fn config() -> ClientConfig {

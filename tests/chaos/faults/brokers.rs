@@ -16,7 +16,7 @@ use crate::{
 /// Batches of ten rows or so.
 const SMALL_BATCH: u32 = 8000;
 /// For what the cluster's controller is asked.
-const TOOL_MAX: Duration = Duration::from_secs(60);
+const TOOL_MAX: Duration = Duration::from_secs(120);
 
 pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String> {
     let broker = (fault.victim % u64::from(BROKERS)) as u8 + 1;
@@ -109,7 +109,7 @@ async fn tool(world: &World, arguments: &[&str]) -> anyhow::Result<()> {
 async fn create_topic(world: &World, during: Duration) -> anyhow::Result<String> {
     let Some(name) = world.writers.open_late_topic() else { return Ok("all topics exist".to_owned()) };
     sleep(during).await;
-    topics::create(&[name]).await?;
+    patiently(async || topics::create(&[name]).await).await?;
     world.created.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
     Ok(format!("{name}, {:.1} s after its first rows", during.as_secs_f64()))
 }
@@ -118,7 +118,7 @@ async fn create_topic(world: &World, during: Duration) -> anyhow::Result<String>
 async fn recreate_topic(world: &World, during: Duration) -> anyhow::Result<String> {
     patiently(async || topics::delete(MORTAL).await).await?;
     sleep(during).await;
-    topics::create(&[MORTAL]).await?;
+    patiently(async || topics::create(&[MORTAL]).await).await?;
     world.note(|notes| notes.deleted_topics.insert(MORTAL.to_owned(), now_ms()));
     Ok(format!("{MORTAL}, {} later", seconds(during)))
 }
