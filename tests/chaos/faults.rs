@@ -34,7 +34,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let alone = world.spheres[fault.kind.sphere() as usize].lock().await;
     if fault.kind.brings_ids_again() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
-        world.writers.hold(false).await;
+        world.writers.hold_nothing().await;
     }
     let window = world.fault_began(name);
     let what = match fault.kind.sphere() {
@@ -51,7 +51,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     sleep(SLACK).await;
     world.fault_healed(window);
     if fault.kind.brings_ids_again() {
-        world.writers.hold(true).await;
+        world.writers.hold_again();
     }
     Ok(Healed { kind: fault.kind, after })
 }

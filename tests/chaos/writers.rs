@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,7 +52,8 @@ pub(crate) struct Writers {
     late_open: AtomicUsize,
     zipf: Zipf,
     held: Arc<Semaphore>,
-    may_hold: AtomicBool,
+    /// So many faults let no transaction stay open.
+    hold_nothing: AtomicUsize,
 }
 
 /// How the writers of a key take turns.
@@ -89,7 +90,7 @@ impl Writers {
             late_open: AtomicUsize::new(0),
             zipf: Zipf::of(KEYS),
             held: Arc::new(Semaphore::new(HELD)),
-            may_hold: AtomicBool::new(true),
+            hold_nothing: AtomicUsize::new(0),
         }
     }
 
@@ -101,12 +102,15 @@ impl Writers {
         Some(name)
     }
 
-    /// Whether transactions may stay open; without, it waits until none is.
-    pub(crate) async fn hold(&self, may: bool) {
-        self.may_hold.store(may, Ordering::Release);
-        if !may {
-            drop(self.held.acquire_many(HELD as u32).await);
-        }
+    /// From now on no transaction stays open, and none is when this returns.
+    pub(crate) async fn hold_nothing(&self) {
+        self.hold_nothing.fetch_add(1, Ordering::AcqRel);
+        drop(self.held.acquire_many(HELD as u32).await);
+    }
+
+    /// As before.
+    pub(crate) fn hold_again(&self) {
+        self.hold_nothing.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Writes until it is stopped, and returns when all transactions have ended.
@@ -132,7 +136,7 @@ impl Writers {
             let plan = self.plan(&mut dice, number.is_multiple_of(4));
             if plan.hold.is_none() {
                 connection = self.transact(connection, plan).await;
-            } else if self.may_hold.load(Ordering::Acquire)
+            } else if self.hold_nothing.load(Ordering::Acquire) == 0
                 && let Ok(permit) = Arc::clone(&self.held).try_acquire_owned()
             {
                 let writers = Arc::clone(&self);
