@@ -97,7 +97,7 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "next-producer-early",
         plant: Plant::Relay("next-producer-early"),
-        faults: &[Kind::LimitBatches, Kind::PauseBroker],
+        faults: &[Kind::LimitBatches, Kind::KillRelay],
         seconds: 60,
         breaks: OUT_OF_ORDER,
     },

@@ -35,7 +35,8 @@ impl Session<'_> {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         self.openers_of(which).begin_round();
         for Outgoing { slot, topic, row } in outgoing {
-            self.look_for_failures(now);
+            // After a failure nothing of its topic may follow.
+            self.drain_reports(now);
             let flows = which == Which::Trial || self.core.may_send(topic, &row);
             let may_send = flows && self.openers_of(which).may_send(topic, row.key(), slot, now);
             let producer = match (which, &self.sending, &self.trial) {
@@ -80,31 +81,25 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn look_for_failures(&mut self, now: Instant) {
-        while let Sending::Open(producer) = &mut self.sending
-            && producer.has_new_failures()
-        {
-            self.drain_reports(now);
-        }
-    }
-
+    /// What became of records since: nobody else asks for it.
     pub(super) fn drain_reports(&mut self, now: Instant) {
-        let mut published = 0;
-        while let Ok(report) = self.reports.try_recv() {
-            published += u64::from(report.outcome.is_ok());
-            self.reported(report, now);
+        self.timers.reports = now + REPORTS_EVERY;
+        let of_main = self.sending.producer().map(Producer::poll).unwrap_or_default();
+        let of_trial = self.trial.as_ref().map(Producer::poll).unwrap_or_default();
+        let published = of_main.iter().chain(&of_trial).filter(|report| report.outcome.is_ok()).count();
+        for (which, reports) in [(Which::Main, of_main), (Which::Trial, of_trial)] {
+            for report in reports {
+                self.reported(report, which, now);
+            }
         }
         if published > 0 {
             self.trouble.clear();
-            self.status.published(published, now);
+            self.status.published(published as u64, now);
         }
     }
 
-    pub(super) fn reported(&mut self, report: Report, now: Instant) {
-        self.timers.reports = now + REPORTS_EVERY;
-        for which in [Which::Main, Which::Trial] {
-            self.openers_of(which).ended(report.slot, report.outcome.is_ok(), now);
-        }
+    fn reported(&mut self, report: Report, which: Which, now: Instant) {
+        self.openers_of(which).ended(report.slot, report.outcome.is_ok(), now);
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
@@ -164,15 +159,7 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Flushing(producer, _) | Sending::Retiring(producer) if planted::has(Bug::NextProducerEarly) => {
-                // It ends by itself, some time.
-                std::thread::spawn(move || {
-                    std::thread::sleep(Duration::from_secs(5));
-                    producer.purge();
-                    drop(producer);
-                });
-                Sending::None { retry_at: now }
-            }
+            Sending::Flushing(..) | Sending::Retiring(_) if planted::has(Bug::NextProducerEarly) => Sending::None { retry_at: now },
             Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.sent_on_main() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }
@@ -249,8 +236,7 @@ impl Session<'_> {
         let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
         let known = self.watch.sizes().unwrap_or_default();
         let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
-        let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
-        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, reports, trouble);
+        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, self.trouble.clone());
         self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
         made
     }
