@@ -6,6 +6,17 @@ use std::{
     time::Duration,
 };
 
+use super::{
+    config::{ConfigError, client_config},
+    fault::{Fault, fault_of, trouble_of},
+    sizes::Sizes,
+};
+use crate::{
+    planted::{self, Bug},
+    report::ProblemClass,
+    secrets::Secrets,
+    settings::KafkaSettings,
+};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
@@ -14,12 +25,6 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
 };
-use super::{
-    config::{ConfigError, client_config},
-    fault::{Fault, fault_of, trouble_of},
-    sizes::Sizes,
-};
-use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 
 /// How one record ended; `slot` is what it was sent with.
 #[derive(Clone, Copy, Debug)]
@@ -136,13 +141,7 @@ impl Producer {
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka refuses the properties.
-    pub fn new(
-        settings: &KafkaSettings,
-        secrets: &Secrets,
-        client_id: &str,
-        sizes: Sizes,
-        trouble: Trouble,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(settings: &KafkaSettings, secrets: &Secrets, client_id: &str, sizes: Sizes, trouble: Trouble) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
         // Rows come in fetches, and while one request is under way the next batches grow: to linger costs time and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
@@ -150,6 +149,12 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, sizes);
+        if planted::has(Bug::GaplessOff) {
+            config.set("enable.gapless.guarantee", "false");
+        }
+        if planted::has(Bug::MessageTimeout) {
+            config.set("message.timeout.ms", "1500");
+        }
         let context = Context { reports: Mutex::default(), trouble };
         Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)? })
     }
