@@ -6,6 +6,15 @@ use std::{
     time::Duration,
 };
 
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{DeliveryResult, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
+    types::RDKafkaErrorCode,
+};
+
 use super::{
     config::{ConfigError, client_config},
     fault::{Fault, fault_of, trouble_of},
@@ -16,14 +25,6 @@ use crate::{
     report::ProblemClass,
     secrets::Secrets,
     settings::KafkaSettings,
-};
-use rdkafka::{
-    ClientConfig, ClientContext,
-    config::RDKafkaLogLevel,
-    error::KafkaError,
-    message::{DeliveryResult, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
-    types::RDKafkaErrorCode,
 };
 
 /// How one record ended; `slot` is what it was sent with.

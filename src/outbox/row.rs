@@ -95,25 +95,45 @@ impl From<sqlx::Error> for DecodeError {
     }
 }
 
-/// Decodes the rows of `fetch.sql` or `fetch_flowing.sql`, of which one is of the statement itself.
-///
-/// # Errors
-/// When a row has another shape than the statement gives it.
-pub(super) fn decode(rows: &[PgRow]) -> Result<(SequenceState, Fetched), DecodeError> {
-    let (mut first, mut scanned) = (None, Vec::new());
-    let mut decoded = Vec::with_capacity(rows.len().saturating_sub(1));
-    for row in rows {
+/// Decodes the rows of a fetch, of which one is of the statement itself.
+#[derive(Default)]
+pub(super) struct Decoder {
+    statement: Option<(SequenceState, Snapshot)>,
+    rows: Vec<OutboxRow>,
+    scanned: Vec<(u8, i64)>,
+    bytes: i64,
+}
+
+impl Decoder {
+    /// # Errors
+    /// When a column has another type or form than the schema gives it.
+    pub(super) fn take(&mut self, row: &PgRow) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
                 let sequence = SequenceState { position: row.try_get(2)?, incarnation: row.try_get(3)? };
-                first = Some((Snapshot::parse(text).map_err(DecodeError::Snapshot)?, sequence));
+                self.statement = Some((sequence, Snapshot::parse(text).map_err(DecodeError::Snapshot)?));
             }
-            None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => scanned.push((lane(row)?, row.try_get(2)?)),
-            None => decoded.push(decode_row(row)?),
+            None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => self.scanned.push((lane(row)?, row.try_get(2)?)),
+            None => {
+                let row = decode_row(row)?;
+                self.bytes += row.payload.as_ref().map_or(0, Vec::len) as i64;
+                self.rows.push(row);
+            }
         }
+        Ok(())
     }
-    let (snapshot, sequence) = first.ok_or(DecodeError::NoSnapshot)?;
-    Ok((sequence, Fetched { snapshot, rows: decoded, scanned }))
+
+    /// Of payloads so far.
+    pub(super) fn bytes(&self) -> i64 {
+        self.bytes
+    }
+
+    /// # Errors
+    /// When the row of the statement did not come.
+    pub(super) fn finish(self) -> Result<(SequenceState, Fetched), DecodeError> {
+        let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
+        Ok((sequence, Fetched { snapshot, rows: self.rows, scanned: self.scanned }))
+    }
 }
 
 fn lane(row: &PgRow) -> Result<u8, DecodeError> {

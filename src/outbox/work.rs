@@ -6,10 +6,12 @@
 //! explicit transaction, and that begins with one simple query that also sets what the work needs, since nothing of a session lasts.
 
 use std::{
+    ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures::{TryStreamExt, stream::BoxStream};
 use sqlx::{
     Executor, PgConnection, Postgres, SqlStr,
     pool::PoolConnection,
@@ -77,13 +79,32 @@ impl Connections {
     /// # Errors
     /// When the database fails; then it may have been committed, or not.
     pub async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut work = match self.peer {
-            Peer::Server => self.acquire().await?,
-            Peer::Pooler => self.begin().await?,
-        };
+        let mut work = self.begin_one().await?;
         let rows = work.rows(statement).await?;
         work.commit().await?;
         Ok(rows)
+    }
+
+    /// Hands over the rows of one statement as they come, until told to break: then its connection is closed, and with it the statement ends.
+    ///
+    /// # Errors
+    /// When the database fails, or with what `take` fails with.
+    pub async fn each_row<E: From<sqlx::Error>>(
+        &self,
+        statement: Statement<'_>,
+        mut take: impl FnMut(&PgRow) -> Result<ControlFlow<()>, E>,
+    ) -> Result<ControlFlow<()>, E> {
+        let mut work = self.begin_one().await?;
+        {
+            let mut rows = work.rows_as_they_come(statement)?;
+            while let Some(row) = rows.try_next().await? {
+                if take(&row)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        work.commit().await?;
+        Ok(ControlFlow::Continue(()))
     }
 
     /// The only row of one statement; else as [`Self::rows`].
@@ -92,6 +113,14 @@ impl Connections {
     /// When there is none, and as [`Self::rows`].
     pub async fn row(&self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
         self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// For one statement.
+    async fn begin_one(&self) -> Result<Work, sqlx::Error> {
+        match self.peer {
+            Peer::Server => self.acquire().await,
+            Peer::Pooler => self.begin().await,
+        }
     }
 
     /// Begins a transaction of several statements.
@@ -134,8 +163,12 @@ impl Work {
     /// # Errors
     /// When the database fails; nothing but dropping helps then.
     pub async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.rows_as_they_come(statement)?.try_collect().await
+    }
+
+    fn rows_as_they_come<'w>(&'w mut self, statement: Statement<'w>) -> Result<BoxStream<'w, Result<PgRow, sqlx::Error>>, sqlx::Error> {
         let statement = statement.persistent(self.peer == Peer::Server);
-        statement.fetch_all(self.connection()?).await
+        Ok(statement.fetch(self.connection()?))
     }
 
     /// The only row of a statement.

@@ -99,6 +99,8 @@ pub struct Core {
     fetch_at: Instant,
     pause: Duration,
     poll_interval: Duration,
+    /// Payload of the largest row of late, in bytes: of the last fetch, or of one before that is forgotten bit by bit.
+    largest: Option<usize>,
     /// Rows first fetched by this process.
     pub added: u64,
 }
@@ -122,6 +124,7 @@ impl Core {
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
+            largest: None,
             added: 0,
         }
     }

@@ -67,6 +67,25 @@ async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_re
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
 }
 
+/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it expect that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
+    let database = Database::create(15).await.migrated().await;
+    let usual = topic_name("usual");
+    create_topic(&usual).await;
+    let relay = Relay::start(&database, &database.publishing(vec![topic(&usual)])).await;
+    insert(&database, &usual, 1000).await;
+    drained(&database).await;
+    let large = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 500000), 'UTF8') from generate_series(1, 200) n"
+    );
+    execute(&mut database.as_admin().await, &large).await;
+    drained(&database).await;
+    assert_eq!(count(&usual).await, 1200, "each once");
+    assert!(relay.log().contains("larger than"), "{}", relay.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
     let database = Database::create(15).await.migrated().await;

@@ -14,6 +14,8 @@ pub struct FetchPlan {
     pub rows_max: Vec<i32>,
     /// At most so many bytes of payload, but always one row.
     pub bytes_max: Vec<i64>,
+    /// No row of late was so large that these could be more than that many bytes: it is not counted first.
+    pub small: bool,
     /// Only rows that flow; absent: all.
     pub flowing: Option<Flowing>,
     /// With `flowing`: looks at no more rows of a lane than this.

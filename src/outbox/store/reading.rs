@@ -1,10 +1,12 @@
 //! What reads rows: fetch, sweep, backlog. IO.
 
-use sqlx::{FromRow, query};
+use std::ops::ControlFlow;
+
+use sqlx::{FromRow, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{BacklogPlan, Depth, FetchPlan, Store, StoreError, SweepPlan, failed, tuples};
-use crate::outbox::row::{Fetched, SequenceState, decode};
+use super::{BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed, tuples};
+use crate::outbox::row::{Decoder, Fetched, SequenceState};
 
 impl Store {
     /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood then.
@@ -12,6 +14,12 @@ impl Store {
     /// # Errors
     /// When the database fails, or answers in another shape.
     pub async fn fetch(&self, plan: &FetchPlan) -> Result<(SequenceState, Fetched), StoreError> {
+        if plan.small
+            && plan.flowing.is_none()
+            && let Some(fetched) = self.fetch_small(plan).await?
+        {
+            return Ok(fetched);
+        }
         let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
         let mut fetch = query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
         if let Some(flowing) = &plan.flowing {
@@ -23,8 +31,26 @@ impl Store {
                 .bind(plan.scan_max)
                 .bind(&flowing.declared);
         }
-        let rows = self.pools.reader.rows(fetch).await.map_err(failed("fetch rows"))?;
-        decode(&rows).map_err(failed("fetch rows"))
+        let mut fetched = Decoder::default();
+        let take = |row: &PgRow| -> Result<_, StoreErrorSource> { Ok(ControlFlow::Continue(fetched.take(row)?)) };
+        let _all = self.pools.reader.each_row(fetch, take).await.map_err(failed("fetch rows"))?;
+        fetched.finish().map_err(failed("fetch rows"))
+    }
+
+    /// None if the rows are larger than was believed: what has come is thrown away.
+    async fn fetch_small(&self, plan: &FetchPlan) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
+        let fetch = query(self.statements.fetch_small.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max);
+        let bytes_max = plan.bytes_max.iter().sum();
+        let mut fetched = Decoder::default();
+        let take = |row: &PgRow| -> Result<_, StoreErrorSource> {
+            fetched.take(row)?;
+            Ok(if fetched.bytes() > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let all = self.pools.reader.each_row(fetch, take).await.map_err(failed("fetch rows"))?;
+        if all.is_break() {
+            tracing::info!(bytes_max, "rows are larger than those of late: they are fetched again, in pieces");
+        }
+        all.is_continue().then(|| fetched.finish()).transpose().map_err(failed("fetch rows"))
     }
 
     /// Rows at or below the marks: there should be none.

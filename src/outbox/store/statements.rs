@@ -7,6 +7,7 @@ use crate::{outbox::schema::statement, planted, settings::SchemaName};
 /// One field for each file below `sql/` that the relay runs.
 pub(super) struct Statements {
     pub(super) fetch: SqlStr,
+    pub(super) fetch_small: SqlStr,
     pub(super) fetch_flowing: SqlStr,
     pub(super) settle: SqlStr,
     pub(super) tick: SqlStr,
@@ -28,6 +29,7 @@ impl Statements {
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
             fetch: statement(planted::order(include_str!("../sql/fetch.sql")), schema),
+            fetch_small: statement(planted::order(include_str!("../sql/fetch_small.sql")), schema),
             fetch_flowing: statement(planted::order(include_str!("../sql/fetch_flowing.sql")), schema),
             settle: statement(include_str!("../sql/settle.sql"), schema),
             tick: statement(include_str!("../sql/tick.sql"), schema),

@@ -37,6 +37,7 @@ impl Core {
             plan.rows_max.push((rows + again_rows) as i32);
             plan.bytes_max.push((self.room_bytes() / share + again_bytes).max(1) as i64);
         }
+        plan.small = self.are_small(&plan);
         self.fetch_under_way = !plan.lanes.is_empty();
         if !self.fetch_under_way {
             // Every lane is full.
@@ -45,6 +46,18 @@ impl Core {
             self.breaker.fetching(now);
         }
         self.fetch_under_way.then_some(plan)
+    }
+
+    /// Whether all rows of a plan fit, if none is larger than those of late.
+    fn are_small(&self, plan: &FetchPlan) -> bool {
+        let rows: i64 = plan.rows_max.iter().copied().map(i64::from).sum();
+        self.largest.is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
+    }
+
+    fn remember_largest(&mut self, rows: &[OutboxRow]) {
+        if let Some(largest) = rows.iter().map(|row| row.payload.as_ref().map_or(0, Vec::len)).max() {
+            self.largest = Some(self.largest.map_or(largest, |before| largest.max(before - before / 8)));
+        }
     }
 
     /// The fetch failed, or its rows cannot be used: it is made again.
@@ -64,6 +77,7 @@ impl Core {
             self.fetch_is_in();
             return Vec::new();
         }
+        self.remember_largest(&fetched.rows);
         let base = self.ticks.base(&fetched.snapshot);
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();

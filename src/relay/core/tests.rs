@@ -545,6 +545,25 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
 }
 
 #[test]
+fn bytes_are_counted_unless_no_row_of_late_was_large() {
+    let now = Instant::now();
+    let mut core = core(now);
+    core.granted(&[Grant { lane: 0, epoch: 1, mark: 0, high_id: 0 }], now);
+    core.topic_seen(0, true, now);
+    let mut fetch_one_of = |bytes: usize| {
+        let plan = core.plan_fetch(core.fetch_at().expect("room")).expect("a plan");
+        let rows = vec![OutboxRow { payload: Some(vec![0; bytes]), ..OutboxRow::plain(0, 1) }];
+        core.accept(&plan, Fetched { snapshot: Snapshot::new(1, vec![]), rows, scanned: vec![] }, now);
+        plan.small
+    };
+    assert!(!fetch_one_of(5), "nothing is known yet");
+    assert!(fetch_one_of(1000));
+    assert!(!fetch_one_of(5));
+    assert!(!fetch_one_of(5), "a large one is not forgotten at once");
+    assert!((0..100).any(|_| fetch_one_of(5)), "but in time");
+}
+
+#[test]
 fn without_faults_every_row_is_published_once_and_in_order() {
     assert!(live(0..300, false) > 10_000);
 }
