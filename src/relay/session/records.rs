@@ -32,16 +32,14 @@ impl Session<'_> {
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        self.openers_of(which).begin_round();
-        for Outgoing { slot, topic, row } in outgoing {
+        for outgoing in outgoing {
             self.look_for_failures(now);
-            let flows = which == Which::Trial || self.core.may_send(topic, &row);
-            let may_send = flows && self.openers_of(which).may_send(topic, row.key(), slot, now);
+            let may_send = self.core.may_send(&outgoing, now);
+            let Outgoing { slot, topic, row } = outgoing;
             let producer = match (which, &self.sending, &self.trial) {
                 (Which::Main, Sending::Open(producer), _) if may_send => producer,
                 (Which::Trial, _, Some(producer)) if may_send => producer,
                 _ => {
-                    self.openers_of(which).ended(slot, false, now);
                     self.core.reported(slot, Outcome::Purged, now);
                     continue;
                 }
@@ -60,21 +58,10 @@ impl Session<'_> {
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
                     self.count_failure(topic, class);
-                    self.openers_of(which).ended(slot, false, now);
                     self.core.refused(slot, &row, class, now);
                 }
-                Err(fault) => {
-                    self.openers_of(which).ended(slot, false, now);
-                    self.failed(slot, topic, fault, now);
-                }
+                Err(fault) => self.failed(slot, topic, fault, now),
             }
-        }
-    }
-
-    fn openers_of(&mut self, which: Which) -> &mut Openers {
-        match which {
-            Which::Main => &mut self.openers,
-            Which::Trial => &mut self.trial_openers,
         }
     }
 
@@ -100,9 +87,6 @@ impl Session<'_> {
 
     pub(super) fn reported(&mut self, report: Report, now: Instant) {
         self.timers.reports = now + REPORTS_EVERY;
-        for which in [Which::Main, Which::Trial] {
-            self.openers_of(which).ended(report.slot, report.outcome.is_ok(), now);
-        }
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
@@ -147,8 +131,7 @@ impl Session<'_> {
             self.trouble.clear();
         }
         for (topic, partitions) in news.partitions() {
-            self.openers.partitions(topic, partitions);
-            self.trial_openers.partitions(topic, partitions);
+            self.core.partitions_seen(topic, partitions);
         }
         self.core.answered(now);
     }
@@ -229,7 +212,7 @@ impl Session<'_> {
         let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
         // What the one before met, such as a refused login, says nothing of this one.
         self.trouble.clear();
-        self.openers.forget();
+        self.core.has_new_producer();
         Sending::Open(producer)
     }
 
