@@ -27,6 +27,10 @@ check: ## Format, lints, dependencies, shell scripts
 e2e: ## Only the end-to-end test
 	@tests/all e2e
 
+.PHONY: chaos
+chaos: ## Breaks servers, network and relays while services write, and judges: CHAOS_SECONDS=300 CHAOS_SEED=7
+	@tests/chaos/run
+
 .PHONY: bench
 bench: ## How fast the relay is and what it costs, against the machine's own limits: BENCH_ARGS="--rows 100000"
 	@tests/bench/run

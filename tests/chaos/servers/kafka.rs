@@ -1,0 +1,122 @@
+//! Three brokers that are controllers, too.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use super::{
+    net::Host,
+    process::{Process, listens},
+};
+
+pub(crate) const PORT: u16 = 9092;
+const CONTROLLER_PORT: u16 = 9093;
+const CLUSTER: &str = "Y2hhb3MtY2x1c3Rlci0wMQ";
+const UP_MAX: Duration = Duration::from_secs(120);
+pub(crate) const BROKERS: u8 = 3;
+
+pub(crate) struct Kafka {
+    folder: PathBuf,
+    /// The folder of the repository, with the rig's scripts.
+    root: PathBuf,
+    brokers: Vec<Option<Process>>,
+}
+
+/// Bootstrap servers.
+pub(crate) fn servers() -> String {
+    (1..=BROKERS).map(|n| format!("{}:{PORT}", Host::Broker(n).address())).collect::<Vec<_>>().join(",")
+}
+
+impl Kafka {
+    pub(crate) async fn create(run: &Path, root: &Path) -> anyhow::Result<Self> {
+        let mut kafka = Self { folder: run.join("kafka"), root: root.to_owned(), brokers: (0..BROKERS).map(|_| None).collect() };
+        std::fs::create_dir_all(&kafka.folder)?;
+        for number in 1..=BROKERS {
+            std::fs::write(kafka.settings(number), kafka.properties(number))?;
+        }
+        let formats: Vec<_> = (1..=BROKERS)
+            .map(|number| kafka.tool(number).args(["storage", "format", "-t", CLUSTER, "-c"]).arg(kafka.settings(number)).output())
+            .collect::<Result<_, _>>()?;
+        for done in formats {
+            anyhow::ensure!(done.status.success(), "format: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        for number in 1..=BROKERS {
+            kafka.start(number)?;
+        }
+        for number in 1..=BROKERS {
+            kafka.is_up(number).await?;
+        }
+        Ok(kafka)
+    }
+
+    fn settings(&self, number: u8) -> PathBuf {
+        self.folder.join(format!("broker-{number}.properties"))
+    }
+
+    /// Kafka's own tools, on the host of a broker.
+    pub(crate) fn tool(&self, number: u8) -> Command {
+        let mut command = Host::Broker(number).command("env");
+        command.arg("RIG_LOG=WARN").arg(self.root.join("tests/rig/kafka/tool"));
+        command
+    }
+
+    pub(crate) fn start(&mut self, number: u8) -> anyhow::Result<()> {
+        let mut command = self.tool(number);
+        command.arg("kafka.Kafka").arg(self.settings(number));
+        let process = Process::start(command, &self.folder.join(format!("broker-{number}.log")))?;
+        self.brokers[usize::from(number) - 1] = Some(process);
+        Ok(())
+    }
+
+    pub(crate) async fn is_up(&mut self, number: u8) -> anyhow::Result<()> {
+        let address = Host::Broker(number).address();
+        let broker = self.brokers[usize::from(number) - 1].as_mut().context("it was not started")?;
+        broker.until(&format!("broker {number}"), UP_MAX, async || listens(&address, PORT).await).await
+    }
+
+    pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
+        self.brokers[usize::from(number) - 1].take().context("it is down already")?.kill()
+    }
+
+    pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
+        self.brokers[usize::from(number) - 1].as_ref().context("it is down")?.signal(name)
+    }
+
+    fn properties(&self, number: u8) -> String {
+        let voters: Vec<_> = (1..=BROKERS).map(|n| format!("{n}@{}:{CONTROLLER_PORT}", Host::Broker(n).address())).collect();
+        let (voters, address) = (voters.join(","), Host::Broker(number).address());
+        format!(
+            "process.roles=broker,controller
+node.id={number}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listeners=PLAINTEXT://{address}:{PORT},CONTROLLER://{address}:{CONTROLLER_PORT}
+log.dirs={}
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=1
+auto.create.topics.enable=false
+unclean.leader.election.enable=false
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
+replica.lag.time.max.ms=5000
+controlled.shutdown.enable=true
+num.network.threads=2
+num.io.threads=2
+background.threads=2
+log.segment.bytes=67108864
+log.cleaner.dedupe.buffer.size=16777216
+",
+            self.folder.join(format!("broker-{number}")).display()
+        )
+    }
+}

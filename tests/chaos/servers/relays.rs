@@ -1,0 +1,112 @@
+//! Relays as processes: each on its own host, with the manifest that a laptop would use.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context;
+use outbox_relay::report::RelayReport;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{kafka, net::Host, process::Process};
+
+const PORT: u16 = 9090;
+/// With SIGTERM, for all that is in flight.
+const STOP_MAX: Duration = Duration::from_secs(40);
+pub(crate) const RELAYS_MAX: u8 = 5;
+
+pub(crate) struct Relays {
+    folder: PathBuf,
+    program: PathBuf,
+    topics: Vec<String>,
+    arguments: Vec<String>,
+    running: Vec<Option<Process>>,
+}
+
+impl Relays {
+    pub(crate) fn new(run: &Path, program: &Path, topics: &[String], arguments: &[String]) -> anyhow::Result<Self> {
+        let folder = run.join("relays");
+        std::fs::create_dir_all(&folder)?;
+        let running = (0..=RELAYS_MAX).map(|_| None).collect();
+        Ok(Self { folder, program: program.to_owned(), topics: topics.to_vec(), arguments: arguments.to_vec(), running })
+    }
+
+    /// Every third goes through PgBouncer.
+    fn manifest(&self, number: u8) -> anyhow::Result<PathBuf> {
+        let file = self.folder.join(format!("relay-{number}.yaml"));
+        let (host, pooler) = (Host::Postgres.address(), number.is_multiple_of(3));
+        let url = |port| format!("postgres://postgres:unused@{host}:{port}/postgres");
+        let topics: Vec<_> = self.topics.iter().map(|name| format!("{{ name: {name} }}")).collect();
+        let servers: Vec<_> = kafka::servers().split(',').map(|server| format!("'{server}'")).collect();
+        let text = format!(
+            "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\nmetadata: {{ name: chaos, namespace: chaos }}\nspec:\n  database:\n    \
+             urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n    pooler: {pooler}\n  migration:\n    database:\n      \
+             urlSecretRef: {{ name: db, key: direct }}\n      tls: {{ mode: disable }}\n  kafka:\n    bootstrapServers: [{}]\n    \
+             tls: {{ mode: disable }}\n  topics: [{}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: chaos }}\n\
+             stringData: {{ uri: '{}', direct: '{}' }}\n",
+            servers.join(", "),
+            topics.join(", "),
+            url(if pooler { 6432 } else { 5432 }),
+            url(5432)
+        );
+        std::fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    pub(crate) fn start(&mut self, number: u8) -> anyhow::Result<()> {
+        let program = self.program.clone();
+        self.start_program(number, &program, &[])
+    }
+
+    /// Another program, or with words before it that run it.
+    pub(crate) fn start_program(&mut self, number: u8, program: &Path, before: &[String]) -> anyhow::Result<()> {
+        let mut command: Command = Host::Relay(number).command("env");
+        command.arg("RUST_BACKTRACE=1").args(before).arg(program).args(["run", "--pod", &format!("relay-{number}"), "--manifest"]);
+        command.arg(self.manifest(number)?).args(["--log", "info"]);
+        if program == self.program {
+            command.args(&self.arguments);
+        }
+        let process = Process::start(command, &self.folder.join(format!("relay-{number}.log")))?;
+        self.running[usize::from(number)] = Some(process);
+        Ok(())
+    }
+
+    pub(crate) fn is_running(&mut self, number: u8) -> bool {
+        self.running[usize::from(number)].as_mut().is_some_and(|relay| relay.ended().is_none())
+    }
+
+    /// The numbers of those that run.
+    pub(crate) fn running(&mut self) -> Vec<u8> {
+        (1..=RELAYS_MAX).filter(|number| self.is_running(*number)).collect()
+    }
+
+    pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
+        self.running[usize::from(number)].take().with_context(|| format!("relay {number} does not run"))?.kill()
+    }
+
+    pub(crate) async fn stop(&mut self, number: u8) -> anyhow::Result<()> {
+        let relay = self.running[usize::from(number)].take().with_context(|| format!("relay {number} does not run"))?;
+        relay.stop("TERM", STOP_MAX).await
+    }
+
+    pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
+        self.running[usize::from(number)].as_ref().with_context(|| format!("relay {number} does not run"))?.signal(name)
+    }
+}
+
+/// What a relay says of itself; `None` while it does not answer.
+pub(crate) async fn report(number: u8) -> Option<RelayReport> {
+    let ask = async {
+        let mut stream = TcpStream::connect((Host::Relay(number).address(), PORT)).await.ok()?;
+        stream.write_all(b"GET /status HTTP/1.0\r\nhost: chaos\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    };
+    tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
+}
