@@ -284,7 +284,10 @@ fn dump_with(database: &Database, arguments: &[&str]) -> Vec<u8> {
 /// As the owner that the database is to have, in one transaction.
 fn restore(database: &Database, dump: &[u8]) {
     let mut psql = client("psql", database);
-    psql.args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    psql.args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut running = psql.spawn().expect("psql");
     std::io::Write::write_all(&mut running.stdin.take().expect("a pipe"), dump).expect("read");
     let done = running.wait_with_output().expect("psql");

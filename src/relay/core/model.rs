@@ -187,8 +187,7 @@ const SMALL: Scenario = Scenario {
 };
 
 /// All rows of one key, in the lane of the first relay; the other takes over.
-const HAND_OVER: Scenario = Scenario { keys: &[A, B], script: &[0, 0, 0], ..SMALL };
-const TWO_ROWS: Scenario = Scenario { script: &[0, 0], written_at_start: 2, ..HAND_OVER };
+const TWO_ROWS: Scenario = Scenario { keys: &[A, B], script: &[0, 0], written_at_start: 2, ..SMALL };
 /// A second topic shares the lane of B.
 const TWO_TOPICS: Scenario = Scenario { processes: 1, script: &[1, 2, 1], ..SMALL };
 /// One key, its last row written while the others are on their way.
@@ -220,7 +219,7 @@ fn a_relay_may_be_killed_at_any_step() {
 
 #[test]
 fn a_relay_may_stand_still_until_its_lease_is_over() {
-    holds("paused", Scenario { faults: &[Fault::Pause], ..HAND_OVER });
+    holds("paused", Scenario { faults: &[Fault::Pause], ..TWO_ROWS });
     holds("paused, each step by itself", Scenario { faults: &[Fault::Pause], fine: true, ..ONE_KEY });
 }
 

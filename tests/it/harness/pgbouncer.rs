@@ -76,11 +76,21 @@ impl PgBouncer {
     pub(crate) fn lead_to(&self, database: &str, port: u16) {
         let file = self.folder.join("pgbouncer.ini");
         let before = std::fs::read_to_string(&file).expect("its configuration");
-        let leads = format!("[databases]
+        let leads = format!(
+            "[databases]
 {database} = host=127.0.0.1 port={port}
-");
-        std::fs::write(&file, before.replacen("[databases]
-", &leads, 1)).expect("written");
+"
+        );
+        std::fs::write(
+            &file,
+            before.replacen(
+                "[databases]
+",
+                &leads,
+                1,
+            ),
+        )
+        .expect("written");
         let pid = self.child.as_ref().expect("it runs").id().to_string();
         assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
     }

@@ -135,8 +135,12 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(instance: u8, incarnation: u8, scenario: &Scenario, now: Instant) -> Self {
-        let topic =
-            |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::DeadLetter };
+        let topic = |at: u8| TopicSettings {
+            name: format!("t{at}"),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::DeadLetter,
+        };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
         let budget = Budget { rows: scenario.window, bytes: 1000, rows_per_lane: scenario.window_of_lane };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);

@@ -71,7 +71,8 @@ impl World {
             Fault::LoseLease => vec![Step::LoseLease(at)],
             Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
             Fault::Poison => {
-                let batches = |topic| [1, usize::MAX].map(|records| [Step::Poison(at, topic, records), Step::PoisonTrial(at, topic, records)]);
+                let batches =
+                    |topic| [1, usize::MAX].map(|records| [Step::Poison(at, topic, records), Step::PoisonTrial(at, topic, records)]);
                 topics.flat_map(batches).flatten().collect()
             }
             Fault::Retire => vec![Step::Retire(at)],
