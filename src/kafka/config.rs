@@ -16,8 +16,6 @@ pub enum ConfigError {
     Secret(#[from] SecretError),
     #[error("Kafka client cannot be made; check spec.kafka: certificates and keys must be PEM, and belong to each other")]
     Create(#[source] rdkafka::error::KafkaError),
-    #[error("the system gives the Kafka client no thread: raise the limit of threads (pids) of the pod")]
-    Thread(#[source] std::io::Error),
 }
 
 impl ConfigError {
@@ -27,7 +25,6 @@ impl ConfigError {
         match self {
             Self::Secret(error) => error.problem(),
             Self::Create(_) => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
-            Self::Thread(_) => Problem::new(ProblemClass::KafkaError, self.to_string()),
         }
     }
 }

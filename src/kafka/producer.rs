@@ -2,14 +2,16 @@
 //! in order is not written at all. Until then its records go alone (`relay::openers`).
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use super::{
+    config::{ConfigError, client_config},
+    fault::{Fault, fault_of, trouble_of},
+    sizes::Sizes,
+};
+use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
@@ -18,14 +20,6 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
 };
-use tokio::sync::mpsc::UnboundedSender;
-
-use super::{
-    config::{ConfigError, client_config},
-    fault::{Fault, fault_of, trouble_of},
-    sizes::Sizes,
-};
-use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 
 /// How one record ended; `slot` is what it was sent with.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +58,18 @@ impl Trouble {
 }
 
 struct Context {
-    reports: UnboundedSender<Report>,
-    failures: Arc<AtomicU64>,
+    reports: Mutex<Vec<Report>>,
     trouble: Trouble,
+}
+
+impl Context {
+    fn take_reports(&self) -> Vec<Report> {
+        std::mem::take(&mut self.reports())
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for Context {
@@ -89,18 +92,13 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
 
-    /// Runs on librdkafka's polling thread.
+    /// Called by whoever polls.
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         let outcome = match result {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.rdkafka_error_code().map_or(Fault::Cluster(ProblemClass::KafkaError), fault_of)),
         };
-        // Nobody listens any more only when the process ends.
-        let _ = self.reports.send(Report { slot, outcome });
-        // After the report: whoever sees the count finds the report.
-        if outcome.is_err() {
-            self.failures.fetch_add(1, Ordering::Release);
-        }
+        self.reports().push(Report { slot, outcome });
     }
 }
 
@@ -126,74 +124,43 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
         .set("queue.buffering.max.messages", "200000");
 }
 
-/// How long the polling thread waits for reports before it looks whether it is to end. A little more than whole milliseconds: rdkafka waits for
-/// those that are left, rounded down, and spins for the rest, which costs a relay with nothing to do 1 % of a core with 100 ms, as
-/// rdkafka's own `ThreadedProducer` has it.
-const POLL: Duration = Duration::from_micros(100_100);
-
-/// The thread that carries reports out of librdkafka.
-struct Polling {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Polling {
-    fn start(producer: Arc<BaseProducer<Context>>) -> Result<Self, std::io::Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let poll = {
-            let stop = Arc::clone(&stop);
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    producer.poll(POLL);
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("delivery reports".to_owned()).spawn(poll)?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 /// One incarnation of the producer. Dropping it waits for its threads.
+///
+/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for each of them, only to wake the sender.
 pub struct Producer {
-    inner: Arc<BaseProducer<Context>>,
-    _polling: Polling,
-    failures: Arc<AtomicU64>,
-    failures_seen: u64,
+    inner: BaseProducer<Context>,
 }
 
 impl Producer {
-    /// Connects in the background; reports go to `reports`.
+    /// Connects in the background.
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka refuses the properties.
-    pub fn new(
-        settings: &KafkaSettings,
-        secrets: &Secrets,
-        client_id: &str,
-        sizes: Sizes,
-        reports: UnboundedSender<Report>,
-        trouble: Trouble,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(settings: &KafkaSettings, secrets: &Secrets, client_id: &str, sizes: Sizes, trouble: Trouble) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
-        config.set("linger.ms", "1").set("compression.type", "lz4");
+        // Rows come in fetches, and while one request is under way the next batches grow: to linger costs time and saves nothing (measured).
+        config.set("linger.ms", "0").set("compression.type", "lz4");
         for (name, value) in &settings.properties {
             config.set(name, value);
         }
         make_strict(&mut config, sizes);
-        let failures = Arc::new(AtomicU64::new(0));
-        let context = Context { reports, failures: Arc::clone(&failures), trouble };
-        let inner: Arc<BaseProducer<_>> = Arc::new(config.create_with_context(context).map_err(ConfigError::Create)?);
-        let polling = Polling::start(Arc::clone(&inner)).map_err(ConfigError::Thread)?;
-        Ok(Self { inner, _polling: polling, failures, failures_seen: 0 })
+        let context = Context { reports: Mutex::default(), trouble };
+        Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)? })
+    }
+
+    /// The records that ended since, in the order in which they did. Never waits.
+    #[must_use]
+    pub fn poll(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        loop {
+            // One call brings those of one batch at most.
+            self.inner.poll(Duration::ZERO);
+            let brought = self.inner.context().take_reports();
+            if brought.is_empty() {
+                return reports;
+            }
+            reports.extend(brought);
+        }
     }
 
     /// Hands a record over. Its report comes later, with the same slot; after an error here none comes.
@@ -220,12 +187,6 @@ impl Producer {
             Some(RDKafkaErrorCode::QueueFull) | None => Fault::Cluster(ProblemClass::KafkaError),
             Some(code) => fault_of(code),
         })
-    }
-
-    /// Whether a record failed since this was asked last. Asked before each send: after a failure nothing of that topic may follow.
-    pub fn has_new_failures(&mut self) -> bool {
-        let failures = self.failures.load(Ordering::Acquire);
-        std::mem::replace(&mut self.failures_seen, failures) != failures
     }
 
     /// Whether this incarnation can never send again.

@@ -20,7 +20,6 @@ use futures::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,8 +51,8 @@ const SETTLE_WITHIN: Duration = Duration::from_millis(5);
 const SETTLES_MAX: usize = 2;
 /// While rows flow and nothing else brings a tick.
 const TICK_EVERY: Duration = Duration::from_millis(50);
-/// Reports are looked at this often at most: one at a time they would cost a turn each.
-const REPORTS_EVERY: Duration = Duration::from_millis(1);
+/// Reports are looked at whenever the loop turns, and while records are out at least this often.
+const REPORTS_EVERY: Duration = Duration::from_millis(5);
 /// How often a new session looks whether the brokers have been heard.
 const FIRST_NEWS: Duration = Duration::from_millis(50);
 const BACKLOG_EVERY: Duration = Duration::from_secs(5);
@@ -89,6 +88,15 @@ enum Sending {
     None {
         retry_at: Instant,
     },
+}
+
+impl Sending {
+    fn producer(&self) -> Option<&Producer> {
+        match self {
+            Self::Open(producer) | Self::Flushing(producer, _) | Self::Retiring(producer) => Some(producer),
+            Self::None { .. } => None,
+        }
+    }
 }
 
 /// A producer of the relay.
@@ -159,8 +167,6 @@ pub(super) struct Session<'a> {
     /// Since when lanes on their way back wait for their records to end.
     draining_since: Option<Instant>,
     rebuild: Rebuild,
-    reports: UnboundedReceiver<Report>,
-    reports_to: tokio::sync::mpsc::UnboundedSender<Report>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,
     source: String,
@@ -194,7 +200,6 @@ enum Event {
     Judged(Verdict, Result<(), StoreError>),
     News(News),
     Secrets(Side),
-    Report(Report),
     Time,
     Stop,
 }
@@ -218,7 +223,6 @@ impl<'a> Session<'a> {
         }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
-        let (reports_to, reports) = unbounded_channel();
         let (settings, budget) = (&options.settings, Budget::default());
         Self {
             core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
@@ -244,8 +248,6 @@ impl<'a> Session<'a> {
             breaker: BreakerState::Closed,
             draining_since: None,
             rebuild: Rebuild::default(),
-            reports,
-            reports_to,
             created_at_us: vec![0; budget.rows],
             taken_at: vec![now; budget.rows],
             deadline: lease_deadline(now),
@@ -313,7 +315,6 @@ impl<'a> Session<'a> {
                 Event::Judged(verdict, result) => self.judged(verdict, result),
                 Event::News(news) => self.heard(&news),
                 Event::Secrets(side) => self.secrets_changed(side),
-                Event::Report(report) => self.reported(report, Instant::now()),
                 Event::Time => {}
                 Event::Stop => self.begin_to_stop(),
             }
@@ -323,7 +324,6 @@ impl<'a> Session<'a> {
     async fn next_event(&mut self, stop: &CancellationToken) -> Event {
         let wake = self.next_wake().into();
         let stopping = self.stop_by.is_some();
-        let hear_reports = Instant::now() >= self.timers.reports;
         tokio::select! {
             biased;
             () = stop.cancelled(), if !stopping => Event::Stop,
@@ -337,7 +337,6 @@ impl<'a> Session<'a> {
             Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
             Some(news) = self.watch.next() => Event::News(news),
             side = self.credentials.changed() => Event::Secrets(side),
-            Some(report) = self.reports.recv(), if hear_reports => Event::Report(report),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
     }
@@ -368,7 +367,7 @@ impl<'a> Session<'a> {
             self.lease.is_none().then_some(timers.lease),
             may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
             (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
-            (timers.reports > now).then_some(timers.reports),
+            (self.core.window().sent() > 0).then_some(timers.reports),
             (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),

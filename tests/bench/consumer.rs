@@ -15,20 +15,44 @@ use rdkafka::{
     message::Headers,
 };
 
+/// Digits of the number that a payload may begin with.
+pub(crate) const NUMBER: usize = 16;
+
+/// A record that came. Times in microseconds since 1970.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// What the payload begins with.
+    pub(crate) number: Option<u64>,
+    pub(crate) created_us: i64,
+    pub(crate) arrived_us: i64,
+}
+
 /// Milliseconds, sorted.
 pub(crate) struct Latencies(Vec<f64>);
 
 impl Latencies {
+    /// From the insert, or what else `since` says, to the consumer.
+    pub(crate) fn new(arrivals: &[Arrival], since: impl Fn(&Arrival) -> Option<i64>) -> Self {
+        let age = |arrival: &Arrival| Some((arrival.arrived_us - since(arrival)?) as f64 / 1e3);
+        let mut ages: Vec<f64> = arrivals.iter().filter_map(age).collect();
+        ages.sort_by(f64::total_cmp);
+        Self(ages)
+    }
+
     pub(crate) fn quantile(&self, q: f64) -> f64 {
         let at = ((self.0.len() as f64 * q).ceil() as usize).clamp(1, self.0.len().max(1)) - 1;
         self.0.get(at).copied().unwrap_or(f64::NAN)
     }
 }
 
+pub(crate) fn now_us() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
 pub(crate) struct Running {
     seen: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<anyhow::Result<Vec<f64>>>,
+    thread: std::thread::JoinHandle<anyhow::Result<Vec<Arrival>>>,
 }
 
 pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
@@ -49,23 +73,24 @@ pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
     Ok(Running { seen, stop, thread })
 }
 
-fn read(consumer: &BaseConsumer, seen: &AtomicU64, stop: &AtomicBool) -> anyhow::Result<Vec<f64>> {
-    let mut latencies = Vec::new();
+fn read(consumer: &BaseConsumer, seen: &AtomicU64, stop: &AtomicBool) -> anyhow::Result<Vec<Arrival>> {
+    let mut arrivals = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
         let message = message?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64();
+        let arrived_us = now_us();
         let created = message.headers().into_iter().flat_map(Headers::iter).find(|header| header.key == "outbox_created_at");
         let created: jiff::Timestamp = std::str::from_utf8(created.and_then(|header| header.value).context("no time")?)?.parse()?;
-        latencies.push((now - created.as_microsecond() as f64 / 1e6) * 1e3);
+        let number = message.payload().and_then(|payload| std::str::from_utf8(payload.get(..NUMBER)?).ok()?.parse().ok());
+        arrivals.push(Arrival { number, created_us: created.as_microsecond(), arrived_us });
         seen.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(latencies)
+    Ok(arrivals)
 }
 
 impl Running {
     /// Waits for so many records.
-    pub(crate) async fn finish(self, records: u64) -> anyhow::Result<Latencies> {
+    pub(crate) async fn finish(self, records: u64) -> anyhow::Result<Vec<Arrival>> {
         let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
         while self.seen.load(Ordering::Relaxed) < records {
             let seen = self.seen.load(Ordering::Relaxed);
@@ -73,9 +98,6 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.stop.store(true, Ordering::Relaxed);
-        let mut latencies =
-            tokio::task::spawn_blocking(|| self.thread.join()).await?.map_err(|_| anyhow::anyhow!("the consumer failed"))??;
-        latencies.sort_by(f64::total_cmp);
-        Ok(Latencies(latencies))
+        tokio::task::spawn_blocking(|| self.thread.join()).await?.map_err(|_| anyhow::anyhow!("the consumer failed"))?
     }
 }

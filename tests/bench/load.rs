@@ -1,6 +1,7 @@
 //! A database with an outbox of its own, a topic of its own, and what writes rows.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -15,9 +16,14 @@ use rdkafka::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::time::{Instant, sleep};
 
-use super::relay::Relay;
+use super::{
+    consumer::{NUMBER, now_us},
+    relay::Relay,
+};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Of the next payload.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 /// A commit waits for the disk: fewer do not reach the higher rate.
 const WRITERS: u64 = 32;
 
@@ -111,31 +117,35 @@ impl Table {
         Ok(())
     }
 
-    /// Transactions of one row each at this rate, the writers one after the other. Returns how many.
-    pub(crate) async fn write_steadily(&self, rate: u64, during: Duration, bytes: usize) -> anyhow::Result<u64> {
-        let writers = (0..WRITERS).map(|number| {
-            let (pool, topic, payload) = (self.pool.clone(), self.topic.clone(), payload(bytes));
+    /// Transactions of one row each at this rate, the writers one after the other. Returns when each was committed, by its number; in us since
+    /// 1970, as a service sees it.
+    pub(crate) async fn write_steadily(&self, rate: u64, during: Duration, bytes: usize) -> anyhow::Result<HashMap<u64, i64>> {
+        let writers = (0..WRITERS).map(|writer| {
+            let (pool, topic, mut payload) = (self.pool.clone(), self.topic.clone(), payload(bytes));
             tokio::spawn(async move {
                 let pause = Duration::from_nanos(1_000_000_000 * WRITERS / rate);
-                let (began, mut written) = (Instant::now(), 0_u64);
+                let (began, mut committed) = (Instant::now(), Vec::new());
                 while began.elapsed() < during {
-                    tokio::time::sleep_until(began + pause * written as u32 + pause / WRITERS as u32 * number as u32).await;
+                    let turn = committed.len() as u64;
+                    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+                    payload.splice(..NUMBER, format!("{number:0NUMBER$}").into_bytes());
+                    tokio::time::sleep_until(began + pause * turn as u32 + pause / WRITERS as u32 * writer as u32).await;
                     sqlx::query("insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('bench', $1, 'Benched', $2, $3)")
-                        .bind(format!("key-{}", (written * WRITERS + number) % 1000))
+                        .bind(format!("key-{}", (turn * WRITERS + writer) % 1000))
                         .bind(&topic)
                         .bind(&payload)
                         .execute(&pool)
                         .await?;
-                    written += 1;
+                    committed.push((number, now_us()));
                 }
-                anyhow::Ok(written)
+                anyhow::Ok(committed)
             })
         });
-        let mut written = 0;
+        let mut committed = HashMap::new();
         for writer in writers.collect::<Vec<_>>() {
-            written += writer.await??;
+            committed.extend(writer.await??);
         }
-        Ok(written)
+        Ok(committed)
     }
 
     /// A transaction of a few rows that stays open. Returns how long it was open after its last insert, until it was committed.

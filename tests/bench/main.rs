@@ -21,6 +21,9 @@ use load::Table;
 use process::Usage;
 use relay::Relay;
 
+/// Of a steady rate, not counted: the first records of a producer go alone, and a new topic costs the broker some.
+const WARM_UP: Duration = Duration::from_secs(3);
+
 #[derive(Parser)]
 struct Cli {
     /// URL of a superuser of the PostgreSQL to use.
@@ -50,6 +53,9 @@ struct Cli {
     /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at all.
     #[arg(long, default_value_t = 5)]
     late_seconds: u64,
+    /// Only measurements whose name has this in it.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Where the JSON goes.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -59,31 +65,60 @@ struct Cli {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let mut results = Vec::new();
-    let mut keep = |name: &str, result: Value| {
+    for measurement in measurements(&cli).into_iter().filter(|measurement| measurement.name().contains(&cli.only)) {
+        let (name, result) = (measurement.name(), measurement.make(&cli).await?);
         println!("{name:<24} {}", in_words(&result));
         results.push(json!({ "name": name, "result": result }));
-    };
-    let alone = limits::producer_alone(&cli.kafka, cli.rows, cli.bytes).await?;
-    keep("librdkafka alone", json!({ "rows_per_second": alone }));
-    let drained = drain(&cli).await?;
-    let ratio = drained["rows_per_second"].as_f64().unwrap_or(0.0) / alone;
-    keep("drain", drained);
-    keep("drain / librdkafka", json!({ "ratio": ratio }));
-    for rate in [1000, 5000] {
-        keep(&format!("steady {rate} rows/s"), steady(&cli, rate, cli.seconds, false).await?);
     }
-    if cli.pinned_seconds > 0 {
-        keep("2000 rows/s", steady(&cli, 2000, cli.pinned_seconds, false).await?);
-        keep("2000 rows/s, pinned", steady(&cli, 2000, cli.pinned_seconds, true).await?);
-    }
-    if cli.late_seconds > 0 {
-        keep("5000 rows/s, late commit", late(&cli).await?);
-    }
-    keep("idle", idle(&cli).await?);
     if let Some(file) = &cli.json {
         std::fs::write(file, serde_json::to_string_pretty(&results)?).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
+}
+
+/// What is measured.
+enum Measurement {
+    ProducerAlone,
+    Drain,
+    Steady { rate: u64, seconds: u64, pinned: bool },
+    Late,
+    Idle,
+}
+
+fn measurements(cli: &Cli) -> Vec<Measurement> {
+    let steady = |rate, seconds, pinned| Measurement::Steady { rate, seconds, pinned };
+    let mut all = vec![Measurement::ProducerAlone, Measurement::Drain];
+    all.extend([1000, 5000].map(|rate| steady(rate, cli.seconds, false)));
+    if cli.pinned_seconds > 0 {
+        all.extend([false, true].map(|pinned| steady(2000, cli.pinned_seconds, pinned)));
+    }
+    if cli.late_seconds > 0 {
+        all.push(Measurement::Late);
+    }
+    all.push(Measurement::Idle);
+    all
+}
+
+impl Measurement {
+    fn name(&self) -> String {
+        match self {
+            Self::ProducerAlone => "librdkafka alone".to_owned(),
+            Self::Drain => "drain".to_owned(),
+            Self::Steady { rate, pinned, .. } => format!("steady {rate} rows/s{}", if *pinned { ", pinned" } else { "" }),
+            Self::Late => "5000 rows/s, late commit".to_owned(),
+            Self::Idle => "idle".to_owned(),
+        }
+    }
+
+    async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
+        match *self {
+            Self::ProducerAlone => Ok(json!({ "rows_per_second": limits::producer_alone(&cli.kafka, cli.rows, cli.bytes).await? })),
+            Self::Drain => drain(cli).await,
+            Self::Steady { rate, seconds, pinned } => steady(cli, rate, seconds, pinned).await,
+            Self::Late => late(cli).await,
+            Self::Idle => idle(cli).await,
+        }
+    }
 }
 
 /// A committed backlog, drained by one relay, on an empty table that was never analysed.
@@ -111,26 +146,32 @@ async fn drain(cli: &Cli) -> anyhow::Result<Value> {
     }))
 }
 
-/// Transactions of one row each, and how long each row took from its insert to a consumer.
+/// Transactions of one row each, and how long each row took from its commit, as its writer saw it, to a consumer.
 async fn steady(cli: &Cli, rate: u64, seconds: u64, pinned: bool) -> anyhow::Result<Value> {
     let table = Table::create(&cli.postgres, &cli.kafka).await?;
     let relay = Relay::start(cli, &table).await?;
     relay.owns_all_lanes().await?;
     let pin = if pinned { Some(table.pin_horizon().await?) } else { None };
     let consumer = consumer::start(&cli.kafka, &table.topic)?;
+    let warming = table.write_steadily(rate, WARM_UP, cli.bytes).await?;
     let before = Usage::of(relay.pid())?;
     let began = Instant::now();
-    let written = table.write_steadily(rate, Duration::from_secs(seconds), cli.bytes).await?;
+    let committed = table.write_steadily(rate, Duration::from_secs(seconds), cli.bytes).await?;
     let wrote_for = began.elapsed().as_secs_f64();
-    let latencies: Latencies = consumer.finish(written).await?;
+    let mut arrivals = consumer.finish((warming.len() + committed.len()) as u64).await?;
     let after = Usage::of(relay.pid())?;
     drop(pin);
     relay.stop().await?;
+    arrivals.retain(|arrival| arrival.number.is_some_and(|number| committed.contains_key(&number)));
+    let since_commit = Latencies::new(&arrivals, |arrival| committed.get(&arrival.number?).copied());
+    let since_insert = Latencies::new(&arrivals, |arrival| Some(arrival.created_us));
     Ok(json!({
-        "rows_per_second": written as f64 / wrote_for,
-        "p50_ms": latencies.quantile(0.5),
-        "p99_ms": latencies.quantile(0.99),
-        "max_ms": latencies.quantile(1.0),
+        "rows_per_second": committed.len() as f64 / wrote_for,
+        "p50_ms": since_commit.quantile(0.5),
+        "p99_ms": since_commit.quantile(0.99),
+        "max_ms": since_commit.quantile(1.0),
+        "p50_ms_since_insert": since_insert.quantile(0.5),
+        "p99_ms_since_insert": since_insert.quantile(0.99),
         "relay_cores": (after.cpu_seconds - before.cpu_seconds) / began.elapsed().as_secs_f64(),
         "relay_rss_mib": after.rss_mib,
     }))
@@ -145,8 +186,9 @@ async fn late(cli: &Cli) -> anyhow::Result<Value> {
     let open = Duration::from_secs(cli.late_seconds);
     let (written, straggled) =
         tokio::join!(table.write_steadily(5000, open + Duration::from_secs(3), cli.bytes), table.straggle(open, cli.bytes));
-    let latencies = consumer.finish(written? + load::LATE_ROWS).await?;
+    let arrivals = consumer.finish(written?.len() as u64 + load::LATE_ROWS).await?;
     relay.stop().await?;
+    let latencies = Latencies::new(&arrivals, |arrival| Some(arrival.created_us));
     Ok(json!({
         "late_ms_after_commit": latencies.quantile(1.0) - straggled?.as_secs_f64() * 1e3,
         "p50_ms": latencies.quantile(0.5),

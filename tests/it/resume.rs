@@ -89,7 +89,7 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
         jumped(&mut admin).await;
     };
     let load = Load { during: Duration::from_secs(10), ..load(&topic) };
-    let (mut committed, ()) = tokio::join!(write(database, &load), truncate);
+    let (mut committed, ()) = write_during(database, &load, truncate).await;
     drained(database).await;
     let records = read(topic).await;
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
@@ -131,7 +131,7 @@ async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost
         shows(&relay, ProblemClass::SequenceWentBack).await
     };
     let load = load(&topic);
-    let (committed, message) = tokio::join!(write(&database, &load), set_back);
+    let (committed, message) = write_during(&database, &load, set_back).await;
     assert!(message.contains("docs/restore.md"), "{message}");
     drained(&database).await;
     let records = read(topic).await;

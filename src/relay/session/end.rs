@@ -59,24 +59,19 @@ impl Session<'_> {
 
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     pub(super) async fn retire(&mut self) {
-        let now = Instant::now();
-        if let Some(trial) = self.trial.take() {
-            trial.purge();
-            while self.core.has_trial_under_way() {
-                let Some(report) = self.reports.recv().await else { break };
-                self.reported(report, Instant::now());
-            }
-            destroy(trial).await;
+        self.trial.iter().chain(self.sending.producer()).for_each(Producer::purge);
+        while self.core.window().sent() > 0 {
+            self.drain_reports(Instant::now());
+            tokio::time::sleep(REPORTS_EVERY).await;
         }
+        let nothing = Sending::None { retry_at: Instant::now() };
         if let Sending::Open(producer) | Sending::Flushing(producer, _) | Sending::Retiring(producer) =
-            std::mem::replace(&mut self.sending, Sending::None { retry_at: now })
+            std::mem::replace(&mut self.sending, nothing)
         {
-            producer.purge();
-            while self.core.window().sent() > 0 {
-                let Some(report) = self.reports.recv().await else { break };
-                self.reported(report, Instant::now());
-            }
             destroy(producer).await;
+        }
+        if let Some(trial) = self.trial.take() {
+            destroy(trial).await;
         }
         let rest = async {
             while let Some(settled) = self.settles.next().await {

@@ -33,7 +33,8 @@ impl Session<'_> {
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         for outgoing in outgoing {
-            self.look_for_failures(now);
+            // After a failure nothing of its topic may follow.
+            self.drain_reports(now);
             let may_send = self.core.may_send(&outgoing, now);
             let Outgoing { slot, topic, row } = outgoing;
             let producer = match (which, &self.sending, &self.trial) {
@@ -65,28 +66,22 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn look_for_failures(&mut self, now: Instant) {
-        while let Sending::Open(producer) = &mut self.sending
-            && producer.has_new_failures()
-        {
-            self.drain_reports(now);
-        }
-    }
-
+    /// What became of records since: nobody else asks for it.
     pub(super) fn drain_reports(&mut self, now: Instant) {
-        let mut published = 0;
-        while let Ok(report) = self.reports.try_recv() {
-            published += u64::from(report.outcome.is_ok());
+        self.timers.reports = now + REPORTS_EVERY;
+        let of_main = self.sending.producer().map(Producer::poll).unwrap_or_default();
+        let of_trial = self.trial.as_ref().map(Producer::poll).unwrap_or_default();
+        let published = of_main.iter().chain(&of_trial).filter(|report| report.outcome.is_ok()).count();
+        for report in of_main.into_iter().chain(of_trial) {
             self.reported(report, now);
         }
         if published > 0 {
             self.trouble.clear();
-            self.status.published(published, now);
+            self.status.published(published as u64, now);
         }
     }
 
-    pub(super) fn reported(&mut self, report: Report, now: Instant) {
-        self.timers.reports = now + REPORTS_EVERY;
+    fn reported(&mut self, report: Report, now: Instant) {
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
@@ -221,8 +216,7 @@ impl Session<'_> {
         let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
         let known = self.watch.sizes().unwrap_or_default();
         let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
-        let (reports, trouble) = (self.reports_to.clone(), self.trouble.clone());
-        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, reports, trouble);
+        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, self.trouble.clone());
         self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
         made
     }

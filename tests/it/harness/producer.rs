@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{Fault, Producer, Report, Sizes, Trouble},
+    kafka::{Fault, Producer, Sizes, Trouble},
+    report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
 };
 use rdkafka::message::OwnedHeaders;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::relay::until;
 
 /// A producer whose records are numbered by their slots.
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
-    pub(crate) trouble: Trouble,
-    reports: UnboundedReceiver<Report>,
+    trouble: Trouble,
     outcomes: BTreeMap<usize, Result<(), Fault>>,
 }
 
@@ -30,10 +29,9 @@ impl Sender {
         let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let settings = KafkaSettings { bootstrap_servers: vec![servers.to_owned()], tls, sasl: None, properties };
-        let (sender, reports) = unbounded_channel();
         let trouble = Trouble::default();
-        let producer = Producer::new(&settings, &Secrets::folder("/nowhere"), "it", sizes, sender, trouble.clone());
-        Self { producer: producer.expect("a producer"), trouble, reports, outcomes: BTreeMap::new() }
+        let producer = Producer::new(&settings, &Secrets::folder("/nowhere"), "it", sizes, trouble.clone());
+        Self { producer: producer.expect("a producer"), trouble, outcomes: BTreeMap::new() }
     }
 
     /// A record whose value begins with its number.
@@ -50,14 +48,24 @@ impl Sender {
     /// What became of `records` records, once each has its report.
     pub(crate) async fn outcomes(&mut self, records: usize) -> &BTreeMap<usize, Result<(), Fault>> {
         until(&format!("{records} reports"), async || {
-            while let Ok(report) = self.reports.try_recv() {
-                let twice = self.outcomes.insert(report.slot, report.outcome);
-                assert!(twice.is_none(), "record {} got two reports", report.slot);
-            }
+            self.poll();
             (self.outcomes.len() >= records).then_some(())
         })
         .await;
         &self.outcomes
+    }
+
+    /// What it says of the cluster.
+    pub(crate) fn trouble(&mut self) -> Option<ProblemClass> {
+        self.poll();
+        self.trouble.get()
+    }
+
+    fn poll(&mut self) {
+        for report in self.producer.poll() {
+            let twice = self.outcomes.insert(report.slot, report.outcome);
+            assert!(twice.is_none(), "record {} got two reports", report.slot);
+        }
     }
 }
 

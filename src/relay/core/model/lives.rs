@@ -131,7 +131,7 @@ proptest! {
 /// Always the same lives: a bug that they find today they find tomorrow.
 #[test]
 fn random_lives_find_planted_bugs_and_are_made_short() {
-    for bug in [Bug::AckBeforeReport, Bug::NoInFlightCheck, Bug::ForgetAtOnce, Bug::ForwardOnly, Bug::GapfulProducer] {
+    for bug in [Bug::AckBeforeReport, Bug::NoInFlightCheck, Bug::ForgetAtOnce, Bug::ForwardOnly, Bug::NoOpeners] {
         let result = TestRunner::new_with_rng(config(2000), TestRng::deterministic_rng(RngAlgorithm::ChaCha))
             .run(&any_life(), |life| live(&life, bug));
         let Err(TestError::Fail(why, life)) = result else { panic!("{bug:?} survived: {result:?}") };
