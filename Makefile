@@ -5,7 +5,7 @@ rig := tests/rig/rig
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Two services of an essay platform, end to end, in a minute: DEMO_SECONDS=60 KEEP=1 to look around
@@ -30,6 +30,10 @@ e2e: ## Only the end-to-end test
 .PHONY: chaos
 chaos: ## Breaks servers, network and relays while services write, and judges: CHAOS_SECONDS=300 CHAOS_SEED=7
 	@tests/chaos/run
+
+.PHONY: chaos-controls
+chaos-controls: ## Shows that chaos finds bugs that are planted in relay and database, one run for each
+	@tests/chaos/run controls
 
 .PHONY: bench
 bench: ## How fast the relay is and what it costs, against the machine's own limits: BENCH_ARGS="--rows 100000"

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod manifest;
 pub mod operator;
 pub mod outbox;
+pub mod planted;
 pub mod relay;
 pub mod report;
 pub mod secrets;

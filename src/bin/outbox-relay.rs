@@ -76,6 +76,10 @@ struct Run {
     /// Name of this replica, for people.
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]
     pod: String,
+    /// Be wrong in this way.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, value_enum)]
+    planted_bug: Option<outbox_relay::planted::Bug>,
 }
 
 #[derive(Args)]
@@ -182,6 +186,10 @@ fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
+    #[cfg(feature = "planted-bugs")]
+    if let Some(bug) = arguments.planted_bug {
+        outbox_relay::planted::plant(bug);
+    }
     let source = arguments.from.source();
     let (settings, secrets) = source.load()?;
     if matches!(source, Source::Manifest { .. }) {

@@ -11,7 +11,12 @@ use super::{
     fault::{Fault, fault_of, trouble_of},
     sizes::Sizes,
 };
-use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
+use crate::{
+    planted::{self, Bug},
+    report::ProblemClass,
+    secrets::Secrets,
+    settings::KafkaSettings,
+};
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
@@ -144,6 +149,12 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, sizes);
+        if planted::has(Bug::GaplessOff) {
+            config.set("enable.gapless.guarantee", "false");
+        }
+        if planted::has(Bug::MessageTimeout) {
+            config.set("message.timeout.ms", "1500");
+        }
         let context = Context { reports: Mutex::default(), trouble };
         Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)? })
     }

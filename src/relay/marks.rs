@@ -115,6 +115,12 @@ impl LaneMarks {
         self.base = self.base.min(id);
     }
 
+    /// What a careless engineer would do: whatever is below this is believed to have been read.
+    #[cfg(feature = "planted-bugs")]
+    pub fn go_forward(&mut self, highest: i64) {
+        (self.base, self.open) = (highest, BTreeMap::new());
+    }
+
     /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
     pub fn learn(&mut self, covered: Covered, snapshot: &Snapshot, base: i64, now: Instant) -> Reading {
         // A fetch that began above the base would skip what was given back since.

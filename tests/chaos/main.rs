@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
 mod checker;
+mod controls;
 mod dice;
 mod facts;
 mod faults;
@@ -32,12 +33,17 @@ enum Command {
     Run(Run),
     /// Prints what a run would break, and when.
     Schedule(Schedule),
+    /// Prints the names of bugs that a run must find: `run --control NAME`.
+    Controls,
 }
 
 #[derive(Args)]
 struct Run {
     #[command(flatten)]
     schedule: Schedule,
+    /// With a planted bug, and faults that provoke it. Exit code 1 when no promise was broken.
+    #[arg(long)]
+    control: Option<String>,
     /// Transactions a second.
     #[arg(long, default_value_t = 250)]
     rate: u32,
@@ -47,6 +53,9 @@ struct Run {
     /// The relay's program.
     #[arg(long)]
     relay: PathBuf,
+    /// A relay of another version; none: the same.
+    #[arg(long)]
+    other_relay: Option<PathBuf>,
     /// The repository.
     #[arg(long)]
     root: PathBuf,
@@ -60,7 +69,7 @@ struct Schedule {
     #[arg(long)]
     seed: u64,
     /// How long things are broken.
-    #[arg(long)]
+    #[arg(long, default_value_t = 300)]
     seconds: u64,
     /// Only these faults; none: all.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -70,7 +79,7 @@ struct Schedule {
 impl Schedule {
     fn draw(&self) -> Vec<schedule::Fault> {
         let kinds = if self.faults.is_empty() { Kind::value_variants() } else { &self.faults };
-        schedule::draw(self.seed, self.seconds, kinds)
+        schedule::draw(self.seed, Duration::from_secs(self.seconds), kinds)
     }
 }
 
@@ -82,6 +91,10 @@ async fn main() -> ExitCode {
             for fault in arguments.draw() {
                 println!("   {:>6.1} s  {} for {:.1} s", fault.at.as_secs_f64(), faults::name(fault.kind), fault.during.as_secs_f64());
             }
+            Ok(true)
+        }
+        Command::Controls => {
+            controls::CONTROLS.iter().for_each(|control| println!("{}", control.name));
             Ok(true)
         }
     };

@@ -16,61 +16,92 @@ use uuid::Uuid;
 use crate::{
     Run,
     checker::{self, Verdict},
+    controls::{self, Control, Plant},
     facts::Facts,
     faults::{self, Healed},
     ledger::now_ms,
+    schedule::{self, Fault},
     servers::postgres,
     topics,
-    world::{self, Options, World},
+    world::{self, Options, STALLED, World},
 };
 
 /// Written after all has healed, when nothing may come twice any more.
 const CALM_AT_THE_END: Duration = Duration::from_secs(5);
 /// For the rows that are left when nobody writes any more.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
+/// With a planted bug they may stay for ever.
+const DRAIN_OF_CONTROL_MAX: Duration = Duration::from_secs(20);
 
-/// Whether all promises were kept.
+/// Whether all promises were kept; with a planted bug: whether it was found.
 pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
-    let (seed, seconds, faults) = (arguments.schedule.seed, arguments.schedule.seconds, arguments.schedule.draw());
-    println!("Chaos: {seconds} s, seed {seed}, {} faults", faults.len());
+    let Some(name) = &arguments.control else {
+        let (seed, seconds) = (arguments.schedule.seed, arguments.schedule.seconds);
+        let verdict = play(&arguments, arguments.schedule.draw(), None).await?;
+        if verdict.kept() {
+            println!("All promises kept.");
+        } else {
+            println!("A promise was broken: CHAOS_SEED={seed} CHAOS_SECONDS={seconds} make chaos. Logs: {}", arguments.folder.display());
+        }
+        return Ok(verdict.kept());
+    };
+    let control = controls::named(name).with_context(|| format!("there is no control '{name}'"))?;
+    let faults = schedule::draw(arguments.schedule.seed, Duration::from_secs(control.seconds), control.faults);
+    let verdict = play(&arguments, faults, Some(control)).await?;
+    let found = control.breaks.iter().any(|promise| verdict.broken.contains_key(promise));
+    println!("{}: {}", control.name, if found { "found, as it must be" } else { "NOT FOUND: this harness is blind to it" });
+    Ok(found)
+}
+
+async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) -> anyhow::Result<Verdict> {
+    println!(
+        "Chaos: seed {}, {} faults{}",
+        arguments.schedule.seed,
+        faults.len(),
+        control.map_or(String::new(), |it| format!(", {}", it.name))
+    );
+    let planted = match control.map(|control| control.plant) {
+        Some(Plant::Relay(bug)) => vec!["--planted-bug".to_owned(), bug.to_owned()],
+        _ => vec![],
+    };
     let world = World::create(&Options {
         root: &arguments.root,
         folder: &arguments.folder,
         relay: &arguments.relay,
-        relay_arguments: &[],
+        other_relay: arguments.other_relay.as_ref().unwrap_or(&arguments.relay),
+        relay_arguments: &planted,
         load: arguments.load(),
     })
     .await
     .context("cannot start the servers")?;
+    if let Some(Plant::Database(sql)) = control.map(|control| control.plant) {
+        sqlx::raw_sql(sql).execute(&mut postgres::connect().await?).await?;
+    }
     world.say("three brokers, PostgreSQL, PgBouncer and three relays are up; writers begin");
     let stop = CancellationToken::new();
-    let writing = tokio::spawn(Arc::clone(&world.writers).run(seed, stop.clone()));
+    let writing = tokio::spawn(Arc::clone(&world.writers).run(arguments.schedule.seed, stop.clone()));
+    let watching = tokio::spawn(Arc::clone(&world).watch_machine());
     let observing = tokio::spawn(Arc::clone(&world).observe());
     let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(&world, fault))).await?;
-    let rested = world.rests().await?;
-    world.say(&format!("all is mended; all lanes have an owner after {:.1} s more", rested.as_secs_f64()));
+    let least = control.map_or(0, |control| control.seconds);
+    sleep(Duration::from_secs(least).saturating_sub(world.began.elapsed())).await;
+    let rested = world.rests().await;
+    world.say(&rested.map_or_else(
+        |error| error.to_string(),
+        |after| format!("all is mended; all lanes have an owner after {:.1} s more", after.as_secs_f64()),
+    ));
     sleep(CALM_AT_THE_END).await;
     stop.cancel();
     writing.await?;
-    let drained = world.settles(now_ms() + 1000, DRAIN_MAX).await;
-    world.say(&format!(
-        "writers have stopped; {}",
-        drained.map_or("rows are left".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()))
-    ));
+    let patience = if control.is_some() { DRAIN_OF_CONTROL_MAX } else { DRAIN_MAX };
+    let drained = world.settles(now_ms() + 1000, patience).await;
+    let left = drained.map_or("rows are left".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
+    world.say(&format!("writers have stopped; {left}"));
     observing.abort();
-    let facts = gather(&world).await?;
-    let verdict = checker::check(&facts);
+    watching.abort();
+    let verdict = checker::check(&gather(&world).await?);
     print(&verdict, &healed);
-    let kept = verdict.kept();
-    if kept {
-        println!("All promises kept.");
-    } else {
-        println!(
-            "A promise was broken, with seed {seed}: CHAOS_SEED={seed} CHAOS_SECONDS={seconds} make chaos. Logs: {}",
-            arguments.folder.display()
-        );
-    }
-    Ok(kept)
+    Ok(verdict)
 }
 
 async fn gather(world: &World) -> anyhow::Result<Facts> {
@@ -84,11 +115,9 @@ async fn gather(world: &World) -> anyhow::Result<Facts> {
         dead_letters: ids(&mut connection, "select event_id from outbox.dead_letter").await?,
         partitions: topics.iter().map(|name| (name.clone(), topics::PARTITIONS as usize)).collect(),
         records: topics::read(topics).await.context("cannot read the topics")?,
-        faults: world.faults(),
-        owners: world.owners(),
         lanes_unowned: world::unowned().await?,
         parked: sqlx::query_scalar(parked).fetch_one(&mut connection).await?,
-        ..Facts::default()
+        ..world.note(std::mem::take)
     })
 }
 
@@ -115,6 +144,9 @@ fn print(verdict: &Verdict, healed: &[Healed]) {
         let times: Vec<_> =
             all.iter().map(|one| one.after.map_or("never".to_owned(), |after| format!("{:.1}", after.as_secs_f64()))).collect();
         println!("   {name:<28} {:>6} {:>10}   {}", all.len(), verdict.duplicates.get(name).unwrap_or(&0), times.join(" "));
+    }
+    if let Some(duplicates) = verdict.duplicates.get(STALLED) {
+        println!("   {STALLED:<28} {:>6} {duplicates:>10}", "");
     }
     println!("   {:<28} {:>6} {:>10}", "all", healed.len(), verdict.duplicates.values().sum::<usize>());
     println!();

@@ -13,12 +13,22 @@ pub(crate) enum Kind {
     PauseRelay,
     /// Replicas 1, then 5, then 2, then 3 again.
     Scale,
+    /// A relay of another version works beside ours.
+    OtherVersion,
+    /// The clock of a relay is set to another hour, and back.
+    StepClock,
     KillBroker,
+    /// So many that no partition has a leader.
+    KillTwoBrokers,
     PauseBroker,
     /// Leaders move to other brokers, and back.
     ElectLeaders,
     /// A topic is created while rows for it wait.
     CreateTopic,
+    /// A topic takes small batches only.
+    LimitBatches,
+    /// A topic is deleted, and made again.
+    RecreateTopic,
     KillPostgres,
     PausePostgres,
     TerminateBackends,
@@ -26,6 +36,15 @@ pub(crate) enum Kind {
     PinXmin,
     /// PgBouncer goes by SIGKILL, and comes back.
     RestartBouncer,
+    /// The disk of PostgreSQL is full.
+    FillDisk,
+    Truncate,
+    /// The same, and ids begin with those of the rows that waited.
+    SetBack,
+    /// A standby that lags takes over.
+    FailOver,
+    /// A backup takes the place of the database.
+    Restore,
     /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other.
     Cut,
     /// A relay or a broker loses some of the packets that come.
@@ -40,8 +59,11 @@ pub(crate) enum Sphere {
     Relays,
     Brokers,
     Database,
+    Topics,
     Network,
 }
+
+pub(crate) const SPHERES: usize = 5;
 
 /// Of a relay, as in `src/relay/lanes.rs`.
 const LEASE: f64 = 15.0;
@@ -49,11 +71,18 @@ const LEASE: f64 = 15.0;
 impl Kind {
     pub(crate) fn sphere(self) -> Sphere {
         match self {
-            Self::KillRelay | Self::PauseRelay | Self::Scale => Sphere::Relays,
-            Self::KillBroker | Self::PauseBroker | Self::ElectLeaders | Self::CreateTopic => Sphere::Brokers,
+            Self::KillRelay | Self::PauseRelay | Self::Scale | Self::OtherVersion | Self::StepClock => Sphere::Relays,
+            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => Sphere::Brokers,
+            Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
             Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
+            Self::FillDisk | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
+    }
+
+    /// Whether ids that were given out come again.
+    pub(crate) fn brings_ids_again(self) -> bool {
+        matches!(self, Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
     }
 
     /// Least and longest time until it is mended, in seconds.
@@ -62,10 +91,16 @@ impl Kind {
             Self::KillRelay => (0.5, 5.0),
             Self::PauseRelay => (0.5 * LEASE, 3.0 * LEASE),
             Self::Scale => (8.0, 14.0),
-            Self::KillBroker | Self::PauseBroker => (1.0, 12.0),
-            Self::ElectLeaders | Self::CreateTopic => (2.0, 4.0),
+            Self::OtherVersion | Self::StepClock => (5.0, 12.0),
+            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker => (1.0, 12.0),
+            Self::ElectLeaders | Self::CreateTopic | Self::RecreateTopic => (2.0, 4.0),
+            Self::FillDisk => (2.0, 6.0),
+            Self::Truncate | Self::SetBack => (0.1, 0.2),
+            Self::FailOver => (0.2, 1.5),
+            Self::Restore => (3.0, 8.0),
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),
             Self::TerminateBackends => (0.1, 0.5),
+            Self::LimitBatches => (3.0, 6.0),
             Self::PinXmin => (10.0, 30.0),
             Self::RestartBouncer => (0.2, 3.0),
             Self::Cut => (1.0, 20.0),
@@ -88,11 +123,10 @@ pub(crate) struct Fault {
 /// Nothing is broken before: what a calm run looks like is asserted, too.
 pub(crate) const CALM: Duration = Duration::from_secs(8);
 
-/// Faults until `seconds` after the start; each kind comes once before one comes twice.
-pub(crate) fn draw(seed: u64, seconds: u64, kinds: &[Kind]) -> Vec<Fault> {
+/// Faults that end so long after the start; each kind comes once before one comes twice.
+pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
     let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
-    let end = Duration::from_secs(seconds);
-    let (mut clock, mut free) = (CALM, [CALM; 4]);
+    let (mut clock, mut free) = (CALM, [CALM; SPHERES]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
             bag = kinds.to_vec();
@@ -121,14 +155,14 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_faults_again_and_another_seed_others() {
-        assert_eq!(draw(7, 300, Kind::value_variants()), draw(7, 300, Kind::value_variants()));
-        assert_ne!(draw(7, 300, Kind::value_variants()), draw(8, 300, Kind::value_variants()));
+        assert_eq!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(7, Duration::from_secs(300), Kind::value_variants()));
+        assert_ne!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(8, Duration::from_secs(300), Kind::value_variants()));
     }
 
     #[test]
     fn faults_begin_after_the_calm_end_before_the_end_and_share_no_sphere() {
         for seed in 0..200 {
-            let faults = draw(seed, 300, Kind::value_variants());
+            let faults = draw(seed, Duration::from_secs(300), Kind::value_variants());
             assert!(faults.iter().all(|fault| fault.at >= CALM && fault.at + fault.during <= Duration::from_secs(300)));
             for (n, fault) in faults.iter().enumerate() {
                 let meets = |other: &&Fault| other.kind.sphere() == fault.kind.sphere() && other.at < fault.at + fault.during;
@@ -140,7 +174,7 @@ mod tests {
     #[test]
     fn within_ten_minutes_every_kind_comes() {
         for seed in 0..50 {
-            let faults = draw(seed, 600, Kind::value_variants());
+            let faults = draw(seed, Duration::from_secs(600), Kind::value_variants());
             for kind in Kind::value_variants() {
                 assert!(faults.iter().any(|fault| fault.kind == *kind), "seed {seed}: no {kind:?}");
             }

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::{BorrowedMessage, Headers},
+    types::RDKafkaErrorCode,
 };
 
 use crate::{facts::Record, servers::kafka};
 
 pub(crate) const PARTITIONS: i32 = 6;
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 const READ_MAX: Duration = Duration::from_secs(120);
 
 fn config() -> ClientConfig {
@@ -34,8 +35,7 @@ pub(crate) async fn create(names: &[&str]) -> anyhow::Result<()> {
     loop {
         let made = admin.create_topics(&topics, &AdminOptions::new().request_timeout(Some(ANSWER_MAX))).await;
         match made.map_err(anyhow::Error::from).and_then(|results| {
-            let refused =
-                results.into_iter().filter_map(Result::err).find(|(_, code)| *code != rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists);
+            let refused = results.into_iter().filter_map(Result::err).find(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
             refused.map_or(Ok(()), |(name, code)| Err(anyhow::anyhow!("topic {name}: {code}")))
         }) {
             Ok(()) => return Ok(()),
@@ -44,6 +44,30 @@ pub(crate) async fn create(names: &[&str]) -> anyhow::Result<()> {
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
+}
+
+/// Deletes a topic; it is gone, or will be soon.
+pub(crate) async fn delete(name: &str) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config().create()?;
+    let deleted = admin.delete_topics(&[name], &AdminOptions::new().request_timeout(Some(ANSWER_MAX))).await?;
+    match &deleted[..] {
+        // A request before this one may have been carried out, though its answer never came.
+        [Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))] => Ok(()),
+        refused => anyhow::bail!("cannot delete topic {name}: {refused:?}"),
+    }
+}
+
+/// Batches may have so many bytes; `None`: as many as brokers take anyway.
+pub(crate) async fn limit_batches(name: &str, bytes: Option<u32>) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = config().create()?;
+    let limit = bytes.map(|bytes| bytes.to_string());
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(name)).set("message.timestamp.type", "LogAppendTime");
+    if let Some(limit) = &limit {
+        wanted = wanted.set("max.message.bytes", limit);
+    }
+    let altered = admin.alter_configs([&wanted], &AdminOptions::new().request_timeout(Some(ANSWER_MAX))).await?;
+    anyhow::ensure!(altered.iter().all(Result::is_ok), "cannot alter topic {name}: {altered:?}");
+    Ok(())
 }
 
 /// All records of all partitions, up to what is there now.

@@ -1,7 +1,6 @@
 //! All that runs, and what is known of it on the way.
 
 use std::{
-    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -16,8 +15,9 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    facts::{FaultWindow, Ms, Ownership},
+    facts::{Facts, FaultWindow, Ms, Ownership},
     ledger::{Ledger, now_ms},
+    schedule::SPHERES,
     servers::{
         kafka::{self, BROKERS, Kafka},
         net::{self, Host},
@@ -29,9 +29,18 @@ use crate::{
     writers::{Load, SETUP, Writers},
 };
 
+pub(crate) use crate::servers::relays::CLOCKED;
+
 pub(crate) const RELAYS: u8 = 3;
 /// The relay whose network may be slow.
 pub(crate) const DIVERTED: Host = Host::Relay(2);
+/// A topic that may be deleted, with all that it holds.
+pub(crate) const MORTAL: &str = "mortal";
+/// Of this machine.
+const STALL: Duration = Duration::from_secs(1);
+/// So long after a stall a relay may still find that its lease was lost, and another take over.
+const STALL_ECHO: Duration = Duration::from_secs(30);
+pub(crate) const STALLED: &str = "this machine stood still";
 /// Until relays, brokers and databases that nobody disturbs are as they should be.
 const REST_MAX: Duration = Duration::from_secs(120);
 
@@ -48,10 +57,14 @@ pub(crate) struct World {
     /// Topics that exist, among those that relays know.
     pub(crate) created: Mutex<Vec<String>>,
     pub(crate) began: Instant,
+    /// Until rows that were written before a fault was mended are published.
+    pub(crate) heal_max: Duration,
     /// How often the database went back in time.
     pub(crate) life: AtomicUsize,
-    faults: Mutex<Vec<FaultWindow>>,
-    owners: Mutex<HashSet<Ownership>>,
+    /// One fault of each sphere at a time, also when this machine is slow.
+    pub(crate) spheres: [tokio::sync::Mutex<()>; SPHERES],
+    /// What faults add to the facts.
+    notes: Mutex<Facts>,
 }
 
 /// How a world is made.
@@ -59,6 +72,8 @@ pub(crate) struct Options<'a> {
     pub(crate) root: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) relay: &'a Path,
+    /// Of another version.
+    pub(crate) other_relay: &'a Path,
     pub(crate) relay_arguments: &'a [String],
     pub(crate) load: Load,
 }
@@ -74,8 +89,10 @@ impl World {
         net::create(&hosts.collect::<Vec<_>>())?;
         let (postgres, cluster) = tokio::try_join!(Postgres::create(options.folder), Kafka::create(options.folder, options.root))?;
         topics::create(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await.context("cannot create topics")?;
-        let known: Vec<String> = topics.iter().chain(&late).cloned().collect();
-        let relays = Relays::new(options.folder, options.relay, &known, options.relay_arguments)?;
+        topics::create(&[MORTAL]).await?;
+        let created: Vec<String> = topics.iter().cloned().chain([MORTAL.to_owned()]).collect();
+        let known: Vec<String> = created.iter().chain(&late).cloned().collect();
+        let relays = Relays::new(options.folder, options.relay, options.other_relay, &known, options.relay_arguments)?;
         let ledger = Arc::new(Ledger::default());
         let brokers = (1..=BROKERS).map(|number| (Host::Broker(number), kafka::PORT));
         let servers: Vec<_> = brokers.chain([(Host::Postgres, postgres::PORT)]).collect();
@@ -88,12 +105,13 @@ impl World {
             proxy: Proxy::between(DIVERTED, &servers).await?,
             writers: Arc::new(Writers::new(options.load, Arc::clone(&ledger), &topics, &late)),
             ledger,
-            created: Mutex::new(topics.clone()),
+            created: Mutex::new(created),
             topics,
             began: Instant::now(),
+            heal_max: Duration::from_secs(if options.relay_arguments.is_empty() { 120 } else { 30 }),
             life: AtomicUsize::new(0),
-            faults: Mutex::default(),
-            owners: Mutex::default(),
+            spheres: Default::default(),
+            notes: Mutex::default(),
         };
         for number in 1..=RELAYS {
             world.relays.lock().await.start(number)?;
@@ -140,25 +158,30 @@ impl World {
     }
 
     pub(crate) fn fault_began(&self, name: &'static str) -> usize {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.push(FaultWindow { name, from: now_ms(), until: Ms::MAX });
-        faults.len() - 1
+        self.note(|notes| {
+            notes.faults.push(FaultWindow { name, from: now_ms(), until: Ms::MAX });
+            notes.faults.len() - 1
+        })
     }
 
     pub(crate) fn fault_healed(&self, fault: usize) {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)[fault].until = now_ms();
+        self.note(|notes| notes.faults[fault].until = now_ms());
     }
 
-    pub(crate) fn faults(&self) -> Vec<FaultWindow> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn note<T>(&self, change: impl FnOnce(&mut Facts) -> T) -> T {
+        change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn saw(&self, owners: impl Iterator<Item = Ownership>) {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).extend(owners);
-    }
-
-    pub(crate) fn owners(&self) -> HashSet<Ownership> {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by any other fault.
+    pub(crate) async fn watch_machine(self: Arc<Self>) {
+        loop {
+            let (from, began) = (now_ms(), Instant::now());
+            sleep(STALL / 10).await;
+            if began.elapsed() > STALL {
+                let until = now_ms() + STALL_ECHO.as_millis() as Ms;
+                self.note(|notes| notes.faults.push(FaultWindow { name: STALLED, from, until }));
+            }
+        }
     }
 
     /// Looks now and then who owns which lane.
@@ -174,7 +197,8 @@ impl World {
                     break;
                 }
                 let rows = rows.iter().filter_map(|row| <(i16, i64, Uuid)>::from_row(row).ok());
-                self.saw(rows.map(|(lane, epoch, owner)| Ownership { life, lane, epoch, owner }));
+                let seen = rows.map(|(lane, epoch, owner)| Ownership { life, lane, epoch, owner });
+                self.note(|notes| notes.owners.extend(seen));
                 sleep(Duration::from_millis(250)).await;
             }
         }

@@ -22,6 +22,7 @@ use crate::{
     facts::{Event, Fate},
     ledger::{Ledger, now_ms},
     servers::postgres,
+    world::MORTAL,
 };
 
 const WRITERS: u64 = 12;
@@ -51,6 +52,8 @@ pub(crate) struct Writers {
     late_open: AtomicUsize,
     zipf: Zipf,
     held: Arc<Semaphore>,
+    /// So many faults let no transaction stay open.
+    hold_nothing: AtomicUsize,
 }
 
 /// How the writers of a key take turns.
@@ -79,7 +82,16 @@ struct Plan {
 impl Writers {
     pub(crate) fn new(load: Load, ledger: Arc<Ledger>, topics: &[String], late: &[String]) -> Self {
         let (topics, late) = (topics.to_vec(), late.to_vec());
-        Self { load, ledger, topics, late, late_open: AtomicUsize::new(0), zipf: Zipf::of(KEYS), held: Arc::new(Semaphore::new(HELD)) }
+        Self {
+            load,
+            ledger,
+            topics,
+            late,
+            late_open: AtomicUsize::new(0),
+            zipf: Zipf::of(KEYS),
+            held: Arc::new(Semaphore::new(HELD)),
+            hold_nothing: AtomicUsize::new(0),
+        }
     }
 
     /// From now on rows are written for one more topic, which does not exist yet; its name. `None` when there are no more.
@@ -88,6 +100,17 @@ impl Writers {
         let name = self.late.get(open)?;
         self.late_open.store(open + 1, Ordering::Relaxed);
         Some(name)
+    }
+
+    /// From now on no transaction stays open, and none is when this returns.
+    pub(crate) async fn hold_nothing(&self) {
+        self.hold_nothing.fetch_add(1, Ordering::AcqRel);
+        drop(self.held.acquire_many(HELD as u32).await);
+    }
+
+    /// As before.
+    pub(crate) fn hold_again(&self) {
+        self.hold_nothing.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Writes until it is stopped, and returns when all transactions have ended.
@@ -113,7 +136,9 @@ impl Writers {
             let plan = self.plan(&mut dice, number.is_multiple_of(4));
             if plan.hold.is_none() {
                 connection = self.transact(connection, plan).await;
-            } else if let Ok(permit) = Arc::clone(&self.held).try_acquire_owned() {
+            } else if self.hold_nothing.load(Ordering::Acquire) == 0
+                && let Ok(permit) = Arc::clone(&self.held).try_acquire_owned()
+            {
                 let writers = Arc::clone(&self);
                 tokio::spawn(async move {
                     writers.transact(None, plan).await;
@@ -128,7 +153,9 @@ impl Writers {
         let late = self.late_open.load(Ordering::Relaxed);
         // One that stays open takes a key by lot: else all would soon wait for the same few.
         let key = if hold.is_some() { dice.below(KEYS as u64) as usize } else { self.zipf.draw(dice) };
-        let (topic, key) = if late > 0 && dice.percent(10.0) {
+        let (topic, key) = if dice.percent(5.0) {
+            (MORTAL.to_owned(), format!("{MORTAL}-{}", dice.below(LATE_KEYS)))
+        } else if late > 0 && dice.percent(10.0) {
             let topic = &self.late[dice.below(late as u64) as usize];
             (topic.clone(), format!("{topic}-{}", dice.below(LATE_KEYS)))
         } else {
@@ -139,7 +166,9 @@ impl Writers {
             b'9' => Turns::None,
             _ => Turns::Row,
         };
-        let (events, early_xid, rolls_back) = (1 + dice.below(6) / 3, dice.percent(20.0), dice.percent(5.0));
+        // Some write many at once, which become a batch of many records.
+        let events = if dice.percent(2.0) { 10 + dice.below(50) } else { 1 + dice.below(6) / 3 };
+        let (early_xid, rolls_back) = (dice.percent(20.0), dice.percent(5.0));
         Plan { topic, key, turns, events, early_xid, hold, rolls_back, bouncer }
     }
 

@@ -2,7 +2,7 @@
 
 use sqlx::SqlStr;
 
-use crate::{outbox::schema::statement, settings::SchemaName};
+use crate::{outbox::schema::statement, planted, settings::SchemaName};
 
 /// One field for each file below `sql/` that the relay runs.
 pub(super) struct Statements {
@@ -27,8 +27,8 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
-            fetch: statement(include_str!("../sql/fetch.sql"), schema),
-            fetch_flowing: statement(include_str!("../sql/fetch_flowing.sql"), schema),
+            fetch: statement(planted::order(include_str!("../sql/fetch.sql")), schema),
+            fetch_flowing: statement(planted::order(include_str!("../sql/fetch_flowing.sql")), schema),
             settle: statement(include_str!("../sql/settle.sql"), schema),
             tick: statement(include_str!("../sql/tick.sql"), schema),
             register: statement(include_str!("../sql/register.sql"), schema),

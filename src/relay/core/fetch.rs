@@ -1,6 +1,7 @@
 //! What to fetch, and what of it to send. Pure.
 
 use super::*;
+use crate::planted::{self, Bug};
 
 impl Core {
     /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
@@ -29,7 +30,7 @@ impl Core {
             if state.draining || rows == 0 {
                 continue;
             }
-            let low = state.marks.low(now);
+            let low = if planted::has(Bug::ForwardOnly) { state.high_id } else { state.marks.low(now) };
             let (again_rows, again_bytes) = self.window.above(lane, low);
             plan.lanes.push(i16::from(lane));
             plan.lows.push(low);
@@ -94,7 +95,7 @@ impl Core {
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
         let mut room = self.window.lane_room(asked.lane);
         let fits = |row: &&OutboxRow| {
-            let new = !self.window.holds(row.lane, row.id, row.event_id);
+            let new = !self.holds(row.lane, row);
             let fits = !new || room > 0;
             room -= usize::from(new && fits);
             fits
@@ -118,13 +119,19 @@ impl Core {
         outgoing: &mut Vec<Outgoing>,
     ) {
         let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
+        #[cfg(feature = "planted-bugs")]
+        if planted::has(Bug::ForwardOnly) {
+            state.marks.go_forward(state.high_id);
+        }
         let reading = state.marks.learn(covered, snapshot, base, now);
+        #[cfg(feature = "planted-bugs")]
+        let reading = if planted::has(Bug::ForwardOnly) { Reading::Take } else { reading };
         state.hungry = covered.reached != i64::MAX || reading == Reading::Again;
         if reading == Reading::Again {
             return;
         }
         for row in rows {
-            if self.window.holds(lane, row.id, row.event_id) {
+            if self.holds(lane, &row) {
                 continue;
             }
             let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
@@ -150,6 +157,10 @@ impl Core {
                 }
             }
         }
+    }
+
+    fn holds(&self, lane: u8, row: &OutboxRow) -> bool {
+        self.window.holds(lane, row.id, row.event_id) && !planted::has(Bug::NoInFlightCheck)
     }
 
     fn set_pace(&mut self, brought_rows: bool, now: Instant) {

@@ -1,6 +1,7 @@
 //! Rows to records, reports to outcomes, and the producer that carries both.
 
 use super::*;
+use crate::planted::{self, Bug};
 
 /// Of brokers, to what a producer had sent when it failed for good.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
@@ -56,6 +57,7 @@ impl Session<'_> {
             (self.created_at_us[slot], self.taken_at[slot]) = (row.created_at_us, now);
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
+                Ok(()) if planted::has(Bug::AckBeforeReport) => self.core.reported(slot, Outcome::Published, now),
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
                     self.count_failure(topic, class);
@@ -140,6 +142,7 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
+            Sending::Flushing(..) | Sending::Retiring(_) if planted::has(Bug::NextProducerEarly) => Sending::None { retry_at: now },
             Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.sent_on_main() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }

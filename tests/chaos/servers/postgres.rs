@@ -1,5 +1,7 @@
 //! PostgreSQL 15, as Debian has it, with PgBouncer in front.
 
+mod copies;
+
 use std::{
     os::unix::fs::chown,
     path::{Path, PathBuf},
@@ -19,11 +21,13 @@ use super::{
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 pub(crate) const PORT: u16 = 5432;
 pub(crate) const BOUNCER_PORT: u16 = 6432;
+const DISK: &str = "size=2g";
 const UP_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Postgres {
     folder: PathBuf,
     server: Option<Process>,
+    standby: Option<Process>,
     bouncer: Option<Process>,
 }
 
@@ -37,18 +41,48 @@ pub(crate) async fn connect() -> sqlx::Result<PgConnection> {
     options(false).connect().await
 }
 
+async fn is_primary() -> bool {
+    let Ok(mut connection) = connect().await else { return false };
+    sqlx::query_scalar("select not pg_is_in_recovery()").fetch_one(&mut connection).await.unwrap_or(false)
+}
+
+/// Ends whatever works in a data folder, so that another server may.
+async fn sweep(data: &Path) -> anyhow::Result<()> {
+    let works_there = || {
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes.filter(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data)).collect::<Vec<_>>()
+    };
+    loop {
+        let left = works_there();
+        if left.is_empty() {
+            break;
+        }
+        for process in left {
+            super::net::run("kill", &["-KILL", &process.file_name().to_string_lossy()]).ok();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    std::fs::remove_file(data.join("postmaster.pid")).ok();
+    Ok(())
+}
+
 impl Postgres {
     pub(crate) async fn create(run: &Path) -> anyhow::Result<Self> {
         let folder = run.join("postgres");
         std::fs::create_dir_all(&folder)?;
+        // A disk of its own, so that it can be full.
+        super::net::run("mount", &["-t", "tmpfs", "-o", DISK, "tmpfs", &folder.display().to_string()])?;
         chown(&folder, Some(65534), Some(65534))?;
-        let mut postgres = Self { folder, server: None, bouncer: None };
+        let mut postgres = Self { folder, server: None, standby: None, bouncer: None };
         let data = postgres.data();
         let mut initdb = postgres.command("initdb");
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]).arg(&data);
         let done = initdb.output().context("initdb")?;
         anyhow::ensure!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
-        std::fs::write(data.join("pg_hba.conf"), "host all,replication all 10.91.0.0/24 trust\nhost all all 127.0.0.1/32 trust\n")?;
+        std::fs::write(
+            data.join("pg_hba.conf"),
+            "host all,replication all 10.91.0.0/24 trust\nhost all,replication all 127.0.0.1/32 trust\n",
+        )?;
         postgres.start().await?;
         postgres.start_bouncer().await?;
         Ok(postgres)
@@ -66,46 +100,36 @@ impl Postgres {
 
     /// Starts the server, and returns once it takes connections.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
-        let mut command = self.command("postgres");
-        command.arg("-D").arg(self.data());
-        // What is committed survives the end of the process without fsync, and the machine stays on.
-        for setting in
-            ["listen_addresses=*", "unix_socket_directories=", "fsync=off", "max_connections=200", "max_prepared_transactions=10"]
-        {
-            command.args(["-c", setting]);
-        }
-        let mut server = Process::start(command, &self.folder.join("log"))?;
-        server.until("PostgreSQL", UP_MAX, async || connect().await.is_ok()).await?;
+        self.start_with(&[]).await
+    }
+
+    async fn start_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
+        let mut server = self.launch(&self.data(), PORT, settings)?;
+        server.until("PostgreSQL", UP_MAX, async || is_primary().await).await?;
         self.server = Some(server);
         Ok(())
     }
 
-    /// The postmaster goes by SIGKILL, its children follow, and what it had in memory is gone.
+    fn launch(&self, data: &Path, port: u16, settings: &[&str]) -> anyhow::Result<Process> {
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(data).args(["-p", &port.to_string()]);
+        // What is committed survives the end of the process without fsync, and the machine stays on.
+        let always = ["listen_addresses=*", "unix_socket_directories=", "fsync=off", "max_connections=200", "max_wal_size=128MB"];
+        for setting in always.iter().chain(settings) {
+            command.args(["-c", setting]);
+        }
+        Process::start(command, &self.folder.with_extension("log"))
+    }
+
+    /// All its processes go by SIGKILL, and what they had in memory is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        let server = self.server.take().context("PostgreSQL is down already")?;
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid())).unwrap_or_default();
-        server.kill()?;
-        // A backend that is stopped, or writes, would keep the next server from starting.
-        for child in children.split_whitespace() {
-            super::net::run("kill", &["-KILL", child]).ok();
-        }
-        std::fs::remove_file(self.data().join("postmaster.pid")).ok();
-        while children.split_whitespace().any(|child| Path::new(&format!("/proc/{child}")).exists()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
+        self.server.take().context("PostgreSQL is down already")?.kill()?;
+        sweep(&self.data()).await
     }
 
     /// Stops or continues the server with all its processes.
     pub(crate) fn signal_all(&self, name: &str) -> anyhow::Result<()> {
-        let server = self.server.as_ref().context("PostgreSQL is down")?;
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid()))?;
-        server.signal(name)?;
-        for child in children.split_whitespace() {
-            // One that has just ended needs no signal.
-            super::net::run("kill", &[&format!("-{name}"), child]).ok();
-        }
-        Ok(())
+        self.server.as_ref().context("PostgreSQL is down")?.signal_with_children(name)
     }
 
     pub(crate) async fn start_bouncer(&mut self) -> anyhow::Result<()> {
@@ -121,7 +145,7 @@ impl Postgres {
         )?;
         let mut command = Host::Postgres.command("setpriv");
         command.args(NOBODY).arg("pgbouncer").arg(&settings).current_dir(&self.folder);
-        let mut bouncer = Process::start(command, &self.folder.join("pgbouncer.log"))?;
+        let mut bouncer = Process::start(command, &self.folder.with_file_name("pgbouncer.log"))?;
         bouncer.until("PgBouncer", UP_MAX, async || listens(&address, BOUNCER_PORT).await).await?;
         self.bouncer = Some(bouncer);
         Ok(())

@@ -47,6 +47,17 @@ impl Process {
         super::net::run("kill", &[&format!("-{name}"), &self.pid().to_string()])
     }
 
+    /// The same for the processes that it has made, too.
+    pub(crate) fn signal_with_children(&self, name: &str) -> anyhow::Result<()> {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid()))?;
+        self.signal(name)?;
+        for child in children.split_whitespace() {
+            // One that has just ended needs no signal.
+            super::net::run("kill", &[&format!("-{name}"), child]).ok();
+        }
+        Ok(())
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) async fn stop(mut self, signal: &str, patience: Duration) -> anyhow::Result<()> {
         self.signal(signal)?;

@@ -19,21 +19,35 @@ const PORT: u16 = 9090;
 /// With SIGTERM, for all that is in flight.
 const STOP_MAX: Duration = Duration::from_secs(40);
 pub(crate) const RELAYS_MAX: u8 = 5;
+/// The relay whose clock can be stepped.
+pub(crate) const CLOCKED: u8 = 1;
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 pub(crate) struct Relays {
     folder: PathBuf,
     program: PathBuf,
+    /// Of another version.
+    other: PathBuf,
     topics: Vec<String>,
     arguments: Vec<String>,
     running: Vec<Option<Process>>,
 }
 
 impl Relays {
-    pub(crate) fn new(run: &Path, program: &Path, topics: &[String], arguments: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn new(run: &Path, program: &Path, other: &Path, topics: &[String], arguments: &[String]) -> anyhow::Result<Self> {
         let folder = run.join("relays");
         std::fs::create_dir_all(&folder)?;
         let running = (0..=RELAYS_MAX).map(|_| None).collect();
-        Ok(Self { folder, program: program.to_owned(), topics: topics.to_vec(), arguments: arguments.to_vec(), running })
+        let relays = Self {
+            folder,
+            program: program.to_owned(),
+            other: other.to_owned(),
+            topics: topics.to_vec(),
+            arguments: arguments.to_vec(),
+            running,
+        };
+        relays.set_clock(0)?;
+        Ok(relays)
     }
 
     /// Every third goes through PgBouncer.
@@ -59,21 +73,41 @@ impl Relays {
     }
 
     pub(crate) fn start(&mut self, number: u8) -> anyhow::Result<()> {
-        let program = self.program.clone();
+        let (program, arguments) = (self.program.clone(), self.arguments.clone());
+        self.start_program(number, &program, &arguments)
+    }
+
+    /// The other version.
+    pub(crate) fn start_other(&mut self, number: u8) -> anyhow::Result<()> {
+        let program = self.other.clone();
         self.start_program(number, &program, &[])
     }
 
-    /// Another program, or with words before it that run it.
-    pub(crate) fn start_program(&mut self, number: u8, program: &Path, before: &[String]) -> anyhow::Result<()> {
+    fn start_program(&mut self, number: u8, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
         let mut command: Command = Host::Relay(number).command("env");
-        command.arg("RUST_BACKTRACE=1").args(before).arg(program).args(["run", "--pod", &format!("relay-{number}"), "--manifest"]);
-        command.arg(self.manifest(number)?).args(["--log", "info"]);
-        if program == self.program {
-            command.args(&self.arguments);
+        command.arg("RUST_BACKTRACE=1");
+        if number == CLOCKED {
+            // It looks at the file each second, so that the clock steps while the relay runs.
+            let file = self.clock();
+            command.arg(format!("LD_PRELOAD={FAKETIME}")).arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
+            command.args(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
         }
+        command.arg(program).args(["run", "--pod", &format!("relay-{number}"), "--manifest"]).arg(self.manifest(number)?);
+        command.args(["--log", "info"]).args(arguments);
         let process = Process::start(command, &self.folder.join(format!("relay-{number}.log")))?;
         self.running[usize::from(number)] = Some(process);
         Ok(())
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.folder.join("clock")
+    }
+
+    /// Steps the wall clock of relay [`CLOCKED`].
+    pub(crate) fn set_clock(&self, hours: i32) -> anyhow::Result<()> {
+        let next = self.folder.join("clock.next");
+        std::fs::write(&next, format!("{hours:+}h\n"))?;
+        Ok(std::fs::rename(next, self.clock())?)
     }
 
     pub(crate) fn is_running(&mut self, number: u8) -> bool {
