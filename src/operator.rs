@@ -1,6 +1,7 @@
 //! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind its migration.
 //!
 //! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is that line; everything else here is wiring.
+//! While nothing changes, what was observed holds: such a pass asks the relays for their reports, and the API server for nothing.
 
 mod apply;
 mod backlog;
@@ -34,7 +35,7 @@ mod validate;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::jiff::Timestamp;
@@ -52,7 +53,7 @@ use self::{
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
     identity::{Identity, PAUSED, is_ours},
-    memory::{Key, Memory},
+    memory::{Key, Memory, Seen},
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
     plan::{Before, Plan, Remembered, change, plan, progress},
@@ -125,32 +126,55 @@ impl Operator {
         Self { client, settings, memory: Arc::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
     }
 
-    /// One pass over one OutboxRelay, as the controller does it at every change; the answer is when to look again.
+    /// One pass over one OutboxRelay, as the controller does it when something has changed; the answer is when to look again.
     ///
     /// # Errors
     /// When it did not come to its end; the status says so too.
     pub async fn pass(&self, namespace: &str, name: &str) -> Result<Option<Duration>, Box<dyn std::error::Error + Send + Sync>> {
+        self.memory.changed((namespace, name));
         Ok(Box::pin(self.work_through(namespace, name)).await?)
     }
 
-    /// Dropped half-way, it has written a part; the next pass writes the rest.
+    /// Dropped half-way, it has written a part; the next pass reads everything anew, and writes the rest.
     async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
+        let began = Instant::now();
+        let (mark, unchanged) = self.memory.recall((namespace, name), began);
+        let (mut seen, seen_at) = match unchanged {
+            Some(known) => known,
+            None => match self.see(namespace, name).await? {
+                Some(seen) => (seen, began),
+                None => return Ok(None),
+            },
+        };
+        seen.observed.reports = reports::collect(&seen.observed.pods).await;
+        let again = self.work_on(&mut seen).await?;
+        if seen.observed.is_watched() {
+            self.memory.keep((namespace, name), mark, seen, seen_at);
+        }
+        Ok(Some(again))
+    }
+
+    /// The OutboxRelay with all that it has; nothing when there is none for this operator to work on.
+    async fn see(&self, namespace: &str, name: &str) -> Result<Option<Seen>, PassError> {
         let relay = match read(&self.client, namespace, name).await?.meant_for(&self.settings.operator_name) {
             Found::Relay(relay) => *relay,
-            Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await,
+            Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await.map(|()| None),
             Found::Gone => {
                 self.forget((namespace, name));
                 return Ok(None);
             }
         };
-        let identity = Identity::of(&relay.metadata);
-        let previous = relay.status.clone().unwrap_or_default();
-        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
+        match Box::pin(observe(&self.client, &Identity::of(&relay.metadata))).await {
+            Ok(observed) => Ok(Some(Seen { relay, observed })),
+            Err(error) => Err(self.cannot_observe(&relay, error).await?),
+        }
+    }
 
-        let observed = match Box::pin(observe(&self.client, &identity)).await {
-            Ok(observed) => observed,
-            Err(error) => return Err(self.cannot_observe(&corner, &previous, error).await?),
-        };
+    /// Leaves the status that it wrote in what was seen.
+    async fn work_on(&self, Seen { relay, observed }: &mut Seen) -> Result<Duration, PassError> {
+        let identity = Identity::of(&relay.metadata);
+        let previous = relay.status.take().unwrap_or_default();
+        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
         let facts = Facts {
             identity: &identity,
             previous: &previous,
@@ -158,13 +182,12 @@ impl Operator {
             paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
-        match validate(&relay, &self.settings.installation) {
-            Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await,
-            Err(invalid) => {
-                self.conclude(&corner, &facts, &observed, &Verdict::Invalid(&invalid)).await?;
-                Ok(Some(plan::LOOK))
-            }
-        }
+        let (status, again) = match validate(relay, &self.settings.installation) {
+            Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await?,
+            Err(invalid) => (self.conclude(&corner, &facts, observed, &Verdict::Invalid(&invalid)).await?, plan::LOOK),
+        };
+        relay.status = Some(status);
+        Ok(again)
     }
 
     async fn carry_out(
@@ -172,32 +195,32 @@ impl Operator {
         corner: &Corner<'_>,
         facts: &Facts<'_>,
         valid: &ValidatedRelay,
-        mut observed: Observed,
-    ) -> Result<Option<Duration>, PassError> {
+        observed: &mut Observed,
+    ) -> Result<(OutboxRelayStatus, Duration), PassError> {
         let scaling = self.memory.scaling(corner.key());
-        let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, &observed, facts.now) };
+        let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, observed, facts.now) };
         let before = Before { generation: facts.previous.observed_generation, scaling: &scaling, turn };
-        let mut plan = plan(valid, &observed, &before, facts.now);
+        let mut plan = plan(valid, observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
             Ok(Applied::default())
         } else {
-            apply(corner, &build(valid, &plan), &plan, &observed).await
+            apply(corner, &build(valid, &plan), &plan, observed).await
         };
         if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
             observed.deployment = Some(deployment.clone());
         }
         if !facts.paused {
             let refused = applied.as_ref().is_err_and(|error| error.class() == ErrorClass::Permanent);
-            self.note_progress(corner, progress(valid, &plan, &observed, refused), facts.now);
+            self.note_progress(corner, progress(valid, &plan, observed, refused), facts.now);
         }
         if applied.is_ok() {
             self.remember(corner, valid, &plan);
         }
         let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref() };
-        self.conclude(corner, facts, &observed, &verdict).await?;
+        let status = self.conclude(corner, facts, observed, &verdict).await?;
         applied.map_err(PassError::Apply)?;
-        Ok(Some(plan.look_again_in))
+        Ok((status, plan.look_again_in))
     }
 
     fn turn(&self, corner: &Corner<'_>, valid: &ValidatedRelay, observed: &Observed, now: Timestamp) -> Turn {
@@ -237,28 +260,37 @@ impl Operator {
         }
     }
 
-    async fn conclude(&self, corner: &Corner<'_>, facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> Result<(), PassError> {
+    async fn conclude(
+        &self,
+        corner: &Corner<'_>,
+        facts: &Facts<'_>,
+        observed: &Observed,
+        verdict: &Verdict<'_>,
+    ) -> Result<OutboxRelayStatus, PassError> {
         let status = assess(facts, observed, verdict);
         let tellings = events::tellings(facts.previous, &status, verdict);
         say(corner, facts.previous, &status).await?;
         self.teller.tell(corner.identity, tellings).await;
-        Ok(())
+        Ok(status)
     }
 
     /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at again only when it changes.
-    async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<Option<Duration>, PassError> {
+    async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<(), PassError> {
         let identity = Identity::of(&invalid.metadata);
         let (namespace, name) = (&identity.namespace, &identity.name);
         tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
         let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
         publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;
         self.teller.tell(&identity, vec![telling]).await;
-        Ok(None)
+        Ok(())
     }
 
-    async fn cannot_observe(&self, corner: &Corner<'_>, previous: &OutboxRelayStatus, error: ObserveError) -> Result<PassError, PassError> {
+    async fn cannot_observe(&self, relay: &OutboxRelay, error: ObserveError) -> Result<PassError, PassError> {
+        let identity = Identity::of(&relay.metadata);
+        let previous = relay.status.clone().unwrap_or_default();
+        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
         let why = format!("{error}: {}. It is tried again.", error.call());
-        say(corner, previous, &unreadable(corner.identity, previous, &why, Timestamp::now())).await?;
+        say(&corner, &previous, &unreadable(&identity, &previous, &why, Timestamp::now())).await?;
         Ok(PassError::Observe(error))
     }
 }

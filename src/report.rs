@@ -77,6 +77,9 @@ pub struct Problem {
     /// A secret cannot be used as it is now; rows flow with the last good one.
     #[serde(default)]
     pub last_good_used: bool,
+    /// Since when there is one of this class, RFC 3339; absent: an older relay, or a migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 impl Problem {
@@ -88,13 +91,20 @@ impl Problem {
             message.truncate(end);
             message.push_str("...");
         }
-        Self { class, message, last_good_used: false }
+        Self { class, message, last_good_used: false, since: None }
     }
 
     /// The same about a secret that is not used, while the last good one is.
     #[must_use]
     pub fn with_last_good_used(self) -> Self {
         Self { last_good_used: true, ..self }
+    }
+
+    /// The same as somebody else wrote it, with a message of the size that it may have.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let Self { message, .. } = Self::new(self.class, &*self.message);
+        Self { message, ..self }
     }
 }
 

@@ -59,7 +59,7 @@ fn default_stabilization() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// True: a PodMonitor of the Prometheus operator for the relay pods. Default: false.
+    /// True: a PodMonitor of the Prometheus operator for the relay pods, unless the operator's chart has one for all of them. Default: false.
     #[serde(default)]
     pub pod_monitor: bool,
 }

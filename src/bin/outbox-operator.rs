@@ -81,6 +81,9 @@ struct Run {
     /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.
     #[arg(long, env = "MONITORING_NAMESPACE")]
     monitoring_namespace: Option<String>,
+    /// One PodMonitor scrapes all relays already: those that manifests wish for are not made.
+    #[arg(long, env = "RELAYS_MONITORED")]
+    relays_monitored: bool,
     /// Name of the Lease by which one of several operators leads.
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "outbox-operator")]
     lease_name: String,
@@ -114,9 +117,17 @@ async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
     let Run { relay_image, allowed_images, cluster_name, operator_name, watch_namespaces, watch_seconds, .. } = arguments;
-    let Run { listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace, lease_name, .. } = arguments;
+    let Run { listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace, relays_monitored, lease_name, .. } = arguments;
     let upgrades_max = usize::from(upgrade_max_concurrent);
-    let installation = operator::Installation { relay_image, allowed_images, cluster_name, upgrades_max, namespace, monitoring_namespace };
+    let installation = operator::Installation {
+        relay_image,
+        allowed_images,
+        cluster_name,
+        upgrades_max,
+        namespace,
+        monitoring_namespace,
+        relays_monitored,
+    };
     let settings = operator::Settings { installation, operator_name, pod_name };
     let namespaces = watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
     let watch_round = Duration::from_secs(watch_seconds);

@@ -80,6 +80,12 @@ impl Corner<'_> {
         (&self.identity.namespace, &self.identity.name)
     }
 
+    /// To write: what was seen before holds no more.
+    fn writing(&self, kind: ChildKind) -> Api<DynamicObject> {
+        self.memory.changed(self.key());
+        self.api(kind)
+    }
+
     fn api(&self, kind: ChildKind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.identity.namespace, &kind.resource())
     }
@@ -196,7 +202,7 @@ async fn set_scale(corner: &Corner<'_>, scale: Scale) -> Result<(), ApplyError> 
     let name = corner.identity.relay_name();
     let manager = PatchParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
-    let set = call(corner.api(ChildKind::Deployment).patch_scale(&name, &manager, &patch)).await;
+    let set = call(corner.writing(ChildKind::Deployment).patch_scale(&name, &manager, &patch)).await;
     set.map(|_| ()).map_err(|source| ApplyError::Scale { name, source })
 }
 
@@ -207,6 +213,6 @@ async fn delete(corner: &Corner<'_>, kind: ChildKind, key: &ObjectKey) -> Result
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
-    let deleted = call_opt(corner.api(kind).delete(&key.name, &parameters)).await;
+    let deleted = call_opt(corner.writing(kind).delete(&key.name, &parameters)).await;
     deleted.map(|_| ()).map_err(|source| ApplyError::Delete { kind, name: key.name.clone(), source })
 }

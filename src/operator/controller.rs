@@ -6,12 +6,13 @@ use std::{
 };
 
 use futures::{
-    StreamExt, TryStreamExt,
+    Stream, StreamExt, TryStreamExt,
     stream::{BoxStream, select_all},
 };
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{apps::v1::Deployment, batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -32,6 +33,8 @@ use super::{
     call::ErrorClass,
     health::Pulse,
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
+    memory::{Key, Memory},
+    ownership::relay_name,
     pace::Pace,
 };
 use crate::api::OutboxRelay;
@@ -129,7 +132,8 @@ fn outcomes(context: Arc<Context>, number: usize, scope: Scope, round: Duration,
     let namespace = scope.namespace.as_deref();
     let pulse = Arc::clone(&context.pulse);
     let rounds = || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
-    let ours = || rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
+    let ours = rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
+    let memory = Arc::clone(&context.operator.memory);
     let relays = watcher(api::<Guarded>(&client, namespace), rounds())
         .backoff(short_backoff())
         .modify(|relay| relay.managed_fields_mut().clear())
@@ -142,13 +146,15 @@ fn outcomes(context: Arc<Context>, number: usize, scope: Scope, round: Duration,
         })
         .applied_objects()
         // Our own status writes are no news.
-        .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default());
+        .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default())
+        .inspect_ok(move |relay| memory.changed((&relay.namespace().unwrap_or_default(), &relay.name_any())));
+    let memory = &context.operator.memory;
     Controller::for_stream(relays, scope.known.clone())
         .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .trigger_backoff(short_backoff())
-        .owns(api::<Deployment>(&client, namespace), ours())
-        .owns(api::<Job>(&client, namespace), ours())
-        .watches(api::<PartialObjectMeta<Pod>>(&client, namespace), ours(), relay_of_pod)
+        .watches_stream(children::<Deployment>(memory, &client, namespace, &ours), relay_of)
+        .watches_stream(children::<Job>(memory, &client, namespace, &ours), relay_of)
+        .watches_stream(children::<Pod>(memory, &client, namespace, &ours), relay_of)
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, error_policy, context)
         .boxed()
@@ -164,16 +170,54 @@ where
     }
 }
 
+type Child<K> = PartialObjectMeta<K>;
+
+/// Children that changed; the memory hears of them before the pass does that follows.
+fn children<K>(
+    memory: &Arc<Memory>,
+    client: &Client,
+    namespace: Option<&str>,
+    ours: &watcher::Config,
+) -> impl Stream<Item = Result<Child<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let memory = Arc::clone(memory);
+    watcher(api::<Child<K>>(client, namespace), ours.clone()).inspect_ok(move |event| hear(&memory, event)).touched_objects()
+}
+
+fn hear<K>(memory: &Memory, event: &watcher::Event<Child<K>>)
+where
+    K: Resource<DynamicType = ()>,
+{
+    match event {
+        watcher::Event::Init => memory.all_changed(),
+        watcher::Event::InitDone => {}
+        watcher::Event::Apply(child) | watcher::Event::InitApply(child) | watcher::Event::Delete(child) => {
+            if let Some((namespace, name)) = owner(&child.metadata) {
+                memory.changed((namespace, name));
+            }
+        }
+    }
+}
+
 /// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be twice as long.
 fn short_backoff() -> ExponentialBackoff {
     let doubling = backon::ExponentialBuilder::default().with_min_delay(Duration::from_millis(800)).with_max_delay(Duration::from_secs(3));
     ExponentialBackoff::from(doubling.with_jitter().without_max_times())
 }
 
-fn relay_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
-    let labels = pod.labels();
-    let name = labels.get(RELAY_LABEL).or_else(|| labels.get(MIGRATION_LABEL))?;
-    Some(ObjectRef::new(name).within(&pod.namespace()?))
+#[expect(clippy::needless_pass_by_value, reason = "as the controller asks for it")]
+fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<Guarded>> {
+    let (namespace, name) = owner(&child.metadata)?;
+    Some(ObjectRef::new(name).within(namespace))
+}
+
+/// The OutboxRelay that it was made for; of a pod, its labels say so.
+fn owner(child: &ObjectMeta) -> Option<Key<'_>> {
+    let label = |name| child.labels.as_ref()?.get(name).map(String::as_str);
+    let name = relay_name(child).or_else(|| label(RELAY_LABEL)).or_else(|| label(MIGRATION_LABEL))?;
+    Some((child.namespace.as_deref()?, name))
 }
 
 async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {

@@ -38,6 +38,7 @@ pub(crate) fn installation() -> Installation {
         upgrades_max: 5,
         namespace: Some("outbox-system".to_owned()),
         monitoring_namespace: Some("monitoring".to_owned()),
+        relays_monitored: false,
     }
 }
 

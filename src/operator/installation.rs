@@ -15,6 +15,8 @@ pub struct Installation {
     pub namespace: Option<String>,
     /// Where metrics are collected from.
     pub monitoring_namespace: Option<String>,
+    /// One PodMonitor scrapes all relays, so that none of their own is made.
+    pub relays_monitored: bool,
 }
 
 impl Installation {

@@ -11,11 +11,20 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{
     build::{ChildKind, Prepared},
+    observe::Observed,
     plan::Remembered,
 };
+use crate::api::OutboxRelay;
 
-/// Children that no watch tells of are looked at this often.
+/// What no watch tells of is looked at this often.
 const TRUSTED: Duration = Duration::from_mins(10);
+
+impl ObjectMemory {
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.seen = None;
+    }
+}
 
 /// By namespace and name.
 #[derive(Debug, Default)]
@@ -27,7 +36,21 @@ struct ObjectMemory {
     failures: u32,
     status_written_at: Option<Timestamp>,
     scaling: Remembered,
+    /// Changes that a watch told of, and writes of ours.
+    changes: u64,
+    seen: Option<(Seen, Instant)>,
 }
+
+/// An OutboxRelay with all that it has, as the API server showed it, and its status as we left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub relay: OutboxRelay,
+    pub observed: Observed,
+}
+
+/// How much had changed when a pass began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark(u64);
 
 /// A child that was found or made as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +74,30 @@ impl Memory {
 
     pub(crate) fn settle(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) {
         self.lock().entry(owned(key)).or_default().children.insert(child.kind, Settled { wanted: wanted(child), live, at: now });
+    }
+
+    /// What the pass before saw, if nothing has changed since and it is not old; for once.
+    pub(crate) fn recall(&self, key: Key<'_>, now: Instant) -> (Mark, Option<(Seen, Instant)>) {
+        let mut all = self.lock();
+        let object = all.entry(owned(key)).or_default();
+        (Mark(object.changes), object.seen.take().filter(|(_, at)| now.duration_since(*at) < TRUSTED))
+    }
+
+    /// For the next pass, unless something changed since this one began.
+    pub(crate) fn keep(&self, key: Key<'_>, mark: Mark, seen: Seen, seen_at: Instant) {
+        if let Some(object) = self.lock().get_mut(&owned(key)).filter(|object| Mark(object.changes) == mark) {
+            object.seen = Some((seen, seen_at));
+        }
+    }
+
+    /// Something of it changed, or may have.
+    pub(crate) fn changed(&self, key: Key<'_>) {
+        self.lock().get_mut(&owned(key)).into_iter().for_each(ObjectMemory::changed);
+    }
+
+    /// A watch began anew: what went meanwhile goes without a word.
+    pub(crate) fn all_changed(&self) {
+        self.lock().values_mut().for_each(ObjectMemory::changed);
     }
 
     /// Failures in a row, with this one.
@@ -112,6 +159,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::operator::fixtures::relay;
 
     const KEY: Key<'_> = ("essays", "file-service");
 
@@ -130,6 +178,41 @@ mod tests {
         assert!(!memory.is_settled(KEY, &child("a"), Some(2), now));
         assert!(!memory.is_settled(KEY, &child("a"), Some(1), now + TRUSTED));
         assert!(!memory.is_settled(("essays", "other"), &child("a"), Some(1), now));
+    }
+
+    fn remembers(memory: &Memory, now: Instant) -> bool {
+        memory.recall(KEY, now).1.is_some()
+    }
+
+    #[test]
+    fn what_was_seen_holds_until_something_changes_or_for_ten_minutes() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let seen = || Seen { relay: relay(), observed: Observed::default() };
+        let (mark, nothing) = memory.recall(KEY, now);
+        assert!(nothing.is_none());
+        let keep = || memory.keep(KEY, mark, seen(), now);
+        keep();
+        assert!(remembers(&memory, now));
+        assert!(!remembers(&memory, now), "a pass that does not come to its end leaves nothing");
+        keep();
+        assert!(!remembers(&memory, now + TRUSTED));
+        keep();
+        memory.changed(("essays", "another"));
+        assert!(remembers(&memory, now));
+        keep();
+        memory.changed(KEY);
+        assert!(!remembers(&memory, now));
+        keep();
+        assert!(!remembers(&memory, now), "it changed after that pass began");
+    }
+
+    #[test]
+    fn a_watch_that_begins_anew_makes_everything_be_looked_at() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let (mark, _) = memory.recall(KEY, now);
+        memory.all_changed();
+        memory.keep(KEY, mark, Seen { relay: relay(), observed: Observed::default() }, now);
+        assert!(!remembers(&memory, now));
     }
 
     #[test]

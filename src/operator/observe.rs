@@ -1,4 +1,4 @@
-//! Reads what exists: the Deployment, migration Jobs, pods, ConfigMaps and the relays' own reports. IO only; what the objects mean is read in
+//! Reads what exists: the Deployment, migration Jobs, pods and ConfigMaps. IO only; what the objects mean is read in
 //! the pure files below this one. No Secret is ever read.
 
 mod deployment;
@@ -29,7 +29,7 @@ use super::{
     call::{CallError, call, call_opt},
     identity::Identity,
     ownership::{Ownership, ownership},
-    reports::{self, PodReport},
+    reports::PodReport,
 };
 
 /// What exists for one OutboxRelay.
@@ -38,11 +38,18 @@ pub(crate) struct Observed {
     pub deployment: Option<RelayDeployment>,
     pub jobs: Vec<MigrationJob>,
     pub pods: Vec<RelayPod>,
-    /// One per pod that could be asked.
+    /// One per pod that could be asked; by the pods, not by the API server.
     pub reports: Vec<PodReport>,
     pub config_maps: Vec<ObjectKey>,
     /// ConfigMaps that a ReplicaSet with replicas or an unfinished Job still mounts.
     pub used_config_maps: BTreeSet<String>,
+}
+
+impl Observed {
+    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.jobs.iter().all(|job| job.outcome != JobOutcome::Unfinished)
+    }
 }
 
 /// Name and uid: enough to delete this very object and no later one of its name.
@@ -75,7 +82,7 @@ impl ObserveError {
     }
 }
 
-/// Reads everything of one relay. Writes nothing, so it may be dropped at any point.
+/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at any point.
 pub(crate) async fn observe(client: &Client, identity: &Identity) -> Result<Observed, ObserveError> {
     let relays = ListParams::default().labels(&identity.relay_selector_text());
     let migrations = ListParams::default().labels(&identity.migration_selector_text());
@@ -97,7 +104,7 @@ pub(crate) async fn observe(client: &Client, identity: &Identity) -> Result<Obse
     let mut used = deployment::used_config_maps(&replica_sets);
     used.extend(jobs.iter().filter(|job| job.outcome == JobOutcome::Unfinished).filter_map(|job| job.config_map.clone()));
     Ok(Observed {
-        reports: reports::collect(&pods).await,
+        reports: Vec::new(),
         deployment: deployment.as_ref().map(RelayDeployment::of),
         jobs,
         pods,

@@ -34,6 +34,11 @@ fn is_relay(owner: &OwnerReference) -> bool {
     owner.kind == OutboxRelay::kind(&()) && group == Some(&*OutboxRelay::group(&()))
 }
 
+/// Name of the OutboxRelay that it was made for, or a former one of that name.
+pub(crate) fn relay_name(meta: &ObjectMeta) -> Option<&str> {
+    meta.owner_references.iter().flatten().find(|owner| is_relay(owner)).map(|owner| owner.name.as_str())
+}
+
 /// Uid of the object that controls this one.
 pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();

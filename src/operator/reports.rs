@@ -94,7 +94,7 @@ async fn ask(address: SocketAddr) -> Result<RelayReport, ReportError> {
 
 fn bounded(mut report: RelayReport) -> RelayReport {
     report.problems.truncate(PROBLEMS_MAX);
-    report.problems = report.problems.into_iter().map(|problem| Problem::new(problem.class, problem.message)).collect();
+    report.problems = report.problems.into_iter().map(Problem::bounded).collect();
     report
 }
 
@@ -131,6 +131,15 @@ mod tests {
     async fn a_report_is_read() {
         let address = relay_that_answers(http("200 OK", REPORT)).await;
         assert_eq!(ask(address).await.expect("a report").lanes, 64);
+    }
+
+    #[tokio::test]
+    async fn a_text_that_is_too_long_is_cut_and_the_rest_of_a_problem_stays() {
+        let problem = format!(r#"{{"class":"AuthenticationFailed","message":"{}","lastGoodUsed":true,"since":"s"}}"#, "x".repeat(300));
+        let body = REPORT.replace("[]", &format!("[{problem}]"));
+        let report = report("p", relay_that_answers(http("200 OK", &body)).await).await.expect("a report");
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        assert_eq!((problem.message.len(), problem.last_good_used, problem.since.as_deref()), (256, true, Some("s")));
     }
 
     #[tokio::test]

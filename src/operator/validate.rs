@@ -85,7 +85,7 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
         wishes: wishes(&relay.spec),
         image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
-        pod_monitor: relay.spec.monitoring.pod_monitor,
+        pod_monitor: relay.spec.monitoring.pod_monitor && !installation.relays_monitored,
         admitted: relay.spec.network_policy.enabled.then(|| admitted(installation)),
         relay_files: relay_projections(&relay.spec),
         plaintext: plaintext(&relay.spec),
@@ -261,6 +261,13 @@ mod tests {
         assert_eq!(with("registry.test/relay:2").expect("allowed").image, "registry.test/relay:2");
         assert_eq!(with("evil.test/relay:2"), Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned())));
         assert_eq!(validate(&relay(), &installation()).expect("valid").image, "relay:1");
+    }
+
+    #[test]
+    fn relays_that_are_scraped_already_get_no_monitor_of_their_own() {
+        let wished = relay_with(|r| r.spec.monitoring.pod_monitor = true);
+        let of = |relays_monitored| validate(&wished, &Installation { relays_monitored, ..installation() }).expect("valid").pod_monitor;
+        assert_eq!((of(false), of(true)), (true, false));
     }
 
     #[test]

@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use super::metrics::Metrics;
 use crate::{
+    kafka,
     outbox::TableWide,
     report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
 };
@@ -129,9 +132,15 @@ impl Status {
     }
 
     /// Replaces what `source` told before. A problem that is new is logged once.
-    pub fn tell(&self, source: Source, problems: Vec<Problem>) {
+    pub fn tell(&self, source: Source, mut problems: Vec<Problem>) {
         let before = self.write(|state| {
-            let before = state.problems.insert(source, problems.clone()).unwrap_or_default();
+            let before = state.problems.remove(&source).unwrap_or_default();
+            let now = kafka::rfc3339(Timestamp::now().as_microsecond());
+            for problem in &mut problems {
+                let known = before.iter().find(|old| old.class == problem.class);
+                problem.since = known.and_then(|old| old.since.clone()).or_else(|| Some(now.clone()));
+            }
+            state.problems.insert(source, problems.clone());
             for class in before.iter().chain(&problems).map(|problem| problem.class) {
                 self.metrics.set_problems(class, state.problems.values().flatten().filter(|problem| problem.class == class).count());
             }
@@ -192,6 +201,23 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::ProblemClass::{self, KafkaUnreachable, TopicMissing};
+
+    #[test]
+    fn a_problem_is_there_since_it_was_told_first_whatever_its_words() {
+        let status = Status::new(&[], Instant::now());
+        let told = |problems: &[(ProblemClass, &str)]| {
+            status.tell(Source::Topics, problems.iter().map(|(class, message)| Problem::new(*class, *message)).collect());
+            let problems = status.report(Instant::now()).problems;
+            problems.iter().map(|problem| problem.since.clone().expect("a time")).collect::<Vec<_>>()
+        };
+        let first = told(&[(TopicMissing, "a")]);
+        let second = told(&[(TopicMissing, "b"), (KafkaUnreachable, "c")]);
+        assert_eq!(second[0], first[0]);
+        assert!(second[1] > first[0]);
+        told(&[]);
+        assert!(told(&[(TopicMissing, "a")])[0] > second[1], "it is another one");
+    }
 
     /// Else a sum over relays would count them twice.
     #[test]

@@ -120,16 +120,27 @@ fn values_of_a_wrong_form_are_refused_by_name() {
     }
 }
 
-/// The chart before the last change of its CRD.
+/// The chart as it was before its CRD had one of its fields.
 fn earlier(server: &ApiServer) -> String {
-    let git = |arguments: &[&str]| Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("git");
-    let commits = must(&git(&["rev-list", "--max-count=2", "HEAD", "--", &format!("charts/outbox-operator/files/{CRD}.yaml")]));
-    let commit = commits.lines().nth(1).expect("the history of the chart: a shallow clone does not have it");
-    let archive = server.file("chart.tar", "");
-    must(&git(&["archive", "--output", &archive, commit, "charts/outbox-operator"]));
-    let folder = Path::new(&archive).parent().expect("a folder").display().to_string();
-    must(&Command::new("tar").args(["-xf", &archive, "-C", &folder]).output().expect("tar"));
-    format!("{folder}/charts/outbox-operator")
+    let of_copy = Path::new(&server.file("chart", "")).with_file_name("earlier");
+    must(&Command::new("cp").args(["-r", CHART]).arg(&of_copy).output().expect("cp"));
+    let file = of_copy.join(format!("files/{CRD}.yaml"));
+    let mut crd: Value = serde_yaml::from_str(&std::fs::read_to_string(&file).expect("the chart's CRD")).expect("YAML");
+    let spec = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").expect("fields");
+    spec.as_object_mut().expect("a map").remove("networkPolicy").expect("a field of today");
+    std::fs::write(file, serde_yaml::to_string(&crd).expect("YAML")).expect("written");
+    of_copy.display().to_string()
+}
+
+#[test]
+fn the_operator_is_told_of_a_pod_monitor_for_all_relays() {
+    let tells = |values: &str| {
+        let rendered = program("helm", &["template", "x", CHART, "-s", "templates/deployment.yaml", "--set", values], "");
+        assert!(rendered.status.success(), "{}", said(&rendered));
+        said(&rendered).contains("RELAYS_MONITORED")
+    };
+    assert!(tells("monitoring.podMonitor.enabled=true"));
+    assert!(!tells("monitoring.serviceMonitor.enabled=true"));
 }
 
 /// What tells that an OutboxRelay is still the same object.

@@ -18,7 +18,6 @@ const WORDS: &[&str] = &[
     "count",
     "histogram_quantile",
     "increase",
-    "label_replace",
     "label_values",
     "max",
     "max_over_time",
@@ -28,12 +27,6 @@ const WORDS: &[&str] = &[
     "topk",
     "unless",
     "vector",
-];
-
-/// Metrics of kube-state-metrics, with their labels and the one that an expression makes of them.
-const NOT_OURS: [(&str, &[&str]); 2] = [
-    ("kube_job_failed", &["namespace", "job_name", "condition"]),
-    ("kube_job_owner", &["namespace", "job_name", "owner_kind", "owner_name", "relay"]),
 ];
 
 /// All expressions of the chart, with what they belong to.
@@ -74,7 +67,7 @@ fn names(expression: &str) -> Names {
         let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
         rest = after;
-        if name.starts_with("outbox_") || name.starts_with("kube_") {
+        if name.starts_with("outbox_") {
             let selector = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             found.metrics.push((name.to_owned(), labels(selector.map_or("", |(inner, _)| inner), &mut found.classes)));
             rest = selector.map_or(after, |(_, after)| after);
@@ -103,9 +96,6 @@ fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
 
 /// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`: it is not documented.
 fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
-    if let Some((_, labels)) = NOT_OURS.iter().find(|(name, _)| *name == metric) {
-        return Some(labels.iter().map(|label| (*label).to_owned()).collect());
-    }
     let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix));
     let found = documented.get(metric).or_else(|| documented.get(of_histogram?).filter(|(kind, _)| kind == "histogram"));
     let mut labels = found?.1.clone();

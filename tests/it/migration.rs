@@ -202,6 +202,8 @@ on_each_server! {
         settings.migration.take_over_from = Some("test/essays/somebody-else".parse().expect("an owner"));
         let problem = database.migrate(&settings).await.problem.expect("another one's");
         assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
+        let dry_run = async |settings: &outbox_relay::settings::RelaySettings| migrate::script(settings, &database.secrets()).await;
+        assert_eq!(dry_run(&settings).await.expect_err("another one's").class, ProblemClass::SchemaClaimedByOther);
 
         settings.migration.take_over_from = Some(database.settings().owner);
         let mut admin = database.as_admin().await;
@@ -209,8 +211,15 @@ on_each_server! {
         let problem = database.migrate(&settings).await.problem.expect("one is at work");
         assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
         assert!(problem.message.contains("suspend or delete it first"), "{}", problem.message);
+        assert_eq!(dry_run(&settings).await.expect_err("one is at work"), problem);
 
         execute(&mut admin, "update outbox.relay set lease_until = now()").await;
+        let mut by_script = settings.clone();
+        by_script.owner.cluster = "by script".to_owned();
+        let script = dry_run(&by_script).await.expect("a script");
+        execute(&mut database.connect_as(&database.owner).await, &script).await;
+        assert_eq!(value::<String>(&mut admin, "select cluster from outbox.owner").await, "by script");
+        settings.migration.take_over_from = Some(by_script.owner);
         assert_eq!(database.migrate(&settings).await.problem, None);
         assert_eq!(value::<String>(&mut admin, "select cluster from outbox.owner").await, "another");
         assert_eq!(database.migrate(&settings).await.problem, None, "again, when it is ours already");

@@ -1,22 +1,48 @@
-//! Breaks something on the way, by a command of the shell.
+//! Changes and breaks something on the way, by commands of the shell.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::ledger::Ledger;
+use crate::ledger::{Fault, Ledger};
 
-/// Waits, then runs the command and shows what it says.
-pub(crate) async fn inject(command: &str, after: Duration, ledger: &Ledger) -> anyhow::Result<()> {
-    sleep(after).await;
-    ledger.fault();
+/// For so long rows are written after the last command.
+const AFTERWARDS: Duration = Duration::from_secs(8);
+
+pub(crate) struct Commands {
+    pub(crate) after: Duration,
+    pub(crate) changes: Vec<String>,
+    pub(crate) fault: Option<String>,
+}
+
+impl Commands {
+    pub(crate) async fn run(self, ledger: &Ledger) -> anyhow::Result<()> {
+        if self.changes.is_empty() && self.fault.is_none() {
+            return Ok(());
+        }
+        sleep(self.after).await;
+        for change in self.changes {
+            run(change).await?;
+        }
+        if let Some(fault) = self.fault {
+            let began = Instant::now();
+            ledger.fault(Fault { began, ended: None });
+            run(fault).await?;
+            ledger.fault(Fault { began, ended: Some(Instant::now()) });
+        }
+        sleep(AFTERWARDS).await;
+        Ok(())
+    }
+}
+
+/// Shows what the command says.
+async fn run(command: String) -> anyhow::Result<()> {
     println!("         $ {command}");
-    let command = command.to_owned();
-    let output = tokio::task::spawn_blocking(move || std::process::Command::new("bash").args(["-c", &command]).output()).await??;
+    let output = tokio::task::spawn_blocking(move || std::process::Command::new("bash").args(["-euc", &command]).output()).await??;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         println!("           {line}");
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    anyhow::ensure!(output.status.success(), "the fault failed: {said}");
+    anyhow::ensure!(output.status.success(), "the command failed: {said}");
     Ok(())
 }

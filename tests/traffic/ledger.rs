@@ -67,6 +67,13 @@ impl Counts {
     }
 }
 
+/// When something was broken.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) began: Instant,
+    pub(crate) ended: Option<Instant>,
+}
+
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Inner>);
 
@@ -75,7 +82,7 @@ struct Inner {
     rows: HashMap<Uuid, Row>,
     counts: Counts,
     latest: Option<Uuid>,
-    fault_at: Option<Instant>,
+    fault: Option<Fault>,
 }
 
 impl Ledger {
@@ -110,12 +117,12 @@ impl Ledger {
         inner.latest = Some(event_id);
     }
 
-    pub(crate) fn fault(&self) {
-        self.lock().fault_at = Some(Instant::now());
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.lock().fault = Some(fault);
     }
 
-    pub(crate) fn fault_at(&self) -> Option<Instant> {
-        self.lock().fault_at
+    pub(crate) fn last_fault(&self) -> Option<Fault> {
+        self.lock().fault
     }
 
     pub(crate) fn counts(&self) -> Counts {

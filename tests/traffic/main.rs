@@ -44,7 +44,7 @@ struct Run {
     /// A service: file of its OutboxRelay, its business table, URL of its database as its own role.
     #[arg(long = "service", value_name = "MANIFEST,TABLE,URL", required = true)]
     services: Vec<ServiceArgument>,
-    /// How long rows are written.
+    /// How long rows are written, at least: they are until the commands have ended, and some seconds more.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Transactions a second, of each service.
@@ -53,12 +53,15 @@ struct Run {
     /// How long the last rows may take to arrive.
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// A command of the shell that breaks something, on the way.
-    #[arg(long, requires = "fault_after")]
-    fault: Option<String>,
-    /// When it is run, in seconds.
+    /// A command of the shell that changes something on the way, of which no row comes twice; several are run one after the other.
+    #[arg(long = "change")]
+    changes: Vec<String>,
+    /// A command of the shell that breaks something, after them: rows that were under way may come twice.
     #[arg(long)]
-    fault_after: Option<u64>,
+    fault: Option<String>,
+    /// When the first command is run, in seconds.
+    #[arg(long, default_value_t = 5)]
+    after: u64,
 }
 
 #[tokio::main]
@@ -85,20 +88,21 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
 
     let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone()).context("cannot read the topics")?;
     let live = tokio::spawn(live::show(Arc::clone(&ledger), stop.clone()));
-    let until = Instant::now() + Duration::from_secs(arguments.seconds);
-    let writers: Vec<_> =
-        services.iter().map(|it| tokio::spawn(writer::write(Arc::clone(it), Arc::clone(&ledger), arguments.rate, until))).collect();
-    if let (Some(command), Some(after)) = (arguments.fault, arguments.fault_after) {
-        fault::inject(&command, Duration::from_secs(after), &ledger).await?;
-    }
+    let end = CancellationToken::new();
+    let write = |it: &Arc<Service>| tokio::spawn(writer::write(Arc::clone(it), Arc::clone(&ledger), arguments.rate, end.clone()));
+    let writers: Vec<_> = services.iter().map(write).collect();
+    let commands = fault::Commands { after: Duration::from_secs(arguments.after), changes: arguments.changes, fault: arguments.fault };
+    let ((), commands) = tokio::join!(sleep(Duration::from_secs(arguments.seconds)), commands.run(&ledger));
+    end.cancel();
     for writer in writers {
         writer.await?.context("a service could not write")?;
     }
+    commands?;
     await_arrivals(&ledger, Duration::from_secs(arguments.patience)).await;
     stop.cancel();
     live.await?;
     consumer.join().map_err(|_| anyhow::anyhow!("the consumer ended early"))?;
-    let verdict = verdict::judge(&ledger.rows());
+    let verdict = verdict::judge(&ledger.rows(), ledger.last_fault());
     verdict.print(&ledger);
     Ok(verdict.kept())
 }

@@ -2,10 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use crate::ledger::{Fate, Ledger, Row};
+use crate::ledger::{Fate, Fault, Ledger, Row};
+
+/// What a process had under way when it was killed was first seen by a consumer at most so long before, or after.
+const UNDER_WAY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -19,15 +22,18 @@ pub(crate) struct Verdict {
     /// First occurrences that came after a later one of their topic and key.
     out_of_order: usize,
     duplicates: usize,
+    /// Those that no fault explains.
+    unprovoked: usize,
     /// Records with another topic, key or value than their row, or duplicates with another partition or other headers than the first.
     altered: usize,
 }
 
-pub(crate) fn judge(rows: &[Row]) -> Verdict {
+pub(crate) fn judge(rows: &[Row], fault: Option<Fault>) -> Verdict {
     let mut verdict = Verdict::default();
     let mut keys: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
     for row in rows {
         verdict.count(row);
+        verdict.unprovoked += unprovoked(row, fault);
         keys.entry((&row.topic, &row.key)).or_default().push(row);
     }
     verdict.out_of_order = keys.values().map(|rows| out_of_order(rows)).sum();
@@ -46,6 +52,15 @@ fn out_of_order(rows: &[&Row]) -> usize {
         highest = highest.max(revision);
     }
     late
+}
+
+/// Duplicates that came before the fault, or of rows that were not under way when it was.
+fn unprovoked(row: &Row, fault: Option<Fault>) -> usize {
+    let Some((first, others)) = row.arrivals.split_first() else { return 0 };
+    let Some(fault) = fault else { return others.len() };
+    let ended = fault.ended.unwrap_or(fault.began);
+    let was_under_way = first.at + UNDER_WAY >= fault.began && first.at <= ended + UNDER_WAY;
+    others.iter().filter(|other| other.at < fault.began || !was_under_way).count()
 }
 
 fn partitions(rows: &[&Row]) -> usize {
@@ -74,9 +89,9 @@ impl Verdict {
         self.altered += row.arrivals.len() - row.arrivals.iter().filter(same).count();
     }
 
-    /// Whether all promises were kept; duplicates are allowed after a fault.
+    /// Whether all promises were kept; duplicates are allowed of what was under way at a fault.
     pub(crate) fn kept(&self) -> bool {
-        self.lost + self.ghosts + self.out_of_order + self.altered == 0 && self.committed > 0
+        self.lost + self.ghosts + self.out_of_order + self.altered + self.unprovoked == 0 && self.committed > 0
     }
 
     pub(crate) fn print(&self, ledger: &Ledger) {
@@ -86,8 +101,8 @@ impl Verdict {
         println!("   records seen      {:>8}   with another key, value, headers or partition: {}", self.records, self.altered);
         println!("   lost              {:>8}", self.lost);
         println!("   out of order      {:>8}", self.out_of_order);
-        println!("   duplicates        {:>8}", self.duplicates);
-        print_latency(&ledger.rows(), ledger.fault_at());
+        println!("   duplicates        {:>8}   that no fault explains: {}", self.duplicates, self.unprovoked);
+        print_latency(&ledger.rows(), ledger.last_fault().map(|fault| fault.began));
     }
 }
 

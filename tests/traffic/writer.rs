@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{Postgres, Transaction};
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -17,11 +18,11 @@ use crate::{
 const WORKERS: u32 = 4;
 const AGGREGATES: u128 = 40;
 
-/// Until that time; `rate` transactions a second.
-pub(crate) async fn write(service: Arc<Service>, ledger: Arc<Ledger>, rate: u32, until: Instant) -> sqlx::Result<()> {
+/// `rate` transactions a second.
+pub(crate) async fn write(service: Arc<Service>, ledger: Arc<Ledger>, rate: u32, end: CancellationToken) -> sqlx::Result<()> {
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
-        workers.spawn(work(Arc::clone(&service), Arc::clone(&ledger), Duration::from_secs(1) * WORKERS / rate, until));
+        workers.spawn(work(Arc::clone(&service), Arc::clone(&ledger), Duration::from_secs(1) * WORKERS / rate, end.clone()));
     }
     while let Some(worker) = workers.join_next().await {
         worker.map_err(|_| sqlx::Error::WorkerCrashed)??;
@@ -29,10 +30,10 @@ pub(crate) async fn write(service: Arc<Service>, ledger: Arc<Ledger>, rate: u32,
     Ok(())
 }
 
-async fn work(service: Arc<Service>, ledger: Arc<Ledger>, every: Duration, until: Instant) -> sqlx::Result<()> {
+async fn work(service: Arc<Service>, ledger: Arc<Ledger>, every: Duration, end: CancellationToken) -> sqlx::Result<()> {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while Instant::now() < until {
+    while !end.is_cancelled() {
         ticks.tick().await;
         transact(&service, &ledger).await?;
     }

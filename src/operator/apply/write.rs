@@ -47,7 +47,7 @@ pub(super) async fn write(
 async fn create(corner: &Corner<'_>, child: &Prepared) -> Result<DynamicObject, ApplyError> {
     let object = serde_json::from_value(with_replicas(child)).expect("a built child is an object");
     let manager = PostParams { field_manager: Some(OPERATOR.to_owned()), ..PostParams::default() };
-    let created = call(corner.api(child.kind).create(&manager, &object)).await;
+    let created = call(corner.writing(child.kind).create(&manager, &object)).await;
     let created = created.map_err(|source| ApplyError::Create { kind: child.kind, name: child.name.clone(), source })?;
     tracing::info!(kind = ?child.kind, namespace = corner.identity.namespace, name = child.name, "created");
     Ok(created)
@@ -79,7 +79,7 @@ async fn claim(corner: &Corner<'_>, child: &Prepared, live: &DynamicObject) -> R
     // What others own of an object this young is forgotten with it; they lose nothing but the record, and write it again.
     let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": [entry]}}));
     let manager = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-    let claimed = call(corner.api(child.kind).patch(&child.name, &manager, &patch)).await;
+    let claimed = call(corner.writing(child.kind).patch(&child.name, &manager, &patch)).await;
     claimed.map(|_| ()).map_err(|source| ApplyError::Claim { kind: child.kind, name: child.name.clone(), source })
 }
 
@@ -88,7 +88,7 @@ async fn server_side_apply(corner: &Corner<'_>, child: &Prepared, live: &Dynamic
     let mut body = child.body.clone();
     body["metadata"]["uid"] = json!(live.uid());
     let manager = PatchParams::apply(OPERATOR).force();
-    let applied = call(corner.api(child.kind).patch(&child.name, &manager, &Patch::Apply(body))).await;
+    let applied = call(corner.writing(child.kind).patch(&child.name, &manager, &Patch::Apply(body))).await;
     applied.map_err(|source| ApplyError::Apply { kind: child.kind, name: child.name.clone(), source })
 }
 

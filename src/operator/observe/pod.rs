@@ -75,7 +75,7 @@ fn read_report(message: &str) -> Option<MigrationReport> {
     let mut report: MigrationReport = serde_json::from_str(message.trim()).ok()?;
     report.notes.truncate(NOTES_MAX);
     report.notes = report.notes.into_iter().map(|note| cut(&note)).collect();
-    report.problem = report.problem.map(|problem| Problem::new(problem.class, problem.message));
+    report.problem = report.problem.map(Problem::bounded);
     Some(report)
 }
 

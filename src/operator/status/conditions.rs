@@ -63,10 +63,10 @@ pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// What was said before, as it was said, for a cause that is being worked on.
-pub(crate) fn repeat(conditions: &[Condition], type_: &'static str) -> Option<Finding> {
-    let said = find(conditions, type_).filter(|condition| condition.status == State::False.text())?;
-    Some(Finding { type_, state: State::False, reason: said.reason.clone(), message: said.message.clone() })
+/// What was said before, as it was said, if it was this.
+pub(crate) fn repeat(conditions: &[Condition], type_: &'static str, state: State) -> Option<Finding> {
+    let said = find(conditions, type_).filter(|condition| condition.status == state.text())?;
+    Some(Finding { type_, state, reason: said.reason.clone(), message: said.message.clone() })
 }
 
 /// New findings over old conditions; a condition that nothing was found for stays as it is.

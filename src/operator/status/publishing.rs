@@ -1,28 +1,62 @@
 //! `Publishing`: do rows reach Kafka? What the relays say, and no part of `Ready`: an outage of Kafka must not block the rollout of services
 //! that only wait for their outbox. Pure.
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
 use super::{
     Scene,
     available::none_wanted,
-    conditions::{Finding, State},
+    conditions::{Finding, State, find, repeat},
     schema::{problems, sentence},
 };
 use crate::{
     operator::reason::{Reason, stops_publishing},
-    report::{BreakerState, ProblemClass},
+    report::{Breaker, BreakerState, ProblemClass},
 };
 
+/// What stops the rows of a relay that published is told when it has lasted so long: most of it passes by itself, and a condition that
+/// flaps helps nobody.
+const LASTING: SignedDuration = SignedDuration::from_secs(30);
+
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
-    let finding = |state, reason, message: String| Finding::new("Publishing", state, reason, message);
     if let Some((reason, why)) = none_wanted(scene) {
         return finding(State::False, reason, format!("{why}: rows wait."));
     }
+    let found = reported(scene);
+    let passes_by = found.state == State::False && !lasts(scene);
+    said_true(scene).filter(|_| passes_by).unwrap_or(found)
+}
+
+fn finding(state: State, reason: Reason, message: String) -> Finding {
+    Finding::new("Publishing", state, reason, message)
+}
+
+/// Of this very manifest, whose relays have run for a while: what it brings itself is told at once.
+fn said_true(scene: &Scene<'_>) -> Option<Finding> {
+    let said = &scene.facts.previous.conditions;
+    find(said, "Publishing").filter(|it| it.observed_generation == Some(scene.facts.identity.generation))?;
+    find(said, "Available").filter(|it| it.status == State::True.text() && is_lasting(scene, it.last_transition_time.0))?;
+    repeat(said, "Publishing", State::True)
+}
+
+fn is_lasting(scene: &Scene<'_>, since: Timestamp) -> bool {
+    scene.facts.now.duration_since(since) >= LASTING
+}
+
+/// By the relays' clocks. An older relay does not say since when.
+fn lasts(scene: &Scene<'_>) -> bool {
+    let lasting = |since: Option<&str>| since.and_then(|since| since.parse().ok()).is_none_or(|since| is_lasting(scene, since));
+    open_breaker(scene).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
+        || problems(scene).any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))
+}
+
+fn reported(scene: &Scene<'_>) -> Finding {
     if scene.observed.reports.iter().all(|one| one.report.is_none()) {
         return finding(State::Unknown, Reason::NoReports, "No relay has reported.".to_owned());
     }
     let all: Vec<_> = problems(scene).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
-    if let Some(pod) = open_breaker(scene)
+    if let Some((pod, _)) = open_breaker(scene)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {
         let why = worst.map_or_else(|| "it is tried again by itself.".to_owned(), |(_, problem)| sentence(&problem.message));
@@ -39,10 +73,9 @@ pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
     finding(State::of(worst.is_none()), Reason::Problem(problem.class), message)
 }
 
-fn open_breaker<'a>(scene: &'a Scene<'_>) -> Option<&'a str> {
-    let is_open = |breaker: &crate::report::Breaker| breaker.state == BreakerState::Open;
-    let mut reports = scene.observed.reports.iter();
-    reports.find(|one| one.report.as_ref().and_then(|report| report.breaker.as_ref()).is_some_and(is_open)).map(|one| one.pod.as_str())
+fn open_breaker<'a>(scene: &'a Scene<'_>) -> Option<(&'a str, &'a Breaker)> {
+    let mut breakers = scene.observed.reports.iter().filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?.breaker.as_ref()?)));
+    breakers.find(|(_, breaker)| breaker.state == BreakerState::Open)
 }
 
 /// What an open breaker says better; a refused login, say, is for a person to mend.

@@ -24,7 +24,7 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
         }
         // An attempt in progress does not unsay why the last one failed.
         Migration::Start { attempt } | Migration::Running { attempt, waiting: None, .. } if *attempt > 1 => {
-            let said = repeat(&scene.facts.previous.conditions, "SchemaReady");
+            let said = repeat(&scene.facts.previous.conditions, "SchemaReady", State::False);
             said.unwrap_or_else(|| not(Reason::MigrationRunning, format!("Attempt {attempt} of the migration is running (Job '{job}').")))
         }
         Migration::Start { .. } | Migration::Running { waiting: None, .. } => {
@@ -98,7 +98,7 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
         return Finding::new("SecretsResolved", State::True, Reason::SecretsRead, "Every referenced Secret and ConfigMap was read.");
     }
     let unknown = || Finding::new("SecretsResolved", State::Unknown, Reason::NotChecked, "No migration or relay has reported yet.");
-    repeat(&scene.facts.previous.conditions, "SecretsResolved").unwrap_or_else(unknown)
+    repeat(&scene.facts.previous.conditions, "SecretsResolved", State::False).unwrap_or_else(unknown)
 }
 
 /// Problems of all relays with their pods, the most urgent of each first.

@@ -8,7 +8,7 @@ use crate::{
     operator::{
         build::ChildKind,
         events::{Telling, tellings},
-        fixtures::{now, validated, validated_with},
+        fixtures::{at, now, validated, validated_with},
         observe::{RelayDeployment, RelayPod},
         plan::{Decision, Failure, Load, Remembered, Rollout, Scale, Scaling},
         reports::PodReport,
@@ -161,6 +161,63 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
         assert_eq!(case.status().breaker, Some(BreakerState::Open), "the worst of all");
     }
     assert_eq!(running().status().breaker, None, "no relay said");
+}
+
+/// A problem that stops publishing, there for so many seconds.
+fn trouble(seconds: i64) -> PodReport {
+    let mut report = report(Some(ProblemClass::KafkaUnreachable));
+    report.report.as_mut().expect("a report").problems[0].since = Some(at(-seconds).to_string());
+    report
+}
+
+/// The status of a relay that has run for so many seconds.
+fn having_run(seconds: i64) -> OutboxRelayStatus {
+    let mut status = running().status();
+    status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(-seconds)));
+    status
+}
+
+#[test]
+fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
+    let mut case = Case::with(|case| case.observed.reports = vec![trouble(29)]);
+    case.says(&["Publishing=False KafkaUnreachable"]); // of one that never published
+    case.previous = having_run(30);
+    case.says(&["Publishing=True Publishing", "Ready=True Ready"]);
+    assert_eq!((case.status().conditions, case.tellings()), (case.previous.conditions.clone(), Vec::new()));
+    case.observed.reports = vec![trouble(30)];
+    case.says(&["Publishing=False KafkaUnreachable", "Ready=True KafkaUnreachable"]);
+    case.previous = case.status();
+    case.observed.reports = vec![report(None)];
+    case.says(&["Publishing=True Publishing"]);
+}
+
+#[test]
+fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() {
+    let mut case = Case::with(|case| case.observed.reports = vec![trouble(1), trouble(31)]);
+    case.previous = having_run(90);
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.observed.reports = vec![open_breaker(None)];
+    case.says(&["Publishing=False BreakerOpen"]);
+    let breaker = case.observed.reports[0].report.as_mut().expect("a report").breaker.as_mut().expect("a breaker");
+    breaker.since = at(-29).to_string();
+    case.says(&["Publishing=True Publishing"]);
+}
+
+#[test]
+fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
+    let mut case = running();
+    case.previous = having_run(90);
+    case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]; // no `since`
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.observed.reports = vec![trouble(1)];
+    case.says(&["Publishing=True Publishing"]);
+    case.previous = having_run(29);
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.previous = having_run(90);
+    case.relay.identity.generation += 1;
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.relay.count = Count::Suspended;
+    case.says(&["Publishing=False Suspended"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn exists_already(error: &sqlx::Error) -> bool {
 }
 
 /// Two owners' relays at a time would each publish by their own manifest.
-async fn nobody_at_work(connection: &mut PgConnection, schema: &SchemaName, owner: &Owner) -> Result<(), MigrateError> {
+pub(super) async fn nobody_at_work(connection: &mut PgConnection, schema: &SchemaName, owner: &Owner) -> Result<(), MigrateError> {
     let relays = query_scalar::<_, i64>(statement("select count(*) from @schema@.relay where lease_until > now()", schema));
     match relays.fetch_one(connection).await.map_err(preparing("look for relays at work"))? {
         0 => Ok(()),

@@ -48,6 +48,9 @@ async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, Migr
     let state = lock::state(&mut transaction, schema).await?;
     state.not_too_new(schema)?;
     let taken_from = state.taken_from(schema, settings)?.cloned();
+    if let Some(owner) = &taken_from {
+        apply::nobody_at_work(&mut transaction, schema, owner).await?;
+    }
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }

@@ -43,6 +43,16 @@ const STATE: &[Panel] = &[
         )],
     },
     Panel {
+        title: "OutboxRelays that wait for their schema",
+        look: Bad(1.0),
+        unit: "none",
+        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays -A`, column SCHEMA.",
+        queries: &[(
+            r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", status="False"}) or vector(0)"#,
+            "OutboxRelays",
+        )],
+    },
+    Panel {
         title: "OutboxRelays whose last pass failed",
         look: Bad(1.0),
         unit: "none",

@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     /// They are taken and never answered; what flows already stops.
     Silence,
     Answer(u16),
+    /// Watches are told that what they saw last is too long ago to go on from.
+    Expired,
     /// They are passed on later.
     Delay(Duration),
     /// Their answers are kept until this fault is over.
@@ -142,6 +144,7 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
         Fault::None | Fault::Hold => {}
         Fault::Silence => std::future::pending().await,
         Fault::Answer(code) => return refusal(code),
+        Fault::Expired => return expired(),
         Fault::Delay(pause) => tokio::time::sleep(pause).await,
     }
     let body = axum::body::to_bytes(body, 1 << 20).await.expect("a request of ours is small");
@@ -193,6 +196,13 @@ fn refusal(code: u16) -> Response {
         "details": {"retryAfterSeconds": seconds}});
     let response = Response::builder().status(code).header("content-type", "application/json").header("retry-after", seconds);
     response.body(Body::from(status.to_string())).expect("a response")
+}
+
+/// The server's answer to such a watch is fine, and its first event is this.
+fn expired() -> Response {
+    let object = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "message": "ill", "reason": "Expired"});
+    let event = json!({"type": "ERROR", "object": object});
+    ([("content-type", "application/json")], format!("{event}\n")).into_response()
 }
 
 /// A list or watch of all namespaces becomes one of this namespace.

@@ -197,6 +197,7 @@ fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
         upgrades_max: 5,
         namespace: Some("outbox-system".to_owned()),
         monitoring_namespace: Some("monitoring".to_owned()),
+        relays_monitored: false,
     };
     change(&mut installation);
     Settings { installation, operator_name: "outbox-operator".to_owned(), pod_name: None }
