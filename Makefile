@@ -36,7 +36,7 @@ chaos-controls: ## Shows that chaos finds bugs that are planted in relay and dat
 	@tests/chaos/run controls
 
 .PHONY: bench
-bench: ## How fast the relay is and what it costs, against the machine's own limits: BENCH_ARGS="--rows 100000"
+bench: ## The relay beside Debezium, a polling worker and the limits of the machine: BENCH_ARGS="--runs 3 --rows 100000"
 	@tests/bench/run
 
 .PHONY: bench-operator

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -23,7 +22,8 @@ pub(crate) const NUMBER: usize = 16;
 pub(crate) struct Arrival {
     /// What the payload begins with.
     pub(crate) number: Option<u64>,
-    pub(crate) created_us: i64,
+    /// What the relay's records say.
+    pub(crate) created_us: Option<i64>,
     pub(crate) arrived_us: i64,
 }
 
@@ -80,9 +80,9 @@ fn read(consumer: &BaseConsumer, seen: &AtomicU64, stop: &AtomicBool) -> anyhow:
         let message = message?;
         let arrived_us = now_us();
         let created = message.headers().into_iter().flat_map(Headers::iter).find(|header| header.key == "outbox_created_at");
-        let created: jiff::Timestamp = std::str::from_utf8(created.and_then(|header| header.value).context("no time")?)?.parse()?;
+        let created: Option<jiff::Timestamp> = created.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
         let number = message.payload().and_then(|payload| std::str::from_utf8(payload.get(..NUMBER)?).ok()?.parse().ok());
-        arrivals.push(Arrival { number, created_us: created.as_microsecond(), arrived_us });
+        arrivals.push(Arrival { number, created_us: created.map(jiff::Timestamp::as_microsecond), arrived_us });
         seen.fetch_add(1, Ordering::Relaxed);
     }
     Ok(arrivals)

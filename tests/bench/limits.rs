@@ -1,4 +1,4 @@
-//! What the machine can do at best: librdkafka alone, with the same records on the same broker.
+//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone with the same reads and deletes.
 
 use std::time::Duration;
 
@@ -7,22 +7,31 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::Instant;
+use uuid::Uuid;
 
-/// Records a second.
-pub(crate) async fn producer_alone(kafka: &str, rows: u64, bytes: usize) -> anyhow::Result<f64> {
-    let topic = super::load::create_topic(kafka).await?;
-    let kafka = kafka.to_owned();
-    tokio::task::spawn_blocking(move || {
+use super::{
+    Cli, bareloop,
+    contender::Contender,
+    table::{Table, payload},
+    topic::Topic,
+};
+
+pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
+    let (topic, kafka, rows, bytes) = (Topic::create(&cli.kafka, cli.replicas).await?, cli.kafka.clone(), cli.rows, cli.bytes);
+    let name = topic.name.clone();
+    let rows_per_second = tokio::task::spawn_blocking(move || {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("max.in.flight", "1").set("linger.ms", "1");
         config.set("compression.type", "lz4").set("partitioner", "murmur2_random").set("queue.buffering.max.messages", "16384");
         let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
-        let payload = super::load::payload(bytes);
+        let payload = payload(bytes);
         let began = Instant::now();
         for n in 0..rows {
-            let key = format!("key-{}", n % 1000);
-            let mut record = BaseRecord::to(&topic).key(&key).payload(&payload);
+            let key = format!("key-{}", n % 10_000);
+            let mut record = BaseRecord::to(&name).key(&key).payload(&payload);
             while let Err((error, back)) = producer.send(record) {
                 anyhow::ensure!(error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), "{error}");
                 std::thread::sleep(Duration::from_micros(200));
@@ -31,6 +40,35 @@ pub(crate) async fn producer_alone(kafka: &str, rows: u64, bytes: usize) -> anyh
         }
         producer.flush(Duration::from_secs(120))?;
         Ok(rows as f64 / began.elapsed().as_secs_f64())
-    })
-    .await?
+    });
+    let rows_per_second = rows_per_second.await??;
+    topic.delete().await?;
+    Ok(json!({ "rows_per_second": rows_per_second }))
+}
+
+/// One connection that reads and deletes, one after the other.
+pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
+    let table = Table::create(cli, Contender::BareLoop).await?;
+    table.fill(cli.rows, cli.bytes).await?;
+    let mut connection = bareloop::connect(&table.url)?.connect().await?;
+    let lanes: Vec<i16> = (0..bareloop::LANES).collect();
+    let mut lows = vec![0_i64; lanes.len()];
+    let began = Instant::now();
+    loop {
+        let take = sqlx::query(bareloop::TAKE).bind(&lanes).bind(&lows).bind(64_i64);
+        let rows = take.fetch_all(&mut connection).await?;
+        let rows: Vec<(i16, i64, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(5))).collect();
+        if rows.is_empty() {
+            break;
+        }
+        for batch in rows.chunks(bareloop::BATCH) {
+            let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = batch.iter().copied().collect();
+            sqlx::query(bareloop::SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&mut connection).await?;
+        }
+        rows.iter().for_each(|(lane, id, _)| lows[*lane as usize] = *id);
+    }
+    let rows_per_second = cli.rows as f64 / began.elapsed().as_secs_f64();
+    connection.close().await?;
+    table.remove().await?;
+    Ok(json!({ "rows_per_second": rows_per_second }))
 }

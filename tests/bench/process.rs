@@ -1,6 +1,13 @@
-//! CPU time and memory of processes, from /proc.
+//! Processes: started, stopped, and what they use, from /proc.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::Context;
+use tokio::time::{Instant, sleep};
 
 /// Clock ticks a second of /proc's times; 100 on every Linux that we know.
 const TICKS: f64 = 100.0;
@@ -26,22 +33,73 @@ impl Usage {
 
     /// The same of a process and its children.
     pub(crate) fn of_tree(root: u32) -> anyhow::Result<Self> {
-        let mut sum = Self::of(root)?;
+        let mut all = vec![Self::of(root)?];
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
             if fields(&stat).get(1).is_some_and(|parent| parent.parse() == Ok(root))
                 && let Ok(child) = Self::of(pid)
             {
-                sum.cpu_seconds += child.cpu_seconds;
-                sum.rss_mib += child.rss_mib;
+                all.push(child);
             }
         }
-        Ok(sum)
+        Ok(all.into_iter().sum())
+    }
+}
+
+impl std::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { cpu_seconds: sum.cpu_seconds + one.cpu_seconds, rss_mib: sum.rss_mib + one.rss_mib })
     }
 }
 
 /// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent, ...
 fn fields(stat: &str) -> Vec<&str> {
     stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect()
+}
+
+/// A process of ours, with all that it says in a file. Dropped, it is killed.
+pub(crate) struct Started {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Started {
+    pub(crate) fn new(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let file = std::fs::File::create(log)?;
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
+        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, log: log.to_owned() })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it says this.
+    pub(crate) async fn says(&mut self, words: &str) -> anyhow::Result<()> {
+        let give_up = Instant::now() + Duration::from_secs(120);
+        while !std::fs::read_to_string(&self.log)?.contains(words) {
+            let ended = self.child.try_wait()?;
+            anyhow::ensure!(ended.is_none() && Instant::now() < give_up, "no {words:?} yet ({ended:?}): see {}", self.log.display());
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Asks it to stop, and does not ask twice.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        Command::new("kill").arg(self.pid().to_string()).status()?;
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while self.child.try_wait()?.is_none() && Instant::now() < give_up {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -64,6 +64,7 @@ impl Core {
             self.fetch_is_in();
             return Vec::new();
         }
+        self.openers.begin_round();
         let base = self.ticks.base(&fetched.snapshot);
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();

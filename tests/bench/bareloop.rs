@@ -1,0 +1,109 @@
+//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No leases, no faults, no order across failures:
+//! a limit to measure against. It runs in a process of its own.
+
+use std::{sync::Mutex, time::Duration};
+
+use rdkafka::{
+    ClientConfig, ClientContext,
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+use sqlx::{
+    ConnectOptions, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+pub(crate) const LANES: i16 = 64;
+const WINDOW: usize = 16_384;
+pub(crate) const BATCH: usize = 1000;
+pub(crate) const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
+     select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
+     where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
+/// Nothing that we know deletes rows in fewer microseconds.
+pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
+
+/// As the relay has it: on a table that was never analysed the planner would read all of it.
+const SETTINGS: [(&str, &str); 5] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
+];
+
+/// Slots of records that were written.
+#[derive(Default)]
+struct Acks(Mutex<Vec<usize>>);
+
+impl ClientContext for Acks {}
+
+impl ProducerContext for Acks {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, slot: usize) {
+        assert!(report.is_ok(), "a bare loop has no answer to a record that fails");
+        self.0.lock().expect("not poisoned").push(slot);
+    }
+}
+
+/// Carries rows until it is stopped.
+pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
+    let producer = producer(kafka)?;
+    let options = connect(url)?;
+    let settlers = PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options.clone()).await?;
+    let mut reader = options.connect().await?;
+    let (lanes, mut lows): (Vec<i16>, _) = ((0..LANES).collect(), vec![0_i64; LANES as usize]);
+    let (mut slots, mut free): (Vec<(i16, i64, Uuid)>, Vec<usize>) = (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
+    let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
+    loop {
+        while settles.try_join_next().transpose()?.transpose()?.is_some() {}
+        producer.poll(Duration::ZERO);
+        for slot in std::mem::take(&mut *producer.context().0.lock().expect("not poisoned")) {
+            acked.push(slots[slot]);
+            free.push(slot);
+        }
+        if acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty()) {
+            settles.spawn(settle(settlers.clone(), std::mem::take(&mut acked)));
+        }
+        if free.len() < WINDOW / 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        let take = sqlx::query(TAKE).bind(&lanes).bind(&lows).bind((free.len() / lanes.len()) as i64);
+        for row in take.fetch_all(&mut reader).await? {
+            let (lane, id): (i16, i64) = (row.get(0), row.get(1));
+            let Some(slot) = free.pop() else { anyhow::bail!("more rows than were asked for") };
+            (lows[lane as usize], slots[slot]) = (id, (lane, id, row.get(5)));
+            send(&producer, &row, slot)?;
+        }
+    }
+}
+
+pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
+    Ok(url.parse::<PgConnectOptions>()?.options(SETTINGS))
+}
+
+fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("acks", "all").set("max.in.flight", "1");
+    config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0").set("linger.ms", "1");
+    config.set("compression.type", "lz4").set("partitioner", "murmur2_random").set("queue.buffering.max.messages", "200000");
+    Ok(config.create_with_context(Acks::default())?)
+}
+
+async fn settle(settlers: PgPool, rows: Vec<(i16, i64, Uuid)>) -> anyhow::Result<()> {
+    let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = rows.into_iter().collect();
+    sqlx::query(SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&settlers).await?;
+    Ok(())
+}
+
+fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Result<()> {
+    let (event_id, sequence) = (row.get::<Uuid, _>(5).to_string(), row.get::<i64, _>(1).to_string());
+    let named = [("event_id", event_id.as_str()), ("event_type", row.get(6)), ("aggregate_type", row.get(7)), ("outbox_seq", &sequence)];
+    let headers = OwnedHeaders::new_with_capacity(named.len());
+    let headers = named.into_iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+    let record = BaseRecord::with_opaque_to(row.get(2), slot).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(4));
+    producer.send(record.headers(headers)).map_err(|(error, _)| error.into())
+}

@@ -1,0 +1,218 @@
+//! What is measured, and how.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Cli,
+    consumer::{self, Latencies},
+    contender::Contender,
+    limits,
+    process::Usage,
+    start::start,
+    table::{LATE_ROWS, Table},
+};
+
+#[derive(Clone, Copy)]
+pub(crate) enum Measurement {
+    ProducerAlone,
+    PostgresAlone,
+    Drain(Drain),
+    Steady {
+        contender: Contender,
+        rate: u64,
+        seconds: u64,
+        pinned: bool,
+    },
+    /// Writers as fast as they can be, beside a contender or none.
+    Writers(Option<Contender>),
+    Late,
+    Idle,
+}
+
+/// A committed backlog, carried away.
+#[derive(Clone, Copy)]
+pub(crate) struct Drain {
+    contender: Contender,
+    rows: u64,
+    bytes: usize,
+    processes: usize,
+    pinned: bool,
+}
+
+impl Measurement {
+    /// In the order in which they are made.
+    pub(crate) fn all(cli: &Cli) -> Vec<Self> {
+        let drain =
+            |contender: Contender| Drain { contender, rows: cli.rows / contender.share(), bytes: cli.bytes, processes: 1, pinned: false };
+        let ours = drain(Contender::Relay);
+        let mut all = vec![Self::ProducerAlone, Self::PostgresAlone];
+        all.extend(cli.contenders.iter().map(|contender| Self::Drain(drain(*contender))));
+        all.extend(
+            cli.contenders.iter().filter(|one| **one != Contender::BareLoop).map(|one| Self::Drain(Drain { bytes: 1024, ..drain(*one) })),
+        );
+        all.extend([Drain { pinned: true, ..ours }, Drain { processes: 3, ..ours }].map(Self::Drain));
+        all.extend((cli.mountain_rows > 0).then_some(Self::Drain(Drain { rows: cli.mountain_rows, ..ours })));
+        let steady = |contender, rate, seconds, pinned| Self::Steady { contender, rate, seconds, pinned };
+        for rate in [1000, 5000] {
+            let others = cli.contenders.iter().filter(|contender| **contender != Contender::BareLoop);
+            all.extend(others.map(|contender| steady(*contender, rate, cli.seconds, false)));
+        }
+        if cli.pinned_seconds > 0 {
+            all.extend([false, true].map(|pinned| steady(Contender::Relay, 2000, cli.pinned_seconds, pinned)));
+        }
+        all.extend((cli.late_seconds > 0).then_some(Self::Late));
+        all.extend([Self::Writers(None), Self::Writers(Some(Contender::Relay)), Self::Idle]);
+        all
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let pin = |pinned: &bool| if *pinned { ", pinned" } else { "" };
+        match self {
+            Self::ProducerAlone => "librdkafka alone".to_owned(),
+            Self::PostgresAlone => "PostgreSQL alone".to_owned(),
+            Self::Drain(Drain { contender, rows, bytes, processes, pinned }) => {
+                let several = if *processes > 1 { format!(", {processes} processes") } else { String::new() };
+                format!("{}: {rows} rows of {bytes} B{several}{}", contender.name(), pin(pinned))
+            }
+            Self::Steady { contender, rate, pinned, .. } => format!("{}: {rate} rows/s{}", contender.name(), pin(pinned)),
+            Self::Writers(None) => "writers alone".to_owned(),
+            Self::Writers(Some(contender)) => format!("writers beside {}", contender.name()),
+            Self::Late => "relay: 5000 rows/s, late commit".to_owned(),
+            Self::Idle => "relay: idle".to_owned(),
+        }
+    }
+
+    pub(crate) async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
+        match *self {
+            Self::ProducerAlone => limits::producer_alone(cli).await,
+            Self::PostgresAlone => limits::postgres_alone(cli).await,
+            Self::Drain(drain) => drain.make(cli).await,
+            Self::Steady { contender, rate, seconds, pinned } => steady(cli, contender, rate, seconds, pinned).await,
+            Self::Writers(contender) => writers(cli, contender).await,
+            Self::Late => late(cli).await,
+            Self::Idle => idle(cli).await,
+        }
+    }
+}
+
+impl Drain {
+    async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
+        let table = Table::create(cli, self.contender).await?;
+        table.fill(self.rows, self.bytes).await?;
+        let pin = if self.pinned { Some(table.pin_horizon().await?) } else { None };
+        let mut processes = Vec::new();
+        for _ in 0..self.processes {
+            processes.push(start(cli, self.contender, &table).await?);
+        }
+        let usage = || processes.iter().map(|process| Usage::of_tree(process.pid())).sum::<anyhow::Result<Usage>>();
+        // What it cost to start is not counted, as far as nothing was published before the first look.
+        let (before, postgres, kafka, published) =
+            (usage()?, Usage::of_tree(cli.postgres_pid)?, Usage::of_tree(cli.kafka_pid)?, table.topic.records()?);
+        table.drained(self.rows).await?;
+        let (after, postgres_after, kafka_after) = (usage()?, Usage::of_tree(cli.postgres_pid)?, Usage::of_tree(cli.kafka_pid)?);
+        let seconds = table.topic.span()?;
+        let per_row =
+            |from: Usage, to: Usage| (to.cpu_seconds - from.cpu_seconds) * 1e6 / (self.rows - published.min(self.rows - 1)) as f64;
+        drop(pin);
+        for process in processes {
+            process.stop().await?;
+        }
+        table.remove().await?;
+        Ok(json!({
+            "rows_per_second": self.rows as f64 / seconds,
+            "cpu_us_per_row": per_row(before, after),
+            "postgres_cpu_us_per_row": per_row(postgres, postgres_after),
+            "kafka_cpu_us_per_row": per_row(kafka, kafka_after),
+            "rss_mib": after.rss_mib,
+        }))
+    }
+}
+
+/// Transactions of one row each, and how long each row took from its commit, as its writer saw it, to a consumer.
+async fn steady(cli: &Cli, contender: Contender, rate: u64, seconds: u64, pinned: bool) -> anyhow::Result<Value> {
+    let table = Table::create(cli, contender).await?;
+    let process = start(cli, contender, &table).await?;
+    let pin = if pinned { Some(table.pin_horizon().await?) } else { None };
+    let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
+    let warming = table.write(Some(rate), Duration::from_secs(contender.warm_up_seconds()), cli.bytes).await?;
+    let (before, postgres) = (Usage::of_tree(process.pid())?, Usage::of_tree(cli.postgres_pid)?);
+    let began = Instant::now();
+    let committed = table.write(Some(rate), Duration::from_secs(seconds), cli.bytes).await?;
+    let wrote_for = began.elapsed().as_secs_f64();
+    let (after, postgres_after) = (Usage::of_tree(process.pid())?, Usage::of_tree(cli.postgres_pid)?);
+    let mut arrivals = consumer.finish((warming.len() + committed.len()) as u64).await?;
+    drop(pin);
+    process.stop().await?;
+    table.remove().await?;
+    arrivals.retain(|arrival| arrival.number.is_some_and(|number| committed.contains_key(&number)));
+    let latencies = Latencies::new(&arrivals, |arrival| committed.get(&arrival.number?).copied());
+    Ok(json!({
+        "rows_per_second": committed.len() as f64 / wrote_for,
+        "p50_ms": latencies.quantile(0.5),
+        "p99_ms": latencies.quantile(0.99),
+        "max_ms": latencies.quantile(1.0),
+        "cores": (after.cpu_seconds - before.cpu_seconds) / wrote_for,
+        "postgres_cores": (postgres_after.cpu_seconds - postgres.cpu_seconds) / wrote_for,
+        "rss_mib": after.rss_mib,
+    }))
+}
+
+async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Value> {
+    let table = Table::create(cli, contender.unwrap_or(Contender::Relay)).await?;
+    let process = match contender {
+        Some(contender) => Some(start(cli, contender, &table).await?),
+        None => None,
+    };
+    table.write(None, Duration::from_secs(3), cli.bytes).await?;
+    let began = Instant::now();
+    let committed = table.write(None, Duration::from_secs(cli.seconds), cli.bytes).await?;
+    let rows_per_second = committed.len() as f64 / began.elapsed().as_secs_f64();
+    if let Some(process) = process {
+        process.stop().await?;
+    }
+    table.remove().await?;
+    Ok(json!({ "rows_per_second": rows_per_second }))
+}
+
+/// A transaction commits late while others flow: how long after its commit its rows have come, and what the others notice.
+async fn late(cli: &Cli) -> anyhow::Result<Value> {
+    let table = Table::create(cli, Contender::Relay).await?;
+    let process = start(cli, Contender::Relay, &table).await?;
+    let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
+    let open = Duration::from_secs(cli.late_seconds);
+    let (committed, straggled) =
+        tokio::join!(table.write(Some(5000), open + Duration::from_secs(3), cli.bytes), table.straggle(open, cli.bytes));
+    let (committed, straggled) = (committed?, straggled?);
+    let arrivals = consumer.finish(committed.len() as u64 + LATE_ROWS).await?;
+    process.stop().await?;
+    table.remove().await?;
+    let (others, late): (Vec<_>, Vec<_>) = arrivals.into_iter().partition(|arrival| arrival.number.is_some());
+    let latencies = Latencies::new(&others, |arrival| committed.get(&arrival.number?).copied());
+    Ok(json!({
+        "late_ms_after_commit": Latencies::new(&late, |arrival| arrival.created_us).quantile(1.0) - straggled.as_secs_f64() * 1e3,
+        "p50_ms": latencies.quantile(0.5),
+        "p99_ms": latencies.quantile(0.99),
+    }))
+}
+
+async fn idle(cli: &Cli) -> anyhow::Result<Value> {
+    let table = Table::create(cli, Contender::Relay).await?;
+    let process = start(cli, Contender::Relay, &table).await?;
+    sleep(Duration::from_secs(3)).await;
+    let (before, transactions) = (Usage::of_tree(process.pid())?, table.transactions().await?);
+    let began = Instant::now();
+    sleep(Duration::from_secs(cli.seconds)).await;
+    // The server tells of transactions with a delay of up to a second or so: this is an average.
+    let (after, seconds) = (Usage::of_tree(process.pid())?, began.elapsed().as_secs_f64());
+    let transactions = table.transactions().await? - transactions;
+    process.stop().await?;
+    table.remove().await?;
+    Ok(json!({
+        "cores": (after.cpu_seconds - before.cpu_seconds) / seconds,
+        "transactions_per_second": transactions as f64 / seconds,
+        "rss_mib": after.rss_mib,
+    }))
+}

@@ -1,0 +1,50 @@
+//! What was measured, and the medians of it.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+/// Each measurement with its results, in the order in which they came.
+#[derive(Default)]
+pub(crate) struct Results(Vec<(String, Vec<Value>)>);
+
+impl Results {
+    pub(crate) fn add(&mut self, name: String, result: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, results)) => results.push(result),
+            None => self.0.push((name, vec![result])),
+        }
+    }
+
+    /// One figure of all measurements with this in their name.
+    pub(crate) fn of(&self, part: &str, figure: &str) -> Vec<(String, f64)> {
+        let named = self.0.iter().filter(|(name, _)| name.contains(part));
+        named.filter_map(|(name, results)| Some((name.clone(), medians(results).get(figure)?.as_f64()?))).collect()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        self.0.iter().map(|(name, results)| json!({ "name": name, "median": medians(results), "runs": results })).collect()
+    }
+}
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, results)| writeln!(f, "{name:<44} {}", in_words(&Value::Object(medians(results)))))
+    }
+}
+
+/// Of each figure of its own.
+fn medians(results: &[Value]) -> Map<String, Value> {
+    let figures = results.first().and_then(Value::as_object).into_iter().flatten().map(|(figure, _)| figure);
+    let median = |figure: &String| {
+        let mut values: Vec<f64> = results.iter().filter_map(|result| result[figure].as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied()
+    };
+    figures.map(|figure| (figure.clone(), json!(median(figure)))).collect()
+}
+
+pub(crate) fn in_words(result: &Value) -> String {
+    let pairs = result.as_object().into_iter().flatten();
+    pairs.map(|(name, value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN))).collect::<Vec<_>>().join("   ")
+}

@@ -1,0 +1,112 @@
+//! How each contender is started, on a table and for a topic.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Context;
+
+use super::{Cli, contender::Contender, process::Started, table::Table};
+
+/// As fast as it gets with 1 GiB: what its documentation and its users tell to tune is tuned.
+const CONNECT: &str = "\
+key.converter=org.apache.kafka.connect.storage.StringConverter
+value.converter=org.apache.kafka.connect.storage.StringConverter
+offset.flush.interval.ms=1000
+plugin.discovery=only_scan
+producer.acks=all
+producer.linger.ms=5
+producer.batch.size=1048576
+producer.buffer.memory=134217728
+producer.max.request.size=4194304
+producer.compression.type=lz4
+producer.max.in.flight.requests.per.connection=5
+";
+const DEBEZIUM: &str = "\
+name=dbz
+connector.class=io.debezium.connector.postgresql.PostgresConnector
+tasks.max=1
+plugin.name=pgoutput
+publication.name=dbz
+publication.autocreate.mode=disabled
+snapshot.mode=no_data
+topic.prefix=dbz
+table.include.list=public.outboxevent
+tombstones.on.delete=false
+poll.interval.ms=5
+max.batch.size=20480
+max.queue.size=81920
+transforms=outbox
+transforms.outbox.type=io.debezium.transforms.outbox.EventRouter
+";
+
+/// Starts it, and waits until it carries rows.
+pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> anyhow::Result<Started> {
+    let folder = std::env::temp_dir().join(&table.name);
+    std::fs::create_dir_all(&folder)?;
+    let log = folder.join(contender.name());
+    match contender {
+        Contender::Relay => {
+            let mut command = Command::new(&cli.relay);
+            command.args(["run", "--listen", "127.0.0.1:0", "--log", "warn", "--manifest"]).arg(manifest(cli, table)?);
+            let started = Started::new(&mut command, &log)?;
+            table.lanes_are_owned().await?;
+            Ok(started)
+        }
+        Contender::BareLoop => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["bare-loop", &table.url, &cli.kafka]);
+            Started::new(&mut command, &log)
+        }
+        Contender::Debezium => {
+            let (worker, connector) = (folder.join("worker.properties"), folder.join("connector.properties"));
+            let offsets = folder.join("offsets");
+            let worker_text = format!(
+                "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\nlisteners=http://127.0.0.1:18083\n",
+                cli.kafka,
+                offsets.display()
+            );
+            std::fs::write(&worker, worker_text)?;
+            std::fs::write(&connector, format!("{DEBEZIUM}{}", debezium_database(table)?))?;
+            let mut command = Command::new("java");
+            command.args(["-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:-UsePerfData"]);
+            command.arg(format!("-Dlog4j2.configurationFile={}", cli.peers.join("log4j2.properties").display()));
+            command.arg("-cp").arg(cli.connect.join("*")).arg("org.apache.kafka.connect.cli.ConnectStandalone").arg(worker).arg(connector);
+            let mut started = Started::new(&mut command, &log)?;
+            started.says("Starting streaming").await?;
+            Ok(started)
+        }
+        Contender::Poller => {
+            let mut command = Command::new(&cli.python);
+            command.arg(cli.peers.join("poller.py")).args([&table.url, &cli.kafka]);
+            let mut started = Started::new(&mut command, &log)?;
+            started.says("started").await?;
+            Ok(started)
+        }
+    }
+}
+
+fn debezium_database(table: &Table) -> anyhow::Result<String> {
+    let rest = table.url.strip_prefix("postgres://").context("a URL of PostgreSQL")?;
+    let (login, place) = rest.split_once('@').context("a URL with a user")?;
+    let (user, password) = login.split_once(':').context("a URL with a password")?;
+    let (address, name) = place.split_once('/').context("a URL with a database")?;
+    let (host, port) = address.split_once(':').context("a URL with a port")?;
+    Ok(format!(
+        "database.hostname={host}\ndatabase.port={port}\ndatabase.user={user}\ndatabase.password={password}\ndatabase.dbname={name}\n\
+         slot.name={name}\ntransforms.outbox.route.topic.replacement={}\n",
+        table.topic.name
+    ))
+}
+
+/// A manifest file for the relay.
+pub(crate) fn manifest(cli: &Cli, table: &Table) -> anyhow::Result<PathBuf> {
+    let file = std::env::temp_dir().join(format!("{}.yaml", table.name));
+    let text = format!(
+        "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\nmetadata: {{ name: bench, namespace: bench }}\nspec:\n  database:\n    \
+         urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n  kafka:\n    bootstrapServers: ['{}']\n    \
+         tls: {{ mode: disable }}\n  topics: [{{ name: {} }}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: bench }}\n\
+         stringData: {{ uri: '{}' }}\n",
+        cli.kafka, table.topic.name, table.url
+    );
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
