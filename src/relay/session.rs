@@ -31,7 +31,6 @@ use super::{
     lease::{Turn, Turned, turn},
     marks::Tick,
     open::Opened,
-    openers::Openers,
     resume::{Memory, broken},
     routes::Routes,
     sweep::{Straggler, Sweep},
@@ -158,9 +157,6 @@ pub(super) struct Session<'a> {
     core: Core,
     sending: Sending,
     trial: Option<Producer>,
-    /// What the brokers know of either producer.
-    openers: Openers,
-    trial_openers: Openers,
     /// Its secrets are old: it gets nothing new, and until then what it has may end well.
     trial_by: Option<Instant>,
     /// Batches of more bytes were refused, though none of their records was.
@@ -246,8 +242,6 @@ impl<'a> Session<'a> {
             is_broken: false,
             sending: Sending::None { retry_at: now },
             trial: None,
-            openers: Openers::new(settings.topics.len(), budget.rows),
-            trial_openers: Openers::new(settings.topics.len(), budget.rows),
             trial_by: None,
             batch_bytes_max: usize::MAX,
             trouble: Trouble::default(),

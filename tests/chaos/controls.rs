@@ -27,10 +27,17 @@ pub(crate) struct Control {
 const OUT_OF_ORDER: &[Promise] = &[Order, SeqIsEnough];
 
 /// The lane of a key changes with every thousand rows, as if somebody changed the hash while relays run.
-const ANOTHER_LANE: &str = "alter table outbox.event drop constraint event_pkey, drop column lane;
-    alter table outbox.event add column lane smallint not null generated always as
-      ((hashtextextended(coalesce(event_key, aggregate_id) collate \"C\", id / 1000) & 63)::smallint) stored;
-    alter table outbox.event add constraint event_pkey primary key (lane, id)";
+const ANOTHER_LANE: &str = "do $$
+    declare
+      pending text := pg_get_viewdef('outbox.pending');
+    begin
+      drop view outbox.pending;
+      alter table outbox.event drop constraint event_pkey, drop column lane;
+      alter table outbox.event add column lane smallint not null generated always as
+        ((hashtextextended(coalesce(event_key, aggregate_id) collate \"C\", id / 1000) & 63)::smallint) stored;
+      alter table outbox.event add constraint event_pkey primary key (lane, id);
+      execute 'create view outbox.pending as ' || pending;
+    end $$";
 
 /// Rows are deleted by lane and id, whatever event they are.
 const SETTLE_BY_ID: &str = "create or replace function outbox.settle

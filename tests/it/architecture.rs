@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "relay/core/poison.rs",
     "relay/breaker.rs",
     "relay/jitter.rs",
+    "relay/openers.rs",
     "relay/outstanding.rs",
     "relay/trials.rs",
     "relay/marks.rs",

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use outbox_relay::{report::ProblemClass, settings::RelaySettings};
@@ -14,11 +14,11 @@ use uuid::Uuid;
 use crate::{
     harness::{
         kafka::Record,
-        pgbouncer::{shared, through},
+        pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
         server::Server,
-        writers::{Committed, Load, judge, write},
+        writers::{Committed, Load, judge, write, write_during},
     },
     relay_order::{begin, begin_on, drained, flow, lanes, load, read},
 };
@@ -89,7 +89,7 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
         jumped(&mut admin).await;
     };
     let load = Load { during: Duration::from_secs(10), ..load(&topic) };
-    let (mut committed, ()) = tokio::join!(write(database, &load), truncate);
+    let (mut committed, ()) = write_during(database, &load, truncate).await;
     drained(database).await;
     let records = read(topic).await;
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
@@ -120,8 +120,10 @@ async fn a_truncate_that_restarts_ids_under_load_confuses_nothing_behind_a_poole
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost() {
     let (database, settings, topic) = begin(18).await;
-    let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;
+    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a row that waits: then nothing would tell.
+    execute(&mut admin, "select setval('outbox.event_id_seq', 1000000)").await;
+    let relay = Relay::start(&database, &settings).await;
     let set_back = async {
         flow(&relay).await;
         execute(&mut admin, "select setval('outbox.event_id_seq', 1)").await;
@@ -129,7 +131,7 @@ async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost
         shows(&relay, ProblemClass::SequenceWentBack).await
     };
     let load = load(&topic);
-    let (committed, message) = tokio::join!(write(&database, &load), set_back);
+    let (committed, message) = write_during(&database, &load, set_back).await;
     assert!(message.contains("docs/restore.md"), "{message}");
     drained(&database).await;
     let records = read(topic).await;
@@ -214,19 +216,78 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
     assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
 }
 
+/// As who restores a backup of last night over what there is: rows that were published since wait again, and ids begin again from there.
+async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
+    let (database, settings, topic) = begin(15).await;
+    let mut relay = Relay::start(&database, &settings).await;
+    let mut admin = database.as_admin().await;
+    add(&mut admin, &topic, "a b c").await;
+    drained(&database).await;
+    relay.stop().await;
+    add(&mut admin, &topic, "a wait").await;
+    let dump = dump_with(&database, &[kind]);
+    let mut relay = Relay::start(&database, &settings).await;
+    add(&mut admin, &topic, "a b c a b c").await;
+    drained(&database).await;
+    let published = read(topic.clone()).await;
+    if !runs {
+        relay.stop().await;
+    }
+    restore(&database, &[empty.as_bytes(), &dump].concat());
+    assert_eq!(database.migrate(&settings).await.problem, None);
+    add(&mut admin, &topic, "a b c wait").await;
+    if !runs {
+        relay = Relay::start(&database, &settings).await;
+    }
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    drained(&database).await;
+    let records = read(topic).await;
+    let highest = published.iter().map(seq).max().expect("some");
+    let after: Vec<Record> = records.iter().filter(|record| seq(record) > highest).cloned().collect();
+    assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
+    let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
+    let taken: BTreeSet<Uuid> = consumed(&records).into_values().flatten().collect();
+    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_restored_over_the_same_database_confuses_nothing() {
+    restored_over_itself("--clean", "", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dump_restored_over_the_same_database_under_a_running_relay_confuses_nothing() {
+    restored_over_itself("--clean", "", true).await;
+}
+
+/// The sequence is the same one, and all that is in the database says so: only the relay's memory tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confuse_nothing() {
+    let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', tablename), ', ') from pg_tables where schemaname = 'outbox'); end $$;\n";
+    restored_over_itself("--data-only", empty, true).await;
+}
+
 fn dump(database: &Database) -> Vec<u8> {
+    dump_with(database, &[])
+}
+
+fn dump_with(database: &Database, arguments: &[&str]) -> Vec<u8> {
     let dump = client("pg_dump", database)
         .args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"])
+        .args(arguments)
         .output()
         .expect("pg_dump");
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     dump.stdout
 }
 
-/// As the owner that the database is to have.
+/// As the owner that the database is to have, in one transaction.
 fn restore(database: &Database, dump: &[u8]) {
     let mut psql = client("psql", database);
-    psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    psql.args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut running = psql.spawn().expect("psql");
     std::io::Write::write_all(&mut running.stdin.take().expect("a pipe"), dump).expect("read");
     let done = running.wait_with_output().expect("psql");
@@ -239,6 +300,69 @@ fn client(program: &str, database: &Database) -> Command {
     command.env("PGPASSWORD", database.password()).args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
     command.args(["--username", &database.owner, "--dbname", &database.name]);
     command
+}
+
+/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once, and all goes on as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_nothing_else() {
+    let mut server = Server::create().await;
+    let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
+    let relay = Relay::start(&database, &settings).await;
+    let before = write(&database, &load(&topic)).await;
+    server.down("INT").await;
+    server.switch_over().await;
+
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "drop table aggregate").await;
+    let promoted = Instant::now();
+    add(&mut admin, &topic, "first").await;
+    until("the first row to be published", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event where aggregate_id = 'first'").await == 0).then_some(())
+    })
+    .await;
+    eprintln!("published again {:?} after the promotion", promoted.elapsed());
+    let origin = "select incarnation::text from outbox.origin";
+    let moved_on: String = value(&mut admin, origin).await;
+    let after = write(&database, &load(&topic)).await;
+    drained(&database).await;
+    assert_eq!(value::<String>(&mut admin, origin).await, moved_on, "it is moved on once");
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    let (first, records): (Vec<_>, Vec<_>) = read(topic).await.into_iter().partition(|record| record.key == "first");
+    assert_eq!(first.len(), 1);
+    judge_after_a_loss(before, Committed::new(), after, &records);
+}
+
+/// A pooler leads to another server from one transaction to the next, and the one before goes on: as after a failover that fenced nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuses_nothing() {
+    let server = Server::create().await;
+    let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
+    let pooler = PgBouncer::start(&database, "pool_mode = transaction").await;
+    let relay = Relay::start(&database, &through(settings, pooler.port)).await;
+    let before = write(&database, &load(&topic)).await;
+    server.stand_by();
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "drop table aggregate").await;
+    let other = server.split().await;
+    let published = async || relay.metric("outbox_publish_latency_seconds_count").await;
+    let leads_away = async {
+        let enough = published().await + 100.0;
+        until("rows to flow", async || (published().await > enough).then_some(())).await;
+        pooler.lead_to(&database.name, other.port());
+    };
+    let (mut lost, ()) = write_during(&database, &load(&topic), leads_away).await;
+    let database = database.moved_to(other.admin());
+
+    let mut admin = database.as_admin().await;
+    execute(&mut admin, "drop table aggregate").await;
+    let after = write(&database, &load(&topic)).await;
+    shows(&relay, ProblemClass::SequenceWentBack).await;
+    drained(&database).await;
+    let records = read(topic).await;
+    // What only the server before knows, and was not published, is lost.
+    let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
+    lost.values_mut().for_each(|ids| ids.retain(|id| arrived.contains(id)));
+    judge_after_a_loss(before, lost, after, &records);
 }
 
 /// Rows that were committed and published before the failover are not there any more; their ids come again with others.
@@ -261,12 +385,15 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let after = write(&database, &load(&topic)).await;
     shows(&relay, ProblemClass::SequenceWentBack).await;
     drained(&database).await;
-    let records = read(topic).await;
+    judge_after_a_loss(before, lost, after, &read(topic).await);
+}
+
+/// Rows that the standby had received, but not that they were settled, may come again behind the jump.
+fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, records: &[Record]) {
     let mut committed = before;
     for rows in [lost, after.clone()] {
         rows.into_iter().for_each(|(key, mut ids)| committed.entry(key).or_default().append(&mut ids));
     }
-    // Rows that the standby had received, but not that they were settled, may come again behind the jump.
     let without_seq: Vec<Record> = records
         .iter()
         .cloned()
@@ -275,8 +402,8 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
             record
         })
         .collect();
-    judge(&committed, &without_seq);
-    let taken = consumed(&records);
+    eprintln!("{} duplicates", judge(&committed, &without_seq));
+    let taken = consumed(records);
     for (key, ids) in after {
         let taken: Vec<Uuid> = taken[&key].iter().filter(|id| ids.contains(id)).copied().collect();
         assert_eq!(taken, ids, "{key}: what a consumer takes that goes by outbox_seq");

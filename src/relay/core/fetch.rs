@@ -78,6 +78,7 @@ impl Core {
             return Vec::new();
         }
         self.remember_largest(&fetched.rows);
+        self.openers.begin_round();
         let base = self.ticks.base(&fetched.snapshot);
         let mut outgoing = Vec::new();
         let mut rows = fetched.rows.into_iter().peekable();

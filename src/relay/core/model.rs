@@ -38,6 +38,10 @@ enum Bug {
     NextProducerEarly,
     /// A producer goes on behind a record that failed.
     GapfulProducer,
+    /// The second record of a producer to a partition follows the first at once.
+    NoOpeners,
+    /// The same, of the producer for trials only.
+    NoOpenersOnTrial,
     /// Lanes are given back while rows of them are in flight.
     ReleaseUndrained,
     /// Rows are sent though ids come again.
@@ -49,7 +53,10 @@ enum Fault {
     Kill,
     Pause,
     LoseLease,
+    /// A topic takes no records for a moment.
     Refuse,
+    /// A record is refused for what it is, by the one producer or the other.
+    Poison,
     Retire,
     AnswerLost,
     /// No fault, but bounded as well: a lane changes hands.
@@ -180,8 +187,7 @@ const SMALL: Scenario = Scenario {
 };
 
 /// All rows of one key, in the lane of the first relay; the other takes over.
-const HAND_OVER: Scenario = Scenario { keys: &[A, B], script: &[0, 0, 0], ..SMALL };
-const TWO_ROWS: Scenario = Scenario { script: &[0, 0], written_at_start: 2, ..HAND_OVER };
+const TWO_ROWS: Scenario = Scenario { keys: &[A, B], script: &[0, 0], written_at_start: 2, ..SMALL };
 /// A second topic shares the lane of B.
 const TWO_TOPICS: Scenario = Scenario { processes: 1, script: &[1, 2, 1], ..SMALL };
 /// One key, its last row written while the others are on their way.
@@ -213,7 +219,7 @@ fn a_relay_may_be_killed_at_any_step() {
 
 #[test]
 fn a_relay_may_stand_still_until_its_lease_is_over() {
-    holds("paused", Scenario { faults: &[Fault::Pause], ..HAND_OVER });
+    holds("paused", Scenario { faults: &[Fault::Pause], ..TWO_ROWS });
     holds("paused, each step by itself", Scenario { faults: &[Fault::Pause], fine: true, ..ONE_KEY });
 }
 
@@ -247,6 +253,14 @@ fn kafka_may_refuse_any_record() {
 }
 
 #[test]
+fn kafka_may_refuse_any_record_for_what_it_is() {
+    let all_at_once = Scenario { written_at_start: 3, faults: &[Fault::Poison], ..ONE_KEY };
+    holds("poison", Scenario { written_at_start: 2, ..all_at_once });
+    holds("poison twice", Scenario { faults_max: 2, ..all_at_once });
+    holds("poison, a topic made again", Scenario { faults: &[Fault::Poison, Fault::TopicMissing], faults_max: 2, ..all_at_once });
+}
+
+#[test]
 fn a_topic_may_be_missing_for_a_while() {
     holds("topic missing", Scenario { faults: &[Fault::TopicMissing], ..ONE_KEY });
     holds("topic missing, two topics", Scenario { faults: &[Fault::TopicMissing], ..TWO_TOPICS });
@@ -261,14 +275,16 @@ fn rows_whose_ids_come_again_are_neither_lost_nor_confused() {
 #[test]
 fn each_planted_bug_is_found() {
     use Fault::*;
-    let cases: [(Bug, char, Scenario); 9] = [
+    let cases: [(Bug, char, Scenario); 11] = [
         (Bug::AckBeforeReport, 'L', Scenario { faults: &[Kill], ..SMALL }),
         (Bug::NoInFlightCheck, 'D', SMALL),
         (Bug::ForgetAtOnce, 'D', SMALL),
         (Bug::SettleById, 'R', AGAIN),
         (Bug::ForwardOnly, 'L', Scenario { faults: &[Kill], ..SMALL }),
         (Bug::NextProducerEarly, 'O', Scenario { faults: &[Retire], fine: true, ..ONE_KEY }),
-        (Bug::GapfulProducer, 'O', Scenario { faults: &[Refuse], ..SMALL }),
+        (Bug::GapfulProducer, 'O', Scenario { faults: &[Refuse], ..ONE_KEY }),
+        (Bug::NoOpeners, 'O', Scenario { faults: &[Poison], ..ONE_KEY }),
+        (Bug::NoOpenersOnTrial, 'O', Scenario { faults: &[Poison], faults_max: 2, written_at_start: 3, ..ONE_KEY }),
         (Bug::SendAstray, 'R', AGAIN),
         (Bug::ReleaseUndrained, 'D', Scenario { faults: &[GiveBack], ..SMALL }),
     ];

@@ -5,6 +5,7 @@ use super::*;
 impl Core {
     /// A record ended.
     pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+        self.openers_of(slot).ended(slot, outcome == Outcome::Published, now);
         if outcome == Outcome::Published {
             self.outstanding.acknowledged(slot, now);
             self.breaker.acknowledged(now);
@@ -29,10 +30,32 @@ impl Core {
         }
     }
 
-    /// Whether a row may still be sent: since it was taken, its topic or its key may have come to rest.
-    #[must_use]
-    pub fn may_send(&self, topic: TopicIndex, row: &OutboxRow) -> bool {
-        self.stops.flows(topic) && self.poison.resting_key(topic, row.key()).is_none()
+    /// Whether a row may be sent now: since it was taken its topic or its key may have come to rest, and the first record to a partition goes
+    /// alone. One that may not is [`Self::reported`] as purged: it is read again.
+    pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
+        let Outgoing { slot, topic, row } = outgoing;
+        let flows = || self.stops.flows(*topic) && self.poison.resting_key(*topic, row.key()).is_none();
+        (self.poison.is_on_trial(*slot) || flows()) && self.openers_of(*slot).may_send(*topic, row.key(), *slot, now)
+    }
+
+    pub(super) fn openers_of(&mut self, slot: Slot) -> &mut Openers {
+        if self.poison.is_on_trial(slot) { &mut self.trial_openers } else { &mut self.openers }
+    }
+
+    /// A new producer begins: no broker knows it.
+    pub fn has_new_producer(&mut self) {
+        self.openers.forget();
+    }
+
+    /// The same, of the producer for trials.
+    pub fn has_new_trial_producer(&mut self) {
+        self.trial_openers.forget();
+    }
+
+    /// The brokers name so many partitions of a topic.
+    pub fn partitions_seen(&mut self, topic: TopicIndex, partitions: usize) {
+        self.openers.partitions(topic, partitions);
+        self.trial_openers.partitions(topic, partitions);
     }
 
     pub(super) fn read_again(&mut self, given_back: GivenBack) {

@@ -42,6 +42,8 @@ impl Core {
         if !exists {
             self.hold_topic(topic);
             self.stops.missing(topic);
+            self.openers.forget_topic(topic);
+            self.trial_openers.forget_topic(topic);
         } else {
             self.stops.exists(topic);
             self.resume(now);

@@ -56,7 +56,7 @@ impl Session<'_> {
         }
         if self.trial.is_none() {
             self.trial = self.new_producer().ok();
-            self.trial_openers.forget();
+            self.core.has_new_trial_producer();
         }
         if self.trial.is_some()
             && let Some(outgoing) = self.core.next_trial(now)

@@ -33,17 +33,15 @@ impl Session<'_> {
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-        self.openers_of(which).begin_round();
-        for Outgoing { slot, topic, row } in outgoing {
+        for outgoing in outgoing {
             // After a failure nothing of its topic may follow.
             self.drain_reports(now);
-            let flows = which == Which::Trial || self.core.may_send(topic, &row);
-            let may_send = flows && self.openers_of(which).may_send(topic, row.key(), slot, now);
+            let may_send = self.core.may_send(&outgoing, now);
+            let Outgoing { slot, topic, row } = outgoing;
             let producer = match (which, &self.sending, &self.trial) {
                 (Which::Main, Sending::Open(producer), _) if may_send => producer,
                 (Which::Trial, _, Some(producer)) if may_send => producer,
                 _ => {
-                    self.openers_of(which).ended(slot, false, now);
                     self.core.reported(slot, Outcome::Purged, now);
                     continue;
                 }
@@ -63,21 +61,10 @@ impl Session<'_> {
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
                     self.count_failure(topic, class);
-                    self.openers_of(which).ended(slot, false, now);
                     self.core.refused(slot, &row, class, now);
                 }
-                Err(fault) => {
-                    self.openers_of(which).ended(slot, false, now);
-                    self.failed(slot, topic, fault, now);
-                }
+                Err(fault) => self.failed(slot, topic, fault, now),
             }
-        }
-    }
-
-    fn openers_of(&mut self, which: Which) -> &mut Openers {
-        match which {
-            Which::Main => &mut self.openers,
-            Which::Trial => &mut self.trial_openers,
         }
     }
 
@@ -87,10 +74,8 @@ impl Session<'_> {
         let of_main = self.sending.producer().map(Producer::poll).unwrap_or_default();
         let of_trial = self.trial.as_ref().map(Producer::poll).unwrap_or_default();
         let published = of_main.iter().chain(&of_trial).filter(|report| report.outcome.is_ok()).count();
-        for (which, reports) in [(Which::Main, of_main), (Which::Trial, of_trial)] {
-            for report in reports {
-                self.reported(report, which, now);
-            }
+        for report in of_main.into_iter().chain(of_trial) {
+            self.reported(report, now);
         }
         if published > 0 {
             self.trouble.clear();
@@ -98,8 +83,7 @@ impl Session<'_> {
         }
     }
 
-    fn reported(&mut self, report: Report, which: Which, now: Instant) {
-        self.openers_of(which).ended(report.slot, report.outcome.is_ok(), now);
+    fn reported(&mut self, report: Report, now: Instant) {
         let Some(topic) = self.core.window().topic_of(report.slot) else { return };
         match report.outcome {
             Ok(()) => {
@@ -144,8 +128,7 @@ impl Session<'_> {
             self.trouble.clear();
         }
         for (topic, partitions) in news.partitions() {
-            self.openers.partitions(topic, partitions);
-            self.trial_openers.partitions(topic, partitions);
+            self.core.partitions_seen(topic, partitions);
         }
         self.core.answered(now);
     }
@@ -227,7 +210,7 @@ impl Session<'_> {
         let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
         // What the one before met, such as a refused login, says nothing of this one.
         self.trouble.clear();
-        self.openers.forget();
+        self.core.has_new_producer();
         Sending::Open(producer)
     }
 

@@ -21,7 +21,6 @@ const STOP_MAX: Duration = Duration::from_secs(40);
 pub(crate) const RELAYS_MAX: u8 = 5;
 /// The relay whose clock can be stepped.
 pub(crate) const CLOCKED: u8 = 1;
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 pub(crate) struct Relays {
     folder: PathBuf,
@@ -30,6 +29,8 @@ pub(crate) struct Relays {
     other: PathBuf,
     topics: Vec<String>,
     arguments: Vec<String>,
+    /// What shows a program another time.
+    faketime: PathBuf,
     running: Vec<Option<Process>>,
 }
 
@@ -37,6 +38,7 @@ impl Relays {
     pub(crate) fn new(run: &Path, program: &Path, other: &Path, topics: &[String], arguments: &[String]) -> anyhow::Result<Self> {
         let folder = run.join("relays");
         std::fs::create_dir_all(&folder)?;
+        let faketime = faketime().context("there is no libfaketime: apt-get install faketime")?;
         let running = (0..=RELAYS_MAX).map(|_| None).collect();
         let relays = Self {
             folder,
@@ -44,6 +46,7 @@ impl Relays {
             other: other.to_owned(),
             topics: topics.to_vec(),
             arguments: arguments.to_vec(),
+            faketime,
             running,
         };
         relays.set_clock(0)?;
@@ -89,7 +92,7 @@ impl Relays {
         if number == CLOCKED {
             // It looks at the file each second, so that the clock steps while the relay runs.
             let file = self.clock();
-            command.arg(format!("LD_PRELOAD={FAKETIME}")).arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
+            command.arg(format!("LD_PRELOAD={}", self.faketime.display())).arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
             command.args(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
         }
         command.arg(program).args(["run", "--pod", &format!("relay-{number}"), "--manifest"]).arg(self.manifest(number)?);
@@ -131,6 +134,11 @@ impl Relays {
     pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
         self.running[usize::from(number)].as_ref().with_context(|| format!("relay {number} does not run"))?.signal(name)
     }
+}
+
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|file| file.exists())
 }
 
 /// What a relay says of itself; `None` while it does not answer.

@@ -72,6 +72,29 @@ impl PgBouncer {
         listens(self.port).await;
     }
 
+    /// From now on this database is on the server at this port; connections move there one by one, as their transactions end.
+    pub(crate) fn lead_to(&self, database: &str, port: u16) {
+        let file = self.folder.join("pgbouncer.ini");
+        let before = std::fs::read_to_string(&file).expect("its configuration");
+        let leads = format!(
+            "[databases]
+{database} = host=127.0.0.1 port={port}
+"
+        );
+        std::fs::write(
+            &file,
+            before.replacen(
+                "[databases]
+",
+                &leads,
+                1,
+            ),
+        )
+        .expect("written");
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it ran");

@@ -83,6 +83,12 @@ impl Database {
         database
     }
 
+    /// From now on its connections go to the server of this superuser, which has a copy of it.
+    pub(crate) fn moved_to(mut self, admin: PgConnectOptions) -> Self {
+        self.admin = admin.disable_statement_logging();
+        self
+    }
+
     /// With the schema in it.
     pub(crate) async fn migrated(self) -> Self {
         let report = self.migrate(&self.settings()).await;

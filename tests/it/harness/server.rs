@@ -34,8 +34,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn create() -> Self {
-        let folder = std::env::temp_dir().join(format!("it_server_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
-        std::fs::create_dir_all(&folder).expect("created");
+        let folder = Self::folder();
         let mut initdb = program(&format!("{PROGRAMS}/initdb"), &folder);
         let initdb = initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
         let made = initdb.arg(folder.join("data")).status().expect("initdb");
@@ -43,6 +42,16 @@ impl Server {
         let mut server = Self { port: free_port().await, folder, child: None };
         server.up().await;
         server
+    }
+
+    fn folder() -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("it_server_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&folder).expect("created");
+        folder
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Options of the superuser.
@@ -79,6 +88,24 @@ impl Server {
     pub(crate) async fn fail_over(&mut self) {
         std::fs::rename(self.folder.join("data"), self.folder.join("lost")).expect("moved away");
         std::fs::rename(self.folder.join("standby"), self.folder.join("data")).expect("moved in");
+        self.promote().await;
+    }
+
+    /// This server has ended; a standby that had received everything takes its place, and is promoted.
+    pub(crate) async fn switch_over(&mut self) {
+        std::fs::write(self.folder.join("data/standby.signal"), "").expect("written");
+        self.promote().await;
+    }
+
+    /// The standby is promoted, and this server goes on.
+    pub(crate) async fn split(&self) -> Self {
+        let mut other = Self { port: free_port().await, folder: Self::folder(), child: None };
+        std::fs::rename(self.folder.join("standby"), other.folder.join("data")).expect("moved in");
+        other.promote().await;
+        other
+    }
+
+    async fn promote(&mut self) {
         self.up().await;
         let mut admin = self.admin().connect().await.expect("the standby");
         super::postgres::execute(&mut admin, "select pg_promote()").await;

@@ -200,6 +200,12 @@ impl Database {
         self.rows.extract_if(.., named).collect()
     }
 
+    /// A row goes to dead_letter: its key goes on without it.
+    pub(super) fn bury(&mut self, event: u64) {
+        self.rows.retain(|row| row.event != event);
+        self.committed.retain(|row| row.event != event);
+    }
+
     /// Rows that a sweep finds: (lane, id, event_id).
     pub(super) fn sweep(&self, marks: &LaneMarksPlan) -> Vec<Row> {
         let below =

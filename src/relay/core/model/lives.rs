@@ -67,6 +67,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => of_process(Step::Resume),
         1 => of_process(Step::Try),
         1 => of_process(Step::AppendTrial),
+        1 => of_process(Step::Judge),
         1 => (at.clone(), topic.clone(), any::<bool>()).prop_map(|(at, topic, exists)| Step::TopicSeen(at, topic, exists)),
     ];
     let fault = prop_oneof![
@@ -76,7 +77,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         of_process(Step::LoseLease),
         of_process(Step::Retire),
         Just(Step::RestartIds),
-        (at, topic).prop_map(|(at, topic)| Step::Refuse(at, topic)),
+        (at.clone(), topic.clone()).prop_map(|(at, topic)| Step::Refuse(at, topic)),
+        (at.clone(), topic.clone(), 1..4_usize).prop_map(|(at, topic, records)| Step::Poison(at, topic, records)),
+        (at, topic, 1..4_usize).prop_map(|(at, topic, records)| Step::PoisonTrial(at, topic, records)),
     ];
     prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
 }
@@ -92,7 +95,7 @@ fn any_life() -> impl Strategy<Value = Life> {
 }
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
-    use Fault::{AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, RestartIds, Retire, TopicMissing};
+    use Fault::{AnswerLost, GiveBack, Kill, LoseLease, Pause, Poison, Refuse, RestartIds, Retire, TopicMissing};
     let scenario = Scenario {
         processes: PROCESSES,
         keys: KEYS,
@@ -103,7 +106,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
         deletions_max: 2,
         fine: true,
         restarts: true,
-        faults: &[Kill, Pause, LoseLease, Refuse, Retire, AnswerLost, GiveBack, TopicMissing, RestartIds],
+        faults: &[Kill, Pause, LoseLease, Refuse, Poison, Retire, AnswerLost, GiveBack, TopicMissing, RestartIds],
         faults_max: life.faults_max,
         bug,
     };
@@ -128,7 +131,7 @@ proptest! {
 /// Always the same lives: a bug that they find today they find tomorrow.
 #[test]
 fn random_lives_find_planted_bugs_and_are_made_short() {
-    for bug in [Bug::AckBeforeReport, Bug::NoInFlightCheck, Bug::ForgetAtOnce, Bug::ForwardOnly, Bug::GapfulProducer] {
+    for bug in [Bug::AckBeforeReport, Bug::NoInFlightCheck, Bug::ForgetAtOnce, Bug::ForwardOnly, Bug::NoOpeners] {
         let result = TestRunner::new_with_rng(config(2000), TestRng::deterministic_rng(RngAlgorithm::ChaCha))
             .run(&any_life(), |life| live(&life, bug));
         let Err(TestError::Fail(why, life)) = result else { panic!("{bug:?} survived: {result:?}") };

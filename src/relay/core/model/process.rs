@@ -1,6 +1,7 @@
 //! One relay process: the real [`Core`], a producer of the strict profile, and what is under way. As `session` drives them, step by step.
 
 use std::{
+    collections::BTreeSet,
     hash::{Hash, Hasher},
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     outbox::{FetchPlan, Fetched},
     relay::{
-        core::{Core, Outcome, Outgoing},
+        core::{Core, Outcome},
         marks::Tick,
         routes::Routes,
         window::{Budget, Settle, Slot},
@@ -39,6 +40,16 @@ pub(super) enum Sending {
     Broken,
     /// Thrown out; its last reports are awaited.
     Retiring,
+}
+
+/// As it is with rows on trial.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum TrialProducer {
+    None,
+    /// Topics whose brokers know it.
+    Open(BTreeSet<u8>),
+    /// It refused something.
+    Broken,
 }
 
 /// A record that the producer has and Kafka has not.
@@ -93,8 +104,9 @@ impl Hash for Deletion {
 impl Hash for Core {
     /// What a step can depend on. Time stands still in the model, and the bounds do not change.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { routes: _, window, stops, poison, ticks, lanes, seen, fetch_under_way, fetch_is_stale, fetch_at, pause, .. } = self;
-        (window, stops, poison, ticks, lanes).hash(state);
+        let Self { routes: _, window, stops, poison, openers, trial_openers, ticks, lanes, .. } = self;
+        let Self { seen, fetch_under_way, fetch_is_stale, fetch_at, pause, .. } = self;
+        (window, stops, poison, openers, trial_openers, ticks, lanes).hash(state);
         (seen, fetch_under_way, fetch_is_stale, fetch_at, pause).hash(state);
     }
 }
@@ -109,8 +121,11 @@ pub(super) struct Process {
     pub(super) sending: Sending,
     /// In the order in which they were sent.
     pub(super) queue: Vec<Record>,
+    /// Topics of one partition each, whose brokers know the producer: they have something of it.
+    pub(super) known: BTreeSet<u8>,
     /// With the producer for trials.
     pub(super) trial: Vec<Record>,
+    pub(super) trial_producer: TrialProducer,
     pub(super) reports: Vec<(Record, Outcome)>,
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
@@ -120,8 +135,12 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(instance: u8, incarnation: u8, scenario: &Scenario, now: Instant) -> Self {
-        let topic =
-            |at: u8| TopicSettings { name: format!("t{at}"), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
+        let topic = |at: u8| TopicSettings {
+            name: format!("t{at}"),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::DeadLetter,
+        };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
         let budget = Budget { rows: scenario.window, bytes: 1000, rows_per_lane: scenario.window_of_lane };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
@@ -133,7 +152,9 @@ impl Process {
             core,
             sending: Sending::Open,
             queue: vec![],
+            known: BTreeSet::new(),
             trial: vec![],
+            trial_producer: TrialProducer::None,
             reports: vec![],
             fetch: None,
             deletions: vec![],
@@ -161,15 +182,16 @@ impl Process {
             return self.core.fetch_failed(now);
         }
         for outgoing in self.core.accept(&plan, fetched, now) {
+            let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoOpeners;
             match database.row(outgoing.row.event_id) {
-                Some(row) if self.sending == Sending::Open => {
+                Some(row) if may_send && self.sending == Sending::Open => {
                     let record = Record { slot: outgoing.slot, row };
                     self.queue.push(record);
                     if bug == Bug::AckBeforeReport {
                         self.reports.push((record, Outcome::Published));
                     }
                 }
-                // Refused by a broken producer; or truncated meanwhile, and of no interest.
+                // It waits for an opener, or is refused by a broken producer; or truncated meanwhile, and of no interest.
                 _ => self.core.reported(outgoing.slot, Outcome::Purged, now),
             }
         }
@@ -185,7 +207,7 @@ impl Process {
     }
 
     /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The first only, in one step.
-    pub(super) fn try_rows(&mut self, database: &Database, now: Instant) -> bool {
+    pub(super) fn try_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
             let named =
                 |row: &&Row| lookup.rows.iter().any(|name| (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id()));
@@ -193,10 +215,32 @@ impl Process {
             self.core.looked_up(&lookup, rows, now);
             return true;
         }
+        if !self.has_trial_producer() {
+            return false;
+        }
         let trial = self.core.next_trial(now).unwrap_or_default();
-        let record = |outgoing: &Outgoing| Some(Record { slot: outgoing.slot, row: database.row(outgoing.row.event_id)? });
-        self.trial.extend(trial.iter().filter_map(record));
+        for outgoing in &trial {
+            let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoOpenersOnTrial;
+            match database.row(outgoing.row.event_id) {
+                Some(row) if may_send => self.trial.push(Record { slot: outgoing.slot, row }),
+                Some(_) => self.core.reported(outgoing.slot, Outcome::Purged, now),
+                None => self.core.reported(outgoing.slot, Outcome::Published, now),
+            }
+        }
         !trial.is_empty()
+    }
+
+    /// One that refused something is used up, and so is one with nothing to try.
+    fn has_trial_producer(&mut self) -> bool {
+        let is_over = self.core.trials_are_over();
+        if (is_over || self.trial_producer == TrialProducer::Broken) && !self.core.has_trial_under_way() {
+            self.trial_producer = TrialProducer::None;
+        }
+        if self.trial_producer == TrialProducer::None && !is_over {
+            self.core.has_new_trial_producer();
+            self.trial_producer = TrialProducer::Open(BTreeSet::new());
+        }
+        matches!(self.trial_producer, TrialProducer::Open(_))
     }
 
     /// Everything that is not acknowledged is thrown out. Returns what may be written all the same, since it is on its way.
@@ -207,17 +251,47 @@ impl Process {
         queue
     }
 
-    /// A record is refused for good: gapless takes everything else with it. Returns what of other topics is on its way.
-    pub(super) fn refuse(&mut self, at: usize, bug: Bug) -> Vec<Record> {
-        let refused = self.queue.remove(at);
-        self.reports.push((refused, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)));
+    /// The first `records` of a topic are refused for good: gapless takes everything else with it. Returns what is on its way all the same: of other
+    /// topics, and of this one if its broker does not know the producer, and so does not notice that something is missing.
+    pub(super) fn refuse(&mut self, topic: u8, records: usize, outcome: Outcome, bug: Bug) -> Vec<Record> {
+        let (refused, rest) = split_first(std::mem::take(&mut self.queue), topic, records);
+        self.queue = rest;
+        self.reports.extend(refused.into_iter().map(|record| (record, outcome)));
         if bug == Bug::GapfulProducer {
             return vec![];
         }
         let mut on_its_way = self.purge();
         self.sending = Sending::Broken;
-        on_its_way.retain(|record| record.row.key.topic != refused.row.key.topic);
+        on_its_way.retain(|record| record.row.key.topic != topic || !self.known.contains(&topic));
         on_its_way
+    }
+
+    /// The same, of the producer for trials.
+    pub(super) fn refuse_on_trial(&mut self, topic: u8, records: usize, now: Instant) -> Vec<Record> {
+        let (refused, mut on_its_way) = split_first(std::mem::take(&mut self.trial), topic, records);
+        let known = matches!(&self.trial_producer, TrialProducer::Open(known) if known.contains(&topic));
+        self.trial_producer = TrialProducer::Broken;
+        for record in refused {
+            self.core.reported(record.slot, Outcome::Refused(ProblemClass::RecordRejected), now);
+        }
+        for record in &on_its_way {
+            self.core.reported(record.slot, Outcome::Purged, now);
+        }
+        on_its_way.retain(|record| record.row.key.topic != topic || !known);
+        on_its_way
+    }
+
+    /// A topic that is made again does not know who wrote to the one before. Not so while records for it are on their way: they may find that it is
+    /// another one before anybody knows, and everything written there is lost anyway.
+    pub(super) fn forget_at_brokers(&mut self, topic: u8, exists: bool) {
+        let is_on_its_way = self.queue.iter().chain(&self.trial).any(|record| record.row.key.topic == topic);
+        if exists || is_on_its_way {
+            return;
+        }
+        self.known.remove(&topic);
+        if let TrialProducer::Open(known) = &mut self.trial_producer {
+            known.remove(&topic);
+        }
     }
 
     pub(super) fn lose_lease(&mut self) -> Vec<Record> {
@@ -226,4 +300,14 @@ impl Process {
         self.queue.append(&mut self.trial);
         self.purge()
     }
+}
+
+/// The first records of a topic, and all others.
+fn split_first(queue: Vec<Record>, topic: u8, records: usize) -> (Vec<Record>, Vec<Record>) {
+    let mut left = records;
+    queue.into_iter().partition(|record| {
+        let first = record.row.key.topic == topic && left > 0;
+        left -= usize::from(first);
+        first
+    })
 }

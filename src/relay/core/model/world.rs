@@ -6,7 +6,7 @@ mod statements;
 mod steps;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::{
     Bug, Fault, Scenario,
     database::{Database, Key, Row},
-    process::{Deletion, Fetch, Life, Process, Record, Sending},
+    process::{Deletion, Fetch, Life, Process, Record, Sending, TrialProducer},
     shared::Shared,
 };
-use crate::relay::core::Outcome;
+use crate::{relay::core::Outcome, report::ProblemClass};
 
 /// How the answer to a statement goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,8 +63,12 @@ pub(super) enum Step {
     LoseLease(usize),
     /// A new instance instead of one that is gone.
     Restart(usize),
-    /// Kafka refuses the oldest record of a topic for good.
+    /// Kafka refuses the oldest record of a topic, and takes none for a moment.
     Refuse(usize, u8),
+    /// Kafka refuses a batch of a topic for its oldest record: so many records at most.
+    Poison(usize, u8, usize),
+    /// The same, of a batch on trial.
+    PoisonTrial(usize, u8, usize),
     /// The producer is thrown out: because it is broken, or because of a new password.
     Retire(usize),
     NewProducer(usize),
@@ -74,6 +78,8 @@ pub(super) enum Step {
     Try(usize),
     /// Kafka writes what is on trial, and says so.
     AppendTrial(usize),
+    /// A verdict is carried out.
+    Judge(usize),
     TopicSeen(usize, u8, bool),
     Wait(u8),
 }
@@ -88,6 +94,8 @@ pub(super) struct World {
     /// What producers that are gone had on its way: it may still be written, in order.
     zombies: Vec<Vec<Record>>,
     published: Vec<u64>,
+    /// For what they are; a neighbour in a batch is none of them.
+    refused: BTreeSet<u64>,
     /// Highest id that was written, by key: a consumer drops what is not above it.
     highest: BTreeMap<Key, i64>,
     /// Rows in flight at a fault.
@@ -107,6 +115,7 @@ impl World {
             processes: vec![],
             zombies: vec![],
             published: vec![],
+            refused: BTreeSet::new(),
             highest: BTreeMap::new(),
             may_repeat: vec![],
             script_at: 0,
@@ -159,8 +168,15 @@ impl World {
             Step::Expire(instance) => Ok(self.expire(instance)),
             Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::Sweep(at) => Ok(self.read(at, step)),
             Step::Append(from, topic) => self.append(from, topic),
-            Step::Report(at) | Step::Refuse(at, _) | Step::Retire(at) | Step::NewProducer(at) => Ok(self.produce(at, step)),
-            Step::Try(at) | Step::AppendTrial(at) | Step::Resume(at) | Step::TopicSeen(at, ..) => {
+            Step::Report(at) | Step::Refuse(at, _) | Step::Poison(at, ..) | Step::Retire(at) | Step::NewProducer(at) => {
+                Ok(self.produce(at, step))
+            }
+            Step::Try(at)
+            | Step::AppendTrial(at)
+            | Step::PoisonTrial(at, ..)
+            | Step::Judge(at)
+            | Step::Resume(at)
+            | Step::TopicSeen(at, ..) => {
                 if self.runs(at) {
                     self.rest(at, step)
                 } else {
@@ -200,6 +216,7 @@ impl World {
         if own {
             self.processes[from].edit(|process| {
                 let record = process.queue.remove(first);
+                process.known.insert(topic);
                 match self.scenario.bug {
                     Bug::AckBeforeReport => {}
                     _ if self.scenario.fine || process.life == Life::Paused => process.reports.push((record, Outcome::Published)),

@@ -39,6 +39,7 @@ impl Core {
     /// The producer refused the row of this slot at once, without asking the brokers: no trial is needed.
     pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
         self.outstanding.ended(slot);
+        self.openers_of(slot).ended(slot, false, now);
         if self.poison.is_on_trial(slot) {
             return self.trial_reported(slot, Outcome::Refused(class), now);
         }

@@ -29,6 +29,7 @@ impl Core {
         }
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
         self.poison.trials.began(group, &slots);
+        self.trial_openers.begin_round();
         Some(outgoing)
     }
 

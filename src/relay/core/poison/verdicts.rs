@@ -8,9 +8,8 @@ impl Core {
         let name = RowName { lane: row.lane, id: row.id, event_id: row.event_id };
         let key = self.poison.rest(topic, row.key(), RestingKey { lane: row.lane, rest: Rest::Judged, head: Some(name) });
         self.hold(row.lane, Left::Key(topic, Arc::clone(&key)), row.id - 1);
-        if policy == OnPoison::Block {
-            self.poison.trials.drop_where(|of, row| of == topic && row.key() == &*key);
-        }
+        // They are read again once the verdict is carried out: until then somebody else may come to another one.
+        self.poison.trials.drop_where(|of, row| of == topic && row.key() == &*key);
         self.poison.verdicts.push_back(Verdict { row: name, topic, key, class, attempts, policy });
     }
 

@@ -48,6 +48,18 @@ impl World {
         }
     }
 
+    /// A verdict of the relay: its row goes to dead_letter.
+    pub(super) fn judge_poison(&mut self, at: usize) -> Result<bool, Violation> {
+        let Some(verdict) = self.processes[at].edit(|process| process.core.next_verdict()) else { return Ok(false) };
+        let (now, event) = (self.now, verdict.row.event_id.as_u64_pair().1);
+        self.database.edit(|database| database.bury(event));
+        self.processes[at].edit(|process| process.core.judged(&verdict, now));
+        match self.refused.contains(&event) {
+            true => Ok(true),
+            false => Err(('L', format!("{:?} is a dead letter and was never refused", verdict.row))),
+        }
+    }
+
     pub(super) fn judge_marks(&self) -> Result<(), Violation> {
         match self.database.get().below_mark() {
             Some(row) => Err(('L', format!("{row:?} is below the mark of its lane: nobody reads it"))),
@@ -101,7 +113,7 @@ impl World {
             while self.apply(Step::Append(at, topic))? {}
         }
         // What is on trial already comes first.
-        while self.apply(Step::AppendTrial(at))? || self.apply(Step::Try(at))? {}
+        while self.apply(Step::AppendTrial(at))? || self.apply(Step::Judge(at))? || self.apply(Step::Try(at))? {}
         while self.apply(Step::Report(at))? {}
         for step in [Step::Settle(at), Step::SettleRuns(at), Step::SettleAnswers(at, Answer::Arrives)] {
             self.apply(step)?;

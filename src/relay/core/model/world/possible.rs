@@ -43,6 +43,7 @@ impl World {
                     Step::Resume(at),
                     Step::Try(at),
                     Step::AppendTrial(at),
+                    Step::Judge(at),
                     Step::Claim(at, Answer::Arrives),
                     Step::Release(at, Answer::Arrives),
                     Step::Sweep(at),
@@ -69,6 +70,11 @@ impl World {
             Fault::Pause => vec![Step::Pause(at)],
             Fault::LoseLease => vec![Step::LoseLease(at)],
             Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
+            Fault::Poison => {
+                let batches =
+                    |topic| [1, usize::MAX].map(|records| [Step::Poison(at, topic, records), Step::PoisonTrial(at, topic, records)]);
+                topics.flat_map(batches).flatten().collect()
+            }
             Fault::Retire => vec![Step::Retire(at)],
             Fault::AnswerLost => {
                 vec![Step::SettleAnswers(at, Answer::Lost), Step::Claim(at, Answer::Lost), Step::Release(at, Answer::Lost)]

@@ -130,12 +130,16 @@ impl World {
                 true
             }
             Step::Refuse(_, topic) => {
-                let first = process.queue.iter().position(|record| record.row.key.topic == topic);
-                let Some(first) = first.filter(|_| sending == Sending::Open && self.spend(Fault::Refuse)) else { return false };
-                self.remember_in_flight(at);
-                let on_its_way = self.processes[at].edit(|process| process.refuse(first, bug));
-                self.zombies.push(on_its_way);
-                true
+                let Some(_) = first_of(&process.queue, topic).filter(|_| sending == Sending::Open && self.spend(Fault::Refuse)) else {
+                    return false;
+                };
+                self.refuse(at, topic, 1, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized))
+            }
+            Step::Poison(_, topic, records) => {
+                let first = first_of(&process.queue, topic).filter(|_| sending == Sending::Open && self.spend(Fault::Poison));
+                let Some(first) = first else { return false };
+                self.refused.insert(first.event);
+                self.refuse(at, topic, records, Outcome::Refused(ProblemClass::RecordRejected))
             }
             Step::Retire(_) if runs && (sending == Sending::Broken || sending == Sending::Open && self.spend(Fault::Retire)) => {
                 self.remember_in_flight(at);
@@ -144,27 +148,54 @@ impl World {
                 true
             }
             Step::NewProducer(_) if runs && sending == Sending::Retiring && reported => {
-                self.processes[at].edit(|process| process.sending = Sending::Open);
+                self.processes[at].edit(|process| {
+                    process.sending = Sending::Open;
+                    process.known.clear();
+                    process.core.has_new_producer();
+                });
                 true
             }
             _ => false,
         }
     }
 
-    /// What rests is looked up, tried, and flows again.
+    fn refuse(&mut self, at: usize, topic: u8, records: usize, outcome: Outcome) -> bool {
+        let bug = self.scenario.bug;
+        self.remember_in_flight(at);
+        let on_its_way = self.processes[at].edit(|process| process.refuse(topic, records, outcome, bug));
+        self.zombies.push(on_its_way);
+        true
+    }
+
+    /// What rests is looked up, tried, judged, and flows again.
     pub(super) fn rest(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
-        let (now, process) = (self.now, self.process(at));
+        let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
         match step {
             Step::Try(_) => {
                 let database = self.database.get();
-                Ok(self.processes[at].edit(|process| process.try_rows(database, now)))
+                Ok(self.processes[at].edit(|process| process.try_rows(database, bug, now)))
             }
             Step::AppendTrial(_) if !process.trial.is_empty() => {
-                let record = self.processes[at].edit(|process| process.trial.remove(0));
+                let record = self.processes[at].edit(|process| {
+                    let record = process.trial.remove(0);
+                    if let TrialProducer::Open(known) = &mut process.trial_producer {
+                        known.insert(record.row.key.topic);
+                    }
+                    record
+                });
                 self.judge_appended(record.row)?;
                 self.processes[at].edit(|process| process.core.reported(record.slot, Outcome::Published, now));
                 Ok(true)
             }
+            Step::PoisonTrial(_, topic, records) => {
+                let Some(first) = first_of(&process.trial, topic).filter(|_| self.spend(Fault::Poison)) else { return Ok(false) };
+                self.refused.insert(first.event);
+                self.remember_in_flight(at);
+                let on_its_way = self.processes[at].edit(|process| process.refuse_on_trial(topic, records, now));
+                self.zombies.push(on_its_way);
+                Ok(true)
+            }
+            Step::Judge(_) => self.judge_poison(at),
             Step::Resume(_) => {
                 let due = process.core.resume_at(now);
                 due.into_iter().for_each(|due| self.processes[at].edit(|process| process.core.resume(due.max(now))));
@@ -174,11 +205,18 @@ impl World {
                 let known = process.core.stops().flows(topic.into());
                 let possible = known != exists && (exists || self.spend(Fault::TopicMissing));
                 if possible {
-                    self.processes[at].edit(|process| process.core.topic_seen(topic.into(), exists, now));
+                    self.processes[at].edit(|process| {
+                        process.core.topic_seen(topic.into(), exists, now);
+                        process.forget_at_brokers(topic, exists);
+                    });
                 }
                 Ok(possible)
             }
             _ => Ok(false),
         }
     }
+}
+
+fn first_of(queue: &[Record], topic: u8) -> Option<Row> {
+    queue.iter().map(|record| record.row).find(|row| row.key.topic == topic)
 }
