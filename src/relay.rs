@@ -15,6 +15,7 @@ mod partitions;
 mod resume;
 pub mod routes;
 mod session;
+pub mod stale_leaders;
 mod status;
 pub mod stops;
 mod sweep;

@@ -28,7 +28,12 @@ const EVENTS_MAX: usize = 1000;
 pub enum TopicState {
     Missing,
     NotAuthorized,
-    Exists { partitions: usize, replicas: usize },
+    Exists {
+        partitions: usize,
+        replicas: usize,
+        /// Each partition has a leader.
+        led: bool,
+    },
 }
 
 struct Context(Trouble);
@@ -92,7 +97,8 @@ impl Topics {
             _ if found.partitions().is_empty() => Ok(TopicState::Missing),
             _ => {
                 let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-                Ok(TopicState::Exists { partitions: found.partitions().len(), replicas })
+                let led = found.partitions().iter().all(|partition| partition.leader() >= 0);
+                Ok(TopicState::Exists { partitions: found.partitions().len(), replicas, led })
             }
         }
     }

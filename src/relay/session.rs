@@ -33,6 +33,7 @@ use super::{
     open::Opened,
     resume::{Memory, broken},
     routes::Routes,
+    stale_leaders::StaleLeaders,
     sweep::{Straggler, Sweep},
     watch::{News, Watch},
     window::{Budget, Slot},
@@ -138,6 +139,7 @@ struct Timers {
     backlog: Instant,
     sweep: Instant,
     topics: Instant,
+    leaders: Instant,
     settle: Option<Instant>,
     database: Instant,
 }
@@ -155,6 +157,7 @@ pub(super) struct Session<'a> {
     /// Ids may have come again: it only ends well what it has sent.
     is_broken: bool,
     core: Core,
+    stale_leaders: StaleLeaders,
     sending: Sending,
     trial: Option<Producer>,
     /// Its secrets are old: it gets nothing new, and until then what it has may end well.
@@ -240,6 +243,7 @@ impl<'a> Session<'a> {
             instance,
             incarnation: opened.incarnation,
             is_broken: false,
+            stale_leaders: StaleLeaders::default(),
             sending: Sending::None { retry_at: now },
             trial: None,
             trial_by: None,
@@ -259,6 +263,7 @@ impl<'a> Session<'a> {
                 backlog: now,
                 sweep: now + SWEEP_EVERY,
                 topics: now,
+                leaders: now,
                 settle: None,
                 database: now,
             },

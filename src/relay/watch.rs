@@ -38,6 +38,8 @@ const REPLICAS_MIN: usize = 3;
 pub(super) struct News {
     /// The index of a declared topic, and whether it can be written to.
     usable: Vec<(usize, bool)>,
+    /// Of these each partition has a leader.
+    led: Vec<usize>,
     /// Partitions of each declared topic; none while it was never seen.
     partitions: Vec<usize>,
     /// What the topics take, as far as known.
@@ -45,6 +47,11 @@ pub(super) struct News {
 }
 
 impl News {
+    /// Whether each partition of a topic has a leader.
+    pub(super) fn is_led(&self, topic: usize) -> bool {
+        self.led.contains(&topic)
+    }
+
     /// How many partitions each declared topic has, where that is known.
     pub(super) fn partitions(&self) -> impl Iterator<Item = (usize, usize)> {
         self.partitions.iter().copied().enumerate().filter(|(_, partitions)| *partitions > 0)
@@ -158,10 +165,11 @@ impl Rounds {
                 self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
             }
         };
-        let (mut usable, mut problems) = (Vec::new(), Vec::new());
+        let (mut usable, mut led, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
             let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
             usable.push((index, matches!(state, TopicState::Exists { .. })));
+            led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
             problems.extend(topic_problem(&topic.name, state));
             if let TopicState::Exists { partitions, .. } = state {
                 let added = self.partitions.seen(index, partitions, Instant::now());
@@ -172,7 +180,7 @@ impl Rounds {
         self.learn_limits(wished, &usable);
         self.before.clone_from(&usable);
         // Closed: the relay ends, and so does the next round.
-        let _ = news.send(News { usable, partitions: self.partitions.counts(), limits: self.limits.clone() });
+        let _ = news.send(News { usable, led, partitions: self.partitions.counts(), limits: self.limits.clone() });
         Ok(problems)
     }
 

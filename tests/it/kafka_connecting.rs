@@ -58,7 +58,7 @@ impl Login {
     async fn is_let_in(&self) {
         let topic = topic_name("login");
         create_topic(&topic).await;
-        assert_eq!(self.ask(&topic).await, Ok(TopicState::Exists { partitions: 6, replicas: 1 }));
+        assert_eq!(self.ask(&topic).await, Ok(TopicState::Exists { partitions: 6, replicas: 1, led: true }));
     }
 
     async fn is_refused(&self, class: ProblemClass) {

@@ -91,6 +91,13 @@ impl Core {
         (0..self.routes.len()).filter(|topic| self.is_stalled(*topic))
     }
 
+    /// Topics whose records do not end, whatever others do.
+    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
+        let oldest = |topic: &TopicIndex| self.outstanding.oldest(*topic);
+        (0..self.routes.len())
+            .filter(move |topic| oldest(topic).is_some_and(|at| now.saturating_duration_since(at) >= self.breaker.slow_after()))
+    }
+
     fn is_stalled(&self, topic: TopicIndex) -> bool {
         self.outstanding.is_overtaken(topic, self.breaker.slow_after())
     }

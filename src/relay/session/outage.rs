@@ -5,6 +5,8 @@ use crate::report::BreakerState;
 
 /// Lanes on their way back wait at most this long for records that do not end.
 const STUCK_MAX: Duration = Duration::from_secs(2);
+/// While records wait, the brokers are asked this often who leads.
+const LEADERS_EVERY: Duration = Duration::from_secs(5);
 /// What rests is told this often.
 const TOPICS_EVERY: Duration = Duration::from_millis(500);
 
@@ -15,6 +17,10 @@ impl Session<'_> {
         if now >= self.timers.topics {
             self.timers.topics = now + TOPICS_EVERY;
             self.tell_topics();
+        }
+        if now >= self.timers.leaders && self.core.waiting(now).next().is_some() {
+            self.timers.leaders = now + LEADERS_EVERY;
+            self.watch.ask_now();
         }
         self.end_stuck_drain(now);
         if self.memory.is_told_enough(now) {

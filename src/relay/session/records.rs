@@ -131,6 +131,15 @@ impl Session<'_> {
             self.core.partitions_seen(topic, partitions);
         }
         self.core.answered(now);
+        let waiting: Vec<_> = self.core.waiting(now).filter(|topic| news.is_led(*topic)).collect();
+        if self.stale_leaders.look(waiting, now) {
+            tracing::warn!(
+                "the producers are replaced: records wait although the brokers name leaders; was a topic deleted and made again?"
+            );
+            let by = now + LAST_ANSWERS_MAX;
+            self.trial_by = self.trial.as_ref().map(|_| by);
+            self.flush_producer(by);
+        }
     }
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
