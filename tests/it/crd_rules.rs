@@ -1,4 +1,5 @@
-//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the refusal names the field and the way out.
+//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the refusal names the field and the way out. Rules in
+//! CEL are also judged without one: both must say the same.
 
 use kube::api::{Patch, PatchParams, PostParams};
 use outbox_relay::api::{OutboxRelay, custom_resource_definition};
@@ -19,10 +20,32 @@ async fn answer(ns: &Namespace, change: &dyn Fn(&mut Value)) -> Result<(), Strin
 
 type Change = &'static dyn Fn(&mut Value);
 
+/// What the rules in CEL say of a changed manifest, after the defaults.
+fn judged_alone(change: &dyn Fn(&mut Value)) -> Result<(), String> {
+    let mut relay = manifest();
+    change(&mut relay);
+    kube_cel::Validator::new().validate(&schema(), &relay, None).map_err(|errors| errors.to_string())
+}
+
+fn schema() -> Value {
+    let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("YAML");
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a bound.
+fn is_of_a_rule(words: &str, schema: &Value) -> bool {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let said = rules.filter_map(|rule| rule["message"].as_str()).any(|message| message.contains(words));
+    let parts = schema.as_object().into_iter().flat_map(|object| object.values());
+    let items = schema.as_array().into_iter().flatten();
+    said || parts.chain(items).any(|part| is_of_a_rule(words, part))
+}
+
 async fn accepts(changes: &[Change]) {
     let ns = Namespace::create().await;
     for (number, change) in changes.iter().enumerate() {
         assert_eq!(answer(&ns, change).await, Ok(()), "change {number}");
+        assert_eq!(judged_alone(change), Ok(()), "change {number}, without the server");
     }
 }
 
@@ -31,6 +54,10 @@ async fn refuses(changes: &[(Change, &str)]) {
     for (number, (change, words)) in changes.iter().enumerate() {
         let refusal = answer(&ns, change).await.expect_err(&format!("change {number} should be refused: {words}"));
         assert!(refusal.contains(words), "change {number}: '{words}' is not in: {refusal}");
+        if is_of_a_rule(words, &schema()) {
+            let refusal = judged_alone(change).expect_err(&format!("change {number} should be refused without the server, too: {words}"));
+            assert!(refusal.contains(words), "change {number}, without the server: '{words}' is not in: {refusal}");
+        }
     }
 }
 
