@@ -1,8 +1,8 @@
 //! Whether a producer has lost its way to a topic: the brokers name leaders, yet its records do not end. Pure.
 //!
-//! Such a topic was deleted and made again. Its partitions begin at leader epoch 0, and as long as that is below what librdkafka 2.12 remembers of
-//! the old ones it takes what the brokers say for old news (`rd_kafka_toppar_leader_update`), and goes on asking the old leaders. Only a new
-//! producer finds the new ones.
+//! Seen of topics that were deleted and made again, now and then. Most likely why, by the source of librdkafka 2.12: their partitions begin at leader
+//! epoch 0, and what is below the epoch that it remembers it takes for old news (`rd_kafka_toppar_leader_update`), and goes on asking the old
+//! leaders. A new producer remembers nothing.
 
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
     Relay,
-    /// Reads, sends and deletes, and nothing else: no relay can be faster.
+    /// Reads, sends and deletes, and nothing else.
     BareLoop,
     /// Debezium's PostgreSQL connector with its outbox event router, in Kafka Connect.
     Debezium,
