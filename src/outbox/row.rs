@@ -31,10 +31,16 @@ impl OutboxRow {
         self.event_key.as_deref().unwrap_or(&self.aggregate_id)
     }
 
+    /// Of the payload.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, Vec::len)
+    }
+
     /// What it weighs in the window.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, Vec::len) + self.headers.len() + self.key().len()
+        self.payload_bytes() + self.headers.len() + self.key().len()
     }
 }
 
@@ -116,7 +122,7 @@ impl Decoder {
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => self.scanned.push((lane(row)?, row.try_get(2)?)),
             None => {
                 let row = decode_row(row)?;
-                self.bytes += row.payload.as_ref().map_or(0, Vec::len) as i64;
+                self.bytes += row.payload_bytes() as i64;
                 self.rows.push(row);
             }
         }

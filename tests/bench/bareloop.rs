@@ -3,6 +3,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
+use outbox_relay::outbox::READER_OPTIONS;
 use rdkafka::{
     ClientConfig, ClientContext,
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -21,17 +22,8 @@ pub(crate) const BATCH: usize = 1000;
 pub(crate) const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
      select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
      where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
-/// Nothing that we know deletes rows in fewer microseconds.
+/// As the relay does it.
 pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
-
-/// As the relay has it: on a table that was never analysed the planner would read all of it.
-const SETTINGS: [(&str, &str); 5] = [
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_sort", "off"),
-];
 
 /// Slots of records that were written.
 #[derive(Default)]
@@ -81,8 +73,9 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     }
 }
 
+/// With the planner's settings of a relay.
 pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
-    Ok(url.parse::<PgConnectOptions>()?.options(SETTINGS))
+    Ok(url.parse::<PgConnectOptions>()?.options(READER_OPTIONS.iter().copied()))
 }
 
 fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {

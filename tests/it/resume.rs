@@ -179,20 +179,38 @@ async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_gr
     assert_eq!(read(topic).await.len(), 1);
 }
 
+/// What was published, then a dump while two rows wait, then more that was published, by the relay that still runs.
+async fn dumped_and_gone_on(database: &Database, settings: &RelaySettings, topic: &str, dumping: &[&str]) -> (Vec<u8>, Relay) {
+    let mut relay = Relay::start(database, settings).await;
+    let mut admin = database.as_admin().await;
+    add(&mut admin, topic, "a b c").await;
+    drained(database).await;
+    relay.stop().await;
+    add(&mut admin, topic, "a wait").await;
+    let dumped = dump(database, dumping);
+    let relay = Relay::start(database, settings).await;
+    add(&mut admin, topic, "a b c a b c").await;
+    drained(database).await;
+    (dumped, relay)
+}
+
+/// Records above everything published before.
+fn above(published: &[Record], records: &[Record]) -> Vec<Record> {
+    let highest = published.iter().map(seq).max().expect("some");
+    records.iter().filter(|record| seq(record) > highest).cloned().collect()
+}
+
+fn misses_nothing(records: &[Record]) {
+    let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
+    let taken: BTreeSet<Uuid> = consumed(records).into_values().flatten().collect();
+    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+}
+
 /// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on publishing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published() {
     let (old, settings, topic) = begin(15).await;
-    let mut relay = Relay::start(&old, &settings).await;
-    let mut admin = old.as_admin().await;
-    add(&mut admin, &topic, "a b c").await;
-    drained(&old).await;
-    relay.stop().await;
-    add(&mut admin, &topic, "a wait").await;
-    let dump = dump(&old);
-    let mut relay = Relay::start(&old, &settings).await;
-    add(&mut admin, &topic, "a b c a b c").await;
-    drained(&old).await;
+    let (dump, mut relay) = dumped_and_gone_on(&old, &settings, &topic, &[]).await;
     relay.stop().await;
     let published = read(topic.clone()).await;
     assert_eq!(in_order(&published), "a b c a wait a b c a b c");
@@ -207,28 +225,17 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
     shows(&relay, ProblemClass::SequenceWentBack).await;
     drained(&new).await;
     let records = read(topic).await;
-    let highest = published.iter().map(seq).max().expect("some");
-    let after: Vec<Record> = records.iter().filter(|record| seq(record) > highest).cloned().collect();
+    let after = above(&published, &records);
     assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
     assert!(after.iter().all(|record| seq(record) > JUMP));
-    let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
-    let taken: BTreeSet<Uuid> = consumed(&records).into_values().flatten().collect();
-    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+    misses_nothing(&records);
 }
 
 /// As who restores a backup of last night over what there is: rows that were published since wait again, and ids begin again from there.
 async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     let (database, settings, topic) = begin(15).await;
-    let mut relay = Relay::start(&database, &settings).await;
+    let (dump, mut relay) = dumped_and_gone_on(&database, &settings, &topic, &[kind]).await;
     let mut admin = database.as_admin().await;
-    add(&mut admin, &topic, "a b c").await;
-    drained(&database).await;
-    relay.stop().await;
-    add(&mut admin, &topic, "a wait").await;
-    let dump = dump_with(&database, &[kind]);
-    let mut relay = Relay::start(&database, &settings).await;
-    add(&mut admin, &topic, "a b c a b c").await;
-    drained(&database).await;
     let published = read(topic.clone()).await;
     if !runs {
         relay.stop().await;
@@ -242,12 +249,9 @@ async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     shows(&relay, ProblemClass::SequenceWentBack).await;
     drained(&database).await;
     let records = read(topic).await;
-    let highest = published.iter().map(seq).max().expect("some");
-    let after: Vec<Record> = records.iter().filter(|record| seq(record) > highest).cloned().collect();
+    let after = above(&published, &records);
     assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
-    let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
-    let taken: BTreeSet<Uuid> = consumed(&records).into_values().flatten().collect();
-    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+    misses_nothing(&records);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -267,11 +271,7 @@ async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confus
     restored_over_itself("--data-only", empty, true).await;
 }
 
-fn dump(database: &Database) -> Vec<u8> {
-    dump_with(database, &[])
-}
-
-fn dump_with(database: &Database, arguments: &[&str]) -> Vec<u8> {
+fn dump(database: &Database, arguments: &[&str]) -> Vec<u8> {
     let dump = client("pg_dump", database)
         .args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"])
         .args(arguments)

@@ -55,7 +55,7 @@ impl Core {
     }
 
     fn remember_largest(&mut self, rows: &[OutboxRow]) {
-        if let Some(largest) = rows.iter().map(|row| row.payload.as_ref().map_or(0, Vec::len)).max() {
+        if let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() {
             self.largest = Some(self.largest.map_or(largest, |before| largest.max(before - before / 8)));
         }
     }
@@ -105,7 +105,7 @@ impl Core {
     /// Cuts the rows of a lane to what there is room for, and says what of the lane they cover. `None` when it is not ours any more.
     fn cover(&self, asked: &Asked, rows: &mut Vec<OutboxRow>) -> Option<Covered> {
         self.lanes[usize::from(asked.lane)].as_ref().filter(|lane| !lane.draining)?;
-        let bytes: usize = rows.iter().map(|row| row.payload.as_ref().map_or(0, Vec::len)).sum();
+        let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
         let mut room = self.window.lane_room(asked.lane);
         let fits = |row: &&OutboxRow| {
