@@ -1,14 +1,14 @@
-//! What the relay's own code costs for a row, without servers: `make bench-micro`. Times of one thread; criterion compares each with the last run.
+//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion compares each figure with the last run.
 
+mod clock;
 mod table;
 mod turns;
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, time::Duration};
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use clock::CpuTime;
+use cpu_time::ThreadTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use outbox_relay::{
     kafka::{headers, partition_of},
     outbox::OutboxRow,
@@ -26,7 +26,7 @@ fn some_rows() -> Vec<OutboxRow> {
 }
 
 /// Row -> headers of its record.
-fn encoding(criterion: &mut Criterion) {
+fn encoding(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("headers");
     group.throughput(Throughput::Elements(SOME as u64));
     let rows = some_rows();
@@ -39,15 +39,17 @@ fn encoding(criterion: &mut Criterion) {
 }
 
 /// Key -> partition.
-fn partitioning(criterion: &mut Criterion) {
+fn partitioning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("partition_of");
     group.throughput(Throughput::Elements(SOME as u64));
     let rows = some_rows();
-    group.bench_function("12", |bencher| bencher.iter(|| rows.iter().map(|row| partition_of(row.key().as_bytes(), black_box(12))).sum::<usize>()));
+    group.bench_function("12", |bencher| {
+        bencher.iter(|| rows.iter().map(|row| partition_of(row.key().as_bytes(), black_box(12))).sum::<usize>())
+    });
 }
 
 /// What is counted and observed for each published row.
-fn counting(criterion: &mut Criterion) {
+fn counting(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("metrics");
     group.throughput(Throughput::Elements(1));
     let metrics = Metrics::new(&[TOPIC.to_owned()]);
@@ -61,7 +63,7 @@ fn counting(criterion: &mut Criterion) {
 }
 
 /// A window of 16,384 rows, full, of which a quarter is reported, settled, and filled again.
-fn turning(criterion: &mut Criterion) {
+fn turning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("turn");
     group.throughput(Throughput::Elements(ROWS as u64));
     for step in Step::ALL {
@@ -70,14 +72,14 @@ fn turning(criterion: &mut Criterion) {
     time(&mut group, "all", |_| true);
 }
 
-fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, counts: impl Fn(Step) -> bool) {
+fn time(group: &mut BenchmarkGroup<'_, CpuTime>, name: &str, counts: impl Fn(Step) -> bool) {
     let mut relay = Relay::under_load();
     group.bench_function(name, |bencher| {
         bencher.iter_custom(|turns| {
             let mut total = Duration::ZERO;
             for _ in 0..turns {
                 relay.turn(|step, work| {
-                    let began = Instant::now();
+                    let began = ThreadTime::now();
                     work();
                     total += if counts(step) { began.elapsed() } else { Duration::ZERO };
                 });
@@ -87,5 +89,9 @@ fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, counts: impl Fn(St
     });
 }
 
-criterion_group!(micro, encoding, partitioning, counting, turning);
+criterion_group! {
+    name = micro;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = encoding, partitioning, counting, turning
+}
 criterion_main!(micro);

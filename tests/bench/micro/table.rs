@@ -10,7 +10,8 @@ pub(crate) const LANES: i64 = 64;
 /// Many in each lane.
 const KEYS: i64 = LANES * 156;
 const PAYLOAD_BYTES: usize = 300;
-const HEADERS: &str = r#"{"tenant": "acme", "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
+const HEADERS: &str =
+    r#"{"tenant": "acme", "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
 /// 2026-01-01; a row more each millisecond.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
