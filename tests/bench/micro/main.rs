@@ -44,7 +44,7 @@ fn partitioning(criterion: &mut Criterion<CpuTime>) {
     group.throughput(Throughput::Elements(SOME as u64));
     let rows = some_rows();
     group.bench_function("12", |bencher| {
-        bencher.iter(|| rows.iter().map(|row| partition_of(row.key().as_bytes(), black_box(12))).sum::<usize>())
+        bencher.iter(|| rows.iter().map(|row| partition_of(row.key().as_bytes(), black_box(12))).sum::<usize>());
     });
 }
 
