@@ -10,20 +10,26 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 use sqlx::{
-    ConnectOptions, PgPool, Row,
+    ConnectOptions, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-pub(crate) const LANES: i16 = 64;
+const LANES: i16 = 64;
 const WINDOW: usize = 16_384;
 pub(crate) const BATCH: usize = 1000;
-pub(crate) const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
+/// When no lane has more to give.
+const PAUSE: Duration = Duration::from_millis(5);
+/// DELETEs under way at the same time.
+const SETTLES: usize = 4;
+const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
      select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
      where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
 /// As the relay does it.
 pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
+
+type Name = (i16, i64, Uuid);
 
 /// Slots of records that were written.
 #[derive(Default)]
@@ -40,35 +46,75 @@ impl ProducerContext for Acks {
     }
 }
 
+/// Up to where each lane was read.
+pub(crate) struct Lanes {
+    lows: Vec<i64>,
+    /// Those that gave as much as they were asked for: the next read is theirs.
+    hungry: Vec<i16>,
+}
+
+impl Lanes {
+    pub(crate) fn unread() -> Self {
+        Self { lows: vec![0; LANES as usize], hungry: (0..LANES).collect() }
+    }
+
+    /// The next rows, this many at most, or as many as there are lanes.
+    pub(crate) async fn take(&mut self, reader: &mut PgConnection, rows: usize) -> anyhow::Result<Vec<PgRow>> {
+        if self.hungry.is_empty() {
+            self.hungry = (0..LANES).collect();
+        }
+        let of_each = (rows / self.hungry.len()).max(1);
+        let lows: Vec<i64> = self.hungry.iter().map(|lane| self.lows[*lane as usize]).collect();
+        let rows = sqlx::query(TAKE).bind(&self.hungry).bind(&lows).bind(of_each as i64).fetch_all(reader).await?;
+        let mut came = [0; LANES as usize];
+        for row in &rows {
+            let (lane, id, _) = name(row);
+            self.lows[lane as usize] = id;
+            came[lane as usize] += 1;
+        }
+        self.hungry.retain(|lane| came[*lane as usize] == of_each);
+        Ok(rows)
+    }
+
+    /// Whether the last read found the end of all lanes.
+    pub(crate) fn are_read(&self) -> bool {
+        self.hungry.is_empty()
+    }
+}
+
+/// Lane, id and event id.
+pub(crate) fn name(row: &PgRow) -> Name {
+    (row.get(0), row.get(1), row.get(5))
+}
+
 /// Carries rows until it is stopped.
 pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     let producer = producer(kafka)?;
     let options = connect(url)?;
     let settlers = PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options.clone()).await?;
-    let mut reader = options.connect().await?;
-    let (lanes, mut lows): (Vec<i16>, _) = ((0..LANES).collect(), vec![0_i64; LANES as usize]);
-    let (mut slots, mut free): (Vec<(i16, i64, Uuid)>, Vec<usize>) = (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
+    let (mut reader, mut lanes) = (options.connect().await?, Lanes::unread());
+    let (mut slots, mut free): (Vec<Name>, Vec<usize>) = (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
     let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
     loop {
         while settles.try_join_next().transpose()?.transpose()?.is_some() {}
-        producer.poll(Duration::ZERO);
-        for slot in std::mem::take(&mut *producer.context().0.lock().expect("not poisoned")) {
+        for slot in reports(&producer) {
             acked.push(slots[slot]);
             free.push(slot);
         }
-        if acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty()) {
-            settles.spawn(settle(settlers.clone(), std::mem::take(&mut acked)));
+        if settles.len() < SETTLES && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty())) {
+            settles.spawn(settle(settlers.clone(), acked.split_off(acked.len().saturating_sub(BATCH))));
         }
-        if free.len() < WINDOW / 4 {
+        if free.len() < WINDOW / 4 || acked.len() >= WINDOW {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
-        let take = sqlx::query(TAKE).bind(&lanes).bind(&lows).bind((free.len() / lanes.len()) as i64);
-        for row in take.fetch_all(&mut reader).await? {
-            let (lane, id): (i16, i64) = (row.get(0), row.get(1));
+        for row in lanes.take(&mut reader, free.len()).await? {
             let Some(slot) = free.pop() else { anyhow::bail!("more rows than were asked for") };
-            (lows[lane as usize], slots[slot]) = (id, (lane, id, row.get(5)));
+            slots[slot] = name(&row);
             send(&producer, &row, slot)?;
+        }
+        if lanes.are_read() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -81,12 +127,25 @@ pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
 fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("acks", "all").set("max.in.flight", "1");
-    config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0").set("linger.ms", "1");
+    config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0").set("linger.ms", "0");
     config.set("compression.type", "lz4").set("partitioner", "murmur2_random").set("queue.buffering.max.messages", "200000");
     Ok(config.create_with_context(Acks::default())?)
 }
 
-async fn settle(settlers: PgPool, rows: Vec<(i16, i64, Uuid)>) -> anyhow::Result<()> {
+/// All that came: one call brings those of one batch at most.
+fn reports(producer: &BaseProducer<Acks>) -> Vec<usize> {
+    let mut all = Vec::new();
+    loop {
+        producer.poll(Duration::ZERO);
+        match std::mem::take(&mut *producer.context().0.lock().expect("not poisoned")) {
+            none if none.is_empty() => return all,
+            brought => all.extend(brought),
+        }
+    }
+}
+
+/// Deletes.
+async fn settle(settlers: PgPool, rows: Vec<Name>) -> anyhow::Result<()> {
     let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = rows.into_iter().collect();
     sqlx::query(SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&settlers).await?;
     Ok(())

@@ -8,7 +8,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{ConnectOptions, Connection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -18,6 +18,9 @@ use super::{
     table::{Table, payload},
     topic::Topic,
 };
+
+/// Rows of a read.
+const ROWS: usize = 8192;
 
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
     let (topic, kafka, rows, bytes) = (Topic::create(&cli.kafka, cli.replicas).await?, cli.kafka.clone(), cli.rows, cli.bytes);
@@ -51,21 +54,14 @@ pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::BareLoop).await?;
     table.fill(cli.rows, cli.bytes).await?;
     let mut connection = bareloop::connect(&table.url)?.connect().await?;
-    let lanes: Vec<i16> = (0..bareloop::LANES).collect();
-    let mut lows = vec![0_i64; lanes.len()];
+    let mut lanes = bareloop::Lanes::unread();
     let began = Instant::now();
-    loop {
-        let take = sqlx::query(bareloop::TAKE).bind(&lanes).bind(&lows).bind(64_i64);
-        let rows = take.fetch_all(&mut connection).await?;
-        let rows: Vec<(i16, i64, Uuid)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(5))).collect();
-        if rows.is_empty() {
-            break;
-        }
+    while !lanes.are_read() {
+        let rows: Vec<_> = lanes.take(&mut connection, ROWS).await?.iter().map(bareloop::name).collect();
         for batch in rows.chunks(bareloop::BATCH) {
             let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = batch.iter().copied().collect();
             sqlx::query(bareloop::SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&mut connection).await?;
         }
-        rows.iter().for_each(|(lane, id, _)| lows[*lane as usize] = *id);
     }
     let rows_per_second = cli.rows as f64 / began.elapsed().as_secs_f64();
     connection.close().await?;
