@@ -46,8 +46,11 @@ use crate::{
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
-/// An acknowledged row waits at most this long for others to be settled with.
-const SETTLE_WITHIN: Duration = Duration::from_millis(5);
+/// An acknowledged row waits at most this long for others to be settled with: each statement is a commit that waits for the disk.
+const SETTLE_WITHIN: Duration = Duration::from_millis(20);
+/// With so many others it waits at most this long, since until they are gone every fetch reads them again.
+const SETTLE_ROWS: usize = 32;
+const SETTLE_SOON: Duration = Duration::from_millis(5);
 /// Settling statements under way at the same time.
 const SETTLES_MAX: usize = 2;
 /// While rows flow and nothing else brings a tick.

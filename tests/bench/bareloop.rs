@@ -101,7 +101,7 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
             acked.push(slots[slot]);
             free.push(slot);
         }
-        if settles.len() < SETTLES && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty())) {
+        while settles.len() < SETTLES && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty())) {
             settles.spawn(settle(settlers.clone(), acked.split_off(acked.len().saturating_sub(BATCH))));
         }
         if free.len() < WINDOW / 4 || acked.len() >= WINDOW {

@@ -17,7 +17,6 @@ impl Session<'_> {
             }
             Err(error) => {
                 self.core.settle_failed(&settled.slots);
-                self.timers.settle = Some(now + RETRY_AFTER);
                 self.database_failed(Source::Settling, &error, now);
             }
         }

@@ -46,15 +46,11 @@ impl Session<'_> {
 
     pub(super) fn start_settles(&mut self, now: Instant) {
         let batch_size = self.options.settings.batch_size as usize;
-        if self.core.window().acked() == 0 {
-            self.timers.settle = None;
-        } else if self.timers.settle.is_none() {
-            self.timers.settle = Some(now + SETTLE_WITHIN);
-        }
+        self.timers.settle = settle_at(self.timers.settle, self.core.window().acked(), now);
         while self.settles.len() < SETTLES_MAX && now >= self.timers.database {
             let flush = self.timers.settle.is_some_and(|at| at <= now);
             let Some(settle) = self.core.next_settle(batch_size, flush) else { return };
-            self.timers.settle = (self.core.window().acked() > 0).then_some(now + SETTLE_WITHIN);
+            self.timers.settle = settle_at(None, self.core.window().acked(), now);
             self.timers.tick = now + TICK_EVERY;
             let (store, drawn) = (self.store.clone(), self.core.seen());
             self.settles.push(
@@ -86,4 +82,10 @@ impl Session<'_> {
         };
         self.lease = start(turn(self.store.clone(), turn_now));
     }
+}
+
+/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or of this one.
+fn settle_at(before: Option<Instant>, acked: usize, now: Instant) -> Option<Instant> {
+    let within = if acked < SETTLE_ROWS { SETTLE_WITHIN } else { SETTLE_SOON };
+    (acked > 0).then(|| before.map_or(now + within, |at| at.min(now + within)))
 }
