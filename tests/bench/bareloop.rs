@@ -16,6 +16,8 @@ use sqlx::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::table::plain;
+
 const LANES: i16 = 64;
 const WINDOW: usize = 16_384;
 pub(crate) const BATCH: usize = 1000;
@@ -119,9 +121,9 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     }
 }
 
-/// With the planner's settings of a relay.
+/// With the planner's settings of a relay, and like all here without TLS.
 pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
-    Ok(url.parse::<PgConnectOptions>()?.options(READER_OPTIONS.iter().copied()))
+    Ok(plain(url)?.options(READER_OPTIONS.iter().copied()))
 }
 
 fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {

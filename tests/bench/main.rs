@@ -1,10 +1,11 @@
 //! What the relay costs and how fast it is, on real servers, beside what others use and what the machine can do at best: all interleaved in one
-//! run, since ratios are what counts. Prints a table; writes JSON and a chart.
+//! run, since ratios are what counts. Prints a table and what of the targets holds; writes JSON and charts.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
 mod bareloop;
 mod chart;
+mod conditions;
 mod consumer;
 mod contender;
 mod limits;
@@ -13,15 +14,18 @@ mod process;
 mod results;
 mod start;
 mod table;
+mod targets;
 mod topic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 
 use contender::Contender;
 use measurements::Measurement;
 use results::Results;
+use serde_json::{Value, json};
+use targets::Target;
 use tokio::runtime::Builder;
 
 #[derive(Parser)]
@@ -88,7 +92,7 @@ struct Cli {
     /// Only measurements whose name has this in it.
     #[arg(long, default_value = "")]
     only: String,
-    /// Folder for result.json and drain.svg.
+    /// Folder for result.json and the charts.
     #[arg(long)]
     output: Option<PathBuf>,
 }
@@ -103,7 +107,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
-    let mut results = Results::default();
+    let (mut results, conditions) = (Results::default(), conditions::of(cli).await?);
+    Measurement::warm_up(cli).make(cli).await?;
     for run in 1..=cli.runs {
         for measurement in Measurement::all(cli).into_iter().filter(|measurement| measurement.name().contains(&cli.only)) {
             let result = measurement.make(cli).await?;
@@ -112,13 +117,26 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
         }
     }
     println!("\nmedians of {}\n{results}", cli.runs);
+    let targets = targets::judge(&results, cli.rows, cli.bytes);
+    targets.iter().for_each(|target| println!("{target}"));
     if let Some(folder) = &cli.output {
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(folder.join("result.json"), serde_json::to_string_pretty(&results.json())?)?;
-        std::fs::write(
-            folder.join("drain.svg"),
-            chart::bars("Rows a second out of a backlog", &results.of("rows of 300 B", "rows_per_second")),
-        )?;
+        write(folder, &results, &targets, &conditions)?;
     }
+    Ok(())
+}
+
+fn write(folder: &Path, results: &Results, targets: &[Target], conditions: &Value) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let targets: Vec<Value> = targets.iter().map(Target::json).collect();
+    let all = json!({ "conditions": conditions, "targets": targets, "measurements": results.json() });
+    std::fs::write(folder.join("result.json"), serde_json::to_string_pretty(&all)? + "\n")?;
+    for (file, title, figure) in [
+        ("drain.svg", "Rows a second out of a backlog", "rows_per_second"),
+        ("cpu.svg", "CPU of a row out of a backlog, in us: without PostgreSQL and Kafka", "cpu_us_per_row"),
+    ] {
+        std::fs::write(folder.join(file), chart::bars(title, &results.of(" rows of ", figure)))?;
+    }
+    let latency = chart::bars("Commit to consumer, 99 of 100 rows, in ms", &results.of(" rows/s", "p99_ms"));
+    std::fs::write(folder.join("latency.svg"), latency)?;
     Ok(())
 }

@@ -45,15 +45,14 @@ pub(crate) struct Drain {
 impl Measurement {
     /// In the order in which they are made.
     pub(crate) fn all(cli: &Cli) -> Vec<Self> {
-        let drain =
-            |contender: Contender| Drain { contender, rows: cli.rows / contender.share(), bytes: cli.bytes, processes: 1, pinned: false };
+        let drain = |contender| Drain::of(contender, cli.rows, cli.bytes);
         let ours = drain(Contender::Relay);
         let mut all = vec![Self::ProducerAlone, Self::PostgresAlone];
         all.extend(cli.contenders.iter().map(|contender| Self::Drain(drain(*contender))));
         all.extend(
             cli.contenders.iter().filter(|one| **one != Contender::BareLoop).map(|one| Self::Drain(Drain { bytes: 1024, ..drain(*one) })),
         );
-        all.extend([Drain { pinned: true, ..ours }, Drain { processes: 3, ..ours }].map(Self::Drain));
+        all.extend([ours.pinned(), Drain { processes: 3, ..ours }].map(Self::Drain));
         all.extend((cli.mountain_rows > 0).then_some(Self::Drain(Drain { rows: cli.mountain_rows, ..ours })));
         let steady = |contender, rate, seconds, pinned| Self::Steady { contender, rate, seconds, pinned };
         for rate in [1000, 5000] {
@@ -66,6 +65,11 @@ impl Measurement {
         all.extend((cli.late_seconds > 0).then_some(Self::Late));
         all.extend([Self::Writers(None), Self::Writers(Some(Contender::Relay)), Self::Idle]);
         all
+    }
+
+    /// A drain that does not count: a broker's JVM is slow at first.
+    pub(crate) fn warm_up(cli: &Cli) -> Self {
+        Self::Drain(Drain::of(Contender::Relay, cli.rows, cli.bytes))
     }
 
     pub(crate) fn name(&self) -> String {
@@ -99,6 +103,15 @@ impl Measurement {
 }
 
 impl Drain {
+    /// One process, of a backlog of this many rows, or of its share of them.
+    pub(crate) fn of(contender: Contender, rows: u64, bytes: usize) -> Self {
+        Self { contender, rows: rows / contender.share(), bytes, processes: 1, pinned: false }
+    }
+
+    pub(crate) fn pinned(self) -> Self {
+        Self { pinned: true, ..self }
+    }
+
     async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
         let table = Table::create(cli, self.contender).await?;
         table.fill(self.rows, self.bytes).await?;

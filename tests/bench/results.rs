@@ -22,6 +22,12 @@ impl Results {
         named.filter_map(|(name, results)| Some((name.clone(), medians(results).get(figure)?.as_f64()?))).collect()
     }
 
+    /// The median of one figure of a measurement, if it was made.
+    pub(crate) fn median(&self, name: &str, figure: &str) -> Option<f64> {
+        let (_, results) = self.0.iter().find(|(known, _)| known == name)?;
+        medians(results).get(figure)?.as_f64()
+    }
+
     pub(crate) fn json(&self) -> Value {
         self.0.iter().map(|(name, results)| json!({ "name": name, "median": medians(results), "runs": results })).collect()
     }

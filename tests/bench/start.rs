@@ -92,6 +92,7 @@ fn debezium_database(table: &Table) -> anyhow::Result<String> {
     let (host, port) = address.split_once(':').context("a URL with a port")?;
     Ok(format!(
         "database.hostname={host}\ndatabase.port={port}\ndatabase.user={user}\ndatabase.password={password}\ndatabase.dbname={name}\n\
+         database.sslmode=disable\n\
          slot.name={name}\ntransforms.outbox.route.topic.replacement={}\n",
         table.topic.name
     ))

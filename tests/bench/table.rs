@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
+};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
@@ -47,6 +50,11 @@ pub(crate) fn payload(bytes: usize) -> String {
     (0..bytes).map(&mut letter).collect()
 }
 
+/// Without TLS: what it costs is not what is compared, and each client would do it in its own way.
+pub(crate) fn plain(url: &str) -> anyhow::Result<PgConnectOptions> {
+    Ok(url.parse::<PgConnectOptions>()?.ssl_mode(PgSslMode::Disable))
+}
+
 impl Table {
     /// An empty one, never analysed.
     pub(crate) async fn create(cli: &Cli, contender: Contender) -> anyhow::Result<Self> {
@@ -55,7 +63,7 @@ impl Table {
         let mut admin = PgConnection::connect(&cli.postgres).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
         let url = format!("{}/{name}", cli.postgres.rsplit_once('/').context("a URL with a database")?.0);
-        let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 2).connect_lazy(&url)?;
+        let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 2).connect_lazy_with(plain(&url)?);
         let table = Self { name, url, topic, contender, admin: cli.postgres.clone(), pool };
         for sql in contender.table() {
             sqlx::raw_sql(*sql).execute(&table.pool).await?;
@@ -164,7 +172,7 @@ impl Table {
 
     /// A transaction that keeps vacuum from removing anything, for as long as the connection lives.
     pub(crate) async fn pin_horizon(&self) -> anyhow::Result<PgConnection> {
-        let mut connection = PgConnection::connect(&self.url).await?;
+        let mut connection = plain(&self.url)?.connect().await?;
         sqlx::raw_sql("begin isolation level repeatable read; select count(*) from pg_class").execute(&mut connection).await?;
         Ok(connection)
     }

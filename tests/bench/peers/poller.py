@@ -34,7 +34,7 @@ async def work(database, producer):
 
 
 async def main(url, brokers):
-    database = await asyncpg.connect(url)
+    database = await asyncpg.connect(url, ssl=False)
     producer = AIOKafkaProducer(
         bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=5, max_batch_size=1_000_000, compression_type="lz4"
     )
