@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Batches of ten rows or so.
-const SMALL_BATCH: u32 = 8000;
+const SMALL_BATCH: u32 = 4000;
 /// For what the cluster's controller is asked.
 const TOOL_MAX: Duration = Duration::from_secs(120);
 
@@ -72,11 +72,11 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit.
+/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches come, with others behind them.
 async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
     let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
     patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await?;
-    sleep(fault.during).await;
+    world.writers.burst(topic, fault.during).await;
     patiently(async || topics::limit_batches(topic, None).await).await?;
     Ok(format!("of {topic}, for {}", seconds(fault.during)))
 }
