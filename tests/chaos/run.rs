@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use futures::future::try_join_all;
 use sqlx::PgConnection;
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -98,7 +98,7 @@ async fn shows(world: &World, control: Option<&Control>) -> Verdict {
         sleep(LOOK_EVERY).await;
         // A broker that is down now cannot be asked.
         let Ok(facts) = gather(world).await else { continue };
-        let mut verdict = checker::check(&facts);
+        let Ok(mut verdict) = spawn_blocking(move || checker::check(&facts)).await else { continue };
         if control.is_found(&verdict) {
             // Others cannot be judged while writers write.
             verdict.broken.retain(|promise, _| control.breaks.contains(promise));

@@ -1,7 +1,6 @@
 //! Services that write: 1,000 keys, the first far more often than the last; 5 % of transactions are rolled back, 1 % stay open for long.
 
 use std::{
-    iter::repeat_n,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -33,9 +32,8 @@ const KEYS: usize = 1000;
 const LATE_KEYS: u64 = 20;
 /// Transactions that stay open at the same time, at most.
 const HELD: usize = 12;
-/// Keys of a burst, writers of each, and how many events their transactions have in turn.
-const BURST_KEYS: usize = 4;
-const BURST_WRITERS: usize = 2;
+/// Keys of a burst, and how many events their transactions have in turn.
+const BURST_KEYS: usize = 9;
 const BURST: [u64; 6] = [40, 1, 1, 1, 1, 1];
 /// For an answer of the database; a commit that takes longer may have happened, or not.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -170,11 +168,10 @@ impl Writers {
     }
 
     /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with small ones at its heels.
-    pub(crate) async fn burst(&self, topic: &str, during: Duration) {
-        let first = self.topics.iter().position(|name| name == topic).unwrap_or_default();
+    pub(crate) async fn burst(self: Arc<Self>, topic: String, during: Duration) {
+        let first = self.topics.iter().position(|name| *name == topic).unwrap_or_default();
         let keys = (first..KEYS).step_by(self.topics.len()).take(BURST_KEYS);
-        let writers = keys.flat_map(|key| repeat_n(format!("key-{key}"), BURST_WRITERS));
-        join_all(writers.map(|key| self.burst_of(topic, key, Instant::now() + during))).await;
+        join_all(keys.map(|key| self.burst_of(&topic, format!("key-{key}"), Instant::now() + during))).await;
     }
 
     async fn burst_of(&self, topic: &str, key: String, end: Instant) {

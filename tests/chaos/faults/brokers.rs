@@ -1,6 +1,9 @@
 //! Brokers that die or stand still, leaders that move, topics that come and go.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -15,6 +18,8 @@ use crate::{
 
 /// Batches of ten rows or so.
 const SMALL_BATCH: u32 = 4000;
+/// Services are at it when the limit comes.
+const BURST_BEFORE: Duration = Duration::from_secs(1);
 /// For what the cluster's controller is asked.
 const TOOL_MAX: Duration = Duration::from_secs(120);
 
@@ -72,11 +77,16 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches come, with others behind them.
+/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches are on their way, with others behind them.
 async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
     let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
-    patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await?;
-    world.writers.burst(topic, fault.during).await;
+    let limit = async {
+        sleep(BURST_BEFORE).await;
+        patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await
+    };
+    let burst = tokio::spawn(Arc::clone(&world.writers).burst(topic.clone(), BURST_BEFORE + fault.during));
+    limit.await?;
+    burst.await?;
     patiently(async || topics::limit_batches(topic, None).await).await?;
     Ok(format!("of {topic}, for {}", seconds(fault.during)))
 }
