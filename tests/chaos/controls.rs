@@ -28,14 +28,14 @@ pub(crate) enum Faults {
     At(&'static [Fault]),
 }
 
-/// This, after so many milliseconds, for so many.
-const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
-    Fault { kind, at: Duration::from_millis(at), during: Duration::from_millis(during), victim }
+/// This, after so many seconds, for so many.
+const fn fault(at: u64, kind: Kind, seconds: u64, victim: u64) -> Fault {
+    Fault { kind, at: Duration::from_secs(at), during: Duration::from_secs(seconds), victim }
 }
 
-/// Victims of a cut one way.
-const RELAY_1_TO_BROKER_1: u64 = 0x10;
-const RELAY_3_TO_BROKER_2: u64 = 0x1_001b;
+/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
+const REFUSALS: Faults =
+    Faults::At(&[fault(10, Kind::LimitBatches, 5, 0), fault(18, Kind::Scale, 9, 0), fault(30, Kind::LimitBatches, 5, 1)]);
 
 /// A bug, how it is provoked, and which promises it may break: any of them will do.
 #[derive(Clone, Copy)]
@@ -93,17 +93,7 @@ const SETTLE_BY_ID: &str = "create or replace function outbox.settle
     end $$";
 
 pub(crate) const CONTROLS: &[Control] = &[
-    Control {
-        name: "gapless-off",
-        plant: Plant::Relay("gapless-off"),
-        faults: Faults::At(&[
-            fault(10_000, Kind::LimitBatches, 5_000, 0),
-            fault(17_000, Kind::Scale, 9_000, 0),
-            fault(29_000, Kind::LimitBatches, 5_000, 1),
-        ]),
-        seconds: 60,
-        breaks: OUT_OF_ORDER,
-    },
+    Control { name: "gapless-off", plant: Plant::Relay("gapless-off"), faults: REFUSALS, seconds: 60, breaks: OUT_OF_ORDER },
     Control {
         name: "message-timeout",
         plant: Plant::Relay("message-timeout"),
@@ -152,16 +142,16 @@ pub(crate) const CONTROLS: &[Control] = &[
         plant: Plant::Database(SETTLE_BY_ID),
         // What is in flight is acknowledged when its ids are those of other rows.
         faults: Faults::At(&[
-            fault(10_000, Kind::PauseBroker, 4_000, 0),
-            fault(11_000, Kind::SetBack, 1_000, 0),
-            fault(24_000, Kind::PauseBroker, 4_000, 1),
-            fault(25_000, Kind::SetBack, 1_000, 1),
-            fault(38_000, Kind::PauseBroker, 4_000, 2),
-            fault(39_000, Kind::SetBack, 1_000, 2),
-            fault(52_000, Kind::PauseBroker, 4_000, 3),
-            fault(53_000, Kind::SetBack, 1_000, 3),
-            fault(66_000, Kind::PauseBroker, 4_000, 4),
-            fault(67_000, Kind::SetBack, 1_000, 4),
+            fault(10, Kind::PauseBroker, 4, 0),
+            fault(11, Kind::SetBack, 1, 0),
+            fault(24, Kind::PauseBroker, 4, 1),
+            fault(25, Kind::SetBack, 1, 1),
+            fault(38, Kind::PauseBroker, 4, 2),
+            fault(39, Kind::SetBack, 1, 2),
+            fault(52, Kind::PauseBroker, 4, 3),
+            fault(53, Kind::SetBack, 1, 3),
+            fault(66, Kind::PauseBroker, 4, 4),
+            fault(67, Kind::SetBack, 1, 4),
         ]),
         seconds: 80,
         breaks: &[NothingLost],
@@ -169,14 +159,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "next-producer-early",
         plant: Plant::Relay("next-producer-early"),
-        // While a request does not get through, another one is refused, and the next producer gets through before.
-        faults: Faults::At(&[
-            fault(10_000, Kind::LimitBatches, 3_000, 0),
-            fault(10_600, Kind::Cut, 1_500, RELAY_1_TO_BROKER_1),
-            fault(20_000, Kind::LimitBatches, 3_000, 1),
-            fault(20_600, Kind::Cut, 1_500, RELAY_3_TO_BROKER_2),
-        ]),
-        seconds: 30,
+        faults: REFUSALS,
+        seconds: 60,
         breaks: OUT_OF_ORDER,
     },
 ];

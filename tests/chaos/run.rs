@@ -85,7 +85,7 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
     tokio::select! {
         verdict = to_the_end(&world, arguments.schedule.seed, faults, control) => verdict,
         verdict = shows(&world, control) => {
-            print(&verdict, &[]);
+            print_broken(&verdict);
             Ok(verdict)
         }
     }
@@ -182,6 +182,10 @@ fn print(verdict: &Verdict, healed: &[Healed]) {
     }
     println!("   {:<28} {:>6} {:>10}", "all", healed.len(), verdict.duplicates.values().sum::<usize>());
     println!();
+    print_broken(verdict);
+}
+
+fn print_broken(verdict: &Verdict) {
     for (promise, broken) in &verdict.broken {
         println!("   BROKEN {promise:?}: {} times", broken.times);
         for example in &broken.examples {

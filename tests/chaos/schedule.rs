@@ -45,7 +45,7 @@ pub(crate) enum Kind {
     FailOver,
     /// A backup takes the place of the database.
     Restore,
-    /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other, or one does not.
+    /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other.
     Cut,
     /// A relay or a broker loses some of the packets that come.
     Loss,

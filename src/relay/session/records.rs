@@ -74,7 +74,7 @@ impl Session<'_> {
         let of_main = self.sending.producer().map(Producer::poll).unwrap_or_default();
         let of_trial = self.trial.as_ref().map(Producer::poll).unwrap_or_default();
         let published = of_main.iter().chain(&of_trial).filter(|report| report.outcome.is_ok()).count();
-        for report in of_main.into_iter().chain(of_trial).chain(planted::late_reports()) {
+        for report in of_main.into_iter().chain(of_trial).chain(planted::late_reports(now)) {
             self.reported(report, now);
         }
         if published > 0 {

@@ -15,19 +15,10 @@ use crate::{
     world::{DIVERTED, World},
 };
 
-/// Of a victim: what the first end says is lost, what the other says arrives.
-const ONE_WAY: u64 = 16;
-
 pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String> {
     match fault.kind {
         Kind::Cut => {
             let (one, other) = two_ends(fault.victim);
-            if fault.victim & ONE_WAY != 0 {
-                net::deafen(other, one)?;
-                sleep(fault.during).await;
-                net::hear(other, one)?;
-                return Ok(format!("from {} to {} only, for {}", one.name(), other.name(), seconds(fault.during)));
-            }
             net::cut(one, other)?;
             sleep(fault.during).await;
             net::mend(one, other)?;

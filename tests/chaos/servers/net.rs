@@ -72,22 +72,13 @@ pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
 
 /// Neither hears the other any more: packets vanish.
 pub(crate) fn cut(one: Host, other: Host) -> anyhow::Result<()> {
-    deafen(one, other)?;
-    deafen(other, one)
+    nft(one, &format!("add element inet chaos cut {{ {} }}", other.address()))?;
+    nft(other, &format!("add element inet chaos cut {{ {} }}", one.address()))
 }
 
 pub(crate) fn mend(one: Host, other: Host) -> anyhow::Result<()> {
-    hear(one, other)?;
-    hear(other, one)
-}
-
-/// A host hears another one no more, which still hears it.
-pub(crate) fn deafen(deaf: Host, other: Host) -> anyhow::Result<()> {
-    nft(deaf, &format!("add element inet chaos cut {{ {} }}", other.address()))
-}
-
-pub(crate) fn hear(deaf: Host, other: Host) -> anyhow::Result<()> {
-    nft(deaf, &format!("delete element inet chaos cut {{ {} }}", other.address()))
+    nft(one, &format!("delete element inet chaos cut {{ {} }}", other.address()))?;
+    nft(other, &format!("delete element inet chaos cut {{ {} }}", one.address()))
 }
 
 /// A host loses so many of a hundred packets that come from others; 0: none.
