@@ -18,7 +18,8 @@ use crate::{
 
 /// Batches of ten rows or so.
 const SMALL_BATCH: u32 = 4000;
-/// Services are at it when the limit comes.
+/// Services are at it when the limit comes, and go on for a while.
+const BURST: Duration = Duration::from_secs(4);
 const BURST_BEFORE: Duration = Duration::from_secs(1);
 /// For what the cluster's controller is asked.
 const TOOL_MAX: Duration = Duration::from_secs(120);
@@ -47,6 +48,7 @@ async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result
         world.kafka.lock().await.kill(*broker)?;
     }
     sleep(during).await;
+    let began = Instant::now();
     let mut kafka = world.kafka.lock().await;
     for broker in brokers {
         kafka.start(*broker)?;
@@ -54,7 +56,7 @@ async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result
     for broker in brokers {
         kafka.is_up(*broker).await?;
     }
-    Ok(format!("brokers {brokers:?} for {}", seconds(during)))
+    Ok(format!("brokers {brokers:?} for {}, and {} until they listened", seconds(during), seconds(began.elapsed())))
 }
 
 /// Moves the preferred leaders of a topic on by one broker, and lets them be elected.
@@ -84,8 +86,9 @@ async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
         sleep(BURST_BEFORE).await;
         patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await
     };
-    let burst = tokio::spawn(Arc::clone(&world.writers).burst(topic.clone(), BURST_BEFORE + fault.during));
+    let burst = tokio::spawn(Arc::clone(&world.writers).burst(topic.clone(), BURST));
     limit.await?;
+    sleep(fault.during).await;
     burst.await?;
     patiently(async || topics::limit_batches(topic, None).await).await?;
     Ok(format!("of {topic}, for {}", seconds(fault.during)))
