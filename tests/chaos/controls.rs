@@ -168,3 +168,18 @@ pub(crate) const CONTROLS: &[Control] = &[
 pub(crate) fn named(name: &str) -> Option<&'static Control> {
     CONTROLS.iter().find(|control| control.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::CALM;
+
+    #[test]
+    fn faults_of_a_control_begin_after_the_calm_and_are_over_before_its_end() {
+        for control in CONTROLS {
+            let end = Duration::from_secs(control.seconds);
+            let misfit = |fault: &Fault| fault.at < CALM || fault.at + fault.during > end;
+            assert_eq!(control.schedule(7).into_iter().find(misfit), None, "{}", control.name);
+        }
+    }
+}
