@@ -39,6 +39,10 @@ chaos-controls: ## Shows that chaos finds bugs that are planted in relay and dat
 bench: ## The relay beside Debezium, a polling worker and the limits of the machine: BENCH_ARGS="--runs 3 --rows 100000"
 	@tests/bench/run
 
+.PHONY: bench-micro
+bench-micro: ## What the relay's own code costs for a row, in CPU time and without servers: MICRO_ARGS="headers --save-baseline before"
+	cargo bench --locked --bench micro -- $(MICRO_ARGS)
+
 .PHONY: bench-operator
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator

@@ -1,8 +1,9 @@
 //! Row -> headers and timestamp of its record; docs/records.md says the same to users. Pure.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use rdkafka::message::{Header, OwnedHeaders};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{outbox::OutboxRow, settings::RecordHeaders};
@@ -34,34 +35,38 @@ pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
 /// # Errors
 /// When the row's headers are no JSON object.
 pub fn headers(row: &OutboxRow, style: RecordHeaders, source: &str, replaced: &mut u64) -> Result<OwnedHeaders, HeaderError> {
-    let own = own(row, style, source);
-    let mut all = OwnedHeaders::new_with_capacity(own.len() + 2);
-    if row.headers != "{}" {
-        for (key, value) in &of_row(&row.headers)? {
-            if is_reserved(key, value.as_deref(), style, &own) {
-                *replaced += 1;
-            } else {
-                all = all.insert(Header { key, value: value.as_deref() });
-            }
+    let (own, of_row) = (own(row, style, source), of_row(&row.headers)?);
+    let mut all = OwnedHeaders::new_with_capacity(own.len() + of_row.len());
+    for (Text(key), json) in &of_row {
+        let value = value(json)?;
+        let value = value.as_ref().map(|Text(value)| &**value);
+        if is_reserved(key, value, style, &own) {
+            *replaced += 1;
+        } else {
+            all = all.insert(Header { key, value });
         }
     }
-    Ok(own.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(value) })))
+    Ok(own.iter().fold(all, |all, (key, value)| all.insert(Header { key, value: Some(&**value) })))
 }
+
+/// A text of JSON: a piece of it, unless something in it is escaped.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Names and values as they go out, in the order of the names: a text as it is, null as a header without a value, anything else as JSON, to the
 /// letter as PostgreSQL writes it, so that no number is rounded.
-fn of_row(json: &str) -> Result<BTreeMap<String, Option<String>>, HeaderError> {
-    let object: BTreeMap<String, &RawValue> = serde_json::from_str(json).map_err(|_| refusal(json))?;
-    let value = |raw: &str| match raw.as_bytes().first() {
+fn of_row(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError> {
+    let object: BTreeMap<Text<'_>, &RawValue> = serde_json::from_str(json).map_err(|_| refusal(json))?;
+    if object.keys().any(|name| name.0.contains('\0')) { Err(HeaderError::Character) } else { Ok(object) }
+}
+
+fn value(json: &RawValue) -> Result<Option<Text<'_>>, HeaderError> {
+    let json = json.get();
+    match json.as_bytes().first() {
         Some(b'n') => Ok(None),
-        Some(b'"') => serde_json::from_str(raw).map(Some).map_err(|_| HeaderError::Character),
-        _ => Ok(Some(raw.to_owned())),
-    };
-    let header = |(name, raw): (String, &RawValue)| match name.contains('\0') {
-        true => Err(HeaderError::Character),
-        false => Ok((name, value(raw.get())?)),
-    };
-    object.into_iter().map(header).collect()
+        Some(b'"') => serde_json::from_str(json).map(Some).map_err(|_| HeaderError::Character),
+        _ => Ok(Some(Text(json.into()))),
+    }
 }
 
 fn refusal(json: &str) -> HeaderError {
@@ -79,7 +84,7 @@ fn refusal(json: &str) -> HeaderError {
 
 /// Upper and lower case are one, since consumers may take them for one: a row cannot forge what the relay says. Nor can it make a binary
 /// CloudEvent look like a structured one.
-fn is_reserved(key: &str, value: Option<&str>, style: RecordHeaders, own: &[(&str, String)]) -> bool {
+fn is_reserved(key: &str, value: Option<&str>, style: RecordHeaders, own: &[(&str, Cow<'_, str>)]) -> bool {
     const STRUCTURED: &str = "application/cloudevents";
     let starts_structured =
         || value.and_then(|value| value.get(..STRUCTURED.len())).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED));
@@ -87,26 +92,26 @@ fn is_reserved(key: &str, value: Option<&str>, style: RecordHeaders, own: &[(&st
         || style == RecordHeaders::CloudEvents && key.eq_ignore_ascii_case("content-type") && starts_structured()
 }
 
-fn own(row: &OutboxRow, style: RecordHeaders, source: &str) -> Vec<(&'static str, String)> {
-    let seq = ("outbox_seq", row.id.to_string());
+fn own<'a>(row: &'a OutboxRow, style: RecordHeaders, source: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+    let seq = ("outbox_seq", row.id.to_string().into());
     match style {
         RecordHeaders::Standard => vec![
-            ("event_id", row.event_id.to_string()),
-            ("event_type", row.event_type.clone()),
-            ("aggregate_type", row.aggregate_type.clone()),
-            ("aggregate_id", row.aggregate_id.clone()),
+            ("event_id", row.event_id.to_string().into()),
+            ("event_type", row.event_type.as_str().into()),
+            ("aggregate_type", row.aggregate_type.as_str().into()),
+            ("aggregate_id", row.aggregate_id.as_str().into()),
             seq,
-            ("outbox_created_at", rfc3339(row.created_at_us)),
+            ("outbox_created_at", rfc3339(row.created_at_us).into()),
         ],
-        RecordHeaders::Debezium => vec![("id", row.event_id.to_string()), ("eventType", row.event_type.clone()), seq],
+        RecordHeaders::Debezium => vec![("id", row.event_id.to_string().into()), ("eventType", row.event_type.as_str().into()), seq],
         RecordHeaders::CloudEvents => {
             let mut own = vec![
-                ("ce_specversion", "1.0".to_owned()),
-                ("ce_id", row.event_id.to_string()),
-                ("ce_type", row.event_type.clone()),
-                ("ce_source", source.to_owned()),
-                ("ce_subject", row.aggregate_id.clone()),
-                ("ce_time", rfc3339(row.created_at_us)),
+                ("ce_specversion", "1.0".into()),
+                ("ce_id", row.event_id.to_string().into()),
+                ("ce_type", row.event_type.as_str().into()),
+                ("ce_source", source.into()),
+                ("ce_subject", row.aggregate_id.as_str().into()),
+                ("ce_time", rfc3339(row.created_at_us).into()),
                 seq,
             ];
             // A subject is optional, but never empty.

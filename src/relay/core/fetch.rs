@@ -107,14 +107,13 @@ impl Core {
         self.lanes[usize::from(asked.lane)].as_ref().filter(|lane| !lane.draining)?;
         let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
-        let mut room = self.window.lane_room(asked.lane);
+        let (room, mut new) = (self.window.lane_room(asked.lane), 0);
         let fits = |row: &&OutboxRow| {
-            let new = !self.holds(row.lane, row);
-            let fits = !new || room > 0;
-            room -= usize::from(new && fits);
-            fits
+            new += usize::from(!self.holds(row.lane, row));
+            new <= room
         };
-        let fitting = rows.iter().take_while(fits).count();
+        // So few all fit, whatever of them is new.
+        let fitting = if rows.len() <= room { rows.len() } else { rows.iter().take_while(fits).count() };
         cut |= fitting < rows.len();
         rows.truncate(fitting);
         let reached = if cut { rows.last().map_or(asked.low, |row| row.id) } else { asked.scanned.unwrap_or(i64::MAX) };

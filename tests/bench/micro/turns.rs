@@ -1,0 +1,136 @@
+//! What a relay does for its rows, without servers: the calls of `relay::session` in their order, with a full window, on one topic of twelve
+//! partitions whose records all end well.
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use outbox_relay::{
+    kafka,
+    outbox::{Grant, Snapshot},
+    relay::{
+        core::{Core, Outcome, Outgoing},
+        marks::Tick,
+        routes::Routes,
+        window::{Budget, Slot},
+    },
+    settings::{OnPoison, RecordHeaders, TopicSettings},
+};
+
+use super::table::{LANES, TOPIC, Table};
+
+/// Rows of one turn: as soon as so much of the window is free a relay under load fetches again.
+pub(crate) const ROWS: usize = 4096;
+const PARTITIONS: usize = 12;
+const SETTLE_ROWS: usize = 1000;
+pub(crate) const SOURCE: &str = "/outbox/essays/file-service";
+
+/// Parts of a turn, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Delivery reports of the rows that were sent first.
+    Report,
+    /// Which rows are to be deleted, and that they are.
+    Settle,
+    /// What to fetch.
+    Plan,
+    /// What of the fetched rows is new.
+    Accept,
+    /// Whether each may be sent.
+    Admit,
+    /// Its headers and its timestamp.
+    Encode,
+}
+
+impl Step {
+    pub(crate) const ALL: [Self; 6] = [Self::Report, Self::Settle, Self::Plan, Self::Accept, Self::Admit, Self::Encode];
+}
+
+/// A relay, its table and its producer.
+pub(crate) struct Relay {
+    core: Core,
+    table: Table,
+    /// Rows whose reports are still to come, the oldest first.
+    sent: VecDeque<Slot>,
+    /// Of our last transaction.
+    xid: u64,
+}
+
+impl Relay {
+    /// With a full window.
+    pub(crate) fn under_load() -> Self {
+        let topic = TopicSettings { name: TOPIC.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
+        let now = Instant::now();
+        let mut core = Core::new(Routes::new(&[topic]), Budget::default(), Duration::from_millis(100), now);
+        let grants: Vec<Grant> = (0..LANES as u8).map(|lane| Grant { lane, epoch: 1, mark: 0, high_id: 0 }).collect();
+        core.granted(&grants, now);
+        core.partitions_seen(0, PARTITIONS);
+        core.topic_seen(0, true, now);
+        let mut relay = Self { core, table: Table::new(), sent: VecDeque::new(), xid: 1 };
+        // The first record to each partition goes alone.
+        assert_eq!(relay.turn(|_, work| work()), PARTITIONS);
+        relay.report(PARTITIONS, &mut |_, work| work());
+        relay.settle(&mut |_, work| work());
+        relay.fetch(&mut |_, work| work());
+        assert_eq!(relay.core.window().sent(), Budget::default().rows, "the window is full");
+        relay
+    }
+
+    /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were sent.
+    pub(crate) fn turn(&mut self, mut meter: impl FnMut(Step, &mut dyn FnMut())) -> usize {
+        self.report(ROWS, &mut meter);
+        self.settle(&mut meter);
+        self.fetch(&mut meter)
+    }
+
+    fn report(&mut self, rows: usize, meter: &mut impl FnMut(Step, &mut dyn FnMut())) {
+        let now = Instant::now();
+        let reports: Vec<Slot> = self.sent.drain(..rows.min(self.sent.len())).collect();
+        meter(Step::Report, &mut || reports.iter().for_each(|slot| self.core.reported(*slot, Outcome::Published, now)));
+    }
+
+    fn settle(&mut self, meter: &mut impl FnMut(Step, &mut dyn FnMut())) {
+        let mut settle = None;
+        loop {
+            meter(Step::Settle, &mut || settle = self.core.next_settle(SETTLE_ROWS, true));
+            let Some(settle) = settle.take() else { return };
+            self.xid += 1;
+            self.core.tick(Tick { xid: self.xid, drawn: self.core.seen() });
+            self.table.delete(&settle.plan.lanes, &settle.plan.ids);
+            meter(Step::Settle, &mut || self.core.settled(&settle.slots));
+        }
+    }
+
+    fn fetch(&mut self, meter: &mut impl FnMut(Step, &mut dyn FnMut())) -> usize {
+        let now = Instant::now();
+        let (mut plan, mut outgoing, mut admitted) = (None, Vec::new(), Vec::new());
+        meter(Step::Plan, &mut || plan = self.core.plan_fetch(now));
+        let plan = plan.expect("there is room");
+        let mut fetched = Some(self.table.fetch(&plan, Snapshot::new(self.xid + 1, vec![])));
+        meter(Step::Accept, &mut || {
+            outgoing = fetched.take().map(|fetched| self.core.accept(&plan, fetched, now)).unwrap_or_default();
+        });
+        meter(Step::Admit, &mut || admitted = outgoing.iter().map(|outgoing| self.core.may_send(outgoing, now)).collect());
+        for (outgoing, admitted) in outgoing.iter().zip(&admitted) {
+            if *admitted {
+                self.sent.push_back(outgoing.slot);
+            } else {
+                self.core.reported(outgoing.slot, Outcome::Purged, now);
+            }
+        }
+        let sent = admitted.iter().filter(|admitted| **admitted).count();
+        meter(Step::Encode, &mut || outgoing.drain(..).for_each(encode));
+        sent
+    }
+}
+
+/// A row becomes a record, and is not needed any more.
+fn encode(outgoing: Outgoing) {
+    let row = outgoing.row;
+    let mut replaced = 0;
+    let headers = kafka::headers(&row, RecordHeaders::Standard, SOURCE, &mut replaced);
+    let timestamp = kafka::timestamp_ms(row.created_at_us, row.created_at_us / 1000);
+    black_box((row.key(), headers.expect("an object"), timestamp));
+}
