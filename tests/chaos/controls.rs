@@ -28,14 +28,17 @@ pub(crate) enum Faults {
     At(&'static [Fault]),
 }
 
-/// This, after so many seconds, for so many.
-const fn fault(at: u64, kind: Kind, seconds: u64, victim: u64) -> Fault {
-    Fault { kind, at: Duration::from_secs(at), during: Duration::from_secs(seconds), victim }
+/// This, after so many milliseconds, for so many.
+const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
+    Fault { kind, at: Duration::from_millis(at), during: Duration::from_millis(during), victim }
 }
 
 /// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
-const REFUSALS: Faults =
-    Faults::At(&[fault(10, Kind::LimitBatches, 5, 0), fault(18, Kind::Scale, 9, 0), fault(30, Kind::LimitBatches, 5, 1)]);
+const REFUSALS: Faults = Faults::At(&[
+    fault(10_000, Kind::LimitBatches, 5_000, 0),
+    fault(18_000, Kind::Scale, 9_000, 0),
+    fault(30_000, Kind::LimitBatches, 5_000, 1),
+]);
 
 /// A bug, how it is provoked, and which promises it may break: any of them will do.
 #[derive(Clone, Copy)]
@@ -140,18 +143,20 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-id",
         plant: Plant::Database(SETTLE_BY_ID),
-        // What is in flight is acknowledged when its ids are those of other rows.
+        // What is in flight is acknowledged when its ids are those of other rows, and before relays give it up.
         faults: Faults::At(&[
-            fault(10, Kind::PauseBroker, 4, 0),
-            fault(11, Kind::SetBack, 1, 0),
-            fault(24, Kind::PauseBroker, 4, 1),
-            fault(25, Kind::SetBack, 1, 1),
-            fault(38, Kind::PauseBroker, 4, 2),
-            fault(39, Kind::SetBack, 1, 2),
-            fault(52, Kind::PauseBroker, 4, 3),
-            fault(53, Kind::SetBack, 1, 3),
-            fault(66, Kind::PauseBroker, 4, 4),
-            fault(67, Kind::SetBack, 1, 4),
+            fault(10_000, Kind::PauseBroker, 3_000, 0),
+            fault(11_500, Kind::SetBack, 100, 0),
+            fault(22_000, Kind::PauseBroker, 3_000, 1),
+            fault(23_500, Kind::SetBack, 100, 0),
+            fault(34_000, Kind::PauseBroker, 3_000, 2),
+            fault(35_500, Kind::SetBack, 100, 0),
+            fault(46_000, Kind::PauseBroker, 3_000, 0),
+            fault(47_500, Kind::SetBack, 100, 0),
+            fault(58_000, Kind::PauseBroker, 3_000, 1),
+            fault(59_500, Kind::SetBack, 100, 0),
+            fault(70_000, Kind::PauseBroker, 3_000, 2),
+            fault(71_500, Kind::SetBack, 100, 0),
         ]),
         seconds: 80,
         breaks: &[NothingLost],
