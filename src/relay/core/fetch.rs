@@ -80,20 +80,21 @@ impl Core {
         self.remember_largest(&fetched.rows);
         self.openers.begin_round();
         let base = self.ticks.base(&fetched.snapshot);
-        let mut outgoing = Vec::new();
-        let mut rows = fetched.rows.into_iter().peekable();
+        let mut rows = fetched.rows.into_iter();
+        let mut outgoing = Vec::with_capacity(rows.len());
         for (at, lane) in plan.lanes.iter().enumerate() {
             let lane = *lane as u8;
-            let mut of_lane = Vec::new();
-            while let Some(row) = rows.next_if(|row| row.lane == lane) {
-                of_lane.push(row);
-            }
+            let count = rows.as_slice().iter().take_while(|row| row.lane == lane).count();
+            let of_lane = &rows.as_slice()[..count];
             let scanned = fetched.scanned.iter().find(|(of, _)| *of == lane).map(|(_, id)| *id);
-            self.seen = of_lane.last().map(|row| row.id).max(scanned).map_or(self.seen, |id| id.max(self.seen));
             let asked = Asked { lane, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at], scanned };
-            if let Some(covered) = self.cover(&asked, &mut of_lane) {
-                self.take(asked.lane, covered, of_lane, &fetched.snapshot, base, now, &mut outgoing);
+            self.seen = of_lane.last().map(|row| row.id).max(scanned).map_or(self.seen, |id| id.max(self.seen));
+            let covered = self.cover(&asked, of_lane);
+            let mut of_lane = rows.by_ref().take(count);
+            if let Some((covered, fitting)) = covered {
+                self.take(lane, covered, of_lane.by_ref().take(fitting), &fetched.snapshot, base, now, &mut outgoing);
             }
+            of_lane.for_each(drop);
         }
         self.fetch_is_in();
         self.added += outgoing.len() as u64;
@@ -102,8 +103,8 @@ impl Core {
         outgoing
     }
 
-    /// Cuts the rows of a lane to what there is room for, and says what of the lane they cover. `None` when it is not ours any more.
-    fn cover(&self, asked: &Asked, rows: &mut Vec<OutboxRow>) -> Option<Covered> {
+    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it is not ours any more.
+    fn cover(&self, asked: &Asked, rows: &[OutboxRow]) -> Option<(Covered, usize)> {
         self.lanes[usize::from(asked.lane)].as_ref().filter(|lane| !lane.draining)?;
         let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
@@ -115,9 +116,8 @@ impl Core {
         // So few all fit, whatever of them is new.
         let fitting = if rows.len() <= room { rows.len() } else { rows.iter().take_while(fits).count() };
         cut |= fitting < rows.len();
-        rows.truncate(fitting);
-        let reached = if cut { rows.last().map_or(asked.low, |row| row.id) } else { asked.scanned.unwrap_or(i64::MAX) };
-        Some(Covered { low: asked.low, reached })
+        let reached = if cut { rows[..fitting].last().map_or(asked.low, |row| row.id) } else { asked.scanned.unwrap_or(i64::MAX) };
+        Some((Covered { low: asked.low, reached }, fitting))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the facts of one lane of one fetch")]
@@ -125,7 +125,7 @@ impl Core {
         &mut self,
         lane: u8,
         covered: Covered,
-        rows: Vec<OutboxRow>,
+        rows: impl Iterator<Item = OutboxRow>,
         snapshot: &crate::outbox::Snapshot,
         base: i64,
         now: Instant,
