@@ -1,6 +1,15 @@
 //! Bugs that a careful engineer could still write, one at a time, so that `make chaos-controls` can show that a run of chaos finds them. Only
 //! builds for that have any: without the feature `planted-bugs` nothing here is ever true.
 
+use std::time::Instant;
+#[cfg(feature = "planted-bugs")]
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::kafka::{Producer, Report};
+
 #[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
 compile_error!("planted-bugs is for tests: build without it, or without --release");
 
@@ -21,7 +30,7 @@ pub enum Bug {
     NoInFlightCheck,
     /// A row is forgotten as soon as its DELETE has returned, while an older fetch is under way.
     ForgetAtOnce,
-    /// The next producer sends before the last reports of the one before are in.
+    /// The next producer sends before the last reports of the one before are in, which is looked at now and then.
     NextProducerEarly,
 }
 
@@ -44,6 +53,50 @@ pub fn has(bug: Bug) -> bool {
         let _ = bug;
         false
     }
+}
+
+/// Producers that were replaced before their last reports were in, and when somebody last looked.
+#[cfg(feature = "planted-bugs")]
+struct Replaced {
+    producers: Vec<Producer>,
+    looked: Option<Instant>,
+}
+
+#[cfg(feature = "planted-bugs")]
+static REPLACED: Mutex<Replaced> = Mutex::new(Replaced { producers: Vec::new(), looked: None });
+
+#[cfg(feature = "planted-bugs")]
+fn of_replaced() -> MutexGuard<'static, Replaced> {
+    REPLACED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Another producer takes over, though reports of this one are not in.
+pub fn replaced(producer: Producer) {
+    #[cfg(feature = "planted-bugs")]
+    of_replaced().producers.push(producer);
+    #[cfg(not(feature = "planted-bugs"))]
+    drop(producer);
+}
+
+/// What became of records of replaced producers: looked at once a second.
+#[must_use]
+pub fn late_reports(now: Instant) -> Vec<Report> {
+    #[cfg(feature = "planted-bugs")]
+    {
+        let mut replaced = of_replaced();
+        if replaced.looked.is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1)) {
+            replaced.looked = Some(now);
+            return replaced.producers.iter().flat_map(Producer::poll).collect();
+        }
+    }
+    let _ = now;
+    vec![]
+}
+
+/// Throws out whatever replaced producers have.
+pub fn purge_replaced() {
+    #[cfg(feature = "planted-bugs")]
+    of_replaced().producers.iter().for_each(Producer::purge);
 }
 
 /// The order in which a statement reads rows.

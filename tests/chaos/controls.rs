@@ -1,8 +1,13 @@
 //! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that it does not find is a defect of this harness.
 
+use std::time::Duration;
+
 use crate::{
-    checker::Promise::{self, *},
-    schedule::Kind,
+    checker::{
+        Promise::{self, *},
+        Verdict,
+    },
+    schedule::{self, Fault, Kind},
 };
 
 /// Where the bug is.
@@ -14,14 +19,55 @@ pub(crate) enum Plant {
     Database(&'static str),
 }
 
+/// Faults that provoke a bug.
+#[derive(Clone, Copy)]
+pub(crate) enum Faults {
+    /// Any of these, by lot.
+    Drawn(&'static [Kind]),
+    /// For bugs that show only when one fault meets another.
+    At(&'static [Fault]),
+}
+
+/// This, after so many milliseconds, for so many.
+const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
+    Fault { kind, at: Duration::from_millis(at), during: Duration::from_millis(during), victim }
+}
+
+/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
+const REFUSALS: Faults = Faults::At(&[
+    fault(10_000, Kind::LimitBatches, 5_000, 0),
+    fault(18_000, Kind::Scale, 9_000, 0),
+    fault(30_000, Kind::LimitBatches, 5_000, 1),
+]);
+
 /// A bug, how it is provoked, and which promises it may break: any of them will do.
 #[derive(Clone, Copy)]
 pub(crate) struct Control {
     pub(crate) name: &'static str,
     pub(crate) plant: Plant,
-    pub(crate) faults: &'static [Kind],
+    pub(crate) faults: Faults,
+    /// Unless it is found before.
     pub(crate) seconds: u64,
     pub(crate) breaks: &'static [Promise],
+}
+
+impl Control {
+    pub(crate) fn schedule(&self, seed: u64) -> Vec<Fault> {
+        match self.faults {
+            Faults::Drawn(kinds) => schedule::draw(seed, Duration::from_secs(self.seconds), kinds),
+            Faults::At(faults) => faults.to_vec(),
+        }
+    }
+
+    /// Whether the promises that it breaks can be judged while writers write.
+    pub(crate) fn shows_early(&self) -> bool {
+        !self.breaks.contains(&NothingWaits)
+    }
+
+    /// Whether a verdict shows the bug.
+    pub(crate) fn is_found(&self, verdict: &Verdict) -> bool {
+        self.breaks.iter().any(|promise| verdict.broken.contains_key(promise))
+    }
 }
 
 const OUT_OF_ORDER: &[Promise] = &[Order, SeqIsEnough];
@@ -50,61 +96,75 @@ const SETTLE_BY_ID: &str = "create or replace function outbox.settle
     end $$";
 
 pub(crate) const CONTROLS: &[Control] = &[
-    Control {
-        name: "gapless-off",
-        plant: Plant::Relay("gapless-off"),
-        faults: &[Kind::LimitBatches, Kind::KillRelay],
-        seconds: 60,
-        breaks: OUT_OF_ORDER,
-    },
+    Control { name: "gapless-off", plant: Plant::Relay("gapless-off"), faults: REFUSALS, seconds: 60, breaks: OUT_OF_ORDER },
     Control {
         name: "message-timeout",
         plant: Plant::Relay("message-timeout"),
-        faults: &[Kind::PauseBroker, Kind::KillBroker],
+        faults: Faults::Drawn(&[Kind::PauseBroker, Kind::KillBroker]),
         seconds: 60,
         breaks: OUT_OF_ORDER,
     },
-    Control { name: "order-by-xid", plant: Plant::Relay("order-by-xid"), faults: &[Kind::KillRelay], seconds: 45, breaks: OUT_OF_ORDER },
-    Control { name: "forward-only", plant: Plant::Relay("forward-only"), faults: &[], seconds: 20, breaks: &[NothingWaits] },
+    Control {
+        name: "order-by-xid",
+        plant: Plant::Relay("order-by-xid"),
+        faults: Faults::Drawn(&[Kind::KillRelay]),
+        seconds: 45,
+        breaks: OUT_OF_ORDER,
+    },
+    Control { name: "forward-only", plant: Plant::Relay("forward-only"), faults: Faults::Drawn(&[]), seconds: 20, breaks: &[NothingWaits] },
     Control {
         name: "ack-before-report",
         plant: Plant::Relay("ack-before-report"),
-        faults: &[Kind::PauseBroker, Kind::KillRelay],
+        faults: Faults::Drawn(&[Kind::PauseBroker, Kind::KillRelay]),
         seconds: 60,
         breaks: &[NothingLost],
     },
     Control {
         name: "lane-hash-changed",
         plant: Plant::Database(ANOTHER_LANE),
-        faults: &[Kind::KillRelay, Kind::PauseRelay],
+        faults: Faults::Drawn(&[Kind::KillRelay, Kind::PauseRelay]),
         seconds: 60,
         breaks: OUT_OF_ORDER,
     },
     Control {
         name: "no-in-flight-check",
         plant: Plant::Relay("no-in-flight-check"),
-        faults: &[],
+        faults: Faults::Drawn(&[]),
         seconds: 15,
         breaks: &[DuplicatesAfterFaultsOnly],
     },
     Control {
         name: "forget-at-once",
         plant: Plant::Relay("forget-at-once"),
-        faults: &[],
+        faults: Faults::Drawn(&[]),
         seconds: 30,
         breaks: &[DuplicatesAfterFaultsOnly],
     },
     Control {
         name: "settle-by-id",
         plant: Plant::Database(SETTLE_BY_ID),
-        faults: &[Kind::KillTwoBrokers, Kind::SetBack],
-        seconds: 90,
+        // What is in flight is acknowledged when its ids are those of other rows, and before relays give it up.
+        faults: Faults::At(&[
+            fault(10_000, Kind::PauseBroker, 3_000, 0),
+            fault(11_500, Kind::SetBack, 100, 0),
+            fault(22_000, Kind::PauseBroker, 3_000, 1),
+            fault(23_500, Kind::SetBack, 100, 0),
+            fault(34_000, Kind::PauseBroker, 3_000, 2),
+            fault(35_500, Kind::SetBack, 100, 0),
+            fault(46_000, Kind::PauseBroker, 3_000, 0),
+            fault(47_500, Kind::SetBack, 100, 0),
+            fault(58_000, Kind::PauseBroker, 3_000, 1),
+            fault(59_500, Kind::SetBack, 100, 0),
+            fault(70_000, Kind::PauseBroker, 3_000, 2),
+            fault(71_500, Kind::SetBack, 100, 0),
+        ]),
+        seconds: 80,
         breaks: &[NothingLost],
     },
     Control {
         name: "next-producer-early",
         plant: Plant::Relay("next-producer-early"),
-        faults: &[Kind::LimitBatches, Kind::KillRelay],
+        faults: REFUSALS,
         seconds: 60,
         breaks: OUT_OF_ORDER,
     },
@@ -112,4 +172,19 @@ pub(crate) const CONTROLS: &[Control] = &[
 
 pub(crate) fn named(name: &str) -> Option<&'static Control> {
     CONTROLS.iter().find(|control| control.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::CALM;
+
+    #[test]
+    fn faults_of_a_control_begin_after_the_calm_and_are_over_before_its_end() {
+        for control in CONTROLS {
+            let end = Duration::from_secs(control.seconds);
+            let misfit = |fault: &Fault| fault.at < CALM || fault.at + fault.during > end;
+            assert_eq!(control.schedule(7).into_iter().find(misfit), None, "{}", control.name);
+        }
+    }
 }

@@ -29,13 +29,14 @@ pub(crate) struct Healed {
 
 /// Breaks, waits, mends, and waits until all has healed.
 pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed> {
-    sleep(fault.at.saturating_sub(world.began.elapsed())).await;
     let name = name(fault.kind);
-    let alone = world.spheres[fault.kind.sphere() as usize].lock().await;
     if fault.kind.brings_ids_again() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
+        world.reaches(fault.at.saturating_sub(world.writers.held_max())).await;
         world.writers.hold_nothing().await;
     }
+    world.reaches(fault.at).await;
+    let alone = world.spheres[fault.kind.sphere() as usize].lock().await;
     let window = world.fault_began(name);
     let what = match fault.kind.sphere() {
         Sphere::Relays => relays::inject(world, fault).await,

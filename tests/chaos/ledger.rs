@@ -44,8 +44,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn take(&self) -> HashMap<Uuid, Event> {
-        std::mem::take(&mut *self.lock())
+    pub(crate) fn copy(&self) -> HashMap<Uuid, Event> {
+        self.lock().clone()
     }
 }
 

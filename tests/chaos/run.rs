@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    future::pending,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use std::{
 use anyhow::Context;
 use futures::future::try_join_all;
 use sqlx::PgConnection;
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ use crate::{
     facts::Facts,
     faults::{self, Healed},
     ledger::now_ms,
-    schedule::{self, Fault},
+    schedule::Fault,
     servers::postgres,
     topics,
     world::{self, Options, STALLED, World},
@@ -30,8 +31,12 @@ use crate::{
 const CALM_AT_THE_END: Duration = Duration::from_secs(5);
 /// For the rows that are left when nobody writes any more.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
-/// With a planted bug they may stay for ever.
-const DRAIN_OF_CONTROL_MAX: Duration = Duration::from_secs(20);
+/// Until rows that were written before a fault was mended are published.
+const HEAL_MAX: Duration = Duration::from_secs(120);
+/// With a planted bug neither may ever be.
+const OF_CONTROL_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether a planted bug shows by now.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 
 /// Whether all promises were kept; with a planted bug: whether it was found.
 pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
@@ -46,9 +51,8 @@ pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
         return Ok(verdict.kept());
     };
     let control = controls::named(name).with_context(|| format!("there is no control '{name}'"))?;
-    let faults = schedule::draw(arguments.schedule.seed, Duration::from_secs(control.seconds), control.faults);
-    let verdict = play(&arguments, faults, Some(control)).await?;
-    let found = control.breaks.iter().any(|promise| verdict.broken.contains_key(promise));
+    let verdict = play(&arguments, control.schedule(arguments.schedule.seed), Some(control)).await?;
+    let found = control.is_found(&verdict);
     println!("{}: {}", control.name, if found { "found, as it must be" } else { "NOT FOUND: this harness is blind to it" });
     Ok(found)
 }
@@ -71,20 +75,47 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
         other_relay: arguments.other_relay.as_ref().unwrap_or(&arguments.relay),
         relay_arguments: &planted,
         load: arguments.load(),
+        heal_max: if control.is_some() { OF_CONTROL_MAX } else { HEAL_MAX },
     })
     .await
     .context("cannot start the servers")?;
     if let Some(Plant::Database(sql)) = control.map(|control| control.plant) {
         sqlx::raw_sql(sql).execute(&mut postgres::connect().await?).await?;
     }
+    tokio::select! {
+        verdict = to_the_end(&world, arguments.schedule.seed, faults, control) => verdict,
+        verdict = shows(&world, control) => {
+            print_broken(&verdict);
+            Ok(verdict)
+        }
+    }
+}
+
+/// The verdict as soon as a planted bug shows; never, without one.
+async fn shows(world: &World, control: Option<&Control>) -> Verdict {
+    let Some(control) = control.filter(|control| control.shows_early()) else { return pending().await };
+    loop {
+        sleep(LOOK_EVERY).await;
+        // A broker that is down now cannot be asked.
+        let Ok(facts) = gather(world).await else { continue };
+        let Ok(mut verdict) = spawn_blocking(move || checker::check(&facts)).await else { continue };
+        if control.is_found(&verdict) {
+            // Others cannot be judged while writers write.
+            verdict.broken.retain(|promise, _| control.breaks.contains(promise));
+            world.say("it shows");
+            return verdict;
+        }
+    }
+}
+
+async fn to_the_end(world: &Arc<World>, seed: u64, faults: Vec<Fault>, control: Option<&Control>) -> anyhow::Result<Verdict> {
     world.say("three brokers, PostgreSQL, PgBouncer and three relays are up; writers begin");
     let stop = CancellationToken::new();
-    let writing = tokio::spawn(Arc::clone(&world.writers).run(arguments.schedule.seed, stop.clone()));
-    let watching = tokio::spawn(Arc::clone(&world).watch_machine());
-    let observing = tokio::spawn(Arc::clone(&world).observe());
-    let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(&world, fault))).await?;
-    let least = control.map_or(0, |control| control.seconds);
-    sleep(Duration::from_secs(least).saturating_sub(world.began.elapsed())).await;
+    let writing = tokio::spawn(Arc::clone(&world.writers).run(seed, stop.clone()));
+    let watching = tokio::spawn(Arc::clone(world).watch_machine());
+    let observing = tokio::spawn(Arc::clone(world).observe());
+    let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(world, fault))).await?;
+    world.reaches(Duration::from_secs(control.map_or(0, |control| control.seconds))).await;
     let rested = world.rests().await;
     world.say(&rested.map_or_else(
         |error| error.to_string(),
@@ -93,23 +124,24 @@ async fn play(arguments: &Run, faults: Vec<Fault>, control: Option<&Control>) ->
     sleep(CALM_AT_THE_END).await;
     stop.cancel();
     writing.await?;
-    let patience = if control.is_some() { DRAIN_OF_CONTROL_MAX } else { DRAIN_MAX };
+    let patience = if control.is_some() { OF_CONTROL_MAX } else { DRAIN_MAX };
     let drained = world.settles(now_ms() + 1000, patience).await;
     let left = drained.map_or("rows are left".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
     world.say(&format!("writers have stopped; {left}"));
     observing.abort();
     watching.abort();
-    let verdict = checker::check(&gather(&world).await?);
+    let verdict = checker::check(&gather(world).await?);
     print(&verdict, &healed);
     Ok(verdict)
 }
 
+/// What is known by now. In this order: what was committed and waits no more has a record by the time that records are read.
 async fn gather(world: &World) -> anyhow::Result<Facts> {
     let mut connection = postgres::connect().await?;
     let topics = world.created.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let parked = "select (select count(*) from outbox.parked_key) + (select count(*) from outbox.parked_topic)";
     Ok(Facts {
-        events: world.ledger.take(),
+        events: world.ledger.copy(),
         journal: ids(&mut connection, "select event_id from app.journal").await?,
         waiting: ids(&mut connection, "select event_id from outbox.event").await?,
         dead_letters: ids(&mut connection, "select event_id from outbox.dead_letter").await?,
@@ -117,7 +149,7 @@ async fn gather(world: &World) -> anyhow::Result<Facts> {
         records: topics::read(topics).await.context("cannot read the topics")?,
         lanes_unowned: world::unowned().await?,
         parked: sqlx::query_scalar(parked).fetch_one(&mut connection).await?,
-        ..world.note(std::mem::take)
+        ..world.note(|notes| notes.clone())
     })
 }
 
@@ -150,6 +182,10 @@ fn print(verdict: &Verdict, healed: &[Healed]) {
     }
     println!("   {:<28} {:>6} {:>10}", "all", healed.len(), verdict.duplicates.values().sum::<usize>());
     println!();
+    print_broken(verdict);
+}
+
+fn print_broken(verdict: &Verdict) {
     for (promise, broken) in &verdict.broken {
         println!("   BROKEN {promise:?}: {} times", broken.times);
         for example in &broken.examples {

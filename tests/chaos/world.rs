@@ -76,6 +76,8 @@ pub(crate) struct Options<'a> {
     pub(crate) other_relay: &'a Path,
     pub(crate) relay_arguments: &'a [String],
     pub(crate) load: Load,
+    /// Until rows that were written before a fault was mended are published.
+    pub(crate) heal_max: Duration,
 }
 
 fn names(prefix: &str, count: u8) -> Vec<String> {
@@ -108,7 +110,7 @@ impl World {
             created: Mutex::new(created),
             topics,
             began: Instant::now(),
-            heal_max: Duration::from_secs(if options.relay_arguments.is_empty() { 120 } else { 30 }),
+            heal_max: options.heal_max,
             life: AtomicUsize::new(0),
             spheres: Default::default(),
             notes: Mutex::default(),
@@ -124,6 +126,11 @@ impl World {
     /// With the time since writers began.
     pub(crate) fn say(&self, words: &str) {
         println!("   {:>6.1} s  {words}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Waits until so long after writers began.
+    pub(crate) async fn reaches(&self, at: Duration) {
+        sleep(at.saturating_sub(self.began.elapsed())).await;
     }
 
     /// Waits until all lanes have a live owner, and each relay that runs has some.

@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use sqlx::{ConnectOptions, PgConnection, Row, query, raw_sql};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -31,6 +32,9 @@ const KEYS: usize = 1000;
 const LATE_KEYS: u64 = 20;
 /// Transactions that stay open at the same time, at most.
 const HELD: usize = 12;
+/// Keys of a burst, and how many events their transactions have in turn.
+const BURST_KEYS: usize = 9;
+const BURST: [u64; 6] = [40, 1, 1, 1, 1, 1];
 /// For an answer of the database; a commit that takes longer may have happened, or not.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
@@ -65,6 +69,16 @@ enum Turns {
     Row,
     /// Not at all.
     None,
+}
+
+impl Turns {
+    fn of(key: &str) -> Self {
+        match key.bytes().last().unwrap_or_default() {
+            b'0'..=b'5' => Self::Enqueue,
+            b'9' => Self::None,
+            _ => Self::Row,
+        }
+    }
 }
 
 struct Plan {
@@ -108,6 +122,11 @@ impl Writers {
         drop(self.held.acquire_many(HELD as u32).await);
     }
 
+    /// Longest time that [`Self::hold_nothing`] takes.
+    pub(crate) fn held_max(&self) -> Duration {
+        self.load.held_max
+    }
+
     /// As before.
     pub(crate) fn hold_again(&self) {
         self.hold_nothing.fetch_sub(1, Ordering::AcqRel);
@@ -148,6 +167,22 @@ impl Writers {
         }
     }
 
+    /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with small ones at its heels.
+    pub(crate) async fn burst(self: Arc<Self>, topic: String, during: Duration) {
+        let first = self.topics.iter().position(|name| *name == topic).unwrap_or_default();
+        let keys = (first..KEYS).step_by(self.topics.len()).take(BURST_KEYS);
+        join_all(keys.map(|key| self.burst_of(&topic, format!("key-{key}"), Instant::now() + during))).await;
+    }
+
+    async fn burst_of(&self, topic: &str, key: String, end: Instant) {
+        let mut connection = None;
+        for events in BURST.into_iter().cycle().take_while(|_| Instant::now() < end) {
+            let (topic, key, turns) = (topic.to_owned(), key.clone(), Turns::of(&key));
+            let plan = Plan { topic, key, turns, events, early_xid: false, hold: None, rolls_back: false, bouncer: false };
+            connection = self.transact(connection, plan).await;
+        }
+    }
+
     fn plan(&self, dice: &mut Dice, bouncer: bool) -> Plan {
         let hold = dice.percent(1.0).then(|| Duration::from_secs_f64(dice.between(1.0, self.load.held_max.as_secs_f64())));
         let late = self.late_open.load(Ordering::Relaxed);
@@ -161,11 +196,7 @@ impl Writers {
         } else {
             (self.topics[key % self.topics.len()].clone(), format!("key-{key}"))
         };
-        let turns = match key.bytes().last().unwrap_or_default() {
-            b'0'..=b'5' => Turns::Enqueue,
-            b'9' => Turns::None,
-            _ => Turns::Row,
-        };
+        let turns = Turns::of(&key);
         // Some write many at once, which become a batch of many records.
         let events = if dice.percent(2.0) { 10 + dice.below(50) } else { 1 + dice.below(6) / 3 };
         let (early_xid, rolls_back) = (dice.percent(20.0), dice.percent(5.0));

@@ -1,6 +1,7 @@
 //! The two ways to end: drained and given back, or with the lease lost.
 
 use super::*;
+use crate::planted;
 
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
@@ -60,6 +61,7 @@ impl Session<'_> {
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     pub(super) async fn retire(&mut self) {
         self.trial.iter().chain(self.sending.producer()).for_each(Producer::purge);
+        planted::purge_replaced();
         while self.core.window().sent() > 0 {
             self.drain_reports(Instant::now());
             tokio::time::sleep(REPORTS_EVERY).await;

@@ -74,7 +74,7 @@ impl Session<'_> {
         let of_main = self.sending.producer().map(Producer::poll).unwrap_or_default();
         let of_trial = self.trial.as_ref().map(Producer::poll).unwrap_or_default();
         let published = of_main.iter().chain(&of_trial).filter(|report| report.outcome.is_ok()).count();
-        for report in of_main.into_iter().chain(of_trial) {
+        for report in of_main.into_iter().chain(of_trial).chain(planted::late_reports(now)) {
             self.reported(report, now);
         }
         if published > 0 {
@@ -151,7 +151,10 @@ impl Session<'_> {
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Flushing(..) | Sending::Retiring(_) if planted::has(Bug::NextProducerEarly) => Sending::None { retry_at: now },
+            Sending::Flushing(producer, _) | Sending::Retiring(producer) if planted::has(Bug::NextProducerEarly) => {
+                planted::replaced(producer);
+                Sending::None { retry_at: now }
+            }
             Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.sent_on_main() == 0 => {
                 destroy(producer).await;
                 Sending::None { retry_at: now + self.rebuild_pause(now) }

@@ -1,6 +1,9 @@
 //! Brokers that die or stand still, leaders that move, topics that come and go.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -14,7 +17,10 @@ use crate::{
 };
 
 /// Batches of ten rows or so.
-const SMALL_BATCH: u32 = 8000;
+const SMALL_BATCH: u32 = 4000;
+/// Services are at it when the limit comes, and go on for a while.
+const BURST: Duration = Duration::from_secs(4);
+const BURST_BEFORE: Duration = Duration::from_secs(1);
 /// For what the cluster's controller is asked.
 const TOOL_MAX: Duration = Duration::from_secs(120);
 
@@ -42,6 +48,7 @@ async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result
         world.kafka.lock().await.kill(*broker)?;
     }
     sleep(during).await;
+    let began = Instant::now();
     let mut kafka = world.kafka.lock().await;
     for broker in brokers {
         kafka.start(*broker)?;
@@ -49,7 +56,7 @@ async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result
     for broker in brokers {
         kafka.is_up(*broker).await?;
     }
-    Ok(format!("brokers {brokers:?} for {}", seconds(during)))
+    Ok(format!("brokers {brokers:?} for {}, and {} until they listened", seconds(during), seconds(began.elapsed())))
 }
 
 /// Moves the preferred leaders of a topic on by one broker, and lets them be elected.
@@ -72,11 +79,17 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit.
+/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches are on their way, with others behind them.
 async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
     let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
-    patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await?;
+    let limit = async {
+        sleep(BURST_BEFORE).await;
+        patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await
+    };
+    let burst = tokio::spawn(Arc::clone(&world.writers).burst(topic.clone(), BURST));
+    limit.await?;
     sleep(fault.during).await;
+    burst.await?;
     patiently(async || topics::limit_batches(topic, None).await).await?;
     Ok(format!("of {topic}, for {}", seconds(fault.during)))
 }

@@ -44,9 +44,10 @@ pub(super) enum Ids {
 async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<Uuid>> {
     let mut connection = postgres::connect().await?;
     let mut transaction = connection.begin().await?;
-    raw_sql("set local lock_timeout = '2s'; lock table outbox.event in access exclusive mode").execute(&mut *transaction).await?;
+    raw_sql("set local lock_timeout = '2s'; lock table outbox.event in exclusive mode").execute(&mut *transaction).await?;
     let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event").fetch_all(&mut *transaction).await?;
-    raw_sql("truncate outbox.event restart identity").execute(&mut *transaction).await?;
+    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives way before that is a deadlock.
+    raw_sql("set local lock_timeout = '100ms'; truncate outbox.event restart identity").execute(&mut *transaction).await?;
     if let Some(lowest) = gone.iter().map(|(_, id)| *id).min().filter(|_| ids == Ids::AtThoseThatWaited) {
         query("select setval('outbox.event_id_seq', $1, false)").bind(lowest).execute(&mut *transaction).await?;
     }
