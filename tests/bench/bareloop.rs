@@ -31,6 +31,9 @@ const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (l
 /// As the relay does it.
 pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
 
+/// As long as a relay's: the same records for the broker.
+const CREATED_AT: &str = "2026-01-01T00:00:00.000000Z";
+
 type Name = (i16, i64, Uuid);
 
 /// Slots of records that were written.
@@ -155,7 +158,14 @@ async fn settle(settlers: PgPool, rows: Vec<Name>) -> anyhow::Result<()> {
 
 fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Result<()> {
     let (event_id, sequence) = (row.get::<Uuid, _>(5).to_string(), row.get::<i64, _>(1).to_string());
-    let named = [("event_id", event_id.as_str()), ("event_type", row.get(6)), ("aggregate_type", row.get(7)), ("outbox_seq", &sequence)];
+    let named = [
+        ("event_id", event_id.as_str()),
+        ("event_type", row.get(6)),
+        ("aggregate_type", row.get(7)),
+        ("aggregate_id", row.get(3)),
+        ("outbox_seq", &sequence),
+        ("outbox_created_at", CREATED_AT),
+    ];
     let headers = OwnedHeaders::new_with_capacity(named.len());
     let headers = named.into_iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
     let record = BaseRecord::with_opaque_to(row.get(2), slot).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(4));
