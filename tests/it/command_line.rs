@@ -166,7 +166,7 @@ on_each_server! {
             execute(&mut admin, &format!("create database {later} owner {}", database.owner)).await;
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
-        assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4]);
+        assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5]);
         assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }
