@@ -91,7 +91,8 @@ pub enum DecodeError {
     Value,
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] ParseSnapshotError),
-    #[error("the snapshot is missing")]
+    /// For a moment the old file of the sequence is empty, when another relay moves the sequence on.
+    #[error("the sequence of ids was just moved on: it is tried again")]
     NoSnapshot,
 }
 

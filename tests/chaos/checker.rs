@@ -145,9 +145,9 @@ fn outcome(id: Uuid, event: &Event, facts: &Facts, verdict: &mut Verdict) -> Out
         Fate::RolledBack => Outcome::RolledBack,
         Fate::Unknown if facts.rewinds.is_empty() => Outcome::RolledBack,
         Fate::Unknown => Outcome::Vanished,
-        Fate::Committed(at) => {
-            if !facts.rewinds.iter().any(|(from, until)| (*from..=*until).contains(&at)) {
-                verdict.breaks(Promise::HonestLedger, || format!("{id} was committed at {at}, and the database does not show it"));
+        Fate::Committed(during) => {
+            if !facts.rewinds.iter().any(|(from, until)| during.asked <= *until && *from <= during.answered) {
+                verdict.breaks(Promise::HonestLedger, || format!("{id} was committed, {during:?}, and the database does not show it"));
             }
             Outcome::Vanished
         }
@@ -180,7 +180,7 @@ fn fate(id: Uuid, event: &Event, outcome: Outcome, records: &[&Record], facts: &
 /// Whether a committed event may be missing in Kafka.
 fn is_excused(id: Uuid, event: &Event, facts: &Facts) -> bool {
     let gone = |until: &Ms| match event.fate {
-        Fate::Committed(at) => at <= *until,
+        Fate::Committed(during) => during.asked <= *until,
         Fate::Unknown | Fate::RolledBack => true,
     };
     facts.dead_letters.contains(&id) || facts.truncated.contains(&id) || facts.deleted_topics.get(&event.topic).is_some_and(gone)

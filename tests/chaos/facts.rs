@@ -20,12 +20,19 @@ pub(crate) struct Event {
     pub(crate) fate: Fate,
 }
 
+/// A commit happened somewhere in this time: before it was asked for it cannot, and an answer may be read long after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct During {
+    pub(crate) asked: Ms,
+    pub(crate) answered: Ms,
+}
+
 /// What the writer knows of its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// The answer to the commit never came.
     Unknown,
-    Committed(Ms),
+    Committed(During),
     /// Rolled back, or failed before its commit was sent.
     RolledBack,
 }

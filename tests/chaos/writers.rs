@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     dice::{Dice, Zipf},
-    facts::{Event, Fate},
+    facts::{During, Event, Fate},
     ledger::{Ledger, now_ms},
     servers::postgres,
     world::MORTAL,
@@ -223,9 +223,10 @@ impl Writers {
             let undone = timeout(ANSWER_MAX, raw_sql("rollback").execute(&mut connection)).await;
             return matches!((written, undone), (Ok(_), Ok(Ok(_)))).then_some(connection);
         }
+        let asked = now_ms();
         match timeout(ANSWER_MAX, raw_sql("commit").execute(&mut connection)).await {
             Ok(Ok(_)) => {
-                self.ledger.ended(&ids, Fate::Committed(now_ms()));
+                self.ledger.ended(&ids, Fate::Committed(During { asked, answered: now_ms() }));
                 Some(connection)
             }
             // It stays unknown.

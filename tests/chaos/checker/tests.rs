@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::Ownership;
+use crate::facts::{During, Ownership};
 
 const TOPIC: &str = "t";
 
@@ -15,7 +15,7 @@ fn good() -> (Facts, Vec<Uuid>) {
             let fate = match (key, turn) {
                 ("a", 3) => Fate::RolledBack,
                 ("b", 3) => Fate::Unknown,
-                _ => Fate::Committed(100 + turn),
+                _ => Fate::Committed(During { asked: 100 + turn, answered: 100 + turn }),
             };
             let payload = format!("{key}:{turn}").into_bytes();
             let event =
@@ -231,6 +231,20 @@ fn what_a_database_lost_may_be_seen_and_may_be_missing() {
     breaks(&facts, &[]);
     let verdict = check(&facts);
     assert_eq!((verdict.vanished, verdict.vanished_seen), (2, 1));
+}
+
+/// The answer to a commit is read late on a slow machine: the server may be gone by then, and what it had committed with it.
+#[test]
+fn what_was_asked_for_before_the_database_went_back_may_be_lost_and_what_was_asked_for_later_may_not() {
+    let (mut facts, ids) = good();
+    facts.journal.remove(&ids[28]);
+    facts.rewinds.push((109, 120));
+    for (asked, answered, promises) in
+        [(105, 109, &[][..]), (120, 130, &[]), (105, 130, &[]), (121, 130, &[Promise::HonestLedger]), (105, 108, &[Promise::HonestLedger])]
+    {
+        facts.events.get_mut(&ids[28]).expect("meant").fate = Fate::Committed(During { asked, answered });
+        breaks(&facts, promises);
+    }
 }
 
 #[test]
