@@ -58,7 +58,7 @@ pub struct OutboxRelaySpec {
     #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.eventTypes.exists(type, type in b.eventTypes)))", "an event type stands at two topics: keep it at one"))]
     #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.aggregateTypes.exists(type, type in b.aggregateTypes)))", "an aggregate type stands at two topics: keep it at one"))]
     pub topics: Vec<Topic>,
-    /// Rows of one settling statement, 1 to 10,000. Default: 1000.
+    /// Rows of one settling statement, 1 to 10,000. More than 400 do not fit into one record of TLS, and can be slower there. Default: 400.
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: i32,
@@ -93,7 +93,7 @@ pub struct OutboxRelaySpec {
 }
 
 fn default_batch_size() -> i32 {
-    1000
+    400
 }
 
 fn default_poll_interval() -> String {

@@ -47,7 +47,7 @@ fn refused(from: &str, to: &str) -> String {
 fn a_manifest_gets_the_defaults_of_the_crd() {
     let (settings, _) = load_text(&format!("{RELAY}---{SECRETS}")).expect("a good manifest");
     assert_eq!(settings.owner.to_string(), "local/essays/file-service");
-    assert_eq!((settings.batch_size, settings.poll_interval_ms, settings.database.schema.as_str()), (1000, 50, "outbox"));
+    assert_eq!((settings.batch_size, settings.poll_interval_ms, settings.database.schema.as_str()), (400, 50, "outbox"));
     assert!(matches!(settings.database.endpoint, Endpoint::Host { port: 5432, .. }));
 }
 
