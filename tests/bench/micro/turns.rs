@@ -22,9 +22,9 @@ use outbox_relay::{
 use super::table::{LANES, TOPIC, Table};
 
 /// Rows of one turn: as soon as so much of the window is free a relay under load fetches again.
-pub(crate) const ROWS: usize = 4096;
+pub(crate) const ROWS: usize = 8192;
 const PARTITIONS: usize = 12;
-const SETTLE_ROWS: usize = 1000;
+const SETTLE_ROWS: usize = 400;
 pub(crate) const SOURCE: &str = "/outbox/essays/file-service";
 
 /// Parts of a turn, in their order.
