@@ -6,6 +6,7 @@ pub mod desk;
 pub mod error;
 pub mod migrate;
 mod parking;
+mod place;
 mod row;
 pub mod schema;
 mod snapshot;
@@ -14,6 +15,7 @@ mod work;
 
 pub use altered::{Altered, altered};
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
+pub use place::Place;
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{

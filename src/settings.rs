@@ -16,7 +16,7 @@ pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFile
 pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
-pub const SCHEMA_LEVEL: i64 = 5;
+pub const SCHEMA_LEVEL: i64 = 6;
 
 /// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
 pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];

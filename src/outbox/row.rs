@@ -3,7 +3,10 @@
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::snapshot::{ParseSnapshotError, Snapshot};
+use super::{
+    place::Place,
+    snapshot::{ParseSnapshotError, Snapshot},
+};
 
 /// A committed row that waits to be published.
 #[derive(Clone, PartialEq)]
@@ -12,6 +15,7 @@ pub struct OutboxRow {
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
+    pub place: Place,
     pub aggregate_type: String,
     pub aggregate_id: String,
     pub event_type: String,
@@ -52,6 +56,7 @@ impl OutboxRow {
             lane,
             id,
             event_id: Uuid::from_u128(id as u128),
+            place: Place::default(),
             aggregate_type: "essay".to_owned(),
             aggregate_id: "e-1".to_owned(),
             event_type: "Created".to_owned(),
@@ -160,6 +165,7 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         payload: row.try_get(9)?,
         headers: jsonb_text(row, 10)?,
         created_at_us: timestamp_us(row, 11)?,
+        place: row.try_get(12)?,
     })
 }
 

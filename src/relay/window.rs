@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::lanes::LANES;
 use crate::{
-    outbox::{OutboxRow, SettlePlan},
+    outbox::{OutboxRow, Place, SettlePlan},
     planted::{self, Bug},
 };
 
@@ -42,6 +42,7 @@ struct Entry {
     lane: u8,
     id: i64,
     event_id: Uuid,
+    place: Place,
     topic: TopicIndex,
     bytes: usize,
     state: State,
@@ -197,7 +198,8 @@ impl Window {
         }
         let slot = self.free.pop()?;
         let bytes = row.bytes();
-        self.entries[slot] = Some(Entry { lane: row.lane, id: row.id, event_id: row.event_id, topic, bytes, state: State::Sent });
+        let &OutboxRow { lane, id, event_id, place, .. } = row;
+        self.entries[slot] = Some(Entry { lane, id, event_id, place, topic, bytes, state: State::Sent });
         self.lanes[usize::from(row.lane)].insert((row.id, row.event_id), slot);
         self.sent_by_topic[topic] += 1;
         self.bytes += bytes;
@@ -238,6 +240,7 @@ impl Window {
             settle.plan.lanes.push(i16::from(entry.lane));
             settle.plan.ids.push(entry.id);
             settle.plan.event_ids.push(entry.event_id);
+            settle.plan.places.push(entry.place);
         }
         (!settle.slots.is_empty()).then_some(settle)
     }

@@ -5,16 +5,16 @@
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
-  null::timestamptz as created_at
+  null::timestamptz as created_at, null::tid as place
 from @schema@.sequence_state as s
 union all
 select
   null, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,
-  m.created_at
+  m.created_at, m.place
 from unnest($1::smallint[], $2::bigint[], $3::int[], $4::bigint[]) as u (lane, low, rows_max, bytes_max)
 cross join lateral (
   select
-    e.*,
+    e.*, e.ctid as place,
     sum(coalesce(octet_length(e.payload), 0)) over (order by e.id rows between unbounded preceding and 1 preceding) as bytes_before
   from @schema@.event as e
   where e.lane = u.lane and e.id > u.low

@@ -14,7 +14,7 @@ where not case wanted.kind
     and has_table_privilege(wanted.role, '@schema@.schema_migrations', 'select')
     and has_table_privilege(wanted.role, '@schema@.relay', 'delete')
     and has_column_privilege(wanted.role, '@schema@.lane', 'mark', 'update')
-    and has_function_privilege(wanted.role, '@schema@.settle(smallint[], bigint[], uuid[])', 'execute')
+    and has_function_privilege(wanted.role, '@schema@.settle(smallint[], bigint[], uuid[], tid[])', 'execute')
     and has_table_privilege(wanted.role, '@schema@.parked_key', 'select')
     and has_table_privilege(wanted.role, '@schema@.parked_topic', 'select')
     and has_table_privilege(wanted.role, '@schema@.dead_letter', 'select')

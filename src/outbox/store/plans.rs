@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::outbox::place::Place;
+
 /// Which rows to read: parallel lists, an entry per lane.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FetchPlan {
@@ -83,6 +85,7 @@ pub struct SettlePlan {
     pub lanes: Vec<i16>,
     pub ids: Vec<i64>,
     pub event_ids: Vec<Uuid>,
+    pub places: Vec<Place>,
 }
 
 /// Lanes with what their owner knows of them: parallel lists.

@@ -13,7 +13,7 @@ impl Store {
     /// # Errors
     /// When the database fails; then the rows may be gone, or not.
     pub async fn settle(&self, plan: &SettlePlan) -> Result<u64, StoreError> {
-        let settle = query(self.statements.settle.clone()).bind(&plan.lanes).bind(&plan.ids).bind(&plan.event_ids);
+        let settle = query(self.statements.settle.clone()).bind(&plan.lanes).bind(&plan.ids).bind(&plan.event_ids).bind(&plan.places);
         self.ended_xid("settle rows", settle).await
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use outbox_relay::outbox::{FetchPlan, Fetched, OutboxRow, Snapshot};
+use outbox_relay::outbox::{FetchPlan, Fetched, OutboxRow, Place, Snapshot};
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
@@ -21,6 +21,7 @@ pub(crate) fn row(id: i64) -> OutboxRow {
         lane: (id % LANES) as u8,
         id,
         event_id: Uuid::from_u128(0x0199_4b7e_5c00_7000_8000_0000_0000_0000 | id as u128),
+        place: Place::default(),
         aggregate_type: "file".to_owned(),
         aggregate_id: format!("file-{:08}", id % KEYS),
         event_type: "FileUploaded".to_owned(),
