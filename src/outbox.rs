@@ -11,6 +11,7 @@ mod row;
 pub mod schema;
 mod snapshot;
 mod store;
+mod texts;
 mod work;
 
 pub use altered::{Altered, altered};
@@ -22,4 +23,5 @@ pub use store::{
     BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store,
     StoreError, StoreErrorSource, Survey, SweepPlan,
 };
+pub use texts::Texts;
 pub use work::{Connections, Statement, Work};

@@ -86,7 +86,9 @@ pub fn late_reports(now: Instant) -> Vec<Report> {
         let mut replaced = of_replaced();
         if replaced.looked.is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1)) {
             replaced.looked = Some(now);
-            return replaced.producers.iter().flat_map(Producer::poll).collect();
+            let mut reports = Vec::new();
+            replaced.producers.iter().for_each(|producer| producer.poll(&mut reports));
+            return reports;
         }
     }
     let _ = now;

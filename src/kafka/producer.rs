@@ -69,10 +69,6 @@ struct Context {
 }
 
 impl Context {
-    fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut self.reports())
-    }
-
     fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,18 +156,16 @@ impl Producer {
         Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)? })
     }
 
-    /// The records that ended since, in the order in which they did. Never waits.
-    #[must_use]
-    pub fn poll(&self) -> Vec<Report> {
-        let mut reports = Vec::new();
+    /// Adds the records that ended since, in the order in which they did. Never waits.
+    pub fn poll(&self, reports: &mut Vec<Report>) {
         loop {
             // One call brings those of one batch at most.
             self.inner.poll(Duration::ZERO);
-            let brought = self.inner.context().take_reports();
+            let mut brought = self.inner.context().reports();
             if brought.is_empty() {
-                return reports;
+                return;
             }
-            reports.extend(brought);
+            reports.append(&mut brought);
         }
     }
 

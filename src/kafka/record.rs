@@ -35,7 +35,7 @@ pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
 /// # Errors
 /// When the row's headers are no JSON object.
 pub fn headers(row: &OutboxRow, style: RecordHeaders, source: &str, replaced: &mut u64) -> Result<OwnedHeaders, HeaderError> {
-    let (own, of_row) = (own(row, style, source), of_row(&row.headers)?);
+    let (own, of_row) = (own(row, style, source), of_row(row.texts().headers)?);
     let mut all = OwnedHeaders::new_with_capacity(own.len() + of_row.len());
     for (Text(key), json) in &of_row {
         let value = value(json)?;
@@ -93,24 +93,25 @@ fn is_reserved(key: &str, value: Option<&str>, style: RecordHeaders, own: &[(&st
 }
 
 fn own<'a>(row: &'a OutboxRow, style: RecordHeaders, source: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+    let texts = row.texts();
     let seq = ("outbox_seq", row.id.to_string().into());
     match style {
         RecordHeaders::Standard => vec![
             ("event_id", row.event_id.to_string().into()),
-            ("event_type", row.event_type.as_str().into()),
-            ("aggregate_type", row.aggregate_type.as_str().into()),
-            ("aggregate_id", row.aggregate_id.as_str().into()),
+            ("event_type", texts.event_type.into()),
+            ("aggregate_type", texts.aggregate_type.into()),
+            ("aggregate_id", texts.aggregate_id.into()),
             seq,
             ("outbox_created_at", rfc3339(row.created_at_us).into()),
         ],
-        RecordHeaders::Debezium => vec![("id", row.event_id.to_string().into()), ("eventType", row.event_type.as_str().into()), seq],
+        RecordHeaders::Debezium => vec![("id", row.event_id.to_string().into()), ("eventType", texts.event_type.into()), seq],
         RecordHeaders::CloudEvents => {
             let mut own = vec![
                 ("ce_specversion", "1.0".into()),
                 ("ce_id", row.event_id.to_string().into()),
-                ("ce_type", row.event_type.as_str().into()),
+                ("ce_type", texts.event_type.into()),
                 ("ce_source", source.into()),
-                ("ce_subject", row.aggregate_id.as_str().into()),
+                ("ce_subject", texts.aggregate_id.into()),
                 ("ce_time", rfc3339(row.created_at_us).into()),
                 seq,
             ];

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     place::Place,
     snapshot::{ParseSnapshotError, Snapshot},
+    texts::{OwnedTexts, Texts},
 };
 
 /// A committed row that waits to be published.
@@ -16,35 +17,47 @@ pub struct OutboxRow {
     pub id: i64,
     pub event_id: Uuid,
     pub place: Place,
-    pub aggregate_type: String,
-    pub aggregate_id: String,
-    pub event_type: String,
-    pub topic: Option<String>,
-    pub event_key: Option<String>,
-    pub payload: Option<Vec<u8>>,
-    /// JSON object, as PostgreSQL writes it.
-    pub headers: String,
     /// Microseconds since 1970.
     pub created_at_us: i64,
+    pub payload: Option<Box<[u8]>>,
+    pub(crate) texts: OwnedTexts,
 }
 
 impl OutboxRow {
+    /// A row without a payload, of 1970.
+    #[must_use]
+    pub fn new(lane: u8, id: i64, event_id: Uuid, texts: Texts<'_>) -> Self {
+        Self { lane, id, event_id, place: Place::default(), created_at_us: 0, payload: None, texts: OwnedTexts::of(texts) }
+    }
+
+    /// The texts, by column.
+    #[must_use]
+    pub fn texts(&self) -> Texts<'_> {
+        self.texts.get()
+    }
+
+    /// Its own topic.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.texts.topic()
+    }
+
     /// The Kafka key.
     #[must_use]
     pub fn key(&self) -> &str {
-        self.event_key.as_deref().unwrap_or(&self.aggregate_id)
+        self.texts.key()
     }
 
     /// Of the payload.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, Vec::len)
+        self.payload.as_ref().map_or(0, |payload| payload.len())
     }
 
     /// What it weighs in the window.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.payload_bytes() + self.headers.len() + self.key().len()
+        self.payload_bytes() + self.texts.weight()
     }
 }
 
@@ -52,20 +65,12 @@ impl OutboxRow {
 impl OutboxRow {
     /// A row as tests need one: of this lane, with an event of its own.
     pub(crate) fn plain(lane: u8, id: i64) -> Self {
-        Self {
-            lane,
-            id,
-            event_id: Uuid::from_u128(id as u128),
-            place: Place::default(),
-            aggregate_type: "essay".to_owned(),
-            aggregate_id: "e-1".to_owned(),
-            event_type: "Created".to_owned(),
-            topic: None,
-            event_key: None,
-            payload: Some(vec![0; 10]),
-            headers: "{}".to_owned(),
-            created_at_us: 0,
-        }
+        Self::with(lane, id, Texts::PLAIN)
+    }
+
+    /// The same with other texts.
+    pub(crate) fn with(lane: u8, id: i64, texts: Texts<'_>) -> Self {
+        Self { payload: Some([0; 10].into()), ..Self::new(lane, id, Uuid::from_u128(id as u128), texts) }
     }
 }
 
@@ -153,27 +158,31 @@ fn lane(row: &PgRow) -> Result<u8, DecodeError> {
 }
 
 pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
-    Ok(OutboxRow {
-        lane: lane(row)?,
-        id: row.try_get(2)?,
-        event_id: row.try_get(3)?,
+    let payload: Option<&[u8]> = row.try_get(9)?;
+    let texts = Texts {
         aggregate_type: row.try_get(4)?,
         aggregate_id: row.try_get(5)?,
         event_type: row.try_get(6)?,
         topic: row.try_get(7)?,
         event_key: row.try_get(8)?,
-        payload: row.try_get(9)?,
         headers: jsonb_text(row, 10)?,
-        created_at_us: timestamp_us(row, 11)?,
+    };
+    Ok(OutboxRow {
+        lane: lane(row)?,
+        id: row.try_get(2)?,
+        event_id: row.try_get(3)?,
         place: row.try_get(12)?,
+        created_at_us: timestamp_us(row, 11)?,
+        payload: payload.map(Box::from),
+        texts: OwnedTexts::of(texts),
     })
 }
 
 /// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows have `{}`, and nobody needs a tree.
-fn jsonb_text(row: &PgRow, column: usize) -> Result<String, DecodeError> {
+fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     let value = row.try_get_raw(column)?;
     match value.as_bytes().map_err(|_| DecodeError::Value)? {
-        [1, text @ ..] => String::from_utf8(text.to_vec()).map_err(|_| DecodeError::Value),
+        [1, text @ ..] => std::str::from_utf8(text).map_err(|_| DecodeError::Value),
         _ => Err(DecodeError::Value),
     }
 }

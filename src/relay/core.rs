@@ -35,6 +35,10 @@ use crate::{
 /// Pause after a fetch that brought rows, and first pause of an idle table.
 const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 
+/// Pause after one that brought so many: where rows come so fast the next brings more for the same cost, to writers too.
+const PAUSE_AFTER_MANY: Duration = Duration::from_millis(10);
+const MANY_ROWS: usize = 16;
+
 /// Fetches that leave rows out look at no more rows than this, so that a mountain of them cannot block the loop.
 const SCAN_ROWS_MAX: usize = 50_000;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::window::TopicIndex;
 use crate::{
-    outbox::{Flowing, OutboxRow},
+    outbox::{Flowing, OutboxRow, Texts},
     settings::{OnPoison, TopicSettings},
 };
 
@@ -65,10 +65,10 @@ impl Routes {
     /// A row's own topic, else by event type, else by aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
-        let found = match &row.topic {
-            Some(topic) => self.by_name.get(topic),
-            None => self.by_event_type.get(&row.event_type).or_else(|| self.by_aggregate_type.get(&row.aggregate_type)),
+        let by_types = |texts: Texts<'_>| {
+            self.by_event_type.get(texts.event_type).or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
         };
+        let found = row.topic().map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
         found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
     }
 

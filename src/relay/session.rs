@@ -173,6 +173,8 @@ pub(super) struct Session<'a> {
     /// Since when lanes on their way back wait for their records to end.
     draining_since: Option<Instant>,
     rebuild: Rebuild,
+    /// Room for those that come next: to make it anew for each batch was a tenth of the relay's work.
+    reports: Vec<Report>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,
     source: String,
@@ -255,6 +257,7 @@ impl<'a> Session<'a> {
             breaker: BreakerState::Closed,
             draining_since: None,
             rebuild: Rebuild::default(),
+            reports: Vec::new(),
             created_at_us: vec![0; budget.rows],
             taken_at: vec![now; budget.rows],
             deadline: lease_deadline(now),

@@ -70,6 +70,18 @@ pub struct Settle {
     pub plan: SettlePlan,
 }
 
+impl Settle {
+    fn with_room(rows: usize) -> Self {
+        let plan = SettlePlan {
+            lanes: Vec::with_capacity(rows),
+            ids: Vec::with_capacity(rows),
+            event_ids: Vec::with_capacity(rows),
+            places: Vec::with_capacity(rows),
+        };
+        Self { slots: Vec::with_capacity(rows), plan }
+    }
+}
+
 /// How much the window may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -231,7 +243,7 @@ impl Window {
 
     /// The next rows to delete, at most `rows_max`; `None` without any.
     pub fn next_settle(&mut self, rows_max: usize) -> Option<Settle> {
-        let mut settle = Settle::default();
+        let mut settle = Settle::with_room(rows_max.min(self.acked.len()));
         while settle.slots.len() < rows_max {
             let Some(slot) = self.acked.pop_front() else { break };
             let Some(entry) = self.entries[slot].as_mut() else { continue };

@@ -6,15 +6,11 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::*;
+use crate::outbox::Texts;
 
 fn row(headers: &str) -> OutboxRow {
-    OutboxRow {
-        payload: None,
-        headers: headers.to_owned(),
-        created_at_us: 1_700_000_000_123_456,
-        event_id: Uuid::nil(),
-        ..OutboxRow::plain(1, 42)
-    }
+    let texts = Texts { headers, ..Texts::PLAIN };
+    OutboxRow { created_at_us: 1_700_000_000_123_456, ..OutboxRow::new(1, 42, Uuid::nil(), texts) }
 }
 
 fn named(headers: &str, style: RecordHeaders) -> (Vec<(String, Option<String>)>, u64) {
@@ -143,7 +139,7 @@ fn a_content_type_is_the_rows_own_unless_it_makes_the_event_a_structured_one() {
 
 #[test]
 fn a_cloud_event_without_an_aggregate_has_no_subject() {
-    let row = OutboxRow { aggregate_id: String::new(), ..row("{}") };
+    let row = OutboxRow::with(1, 42, Texts { aggregate_id: "", ..Texts::PLAIN });
     assert!(super::own(&row, RecordHeaders::CloudEvents, "/outbox").iter().all(|(name, _)| *name != "ce_subject"));
 }
 

@@ -99,7 +99,7 @@ impl Core {
         self.fetch_is_in();
         self.added += outgoing.len() as u64;
         let slow = self.poison.try_slow_rows();
-        self.set_pace(slow || !outgoing.is_empty(), now);
+        self.set_pace(outgoing.len() + usize::from(slow), now);
         outgoing
     }
 
@@ -176,14 +176,17 @@ impl Core {
         self.window.holds(lane, row.id, row.event_id) && !planted::has(Bug::NoInFlightCheck)
     }
 
-    fn set_pace(&mut self, brought_rows: bool, now: Instant) {
-        if brought_rows && self.is_hungry() {
-            (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now);
-        } else if brought_rows || self.is_hungry() {
-            (self.pause, self.fetch_at) = (PAUSE_AFTER_WORK, now + PAUSE_AFTER_WORK);
-        } else {
-            self.rest(now);
+    fn set_pace(&mut self, brought: usize, now: Instant) {
+        if brought == 0 && !self.is_hungry() {
+            return self.rest(now);
         }
+        self.pause = PAUSE_AFTER_WORK;
+        let until_next = match brought {
+            1.. if self.is_hungry() => Duration::ZERO,
+            MANY_ROWS.. => PAUSE_AFTER_MANY,
+            _ => PAUSE_AFTER_WORK,
+        };
+        self.fetch_at = now + until_next;
     }
 
     pub(super) fn is_hungry(&self) -> bool {

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    outbox::{Parked, ParkedKey, Snapshot},
+    outbox::{Parked, ParkedKey, Snapshot, Texts},
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -90,7 +90,7 @@ impl Database {
         let (mut rows, mut scanned) = (Vec::new(), Vec::new());
         for (at, lane) in plan.lanes.iter().enumerate() {
             let flows = |row: &&OutboxRow| {
-                let (topic, key) = (row.topic.clone().unwrap_or_default(), row.key().to_owned());
+                let (topic, key) = (row.topic().unwrap_or_default().to_owned(), row.key().to_owned());
                 let flows = |flowing: &Flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key));
                 plan.flowing.as_ref().is_none_or(flows)
             };
@@ -121,7 +121,8 @@ impl Database {
 }
 
 fn row(id: i64, key: u64) -> OutboxRow {
-    OutboxRow { aggregate_id: format!("k{key}"), topic: Some(format!("t{}", key % 3)), ..OutboxRow::plain((key % 2) as u8, id) }
+    let (name, topic) = (format!("k{key}"), format!("t{}", key % 3));
+    OutboxRow::with((key % 2) as u8, id, Texts { aggregate_id: &name, topic: Some(&topic), ..Texts::PLAIN })
 }
 
 /// A producer of the strict profile: records are written in the order in which they were sent, or not at all.
@@ -552,7 +553,7 @@ fn bytes_are_counted_unless_no_row_of_late_was_large() {
     core.topic_seen(0, true, now);
     let mut fetch_one_of = |bytes: usize| {
         let plan = core.plan_fetch(core.fetch_at().expect("room")).expect("a plan");
-        let rows = vec![OutboxRow { payload: Some(vec![0; bytes]), ..OutboxRow::plain(0, 1) }];
+        let rows = vec![OutboxRow { payload: Some(vec![0; bytes].into()), ..OutboxRow::plain(0, 1) }];
         core.accept(&plan, Fetched { snapshot: Snapshot::new(1, vec![]), rows, scanned: vec![] }, now);
         plan.small
     };

@@ -1,7 +1,8 @@
 use super::*;
+use crate::outbox::Texts;
 
 fn row(id: i64) -> OutboxRow {
-    OutboxRow { aggregate_id: format!("k{}", id % 3), ..OutboxRow::plain(1, id) }
+    OutboxRow::with(1, id, Texts { aggregate_id: &format!("k{}", id % 3), ..Texts::PLAIN })
 }
 
 /// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was published, in order, and all findings.

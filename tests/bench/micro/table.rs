@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use outbox_relay::outbox::{FetchPlan, Fetched, OutboxRow, Place, Snapshot};
+use outbox_relay::outbox::{FetchPlan, Fetched, OutboxRow, Snapshot, Texts};
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
@@ -17,20 +17,20 @@ const FIRST_US: i64 = 1_767_225_600_000_000;
 
 /// The row of this id; its lane is the one of its key.
 pub(crate) fn row(id: i64) -> OutboxRow {
-    OutboxRow {
-        lane: (id % LANES) as u8,
-        id,
-        event_id: Uuid::from_u128(0x0199_4b7e_5c00_7000_8000_0000_0000_0000 | id as u128),
-        place: Place::default(),
-        aggregate_type: "file".to_owned(),
-        aggregate_id: format!("file-{:08}", id % KEYS),
-        event_type: "FileUploaded".to_owned(),
-        topic: Some(TOPIC.to_owned()),
+    let event_id = Uuid::from_u128(0x0199_4b7e_5c00_7000_8000_0000_0000_0000 | id as u128);
+    let file = format!("file-{:08}", id % KEYS);
+    let texts = Texts {
+        aggregate_type: "file",
+        aggregate_id: &file,
+        event_type: "FileUploaded",
+        topic: Some(TOPIC),
         event_key: None,
-        payload: Some(vec![b'x'; PAYLOAD_BYTES]),
-        headers: HEADERS.to_owned(),
-        created_at_us: FIRST_US + id * 1000,
-    }
+        headers: HEADERS,
+    };
+    let mut row = OutboxRow::new((id % LANES) as u8, id, event_id, texts);
+    row.payload = Some(vec![b'x'; PAYLOAD_BYTES].into());
+    row.created_at_us = FIRST_US + id * 1000;
+    row
 }
 
 /// Ids of the rows of one lane.

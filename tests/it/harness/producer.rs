@@ -62,7 +62,9 @@ impl Sender {
     }
 
     fn poll(&mut self) {
-        for report in self.producer.poll() {
+        let mut reports = Vec::new();
+        self.producer.poll(&mut reports);
+        for report in reports {
             let twice = self.outcomes.insert(report.slot, report.outcome);
             assert!(twice.is_none(), "record {} got two reports", report.slot);
         }

@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use super::Bug;
-use crate::outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot};
+use crate::outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot, Texts};
 
 /// What a jump of the sequence adds.
 const JUMP: i64 = 100;
@@ -35,12 +35,9 @@ impl Row {
     }
 
     pub(super) fn as_read(&self) -> OutboxRow {
-        OutboxRow {
-            event_id: self.event_id(),
-            aggregate_id: format!("k{}", self.key.name),
-            topic: Some(format!("t{}", self.key.topic)),
-            ..OutboxRow::plain(self.key.lane, self.id)
-        }
+        let (key, topic) = (format!("k{}", self.key.name), format!("t{}", self.key.topic));
+        let texts = Texts { aggregate_id: &key, topic: Some(&topic), ..Texts::PLAIN };
+        OutboxRow { event_id: self.event_id(), ..OutboxRow::with(self.key.lane, self.id, texts) }
     }
 }
 
@@ -256,6 +253,6 @@ impl Database {
 }
 
 fn flows(plan: &FetchPlan, row: &OutboxRow) -> bool {
-    let (topic, key) = (row.topic.clone().unwrap_or_default(), row.key().to_owned());
+    let (topic, key) = (row.topic().unwrap_or_default().to_owned(), row.key().to_owned());
     plan.flowing.as_ref().is_none_or(|flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key)))
 }
