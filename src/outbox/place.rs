@@ -1,44 +1,50 @@
-//! Where a row lies in its table, in PostgreSQL's words its `ctid`: sqlx has no type for it. Pure.
+//! Where a row lies in its table, in PostgreSQL's words its `ctid`. Pure.
+//!
+//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the midst of a statement. Behind a pooler, where
+//! statements have no names, the server forgets that statement then.
+
+use std::io::Write;
 
 use sqlx::{
-    Decode, Encode, Postgres, Type,
+    Encode, Postgres, Type,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo},
 };
-
-/// PostgreSQL's src/include/catalog/pg_type.dat: tid and tid[].
-const TID: Oid = Oid(27);
-const TID_ARRAY: Oid = Oid(1010);
 
 /// Valid until the row is updated, or its table rewritten: a hint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// As tidsend() writes it: the block's number in four bytes, that of the item in two.
-    bytes: [u8; 6],
+    block: u32,
+    item: u16,
 }
 
 impl Type<Postgres> for Place {
     fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(TID)
+        <&str as Type<Postgres>>::type_info()
     }
 }
 
 impl PgHasArrayType for Place {
     fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(TID_ARRAY)
+        <&str as PgHasArrayType>::array_type_info()
     }
 }
 
 impl Encode<'_, Postgres> for Place {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(&self.bytes);
+        let Self { block, item } = self;
+        write!(&mut **buffer, "({block},{item})")?;
         Ok(IsNull::No)
     }
 }
 
-impl Decode<'_, Postgres> for Place {
-    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        Ok(Self { bytes: value.as_bytes()?.try_into()? })
+/// What tidsend() writes: the block's number, and that of the item in it.
+impl TryFrom<&[u8]> for Place {
+    type Error = std::array::TryFromSliceError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
+        let [b0, b1, b2, b3, i0, i1]: [u8; 6] = bytes.try_into()?;
+        Ok(Self { block: u32::from_be_bytes([b0, b1, b2, b3]), item: u16::from_be_bytes([i0, i1]) })
     }
 }

@@ -171,7 +171,7 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         lane: lane(row)?,
         id: row.try_get(2)?,
         event_id: row.try_get(3)?,
-        place: row.try_get(12)?,
+        place: row.try_get::<&[u8], _>(12)?.try_into().map_err(|_| DecodeError::Value)?,
         created_at_us: timestamp_us(row, 11)?,
         payload: payload.map(Box::from),
         texts: OwnedTexts::of(texts),

@@ -96,8 +96,14 @@ mod tests {
 
     #[test]
     fn an_empty_text_is_not_an_absent_one() {
-        let texts =
-            Texts { aggregate_type: "essay", aggregate_id: "é1", event_type: "", topic: None, event_key: Some(""), headers: r#"{"a": "b"}"# };
+        let texts = Texts {
+            aggregate_type: "essay",
+            aggregate_id: "é1",
+            event_type: "",
+            topic: None,
+            event_key: Some(""),
+            headers: r#"{"a": "b"}"#,
+        };
         for texts in [texts, Texts { topic: Some("t"), event_key: None, ..texts }] {
             let owned = OwnedTexts::of(texts);
             assert!(owned.get() == texts);

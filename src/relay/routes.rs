@@ -65,9 +65,8 @@ impl Routes {
     /// A row's own topic, else by event type, else by aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
-        let by_types = |texts: Texts<'_>| {
-            self.by_event_type.get(texts.event_type).or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
-        };
+        let by_types =
+            |texts: Texts<'_>| self.by_event_type.get(texts.event_type).or_else(|| self.by_aggregate_type.get(texts.aggregate_type));
         let found = row.topic().map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
         found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
     }

@@ -63,7 +63,9 @@ impl Measurement {
             all.extend([false, true].map(|pinned| steady(Contender::Relay, 2000, cli.pinned_seconds, pinned)));
         }
         all.extend((cli.late_seconds > 0).then_some(Self::Late));
-        all.extend([Self::Writers(None), Self::Writers(Some(Contender::Relay)), Self::Idle]);
+        all.push(Self::Writers(None));
+        all.extend(cli.contenders.iter().filter(|one| **one != Contender::BareLoop).map(|one| Self::Writers(Some(*one))));
+        all.push(Self::Idle);
         all
     }
 

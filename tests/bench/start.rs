@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::Context;
+use outbox_relay::settings::RELAY_ENVIRONMENT;
 
 use super::{Cli, contender::Contender, process::Started, table::Table};
 
@@ -46,6 +47,8 @@ pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> any
     match contender {
         Contender::Relay => {
             let mut command = Command::new(&cli.relay);
+            // As the operator starts it.
+            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1);
             command.args(["run", "--listen", "127.0.0.1:0", "--log", "warn", "--manifest"]).arg(manifest(cli, table)?);
             let started = Started::new(&mut command, &log)?;
             table.lanes_are_owned().await?;
@@ -53,7 +56,7 @@ pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> any
         }
         Contender::BareLoop => {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["bare-loop", &table.url, &cli.kafka]);
+            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args(["bare-loop", &table.url, &cli.kafka]);
             Started::new(&mut command, &log)
         }
         Contender::Debezium => {

@@ -22,6 +22,7 @@ on_each_server! {
             "delete from outbox.event",
             "truncate outbox.event",
             "select outbox.settle('{}', '{}', '{}')",
+            "select outbox.settle('{}', '{}', '{}', '{}')",
             "select outbox.text_or_null('')",
             "select from outbox.parked_key",
             "select from outbox.parked_topic",
@@ -111,7 +112,7 @@ on_each_server! {
         ] {
             assert_eq!(refused(&mut relay, sql).await, DENIED, "{sql}");
         }
-        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id])";
+        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id], array[e.ctid])";
         assert_eq!(value::<i64>(&mut relay, settle).await, 1);
         assert_eq!(value::<i64>(&mut relay, "select count(*) from outbox.event").await, 0);
     }
@@ -177,7 +178,7 @@ on_each_server! {
     async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        let definers = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef order by 1";
+        let definers = "select distinct proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef order by 1";
         assert_eq!(values::<String>(&mut admin, definers).await, DEFINERS);
         let unsafe_paths = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
           and not coalesce(proconfig, '{}') && array['search_path=outbox, pg_temp']";

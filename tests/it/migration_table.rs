@@ -48,24 +48,30 @@ on_each_server! {
     }
 }
 
-/// Rows of the table that a call read which settles 1,000 of 50,000, on a connection that has settled before.
-async fn rows_read_by_settling(database: &Database) -> i64 {
+/// How relays settle, and how those did that came before places.
+const BY_PLACE: &str = "outbox.settle(lanes, ids, event_ids, places)";
+const BY_INDEX: &str = "outbox.settle(lanes, ids, event_ids)";
+
+/// Rows of the table that a call read by index or as a whole which settles 1,000 of 50,000, on a connection that has settled before.
+async fn rows_read_by_settling(database: &Database, settle: &str) -> i64 {
     let mut admin = database.as_admin().await;
     let mut relay = database.connect_as(&database.relay).await;
     execute(&mut relay, "begin").await;
     // More than five times: from then on the plan is a generic one.
     for _ in 0..8 {
-        execute(&mut relay, "select outbox.settle('{1}', '{1}', array[gen_random_uuid()])").await;
+        let arguments = "(values (array[1::smallint], array[1::bigint], array[gen_random_uuid()], '{\"(0,1)\"}'::tid[]))";
+        execute(&mut relay, &format!("select {settle} from {arguments} as head (lanes, ids, event_ids, places)")).await;
     }
     let rows =
         "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 50000) i";
     execute(&mut admin, rows).await;
     let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
-    let head = "create temporary table head as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
-      from (select * from outbox.event order by lane, id limit 1000) first";
+    let head = "create temporary table head as
+      select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids, array_agg(place) places
+      from (select *, ctid as place from outbox.event order by lane, id limit 1000) first";
     execute(&mut relay, head).await;
     let before = value::<i64>(&mut relay, read).await;
-    assert_eq!(value::<i64>(&mut relay, "select settled from head, outbox.settle(lanes, ids, event_ids)").await, 1000);
+    assert_eq!(value::<i64>(&mut relay, &format!("select settled from head, {settle}")).await, 1000);
     value::<i64>(&mut relay, read).await - before
 }
 
@@ -73,7 +79,8 @@ on_each_server! {
     async fn settling_reads_only_its_rows_on_a_table_that_was_never_analysed(database: Database) {
         let database = database.migrated().await;
         execute(&mut database.as_admin().await, "alter table outbox.event set (autovacuum_enabled = off)").await;
-        assert_eq!(rows_read_by_settling(&database).await, 1000);
+        assert_eq!(rows_read_by_settling(&database, BY_INDEX).await, 1000);
+        assert_eq!(rows_read_by_settling(&database, BY_PLACE).await, 0, "it knows where they lie");
     }
 }
 
@@ -91,7 +98,8 @@ on_each_server! {
         for statement in drained {
             execute(&mut admin, statement).await;
         }
-        assert_eq!(rows_read_by_settling(&database).await, 1000);
+        assert_eq!(rows_read_by_settling(&database, BY_INDEX).await, 1000);
+        assert_eq!(rows_read_by_settling(&database, BY_PLACE).await, 0, "it knows where they lie");
     }
 }
 
@@ -100,11 +108,36 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
-        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[gen_random_uuid()])";
-        assert_eq!(value::<i64>(&mut admin, settle).await, 0);
-        let tick = "select (tick = pg_current_xact_id())::int from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id])";
+        for places in ["", ", array[e.ctid]"] {
+            let settle =
+                format!("select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[gen_random_uuid()]{places})");
+            assert_eq!(value::<i64>(&mut admin, &settle).await, 0);
+        }
+        let tick = "select (tick = pg_current_xact_id())::int
+          from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id], array[e.ctid])";
         assert_eq!(value::<i32>(&mut admin, tick).await, 1);
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+    }
+}
+
+on_each_server! {
+    async fn settling_finds_rows_that_were_moved_since_they_were_read_and_spares_those_in_their_place(database: Database) {
+        let database = database.migrated().await;
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, "
+          select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from generate_series(1, 3) i;
+          create temporary table head as
+            select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids, array_agg(ctid) places
+            from outbox.event;
+          update outbox.event set event_type = 'Seen' where aggregate_id = 'f1';
+          delete from outbox.event where aggregate_id = 'f3'").await;
+        // Another row where the third one was.
+        execute(&mut admin, "vacuum outbox.event").await;
+        execute(&mut admin, "select outbox.enqueue('file', 'f4', 'Uploaded', '{}')").await;
+        let in_the_place = "select count(*) from head, outbox.event e where e.ctid = any (places) and e.aggregate_id = 'f4'";
+        assert_eq!(value::<i64>(&mut admin, in_the_place).await, 1);
+        assert_eq!(value::<i64>(&mut admin, &format!("select settled from head, {BY_PLACE}")).await, 2);
+        assert_eq!(values::<String>(&mut admin, "select aggregate_id from outbox.event order by 1").await, ["f4"]);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Connections, READER_OPTIONS, Statement,
+        Connections, FetchPlan, Flowing, Pools, READER_OPTIONS, SettlePlan, Statement, Store,
         connect::{Connect, pool},
         schema::{check_schema, statement},
     },
@@ -240,6 +240,40 @@ async fn what_a_pooler_says_has_a_class() {
     database.write_secrets(&database.relay, "wrong");
     let error = connections(&database, &settings, 1).rows(times(2, 2)).await.expect_err("a wrong password");
     assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::AuthenticationFailed, "{error}");
+}
+
+/// A type that sqlx has to ask for in the midst of a statement makes the server forget that statement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_read_and_settled_on_new_connections() {
+    let database = Database::create(15).await.migrated().await;
+    execute(&mut database.as_admin().await, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')").await;
+    let settings = through(database.settings(), shared());
+    let store = || {
+        let [reader, settler, lease] = [READER_OPTIONS, READER_OPTIONS, &[]].map(|_| connections(&database, &settings, 1));
+        Store::new(Pools { reader, settler, lease }, &settings.database.schema)
+    };
+    let all =
+        FetchPlan { lanes: (0..64).collect(), lows: vec![0; 64], rows_max: vec![9; 64], bytes_max: vec![99; 64], ..FetchPlan::default() };
+    let files = || vec!["files".to_owned()];
+    let flowing = Flowing { topics: files(), declared: Some(files()), ..Flowing::default() };
+    let small = FetchPlan { small: true, ..all.clone() };
+    let filtered = FetchPlan { flowing: Some(flowing), scan_max: 9, ..all.clone() };
+    for plan in [all, small, filtered] {
+        let (_, fetched) = store().fetch(&plan).await.expect("an answer");
+        assert_eq!(fetched.rows.len(), 1);
+        let named = store().fetch_named(&[i16::from(fetched.rows[0].lane)], &[fetched.rows[0].id], &[fetched.rows[0].event_id]).await;
+        assert_eq!(named.expect("an answer")[0].place, fetched.rows[0].place);
+        let settle = SettlePlan {
+            lanes: vec![i16::from(fetched.rows[0].lane)],
+            ids: vec![fetched.rows[0].id],
+            event_ids: vec![fetched.rows[0].event_id],
+            places: vec![fetched.rows[0].place],
+        };
+        store().settle(&settle).await.expect("settled");
+        let mut admin = database.as_admin().await;
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')").await;
+    }
 }
 
 /// The lines of a plan, with a limit at which a planner without statistics would rather scan and sort.

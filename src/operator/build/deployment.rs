@@ -12,10 +12,13 @@ use k8s_openapi::{
 };
 
 use super::pod::{HTTP, arguments, container, labels, pod, some_map};
-use crate::operator::{
-    identity::{FORM, GENERATION, WISHES, hash8},
-    reports::HTTP_PORT,
-    validate::ValidatedRelay,
+use crate::{
+    operator::{
+        identity::{FORM, GENERATION, WISHES, hash8},
+        reports::HTTP_PORT,
+        validate::ValidatedRelay,
+    },
+    settings::RELAY_ENVIRONMENT,
 };
 
 /// A relay flushes for at most 20 s, settles and releases its lanes.
@@ -71,10 +74,14 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
     run.extend(["--listen".to_owned(), format!("0.0.0.0:{HTTP_PORT}")]);
     let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
     let from_pod = EnvVarSource { field_ref: Some(pod_name), ..EnvVarSource::default() };
+    let memory = RELAY_ENVIRONMENT;
     let http = ContainerPort { name: Some(HTTP.to_owned()), container_port: HTTP_PORT.into(), ..ContainerPort::default() };
     Container {
         args: Some(run),
-        env: Some(vec![EnvVar { name: "POD_NAME".to_owned(), value: None, value_from: Some(from_pod) }]),
+        env: Some(vec![
+            EnvVar { name: "POD_NAME".to_owned(), value: None, value_from: Some(from_pod) },
+            EnvVar { name: memory.0.to_owned(), value: Some(memory.1.to_owned()), value_from: None },
+        ]),
         ports: Some(vec![http]),
         // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
         liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..probe("/healthz") }),
@@ -116,6 +123,7 @@ mod tests {
         // Where the command line looks by itself, in a pod.
         assert_eq!((settings, secrets), (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS));
         assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+        assert_eq!(container["env"][1], json!({"name": "GLIBC_TUNABLES", "value": "glibc.malloc.hugetlb=1"}));
         assert_eq!(container["ports"], json!([{"name": "http", "containerPort": 9090}]));
     }
 

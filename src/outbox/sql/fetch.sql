@@ -5,12 +5,12 @@
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,
   null as aggregate_id, null as event_type, null as topic, null as event_key, null::bytea as payload, null::jsonb as headers,
-  null::timestamptz as created_at, null::tid as place
+  null::timestamptz as created_at, null::bytea as place
 from @schema@.sequence_state as s
 union all
 select
   null, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,
-  m.created_at, m.place
+  m.created_at, tidsend(m.place)
 from unnest($1::smallint[], $2::bigint[], $3::int[], $4::bigint[]) as u (lane, low, rows_max, bytes_max)
 cross join lateral (
   select

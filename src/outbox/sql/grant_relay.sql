@@ -8,7 +8,7 @@ to @role@;
 grant insert, update, delete on @schema@.relay to @role@;
 grant update (owner, epoch, mark, high_id) on @schema@.lane to @role@;
 grant execute on function
-  @schema@.settle(smallint[], bigint[], uuid[], tid[]), @schema@.text_or_null(bytea),
+  @schema@.settle(smallint[], bigint[], uuid[], tid[]), @schema@.settle(smallint[], bigint[], uuid[]), @schema@.text_or_null(bytea),
   @schema@.park_key(text, text, smallint, bigint, uuid, text),
   @schema@.bury(smallint, bigint, uuid, text, text, int, timestamptz), @schema@.resume_sequence(bigint, boolean)
 to @role@;
