@@ -136,6 +136,7 @@ on_each_server! {
 
 /// Takes the schema back to level 1, as the first version left it.
 const BACK_TO_LEVEL_1: &str = "
+  drop function outbox.settle(smallint[], bigint[], uuid[], tid[]);
   drop function outbox.resume_sequence;
   drop view outbox.sequence_state;
   drop table outbox.origin;

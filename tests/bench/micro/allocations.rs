@@ -7,7 +7,7 @@ mod turns;
 use turns::{ROWS, Relay, Step};
 
 /// The headers are five: what is reserved, three texts that the row does not have as such, and the names of its own.
-const MEASURED: f64 = 5.21;
+const MEASURED: f64 = 5.18;
 const AT_MOST: f64 = 5.4;
 const TURNS: usize = 8;
 
