@@ -173,7 +173,7 @@ pub(super) struct Session<'a> {
     /// Since when lanes on their way back wait for their records to end.
     draining_since: Option<Instant>,
     rebuild: Rebuild,
-    /// Room for those that come next: to make it anew for each batch was a tenth of the relay's work.
+    /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's work.
     reports: Vec<Report>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,

@@ -249,7 +249,7 @@ async fn rows_are_read_and_settled_on_new_connections() {
     execute(&mut database.as_admin().await, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')").await;
     let settings = through(database.settings(), shared());
     let store = || {
-        let [reader, settler, lease] = [READER_OPTIONS, READER_OPTIONS, &[]].map(|_| connections(&database, &settings, 1));
+        let [reader, settler, lease] = std::array::from_fn(|_| connections(&database, &settings, 1));
         Store::new(Pools { reader, settler, lease }, &settings.database.schema)
     };
     let all =

@@ -74,13 +74,13 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
     run.extend(["--listen".to_owned(), format!("0.0.0.0:{HTTP_PORT}")]);
     let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
     let from_pod = EnvVarSource { field_ref: Some(pod_name), ..EnvVarSource::default() };
-    let memory = RELAY_ENVIRONMENT;
+    let (tunables, huge_pages) = RELAY_ENVIRONMENT;
     let http = ContainerPort { name: Some(HTTP.to_owned()), container_port: HTTP_PORT.into(), ..ContainerPort::default() };
     Container {
         args: Some(run),
         env: Some(vec![
             EnvVar { name: "POD_NAME".to_owned(), value: None, value_from: Some(from_pod) },
-            EnvVar { name: memory.0.to_owned(), value: Some(memory.1.to_owned()), value_from: None },
+            EnvVar { name: tunables.to_owned(), value: Some(huge_pages.to_owned()), value_from: None },
         ]),
         ports: Some(vec![http]),
         // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
