@@ -115,14 +115,20 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
             println!("run {run}  {:<44} {}", measurement.name(), results::in_words(&result));
             results.add(measurement.name(), result);
         }
-    }
-    println!("\nmedians of {}\n{results}", cli.runs);
-    let targets = targets::judge(&results, cli.rows, cli.bytes);
-    targets.iter().for_each(|target| println!("{target}"));
-    if let Some(folder) = &cli.output {
-        write(folder, &results, &targets, &conditions)?;
+        tell(cli, run, &results, &conditions)?;
     }
     Ok(())
+}
+
+/// After each run, so that one that is cut short still says something.
+fn tell(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow::Result<()> {
+    println!("\nmedians of {runs}\n{results}");
+    let targets = targets::judge(results, cli.rows, cli.bytes);
+    targets.iter().for_each(|target| println!("{target}"));
+    match &cli.output {
+        Some(folder) => write(folder, results, &targets, conditions),
+        None => Ok(()),
+    }
 }
 
 fn write(folder: &Path, results: &Results, targets: &[Target], conditions: &Value) -> anyhow::Result<()> {

@@ -95,6 +95,16 @@ const SETTLE_BY_ID: &str = "create or replace function outbox.settle
       get diagnostics settled = row_count;
     end $$";
 
+/// Rows are deleted by place, whatever row lies there by now.
+const SETTLE_BY_PLACE: &str = "create or replace function outbox.settle
+    (lanes smallint[], ids bigint[], event_ids uuid[], places tid[], out tick xid8, out settled bigint)
+    language plpgsql volatile security definer set search_path = outbox, pg_temp set enable_seqscan = off as $$
+    begin
+      tick := pg_current_xact_id();
+      delete from event as e using unnest(places) as u (place) where e.ctid = u.place;
+      get diagnostics settled = row_count;
+    end $$";
+
 pub(crate) const CONTROLS: &[Control] = &[
     Control { name: "gapless-off", plant: Plant::Relay("gapless-off"), faults: REFUSALS, seconds: 60, breaks: OUT_OF_ORDER },
     Control {
@@ -159,6 +169,18 @@ pub(crate) const CONTROLS: &[Control] = &[
             fault(71_500, Kind::SetBack, 100, 0),
         ]),
         seconds: 80,
+        breaks: &[NothingLost],
+    },
+    Control {
+        name: "settle-by-place",
+        plant: Plant::Database(SETTLE_BY_PLACE),
+        // Records wait for brokers, the breaker is open by then, their rows go, and others that nobody has read yet take their places.
+        faults: Faults::At(&[
+            fault(10_000, Kind::Empty, 100, 0),
+            fault(10_500, Kind::KillTwoBrokers, 22_000, 0),
+            fault(30_000, Kind::Empty, 100, 0),
+        ]),
+        seconds: 60,
         breaks: &[NothingLost],
     },
     Control {

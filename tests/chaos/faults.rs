@@ -30,7 +30,7 @@ pub(crate) struct Healed {
 /// Breaks, waits, mends, and waits until all has healed.
 pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed> {
     let name = name(fault.kind);
-    if fault.kind.brings_ids_again() {
+    if fault.kind.takes_the_table() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
         world.reaches(fault.at.saturating_sub(world.writers.held_max())).await;
         world.writers.hold_nothing().await;
@@ -51,7 +51,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let after = world.settles(mended, world.heal_max).await;
     sleep(SLACK).await;
     world.fault_healed(window);
-    if fault.kind.brings_ids_again() {
+    if fault.kind.takes_the_table() {
         world.writers.hold_again();
     }
     Ok(Healed { kind: fault.kind, after })
@@ -82,6 +82,7 @@ pub(crate) fn name(kind: Kind) -> &'static str {
         Kind::TerminateBackends => "backends terminated",
         Kind::PinXmin => "xmin pinned",
         Kind::FillDisk => "disk full",
+        Kind::Empty => "TRUNCATE",
         Kind::Truncate => "TRUNCATE RESTART IDENTITY",
         Kind::SetBack => "TRUNCATE, sequence set back",
         Kind::FailOver => "asynchronous failover",

@@ -11,6 +11,7 @@ mod ledger;
 mod run;
 mod schedule;
 mod servers;
+mod testimony;
 mod topics;
 mod world;
 mod writers;

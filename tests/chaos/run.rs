@@ -23,7 +23,7 @@ use crate::{
     ledger::now_ms,
     schedule::Fault,
     servers::postgres,
-    topics,
+    testimony, topics,
     world::{self, Options, STALLED, World},
 };
 
@@ -126,7 +126,10 @@ async fn to_the_end(world: &Arc<World>, seed: u64, faults: Vec<Fault>, control: 
     writing.await?;
     let patience = if control.is_some() { OF_CONTROL_MAX } else { DRAIN_MAX };
     let drained = world.settles(now_ms() + 1000, patience).await;
-    let left = drained.map_or("rows are left".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
+    if drained.is_none() {
+        std::fs::write(world.folder.join("left.txt"), testimony::take(world).await)?;
+    }
+    let left = drained.map_or("rows are left: see left.txt".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
     world.say(&format!("writers have stopped; {left}"));
     observing.abort();
     watching.abort();

@@ -38,6 +38,9 @@ pub(crate) enum Kind {
     RestartBouncer,
     /// The disk of PostgreSQL is full.
     FillDisk,
+    /// Rows that wait are gone, by TRUNCATE, and the next ones take their places; ids go on.
+    Empty,
+    /// The same, and ids begin at one again.
     Truncate,
     /// The same, and ids begin with those of the rows that waited.
     SetBack,
@@ -75,14 +78,14 @@ impl Kind {
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => Sphere::Brokers,
             Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
             Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
-            Self::FillDisk | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore => Sphere::Database,
+            Self::FillDisk | Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
     }
 
-    /// Whether ids that were given out come again.
-    pub(crate) fn brings_ids_again(self) -> bool {
-        matches!(self, Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
+    /// Whether it has to wait for transactions that have rows of their own, or these for it.
+    pub(crate) fn takes_the_table(self) -> bool {
+        matches!(self, Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
     }
 
     /// Least and longest time until it is mended, in seconds.
@@ -95,7 +98,7 @@ impl Kind {
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker => (1.0, 12.0),
             Self::ElectLeaders | Self::CreateTopic | Self::RecreateTopic => (2.0, 4.0),
             Self::FillDisk => (2.0, 6.0),
-            Self::Truncate | Self::SetBack => (0.1, 0.2),
+            Self::Empty | Self::Truncate | Self::SetBack => (0.1, 0.2),
             Self::FailOver => (0.2, 1.5),
             Self::Restore => (3.0, 8.0),
             Self::KillPostgres | Self::PausePostgres => (0.5, 6.0),

@@ -57,6 +57,7 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             let died = postgres.free_disk().await?;
             Ok(format!("for {}, the server {}", seconds(fault.during), if died { "died of it" } else { "lived on" }))
         }
+        Kind::Empty => rewinds::truncate(world, Ids::GoOn).await,
         Kind::Truncate => rewinds::truncate(world, Ids::AtOne).await,
         Kind::SetBack => rewinds::truncate(world, Ids::AtThoseThatWaited).await,
         Kind::FailOver => rewinds::fail_over(world, fault.during).await,

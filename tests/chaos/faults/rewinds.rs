@@ -1,4 +1,4 @@
-//! What makes ids come again: TRUNCATE RESTART IDENTITY, a failover that loses commits, a restore.
+//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits, a restore.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,7 +14,7 @@ const ON_ITS_WAY_MS: i64 = 1000;
 /// Until nobody holds a lock that keeps TRUNCATE out.
 const LOCK_MAX: Duration = Duration::from_secs(60);
 
-/// Rows that wait are gone, by somebody's wish, and ids begin again.
+/// Rows that wait are gone, by somebody's wish.
 pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> {
     let end = Instant::now() + LOCK_MAX;
     loop {
@@ -23,7 +23,7 @@ pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> 
                 let rows = gone.len();
                 world.note(|notes| {
                     notes.truncated.extend(gone);
-                    notes.ids_came_again = true;
+                    notes.ids_came_again |= ids != Ids::GoOn;
                 });
                 return Ok(format!("{rows} rows"));
             }
@@ -33,9 +33,10 @@ pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> 
     }
 }
 
-/// Where ids begin again.
+/// Which ids come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ids {
+    GoOn,
     AtOne,
     /// With the very ids of the rows that waited, of which relays have some in flight.
     AtThoseThatWaited,
@@ -47,7 +48,9 @@ async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<Uuid>> {
     raw_sql("set local lock_timeout = '2s'; lock table outbox.event in exclusive mode").execute(&mut *transaction).await?;
     let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event").fetch_all(&mut *transaction).await?;
     // It takes the table and then the sequence, a fetch the sequence and then the table: it gives way before that is a deadlock.
-    raw_sql("set local lock_timeout = '100ms'; truncate outbox.event restart identity").execute(&mut *transaction).await?;
+    raw_sql("set local lock_timeout = '100ms'").execute(&mut *transaction).await?;
+    let truncate = if ids == Ids::GoOn { "truncate outbox.event" } else { "truncate outbox.event restart identity" };
+    raw_sql(truncate).execute(&mut *transaction).await?;
     if let Some(lowest) = gone.iter().map(|(_, id)| *id).min().filter(|_| ids == Ids::AtThoseThatWaited) {
         query("select setval('outbox.event_id_seq', $1, false)").bind(lowest).execute(&mut *transaction).await?;
     }

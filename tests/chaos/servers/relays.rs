@@ -143,12 +143,16 @@ fn faketime() -> Option<PathBuf> {
 
 /// What a relay says of itself; `None` while it does not answer.
 pub(crate) async fn report(number: u8) -> Option<RelayReport> {
+    serde_json::from_str(&get(number, "/status").await?).ok()
+}
+
+pub(crate) async fn get(number: u8, path: &str) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect((Host::Relay(number).address(), PORT)).await.ok()?;
-        stream.write_all(b"GET /status HTTP/1.0\r\nhost: chaos\r\n\r\n").await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: chaos\r\n\r\n").as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     };
     tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
 }
