@@ -1,6 +1,7 @@
 //! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`] is a lease and the loop that works under it.
 
 pub mod breaker;
+pub mod clock;
 pub mod core;
 mod credentials;
 pub mod jitter;
@@ -69,7 +70,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
-    let mut watch = watch::watch(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
+    let mut watch = watch::Watch::start(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
     let mut memory = resume::Memory::default();
     while let Some(opened) = open::open(&options, &status, &mut credentials, &mut memory, &stop).await {
         let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials, &mut memory);

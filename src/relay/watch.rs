@@ -2,8 +2,8 @@
 //! report. IO, on a thread of its own, since librdkafka's question blocks.
 
 use std::{
-    sync::{Arc, mpsc},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     RunOptions, Source, Status,
+    clock::Clock,
     partitions::{Growth, Partitions},
 };
 use crate::{
@@ -31,6 +32,8 @@ const LATER: Duration = Duration::from_secs(30);
 /// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
 const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
 const LIMITS_EVERY: Duration = Duration::from_secs(300);
+/// Longer than any question takes by its own limits: nobody will answer it any more.
+const ASKING_MAX: Duration = Duration::from_secs(30);
 /// Copies of a record that the no-loss contract needs.
 const REPLICAS_MIN: usize = 3;
 
@@ -69,15 +72,59 @@ impl<'a> IntoIterator for &'a News {
 
 /// The running watch.
 pub(super) struct Watch {
-    news: UnboundedReceiver<News>,
-    ask: mpsc::Sender<()>,
+    options: Arc<RunOptions>,
+    status: Arc<Status>,
+    secrets: Receiver<Secrets>,
+    thread: Thread,
+    clock: Clock,
     sizes: Option<Sizes>,
 }
 
+/// The thread that asks. It ends when nobody hears its news any more.
+struct Thread {
+    news: UnboundedReceiver<News>,
+    ask: mpsc::Sender<()>,
+    asking: Asking,
+}
+
+/// Since when a question is under way.
+#[derive(Clone, Default)]
+struct Asking(Arc<Mutex<Option<Instant>>>);
+
+impl Asking {
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| now.saturating_duration_since(since) > ASKING_MAX)
+    }
+}
+
 impl Watch {
+    pub(super) fn start(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Self {
+        let thread = Thread::start(&options, &status, &secrets);
+        Self { options, status, secrets, thread, clock: Clock::new(SystemTime::now(), Instant::now()), sizes: None }
+    }
+
+    /// Begins anew with another client when nobody answers any more, or will. Whether clients of Kafka hang, all of them: the clock was set back.
+    pub(super) fn keep(&mut self, now: Instant) -> bool {
+        let set_back = self.clock.set_back(SystemTime::now(), now);
+        if let Some(by) = set_back {
+            tracing::warn!("the clock was set back by {by:.1?}: clients of Kafka are made anew, for they would wait for so long");
+        } else if self.thread.asking.is_stuck(now) {
+            tracing::warn!("the client that asks the brokers about topics has not come back for {ASKING_MAX:?}; another one asks");
+        } else {
+            return false;
+        }
+        self.thread = Thread::start(&self.options, &self.status, &self.secrets);
+        set_back.is_some()
+    }
+
     /// The next news. Cancelled midway, none is lost.
     pub(super) async fn next(&mut self) -> Option<News> {
-        let news = self.news.recv().await?;
+        let news = self.thread.news.recv().await?;
         self.sizes = Some(sizes(&news.limits));
         Some(news)
     }
@@ -90,29 +137,30 @@ impl Watch {
     /// Asks the brokers again at once; for limits too, but these at most every 10 s.
     pub(super) fn ask_now(&self) {
         // Nobody listens when the watch has ended: then the relay ends too.
-        let _ = self.ask.send(());
+        let _ = self.thread.ask.send(());
     }
 }
 
-/// Starts the watch; it ends when nobody hears its news any more.
-pub(super) fn watch(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Watch {
-    let (sender, news) = unbounded_channel();
-    let (ask, asked) = mpsc::channel();
-    let topics = options.settings.topics.len();
-    let runtime = Handle::current();
-    let mut rounds = Rounds {
-        options,
-        status,
-        secrets,
-        runtime,
-        client: None,
-        limits: Limits(vec![None; topics]),
-        limits_at: None,
-        partitions: Partitions::new(topics),
-        before: Vec::new(),
-    };
-    std::thread::spawn(move || rounds.run(&sender, &asked));
-    Watch { news, ask, sizes: None }
+impl Thread {
+    fn start(options: &Arc<RunOptions>, status: &Arc<Status>, secrets: &Receiver<Secrets>) -> Self {
+        let (sender, news) = unbounded_channel();
+        let (ask, asked) = mpsc::channel();
+        let (topics, asking) = (options.settings.topics.len(), Asking::default());
+        let mut rounds = Rounds {
+            options: Arc::clone(options),
+            status: Arc::clone(status),
+            secrets: secrets.clone(),
+            runtime: Handle::current(),
+            asking: asking.clone(),
+            client: None,
+            limits: Limits(vec![None; topics]),
+            limits_at: None,
+            partitions: Partitions::new(topics),
+            before: Vec::new(),
+        };
+        std::thread::spawn(move || rounds.run(&sender, &asked));
+        Self { news, ask, asking }
+    }
 }
 
 struct Rounds {
@@ -120,6 +168,7 @@ struct Rounds {
     status: Arc<Status>,
     secrets: Receiver<Secrets>,
     runtime: Handle,
+    asking: Asking,
     client: Option<Topics>,
     limits: Limits,
     limits_at: Option<Instant>,
@@ -135,7 +184,11 @@ impl Rounds {
             if self.secrets.has_changed().unwrap_or(false) {
                 self.client = None;
             }
-            let calm = match self.round(wished, news) {
+            let round = self.round(wished, news);
+            if news.is_closed() {
+                return; // another one tells by now
+            }
+            let calm = match round {
                 Ok(problems) => {
                     let calm = problems.iter().all(|problem| is_advice(problem.class));
                     self.status.tell(Source::Kafka, vec![]);
@@ -149,6 +202,7 @@ impl Rounds {
                     false
                 }
             };
+            self.asking.set(None);
             std::thread::sleep(AT_LEAST);
             wished = asked.try_iter().count() > 0 || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
         }
@@ -167,6 +221,7 @@ impl Rounds {
         };
         let (mut usable, mut led, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
+            self.asking.set(Some(Instant::now()));
             let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
             usable.push((index, matches!(state, TopicState::Exists { .. })));
             led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
@@ -194,6 +249,7 @@ impl Rounds {
         let names: Vec<_> = names.collect();
         let secrets = self.secrets.borrow().clone();
         let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
+        self.asking.set(Some(Instant::now()));
         let answer = self.runtime.block_on(asked);
         self.limits_at = answer.as_ref().map(|_| Instant::now());
         self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));

@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "relay/window.rs",
     "relay/lanes.rs",
     "relay/routes.rs",
+    "relay/clock.rs",
     "relay/stale_leaders.rs",
     "relay/stops.rs",
     "relay/partitions.rs",

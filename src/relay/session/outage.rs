@@ -22,6 +22,9 @@ impl Session<'_> {
             self.timers.leaders = now + LEADERS_EVERY;
             self.watch.ask_now();
         }
+        if self.watch.keep(now) {
+            self.replace_producers(now);
+        }
         self.end_stuck_drain(now);
         if self.memory.is_told_enough(now) {
             self.status.tell(Source::Sequence, vec![]);

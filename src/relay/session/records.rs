@@ -143,10 +143,14 @@ impl Session<'_> {
             tracing::warn!(
                 "the producers are replaced: records wait although the brokers name leaders; was a topic deleted and made again?"
             );
-            let by = now + LAST_ANSWERS_MAX;
-            self.trial_by = self.trial.as_ref().map(|_| by);
-            self.flush_producer(by);
+            self.replace_producers(now);
         }
+    }
+
+    pub(super) fn replace_producers(&mut self, now: Instant) {
+        let by = now + LAST_ANSWERS_MAX;
+        self.trial_by = self.trial.as_ref().map(|_| by);
+        self.flush_producer(by);
     }
 
     /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
