@@ -18,7 +18,7 @@ rig_up() { # PART[:ARGUMENT,...]...
 	done
 	# shellcheck source=/dev/null
 	. "$RIG/env"
-	export PATH=$RIG_BIN:$PATH
+	export PATH=${RIG_BIN:+$RIG_BIN:}$PATH # without Kubernetes there is none
 }
 rig_down() { # the last first
 	local part
