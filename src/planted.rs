@@ -32,6 +32,8 @@ pub enum Bug {
     ForgetAtOnce,
     /// The next producer sends before the last reports of the one before are in, which is looked at now and then.
     NextProducerEarly,
+    /// Clients of Kafka are kept, whatever became of the clock.
+    ClockUnnoticed,
 }
 
 #[cfg(feature = "planted-bugs")]

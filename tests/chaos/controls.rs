@@ -184,6 +184,18 @@ pub(crate) const CONTROLS: &[Control] = &[
         breaks: &[NothingLost],
     },
     Control {
+        name: "clock-unnoticed",
+        plant: Plant::Relay("clock-unnoticed"),
+        // The relay asks about topics while there are no brokers and its clock is a day ahead; later it begins anew, and needs to know of them.
+        faults: Faults::At(&[
+            fault(10_000, Kind::StepClock, 14_000, 3),
+            fault(11_000, Kind::KillTwoBrokers, 6_000, 0),
+            fault(30_000, Kind::PauseRelay, 25_000, 0),
+        ]),
+        seconds: 60,
+        breaks: &[NothingWaits],
+    },
+    Control {
         name: "next-producer-early",
         plant: Plant::Relay("next-producer-early"),
         faults: REFUSALS,

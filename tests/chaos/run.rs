@@ -129,7 +129,8 @@ async fn to_the_end(world: &Arc<World>, seed: u64, faults: Vec<Fault>, control: 
     if drained.is_none() {
         std::fs::write(world.folder.join("left.txt"), testimony::take(world).await)?;
     }
-    let left = drained.map_or("rows are left: see left.txt".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
+    let left =
+        drained.map_or("rows are left: see left.txt".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
     world.say(&format!("writers have stopped; {left}"));
     observing.abort();
     watching.abort();
