@@ -1,0 +1,166 @@
+//! What is asked of the brokers, round by round, and how it reads in a report. IO.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc::UnboundedSender, watch::Receiver},
+};
+
+use super::{Asking, News};
+use crate::{
+    kafka::{Limits, TopicState, Topics, ask_limits},
+    relay::{
+        RunOptions, Source, Status,
+        partitions::{Growth, Partitions},
+    },
+    report::{Problem, ProblemClass},
+    secrets::Secrets,
+};
+
+/// Pause between two rounds while something is wrong, in any case, and while nothing is.
+const SOON: Duration = Duration::from_secs(2);
+const AT_LEAST: Duration = Duration::from_millis(500);
+const LATER: Duration = Duration::from_secs(30);
+/// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
+const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
+const LIMITS_EVERY: Duration = Duration::from_secs(300);
+/// Copies of a record that the no-loss contract needs.
+const REPLICAS_MIN: usize = 3;
+
+pub(super) struct Rounds {
+    pub(super) options: Arc<RunOptions>,
+    pub(super) status: Arc<Status>,
+    pub(super) secrets: Receiver<Secrets>,
+    pub(super) runtime: Handle,
+    pub(super) asking: Asking,
+    pub(super) client: Option<Topics>,
+    pub(super) limits: Limits,
+    pub(super) limits_at: Option<Instant>,
+    pub(super) partitions: Partitions,
+    /// What could be written to in the round before.
+    pub(super) before: Vec<(usize, bool)>,
+}
+
+impl Rounds {
+    pub(super) fn run(&mut self, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
+        let mut wished = false;
+        while !news.is_closed() {
+            if self.secrets.has_changed().unwrap_or(false) {
+                self.client = None;
+            }
+            let round = self.round(wished, news);
+            if news.is_closed() {
+                return; // another one tells by now
+            }
+            let calm = match round {
+                Ok(problems) => {
+                    let calm = problems.iter().all(|problem| is_advice(problem.class));
+                    self.status.tell(Source::Kafka, vec![]);
+                    self.status.tell(Source::Topics, problems);
+                    calm
+                }
+                Err(problem) => {
+                    self.status.tell(Source::Kafka, vec![problem]);
+                    // Made anew, so that a secret that was mended is read.
+                    self.client = None;
+                    false
+                }
+            };
+            self.asking.set(None);
+            std::thread::sleep(AT_LEAST);
+            wished = asked.try_iter().count() > 0 || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
+        }
+    }
+
+    /// Asks about every topic once; the answer is the list of what is wrong with them.
+    fn round(&mut self, wished: bool, news: &UnboundedSender<News>) -> Result<Vec<Problem>, Problem> {
+        let options = Arc::clone(&self.options);
+        let settings = &options.settings;
+        let topics = match &mut self.client {
+            Some(topics) => topics,
+            None => {
+                let secrets = self.secrets.borrow_and_update().clone();
+                self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
+            }
+        };
+        let (mut usable, mut led, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, topic) in settings.topics.iter().enumerate() {
+            self.asking.set(Some(Instant::now()));
+            let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
+            usable.push((index, matches!(state, TopicState::Exists { .. })));
+            led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
+            problems.extend(topic_problem(&topic.name, state));
+            if let TopicState::Exists { partitions, .. } = state {
+                let added = self.partitions.seen(index, partitions, Instant::now());
+                self.status.metrics.partitions_added.with_label_values(&[&topic.name]).inc_by(added as u64);
+            }
+            problems.extend(self.partitions.growth(index, Instant::now()).map(|growth| growth_problem(&topic.name, growth)));
+        }
+        self.learn_limits(wished, &usable);
+        self.before.clone_from(&usable);
+        // Closed: the relay ends, and so does the next round.
+        let _ = news.send(News { usable, led, partitions: self.partitions.counts(), limits: self.limits.clone() });
+        Ok(problems)
+    }
+
+    /// At first, when another topic can be written to, when somebody wishes it, and every few minutes. Without an answer what was known stays.
+    fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
+        let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
+        if !(older_than(LIMITS_EVERY) || (wished && older_than(LIMITS_AT_LEAST)) || self.before != usable) {
+            return;
+        }
+        let (options, names) = (&self.options, self.options.settings.topics.iter().map(|topic| topic.name.as_str()));
+        let names: Vec<_> = names.collect();
+        let secrets = self.secrets.borrow().clone();
+        let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
+        self.asking.set(Some(Instant::now()));
+        let answer = self.runtime.block_on(asked);
+        self.limits_at = answer.as_ref().map(|_| Instant::now());
+        self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));
+    }
+}
+
+/// What needs no second look soon.
+fn is_advice(class: ProblemClass) -> bool {
+    matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded)
+}
+
+fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
+    let message = format!(
+        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does not hold across that moment; compare outbox_seq"
+    );
+    Problem::new(ProblemClass::PartitionsAdded, message)
+}
+
+/// As it goes into a report.
+pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
+    let why = match class {
+        ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
+        ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",
+        _ => "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait until it can",
+    };
+    Problem::new(class, format!("Kafka at {servers} {why}"))
+}
+
+fn topic_problem(name: &str, state: TopicState) -> Option<Problem> {
+    match state {
+        TopicState::Missing => {
+            Some(Problem::new(ProblemClass::TopicMissing, format!("topic '{name}' does not exist: create it; its rows wait until then")))
+        }
+        TopicState::NotAuthorized => {
+            let message = format!("topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait until then");
+            Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
+        }
+        TopicState::Exists { replicas, .. } if replicas < REPLICAS_MIN => {
+            let message = format!(
+                "topic '{name}' has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+            );
+            Some(Problem::new(ProblemClass::TopicUnderReplicated, message))
+        }
+        TopicState::Exists { .. } => None,
+    }
+}
