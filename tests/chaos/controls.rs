@@ -174,13 +174,19 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-place",
         plant: Plant::Database(SETTLE_BY_PLACE),
-        // Records wait for brokers, the breaker is open by then, their rows go, and others that nobody has read yet take their places.
+        // Records wait for a broker, their topics stand, their rows go, and others that nobody has read yet take their places.
         faults: Faults::At(&[
             fault(10_000, Kind::Empty, 100, 0),
-            fault(10_500, Kind::KillTwoBrokers, 22_000, 0),
-            fault(30_000, Kind::Empty, 100, 0),
+            fault(10_500, Kind::PauseBroker, 5_500, 0),
+            fault(13_500, Kind::Empty, 100, 0),
+            fault(24_000, Kind::Empty, 100, 0),
+            fault(24_500, Kind::PauseBroker, 5_500, 1),
+            fault(27_500, Kind::Empty, 100, 0),
+            fault(38_000, Kind::Empty, 100, 0),
+            fault(38_500, Kind::PauseBroker, 5_500, 2),
+            fault(41_500, Kind::Empty, 100, 0),
         ]),
-        seconds: 60,
+        seconds: 50,
         breaks: &[NothingLost],
     },
     Control {
