@@ -100,11 +100,13 @@ impl Watch {
     }
 
     /// Begins anew with another client when nobody answers any more, or will. Whether clients of Kafka hang, all of them: the clock was set back.
-    pub(super) fn keep(&mut self, now: Instant) -> bool {
+    pub(super) fn keep(&mut self) -> bool {
         if planted::has(Bug::ClockUnnoticed) {
             return false;
         }
-        let set_back = self.clock.set_back(SystemTime::now(), now);
+        // At the same time: the process may have stood still since the loop looked at the clock.
+        let (wall, now) = (SystemTime::now(), Instant::now());
+        let set_back = self.clock.set_back(wall, now);
         if let Some(by) = set_back {
             tracing::warn!("the clock was set back by {by:.1?}: clients of Kafka are made anew, for they would wait for so long");
         } else if self.thread.asking.is_stuck(now) {

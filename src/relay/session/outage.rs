@@ -22,7 +22,7 @@ impl Session<'_> {
             self.timers.leaders = now + LEADERS_EVERY;
             self.watch.ask_now();
         }
-        if self.watch.keep(now) {
+        if self.watch.keep() {
             self.replace_producers(now);
         }
         self.end_stuck_drain(now);
