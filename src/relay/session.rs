@@ -20,7 +20,6 @@ use futures::{
     future::{BoxFuture, OptionFuture},
     stream::FuturesUnordered,
 };
-use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,8 +68,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// After a failure of the database.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// Until a producer's threads have ended, unless they hang.
-const DESTROY_MAX: Duration = Duration::from_secs(2);
 /// On SIGTERM, for what is in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// The same when the sequence broke: less than the lease still lasts, for it is not renewed.
@@ -399,14 +396,9 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Destroying waits for threads of librdkafka; where these hang it ends when they do, and nobody waits for it. All reports are in by then.
+/// Destroying waits for threads of librdkafka.
 async fn destroy(producer: Producer) {
-    let (done, ended) = oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        drop(producer);
-        drop(done);
-    });
-    let _ = timeout(DESTROY_MAX, ended).await;
+    let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
 }
 
 fn start<T>(work: impl Future<Output = T> + Send + 'static) -> Running<T> {
