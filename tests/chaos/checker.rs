@@ -183,7 +183,7 @@ fn is_excused(id: Uuid, event: &Event, facts: &Facts) -> bool {
         Fate::Committed(during) => during.asked <= *until,
         Fate::Unknown | Fate::RolledBack => true,
     };
-    facts.dead_letters.contains(&id) || facts.truncated.contains(&id) || facts.deleted_topics.get(&event.topic).is_some_and(gone)
+    facts.dead_letters.contains(&id) || facts.truncated.contains_key(&id) || facts.deleted_topics.get(&event.topic).is_some_and(gone)
 }
 
 fn unaltered(id: Uuid, event: &Event, record: &Record, facts: &Facts, verdict: &mut Verdict) {

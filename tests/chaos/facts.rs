@@ -92,8 +92,8 @@ pub(crate) struct Facts {
     /// Rows that are still in the table at the end.
     pub(crate) waiting: HashSet<Uuid>,
     pub(crate) dead_letters: HashSet<Uuid>,
-    /// Rows that somebody truncated.
-    pub(crate) truncated: HashSet<Uuid>,
+    /// Rows that somebody truncated, and when.
+    pub(crate) truncated: HashMap<Uuid, Ms>,
     /// Topics that were deleted: what was committed until then may be gone with them.
     pub(crate) deleted_topics: BTreeMap<String, Ms>,
     /// The database went back: what was committed in between may be gone.

@@ -18,8 +18,10 @@ pub(super) fn check(facts: &Facts, outcomes: &HashMap<Uuid, Outcome>, verdict: &
     let mut keys: BTreeMap<(&str, &str), Vec<Turn<'_>>> = BTreeMap::new();
     for record in in_order(&facts.records) {
         let Some((id, event)) = record.event_id().and_then(|id| Some((id, facts.events.get(&id)?))) else { continue };
-        // What the database lost has no place in its order.
+        // What the database lost has no place in its order, nor what somebody took from it: a relay that stood still may send that late.
+        let came_after = facts.truncated.get(&id).is_some_and(|truncated| *truncated <= record.at);
         if outcomes.get(&id) == Some(&Outcome::Committed)
+            && !came_after
             && let Some(turn) = event.turn
         {
             keys.entry((&event.topic, &event.key)).or_default().push(Turn { record, id, turn });

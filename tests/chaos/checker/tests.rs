@@ -250,10 +250,20 @@ fn what_was_asked_for_before_the_database_went_back_may_be_lost_and_what_was_ask
 #[test]
 fn a_truncated_row_is_not_lost_and_one_written_later_is() {
     let (mut facts, ids) = good();
-    facts.truncated.insert(ids[27]);
+    facts.truncated.insert(ids[27], 500);
     facts.records.retain(|record| ![ids[27], ids[28]].contains(&record.event_id().expect("an id")));
     breaks(&facts, &[Promise::NothingLost]);
     assert_eq!(check(&facts).broken[&Promise::NothingLost].times, 1);
+}
+
+#[test]
+fn a_truncated_row_may_come_late_but_out_of_turn_only_after_it_was_truncated() {
+    let (mut facts, ids) = good();
+    at(&mut facts, ids[0]).offset = 2000;
+    for (truncated, promises) in [(1000, &[][..]), (1001, &[Promise::Order, Promise::SeqIsEnough])] {
+        facts.truncated.insert(ids[0], truncated);
+        breaks(&facts, promises);
+    }
 }
 
 #[test]

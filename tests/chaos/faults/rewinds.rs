@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::seconds;
-use crate::{ledger::now_ms, servers::postgres, world::World};
+use crate::{facts::Ms, ledger::now_ms, servers::postgres, world::World};
 
 /// What was committed so shortly before may not be on its way to the standby yet.
 const ON_ITS_WAY_MS: i64 = 1000;
@@ -42,10 +42,12 @@ pub(super) enum Ids {
     AtThoseThatWaited,
 }
 
-async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<Uuid>> {
+/// Which rows are gone, and since when.
+async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
     let mut connection = postgres::connect().await?;
     let mut transaction = connection.begin().await?;
     raw_sql("set local lock_timeout = '2s'; lock table outbox.event in exclusive mode").execute(&mut *transaction).await?;
+    let at = now_ms();
     let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event").fetch_all(&mut *transaction).await?;
     // It takes the table and then the sequence, a fetch the sequence and then the table: it gives way before that is a deadlock.
     raw_sql("set local lock_timeout = '100ms'").execute(&mut *transaction).await?;
@@ -55,7 +57,7 @@ async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<Uuid>> {
         query("select setval('outbox.event_id_seq', $1, false)").bind(lowest).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
-    Ok(gone.into_iter().map(|(event_id, _)| event_id).collect())
+    Ok(gone.into_iter().map(|(event_id, _)| (event_id, at)).collect())
 }
 
 /// A standby that lagged takes over: what was committed last is gone.
