@@ -8,17 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{
-        mpsc::{UnboundedReceiver, unbounded_channel},
-        watch::Receiver,
-    },
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, unbounded_channel},
+    watch::Receiver,
 };
 
 use self::rounds::Rounds;
 pub(super) use self::rounds::cluster_problem;
-use super::{RunOptions, Status, clock::Clock, partitions::Partitions};
+use super::{RunOptions, Status, clock::Clock};
 use crate::{
     kafka::{Limits, Sizes, sizes},
     planted::{self, Bug},
@@ -141,19 +138,8 @@ impl Thread {
     fn start(options: &Arc<RunOptions>, status: &Arc<Status>, secrets: &Receiver<Secrets>) -> Self {
         let (sender, news) = unbounded_channel();
         let (ask, asked) = mpsc::channel();
-        let (topics, asking) = (options.settings.topics.len(), Asking::default());
-        let mut rounds = Rounds {
-            options: Arc::clone(options),
-            status: Arc::clone(status),
-            secrets: secrets.clone(),
-            runtime: Handle::current(),
-            asking: asking.clone(),
-            client: None,
-            limits: Limits(vec![None; topics]),
-            limits_at: None,
-            partitions: Partitions::new(topics),
-            before: Vec::new(),
-        };
+        let asking = Asking::default();
+        let mut rounds = Rounds::new(Arc::clone(options), Arc::clone(status), secrets.clone(), asking.clone());
         std::thread::spawn(move || rounds.run(&sender, &asked));
         Self { news, ask, asking }
     }

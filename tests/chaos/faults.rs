@@ -30,7 +30,7 @@ pub(crate) struct Healed {
 /// Breaks, waits, mends, and waits until all has healed.
 pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed> {
     let name = name(fault.kind);
-    if fault.kind.takes_the_table() {
+    if fault.kind.minds_open_transactions() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
         world.reaches(fault.at.saturating_sub(world.writers.held_max())).await;
         world.writers.hold_nothing().await;
@@ -51,7 +51,7 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let after = world.settles(mended, world.heal_max).await;
     sleep(SLACK).await;
     world.fault_healed(window);
-    if fault.kind.takes_the_table() {
+    if fault.kind.minds_open_transactions() {
         world.writers.hold_again();
     }
     Ok(Healed { kind: fault.kind, after })

@@ -83,8 +83,8 @@ impl Kind {
         }
     }
 
-    /// Whether it has to wait for transactions that have rows of their own, or these for it.
-    pub(crate) fn takes_the_table(self) -> bool {
+    /// Whether no transaction may be open when it comes: rows of its own could not move (docs/restore.md), and TRUNCATE would wait for it.
+    pub(crate) fn minds_open_transactions(self) -> bool {
         matches!(self, Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
     }
 

@@ -19,7 +19,7 @@ const QUESTIONS: [&str; 4] = [
          from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() order by xact_start nulls last",
 ];
 
-/// As text; what nobody answers is missing.
+/// As text; where nobody answers it says so.
 pub(crate) async fn take(world: &World) -> String {
     let mut said = String::new();
     for number in world.relays.lock().await.running() {

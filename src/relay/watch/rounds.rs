@@ -32,20 +32,36 @@ const LIMITS_EVERY: Duration = Duration::from_secs(300);
 const REPLICAS_MIN: usize = 3;
 
 pub(super) struct Rounds {
-    pub(super) options: Arc<RunOptions>,
-    pub(super) status: Arc<Status>,
-    pub(super) secrets: Receiver<Secrets>,
-    pub(super) runtime: Handle,
-    pub(super) asking: Asking,
-    pub(super) client: Option<Topics>,
-    pub(super) limits: Limits,
-    pub(super) limits_at: Option<Instant>,
-    pub(super) partitions: Partitions,
+    options: Arc<RunOptions>,
+    status: Arc<Status>,
+    secrets: Receiver<Secrets>,
+    runtime: Handle,
+    asking: Asking,
+    client: Option<Topics>,
+    limits: Limits,
+    limits_at: Option<Instant>,
+    partitions: Partitions,
     /// What could be written to in the round before.
-    pub(super) before: Vec<(usize, bool)>,
+    before: Vec<(usize, bool)>,
 }
 
 impl Rounds {
+    pub(super) fn new(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>, asking: Asking) -> Self {
+        let topics = options.settings.topics.len();
+        Self {
+            options,
+            status,
+            secrets,
+            runtime: Handle::current(),
+            asking,
+            client: None,
+            limits: Limits(vec![None; topics]),
+            limits_at: None,
+            partitions: Partitions::new(topics),
+            before: Vec::new(),
+        }
+    }
+
     pub(super) fn run(&mut self, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
         let mut wished = false;
         while !news.is_closed() {
