@@ -3,6 +3,7 @@
 mod answers;
 mod end;
 mod outage;
+mod pace;
 mod poison;
 mod records;
 mod secrets;
@@ -23,6 +24,10 @@ use futures::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::pace::{
+    ANSWER_MAX, BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER,
+    SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers, settle_at,
+};
 use super::{
     RunOptions, Source, Status,
     core::{Core, Lookup, Outcome, Outgoing, Verdict},
@@ -45,33 +50,6 @@ use crate::{
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
-
-/// An acknowledged row waits at most this long for others to be settled with: each statement is a commit that waits for the disk.
-const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// With so many others it waits at most this long, since until they are gone every fetch reads them again.
-const SETTLE_ROWS: usize = 32;
-const SETTLE_SOON: Duration = Duration::from_millis(5);
-/// Settling statements under way at the same time.
-const SETTLES_MAX: usize = 2;
-/// While rows flow and nothing else brings a tick.
-const TICK_EVERY: Duration = Duration::from_millis(50);
-/// Reports are looked at whenever the loop turns, and while records are out at least this often.
-const REPORTS_EVERY: Duration = Duration::from_millis(5);
-/// How often a new session looks whether the brokers have been heard.
-const FIRST_NEWS: Duration = Duration::from_millis(50);
-const BACKLOG_EVERY: Duration = Duration::from_secs(5);
-/// As often as the operator asks.
-const BACKLOG_AT_LATEST: Duration = Duration::from_secs(15);
-const BACKLOG_ROWS_MAX: u32 = 100_000;
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// A statement that takes longer than the server would let it: its connection is dead, and nothing but a new one helps.
-const ANSWER_MAX: Duration = Duration::from_secs(40);
-/// After a failure of the database.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// On SIGTERM, for what is in flight.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
-/// The same when the sequence broke: less than the lease still lasts, for it is not renewed.
-const DRAIN_BROKEN_MAX: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 pub(super) enum Ended {
@@ -131,20 +109,6 @@ struct Settled {
     slots: Vec<Slot>,
     began: Instant,
     result: Result<Tick, StoreError>,
-}
-
-/// What is done when, besides being driven by events.
-struct Timers {
-    reports: Instant,
-    lease: Instant,
-    renew: Instant,
-    tick: Instant,
-    backlog: Instant,
-    sweep: Instant,
-    topics: Instant,
-    leaders: Instant,
-    settle: Option<Instant>,
-    database: Instant,
 }
 
 /// One life under one lease.
@@ -261,18 +225,7 @@ impl<'a> Session<'a> {
             created_at_us: vec![0; budget.rows],
             taken_at: vec![now; budget.rows],
             deadline: lease_deadline(now),
-            timers: Timers {
-                reports: now,
-                lease: now,
-                renew: now + RENEW_EVERY,
-                tick: now,
-                backlog: now,
-                sweep: now + SWEEP_EVERY,
-                topics: now,
-                leaders: now,
-                settle: None,
-                database: now,
-            },
+            timers: Timers::new(now),
             stop_by: None,
             failing: BTreeSet::new(),
             answered: None,
@@ -364,35 +317,6 @@ impl<'a> Session<'a> {
             tracing::warn!("the database has not answered for {ANSWER_MAX:?}; starting again with new connections");
         }
         stuck
-    }
-
-    /// When the loop has to turn although nothing happens: only for work that could start then.
-    fn next_wake(&self) -> Instant {
-        let (now, timers) = (Instant::now(), &self.timers);
-        let works = self.stop_by.is_none();
-        let may_fetch = works && matches!(self.sending, Sending::Open(_));
-        let database = |at: Instant| at.max(timers.database);
-        [
-            Some(self.deadline),
-            self.stop_by,
-            self.lease.is_none().then_some(timers.lease),
-            may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
-            (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
-            (self.core.window().sent() > 0).then_some(timers.reports),
-            (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
-            (works && self.backlog.is_none()).then(|| database(timers.backlog)),
-            (works && self.sweep.is_none()).then(|| database(timers.sweep)),
-            self.core.resume_at(now),
-            self.trial_by,
-            match &self.sending {
-                Sending::None { retry_at } => works.then_some(*retry_at),
-                Sending::Flushing(_, by) => Some(*by),
-                Sending::Open(_) | Sending::Retiring(_) => None,
-            },
-        ]
-        .into_iter()
-        .flatten()
-        .fold(now + Duration::from_secs(1), Instant::min)
     }
 }
 

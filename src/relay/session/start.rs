@@ -83,9 +83,3 @@ impl Session<'_> {
         self.lease = start(turn(self.store.clone(), turn_now));
     }
 }
-
-/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or of this one.
-fn settle_at(before: Option<Instant>, acked: usize, now: Instant) -> Option<Instant> {
-    let within = if acked < SETTLE_ROWS { SETTLE_WITHIN } else { SETTLE_SOON };
-    (acked > 0).then(|| before.map_or(now + within, |at| at.min(now + within)))
-}
