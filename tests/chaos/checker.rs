@@ -41,6 +41,8 @@ pub(crate) enum Promise {
     FewDuplicates,
     /// A lane has one owner at a time.
     OneOwner,
+    /// Rows of before a fault was mended are out in time, without another fault that sets free what stands, and then all relays work.
+    HealsByItself,
     /// All lanes have a live owner, and nothing is parked, when all has healed.
     AtRest,
     /// The harness: what writers know and what the database shows belong together.
@@ -123,6 +125,9 @@ pub(crate) fn check(facts: &Facts) -> Verdict {
         verdict.breaks(Promise::FewDuplicates, || format!("{name} repeated more than {DUPLICATES_OF_A_FAULT_MAX} rows"));
     }
     owners(facts, &mut verdict);
+    for what in &facts.unhealed {
+        verdict.breaks(Promise::HealsByItself, || what.clone());
+    }
     verdict
 }
 

@@ -102,6 +102,8 @@ pub(crate) struct Facts {
     pub(crate) ids_came_again: bool,
     pub(crate) partitions: BTreeMap<String, usize>,
     pub(crate) faults: Vec<FaultWindow>,
+    /// What had not come to rest long after it was mended, in words.
+    pub(crate) unhealed: Vec<String>,
     pub(crate) owners: HashSet<Ownership>,
     /// Lanes without a live owner, at the end.
     pub(crate) lanes_unowned: i64,

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::{
     ledger::now_ms,
     schedule::{Fault, Kind, Sphere},
+    testimony,
     world::World,
 };
 
@@ -49,6 +50,10 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let mended = now_ms();
     world.say(&format!("{name}: {what}, mended"));
     let after = world.settles(mended, world.heal_max).await;
+    if after.is_none() {
+        let what = format!("{name}: {:?} after it was mended rows of before still wait", world.heal_max);
+        testimony::not_at_rest(world, what).await?;
+    }
     sleep(SLACK).await;
     world.fault_healed(window);
     if fault.kind.minds_open_transactions() {

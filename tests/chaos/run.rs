@@ -116,22 +116,18 @@ async fn to_the_end(world: &Arc<World>, seed: u64, faults: Vec<Fault>, control: 
     let observing = tokio::spawn(Arc::clone(world).observe());
     let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(world, fault))).await?;
     world.reaches(Duration::from_secs(control.map_or(0, |control| control.seconds))).await;
-    let rested = world.rests().await;
-    world.say(&rested.map_or_else(
-        |error| error.to_string(),
-        |after| format!("all is mended; all lanes have an owner after {:.1} s more", after.as_secs_f64()),
-    ));
+    match world.rests().await {
+        Ok(after) => world.say(&format!("all is mended; all lanes have an owner after {:.1} s more", after.as_secs_f64())),
+        Err(error) => testimony::not_at_rest(world, error.to_string()).await?,
+    }
     sleep(CALM_AT_THE_END).await;
     stop.cancel();
     writing.await?;
     let patience = if control.is_some() { OF_CONTROL_MAX } else { DRAIN_MAX };
-    let drained = world.settles(now_ms() + 1000, patience).await;
-    if drained.is_none() {
-        std::fs::write(world.folder.join("left.txt"), testimony::take(world).await)?;
+    match world.settles(now_ms() + 1000, patience).await {
+        Some(after) => world.say(&format!("writers have stopped; no row is left after {:.1} s", after.as_secs_f64())),
+        None => testimony::not_at_rest(world, format!("{patience:?} after writers stopped rows are left")).await?,
     }
-    let left =
-        drained.map_or("rows are left: see left.txt".to_owned(), |after| format!("no row is left after {:.1} s", after.as_secs_f64()));
-    world.say(&format!("writers have stopped; {left}"));
     observing.abort();
     watching.abort();
     let verdict = checker::check(&gather(world).await?);

@@ -19,8 +19,19 @@ const QUESTIONS: [&str; 4] = [
          from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() order by xact_start nulls last",
 ];
 
+/// What should have come to rest by now has not: a fact of the run, with all that is said in a file.
+pub(crate) async fn not_at_rest(world: &World, what: String) -> std::io::Result<()> {
+    let count = world.note(|notes| {
+        notes.unhealed.push(what.clone());
+        notes.unhealed.len()
+    });
+    let file = format!("unhealed-{count}.txt");
+    world.say(&format!("{what}: see {file}"));
+    std::fs::write(world.folder.join(file), take(world).await)
+}
+
 /// As text; where nobody answers it says so.
-pub(crate) async fn take(world: &World) -> String {
+async fn take(world: &World) -> String {
     let mut said = String::new();
     for number in world.relays.lock().await.running() {
         for path in ["/status", "/metrics"] {

@@ -104,6 +104,13 @@ fn a_row_that_still_waits_is_found() {
 }
 
 #[test]
+fn rows_that_only_another_fault_set_free_are_found() {
+    let (mut facts, _) = good();
+    facts.unhealed.push("kill -9 of a relay: 120 s after it was mended rows of before still wait".to_owned());
+    breaks(&facts, &[Promise::HealsByItself]);
+}
+
+#[test]
 fn a_dead_letter_is_not_lost() {
     let (mut facts, ids) = good();
     facts.records.retain(|record| record.event_id() != Some(ids[6]));
