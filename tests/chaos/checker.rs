@@ -210,9 +210,9 @@ fn unaltered(id: Uuid, event: &Event, record: &Record, facts: &Facts, verdict: &
 fn duplicates(id: Uuid, records: &[&Record], facts: &Facts, verdict: &mut Verdict) {
     let Some((first, later)) = records.split_first() else { return };
     for record in later {
-        // A row that got another id while it waited comes with that.
-        let renumbered = facts.ids_came_again && record.seq() > first.seq();
-        let headers = |of: &Record| of.headers.iter().filter(|(name, _)| !renumbered || name != "outbox_seq").cloned().collect::<Vec<_>>();
+        // A row that got another id while it waited comes with that; under the old one too, before or after, if a relay had it on its way.
+        let is_same = |name: &str| !facts.ids_came_again || name != "outbox_seq";
+        let headers = |of: &Record| of.headers.iter().filter(|(name, _)| is_same(name)).cloned().collect::<Vec<_>>();
         if (record.partition, &record.key, &record.payload) != (first.partition, &first.key, &first.payload)
             || headers(record) != headers(first)
         {

@@ -196,6 +196,16 @@ fn a_duplicate_under_another_seq_is_found_unless_ids_came_again() {
 }
 
 #[test]
+fn a_duplicate_under_a_lower_seq_is_found_unless_ids_came_again() {
+    let (mut facts, ids) = good();
+    fault(&mut facts);
+    again(&mut facts, ids[6]).headers[1].1 = b"2".to_vec();
+    breaks(&facts, &[Promise::IdenticalDuplicates]);
+    facts.ids_came_again = true;
+    breaks(&facts, &[]);
+}
+
+#[test]
 fn a_later_row_under_a_used_seq_is_found_though_ids_came_again() {
     let (mut facts, ids) = good();
     facts.ids_came_again = true;
