@@ -6,6 +6,8 @@
 //! explicit transaction, and that begins with one simple query that also sets what the work needs, since nothing of a session lasts.
 
 use std::{
+    future::Future,
+    io,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -27,6 +29,10 @@ pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 /// The pool asks the server whether a connection lives whenever it gets one back, which would be every second message: between two units of
 /// work a connection rests outside of it, and goes back when it has been out for this long. Then the pool closes it if it is old.
 const OUT_OF_POOL: Duration = Duration::from_secs(60);
+
+/// Longer than a server that lives lets a statement of ours run. Without an answer by then the connection is dead, such as to a host that was switched
+/// off or through a firewall that forgot it: nobody says so, and nothing but another connection helps.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
 
 /// Connections for one kind of work, opened when they are wanted.
 #[derive(Clone)]
@@ -97,7 +103,7 @@ impl Connections {
         let mut work = self.begin_one().await?;
         {
             let mut rows = work.rows_as_they_come(statement)?;
-            while let Some(row) = rows.try_next().await? {
+            while let Some(row) = within(ANSWER_MAX, rows.try_next()).await? {
                 if take(&row)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -130,7 +136,7 @@ impl Connections {
     pub async fn begin(&self) -> Result<Work, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
-        work.connection()?.execute(self.begin.clone()).await?;
+        within(ANSWER_MAX, work.connection()?.execute(self.begin.clone())).await?;
         Ok(work)
     }
 
@@ -163,7 +169,15 @@ impl Work {
     /// # Errors
     /// When the database fails; nothing but dropping helps then.
     pub async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        self.rows_as_they_come(statement)?.try_collect().await
+        self.rows_within(ANSWER_MAX, statement).await
+    }
+
+    /// The same of a statement that the server lets run for longer.
+    ///
+    /// # Errors
+    /// As [`Self::rows`], and when there is no answer in time.
+    pub async fn rows_within(&mut self, limit: Duration, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+        within(limit, self.rows_as_they_come(statement)?.try_collect()).await
     }
 
     fn rows_as_they_come<'w>(&'w mut self, statement: Statement<'w>) -> Result<BoxStream<'w, Result<PgRow, sqlx::Error>>, sqlx::Error> {
@@ -185,7 +199,7 @@ impl Work {
     /// When the database fails; then it may have been committed, or not.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
-            self.connection()?.execute("commit").await?;
+            within(ANSWER_MAX, self.connection()?.execute("commit")).await?;
         }
         if let Some(out) = self.out.take() {
             self.resting.push(out);
@@ -204,4 +218,9 @@ impl Drop for Work {
             out.connection.close_on_drop();
         }
     }
+}
+
+/// An answer of the server, or an error when it takes longer.
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }

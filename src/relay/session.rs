@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::pace::{
-    ANSWER_MAX, BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER,
+    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER,
     SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers, settle_at,
 };
 use super::{
@@ -147,8 +147,6 @@ pub(super) struct Session<'a> {
     stop_by: Option<Instant>,
     /// Kinds of work whose failure stands in the report.
     failing: BTreeSet<Source>,
-    /// When the database last answered a fetch or a settle, or was first asked.
-    answered: Option<Instant>,
     fetch: Running<(FetchPlan, Instant, FetchResult)>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
     lease: Running<Result<Turned, StoreError>>,
@@ -228,7 +226,6 @@ impl<'a> Session<'a> {
             timers: Timers::new(now),
             stop_by: None,
             failing: BTreeSet::new(),
-            answered: None,
             fetch: None,
             settles: FuturesUnordered::new(),
             lease: None,
@@ -247,7 +244,7 @@ impl<'a> Session<'a> {
             let now = Instant::now();
             self.status.turned(now);
             self.drain_reports(now);
-            if now >= self.deadline || self.is_stuck(now) {
+            if now >= self.deadline {
                 return Box::pin(self.lose_lease()).await;
             }
             if self.is_drained(now) {
@@ -259,14 +256,8 @@ impl<'a> Session<'a> {
             self.try_suspects(now).await;
             self.start(now);
             match self.next_event(stop).await {
-                Event::Fetched(plan, began, fetched) => {
-                    self.answered = None;
-                    self.fetched(&plan, began, fetched);
-                }
-                Event::Settled(settled) => {
-                    self.answered = None;
-                    self.settled(settled);
-                }
+                Event::Fetched(plan, began, fetched) => self.fetched(&plan, began, fetched),
+                Event::Settled(settled) => self.settled(settled),
                 Event::Leased(result) => {
                     if !self.leased(result) {
                         return Box::pin(self.lose_lease()).await;
@@ -304,25 +295,11 @@ impl<'a> Session<'a> {
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
     }
-
-    /// Whether a connection is dead without an error.
-    fn is_stuck(&mut self, now: Instant) -> bool {
-        if self.fetch.is_none() && self.settles.is_empty() {
-            self.answered = None;
-            return false;
-        }
-        let since = *self.answered.get_or_insert(now);
-        let stuck = now.saturating_duration_since(since) > ANSWER_MAX;
-        if stuck {
-            tracing::warn!("the database has not answered for {ANSWER_MAX:?}; starting again with new connections");
-        }
-        stuck
-    }
 }
 
-/// Destroying waits for threads of librdkafka.
+/// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by itself.
 async fn destroy(producer: Producer) {
-    let _ = tokio::task::spawn_blocking(move || drop(producer)).await;
+    let _ = tokio::time::timeout(DESTROY_MAX, tokio::task::spawn_blocking(move || drop(producer))).await;
 }
 
 fn start<T>(work: impl Future<Output = T> + Send + 'static) -> Running<T> {

@@ -203,3 +203,37 @@ on_each_server! {
         pool.rows(sqlx::query("select 1")).await.expect("a new connection");
     }
 }
+
+/// A way to a server that falls silent when it is told: what is sent there is lost without a word, as in a firewall that forgot the connection.
+async fn silent_way(server: std::net::SocketAddr) -> (u16, std::sync::Arc<tokio::sync::Notify>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let silence = std::sync::Arc::new(tokio::sync::Notify::new());
+    let told = std::sync::Arc::clone(&silence);
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.expect("a client");
+        let mut server = tokio::net::TcpStream::connect(server).await.expect("the server");
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            () = told.notified() => std::future::pending().await,
+        }
+    });
+    (port, silence)
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_without_a_word_is_given_up() {
+    let database = Database::create(15).await;
+    let server = database.address();
+    let (port, silence) = silent_way(server).await;
+    let mut settings = database.settings().database;
+    at(&mut settings, "127.0.0.1", port);
+    let connections = pool(&Connect::relay(&settings, &database.secrets()).expect("good secrets"), 1, &[]);
+    connections.rows(sqlx::query("select 1")).await.expect("it answers");
+    silence.notify_one();
+    tokio::time::pause(); // from here on time passes as soon as all wait for it
+    let error = connections.rows(sqlx::query("select 1")).await.expect_err("no answer comes");
+    let fault = outbox_relay::outbox::error::classify(&error);
+    assert_eq!(fault.class, ProblemClass::Unreachable);
+    assert!(fault.to_string().contains("no answer in time"), "{fault}");
+}

@@ -1,5 +1,7 @@
 //! The sequence of ids: how it stands, and moving it on. IO.
 
+use std::time::Duration;
+
 use sqlx::{FromRow, postgres::PgRow, query};
 
 use super::{Resumed, Store, StoreError, failed};
@@ -7,6 +9,8 @@ use crate::outbox::{row::SequenceState, work::Work};
 
 /// A million rows to move take about half a minute.
 const RESUME_TIMEOUT: &str = "set local statement_timeout = '10min'";
+/// Longer than that.
+const RESUME_MAX: Duration = Duration::from_secs(11 * 60);
 
 impl Store {
     /// How the sequence stands.
@@ -33,8 +37,9 @@ impl Store {
 
     async fn resume(&self, work: &mut Work, seen: i64) -> Result<(Resumed, SequenceState), sqlx::Error> {
         work.rows(query(RESUME_TIMEOUT)).await?;
-        let row = work.row(query(self.statements.resume_sequence.clone()).bind(seen)).await?;
-        let (resumed, elsewhere, was_at, highest, moved) = FromRow::from_row(&row)?;
+        let rows = work.rows_within(RESUME_MAX, query(self.statements.resume_sequence.clone()).bind(seen)).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (resumed, elsewhere, was_at, highest, moved) = FromRow::from_row(row)?;
         Ok((
             Resumed { resumed, elsewhere, was_at, highest, moved },
             state(&work.row(query(self.statements.sequence_state.clone())).await?)?,

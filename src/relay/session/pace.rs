@@ -23,10 +23,10 @@ pub(super) const BACKLOG_EVERY: Duration = Duration::from_secs(5);
 pub(super) const BACKLOG_AT_LATEST: Duration = Duration::from_secs(15);
 pub(super) const BACKLOG_ROWS_MAX: u32 = 100_000;
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// A statement that takes longer than the server would let it: its connection is dead, and nothing but a new one helps.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(40);
 /// After a failure of the database.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// For the threads of a producer that nobody needs any more.
+pub(super) const DESTROY_MAX: Duration = Duration::from_secs(2);
 /// On SIGTERM, for what is in flight.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// The same when the sequence broke: less than the lease still lasts, for it is not renewed.
