@@ -29,7 +29,7 @@ impl ClientContext for Context {
 /// Limits of `topics`, in their order. `None`: no answer, or brokers that do not know the question; then nothing new is known.
 ///
 /// A topic that is missing, or that we may not describe the configuration of (`DescribeConfigs`), is unknown. The client lives for one
-/// question: it is asked every few minutes, and reads its secrets anew.
+/// question: it is asked every minute, and reads its secrets anew.
 pub async fn ask_limits(settings: &KafkaSettings, secrets: &Secrets, client_id: &str, topics: &[&str]) -> Option<Limits> {
     let config = client_config(settings, secrets, client_id).ok()?;
     let client: AdminClient<Context> = config.create_with_context(Context).ok()?;

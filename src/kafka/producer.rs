@@ -2,6 +2,7 @@
 //! in order is not written at all. Until then its records go alone (`relay::openers`).
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
     error::KafkaError,
-    message::{DeliveryResult, OwnedHeaders},
+    message::{DeliveryResult, Message, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
 };
@@ -66,11 +67,23 @@ impl Trouble {
 struct Context {
     reports: Mutex<Vec<Report>>,
     trouble: Trouble,
+    /// Topics and the errors of theirs that the log has.
+    told: Mutex<BTreeSet<(String, i32)>>,
 }
 
 impl Context {
     fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose fault it is, with the error's own name in the log, once: a problem knows classes only.
+    fn fault(&self, error: &KafkaError, topic: &str) -> Fault {
+        let Some(code) = error.rdkafka_error_code() else { return Fault::Cluster(ProblemClass::KafkaError) };
+        let fault = fault_of(code);
+        if fault != Fault::Purged && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.to_owned(), code as i32)) {
+            tracing::warn!(topic, error = ?code, "Kafka did not take a record");
+        }
+        fault
     }
 }
 
@@ -98,7 +111,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.rdkafka_error_code().map_or(Fault::Cluster(ProblemClass::KafkaError), fault_of)),
+            Err((error, record)) => Err(self.fault(error, record.topic())),
         };
         self.reports().push(Report { slot, outcome });
     }
@@ -131,6 +144,7 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
 /// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for each of them, only to wake the sender.
 pub struct Producer {
     inner: BaseProducer<Context>,
+    sizes: Sizes,
 }
 
 impl Producer {
@@ -152,8 +166,14 @@ impl Producer {
         if planted::has(Bug::MessageTimeout) {
             config.set("message.timeout.ms", "1500");
         }
-        let context = Context { reports: Mutex::default(), trouble };
-        Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)? })
+        let context = Context { reports: Mutex::default(), trouble, told: Mutex::default() };
+        Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)?, sizes })
+    }
+
+    /// What it was made for.
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// Adds the records that ended since, in the order in which they did. Never waits.
@@ -201,14 +221,14 @@ impl Producer {
         self.inner.client().fatal_error().is_some()
     }
 
-    /// Throws out what was not sent yet; each record still gets its report.
+    /// Throws out what was not sent yet; each record still gets its report. Does not wait for librdkafka's threads, which may wait for a name server.
     pub fn purge_queue(&self) {
-        self.inner.purge(PurgeConfig::default().queue());
+        self.inner.purge(PurgeConfig::default().queue().non_blocking());
     }
 
     /// Throws out whatever is not acknowledged; each record still gets its report.
     pub fn purge(&self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight());
+        self.inner.purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 }
 

@@ -26,6 +26,14 @@ pub struct Sizes {
     pub message_max_bytes: usize,
 }
 
+impl Sizes {
+    /// Whether a producer of this size can carry all that one of `wanted` could, in batches that are not too large.
+    #[must_use]
+    pub fn fit(self, wanted: Self) -> bool {
+        self.message_max_bytes >= wanted.message_max_bytes && self.batch_bytes <= wanted.batch_bytes
+    }
+}
+
 /// Batches are never larger, whatever the topics take; also what an unknown topic is taken to accept.
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// Batches are never smaller: one record each would be slower than any use.
@@ -66,6 +74,20 @@ mod tests {
         check(&[Some(1_048_588)], 1_000_000, 1_048_588);
         check(&[Some(1_048_588), Some(20_000), None], 20_000, 1_048_588);
         check(&[Some(20_000)], 20_000, 1_000_000);
+    }
+
+    #[test]
+    fn a_producer_fits_while_no_topic_takes_larger_records_or_only_smaller_batches() {
+        let sizes = |batch_bytes, message_max_bytes| Sizes { batch_bytes, message_max_bytes };
+        let producer = sizes(500_000, 2_000_000);
+        for (wanted, fits) in [
+            (producer, true),
+            (sizes(1_000_000, 1_000_000), true), // it can do more than is wanted
+            (sizes(500_000, 2_000_001), false),
+            (sizes(499_999, 2_000_000), false),
+        ] {
+            assert_eq!(producer.fit(wanted), fits, "{wanted:?}");
+        }
     }
 
     #[test]

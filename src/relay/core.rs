@@ -109,8 +109,6 @@ pub struct Core {
     poll_interval: Duration,
     /// Payload of the largest row of late, in bytes: of the last fetch, or of one before that is forgotten bit by bit.
     largest: Option<usize>,
-    /// Rows first fetched by this process.
-    pub added: u64,
 }
 
 impl Core {
@@ -135,7 +133,6 @@ impl Core {
             pause: PAUSE_AFTER_WORK,
             poll_interval,
             largest: None,
-            added: 0,
         }
     }
 

@@ -54,7 +54,7 @@ impl Metrics {
                 IntGauge::new("outbox_queue_depth", "Rows that wait in this relay's lanes, counted up to 100,000."),
             ),
             event_age: keep(&registry, Gauge::new("outbox_event_age_seconds", "Age of the oldest row that waits in this relay's lanes.")),
-            added: keep(&registry, IntCounter::new("outbox_events_added_total", "Rows first fetched by this process.")),
+            added: keep(&registry, IntCounter::new("outbox_events_added_total", "Rows that went to the producer; again after a failure.")),
             published: keep(
                 &registry,
                 IntCounterVec::new(Opts::new("outbox_events_published_total", "Records that Kafka acknowledged."), &["topic"]),

@@ -217,7 +217,7 @@ impl Stops {
         !self.seen_missing[topic]
     }
 
-    /// Topics whose pause is over; `drained` says whether no record of a topic is with the producer any more, so that it starts again at its
+    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that it starts again at its
     /// lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
     #[must_use]
     pub fn due(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Vec<(TopicIndex, ProblemClass)> {
@@ -226,7 +226,7 @@ impl Stops {
             Rest::Unseen { seen: true } if drained(*topic) => Some((*topic, ProblemClass::TopicMissing)),
             _ => None,
         };
-        self.topics.iter().filter_map(due).collect()
+        self.unparked().filter_map(due).collect()
     }
 
     /// The topic flows again.
@@ -251,7 +251,11 @@ impl Stops {
             Rest::Failed { until, .. } if drained(*topic) => Some(*until),
             _ => None,
         };
-        self.topics.iter().filter_map(until).chain(self.astray_until).min()
+        self.unparked().filter_map(until).chain(self.astray_until).min()
+    }
+
+    fn unparked(&self) -> impl Iterator<Item = (&TopicIndex, &Rest)> {
+        self.topics.iter().filter(|(topic, _)| !self.is_parked(**topic))
     }
 
     /// Topics that rest for a reason to report, and whether rows went astray.

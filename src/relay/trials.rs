@@ -131,9 +131,9 @@ impl Trials {
         self.queue.push_back(Group { topic, rows: vec![row], purpose: Purpose::Topic, attempts: 0 });
     }
 
-    /// The next rows to send, in order, of a topic of which no trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
-    pub fn next_group(&mut self) -> Option<Group> {
-        let next = self.queue.iter().position(|group| !self.under_way.contains_key(&group.topic))?;
+    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
+    pub fn next_group(&mut self, may_go: impl Fn(TopicIndex) -> bool) -> Option<Group> {
+        let next = self.queue.iter().position(|group| may_go(group.topic) && !self.under_way.contains_key(&group.topic))?;
         self.queue.remove(next)
     }
 
@@ -167,8 +167,9 @@ impl Trials {
         waiting.chain(self.under_way.get(&topic).map(|trial| &trial.group)).any(|group| group.rows.iter().any(|row| row.key() == key))
     }
 
-    /// Drops waiting rows.
-    pub fn drop_where(&mut self, unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) {
+    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records again.
+    #[must_use]
+    pub fn drop_where(&mut self, unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) -> Vec<TopicIndex> {
         for group in &mut self.queue {
             let before = group.rows.len();
             group.rows.retain(|row| !unwanted(group.topic, row));
@@ -176,7 +177,10 @@ impl Trials {
                 acquit_batch(&mut self.suspicions, group.purpose);
             }
         }
+        let is_untried = |group: &&Group| group.rows.is_empty() && group.purpose == Purpose::Topic;
+        let untried = self.queue.iter().filter(is_untried).map(|group| group.topic).collect();
         self.queue.retain(|group| !group.rows.is_empty());
+        untried
     }
 
     /// A record on trial ended. Returns what its trial showed, once all of its records have ended.

@@ -8,7 +8,7 @@ use outbox_relay::{
 };
 
 use crate::harness::{
-    kafka::{create_topic, create_topic_with, grow_topic, read_all, topic_name},
+    kafka::{alter_topic, create_topic, create_topic_with, grow_topic, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
@@ -69,6 +69,35 @@ async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_re
     drained(&database).await;
     assert_eq!((count(&strict).await, count(&usual).await), (5000, 1000), "each once: nothing was refused and sent again");
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
+}
+
+/// The row of 2 MB under this key, which no codec makes smaller.
+async fn insert_large(database: &Database, topic: &str, key: &str) {
+    let sql = format!(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
+         select 'a', '{key}', 'E', '{topic}', string_agg(sha256(int4send(n)), '') from generate_series(1, 65000) n"
+    );
+    execute(&mut database.as_admin().await, &sql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_made_to_take_larger_records_gets_them_from_the_relay_that_runs() {
+    let database = Database::create(15).await.migrated().await;
+    let name = topic_name("grown");
+    create_topic(&name).await;
+    let relay = Relay::start(&database, &database.publishing(vec![topic(&name)])).await;
+    insert(&database, &name, 10).await;
+    drained(&database).await;
+    alter_topic(&name, "max.message.bytes", "3000000").await;
+    insert_large(&database, &name, "refused").await;
+    let mut admin = database.as_admin().await;
+    until("a parked key", async || (value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await == 1).then_some(())).await;
+    until("a producer for larger records", async || relay.log().contains("topics take larger records").then_some(())).await;
+    insert_large(&database, &name, "taken").await;
+    until("one row", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 1).then_some(())).await;
+    execute(&mut admin, "delete from outbox.parked_key").await;
+    drained(&database).await;
+    assert_eq!(count(&name).await, 12);
 }
 
 /// Together they are more than the relay keeps in memory, and nothing of the rows before lets it expect that.

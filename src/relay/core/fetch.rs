@@ -97,7 +97,6 @@ impl Core {
             of_lane.for_each(drop);
         }
         self.fetch_is_in();
-        self.added += outgoing.len() as u64;
         let slow = self.poison.try_slow_rows();
         self.set_pace(outgoing.len() + usize::from(slow), now);
         outgoing

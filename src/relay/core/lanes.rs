@@ -39,11 +39,11 @@ impl Core {
     }
 
     /// Sends so many lanes on their way back, the highest first.
-    pub fn drain(&mut self, lanes: u32) {
+    pub fn drain(&mut self, lanes: u32, now: Instant) {
         for lane in self.lanes.iter_mut().rev().flatten().filter(|lane| !lane.draining).take(lanes as usize) {
             lane.draining = true;
         }
-        self.drop_trials_of_leaving_lanes();
+        self.drop_trials_of_leaving_lanes(now);
     }
 
     /// Lanes on their way back of which nothing is in flight any more, with their marks.

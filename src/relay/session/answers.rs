@@ -47,7 +47,7 @@ impl Session<'_> {
         self.core.released(&released);
         self.core.granted(&granted, now);
         self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
-        self.core.drain(give_back);
+        self.core.drain(give_back, now);
         self.works(Source::Database);
         self.status.set_lanes(self.core.owned());
         self.status.set_ready(true);
@@ -139,7 +139,8 @@ fn resting_topic(name: &str, class: ProblemClass) -> Problem {
             "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough \
                                        replicas in sync? Its other rows wait"
         }
-        _ => "refuses a record: it rests and is tried again; look at the relay's log and the topic's limits",
+        ProblemClass::TopicNotAuthorized => "may not be written to by this user: allow WRITE on it; its rows wait until then",
+        _ => "does not take a record, for a reason that the relay's log names: it rests and is tried again",
     };
     Problem::new(class, format!("topic '{name}' {why}"))
 }

@@ -10,9 +10,10 @@ impl Session<'_> {
     }
 
     fn finish_within(&mut self, time: Duration) {
-        self.stop_by = Some(Instant::now() + time);
-        self.core.drain(u32::MAX);
-        self.timers.settle = Some(Instant::now());
+        let now = Instant::now();
+        self.stop_by = Some(now + time);
+        self.core.drain(u32::MAX, now);
+        self.timers.settle = Some(now);
     }
 
     /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and this session only ends well what it has sent. Rows
@@ -34,6 +35,7 @@ impl Session<'_> {
 
     /// Gives everything back, in order: no record may be sent any more once a lane is free.
     pub(super) async fn leave(mut self) -> Ended {
+        self.status.lost_lanes();
         self.retire().await;
         let marks: LaneMarksPlan = self.core.marks();
         let goodbye = async {

@@ -7,6 +7,8 @@ use crate::planted::{self, Bug};
 const REPORTS_AFTER: usize = 16;
 /// Of brokers, to what a producer had sent when it failed for good.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for what is in flight when the producer is replaced; what is left then may come twice.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: FetchResult) {
@@ -19,10 +21,8 @@ impl Session<'_> {
             Ok((sequence, _)) if self.breaks(sequence) => self.core.fetch_failed(now),
             Ok((_, fetched)) if matches!(self.sending, Sending::Open(_)) => {
                 self.status.metrics.fetch.observe((now - began).as_secs_f64());
-                let added = self.core.added;
                 let outgoing = self.core.accept(plan, fetched, now);
                 self.memory.saw(self.core.seen());
-                self.status.metrics.added.inc_by(self.core.added - added);
                 self.send(outgoing, Which::Main, now);
             }
             Ok(_) => self.core.fetch_failed(now),
@@ -35,12 +35,14 @@ impl Session<'_> {
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let mut handed_over = 0;
         for (sent, outgoing) in outgoing.into_iter().enumerate() {
             // After a failure nothing more of its topic is to follow; a producer that failed takes nothing anyway.
             if sent.is_multiple_of(REPORTS_AFTER) {
                 self.drain_reports(now);
             }
             let may_send = self.core.may_send(&outgoing, now);
+            handed_over += u64::from(may_send);
             let Outgoing { slot, topic, row } = outgoing;
             let producer = match (which, &self.sending, &self.trial) {
                 (Which::Main, Sending::Open(producer), _) if may_send => producer,
@@ -64,12 +66,16 @@ impl Session<'_> {
                 Ok(()) if planted::has(Bug::AckBeforeReport) => self.core.reported(slot, Outcome::Published, now),
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
+                    if class == ProblemClass::RecordTooLarge {
+                        self.watch.ask_now(); // a topic may take it by now
+                    }
                     self.count_failure(topic, class);
                     self.core.refused(slot, &row, class, now);
                 }
                 Err(fault) => self.failed(slot, topic, fault, now),
             }
         }
+        self.status.metrics.added.inc_by(handed_over);
     }
 
     /// What became of records since: nobody else asks for it.
@@ -134,6 +140,11 @@ impl Session<'_> {
             // Such as idle connections that were closed: it says nothing of what is sent from now on.
             self.trouble.clear();
         }
+        if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.sizes())
+            && !producer.sizes().fit(wanted)
+        {
+            self.replace_politely("topics take larger records, or smaller batches, than it was made for");
+        }
         for (topic, partitions) in news.partitions() {
             self.core.partitions_seen(topic, partitions);
         }
@@ -145,6 +156,14 @@ impl Session<'_> {
             );
             self.replace_producers(now);
         }
+    }
+
+    /// Nothing is wrong with them: what is in flight ends well first.
+    pub(super) fn replace_politely(&mut self, why: &str) {
+        let by = Instant::now() + FLUSH_MAX;
+        self.trial_by = self.trial.as_ref().map(|_| by);
+        tracing::info!(in_flight = self.core.window().sent(), "the producer is replaced, once what is in flight is acknowledged: {why}");
+        self.flush_producer(by);
     }
 
     pub(super) fn replace_producers(&mut self, now: Instant) {

@@ -3,19 +3,13 @@
 use super::*;
 use crate::relay::{credentials::Side, open::store};
 
-/// Longest wait for what is in flight when the producer is replaced; what is left then may come twice.
-const FLUSH_MAX: Duration = Duration::from_secs(5);
-
 impl Session<'_> {
     pub(super) fn secrets_changed(&mut self, side: Side) {
         match side {
             Side::Database => self.log_in_again(),
             Side::Kafka => {
                 self.watch.ask_now();
-                let by = Instant::now() + FLUSH_MAX;
-                self.trial_by = self.trial.as_ref().map(|_| by);
-                tracing::info!(in_flight = self.core.window().sent(), "the producer is replaced, once what is in flight is acknowledged");
-                self.flush_producer(by);
+                self.replace_politely("its secrets have changed");
             }
         }
     }

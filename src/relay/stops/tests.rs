@@ -76,3 +76,15 @@ fn a_parked_topic_rests_until_it_is_parked_no_more() {
     assert_eq!(stops.parked(BTreeSet::new()), (vec![1], vec![]));
     assert!(stops.flows(1) && !stops.any());
 }
+
+#[test]
+fn a_parked_topic_is_not_tried_until_it_is_freed() {
+    let (mut stops, start) = (Stops::new(1), Instant::now());
+    stops.flow(0);
+    stops.failed(0, ProblemClass::TopicNotAuthorized, start);
+    let over = start + Duration::from_secs(60);
+    stops.parked(BTreeSet::from([0]));
+    assert_eq!((stops.due(over, |_| true), stops.next(over, |_| true)), (vec![], None));
+    stops.parked(BTreeSet::new());
+    assert_eq!(stops.due(over, |_| true).len(), 1);
+}

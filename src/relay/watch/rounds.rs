@@ -28,7 +28,7 @@ const AT_LEAST: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(30);
 /// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
 const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
-const LIMITS_EVERY: Duration = Duration::from_secs(300);
+const LIMITS_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Rounds {
     options: Arc<RunOptions>,
@@ -130,7 +130,7 @@ impl Rounds {
         self.options.settings.topics.iter().zip(states).enumerate().flat_map(of_topic).collect()
     }
 
-    /// At first, when another topic can be written to, when somebody wishes it, and every few minutes. Without an answer what was known stays.
+    /// At first, when another topic can be written to, when somebody wishes it, and every minute. Without an answer what was known stays.
     fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
         let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
         if !(older_than(LIMITS_EVERY) || (wished && older_than(LIMITS_AT_LEAST)) || self.before != usable) {

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    outbox::{FetchPlan, Fetched, Grant, OutboxRow, Snapshot, Texts},
+    outbox::{FetchPlan, Fetched, Grant, OutboxRow, Parked, Snapshot, Texts},
     relay::{
         core::{Core, Outcome},
         lanes::LANES,
@@ -215,7 +215,7 @@ fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take
     world.commit(SICK, 1, 64);
     world.commit(WELL, 1, 64);
     world.turn(Duration::from_millis(40));
-    world.core.drain(64);
+    world.core.drain(64, world.now);
     let for_main = DrainWaits { main: true, trial: false };
     assert!(world.core.drain_waits_for() == for_main && !world.core.is_sick(), "it has only just been sent");
     world.turn(seconds(2));
@@ -261,7 +261,7 @@ fn few_rows_of_a_topic_wait_for_a_trial_that_does_not_end() {
 #[test]
 fn a_trial_that_does_not_end_keeps_no_lane() {
     let mut world = with_a_stuck_trial();
-    world.core.drain(64);
+    world.core.drain(64, world.now);
     assert_eq!(world.core.drain_waits_for(), DrainWaits { main: false, trial: true });
     assert!(world.core.is_sick());
     for (slot, _) in std::mem::take(&mut world.sent) {
@@ -270,4 +270,40 @@ fn a_trial_that_does_not_end_keeps_no_lane() {
     world.turn(Duration::from_millis(20));
     assert!(world.sent.is_empty() && world.core.trials_are_over(), "who has the lanes next decides about their rows");
     assert_eq!(world.core.drained().lanes.len(), LANES);
+}
+
+#[test]
+fn a_topic_whose_trial_goes_with_its_lane_is_tried_by_the_next_rows() {
+    let mut world = World::new();
+    world.next_id = 63;
+    world.commit(SICK, 1, 64);
+    while world.sent.is_empty() {
+        world.now += Duration::from_millis(20);
+        world.fetch();
+    }
+    let (slot, _) = world.sent.remove(0);
+    world.core.reported(slot, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized), world.now);
+    world.turn(seconds(2));
+    assert!(world.core.has_trial_under_way(), "its row is on trial, which does not end");
+    world.core.drain(1, world.now);
+    let (slot, _) = world.sent.remove(0);
+    world.core.reported(slot, Outcome::Purged, world.now);
+    assert_eq!(world.core.drained().lanes, [63]);
+    world.commit(SICK, 1, 64);
+    world.turn(seconds(1));
+    assert_eq!((world.sent.len(), world.problems()), (1, vec![]), "the topic flows in the other lanes");
+}
+
+#[test]
+fn nothing_of_a_parked_topic_goes_on_trial() {
+    let parked = |topics: &[&str]| Parked { topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), keys: vec![] };
+    let lanes: Vec<i16> = (0..LANES as i16).collect();
+    let mut world = World::new();
+    world.refuse(SICK);
+    world.core.parked(&parked(&["t0"]), &lanes, world.now, world.now);
+    world.turn(seconds(5));
+    assert!(world.sent.is_empty() && !world.core.trials_are_over(), "a batch was refused; its row waits");
+    world.core.parked(&parked(&[]), &lanes, world.now, world.now);
+    world.turn(Duration::from_millis(20));
+    assert_eq!(world.sent.len(), 1);
 }

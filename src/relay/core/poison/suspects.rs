@@ -45,7 +45,7 @@ impl Core {
         }
         if let Some(given_back) = self.window.failed(slot) {
             self.read_again(given_back);
-            self.judge(given_back.topic, row, class, 1);
+            self.judge(given_back.topic, row, class, 1, now);
         }
     }
 

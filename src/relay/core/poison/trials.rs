@@ -5,7 +5,7 @@ use super::*;
 impl Core {
     /// The next rows to try, on a producer of their own, in this order.
     pub fn next_trial(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
-        let mut group = self.poison.trials.next_group()?;
+        let mut group = self.poison.trials.next_group(|topic| !self.stops.is_parked(topic))?;
         let mut taken = [0; LANES];
         let fits = |row: &&OutboxRow| {
             taken[usize::from(row.lane)] += 1;
@@ -64,7 +64,7 @@ impl Core {
         for finding in findings {
             self.found(finding, now);
         }
-        self.drop_trials_of_leaving_lanes();
+        self.drop_trials_of_leaving_lanes(now);
         self.end_trials(now);
     }
 
@@ -72,7 +72,7 @@ impl Core {
         match finding {
             Finding::Culprit { topic, row, class, attempts } => {
                 self.stops.refused(topic, now);
-                self.judge(topic, &row, class, attempts);
+                self.judge(topic, &row, class, attempts, now);
             }
             Finding::BatchTooLarge { topic, bytes } => {
                 self.poison.too_large = Some(bytes);

@@ -3,14 +3,22 @@
 use super::*;
 
 impl Core {
-    pub(super) fn judge(&mut self, topic: TopicIndex, row: &OutboxRow, class: ProblemClass, attempts: u32) {
+    pub(super) fn judge(&mut self, topic: TopicIndex, row: &OutboxRow, class: ProblemClass, attempts: u32, now: Instant) {
         let policy = self.routes.on_poison(topic);
         let name = RowName { lane: row.lane, id: row.id, event_id: row.event_id };
         let key = self.poison.rest(topic, row.key(), RestingKey { lane: row.lane, rest: Rest::Judged, head: Some(name) });
         self.hold(row.lane, Left::Key(topic, Arc::clone(&key)), row.id - 1);
         // They are read again once the verdict is carried out: until then somebody else may come to another one.
-        self.poison.trials.drop_where(|of, row| of == topic && row.key() == &*key);
+        let untried = self.poison.trials.drop_where(|of, row| of == topic && row.key() == &*key);
         self.poison.verdicts.push_back(Verdict { row: name, topic, key, class, attempts, policy });
+        self.untried(&untried, now);
+    }
+
+    /// The rows that were to tell whether these topics take records again are not tried: those that flow next will tell.
+    fn untried(&mut self, topics: &[TopicIndex], now: Instant) {
+        for topic in topics {
+            self.topic_works(*topic, now);
+        }
     }
 
     /// The next verdict to carry out. [`Self::judged`] or [`Self::verdict_failed`] must follow.
@@ -97,9 +105,10 @@ impl Core {
         }
     }
 
-    pub(in crate::relay::core) fn drop_trials_of_leaving_lanes(&mut self) {
+    pub(in crate::relay::core) fn drop_trials_of_leaving_lanes(&mut self, now: Instant) {
         let leaving: Vec<u8> = (0..LANES as u8).filter(|lane| !self.is_staying(*lane)).collect();
-        self.poison.trials.drop_where(|_, row| leaving.contains(&row.lane));
+        let untried = self.poison.trials.drop_where(|_, row| leaving.contains(&row.lane));
+        self.untried(&untried, now);
     }
 
     /// Another relay decides about their keys from now on.

@@ -104,7 +104,8 @@ impl World {
             Step::GiveBack(_) => {
                 let possible = process.core.owned() > 0 && self.spend(Fault::GiveBack);
                 if possible {
-                    self.processes[at].edit(|process| process.core.drain(1));
+                    let now = self.now;
+                    self.processes[at].edit(|process| process.core.drain(1, now));
                 }
                 Ok(possible)
             }
