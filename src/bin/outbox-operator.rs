@@ -17,7 +17,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=warn", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=error", hide_env_values = true)]
     log: String,
     /// How log lines look; auto: text on a terminal, else JSON.
     #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]

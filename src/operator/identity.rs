@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::{Resource, core::ObjectMeta as Meta};
+use kube::{
+    Resource,
+    core::{ObjectMeta as Meta, error_boundary::InvalidObject},
+};
 use sha2::{Digest, Sha256};
 
 use crate::api::OutboxRelay;
@@ -29,6 +32,11 @@ pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     let named = meta.annotations.as_ref().and_then(|all| all.get(OPERATOR_NAME));
     named.map_or(OPERATOR, String::as_str) == operator_name
+}
+
+/// Whether passes over it are made again and again: it is understood, meant for the operator of this name, and not about to go.
+pub(crate) fn is_looked_after(found: &Result<OutboxRelay, InvalidObject>, operator_name: &str) -> bool {
+    found.as_ref().is_ok_and(|relay| relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name))
 }
 
 /// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
@@ -127,7 +135,10 @@ pub(crate) fn hash8(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+    use crate::operator::fixtures::{now, relay_with};
 
     #[test]
     fn names_of_the_longest_relay_fit_into_a_label() {
@@ -145,6 +156,16 @@ mod tests {
         assert!(is_ours(&meta, OPERATOR) && !is_ours(&meta, "team-a"));
         meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]));
         assert!(!is_ours(&meta, OPERATOR) && is_ours(&meta, "team-a"));
+    }
+
+    #[test]
+    fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
+        let looked_after = |change: fn(&mut Meta)| is_looked_after(&Ok(relay_with(|relay| change(&mut relay.metadata))), OPERATOR);
+        assert!(looked_after(|_| ()));
+        assert!(!looked_after(|meta| meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]))));
+        assert!(!looked_after(|meta| meta.deletion_timestamp = Some(Time(now()))));
+        let invalid = InvalidObject { error: "of another version".to_owned(), metadata: Meta::default() };
+        assert!(!is_looked_after(&Err(invalid), OPERATOR));
     }
 
     #[test]

@@ -15,12 +15,13 @@ use super::{
     Operator, Settings,
     call::{ErrorClass, call},
     client::{Wire, plain, wired},
-    controller::{Context, Scopes, WATCHES, work},
+    controller::{Context, work},
     fence::Fence,
     health::{Expected, Pulse},
     lease::{Keeper, Lost},
     memory::Memory,
     metrics::Metrics,
+    scopes::Scopes,
     surface::{Surface, serve},
 };
 
@@ -74,9 +75,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = Scopes::new(&options.namespaces);
-    let lists = scopes.count();
-    let pulse = Pulse::new(Expected { lists, watches: lists * WATCHES, round: options.watch_round });
-    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known: scopes.known() };
+    let known = scopes.known(&options.settings.operator_name);
+    let pulse = Pulse::new(Expected { scopes: scopes.watched(), round: options.watch_round });
+    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known };
     let stop = stop_at_signal()?;
     tokio::select! {
         ended = Box::pin(live(options, config, surface.clone(), scopes, stop)) => ended,
