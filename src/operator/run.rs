@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep},
 };
@@ -24,6 +23,7 @@ use super::{
     scopes::Scopes,
     surface::{Surface, serve},
 };
+use crate::listen::listen;
 
 /// Passes at work have so long to end before they are cut: less than a pod has.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -72,7 +72,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         return Err(RunError::NoClusterName);
     }
     let address = options.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = Scopes::new(&options.namespaces);
     let known = scopes.known(&options.settings.operator_name);
