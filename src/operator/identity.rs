@@ -39,8 +39,9 @@ pub(crate) fn is_looked_after(found: &Result<OutboxRelay, InvalidObject>, operat
     found.as_ref().is_ok_and(|relay| relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name))
 }
 
-/// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
+/// On a Deployment and on a Job: what of it pods are made from.
 pub(crate) const FORM: &str = "outboxrelay.dev/form";
+/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one asked for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
 pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
 
