@@ -70,8 +70,8 @@ struct Migrate {
 struct Run {
     #[command(flatten)]
     from: From,
-    /// Address of /healthz, /readyz, /metrics and /status.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
+    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of IPv4 too.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
     listen: SocketAddr,
     /// Name of this replica, for people.
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]
@@ -88,7 +88,8 @@ struct Run {
 struct From {
     #[command(flatten)]
     place: Place,
-    /// With --manifest: the cluster in the name under which the schema is claimed.
+    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is `clusterName` of its chart, or the uid of
+    /// namespace kube-system; `owner show` tells whose a schema is.
     #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "settings")]
     cluster_name: String,
 }
