@@ -18,8 +18,17 @@ pub use secret_files::{Projection, SecretFile, SecretSource, database_projection
 /// Level of the schema that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 6;
 
-/// What `kafka.properties` may hold: librdkafka's properties that cannot break a promise.
-pub(crate) const ALLOWED_PROPERTIES: [&str; 2] = ["linger.ms", "compression.type"];
+/// Why `spec.kafka.properties` may not hold this; `None`: it may. The schema has the same rules.
+pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> {
+    let milliseconds =
+        || value.len() <= 4 && value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse().is_ok_and(|ms: u16| ms <= 1000);
+    match name {
+        "linger.ms" => (!milliseconds()).then_some("linger.ms must be a number of milliseconds, 0 to 1000"),
+        "compression.type" => (!["none", "gzip", "snappy", "lz4", "zstd"].contains(&value))
+            .then_some("compression.type must be none, gzip, snappy, lz4 or zstd"),
+        _ => Some("only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees"),
+    }
+}
 
 /// Where a pod finds its settings and the folder of its secrets.
 pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";

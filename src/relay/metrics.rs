@@ -14,6 +14,7 @@ use crate::{
 /// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over relays counts them once.
 struct TableGauges {
     parked_keys: IntGaugeVec,
+    parked_topics: IntGaugeVec,
     dead_letters: IntGaugeVec,
     xmin_age: GaugeVec,
     dead_tuples: IntGaugeVec,
@@ -90,6 +91,7 @@ impl Metrics {
                     &registry,
                     IntGaugeVec::new(Opts::new("outbox_parked_keys", "Keys that are parked, in the whole table."), &[]),
                 ),
+                parked_topics: keep(&registry, IntGaugeVec::new(Opts::new("outbox_parked_topics", "Topics that a person parked."), &[])),
                 dead_letters: keep(&registry, IntGaugeVec::new(Opts::new("outbox_dead_letters", "Rows in dead_letter."), &[])),
                 xmin_age: keep(
                     &registry,
@@ -153,10 +155,12 @@ impl Metrics {
         let gauges = &self.table;
         let Some(table) = table else {
             gauges.xmin_age.reset();
-            return [&gauges.parked_keys, &gauges.dead_letters, &gauges.dead_tuples].into_iter().for_each(IntGaugeVec::reset);
+            let counts = [&gauges.parked_keys, &gauges.parked_topics, &gauges.dead_letters, &gauges.dead_tuples];
+            return counts.into_iter().for_each(IntGaugeVec::reset);
         };
         let set = |gauge: &IntGaugeVec, value: u64| gauge.with_label_values::<&str>(&[]).set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&gauges.parked_keys, table.parked_keys);
+        set(&gauges.parked_topics, table.parked_topics);
         set(&gauges.dead_letters, table.dead_letters);
         set(&gauges.dead_tuples, table.dead_tuples);
         gauges.xmin_age.with_label_values::<&str>(&[]).set(table.xmin_age_seconds.unwrap_or(0.0));

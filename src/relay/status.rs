@@ -228,7 +228,9 @@ mod tests {
         status.set_backlog(Some(Backlog { rows: 5, capped: false, oldest_at: None }));
         status.set_table(Some(table));
         status.metrics.queue_depth.set(5);
-        assert!(status.metrics.render().contains("\noutbox_parked_keys 2\n"));
+        assert!(
+            status.metrics.render().contains("\noutbox_parked_keys 2\n") && status.metrics.render().contains("\noutbox_parked_topics 1\n")
+        );
 
         status.lost_lanes();
         let report = status.report(now);

@@ -30,8 +30,8 @@ pub enum InvalidSpec {
     TakeOverFrom(#[from] InvalidOwner),
     #[error("spec.kafka.bootstrapServers: name at least one host:port")]
     NoBootstrapServer,
-    #[error("spec.kafka.properties: '{0}' may not be set; only linger.ms and compression.type may")]
-    KafkaProperty(String),
+    #[error("spec.kafka.properties: {0}")]
+    KafkaProperty(&'static str),
     #[error("{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set mode verify-full")]
     TlsDisabled { field: &'static str },
     #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
@@ -153,8 +153,8 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.bootstrap_servers.is_empty() {
         return Err(InvalidSpec::NoBootstrapServer);
     }
-    if let Some(name) = kafka.properties.keys().find(|name| !super::ALLOWED_PROPERTIES.contains(&name.as_str())) {
-        return Err(InvalidSpec::KafkaProperty(name.clone()));
+    if let Some(reason) = kafka.properties.iter().find_map(|(name, value)| super::refused_property(name, value)) {
+        return Err(InvalidSpec::KafkaProperty(reason));
     }
     let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings { mechanism: sasl.mechanism, username: sasl.username.clone() });
     if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == super::SaslMechanism::Plain) {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ALLOWED_PROPERTIES, RelaySettings};
+use super::{RelaySettings, refused_property};
 
 /// Why a text is no settings: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,15 +42,12 @@ impl RelaySettings {
             let mut seen = BTreeSet::new();
             self.topics.iter().flat_map(types).all(|name| seen.insert(name))
         };
+        let refused = kafka.properties.iter().find_map(|(name, value)| refused_property(name, value));
         let checks = [
             (database.max_connections == 0, "database.maxConnections", "must be at least 1"),
             (kafka.bootstrap_servers.is_empty(), "kafka.bootstrapServers", "must name at least one host:port"),
             (kafka.bootstrap_servers.iter().any(String::is_empty), "kafka.bootstrapServers", "holds an empty text, must be host:port"),
-            (
-                kafka.properties.keys().any(|name| !ALLOWED_PROPERTIES.contains(&name.as_str())),
-                "kafka.properties",
-                "names one that may not be set; only linger.ms and compression.type may",
-            ),
+            (refused.is_some(), "kafka.properties", refused.unwrap_or_default()),
             (self.topics.is_empty(), "topics", "must name at least one topic"),
             (
                 !all.iter().all(|name| is_topic_name(name)),

@@ -105,10 +105,16 @@ async fn what_a_person_parks_waits_until_it_is_retried() {
     let mut admin = database.as_admin().await;
     insert(&mut admin, &flowing, 0).await;
     insert(&mut admin, &parked, 0).await;
-    let _relay = Relay::start(&database, &settings).await;
+    let relay = Relay::start(&database, &settings).await;
     waiting(&mut admin, 60).await;
     called(&database, &settings, &format!("parked retry --topic {flowing} --yes"));
     waiting(&mut admin, 50).await;
+    until("the parked topic, told", async || {
+        let told =
+            relay.report().await?.problems.iter().any(|problem| problem.message.contains(&format!("parked retry --topic {parked}`")));
+        (told && relay.get("/metrics").await?.contains("\noutbox_parked_topics 1\n")).then_some(())
+    })
+    .await;
     assert_eq!(numbers(&flowing, "k3").await, [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]);
     assert_eq!(numbers(&parked, "k3").await, Vec::<u32>::new());
     called(&database, &settings, "parked retry --all --yes");

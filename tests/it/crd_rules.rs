@@ -254,9 +254,17 @@ async fn an_owner_to_take_over_from_has_three_parts() {
 
 #[tokio::test]
 async fn kafka_can_be_told_what_does_not_weaken_the_promise() {
-    accepts(&[&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"})]).await;
+    accepts(&[&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"}), &|r| {
+        r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"})
+    }])
+    .await;
     refuses(&[
         (&|r| r["spec"]["kafka"]["properties"] = json!({"acks": "1"}), "only linger.ms and compression.type may be set"),
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1001"}), "linger.ms must be a number"),
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "auto"}), "linger.ms must be a number"),
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "-1"}), "linger.ms must be a number"),
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": ""}), "linger.ms must be a number"),
+        (&|r| r["spec"]["kafka"]["properties"] = json!({"compression.type": "producer"}), "compression.type must be none"),
         (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!([]), "spec.kafka.bootstrapServers"),
         (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka"]), "spec.kafka.bootstrapServers[0]"),
         (&|r| r["spec"]["kafka"]["tls"] = json!({"mode": "none"}), "spec.kafka.tls.mode"),

@@ -4,8 +4,10 @@ use super::*;
 use crate::outbox::{BacklogPlan, ParkedRows};
 
 impl Core {
-    /// Lanes that were claimed: each is read from the mark of its last owner.
+    /// Lanes that were claimed: each is read from the mark of its last owner. A fetch under way may show rows of when they were ours before,
+    /// which others have published since.
     pub fn granted(&mut self, grants: &[Grant], now: Instant) {
+        self.fetch_is_stale |= self.fetch_under_way && !grants.is_empty();
         for grant in grants {
             let held = self.left_topics().map(|left| (left, grant.mark)).collect();
             self.lanes[usize::from(grant.lane)] = Some(Lane {

@@ -92,6 +92,11 @@ impl Session<'_> {
             );
             problems.push(Problem::new(ProblemClass::KeysParked, message));
         }
+        for topic in self.core.parked_topics() {
+            let name = self.core.routes().name(topic);
+            let message = format!("topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic {name}` lets it flow again");
+            problems.push(Problem::new(ProblemClass::KeysParked, message));
+        }
         if astray {
             let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));

@@ -120,7 +120,11 @@ fn a_field_that_is_missing_or_unknown_is_named() {
         let Value::Mapping(fields) = at(&mut with, &path) else { continue };
         fields.insert(Value::from("surprise"), Value::from("quoted"));
         let (field, reason) = refusal(&with);
-        let expected = if written(&path) == "kafka.properties" { "names one that may not be set" } else { "unknown field `surprise`" };
+        let expected = if written(&path) == "kafka.properties" {
+            "only linger.ms and compression.type may be set"
+        } else {
+            "unknown field `surprise`"
+        };
         assert!(reason.contains(expected) && !reason.contains("quoted"), "{field}: {reason}");
     }
 }
@@ -159,6 +163,10 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
         ("kafka", "bootstrapServers", "[]"),
         ("kafka", "bootstrapServers", "['']"),
         ("kafka", "properties", "{acks: '1'}"),
+        ("kafka", "properties", "{linger.ms: '5s'}"),
+        ("kafka", "properties", "{linger.ms: '+5'}"),
+        ("kafka", "properties", "{linger.ms: '1001'}"),
+        ("kafka", "properties", "{compression.type: uncompressed}"),
     ] {
         let mut wrong = good();
         wrong[part][field] = serde_yaml::from_str(value).expect("YAML");

@@ -307,3 +307,18 @@ fn nothing_of_a_parked_topic_goes_on_trial() {
     world.turn(Duration::from_millis(20));
     assert_eq!(world.sent.len(), 1);
 }
+
+#[test]
+fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
+    let mut world = World::new();
+    world.next_id = 63;
+    world.commit(WELL, 1, 64);
+    let plan = world.core.plan_fetch(world.now).expect("it is time");
+    let fetched = Fetched { snapshot: Snapshot::new(world.xid + 1, vec![]), rows: world.select(&plan), scanned: vec![] };
+    assert_eq!(fetched.rows.len(), 1);
+    world.core.drain(1, world.now);
+    let left = world.core.drained();
+    world.core.released(&left);
+    world.core.granted(&[Grant { lane: 63, epoch: 3, mark: 63, high_id: 63 }], world.now);
+    assert!(world.core.accept(&plan, fetched, world.now).is_empty(), "another relay published it meanwhile");
+}

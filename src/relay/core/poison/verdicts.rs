@@ -93,6 +93,11 @@ impl Core {
         self.poison.keys.iter().map(|(topic, keys)| (*topic, count(keys))).filter(|(_, keys)| *keys > 0).collect()
     }
 
+    /// Topics that a person parked.
+    pub fn parked_topics(&self) -> impl Iterator<Item = TopicIndex> {
+        (0..self.routes.len()).filter(|topic| self.stops.is_parked(*topic))
+    }
+
     // --- lanes that go
 
     pub(super) fn is_staying(&self, lane: u8) -> bool {
