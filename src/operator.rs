@@ -182,7 +182,11 @@ impl Operator {
             paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
-        let (status, again) = match validate(relay, &self.settings.installation) {
+        let validated = validate(relay, &self.settings.installation);
+        if facts.paused || validated.is_err() {
+            self.step_aside(corner.key());
+        }
+        let (status, again) = match validated {
             Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await?,
             Err(invalid) => (self.conclude(&corner, &facts, observed, &Verdict::Invalid(&invalid)).await?, plan::LOOK),
         };
@@ -212,7 +216,7 @@ impl Operator {
         }
         if !facts.paused {
             let refused = applied.as_ref().is_err_and(|error| error.class() == ErrorClass::Permanent);
-            self.note_progress(corner, progress(valid, &plan, observed, refused), facts.now);
+            self.note_progress(corner, progress(valid, &plan, observed, refused));
         }
         if applied.is_ok() {
             self.remember(corner, valid, &plan);
@@ -229,18 +233,25 @@ impl Operator {
         self.upgrades().turn(corner.key(), change(valid, observed), moving, places, now)
     }
 
-    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>, now: Timestamp) {
-        let mut queue = self.upgrades();
-        if let Some(progress) = progress {
-            queue.note(corner.key(), progress, now);
-        }
-        self.metrics.queued(queue.counts());
+    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>) {
+        self.queue(|queue| progress.into_iter().for_each(|progress| queue.note(corner.key(), progress)));
+    }
+
+    /// Nothing is written for it now, whoever else may have its place.
+    fn step_aside(&self, key: Key<'_>) {
+        self.queue(|queue| queue.step_aside(key));
     }
 
     /// An OutboxRelay is gone.
     fn forget(&self, key: Key<'_>) {
         self.memory.forget(key);
-        self.upgrades().forget(key);
+        self.queue(|queue| queue.forget(key));
+    }
+
+    fn queue(&self, tell: impl FnOnce(&mut UpgradeQueue)) {
+        let mut queue = self.upgrades();
+        tell(&mut queue);
+        self.metrics.queued(queue.counts());
     }
 
     /// A panic while it was held cannot have left a turn half given.
@@ -278,6 +289,7 @@ impl Operator {
     async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<(), PassError> {
         let identity = Identity::of(&invalid.metadata);
         let (namespace, name) = (&identity.namespace, &identity.name);
+        self.step_aside((namespace, name));
         tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
         let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
         publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;
