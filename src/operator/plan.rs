@@ -152,9 +152,10 @@ fn scaled(
 
 /// An account is needed until no pod of the old form is left, or may have to be created again.
 fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
-    let rolled_out = observed.deployment.as_ref().is_some_and(RelayDeployment::rolled_out);
+    let arrived = |deployment: &RelayDeployment| deployment.rolled_out() && upgrade::is_current(relay, deployment);
+    let unneeded = relay.template.service_account_name.is_some() && observed.deployment.as_ref().is_some_and(arrived);
     let all = [
-        (ChildKind::ServiceAccount, relay.template.service_account_name.is_some() && rolled_out),
+        (ChildKind::ServiceAccount, unneeded),
         (ChildKind::NetworkPolicy, relay.admitted.is_none()),
         (ChildKind::PodMonitor, !relay.pod_monitor),
     ];
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
     use crate::operator::{
         fixtures::{now, validated, validated_with},
-        observe::{JobOutcome, MigrationJob, RelayDeployment},
+        observe::{JobOutcome, MigrationJob, RelayDeployment, WrittenFor},
         reason::Reason,
     };
 
@@ -278,8 +279,14 @@ mod tests {
         let mut observed = migrated(&other_account);
         observed.deployment.as_mut().expect("there").updated = 1;
         assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor]);
-        let all_new = RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ..RelayDeployment::default() };
-        observed.deployment = Some(all_new);
+        let of_form = |relay: &ValidatedRelay| {
+            let (form, generation, wishes) = (crate::operator::build::form(relay), "3".to_owned(), relay.wishes.clone());
+            let written_for = Some(WrittenFor { form, generation, wishes });
+            Some(RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, written_for, ..RelayDeployment::default() })
+        };
+        observed.deployment = of_form(&validated());
+        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor], "the rollout that leaves it begins");
+        observed.deployment = of_form(&other_account);
         assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
         assert_eq!(decided(&validated(), &observed, 3).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
     }
