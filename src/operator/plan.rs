@@ -66,6 +66,17 @@ pub(crate) enum Scale {
     Step(Decision),
 }
 
+impl Scale {
+    /// There is no relay, and there shall be.
+    pub(crate) fn starts_the_first(self) -> bool {
+        match self {
+            Self::Keep => false,
+            Self::Set { from, .. } | Self::SetBack { from, .. } => from == 0,
+            Self::Step(step) => step.from == 0,
+        }
+    }
+}
+
 /// What `spec.scaling` decided, and from what.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scaling {
@@ -112,6 +123,11 @@ impl Plan {
         let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
         Self { scale: Scale::Keep, scaling: None, outdated_jobs, outdated_config_maps, unwanted, ..self }
     }
+}
+
+/// All that is done for a manifest that cannot work: who wishes for no relay has none.
+pub(crate) fn stop(wish: Option<&Count>, observed: &Observed) -> Scale {
+    wish.map_or(Scale::Keep, |_| set(observed.deployment.as_ref(), 0, true))
 }
 
 /// How many relays, what is done about it, and why.
@@ -268,6 +284,26 @@ mod tests {
         assert_eq!((down.replicas, down.scale), (0, Scale::Set { from: 2, to: 0 }));
         observed.deployment.as_mut().expect("there").wanted = 0;
         assert_eq!(decided(&validated(), &observed, 2).scale, Scale::Set { from: 0, to: 2 });
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
+        let mut observed = migrated(&validated());
+        assert_eq!(stop(Some(&Count::Suspended), &observed), Scale::Set { from: 2, to: 0 });
+        assert_eq!(stop(Some(&Count::Fixed(0)), &observed), Scale::Set { from: 2, to: 0 });
+        assert_eq!(stop(None, &observed), Scale::Keep);
+        observed.deployment.as_mut().expect("there").wanted = 0;
+        assert_eq!((stop(None, &observed), stop(Some(&Count::Suspended), &observed)), (Scale::Keep, Scale::Keep));
+    }
+
+    #[test]
+    fn only_the_first_relays_wait_for_what_they_are_made_from() {
+        let starts = |from, to| {
+            let step = Scale::Step(Decision { from, to, why: Reason::BacklogHigh });
+            [Scale::Set { from, to }, Scale::SetBack { from, to }, step].map(Scale::starts_the_first)
+        };
+        assert_eq!((starts(0, 2), starts(2, 0), starts(1, 2)), ([true; 3], [false; 3], [false; 3]));
+        assert!(!Scale::Keep.starts_the_first());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::operator::{
 /// The relays' Deployment as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RelayDeployment {
+    pub uid: String,
     /// Changes when anybody changes anything of it except its replicas and status.
     pub fingerprint: u64,
     /// What it says of itself; absent: an older version wrote it.
@@ -58,6 +59,7 @@ impl RelayDeployment {
         let conditions = status.conditions.as_deref().unwrap_or_default();
         let observed = status.observed_generation >= object.metadata.generation;
         Self {
+            uid: object.uid().unwrap_or_default(),
             fingerprint: fingerprint(&serde_json::to_value(object).unwrap_or_default()),
             written_for: WrittenFor::of(object),
             wanted: object.spec.replicas.unwrap_or(1),
