@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use outbox_relay::api::OutboxRelay;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::kubernetes::Namespace;
 
@@ -51,6 +51,11 @@ async fn running(count: usize) -> (Namespace, Vec<String>) {
     (ns, names)
 }
 
+async fn patch(ns: &Namespace, name: &str, change: Value) {
+    let patch = Patch::Merge(change);
+    ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
+}
+
 /// Rounds of operator and kubelet until it is so.
 async fn until(ns: &Namespace, names: &[String], is_so: impl Fn(&[(String, bool, String)]) -> bool) {
     let mut found = Vec::new();
@@ -78,14 +83,10 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
     let waiting = found.iter().filter(|(image, _, ready)| image == OLD && ready == "True UpgradeQueued");
     assert_eq!(waiting.count(), names.len() - PLACES, "{found:#?}");
 
-    let patch = async |name: &String, spec| {
-        let patch = Patch::Merge(json!({"spec": spec}));
-        ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
-    };
     let (edited, counted) = (&names[18], &names[19]);
-    patch(edited, json!({"batchSize": 7})).await;
-    patch(counted, json!({"replicas": 2})).await;
-    patch(counted, json!({"replicas": 1})).await;
+    patch(&ns, edited, json!({"spec": {"batchSize": 7}})).await;
+    patch(&ns, counted, json!({"spec": {"replicas": 2}})).await;
+    patch(&ns, counted, json!({"spec": {"replicas": 1}})).await;
     round(&ns, &names).await;
     let found = look(&ns, &names).await;
     assert_eq!((found[18].0.as_str(), found[19].0.as_str()), (NEW, OLD), "{found:#?}");
@@ -105,6 +106,22 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
         ns.kubelet(1).await;
         round(&ns, &names).await;
     }
+}
+
+#[tokio::test]
+async fn who_is_paused_or_cannot_work_leaves_its_place_to_the_next() {
+    let (mut ns, names) = running(3).await;
+    ns.replace_operator(&|installation| (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1));
+    let upgraded = async || {
+        round(&ns, &names).await;
+        look(&ns, &names).await.into_iter().map(|(image, ..)| image == NEW).collect::<Vec<_>>()
+    };
+    assert_eq!(upgraded().await, [true, false, false]);
+    assert_eq!(upgraded().await, [true, false, false], "no pod becomes ready here");
+    patch(&ns, &names[0], json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}})).await;
+    assert_eq!(upgraded().await, [true, true, false]);
+    patch(&ns, &names[1], json!({"spec": {"template": {"image": "localhost/other/relay:1"}}})).await;
+    assert_eq!(upgraded().await, [true, true, true]);
 }
 
 #[tokio::test]
