@@ -15,5 +15,5 @@ pub use limits::ask_limits;
 pub use partitioner::partition_of;
 pub use producer::{Producer, Report, Trouble};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
-pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, sizes};
+pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, TopicLimits, sizes};
 pub use topics::{TopicState, Topics};

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod http;
 pub mod installed;
 pub mod kafka;
+pub mod listen;
 pub mod manifest;
 pub mod operator;
 pub mod outbox;

@@ -28,6 +28,7 @@ mod plan;
 mod reason;
 mod reports;
 mod run;
+mod scopes;
 mod status;
 mod surface;
 mod upgrades;

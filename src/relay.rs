@@ -26,13 +26,12 @@ pub mod window;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
 pub use status::{Source, Status};
 
-use crate::{http, secrets::Secrets, settings::RelaySettings};
+use crate::{http, listen::listen, secrets::Secrets, settings::RelaySettings};
 
 /// What a relay needs to run.
 pub struct RunOptions {
@@ -64,7 +63,7 @@ pub enum RunError {
 /// When it cannot listen.
 pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), RunError> {
     let address = options.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
     let topics: Vec<String> = options.settings.topics.iter().map(|topic| topic.name.clone()).collect();
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));

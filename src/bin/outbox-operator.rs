@@ -17,7 +17,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=warn", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=error", hide_env_values = true)]
     log: String,
     /// How log lines look; auto: text on a terminal, else JSON.
     #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
@@ -66,8 +66,8 @@ struct Run {
     /// A watch ends and is opened again after so many seconds; one that is silent for three times as long fails /healthz.
     #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
     watch_seconds: u64,
-    /// Address of /healthz, /readyz and /metrics.
-    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    /// Address of /healthz, /readyz and /metrics; [::] stands for all addresses, those of IPv4 too.
+    #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Relays that get a new version at the same time.
     #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]

@@ -70,8 +70,8 @@ struct Migrate {
 struct Run {
     #[command(flatten)]
     from: From,
-    /// Address of /healthz, /readyz, /metrics and /status.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
+    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of IPv4 too.
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
     listen: SocketAddr,
     /// Name of this replica, for people.
     #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]

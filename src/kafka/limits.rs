@@ -1,4 +1,4 @@
-//! Asks the brokers for `max.message.bytes` of topics. IO.
+//! Asks the brokers for `max.message.bytes` and `min.insync.replicas` of topics. IO.
 
 use std::time::Duration;
 
@@ -8,7 +8,11 @@ use rdkafka::{
     config::RDKafkaLogLevel,
 };
 
-use super::{config::client_config, producer::log, sizes::Limits};
+use super::{
+    config::client_config,
+    producer::log,
+    sizes::{Limits, TopicLimits},
+};
 use crate::{secrets::Secrets, settings::KafkaSettings};
 
 /// How long the brokers may take to answer.
@@ -32,11 +36,12 @@ pub async fn ask_limits(settings: &KafkaSettings, secrets: &Secrets, client_id: 
     let questions: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
     let answers = client.describe_configs(&questions, &options).await.ok()?;
-    Some(Limits(topics.iter().map(|topic| limit_of(topic, &answers)).collect()))
+    Some(Limits(topics.iter().map(|topic| limits_of(topic, &answers)).collect()))
 }
 
-fn limit_of(topic: &str, answers: &[ConfigResourceResult]) -> Option<usize> {
+fn limits_of(topic: &str, answers: &[ConfigResourceResult]) -> TopicLimits {
     let is_it = |answer: &&ConfigResource| matches!(&answer.specifier, OwnedResourceSpecifier::Topic(name) if name == topic);
-    let answer = answers.iter().flatten().find(is_it)?;
-    answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    let answer = answers.iter().flatten().find(is_it);
+    let number = |name| answer?.get(name)?.value.as_ref()?.parse().ok();
+    TopicLimits { max_message_bytes: number("max.message.bytes"), min_insync_replicas: number("min.insync.replicas") }
 }

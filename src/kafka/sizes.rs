@@ -4,9 +4,18 @@
 //! whose `max.message.bytes` is 20,000. So no batch may be larger than the smallest topic takes, and no record is refused here that some topic
 //! would take.
 
-/// `max.message.bytes` of the declared topics, in manifest order; `None`: unknown, because the topic is missing or we may not ask.
+/// What a topic takes, by its configuration; `None`: unknown, because the topic is missing or we may not ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// `max.message.bytes`.
+    pub max_message_bytes: Option<usize>,
+    /// `min.insync.replicas`: a record is acknowledged only when so many brokers have it.
+    pub min_insync_replicas: Option<usize>,
+}
+
+/// Those of the declared topics, in manifest order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits(pub Vec<Option<usize>>);
+pub struct Limits(pub Vec<TopicLimits>);
 
 /// Properties of a producer that depend on its topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +42,7 @@ impl Default for Sizes {
 /// Batches as small as the strictest topic wants them, records as large as the most generous one lets them be.
 #[must_use]
 pub fn sizes(limits: &Limits) -> Sizes {
-    let known = || limits.0.iter().flatten().copied();
+    let known = || limits.0.iter().filter_map(|topic| topic.max_message_bytes);
     Sizes {
         batch_bytes: known().min().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
         message_max_bytes: known().max().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
@@ -46,7 +55,8 @@ mod tests {
 
     #[track_caller]
     fn check(limits: &[Option<usize>], batch_bytes: usize, message_max_bytes: usize) {
-        assert_eq!(sizes(&Limits(limits.to_vec())), Sizes { batch_bytes, message_max_bytes });
+        let limits = limits.iter().map(|bytes| TopicLimits { max_message_bytes: *bytes, ..TopicLimits::default() }).collect();
+        assert_eq!(sizes(&Limits(limits)), Sizes { batch_bytes, message_max_bytes });
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
     identity::FORM,
     plan::{Migration, Plan, Rollout},
     upgrades::Turn,
-    validate::ValidatedRelay,
+    validate::{MigrationTarget, ValidatedRelay},
 };
 
 /// An object that should exist.
@@ -106,8 +106,16 @@ pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
 
 /// What a Deployment built now would say of its form.
 pub(crate) fn form(relay: &ValidatedRelay) -> String {
-    let annotations = deployment::build(relay).metadata.annotations;
-    annotations.and_then(|mut all| all.remove(FORM)).unwrap_or_default()
+    said_form(deployment::build(relay).metadata)
+}
+
+/// What a migration Job built now would say of its form.
+pub(crate) fn migration_form(relay: &ValidatedRelay, target: &MigrationTarget) -> String {
+    said_form(migration_job::build(relay, target, 1).metadata)
+}
+
+fn said_form(metadata: ObjectMeta) -> String {
+    metadata.annotations.and_then(|mut all| all.remove(FORM)).unwrap_or_default()
 }
 
 fn prepare<K>(kind: ChildKind, object: &K) -> Prepared

@@ -6,18 +6,23 @@
 use std::{sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::{Method, Request, Response, Uri, body::Bytes};
-use kube::{Client, Config, client::Body};
+use hyper::{Method, Request, Response, StatusCode, Uri, body::Bytes};
+use kube::{Client, Config, client::Body, core::Status};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{fence::Fence, health::Pulse, metrics::Metrics};
+use super::{
+    fence::Fence,
+    health::{Access, Answer, Pulse},
+    metrics::Metrics,
+};
 
 /// For an answer, or the beginning of a watch. Passes have a shorter limit of their own.
 const LONGEST: Duration = Duration::from_secs(15);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+type Answered = Response<AnswerBody>;
 
 /// Why a request was not sent, or not waited for.
 #[derive(Debug, thiserror::Error)]
@@ -55,38 +60,73 @@ pub(crate) fn wired(inner: Client, wire: Wire) -> Client {
     Client::new(service, namespace)
 }
 
-async fn send(inner: Client, wire: Wire, mut request: Request<Body>) -> Result<Answer, BoxError> {
+async fn send(inner: Client, wire: Wire, mut request: Request<Body>) -> Result<Answered, BoxError> {
     let (method, started) = (request.method().clone(), Instant::now());
     if method != Method::GET {
         let longest = wire.fence.allows(started.into_std()).ok_or(SendError::Fenced)?;
         *request.uri_mut() = ending_after(request.uri(), longest)?;
     }
-    let watched = is_watch(request.uri()).then(|| request.uri().path().to_owned());
-    if let Some(path) = &watched {
-        wire.pulse.watch_asked(path, started.into_std());
-    }
-    let verb = if watched.is_some() { "WATCH" } else { method.as_str() };
-    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request, watched)).await.unwrap_or_else(|_| Err(SendError::Timeout.into()));
+    let verb = if is_watch(request.uri()) { "WATCH" } else { method.as_str() };
+    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request)).await.unwrap_or_else(|_| Err(SendError::Timeout.into()));
     wire.metrics.asked(verb, ended.as_ref().ok().map(Response::status), started.elapsed());
     ended
 }
 
 /// The whole answer; of a watch its beginning.
-async fn answer(inner: &Client, pulse: &Arc<Pulse>, request: Request<Body>, watched: Option<String>) -> Result<Answer, BoxError> {
+async fn answer(inner: &Client, pulse: &Arc<Pulse>, request: Request<Body>) -> Result<Answered, BoxError> {
+    let reads = request.method() == Method::GET;
+    let (path, watches) = (request.uri().path().to_owned(), is_watch(request.uri()));
     let (head, body) = inner.send(request).await?.into_parts();
-    let body = match watched.filter(|_| head.status.is_success()) {
-        Some(path) => {
-            pulse.watch_heard(&path, Instant::now().into_std());
-            let pulse = Arc::clone(pulse);
-            let heard = body.map_frame(move |frame| {
-                pulse.watch_heard(&path, Instant::now().into_std());
-                frame
-            });
-            heard.map_err(Into::into).boxed_unsync()
-        }
-        None => Full::new(body.collect().await?.to_bytes()).map_err(|never| match never {}).boxed_unsync(),
-    };
-    Ok(Response::from_parts(head, body))
+    if watches && head.status.is_success() {
+        note(pulse, &path, Answer::Opened, &[]);
+        return Ok(Response::from_parts(head, listened_to(body, Arc::clone(pulse), path)));
+    }
+    let body = body.collect().await?.to_bytes();
+    if let Some(refusal) = refusal(head.status).filter(|_| reads) {
+        note(pulse, &path, refusal, &body);
+    }
+    Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed_unsync()))
+}
+
+fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
+    let heard = body.map_frame(move |frame| {
+        pulse.heard(&path, Instant::now().into_std());
+        frame
+    });
+    heard.map_err(Into::into).boxed_unsync()
+}
+
+/// What an answer that brings nothing says of the one who asked; absent: it says something of the API server.
+fn refusal(status: StatusCode) -> Option<Answer> {
+    match status {
+        StatusCode::FORBIDDEN => Some(Answer::Forbidden),
+        other if other.is_client_error() => Some(Answer::Refused),
+        _ => None,
+    }
+}
+
+/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few seconds.
+fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
+    match pulse.answered(path, answer, Instant::now().into_std()) {
+        Some(Access::Lost(Some(namespace))) => tracing::error!(
+            namespace,
+            why = message(body),
+            "the API server shows this operator nothing of a namespace: relays there go on, but nobody looks after them. Make the namespace and \
+             the operator's RoleBinding in it again (helm upgrade does), or take it out of watchNamespaces"
+        ),
+        Some(Access::Lost(None)) => tracing::error!(
+            why = message(body),
+            "the API server shows this operator nothing: relays go on, but nobody looks after them. Bind the ClusterRole of the chart to its \
+             ServiceAccount"
+        ),
+        Some(Access::Regained(namespace)) => tracing::info!(namespace, "the API server shows again what is there"),
+        None => {}
+    }
+}
+
+/// The API server's own words.
+fn message(body: &[u8]) -> String {
+    serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default()
 }
 
 fn is_watch(uri: &Uri) -> bool {

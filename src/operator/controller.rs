@@ -16,12 +16,12 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         Predicate, WatchStreamExt,
         controller::{self, Action, Controller},
         predicates,
-        reflector::{self, ObjectRef, Store, store::Writer},
+        reflector::ObjectRef,
         watcher::{self, ExponentialBackoff, watcher},
     },
 };
@@ -36,11 +36,8 @@ use super::{
     memory::{Key, Memory},
     ownership::relay_name,
     pace::Pace,
+    scopes::{Guarded, Known, Scope, Scopes},
 };
-use crate::api::OutboxRelay;
-
-type Guarded = DeserializeGuard<OutboxRelay>;
-
 /// Passes at the same time, however many namespaces there are.
 const CONCURRENCY: u16 = 8;
 /// Changes that come together are worked through together.
@@ -48,56 +45,6 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 const LONGEST_PASS: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that passes by itself.
 const PASSES_SOON: Duration = Duration::from_secs(8);
-
-/// Watches of one scope: OutboxRelays, Deployments, Jobs, Pods.
-pub(crate) const WATCHES: usize = 4;
-
-/// One namespace, or all of them, with a store of its OutboxRelays.
-struct Scope {
-    namespace: Option<String>,
-    known: Store<Guarded>,
-    writer: Writer<Guarded>,
-}
-
-/// All that the operator looks at.
-pub(crate) struct Scopes(Vec<Scope>);
-
-impl Scopes {
-    /// These namespaces; none: all there are.
-    pub(crate) fn new(namespaces: &[String]) -> Self {
-        let scope = |namespace| {
-            let (known, writer) = reflector::store();
-            Scope { namespace, known, writer }
-        };
-        let mut named: Vec<Scope> = namespaces.iter().cloned().map(Some).map(scope).collect();
-        if named.is_empty() {
-            named.push(scope(None));
-        }
-        Self(named)
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn known(&self) -> Known {
-        Known(self.0.iter().map(|scope| scope.known.clone()).collect())
-    }
-}
-
-/// The OutboxRelays as the watches brought them.
-#[derive(Clone)]
-pub(crate) struct Known(Vec<Store<Guarded>>);
-
-impl Known {
-    pub(crate) fn count(&self) -> usize {
-        self.0.iter().map(Store::len).sum()
-    }
-
-    pub(crate) fn relays(&self) -> Vec<Arc<Guarded>> {
-        self.0.iter().flat_map(Store::state).collect()
-    }
-}
 
 /// The operator and its signs of life.
 pub(crate) struct Context {
@@ -182,16 +129,18 @@ fn children<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + Sync + 'static,
 {
-    let memory = Arc::clone(memory);
-    watcher(api::<Child<K>>(client, namespace), ours.clone()).inspect_ok(move |event| hear(&memory, event)).touched_objects()
+    let (memory, scope) = (Arc::clone(memory), namespace.map(str::to_owned));
+    watcher(api::<Child<K>>(client, namespace), ours.clone())
+        .inspect_ok(move |event| hear(&memory, scope.as_deref(), event))
+        .touched_objects()
 }
 
-fn hear<K>(memory: &Memory, event: &watcher::Event<Child<K>>)
+fn hear<K>(memory: &Memory, namespace: Option<&str>, event: &watcher::Event<Child<K>>)
 where
     K: Resource<DynamicType = ()>,
 {
     match event {
-        watcher::Event::Init => memory.all_changed(),
+        watcher::Event::Init => memory.all_changed(namespace),
         watcher::Event::InitDone => {}
         watcher::Event::Apply(child) | watcher::Event::InitApply(child) | watcher::Event::Delete(child) => {
             if let Some((namespace, name)) = owner(&child.metadata) {
@@ -278,8 +227,15 @@ fn note(context: &Context, outcome: Outcome) {
         Err(controller::Error::ObjectNotFound(gone)) => {
             context.operator.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
         }
+        // Told once for its namespace, by the client.
+        Err(controller::Error::QueueError(error)) if is_forbidden(&error) => {}
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a watch failed; it is opened again"),
     }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
 #[cfg(test)]

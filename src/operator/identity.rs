@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::{Resource, core::ObjectMeta as Meta};
+use kube::{
+    Resource,
+    core::{ObjectMeta as Meta, error_boundary::InvalidObject},
+};
 use sha2::{Digest, Sha256};
 
 use crate::api::OutboxRelay;
@@ -31,8 +34,14 @@ pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
-/// On a Deployment: what of it pods are made from, the generation of the OutboxRelay that it was written for, and what that one asked for.
+/// Whether passes over it are made again and again: it is understood, meant for the operator of this name, and not about to go.
+pub(crate) fn is_looked_after(found: &Result<OutboxRelay, InvalidObject>, operator_name: &str) -> bool {
+    found.as_ref().is_ok_and(|relay| relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name))
+}
+
+/// On a Deployment and on a Job: what of it pods are made from.
 pub(crate) const FORM: &str = "outboxrelay.dev/form";
+/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one asked for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
 pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
 
@@ -127,7 +136,10 @@ pub(crate) fn hash8(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
+    use crate::operator::fixtures::{now, relay_with};
 
     #[test]
     fn names_of_the_longest_relay_fit_into_a_label() {
@@ -145,6 +157,16 @@ mod tests {
         assert!(is_ours(&meta, OPERATOR) && !is_ours(&meta, "team-a"));
         meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]));
         assert!(!is_ours(&meta, OPERATOR) && is_ours(&meta, "team-a"));
+    }
+
+    #[test]
+    fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
+        let looked_after = |change: fn(&mut Meta)| is_looked_after(&Ok(relay_with(|relay| change(&mut relay.metadata))), OPERATOR);
+        assert!(looked_after(|_| ()));
+        assert!(!looked_after(|meta| meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]))));
+        assert!(!looked_after(|meta| meta.deletion_timestamp = Some(Time(now()))));
+        let invalid = InvalidObject { error: "of another version".to_owned(), metadata: Meta::default() };
+        assert!(!is_looked_after(&Err(invalid), OPERATOR));
     }
 
     #[test]

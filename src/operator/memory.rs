@@ -95,9 +95,11 @@ impl Memory {
         self.lock().get_mut(&owned(key)).into_iter().for_each(ObjectMemory::changed);
     }
 
-    /// A watch began anew: what went meanwhile goes without a word.
-    pub(crate) fn all_changed(&self) {
-        self.lock().values_mut().for_each(ObjectMemory::changed);
+    /// A watch of this namespace, or of all, began anew: what went meanwhile goes without a word.
+    pub(crate) fn all_changed(&self, namespace: Option<&str>) {
+        let mut all = self.lock();
+        let of_it = all.iter_mut().filter(|((known, _), _)| namespace.is_none_or(|namespace| known == namespace));
+        of_it.for_each(|(_, object)| object.changed());
     }
 
     /// Failures in a row, with this one.
@@ -208,11 +210,17 @@ mod tests {
 
     #[test]
     fn a_watch_that_begins_anew_makes_everything_be_looked_at() {
-        let (memory, now) = (Memory::default(), Instant::now());
-        let (mark, _) = memory.recall(KEY, now);
-        memory.all_changed();
-        memory.keep(KEY, mark, Seen { relay: relay(), observed: Observed::default() }, now);
-        assert!(!remembers(&memory, now));
+        let now = Instant::now();
+        let remembers_after = |namespace: Option<&str>| {
+            let memory = Memory::default();
+            let (mark, _) = memory.recall(KEY, now);
+            memory.all_changed(namespace);
+            memory.keep(KEY, mark, Seen { relay: relay(), observed: Observed::default() }, now);
+            remembers(&memory, now)
+        };
+        assert!(!remembers_after(None));
+        assert!(!remembers_after(Some("essays")));
+        assert!(remembers_after(Some("another")), "it begins anew again and again where it is refused");
     }
 
     #[test]

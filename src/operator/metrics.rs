@@ -15,6 +15,7 @@ use crate::api::OutboxRelay;
 pub(crate) struct Census<'a, R: Iterator<Item = &'a OutboxRelay>> {
     pub relays: R,
     pub in_backoff: usize,
+    pub refused: usize,
 }
 
 /// Registered once per process.
@@ -108,14 +109,15 @@ impl Metrics {
 
     /// In the text format that Prometheus scrapes.
     pub(crate) fn text<'a>(&self, census: Census<'a, impl Iterator<Item = &'a OutboxRelay>>) -> String {
-        let in_backoff = gauge("outbox_operator_objects_in_backoff", "OutboxRelays whose last pass failed.");
-        in_backoff.set(i64::try_from(census.in_backoff).unwrap_or(i64::MAX));
+        let in_backoff = counted("outbox_operator_objects_in_backoff", "OutboxRelays whose last pass failed.", census.in_backoff);
+        let refused = "Namespaces that the API server shows this operator nothing of. An operator of all namespaces counts them as one.";
+        let refused = counted("outbox_operator_namespaces_refused", refused, census.refused);
         let relays = "OutboxRelays by the status of each of their conditions.";
         let relays = gauges("outbox_operator_relays", relays, &["condition", "status"]);
         for condition in census.relays.filter_map(|relay| relay.status.as_ref()).flat_map(|status| &status.conditions) {
             relays.with_label_values(&[&condition.type_, &condition.status]).inc();
         }
-        let families = [self.registry.gather(), in_backoff.collect(), relays.collect()].concat();
+        let families = [self.registry.gather(), in_backoff.collect(), refused.collect(), relays.collect()].concat();
         let mut text = Vec::new();
         for family in families.into_iter().filter(|family| !family.get_metric().is_empty()) {
             TextEncoder::new().encode(&[family], &mut text).expect("metrics are text");
@@ -126,6 +128,12 @@ impl Metrics {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("constant names")
+}
+
+fn counted(name: &str, help: &str, count: usize) -> IntGauge {
+    let gauge = gauge(name, help);
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    gauge
 }
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
@@ -173,7 +181,7 @@ mod tests {
             "outbox_operator_upgrades_stopped 1",
             "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
         ];
-        has(&metrics.text(Census { relays: [].iter(), in_backoff: 0 }), &expected);
+        has(&metrics.text(Census { relays: [].iter(), in_backoff: 0, refused: 0 }), &expected);
     }
 
     #[test]
@@ -183,8 +191,13 @@ mod tests {
         let mut relay = crate::operator::fixtures::relay();
         relay.status = Some(serde_json::from_value(json!({"conditions": [condition]})).expect("a status"));
         let metrics = Metrics::new();
-        let two = metrics.text(Census { relays: [relay.clone(), relay].iter(), in_backoff: 1 });
-        has(&two, &["outbox_operator_relays{condition=\"Ready\",status=\"True\"} 2", "outbox_operator_objects_in_backoff 1"]);
-        assert!(!metrics.text(Census { relays: [].iter(), in_backoff: 0 }).contains("outbox_operator_relays{"));
+        let two = metrics.text(Census { relays: [relay.clone(), relay].iter(), in_backoff: 1, refused: 3 });
+        let expected = [
+            "outbox_operator_relays{condition=\"Ready\",status=\"True\"} 2",
+            "outbox_operator_objects_in_backoff 1",
+            "outbox_operator_namespaces_refused 3",
+        ];
+        has(&two, &expected);
+        assert!(!metrics.text(Census { relays: [].iter(), in_backoff: 0, refused: 0 }).contains("outbox_operator_relays{"));
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
     pub scaling: Option<Scaling>,
     /// Children that the manifest does not wish for.
     pub unwanted: Vec<ChildKind>,
-    /// Jobs of another target, and the failed one whose turn has come again.
+    /// Jobs of another target, and the one in whose place another is started.
     pub outdated_jobs: Vec<ObjectKey>,
     /// Settings that no pod mounts any more.
     pub outdated_config_maps: Vec<ObjectKey>,
@@ -98,7 +98,7 @@ pub(crate) struct Before<'a> {
 pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> Plan {
     let job = relay.migration.as_ref().and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
     let held = before.turn != Turn::Go;
-    let migration = if held { Migration::Queued } else { migration::decide(relay.migration.as_ref(), job, now) };
+    let migration = if held { Migration::Queued } else { migration::decide(relay, job, now) };
     let rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
     let again = matches!(migration, Migration::Start { .. });
     let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
@@ -204,8 +204,8 @@ mod tests {
     }
 
     fn job(name: &str, outcome: JobOutcome) -> MigrationJob {
-        let (attempt, nudge, config_map, pod, refusal) = (1, None, None, None, None);
-        MigrationJob { key: key(name), attempt, nudge, created_at: now(), config_map, outcome, pod, refusal }
+        let (attempt, nudge, form, config_map, pod, refusal) = (1, None, None, None, None, None);
+        MigrationJob { key: key(name), attempt, nudge, form, created_at: now(), config_map, outcome, pod, refusal }
     }
 
     fn migrated(relay: &ValidatedRelay) -> Observed {
@@ -230,6 +230,15 @@ mod tests {
         let mut observed = migrated(&relay);
         observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
         assert_eq!(decided(&relay, &observed, 3).outdated_jobs, [key("file-service-migrate-0")]);
+    }
+
+    #[test]
+    fn a_job_that_cannot_run_makes_room_for_the_corrected_one() {
+        let relay = validated();
+        let name = &relay.migration.as_ref().expect("policy Apply").job;
+        let observed = Observed { jobs: vec![job(name, JobOutcome::Unfinished)], ..Observed::default() };
+        let plan = decided(&relay, &observed, 3);
+        assert_eq!((plan.migration, plan.outdated_jobs), (Migration::Start { attempt: 1 }, vec![key(name)]));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, ResourceExt};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::{Instant, sleep},
 };
@@ -15,14 +14,16 @@ use super::{
     Operator, Settings,
     call::{ErrorClass, call},
     client::{Wire, plain, wired},
-    controller::{Context, Scopes, WATCHES, work},
+    controller::{Context, work},
     fence::Fence,
     health::{Expected, Pulse},
     lease::{Keeper, Lost},
     memory::Memory,
     metrics::Metrics,
+    scopes::Scopes,
     surface::{Surface, serve},
 };
+use crate::listen::listen;
 
 /// Passes at work have so long to end before they are cut: less than a pod has.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -71,12 +72,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         return Err(RunError::NoClusterName);
     }
     let address = options.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = Scopes::new(&options.namespaces);
-    let lists = scopes.count();
-    let pulse = Pulse::new(Expected { lists, watches: lists * WATCHES, round: options.watch_round });
-    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known: scopes.known() };
+    let known = scopes.known(&options.settings.operator_name);
+    let pulse = Pulse::new(Expected { scopes: scopes.watched(), round: options.watch_round });
+    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known };
     let stop = stop_at_signal()?;
     tokio::select! {
         ended = Box::pin(live(options, config, surface.clone(), scopes, stop)) => ended,

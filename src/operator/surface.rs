@@ -6,10 +6,10 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 
 use super::{
-    controller::Known,
     health::Pulse,
     memory::Memory,
     metrics::{Census, Metrics},
+    scopes::Known,
 };
 
 /// What is told of.
@@ -42,7 +42,7 @@ async fn readyz(State(surface): State<Surface>) -> (StatusCode, String) {
 async fn metrics(State(surface): State<Surface>) -> String {
     let relays = surface.known.relays();
     let relays = relays.iter().filter_map(|relay| relay.0.as_ref().ok());
-    surface.metrics.text(Census { relays, in_backoff: surface.memory.failing() })
+    surface.metrics.text(Census { relays, in_backoff: surface.memory.failing(), refused: surface.pulse.refused() })
 }
 
 fn answer(well: Result<(), String>) -> (StatusCode, String) {

@@ -1,6 +1,7 @@
 //! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes to the loop as news, what is wrong into the
 //! report. IO, on a thread of its own, since librdkafka's question blocks. What it asks is in [`rounds`].
 
+mod problems;
 mod rounds;
 
 use std::{
@@ -13,8 +14,8 @@ use tokio::sync::{
     watch::Receiver,
 };
 
+pub(super) use self::problems::cluster_problem;
 use self::rounds::Rounds;
-pub(super) use self::rounds::cluster_problem;
 use super::{RunOptions, Status, clock::Clock};
 use crate::{
     kafka::{Limits, Sizes, sizes},

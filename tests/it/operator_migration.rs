@@ -191,18 +191,35 @@ async fn a_pod_that_the_cluster_refuses_is_told_with_its_reason() {
 }
 
 #[tokio::test]
-async fn a_pod_that_no_node_takes_is_told_with_its_reason() {
+async fn a_pod_that_no_node_takes_is_told_with_its_reason_and_replaced_by_the_corrected_one() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
+    let waits = job(&ns).await;
     ns.pass().await;
-    let mut said = String::new();
-    for _ in 0..50 {
-        ns.pass().await;
-        said = ns.condition("SchemaReady").await;
-        if said == "False PodsPending" {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    panic!("{said}");
+    assert_eq!(job(&ns).await.uid(), waits.uid(), "nothing was corrected");
+
+    ns.patch_relay(json!({"spec": {"template": {"nodeSelector": {"outboxrelay.dev/nowhere": "else"}}}})).await;
+    ns.pass().await;
+    let corrected = job(&ns).await;
+    assert_eq!(corrected.name_any(), waits.name_any());
+    assert_ne!(corrected.uid(), waits.uid());
+    assert_eq!(corrected.annotations()["outboxrelay.dev/attempt"], "1", "none was made");
+    let selector = corrected.spec.and_then(|spec| spec.template.spec).and_then(|pod| pod.node_selector).expect("a selector");
+    assert_eq!(selector["outboxrelay.dev/nowhere"], "else");
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
+}
+
+#[tokio::test]
+async fn a_job_whose_pod_is_refused_is_replaced_by_the_corrected_one() {
+    let ns = Namespace::create().await;
+    let hard = json!({"limits.cpu": "1"});
+    ns.create_object::<ResourceQuota>(json!({"metadata": {"name": "limited"}, "spec": {"hard": hard}})).await;
+    ns.create_relay(migrated).await;
+    ns.pass().await;
+    let refused = job(&ns).await;
+    ns.patch_relay(json!({"spec": {"template": {"resources": {"limits": {"cpu": "100m"}}}}})).await;
+    ns.pass().await;
+    assert_ne!(job(&ns).await.uid(), refused.uid());
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
 }

@@ -1,11 +1,15 @@
 //! The chart's rights are enough for all that the operator does, each of them is needed, and none is about Secrets.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ResourceQuota};
 use serde_json::{Value, json};
 
 use crate::harness::{
+    api_proxy::Asked,
     kubernetes::{NAME, Namespace, kubectl, program},
     operator::OperatorProcess,
     relay::until,
@@ -16,7 +20,11 @@ struct Release(String);
 
 impl Release {
     fn install(namespace: &str) -> Self {
-        let rendered = rendered(namespace);
+        Self::install_with(namespace, &[])
+    }
+
+    fn install_with(namespace: &str, values: &[&str]) -> Self {
+        let rendered = rendered_with(namespace, values);
         kubectl(&["apply", "-f", "-"], &rendered);
         Self(rendered)
     }
@@ -29,10 +37,14 @@ impl Drop for Release {
 }
 
 fn rendered(namespace: &str) -> String {
+    rendered_with(namespace, &[])
+}
+
+fn rendered_with(namespace: &str, values: &[&str]) -> String {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/outbox-operator");
     let files = ["clusterrole", "leader-role", "serviceaccount"].map(|file| format!("templates/{file}.yaml"));
     let shown = files.iter().flat_map(|file| ["-s", file]).collect::<Vec<_>>();
-    let arguments = [["template", namespace, chart, "--namespace", namespace].as_slice(), &shown].concat();
+    let arguments = [["template", namespace, chart, "--namespace", namespace].as_slice(), &shown, values].concat();
     let output = program("helm", &arguments, "");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -60,6 +72,51 @@ async fn the_rights_of_the_chart_are_enough() {
     for kind in ["/jobs", "/configmaps/", "/scale", "/status", "/events", "/networkpolicies/", "/serviceaccounts/"] {
         assert!(writes.iter().any(|write| write.contains(kind)), "{kind} was not tried: {writes:?}");
     }
+}
+
+/// As when somebody deletes the namespace: the RoleBinding goes with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_whose_rights_are_gone_is_told_once_and_disturbs_no_other() {
+    let (ns, shut) = (Namespace::create().await, Namespace::create().await);
+    let both = format!("watchNamespaces={{{},{}}}", ns.name, shut.name);
+    let _release = Release::install_with(&ns.name, &["--set", &both, "--set", "clusterName=it"]);
+    let binding = format!("{}-outbox-operator", ns.name);
+    let (user, watched) = (format!("system:serviceaccount:{}:{binding}", ns.name), format!("{},{}", ns.name, shut.name));
+    let rounds = ["--watch-seconds", "10", "--watch-namespaces", &watched, "--cluster-name", "it"];
+    let mut operator = OperatorProcess::start_as(&ns.name, &user, &rounds).await;
+    until("it to be ready", async || (operator.leads().await && operator.is_fine("/readyz").await).then_some(())).await;
+    operator.signal("KILL");
+    operator.ended().await;
+
+    let kept = kubectl(&["get", "rolebinding", "-n", &shut.name, &binding, "-o", "json"], "");
+    kubectl(&["delete", "rolebinding", "-n", &shut.name, &binding], "");
+    operator.start_again();
+    until("it to be ready without that namespace", async || (operator.leads().await && operator.is_fine("/readyz").await).then_some(()))
+        .await;
+    ns.create_relay(|_| ()).await;
+    until("the relays of the other", async || ns.get_opt::<Deployment>(&format!("{NAME}-relay")).await).await;
+    // Three rounds of silence are too many.
+    let (start, place) = (Instant::now(), format!("/namespaces/{}/", shut.name));
+    until("refusals after that", async || {
+        assert!(operator.is_fine("/healthz").await, "after {:?}: {:?}", start.elapsed(), operator.get("/healthz").await);
+        let late = |asked: &Asked| asked.path.contains(&place) && asked.at > start + Duration::from_secs(35);
+        operator.proxy.asked().iter().any(late).then_some(())
+    })
+    .await;
+    let refused = async |count: u32| {
+        let line = format!("outbox_operator_namespaces_refused {count}");
+        operator.get("/metrics").await.is_some_and(|text| text.lines().any(|told| told == line))
+    };
+    assert!(refused(1).await, "{:?}", operator.get("/metrics").await);
+    let told = operator.log().lines().filter(|line| line.contains(&shut.name) && line.contains("forbidden")).count();
+    assert_eq!(told, 1, "{}", operator.log());
+
+    let mut binding: Value = serde_json::from_str(&kept).expect("JSON");
+    binding["metadata"] = json!({"name": binding["metadata"]["name"], "namespace": shut.name});
+    kubectl(&["create", "-f", "-"], &binding.to_string());
+    shut.create_relay(|_| ()).await;
+    until("the relays of a namespace that is back", async || shut.get_opt::<Deployment>(&format!("{NAME}-relay")).await).await;
+    until("it to be seen again", async || refused(0).await.then_some(())).await;
 }
 
 /// Rights as `"verb group/resource"`.

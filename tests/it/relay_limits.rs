@@ -1,7 +1,7 @@
 //! What topics say of themselves: how large their batches may be, and how many partitions they have.
 
 use outbox_relay::{
-    kafka::{Limits, ask_limits},
+    kafka::{Limits, TopicLimits, ask_limits},
     report::ProblemClass,
     secrets::Secrets,
     settings::{OnPoison, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
@@ -39,16 +39,20 @@ async fn count(topic: &str) -> usize {
     tokio::task::spawn_blocking(move || read_all(&topic).len()).await.expect("read")
 }
 
+fn known(max_message_bytes: usize, min_insync_replicas: usize) -> TopicLimits {
+    TopicLimits { max_message_bytes: Some(max_message_bytes), min_insync_replicas: Some(min_insync_replicas) }
+}
+
 #[tokio::test]
 async fn limits_are_known_of_topics_that_exist() {
     let (strict, usual, missing) = (topic_name("strict"), topic_name("usual"), topic_name("missing"));
-    create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
+    create_topic_with(&strict, 1, &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")]).await;
     create_topic(&usual).await;
     let database = Database::create(15).await;
     let mut settings = database.publishing(vec![]).kafka;
     let names = [strict.as_str(), missing.as_str(), usual.as_str()];
     let found = ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
-    assert_eq!(found, Some(Limits(vec![Some(20_000), None, Some(1_048_588)])));
+    assert_eq!(found, Some(Limits(vec![known(20_000, 2), TopicLimits::default(), known(1_048_588, 1)])));
     settings.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
     assert_eq!(ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await, None);
 }
@@ -133,10 +137,12 @@ async fn a_topic_whose_configuration_we_may_not_see_is_of_unknown_limit_and_gets
     settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
     settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: rig("RIG_KAFKA_USER") });
     let found = until("the limits", async || {
-        ask_limits(&settings.kafka, &database.secrets(), "it", &[&hidden, &shown]).await.filter(|found| found.0[0].is_none())
+        ask_limits(&settings.kafka, &database.secrets(), "it", &[&hidden, &shown])
+            .await
+            .filter(|found| found.0[0] == TopicLimits::default())
     })
     .await;
-    assert_eq!(found, Limits(vec![None, Some(20_000)]));
+    assert_eq!(found, Limits(vec![TopicLimits::default(), known(20_000, 1)]));
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;
     drained(&database).await;

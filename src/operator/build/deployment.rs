@@ -71,7 +71,7 @@ fn relay_pod(relay: &ValidatedRelay) -> PodSpec {
 
 fn relay_container(relay: &ValidatedRelay) -> Container {
     let mut run = arguments("run");
-    run.extend(["--listen".to_owned(), format!("0.0.0.0:{HTTP_PORT}")]);
+    run.extend(["--listen".to_owned(), format!("[::]:{HTTP_PORT}")]);
     let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
     let from_pod = EnvVarSource { field_ref: Some(pod_name), ..EnvVarSource::default() };
     let (tunables, huge_pages) = RELAY_ENVIRONMENT;
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(container["command"], json!(["/usr/local/bin/outbox-relay"]));
         let settings = "/etc/outbox-relay/settings.yaml";
         let secrets = "/var/run/secrets/outbox-relay";
-        assert_eq!(container["args"], json!(["run", "--settings", settings, "--secrets", secrets, "--listen", "0.0.0.0:9090"]));
+        assert_eq!(container["args"], json!(["run", "--settings", settings, "--secrets", secrets, "--listen", "[::]:9090"]));
         // Where the command line looks by itself, in a pod.
         assert_eq!((settings, secrets), (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS));
         assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");

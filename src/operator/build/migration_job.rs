@@ -12,7 +12,7 @@ use k8s_openapi::{
 
 use super::pod::{arguments, container, labels, pod, some_map};
 use crate::operator::{
-    identity::{ATTEMPT, NUDGE},
+    identity::{ATTEMPT, FORM, NUDGE, hash8},
     validate::{MigrationTarget, ValidatedRelay},
 };
 
@@ -21,25 +21,31 @@ const DEADLINE_SECONDS: i64 = 600;
 
 pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u32) -> Job {
     let identity = &relay.identity;
+    let template = template(relay, target);
     let mut metadata = identity.child_meta(target.job.clone(), identity.migration_labels());
-    metadata.annotations = Some(annotations(target, attempt));
-    let pod_meta = ObjectMeta {
-        labels: Some(labels(&relay.template, identity.migration_labels())),
-        annotations: some_map(&relay.template.annotations),
-        ..ObjectMeta::default()
-    };
+    metadata.annotations = Some(annotations(target, attempt, &template));
     let spec = JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
         pod_failure_policy: Some(ignore_evictions()),
-        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(migration_pod(relay, target)) },
+        template,
         ..JobSpec::default()
     };
     Job { metadata, spec: Some(spec), status: None }
 }
 
-fn annotations(target: &MigrationTarget, attempt: u32) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::from([(ATTEMPT.to_owned(), attempt.to_string())]);
+fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec {
+    let pod_meta = ObjectMeta {
+        labels: Some(labels(&relay.template, relay.identity.migration_labels())),
+        annotations: some_map(&relay.template.annotations),
+        ..ObjectMeta::default()
+    };
+    PodTemplateSpec { metadata: Some(pod_meta), spec: Some(migration_pod(relay, target)) }
+}
+
+fn annotations(target: &MigrationTarget, attempt: u32, template: &PodTemplateSpec) -> BTreeMap<String, String> {
+    let form = hash8(&serde_json::to_vec(template).expect("typed objects are JSON"));
+    let mut all = BTreeMap::from([(ATTEMPT.to_owned(), attempt.to_string()), (FORM.to_owned(), form)]);
     all.extend(target.nudge.clone().map(|nudge| (NUDGE.to_owned(), nudge)));
     all
 }
@@ -97,6 +103,17 @@ mod tests {
         let relay = validated_with(|r| r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into());
         let pod = built(&relay)["spec"]["template"]["spec"].clone();
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
+    }
+
+    #[test]
+    fn the_form_of_a_job_follows_its_pods_and_not_its_attempt() {
+        let form = |relay: &ValidatedRelay, attempt| {
+            let job = build(relay, relay.migration.as_ref().expect("policy Apply"), attempt);
+            job.metadata.annotations.expect("annotations").remove(FORM).expect("a form")
+        };
+        let image = validated_with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()));
+        assert_ne!(form(&validated(), 1), form(&image, 1));
+        assert_eq!(form(&validated(), 1), form(&validated(), 2));
     }
 
     #[test]

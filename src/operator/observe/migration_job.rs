@@ -15,7 +15,7 @@ use super::{
     pod::{MigrationPod, cut, migration_pod},
 };
 use crate::operator::{
-    identity::{ATTEMPT, Identity, NUDGE},
+    identity::{ATTEMPT, FORM, Identity, NUDGE},
     ownership::{Ownership, ownership},
 };
 
@@ -27,12 +27,21 @@ pub(crate) struct MigrationJob {
     pub attempt: u32,
     /// Value of the nudging annotation when it was created.
     pub nudge: Option<String>,
+    /// What of it pods are made from, as it says itself; absent: an older version wrote it.
+    pub form: Option<String>,
     pub created_at: Timestamp,
     pub config_map: Option<String>,
     pub outcome: JobOutcome,
     pub pod: Option<MigrationPod>,
     /// Why no pod could be created, from the Job's Events.
     pub refusal: Option<String>,
+}
+
+impl MigrationJob {
+    /// Its pod is not there, or says that it cannot run: nothing is lost with it.
+    pub(crate) fn waits(&self) -> bool {
+        self.outcome == JobOutcome::Unfinished && self.pod.as_ref().is_none_or(|pod| pod.waiting.is_some())
+    }
 }
 
 /// How a Job ended; its exit code decides.
@@ -55,6 +64,7 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
     MigrationJob {
         attempt: job.annotations().get(ATTEMPT).and_then(|count| count.parse().ok()).unwrap_or(1),
         nudge: job.annotations().get(NUDGE).cloned(),
+        form: job.annotations().get(FORM).cloned(),
         created_at: job.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         config_map: pod_spec.and_then(mounted_config_map),
         outcome: outcome(job),

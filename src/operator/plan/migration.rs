@@ -7,6 +7,8 @@
 //!                |          v
 //!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or a nudge
 //! ```
+//!
+//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too: its cause may just have been removed.
 
 use std::time::Duration;
 
@@ -14,8 +16,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
     operator::{
+        build::migration_form,
         observe::{JobOutcome, MigrationJob, MigrationPod},
-        validate::MigrationTarget,
+        validate::{MigrationTarget, ValidatedRelay},
     },
     report::Problem,
 };
@@ -32,7 +35,7 @@ pub(crate) enum Migration {
     Off,
     /// The relay waits for its upgrade: its schema is as it was.
     Queued,
-    /// A Job is to be created; a failed one of this name makes room.
+    /// A Job is to be created; one of this name that failed, or cannot run, makes room.
     Start { attempt: u32 },
     /// A Job is at work, or its pod is about to be.
     Running { attempt: u32, waiting: Option<String>, until: Option<Timestamp> },
@@ -71,10 +74,13 @@ impl Migration {
     }
 }
 
-pub(super) fn decide(target: Option<&MigrationTarget>, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
-    let Some(target) = target else { return Migration::Off };
+pub(super) fn decide(relay: &ValidatedRelay, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
+    let Some(target) = &relay.migration else { return Migration::Off };
     let Some(job) = job else { return Migration::Start { attempt: 1 } };
     match &job.outcome {
+        JobOutcome::Unfinished if job.waits() && job.form != Some(migration_form(relay, target)) => {
+            Migration::Start { attempt: job.attempt }
+        }
         JobOutcome::Unfinished => unfinished(job, now),
         JobOutcome::Succeeded { at } => succeeded(job, *at),
         JobOutcome::Failed { at, why } => failed(target, job, &Failed { at: *at, why }, now),
@@ -133,8 +139,9 @@ fn pause(attempt: u32) -> SignedDuration {
 mod tests {
     use super::*;
     use crate::{
+        api::MigrationPolicy,
         operator::{
-            fixtures::{at, now, validated},
+            fixtures::{at, now, validated, validated_with},
             observe::ObjectKey,
         },
         report::{MigrationReport, ProblemClass},
@@ -149,6 +156,7 @@ mod tests {
             key: ObjectKey { name: target().job, uid: "u".to_owned() },
             attempt: 3,
             nudge: None,
+            form: Some(migration_form(&validated(), &target())),
             created_at: now(),
             config_map: None,
             outcome,
@@ -168,15 +176,35 @@ mod tests {
 
     #[test]
     fn without_a_job_one_is_started() {
-        assert_eq!(decide(Some(&target()), None, now()), Migration::Start { attempt: 1 });
-        assert_eq!(decide(None, None, now()), Migration::Off);
+        assert_eq!(decide(&validated(), None, now()), Migration::Start { attempt: 1 });
+        let never = validated_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
+        assert_eq!(decide(&never, None, now()), Migration::Off);
     }
 
     #[test]
     fn a_job_without_a_pod_has_twenty_seconds() {
         let job = job(JobOutcome::Unfinished);
-        assert!(matches!(decide(Some(&target()), Some(&job), at(19)), Migration::Running { .. }));
-        assert_eq!(decide(Some(&target()), Some(&job), at(20)), Migration::Refused { why: "exceeded quota".to_owned() });
+        assert!(matches!(decide(&validated(), Some(&job), at(19)), Migration::Running { .. }));
+        assert_eq!(decide(&validated(), Some(&job), at(20)), Migration::Refused { why: "exceeded quota".to_owned() });
+    }
+
+    #[test]
+    fn a_job_that_cannot_run_starts_again_when_its_pods_would_be_other_ones() {
+        let corrected = validated_with(|relay| relay.spec.template.image = Some("registry.test/relay:2".to_owned()));
+        let again = |job: &MigrationJob| decide(&corrected, Some(job), now()) == Migration::Start { attempt: 3 };
+        let with = |waiting: Option<&str>| {
+            let pod = MigrationPod { name: "p".to_owned(), waiting: waiting.map(str::to_owned), report: None, end: None };
+            MigrationJob { pod: Some(pod), ..job(JobOutcome::Unfinished) }
+        };
+        assert!(again(&job(JobOutcome::Unfinished)), "no pod was let in");
+        assert!(again(&with(Some("ImagePullBackOff: m"))));
+        assert!(!again(&with(None)), "a migration may be under way");
+        assert!(!again(&failed_job()), "its back-off lasts");
+        assert!(!again(&job(JobOutcome::Succeeded { at: now() })), "it is the memory");
+        let same = decide(&validated(), Some(&with(Some("ImagePullBackOff: m"))), now());
+        assert!(matches!(same, Migration::Running { .. }), "{same:?}");
+        let of_an_older_version = MigrationJob { form: None, ..with(Some("ImagePullBackOff: m")) };
+        assert!(again(&of_an_older_version));
     }
 
     #[test]
@@ -184,15 +212,15 @@ mod tests {
         let mut job = job(JobOutcome::Succeeded { at: now() });
         job.pod = Some(pod(None));
         let expected = Migration::Succeeded { at: now(), schema_version: Some(1), notes: vec!["note".to_owned()] };
-        assert_eq!(decide(Some(&target()), Some(&job), now()), expected);
+        assert_eq!(decide(&validated(), Some(&job), now()), expected);
         job.pod = None;
-        assert!(decide(Some(&target()), Some(&job), now()).is_done());
+        assert!(decide(&validated(), Some(&job), now()).is_done());
     }
 
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
-        let why = |pod: Option<MigrationPod>| match decide(Some(&target()), Some(&MigrationJob { pod, ..failed_job() }), now()) {
+        let why = |pod: Option<MigrationPod>| match decide(&validated(), Some(&MigrationJob { pod, ..failed_job() }), now()) {
             Migration::Failed { why, .. } => why,
             other => panic!("{other:?}"),
         };
@@ -204,19 +232,20 @@ mod tests {
     #[test]
     fn a_failed_job_is_tried_again_after_its_back_off() {
         let job = failed_job();
-        let early = decide(Some(&target()), Some(&job), at(39));
+        let early = decide(&validated(), Some(&job), at(39));
         assert!(matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)), "{early:?}");
         assert_eq!(early.look_again_in(at(39)), Some(Duration::from_secs(2)));
-        assert_eq!(decide(Some(&target()), Some(&job), at(40)), Migration::Start { attempt: 4 });
+        assert_eq!(decide(&validated(), Some(&job), at(40)), Migration::Start { attempt: 4 });
     }
 
     #[test]
     fn a_nudge_ends_the_back_off_once() {
         let mut job = failed_job();
-        let nudged = MigrationTarget { nudge: Some("now".to_owned()), ..target() };
-        assert_eq!(decide(Some(&nudged), Some(&job), now()), Migration::Start { attempt: 4 });
+        let mut nudged = validated();
+        nudged.migration.as_mut().expect("policy Apply").nudge = Some("now".to_owned());
+        assert_eq!(decide(&nudged, Some(&job), now()), Migration::Start { attempt: 4 });
         job.nudge = Some("now".to_owned());
-        assert!(matches!(decide(Some(&nudged), Some(&job), now()), Migration::Failed { .. }));
+        assert!(matches!(decide(&nudged, Some(&job), now()), Migration::Failed { .. }));
     }
 
     #[test]

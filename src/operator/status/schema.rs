@@ -30,12 +30,18 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
         Migration::Start { .. } | Migration::Running { waiting: None, .. } => {
             not(Reason::MigrationRunning, format!("The migration is running (Job '{job}')."))
         }
-        Migration::Running { waiting: Some(why), .. } => {
-            not(Reason::PodsPending, format!("The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the pod waits."))
-        }
-        Migration::Refused { why } => {
-            not(Reason::PodsRefused, format!("The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job keeps trying."))
-        }
+        Migration::Running { waiting: Some(why), .. } => not(
+            Reason::PodsPending,
+            format!(
+                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the pod waits, and a changed manifest replaces it."
+            ),
+        ),
+        Migration::Refused { why } => not(
+            Reason::PodsRefused,
+            format!(
+                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job keeps trying, and a changed manifest replaces it."
+            ),
+        ),
         Migration::Failed { attempt, why, again_at } => {
             let again = format!("Attempt {attempt}; the next one starts at {again_at}, or when the annotation {NUDGE} gets a new value.");
             match why {

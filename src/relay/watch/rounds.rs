@@ -10,15 +10,16 @@ use tokio::{
     sync::{mpsc::UnboundedSender, watch::Receiver},
 };
 
-use super::{Asking, News};
+use super::{
+    Asking, News,
+    problems::{cluster_problem, growth_problem, is_advice, topic_problem},
+};
 use crate::{
-    kafka::{Limits, TopicState, Topics, ask_limits},
-    relay::{
-        RunOptions, Source, Status,
-        partitions::{Growth, Partitions},
-    },
-    report::{Problem, ProblemClass},
+    kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
+    relay::{RunOptions, Source, Status, partitions::Partitions},
+    report::Problem,
     secrets::Secrets,
+    settings::TopicSettings,
 };
 
 /// Pause between two rounds while something is wrong, in any case, and while nothing is.
@@ -28,8 +29,6 @@ const LATER: Duration = Duration::from_secs(30);
 /// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
 const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
 const LIMITS_EVERY: Duration = Duration::from_secs(300);
-/// Copies of a record that the no-loss contract needs.
-const REPLICAS_MIN: usize = 3;
 
 pub(super) struct Rounds {
     options: Arc<RunOptions>,
@@ -55,7 +54,7 @@ impl Rounds {
             runtime: Handle::current(),
             asking,
             client: None,
-            limits: Limits(vec![None; topics]),
+            limits: Limits(vec![TopicLimits::default(); topics]),
             limits_at: None,
             partitions: Partitions::new(topics),
             before: Vec::new(),
@@ -103,24 +102,32 @@ impl Rounds {
                 self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
             }
         };
-        let (mut usable, mut led, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut usable, mut led, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
             self.asking.set(Some(Instant::now()));
             let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
             usable.push((index, matches!(state, TopicState::Exists { .. })));
             led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
-            problems.extend(topic_problem(&topic.name, state));
+            states.push(state);
             if let TopicState::Exists { partitions, .. } = state {
                 let added = self.partitions.seen(index, partitions, Instant::now());
                 self.status.metrics.partitions_added.with_label_values(&[&topic.name]).inc_by(added as u64);
             }
-            problems.extend(self.partitions.growth(index, Instant::now()).map(|growth| growth_problem(&topic.name, growth)));
         }
         self.learn_limits(wished, &usable);
         self.before.clone_from(&usable);
         // Closed: the relay ends, and so does the next round.
         let _ = news.send(News { usable, led, partitions: self.partitions.counts(), limits: self.limits.clone() });
-        Ok(problems)
+        Ok(self.problems(&states))
+    }
+
+    fn problems(&self, states: &[TopicState]) -> Vec<Problem> {
+        let now = Instant::now();
+        let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicState))| {
+            let growth = self.partitions.growth(index, now).map(|growth| growth_problem(&topic.name, growth));
+            topic_problem(&topic.name, *state, self.limits.0.get(index).copied().unwrap_or_default()).into_iter().chain(growth)
+        };
+        self.options.settings.topics.iter().zip(states).enumerate().flat_map(of_topic).collect()
     }
 
     /// At first, when another topic can be written to, when somebody wishes it, and every few minutes. Without an answer what was known stays.
@@ -137,46 +144,5 @@ impl Rounds {
         let answer = self.runtime.block_on(asked);
         self.limits_at = answer.as_ref().map(|_| Instant::now());
         self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));
-    }
-}
-
-/// What needs no second look soon.
-fn is_advice(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded)
-}
-
-fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
-    let message = format!(
-        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does not hold across that moment; compare outbox_seq"
-    );
-    Problem::new(ProblemClass::PartitionsAdded, message)
-}
-
-/// As it goes into a report.
-pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
-    let why = match class {
-        ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
-        ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",
-        _ => "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait until it can",
-    };
-    Problem::new(class, format!("Kafka at {servers} {why}"))
-}
-
-fn topic_problem(name: &str, state: TopicState) -> Option<Problem> {
-    match state {
-        TopicState::Missing => {
-            Some(Problem::new(ProblemClass::TopicMissing, format!("topic '{name}' does not exist: create it; its rows wait until then")))
-        }
-        TopicState::NotAuthorized => {
-            let message = format!("topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait until then");
-            Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
-        }
-        TopicState::Exists { replicas, .. } if replicas < REPLICAS_MIN => {
-            let message = format!(
-                "topic '{name}' has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
-            );
-            Some(Problem::new(ProblemClass::TopicUnderReplicated, message))
-        }
-        TopicState::Exists { .. } => None,
     }
 }

@@ -39,6 +39,11 @@ impl OperatorProcess {
         Self::start_pod(namespace, pod, free_port().await, None, arguments).await
     }
 
+    /// On a free port, as this user, with further arguments.
+    pub(crate) async fn start_as(namespace: &str, user: &str, arguments: &[&str]) -> Self {
+        Self::start_pod(namespace, "pod", free_port().await, Some(user.to_owned()), arguments).await
+    }
+
     async fn start_pod(namespace: &str, pod: &str, port: u16, user: Option<String>, arguments: &[&str]) -> Self {
         let proxy = ApiProxy::start(client(user).await, namespace).await;
         let folder = std::env::temp_dir().join(format!("{namespace}_operator_{pod}"));
