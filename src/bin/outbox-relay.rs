@@ -88,7 +88,8 @@ struct Run {
 struct From {
     #[command(flatten)]
     place: Place,
-    /// With --manifest: the cluster in the name under which the schema is claimed.
+    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is `clusterName` of its chart, or the uid of
+    /// namespace kube-system; `owner show` tells whose a schema is.
     #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "settings")]
     cluster_name: String,
 }

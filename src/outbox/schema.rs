@@ -33,6 +33,11 @@ pub enum SchemaError {
         "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or name that one in spec.migration.takeOverFrom"
     )]
     ClaimedByOther { schema: String, other: Owner },
+    /// Most often it is the same one, and the command line did not say of which cluster.
+    #[error(
+        "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"
+    )]
+    ClaimedInOtherCluster { schema: String, other: Owner },
 }
 
 impl SchemaError {
@@ -43,7 +48,9 @@ impl SchemaError {
             Self::ReadState { schema, source } => Problem::new(source.class, format!("schema '{schema}': {source}")),
             Self::NotReady { .. } => Problem::new(ProblemClass::SchemaNotReady, self.to_string()),
             Self::Newer { .. } => Problem::new(ProblemClass::NewerSchema, self.to_string()),
-            Self::ClaimedByOther { .. } => Problem::new(ProblemClass::SchemaClaimedByOther, self.to_string()),
+            Self::ClaimedByOther { .. } | Self::ClaimedInOtherCluster { .. } => {
+                Problem::new(ProblemClass::SchemaClaimedByOther, self.to_string())
+            }
         }
     }
 }
@@ -114,7 +121,7 @@ impl SchemaState {
         match &self.owner {
             None => Ok(false),
             Some(found) if found == owner => Ok(true),
-            Some(other) => Err(SchemaError::ClaimedByOther { schema: schema.as_str().to_owned(), other: other.clone() }),
+            Some(other) => Err(claimed(schema, owner, other.clone())),
         }
     }
 
@@ -124,6 +131,15 @@ impl SchemaState {
             Some(from) if self.owner.as_ref() == Some(from) && *from != settings.owner => Ok(Some(from)),
             _ => self.owned_by(schema, &settings.owner).map(|_| None),
         }
+    }
+}
+
+fn claimed(schema: &SchemaName, owner: &Owner, other: Owner) -> SchemaError {
+    let schema = schema.as_str().to_owned();
+    if (&other.namespace, &other.name) == (&owner.namespace, &owner.name) {
+        SchemaError::ClaimedInOtherCluster { schema, other }
+    } else {
+        SchemaError::ClaimedByOther { schema, other }
     }
 }
 

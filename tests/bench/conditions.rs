@@ -24,6 +24,11 @@ pub(crate) async fn of(cli: &Cli) -> anyhow::Result<Value> {
         "replicas_of_a_partition": cli.replicas,
         "partitions": super::topic::PARTITIONS,
         "runs": cli.runs,
+        "rows": cli.rows,
+        "bytes": cli.bytes,
+        "seconds": cli.seconds,
+        "pinned_seconds": cli.pinned_seconds,
+        "late_seconds": cli.late_seconds,
     }))
 }
 

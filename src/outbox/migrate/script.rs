@@ -86,7 +86,7 @@ begin;
     }
     text.push_str(&format!("set local search_path = {name}, pg_temp;\n{}", migrations(found)));
     let [cluster, namespace, owner] = [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
-    text.push_str("\n-- Who manages the schema.\n");
+    text.push_str("\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An operator works on schemas of its own cluster only.\n");
     if let Some(from) = &found.taken_from {
         let [cluster, namespace, name_] = [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
         text.push_str(&format!("delete from {name}.owner where (cluster, namespace, name) = ({cluster}, {namespace}, {name_});\n"));

@@ -42,11 +42,22 @@ fn another_owner_is_named() {
 }
 
 #[test]
+fn an_owner_of_this_name_in_another_cluster_is_most_likely_this_one() {
+    let ours = Owner { cluster: "local".to_owned(), ..owner("files") };
+    let problem = state(1, 1).owned_by(&schema(), &ours).expect_err("another cluster's").problem();
+    assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
+    assert!(problem.message.contains("--cluster-name"), "{}", problem.message);
+}
+
+#[test]
 fn the_longest_names_still_leave_room_for_the_next_step() {
     let schema = SchemaName::try_from("s".repeat(30)).expect("a name");
     let other = Owner { cluster: "c".repeat(36), namespace: "n".repeat(30), name: "o".repeat(30) };
     let error = SchemaError::ClaimedByOther { schema: schema.as_str().to_owned(), other };
     assert!(error.problem().message.contains("spec.database.schema"), "{}", error.problem().message);
+    let other = Owner { cluster: "c".repeat(36), namespace: "n".repeat(20), name: "o".repeat(20) };
+    let error = SchemaError::ClaimedInOtherCluster { schema: "s".repeat(10), other };
+    assert!(error.problem().message.ends_with("takeOverFrom"), "{}", error.problem().message);
 }
 
 #[test]
