@@ -12,7 +12,8 @@ fn root() -> PathBuf {
 
 #[test]
 fn each_example_is_a_manifest_that_a_relay_takes() {
-    let files: Vec<_> = std::fs::read_dir(root().join("examples")).expect("examples").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(root().join("examples")).expect("examples").map(|entry| entry.expect("an entry").path()).collect();
     assert!(files.len() >= 2, "{files:?}");
     for file in files {
         let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
