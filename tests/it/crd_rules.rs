@@ -255,7 +255,7 @@ async fn an_owner_to_take_over_from_has_three_parts() {
 #[tokio::test]
 async fn kafka_can_be_told_what_does_not_weaken_the_promise() {
     accepts(&[&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"}), &|r| {
-        r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"})
+        r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"});
     }])
     .await;
     refuses(&[
