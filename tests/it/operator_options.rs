@@ -1,10 +1,10 @@
 //! What a manifest may wish for beside its relays, on a real API server: none of it for a while, another account or image, who reaches and who
 //! watches them.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, networking::v1::NetworkPolicy};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, events::v1::Event, networking::v1::NetworkPolicy};
 use kube::{
     Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DynamicObject, ListParams, Patch, PatchParams},
     client::Body,
     core::{ApiResource, GroupVersionKind},
 };
@@ -102,6 +102,11 @@ async fn a_relay_whose_image_was_just_forbidden_can_be_suspended_and_starts_no_m
     ns.patch_relay(json!({"spec": {"suspend": false}})).await;
     ns.pass().await;
     assert_eq!((ns.condition("Available").await.as_str(), count(&ns).await), ("False ImageNotAllowed", Some(0)));
+    ns.replace_operator(&|_| ());
+    ns.pass().await;
+    assert_eq!(count(&ns).await, Some(2));
+    let told = ns.api::<Event>().list(&ListParams::default()).await.expect("a list").items;
+    assert!(told.iter().all(|event| event.reason.as_deref() != Some("ReplicasReset")), "nobody else changed the count: {told:?}");
 }
 
 #[tokio::test]
