@@ -1,6 +1,6 @@
 //! `spec.scaling` with real relays on the rig's node: a backlog makes the Deployment grow, its end makes it shrink again.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, events::v1::Event};
+use k8s_openapi::api::{apps::v1::Deployment, events::v1::Event};
 use kube::api::{ListParams, Patch, PatchParams};
 use outbox_relay::api::OutboxRelay;
 use serde_json::json;
@@ -16,13 +16,6 @@ const RELAY: &str = "file-service-relay";
 
 async fn count(ns: &Namespace) -> i32 {
     ns.get::<Deployment>(RELAY).await.spec.replicas.expect("a count")
-}
-
-async fn no_relay_is_said_to_run(ns: &Namespace) -> Result<(), String> {
-    let conditions = ns.get::<OutboxRelay>(NAME).await.status.expect("a status").conditions;
-    let available = conditions.into_iter().find(|one| one.type_ == "Available").expect("it is said");
-    eprintln!("{}", available.message);
-    if available.message.contains("no relay runs") { Ok(()) } else { Err(available.message) }
 }
 
 #[tokio::test]
@@ -81,11 +74,5 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
     ns.api::<Deployment>().patch_scale(RELAY, &PatchParams::default(), &foreign).await.expect("scaled");
     ns.pass().await;
     assert_eq!(count(&ns).await, 1, "a count on the Deployment is set back");
-
-    ns.patch_relay(json!({"spec": {"suspend": true}})).await;
-    ns.pass_until(120, no_relay_is_said_to_run).await;
-    let pods = ns.api::<Pod>().list(&ListParams::default().labels(&format!("outboxrelay.dev/relay={NAME}"))).await.expect("a list").items;
-    let run = pods.iter().any(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
-    assert!(!run, "it is said before the last one has gone: {pods:?}");
     delete_topic(&topic).await;
 }
