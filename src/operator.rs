@@ -49,7 +49,7 @@ pub use installation::Installation;
 pub use run::{Options, RunError, run};
 
 use self::{
-    apply::{Applied, ApplyError, Corner, apply},
+    apply::{Applied, ApplyError, Corner, apply, set_scale},
     build::build,
     call::{CallError, ErrorClass, call_opt},
     events::Teller,
@@ -57,10 +57,10 @@ use self::{
     memory::{Key, Memory, Seen},
     metrics::Metrics,
     observe::{ObserveError, Observed, observe},
-    plan::{Before, Plan, Remembered, change, plan, progress},
-    status::{Facts, Verdict, assess, not_understood, publish, unreadable},
+    plan::{Before, Plan, Remembered, Scale, change, plan, progress},
+    status::{Facts, Invalid, Verdict, assess, not_understood, publish, unreadable},
     upgrades::{Progress, Turn, UpgradeQueue},
-    validate::{Count, ValidatedRelay, validate},
+    validate::{Count, Unworkable, ValidatedRelay, validate, wish_for_none},
 };
 use crate::api::{OutboxRelay, OutboxRelayStatus};
 
@@ -183,9 +183,13 @@ impl Operator {
             paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
-        let (status, again) = match validate(relay, &self.settings.installation) {
+        let validated = validate(relay, &self.settings.installation);
+        if facts.paused || validated.is_err() {
+            self.step_aside(corner.key());
+        }
+        let (status, again) = match validated {
             Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await?,
-            Err(invalid) => (self.conclude(&corner, &facts, observed, &Verdict::Invalid(&invalid)).await?, plan::LOOK),
+            Err(why) => (self.stop_if_wished(&corner, &facts, &why, wish_for_none(&relay.spec).as_ref(), observed).await?, plan::LOOK),
         };
         relay.status = Some(status);
         Ok(again)
@@ -204,24 +208,42 @@ impl Operator {
         let mut plan = plan(valid, observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
-            Ok(Applied::default())
+            Applied::default()
         } else {
             apply(corner, &build(valid, &plan), &plan, observed).await
         };
-        if let Ok(Applied { deployment: Some(deployment), .. }) = &applied {
+        if let Some(deployment) = &applied.deployment {
             observed.deployment = Some(deployment.clone());
         }
         if !facts.paused {
-            let refused = applied.as_ref().is_err_and(|error| error.class() == ErrorClass::Permanent);
-            self.note_progress(corner, progress(valid, &plan, observed, refused), facts.now);
+            let refused = applied.obstacle.as_ref().is_some_and(|error| error.class() == ErrorClass::Permanent);
+            self.note_progress(corner, progress(valid, &plan, observed, refused));
         }
-        if applied.is_ok() {
+        if applied.scaled {
             self.remember(corner, valid, &plan);
         }
-        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: applied.as_ref() };
+        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: &applied };
         let status = self.conclude(corner, facts, observed, &verdict).await?;
-        applied.map_err(PassError::Apply)?;
-        Ok((status, plan.look_again_in))
+        applied.obstacle.map_or(Ok((status, plan.look_again_in)), |error| Err(PassError::Apply(error)))
+    }
+
+    /// Of a manifest that cannot work: whatever runs goes on as it is, unless no relay is wished for.
+    async fn stop_if_wished(
+        &self,
+        corner: &Corner<'_>,
+        facts: &Facts<'_>,
+        why: &Unworkable,
+        wish: Option<&Count>,
+        observed: &Observed,
+    ) -> Result<OutboxRelayStatus, PassError> {
+        let scale = if facts.paused { Scale::Keep } else { plan::stop(wish, observed) };
+        let stopped = set_scale(corner, scale, observed).await;
+        if wish.is_some() && stopped.is_ok() {
+            self.memory.remember_scaling(corner.key(), Remembered::default());
+        }
+        let verdict = Verdict::Invalid(Invalid { why, wish, obstacle: stopped.as_ref().err() });
+        let status = self.conclude(corner, facts, observed, &verdict).await?;
+        stopped.map(|()| status).map_err(PassError::Apply)
     }
 
     fn turn(&self, corner: &Corner<'_>, valid: &ValidatedRelay, observed: &Observed, now: Timestamp) -> Turn {
@@ -230,18 +252,25 @@ impl Operator {
         self.upgrades().turn(corner.key(), change(valid, observed), moving, places, now)
     }
 
-    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>, now: Timestamp) {
-        let mut queue = self.upgrades();
-        if let Some(progress) = progress {
-            queue.note(corner.key(), progress, now);
-        }
-        self.metrics.queued(queue.counts());
+    fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>) {
+        self.queue(|queue| progress.into_iter().for_each(|progress| queue.note(corner.key(), progress)));
+    }
+
+    /// Nothing is written for it now, whoever else may have its place.
+    fn step_aside(&self, key: Key<'_>) {
+        self.queue(|queue| queue.step_aside(key));
     }
 
     /// An OutboxRelay is gone.
     fn forget(&self, key: Key<'_>) {
         self.memory.forget(key);
-        self.upgrades().forget(key);
+        self.queue(|queue| queue.forget(key));
+    }
+
+    fn queue(&self, tell: impl FnOnce(&mut UpgradeQueue)) {
+        let mut queue = self.upgrades();
+        tell(&mut queue);
+        self.metrics.queued(queue.counts());
     }
 
     /// A panic while it was held cannot have left a turn half given.
@@ -279,6 +308,7 @@ impl Operator {
     async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<(), PassError> {
         let identity = Identity::of(&invalid.metadata);
         let (namespace, name) = (&identity.namespace, &identity.name);
+        self.step_aside((namespace, name));
         tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
         let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
         publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;

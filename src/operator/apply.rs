@@ -1,5 +1,5 @@
-//! Makes the API server hold what was built and decided. IO. Reads before it writes: an object of ours that belongs to somebody else stops
-//! the whole pass before anything is touched.
+//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours that somebody else has stops the pass
+//! before anything is touched. How many relays run is apart from that: no other object, ours or not, may keep a relay from being suspended.
 
 mod write;
 
@@ -25,7 +25,7 @@ use super::{
 /// Field manager of the scale subresource alone, so that the main one never names `replicas`.
 const SCALE_MANAGER: &str = "outbox-operator-scale";
 
-/// Why not everything is as it was decided.
+/// Why something is not as it was decided.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     #[error("{0} exist already and belong to somebody else")]
@@ -94,20 +94,39 @@ impl Corner<'_> {
 /// Children as they should be but may not be, with what stands in their place.
 type Due<'a> = Vec<(&'a Prepared, Option<DynamicObject>)>;
 
-/// What became of a pass.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// How far a pass came.
+#[derive(Debug, Default)]
 pub(crate) struct Applied {
     /// The Deployment as it is now, if it was written.
     pub deployment: Option<RelayDeployment>,
     /// The cluster has no kind PodMonitor, and one is wished for.
     pub no_pod_monitors: bool,
+    /// As many relays are asked for as was decided.
+    pub scaled: bool,
+    /// Why not everything is as it was decided.
+    pub obstacle: Option<ApplyError>,
 }
 
-/// Dropped half-way, it leaves some children new and some old; the next pass
-/// brings the rest.
-pub(crate) async fn apply(corner: &Corner<'_>, prepared: &[Prepared], plan: &Plan, observed: &Observed) -> Result<Applied, ApplyError> {
+/// Relays that run become more or less whatever becomes of the rest; the first ones come after it, and so in its form. Dropped half-way, it leaves
+/// some children new and some old; the next pass brings the rest.
+pub(crate) async fn apply(corner: &Corner<'_>, prepared: &[Prepared], plan: &Plan, observed: &Observed) -> Applied {
     let mut applied = Applied::default();
-    let due = look(corner, prepared, observed, &mut applied).await?;
+    let late = plan.scale.starts_the_first();
+    let scaled = if late { Ok(()) } else { set_scale(corner, plan.scale, observed).await };
+    applied.scaled = !late && scaled.is_ok();
+    let written = write_children(corner, prepared, plan, observed, &mut applied).await;
+    applied.obstacle = written.and(scaled).err();
+    applied
+}
+
+async fn write_children(
+    corner: &Corner<'_>,
+    prepared: &[Prepared],
+    plan: &Plan,
+    observed: &Observed,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let due = look(corner, prepared, observed, applied).await?;
     refuse_what_is_not_ours(corner.identity, &due)?;
     for job in &plan.outdated_jobs {
         delete(corner, ChildKind::MigrationJob, job).await?;
@@ -115,16 +134,19 @@ pub(crate) async fn apply(corner: &Corner<'_>, prepared: &[Prepared], plan: &Pla
     for (child, live) in due {
         let outdated = live.as_ref().is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
         let written = write::write(corner, child, live.filter(|_| !outdated)).await?;
-        applied.deployment = written.or(applied.deployment);
+        applied.deployment = written.or(applied.deployment.take());
     }
-    set_scale(corner, plan.scale).await?;
+    if plan.scale.starts_the_first() {
+        set_scale(corner, plan.scale, observed).await?;
+        applied.scaled = true;
+    }
     for config_map in &plan.outdated_config_maps {
         delete(corner, ChildKind::ConfigMap, config_map).await?;
     }
     for kind in &plan.unwanted {
         remove(corner, *kind).await?;
     }
-    Ok(applied)
+    Ok(())
 }
 
 async fn look<'a>(
@@ -193,7 +215,8 @@ fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), App
     if former.is_empty() { Ok(()) } else { Err(ApplyError::FormerChildren(former)) }
 }
 
-async fn set_scale(corner: &Corner<'_>, scale: Scale) -> Result<(), ApplyError> {
+/// Of the Deployment that was observed, and of no later one of its name.
+pub(crate) async fn set_scale(corner: &Corner<'_>, scale: Scale, observed: &Observed) -> Result<(), ApplyError> {
     let to = match scale {
         Scale::Keep => return Ok(()),
         Scale::Set { to, .. } | Scale::SetBack { to, .. } => to,
@@ -201,7 +224,8 @@ async fn set_scale(corner: &Corner<'_>, scale: Scale) -> Result<(), ApplyError> 
     };
     let name = corner.identity.relay_name();
     let manager = PatchParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({"spec": {"replicas": to}}));
+    let uid = observed.deployment.as_ref().map(|deployment| &deployment.uid);
+    let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": to}}));
     let set = call(corner.writing(ChildKind::Deployment).patch_scale(&name, &manager, &patch)).await;
     set.map(|_| ()).map_err(|source| ApplyError::Scale { name, source })
 }

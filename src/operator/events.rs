@@ -46,8 +46,10 @@ pub(crate) fn tellings(before: &OutboxRelayStatus, after: &OutboxRelayStatus, ve
         [Reason::PodMonitorUnavailable, Reason::UpgradesStopped].into_iter().filter_map(|reason| new_ready_reason(before, after, reason)),
     );
     if let Verdict::Planned { relay, plan, applied } = verdict {
-        all.extend(applied.ok().and_then(|_| step(plan)));
-        if let Scale::SetBack { from, to } = plan.scale {
+        all.extend(step(plan).filter(|_| applied.scaled));
+        if let Scale::SetBack { from, to } = plan.scale
+            && applied.scaled
+        {
             let note = format!("The Deployment's replicas were changed to {from}; set back to {to}. Scale the OutboxRelay instead.");
             all.push(Telling::new(EventType::Warning, Reason::ReplicasReset.name(), note));
         }

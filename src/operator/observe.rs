@@ -46,6 +46,13 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// Relays that there are, with those that end what they have in flight: the Deployment does not count these any more.
+    pub(crate) fn relays(&self) -> usize {
+        let counted = self.deployment.as_ref().map_or(0, |deployment| deployment.existing);
+        let running = self.pods.iter().filter(|pod| pod.address.is_some()).count();
+        running.max(usize::try_from(counted).unwrap_or(0))
+    }
+
     /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.jobs.iter().all(|job| job.outcome != JobOutcome::Unfinished)

@@ -66,6 +66,17 @@ pub(crate) enum Scale {
     Step(Decision),
 }
 
+impl Scale {
+    /// There is no relay, and there shall be.
+    pub(crate) fn starts_the_first(self) -> bool {
+        match self {
+            Self::Keep => false,
+            Self::Set { from, .. } | Self::SetBack { from, .. } => from == 0,
+            Self::Step(step) => step.from == 0,
+        }
+    }
+}
+
 /// What `spec.scaling` decided, and from what.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Scaling {
@@ -114,6 +125,11 @@ impl Plan {
     }
 }
 
+/// All that is done for a manifest that cannot work: who wishes for no relay has none.
+pub(crate) fn stop(wish: Option<&Count>, observed: &Observed) -> Scale {
+    wish.map_or(Scale::Keep, |_| set(observed.deployment.as_ref(), 0, true))
+}
+
 /// How many relays, what is done about it, and why.
 fn count(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> (i32, Scale, Option<Scaling>) {
     let changed = before.generation != relay.identity.generation;
@@ -152,9 +168,10 @@ fn scaled(
 
 /// An account is needed until no pod of the old form is left, or may have to be created again.
 fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
-    let rolled_out = observed.deployment.as_ref().is_some_and(RelayDeployment::rolled_out);
+    let arrived = |deployment: &RelayDeployment| deployment.rolled_out() && upgrade::is_current(relay, deployment);
+    let unneeded = relay.template.service_account_name.is_some() && observed.deployment.as_ref().is_some_and(arrived);
     let all = [
-        (ChildKind::ServiceAccount, relay.template.service_account_name.is_some() && rolled_out),
+        (ChildKind::ServiceAccount, unneeded),
         (ChildKind::NetworkPolicy, relay.admitted.is_none()),
         (ChildKind::PodMonitor, !relay.pod_monitor),
     ];
@@ -173,7 +190,7 @@ mod tests {
     use super::*;
     use crate::operator::{
         fixtures::{now, validated, validated_with},
-        observe::{JobOutcome, MigrationJob, RelayDeployment},
+        observe::{JobOutcome, MigrationJob, RelayDeployment, WrittenFor},
         reason::Reason,
     };
 
@@ -279,6 +296,26 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
+        let mut observed = migrated(&validated());
+        assert_eq!(stop(Some(&Count::Suspended), &observed), Scale::Set { from: 2, to: 0 });
+        assert_eq!(stop(Some(&Count::Fixed(0)), &observed), Scale::Set { from: 2, to: 0 });
+        assert_eq!(stop(None, &observed), Scale::Keep);
+        observed.deployment.as_mut().expect("there").wanted = 0;
+        assert_eq!((stop(None, &observed), stop(Some(&Count::Suspended), &observed)), (Scale::Keep, Scale::Keep));
+    }
+
+    #[test]
+    fn only_the_first_relays_wait_for_what_they_are_made_from() {
+        let starts = |from, to| {
+            let step = Scale::Step(Decision { from, to, why: Reason::BacklogHigh });
+            [Scale::Set { from, to }, Scale::SetBack { from, to }, step].map(Scale::starts_the_first)
+        };
+        assert_eq!((starts(0, 2), starts(2, 0), starts(1, 2)), ([true; 3], [false; 3], [false; 3]));
+        assert!(!Scale::Keep.starts_the_first());
+    }
+
+    #[test]
     fn what_is_not_wished_for_goes_and_an_account_only_when_no_pod_needs_it() {
         let other_account = validated_with(|r| {
             r.spec.template.service_account_name = Some("mine".to_owned());
@@ -287,8 +324,14 @@ mod tests {
         let mut observed = migrated(&other_account);
         observed.deployment.as_mut().expect("there").updated = 1;
         assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor]);
-        let all_new = RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ..RelayDeployment::default() };
-        observed.deployment = Some(all_new);
+        let of_form = |relay: &ValidatedRelay| {
+            let (form, generation, wishes) = (crate::operator::build::form(relay), "3".to_owned(), relay.wishes.clone());
+            let written_for = Some(WrittenFor { form, generation, wishes });
+            Some(RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, written_for, ..RelayDeployment::default() })
+        };
+        observed.deployment = of_form(&validated());
+        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor], "the rollout that leaves it begins");
+        observed.deployment = of_form(&other_account);
         assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
         assert_eq!(decided(&validated(), &observed, 3).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
     }

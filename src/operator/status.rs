@@ -2,6 +2,7 @@
 
 mod available;
 mod conditions;
+mod invalid;
 mod paused;
 mod publishing;
 mod ready;
@@ -32,7 +33,7 @@ use super::{
     observe::Observed,
     plan::{Migration, Plan},
     reason::Reason,
-    validate::{Unworkable, ValidatedRelay},
+    validate::{Count, Unworkable, ValidatedRelay},
 };
 use crate::api::{MigrationStatus, OutboxRelay, OutboxRelayStatus};
 
@@ -41,10 +42,22 @@ const STATUS_MANAGER: &str = "outbox-operator-status";
 
 /// How far a pass came.
 pub(crate) enum Verdict<'a> {
-    /// The spec cannot work; whatever runs goes on as it is.
-    Invalid(&'a Unworkable),
+    Invalid(Invalid<'a>),
     /// It was planned, and applied as far as `applied` says.
-    Planned { relay: &'a ValidatedRelay, plan: &'a Plan, applied: Result<&'a Applied, &'a ApplyError> },
+    Planned {
+        relay: &'a ValidatedRelay,
+        plan: &'a Plan,
+        applied: &'a Applied,
+    },
+}
+
+/// The spec cannot work; whatever runs goes on as it is, unless no relay is wished for.
+pub(crate) struct Invalid<'a> {
+    pub why: &'a Unworkable,
+    /// What says that there shall be no relay.
+    pub wish: Option<&'a Count>,
+    /// Why it was not carried out.
+    pub obstacle: Option<&'a ApplyError>,
 }
 
 /// What the status is made from, beside the verdict.
@@ -64,12 +77,13 @@ struct Scene<'a> {
     observed: &'a Observed,
     relay: &'a ValidatedRelay,
     plan: &'a Plan,
+    applied: &'a Applied,
 }
 
 pub(crate) fn assess(facts: &Facts<'_>, observed: &Observed, verdict: &Verdict<'_>) -> OutboxRelayStatus {
     let findings = match verdict {
-        Verdict::Invalid(invalid) => ready::invalid(invalid),
-        Verdict::Planned { relay, plan, applied } => ready::planned(&Scene { facts, observed, relay, plan }, *applied),
+        Verdict::Invalid(invalid) => invalid::invalid(invalid, observed),
+        Verdict::Planned { relay, plan, applied } => ready::planned(&Scene { facts, observed, relay, plan, applied }),
     };
     let previous = facts.previous;
     let migration = match verdict {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! (due) --> waiting --> under way --> done: failures in a row are 0 again
-//!              ^            |
+//!              ^            |--> paused, or its manifest cannot work: it leaves its place, and asks again when it goes on
 //!              |            `--> failed: goes on trying outside of the queue; the third in a row stops the queue
 //!              `--- stopped until one of the failed ones succeeds, or the operator is started anew
 //! ```
@@ -70,8 +70,9 @@ pub(crate) struct Counts {
 }
 
 impl UpgradeQueue {
-    /// Asked at each pass. `moving`: its pods are being replaced, which in the first pass after a start is somebody's turn from before it.
+    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have fallen silent. `moving`: its pods are being replaced, which in the first pass after a start is somebody's turn from before it.
     pub(crate) fn turn(&mut self, key: (&str, &str), change: Change, moving: bool, places: usize, now: Timestamp) -> Turn {
+        self.end_what_takes_too_long(now);
         let key = owned(key);
         let first_sight = self.known.insert(key.clone());
         if change == Change::Own {
@@ -94,25 +95,27 @@ impl UpgradeQueue {
     }
 
     /// Told after each pass of a relay that has its turn.
-    pub(crate) fn note(&mut self, key: (&str, &str), progress: Progress, now: Timestamp) {
+    pub(crate) fn note(&mut self, key: (&str, &str), progress: Progress) {
         let key = owned(key);
-        let too_long = self.under_way.get(&key).is_some_and(|since| now.duration_since(*since) >= LONGEST);
         match progress {
+            Progress::Moving => {}
             Progress::Done if self.under_way.remove(&key).is_some() | self.failed.remove(&key) => self.failures_in_a_row = 0,
-            Progress::Moving if !too_long => {}
-            Progress::Moving | Progress::Failed if self.under_way.remove(&key).is_some() => {
-                self.failed.insert(key);
-                self.failures_in_a_row += 1;
-            }
-            _ => {}
+            Progress::Done => {}
+            Progress::Failed => self.fail(key),
         }
+    }
+
+    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come first; later it asks again.
+    pub(crate) fn step_aside(&mut self, key: (&str, &str)) {
+        let key = owned(key);
+        self.under_way.remove(&key);
+        self.waiting.remove(&key);
     }
 
     /// It was deleted.
     pub(crate) fn forget(&mut self, key: (&str, &str)) {
+        self.step_aside(key);
         let key = owned(key);
-        self.under_way.remove(&key);
-        self.waiting.remove(&key);
         self.failed.remove(&key);
         self.known.remove(&key);
         // Whoever could have ended the stop by getting well may have gone.
@@ -127,6 +130,21 @@ impl UpgradeQueue {
             under_way: self.under_way.len(),
             failures_in_a_row: self.failures_in_a_row,
             stopped: self.is_stopped(),
+        }
+    }
+
+    fn end_what_takes_too_long(&mut self, now: Timestamp) {
+        let over = self.under_way.iter().filter(|(_, since)| now.duration_since(**since) >= LONGEST);
+        for key in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.fail(key);
+        }
+    }
+
+    /// Whoever has no turn has failed before, or does what its manifest asks for.
+    fn fail(&mut self, key: Owned) {
+        if self.under_way.remove(&key).is_some() {
+            self.failed.insert(key);
+            self.failures_in_a_row += 1;
         }
     }
 
@@ -149,7 +167,7 @@ mod tests {
     }
 
     fn end(queue: &mut UpgradeQueue, name: &str, progress: Progress) {
-        queue.note(("n", name), progress, now());
+        queue.note(("n", name), progress);
     }
 
     #[test]
@@ -203,11 +221,41 @@ mod tests {
     #[test]
     fn a_turn_that_does_not_end_is_a_failure() {
         let mut queue = UpgradeQueue::default();
-        upgrade(&mut queue, "a", 0);
-        queue.note(("n", "a"), Progress::Moving, at(899));
-        assert_eq!(queue.counts().under_way, 1);
-        queue.note(("n", "a"), Progress::Moving, at(900));
-        assert_eq!((queue.counts().under_way, queue.counts().failures_in_a_row), (0, 1));
+        for name in ["a", "b"] {
+            upgrade(&mut queue, name, 0);
+        }
+        end(&mut queue, "a", Progress::Moving);
+        assert_eq!(upgrade(&mut queue, "c", 899), Turn::Waiting);
+        assert_eq!(upgrade(&mut queue, "c", 900), Turn::Go, "whatever they say, or if they say nothing");
+        assert_eq!((queue.counts().under_way, queue.counts().failures_in_a_row), (1, 2));
+    }
+
+    #[test]
+    fn who_steps_aside_leaves_its_place_fails_nobody_and_asks_again() {
+        let mut queue = UpgradeQueue::default();
+        for name in ["a", "b", "c"] {
+            upgrade(&mut queue, name, 0);
+        }
+        for name in ["a", "c"] {
+            queue.step_aside(("n", name));
+        }
+        assert_eq!(queue.counts(), Counts { under_way: 1, ..Counts::default() });
+        assert_eq!(upgrade(&mut queue, "d", 1), Turn::Go);
+        assert_eq!(upgrade(&mut queue, "a", 2), Turn::Waiting);
+        end(&mut queue, "d", Progress::Done);
+        assert_eq!(upgrade(&mut queue, "a", 3), Turn::Go);
+    }
+
+    #[test]
+    fn who_failed_and_steps_aside_does_not_end_the_stop() {
+        let mut queue = UpgradeQueue::default();
+        for name in ["a", "b", "c"] {
+            upgrade(&mut queue, name, 0);
+            end(&mut queue, name, Progress::Failed);
+            queue.step_aside(("n", name));
+        }
+        assert_eq!(upgrade(&mut queue, "d", 1), Turn::Stopped);
+        assert_eq!(upgrade(&mut queue, "a", 1), Turn::Go, "it goes on trying when it goes on");
     }
 
     #[test]

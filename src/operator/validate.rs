@@ -98,6 +98,11 @@ fn wishes(spec: &OutboxRelaySpec) -> String {
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
+/// That a manifest wishes for no relay holds whatever else it says.
+pub(crate) fn wish_for_none(spec: &OutboxRelaySpec) -> Option<Count> {
+    count(spec).ok().filter(|count| matches!(count, Count::Suspended | Count::Fixed(0)))
+}
+
 fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
     Ok(match &spec.scaling {
         _ if spec.suspend => Count::Suspended,
@@ -238,6 +243,23 @@ mod tests {
             let refused = validate(&relay_with(|r| r.spec.scaling = Some(scaling)), &installation());
             assert_eq!(refused, Err(Unworkable::Spec(InvalidSpec::Scaling)), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_wish_for_no_relay_is_read_whatever_else_the_manifest_says() {
+        let wish = |change: fn(&mut OutboxRelay)| {
+            let broken = relay_with(|r| {
+                r.spec.topics.clear();
+                r.spec.scaling = serde_yaml::from_str("maxReplicas: 65").ok();
+                change(r);
+            });
+            assert!(validate(&broken, &installation()).is_err());
+            wish_for_none(&broken.spec)
+        };
+        assert_eq!(wish(|_| ()), None);
+        assert_eq!(wish(|r| r.spec.suspend = true), Some(Count::Suspended));
+        assert_eq!(wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)), Some(Count::Fixed(0)));
+        assert_eq!(wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)), None);
     }
 
     #[test]

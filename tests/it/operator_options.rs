@@ -11,7 +11,10 @@ use kube::{
 use outbox_relay::api::OutboxRelay;
 use serde_json::json;
 
-use crate::harness::kubernetes::{NAME, Namespace, install_pod_monitors};
+use crate::harness::{
+    kubernetes::{NAME, Namespace, install_pod_monitors},
+    relay::until,
+};
 
 const RELAY: &str = "file-service-relay";
 
@@ -35,6 +38,70 @@ async fn a_suspended_relay_has_no_pod_and_is_ready() {
     ns.patch_relay(json!({"spec": {"suspend": true}})).await;
     ns.settle().await;
     assert_eq!(count(&ns).await, Some(0));
+}
+
+async fn message(ns: &Namespace, type_: &str) -> String {
+    let conditions = ns.get::<OutboxRelay>(NAME).await.status.expect("a status").conditions;
+    conditions.into_iter().find(|one| one.type_ == type_).expect("it is said").message
+}
+
+/// With its two pods.
+async fn running() -> Namespace {
+    let ns = Namespace::create().await;
+    ns.create_relay(|_| ()).await;
+    ns.pass_until(60, async |ns: &Namespace| match ns.get::<OutboxRelay>(NAME).await.status.expect("a status").replicas {
+        Some(2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    ns
+}
+
+#[tokio::test]
+async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same() {
+    let ns = running().await;
+    let more_than_the_limit = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1"}});
+    ns.patch_relay(json!({"spec": {"replicas": 3, "template": {"resources": more_than_the_limit}}})).await;
+    ns.failing_pass().await;
+    assert_eq!((ns.condition("Stalled").await.as_str(), count(&ns).await), ("True ChildRefused", Some(3)));
+
+    ns.patch_relay(json!({"spec": {"suspend": true}})).await;
+    ns.failing_pass().await;
+    assert_eq!((ns.condition("Stalled").await.as_str(), count(&ns).await), ("True ChildRefused", Some(0)));
+    assert!(message(&ns, "Available").await.contains("have not gone yet"), "{}", message(&ns, "Available").await);
+    until("the last relay to have gone", async || {
+        ns.failing_pass().await;
+        message(&ns, "Available").await.contains("no relay runs").then_some(())
+    })
+    .await;
+    assert_eq!(ns.condition("Publishing").await, "False Suspended");
+
+    ns.patch_relay(json!({"spec": {"suspend": false}})).await;
+    ns.failing_pass().await;
+    assert_eq!(count(&ns).await, Some(0), "none is started in the form of before");
+    ns.patch_relay(json!({"spec": {"template": {"resources": null}}})).await;
+    ns.pass().await;
+    assert_eq!(count(&ns).await, Some(3));
+}
+
+#[tokio::test]
+async fn a_relay_whose_image_was_just_forbidden_can_be_suspended_and_starts_no_more() {
+    let mut ns = Namespace::create().await;
+    ns.create_relay(|relay| relay["spec"]["template"]["image"] = json!("localhost/allowed/relay:1")).await;
+    ns.settle().await;
+    ns.replace_operator(&|installation| installation.allowed_images.clear());
+    ns.pass().await;
+    assert_eq!((ns.condition("Stalled").await.as_str(), count(&ns).await), ("True ImageNotAllowed", Some(2)));
+
+    ns.patch_relay(json!({"spec": {"suspend": true}})).await;
+    ns.pass().await;
+    assert_eq!((ns.condition("Stalled").await.as_str(), count(&ns).await), ("True ImageNotAllowed", Some(0)));
+    ns.pass_until_condition(60, "Publishing", "False Suspended").await;
+    assert_eq!(ns.condition("Available").await, "True Suspended");
+
+    ns.patch_relay(json!({"spec": {"suspend": false}})).await;
+    ns.pass().await;
+    assert_eq!((ns.condition("Available").await.as_str(), count(&ns).await), ("False ImageNotAllowed", Some(0)));
 }
 
 #[tokio::test]
@@ -90,6 +157,8 @@ async fn an_account_of_ones_own_takes_the_place_of_ours() {
     ns.get::<ServiceAccount>(RELAY).await;
     ns.create_object::<ServiceAccount>(json!({"metadata": {"name": "mine"}})).await;
     ns.patch_relay(json!({"spec": {"template": {"serviceAccountName": "mine"}}})).await;
+    ns.pass().await;
+    ns.get::<ServiceAccount>(RELAY).await;
     ns.settle().await;
     ns.settle().await;
     assert!(ns.get_opt::<ServiceAccount>(RELAY).await.is_none());
@@ -162,14 +231,12 @@ async fn a_cluster_without_pod_monitors_runs_relays_all_the_same_and_says_so() {
     .await;
     ns.pass_until_condition(60, "Ready", "True ScaledToZero").await;
     ns.patch_relay(json!({"spec": {"replicas": 1}})).await;
-    ns.settle().await;
-    // No kubelet takes its pod: the test is one.
-    let status =
-        json!({"status": {"observedGeneration": 100, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1}});
-    ns.api::<Deployment>().patch_status(RELAY, &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
-    ns.pass().await;
-    let ready = ns.condition("Ready").await;
-    assert!(["True PodMonitorUnavailable", "False PodsPending"].contains(&ready.as_str()), "{ready}");
+    let look = async |ns: &Namespace| {
+        let ready = ns.condition("Ready").await;
+        ns.kubelet(usize::MAX).await;
+        if ready == "True PodMonitorUnavailable" { Ok(()) } else { Err(ready) }
+    };
+    ns.pass_until(60, look).await;
     assert_eq!(ns.condition("Stalled").await, "False NotStalled");
     let before = ns.writes().len();
     ns.pass().await;

@@ -1,12 +1,9 @@
 //! A new version of the operator meets relays that run, on a real API server. Their pods stay without a node: the test says that they are ready.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{
-    ResourceExt,
-    api::{ListParams, Patch, PatchParams},
-};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{Patch, PatchParams};
 use outbox_relay::api::OutboxRelay;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::kubernetes::Namespace;
 
@@ -22,15 +19,6 @@ fn names(count: usize) -> Vec<String> {
 async fn round(ns: &Namespace, names: &[String]) {
     for name in names {
         ns.operator.pass(&ns.name, name).await.ok();
-    }
-}
-
-/// All pods that there are run, as far as the API server is told.
-async fn kubelet(ns: &Namespace) {
-    let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-    for pod in ns.api::<Pod>().list(&ListParams::default()).await.expect("a list").items {
-        // It may have been replaced meanwhile.
-        ns.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ready)).await.ok();
     }
 }
 
@@ -63,12 +51,17 @@ async fn running(count: usize) -> (Namespace, Vec<String>) {
     (ns, names)
 }
 
+async fn patch(ns: &Namespace, name: &str, change: Value) {
+    let patch = Patch::Merge(change);
+    ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
+}
+
 /// Rounds of operator and kubelet until it is so.
 async fn until(ns: &Namespace, names: &[String], is_so: impl Fn(&[(String, bool, String)]) -> bool) {
     let mut found = Vec::new();
     for _ in 0..60 {
         round(ns, names).await;
-        kubelet(ns).await;
+        ns.kubelet(usize::MAX).await;
         found = look(ns, names).await;
         if is_so(&found) {
             return;
@@ -90,14 +83,10 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
     let waiting = found.iter().filter(|(image, _, ready)| image == OLD && ready == "True UpgradeQueued");
     assert_eq!(waiting.count(), names.len() - PLACES, "{found:#?}");
 
-    let patch = async |name: &String, spec| {
-        let patch = Patch::Merge(json!({"spec": spec}));
-        ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
-    };
     let (edited, counted) = (&names[18], &names[19]);
-    patch(edited, json!({"batchSize": 7})).await;
-    patch(counted, json!({"replicas": 2})).await;
-    patch(counted, json!({"replicas": 1})).await;
+    patch(&ns, edited, json!({"spec": {"batchSize": 7}})).await;
+    patch(&ns, counted, json!({"spec": {"replicas": 2}})).await;
+    patch(&ns, counted, json!({"spec": {"replicas": 1}})).await;
     round(&ns, &names).await;
     let found = look(&ns, &names).await;
     assert_eq!((found[18].0.as_str(), found[19].0.as_str()), (NEW, OLD), "{found:#?}");
@@ -105,7 +94,8 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
     let mut rounds = 0;
     loop {
         let found = look(&ns, &names).await;
-        let under_way = found.iter().take(18).filter(|(image, arrived, _)| image == NEW && !arrived).count();
+        let queued = names.iter().zip(&found).filter(|(name, _)| *name != edited);
+        let under_way = queued.filter(|(_, (image, arrived, _))| image == NEW && !arrived).count();
         assert!(under_way <= PLACES, "{found:#?}");
         if found.iter().all(|(image, _, ready)| image == NEW && ready == "True Ready") {
             break;
@@ -113,9 +103,25 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
         assert!(rounds < 100, "{found:#?}");
         rounds += 1;
         // One at a time becomes ready, so that a place that is given too early is seen.
-        kubelet(&ns).await;
+        ns.kubelet(1).await;
         round(&ns, &names).await;
     }
+}
+
+#[tokio::test]
+async fn who_is_paused_or_cannot_work_leaves_its_place_to_the_next() {
+    let (mut ns, names) = running(3).await;
+    ns.replace_operator(&|installation| (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1));
+    let upgraded = async || {
+        round(&ns, &names).await;
+        look(&ns, &names).await.into_iter().map(|(image, ..)| image == NEW).collect::<Vec<_>>()
+    };
+    assert_eq!(upgraded().await, [true, false, false]);
+    assert_eq!(upgraded().await, [true, false, false], "no pod becomes ready here");
+    patch(&ns, &names[0], json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}})).await;
+    assert_eq!(upgraded().await, [true, true, false]);
+    patch(&ns, &names[1], json!({"spec": {"template": {"image": "localhost/other/relay:1"}}})).await;
+    assert_eq!(upgraded().await, [true, true, true]);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::operator::{
 /// The relays' Deployment as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RelayDeployment {
+    pub uid: String,
     /// Changes when anybody changes anything of it except its replicas and status.
     pub fingerprint: u64,
     /// What it says of itself; absent: an older version wrote it.
@@ -33,7 +34,7 @@ pub(crate) struct RelayDeployment {
     pub refusal: Option<String>,
     /// New pods are on their way.
     pub moving: bool,
-    /// The rollout has made no progress for ten minutes.
+    /// The rollout of its latest form has made no progress for ten minutes.
     pub stuck: bool,
 }
 
@@ -56,11 +57,13 @@ impl RelayDeployment {
     pub(crate) fn of(object: &Deployment) -> Self {
         let status = object.status.clone().unwrap_or_default();
         let conditions = status.conditions.as_deref().unwrap_or_default();
+        let observed = status.observed_generation >= object.metadata.generation;
         Self {
+            uid: object.uid().unwrap_or_default(),
             fingerprint: fingerprint(&serde_json::to_value(object).unwrap_or_default()),
             written_for: WrittenFor::of(object),
             wanted: object.spec.replicas.unwrap_or(1),
-            observed: status.observed_generation >= object.metadata.generation,
+            observed,
             existing: status.replicas.unwrap_or(0),
             updated: status.updated_replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
@@ -68,7 +71,7 @@ impl RelayDeployment {
             refusal: condition(conditions, "ReplicaFailure", "True").and_then(|found| found.message.clone()),
             moving: condition(conditions, "Progressing", "True")
                 .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
-            stuck: condition(conditions, "Progressing", "False").is_some(),
+            stuck: observed && condition(conditions, "Progressing", "False").is_some(),
         }
     }
 
@@ -99,4 +102,21 @@ pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> 
 
 pub(super) fn mounted_config_map(pod: &PodSpec) -> Option<String> {
     pod.volumes.iter().flatten().find_map(|volume| Some(volume.config_map.as_ref()?.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_rollout_that_was_stuck_says_nothing_of_a_form_that_nobody_has_seen_yet() {
+        let late = json!({"observedGeneration": 3, "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]});
+        let stuck = |generation: i64| {
+            let object = json!({"metadata": {"generation": generation}, "spec": {"selector": {}, "template": {}}, "status": late});
+            RelayDeployment::of(&serde_json::from_value(object).expect("a Deployment")).stuck
+        };
+        assert_eq!((stuck(3), stuck(4)), (true, false));
+    }
 }

@@ -3,7 +3,7 @@
 use super::{Migration, Plan};
 use crate::operator::{
     build::form,
-    observe::Observed,
+    observe::{Observed, RelayDeployment},
     upgrades::{Change, Progress, Turn},
     validate::ValidatedRelay,
 };
@@ -13,10 +13,15 @@ use crate::operator::{
 pub(crate) fn change(relay: &ValidatedRelay, observed: &Observed) -> Change {
     let Some(deployment) = &observed.deployment else { return Change::Own };
     match &deployment.written_for {
-        Some(written) if written.form == form(relay) => Change::Own,
+        _ if is_current(relay, deployment) => Change::Own,
         Some(written) if written.generation != relay.identity.generation.to_string() && written.wishes != relay.wishes => Change::Own,
         _ => Change::Upgrade,
     }
+}
+
+/// It was last written in the form that the relay has now.
+pub(super) fn is_current(relay: &ValidatedRelay, deployment: &RelayDeployment) -> bool {
+    deployment.written_for.as_ref().is_some_and(|written| written.form == form(relay))
 }
 
 /// Of a relay that has its turn; `observed` with what was just written, `refused`: something that is to be written cannot be.
@@ -41,7 +46,7 @@ mod tests {
         api::OutboxRelay,
         operator::{
             fixtures::{validated, validated_with},
-            observe::{RelayDeployment, WrittenFor},
+            observe::WrittenFor,
         },
     };
 

@@ -12,11 +12,14 @@ use crate::operator::{
     validate::Count,
 };
 
+/// Why no relay is wished for.
+pub(super) type Wish = (Reason, &'static str);
+
 pub(super) fn available(scene: &Scene<'_>) -> Finding {
     let finding = |holds, reason, message: String| Finding::new("Available", State::of(holds), reason, message);
     let wanted = scene.plan.replicas;
-    if let Some((reason, why)) = none_wanted(scene) {
-        return finding(true, reason, format!("{why}: no relay runs, rows wait."));
+    if let Some(wish) = none_wanted(&scene.relay.count) {
+        return without_relays(wish, scene.observed.relays());
     }
     match &scene.observed.deployment {
         None if scene.plan.rollout == Rollout::Go => finding(false, Reason::RollingOut, "The relays are being created.".to_owned()),
@@ -33,11 +36,26 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
 }
 
 /// Why there shall be no relay, where that is so.
-pub(super) fn none_wanted(scene: &Scene<'_>) -> Option<(Reason, &'static str)> {
-    match scene.relay.count {
+pub(super) fn none_wanted(count: &Count) -> Option<Wish> {
+    match count {
         Count::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
-        _ => (scene.plan.replicas == 0).then_some((Reason::ScaledToZero, "spec.replicas is 0")),
+        Count::Fixed(0) => Some((Reason::ScaledToZero, "spec.replicas is 0")),
+        Count::Fixed(_) | Count::Scaled(_) => None,
     }
+}
+
+/// The same, once none is left.
+pub(super) fn none_runs(scene: &Scene<'_>) -> Option<Wish> {
+    none_wanted(&scene.relay.count).filter(|_| scene.observed.relays() == 0)
+}
+
+/// As it was wished for, with so many that have not gone yet.
+pub(super) fn without_relays((reason, why): Wish, left: usize) -> Finding {
+    let message = match left {
+        0 => format!("{why}: no relay runs, rows wait."),
+        left => format!("{why}; relays that have not gone yet, and may publish until then: {left}."),
+    };
+    Finding::new("Available", State::True, reason, message)
 }
 
 /// Why relays are missing: what they say themselves, else what keeps their pods from running.

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::{
     Scene,
-    available::none_wanted,
+    available::{Wish, none_runs},
     conditions::{Finding, State, find, repeat},
     schema::{problems, sentence},
 };
@@ -19,12 +19,16 @@ use crate::{
 const LASTING: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
-    if let Some((reason, why)) = none_wanted(scene) {
-        return finding(State::False, reason, format!("{why}: rows wait."));
+    if let Some(wish) = none_runs(scene) {
+        return stopped(wish);
     }
     let found = reported(scene);
     let passes_by = found.state == State::False && !lasts(scene);
     said_true(scene).filter(|_| passes_by).unwrap_or(found)
+}
+
+pub(super) fn stopped((reason, why): Wish) -> Finding {
+    finding(State::False, reason, format!("{why}: rows wait."))
 }
 
 fn finding(state: State, reason: Reason, message: String) -> Finding {

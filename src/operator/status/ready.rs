@@ -2,7 +2,7 @@
 
 use super::{
     Scene,
-    available::available,
+    available::{available, none_wanted},
     conditions::{Finding, State, find},
     publishing::publishing,
     reports::reports_available,
@@ -10,12 +10,11 @@ use super::{
     schema::{schema_ready, secrets_resolved},
 };
 use crate::operator::{
-    apply::{Applied, ApplyError},
+    apply::ApplyError,
     call::CallError,
     plan::{Failure, Migration, Plan},
     reason::{Reason, needs_a_person},
     upgrades::Turn,
-    validate::Unworkable,
 };
 
 /// The three that say the same in different words.
@@ -49,13 +48,9 @@ fn not_stalled() -> Finding {
     Finding::new("Stalled", State::False, Reason::NotStalled, "Nothing here waits for a person.")
 }
 
-pub(super) fn invalid(invalid: &Unworkable) -> Vec<Finding> {
-    let reason = match invalid {
-        Unworkable::Spec(_) => Reason::InvalidSpec,
-        Unworkable::ImageNotAllowed(_) => Reason::ImageNotAllowed,
-    };
-    let Summary { ready, reconciling, stalled } =
-        Summary::stalled(reason, &format!("{invalid}. Relays that run go on with their old settings."));
+/// There is no more to be said of it.
+pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
+    let Summary { ready, reconciling, stalled } = Summary::stalled(reason, message);
     vec![ready, reconciling, stalled]
 }
 
@@ -63,17 +58,16 @@ pub(super) fn not_understood(error: &str) -> Vec<Finding> {
     let message = format!(
         "The manifest is not of a form that this version of the operator knows: {error}. Apply it again with the CRD of this version; relays that run go on."
     );
-    let Summary { ready, reconciling, stalled } = Summary::stalled(Reason::NotUnderstood, &message);
-    vec![ready, reconciling, stalled]
+    stalled(Reason::NotUnderstood, &message)
 }
 
-pub(super) fn planned(scene: &Scene<'_>, applied: Result<&Applied, &ApplyError>) -> Vec<Finding> {
+pub(super) fn planned(scene: &Scene<'_>) -> Vec<Finding> {
     let schema = schema_ready(scene);
     let available = available(scene);
     let publishing = publishing(scene);
-    let summary = match applied {
-        Err(error) => obstacle(error),
-        Ok(applied) => summary(scene, &Parts { schema: &schema, available: &available, publishing: &publishing, applied }),
+    let summary = match &scene.applied.obstacle {
+        Some(error) => obstacle(error),
+        None => summary(scene, &Parts { schema: &schema, available: &available, publishing: &publishing }),
     };
     let secrets = secrets_resolved(scene);
     let (reports, scaling) = (reports_available(scene), scaling_active(scene));
@@ -85,7 +79,6 @@ struct Parts<'a> {
     schema: &'a Finding,
     available: &'a Finding,
     publishing: &'a Finding,
-    applied: &'a Applied,
 }
 
 fn summary(scene: &Scene<'_>, parts: &Parts<'_>) -> Summary {
@@ -102,8 +95,9 @@ fn summary(scene: &Scene<'_>, parts: &Parts<'_>) -> Summary {
         let stuck = deployment.is_some_and(|deployment| deployment.stuck);
         return rolling_out(scene, stuck);
     }
-    let ready = ready(scene.plan, parts);
-    if available.reason == Reason::SomeRelaysAvailable.name() {
+    let ready = ready(scene, parts);
+    let some_are_to_go = none_wanted(&scene.relay.count).is_some() && scene.observed.relays() > 0;
+    if some_are_to_go || available.reason == Reason::SomeRelaysAvailable.name() {
         return Summary { reconciling: available.as_type("Reconciling", State::True), ..Summary::settled(ready) };
     }
     Summary::settled(ready)
@@ -134,15 +128,15 @@ fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
 }
 
 /// True; where rows do not flow or relays are missing, the reason says so.
-fn ready(plan: &Plan, Parts { available, publishing, applied, .. }: &Parts<'_>) -> Finding {
+fn ready(scene: &Scene<'_>, Parts { available, publishing, .. }: &Parts<'_>) -> Finding {
     let all = available.reason == Reason::AllRelaysAvailable.name();
     if publishing.state == State::False {
         publishing.as_type("Ready", State::True)
-    } else if let Some((reason, message)) = held(plan.turn)
+    } else if let Some((reason, message)) = held(scene.plan.turn)
         && all
     {
         Finding::new("Ready", State::True, reason, message)
-    } else if all && applied.no_pod_monitors {
+    } else if all && scene.applied.no_pod_monitors {
         let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind PodMonitor: install the Prometheus operator, or set it to false.";
         Finding::new("Ready", State::True, Reason::PodMonitorUnavailable, message)
     } else if all {
@@ -169,7 +163,9 @@ fn obstacle(error: &ApplyError) -> Summary {
     match error {
         ApplyError::NameConflict(objects) => Summary::stalled(
             Reason::NameConflict,
-            &format!("{objects}: the name is taken by an object that is not ours; nothing was touched. Remove or rename it."),
+            &format!(
+                "{objects}: the name is taken by an object that is not ours. Remove or rename it; until then only the number of relays that run is changed."
+            ),
         ),
         ApplyError::FormerChildren(objects) => {
             let message =
@@ -178,10 +174,11 @@ fn obstacle(error: &ApplyError) -> Summary {
         }
         error => match error.call().and_then(CallError::invalid_object) {
             Some(answer) => Summary::stalled(Reason::ChildRefused, &format!("{error}: {answer} Change what the manifest says there.")),
-            None => {
-                let message = format!("{error}: {}. It is tried again.", error.call().map(ToString::to_string).unwrap_or_default());
-                Summary::reconciling(Finding::new("Ready", State::False, Reason::ApiRequestFailed, message))
-            }
+            None => Summary::reconciling(Finding::new("Ready", State::False, Reason::ApiRequestFailed, tried_again(error))),
         },
     }
+}
+
+pub(super) fn tried_again(error: &ApplyError) -> String {
+    format!("{error}: {}. It is tried again.", error.call().map(ToString::to_string).unwrap_or_default())
 }

@@ -2,15 +2,15 @@
 
 use super::{
     Scene,
-    available::none_wanted,
+    available::none_runs,
     conditions::{Finding, State},
 };
 use crate::operator::{backlog, reason::Reason};
 
 pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
     let finding = |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
-    if let Some((reason, _)) = none_wanted(scene) {
-        return finding(State::Unknown, reason, "No relay runs that could report.");
+    if let Some((reason, _)) = none_runs(scene) {
+        return nobody(reason);
     }
     let reports = &scene.observed.reports;
     if backlog::total(reports).is_some() {
@@ -22,4 +22,8 @@ pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
     }
     let message = "Some lanes have no relay that reports what waits in them: the backlog is unknown, and scaling holds.";
     finding(State::False, Reason::ReportsIncomplete, message)
+}
+
+pub(super) fn nobody(reason: Reason) -> Finding {
+    Finding::new("ReportsAvailable", State::Unknown, reason, "No relay runs that could report.")
 }

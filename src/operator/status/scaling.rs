@@ -4,19 +4,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     Facts, Scene, Verdict,
-    available::none_wanted,
+    available::{Wish, none_wanted},
     conditions::{Finding, State},
 };
 use crate::{
     api::LastScale,
-    operator::{plan::Scale, reason::Reason, validate::Count},
+    operator::{
+        apply::Applied,
+        plan::{Plan, Scale},
+        reason::Reason,
+        validate::Count,
+    },
 };
 
 pub(super) fn scaling_active(scene: &Scene<'_>) -> Finding {
-    let finding = |state, reason, message: &str| Finding::new("ScalingActive", state, reason, message);
     if !matches!(scene.relay.count, Count::Scaled(_)) {
-        let (reason, why) = none_wanted(scene).unwrap_or((Reason::ScalingOff, "spec.scaling is absent"));
-        return finding(State::False, reason, &format!("{why}: the manifest says how many relays there are."));
+        return off(none_wanted(&scene.relay.count).unwrap_or((Reason::ScalingOff, "spec.scaling is absent")));
     }
     if scene.facts.paused {
         return finding(State::False, Reason::Paused, "The count stays while the OutboxRelay is paused.");
@@ -24,8 +27,25 @@ pub(super) fn scaling_active(scene: &Scene<'_>) -> Finding {
     let Some(scaling) = &scene.plan.scaling else {
         return finding(State::Unknown, Reason::WaitingForRelays, "Nothing has been decided yet.");
     };
+    if !scene.applied.scaled {
+        let message = "The count that was decided could not be set, and is decided again: see condition Ready.";
+        return finding(State::False, Reason::ApiRequestFailed, message);
+    }
     let why = scaling.decision.why;
     finding(State::of(!holds_blindly(why)), why, explanation(why))
+}
+
+pub(super) fn off((reason, why): Wish) -> Finding {
+    finding(State::False, reason, &format!("{why}: the manifest says how many relays there are."))
+}
+
+/// While the manifest cannot work.
+pub(super) fn held(reason: Reason) -> Finding {
+    finding(State::False, reason, "The count stays until the manifest can work.")
+}
+
+fn finding(state: State, reason: Reason, message: &str) -> Finding {
+    Finding::new("ScalingActive", state, reason, message)
 }
 
 /// More may be needed, or less, and it is not done.
@@ -54,10 +74,9 @@ fn explanation(why: Reason) -> &'static str {
 /// The step of this pass if there was one and it was taken, else the one before.
 pub(super) fn last_scale(facts: &Facts<'_>, verdict: &Verdict<'_>) -> Option<LastScale> {
     match verdict {
-        Verdict::Planned { plan, applied: Ok(_), .. } => match plan.scale {
-            Scale::Step(step) => Some(LastScale { time: Time(facts.now), from: step.from, to: step.to, reason: step.why.name() }),
-            _ => facts.previous.last_scale.clone(),
-        },
+        Verdict::Planned { plan: Plan { scale: Scale::Step(step), .. }, applied: Applied { scaled: true, .. }, .. } => {
+            Some(LastScale { time: Time(facts.now), from: step.from, to: step.to, reason: step.why.name() })
+        }
         _ => facts.previous.last_scale.clone(),
     }
 }

@@ -23,7 +23,7 @@ struct Case {
     relay: ValidatedRelay,
     observed: Observed,
     plan: Plan,
-    applied: Result<Applied, ApplyError>,
+    applied: Applied,
     paused: bool,
     previous: OutboxRelayStatus,
 }
@@ -45,7 +45,14 @@ fn running() -> Case {
         look_again_in: std::time::Duration::ZERO,
     };
     let observed = Observed { deployment: Some(deployment), reports: vec![report(None)], ..Observed::default() };
-    Case { relay, observed, plan, applied: Ok(Applied::default()), paused: false, previous: OutboxRelayStatus::default() }
+    Case {
+        relay,
+        observed,
+        plan,
+        applied: Applied { scaled: true, ..Applied::default() },
+        paused: false,
+        previous: OutboxRelayStatus::default(),
+    }
 }
 
 fn report(problem: Option<ProblemClass>) -> PodReport {
@@ -84,9 +91,14 @@ impl Case {
         self.assess(|status, verdict| tellings(&self.previous, &status, verdict))
     }
 
+    fn unworkable(&self, why: &Unworkable, wish: Option<&Count>, obstacle: Option<&ApplyError>) -> OutboxRelayStatus {
+        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, paused: self.paused, now: now() };
+        assess(&facts, &self.observed, &Verdict::Invalid(Invalid { why, wish, obstacle }))
+    }
+
     fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
         let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, paused: self.paused, now: now() };
-        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: self.applied.as_ref() };
+        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: &self.applied };
         then(assess(&facts, &self.observed, &verdict), &verdict)
     }
 
@@ -217,6 +229,8 @@ fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
     case.relay.identity.generation += 1;
     case.says(&["Publishing=False KafkaUnreachable"]);
     case.relay.count = Count::Suspended;
+    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.deployment().existing = 0;
     case.says(&["Publishing=False Suspended"]);
 }
 
@@ -303,6 +317,30 @@ fn a_suspended_relay_is_ready_and_publishes_nothing() {
 }
 
 #[test]
+fn no_relay_runs_only_when_the_last_one_has_gone() {
+    let mut case = Case::with(|case| {
+        case.relay.count = Count::Suspended;
+        case.plan.replicas = 0;
+    });
+    let available = |case: &Case| find(&case.status().conditions, "Available").expect("there").message.clone();
+    case.says(&[
+        "Ready=True Suspended",
+        "Reconciling=True Suspended",
+        "Publishing=True Publishing",
+        "ReportsAvailable=True ReportsComplete",
+    ]);
+    assert!(available(&case).contains("until then: 2."), "{}", available(&case));
+    // What ends what it has in flight is counted by nobody.
+    *case.deployment() = RelayDeployment { observed: true, ..RelayDeployment::default() };
+    case.observed.pods = vec![RelayPod { name: "p".to_owned(), address: "10.0.0.1".parse().ok(), waiting: None }];
+    case.says(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
+    assert!(available(&case).contains("until then: 1."), "{}", available(&case));
+    case.observed.pods[0].address = None;
+    case.says(&["Ready=True Suspended", "Reconciling=False Settled", "Publishing=False Suspended"]);
+    assert!(available(&case).contains("no relay runs"), "{}", available(&case));
+}
+
+#[test]
 fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
     let mut case = running();
     case.says(&["Paused=False NotPaused"]);
@@ -329,7 +367,7 @@ fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
 
 #[test]
 fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
-    let mut case = Case::with(|case| case.applied = Ok(Applied { no_pod_monitors: true, ..Applied::default() }));
+    let mut case = Case::with(|case| case.applied.no_pod_monitors = true);
     case.says(&["Ready=True PodMonitorUnavailable", "Reconciling=False Settled"]);
     assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["PodMonitorUnavailable"]);
     case.previous = case.status();
@@ -357,8 +395,18 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
     case.plan.scale = Scale::Keep;
     assert_eq!(case.status().last_scale, case.previous.last_scale, "the step before stays");
     case.plan.scale = Scale::Step(Decision { from: 4, to: 8, why: Reason::BacklogHigh });
-    case.applied = Err(ApplyError::NameConflict("Service 's'".to_owned()));
+    case.applied = Applied { obstacle: Some(refused(422)), ..Applied::default() };
     assert_eq!(case.status().last_scale, case.previous.last_scale, "it was not taken");
+    assert!(case.tellings().iter().all(|one| one.reason != "BacklogHigh"), "{:?}", case.tellings());
+    case.says(&["ScalingActive=False ApiRequestFailed"]);
+    case.applied.scaled = true;
+    assert_eq!(case.status().last_scale.expect("a step").to, 8, "what else is refused does not matter");
+    case.says(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
+}
+
+fn refused(code: u16) -> ApplyError {
+    let source = CallError::Refused(Box::new(Status { code, message: "spec.x: Invalid value".to_owned(), ..Status::default() }));
+    ApplyError::Apply { kind: ChildKind::Deployment, name: "d".to_owned(), source }
 }
 
 #[test]
@@ -393,10 +441,9 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
 
 #[test]
 fn a_manifest_that_cannot_work_stalls_with_its_reason() {
-    let (case, observed) = (running(), Observed::default());
-    let facts = Facts { identity: &case.relay.identity, previous: &case.previous, written_at: None, paused: false, now: now() };
-    let reason = |unworkable: Unworkable| {
-        let status = assess(&facts, &observed, &Verdict::Invalid(&unworkable));
+    let case = running();
+    let reason = |why: Unworkable| {
+        let status = case.unworkable(&why, None, None);
         let stalled = find(&status.conditions, "Stalled").expect("there").clone();
         (stalled.status, stalled.reason, stalled.message.contains("other.test/relay:1"))
     };
@@ -404,6 +451,36 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
     assert_eq!(reason(image), ("True".to_owned(), "ImageNotAllowed".to_owned(), true));
     let spec = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
     assert_eq!(reason(spec), ("True".to_owned(), "InvalidSpec".to_owned(), false));
+}
+
+#[test]
+fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
+    let why = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
+    let mut case = scaled(Decision { from: 2, to: 2, why: Reason::WithinTargets });
+    case.previous = case.status();
+    let said = |case: &Case, wish: Option<&Count>, obstacle: Option<&ApplyError>| {
+        let conditions = case.unworkable(&why, wish, obstacle).conditions;
+        let say = |type_| find(&conditions, type_).map(|it| format!("{} {}", it.status, it.reason)).expect("there");
+        let message = find(&conditions, "Stalled").expect("there").message.clone();
+        (["Available", "Publishing", "ScalingActive"].map(say), message)
+    };
+    let suspended = Some(&Count::Suspended);
+
+    let (three, message) = said(&case, None, None);
+    assert_eq!(three, ["True AllRelaysAvailable", "True Publishing", "False InvalidSpec"]);
+    assert!(message.ends_with("go on with their old settings."), "{message}");
+    let (three, message) = said(&case, suspended, None);
+    assert_eq!(three, ["True Suspended", "True Publishing", "False Suspended"]);
+    assert!(message.contains("until then: 2."), "{message}");
+    let (_, message) = said(&case, suspended, Some(&refused(403)));
+    assert!(message.contains("could not be stopped: failed to apply"), "{message}");
+    case.deployment().existing = 0;
+    let (three, message) = said(&case, suspended, None);
+    assert_eq!(three, ["True Suspended", "False Suspended", "False Suspended"]);
+    assert!(message.contains("no relay runs"), "{message}");
+    let (three, message) = said(&case, None, None);
+    assert_eq!(three, ["False InvalidSpec", "False InvalidSpec", "False InvalidSpec"]);
+    assert!(message.contains("No relay is started"), "{message}");
 }
 
 #[test]
@@ -467,11 +544,7 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
 
 #[test]
 fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
-    let refused = |code: u16| {
-        let source = CallError::Refused(Box::new(Status { code, message: "spec.x: Invalid value".to_owned(), ..Status::default() }));
-        ApplyError::Apply { kind: ChildKind::Deployment, name: "d".to_owned(), source }
-    };
-    let after = |error| Case::with(|case| case.applied = Err(error));
+    let after = |error| Case::with(|case| case.applied.obstacle = Some(error));
     after(ApplyError::NameConflict("Service 's'".to_owned())).says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
     after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&["Stalled=False NotStalled", "Reconciling=True FormerChildren"]);
     after(refused(422)).says(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
@@ -513,6 +586,9 @@ fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
         case.plan.scale = Scale::SetBack { from: 5, to: 2 };
     });
     let reasons = |case: &Case| case.tellings().into_iter().map(|one| one.reason).collect::<Vec<_>>();
+    case.applied.scaled = false;
+    assert_eq!(reasons(&case), ["PlaintextTraffic"], "it was not set back");
+    case.applied.scaled = true;
     assert_eq!(reasons(&case), ["ReplicasReset", "PlaintextTraffic"]);
     case.previous = case.status();
     assert_eq!(reasons(&case), ["ReplicasReset"]);

@@ -82,6 +82,7 @@ impl World {
             ("GET", _) if self.objects.contains_key(path) => (200, self.objects[path].clone()),
             ("GET", _) if is_collection(path) => (200, self.list(path, uri.query().unwrap_or_default())),
             ("POST", _) => self.create(path, body),
+            ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => (409, refusal(409, "another uid", path)),
             ("PATCH", Some((parent, "scale"))) => {
                 self.change(parent, |object| object["spec"]["replicas"] = body["spec"]["replicas"].clone())
             }
@@ -120,13 +121,17 @@ impl World {
     }
 
     fn patch(&mut self, path: &str, body: &Value) -> (u16, Value) {
-        if self.objects.get(path).is_some_and(|object| body["metadata"]["uid"] != object["metadata"]["uid"]) {
+        if self.is_another(path, body) {
             return (409, refusal(409, "another uid", path));
         }
         if path.contains("/deployments/") && body["spec"].get("replicas").is_some() {
             self.violations.push(format!("somebody beside the scale subresource writes the count: {body}"));
         }
         self.change(path, |object| merge(object, body))
+    }
+
+    fn is_another(&self, path: &str, body: &Value) -> bool {
+        self.objects.get(path).is_some_and(|object| body["metadata"]["uid"] != object["metadata"]["uid"])
     }
 
     fn change(&mut self, path: &str, change: impl FnOnce(&mut Value)) -> (u16, Value) {
