@@ -91,7 +91,7 @@ fn the_chart_links_each_alert_to_its_runbook() {
 
 /// The lines of a page that call the relay's program, in a pod or elsewhere, from its name on.
 fn commands(page: &str) -> Vec<String> {
-    let lines = page.lines().filter_map(|line| line.strip_prefix("    ")?.split('#').next());
+    let lines = page.lines().filter_map(|line| line.strip_prefix("    ")?.split(['#', '>']).next());
     let call = |line: &str| line.strip_prefix("outbox-relay ").or_else(|| Some(line.split_once("-- outbox-relay ")?.1)).map(str::to_owned);
     lines.filter_map(call).collect()
 }

@@ -61,3 +61,4 @@ mod resume;
 mod resume_sequence;
 mod secret_outages;
 mod secret_rotation;
+mod setup_page;
