@@ -204,7 +204,7 @@ impl Operator {
     ) -> Result<(OutboxRelayStatus, Duration), PassError> {
         let scaling = self.memory.scaling(corner.key());
         let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, observed, facts.now) };
-        let before = Before { generation: facts.previous.observed_generation, scaling: &scaling, turn };
+        let before = Before { generation: facts.carried_out(), scaling: &scaling, turn };
         let mut plan = plan(valid, observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();

@@ -136,7 +136,7 @@ mod tests {
     };
 
     fn planned(relay: &ValidatedRelay) -> Plan {
-        plan(relay, &Observed::default(), &Before { generation: 3, scaling: &Remembered::default(), turn: Turn::Go }, now())
+        plan(relay, &Observed::default(), &Before { generation: Some(3), scaling: &Remembered::default(), turn: Turn::Go }, now())
     }
 
     fn built(migration: Migration) -> Vec<Prepared> {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_relay_that_waits_for_its_upgrade_gets_nothing_that_its_pods_are_made_from() {
         let relay = validated();
-        let before = Before { generation: 3, scaling: &Remembered::default(), turn: Turn::Waiting };
+        let before = Before { generation: Some(3), scaling: &Remembered::default(), turn: Turn::Waiting };
         let plan = plan(&relay, &Observed::default(), &before, now());
         let kinds: Vec<ChildKind> = build(&relay, &plan).iter().map(|child| child.kind).collect();
         assert_eq!(kinds, [ChildKind::ServiceAccount, ChildKind::Service, ChildKind::PodDisruptionBudget]);

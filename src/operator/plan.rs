@@ -89,8 +89,8 @@ pub(crate) struct Scaling {
 /// What earlier passes left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Before<'a> {
-    /// The generation that was last worked through.
-    pub generation: i64,
+    /// The generation that the last pass carried out; absent: it left something undone.
+    pub generation: Option<i64>,
     pub scaling: &'a Remembered,
     pub turn: Turn,
 }
@@ -132,7 +132,7 @@ pub(crate) fn stop(wish: Option<&Count>, observed: &Observed) -> Scale {
 
 /// How many relays, what is done about it, and why.
 fn count(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> (i32, Scale, Option<Scaling>) {
-    let changed = before.generation != relay.identity.generation;
+    let changed = before.generation != Some(relay.identity.generation);
     match (&relay.count, &observed.deployment) {
         (Count::Suspended, found) => (0, set(found.as_ref(), 0, changed), None),
         (Count::Fixed(to), found) => (*to, set(found.as_ref(), *to, changed), None),
@@ -194,9 +194,9 @@ mod tests {
         reason::Reason,
     };
 
-    /// `seen`: the generation that was last worked through.
+    /// `seen`: the generation that was last carried out.
     fn decided(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Plan {
-        plan(relay, observed, &Before { generation: seen, scaling: &Remembered::default(), turn: Turn::Go }, now())
+        plan(relay, observed, &Before { generation: Some(seen), scaling: &Remembered::default(), turn: Turn::Go }, now())
     }
 
     fn key(name: &str) -> ObjectKey {
@@ -278,7 +278,7 @@ mod tests {
         let scaling = first.scaling.expect("decided");
         assert_eq!((first.scale, first.replicas, scaling.decision.why), (Scale::Keep, 3, Reason::ReportsIncomplete));
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let second = plan(&relay, &observed, &Before { generation: 3, scaling: &scaling.remember, turn: Turn::Go }, now());
+        let second = plan(&relay, &observed, &Before { generation: Some(3), scaling: &scaling.remember, turn: Turn::Go }, now());
         assert_eq!((second.scale, second.scaling), (Scale::SetBack { from: 1, to: 3 }, None));
         observed.deployment.as_mut().expect("there").wanted = 9;
         let too_many = decided(&relay, &observed, 3).scale;
@@ -343,7 +343,7 @@ mod tests {
         observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
         observed.config_maps = vec![key("older")];
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let before = Before { generation: 2, scaling: &Remembered::default(), turn: Turn::Waiting };
+        let before = Before { generation: Some(2), scaling: &Remembered::default(), turn: Turn::Waiting };
         let plan = plan(&relay, &observed, &before, now());
         assert_eq!((plan.rollout, &plan.migration), (Rollout::WaitForSchema, &Migration::Queued));
         assert_eq!((plan.outdated_jobs, plan.outdated_config_maps), (Vec::new(), Vec::new()));

@@ -106,6 +106,13 @@ pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
     matches!(class, ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
 }
 
+/// Of `Ready`: the pass that said it did not do all that was decided.
+pub(crate) fn leaves_undone(reason: &str) -> bool {
+    use Reason::{ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict, NotUnderstood};
+    let all = [ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict, NotUnderstood];
+    all.iter().any(|known| known.name() == reason)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

@@ -32,7 +32,7 @@ use super::{
     identity::Identity,
     observe::Observed,
     plan::{Migration, Plan},
-    reason::Reason,
+    reason::{Reason, leaves_undone},
     validate::{Count, Unworkable, ValidatedRelay},
 };
 use crate::api::{MigrationStatus, OutboxRelay, OutboxRelayStatus};
@@ -69,6 +69,14 @@ pub(crate) struct Facts<'a> {
     /// Nothing but the status is written.
     pub paused: bool,
     pub now: Timestamp,
+}
+
+impl Facts<'_> {
+    /// The generation that the last pass carried out; none when it left something undone.
+    pub(crate) fn carried_out(&self) -> Option<i64> {
+        let undone = find(&self.previous.conditions, "Ready").is_some_and(|ready| leaves_undone(&ready.reason));
+        (!undone).then_some(self.previous.observed_generation)
+    }
 }
 
 /// Everything that a condition can be found from.

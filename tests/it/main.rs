@@ -19,6 +19,7 @@ mod expressions;
 mod generated_files;
 mod gitops;
 mod kafka_connecting;
+mod listening;
 mod migration;
 mod migration_failures;
 mod migration_functions;

@@ -1,10 +1,15 @@
 //! What a manifest may wish for beside its relays, on a real API server: none of it for a while, another account or image, who reaches and who
 //! watches them.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ServiceAccount, networking::v1::NetworkPolicy};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, ServiceAccount},
+    events::v1::Event,
+    networking::v1::NetworkPolicy,
+};
 use kube::{
-    Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ListParams, Patch, PatchParams},
     client::Body,
     core::{ApiResource, GroupVersionKind},
 };
@@ -49,12 +54,32 @@ async fn message(ns: &Namespace, type_: &str) -> String {
 async fn running() -> Namespace {
     let ns = Namespace::create().await;
     ns.create_relay(|_| ()).await;
-    ns.pass_until(60, async |ns: &Namespace| match ns.get::<OutboxRelay>(NAME).await.status.expect("a status").replicas {
-        Some(2) => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
+    ns.pass_until(60, async |ns: &Namespace| has_replicas(ns, 2).await).await;
     ns
+}
+
+async fn has_replicas(ns: &Namespace, count: i32) -> Result<(), String> {
+    let status = ns.get::<OutboxRelay>(NAME).await.status.expect("a status");
+    if status.replicas == Some(count) { Ok(()) } else { Err(format!("{status:?}")) }
+}
+
+#[tokio::test]
+async fn a_relay_that_ends_what_it_has_in_flight_is_said_to_be_still_there() {
+    let ns = running().await;
+    let pod = ns.api::<Pod>().list(&ListParams::default()).await.expect("a list").items[0].name_any();
+    let patch = async |change| ns.api::<Pod>().patch(&pod, &PatchParams::default(), &Patch::Merge(change)).await.expect("patched");
+    patch(json!({"metadata": {"finalizers": ["example.com/later"]}})).await;
+    // An address of which nobody answers.
+    let runs = Patch::Merge(json!({"status": {"phase": "Running", "podIP": "192.0.2.1", "podIPs": [{"ip": "192.0.2.1"}]}}));
+    ns.api::<Pod>().patch_status(&pod, &PatchParams::default(), &runs).await.expect("patched");
+
+    ns.patch_relay(json!({"spec": {"suspend": true}})).await;
+    ns.pass_until(60, async |ns: &Namespace| has_replicas(ns, 0).await).await;
+    let said = message(&ns, "Available").await;
+    assert!(said.ends_with("may publish until then: 1."), "{said}");
+    patch(json!({"metadata": {"finalizers": null}})).await;
+    ns.pass_until_condition(60, "Publishing", "False Suspended").await;
+    assert!(message(&ns, "Available").await.ends_with("no relay runs, rows wait."));
 }
 
 #[tokio::test]
@@ -102,6 +127,11 @@ async fn a_relay_whose_image_was_just_forbidden_can_be_suspended_and_starts_no_m
     ns.patch_relay(json!({"spec": {"suspend": false}})).await;
     ns.pass().await;
     assert_eq!((ns.condition("Available").await.as_str(), count(&ns).await), ("False ImageNotAllowed", Some(0)));
+    ns.replace_operator(&|_| ());
+    ns.pass().await;
+    assert_eq!(count(&ns).await, Some(2));
+    let told = ns.api::<Event>().list(&ListParams::default()).await.expect("a list").items;
+    assert!(told.iter().all(|event| event.reason.as_deref() != Some("ReplicasReset")), "nobody else changed the count: {told:?}");
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ mod tests {
     fn an_upgrade_is_done_when_every_relay_has_the_new_form_and_is_available() {
         let (relay, observed) = (validated(), written(|_| ()));
         let plan = |observed: &Observed| {
-            let before = super::super::Before { generation: 3, scaling: &super::super::Remembered::default(), turn: Turn::Go };
+            let before = super::super::Before { generation: Some(3), scaling: &super::super::Remembered::default(), turn: Turn::Go };
             let plan = super::super::plan(&relay, observed, &before, crate::operator::fixtures::now());
             Plan { migration: Migration::Off, ..plan }
         };

@@ -580,6 +580,19 @@ fn each_bad_turn_is_told_once_and_its_end_too() {
 }
 
 #[test]
+fn a_pass_that_left_something_undone_carried_out_no_generation() {
+    let carried_out = |previous: OutboxRelayStatus| {
+        let identity = &validated().identity;
+        Facts { identity, previous: &previous, written_at: None, paused: false, now: now() }.carried_out()
+    };
+    assert_eq!(carried_out(running().status()), Some(3));
+    assert_eq!(carried_out(Case::with(|case| case.applied.obstacle = Some(refused(422))).status()), None);
+    assert_eq!(carried_out(Case::with(|case| case.applied.obstacle = Some(refused(500))).status()), None);
+    let why = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
+    assert_eq!(carried_out(running().unworkable(&why, None, None)), None);
+}
+
+#[test]
 fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
     let mut case = Case::with(|case| {
         case.relay.plaintext = vec!["spec.database", "spec.kafka"];

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     api_proxy::ApiProxy,
@@ -48,12 +48,7 @@ impl OperatorProcess {
         let proxy = ApiProxy::start(client(user).await, namespace).await;
         let folder = std::env::temp_dir().join(format!("{namespace}_operator_{pod}"));
         std::fs::create_dir_all(&folder).expect("created");
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "it",
-            "clusters": [{"name": "it", "cluster": {"server": format!("http://{}", proxy.address())}}],
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-            "users": [{"name": "it", "user": {}}],
-        });
+        let kubeconfig = kubeconfig(&format!("http://{}", proxy.address()));
         std::fs::write(folder.join("kubeconfig"), kubeconfig.to_string()).expect("written");
         let (listen, lease) = (format!("127.0.0.1:{port}"), format!("{namespace}-outbox-operator"));
         let own = ["run", "--relay-image", "localhost/outbox-relay:none", "--listen", &listen];
@@ -103,6 +98,16 @@ impl OperatorProcess {
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
+}
+
+/// For a server that asks for no credentials.
+pub(crate) fn kubeconfig(server: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{"name": "it", "cluster": {"server": server}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        "users": [{"name": "it", "user": {}}],
+    })
 }
 
 fn spawn(folder: &std::path::Path, arguments: &[String]) -> Child {

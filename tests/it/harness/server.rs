@@ -153,7 +153,12 @@ pub(crate) async fn free_port() -> u16 {
 
 /// The body of an answer over HTTP, of this machine; `None` while nobody listens.
 pub(crate) async fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    get_from("127.0.0.1", port, path).await
+}
+
+/// The same, from another of its addresses.
+pub(crate) async fn get_from(host: &str, port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect((host, port)).await.ok()?;
     // Of HTTP 1.0, so that the answer comes in one piece.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n").as_bytes()).await.ok()?;
     let mut answer = String::new();
