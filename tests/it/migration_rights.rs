@@ -170,6 +170,22 @@ on_each_server! {
     }
 }
 
+on_each_server! {
+    async fn a_role_that_the_tables_were_given_to_keeps_its_rights(database: Database) {
+        let mut settings = database.settings();
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        let mut admin = database.as_admin().await;
+        execute(&mut admin, &format!("reassign owned by {} to {}", database.owner, database.producer)).await;
+        settings.migration.database = None;
+        settings.migration.producers.clear();
+        database.write_secrets(&database.producer, "not-secret");
+        assert_eq!(database.migrate(&settings).await.problem, None);
+        let mut owner = database.connect_as(&database.producer).await;
+        execute(&mut owner, ADD).await;
+        execute(&mut owner, "select from outbox.event").await;
+    }
+}
+
 /// Functions that run with the owner's rights.
 const DEFINERS: [&str; 9] =
     ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "resume_sequence", "settle", "skip_parked"];

@@ -137,14 +137,15 @@ async fn roles_exist(connection: &mut PgConnection, all: &Grants) -> Result<(), 
     Err(MigrateError::RolesMissing { roles })
 }
 
-/// A dropped role has lost its rights already.
+/// A dropped role has lost its rights already, and one that owns the tables by now keeps its own.
 async fn remembered_but_not_wanted(
     connection: &mut PgConnection,
     schema: &SchemaName,
     named: &Grants,
 ) -> Result<Vec<String>, MigrateError> {
     let sql = "select distinct role from @schema@.grantee
-      where (role, kind) not in (select * from unnest($1::text[], $2::text[])) and role in (select rolname from pg_roles)";
+      where (role, kind) not in (select * from unnest($1::text[], $2::text[])) and role in (select rolname from pg_roles)
+        and role <> (select pg_get_userbyid(relowner)::text from pg_class where oid = '@schema@.event'::regclass)";
     let (roles, kinds) = columns(named);
     let stale = query_scalar(statement(sql, schema)).bind(roles).bind(kinds).fetch_all(connection).await;
     stale.map_err(preparing("read who had rights"))
