@@ -226,7 +226,7 @@ impl Producer {
         self.inner.purge(PurgeConfig::default().queue().non_blocking());
     }
 
-    /// Throws out whatever is not acknowledged; each record still gets its report.
+    /// Throws out whatever is not acknowledged; each record still gets its report. Waits as little.
     pub fn purge(&self) {
         self.inner.purge(PurgeConfig::default().queue().inflight().non_blocking());
     }

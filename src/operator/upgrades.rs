@@ -70,7 +70,8 @@ pub(crate) struct Counts {
 }
 
 impl UpgradeQueue {
-    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have fallen silent. `moving`: its pods are being replaced, which in the first pass after a start is somebody's turn from before it.
+    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have fallen silent. `moving`: its pods are being
+    /// replaced, which in the first pass after a start is somebody's turn from before it.
     pub(crate) fn turn(&mut self, key: (&str, &str), change: Change, moving: bool, places: usize, now: Timestamp) -> Turn {
         self.end_what_takes_too_long(now);
         let key = owned(key);

@@ -217,8 +217,8 @@ impl Stops {
         !self.seen_missing[topic]
     }
 
-    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that it starts again at its
-    /// lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
+    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that
+    /// it starts again at its lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
     #[must_use]
     pub fn due(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Vec<(TopicIndex, ProblemClass)> {
         let due = |(topic, rest): (&TopicIndex, &Rest)| match rest {

@@ -131,7 +131,8 @@ impl Trials {
         self.queue.push_back(Group { topic, rows: vec![row], purpose: Purpose::Topic, attempts: 0 });
     }
 
-    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under way. [`Self::began`] or [`Self::postpone`] must follow.
+    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under way. [`Self::began`] or [`Self::postpone`] must
+    /// follow.
     pub fn next_group(&mut self, may_go: impl Fn(TopicIndex) -> bool) -> Option<Group> {
         let next = self.queue.iter().position(|group| may_go(group.topic) && !self.under_way.contains_key(&group.topic))?;
         self.queue.remove(next)

@@ -1,7 +1,10 @@
 //! TLS, logins and pools against real servers and against listeners that are none.
 
 use outbox_relay::{
-    outbox::connect::{Connect, ConnectError, pool},
+    outbox::{
+        connect::{Connect, ConnectError, pool},
+        error::classify,
+    },
     report::{Problem, ProblemClass},
     settings::{DatabaseSettings, Endpoint, TlsMode, TlsSettings},
 };
@@ -10,7 +13,7 @@ use sqlx::Row;
 
 use crate::harness::{
     certificates::expired_server,
-    listeners::{Hello, another_protocol, closed_port, under_another_address, with_certificate, without_tls},
+    listeners::{Hello, another_protocol, closed_port, silent_way, under_another_address, with_certificate, without_tls},
     postgres::{Database, execute, value},
     rig::{certificate, rig},
 };
@@ -199,33 +202,15 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         execute(&mut admin, &format!("select pg_terminate_backend({first}, 5000)")).await;
         let error = pool.rows(sqlx::query("select 1")).await.expect_err("the connection is dead");
-        assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::Unreachable);
+        assert_eq!(classify(&error).class, ProblemClass::Unreachable);
         pool.rows(sqlx::query("select 1")).await.expect("a new connection");
     }
-}
-
-/// A way to a server that falls silent when it is told: what is sent there is lost without a word, as in a firewall that forgot the connection.
-async fn silent_way(server: std::net::SocketAddr) -> (u16, std::sync::Arc<tokio::sync::Notify>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let silence = std::sync::Arc::new(tokio::sync::Notify::new());
-    let told = std::sync::Arc::clone(&silence);
-    tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.expect("a client");
-        let mut server = tokio::net::TcpStream::connect(server).await.expect("the server");
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            () = told.notified() => std::future::pending().await,
-        }
-    });
-    (port, silence)
 }
 
 #[tokio::test]
 async fn a_connection_that_dies_without_a_word_is_given_up() {
     let database = Database::create(15).await;
-    let server = database.address();
-    let (port, silence) = silent_way(server).await;
+    let (port, silence) = silent_way(database.address()).await;
     let mut settings = database.settings().database;
     at(&mut settings, "127.0.0.1", port);
     let connections = pool(&Connect::relay(&settings, &database.secrets()).expect("good secrets"), 1, &[]);
@@ -233,7 +218,7 @@ async fn a_connection_that_dies_without_a_word_is_given_up() {
     silence.notify_one();
     tokio::time::pause(); // from here on time passes as soon as all wait for it
     let error = connections.rows(sqlx::query("select 1")).await.expect_err("no answer comes");
-    let fault = outbox_relay::outbox::error::classify(&error);
+    let fault = classify(&error);
     assert_eq!(fault.class, ProblemClass::Unreachable);
     assert!(fault.to_string().contains("no answer in time"), "{fault}");
 }

@@ -71,7 +71,7 @@ async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_re
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
 }
 
-/// The row of 2 MB under this key, which no codec makes smaller.
+/// A row of 2 MB under this key, which no codec makes smaller.
 async fn insert_large(database: &Database, topic: &str, key: &str) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)

@@ -106,7 +106,8 @@ impl Verdict {
     }
 }
 
-/// The last third shows servers that are warm: in the first seconds brokers compile their code, and a relay's first record to each partition goes alone.
+/// The last third shows servers that are warm: in the first seconds brokers compile their code, and a relay's first record to each partition goes
+/// alone.
 fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
     let latencies: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
     let arrivals = || latencies.iter().map(|(arrived, _)| *arrived);

@@ -1,6 +1,7 @@
 //! Listeners on loopback that stand between a client and a server, or answer like a bad one.
 
 use std::{
+    future::pending,
     io::{Read, Write},
     net::SocketAddr,
     sync::Arc,
@@ -15,6 +16,7 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 use super::certificates::Pair;
@@ -75,6 +77,24 @@ pub(crate) async fn under_another_address(server: SocketAddr) -> SocketAddr {
         }
     });
     address
+}
+
+/// A way to the server, for one client, that falls silent when told: what is sent then is lost without a word, as in a firewall that forgot the
+/// connection.
+pub(crate) async fn silent_way(server: SocketAddr) -> (u16, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let silence = Arc::new(Notify::new());
+    let told = Arc::clone(&silence);
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.expect("a client");
+        let mut server = TcpStream::connect(server).await.expect("the server");
+        tokio::select! {
+            _ = copy_bidirectional(&mut client, &mut server) => {}
+            () = told.notified() => pending().await,
+        }
+    });
+    (port, silence)
 }
 
 /// A server that declines TLS.
