@@ -122,7 +122,12 @@ async fn open(place: Place, who: As) -> Result<Desk, CliError> {
 }
 
 /// Writes the answer in the form that was asked for.
-fn write<T: Serialize>(out: &mut impl Write, output: Output, answer: &T, as_text: impl FnOnce(&T) -> String) -> io::Result<()> {
+fn write<T: Serialize>(
+    out: &mut impl Write,
+    output: Output,
+    answer: &T,
+    as_text: impl FnOnce(&T) -> String,
+) -> io::Result<()> {
     let text = match output {
         Output::Table => as_text(answer),
         Output::Json => text::json(answer),

@@ -65,7 +65,10 @@ struct Replaced {
 }
 
 #[cfg(feature = "planted-bugs")]
-static REPLACED: Mutex<Replaced> = Mutex::new(Replaced { producers: Vec::new(), looked: None });
+static REPLACED: Mutex<Replaced> = Mutex::new(Replaced {
+    producers: Vec::new(),
+    looked: None,
+});
 
 #[cfg(feature = "planted-bugs")]
 fn of_replaced() -> MutexGuard<'static, Replaced> {
@@ -86,10 +89,16 @@ pub fn late_reports(now: Instant) -> Vec<Report> {
     #[cfg(feature = "planted-bugs")]
     {
         let mut replaced = of_replaced();
-        if replaced.looked.is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1)) {
+        if replaced
+            .looked
+            .is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1))
+        {
             replaced.looked = Some(now);
             let mut reports = Vec::new();
-            replaced.producers.iter().for_each(|producer| producer.poll(&mut reports));
+            replaced
+                .producers
+                .iter()
+                .for_each(|producer| producer.poll(&mut reports));
             return reports;
         }
     }
@@ -109,6 +118,14 @@ pub fn order(statement: &'static str) -> &'static str {
     if !has(Bug::OrderByXid) {
         return statement;
     }
-    let of_one = statement.replace("order by e.id\n  limit u", "order by e.xact, e.id\n  limit u");
-    of_one.replace("order by page.id\n  limit u", "order by page.xact, page.id\n  limit u").leak()
+    let of_one = statement.replace(
+        "order by e.id\n  limit u",
+        "order by e.xact, e.id\n  limit u",
+    );
+    of_one
+        .replace(
+            "order by page.id\n  limit u",
+            "order by page.xact, page.id\n  limit u",
+        )
+        .leak()
 }

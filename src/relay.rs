@@ -63,21 +63,45 @@ pub enum RunError {
 /// When it cannot listen.
 pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), RunError> {
     let address = options.listen;
-    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
-    let topics: Vec<String> = options.settings.topics.iter().map(|topic| topic.name.clone()).collect();
+    let listener = listen(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })?;
+    let topics: Vec<String> = options
+        .settings
+        .topics
+        .iter()
+        .map(|topic| topic.name.clone())
+        .collect();
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
-    let mut watch = watch::Watch::start(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
+    let mut watch = watch::Watch::start(
+        Arc::clone(&options),
+        Arc::clone(&status),
+        credentials.kafka.clone(),
+    );
     let mut memory = resume::Memory::default();
-    while let Some(opened) = open::open(&options, &status, &mut credentials, &mut memory, &stop).await {
-        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials, &mut memory);
+    while let Some(opened) =
+        open::open(&options, &status, &mut credentials, &mut memory, &stop).await
+    {
+        let session = session::Session::begin(
+            &options,
+            &status,
+            opened,
+            &mut watch,
+            &mut credentials,
+            &mut memory,
+        );
         match Box::pin(session.run(&stop)).await {
             session::Ended::Stopped => break,
-            session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
+            session::Ended::LeaseLost => {
+                tracing::warn!("the lease was lost; starting again without any lane")
+            }
             session::Ended::SequenceBroke => {
-                tracing::warn!("ids of the outbox may have come again; starting again when the sequence is moved on");
+                tracing::warn!(
+                    "ids of the outbox may have come again; starting again when the sequence is moved on"
+                );
             }
         }
         status.set_ready(false);

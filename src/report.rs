@@ -91,13 +91,21 @@ impl Problem {
             message.truncate(end);
             message.push_str("...");
         }
-        Self { class, message, last_good_used: false, since: None }
+        Self {
+            class,
+            message,
+            last_good_used: false,
+            since: None,
+        }
     }
 
     /// The same about a secret that is not used, while the last good one is.
     #[must_use]
     pub fn with_last_good_used(self) -> Self {
-        Self { last_good_used: true, ..self }
+        Self {
+            last_good_used: true,
+            ..self
+        }
     }
 
     /// The same as somebody else wrote it, with a message of the size that it may have.
@@ -225,30 +233,49 @@ mod tests {
             version: "0.1.0".to_owned(),
             schema_version: Some(1),
             lanes: 32,
-            backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
+            backlog: Some(Backlog {
+                rows: 7,
+                capped: false,
+                oldest_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            }),
             parked_keys: Some(1),
             parked_topics: Some(0),
             dead_letters: Some(3),
             published_per_second: 12.5,
-            breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
+            breaker: Some(Breaker {
+                state: BreakerState::Open,
+                since: "2026-01-01T00:00:00Z".to_owned(),
+            }),
             problems: vec![
                 Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist"),
-                Problem::new(ProblemClass::AuthenticationFailed, "the new secret is not used").with_last_good_used(),
+                Problem::new(
+                    ProblemClass::AuthenticationFailed,
+                    "the new secret is not used",
+                )
+                .with_last_good_used(),
             ],
         };
         let text = serde_json::to_string(&report).expect("plain data");
-        assert_eq!(serde_json::from_str::<RelayReport>(&text).expect("our own text"), report);
+        assert_eq!(
+            serde_json::from_str::<RelayReport>(&text).expect("our own text"),
+            report
+        );
     }
 
     #[test]
     fn a_class_of_a_newer_relay_is_read_as_other() {
-        let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#).expect("a newer class");
+        let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#)
+            .expect("a newer class");
         assert_eq!(problem.class, ProblemClass::Other);
     }
 
     #[test]
     fn a_class_is_read_from_its_name_and_an_unknown_one_is_other() {
-        for class in [ProblemClass::RecordRejected, ProblemClass::ParkedByHand, ProblemClass::Other] {
+        for class in [
+            ProblemClass::RecordRejected,
+            ProblemClass::ParkedByHand,
+            ProblemClass::Other,
+        ] {
             assert_eq!(class.to_string().parse(), Ok(class));
         }
         assert_eq!("FromTheFuture".parse(), Ok(ProblemClass::Other));
@@ -256,6 +283,11 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        assert!(Problem::new(ProblemClass::Other, "ä".repeat(300)).message.len() <= 256);
+        assert!(
+            Problem::new(ProblemClass::Other, "ä".repeat(300))
+                .message
+                .len()
+                <= 256
+        );
     }
 }

@@ -35,7 +35,11 @@ pub enum SecretError {
     #[error("{place} is empty: correct what {} names", field(*file))]
     Empty { file: SecretFile, place: String },
     #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
-    Pem { file: SecretFile, place: String, what: &'static str },
+    Pem {
+        file: SecretFile,
+        place: String,
+        what: &'static str,
+    },
     #[error("{place} does not belong to the key beside it: bring both anew in one step, or correct what {} names", field(*file))]
     NoPair { file: SecretFile, place: String },
 }
@@ -61,7 +65,11 @@ enum Store {
     /// One file per [`SecretFile`], at its fixed path.
     Folder(PathBuf),
     /// The manifest's references, looked up in its documents first, then below the folder as `<name>/<key>`.
-    Manifest { sources: Vec<Projection>, documents: Documents, folder: Option<PathBuf> },
+    Manifest {
+        sources: Vec<Projection>,
+        documents: Documents,
+        folder: Option<PathBuf>,
+    },
     /// As they were at one moment.
     Reading(Reading),
 }
@@ -101,8 +109,16 @@ impl Secrets {
 
     /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or ConfigMap>/<key>`.
     #[must_use]
-    pub fn manifest(sources: Vec<Projection>, documents: Documents, folder: Option<PathBuf>) -> Self {
-        Self(Store::Manifest { sources, documents, folder })
+    pub fn manifest(
+        sources: Vec<Projection>,
+        documents: Documents,
+        folder: Option<PathBuf>,
+    ) -> Self {
+        Self(Store::Manifest {
+            sources,
+            documents,
+            folder,
+        })
     }
 
     /// The content, without one newline at its end.
@@ -124,22 +140,36 @@ impl Secrets {
     /// These files as they are now.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> Reading {
-        files.iter().map(|file| (*file, self.place(*file), self.read_bytes(*file))).collect()
+        files
+            .iter()
+            .map(|file| (*file, self.place(*file), self.read_bytes(*file)))
+            .collect()
     }
 
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
-        self.read_bytes(file).map_err(|source| SecretError::Read { place: self.place(file), source })
+        self.read_bytes(file).map_err(|source| SecretError::Read {
+            place: self.place(file),
+            source,
+        })
     }
 
     fn read_bytes(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
         let path = match &self.0 {
             Store::Folder(folder) => folder.join(file.path()),
-            Store::Manifest { sources, documents, folder } => {
-                let Some(source) = source(sources, file) else { return Ok(None) };
+            Store::Manifest {
+                sources,
+                documents,
+                folder,
+            } => {
+                let Some(source) = source(sources, file) else {
+                    return Ok(None);
+                };
                 if let Some(content) = documents.get(source) {
                     return Ok(Some(content.clone()));
                 }
-                let (Some(folder), Some(path)) = (folder, relative(source)) else { return Ok(None) };
+                let (Some(folder), Some(path)) = (folder, relative(source)) else {
+                    return Ok(None);
+                };
                 folder.join(path)
             }
             Store::Reading(reading) => return reading.read(file),
@@ -156,7 +186,9 @@ impl Secrets {
         };
         match source(sources, file) {
             Some(SecretSource::Secret { name, key }) => format!("key '{key}' of Secret '{name}'"),
-            Some(SecretSource::ConfigMap { name, key }) => format!("key '{key}' of ConfigMap '{name}'"),
+            Some(SecretSource::ConfigMap { name, key }) => {
+                format!("key '{key}' of ConfigMap '{name}'")
+            }
             None => format!("the reference for '{}'", file.path()),
         }
     }
@@ -184,13 +216,21 @@ impl fmt::Debug for Documents {
 pub(crate) fn field(file: SecretFile) -> &'static str {
     match file {
         SecretFile::DatabaseUrl => "spec.database.urlSecretRef",
-        SecretFile::DatabaseUsername | SecretFile::DatabasePassword => "spec.database.credentialsSecretRef",
+        SecretFile::DatabaseUsername | SecretFile::DatabasePassword => {
+            "spec.database.credentialsSecretRef"
+        }
         SecretFile::DatabaseCa => "spec.database.tls.ca",
-        SecretFile::DatabaseCertificate | SecretFile::DatabaseKey => "spec.database.tls.clientCertSecretRef",
+        SecretFile::DatabaseCertificate | SecretFile::DatabaseKey => {
+            "spec.database.tls.clientCertSecretRef"
+        }
         SecretFile::MigrationUrl => "spec.migration.database.urlSecretRef",
-        SecretFile::MigrationUsername | SecretFile::MigrationPassword => "spec.migration.database.credentialsSecretRef",
+        SecretFile::MigrationUsername | SecretFile::MigrationPassword => {
+            "spec.migration.database.credentialsSecretRef"
+        }
         SecretFile::MigrationCa => "spec.migration.database.tls.ca",
-        SecretFile::MigrationCertificate | SecretFile::MigrationKey => "spec.migration.database.tls.clientCertSecretRef",
+        SecretFile::MigrationCertificate | SecretFile::MigrationKey => {
+            "spec.migration.database.tls.clientCertSecretRef"
+        }
         SecretFile::KafkaPassword => "spec.kafka.sasl.credentialsSecretRef",
         SecretFile::KafkaCa => "spec.kafka.tls.ca",
         SecretFile::KafkaCertificate | SecretFile::KafkaKey => "spec.kafka.tls.clientCertSecretRef",
@@ -198,7 +238,10 @@ pub(crate) fn field(file: SecretFile) -> &'static str {
 }
 
 fn source(sources: &[Projection], file: SecretFile) -> Option<&SecretSource> {
-    sources.iter().find(|projection| projection.file == file).map(|projection| &projection.source)
+    sources
+        .iter()
+        .find(|projection| projection.file == file)
+        .map(|projection| &projection.source)
 }
 
 /// Names and keys hold no slash in Kubernetes; one that does would leave the folder.
@@ -211,7 +254,14 @@ fn relative(source: &SecretSource) -> Option<PathBuf> {
 fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -16,7 +16,11 @@ pub enum Source {
     /// In a pod: the settings of a ConfigMap, and a folder of projected secrets.
     Settings { file: PathBuf, secrets: PathBuf },
     /// Without Kubernetes: a manifest, and a folder for the secrets that are not in it.
-    Manifest { file: PathBuf, secrets: Option<PathBuf>, cluster: String },
+    Manifest {
+        file: PathBuf,
+        secrets: Option<PathBuf>,
+        cluster: String,
+    },
 }
 
 /// Why there are no settings.
@@ -55,12 +59,22 @@ impl Source {
         match self {
             Self::Settings { file, secrets } => {
                 let text = std::fs::read_to_string(file);
-                let text = text.map_err(|source| SourceError::ReadSettings { file: file.clone(), source })?;
+                let text = text.map_err(|source| SourceError::ReadSettings {
+                    file: file.clone(),
+                    source,
+                })?;
                 let settings = RelaySettings::read(&text);
-                let settings = settings.map_err(|source| SourceError::ParseSettings { file: file.clone(), source })?;
+                let settings = settings.map_err(|source| SourceError::ParseSettings {
+                    file: file.clone(),
+                    source,
+                })?;
                 Ok((settings, Secrets::folder(secrets)))
             }
-            Self::Manifest { file, secrets, cluster } => Ok(manifest::load(file, secrets.clone(), cluster)?),
+            Self::Manifest {
+                file,
+                secrets,
+                cluster,
+            } => Ok(manifest::load(file, secrets.clone(), cluster)?),
         }
     }
 }

@@ -29,7 +29,11 @@ pub struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { slow_after: default_slow_after(), open_after: default_open_after(), max_backoff: default_max_backoff() }
+        Self {
+            slow_after: default_slow_after(),
+            open_after: default_open_after(),
+            max_backoff: default_max_backoff(),
+        }
     }
 }
 
@@ -47,7 +51,9 @@ fn default_max_backoff() -> String {
 
 // The later the worse: the order is the operator's sum over relays.
 /// Whether Kafka takes records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum BreakerState {
     /// It does.
     Closed,

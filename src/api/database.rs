@@ -136,7 +136,10 @@ pub struct Migration {
     /// Owner of the schema to take it over from, `<cluster>/<namespace>/<name>` as `outbox-relay owner` shows it. Stop that one's relays first; with
     /// any other owner nothing is taken. Absent: a schema that another OutboxRelay manages is left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 5, max = 380), regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$"))]
+    #[schemars(
+        length(min = 5, max = 380),
+        regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$")
+    )]
     pub take_over_from: Option<String>,
 }
 

@@ -14,7 +14,10 @@ use super::references::{Tls, password_key};
 #[x_kube(validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || self.tls.mode != 'disable'", "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"))]
 pub struct Kafka {
     /// `host:port` of brokers to start from, 1 to 16.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$"))
+    )]
     pub bootstrap_servers: Vec<String>,
     /// TLS towards the brokers.
     #[serde(default)]

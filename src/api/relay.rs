@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling, Topic};
+use super::{
+    Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling,
+    Topic,
+};
 
 /// Takes committed rows of one outbox table to Kafka.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -154,11 +157,17 @@ pub struct Template {
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// ServiceAccount that the pods run as; it must exist. They get no token of it. Absent: one of their own, without rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub service_account_name: Option<String>,
     /// Image of relay and migration, among those that the operator's installation allows (`relay.allowedImages`). Absent: the installation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$"))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$")
+    )]
     pub image: Option<String>,
 }
 

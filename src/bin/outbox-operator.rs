@@ -17,10 +17,25 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info,kube_runtime=error", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info,kube_runtime=error",
+        hide_env_values = true
+    )]
     log: String,
     /// How log lines look; auto: text on a terminal, else JSON.
-    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "auto",
+        hide_env_values = true
+    )]
     log_format: LogFormat,
 }
 
@@ -61,7 +76,12 @@ struct Run {
     #[arg(long, env = "OPERATOR_NAME", default_value = "outbox-operator")]
     operator_name: String,
     /// Namespaces whose OutboxRelays are looked at, separated by commas; needs --cluster-name. Default: all.
-    #[arg(long, env = "WATCH_NAMESPACES", value_name = "NAMESPACES", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "WATCH_NAMESPACES",
+        value_name = "NAMESPACES",
+        value_delimiter = ','
+    )]
     watch_namespaces: Vec<String>,
     /// A watch ends and is opened again after so many seconds; one that is silent for three times as long fails /healthz.
     #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
@@ -85,16 +105,25 @@ struct Run {
     #[arg(long, env = "RELAYS_MONITORED")]
     relays_monitored: bool,
     /// Name of the Lease by which one of several operators leads.
-    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = "outbox-operator")]
+    #[arg(
+        long,
+        env = "LEASE_NAME",
+        value_name = "NAME",
+        default_value = "outbox-operator"
+    )]
     lease_name: String,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Run(arguments) => start_logs(cli.log_format, &cli.log).and_then(|()| run(*arguments)),
+        Command::Run(arguments) => {
+            start_logs(cli.log_format, &cli.log).and_then(|()| run(*arguments))
+        }
         Command::Check(arguments) => check(arguments),
-        Command::Crd => std::io::stdout().write_all(custom_resource_definition().as_bytes()).context("failed to print"),
+        Command::Crd => std::io::stdout()
+            .write_all(custom_resource_definition().as_bytes())
+            .context("failed to print"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,8 +145,25 @@ async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run { relay_image, allowed_images, cluster_name, operator_name, watch_namespaces, watch_seconds, .. } = arguments;
-    let Run { listen, upgrade_max_concurrent, pod_name, namespace, monitoring_namespace, relays_monitored, lease_name, .. } = arguments;
+    let Run {
+        relay_image,
+        allowed_images,
+        cluster_name,
+        operator_name,
+        watch_namespaces,
+        watch_seconds,
+        ..
+    } = arguments;
+    let Run {
+        listen,
+        upgrade_max_concurrent,
+        pod_name,
+        namespace,
+        monitoring_namespace,
+        relays_monitored,
+        lease_name,
+        ..
+    } = arguments;
     let upgrades_max = usize::from(upgrade_max_concurrent);
     let installation = operator::Installation {
         relay_image,
@@ -128,8 +174,22 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         monitoring_namespace,
         relays_monitored,
     };
-    let settings = operator::Settings { installation, operator_name, pod_name };
-    let namespaces = watch_namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
+    let settings = operator::Settings {
+        installation,
+        operator_name,
+        pod_name,
+    };
+    let namespaces = watch_namespaces
+        .into_iter()
+        .filter(|namespace| !namespace.is_empty())
+        .collect();
     let watch_round = Duration::from_secs(watch_seconds);
-    Ok(operator::run(operator::Options { settings, listen, namespaces, lease_name, watch_round }).await?)
+    Ok(operator::run(operator::Options {
+        settings,
+        listen,
+        namespaces,
+        lease_name,
+        watch_round,
+    })
+    .await?)
 }

@@ -74,7 +74,13 @@ struct Run {
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
     listen: SocketAddr,
     /// Name of this replica, for people.
-    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "outbox-relay", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "POD_NAME",
+        default_value = "outbox-relay",
+        hide_env_values = true
+    )]
     pod: String,
     /// Be wrong in this way.
     #[cfg(feature = "planted-bugs")]
@@ -90,7 +96,12 @@ struct From {
     place: Place,
     /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is `clusterName` of its chart, or the uid of
     /// namespace kube-system; `owner show` tells whose a schema is.
-    #[arg(long, value_name = "NAME", default_value = "local", conflicts_with = "settings")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "local",
+        conflicts_with = "settings"
+    )]
     cluster_name: String,
 }
 
@@ -104,7 +115,8 @@ impl From {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ready = without_variables_of_postgres().and_then(|()| Ok(telemetry::init(cli.log_format, &cli.log)?));
+    let ready = without_variables_of_postgres()
+        .and_then(|()| Ok(telemetry::init(cli.log_format, &cli.log)?));
     let done = match ready {
         Err(error) => Err(error),
         Ok(()) => Box::pin(until_stopped(cli.command)).await,
@@ -120,11 +132,14 @@ async fn main() -> ExitCode {
 /// taken back. So where there is one, this program starts anew without: the process stays the same.
 fn without_variables_of_postgres() -> anyhow::Result<()> {
     let names = std::env::vars_os().map(|(name, _)| name);
-    let names: Vec<OsString> = names.filter(|name| name.as_encoded_bytes().starts_with(b"PG")).collect();
+    let names: Vec<OsString> = names
+        .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
+        .collect();
     if names.is_empty() {
         return Ok(());
     }
-    let program = std::env::current_exe().context("cannot find this program, to start it without the PG* variables; unset them")?;
+    let program = std::env::current_exe()
+        .context("cannot find this program, to start it without the PG* variables; unset them")?;
     let mut anew = std::process::Command::new(program);
     anew.args(std::env::args_os().skip(1));
     for name in names {
@@ -149,30 +164,49 @@ async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
     if arguments.dry_run {
         let (settings, secrets) = arguments.from.source().load()?;
         let script = migrate::script(&settings, &secrets).await;
-        let script = script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
-        let resume = if arguments.resume_sequence { migrate::resume_script(&settings.database.schema) } else { String::new() };
+        let script =
+            script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
+        let resume = if arguments.resume_sequence {
+            migrate::resume_script(&settings.database.schema)
+        } else {
+            String::new()
+        };
         write!(std::io::stdout(), "{script}{resume}").context("cannot write the script")?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = match arguments.from.source().load() {
         Ok((settings, secrets)) => {
             let report = migrate::migrate(&settings, &secrets, LOCK_WAIT).await;
-            if arguments.resume_sequence { resumed(report, &settings, &secrets).await } else { report }
+            if arguments.resume_sequence {
+                resumed(report, &settings, &secrets).await
+            } else {
+                report
+            }
         }
-        Err(error) => MigrationReport { schema_version: None, applied: Vec::new(), notes: Vec::new(), problem: Some(error.problem()) },
+        Err(error) => MigrationReport {
+            schema_version: None,
+            applied: Vec::new(),
+            notes: Vec::new(),
+            problem: Some(error.problem()),
+        },
     };
     if let Some(file) = &arguments.result {
         write_result(file, &report)?;
     }
     match &report.problem {
         Some(problem) => anyhow::bail!("{}: {}", problem.class, problem.message),
-        None => write!(std::io::stdout(), "{}", migrate::in_words(&report)).context("cannot write the result")?,
+        None => write!(std::io::stdout(), "{}", migrate::in_words(&report))
+            .context("cannot write the result")?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Moves the sequence on, unless the migration failed.
-async fn resumed(mut report: MigrationReport, settings: &RelaySettings, secrets: &Secrets) -> MigrationReport {
+async fn resumed(
+    mut report: MigrationReport,
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> MigrationReport {
     if report.problem.is_none() {
         match migrate::resume_sequence(settings, secrets).await {
             Ok(note) => report.notes.push(note),
@@ -183,7 +217,8 @@ async fn resumed(mut report: MigrationReport, settings: &RelaySettings, secrets:
 }
 
 fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
-    std::fs::write(file, migrate::termination_message(report)).with_context(|| format!("cannot write the result to '{}'", file.display()))
+    std::fs::write(file, migrate::termination_message(report))
+        .with_context(|| format!("cannot write the result to '{}'", file.display()))
 }
 
 async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
@@ -208,7 +243,12 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             stop.cancel();
         }
     });
-    let options = RunOptions { settings, secrets, listen: arguments.listen, pod: arguments.pod };
+    let options = RunOptions {
+        settings,
+        secrets,
+        listen: arguments.listen,
+        pod: arguments.pod,
+    };
     Box::pin(outbox_relay::relay::run(options, stop)).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -88,7 +88,11 @@ impl Place {
     #[must_use]
     pub fn source(self, cluster: String) -> Source {
         match self.manifest {
-            Some(file) => Source::Manifest { file, secrets: self.secrets, cluster },
+            Some(file) => Source::Manifest {
+                file,
+                secrets: self.secrets,
+                cluster,
+            },
             None => Source::Settings {
                 file: self.settings.unwrap_or_else(|| POD_SETTINGS.into()),
                 secrets: self.secrets.unwrap_or_else(|| POD_SECRETS.into()),

@@ -20,9 +20,12 @@ pub enum Fault {
 /// What an error that is no record's says of the cluster, if anything. librdkafka's `reason` only tells broken TLS from a broken connection:
 /// a refused client certificate, and a broker that speaks no TLS, have the same code as a broker that went away (measured with 2.12.1).
 pub(super) fn trouble_of(code: Code, reason: &str) -> Option<ProblemClass> {
-    let broken_tls = reason.contains("SSL handshake failed") || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
+    let broken_tls = reason.contains("SSL handshake failed")
+        || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
     match fault_of(code) {
-        Fault::Cluster(ProblemClass::KafkaUnreachable) if broken_tls => Some(ProblemClass::KafkaTlsFailed),
+        Fault::Cluster(ProblemClass::KafkaUnreachable) if broken_tls => {
+            Some(ProblemClass::KafkaTlsFailed)
+        }
         Fault::Cluster(class) => Some(class),
         _ => None,
     }
@@ -33,21 +36,33 @@ pub(super) fn trouble_of(code: Code, reason: &str) -> Option<ProblemClass> {
 pub fn fault_of(code: Code) -> Fault {
     use ProblemClass as Class;
     match code {
-        Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee | Code::InvalidDifferentRecord => Fault::Purged,
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::BrokerDestroy => {
-            Fault::Topic(Class::TopicMissing)
-        }
+        Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::InvalidDifferentRecord => Fault::Purged,
+        Code::UnknownTopic
+        | Code::UnknownTopicOrPartition
+        | Code::UnknownPartition
+        | Code::BrokerDestroy => Fault::Topic(Class::TopicMissing),
         Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
         Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => Fault::Record(Class::RecordTooLarge),
-        Code::InvalidMessage | Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
+            Fault::Record(Class::RecordTooLarge)
+        }
+        Code::InvalidMessage
+        | Code::InvalidTimestamp
+        | Code::InvalidRecord
+        | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
             Fault::Cluster(Class::KafkaAuthenticationFailed)
         }
         Code::SSL => Fault::Cluster(Class::KafkaTlsFailed),
-        Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut | Code::NetworkException => {
-            Fault::Cluster(Class::KafkaUnreachable)
-        }
+        Code::AllBrokersDown
+        | Code::BrokerTransportFailure
+        | Code::Resolve
+        | Code::OperationTimedOut
+        | Code::NetworkException => Fault::Cluster(Class::KafkaUnreachable),
         _ => Fault::Cluster(Class::KafkaError),
     }
 }
@@ -58,7 +73,11 @@ mod tests {
 
     #[track_caller]
     fn check(reason: &str, class: ProblemClass) {
-        assert_eq!(trouble_of(Code::BrokerTransportFailure, reason), Some(class), "{reason}");
+        assert_eq!(
+            trouble_of(Code::BrokerTransportFailure, reason),
+            Some(class),
+            "{reason}"
+        );
     }
 
     #[test]
@@ -81,7 +100,10 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_told_by_its_code() {
-        let refused = trouble_of(Code::Authentication, "sasl_ssl://b:9093: SASL authentication error");
+        let refused = trouble_of(
+            Code::Authentication,
+            "sasl_ssl://b:9093: SASL authentication error",
+        );
         assert_eq!(refused, Some(ProblemClass::KafkaAuthenticationFailed));
     }
 }

@@ -78,9 +78,17 @@ impl Context {
 
     /// Whose fault it is, with the error's own name in the log, once: a problem knows classes only.
     fn fault(&self, error: &KafkaError, topic: &str) -> Fault {
-        let Some(code) = error.rdkafka_error_code() else { return Fault::Cluster(ProblemClass::KafkaError) };
+        let Some(code) = error.rdkafka_error_code() else {
+            return Fault::Cluster(ProblemClass::KafkaError);
+        };
         let fault = fault_of(code);
-        if fault != Fault::Purged && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.to_owned(), code as i32)) {
+        if fault != Fault::Purged
+            && self
+                .told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert((topic.to_owned(), code as i32))
+        {
             tracing::warn!(topic, error = ?code, "Kafka did not take a record");
         }
         fault
@@ -93,7 +101,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(class) = error.rdkafka_error_code().and_then(|code| trouble_of(code, reason)) {
+        if let Some(class) = error
+            .rdkafka_error_code()
+            .and_then(|code| trouble_of(code, reason))
+        {
             self.trouble.set(class);
         }
     }
@@ -152,7 +163,13 @@ impl Producer {
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka refuses the properties.
-    pub fn new(settings: &KafkaSettings, secrets: &Secrets, client_id: &str, sizes: Sizes, trouble: Trouble) -> Result<Self, ConfigError> {
+    pub fn new(
+        settings: &KafkaSettings,
+        secrets: &Secrets,
+        client_id: &str,
+        sizes: Sizes,
+        trouble: Trouble,
+    ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
         // Rows come in fetches, and while one request is under way the next batches grow: to linger costs time and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
@@ -166,8 +183,17 @@ impl Producer {
         if planted::has(Bug::MessageTimeout) {
             config.set("message.timeout.ms", "1500");
         }
-        let context = Context { reports: Mutex::default(), trouble, told: Mutex::default() };
-        Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)?, sizes })
+        let context = Context {
+            reports: Mutex::default(),
+            trouble,
+            told: Mutex::default(),
+        };
+        Ok(Self {
+            inner: config
+                .create_with_context(context)
+                .map_err(ConfigError::Create)?,
+            sizes,
+        })
     }
 
     /// What it was made for.
@@ -202,17 +228,23 @@ impl Producer {
         timestamp_ms: Option<i64>,
         slot: usize,
     ) -> Result<(), Fault> {
-        let mut record = BaseRecord::with_opaque_to(topic, slot).key(key).headers(headers);
+        let mut record = BaseRecord::with_opaque_to(topic, slot)
+            .key(key)
+            .headers(headers);
         if let Some(payload) = payload {
             record = record.payload(payload);
         }
         if let Some(timestamp_ms) = timestamp_ms {
             record = record.timestamp(timestamp_ms);
         }
-        self.inner.send(record).map_err(|(error, _)| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) | None => Fault::Cluster(ProblemClass::KafkaError),
-            Some(code) => fault_of(code),
-        })
+        self.inner
+            .send(record)
+            .map_err(|(error, _)| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) | None => {
+                    Fault::Cluster(ProblemClass::KafkaError)
+                }
+                Some(code) => fault_of(code),
+            })
     }
 
     /// Whether this incarnation can never send again.
@@ -223,12 +255,14 @@ impl Producer {
 
     /// Throws out what was not sent yet; each record still gets its report. Does not wait for librdkafka's threads, which may wait for a name server.
     pub fn purge_queue(&self) {
-        self.inner.purge(PurgeConfig::default().queue().non_blocking());
+        self.inner
+            .purge(PurgeConfig::default().queue().non_blocking());
     }
 
     /// Throws out whatever is not acknowledged; each record still gets its report. Waits as little.
     pub fn purge(&self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight().non_blocking());
+        self.inner
+            .purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 }
 
@@ -240,8 +274,18 @@ mod tests {
     #[test]
     fn no_property_of_a_manifest_loosens_the_contract() {
         let mut config = ClientConfig::new();
-        config.set("message.timeout.ms", "300000").set("enable.gapless.guarantee", "false").set("max.in.flight", "5").set("acks", "1");
-        make_strict(&mut config, Sizes { batch_bytes: 20_000, message_max_bytes: 1_048_588 });
+        config
+            .set("message.timeout.ms", "300000")
+            .set("enable.gapless.guarantee", "false")
+            .set("max.in.flight", "5")
+            .set("acks", "1");
+        make_strict(
+            &mut config,
+            Sizes {
+                batch_bytes: 20_000,
+                message_max_bytes: 1_048_588,
+            },
+        );
         for (name, value) in [
             ("enable.idempotence", "true"),
             ("acks", "all"),

@@ -52,8 +52,14 @@ impl Default for Sizes {
 pub fn sizes(limits: &Limits) -> Sizes {
     let known = || limits.0.iter().filter_map(|topic| topic.max_message_bytes);
     Sizes {
-        batch_bytes: known().min().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
-        message_max_bytes: known().max().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
+        batch_bytes: known()
+            .min()
+            .unwrap_or(BATCH_BYTES_MAX)
+            .clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
+        message_max_bytes: known()
+            .max()
+            .unwrap_or(BATCH_BYTES_MAX)
+            .clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
     }
 }
 
@@ -63,8 +69,20 @@ mod tests {
 
     #[track_caller]
     fn check(limits: &[Option<usize>], batch_bytes: usize, message_max_bytes: usize) {
-        let limits = limits.iter().map(|bytes| TopicLimits { max_message_bytes: *bytes, ..TopicLimits::default() }).collect();
-        assert_eq!(sizes(&Limits(limits)), Sizes { batch_bytes, message_max_bytes });
+        let limits = limits
+            .iter()
+            .map(|bytes| TopicLimits {
+                max_message_bytes: *bytes,
+                ..TopicLimits::default()
+            })
+            .collect();
+        assert_eq!(
+            sizes(&Limits(limits)),
+            Sizes {
+                batch_bytes,
+                message_max_bytes
+            }
+        );
     }
 
     #[test]
@@ -78,7 +96,10 @@ mod tests {
 
     #[test]
     fn a_producer_fits_while_no_topic_takes_larger_records_or_only_smaller_batches() {
-        let sizes = |batch_bytes, message_max_bytes| Sizes { batch_bytes, message_max_bytes };
+        let sizes = |batch_bytes, message_max_bytes| Sizes {
+            batch_bytes,
+            message_max_bytes,
+        };
         let producer = sizes(500_000, 2_000_000);
         for (wanted, fits) in [
             (producer, true),

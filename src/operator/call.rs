@@ -43,7 +43,9 @@ impl CallError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             _ if self.is_lost_race() => ErrorClass::Conflict,
-            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => ErrorClass::Permanent,
+            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => {
+                ErrorClass::Permanent
+            }
             Self::Timeout | Self::Refused(_) | Self::Broken(_) => ErrorClass::Transient,
         }
     }
@@ -55,7 +57,9 @@ impl CallError {
 
     /// What a busy API server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let Self::Refused(status) = self else { return None };
+        let Self::Refused(status) = self else {
+            return None;
+        };
         let seconds = status.details.as_ref()?.retry_after_seconds;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
@@ -70,7 +74,9 @@ impl CallError {
 }
 
 /// Waits for one request, not longer than it deserves. Dropping it drops the request; the server may still have done it.
-pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+pub(crate) async fn call<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
     match tokio::time::timeout(LONGEST, request).await {
         Err(_) => Err(CallError::Timeout),
         Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
@@ -80,7 +86,9 @@ pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> R
 }
 
 /// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that does not exist is no Status, and has no reason.)
-pub(crate) async fn call_opt<T>(request: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, CallError> {
+pub(crate) async fn call_opt<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>, CallError> {
     match call(request).await {
         Err(CallError::Refused(status)) if status.code == 404 => Ok(None),
         other => other.map(Some),
@@ -92,7 +100,10 @@ mod tests {
     use super::*;
 
     fn refused(code: u16) -> CallError {
-        CallError::Refused(Box::new(Status { code, ..Status::default() }))
+        CallError::Refused(Box::new(Status {
+            code,
+            ..Status::default()
+        }))
     }
 
     #[test]

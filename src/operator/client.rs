@@ -63,29 +63,54 @@ pub(crate) fn wired(inner: Client, wire: Wire) -> Client {
 async fn send(inner: Client, wire: Wire, mut request: Request<Body>) -> Result<Answered, BoxError> {
     let (method, started) = (request.method().clone(), Instant::now());
     if method != Method::GET {
-        let longest = wire.fence.allows(started.into_std()).ok_or(SendError::Fenced)?;
+        let longest = wire
+            .fence
+            .allows(started.into_std())
+            .ok_or(SendError::Fenced)?;
         *request.uri_mut() = ending_after(request.uri(), longest)?;
     }
-    let verb = if is_watch(request.uri()) { "WATCH" } else { method.as_str() };
-    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request)).await.unwrap_or_else(|_| Err(SendError::Timeout.into()));
-    wire.metrics.asked(verb, ended.as_ref().ok().map(Response::status), started.elapsed());
+    let verb = if is_watch(request.uri()) {
+        "WATCH"
+    } else {
+        method.as_str()
+    };
+    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request))
+        .await
+        .unwrap_or_else(|_| Err(SendError::Timeout.into()));
+    wire.metrics.asked(
+        verb,
+        ended.as_ref().ok().map(Response::status),
+        started.elapsed(),
+    );
     ended
 }
 
 /// The whole answer; of a watch its beginning.
-async fn answer(inner: &Client, pulse: &Arc<Pulse>, request: Request<Body>) -> Result<Answered, BoxError> {
+async fn answer(
+    inner: &Client,
+    pulse: &Arc<Pulse>,
+    request: Request<Body>,
+) -> Result<Answered, BoxError> {
     let reads = request.method() == Method::GET;
     let (path, watches) = (request.uri().path().to_owned(), is_watch(request.uri()));
     let (head, body) = inner.send(request).await?.into_parts();
     if watches && head.status.is_success() {
         note(pulse, &path, Answer::Opened, &[]);
-        return Ok(Response::from_parts(head, listened_to(body, Arc::clone(pulse), path)));
+        return Ok(Response::from_parts(
+            head,
+            listened_to(body, Arc::clone(pulse), path),
+        ));
     }
     let body = body.collect().await?.to_bytes();
     if let Some(refusal) = refusal(head.status).filter(|_| reads) {
         note(pulse, &path, refusal, &body);
     }
-    Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed_unsync()))
+    Ok(Response::from_parts(
+        head,
+        Full::new(body)
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    ))
 }
 
 fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
@@ -119,18 +144,23 @@ fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
             "the API server shows this operator nothing: relays go on, but nobody looks after them. Bind the ClusterRole of the chart to its \
              ServiceAccount"
         ),
-        Some(Access::Regained(namespace)) => tracing::info!(namespace, "the API server shows again what is there"),
+        Some(Access::Regained(namespace)) => {
+            tracing::info!(namespace, "the API server shows again what is there")
+        }
         None => {}
     }
 }
 
 /// The API server's own words.
 fn message(body: &[u8]) -> String {
-    serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default()
+    serde_json::from_slice::<Status>(body)
+        .map(|status| status.message)
+        .unwrap_or_default()
 }
 
 fn is_watch(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
+    uri.query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
 /// The API server itself gives the request up after that time, so that it cannot come to pass when somebody else leads.
@@ -149,8 +179,15 @@ mod tests {
 
     #[test]
     fn a_write_carries_its_time_limit_beside_what_it_asks_for() {
-        let limited = |uri: &str| ending_after(&uri.parse().expect("a URI"), Duration::from_millis(3500)).expect("a URI").to_string();
+        let limited = |uri: &str| {
+            ending_after(&uri.parse().expect("a URI"), Duration::from_millis(3500))
+                .expect("a URI")
+                .to_string()
+        };
         assert_eq!(limited("/api/v1/pods"), "/api/v1/pods?timeout=3500ms");
-        assert_eq!(limited("/api/v1/pods?fieldManager=a"), "/api/v1/pods?fieldManager=a&timeout=3500ms");
+        assert_eq!(
+            limited("/api/v1/pods?fieldManager=a"),
+            "/api/v1/pods?fieldManager=a&timeout=3500ms"
+        );
     }
 }

@@ -15,7 +15,9 @@ pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// A candidate looks so often whether the Lease was given back.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-const _: () = assert!(RENEW_DEADLINE.as_secs() < WRITES_END.as_secs() && WRITES_END.as_secs() < DURATION.as_secs());
+const _: () = assert!(
+    RENEW_DEADLINE.as_secs() < WRITES_END.as_secs() && WRITES_END.as_secs() < DURATION.as_secs()
+);
 
 /// A Lease as the API server showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +55,11 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     pub(crate) fn new(me: String) -> Self {
-        Self { me, seen: None, leads: false }
+        Self {
+            me,
+            seen: None,
+            leads: false,
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -65,7 +71,9 @@ impl Candidate {
         if let Some(found) = found {
             self.remember(found, now);
         }
-        let Some((lease, since)) = &self.seen else { return Step::Take };
+        let Some((lease, since)) = &self.seen else {
+            return Step::Take;
+        };
         match &lease.holder {
             None => Step::Take,
             Some(holder) if *holder == self.me => {
@@ -75,10 +83,16 @@ impl Candidate {
                     Step::Take
                 }
             }
-            Some(holder) if self.leads => Step::Lost { holder: holder.clone() },
+            Some(holder) if self.leads => Step::Lost {
+                holder: holder.clone(),
+            },
             Some(_) => {
                 let rest = (*since + lease.duration).saturating_duration_since(now);
-                if rest.is_zero() { Step::Take } else { Step::Wait(rest.min(LOOK_EVERY)) }
+                if rest.is_zero() {
+                    Step::Take
+                } else {
+                    Step::Wait(rest.min(LOOK_EVERY))
+                }
             }
         }
     }

@@ -41,7 +41,10 @@ mod tests {
         for age in (0..20).map(Duration::from_secs) {
             let allowed = fence.allows(renewed + age);
             assert_eq!(allowed.is_some(), age < RENEW_DEADLINE);
-            assert!(allowed.is_none_or(|longest| age + longest <= WRITES_END), "{age:?}: {allowed:?}");
+            assert!(
+                allowed.is_none_or(|longest| age + longest <= WRITES_END),
+                "{age:?}: {allowed:?}"
+            );
         }
         fence.close();
         assert_eq!(fence.allows(renewed), None);

@@ -23,7 +23,10 @@ impl Pace {
     /// Shortest pause between two looks at the same of so many objects, with so many passes at a time.
     pub(crate) fn pause(&self, objects: usize, concurrency: u16) -> Duration {
         let average = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        average.saturating_mul(SHARE).saturating_mul(u32::try_from(objects).unwrap_or(u32::MAX)) / u32::from(concurrency)
+        average
+            .saturating_mul(SHARE)
+            .saturating_mul(u32::try_from(objects).unwrap_or(u32::MAX))
+            / u32::from(concurrency)
     }
 }
 
@@ -42,7 +45,10 @@ mod tests {
         let pause = pace(Duration::from_millis(500)).pause(500, 8);
         let looks_per_second = 500.0 / pause.as_secs_f64();
         let possible_per_second = 8.0 / 0.5;
-        assert!((0.45..0.55).contains(&(looks_per_second / possible_per_second)), "{pause:?}");
+        assert!(
+            (0.45..0.55).contains(&(looks_per_second / possible_per_second)),
+            "{pause:?}"
+        );
     }
 
     #[test]

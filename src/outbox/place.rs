@@ -45,6 +45,9 @@ impl TryFrom<&[u8]> for Place {
 
     fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
         let [b0, b1, b2, b3, i0, i1]: [u8; 6] = bytes.try_into()?;
-        Ok(Self { block: u32::from_be_bytes([b0, b1, b2, b3]), item: u16::from_be_bytes([i0, i1]) })
+        Ok(Self {
+            block: u32::from_be_bytes([b0, b1, b2, b3]),
+            item: u16::from_be_bytes([i0, i1]),
+        })
     }
 }

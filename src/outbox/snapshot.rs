@@ -33,7 +33,12 @@ impl Snapshot {
             return Err(refuse());
         };
         let xmax = xmax.parse().map_err(|_| refuse())?;
-        let running = running.split(',').filter(|xid| !xid.is_empty()).map(str::parse).collect::<Result<_, _>>().map_err(|_| refuse())?;
+        let running = running
+            .split(',')
+            .filter(|xid| !xid.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| refuse())?;
         Ok(Self::new(xmax, running))
     }
 
@@ -63,7 +68,10 @@ mod tests {
     #[test]
     fn a_snapshot_is_read_as_postgresql_writes_it() {
         assert_eq!(Snapshot::parse("279:279:"), Ok(Snapshot::new(279, vec![])));
-        assert_eq!(Snapshot::parse("279:281:279,280"), Ok(Snapshot::new(281, vec![279, 280])));
+        assert_eq!(
+            Snapshot::parse("279:281:279,280"),
+            Ok(Snapshot::new(281, vec![279, 280]))
+        );
         for text in ["", "1:2", "1:2:3:4", "a:b:", "1:2:x"] {
             assert!(Snapshot::parse(text).is_err(), "{text}");
         }

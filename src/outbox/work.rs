@@ -62,7 +62,10 @@ impl Resting {
     /// Keeps it, or gives it back to the pool.
     fn push(&self, out: OutOfPool) {
         if out.since.elapsed() < OUT_OF_POOL {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(out);
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(out);
         }
     }
 }
@@ -70,7 +73,10 @@ impl Resting {
 impl Connections {
     pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
         let connect = connect.clone().with(settings);
-        let pool = PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        let pool = PgPoolOptions::new()
+            .max_connections(max)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false);
         Self {
             pool: pool.connect_lazy_with(connect.startup()),
             permits: Arc::new(Semaphore::new(max as usize)),
@@ -118,7 +124,11 @@ impl Connections {
     /// # Errors
     /// When there is none, and as [`Self::rows`].
     pub async fn row(&self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
-        self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+        self.rows(statement)
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(sqlx::Error::RowNotFound)
     }
 
     /// For one statement.
@@ -141,13 +151,25 @@ impl Connections {
     }
 
     async fn acquire(&self) -> Result<Work, sqlx::Error> {
-        let permit = tokio::time::timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
-        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permit =
+            tokio::time::timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| sqlx::Error::PoolClosed)?;
         let out = match self.resting.pop() {
             Some(out) => out,
-            None => OutOfPool { connection: self.pool.acquire().await?, since: Instant::now() },
+            None => OutOfPool {
+                connection: self.pool.acquire().await?,
+                since: Instant::now(),
+            },
         };
-        Ok(Work { out: Some(out), resting: self.resting.clone(), _permit: permit, peer: self.peer, in_transaction: false })
+        Ok(Work {
+            out: Some(out),
+            resting: self.resting.clone(),
+            _permit: permit,
+            peer: self.peer,
+            in_transaction: false,
+        })
     }
 }
 
@@ -176,11 +198,18 @@ impl Work {
     ///
     /// # Errors
     /// As [`Self::rows`], and when there is no answer in time.
-    pub async fn rows_within(&mut self, limit: Duration, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
+    pub async fn rows_within(
+        &mut self,
+        limit: Duration,
+        statement: Statement<'_>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
         within(limit, self.rows_as_they_come(statement)?.try_collect()).await
     }
 
-    fn rows_as_they_come<'w>(&'w mut self, statement: Statement<'w>) -> Result<BoxStream<'w, Result<PgRow, sqlx::Error>>, sqlx::Error> {
+    fn rows_as_they_come<'w>(
+        &'w mut self,
+        statement: Statement<'w>,
+    ) -> Result<BoxStream<'w, Result<PgRow, sqlx::Error>>, sqlx::Error> {
         let statement = statement.persistent(self.peer == Peer::Server);
         Ok(statement.fetch(self.connection()?))
     }
@@ -190,7 +219,11 @@ impl Work {
     /// # Errors
     /// When there is none, and as [`Self::rows`].
     pub async fn row(&mut self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
-        self.rows(statement).await?.into_iter().next().ok_or(sqlx::Error::RowNotFound)
+        self.rows(statement)
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(sqlx::Error::RowNotFound)
     }
 
     /// Commits what was done. Dropped midway, it may have been committed, or not.
@@ -208,7 +241,10 @@ impl Work {
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.out.as_mut().map(|out| &mut *out.connection).ok_or(sqlx::Error::PoolClosed)
+        self.out
+            .as_mut()
+            .map(|out| &mut *out.connection)
+            .ok_or(sqlx::Error::PoolClosed)
     }
 }
 
@@ -221,6 +257,11 @@ impl Drop for Work {
 }
 
 /// An answer of the server, or an error when it takes longer.
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }

@@ -61,11 +61,18 @@ pub struct Breaker {
 impl Breaker {
     /// Closed; `window_rows` is the size of the whole window.
     #[must_use]
-    pub fn new(settings: BreakerSettings, window_rows: usize, jitter: Jitter, now: Instant) -> Self {
+    pub fn new(
+        settings: BreakerSettings,
+        window_rows: usize,
+        jitter: Jitter,
+        now: Instant,
+    ) -> Self {
         Self {
             settings,
             window_rows,
-            state: State::Closed { rows_max: window_rows },
+            state: State::Closed {
+                rows_max: window_rows,
+            },
             quiet_since: None,
             acknowledged: 0,
             rebuilds: Vec::new(),
@@ -102,7 +109,11 @@ impl Breaker {
             return;
         }
         let quiet = now.saturating_duration_since(*self.quiet_since.get_or_insert(now));
-        let open_after = if trouble { self.settings.slow_after() } else { self.settings.open_after() };
+        let open_after = if trouble {
+            self.settings.slow_after()
+        } else {
+            self.settings.open_after()
+        };
         match self.state {
             State::Open { .. } => {}
             _ if quiet >= open_after => self.open(now),
@@ -141,8 +152,11 @@ impl Breaker {
 
     /// The producer had to be thrown out, and no record or topic is to blame. Returns the pause before the next one.
     pub fn rebuilt(&mut self, now: Instant) -> Duration {
-        self.rebuilds.retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
-        let pause = self.jitter.backoff(self.rebuilds.len() as u32, self.settings.max_backoff());
+        self.rebuilds
+            .retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
+        let pause = self
+            .jitter
+            .backoff(self.rebuilds.len() as u32, self.settings.max_backoff());
         self.rebuilds.push(now);
         if self.rebuilds.len() >= REBUILDS_MAX && !matches!(self.state, State::Open { .. }) {
             self.open(now);
@@ -160,7 +174,9 @@ impl Breaker {
             State::Open { .. } => return START_ROWS,
         };
         // Many small fetches would only cost.
-        Some(rows_max.saturating_sub(outstanding)).filter(|room| *room >= rows_max / 4).unwrap_or(0)
+        Some(rows_max.saturating_sub(outstanding))
+            .filter(|room| *room >= rows_max / 4)
+            .unwrap_or(0)
     }
 
     /// When the next fetch may begin, as far as the breaker is concerned.
@@ -173,7 +189,10 @@ impl Breaker {
     pub fn fetching(&mut self, now: Instant) {
         if matches!(self.state, State::Open { .. }) {
             self.probes += 1;
-            self.probe_at = now + self.jitter.backoff(self.probes, self.settings.max_backoff());
+            self.probe_at = now
+                + self
+                    .jitter
+                    .backoff(self.probes, self.settings.max_backoff());
         }
     }
 
@@ -181,7 +200,9 @@ impl Breaker {
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
         match self.state {
-            State::Open { .. } => Health::Open { for_long: self.is_open_for(LOCAL_AFTER, now) },
+            State::Open { .. } => Health::Open {
+                for_long: self.is_open_for(LOCAL_AFTER, now),
+            },
             _ => Health::Well,
         }
     }
@@ -197,7 +218,9 @@ impl Breaker {
     }
 
     fn close(&mut self, rows_max: usize) {
-        self.state = State::Closed { rows_max: rows_max.min(self.window_rows) };
+        self.state = State::Closed {
+            rows_max: rows_max.min(self.window_rows),
+        };
         self.acknowledged = 0;
     }
 }

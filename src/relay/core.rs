@@ -123,7 +123,12 @@ impl Core {
             outstanding: Outstanding::new(topics, budget.rows),
             openers: Openers::new(topics, budget.rows),
             trial_openers: Openers::new(topics, budget.rows),
-            breaker: Breaker::new(BreakerSettings::default(), budget.rows, Jitter::seeded(0), now),
+            breaker: Breaker::new(
+                BreakerSettings::default(),
+                budget.rows,
+                Jitter::seeded(0),
+                now,
+            ),
             ticks: Ticks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,

@@ -94,20 +94,30 @@ impl LaneMarks {
     /// A new owner starts at the mark of the one before.
     #[must_use]
     pub fn starting_at(mark: i64) -> Self {
-        Self { base: mark, open: BTreeMap::new() }
+        Self {
+            base: mark,
+            open: BTreeMap::new(),
+        }
     }
 
     /// The next fetch reads ids above this.
     #[must_use]
     pub fn low(&self, now: Instant) -> i64 {
         let holds = |open: &&Open| open.ended || now.saturating_duration_since(open.since) < YOUNG;
-        self.open.values().filter(holds).map(|open| open.above).fold(self.base, i64::min)
+        self.open
+            .values()
+            .filter(holds)
+            .map(|open| open.above)
+            .fold(self.base, i64::min)
     }
 
     /// No row at or below this is still to come, or was left unread: what a new owner may start at once all rows taken are settled.
     #[must_use]
     pub fn mark(&self) -> i64 {
-        self.open.values().map(|open| open.above).fold(self.base, i64::min)
+        self.open
+            .values()
+            .map(|open| open.above)
+            .fold(self.base, i64::min)
     }
 
     /// Rows above `id` were given back, or left out: they are read again.
@@ -122,10 +132,20 @@ impl LaneMarks {
     }
 
     /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
-    pub fn learn(&mut self, covered: Covered, snapshot: &Snapshot, base: i64, now: Instant) -> Reading {
+    pub fn learn(
+        &mut self,
+        covered: Covered,
+        snapshot: &Snapshot,
+        base: i64,
+        now: Instant,
+    ) -> Reading {
         // A fetch that began above the base would skip what was given back since.
         let mut missed = covered.low > self.base;
-        for (_, open) in self.open.iter_mut().filter(|(xid, _)| snapshot.has_ended(**xid)) {
+        for (_, open) in self
+            .open
+            .iter_mut()
+            .filter(|(xid, _)| snapshot.has_ended(**xid))
+        {
             open.ended = true;
             missed |= open.above < covered.low;
         }
@@ -140,7 +160,11 @@ impl LaneMarks {
         let base = self.base;
         self.open.retain(|_, open| !open.ended || open.above < base);
         for &xid in snapshot.running() {
-            self.open.entry(xid).or_insert(Open { above: before, since: now, ended: false });
+            self.open.entry(xid).or_insert(Open {
+                above: before,
+                since: now,
+                ended: false,
+            });
         }
         Reading::Take
     }
@@ -170,17 +194,46 @@ mod tests {
         ticks.add(Tick { xid: 12, drawn: 9 });
         let listed = Snapshot::new(13, vec![10]);
         let base = ticks.base(&listed);
-        assert_eq!(marks.learn(Covered { low: 0, reached: i64::MAX }, &listed, base, start), Reading::Take);
-        assert_eq!(marks.low(start), 0, "a young transaction holds the position");
+        assert_eq!(
+            marks.learn(
+                Covered {
+                    low: 0,
+                    reached: i64::MAX
+                },
+                &listed,
+                base,
+                start
+            ),
+            Reading::Take
+        );
+        assert_eq!(
+            marks.low(start),
+            0,
+            "a young transaction holds the position"
+        );
         let later = start + YOUNG;
         assert_eq!(marks.low(later), 9, "an old one does not");
         assert_eq!(marks.mark(), 0, "but a new owner starts below it");
 
         let ended = Snapshot::new(20, vec![]);
-        let from_nine = Covered { low: 9, reached: i64::MAX };
+        let from_nine = Covered {
+            low: 9,
+            reached: i64::MAX,
+        };
         assert_eq!(marks.learn(from_nine, &ended, base, later), Reading::Again);
         assert_eq!(marks.low(later), 0, "its range is read again first");
-        assert_eq!(marks.learn(Covered { low: 0, reached: i64::MAX }, &ended, base, later), Reading::Take);
+        assert_eq!(
+            marks.learn(
+                Covered {
+                    low: 0,
+                    reached: i64::MAX
+                },
+                &ended,
+                base,
+                later
+            ),
+            Reading::Take
+        );
         assert_eq!((marks.low(later), marks.mark()), (9, 9));
     }
 }

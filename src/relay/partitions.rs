@@ -37,7 +37,13 @@ impl Partitions {
         if from == 0 || partitions <= from {
             return 0;
         }
-        seen.growth = Some((Growth { from, to: partitions }, now));
+        seen.growth = Some((
+            Growth {
+                from,
+                to: partitions,
+            },
+            now,
+        ));
         partitions - from
     }
 
@@ -60,10 +66,20 @@ mod tests {
     #[test]
     fn only_more_partitions_than_before_are_a_growth_and_it_is_told_for_a_while() {
         let (mut partitions, start) = (Partitions::new(2), Instant::now());
-        assert_eq!((partitions.seen(0, 6, start), partitions.growth(0, start)), (0, None), "the first look");
-        assert_eq!((partitions.seen(0, 6, start), partitions.growth(0, start)), (0, None));
+        assert_eq!(
+            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (0, None),
+            "the first look"
+        );
+        assert_eq!(
+            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (0, None)
+        );
         assert_eq!(partitions.seen(0, 10, start), 4);
-        assert_eq!((partitions.growth(0, start), partitions.growth(1, start)), (Some(Growth { from: 6, to: 10 }), None));
+        assert_eq!(
+            (partitions.growth(0, start), partitions.growth(1, start)),
+            (Some(Growth { from: 6, to: 10 }), None)
+        );
         assert_eq!(partitions.growth(0, start + TOLD_FOR), None);
         assert_eq!(partitions.seen(0, 6, start), 0, "the topic was made anew");
     }

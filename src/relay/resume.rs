@@ -38,7 +38,10 @@ pub(super) fn broken(incarnation: Uuid, seen: i64, now: SequenceState) -> Option
     if now.incarnation != Some(incarnation) {
         return Some(Break::Elsewhere);
     }
-    (now.position < seen).then_some(Break::Behind { position: now.position, seen })
+    (now.position < seen).then_some(Break::Behind {
+        position: now.position,
+        seen,
+    })
 }
 
 impl Memory {
@@ -77,8 +80,18 @@ impl Break {
 
 /// As it goes into a report, once it is mended.
 pub(super) fn mended(done: Resumed, position: i64) -> Problem {
-    let Resumed { elsewhere, was_at, highest, moved, .. } = done;
-    let what = if elsewhere { "the database is not the one that it was" } else { "the sequence of ids went back" };
+    let Resumed {
+        elsewhere,
+        was_at,
+        highest,
+        moved,
+        ..
+    } = done;
+    let what = if elsewhere {
+        "the database is not the one that it was"
+    } else {
+        "the sequence of ids went back"
+    };
     let message = format!(
         "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, and {moved} waiting rows got new ids: docs/restore.md"
     );
@@ -92,7 +105,10 @@ mod tests {
     const HERE: Uuid = Uuid::from_u128(1);
 
     fn state(incarnation: Option<Uuid>, position: i64) -> SequenceState {
-        SequenceState { incarnation, position }
+        SequenceState {
+            incarnation,
+            position,
+        }
     }
 
     #[test]
@@ -104,13 +120,22 @@ mod tests {
 
     #[test]
     fn a_sequence_behind_what_was_seen_breaks_the_course() {
-        assert_eq!(broken(HERE, 7, state(Some(HERE), 6)), Some(Break::Behind { position: 6, seen: 7 }));
+        assert_eq!(
+            broken(HERE, 7, state(Some(HERE), 6)),
+            Some(Break::Behind {
+                position: 6,
+                seen: 7
+            })
+        );
     }
 
     #[test]
     fn another_place_breaks_the_course_wherever_its_sequence_stands() {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
-            assert_eq!(broken(HERE, 7, state(incarnation, 900)), Some(Break::Elsewhere));
+            assert_eq!(
+                broken(HERE, 7, state(incarnation, 900)),
+                Some(Break::Elsewhere)
+            );
         }
     }
 
@@ -126,10 +151,27 @@ mod tests {
 
     #[test]
     fn the_longest_numbers_leave_room_for_the_next_step() {
-        let done = Resumed { resumed: true, elsewhere: true, was_at: i64::MAX, highest: i64::MAX, moved: i64::MAX };
-        for problem in [mended(done, i64::MAX), Break::Elsewhere.problem(), Break::Behind { position: i64::MAX, seen: i64::MAX }.problem()]
-        {
-            assert!(problem.message.ends_with("docs/restore.md"), "{}", problem.message);
+        let done = Resumed {
+            resumed: true,
+            elsewhere: true,
+            was_at: i64::MAX,
+            highest: i64::MAX,
+            moved: i64::MAX,
+        };
+        for problem in [
+            mended(done, i64::MAX),
+            Break::Elsewhere.problem(),
+            Break::Behind {
+                position: i64::MAX,
+                seen: i64::MAX,
+            }
+            .problem(),
+        ] {
+            assert!(
+                problem.message.ends_with("docs/restore.md"),
+                "{}",
+                problem.message
+            );
         }
     }
 }

@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::pace::{
-    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER,
-    SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers, settle_at,
+    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX,
+    FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers,
+    settle_at,
 };
 use super::{
     RunOptions, Source, Status,
@@ -46,7 +47,8 @@ use super::{
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{
-        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError, SweepPlan, TableWide, connect::Connect,
+        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError,
+        SweepPlan, TableWide, connect::Connect,
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
@@ -75,7 +77,9 @@ enum Sending {
 impl Sending {
     fn producer(&self) -> Option<&Producer> {
         match self {
-            Self::Open(producer) | Self::Flushing(producer, _) | Self::Retiring(producer) => Some(producer),
+            Self::Open(producer) | Self::Flushing(producer, _) | Self::Retiring(producer) => {
+                Some(producer)
+            }
             Self::None { .. } => None,
         }
     }
@@ -195,12 +199,17 @@ impl<'a> Session<'a> {
         watch.ask_now();
         let (settings, budget) = (&options.settings, Budget::default());
         Self {
-            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
-                settings.breaker,
-                instance.as_u64_pair().1,
+            core: Core::new(
+                Routes::new(&settings.topics),
+                budget,
+                settings.poll_interval(),
                 now,
+            )
+            .with_breaker(settings.breaker, instance.as_u64_pair().1, now),
+            source: format!(
+                "/outbox/{}/{}",
+                settings.owner.namespace, settings.owner.name
             ),
-            source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
             status,
             watch,
@@ -299,7 +308,11 @@ impl<'a> Session<'a> {
 
 /// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by itself.
 async fn destroy(producer: Producer) {
-    let _ = tokio::time::timeout(DESTROY_MAX, tokio::task::spawn_blocking(move || drop(producer))).await;
+    let _ = tokio::time::timeout(
+        DESTROY_MAX,
+        tokio::task::spawn_blocking(move || drop(producer)),
+    )
+    .await;
 }
 
 fn start<T>(work: impl Future<Output = T> + Send + 'static) -> Running<T> {

@@ -28,9 +28,13 @@ impl StaleLeaders {
     /// said just now.
     pub fn look(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
         let before = std::mem::take(&mut self.since);
-        self.since = waiting.into_iter().map(|topic| (topic, before.get(&topic).copied().unwrap_or(now))).collect();
+        self.since = waiting
+            .into_iter()
+            .map(|topic| (topic, before.get(&topic).copied().unwrap_or(now)))
+            .collect();
         let older = |at: &Instant, age| now.saturating_duration_since(*at) >= age;
-        let lost = self.since.values().any(|since| older(since, LOST_AFTER)) && self.replaced.is_none_or(|at| older(&at, AGAIN_AFTER));
+        let lost = self.since.values().any(|since| older(since, LOST_AFTER))
+            && self.replaced.is_none_or(|at| older(&at, AGAIN_AFTER));
         if lost {
             self.since.clear();
             self.replaced = Some(now);
@@ -46,7 +50,9 @@ mod tests {
     #[test]
     fn a_topic_that_waits_for_long_has_the_producer_replaced_once_in_five_minutes() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
-        let replaced: Vec<u64> = (0..700).filter(|s| leaders.look([1], start + Duration::from_secs(*s))).collect();
+        let replaced: Vec<u64> = (0..700)
+            .filter(|s| leaders.look([1], start + Duration::from_secs(*s)))
+            .collect();
         assert_eq!(replaced, vec![15, 315, 615]);
     }
 
@@ -54,6 +60,9 @@ mod tests {
     fn a_topic_that_went_on_meanwhile_or_had_no_leader_is_not_lost() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         // Another one waits each time.
-        assert!(!(0..100).any(|s| leaders.look((s % 14 != 0).then_some(2), start + Duration::from_secs(s))));
+        assert!(
+            !(0..100)
+                .any(|s| leaders.look((s % 14 != 0).then_some(2), start + Duration::from_secs(s)))
+        );
     }
 }

@@ -50,7 +50,9 @@ impl Stops {
     #[must_use]
     pub fn new(topics: usize) -> Self {
         Self {
-            topics: (0..topics).map(|topic| (topic, Rest::Unseen { seen: false })).collect(),
+            topics: (0..topics)
+                .map(|topic| (topic, Rest::Unseen { seen: false }))
+                .collect(),
             parked: BTreeSet::new(),
             slow_until: vec![None; topics],
             failures: vec![0; topics],
@@ -79,7 +81,14 @@ impl Stops {
 
     /// Topics that rest.
     pub fn resting(&self) -> impl Iterator<Item = TopicIndex> {
-        self.topics.keys().chain(self.parked.iter().filter(|topic| !self.topics.contains_key(topic))).copied()
+        self.topics
+            .keys()
+            .chain(
+                self.parked
+                    .iter()
+                    .filter(|topic| !self.topics.contains_key(topic)),
+            )
+            .copied()
     }
 
     /// Whether a person parked it.
@@ -109,9 +118,17 @@ impl Stops {
         if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
             return;
         }
-        let pause = self.jitter.around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
+        let pause = self
+            .jitter
+            .around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
         self.failures[topic] += 1;
-        self.topics.insert(topic, Rest::Failed { class, until: now + pause });
+        self.topics.insert(
+            topic,
+            Rest::Failed {
+                class,
+                until: now + pause,
+            },
+        );
     }
 
     /// A topic that flows waits until nothing of it is with a producer any more.
@@ -123,7 +140,11 @@ impl Stops {
     #[must_use]
     pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
         let over = |(topic, rest): (&TopicIndex, &Rest)| *rest == Rest::Waits && drained(*topic);
-        self.topics.iter().filter(|entry| over(*entry)).map(|(topic, _)| *topic).collect()
+        self.topics
+            .iter()
+            .filter(|entry| over(*entry))
+            .map(|(topic, _)| *topic)
+            .collect()
     }
 
     /// A topic acknowledged a record.
@@ -194,7 +215,10 @@ impl Stops {
     /// The brokers do not know the topic. What is on trial ends first.
     pub fn missing(&mut self, topic: TopicIndex) {
         self.seen_missing[topic] = true;
-        if !matches!(self.topics.get(&topic), Some(Rest::OnTrial { .. } | Rest::Suspect)) {
+        if !matches!(
+            self.topics.get(&topic),
+            Some(Rest::OnTrial { .. } | Rest::Suspect)
+        ) {
             self.topics.insert(topic, Rest::Unseen { seen: false });
         }
     }
@@ -220,10 +244,18 @@ impl Stops {
     /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that
     /// it starts again at its lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
     #[must_use]
-    pub fn due(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Vec<(TopicIndex, ProblemClass)> {
+    pub fn due(
+        &self,
+        now: Instant,
+        drained: impl Fn(TopicIndex) -> bool,
+    ) -> Vec<(TopicIndex, ProblemClass)> {
         let due = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Failed { class, until } if *until <= now && drained(*topic) => Some((*topic, *class)),
-            Rest::Unseen { seen: true } if drained(*topic) => Some((*topic, ProblemClass::TopicMissing)),
+            Rest::Failed { class, until } if *until <= now && drained(*topic) => {
+                Some((*topic, *class))
+            }
+            Rest::Unseen { seen: true } if drained(*topic) => {
+                Some((*topic, ProblemClass::TopicMissing))
+            }
             _ => None,
         };
         self.unparked().filter_map(due).collect()
@@ -251,11 +283,16 @@ impl Stops {
             Rest::Failed { until, .. } if drained(*topic) => Some(*until),
             _ => None,
         };
-        self.unparked().filter_map(until).chain(self.astray_until).min()
+        self.unparked()
+            .filter_map(until)
+            .chain(self.astray_until)
+            .min()
     }
 
     fn unparked(&self) -> impl Iterator<Item = (&TopicIndex, &Rest)> {
-        self.topics.iter().filter(|(topic, _)| !self.is_parked(**topic))
+        self.topics
+            .iter()
+            .filter(|(topic, _)| !self.is_parked(**topic))
     }
 
     /// Topics that rest for a reason to report, and whether rows went astray.
@@ -264,9 +301,14 @@ impl Stops {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
             Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
             Rest::Suspect | Rest::Waits => None,
-            Rest::Unseen { .. } => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
+            Rest::Unseen { .. } => {
+                self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing))
+            }
         };
-        (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
+        (
+            self.topics.iter().filter_map(reason).collect(),
+            self.astray_until.is_some(),
+        )
     }
 }
 

@@ -17,7 +17,11 @@ pub(crate) fn bars(title: &str, values: &[(String, f64)]) -> String {
     for (at, (name, value)) in values.iter().enumerate() {
         let (top, length) = ((at + 1) * ROW + 6, WIDTH * value / largest);
         let decimals = if *value < 100.0 { 1 } else { 0 };
-        let colour = if name.starts_with("relay") { "#2a6f97" } else { "#a9b4bd" };
+        let colour = if name.starts_with("relay") {
+            "#2a6f97"
+        } else {
+            "#a9b4bd"
+        };
         let (text, end) = (top + 15, LABELS as f64 + length + 6.0);
         let _ = writeln!(
             svg,

@@ -30,7 +30,12 @@ pub(crate) enum Faults {
 
 /// This, after so many milliseconds, for so many.
 const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
-    Fault { kind, at: Duration::from_millis(at), during: Duration::from_millis(during), victim }
+    Fault {
+        kind,
+        at: Duration::from_millis(at),
+        during: Duration::from_millis(during),
+        victim,
+    }
 }
 
 /// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
@@ -66,7 +71,9 @@ impl Control {
 
     /// Whether a verdict shows the bug.
     pub(crate) fn is_found(&self, verdict: &Verdict) -> bool {
-        self.breaks.iter().any(|promise| verdict.broken.contains_key(promise))
+        self.breaks
+            .iter()
+            .any(|promise| verdict.broken.contains_key(promise))
     }
 }
 
@@ -106,7 +113,13 @@ const SETTLE_BY_PLACE: &str = "create or replace function outbox.settle
     end $$";
 
 pub(crate) const CONTROLS: &[Control] = &[
-    Control { name: "gapless-off", plant: Plant::Relay("gapless-off"), faults: REFUSALS, seconds: 60, breaks: OUT_OF_ORDER },
+    Control {
+        name: "gapless-off",
+        plant: Plant::Relay("gapless-off"),
+        faults: REFUSALS,
+        seconds: 60,
+        breaks: OUT_OF_ORDER,
+    },
     Control {
         name: "message-timeout",
         plant: Plant::Relay("message-timeout"),
@@ -121,7 +134,13 @@ pub(crate) const CONTROLS: &[Control] = &[
         seconds: 45,
         breaks: OUT_OF_ORDER,
     },
-    Control { name: "forward-only", plant: Plant::Relay("forward-only"), faults: Faults::Drawn(&[]), seconds: 20, breaks: &[NothingWaits] },
+    Control {
+        name: "forward-only",
+        plant: Plant::Relay("forward-only"),
+        faults: Faults::Drawn(&[]),
+        seconds: 20,
+        breaks: &[NothingWaits],
+    },
     Control {
         name: "ack-before-report",
         plant: Plant::Relay("ack-before-report"),
@@ -224,7 +243,12 @@ mod tests {
         for control in CONTROLS {
             let end = Duration::from_secs(control.seconds);
             let misfit = |fault: &Fault| fault.at < CALM || fault.at + fault.during > end;
-            assert_eq!(control.schedule(7).into_iter().find(misfit), None, "{}", control.name);
+            assert_eq!(
+                control.schedule(7).into_iter().find(misfit),
+                None,
+                "{}",
+                control.name
+            );
         }
     }
 }

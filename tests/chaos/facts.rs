@@ -53,7 +53,10 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(of, _)| of == name).and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.headers
+            .iter()
+            .find(|(of, _)| of == name)
+            .and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
     pub(crate) fn event_id(&self) -> Option<Uuid> {

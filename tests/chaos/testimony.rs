@@ -35,14 +35,18 @@ async fn take(world: &World) -> String {
     let mut said = String::new();
     for number in world.relays.lock().await.running() {
         for path in ["/status", "/metrics"] {
-            let answer = relays::get(number, path).await.unwrap_or_else(|| "no answer".to_owned());
+            let answer = relays::get(number, path)
+                .await
+                .unwrap_or_else(|| "no answer".to_owned());
             let _ = writeln!(said, "relay {number}, {path}\n{answer}\n");
         }
     }
     match postgres::connect().await {
         Ok(mut connection) => {
             for question in QUESTIONS {
-                let answer = ask(&mut connection, question).await.unwrap_or_else(|error| error.to_string());
+                let answer = ask(&mut connection, question)
+                    .await
+                    .unwrap_or_else(|error| error.to_string());
                 let _ = writeln!(said, "{question}\n{answer}\n");
             }
         }
@@ -52,6 +56,10 @@ async fn take(world: &World) -> String {
 }
 
 async fn ask(connection: &mut PgConnection, question: &str) -> sqlx::Result<String> {
-    let as_text = format!("select coalesce(string_agg(to_jsonb(it)::text, E'\\n'), 'nothing') from ({question}) as it");
-    query_scalar(AssertSqlSafe(as_text)).fetch_one(connection).await
+    let as_text = format!(
+        "select coalesce(string_agg(to_jsonb(it)::text, E'\\n'), 'nothing') from ({question}) as it"
+    );
+    query_scalar(AssertSqlSafe(as_text))
+        .fetch_one(connection)
+        .await
 }

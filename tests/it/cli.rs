@@ -18,12 +18,19 @@ pub(crate) struct Cli {
 
 impl Cli {
     pub(crate) fn new(database: &Database) -> Self {
-        Self { manifest: database.manifest("") }
+        Self {
+            manifest: database.manifest(""),
+        }
     }
 
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-        command.args(arguments.split(' ')).arg("--manifest").arg(&self.manifest).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(arguments.split(' '))
+            .arg("--manifest")
+            .arg(&self.manifest)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         command
     }
 
@@ -48,15 +55,37 @@ impl Cli {
 
 pub(crate) fn outbox_relay(arguments: &[String]) -> Output {
     let program = env!("CARGO_BIN_EXE_outbox-relay");
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program")
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program")
 }
 
 /// The program with these settings and the database's secret files, as in a pod.
-pub(crate) fn with_settings(database: &Database, settings: &RelaySettings, command: &str) -> Output {
-    database.write_secret("settings.yaml", &serde_yaml::to_string(settings).expect("plain data"));
+pub(crate) fn with_settings(
+    database: &Database,
+    settings: &RelaySettings,
+    command: &str,
+) -> Output {
+    database.write_secret(
+        "settings.yaml",
+        &serde_yaml::to_string(settings).expect("plain data"),
+    );
     let folder = database.secrets_folder().display().to_string();
-    let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder];
-    outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
+    let place = [
+        "--settings".to_owned(),
+        format!("{folder}/settings.yaml"),
+        "--secrets".to_owned(),
+        folder,
+    ];
+    outbox_relay(
+        &command
+            .split(' ')
+            .map(str::to_owned)
+            .chain(place)
+            .collect::<Vec<_>>(),
+    )
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
@@ -79,11 +108,22 @@ async fn with_letters(database: &Database) -> sqlx::PgConnection {
 fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
     let expected: Vec<String> = expected.collect();
     assert_eq!(found.len(), expected.len());
-    assert_eq!(found.iter().zip(&expected).find(|(found, expected)| found != expected), None);
+    assert_eq!(
+        found
+            .iter()
+            .zip(&expected)
+            .find(|(found, expected)| found != expected),
+        None
+    );
 }
 
 fn keys(letters: &Value) -> Vec<String> {
-    letters.as_array().expect("a list").iter().map(|letter| letter["key"].as_str().expect("a key").to_owned()).collect()
+    letters
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|letter| letter["key"].as_str().expect("a key").to_owned())
+        .collect()
 }
 
 on_each_server! {

@@ -24,7 +24,12 @@ async fn with_parked(database: &Database) -> sqlx::PgConnection {
 
 fn names(parked: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    parked.as_array().expect("a list").iter().map(|entry| format!("{} {}", text(&entry["topic"]), text(&entry["key"]))).collect()
+    parked
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| format!("{} {}", text(&entry["topic"]), text(&entry["key"])))
+        .collect()
 }
 
 on_each_server! {
@@ -111,10 +116,26 @@ async fn behind_a_pooler_the_commands_work_too() {
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     assert!(called("status").contains("2 parked keys"));
-    assert_eq!(called("parked skip --key f1 --yes"), "skipped 1 refused row\n");
-    assert_eq!(called("parked retry --all --yes"), "unparked 1 topic or key\n");
-    assert_eq!(called("dead-letters requeue --all --yes"), "requeued 1 dead letter\n");
-    assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E2", "E3", "E4", "E1"]);
+    assert_eq!(
+        called("parked skip --key f1 --yes"),
+        "skipped 1 refused row\n"
+    );
+    assert_eq!(
+        called("parked retry --all --yes"),
+        "unparked 1 topic or key\n"
+    );
+    assert_eq!(
+        called("dead-letters requeue --all --yes"),
+        "requeued 1 dead letter\n"
+    );
+    assert_eq!(
+        values::<String>(
+            &mut owner,
+            "select event_type from outbox.event order by id"
+        )
+        .await,
+        ["E2", "E3", "E4", "E1"]
+    );
     assert!(called("migrate --dry-run").ends_with("commit;\n"));
 }
 
@@ -170,7 +191,11 @@ const COMMANDS: [&str; 13] = [
 ];
 
 fn help(command: &str) -> String {
-    let arguments: Vec<String> = command.split(' ').chain(["--help"]).map(str::to_owned).collect();
+    let arguments: Vec<String> = command
+        .split(' ')
+        .chain(["--help"])
+        .map(str::to_owned)
+        .collect();
     let output = outbox_relay(&arguments);
     assert_eq!(output.status.code(), Some(0), "{command}");
     String::from_utf8(output.stdout).expect("UTF-8")
@@ -180,11 +205,19 @@ fn help(command: &str) -> String {
 fn each_command_and_each_option_is_documented() {
     let page = include_str!("../../docs/cli.md");
     for command in COMMANDS {
-        assert!(page.contains(&format!("outbox-relay {command}")), "docs/cli.md does not name '{command}'");
+        assert!(
+            page.contains(&format!("outbox-relay {command}")),
+            "docs/cli.md does not name '{command}'"
+        );
         let help = help(command);
-        let options = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
+        let options = help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--") && word.len() > 2);
         for option in options.map(|word| word.trim_matches(|c: char| !c.is_ascii_alphabetic())) {
-            assert!(page.contains(&format!("--{option}")), "docs/cli.md does not name '--{option}' of '{command}'");
+            assert!(
+                page.contains(&format!("--{option}")),
+                "docs/cli.md does not name '--{option}' of '{command}'"
+            );
         }
     }
 }
@@ -193,5 +226,8 @@ fn each_command_and_each_option_is_documented() {
 fn without_a_manifest_the_files_of_a_pod_are_read() {
     let output = outbox_relay(&["status".to_owned()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("/etc/outbox-relay/settings.yaml"), "{output:?}");
+    assert!(
+        stderr(&output).contains("/etc/outbox-relay/settings.yaml"),
+        "{output:?}"
+    );
 }

@@ -15,11 +15,20 @@ use outbox_relay::{
 use crate::harness::postgres::{Database, execute, value};
 
 fn outbox_relay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_outbox-relay")).args(arguments).output().expect("the program")
+    Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
+        .args(arguments)
+        .output()
+        .expect("the program")
 }
 
 fn migrate(manifest: &Path, result: &Path) -> (Output, MigrationReport) {
-    let output = outbox_relay(&["migrate", "--manifest", &text(manifest), "--result", &text(result)]);
+    let output = outbox_relay(&[
+        "migrate",
+        "--manifest",
+        &text(manifest),
+        "--result",
+        &text(result),
+    ]);
     let report = std::fs::read(result).expect("a result");
     assert!(report.len() <= 3072, "{}", report.len());
     (output, serde_json::from_slice(&report).expect("JSON"))
@@ -67,9 +76,17 @@ async fn variables_of_postgres_change_nothing() {
         ("PGSSLKEY", "/nowhere"),
     ];
     let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-    let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
+    let output = program
+        .args(["migrate", "--manifest", &manifest])
+        .envs(variables)
+        .output()
+        .expect("the program");
     assert!(output.status.success(), "{}", shown(&output.stderr));
-    assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
+    assert!(
+        shown(&output.stdout).starts_with("schema is at level"),
+        "{}",
+        shown(&output.stdout)
+    );
 }
 
 const POSITION: &str = "select position from outbox.sequence_state";
@@ -128,13 +145,23 @@ fn settings_that_cannot_be_read_are_a_result_too() {
     std::fs::create_dir_all(&folder).expect("created");
     let (settings, result) = (folder.join("settings.yaml"), folder.join("result.json"));
     std::fs::write(&settings, "owner: nobody").expect("written");
-    let arguments = ["migrate", "--settings", &text(&settings), "--secrets", &text(&folder), "--result", &text(&result)];
+    let arguments = [
+        "migrate",
+        "--settings",
+        &text(&settings),
+        "--secrets",
+        &text(&folder),
+        "--result",
+        &text(&result),
+    ];
     assert_eq!(outbox_relay(&arguments).status.code(), Some(1));
-    let report: MigrationReport = serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
+    let report: MigrationReport =
+        serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
     let problem = report.problem.expect("a problem");
     assert_eq!(problem.class, ProblemClass::InvalidSettings);
     assert!(
-        problem.message.contains("let the operator write them") && problem.message.contains(": owner: is a text, must be"),
+        problem.message.contains("let the operator write them")
+            && problem.message.contains(": owner: is a text, must be"),
         "{}",
         problem.message
     );
@@ -144,11 +171,28 @@ fn settings_that_cannot_be_read_are_a_result_too() {
 
 #[test]
 fn a_wrong_call_shows_the_usage() {
-    let both = ["migrate", "--settings", "a", "--secrets", "b", "--manifest", "c"];
-    for arguments in [&["migrate"][..], &["run"], &["migrate", "--settings", "a"], &both] {
+    let both = [
+        "migrate",
+        "--settings",
+        "a",
+        "--secrets",
+        "b",
+        "--manifest",
+        "c",
+    ];
+    for arguments in [
+        &["migrate"][..],
+        &["run"],
+        &["migrate", "--settings", "a"],
+        &both,
+    ] {
         let output = outbox_relay(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(shown(&output.stderr).contains("Usage: outbox-relay"), "{}", shown(&output.stderr));
+        assert!(
+            shown(&output.stderr).contains("Usage: outbox-relay"),
+            "{}",
+            shown(&output.stderr)
+        );
     }
     assert!(shown(&outbox_relay(&["--version"]).stdout).starts_with("outbox-relay 0.1.0"));
 }

@@ -164,7 +164,11 @@ fn a_migration_can_move_between_threads() {
     fn send<T: Send>(_: &T) {}
     let settings: Option<outbox_relay::settings::RelaySettings> = None;
     if let Some(settings) = settings {
-        send(&migrate(&settings, &outbox_relay::secrets::Secrets::folder("/"), LOCK_WAIT));
+        send(&migrate(
+            &settings,
+            &outbox_relay::secrets::Secrets::folder("/"),
+            LOCK_WAIT,
+        ));
     }
 }
 

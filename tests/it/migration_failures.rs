@@ -11,13 +11,17 @@ use crate::harness::{
 };
 
 fn migration_endpoint(settings: &mut RelaySettings) -> &mut Endpoint {
-    let MigrationDatabase { endpoint, .. } = settings.migration.database.as_mut().expect("of its own");
+    let MigrationDatabase { endpoint, .. } =
+        settings.migration.database.as_mut().expect("of its own");
     endpoint
 }
 
 async fn class(database: &Database, settings: &RelaySettings) -> ProblemClass {
     let problem = database.migrate(settings).await.problem.expect("a problem");
-    assert!(!problem.message.contains("not-secret") && !problem.message.contains("wrong-password"), "{problem:?}");
+    assert!(
+        !problem.message.contains("not-secret") && !problem.message.contains("wrong-password"),
+        "{problem:?}"
+    );
     problem.class
 }
 

@@ -18,9 +18,24 @@ const ROUNDS: u32 = 40;
 /// One writer: some transactions linger before their commit, some roll back.
 async fn write(mut connection: sqlx::PgConnection, writer: u32) {
     for round in 0..ROUNDS {
-        execute(&mut connection, "begin; select outbox.enqueue('file', 'one key', 'Uploaded', '{}')").await;
-        tokio::time::sleep(Duration::from_millis(u64::from((writer * 7 + round * 5) % 4))).await;
-        execute(&mut connection, if (writer + round).is_multiple_of(10) { "rollback" } else { "commit" }).await;
+        execute(
+            &mut connection,
+            "begin; select outbox.enqueue('file', 'one key', 'Uploaded', '{}')",
+        )
+        .await;
+        tokio::time::sleep(Duration::from_millis(u64::from(
+            (writer * 7 + round * 5) % 4,
+        )))
+        .await;
+        execute(
+            &mut connection,
+            if (writer + round).is_multiple_of(10) {
+                "rollback"
+            } else {
+                "commit"
+            },
+        )
+        .await;
     }
     connection.close().await.ok();
 }
@@ -73,8 +88,15 @@ async fn keys_by_bucket(connection: &mut sqlx::PgConnection) -> Vec<String> {
 }
 
 fn many(keys: &[&str]) -> String {
-    let events = keys.iter().map(|key| format!(r#"{{"aggregate_type": "file", "aggregate_id": "{key}", "event_type": "Uploaded"}}"#));
-    format!("select outbox.enqueue_many('[{}]')", events.collect::<Vec<_>>().join(", "))
+    let events = keys.iter().map(|key| {
+        format!(
+            r#"{{"aggregate_type": "file", "aggregate_id": "{key}", "event_type": "Uploaded"}}"#
+        )
+    });
+    format!(
+        "select outbox.enqueue_many('[{}]')",
+        events.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn lock(call: &str, key: &str) -> String {

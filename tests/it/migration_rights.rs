@@ -3,8 +3,7 @@
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
 const DENIED: &str = "42501";
-const ADD: &str =
-    "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
+const ADD: &str = "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
 
 on_each_server! {
     async fn a_producer_adds_events_and_reads_nothing(database: Database) {
@@ -187,8 +186,17 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 9] =
-    ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "resume_sequence", "settle", "skip_parked"];
+const DEFINERS: [&str; 9] = [
+    "bury",
+    "enqueue",
+    "enqueue_many",
+    "park_key",
+    "requeue",
+    "requeue_many",
+    "resume_sequence",
+    "settle",
+    "skip_parked",
+];
 
 on_each_server! {
     async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {

@@ -3,7 +3,9 @@
 use crate::harness::postgres::{Database, execute, value, values};
 
 async fn plan(connection: &mut sqlx::PgConnection, sql: &str) -> String {
-    values::<String>(connection, &format!("explain (verbose, costs off) {sql}")).await.join("\n")
+    values::<String>(connection, &format!("explain (verbose, costs off) {sql}"))
+        .await
+        .join("\n")
 }
 
 on_each_server! {
@@ -60,10 +62,13 @@ async fn rows_read_by_settling(database: &Database, settle: &str) -> i64 {
     // More than five times: from then on the plan is a generic one.
     for _ in 0..8 {
         let arguments = "(values (array[1::smallint], array[1::bigint], array[gen_random_uuid()], '{\"(0,1)\"}'::tid[]))";
-        execute(&mut relay, &format!("select {settle} from {arguments} as head (lanes, ids, event_ids, places)")).await;
+        execute(
+            &mut relay,
+            &format!("select {settle} from {arguments} as head (lanes, ids, event_ids, places)"),
+        )
+        .await;
     }
-    let rows =
-        "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 50000) i";
+    let rows = "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 50000) i";
     execute(&mut admin, rows).await;
     let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
     let head = "create temporary table head as
@@ -71,7 +76,10 @@ async fn rows_read_by_settling(database: &Database, settle: &str) -> i64 {
       from (select *, ctid as place from outbox.event order by lane, id limit 1000) first";
     execute(&mut relay, head).await;
     let before = value::<i64>(&mut relay, read).await;
-    assert_eq!(value::<i64>(&mut relay, &format!("select settled from head, {settle}")).await, 1000);
+    assert_eq!(
+        value::<i64>(&mut relay, &format!("select settled from head, {settle}")).await,
+        1000
+    );
     value::<i64>(&mut relay, read).await - before
 }
 

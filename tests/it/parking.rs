@@ -14,8 +14,13 @@ async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
     let name = format!("from outbox.event where id = {id}");
     ParkedRow {
         topic: "files".to_owned(),
-        key: value(admin, &format!("select coalesce(event_key, aggregate_id) {name}")).await,
-        lane: u8::try_from(value::<i16>(admin, &format!("select lane {name}")).await).expect("a lane"),
+        key: value(
+            admin,
+            &format!("select coalesce(event_key, aggregate_id) {name}"),
+        )
+        .await,
+        lane: u8::try_from(value::<i16>(admin, &format!("select lane {name}")).await)
+            .expect("a lane"),
         id,
         event_id: value(admin, &format!("select event_id {name}")).await,
         class: ProblemClass::RecordRejected,

@@ -57,34 +57,55 @@ async fn begin() -> (Database, String) {
 }
 
 async fn start(database: &Database, name: &str) -> Relay {
-    let topic =
-        TopicSettings { name: name.to_owned(), event_types: vec!["E".to_owned()], aggregate_types: vec![], on_poison: OnPoison::Block };
+    let topic = TopicSettings {
+        name: name.to_owned(),
+        event_types: vec!["E".to_owned()],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    };
     Relay::start(database, &database.publishing(vec![topic])).await
 }
 
 /// A row that needs no column but the ones that it names.
 async fn insert(database: &Database) {
-    execute(&mut database.as_admin().await, "select outbox.enqueue('a', 'key', 'E', 'x')").await;
+    execute(
+        &mut database.as_admin().await,
+        "select outbox.enqueue('a', 'key', 'E', 'x')",
+    )
+    .await;
 }
 
 async fn problem(relay: &Relay, wanted: impl Fn(ProblemClass) -> bool) -> String {
     until("the problem", async || {
         let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| wanted(problem.class)).map(|problem| problem.message)
+        problems
+            .into_iter()
+            .find(|problem| wanted(problem.class))
+            .map(|problem| problem.message)
     })
     .await
 }
 
 async fn published(database: &Database, topic: &str, rows: usize) {
     let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
-        .await;
+    until("the outbox to be empty", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+    })
+    .await;
     let topic = topic.to_owned();
-    assert_eq!(tokio::task::spawn_blocking(move || read_all(&topic).len()).await.expect("read"), rows);
+    assert_eq!(
+        tokio::task::spawn_blocking(move || read_all(&topic).len())
+            .await
+            .expect("read"),
+        rows
+    );
 }
 
 fn stops(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema)
+    matches!(
+        class,
+        ProblemClass::SchemaNotReady | ProblemClass::NewerSchema
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +117,14 @@ async fn a_relay_that_starts_on_a_changed_table_names_the_change_and_publishes_o
         let relay = start(&database, &topic).await;
         let message = problem(&relay, stops).await;
         assert!(message.contains(change.named), "{}: {message}", change.made);
-        assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.event").await, 1);
+        assert_eq!(
+            value::<i64>(
+                &mut database.as_admin().await,
+                "select count(*) from outbox.event"
+            )
+            .await,
+            1
+        );
         execute(&mut database.as_admin().await, change.undone).await;
         published(&database, &topic, 1).await;
     }
@@ -111,7 +139,11 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
         published(&database, &topic, 1).await;
         execute(&mut database.as_admin().await, change.made).await;
         let message = problem(&relay, stops).await;
-        assert!(message.contains("undo that") || message.contains("migration"), "{}: {message}", change.made);
+        assert!(
+            message.contains("undo that") || message.contains("migration"),
+            "{}: {message}",
+            change.made
+        );
         execute(&mut database.as_admin().await, change.undone).await;
         insert(&database).await;
         published(&database, &topic, 2).await;

@@ -84,7 +84,11 @@ on_each_server! {
 /// All ten rows, as dead letters.
 async fn all_buried(database: &Database) -> PgConnection {
     let mut owner = parked(database).await;
-    execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
+    execute(
+        &mut owner,
+        "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event",
+    )
+    .await;
     owner
 }
 

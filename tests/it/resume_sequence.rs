@@ -10,13 +10,22 @@ const JUMP: i64 = 1 << 32;
 /// Adds an event of each of these keys, separated by spaces.
 async fn add(connection: &mut PgConnection, keys: &str) {
     for key in keys.split(' ') {
-        execute(connection, &format!("select outbox.enqueue('file', '{key}', 'Uploaded', '{{}}')")).await;
+        execute(
+            connection,
+            &format!("select outbox.enqueue('file', '{key}', 'Uploaded', '{{}}')"),
+        )
+        .await;
     }
 }
 
 /// Keys of the waiting rows, in the order of their ids.
 async fn keys(connection: &mut PgConnection) -> String {
-    value::<Option<String>>(connection, "select string_agg(aggregate_id, ' ' order by id) from outbox.event").await.unwrap_or_default()
+    value::<Option<String>>(
+        connection,
+        "select string_agg(aggregate_id, ' ' order by id) from outbox.event",
+    )
+    .await
+    .unwrap_or_default()
 }
 
 /// Calls it as a relay that has seen this id; returns whether it resumed, and how many rows it moved.

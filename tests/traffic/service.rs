@@ -19,8 +19,14 @@ impl FromStr for ServiceArgument {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts: Vec<&str> = text.splitn(3, ',').collect();
-        let [manifest, table, url] = parts[..] else { return Err("is not MANIFEST,TABLE,URL") };
-        Ok(Self { manifest: manifest.into(), table: table.to_owned(), url: url.to_owned() })
+        let [manifest, table, url] = parts[..] else {
+            return Err("is not MANIFEST,TABLE,URL");
+        };
+        Ok(Self {
+            manifest: manifest.into(),
+            table: table.to_owned(),
+            url: url.to_owned(),
+        })
     }
 }
 
@@ -37,7 +43,10 @@ impl Service {
     pub(crate) fn open(argument: &ServiceArgument) -> anyhow::Result<Self> {
         let settings = super::topic_settings(&argument.manifest)?;
         let (table, schema) = (&argument.table, settings.database.schema.as_str());
-        let pool = PgPoolOptions::new().max_connections(8).connect_lazy(&argument.url).context("bad URL of a database")?;
+        let pool = PgPoolOptions::new()
+            .max_connections(8)
+            .connect_lazy(&argument.url)
+            .context("bad URL of a database")?;
         Ok(Self {
             aggregate_type: table.trim_end_matches('s').to_owned(),
             routes: settings.topics.into_iter().filter(|topic| !topic.event_types.is_empty()).collect(),

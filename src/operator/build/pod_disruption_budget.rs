@@ -15,5 +15,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> PodDisruptionBudget {
         unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..PodDisruptionBudgetSpec::default()
     };
-    PodDisruptionBudget { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec: Some(spec), status: None }
+    PodDisruptionBudget {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+        status: None,
+    }
 }

@@ -7,7 +7,10 @@ use super::pod::HTTP;
 use crate::operator::validate::ValidatedRelay;
 
 pub(super) fn resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"), "podmonitors")
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"),
+        "podmonitors",
+    )
 }
 
 pub(super) fn build(relay: &ValidatedRelay) -> Value {

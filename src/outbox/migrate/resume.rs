@@ -17,8 +17,13 @@ const RESUME: &str = "select was_at, moved from @schema@.resume_sequence(anyway 
 ///
 /// # Errors
 /// When the schema is missing, older or another one's, or the database fails. Nothing was changed then.
-pub async fn resume_sequence(settings: &RelaySettings, secrets: &Secrets) -> Result<String, Problem> {
-    Box::pin(resume(settings, secrets)).await.map_err(|error| error.problem())
+pub async fn resume_sequence(
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> Result<String, Problem> {
+    Box::pin(resume(settings, secrets))
+        .await
+        .map_err(|error| error.problem())
 }
 
 /// What it would run.
@@ -38,9 +43,17 @@ async fn resume(settings: &RelaySettings, secrets: &Secrets) -> Result<String, M
     let state = lock::state(&mut transaction, schema).await?;
     state.judge(schema)?;
     state.owned_by(schema, &settings.owner)?;
-    let failed = |source: sqlx::Error| MigrateError::ResumeSequence { schema: name(schema), source: source.into() };
-    let row = query(statement(RESUME, schema)).fetch_one(&mut *transaction).await.map_err(failed)?;
+    let failed = |source: sqlx::Error| MigrateError::ResumeSequence {
+        schema: name(schema),
+        source: source.into(),
+    };
+    let row = query(statement(RESUME, schema))
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed)?;
     let (was_at, moved): (i64, i64) = FromRow::from_row(&row).map_err(failed)?;
     lock::commit(transaction).await.map_err(failed)?;
-    Ok(format!("the sequence of ids stood at {was_at} and was moved on; {moved} waiting rows got new ids"))
+    Ok(format!(
+        "the sequence of ids stood at {was_at} and was moved on; {moved} waiting rows got new ids"
+    ))
 }

@@ -47,7 +47,10 @@ impl Flowing {
 
 /// Keys as an object, which PostgreSQL searches by halving; no topic contains the separator.
 fn keys_json(keys: &[(String, String)]) -> String {
-    let object: serde_json::Map<_, _> = keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+    let object: serde_json::Map<_, _> = keys
+        .iter()
+        .map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into()))
+        .collect();
     serde_json::Value::Object(object).to_string()
 }
 

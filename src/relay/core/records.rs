@@ -5,7 +5,8 @@ use super::*;
 impl Core {
     /// A record ended.
     pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
-        self.openers_of(slot).ended(slot, outcome == Outcome::Published, now);
+        self.openers_of(slot)
+            .ended(slot, outcome == Outcome::Published, now);
         if outcome == Outcome::Published {
             self.outstanding.acknowledged(slot, now);
             self.breaker.acknowledged(now);
@@ -21,7 +22,9 @@ impl Core {
             }
             return;
         }
-        let Some(given_back) = self.window.failed(slot) else { return };
+        let Some(given_back) = self.window.failed(slot) else {
+            return;
+        };
         self.read_again(given_back);
         match outcome {
             Outcome::TopicFailed(class) => self.topic_failed(given_back, class, now),
@@ -34,12 +37,20 @@ impl Core {
     /// alone. One that may not is [`Self::reported`] as purged: it is read again.
     pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
         let Outgoing { slot, topic, row } = outgoing;
-        let flows = || self.stops.flows(*topic) && self.poison.resting_key(*topic, row.key()).is_none();
-        (self.poison.is_on_trial(*slot) || flows()) && self.openers_of(*slot).may_send(*topic, row.key(), *slot, now)
+        let flows =
+            || self.stops.flows(*topic) && self.poison.resting_key(*topic, row.key()).is_none();
+        (self.poison.is_on_trial(*slot) || flows())
+            && self
+                .openers_of(*slot)
+                .may_send(*topic, row.key(), *slot, now)
     }
 
     pub(super) fn openers_of(&mut self, slot: Slot) -> &mut Openers {
-        if self.poison.is_on_trial(slot) { &mut self.trial_openers } else { &mut self.openers }
+        if self.poison.is_on_trial(slot) {
+            &mut self.trial_openers
+        } else {
+            &mut self.openers
+        }
     }
 
     /// A new producer begins: no broker knows it.
@@ -67,7 +78,11 @@ impl Core {
 
     /// The next rows to delete: as soon as a batch is full, or whatever there is when `flush`.
     pub fn next_settle(&mut self, batch_size: usize, flush: bool) -> Option<Settle> {
-        if self.window.acked() < batch_size && !flush { None } else { self.window.next_settle(batch_size) }
+        if self.window.acked() < batch_size && !flush {
+            None
+        } else {
+            self.window.next_settle(batch_size)
+        }
     }
 
     pub fn settled(&mut self, slots: &[Slot]) {
@@ -83,7 +98,9 @@ impl Core {
         if self.window.holds(lane, id, event_id) {
             return false;
         }
-        let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return false };
+        let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
+            return false;
+        };
         state.marks.rewind(id - 1);
         state.hungry = true;
         true

@@ -51,9 +51,17 @@ impl Session<'_> {
                 self.watch.ask_now();
             }
             BreakerState::Slow => {
-                tracing::warn!(rows, before, "breaker Slow: Kafka acknowledges nothing for a while; the window is halved");
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Slow: Kafka acknowledges nothing for a while; the window is halved"
+                );
             }
-            BreakerState::Closed => tracing::info!(rows, before, "breaker Closed: Kafka acknowledges records again"),
+            BreakerState::Closed => tracing::info!(
+                rows,
+                before,
+                "breaker Closed: Kafka acknowledges records again"
+            ),
         }
     }
 
@@ -71,12 +79,16 @@ impl Session<'_> {
                 self.trial_by = self.trial.as_ref().map(|_| now);
             }
             if waits_for.main {
-                self.retire_producer("lanes are asked for, and Kafka does not take what is in flight for them");
+                self.retire_producer(
+                    "lanes are asked for, and Kafka does not take what is in flight for them",
+                );
             }
         }
     }
 }
 
 pub(super) fn now_us() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
 }

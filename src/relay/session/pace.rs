@@ -65,7 +65,11 @@ impl Timers {
 
 /// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or of this one.
 pub(super) fn settle_at(before: Option<Instant>, acked: usize, now: Instant) -> Option<Instant> {
-    let within = if acked < SETTLE_ROWS { SETTLE_WITHIN } else { SETTLE_SOON };
+    let within = if acked < SETTLE_ROWS {
+        SETTLE_WITHIN
+    } else {
+        SETTLE_SOON
+    };
     (acked > 0).then(|| before.map_or(now + within, |at| at.min(now + within)))
 }
 
@@ -80,10 +84,17 @@ impl Session<'_> {
             Some(self.deadline),
             self.stop_by,
             self.lease.is_none().then_some(timers.lease),
-            may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
-            (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
+            may_fetch
+                .then(|| self.core.fetch_at())
+                .flatten()
+                .map(database),
+            (self.settles.len() < SETTLES_MAX)
+                .then_some(timers.settle)
+                .flatten()
+                .map(database),
             (self.core.window().sent() > 0).then_some(timers.reports),
-            (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
+            (works && self.tick.is_none() && self.core.wants_ticks())
+                .then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
             self.core.resume_at(now),

@@ -40,10 +40,16 @@ impl Session<'_> {
         {
             trial.purge();
         }
-        if self.core.trials_are_over() || self.trial_by.is_some() || self.trial.as_ref().is_some_and(Producer::is_fatal) {
+        if self.core.trials_are_over()
+            || self.trial_by.is_some()
+            || self.trial.as_ref().is_some_and(Producer::is_fatal)
+        {
             if self.core.has_trial_under_way() {
                 // A record that came in just as the producer gave up is neither sent nor reported, unless it is thrown out.
-                self.trial.iter().filter(|trial| trial.is_fatal()).for_each(Producer::purge);
+                self.trial
+                    .iter()
+                    .filter(|trial| trial.is_fatal())
+                    .for_each(Producer::purge);
                 return;
             }
             if let Some(used) = self.trial.take() {
@@ -69,9 +75,19 @@ impl Session<'_> {
         if self.verdict.is_none()
             && let Some(verdict) = self.core.next_verdict()
         {
-            let (store, topic) = (self.store.clone(), self.core.routes().name(verdict.topic).to_owned());
+            let (store, topic) = (
+                self.store.clone(),
+                self.core.routes().name(verdict.topic).to_owned(),
+            );
             let (name, class) = (verdict.row, verdict.class);
-            let row = ParkedRow { topic, key: verdict.key.to_string(), lane: name.lane, id: name.id, event_id: name.event_id, class };
+            let row = ParkedRow {
+                topic,
+                key: verdict.key.to_string(),
+                lane: name.lane,
+                id: name.id,
+                event_id: name.event_id,
+                class,
+            };
             self.verdict = start(async move {
                 let done = match verdict.policy {
                     OnPoison::Block => store.park_key(&row).await,
@@ -89,7 +105,11 @@ impl Session<'_> {
             return self.database_failed(Source::Parking, &error, now);
         }
         self.works(Source::Parking);
-        let (topic, row, class) = (self.core.routes().name(verdict.topic), verdict.row, verdict.class);
+        let (topic, row, class) = (
+            self.core.routes().name(verdict.topic),
+            verdict.row,
+            verdict.class,
+        );
         match verdict.policy {
             OnPoison::Block => {
                 tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: its key is parked; see `outbox-relay parked list`");

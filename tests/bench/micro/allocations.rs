@@ -16,11 +16,16 @@ fn a_row_costs_few_allocations() {
     let mut relay = Relay::under_load();
     let mut counts = Step::ALL.map(|step| (step, 0));
     for _ in 0..TURNS {
-        let sent = relay.turn(|step, work| counts[step as usize].1 += allocation_counter::measure(work).count_total);
+        let sent = relay.turn(|step, work| {
+            counts[step as usize].1 += allocation_counter::measure(work).count_total
+        });
         assert_eq!(sent, ROWS, "each turn carries as much as the last");
     }
     let per_row = |count| count as f64 / (TURNS * ROWS) as f64;
     let all = per_row(counts.iter().map(|(_, count)| count).sum());
     let steps = counts.map(|(step, count)| (step, per_row(count)));
-    assert!(all <= AT_MOST, "{all:.2} allocations a row, more than {AT_MOST}; they were {MEASURED}. By step: {steps:.2?}");
+    assert!(
+        all <= AT_MOST,
+        "{all:.2} allocations a row, more than {AT_MOST}; they were {MEASURED}. By step: {steps:.2?}"
+    );
 }

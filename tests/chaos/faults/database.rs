@@ -31,7 +31,9 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
         }
         Kind::TerminateBackends => {
             let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname is not null and pid <> pg_backend_pid()";
-            let done = raw_sql(terminate).execute(&mut postgres::connect().await?).await?;
+            let done = raw_sql(terminate)
+                .execute(&mut postgres::connect().await?)
+                .await?;
             Ok(format!("{} of them", done.rows_affected()))
         }
         Kind::PinXmin => {
@@ -55,7 +57,11 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             postgres.fill_disk()?;
             sleep(fault.during).await;
             let died = postgres.free_disk().await?;
-            Ok(format!("for {}, the server {}", seconds(fault.during), if died { "died of it" } else { "lived on" }))
+            Ok(format!(
+                "for {}, the server {}",
+                seconds(fault.during),
+                if died { "died of it" } else { "lived on" }
+            ))
         }
         Kind::Empty => rewinds::truncate(world, Ids::GoOn).await,
         Kind::Truncate => rewinds::truncate(world, Ids::AtOne).await,

@@ -25,24 +25,46 @@ pub(super) fn sources() -> Vec<Source> {
     let texts: Vec<(String, String)> = files
         .iter()
         .map(|file| {
-            let path = file.strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+            let path = file
+                .strip_prefix(&root)
+                .expect("below src")
+                .to_string_lossy()
+                .into_owned();
             (path, fs::read_to_string(file).expect("a source file"))
         })
         .collect();
-    let tests: Vec<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let tests: Vec<String> = texts
+        .iter()
+        .flat_map(|(path, text)| test_modules(path, text))
+        .collect();
     let of_tests = |path: &str| tests.iter().any(|test| is_part_of(path, test));
-    texts.iter().filter(|(path, _)| !of_tests(path)).map(|(path, text)| Source::new(path, text)).collect()
+    texts
+        .iter()
+        .filter(|(path, _)| !of_tests(path))
+        .map(|(path, text)| Source::new(path, text))
+        .collect()
 }
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        let code = code(text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default());
+        let code = code(
+            text.split("\n#[cfg(test)]\nmod tests {")
+                .next()
+                .unwrap_or_default(),
+        );
         let module = format!("crate::{}", module(path).replace('/', "::"));
-        Self { path: path.to_owned(), paths: named(&code, &module), code, says_pure: says_pure(text) }
+        Self {
+            path: path.to_owned(),
+            paths: named(&code, &module),
+            code,
+            says_pure: says_pure(text),
+        }
     }
 
     pub(super) fn is_in(&self, places: &[&str]) -> bool {
-        places.iter().any(|place| self.path == *place || (place.ends_with('/') && self.path.starts_with(place)))
+        places.iter().any(|place| {
+            self.path == *place || (place.ends_with('/') && self.path.starts_with(place))
+        })
     }
 
     /// Whether it names `root` or something below it; what ends in `(` stands for a call.
@@ -53,8 +75,15 @@ impl Source {
 
 /// Those that say that they are pure, and what lies below them.
 pub(super) fn pure(sources: &[Source]) -> Vec<&Source> {
-    let roots: Vec<&str> = sources.iter().filter(|source| source.says_pure).map(|source| module(&source.path)).collect();
-    sources.iter().filter(|source| roots.iter().any(|root| is_part_of(&source.path, root))).collect()
+    let roots: Vec<&str> = sources
+        .iter()
+        .filter(|source| source.says_pure)
+        .map(|source| module(&source.path))
+        .collect();
+    sources
+        .iter()
+        .filter(|source| roots.iter().any(|root| is_part_of(&source.path, root)))
+        .collect()
 }
 
 fn module(path: &str) -> &str {
@@ -62,16 +91,27 @@ fn module(path: &str) -> &str {
 }
 
 fn is_part_of(path: &str, module: &str) -> bool {
-    path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    path.strip_prefix(module)
+        .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 /// A sentence of the header begins with "Pure". One that goes on "but for ..." tells what is not, and is not held to it; a cell that passes share is
 /// no IO.
 fn says_pure(text: &str) -> bool {
-    let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).map(|line| line[3..].trim()).collect();
+    let header: Vec<&str> = text
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .map(|line| line[3..].trim())
+        .collect();
     let header = header.join(" ");
-    let mut sentences = header.split(['.', '?']).map(str::trim).filter(|sentence| sentence.starts_with("Pure"));
-    sentences.any(|said| said == "Pure but for the shared cell" || !(said.contains("but for") || said.contains("except")))
+    let mut sentences = header
+        .split(['.', '?'])
+        .map(str::trim)
+        .filter(|sentence| sentence.starts_with("Pure"));
+    sentences.any(|said| {
+        said == "Pure but for the shared cell"
+            || !(said.contains("but for") || said.contains("except"))
+    })
 }
 
 /// Modules that are compiled for tests alone, as paths below `src/` without `.rs`.
@@ -80,13 +120,19 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
     let after = text.split("#[cfg(test)]\n").skip(1);
     let named = after.filter_map(|rest| {
         let (elsewhere, rest) = match rest.strip_prefix("#[path = \"") {
-            Some(rest) => rest.split_once("\"]\n").map(|(file, rest)| (Some(file), rest))?,
+            Some(rest) => rest
+                .split_once("\"]\n")
+                .map(|(file, rest)| (Some(file), rest))?,
             None => (None, rest),
         };
         let name = rest.split_once(";\n")?.0.split_once("mod ")?;
         let declared = name.0.is_empty() || name.0 == "pub(crate) " || name.0 == "pub ";
         let beside = Path::new(folder).parent().expect("a folder");
-        declared.then(|| elsewhere.map_or(format!("{folder}/{}", name.1), |file| module(&beside.join(file).to_string_lossy()).to_owned()))
+        declared.then(|| {
+            elsewhere.map_or(format!("{folder}/{}", name.1), |file| {
+                module(&beside.join(file).to_string_lossy()).to_owned()
+            })
+        })
     });
     named.collect()
 }
@@ -113,7 +159,15 @@ fn code(text: &str) -> String {
             from.find('\n').unwrap_or(from.len())
         } else if from.starts_with('"') {
             let raw = before.ends_with('r') || before.ends_with('#');
-            text_length(from, if raw { before.len() - before.trim_end_matches('#').len() } else { 0 }, raw)
+            text_length(
+                from,
+                if raw {
+                    before.len() - before.trim_end_matches('#').len()
+                } else {
+                    0
+                },
+                raw,
+            )
         } else if from.starts_with('\'') {
             character_length(from)
         } else {
@@ -129,7 +183,9 @@ fn code(text: &str) -> String {
 fn text_length(text: &str, hashes: usize, raw: bool) -> usize {
     if raw {
         let end = format!("\"{}", "#".repeat(hashes));
-        return text[1..].find(&end).map_or(text.len(), |at| at + 1 + end.len());
+        return text[1..]
+            .find(&end)
+            .map_or(text.len(), |at| at + 1 + end.len());
     }
     let mut escaped = false;
     let end = text[1..].find(|c| {
@@ -143,7 +199,9 @@ fn text_length(text: &str, hashes: usize, raw: bool) -> usize {
 /// Of a character in quotes; 0: it is a lifetime.
 fn character_length(text: &str) -> usize {
     let mut characters = text.char_indices().skip(1);
-    let Some((_, first)) = characters.next() else { return 0 };
+    let Some((_, first)) = characters.next() else {
+        return 0;
+    };
     let closing = characters.find(|(_, c)| *c == '\'').map(|(at, _)| at + 1);
     match (first, text.chars().nth(2)) {
         ('\\', _) if text[2..].starts_with('\'') => 4,
@@ -164,7 +222,9 @@ fn comments_texts_and_characters_are_no_code() {
 
 fn source_words(text: &str) -> Vec<&'static str> {
     let code = code(text).leak();
-    code.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect()
+    code.split(|c: char| !c.is_alphabetic())
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 #[test]
@@ -172,7 +232,10 @@ fn a_header_says_whether_its_module_is_pure() {
     for (header, pure) in [
         ("//! Facts in, a plan out. Pure.\n", true),
         ("//! Are the new ones taken? Pure.\n//! More.\n", true),
-        ("//! What the model allows. Pure, and the same for the same\n//! seed.\n", true),
+        (
+            "//! What the model allows. Pure, and the same for the same\n//! seed.\n",
+            true,
+        ),
         ("//! A breaker. Pure but for the shared cell.\n", true),
         ("//! Settings. Pure but for reading secret files.\n", false),
         ("//! Pure, except for [`publish`], which writes.\n", false),
@@ -186,5 +249,12 @@ fn a_header_says_whether_its_module_is_pure() {
 #[test]
 fn modules_of_tests_are_found() {
     let text = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"marks_model.rs\"]\nmod model;\n#[cfg(test)]\npub(crate) mod fixtures;\n#[cfg(test)]\nimpl X {}\n";
-    assert_eq!(test_modules("relay/marks.rs", text), ["relay/marks/tests", "relay/marks_model", "relay/marks/fixtures"]);
+    assert_eq!(
+        test_modules("relay/marks.rs", text),
+        [
+            "relay/marks/tests",
+            "relay/marks_model",
+            "relay/marks/fixtures"
+        ]
+    );
 }

@@ -13,12 +13,31 @@ pub(super) fn dashboard() -> Value {
         uid: "outbox-operator",
         title: "Outbox: operator",
         description: "Passes of the operator over OutboxRelays.",
-        variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
+        variables: &[(
+            "namespace",
+            "label_values(outbox_operator_reconcile_seconds_count, namespace)",
+        )],
         rows: &[
-            Row { title: "State", height: 4, panels: STATE },
-            Row { title: "Passes", height: 9, panels: PASSES },
-            Row { title: "Scaling", height: 9, panels: SCALING },
-            Row { title: "Upgrades", height: 9, panels: UPGRADES },
+            Row {
+                title: "State",
+                height: 4,
+                panels: STATE,
+            },
+            Row {
+                title: "Passes",
+                height: 9,
+                panels: PASSES,
+            },
+            Row {
+                title: "Scaling",
+                height: 9,
+                panels: SCALING,
+            },
+            Row {
+                title: "Upgrades",
+                height: 9,
+                panels: UPGRADES,
+            },
         ],
     }
     .json()
@@ -30,7 +49,10 @@ const STATE: &[Panel] = &[
         look: Bad(2.0),
         unit: "none",
         description: "1 of all. None: see the runbook of OutboxOperatorAbsent.",
-        queries: &[(r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#, "leaders")],
+        queries: &[(
+            r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#,
+            "leaders",
+        )],
     },
     Panel {
         title: "OutboxRelays that are not ready",
@@ -57,7 +79,10 @@ const STATE: &[Panel] = &[
         look: Bad(1.0),
         unit: "none",
         description: "They are tried again; the operator's log says why it failed.",
-        queries: &[(r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#, "OutboxRelays")],
+        queries: &[(
+            r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#,
+            "OutboxRelays",
+        )],
     },
     Panel {
         title: "Failing passes",
@@ -147,13 +172,19 @@ const UPGRADES: &[Panel] = &[
         look: Lines,
         unit: "none",
         description: "OutboxRelays whose upgrade to a new version of the operator waits or is under way.",
-        queries: &[(r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#, "{{state}}")],
+        queries: &[(
+            r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#,
+            "{{state}}",
+        )],
     },
     Panel {
         title: "Upgrades that failed in a row",
         look: Lines,
         unit: "none",
         description: "Three stop the queue, and OutboxUpgradesStopped fires.",
-        queries: &[(r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#, "failures")],
+        queries: &[(
+            r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#,
+            "failures",
+        )],
     },
 ];

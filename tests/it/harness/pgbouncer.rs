@@ -13,7 +13,12 @@ use super::{
 
 /// The same settings through the pooler at this port; the migration stays direct.
 pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
-    let Endpoint::Host { host, port: direct, .. } = &mut settings.database.endpoint else { panic!("a host") };
+    let Endpoint::Host {
+        host, port: direct, ..
+    } = &mut settings.database.endpoint
+    else {
+        panic!("a host")
+    };
     (*host, *direct) = ("127.0.0.1".to_owned(), port);
     settings.database.pooler = true;
     settings
@@ -21,7 +26,12 @@ pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
 
 /// The port of the rig's pooler, which is in front of PostgreSQL 15.
 pub(crate) fn shared() -> u16 {
-    rig("RIG_PGBOUNCER").rsplit_once(':').expect("address and port").1.parse().expect("a port")
+    rig("RIG_PGBOUNCER")
+        .rsplit_once(':')
+        .expect("address and port")
+        .1
+        .parse()
+        .expect("a port")
 }
 
 /// A pooler of a test's own; ended when it goes out of scope.
@@ -37,14 +47,22 @@ impl PgBouncer {
         let folder = Self::folder(database);
         std::fs::create_dir_all(&folder).expect("created");
         let (port, server) = (free_port().await, database.address().port());
-        std::fs::write(folder.join("users.txt"), format!("\"{}\" \"{}\"\n", database.relay, database.password())).expect("written");
+        std::fs::write(
+            folder.join("users.txt"),
+            format!("\"{}\" \"{}\"\n", database.relay, database.password()),
+        )
+        .expect("written");
         let configuration = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\n{more}\n",
             folder.join("users.txt").display()
         );
         std::fs::write(folder.join("pgbouncer.ini"), configuration).expect("written");
-        let mut pooler = Self { port, folder, child: None };
+        let mut pooler = Self {
+            port,
+            folder,
+            child: None,
+        };
         pooler.up().await;
         pooler
     }
@@ -56,8 +74,11 @@ impl PgBouncer {
         std::fs::write(folder.join("tls.crt"), &pair.certificate).expect("written");
         std::fs::write(folder.join("tls.key"), &pair.key).expect("written");
         let file = |name: &str| folder.join(name).display().to_string();
-        let tls =
-            format!("client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}", file("tls.crt"), file("tls.key"));
+        let tls = format!(
+            "client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}",
+            file("tls.crt"),
+            file("tls.key")
+        );
         Self::start(database, &format!("{tls}\n{more}")).await
     }
 
@@ -68,7 +89,12 @@ impl PgBouncer {
     /// Starts it, and returns once it listens.
     pub(crate) async fn up(&mut self) {
         let mut pgbouncer = program("pgbouncer", &self.folder);
-        self.child = Some(pgbouncer.arg(self.folder.join("pgbouncer.ini")).spawn().expect("pgbouncer: `tests/rig/rig up pgbouncer`"));
+        self.child = Some(
+            pgbouncer
+                .arg(self.folder.join("pgbouncer.ini"))
+                .spawn()
+                .expect("pgbouncer: `tests/rig/rig up pgbouncer`"),
+        );
         listens(self.port).await;
     }
 
@@ -92,7 +118,13 @@ impl PgBouncer {
         )
         .expect("written");
         let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-HUP", &pid])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
     }
 
     /// kill -9.
