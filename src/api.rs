@@ -1,4 +1,5 @@
-//! What a user writes and reads: the `OutboxRelay` kind of `outboxrelay.dev/v1alpha1`. Types, schema and rules; no IO.
+//! What a user writes and reads: the `OutboxRelay` kind of `outboxrelay.dev/v1alpha1`. Types,
+//! schema and rules; no IO.
 //!
 //! Every field here works; a field that would be ignored is left out until it does.
 

@@ -1,4 +1,5 @@
-//! Whether an installed operator works, as `helm test` asks from a pod of its own: it answers, and the API server knows OutboxRelays. IO.
+//! Whether an installed operator works, as `helm test` asks from a pod of its own: it answers, and
+//! the API server knows OutboxRelays. IO.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error(
-        "failed to reach the operator at {0}: does its pod run, and does a NetworkPolicy let this one ask it?"
+        "failed to reach the operator at {0}: does its pod run, and does a NetworkPolicy let this \
+         one ask it?"
     )]
     Unreachable(String, #[source] std::io::Error),
     #[error("failed to ask the operator for {0}")]
@@ -30,12 +32,14 @@ pub enum CheckError {
     #[error("failed to find the API server: run in a pod, or set KUBECONFIG")]
     Configure(#[source] Box<kube::Error>),
     #[error(
-        "the API server knows no {0}: install the CRD with the chart, or by `outbox-operator crd | kubectl apply --server-side -f -`"
+        "the API server knows no {0}: install the CRD with the chart, or by `outbox-operator crd \
+         | kubectl apply --server-side -f -`"
     )]
     NoCrd(String),
 }
 
-/// Asks until all is well, or patience ends: a Service that was just made needs a moment to lead to its pods.
+/// Asks until all is well, or patience ends: a Service that was just made needs a moment to lead to
+/// its pods.
 ///
 /// # Errors
 /// With what was wrong in the end.

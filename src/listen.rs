@@ -7,7 +7,8 @@ use std::{
 
 use tokio::net::TcpListener;
 
-/// Listens; `[::]` stands for all addresses of the machine, those of IPv4 too, so that one form serves each cluster.
+/// Listens; `[::]` stands for all addresses of the machine, those of IPv4 too, so that one form
+/// serves each cluster.
 ///
 /// # Errors
 /// When the address cannot be had.

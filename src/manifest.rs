@@ -1,5 +1,6 @@
-//! A manifest file -> settings and secrets, for running without Kubernetes: one `OutboxRelay` and the `Secret`s and `ConfigMap`s that it refers
-//! to, as documents of one YAML file. Defaults are those of the CRD; what an API server would refuse is refused here. Reading is IO.
+//! A manifest file -> settings and secrets, for running without Kubernetes: one `OutboxRelay` and
+//! the `Secret`s and `ConfigMap`s that it refers to, as documents of one YAML file. Defaults are
+//! those of the CRD; what an API server would refuse is refused here. Reading is IO.
 
 mod documents;
 mod unknown_fields;
@@ -19,7 +20,8 @@ use crate::{
 };
 use documents::{Parsed, parse};
 
-/// Why a manifest cannot be used: which document, which field, and what to write instead. Never a value of a Secret.
+/// Why a manifest cannot be used: which document, which field, and what to write instead. Never a
+/// value of a Secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("cannot read manifest '{}'", path.display())]
@@ -44,7 +46,8 @@ pub enum ManifestError {
     #[error("there is no document of kind OutboxRelay")]
     NoRelay,
     #[error(
-        "documents {first} and {second} are both of kind OutboxRelay: one process runs one of them, split the file"
+        "documents {first} and {second} are both of kind OutboxRelay: one process runs one of \
+         them, split the file"
     )]
     SeveralRelays { first: usize, second: usize },
     #[error("document {document} (OutboxRelay)")]
@@ -55,7 +58,8 @@ pub enum ManifestError {
     },
 }
 
-/// Reads a manifest. `cluster` stands in the owner's name; `folder` holds what is not in the file, as `<name>/<key>`.
+/// Reads a manifest. `cluster` stands in the owner's name; `folder` holds what is not in the file,
+/// as `<name>/<key>`.
 ///
 /// # Errors
 /// When the file cannot be read, or holds something else than one usable `OutboxRelay`.

@@ -1,7 +1,9 @@
-//! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind its migration.
+//! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind
+//! its migration.
 //!
-//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is that line; everything else here is wiring.
-//! While nothing changes, what was observed holds: such a pass asks the relays for their reports, and the API server for nothing.
+//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is
+//! that line; everything else here is wiring. While nothing changes, what was observed holds: such
+//! a pass asks the relays for their reports, and the API server for nothing.
 
 mod apply;
 mod backlog;
@@ -134,7 +136,8 @@ impl Operator {
         }
     }
 
-    /// One pass over one OutboxRelay, as the controller does it when something has changed; the answer is when to look again.
+    /// One pass over one OutboxRelay, as the controller does it when something has changed; the
+    /// answer is when to look again.
     ///
     /// # Errors
     /// When it did not come to its end; the status says so too.
@@ -147,7 +150,8 @@ impl Operator {
         Ok(Box::pin(self.work_through(namespace, name)).await?)
     }
 
-    /// Dropped half-way, it has written a part; the next pass reads everything anew, and writes the rest.
+    /// Dropped half-way, it has written a part; the next pass reads everything anew, and writes the
+    /// rest.
     async fn work_through(
         &self,
         namespace: &str,
@@ -170,7 +174,8 @@ impl Operator {
         Ok(Some(again))
     }
 
-    /// The OutboxRelay with all that it has; nothing when there is none for this operator to work on.
+    /// The OutboxRelay with all that it has; nothing when there is none for this operator to work
+    /// on.
     async fn see(&self, namespace: &str, name: &str) -> Result<Option<Seen>, PassError> {
         let relay = match read(&self.client, namespace, name)
             .await?
@@ -283,7 +288,8 @@ impl Operator {
             })
     }
 
-    /// Of a manifest that cannot work: whatever runs goes on as it is, unless no relay is wished for.
+    /// Of a manifest that cannot work: whatever runs goes on as it is, unless no relay is wished
+    /// for.
     async fn stop_if_wished(
         &self,
         corner: &Corner<'_>,
@@ -386,7 +392,8 @@ impl Operator {
         Ok(status)
     }
 
-    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at again only when it changes.
+    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at
+    /// again only when it changes.
     async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<(), PassError> {
         let identity = Identity::of(&invalid.metadata);
         let (namespace, name) = (&identity.namespace, &identity.name);
@@ -453,7 +460,8 @@ impl Found {
     }
 }
 
-/// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
+/// The latest form, with the latest status: what the watch has brought may be older than what we
+/// wrote.
 async fn read(client: &Client, namespace: &str, name: &str) -> Result<Found, PassError> {
     let api = Api::<DeserializeGuard<OutboxRelay>>::namespaced(client.clone(), namespace);
     let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else {

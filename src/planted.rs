@@ -1,5 +1,6 @@
-//! Bugs that a careful engineer could still write, one at a time, so that `make chaos-controls` can show that a run of chaos finds them. Only
-//! builds for that have any: without the feature `planted-bugs` nothing here is ever true.
+//! Bugs that a careful engineer could still write, one at a time, so that `make chaos-controls` can
+//! show that a run of chaos finds them. Only builds for that have any: without the feature
+//! `planted-bugs` nothing here is ever true.
 
 use std::time::Instant;
 #[cfg(feature = "planted-bugs")]
@@ -30,7 +31,8 @@ pub enum Bug {
     NoInFlightCheck,
     /// A row is forgotten as soon as its DELETE has returned, while an older fetch is under way.
     ForgetAtOnce,
-    /// The next producer sends before the last reports of the one before are in, which is looked at now and then.
+    /// The next producer sends before the last reports of the one before are in, which is looked at
+    /// now and then.
     NextProducerEarly,
     /// Clients of Kafka are kept, whatever became of the clock.
     ClockUnnoticed,

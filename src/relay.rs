@@ -1,4 +1,5 @@
-//! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`] is a lease and the loop that works under it.
+//! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`]
+//! is a lease and the loop that works under it.
 
 pub mod breaker;
 pub mod clock;
@@ -56,8 +57,8 @@ pub enum RunError {
 
 /// Relays until `stop`, then drains: what is in flight is finished and the lanes are given back.
 ///
-/// Nothing that a server does ends it: an unreachable database, a wrong password, a missing topic are problems in its report, and end by
-/// themselves when their cause is gone.
+/// Nothing that a server does ends it: an unreachable database, a wrong password, a missing topic
+/// are problems in its report, and end by themselves when their cause is gone.
 ///
 /// # Errors
 /// When it cannot listen.
@@ -100,7 +101,8 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
             }
             session::Ended::SequenceBroke => {
                 tracing::warn!(
-                    "ids of the outbox may have come again; starting again when the sequence is moved on"
+                    "ids of the outbox may have come again; starting again when the sequence is \
+                     moved on"
                 );
             }
         }

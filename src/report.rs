@@ -1,5 +1,6 @@
-//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first at `/status`, a migration leaves the second
-//! as its termination message; the operator reads both. No secret, no payload, no server's own words are in them.
+//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first
+//! at `/status`, a migration leaves the second as its termination message; the operator reads both.
+//! No secret, no payload, no server's own words are in them.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
@@ -26,7 +27,8 @@ pub struct RelayReport {
     /// Rows that wait in its own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
-    /// Keys that are parked, in the whole table. This and the next two come from the relay that owns lane 0 alone.
+    /// Keys that are parked, in the whole table. This and the next two come from the relay that
+    /// owns lane 0 alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_keys: Option<u64>,
     /// Topics that a person parked.
@@ -116,7 +118,8 @@ impl Problem {
     }
 }
 
-/// Classes of problems, a closed set; documented in docs/reasons.md. `Other` is what an older reader makes of a newer class.
+/// Classes of problems, a closed set; documented in docs/reasons.md. `Other` is what an older
+/// reader makes of a newer class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProblemClass {
     /// User name or password were refused by the database.
@@ -169,13 +172,15 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
-    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    /// A topic got more partitions: for a while the order of a key does not hold across that
+    /// moment.
     PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
     /// A record is larger than its topic takes.
     RecordTooLarge,
-    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is moved on, or was.
+    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is
+    /// moved on, or was.
     SequenceWentBack,
     /// Keys are parked: behind a record that Kafka refuses, or by a person.
     KeysParked,

@@ -1,5 +1,6 @@
-//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of a manifest and a folder beside it (`run
-//! --manifest`), read anew at every call; or from a [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of
+//! a manifest and a folder beside it (`run --manifest`), read anew at every call; or from a
+//! [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
 
 mod certificates;
 pub mod change;
@@ -19,7 +20,8 @@ use crate::{
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. Each names the file, its source where it is known, and never its content.
+/// Why a secret file cannot be used. Each names the file, its source where it is known, and never
+/// its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("{place} is missing: create it, or correct {}", field(*file))]
@@ -40,7 +42,8 @@ pub enum SecretError {
         place: String,
         what: &'static str,
     },
-    #[error("{place} does not belong to the key beside it: bring both anew in one step, or correct what {} names", field(*file))]
+    #[error("{place} does not belong to the key beside it: bring both anew in one step, or \
+        correct what {} names", field(*file))]
     NoPair { file: SecretFile, place: String },
 }
 
@@ -64,7 +67,8 @@ pub struct Secrets(Store);
 enum Store {
     /// One file per [`SecretFile`], at its fixed path.
     Folder(PathBuf),
-    /// The manifest's references, looked up in its documents first, then below the folder as `<name>/<key>`.
+    /// The manifest's references, looked up in its documents first, then below the folder as
+    /// `<name>/<key>`.
     Manifest {
         sources: Vec<Projection>,
         documents: Documents,
@@ -107,7 +111,8 @@ impl Secrets {
         Self(Store::Folder(path.into()))
     }
 
-    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or ConfigMap>/<key>`.
+    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or
+    /// ConfigMap>/<key>`.
     #[must_use]
     pub fn manifest(
         sources: Vec<Projection>,

@@ -1,5 +1,6 @@
-//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a ConfigMap, the relay reads it; `run --manifest`
-//! makes it from the same manifest. Nothing secret is in it: secrets are files with fixed names ([`SecretFile`]).
+//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a
+//! ConfigMap, the relay reads it; `run --manifest` makes it from the same manifest. Nothing secret
+//! is in it: secrets are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
 mod read;
@@ -35,7 +36,8 @@ pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> 
         "compression.type" => (!["none", "gzip", "snappy", "lz4", "zstd"].contains(&value))
             .then_some("compression.type must be none, gzip, snappy, lz4 or zstd"),
         _ => Some(
-            "only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees",
+            "only linger.ms and compression.type may be set: the others carry the order and \
+             no-loss guarantees",
         ),
     }
 }
@@ -43,8 +45,9 @@ pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> 
 /// Where a pod finds its settings and the folder of its secrets.
 pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
 pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
-/// Of a relay's process: glibc asks the kernel for huge pages, where that lets programs choose. Rows on their way are spread over tens of MiB,
-/// and a good part of their cost is to find the pages: 5.4 instead of 6.1 us of CPU a row, in as much memory (2 cores, a virtual machine).
+/// Of a relay's process: glibc asks the kernel for huge pages, where that lets programs choose.
+/// Rows on their way are spread over tens of MiB, and a good part of their cost is to find the
+/// pages: 5.4 instead of 6.1 us of CPU a row, in as much memory (2 cores, a virtual machine).
 pub const RELAY_ENVIRONMENT: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
 /// Everything a relay or a migration needs to know, but no secret.
@@ -107,7 +110,8 @@ impl BreakerSettings {
     }
 }
 
-/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share one schema.
+/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share
+/// one schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
@@ -172,7 +176,8 @@ pub enum Endpoint {
     },
 }
 
-/// TLS towards one server. Which files are expected is said here, what is in them is read from [`SecretFile`]s.
+/// TLS towards one server. Which files are expected is said here, what is in them is read from
+/// [`SecretFile`]s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSettings {

@@ -1,4 +1,5 @@
-//! Where a process gets its settings and secrets from: files that the operator made, or a manifest. Reading is IO.
+//! Where a process gets its settings and secrets from: files that the operator made, or a manifest.
+//! Reading is IO.
 
 use std::{io, path::PathBuf};
 
@@ -32,7 +33,8 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    #[error("settings '{}' are of another version, or changed by hand; let the operator write them, and run its version", file.display())]
+    #[error("settings '{}' are of another version, or changed by hand; let the operator write \
+        them, and run its version", file.display())]
     ParseSettings {
         file: PathBuf,
         #[source]

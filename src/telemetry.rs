@@ -1,5 +1,5 @@
-//! Logs of both binaries: text for people, JSON for machines; and how an error is written there: once, as a whole chain. The environment is read
-//! in `bin/` only.
+//! Logs of both binaries: text for people, JSON for machines; and how an error is written there:
+//! once, as a whole chain. The environment is read in `bin/` only.
 
 use std::{error::Error, io::IsTerminal};
 
@@ -17,7 +17,8 @@ pub enum LogFormat {
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as info,outbox_relay=debug"
+    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as \
+     info,outbox_relay=debug"
 )]
 pub struct InvalidFilter {
     filter: String,

@@ -35,7 +35,8 @@ mod tests {
         }
     }
 
-    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to quote it.
+    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to
+    /// quote it.
     #[test]
     fn no_value_of_a_manifest_is_a_boolean_to_older_readers() {
         let crd = custom_resource_definition();
@@ -56,7 +57,8 @@ mod tests {
         );
     }
 
-    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own, and documented there.
+    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own,
+    /// and documented there.
     fn properties<'a>(schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
@@ -77,7 +79,8 @@ mod tests {
         .any(|own| path.contains(own))
     }
 
-    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the source.
+    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the
+    /// source.
     #[test]
     fn every_field_is_explained_with_its_default() {
         let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");

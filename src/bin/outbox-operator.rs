@@ -1,4 +1,5 @@
-//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is installed whether it works (`check`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is
+//! installed whether it works (`check`). Parse, start logs, run, exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -45,7 +46,8 @@ enum Command {
     Run(Box<Run>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
-    /// Asks an installed operator whether it is well, and the API server whether it knows OutboxRelays: what `helm test` does.
+    /// Asks an installed operator whether it is well, and the API server whether it knows
+    /// OutboxRelays: what `helm test` does.
     Check(Check),
 }
 
@@ -64,18 +66,20 @@ struct Run {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
-    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the end stands for the rest. Default: none but the
-    /// relay image.
+    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the
+    /// end stands for the rest. Default: none but the relay image.
     #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
     allowed_images: Vec<String>,
-    /// First part of the name under which schemas are owned; every cluster needs its own. Default: the uid of namespace kube-system.
+    /// First part of the name under which schemas are owned; every cluster needs its own. Default:
+    /// the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
-    /// Which OutboxRelays are this operator's: those annotated outboxrelay.dev/operator-name with this name. Without the annotation:
-    /// those of the default.
+    /// Which OutboxRelays are this operator's: those annotated outboxrelay.dev/operator-name with
+    /// this name. Without the annotation: those of the default.
     #[arg(long, env = "OPERATOR_NAME", default_value = "outbox-operator")]
     operator_name: String,
-    /// Namespaces whose OutboxRelays are looked at, separated by commas; needs --cluster-name. Default: all.
+    /// Namespaces whose OutboxRelays are looked at, separated by commas; needs --cluster-name.
+    /// Default: all.
     #[arg(
         long,
         env = "WATCH_NAMESPACES",
@@ -83,7 +87,8 @@ struct Run {
         value_delimiter = ','
     )]
     watch_namespaces: Vec<String>,
-    /// A watch ends and is opened again after so many seconds; one that is silent for three times as long fails /healthz.
+    /// A watch ends and is opened again after so many seconds; one that is silent for three times
+    /// as long fails /healthz.
     #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
     watch_seconds: u64,
     /// Address of /healthz, /readyz and /metrics; [::] stands for all addresses, those of IPv4 too.
@@ -92,10 +97,12 @@ struct Run {
     /// Relays that get a new version at the same time.
     #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
     upgrade_max_concurrent: u16,
-    /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the same. Default: a random one.
+    /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the
+    /// same. Default: a random one.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
-    /// Namespace of this pod: where the Lease is, and which NetworkPolicies of relays let in. Default: that of the pod or of KUBECONFIG.
+    /// Namespace of this pod: where the Lease is, and which NetworkPolicies of relays let in.
+    /// Default: that of the pod or of KUBECONFIG.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: Option<String>,
     /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.

@@ -1,4 +1,5 @@
-//! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table (`migrate`). Parse, start logs, run, exit code.
+//! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table
+//! (`migrate`). Parse, start logs, run, exit code.
 
 use std::{
     ffi::OsString,
@@ -26,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 const LOGS: &str = "Logs";
 
-/// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key, through outages.
+/// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key,
+/// through outages.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
@@ -42,11 +44,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates or upgrades the outbox's schema and gives roles their rights; running it again changes nothing.
+    /// Creates or upgrades the outbox's schema and gives roles their rights; running it again
+    /// changes nothing.
     Migrate(Migrate),
     #[command(flatten)]
     OnCall(cli::Command),
-    /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the database is there.
+    /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the
+    /// database is there.
     Run(Run),
 }
 
@@ -57,11 +61,13 @@ struct Migrate {
     /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
-    /// Print the SQL that would run, for a database administrator, and change nothing; whatever migration.policy says.
+    /// Print the SQL that would run, for a database administrator, and change nothing; whatever
+    /// migration.policy says.
     #[arg(long, conflicts_with = "result")]
     dry_run: bool,
-    /// Afterwards move the sequence of ids on, and give waiting rows whose ids may have been used already new ones: for a database that was put
-    /// back to an older state while no relay ran. Relays notice other restores by themselves.
+    /// Afterwards move the sequence of ids on, and give waiting rows whose ids may have been used
+    /// already new ones: for a database that was put back to an older state while no relay ran.
+    /// Relays notice other restores by themselves.
     #[arg(long)]
     resume_sequence: bool,
 }
@@ -70,7 +76,8 @@ struct Migrate {
 struct Run {
     #[command(flatten)]
     from: From,
-    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of IPv4 too.
+    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of
+    /// IPv4 too.
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
     listen: SocketAddr,
     /// Name of this replica, for people.
@@ -94,8 +101,9 @@ struct Run {
 struct From {
     #[command(flatten)]
     place: Place,
-    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is `clusterName` of its chart, or the uid of
-    /// namespace kube-system; `owner show` tells whose a schema is.
+    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is
+    /// `clusterName` of its chart, or the uid of namespace kube-system; `owner show` tells whose a
+    /// schema is.
     #[arg(
         long,
         value_name = "NAME",
@@ -111,7 +119,8 @@ impl From {
     }
 }
 
-// One thread: with several, each answer of the database is handed from one to another, which cost a third of the CPU time at 1,000 rows a second.
+// One thread: with several, each answer of the database is handed from one to another, which cost a
+// third of the CPU time at 1,000 rows a second.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -128,8 +137,9 @@ async fn main() -> ExitCode {
     })
 }
 
-/// The manifest alone says how to connect. But sqlx takes PGOPTIONS, PGSSLROOTCERT and others of the environment, and some of them cannot be
-/// taken back. So where there is one, this program starts anew without: the process stays the same.
+/// The manifest alone says how to connect. But sqlx takes PGOPTIONS, PGSSLROOTCERT and others of
+/// the environment, and some of them cannot be taken back. So where there is one, this program
+/// starts anew without: the process stays the same.
 fn without_variables_of_postgres() -> anyhow::Result<()> {
     let names = std::env::vars_os().map(|(name, _)| name);
     let names: Vec<OsString> = names
@@ -253,7 +263,8 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default for them.
+/// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default
+/// for them.
 async fn stopped() {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => tokio::select! {

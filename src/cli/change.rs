@@ -1,4 +1,5 @@
-//! How a change to many rows is told: what it found, how far it is, what it did. Pure, but for the progress on stderr.
+//! How a change to many rows is told: what it found, how far it is, what it did. Pure, but for the
+//! progress on stderr.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -11,7 +11,8 @@ pub(super) fn confirm(asking: &Asking, question: &str) -> Result<Result<(), Exit
     }
     if !io::stdin().is_terminal() {
         note(&format!(
-            "{question} There is no terminal to ask at: nothing was done. --yes does it, --dry-run shows it."
+            "{question} There is no terminal to ask at: nothing was done. --yes does it, \
+             --dry-run shows it."
         ));
         return Ok(Err(Exit::Refused));
     }

@@ -126,7 +126,8 @@ async fn change(
         ..
     } = arguments;
     let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
-    // These and no others: what comes in meanwhile, such as one that was requeued and refused again, is left alone.
+    // These and no others: what comes in meanwhile, such as one that was requeued and refused
+    // again, is left alone.
     let names = desk.letter_names(&which.filter(limit)).await?;
     let verb = action.verb();
     let mut changed = Changed::new(&verb, names.len());

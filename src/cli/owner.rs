@@ -61,7 +61,8 @@ fn in_words(managed: &Managed) -> String {
     match &managed.owner {
         Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} at work\n"),
         None => format!(
-            "nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at work\n"
+            "nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at \
+             work\n"
         ),
     }
 }

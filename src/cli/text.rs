@@ -1,4 +1,5 @@
-//! Text that no key, topic or payload can break: a terminal obeys control characters, a table its line ends. Pure.
+//! Text that no key, topic or payload can break: a terminal obeys control characters, a table its
+//! line ends. Pure.
 
 use std::fmt::Write;
 
@@ -86,7 +87,8 @@ pub(super) fn facts(facts: &[(&str, String)]) -> String {
     })
 }
 
-/// JSON that is as good for a terminal as for a program: what serde leaves as it is but a terminal would obey is escaped.
+/// JSON that is as good for a terminal as for a program: what serde leaves as it is but a terminal
+/// would obey is escaped.
 pub(super) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("plain data of our own");
     let mut safe = String::with_capacity(text.len() + 1);

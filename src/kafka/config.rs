@@ -1,4 +1,5 @@
-//! Settings and secrets -> librdkafka's properties. Certificates and keys go in as text, never as paths. Pure but for reading secret files.
+//! Settings and secrets -> librdkafka's properties. Certificates and keys go in as text, never as
+//! paths. Pure but for reading secret files.
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use secrecy::ExposeSecret;

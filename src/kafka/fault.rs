@@ -13,12 +13,14 @@ pub enum Fault {
     Topic(ProblemClass),
     /// The record's own.
     Record(ProblemClass),
-    /// Nobody's: thrown out together with the producer, or with a batch in which the broker blames another record.
+    /// Nobody's: thrown out together with the producer, or with a batch in which the broker blames
+    /// another record.
     Purged,
 }
 
-/// What an error that is no record's says of the cluster, if anything. librdkafka's `reason` only tells broken TLS from a broken connection:
-/// a refused client certificate, and a broker that speaks no TLS, have the same code as a broker that went away (measured with 2.12.1).
+/// What an error that is no record's says of the cluster, if anything. librdkafka's `reason` only
+/// tells broken TLS from a broken connection: a refused client certificate, and a broker that
+/// speaks no TLS, have the same code as a broker that went away (measured with 2.12.1).
 pub(super) fn trouble_of(code: Code, reason: &str) -> Option<ProblemClass> {
     let broken_tls = reason.contains("SSL handshake failed")
         || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
@@ -83,16 +85,21 @@ mod tests {
     #[test]
     fn a_connection_that_ends_is_told_from_tls_that_fails() {
         for reason in [
-            "ssl://b:9093/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42",
-            "ssl://b:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed (after 2ms in state SSL_HANDSHAKE)",
-            "ssl://b:9093/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT broker listener?",
+            "ssl://b:9093/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad \
+             certificate: SSL alert number 42",
+            "ssl://b:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed \
+             (after 2ms in state SSL_HANDSHAKE)",
+            "ssl://b:9093/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by \
+             peer: connecting to a PLAINTEXT broker listener?",
         ] {
             check(reason, ProblemClass::KafkaTlsFailed);
         }
         for reason in [
-            "ssl://b:9093/bootstrap: Connect to ipv4#127.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)",
+            "ssl://b:9093/bootstrap: Connect to ipv4#127.0.0.1:9093 failed: Connection refused \
+             (after 0ms in state CONNECT)",
             "ssl://b:9093/1: Disconnected: SSL connection closed by peer (after 20ms in state UP)",
-            "ssl://b:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while reading",
+            "ssl://b:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while \
+             reading",
         ] {
             check(reason, ProblemClass::KafkaUnreachable);
         }

@@ -29,10 +29,12 @@ impl ClientContext for Context {
     }
 }
 
-/// Limits of `topics`, in their order. `None`: no answer, or brokers that do not know the question; then nothing new is known.
+/// Limits of `topics`, in their order. `None`: no answer, or brokers that do not know the question;
+/// then nothing new is known.
 ///
-/// A topic that is missing, or that we may not describe the configuration of (`DescribeConfigs`), is unknown. The client lives for one
-/// question: it is asked every minute, and reads its secrets anew.
+/// A topic that is missing, or that we may not describe the configuration of (`DescribeConfigs`),
+/// is unknown. The client lives for one question: it is asked every minute, and reads its secrets
+/// anew.
 pub async fn ask_limits(
     settings: &KafkaSettings,
     secrets: &Secrets,

@@ -1,4 +1,5 @@
-//! Which partition a key goes to: what librdkafka's `murmur2_random` and Kafka's Java producers choose. Pure.
+//! Which partition a key goes to: what librdkafka's `murmur2_random` and Kafka's Java producers
+//! choose. Pure.
 
 /// Murmur2 in 32 bits, with the seed of Kafka's Java producer.
 fn murmur2(key: &[u8]) -> i32 {

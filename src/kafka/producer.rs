@@ -1,5 +1,6 @@
-//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions where the brokers know it: what was not written
-//! in order is not written at all. Until then its records go alone (`relay::openers`).
+//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions
+//! where the brokers know it: what was not written in order is not written at all. Until then its
+//! records go alone (`relay::openers`).
 
 use std::{
     collections::BTreeSet,
@@ -135,11 +136,13 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight", "1")
-        // ... a record that fails for good takes all later ones with it, instead of leaving a gap ...
+        // ... a record that fails for good takes all later ones with it, instead of leaving a gap
+        // ...
         .set("enable.gapless.guarantee", "true")
         // ... and none fails for being late: an outage costs nothing but time.
         .set("message.timeout.ms", "0")
-        // A topic that a stale broker does not know is asked for again; larger values overflow (measured).
+        // A topic that a stale broker does not know is asked for again; larger values overflow
+        // (measured).
         .set("topic.metadata.propagation.max.ms", "2000000")
         // As Java's producers place keys.
         .set("partitioner", "murmur2_random")
@@ -152,7 +155,8 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
 
 /// One incarnation of the producer. Dropping it waits for its threads.
 ///
-/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for each of them, only to wake the sender.
+/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for
+/// each of them, only to wake the sender.
 pub struct Producer {
     inner: BaseProducer<Context>,
     sizes: Sizes,
@@ -171,7 +175,8 @@ impl Producer {
         trouble: Trouble,
     ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
-        // Rows come in fetches, and while one request is under way the next batches grow: to linger costs time and saves nothing (measured).
+        // Rows come in fetches, and while one request is under way the next batches grow: to linger
+        // costs time and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
         for (name, value) in &settings.properties {
             config.set(name, value);
@@ -215,7 +220,8 @@ impl Producer {
         }
     }
 
-    /// Hands a record over. Its report comes later, with the same slot; after an error here none comes.
+    /// Hands a record over. Its report comes later, with the same slot; after an error here none
+    /// comes.
     ///
     /// # Errors
     /// When the record is refused at once.
@@ -253,7 +259,8 @@ impl Producer {
         self.inner.client().fatal_error().is_some()
     }
 
-    /// Throws out what was not sent yet; each record still gets its report. Does not wait for librdkafka's threads, which may wait for a name server.
+    /// Throws out what was not sent yet; each record still gets its report. Does not wait for
+    /// librdkafka's threads, which may wait for a name server.
     pub fn purge_queue(&self) {
         self.inner
             .purge(PurgeConfig::default().queue().non_blocking());
@@ -270,7 +277,8 @@ impl Producer {
 mod tests {
     use super::*;
 
-    /// What happens without each of these is in tests/it/producer_contract.rs; the ones that take minutes to show are only here.
+    /// What happens without each of these is in tests/it/producer_contract.rs; the ones that take
+    /// minutes to show are only here.
     #[test]
     fn no_property_of_a_manifest_loosens_the_contract() {
         let mut config = ClientConfig::new();

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::{outbox::OutboxRow, settings::RecordHeaders};
 
-/// A row's headers cannot be headers of a record; the table's own check and `jsonb` forbid it, so somebody changed them.
+/// A row's headers cannot be headers of a record; the table's own check and `jsonb` forbid it, so
+/// somebody changed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     #[error(
@@ -16,18 +17,21 @@ pub enum HeaderError {
     )]
     NoObject { kind: &'static str },
     #[error(
-        "column headers of a row holds a name or a text with a character that no record can carry: take it out"
+        "column headers of a row holds a name or a text with a character that no record can \
+         carry: take it out"
     )]
     Character,
 }
 
 const HOUR_MS: i64 = 3_600_000;
 const MINUTE_MS: i64 = 60_000;
-/// 0001-01-01T00:00:00Z: RFC 3339 has years of four digits, and the calendars of consumers begin here.
+/// 0001-01-01T00:00:00Z: RFC 3339 has years of four digits, and the calendars of consumers begin
+/// here.
 const YEAR_1_US: i64 = -62_135_596_800_000_000;
 
-/// `created_at` as the record's timestamp, unless it is older than an hour (retention would expire it at once) or more than a minute ahead (a
-/// broker refuses the whole batch): then `None`, the time of sending.
+/// `created_at` as the record's timestamp, unless it is older than an hour (retention would expire
+/// it at once) or more than a minute ahead (a broker refuses the whole batch): then `None`, the
+/// time of sending.
 #[must_use]
 pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
     let created_ms = created_at_us.div_euclid(1000);
@@ -36,7 +40,8 @@ pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
         .then_some(created_ms)
 }
 
-/// The row's own headers, then the relay's. A row header with the name of one of the relay's is replaced; `replaced` counts these.
+/// The row's own headers, then the relay's. A row header with the name of one of the relay's is
+/// replaced; `replaced` counts these.
 ///
 /// # Errors
 /// When the row's headers are no JSON object.
@@ -69,8 +74,9 @@ pub fn headers(
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Names and values as they go out, in the order of the names: a text as it is, null as a header without a value, anything else as JSON, to the
-/// letter as PostgreSQL writes it, so that no number is rounded.
+/// Names and values as they go out, in the order of the names: a text as it is, null as a header
+/// without a value, anything else as JSON, to the letter as PostgreSQL writes it, so that no number
+/// is rounded.
 fn of_row(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError> {
     let object: BTreeMap<Text<'_>, &RawValue> =
         serde_json::from_str(json).map_err(|_| refusal(json))?;
@@ -105,8 +111,8 @@ fn refusal(json: &str) -> HeaderError {
     HeaderError::NoObject { kind }
 }
 
-/// Upper and lower case are one, since consumers may take them for one: a row cannot forge what the relay says. Nor can it make a binary
-/// CloudEvent look like a structured one.
+/// Upper and lower case are one, since consumers may take them for one: a row cannot forge what the
+/// relay says. Nor can it make a binary CloudEvent look like a structured one.
 fn is_reserved(
     key: &str,
     value: Option<&str>,
@@ -163,7 +169,8 @@ fn own<'a>(
     }
 }
 
-/// Microseconds since 1970 as RFC 3339 in UTC, with microseconds. Times before year 1 or after 9999 come out as the nearest one inside.
+/// Microseconds since 1970 as RFC 3339 in UTC, with microseconds. Times before year 1 or after 9999
+/// come out as the nearest one inside.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));

@@ -1,4 +1,5 @@
-//! What the brokers say about the declared topics: a client of its own asks, so that a sick producer cannot make them look missing. IO.
+//! What the brokers say about the declared topics: a client of its own asks, so that a sick
+//! producer cannot make them look missing. IO.
 
 use std::time::Duration;
 

@@ -45,7 +45,8 @@ struct Metadata {
 
 type Data = BTreeMap<String, Vec<u8>>;
 
-/// Documents of other kinds may stand in the same file and are passed over; so are Secrets of another namespace than the relay's.
+/// Documents of other kinds may stand in the same file and are passed over; so are Secrets of
+/// another namespace than the relay's.
 pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
     let mut relay = None;
     let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());

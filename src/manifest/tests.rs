@@ -148,7 +148,8 @@ fn a_misspelt_field_is_named_with_those_in_its_place() {
     let error = refused("eventTypes", "eventType");
     assert_eq!(
         error,
-        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: aggregateTypes, eventTypes, name, onPoison"
+        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: \
+         aggregateTypes, eventTypes, name, onPoison"
     );
 }
 

@@ -1,5 +1,5 @@
-//! Fields that the CRD's schema does not know. An API server refuses them (`kubectl` asks for that); a misspelt field that is passed over would
-//! leave its default in force. Pure.
+//! Fields that the CRD's schema does not know. An API server refuses them (`kubectl` asks for
+//! that); a misspelt field that is passed over would leave its default in force. Pure.
 
 use kube::CustomResourceExt;
 use serde_json::Value as Schema;

@@ -1,5 +1,6 @@
-//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours that somebody else has stops the pass
-//! before anything is touched. How many relays run is apart from that: no other object, ours or not, may keep a relay from being suspended.
+//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours
+//! that somebody else has stops the pass before anything is touched. How many relays run is apart
+//! from that: no other object, ours or not, may keep a relay from being suspended.
 
 mod write;
 
@@ -131,8 +132,9 @@ pub(crate) struct Applied {
     pub obstacle: Option<ApplyError>,
 }
 
-/// Relays that run become more or less whatever becomes of the rest; the first ones come after it, and so in its form. Dropped half-way, it leaves
-/// some children new and some old; the next pass brings the rest.
+/// Relays that run become more or less whatever becomes of the rest; the first ones come after it,
+/// and so in its form. Dropped half-way, it leaves some children new and some old; the next pass
+/// brings the rest.
 pub(crate) async fn apply(
     corner: &Corner<'_>,
     prepared: &[Prepared],
@@ -215,7 +217,8 @@ async fn look<'a>(
     Ok(due)
 }
 
-/// An object that is not there is named by the answer; of a kind that is not there nothing can be named.
+/// An object that is not there is named by the answer; of a kind that is not there nothing can be
+/// named.
 fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404
         && status

@@ -13,7 +13,8 @@ const LANES: u32 = 64;
 /// Numbers are written this often at most.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like progress.
+/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like
+/// progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     let known: Vec<_> = reports
         .iter()
@@ -69,7 +70,8 @@ pub(crate) fn is_due(written_at: Option<Timestamp>, now: Timestamp) -> bool {
     written_at.is_none_or(|at| now.duration_since(at) >= PAUSE)
 }
 
-/// What status should say: a noticeable change when it is due, and at once that something is not known any more.
+/// What status should say: a noticeable change when it is due, and at once that something is not
+/// known any more.
 pub(crate) fn to_show(
     shown: Option<&BacklogStatus>,
     found: Option<BacklogStatus>,

@@ -1,4 +1,5 @@
-//! ValidatedRelay + Plan -> the objects that should exist. Pure, and cannot fail: everything was checked before.
+//! ValidatedRelay + Plan -> the objects that should exist. Pure, and cannot fail: everything was
+//! checked before.
 
 mod config_map;
 mod deployment;
@@ -39,11 +40,13 @@ pub(crate) struct Prepared {
     pub name: String,
     /// What the operator has an opinion on; nothing else of the object is touched.
     pub body: Value,
-    /// The count that a new Deployment starts with. Never part of `body`: naming `replicas` once and dropping it later resets it to 1.
+    /// The count that a new Deployment starts with. Never part of `body`: naming `replicas` once
+    /// and dropping it later resets it to 1.
     pub first_replicas: Option<i32>,
 }
 
-/// Kinds of children, in the order in which they are written: what pods mount and run as comes first.
+/// Kinds of children, in the order in which they are written: what pods mount and run as comes
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ChildKind {
     ServiceAccount,

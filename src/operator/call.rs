@@ -1,4 +1,5 @@
-//! Every request to the API server: under a timeout, and its failure sorted into the three classes that decide when to try again.
+//! Every request to the API server: under a timeout, and its failure sorted into the three classes
+//! that decide when to try again.
 
 use std::time::Duration;
 
@@ -64,7 +65,8 @@ impl CallError {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// The object itself cannot be: what the API server says about it, for the one who wrote the manifest.
+    /// The object itself cannot be: what the API server says about it, for the one who wrote the
+    /// manifest.
     pub(crate) fn invalid_object(&self) -> Option<&str> {
         match self {
             Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),
@@ -73,7 +75,8 @@ impl CallError {
     }
 }
 
-/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server may still have done it.
+/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server
+/// may still have done it.
 pub(crate) async fn call<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, CallError> {
@@ -85,7 +88,8 @@ pub(crate) async fn call<T>(
     }
 }
 
-/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that does not exist is no Status, and has no reason.)
+/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that
+/// does not exist is no Status, and has no reason.)
 pub(crate) async fn call_opt<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<Option<T>, CallError> {

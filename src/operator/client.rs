@@ -1,7 +1,7 @@
 //! The client of passes and watches: what every request goes through. IO.
 //!
-//! A write asks the fence first. An answer that does not come is given up. A watch is listened to down to its bookmarks, of which the
-//! watcher itself tells nothing.
+//! A write asks the fence first. An answer that does not come is given up. A watch is listened to
+//! down to its bookmarks, of which the watcher itself tells nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,8 @@ pub(crate) struct Wire {
     pub metrics: Metrics,
 }
 
-/// A connection pool of its own. Failed requests are tried again by the objects' own back-off, where that can be seen.
+/// A connection pool of its own. Failed requests are tried again by the objects' own back-off,
+/// where that can be seen.
 pub(crate) fn plain(mut config: Config) -> kube::Result<Client> {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
@@ -121,7 +122,8 @@ fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
     heard.map_err(Into::into).boxed_unsync()
 }
 
-/// What an answer that brings nothing says of the one who asked; absent: it says something of the API server.
+/// What an answer that brings nothing says of the one who asked; absent: it says something of the
+/// API server.
 fn refusal(status: StatusCode) -> Option<Answer> {
     match status {
         StatusCode::FORBIDDEN => Some(Answer::Forbidden),
@@ -130,7 +132,8 @@ fn refusal(status: StatusCode) -> Option<Answer> {
     }
 }
 
-/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few seconds.
+/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few
+/// seconds.
 fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
     match pulse.answered(path, answer, Instant::now().into_std()) {
         Some(Access::Lost(Some(namespace))) => tracing::error!(
@@ -163,7 +166,8 @@ fn is_watch(uri: &Uri) -> bool {
         .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
-/// The API server itself gives the request up after that time, so that it cannot come to pass when somebody else leads.
+/// The API server itself gives the request up after that time, so that it cannot come to pass when
+/// somebody else leads.
 fn ending_after(uri: &Uri, longest: Duration) -> Result<Uri, hyper::http::Error> {
     let sign = if uri.query().is_some() { '&' } else { '?' };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

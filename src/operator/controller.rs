@@ -103,7 +103,8 @@ fn outcomes(
         .backoff(short_backoff())
         .modify(|relay| relay.managed_fields_mut().clear())
         .reflect(scope.writer)
-        // Not by waiting for the store: it wakes only one of those who wait, and the controller is one.
+        // Not by waiting for the store: it wakes only one of those who wait, and the controller is
+        // one.
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {
                 pulse.listed(number);
@@ -187,7 +188,8 @@ where
     }
 }
 
-/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be twice as long.
+/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be
+/// twice as long.
 fn short_backoff() -> ExponentialBackoff {
     let doubling = backon::ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(800))
@@ -261,8 +263,9 @@ fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -
     Action::requeue(pause)
 }
 
-/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is mostly the API server's, and each object
-/// goes on soon when it is back: that is less than what a healthy object asks for.
+/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is
+/// mostly the API server's, and each object goes on soon when it is back: that is less than what a
+/// healthy object asks for.
 fn pause(class: ErrorClass, failures: u32) -> Duration {
     let (first, longest) = match class {
         ErrorClass::Conflict => (Duration::from_millis(200), PASSES_SOON),

@@ -1,7 +1,8 @@
 //! Who leads: what a candidate does about the Lease as it finds it. Pure.
 //!
-//! The times written in a Lease are never compared, since the clocks of two machines differ. A candidate measures by its own clock for how
-//! long the Lease has not changed; its holder measures from before it asked for the last renewal. So the holder stops first.
+//! The times written in a Lease are never compared, since the clocks of two machines differ. A
+//! candidate measures by its own clock for how long the Lease has not changed; its holder measures
+//! from before it asked for the last renewal. So the holder stops first.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 pub(crate) const DURATION: Duration = Duration::from_secs(14);
 /// The holder stops working when its last renewal is so old.
 pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// The API server is told to give up what the holder still has with it before this age of the last renewal.
+/// The API server is told to give up what the holder still has with it before this age of the last
+/// renewal.
 pub(crate) const WRITES_END: Duration = Duration::from_secs(13);
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// A candidate looks so often whether the Lease was given back.
@@ -66,7 +68,8 @@ impl Candidate {
         &self.me
     }
 
-    /// The Lease was read; `None`: there is none. One that somebody deleted may have a holder that does not know yet, so what was seen counts on.
+    /// The Lease was read; `None`: there is none. One that somebody deleted may have a holder that
+    /// does not know yet, so what was seen counts on.
     pub(crate) fn see(&mut self, found: Option<Found>, now: Instant) -> Step {
         if let Some(found) = found {
             self.remember(found, now);

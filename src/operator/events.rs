@@ -1,4 +1,5 @@
-//! Changes of conditions -> Events on the OutboxRelay, for `kubectl describe`. What to say is pure; saying it is best effort.
+//! Changes of conditions -> Events on the OutboxRelay, for `kubectl describe`. What to say is pure;
+//! saying it is best effort.
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
@@ -76,7 +77,8 @@ pub(crate) fn tellings(
             && applied.scaled
         {
             let note = format!(
-                "The Deployment's replicas were changed to {from}; set back to {to}. Scale the OutboxRelay instead."
+                "The Deployment's replicas were changed to {from}; set back to {to}. Scale the \
+                 OutboxRelay instead."
             );
             all.push(Telling::new(
                 EventType::Warning,

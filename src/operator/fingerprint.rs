@@ -1,4 +1,5 @@
-//! Object -> a number that changes when its meaning does: labels, annotations, owners and everything outside status. Pure.
+//! Object -> a number that changes when its meaning does: labels, annotations, owners and
+//! everything outside status. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -1,4 +1,5 @@
-//! Signs of life of the operator, and what follows from them for `/healthz` and `/readyz`. Pure but for the shared cell.
+//! Signs of life of the operator, and what follows from them for `/healthz` and `/readyz`. Pure but
+//! for the shared cell.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -6,9 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Every object is looked at each 15 s, in back-off each 5 min. Longer silence means that the loop hangs.
+/// Every object is looked at each 15 s, in back-off each 5 min. Longer silence means that the loop
+/// hangs.
 const LONGEST_SILENCE: Duration = Duration::from_mins(12);
-/// A watch ends and is opened again after its time: one that was silent for so many of these is wedged.
+/// A watch ends and is opened again after its time: one that was silent for so many of these is
+/// wedged.
 const SILENT_ROUNDS: u32 = 3;
 
 /// A namespace, or all of them, and the paths of its watches.
@@ -102,7 +105,8 @@ impl Pulse {
         self.signs().heard_at.insert(path.to_owned(), now);
     }
 
-    /// A refusal is a sign of life, too: the API server was reached, and starting anew would not change its mind.
+    /// A refusal is a sign of life, too: the API server was reached, and starting anew would not
+    /// change its mind.
     pub(crate) fn answered(&self, path: &str, answer: Answer, now: Instant) -> Option<Access> {
         let scope = self
             .expected
@@ -134,8 +138,9 @@ impl Pulse {
             .count()
     }
 
-    /// One that stands by is ready once it can read the Lease: a rollout need not wait until it leads. One that leads does not wait for a
-    /// namespace that it has no right to, as long as there is another.
+    /// One that stands by is ready once it can read the Lease: a rollout need not wait until it
+    /// leads. One that leads does not wait for a namespace that it has no right to, as long as
+    /// there is another.
     pub(crate) fn is_ready(&self) -> Result<(), String> {
         let signs = self.signs();
         let done = |(number, scope): (usize, &Watched)| {
@@ -154,7 +159,8 @@ impl Pulse {
         }
     }
 
-    /// Why it should be started anew; `objects`: those that passes are made over. One that does not lead has nothing to hang on.
+    /// Why it should be started anew; `objects`: those that passes are made over. One that does not
+    /// lead has nothing to hang on.
     pub(crate) fn is_alive(&self, objects: usize, now: Instant) -> Result<(), String> {
         let mut signs = self.signs();
         let Some(leads_since) = signs.leads_since else {
@@ -170,7 +176,8 @@ impl Pulse {
                 ));
             }
         }
-        // Without objects there is nothing to do, and silence is no sign; the first one gets its time.
+        // Without objects there is nothing to do, and silence is no sign; the first one gets its
+        // time.
         if objects == 0 {
             signs.passed_at = Some(now);
         }

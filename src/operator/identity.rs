@@ -20,15 +20,16 @@ pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
-/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the value that it was created under.
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the
+/// value that it was created under.
 pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 /// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
 pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 
-/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is meant for the one with the usual name, so
-/// that each has one operator and none has two.
+/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is
+/// meant for the one with the usual name, so that each has one operator and none has two.
 pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     let named = meta
         .annotations
@@ -37,7 +38,8 @@ pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
-/// Whether passes over it are made again and again: it is understood, meant for the operator of this name, and not about to go.
+/// Whether passes over it are made again and again: it is understood, meant for the operator of
+/// this name, and not about to go.
 pub(crate) fn is_looked_after(
     found: &Result<OutboxRelay, InvalidObject>,
     operator_name: &str,
@@ -49,7 +51,8 @@ pub(crate) fn is_looked_after(
 
 /// On a Deployment and on a Job: what of it pods are made from.
 pub(crate) const FORM: &str = "outboxrelay.dev/form";
-/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one asked for.
+/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one
+/// asked for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
 pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
 
@@ -72,8 +75,9 @@ impl Identity {
         }
     }
 
-    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The suffix keeps them apart from the objects of
-    /// the service next door, which is usually called like the OutboxRelay.
+    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The
+    /// suffix keeps them apart from the objects of the service next door, which is usually called
+    /// like the OutboxRelay.
     pub(crate) fn relay_name(&self) -> String {
         format!("{}-relay", self.name)
     }
@@ -123,7 +127,8 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of OutboxRelays.
+    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
+    /// OutboxRelays.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         let owner = OwnerReference {
             api_version: OutboxRelay::api_version(&()).into_owned(),

@@ -1,4 +1,5 @@
-//! The Lease by which one operator of several leads: reads and writes it as [`Candidate`] decides. IO.
+//! The Lease by which one operator of several leads: reads and writes it as [`Candidate`] decides.
+//! IO.
 
 use std::time::Duration;
 
@@ -109,7 +110,8 @@ impl Keeper {
         }
     }
 
-    /// Until it is renewed; at once again when somebody else wrote, as our own request may have done whose answer was lost.
+    /// Until it is renewed; at once again when somebody else wrote, as our own request may have
+    /// done whose answer was lost.
     async fn renew(&mut self) -> Result<(), Lost> {
         loop {
             match self.write().await {
@@ -129,8 +131,8 @@ impl Keeper {
         }
     }
 
-    /// Names nobody as the holder, if it is ours, so that the next one need not wait. An earlier request may still be on its way, hence the
-    /// second try.
+    /// Names nobody as the holder, if it is ours, so that the next one need not wait. An earlier
+    /// request may still be on its way, hence the second try.
     pub(crate) async fn release(mut self) {
         self.fence.close();
         for _ in 0..2 {

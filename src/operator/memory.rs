@@ -1,4 +1,5 @@
-//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a restart each child is applied once more.
+//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a
+//! restart each child is applied once more.
 
 use std::{
     collections::HashMap,
@@ -65,7 +66,8 @@ struct Settled {
 pub(crate) type Key<'a> = (&'a str, &'a str);
 
 impl Memory {
-    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can see nobody changed it.
+    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can
+    /// see nobody changed it.
     pub(crate) fn is_settled(
         &self,
         key: Key<'_>,
@@ -181,7 +183,8 @@ impl Memory {
         self.lock().remove(&owned(key));
     }
 
-    /// A panic while it was held cannot have left anything half done that matters: every entry stands for itself.
+    /// A panic while it was held cannot have left anything half done that matters: every entry
+    /// stands for itself.
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectMemory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -160,7 +160,8 @@ impl Metrics {
             "OutboxRelays whose last pass failed.",
             census.in_backoff,
         );
-        let refused = "Namespaces that the API server shows this operator nothing of. An operator of all namespaces counts them as one.";
+        let refused = "Namespaces that the API server shows this operator nothing of. An operator \
+            of all namespaces counts them as one.";
         let refused = counted(
             "outbox_operator_namespaces_refused",
             refused,

@@ -1,5 +1,5 @@
-//! Reads what exists: the Deployment, migration Jobs, pods and ConfigMaps. IO only; what the objects mean is read in
-//! the pure files below this one. No Secret is ever read.
+//! Reads what exists: the Deployment, migration Jobs, pods and ConfigMaps. IO only; what the
+//! objects mean is read in the pure files below this one. No Secret is ever read.
 
 mod deployment;
 mod migration_job;
@@ -46,7 +46,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Relays that there are, with those that end what they have in flight: the Deployment does not count these any more.
+    /// Relays that there are, with those that end what they have in flight: the Deployment does not
+    /// count these any more.
     pub(crate) fn relays(&self) -> usize {
         let counted = self
             .deployment
@@ -56,7 +57,8 @@ impl Observed {
         running.max(usize::try_from(counted).unwrap_or(0))
     }
 
-    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody watches.
+    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody
+    /// watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.jobs
             .iter()
@@ -100,7 +102,8 @@ impl ObserveError {
     }
 }
 
-/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at any point.
+/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at
+/// any point.
 pub(crate) async fn observe(
     client: &Client,
     identity: &Identity,
@@ -188,7 +191,8 @@ async fn list_config_maps(
     Ok(found.items)
 }
 
-/// An unfinished Job without a pod: quota, admission or Pod Security may have refused it, which only the Job's Events tell.
+/// An unfinished Job without a pod: quota, admission or Pod Security may have refused it, which
+/// only the Job's Events tell.
 async fn explain_missing_pods(
     client: &Client,
     identity: &Identity,

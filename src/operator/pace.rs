@@ -1,11 +1,13 @@
-//! How often OutboxRelays are looked at when there are many, or the API server is slow. Pure but for the shared cell.
+//! How often OutboxRelays are looked at when there are many, or the API server is slow. Pure but
+//! for the shared cell.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-/// Looks leave half of the passes that are possible to changes, which would wait behind them otherwise.
+/// Looks leave half of the passes that are possible to changes, which would wait behind them
+/// otherwise.
 const SHARE: u32 = 2;
 /// Passes that the average follows.
 const MEMORY: u32 = 16;
@@ -20,7 +22,8 @@ impl Pace {
         *average = (*average * (MEMORY - 1) + took) / MEMORY;
     }
 
-    /// Shortest pause between two looks at the same of so many objects, with so many passes at a time.
+    /// Shortest pause between two looks at the same of so many objects, with so many passes at a
+    /// time.
     pub(crate) fn pause(&self, objects: usize, concurrency: u16) -> Duration {
         let average = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         average

@@ -1,4 +1,5 @@
-//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up. Pure.
+//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up.
+//! Pure.
 
 mod migration;
 mod scale;
@@ -141,7 +142,8 @@ pub(crate) fn plan(
 }
 
 impl Plan {
-    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write but that of its status.
+    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write
+    /// but that of its status.
     pub(crate) fn paused(self) -> Self {
         let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
         Self {
@@ -235,7 +237,8 @@ fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
         .collect()
 }
 
-/// Only after the new settings are out: until then the running relays' may be the ones that look unused.
+/// Only after the new settings are out: until then the running relays' may be the ones that look
+/// unused.
 fn outdated_config_maps(
     relay: &ValidatedRelay,
     observed: &Observed,

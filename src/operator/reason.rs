@@ -1,4 +1,5 @@
-//! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md. Pure.
+//! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md.
+//! Pure.
 
 use crate::report::{Problem, ProblemClass};
 
@@ -148,7 +149,8 @@ mod tests {
 
     use super::*;
 
-    /// Asks serde for the names of an enum's variants, so that the list cannot fall behind the enum.
+    /// Asks serde for the names of an enum's variants, so that the list cannot fall behind the
+    /// enum.
     struct VariantNames<'a>(&'a mut &'static [&'static str]);
 
     impl<'de> Deserializer<'de> for VariantNames<'_> {

@@ -1,4 +1,5 @@
-//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are bounded, redirects are not followed.
+//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are
+//! bounded, redirects are not followed.
 
 use std::{
     net::{IpAddr, SocketAddr},

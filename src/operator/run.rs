@@ -1,4 +1,5 @@
-//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may lead no more. Wiring.
+//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may lead
+//! no more. Wiring.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -50,7 +51,8 @@ pub enum RunError {
     #[error("failed to set up a client for the cluster")]
     Connect(#[source] kube::Error),
     #[error(
-        "--watch-namespaces needs --cluster-name: the name of the cluster is read from namespace kube-system otherwise"
+        "--watch-namespaces needs --cluster-name: the name of the cluster is read from namespace \
+         kube-system otherwise"
     )]
     NoClusterName,
     #[error(
@@ -67,12 +69,14 @@ pub enum RunError {
     #[error("failed to listen for SIGTERM")]
     Signal(#[source] std::io::Error),
     #[error(
-        "lost the Lease: another operator may lead, so this one ends at once, to stand by when it is started again"
+        "lost the Lease: another operator may lead, so this one ends at once, to stand by when it \
+         is started again"
     )]
     Lost(#[source] Lost),
 }
 
-/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends and gives the Lease back.
+/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends and gives the
+/// Lease back.
 ///
 /// # Errors
 /// When it cannot start, its HTTP surface breaks, or it may lead no more.
@@ -166,7 +170,8 @@ async fn live(
         lost = keeper.keep() => return Err(RunError::Lost(lost)),
         drained = Box::pin(lead(options, client, surface, scopes, stop)) => drained?,
     };
-    // A write that was cut may still come to pass: the Lease then runs out, as it does when the process dies.
+    // A write that was cut may still come to pass: the Lease then runs out, as it does when the
+    // process dies.
     if drained {
         keeper.release().await;
     }

@@ -1,4 +1,5 @@
-//! What was found and done -> `status`. Pure, except for [`publish`], which writes it when it says something new.
+//! What was found and done -> `status`. Pure, except for [`publish`], which writes it when it says
+//! something new.
 
 mod available;
 mod conditions;
@@ -160,7 +161,8 @@ pub(crate) fn assess(
     }
 }
 
-/// Nothing could be read: everything stays as it was said, and stays marked with the generation that it was said for.
+/// Nothing could be read: everything stays as it was said, and stays marked with the generation
+/// that it was said for.
 pub(crate) fn unreadable(
     identity: &Identity,
     previous: &OutboxRelayStatus,
@@ -205,7 +207,8 @@ pub(crate) fn not_understood(
     )
 }
 
-/// The last migration that succeeded. Its pod may be gone, and with it the level; then the level is remembered here.
+/// The last migration that succeeded. Its pod may be gone, and with it the level; then the level is
+/// remembered here.
 fn migration(
     relay: &ValidatedRelay,
     plan: &Plan,
@@ -228,7 +231,8 @@ fn migration(
     })
 }
 
-/// Writes the whole status: what is not named any more is removed. An object that is gone, or has another uid by now, is left alone.
+/// Writes the whole status: what is not named any more is removed. An object that is gone, or has
+/// another uid by now, is left alone.
 pub(crate) async fn publish(
     client: &Client,
     identity: &Identity,

@@ -1,5 +1,6 @@
-//! Whose turn it is: rollouts that the operator itself brings, a new image or new settings, go through a queue, so that one bad version meets a
-//! few relays and not all. What a user changes does not wait. Pure: who asks, how it went and `now` in; turns out.
+//! Whose turn it is: rollouts that the operator itself brings, a new image or new settings, go
+//! through a queue, so that one bad version meets a few relays and not all. What a user changes
+//! does not wait. Pure: who asks, how it went and `now` in; turns out.
 //!
 //! ```text
 //! (due) --> waiting --> under way --> done: failures in a row are 0 again
@@ -14,7 +15,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// Failures in a row that stop the queue.
 const FAILURES_MAX: usize = 3;
-/// A rollout gives up after ten minutes without progress, a migration after as long; who holds a turn for longer has failed, whatever it says.
+/// A rollout gives up after ten minutes without progress, a migration after as long; who holds a
+/// turn for longer has failed, whatever it says.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
 
 /// Namespace and name.
@@ -70,8 +72,9 @@ pub(crate) struct Counts {
 }
 
 impl UpgradeQueue {
-    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have fallen silent. `moving`: its pods are being
-    /// replaced, which in the first pass after a start is somebody's turn from before it.
+    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have
+    /// fallen silent. `moving`: its pods are being replaced, which in the first pass after a start
+    /// is somebody's turn from before it.
     pub(crate) fn turn(
         &mut self,
         key: (&str, &str),
@@ -119,7 +122,8 @@ impl UpgradeQueue {
         }
     }
 
-    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come first; later it asks again.
+    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come
+    /// first; later it asks again.
     pub(crate) fn step_aside(&mut self, key: (&str, &str)) {
         let key = owned(key);
         self.under_way.remove(&key);

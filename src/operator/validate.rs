@@ -1,4 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks at the raw spec's rules. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks
+//! at the raw spec's rules. Pure.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidatedRelay {
     pub identity: Identity,
-    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps its old settings.
+    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps
+    /// its old settings.
     pub settings: String,
     pub config_map: String,
     /// Absent: `policy: Never`.
@@ -60,7 +62,8 @@ pub(crate) enum Unworkable {
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
     #[error(
-        "spec.template.image: '{0}' is not among the images that this installation allows; name one of them, or have it added to relay.allowedImages of the operator's chart"
+        "spec.template.image: '{0}' is not among the images that this installation allows; name \
+         one of them, or have it added to relay.allowedImages of the operator's chart"
     )]
     ImageNotAllowed(String),
 }
@@ -136,7 +139,8 @@ fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
     })
 }
 
-/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale without an end.
+/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale
+/// without an end.
 fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
     let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
     let bounds = 1 <= scaling.min_replicas
@@ -198,7 +202,8 @@ fn migration_target(
     }
 }
 
-/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade that brings no new schema runs none.
+/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade
+/// that brings no new schema runs none.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {

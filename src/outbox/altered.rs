@@ -1,5 +1,5 @@
-//! Whether somebody changed `event` by hand, as a relay finds it when it starts. What makes reading wrong stops it; the rest is told. Judging is
-//! pure, looking is one statement.
+//! Whether somebody changed `event` by hand, as a relay finds it when it starts. What makes reading
+//! wrong stops it; the rest is told. Judging is pure, looking is one statement.
 
 use sqlx::{Row, query};
 
@@ -50,7 +50,8 @@ fn judge(expected: &[&str], found: &[String], schema: &str) -> Altered {
         .iter()
         .find(|line| *line == "row security")
         .map(|line| format!("there is '{line}'"));
-    // A transaction has its xid before it draws an id, because columns get their defaults in order: the marks rest on it.
+    // A transaction has its xid before it draws an id, because columns get their defaults in order:
+    // the marks rest on it.
     let place = |name: &str| found.iter().position(|line| line.starts_with(name));
     let late = (place("column xact ") > place("column id "))
         .then(|| "column xact is no longer before column id".to_owned());
@@ -74,7 +75,8 @@ fn judge(expected: &[&str], found: &[String], schema: &str) -> Altered {
         None => Altered::No,
         Some(what) => {
             let message = format!(
-                "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, order or rows"
+                "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
+                 order or rows"
             );
             Altered::Bearable(Problem::new(ProblemClass::TableChanged, message))
         }

@@ -1,4 +1,5 @@
-//! Settings and secrets -> connections to PostgreSQL, with TLS and timeouts. Reading secrets and opening are IO.
+//! Settings and secrets -> connections to PostgreSQL, with TLS and timeouts. Reading secrets and
+//! opening are IO.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -26,13 +27,15 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A setting of the server, and its value.
 pub type Setting = (&'static str, &'static str);
 
-/// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a transaction.
+/// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a
+/// transaction.
 const RELAY_TIMEOUTS: &[Setting] = &[
     ("lock_timeout", "2s"),
     ("statement_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "10s"),
 ];
-/// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work itself may take longer.
+/// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work
+/// itself may take longer.
 const MIGRATION_TIMEOUTS: &[Setting] = &[
     ("lock_timeout", "3s"),
     ("statement_timeout", "5min"),
@@ -44,9 +47,11 @@ const MIGRATION_TIMEOUTS: &[Setting] = &[
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct what {} names", field(*file))]
+    #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct \
+        what {} names", field(*file))]
     Url { file: SecretFile, place: String },
-    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from what {} names", field(*file))]
+    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from \
+        what {} names", field(*file))]
     Options { file: SecretFile, place: String },
     #[error("cannot connect to {place}")]
     Open {
@@ -199,7 +204,8 @@ impl Connect {
         }
     }
 
-    /// What a transaction begins with, as one simple query. At a pooler it brings the settings: what others left on the connection ends there.
+    /// What a transaction begins with, as one simple query. At a pooler it brings the settings:
+    /// what others left on the connection ends there.
     pub(super) fn begin(&self) -> SqlStr {
         let mut text = "begin isolation level read committed".to_owned();
         if self.peer == Peer::Pooler {
@@ -271,8 +277,9 @@ fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, Con
     PgConnectOptions::from_str(url.expose_secret()).map_err(|_| refuse())
 }
 
-/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with a password, if only an empty one: else sqlx
-/// looks for one in the home folder of whoever runs this.
+/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with
+/// a password, if only an empty one: else sqlx looks for one in the home folder of whoever runs
+/// this.
 fn known_parameters(url: &str) -> SecretString {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let known = |pair: &&str| {

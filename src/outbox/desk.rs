@@ -1,5 +1,5 @@
-//! The on-call's desk: what people ask of an outbox, and what they do with rows that were put aside. IO; every statement goes through
-//! [`Desk::rows`].
+//! The on-call's desk: what people ask of an outbox, and what they do with rows that were put
+//! aside. IO; every statement goes through [`Desk::rows`].
 
 mod letters;
 mod overview;
@@ -31,7 +31,8 @@ pub use parked::ParkedEntry;
 pub enum As {
     /// The relay's user, which may read all of it.
     Relay,
-    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of the tables.
+    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of
+    /// the tables.
     Owner,
 }
 
@@ -63,7 +64,8 @@ fn told(error: &StoreError) -> Problem {
     let problem = error.problem();
     let next = match problem.class {
         ProblemClass::InsufficientPrivilege => {
-            "that takes the schema's owner; its credentials, of spec.migration.database, are used where they are at hand"
+            "that takes the schema's owner; its credentials, of spec.migration.database, are used \
+             where they are at hand"
         }
         ProblemClass::LockTimeout => {
             "a transaction holds on to it, such as a writer of the same key: call this again"
@@ -158,7 +160,8 @@ impl Desk {
     }
 }
 
-/// A pod of a relay has no credentials of the owner; its user may have been given the rights by hand.
+/// A pod of a relay has no credentials of the owner; its user may have been given the rights by
+/// hand.
 fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, ConnectError> {
     match Connect::migration(settings, secrets) {
         Err(ConnectError::Secret(SecretError::Missing { .. })) => {

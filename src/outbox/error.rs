@@ -1,5 +1,6 @@
-//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure. The server's own words stay behind: they can
-//! quote rows, and a status is read by people who may not read the database.
+//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure.
+//! The server's own words stay behind: they can quote rows, and a status is read by people who may
+//! not read the database.
 
 use std::io;
 
@@ -7,7 +8,8 @@ use sqlx::error::DatabaseError;
 
 use crate::report::{Problem, ProblemClass};
 
-/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes further.
+/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes
+/// further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DatabaseFault {
@@ -69,11 +71,13 @@ pub fn classify(error: &sqlx::Error) -> DatabaseFault {
         },
         sqlx::Error::Configuration(_) => DatabaseFault::new(
             SecretInvalid,
-            "the connection's secrets cannot be used: check the URL, and that certificate and key are a pair in PEM form",
+            "the connection's secrets cannot be used: check the URL, and that certificate and key \
+             are a pair in PEM form",
         ),
         sqlx::Error::PoolTimedOut => DatabaseFault::new(
             Unreachable,
-            "no connection was to be had in time: the server cannot be reached, refuses new connections, or all of ours are busy",
+            "no connection was to be had in time: the server cannot be reached, refuses new \
+             connections, or all of ours are busy",
         ),
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
             DatabaseFault::new(Failed, "the connections were closed")
@@ -104,11 +108,13 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
     let (class, message) = match code.as_ref() {
         "28P01" => (
             AuthenticationFailed,
-            "the server refused user name or password: correct the Secret; a new value is picked up by itself",
+            "the server refused user name or password: correct the Secret; a new value is picked \
+             up by itself",
         ),
         "28000" => (
             AuthenticationFailed,
-            "the server does not let this user in from here: check the user name, pg_hba.conf, and whether TLS or a client certificate is wanted",
+            "the server does not let this user in from here: check the user name, pg_hba.conf, \
+             and whether TLS or a client certificate is wanted",
         ),
         "42501" => (
             InsufficientPrivilege,
@@ -124,11 +130,13 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         ),
         "3F000" | "42P01" | "42883" | "42703" => (
             SchemaNotReady,
-            "the outbox's schema is missing or older than this version needs: let the migration run",
+            "the outbox's schema is missing or older than this version needs: let the migration \
+             run",
         ),
         "42804" | "42846" | "0A000" => (
             SchemaNotReady,
-            "a column of the outbox has another type than the migrations gave it: was it changed by hand? undo that; outbox-relay migrate names it",
+            "a column of the outbox has another type than the migrations gave it: was it changed \
+             by hand? undo that; outbox-relay migrate names it",
         ),
         "42704" => (
             RoleMissing,
@@ -136,11 +144,13 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         ),
         "25006" => (
             DatabaseReadOnly,
-            "the database only allows reading: if it is a standby, point to the primary; else set default_transaction_read_only to off",
+            "the database only allows reading: if it is a standby, point to the primary; else set \
+             default_transaction_read_only to off",
         ),
         "53300" => (
             Unreachable,
-            "the server has no connection left: raise max_connections there, or lower maxConnections or replicas",
+            "the server has no connection left: raise max_connections there, or lower \
+             maxConnections or replicas",
         ),
         "53100" | "53400" => (
             DatabaseFull,
@@ -152,7 +162,8 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         ),
         "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => (
             InvalidSettings,
-            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or point to the server itself",
+            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or \
+             point to the server itself",
         ),
         "08P01"
             if answer
@@ -161,13 +172,15 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         {
             (
                 InvalidSettings,
-                "the pooler is in statement mode: set its pool_mode to transaction, or point to the server itself",
+                "the pooler is in statement mode: set its pool_mode to transaction, or point to \
+                 the server itself",
             )
         }
         // PgBouncer has this one code for all that it says itself.
         "08P01" if answer.message().ends_with("authentication failed") => (
             AuthenticationFailed,
-            "the pooler refused user name or password: correct the Secret; a new value is picked up by itself",
+            "the pooler refused user name or password: correct the Secret; a new value is picked \
+             up by itself",
         ),
         "08P01" => (
             Unreachable,
@@ -175,7 +188,8 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
         ),
         "57014" => (
             Failed,
-            "a statement took too long and was cancelled: is the server overloaded, or a transaction open for hours?",
+            "a statement took too long and was cancelled: is the server overloaded, or a \
+             transaction open for hours?",
         ),
         "40P01" | "40001" => (
             Failed,
@@ -191,7 +205,8 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
     DatabaseFault::new(class, message)
 }
 
-/// What a server or a pooler says of the settings of a session, or of statements that went to another connection.
+/// What a server or a pooler says of the settings of a session, or of statements that went to
+/// another connection.
 fn is_by_pooler(answer: &dyn DatabaseError) -> bool {
     let words = answer.message();
     [
@@ -239,10 +254,12 @@ fn by_tls(error: &rustls::Error) -> DatabaseFault {
         rustls::Error::InvalidCertificate(
             Bad::NotValidForName | Bad::NotValidForNameContext { .. },
         ) => {
-            "the server's certificate is for another host name: correct the host, or set tls.mode to verify-ca"
+            "the server's certificate is for another host name: correct the host, or set tls.mode \
+             to verify-ca"
         }
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "the server's certificate is signed by an authority we do not know: set tls.ca to its certificate"
+            "the server's certificate is signed by an authority we do not know: set tls.ca to its \
+             certificate"
         }
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "the server's certificate has expired: renew it"
@@ -251,10 +268,12 @@ fn by_tls(error: &rustls::Error) -> DatabaseFault {
             "the server's certificate was refused: check it, and that tls.ca is the right one"
         }
         rustls::Error::AlertReceived(_) => {
-            "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the server wants"
+            "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the \
+             server wants"
         }
         rustls::Error::InconsistentKeys(_) => {
-            "client certificate and key are not a pair: correct the Secret of tls.clientCertSecretRef"
+            "client certificate and key are not a pair: correct the Secret of \
+             tls.clientCertSecretRef"
         }
         _ => "the TLS handshake failed: check that the server speaks TLS, and tls.ca",
     };

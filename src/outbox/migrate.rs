@@ -1,5 +1,5 @@
-//! Settings -> the schema as this version needs it, owned, granted, checked; and a report for the operator. IO, in one transaction: a migration
-//! that fails or is killed leaves nothing behind.
+//! Settings -> the schema as this version needs it, owned, granted, checked; and a report for the
+//! operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
 mod apply;
 mod grants;
@@ -56,11 +56,13 @@ pub enum MigrateError {
         source: DatabaseFault,
     },
     #[error(
-        "schema '{schema}' holds tables that are not the outbox's: set spec.database.schema to a name of its own"
+        "schema '{schema}' holds tables that are not the outbox's: set spec.database.schema to a \
+         name of its own"
     )]
     NotOurs { schema: String },
     #[error(
-        "everybody may create objects in schema '{schema}', and so stand in for ours: revoke create on schema {schema} from public"
+        "everybody may create objects in schema '{schema}', and so stand in for ours: revoke \
+         create on schema {schema} from public"
     )]
     OpenToAll { schema: String },
     #[error("cannot apply the migrations to schema '{schema}'")]
@@ -70,7 +72,8 @@ pub enum MigrateError {
         source: DatabaseFault,
     },
     #[error(
-        "migration {version} of schema '{schema}' was applied in another form: use the version that applied it, or an empty schema"
+        "migration {version} of schema '{schema}' was applied in another form: use the version \
+         that applied it, or an empty schema"
     )]
     OtherForm { schema: String, version: i64 },
     #[error("table {schema}.event was changed by hand: {difference}; undo that")]
@@ -82,7 +85,8 @@ pub enum MigrateError {
         source: DatabaseFault,
     },
     #[error(
-        "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at work ({relays}): suspend or delete it first"
+        "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at \
+         work ({relays}): suspend or delete it first"
     )]
     OwnerAtWork {
         schema: String,
@@ -98,7 +102,8 @@ pub enum MigrateError {
         source: DatabaseFault,
     },
     #[error(
-        "roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, or grant them"
+        "roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, \
+         or grant them"
     )]
     RightsMissing { schema: String, missing: String },
     #[error("cannot move the sequence of ids of schema '{schema}' on")]
@@ -150,7 +155,8 @@ impl MigrateError {
 }
 
 fn no_right_to_create(error: &MigrateError) -> Problem {
-    let next = "the user may not create schemas here: grant it create on the database, or name an owner's credentials in spec.migration.database";
+    let next = "the user may not create schemas here: grant it create on the database, or name an \
+        owner's credentials in spec.migration.database";
     Problem::new(
         ProblemClass::InsufficientPrivilege,
         format!("{error}: {next}"),
@@ -165,8 +171,9 @@ struct Done {
     notes: Vec<String>,
 }
 
-/// Does what `migration.policy` says. Running it again changes nothing; of several at once one works and the others wait, at most
-/// `lock_wait`. Dropped mid-way, the server undoes the transaction.
+/// Does what `migration.policy` says. Running it again changes nothing; of several at once one
+/// works and the others wait, at most `lock_wait`. Dropped mid-way, the server undoes the
+/// transaction.
 pub async fn migrate(
     settings: &RelaySettings,
     secrets: &Secrets,

@@ -1,4 +1,5 @@
-//! Rows that Kafka refused: parking their keys, burying them, reading them by name; and the numbers of the whole table. IO.
+//! Rows that Kafka refused: parking their keys, burying them, reading them by name; and the numbers
+//! of the whole table. IO.
 
 use std::fmt;
 
@@ -51,8 +52,9 @@ pub struct TableWide {
     pub dead_letters: u64,
     pub parked_keys: u64,
     pub parked_topics: u64,
-    /// Age of the oldest transaction that keeps vacuum from removing dead rows. A role without `pg_read_all_stats` sees its own sessions and
-    /// prepared transactions only; absent: it sees none.
+    /// Age of the oldest transaction that keeps vacuum from removing dead rows. A role without
+    /// `pg_read_all_stats` sees its own sessions and prepared transactions only; absent: it sees
+    /// none.
     pub xmin_age_seconds: Option<f64>,
     /// Dead rows of `event`, as the server estimates them.
     pub dead_tuples: u64,
@@ -115,7 +117,8 @@ impl Store {
         Ok(parked)
     }
 
-    /// Parks the key of a row that Kafka refused, or counts one more attempt when it is parked. A row that is gone parks nothing.
+    /// Parks the key of a row that Kafka refused, or counts one more attempt when it is parked. A
+    /// row that is gone parks nothing.
     ///
     /// If dropped midway the key may or may not be parked; parking it again only counts.
     ///
@@ -188,7 +191,8 @@ impl Store {
         })
     }
 
-    /// The rows of these names that still exist, by lane and then id. Parallel lists, an entry per row.
+    /// The rows of these names that still exist, by lane and then id. Parallel lists, an entry per
+    /// row.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.

@@ -1,7 +1,8 @@
 //! Where a row lies in its table, in PostgreSQL's words its `ctid`. Pure.
 //!
-//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the midst of a statement. Behind a pooler, where
-//! statements have no names, the server forgets that statement then.
+//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the
+//! midst of a statement. Behind a pooler, where statements have no names, the server forgets that
+//! statement then.
 
 use std::io::Write;
 

@@ -107,16 +107,19 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error(
-        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; outbox-relay migrate names it"
+        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; \
+         outbox-relay migrate names it"
     )]
     Column(#[source] sqlx::Error),
     #[error(
-        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; outbox-relay migrate names it"
+        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; \
+         outbox-relay migrate names it"
     )]
     Value,
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] ParseSnapshotError),
-    /// For a moment the old file of the sequence is empty, when another relay moves the sequence on.
+    /// For a moment the old file of the sequence is empty, when another relay moves the sequence
+    /// on.
     #[error("the sequence of ids was just moved on: it is tried again")]
     NoSnapshot,
 }
@@ -211,7 +214,8 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     })
 }
 
-/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows have `{}`, and nobody needs a tree.
+/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows
+/// have `{}`, and nobody needs a tree.
 fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     let value = row.try_get_raw(column)?;
     match value.as_bytes().map_err(|_| DecodeError::Value)? {
@@ -226,6 +230,7 @@ fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
-    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of wrapping.
+    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of
+    // wrapping.
     Ok(since_2000.saturating_add(YEAR_2000_US))
 }

@@ -1,4 +1,5 @@
-//! The outbox's schema: its level, who may work on it, and the one place that puts a schema's name into SQL. Reading is IO, judging is pure.
+//! The outbox's schema: its level, who may work on it, and the one place that puts a schema's name
+//! into SQL. Reading is IO, judging is pure.
 
 use std::sync::Arc;
 
@@ -26,23 +27,27 @@ pub enum SchemaError {
         source: DatabaseFault,
     },
     #[error(
-        "schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run (outbox-relay migrate)"
+        "schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run \
+         (outbox-relay migrate)"
     )]
     NotReady { schema: String, level: i64 },
     #[error(
-        "schema '{schema}' needs relays of level {compatible_from} or newer, this version knows {LEVEL}: upgrade it"
+        "schema '{schema}' needs relays of level {compatible_from} or newer, this version knows \
+         {LEVEL}: upgrade it"
     )]
     Newer {
         schema: String,
         compatible_from: i64,
     },
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or name that one in spec.migration.takeOverFrom"
+        "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or \
+         name that one in spec.migration.takeOverFrom"
     )]
     ClaimedByOther { schema: String, other: Owner },
     /// Most often it is the same one, and the command line did not say of which cluster.
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"
+        "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on \
+         a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"
     )]
     ClaimedInOtherCluster { schema: String, other: Owner },
 }
@@ -205,8 +210,8 @@ fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
     }
 }
 
-/// The statement of a file below `sql/`, with the schema's name in place of `@schema@`. A schema's name is checked when it is read from the
-/// settings, so this is safe for any template of ours.
+/// The statement of a file below `sql/`, with the schema's name in place of `@schema@`. A schema's
+/// name is checked when it is read from the settings, so this is safe for any template of ours.
 #[must_use]
 pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(in_schema(template, schema))).into_sql_str()

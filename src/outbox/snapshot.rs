@@ -54,7 +54,8 @@ impl Snapshot {
         &self.running
     }
 
-    /// Whether a transaction had surely ended. One that is only not listed need not have: see [`Self::xmax`].
+    /// Whether a transaction had surely ended. One that is only not listed need not have: see
+    /// [`Self::xmax`].
     #[must_use]
     pub fn has_ended(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()

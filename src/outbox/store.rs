@@ -1,7 +1,7 @@
 //! The relay's statements, one function each, free of decisions. IO.
 //!
-//! Each kind of work has its own connections, so that a slow fetch can never keep a lease from being renewed. All go through
-//! [`super::work`].
+//! Each kind of work has its own connections, so that a slow fetch can never keep a lease from
+//! being renewed. All go through [`super::work`].
 
 mod error;
 mod lease;
@@ -26,7 +26,8 @@ pub use plans::{
     SettlePlan, Survey, SweepPlan,
 };
 
-/// Session settings of the connections that read lanes: without statistics the planner would rather sort or scan than walk the one index.
+/// Session settings of the connections that read lanes: without statistics the planner would rather
+/// sort or scan than walk the one index.
 pub const READER_OPTIONS: &[Setting] = &[
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),

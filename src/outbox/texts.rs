@@ -1,4 +1,5 @@
-//! The texts of a row, in one piece of memory: a fetch brings thousands of rows, and to allocate each text cost more than to read it. Pure.
+//! The texts of a row, in one piece of memory: a fetch brings thousands of rows, and to allocate
+//! each text cost more than to read it. Pure.
 
 use std::ops::Range;
 

@@ -1,9 +1,12 @@
-//! Units of work: the one place where statements are sent and transactions begin, at the server itself or at a pooler before it. IO.
+//! Units of work: the one place where statements are sent and transactions begin, at the server
+//! itself or at a pooler before it. IO.
 //!
-//! A pooler in transaction mode gives each transaction some connection of the server. sqlx sends a statement in two steps, each a transaction
-//! of its own unless one is open: the pooler may prepare ours here and run there what another client prepared, without an error. Named
-//! statements would stay behind on connections that are not ours. So behind a pooler every statement, a read too, is unnamed and inside an
-//! explicit transaction, and that begins with one simple query that also sets what the work needs, since nothing of a session lasts.
+//! A pooler in transaction mode gives each transaction some connection of the server. sqlx sends a
+//! statement in two steps, each a transaction of its own unless one is open: the pooler may prepare
+//! ours here and run there what another client prepared, without an error. Named statements would
+//! stay behind on connections that are not ours. So behind a pooler every statement, a read too, is
+//! unnamed and inside an explicit transaction, and that begins with one simple query that also sets
+//! what the work needs, since nothing of a session lasts.
 
 use std::{
     future::Future,
@@ -26,19 +29,22 @@ use super::connect::{ACQUIRE_TIMEOUT, Connect, Peer, Setting};
 /// A statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-/// The pool asks the server whether a connection lives whenever it gets one back, which would be every second message: between two units of
-/// work a connection rests outside of it, and goes back when it has been out for this long. Then the pool closes it if it is old.
+/// The pool asks the server whether a connection lives whenever it gets one back, which would be
+/// every second message: between two units of work a connection rests outside of it, and goes back
+/// when it has been out for this long. Then the pool closes it if it is old.
 const OUT_OF_POOL: Duration = Duration::from_secs(60);
 
-/// Longer than a server that lives lets a statement of ours run. Without an answer by then the connection is dead, such as to a host that was switched
-/// off or through a firewall that forgot it: nobody says so, and nothing but another connection helps.
+/// Longer than a server that lives lets a statement of ours run. Without an answer by then the
+/// connection is dead, such as to a host that was switched off or through a firewall that forgot
+/// it: nobody says so, and nothing but another connection helps.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
 
 /// Connections for one kind of work, opened when they are wanted.
 #[derive(Clone)]
 pub struct Connections {
     pool: PgPool,
-    /// Units of work that may be under way: as many as the pool has connections, so that nobody waits for the pool.
+    /// Units of work that may be under way: as many as the pool has connections, so that nobody
+    /// waits for the pool.
     permits: Arc<Semaphore>,
     resting: Resting,
     peer: Peer,
@@ -86,7 +92,8 @@ impl Connections {
         }
     }
 
-    /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have been committed, or not.
+    /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have
+    /// been committed, or not.
     ///
     /// # Errors
     /// When the database fails; then it may have been committed, or not.
@@ -97,7 +104,8 @@ impl Connections {
         Ok(rows)
     }
 
-    /// Hands over the rows of one statement as they come, until told to break: then its connection is closed, and with it the statement ends.
+    /// Hands over the rows of one statement as they come, until told to break: then its connection
+    /// is closed, and with it the statement ends.
     ///
     /// # Errors
     /// When the database fails, or with what `take` fails with.
@@ -173,9 +181,10 @@ impl Connections {
     }
 }
 
-/// A connection with work under way. Unless it is committed, its connection is closed and not given back: of a transaction that was cut
-/// short, nobody but the server knows whether it is still open (sqlx's own `begin`, dropped before its answer, gives an open one back). It also
-/// lets go of connections to a server that has become a standby.
+/// A connection with work under way. Unless it is committed, its connection is closed and not given
+/// back: of a transaction that was cut short, nobody but the server knows whether it is still open
+/// (sqlx's own `begin`, dropped before its answer, gives an open one back). It also lets go of
+/// connections to a server that has become a standby.
 pub struct Work {
     out: Option<OutOfPool>,
     resting: Resting,

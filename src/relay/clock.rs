@@ -1,8 +1,9 @@
 //! Whether the wall clock was set back. Pure.
 //!
-//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145): set back by an hour, those under way last an hour longer, unless
-//! something happens that ends them. A client whose threads wait so finds no broker again, and asking it never returns. A new client begins new
-//! waits.
+//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145): set back by an
+//! hour, those under way last an hour longer, unless something happens that ends them. A client
+//! whose threads wait so finds no broker again, and asking it never returns. A new client begins
+//! new waits.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

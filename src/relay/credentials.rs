@@ -1,5 +1,6 @@
-//! Secret files, looked at for as long as the relay lives. A set that is complete, fits together and lets us in is what everybody uses from
-//! then on; until then the last good one is. IO; what to do with a set is decided in [`crate::secrets::change`].
+//! Secret files, looked at for as long as the relay lives. A set that is complete, fits together
+//! and lets us in is what everybody uses from then on; until then the last good one is. IO; what to
+//! do with a set is decided in [`crate::secrets::change`].
 
 use std::{
     sync::Arc,
@@ -20,7 +21,8 @@ use crate::{
     settings::{RelaySettings, SecretFile},
 };
 
-/// Pause between two looks. Kubernetes swaps a link when a Secret changes, so contents are compared, not times.
+/// Pause between two looks. Kubernetes swaps a link when a Secret changes, so contents are
+/// compared, not times.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A set that has just changed is looked at again: somebody may still be writing.
 const SETTLED_AFTER: Duration = Duration::from_millis(250);
@@ -34,7 +36,8 @@ pub(super) enum Side {
     Kafka,
 }
 
-/// The secrets in use; a receiver also tells of a change. Until a first good set was found they are the files themselves, for their errors.
+/// The secrets in use; a receiver also tells of a change. Until a first good set was found they are
+/// the files themselves, for their errors.
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) database: Receiver<Secrets>,
@@ -83,7 +86,8 @@ struct Follower {
 }
 
 impl Follower {
-    /// The first good set is taken unseen: there is nothing better, and whoever uses it says what is wrong.
+    /// The first good set is taken unseen: there is nothing better, and whoever uses it says what
+    /// is wrong.
     fn begin(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
         let seen = options.secrets.read_all(&side.files(&options.settings));
         let usable = |secrets: &Secrets| side.usable(&options.settings, secrets);
@@ -138,7 +142,8 @@ impl Follower {
             Decision::Take if self.waits() => {}
             Decision::Take => match self.try_it().await {
                 Ok(()) => {
-                    tracing::info!(side = ?self.side, "the secrets changed: they are complete, are accepted, and used from now on");
+                    tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
+                        are accepted, and used from now on");
                     self.in_use = Some(self.seen.clone());
                     self.tell(None);
                     return true;

@@ -1,4 +1,5 @@
-//! Pauses that do not fall together: relays that saw the same failure must not all come back at once. Pure, and the same for the same seed.
+//! Pauses that do not fall together: relays that saw the same failure must not all come back at
+//! once. Pure, and the same for the same seed.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted. Pure.
+//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted.
+//! Pure.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,12 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(4);
 pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// We stop this long before others may begin.
 const SAFETY: Duration = Duration::from_secs(3);
-/// Lanes to claim in one round while others live, so that one replica does not take what another is about to get.
+/// Lanes to claim in one round while others live, so that one replica does not take what another is
+/// about to get.
 const CLAIM_MAX: u32 = 16;
 
-/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before* the renewal was sent.
+/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before*
+/// the renewal was sent.
 #[must_use]
 pub fn lease_deadline(renewal_sent: Instant) -> Instant {
     renewal_sent + LEASE_TTL - SAFETY
@@ -41,7 +44,8 @@ pub enum Health {
     Open { for_long: bool },
 }
 
-/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault may be theirs alone.
+/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault
+/// may be theirs alone.
 #[must_use]
 pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     match health {
@@ -54,15 +58,16 @@ pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     }
 }
 
-/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more than the rounded-down one while another has
-/// less than that.
-/// `owned` counts our lanes without those that are already on their way back.
+/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more
+/// than the rounded-down one while another has less than that. `owned` counts our lanes without
+/// those that are already on their way back.
 fn fair_share(others: Others, free: u32, owned: u32) -> Share {
     let lanes = LANES as u32;
     let live = others.count + 1;
     let (least, most) = (lanes / live, lanes.div_ceil(live));
     let somebody_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
-    // The rounded-up share is only for when everybody has the rounded-down one: else two relays would pass a lane to and fro that a third needs.
+    // The rounded-up share is only for when everybody has the rounded-down one: else two relays
+    // would pass a lane to and fro that a third needs.
     let fair = if somebody_has_less_than(least) {
         least
     } else {
@@ -176,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_lane_that_was_given_back_is_left_to_the_relay_that_needs_it() {
-        // 22, 22 and 20 of 64: the first gives one back, and must not claim it again before the third does.
+        // 22, 22 and 20 of 64: the first gives one back, and must not claim it again before the
+        // third does.
         assert_eq!(
             share(survey(3, Some(20), 0), 22),
             Share::GiveBack { lanes: 1 }
@@ -188,7 +194,8 @@ mod tests {
         );
     }
 
-    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ by one at the most.
+    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ
+    /// by one at the most.
     #[test]
     fn shares_settle_whatever_the_order() {
         for live in 1..=66_usize {

@@ -1,4 +1,5 @@
-//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one place and one order; what to do with the answers is the loop's.
+//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one
+//! place and one order; what to do with the answers is the loop's.
 
 use std::time::Instant;
 
@@ -64,7 +65,8 @@ pub(super) struct Renewed {
     pub(super) ours: Vec<u8>,
 }
 
-/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn finds out.
+/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn
+/// finds out.
 pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError> {
     let mut renewed = None;
     if let Some(marks) = &turn.renew {

@@ -1,6 +1,8 @@
-//! Where a lane may go on reading so that no committed row is ever missed: snapshots, ticks and marks -> the next `low`. Pure.
+//! Where a lane may go on reading so that no committed row is ever missed: snapshots, ticks and
+//! marks -> the next `low`. Pure.
 //!
-//! Ids are drawn before their transaction commits, so the highest id read says nothing about the ids below it. What does:
+//! Ids are drawn before their transaction commits, so the highest id read says nothing about the
+//! ids below it. What does:
 //!
 //! ```text
 //!   a tick    = (xid of one of our own transactions, highest id that we had seen before it began)
@@ -11,8 +13,9 @@
 //!   open[x]   = an id below everything that the listed transaction x may still bring: base of the snapshot before x was listed
 //! ```
 //!
-//! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being listed. That is why "not listed" alone
-//! proves nothing, and why only ids below a tick below `S.xmax` count.
+//! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being
+//! listed. That is why "not listed" alone proves nothing, and why only ids below a tick below
+//! `S.xmax` count.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +24,9 @@ use std::{
 
 use crate::outbox::Snapshot;
 
-/// A listed transaction younger than this holds the reading position back, so that its rows come with an ordinary fetch; for an older one the
-/// lane goes on and reads its range again when it has ended.
+/// A listed transaction younger than this holds the reading position back, so that its rows come
+/// with an ordinary fetch; for an older one the lane goes on and reads its range again when it has
+/// ended.
 pub const YOUNG: Duration = Duration::from_millis(250);
 
 /// `xid` is one of our own transactions; every id up to `drawn` had been drawn before it began.
@@ -68,7 +72,8 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covered {
     pub low: i64,
-    /// Highest id up to which every visible row was read; `i64::MAX` when no limit cut the fetch short.
+    /// Highest id up to which every visible row was read; `i64::MAX` when no limit cut the fetch
+    /// short.
     pub reached: i64,
 }
 
@@ -78,8 +83,8 @@ pub struct Covered {
 pub enum Reading {
     /// Take them, in id order.
     Take,
-    /// A transaction ended whose range begins below this fetch: take nothing, read again from [`LaneMarks::low`]. Else a row of a key could
-    /// go out before an earlier one of the same key.
+    /// A transaction ended whose range begins below this fetch: take nothing, read again from
+    /// [`LaneMarks::low`]. Else a row of a key could go out before an earlier one of the same key.
     Again,
 }
 
@@ -111,7 +116,8 @@ impl LaneMarks {
             .fold(self.base, i64::min)
     }
 
-    /// No row at or below this is still to come, or was left unread: what a new owner may start at once all rows taken are settled.
+    /// No row at or below this is still to come, or was left unread: what a new owner may start at
+    /// once all rows taken are settled.
     #[must_use]
     pub fn mark(&self) -> i64 {
         self.open
@@ -182,7 +188,8 @@ mod tests {
     fn a_tick_counts_only_once_a_snapshot_has_passed_it() {
         let mut ticks = Ticks::default();
         ticks.add(Tick { xid: 280, drawn: 2 });
-        // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279, which holds id 1.
+        // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279,
+        // which holds id 1.
         assert_eq!(ticks.base(&Snapshot::new(279, vec![])), 0);
         assert_eq!(ticks.base(&Snapshot::new(281, vec![279])), 2);
     }

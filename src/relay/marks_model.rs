@@ -1,5 +1,6 @@
-//! Every interleaving of a small database and a reader with [`LaneMarks`]: writers whose transactions are listed, hidden or over, ticks, settles,
-//! fetches cut by a limit, and time. Each property has a planted bug that must break it.
+//! Every interleaving of a small database and a reader with [`LaneMarks`]: writers whose
+//! transactions are listed, hidden or over, ticks, settles, fetches cut by a limit, and time. Each
+//! property has a planted bug that must break it.
 
 use std::{
     collections::{BTreeSet, HashSet, hash_map::DefaultHasher},

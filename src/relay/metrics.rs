@@ -1,5 +1,5 @@
-//! Names and labels of the relay's metrics, for whoever reads them in docs/metrics.md. Labels are declared topics and closed sets, never a
-//! key, an id or an error's text.
+//! Names and labels of the relay's metrics, for whoever reads them in docs/metrics.md. Labels are
+//! declared topics and closed sets, never a key, an id or an error's text.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -11,7 +11,8 @@ use crate::{
     report::{BreakerState, ProblemClass},
 };
 
-/// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over relays counts them once.
+/// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over
+/// relays counts them once.
 struct TableGauges {
     parked_keys: IntGaugeVec,
     parked_topics: IntGaugeVec,
@@ -45,7 +46,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything; `topics` get their series at once, so that a rate of zero is a zero and not a gap.
+    /// Registers everything; `topics` get their series at once, so that a rate of zero is a zero
+    /// and not a gap.
     #[must_use]
     pub fn new(topics: &[String]) -> Self {
         let registry = Registry::new();
@@ -188,7 +190,8 @@ impl Metrics {
                     GaugeVec::new(
                         Opts::new(
                             "outbox_xmin_age_seconds",
-                            "Age of the oldest transaction that keeps vacuum from removing dead rows.",
+                            "Age of the oldest transaction that keeps vacuum from removing dead \
+                             rows.",
                         ),
                         &[],
                     ),

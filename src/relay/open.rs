@@ -1,4 +1,5 @@
-//! From settings and secrets to a lease in a database whose schema fits: asked again until there is one. IO.
+//! From settings and secrets to a lease in a database whose schema fits: asked again until there is
+//! one. IO.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ pub(super) struct Opened {
     pub(super) leased: Instant,
 }
 
-/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance until all succeed; `None` when stopped before.
+/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance
+/// until all succeed; `None` when stopped before.
 pub(super) async fn open(
     options: &RunOptions,
     status: &Status,

@@ -1,16 +1,19 @@
 //! The first record of a producer to each partition goes alone. Pure.
 //!
-//! Brokers notice a gap in a producer's records by their sequence numbers, but only in partitions where they know the producer: where they do
-//! not, they take whatever comes first. librdkafka has the next request ready before the answer to the first one is in, and sends it after a
-//! refusal too. So a record that is the first of its producer in its partition, and is refused, would be overtaken by the next one (seen with
-//! Kafka 4.3 and librdkafka 2.12). Once one is acknowledged the broker knows the producer, for `producer.id.expiration.ms` after the last.
+//! Brokers notice a gap in a producer's records by their sequence numbers, but only in partitions
+//! where they know the producer: where they do not, they take whatever comes first. librdkafka has
+//! the next request ready before the answer to the first one is in, and sends it after a refusal
+//! too. So a record that is the first of its producer in its partition, and is refused, would be
+//! overtaken by the next one (seen with Kafka 4.3 and librdkafka 2.12). Once one is acknowledged
+//! the broker knows the producer, for `producer.id.expiration.ms` after the last.
 
 use std::time::{Duration, Instant};
 
 use super::window::{Slot, TopicIndex};
 use crate::kafka::partition_of;
 
-/// After so long without an acknowledged record of ours a partition may have forgotten the producer; a day is what brokers come with.
+/// After so long without an acknowledged record of ours a partition may have forgotten the
+/// producer; a day is what brokers come with.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +66,8 @@ impl Openers {
         self.round += 1;
     }
 
-    /// Whether a record may be sent now; a row that may not is read again, and with it all later ones of its partition.
+    /// Whether a record may be sent now; a row that may not is read again, and with it all later
+    /// ones of its partition.
     pub(super) fn may_send(
         &mut self,
         topic: TopicIndex,
@@ -106,7 +110,8 @@ impl Openers {
     }
 }
 
-/// For the model: which slot is a partition's opener is only a name, and rounds end in the step that begins them.
+/// For the model: which slot is a partition's opener is only a name, and rounds end in the step
+/// that begins them.
 #[cfg(test)]
 impl std::hash::Hash for Openers {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {

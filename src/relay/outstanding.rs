@@ -1,7 +1,8 @@
-//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount of work per row. Pure.
+//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount
+//! of work per row. Pure.
 //!
-//! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended and no older one is left, so the front of a
-//! topic's bursts is its oldest row.
+//! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended
+//! and no older one is left, so the front of a topic's bursts is its oldest row.
 
 use std::{
     collections::VecDeque,
@@ -143,8 +144,8 @@ impl Outstanding {
         self.topics[topic].bursts.front().map(|burst| burst.at)
     }
 
-    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was acknowledged when it was that old already: then it is
-    /// not the cluster that is slow or away.
+    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was
+    /// acknowledged when it was that old already: then it is not the cluster that is slow or away.
     #[must_use]
     pub fn is_overtaken(&self, topic: TopicIndex, after: Duration) -> bool {
         let Some((sent, acknowledged)) = self.newest_acknowledged else {

@@ -1,5 +1,5 @@
-//! How many partitions topics have, and which of them got more. Then keys move to other partitions, for every producer, and a key's order does
-//! not hold across that moment. Pure.
+//! How many partitions topics have, and which of them got more. Then keys move to other partitions,
+//! for every producer, and a key's order does not hold across that moment. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ impl Partitions {
         Self(vec![Seen::default(); topics])
     }
 
-    /// The brokers name this many partitions. Returns how many were added while we looked; the first look adds none.
+    /// The brokers name this many partitions. Returns how many were added while we looked; the
+    /// first look adds none.
     pub(super) fn seen(&mut self, topic: TopicIndex, partitions: usize, now: Instant) -> usize {
         let seen = &mut self.0[topic];
         let from = std::mem::replace(&mut seen.partitions, partitions);

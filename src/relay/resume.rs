@@ -1,7 +1,9 @@
-//! Whether ids of the outbox may have come again, by what a fetch brought and what this process remembers; and how to tell of it. Pure.
+//! Whether ids of the outbox may have come again, by what a fetch brought and what this process
+//! remembers; and how to tell of it. Pure.
 //!
-//! Marks, ticks and ids are good for one course of the sequence. A restore, a failover that lost commits, TRUNCATE .. RESTART IDENTITY or setval()
-//! begin another. The session ends then, what it has sent is settled, and `resume_sequence()` runs before the next one: see migration 3.
+//! Marks, ticks and ids are good for one course of the sequence. A restore, a failover that lost
+//! commits, TRUNCATE .. RESTART IDENTITY or setval() begin another. The session ends then, what it
+//! has sent is settled, and `resume_sequence()` runs before the next one: see migration 3.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,8 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// It is told for so long, though it is mended by itself: somebody should know that the database is not what it was.
+/// It is told for so long, though it is mended by itself: somebody should know that the database is
+/// not what it was.
 const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// What a process remembers of the sequence, longer than a session lasts.
@@ -32,7 +35,8 @@ pub(super) enum Break {
     Behind { position: i64, seen: i64 },
 }
 
-/// What breaks the course of a session that began in this incarnation and has seen ids up to `seen`; `None`: nothing.
+/// What breaks the course of a session that began in this incarnation and has seen ids up to
+/// `seen`; `None`: nothing.
 #[must_use]
 pub(super) fn broken(incarnation: Uuid, seen: i64, now: SequenceState) -> Option<Break> {
     if now.incarnation != Some(incarnation) {
@@ -69,11 +73,17 @@ impl Break {
     pub(super) fn problem(self) -> Problem {
         let what = match self {
             Self::Elsewhere => {
-                "this is not the database that it was (restore, failover, TRUNCATE), or its sequence was just moved on".to_owned()
+                "this is not the database that it was (restore, failover, TRUNCATE), or its \
+                 sequence was just moved on"
+                    .to_owned()
             }
-            Self::Behind { position, seen } => format!("the sequence stands at {position}, but id {seen} was there already"),
+            Self::Behind { position, seen } => format!(
+                "the sequence stands at {position}, but id \
+                {seen} was there already"
+            ),
         };
-        let next = "nothing is sent until resume_sequence() has run, which relays do by themselves: docs/restore.md";
+        let next = "nothing is sent until resume_sequence() has run, which relays do by \
+            themselves: docs/restore.md";
         Problem::new(ProblemClass::SequenceWentBack, format!("{what}; {next}"))
     }
 }
@@ -93,7 +103,8 @@ pub(super) fn mended(done: Resumed, position: i64) -> Problem {
         "the sequence of ids went back"
     };
     let message = format!(
-        "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, and {moved} waiting rows got new ids: docs/restore.md"
+        "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, \
+         and {moved} waiting rows got new ids: docs/restore.md"
     );
     Problem::new(ProblemClass::SequenceWentBack, message)
 }

@@ -1,4 +1,5 @@
-//! One lease and the loop that works under it: drain reports -> settle -> fetch -> send. Thin: what to do is decided in [`super::core`].
+//! One lease and the loop that works under it: drain reports -> settle -> fetch -> send. Thin: what
+//! to do is decided in [`super::core`].
 
 mod answers;
 mod end;
@@ -66,7 +67,8 @@ enum Sending {
     Open(Producer),
     /// It is replaced: nothing is sent, and until this time what is in flight may end well.
     Flushing(Producer, Instant),
-    /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before another may begin.
+    /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before
+    /// another may begin.
     Retiring(Producer),
     /// None, until then.
     None {
@@ -141,7 +143,8 @@ pub(super) struct Session<'a> {
     /// Since when lanes on their way back wait for their records to end.
     draining_since: Option<Instant>,
     rebuild: Rebuild,
-    /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's work.
+    /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's
+    /// work.
     reports: Vec<Report>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,
@@ -306,7 +309,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by itself.
+/// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by
+/// itself.
 async fn destroy(producer: Producer) {
     let _ = tokio::time::timeout(
         DESTROY_MAX,

@@ -1,4 +1,5 @@
-//! What the relay says of itself: problems by where they come from, the report, and whether it is alive and ready.
+//! What the relay says of itself: problems by where they come from, the report, and whether it is
+//! alive and ready.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +21,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Span of `published_per_second`.
 const RATE_SPAN: Duration = Duration::from_secs(10);
 
-/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it told before.
+/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it
+/// told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The way to the database, and the lease in it.

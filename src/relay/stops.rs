@@ -1,4 +1,5 @@
-//! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow again. Pure.
+//! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow
+//! again. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ enum Rest {
     Waits,
 }
 
-/// After a refused record the rows of its topic go by the trial producer for so long: each refusal there costs no other topic anything.
+/// After a refused record the rows of its topic go by the trial producer for so long: each refusal
+/// there costs no other topic anything.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
@@ -46,7 +48,8 @@ pub struct Stops {
 }
 
 impl Stops {
-    /// At first every topic rests: its existence is not known, and a record sent to a missing topic would wait inside the producer.
+    /// At first every topic rests: its existence is not known, and a record sent to a missing topic
+    /// would wait inside the producer.
     #[must_use]
     pub fn new(topics: usize) -> Self {
         Self {
@@ -136,7 +139,8 @@ impl Stops {
         self.topics.entry(topic).or_insert(Rest::Waits);
     }
 
-    /// Topics that waited, and of which nothing is with a producer any more. Each of them must [`Self::flow`].
+    /// Topics that waited, and of which nothing is with a producer any more. Each of them must
+    /// [`Self::flow`].
     #[must_use]
     pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
         let over = |(topic, rest): (&TopicIndex, &Rest)| *rest == Rest::Waits && drained(*topic);
@@ -159,7 +163,8 @@ impl Stops {
         }
     }
 
-    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it rests for another reason by now.
+    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it
+    /// rests for another reason by now.
     pub fn identified(&mut self, topic: TopicIndex, now: Instant) -> bool {
         let was_suspect = self.topics.get(&topic) == Some(&Rest::Suspect);
         if was_suspect {
@@ -169,8 +174,8 @@ impl Stops {
         was_suspect
     }
 
-    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are with the main producer, and a row that went
-    /// by the other one could overtake them.
+    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are
+    /// with the main producer, and a row that went by the other one could overtake them.
     pub fn refused(&mut self, topic: TopicIndex, now: Instant) {
         if self.is_slow(topic, now) {
             self.slow_until[topic] = Some(now + SLOW_FOR);
@@ -199,7 +204,8 @@ impl Stops {
         was_on_trial && self.end_rest(topic)
     }
 
-    /// A person parked these topics, and no others. Returns those that were parked until now, and those that are from now on.
+    /// A person parked these topics, and no others. Returns those that were parked until now, and
+    /// those that are from now on.
     pub fn parked(&mut self, parked: BTreeSet<TopicIndex>) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
         let freed = self.parked.difference(&parked).copied().collect();
         let added = parked.difference(&self.parked).copied().collect();
@@ -241,8 +247,9 @@ impl Stops {
         !self.seen_missing[topic]
     }
 
-    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that
-    /// it starts again at its lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
+    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a
+    /// topic is with the producer any more, so that it starts again at its lowest row. Each of them
+    /// must go [`Self::on_trial`] or [`Self::flow`].
     #[must_use]
     pub fn due(
         &self,

@@ -1,5 +1,5 @@
-//! The safety net below the marks: which page of each lane comes next. There should be no rows; if there are many, each sweep goes on where the
-//! one before stopped. Pure.
+//! The safety net below the marks: which page of each lane comes next. There should be no rows; if
+//! there are many, each sweep goes on where the one before stopped. Pure.
 
 use uuid::Uuid;
 
@@ -40,7 +40,8 @@ impl Sweep {
         }
     }
 
-    /// What the page brought: a lane goes on behind a full page, and from the start after any other.
+    /// What the page brought: a lane goes on behind a full page, and from the start after any
+    /// other.
     pub(super) fn swept(&mut self, plan: &SweepPlan, found: &[Straggler]) {
         for lane in &plan.lanes {
             let ids = || {

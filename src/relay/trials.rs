@@ -1,8 +1,10 @@
-//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved until one fails alone. Pure.
+//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved
+//! until one fails alone. Pure.
 //!
-//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows come here; meanwhile their keys rest and
-//! everything else flows. Of each topic one trial is under way at a time, in the order of the rows, so that a key's rows stay in order, and a
-//! partition that does not answer holds up no other topic's trials.
+//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows
+//! come here; meanwhile their keys rest and everything else flows. Of each topic one trial is under
+//! way at a time, in the order of the rows, so that a key's rows stay in order, and a partition
+//! that does not answer holds up no other topic's trials.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -165,8 +167,8 @@ impl Trials {
         });
     }
 
-    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under way. [`Self::began`] or [`Self::postpone`] must
-    /// follow.
+    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under
+    /// way. [`Self::began`] or [`Self::postpone`] must follow.
     pub fn next_group(&mut self, may_go: impl Fn(TopicIndex) -> bool) -> Option<Group> {
         let next = self
             .queue
@@ -192,7 +194,8 @@ impl Trials {
         self.queue.push_front(group);
     }
 
-    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another row, which is not.
+    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another
+    /// row, which is not.
     #[must_use]
     pub fn holds(&self, slot: Slot) -> bool {
         self.trial_of(slot).is_some()
@@ -220,7 +223,8 @@ impl Trials {
             .any(|group| group.rows.iter().any(|row| row.key() == key))
     }
 
-    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records again.
+    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records
+    /// again.
     #[must_use]
     pub fn drop_where(
         &mut self,
@@ -334,7 +338,8 @@ impl Trials {
         }
     }
 
-    /// Suspicions without a row left to try. A batch that was too large although none of its rows is was itself too large.
+    /// Suspicions without a row left to try. A batch that was too large although none of its rows
+    /// is was itself too large.
     fn closed_suspicions(&mut self) -> Vec<Finding> {
         let (queue, under_way) = (&self.queue, &self.under_way);
         let groups = || {

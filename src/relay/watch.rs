@@ -1,5 +1,6 @@
-//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes to the loop as news, what is wrong into the
-//! report. IO, on a thread of its own, since librdkafka's question blocks. What it asks is in [`rounds`].
+//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes
+//! to the loop as news, what is wrong into the report. IO, on a thread of its own, since
+//! librdkafka's question blocks. What it asks is in [`rounds`].
 
 mod problems;
 mod rounds;
@@ -112,7 +113,8 @@ impl Watch {
         }
     }
 
-    /// Begins anew with another client when nobody answers any more, or will. Whether clients of Kafka hang, all of them: the clock was set back.
+    /// Begins anew with another client when nobody answers any more, or will. Whether clients of
+    /// Kafka hang, all of them: the clock was set back.
     pub(super) fn keep(&mut self) -> bool {
         if planted::has(Bug::ClockUnnoticed) {
             return false;
@@ -122,11 +124,13 @@ impl Watch {
         let set_back = self.clock.set_back(wall, now);
         if let Some(by) = set_back {
             tracing::warn!(
-                "the clock was set back by {by:.1?}: clients of Kafka are made anew, for they would wait for so long"
+                "the clock was set back by {by:.1?}: clients of Kafka are made anew, for they \
+                 would wait for so long"
             );
         } else if self.thread.asking.is_stuck(now) {
             tracing::warn!(
-                "the client that asks the brokers about topics has not come back for {ASKING_MAX:?}; another one asks"
+                "the client that asks the brokers about topics has not come back for \
+                 {ASKING_MAX:?}; another one asks"
             );
         } else {
             return false;
@@ -142,7 +146,8 @@ impl Watch {
         Some(news)
     }
 
-    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the first.
+    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the
+    /// first.
     pub(super) fn sizes(&self) -> Option<Sizes> {
         self.sizes
     }

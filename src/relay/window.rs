@@ -5,8 +5,8 @@
 //!             \-> failed: gone, the lane reads it again        \-> settle_failed: Acked again
 //! ```
 //!
-//! A settled row stays as long as a fetch is under way that began before its DELETE was answered: that fetch's snapshot may be older, and
-//! would make the row look new.
+//! A settled row stays as long as a fetch is under way that began before its DELETE was answered:
+//! that fetch's snapshot may be older, and would make the row look new.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -201,7 +201,8 @@ impl Window {
         self.lane(lane).keys().next().map(|(id, _)| *id)
     }
 
-    /// Rows of a lane in flight above an id, and their bytes: what a fetch from there will show again.
+    /// Rows of a lane in flight above an id, and their bytes: what a fetch from there will show
+    /// again.
     #[must_use]
     pub fn above(&self, lane: u8, low: i64) -> (usize, usize) {
         let slots = self
@@ -272,7 +273,8 @@ impl Window {
         Some(entry.topic)
     }
 
-    /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None` for a slot that has no sent row.
+    /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None`
+    /// for a slot that has no sent row.
     pub fn failed(&mut self, slot: Slot) -> Option<GivenBack> {
         let entry = self
             .entries
@@ -354,7 +356,8 @@ impl Window {
     }
 }
 
-/// For the model: windows that hold the same rows in the same states are alike, whatever their slots are called.
+/// For the model: windows that hold the same rows in the same states are alike, whatever their
+/// slots are called.
 #[cfg(test)]
 impl std::hash::Hash for Window {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {

@@ -1,4 +1,5 @@
-//! Certificates and keys among the secrets: PEM, and pairs that belong together, before a client is made of them. Pure but for reading.
+//! Certificates and keys among the secrets: PEM, and pairs that belong together, before a client is
+//! made of them. Pure but for reading.
 
 use rustls::{
     InconsistentKeys,

@@ -1,4 +1,5 @@
-//! Secret files are not what they were: are the new ones taken, or are the last good ones kept? Pure.
+//! Secret files are not what they were: are the new ones taken, or are the last good ones kept?
+//! Pure.
 
 use super::{Reading, SecretError, Secrets};
 use crate::report::Problem;
@@ -14,7 +15,8 @@ pub enum Decision {
     Take,
 }
 
-/// Compares what is in use, if anything is yet, with the files of `now`. `usable` is whether a connection can be made of them.
+/// Compares what is in use, if anything is yet, with the files of `now`. `usable` is whether a
+/// connection can be made of them.
 #[must_use]
 pub fn decide(
     in_use: Option<&Reading>,
@@ -24,7 +26,8 @@ pub fn decide(
     if in_use == Some(now) {
         return Decision::Nothing;
     }
-    // A file that is not always needed, such as the password beside a client certificate, still does not vanish on purpose.
+    // A file that is not always needed, such as the password beside a client certificate, still
+    // does not vanish on purpose.
     let lost = in_use
         .and_then(|in_use| in_use.first_lost_in(now))
         .map(|file| SecretError::Missing {

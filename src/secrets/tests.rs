@@ -55,7 +55,8 @@ fn a_missing_file_names_itself_and_the_field_to_correct() {
         .expect_err("missing");
     assert_eq!(
         error.to_string(),
-        "secret file 'database/password' is missing: create it, or correct spec.database.credentialsSecretRef"
+        "secret file 'database/password' is missing: create it, or correct \
+         spec.database.credentialsSecretRef"
     );
     assert_eq!(error.problem().class, ProblemClass::SecretMissing);
 }

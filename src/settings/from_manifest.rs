@@ -1,5 +1,5 @@
-//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot say and for `run --manifest`, which no
-//! API server checks. Pure.
+//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot
+//! say and for `run --manifest`, which no API server checks. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,7 +26,8 @@ pub enum InvalidSpec {
     #[error("spec.pollInterval: must be between 5ms and 10s")]
     PollIntervalRange,
     #[error(
-        "spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"
+        "spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at \
+         most 10m"
     )]
     BreakerOrder,
     #[error("spec.breaker.maxBackoff: must be between 1s and 10m")]
@@ -47,7 +48,8 @@ pub enum InvalidSpec {
     #[error("spec.kafka.properties: {0}")]
     KafkaProperty(&'static str),
     #[error(
-        "{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set mode verify-full"
+        "{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set \
+         mode verify-full"
     )]
     TlsDisabled { field: &'static str },
     #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
@@ -57,7 +59,8 @@ pub enum InvalidSpec {
     )]
     PlainWithoutTls,
     #[error(
-        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
+        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, \
+         targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
     )]
     Scaling,
     #[error("spec.topics: name 1 to 64 topics")]

@@ -1,5 +1,6 @@
-//! Text of a settings file -> settings that can work. Whoever changed the file learns which field is wrong, which kind of value it holds and
-//! what belongs there; the value itself is never told. Pure.
+//! Text of a settings file -> settings that can work. Whoever changed the file learns which field
+//! is wrong, which kind of value it holds and what belongs there; the value itself is never told.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +44,8 @@ impl RelaySettings {
         }
     }
 
-    /// The first field with a value of the right kind that no relay can work with. What a manifest may say is narrower.
+    /// The first field with a value of the right kind that no relay can work with. What a manifest
+    /// may say is narrower.
     fn unusable(&self) -> Option<(&'static str, &'static str)> {
         let (database, kafka) = (&self.database, &self.kafka);
         let all: BTreeSet<_> = self.topics.iter().map(|topic| &topic.name).collect();

@@ -1,10 +1,11 @@
-//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects them into pods, `run --manifest` reads
-//! them from the manifest's own documents. Pure.
+//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects
+//! them into pods, `run --manifest` reads them from the manifest's own documents. Pure.
 
 use super::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings};
 use crate::api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls};
 
-/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never have to name it.
+/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never
+/// have to name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretFile {
     DatabaseUrl,
@@ -152,7 +153,8 @@ pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     all
 }
 
-/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where set, its own.
+/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where
+/// set, its own.
 #[must_use]
 pub fn migration_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     let mut all = database_projections(spec);

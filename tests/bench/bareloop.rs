@@ -1,5 +1,6 @@
-//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No leases, no faults, no order across failures:
-//! a limit to measure against. It runs in a process of its own.
+//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No
+//! leases, no faults, no order across failures: a limit to measure against. It runs in a process of
+//! its own.
 
 use std::{sync::Mutex, time::Duration};
 

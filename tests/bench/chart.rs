@@ -12,7 +12,8 @@ pub(crate) fn bars(title: &str, values: &[(String, f64)]) -> String {
     let (width, height) = (LABELS + WIDTH as usize + 110, (values.len() + 2) * ROW);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"22\" font-weight=\"bold\">{title}</text>\n"
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"22\" \
+             font-weight=\"bold\">{title}</text>\n"
     );
     for (at, (name, value)) in values.iter().enumerate() {
         let (top, length) = ((at + 1) * ROW + 6, WIDTH * value / largest);

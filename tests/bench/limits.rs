@@ -1,4 +1,5 @@
-//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone with the same reads and deletes.
+//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone
+//! with the same reads and deletes.
 
 use std::time::Duration;
 

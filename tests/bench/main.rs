@@ -1,5 +1,6 @@
-//! What the relay costs and how fast it is, on real servers, beside what others use and what the machine can do at best: all interleaved in one
-//! run, since ratios are what counts. Prints a table and what of the targets holds; writes JSON and charts.
+//! What the relay costs and how fast it is, on real servers, beside what others use and what the
+//! machine can do at best: all interleaved in one run, since ratios are what counts. Prints a table
+//! and what of the targets holds; writes JSON and charts.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
@@ -88,10 +89,12 @@ struct Cli {
     /// Seconds that a transaction pins the horizon, at 2,000 rows/s; 0: not at all.
     #[arg(long, default_value_t = 20)]
     pinned_seconds: u64,
-    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at all.
+    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at
+    /// all.
     #[arg(long, default_value_t = 5)]
     late_seconds: u64,
-    /// Each measurement is made so often, in turn with the others; medians are what is told in the end.
+    /// Each measurement is made so often, in turn with the others; medians are what is told in the
+    /// end.
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// Only measurements whose name has this in it.

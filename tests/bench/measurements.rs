@@ -205,7 +205,8 @@ impl Drain {
                 .map(|process| Usage::of_tree(process.pid()))
                 .sum::<anyhow::Result<Usage>>()
         };
-        // What it cost to start is not counted, as far as nothing was published before the first look.
+        // What it cost to start is not counted, as far as nothing was published before the first
+        // look.
         let (before, postgres, kafka, published) = (
             usage()?,
             Usage::of_tree(cli.postgres_pid)?,
@@ -238,7 +239,8 @@ impl Drain {
     }
 }
 
-/// Transactions of one row each, and how long each row took from its commit, as its writer saw it, to a consumer.
+/// Transactions of one row each, and how long each row took from its commit, as its writer saw it,
+/// to a consumer.
 async fn steady(
     cli: &Cli,
     contender: Contender,
@@ -318,7 +320,8 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
     Ok(json!({ "rows_per_second": rows_per_second }))
 }
 
-/// A transaction commits late while others flow: how long after its commit its rows have come, and what the others notice.
+/// A transaction commits late while others flow: how long after its commit its rows have come, and
+/// what the others notice.
 async fn late(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::Relay).await?;
     let process = start(cli, Contender::Relay, &table).await?;

@@ -75,7 +75,8 @@ impl std::iter::Sum for Usage {
     }
 }
 
-/// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent, ...
+/// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent,
+/// ...
 fn fields(stat: &str) -> Vec<&str> {
     stat.rsplit_once(')')
         .map_or("", |(_, rest)| rest)

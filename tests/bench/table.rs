@@ -110,7 +110,8 @@ impl Table {
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
         self.pool.close().await;
         let mut admin = PgConnection::connect(&self.admin).await?;
-        let drop_slot = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
+        let drop_slot = "select pg_drop_replication_slot(slot_name) from pg_replication_slots \
+            where slot_name = $1";
         sqlx::query(drop_slot)
             .bind(&self.name)
             .execute(&mut admin)
@@ -201,8 +202,9 @@ impl Table {
         )
     }
 
-    /// Transactions of one row each at this rate, the writers one after the other; without a rate as many as can be. Returns when each was
-    /// committed, by its number; in us since 1970, as a service sees it.
+    /// Transactions of one row each at this rate, the writers one after the other; without a rate
+    /// as many as can be. Returns when each was committed, by its number; in us since 1970, as a
+    /// service sees it.
     pub(crate) async fn write(
         &self,
         rate: Option<u64>,
@@ -248,7 +250,8 @@ impl Table {
         Ok(committed)
     }
 
-    /// A transaction of a few rows that stays open. Returns how long it was open after its last insert, until it was committed.
+    /// A transaction of a few rows that stays open. Returns how long it was open after its last
+    /// insert, until it was committed.
     pub(crate) async fn straggle(&self, open: Duration, bytes: usize) -> anyhow::Result<Duration> {
         let mut transaction = self.pool.begin().await?;
         let inserted = Instant::now();
@@ -274,7 +277,8 @@ impl Table {
 
     /// Transactions of this database so far.
     pub(crate) async fn transactions(&self) -> anyhow::Result<i64> {
-        let query = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
+        let query = "select xact_commit + xact_rollback from pg_stat_database where datname = \
+            current_database()";
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 }

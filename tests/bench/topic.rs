@@ -1,4 +1,5 @@
-//! A topic of its own for each measurement, whose records bear the broker's time: the same clock for everybody.
+//! A topic of its own for each measurement, whose records bear the broker's time: the same clock
+//! for everybody.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

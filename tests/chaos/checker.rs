@@ -41,7 +41,8 @@ pub(crate) enum Promise {
     FewDuplicates,
     /// A lane has one owner at a time.
     OneOwner,
-    /// Rows of before a fault was mended are out in time, without another fault that sets free what stands, and then all relays work.
+    /// Rows of before a fault was mended are out in time, without another fault that sets free what
+    /// stands, and then all relays work.
     HealsByItself,
     /// All lanes have a live owner, and nothing is parked, when all has healed.
     AtRest,
@@ -263,7 +264,8 @@ fn duplicates(id: Uuid, records: &[&Record], facts: &Facts, verdict: &mut Verdic
         return;
     };
     for record in later {
-        // A row that got another id while it waited comes with that; under the old one too, before or after, if a relay had it on its way.
+        // A row that got another id while it waited comes with that; under the old one too, before
+        // or after, if a relay had it on its way.
         let is_same = |name: &str| !facts.ids_came_again || name != "outbox_seq";
         let headers = |of: &Record| {
             of.headers

@@ -1,4 +1,5 @@
-//! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that it does not find is a defect of this harness.
+//! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that
+//! it does not find is a defect of this harness.
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
     }
 }
 
-/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
+/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes
+/// smaller ones.
 const REFUSALS: Faults = Faults::At(&[
     fault(10_000, Kind::LimitBatches, 5_000, 0),
     fault(18_000, Kind::Scale, 9_000, 0),
@@ -79,7 +81,8 @@ impl Control {
 
 const OUT_OF_ORDER: &[Promise] = &[Order, SeqIsEnough];
 
-/// The lane of a key changes with every thousand rows, as if somebody changed the hash while relays run.
+/// The lane of a key changes with every thousand rows, as if somebody changed the hash while relays
+/// run.
 const ANOTHER_LANE: &str = "do $$
     declare
       pending text := pg_get_viewdef('outbox.pending');
@@ -172,7 +175,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-id",
         plant: Plant::Database(SETTLE_BY_ID),
-        // What is in flight is acknowledged when its ids are those of other rows, and before relays give it up.
+        // What is in flight is acknowledged when its ids are those of other rows, and before relays
+        // give it up.
         faults: Faults::At(&[
             fault(10_000, Kind::PauseBroker, 3_000, 0),
             fault(11_500, Kind::SetBack, 100, 0),
@@ -193,7 +197,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-place",
         plant: Plant::Database(SETTLE_BY_PLACE),
-        // Records wait for a broker, their topics stand, their rows go, and others that nobody has read yet take their places.
+        // Records wait for a broker, their topics stand, their rows go, and others that nobody has
+        // read yet take their places.
         faults: Faults::At(&[
             fault(10_000, Kind::Empty, 100, 0),
             fault(10_500, Kind::PauseBroker, 5_500, 0),
@@ -211,7 +216,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "clock-unnoticed",
         plant: Plant::Relay("clock-unnoticed"),
-        // The relay asks about topics while there are no brokers and its clock is a day ahead; later it begins anew, and needs to know of them.
+        // The relay asks about topics while there are no brokers and its clock is a day ahead;
+        // later it begins anew, and needs to know of them.
         faults: Faults::At(&[
             fault(10_000, Kind::StepClock, 14_000, 3),
             fault(11_000, Kind::KillTwoBrokers, 6_000, 0),

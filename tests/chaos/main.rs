@@ -1,4 +1,5 @@
-//! Breaks what a relay rests on, from a seed, while services write; then judges what Kafka has. See README.md beside it.
+//! Breaks what a relay rests on, from a seed, while services write; then judges what Kafka has. See
+//! README.md beside it.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 

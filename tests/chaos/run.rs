@@ -47,7 +47,8 @@ pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
             println!("All promises kept.");
         } else {
             println!(
-                "A promise was broken: CHAOS_SEED={seed} CHAOS_SECONDS={seconds} make chaos. Logs: {}",
+                "A promise was broken: CHAOS_SEED={seed} CHAOS_SECONDS={seconds} make chaos. \
+                 Logs: {}",
                 arguments.folder.display()
             );
         }
@@ -194,7 +195,8 @@ async fn to_the_end(
     Ok(verdict)
 }
 
-/// What is known by now. In this order: what was committed and waits no more has a record by the time that records are read.
+/// What is known by now. In this order: what was committed and waits no more has a record by the
+/// time that records are read.
 async fn gather(world: &World) -> anyhow::Result<Facts> {
     let mut connection = postgres::connect().await?;
     let topics = world
@@ -202,7 +204,8 @@ async fn gather(world: &World) -> anyhow::Result<Facts> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) from outbox.parked_topic)";
+    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) from \
+        outbox.parked_topic)";
     Ok(Facts {
         events: world.ledger.copy(),
         journal: ids(&mut connection, "select event_id from app.journal").await?,

@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     Latency,
 }
 
-/// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to survive it.
+/// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to
+/// survive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sphere {
     Relays,
@@ -98,7 +99,8 @@ impl Kind {
         }
     }
 
-    /// Whether no transaction may be open when it comes: rows of its own could not move (docs/restore.md), and TRUNCATE would wait for it.
+    /// Whether no transaction may be open when it comes: rows of its own could not move
+    /// (docs/restore.md), and TRUNCATE would wait for it.
     pub(crate) fn minds_open_transactions(self) -> bool {
         matches!(
             self,

@@ -178,7 +178,8 @@ impl World {
         }
     }
 
-    /// Waits until no row is left that was written before; how long that took, `None` if it never came to that.
+    /// Waits until no row is left that was written before; how long that took, `None` if it never
+    /// came to that.
     pub(crate) async fn settles(&self, written_before: Ms, patience: Duration) -> Option<Duration> {
         let began = Instant::now();
         while began.elapsed() < patience {
@@ -209,7 +210,8 @@ impl World {
         change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by any other fault.
+    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by
+    /// any other fault.
     pub(crate) async fn watch_machine(self: Arc<Self>) {
         loop {
             let (from, began) = (now_ms(), Instant::now());

@@ -1,4 +1,5 @@
-//! Services that write: 1,000 keys, the first far more often than the last; 5 % of transactions are rolled back, 1 % stay open for long.
+//! Services that write: 1,000 keys, the first far more often than the last; 5 % of transactions are
+//! rolled back, 1 % stay open for long.
 
 use std::{
     sync::{
@@ -108,7 +109,8 @@ impl Writers {
         }
     }
 
-    /// From now on rows are written for one more topic, which does not exist yet; its name. `None` when there are no more.
+    /// From now on rows are written for one more topic, which does not exist yet; its name. `None`
+    /// when there are no more.
     pub(crate) fn open_late_topic(&self) -> Option<&str> {
         let open = self.late_open.load(Ordering::Relaxed);
         let name = self.late.get(open)?;
@@ -171,7 +173,8 @@ impl Writers {
         }
     }
 
-    /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with small ones at its heels.
+    /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with
+    /// small ones at its heels.
     pub(crate) async fn burst(self: Arc<Self>, topic: String, during: Duration) {
         let first = self
             .topics

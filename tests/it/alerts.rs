@@ -1,4 +1,5 @@
-//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No server.
+//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No
+//! server.
 
 use std::{
     collections::BTreeSet,
@@ -153,7 +154,8 @@ fn commands(page: &str) -> Vec<String> {
     lines.filter_map(call).collect()
 }
 
-/// They are called as they stand, and get as far as the manifest or the settings, which are not here.
+/// They are called as they stand, and get as far as the manifest or the settings, which are not
+/// here.
 #[test]
 fn commands_of_pages_are_ones_that_the_program_takes() {
     let pages = ["docs/runbooks", "docs"].map(|folder| {

@@ -29,7 +29,8 @@ const DECIDING: &[&str] = &[
     "settings/read.rs",
 ];
 
-/// What a function of its arguments does not do: IO, other tasks, the clock. The operator's modules speak of Kubernetes objects, but not to the API.
+/// What a function of its arguments does not do: IO, other tasks, the clock. The operator's modules
+/// speak of Kubernetes objects, but not to the API.
 const IO: &[&str] = &[
     "tokio",
     "futures",
@@ -119,7 +120,8 @@ fn only_the_outbox_speaks_to_postgres() {
     );
 }
 
-/// Behind a pooler a statement outside a transaction may run another client's, and a named one stays on a connection that is not ours.
+/// Behind a pooler a statement outside a transaction may run another client's, and a named one
+/// stays on a connection that is not ours.
 #[test]
 fn statements_go_through_units_of_work() {
     nobody(
@@ -163,7 +165,8 @@ fn what_says_that_it_is_pure_takes_facts_and_the_time() {
     let guilty = guilty(pure.iter().copied(), IO);
     assert!(
         guilty.is_empty(),
-        "a function of its arguments does none of this; if the module does, its header says what: {guilty:#?}"
+        "a function of its arguments does none of this; if the module does, its header says what: \
+         {guilty:#?}"
     );
 }
 
@@ -189,7 +192,8 @@ fn what_decides_says_that_it_is_pure() {
 fn what_is_planted_is_found() {
     let planted = Source::new(
         "relay/core/planted.rs",
-        "//! Pure.\nuse kube::{Api, Client};\nuse std::{env, time::Instant};\nfn f() { (Instant::now(), super::super::super::operator::run()) }\n",
+        "//! Pure.\nuse kube::{Api, Client};\nuse std::{env, time::Instant};\nfn f() \
+         { (Instant::now(), super::super::super::operator::run()) }\n",
     );
     let found = |uses: &[&str]| guilty(std::iter::once(&planted), uses).len();
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The chart on API servers of its own: what each set of values renders is admitted; it is installed, upgraded, removed and installed again.
+//! The chart on API servers of its own: what each set of values renders is admitted; it is
+//! installed, upgraded, removed and installed again.
 
 use std::{
     path::Path,
@@ -25,7 +26,8 @@ fn must(output: &Output) -> String {
     said(output)
 }
 
-/// With the CRDs of the Prometheus Operator, and a namespace that takes only restricted pods and complains about others.
+/// With the CRDs of the Prometheus Operator, and a namespace that takes only restricted pods and
+/// complains about others.
 async fn cluster() -> ApiServer {
     let server = ApiServer::start().await;
     let monitoring = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/monitoring-crds");

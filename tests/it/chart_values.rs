@@ -1,4 +1,5 @@
-//! The chart's values: each is documented where it stands, in the README that is written from there, and known to the schema. Reads files.
+//! The chart's values: each is documented where it stands, in the README that is written from
+//! there, and known to the schema. Reads files.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -24,7 +25,8 @@ fn values() -> Value {
 /// A value's path, such as `image.tag`, and the comment above it.
 type Documented = Vec<(String, String)>;
 
-/// Comment lines belong to the key right below them; keys below a documented one are part of its value.
+/// Comment lines belong to the key right below them; keys below a documented one are part of its
+/// value.
 fn documented(text: &str) -> Documented {
     let (mut found, mut path, mut comment) =
         (Documented::new(), Vec::<(usize, String)>::new(), Vec::new());

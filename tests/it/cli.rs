@@ -1,4 +1,5 @@
-//! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds, prints and changes, and its exit codes.
+//! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds,
+//! prints and changes, and its exit codes.
 
 use std::{
     io::{BufRead, BufReader},
@@ -92,7 +93,8 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Dead letters: f1 to f3 of topic files, f4 of topic essays with another class and an hour old; f5 still waits.
+/// Dead letters: f1 to f3 of topic files, f4 of topic essays with another class and an hour old; f5
+/// still waits.
 async fn with_letters(database: &Database) -> sqlx::PgConnection {
     let mut owner = database.connect_as(&database.owner).await;
     execute(&mut owner, r#"
@@ -131,7 +133,8 @@ on_each_server! {
         let database = database.migrated().await;
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
-        let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter where id = 2").await;
+        let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter \
+            where id = 2").await;
         for (conditions, expected) in [
             (String::new(), vec!["f1", "f2", "f3", "f4"]),
             (" --topic files".to_owned(), vec!["f1", "f2", "f3"]),
@@ -181,7 +184,8 @@ on_each_server! {
             assert_eq!(refused.status.code(), Some(4), "{refused:?}");
             assert!(stderr(&refused).contains("4 dead letters") && stderr(&refused).contains("--yes"), "{refused:?}");
             let dry = cli.ends(0, &format!("dead-letters {command} --all --dry-run"));
-            assert!(dry.contains("f4") && dry.ends_with(&format!("would {command} 4 dead letters\n")), "{dry}");
+            assert!(dry.contains("f4") && dry.ends_with(&format!("would {command} 4 dead \
+                letters\n")), "{dry}");
             cli.ends(3, &format!("dead-letters {command} --key nobody --yes"));
         }
         assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await, 4);
@@ -194,8 +198,10 @@ on_each_server! {
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
         assert_eq!(cli.ends(0, "dead-letters requeue --topic files --limit 2 --yes"), "requeued 2 dead letters\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event order by id").await, ["f5", "f1", "f2"]);
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter order by id").await, ["f3", "f4"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event order by \
+            id").await, ["f5", "f1", "f2"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
+            order by id").await, ["f3", "f4"]);
         let json = cli.json("dead-letters requeue --all --yes");
         assert_eq!((json["action"].as_str(), json["matched"].as_u64(), json["done"].as_u64()), (Some("requeue"), Some(2), Some(2)));
     }
@@ -207,7 +213,8 @@ on_each_server! {
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
         assert_eq!(cli.ends(0, "dead-letters discard --class KafkaError --yes"), "discarded 1 dead letter\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter order by id").await, ["f1", "f2", "f3"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
+            order by id").await, ["f1", "f2", "f3"]);
         assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event").await, ["f5"]);
     }
 }
@@ -220,7 +227,8 @@ on_each_server! {
           select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
         let output = Cli::new(&database).run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead letters"));
+        let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead \
+            letters"));
         assert_eq!(stderr(&output).lines().collect::<Vec<_>>(), far);
         let types = values::<String>(&mut owner, "select event_type from outbox.event order by id").await;
         in_order(&types, (1..=1234).map(|i| format!("E{i}")));
@@ -246,13 +254,15 @@ on_each_server! {
         execute(&mut writer, "commit").await;
         // What the server still does for the killed program it does whole.
         let both = "select event_id from outbox.event union all select event_id from outbox.dead_letter";
-        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from ({both}) as both_tables");
+        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from \
+            ({both}) as both_tables");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
 
         let output = cli.run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
-        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id = '{key}' order by id");
+        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id \
+            = '{key}' order by id");
         let types = values::<String>(&mut owner, &of_key("f1")).await;
         in_order(&types, (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")));
         assert_eq!(values::<String>(&mut owner, &of_key("held")).await, ["Later", "E700"]);

@@ -1,4 +1,5 @@
-//! `outbox-relay parked` and `owner`, and what the help and the documentation say; the program against real servers.
+//! `outbox-relay parked` and `owner`, and what the help and the documentation say; the program
+//! against real servers.
 
 use serde_json::Value;
 
@@ -42,7 +43,8 @@ on_each_server! {
         assert_eq!(names(&cli.json("parked list")).len(), 2);
         assert_eq!(cli.ends(0, "parked add --topic files --yes"), "parked topic 'files'\n");
         assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "parked key 'f3' of topic 'files'\n");
-        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "was parked already: key 'f3' of topic 'files'\n");
+        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "was parked already: \
+            key 'f3' of topic 'files'\n");
         let typo = cli.run("parked add --topic fils --yes");
         assert_eq!(typo.status.code(), Some(1));
         assert!(stderr(&typo).contains("TopicNotDeclared") && stderr(&typo).contains("'files'"), "{typo:?}");
@@ -51,10 +53,12 @@ on_each_server! {
         assert_eq!(names(&by_hand), ["files -", "files f3"]);
         // The lane is that of the key's rows: relays ask by lane.
         execute(&mut owner, "select outbox.enqueue('file', 'f3', 'E5', '{}')").await;
-        let lane = value::<i16>(&mut owner, "select lane from outbox.event where aggregate_id = 'f3'").await;
+        let lane = value::<i16>(&mut owner, "select lane from outbox.event where aggregate_id = \
+            'f3'").await;
         assert_eq!(by_hand[1]["lane"], lane);
 
-        assert_eq!(cli.ends(0, "parked retry --class ParkedByHand --yes"), "unparked 2 topics or keys\n");
+        assert_eq!(cli.ends(0, "parked retry --class ParkedByHand --yes"), "unparked 2 topics or \
+            keys\n");
         assert_eq!(names(&cli.json("parked list")), ["files f1", "files f2"]);
         assert_eq!(cli.ends(0, "parked retry --key f1 --yes"), "unparked 1 topic or key\n");
         assert_eq!(names(&cli.json("parked list")), ["files f2"]);
@@ -75,7 +79,8 @@ on_each_server! {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "skipped 2 refused rows\n");
         assert!(stderr(&output).contains("1 parked by hand"), "{output:?}");
         assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E3", "E4"]);
-        assert_eq!(values::<String>(&mut owner, "select event_type from outbox.dead_letter order by id").await, ["E1", "E2"]);
+        assert_eq!(values::<String>(&mut owner, "select event_type from outbox.dead_letter order \
+            by id").await, ["E1", "E2"]);
         assert_eq!(names(&cli.json("parked list")), ["files f3"]);
         cli.ends(3, "parked skip --all --yes");
     }
@@ -144,7 +149,8 @@ on_each_server! {
     async fn rights_given_by_hand_make_the_relays_user_enough(database: Database) {
         let database = database.migrated().await;
         let mut owner = with_parked(&database).await;
-        execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event where id > 2").await;
+        execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) \
+            from outbox.event where id > 2").await;
         let call = |command: &str| with_settings(&database, &database.settings(), command);
         let without_the_owner = || ["migration/username", "migration/password"].map(|file| database.remove_secret(file));
         without_the_owner();

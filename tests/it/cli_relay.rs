@@ -36,7 +36,8 @@ fn blocking(name: &str) -> TopicSettings {
     }
 }
 
-/// Rows 1 to 50 of this topic, row n of key `k<n % 5>`; where `large` says so one is 300 kB that no codec makes smaller.
+/// Rows 1 to 50 of this topic, row n of key `k<n % 5>`; where `large` says so one is 300 kB that no
+/// codec makes smaller.
 async fn insert(admin: &mut PgConnection, topic: &str, large: u32) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)

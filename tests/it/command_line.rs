@@ -47,7 +47,8 @@ on_each_server! {
         let result = database.manifest("").with_file_name("result.json");
         let (output, report) = migrate(&database.manifest(""), &result);
         assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
-        assert!(shown(&output.stdout).starts_with("schema is at level 6, applied 1, 2, 3, 4, 5, 6\n"), "{}", shown(&output.stdout));
+        assert!(shown(&output.stdout).starts_with("schema is at level 6, applied 1, 2, 3, 4, 5, \
+            6\n"), "{}", shown(&output.stdout));
         assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2, 3, 4, 5, 6], Some(6)));
         let (output, report) = migrate(&database.manifest(""), &result);
         assert!(shown(&output.stdout).starts_with("schema is at level 6, nothing to apply\n"));
@@ -55,7 +56,8 @@ on_each_server! {
     }
 }
 
-/// The manifest alone says how to connect: each of these would keep it from that, or change the session.
+/// The manifest alone says how to connect: each of these would keep it from that, or change the
+/// session.
 #[tokio::test]
 async fn variables_of_postgres_change_nothing() {
     let database = Database::create(15).await;
@@ -100,11 +102,13 @@ on_each_server! {
             shown(&output.stdout)
         };
         let mut admin = database.as_admin().await;
-        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 waiting rows got new ids\n"));
+        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 \
+            waiting rows got new ids\n"));
         execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
         let before: i64 = value(&mut admin, POSITION).await;
         let dry = migrate(&["--dry-run"]);
-        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => true);\n"), "{dry}");
+        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => \
+            true);\n"), "{dry}");
         assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
 
         let done = migrate(&[]);
@@ -211,7 +215,8 @@ on_each_server! {
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
         assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
+        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where \
+            datname = '{later}'")).await, 1);
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }
 }

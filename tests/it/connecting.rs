@@ -59,7 +59,8 @@ on_each_server! {
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
         at(&mut settings, "localhost", database.address().port());
         let mut connection = open(&database, &settings).await.expect("a good certificate");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()").await);
     }
 }
 
@@ -88,7 +89,8 @@ on_each_server! {
     }
 }
 
-/// What docs/secrets.md says of the database client: a given authority is one more, unless the system has none.
+/// What docs/secrets.md says of the database client: a given authority is one more, unless the
+/// system has none.
 #[tokio::test]
 async fn the_given_authority_is_trusted_besides_those_of_the_system() {
     let database = Database::create(15).await;
@@ -179,7 +181,8 @@ on_each_server! {
         let url = format!("postgresql://{}:not-secret@{address}/{}?sslmode=disable", database.relay, database.name);
         database.write_secret("database/url", &url);
         let mut connection = open(&database, &settings).await.expect("a good URL");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()").await);
         database.write_secret("database/url", &url.replace("not-secret", "wrong-password"));
         let refused = problem(&database, &settings).await;
         assert_eq!(refused.class, ProblemClass::AuthenticationFailed);
@@ -189,7 +192,8 @@ on_each_server! {
 
 on_each_server! {
     async fn a_client_certificate_stands_for_a_password(database: Database) {
-        // The rig asks for certificates in databases of this name; the client certificate's user is `relay`. Other tests use them as well.
+        // The rig asks for certificates in databases of this name; the client certificate's user is
+        // `relay`. Other tests use them as well.
         let mut admin = database.as_admin().await;
         for sql in ["create role relay login", "create database certonly"] {
             let created = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut admin).await;

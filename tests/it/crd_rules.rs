@@ -1,5 +1,6 @@
-//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the refusal names the field and the way out. Rules in
-//! CEL are also judged without one: both must say the same.
+//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the
+//! refusal names the field and the way out. Rules in CEL are also judged without one: both must say
+//! the same.
 
 use kube::api::{Patch, PatchParams, PostParams};
 use outbox_relay::api::{OutboxRelay, custom_resource_definition};
@@ -44,7 +45,8 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a bound.
+/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a
+/// bound.
 fn is_of_a_rule(words: &str, schema: &Value) -> bool {
     let rules = schema["x-kubernetes-validations"]
         .as_array()
@@ -283,7 +285,8 @@ fn long(topic: usize, number: usize) -> String {
     format!("{topic:02}{number:02}{}", "x".repeat(251))
 }
 
-/// The rule compares each with each: it must not run out of what the API server spends on one object.
+/// The rule compares each with each: it must not run out of what the API server spends on one
+/// object.
 #[tokio::test]
 async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
     accepts(&[&|r| r["spec"]["topics"] = topics(long), &|r| {

@@ -1,5 +1,5 @@
-//! The dashboards of the chart: what they show, and how Grafana is told. The files in the chart are written from here:
-//! `UPDATE_GENERATED=1 cargo test generated`.
+//! The dashboards of the chart: what they show, and how Grafana is told. The files in the chart are
+//! written from here: `UPDATE_GENERATED=1 cargo test generated`.
 
 mod grafana;
 mod on_call;

@@ -1,5 +1,5 @@
-//! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the problem shows with its class and goes away
-//! by itself.
+//! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the
+//! problem shows with its class and goes away by itself.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -82,13 +82,15 @@ impl Running {
         .await
     }
 
-    /// Everything that was committed has arrived, in order, from the same process as in the beginning.
+    /// Everything that was committed has arrived, in order, from the same process as in the
+    /// beginning.
     async fn end(mut self) {
         let committed = self.writers.end(&self.database).await;
         drained(&self.database).await;
         judge(&committed, &read(self.topic).await);
         let mut admin = self.database.as_admin().await;
-        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
+        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from \
+            outbox.parked_key)";
         assert_eq!(
             value::<i64>(&mut admin, blamed).await,
             0,
@@ -140,7 +142,8 @@ async fn a_server_that_is_away_for_longer_than_a_lease_costs_nothing_but_time() 
     running.end().await;
 }
 
-/// A standby that was promoted elsewhere, or an administrator's brake. The connections of before keep the setting: they have to go.
+/// A standby that was promoted elsewhere, or an administrator's brake. The connections of before
+/// keep the setting: they have to go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_only_allows_reading_shows_and_heals() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
@@ -176,7 +179,8 @@ async fn a_database_that_only_allows_reading_shows_and_heals() {
     running.end().await;
 }
 
-/// The error of a full disk comes from triggers here: a disk that fills up at a wanted statement cannot be had without rights on the machine.
+/// The error of a full disk comes from triggers here: a disk that fills up at a wanted statement
+/// cannot be had without rights on the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_shows_and_heals() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
@@ -195,8 +199,12 @@ async fn a_full_disk_shows_and_heals() {
         "{message}"
     );
     // Then it is the lease's turn, and the registration after it.
-    execute(&mut admin, "create trigger full_disk before insert or update on outbox.relay for each statement execute function full_disk()")
-        .await;
+    execute(
+        &mut admin,
+        "create trigger full_disk before insert or update on outbox.relay for \
+        each statement execute function full_disk()",
+    )
+    .await;
     until("the lease to be lost", async || {
         (running.relay.report().await?.lanes == 0).then_some(())
     })

@@ -1,5 +1,5 @@
-//! The manifests of `examples/`, which are also what the demo applies, and those of the pages: usable as they stand. (The end-to-end test shows the
-//! examples to an API server.)
+//! The manifests of `examples/`, which are also what the demo applies, and those of the pages:
+//! usable as they stand. (The end-to-end test shows the examples to an API server.)
 
 use std::path::{Path, PathBuf};
 

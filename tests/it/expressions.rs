@@ -1,4 +1,5 @@
-//! What alerts and dashboards ask for is documented in docs/metrics.md: metrics and their labels. Pure.
+//! What alerts and dashboards ask for is documented in docs/metrics.md: metrics and their labels.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -111,7 +112,8 @@ fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
     matchers.map(name).collect()
 }
 
-/// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`: it is not documented.
+/// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`:
+/// it is not documented.
 fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
     let of_histogram = ["_bucket", "_sum", "_count"]
         .iter()
@@ -211,7 +213,8 @@ fn a_name_that_does_not_exist_is_found() {
     );
     assert_eq!(
         check(
-            "sum by (le) (outbox_fetch_seconds_bucket) / sum by (topic) (outbox_fetch_seconds_count)"
+            "sum by (le) (outbox_fetch_seconds_bucket) / sum by (topic) \
+             (outbox_fetch_seconds_count)"
         ),
         ["by (topic)"]
     );

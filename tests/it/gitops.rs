@@ -1,4 +1,5 @@
-//! What docs/gitops.md says of health: its script for Argo CD, run on OutboxRelays that the operator has worked through.
+//! What docs/gitops.md says of health: its script for Argo CD, run on OutboxRelays that the
+//! operator has worked through.
 
 use std::process::Command;
 
@@ -41,7 +42,8 @@ fn lua(value: &Value) -> String {
 /// What the script says of an object: status and message.
 fn health(object: &Value) -> (String, String) {
     let program = format!(
-        "obj = {}\nlocal function judge()\n{}\nend\nlocal health = judge()\nprint(health.status)\nprint(health.message)",
+        "obj = {}\nlocal function judge()\n{}\nend\nlocal health = \
+         judge()\nprint(health.status)\nprint(health.message)",
         lua(object),
         script()
     );

@@ -1,4 +1,5 @@
-//! TLS and logins against the rig's broker and against listeners that are none: who is let in, and with which class others are refused.
+//! TLS and logins against the rig's broker and against listeners that are none: who is let in, and
+//! with which class others are refused.
 
 use outbox_relay::{
     kafka::{TopicState, Topics},

@@ -93,7 +93,8 @@ on_each_server! {
         let mut owner = database.connect_as(&database.owner).await;
         execute(&mut owner, "create schema outbox; create table outbox.event (id int)").await;
         assert_eq!(class(&database, &database.settings()).await, ProblemClass::InvalidSettings);
-        execute(&mut owner, "drop table outbox.event; create table outbox.schema_migrations (version text)").await;
+        execute(&mut owner, "drop table outbox.event; create table outbox.schema_migrations \
+            (version text)").await;
         assert_eq!(class(&database, &database.settings()).await, ProblemClass::InvalidSettings);
     }
 }

@@ -1,4 +1,5 @@
-//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each expression of the chart has an answer.
+//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each
+//! expression of the chart has an answer.
 
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ use crate::{
     observed::{Exported, documented},
 };
 
-/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare must be there.
+/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare
+/// must be there.
 const FIRING: [&str; 5] = [
     "OutboxKeysParked",
     "OutboxDeadLetters",
@@ -65,13 +67,15 @@ async fn write_troublesome_rows(database: &Database, topics: &[TopicSettings]) {
         .chain([("nobody.declared", "''")]);
     for (topic, payload) in rows {
         let row = format!(
-            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'k', 'E', '{topic}', {payload})"
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) \
+             values ('a', 'k', 'E', '{topic}', {payload})"
         );
         execute(&mut database.as_admin().await, &row).await;
     }
 }
 
-/// One OutboxRelay that gets on and scales, and one whose name is taken, so that its schema does not come.
+/// One OutboxRelay that gets on and scales, and one whose name is taken, so that its schema does
+/// not come.
 async fn objects() -> Namespace {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3}))
@@ -91,7 +95,8 @@ async fn objects() -> Namespace {
     ns
 }
 
-/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that fail: any other problem is asked for instead.
+/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that
+/// fail: any other problem is asked for instead.
 fn asked(name: &str, expression: &str) -> String {
     let expression = expression
         .replace(RATE_INTERVAL, "20s")

@@ -1,4 +1,5 @@
-//! What a relay tells of itself, against the pages that document it: `/metrics` and docs/metrics.md, `/status` and docs/status.md.
+//! What a relay tells of itself, against the pages that document it: `/metrics` and
+//! docs/metrics.md, `/status` and docs/status.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,8 @@ use crate::harness::{
 /// Type and labels by name.
 pub(crate) type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// A relay that has published rows, that has parked a key behind a refused one, and to which a row waits that it may not publish.
+/// A relay that has published rows, that has parked a key behind a refused one, and to which a row
+/// waits that it may not publish.
 async fn busy() -> (Database, Relay, String) {
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("observed");

@@ -1,4 +1,5 @@
-//! What people and clusters do to an OutboxRelay that it cannot help, on a real API server: each is told with its reason, and nothing else breaks.
+//! What people and clusters do to an OutboxRelay that it cannot help, on a real API server: each is
+//! told with its reason, and nothing else breaks.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,

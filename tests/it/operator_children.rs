@@ -1,4 +1,5 @@
-//! The operator on a real API server: what it makes, what it leaves alone, and that it then keeps quiet.
+//! The operator on a real API server: what it makes, what it leaves alone, and that it then keeps
+//! quiet.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,

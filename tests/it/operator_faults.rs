@@ -1,5 +1,6 @@
-//! Whatever a manifest says, whatever answer of the API server goes wrong: the operator comes to the same end, writes nothing more there, and on
-//! its way lets nobody else write the count, takes no relay away for an error, and rolls nothing out before its migration.
+//! Whatever a manifest says, whatever answer of the API server goes wrong: the operator comes to
+//! the same end, writes nothing more there, and on its way lets nobody else write the count, takes
+//! no relay away for an error, and rolls nothing out before its migration.
 
 use outbox_relay::{
     api::OutboxRelay,
@@ -78,7 +79,8 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// One edit of the manifest, the calls after it that go wrong, and a count that somebody writes on the Deployment in between.
+/// One edit of the manifest, the calls after it that go wrong, and a count that somebody writes on
+/// the Deployment in between.
 #[derive(Clone, Debug)]
 struct Step {
     wishes: Wishes,

@@ -1,5 +1,5 @@
-//! The gate before the relays with real Jobs on the rig's node: what keeps a migration from its end is told by its own reason, and the gate opens
-//! by itself when the cause has gone.
+//! The gate before the relays with real Jobs on the rig's node: what keeps a migration from its end
+//! is told by its own reason, and the gate opens by itself when the cause has gone.
 
 use k8s_openapi::api::core::v1::Secret;
 use outbox_relay::api::OutboxRelay;

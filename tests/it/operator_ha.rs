@@ -1,4 +1,5 @@
-//! Several operators at a real API server: one leads, another takes over, and none writes when it may lead no more.
+//! Several operators at a real API server: one leads, another takes over, and none writes when it
+//! may lead no more.
 
 use std::time::Instant;
 

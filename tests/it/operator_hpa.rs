@@ -1,5 +1,6 @@
-//! The cluster's own HorizontalPodAutoscaler on an OutboxRelay. Its bounds need no metrics: a count outside of them is brought inside through the
-//! scale subresource, as is any count that an HPA finds.
+//! The cluster's own HorizontalPodAutoscaler on an OutboxRelay. Its bounds need no metrics: a count
+//! outside of them is brought inside through the scale subresource, as is any count that an HPA
+//! finds.
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
 use outbox_relay::api::OutboxRelay;
@@ -45,7 +46,8 @@ async fn counts_become(ns: &Namespace, count: i32) {
             .unwrap_or_default()
             .conditions;
         Err(format!(
-            "the OutboxRelay has {relay}, its Deployment {deployment:?}, not {count}; the HPA says {said:?}"
+            "the OutboxRelay has {relay}, its Deployment {deployment:?}, not {count}; the HPA \
+             says {said:?}"
         ))
     };
     ns.pass_until(90, look).await;

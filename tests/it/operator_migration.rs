@@ -1,4 +1,5 @@
-//! The gate before the relays, on a real API server. The tests play the Job controller and the migration's pod.
+//! The gate before the relays, on a real API server. The tests play the Job controller and the
+//! migration's pod.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,

@@ -1,5 +1,5 @@
-//! What a manifest may wish for beside its relays, on a real API server: none of it for a while, another account or image, who reaches and who
-//! watches them.
+//! What a manifest may wish for beside its relays, on a real API server: none of it for a while,
+//! another account or image, who reaches and who watches them.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -375,7 +375,8 @@ async fn a_pod_monitor_comes_and_goes_with_its_wish() {
     assert!(monitors.get_opt(RELAY).await.expect("an answer").is_none());
 }
 
-/// The API server's own answers for a kind that it does not have: another one is asked for under the hood.
+/// The API server's own answers for a kind that it does not have: another one is asked for under
+/// the hood.
 fn without_pod_monitors(inner: Client) -> Client {
     let service = tower::service_fn(move |mut request: http::Request<Body>| {
         let path = request

@@ -1,5 +1,6 @@
-//! An API server that is away, slow, busy or silent, by a proxy of the test's own before it: the operator asks little meanwhile, breaks
-//! nothing, and goes on soon afterwards. Times are printed; waits have a cap.
+//! An API server that is away, slow, busy or silent, by a proxy of the test's own before it: the
+//! operator asks little meanwhile, breaks nothing, and goes on soon afterwards. Times are printed;
+//! waits have a cap.
 
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,8 @@ async fn an_api_server_that_is_started_again_costs_a_moment() {
     assert!(!operator.has_ended() && operator.leads().await);
 }
 
-/// Longer than a Lease: the leader ends, and as kubelet does it is started again while there is nobody to speak to.
+/// Longer than a Lease: the leader ends, and as kubelet does it is started again while there is
+/// nobody to speak to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_is_away_for_long_is_waited_for() {
     let (ns, mut operator) = at_rest(&[]).await;

@@ -1,4 +1,5 @@
-//! An operator whose OutboxRelays are as they should be: it asks the API server for nothing, and still notices what happens to them.
+//! An operator whose OutboxRelays are as they should be: it asks the API server for nothing, and
+//! still notices what happens to them.
 
 use std::time::Instant;
 

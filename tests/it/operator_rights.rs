@@ -1,4 +1,5 @@
-//! The chart's rights are enough for all that the operator does, each of them is needed, and none is about Secrets.
+//! The chart's rights are enough for all that the operator does, each of them is needed, and none
+//! is about Secrets.
 
 use std::{
     collections::BTreeSet,
@@ -203,7 +204,8 @@ async fn a_namespace_whose_rights_are_gone_is_told_once_and_disturbs_no_other() 
 /// Rights as `"verb group/resource"`.
 type Rights = BTreeSet<String>;
 
-/// What the operator may be given at most, whatever it grows to; docs/security.md explains it. Nothing about Secrets, no `*`, no `update` but of its own Lease.
+/// What the operator may be given at most, whatever it grows to; docs/security.md explains it.
+/// Nothing about Secrets, no `*`, no `update` but of its own Lease.
 const AT_MOST: &[(&str, &str)] = &[
     ("outboxrelay.dev/outboxrelays", "get list watch"),
     ("outboxrelay.dev/outboxrelays/status", "patch"),
@@ -294,7 +296,8 @@ fn the_chart_grants_no_more_than_was_agreed() {
     }
 }
 
-/// Rows of the page's table, and rules of the chart: objects without their groups, with their verbs.
+/// Rows of the page's table, and rules of the chart: objects without their groups, with their
+/// verbs.
 #[test]
 fn the_page_on_security_says_what_the_chart_grants() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md"))

@@ -1,4 +1,5 @@
-//! `spec.scaling` with real relays on the rig's node: a backlog makes the Deployment grow, its end makes it shrink again.
+//! `spec.scaling` with real relays on the rig's node: a backlog makes the Deployment grow, its end
+//! makes it shrink again.
 
 use k8s_openapi::api::{apps::v1::Deployment, events::v1::Event};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -33,7 +34,8 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
     pods::good_credentials(&ns, &database).await;
     ns.create_relay(|relay| {
         pods::real(relay, &database, &topic);
-        // As slow as on a node that is much smaller: else one of them is through before anybody has looked.
+        // As slow as on a node that is much smaller: else one of them is through before anybody has
+        // looked.
         relay["spec"]["template"]["resources"] = json!({"limits": {"cpu": "150m"}});
         relay["spec"]["scaling"] = json!({"maxReplicas": 4, "targetBacklogPerReplica": 20000, "scaleDownStabilization": "20s"});
     })

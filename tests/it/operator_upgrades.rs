@@ -1,4 +1,5 @@
-//! A new version of the operator meets relays that run, on a real API server. Their pods stay without a node: the test says that they are ready.
+//! A new version of the operator meets relays that run, on a real API server. Their pods stay
+//! without a node: the test says that they are ready.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
@@ -24,7 +25,8 @@ async fn round(ns: &Namespace, names: &[String]) {
     }
 }
 
-/// Each relay with its image, whether all of its pods are new and available, and status and reason of Ready.
+/// Each relay with its image, whether all of its pods are new and available, and status and reason
+/// of Ready.
 async fn look(ns: &Namespace, names: &[String]) -> Vec<(String, bool, String)> {
     let mut found = Vec::new();
     for name in names {

@@ -1,4 +1,5 @@
-//! Watches that bring nothing any more, by a proxy that swallows them: the operator notices, and its liveness fails. A quiet cluster is none.
+//! Watches that bring nothing any more, by a proxy that swallows them: the operator notices, and
+//! its liveness fails. A quiet cluster is none.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! The pages of this repository as a reader follows them: no link leads nowhere. Reads files; no server.
+//! The pages of this repository as a reader follows them: no link leads nowhere. Reads files; no
+//! server.
 
 use std::{
     fs,

@@ -1,5 +1,6 @@
-//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us: every answer belongs to its question,
-//! nothing stays behind, and what makes the planner walk the one index arrives.
+//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us:
+//! every answer belongs to its question, nothing stays behind, and what makes the planner walk the
+//! one index arrives.
 
 use std::{
     task::Poll,
@@ -35,7 +36,8 @@ fn connections(database: &Database, settings: &RelaySettings, max: u32) -> Conne
     )
 }
 
-/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ, their types do not.
+/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ,
+/// their types do not.
 fn times(factor: i64, number: i64) -> Statement<'static> {
     sqlx::query(AssertSqlSafe(format!("select $1::bigint * {factor}"))).bind(number)
 }
@@ -82,7 +84,8 @@ async fn every_answer_belongs_to_its_question() {
     assert_eq!(mixed_up(2000, ask).await, 0);
 }
 
-/// Why units of work are there: the same questions, unnamed and without a transaction. Without it the test above could not fail.
+/// Why units of work are there: the same questions, unnamed and without a transaction. Without it
+/// the test above could not fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_transaction_clients_get_the_answers_of_others() {
     let database = Database::create(15).await;
@@ -130,7 +133,8 @@ async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T>
     .await
 }
 
-/// The server at this port, a few milliseconds away: none of its answers is there before somebody waits for it.
+/// The server at this port, a few milliseconds away: none of its answers is there before somebody
+/// waits for it.
 async fn far_away(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let far = listener.local_addr().expect("an address").port();
@@ -156,7 +160,8 @@ async fn far_away(port: u16) -> u16 {
     far
 }
 
-/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and no answer goes to the next question.
+/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and
+/// no answer goes to the next question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_is_given_up_midway_leaves_nothing_behind() {
     for behind_a_pooler in [true, false] {
@@ -343,7 +348,8 @@ async fn what_a_pooler_says_has_a_class() {
     );
 }
 
-/// A type that sqlx has to ask for in the midst of a statement makes the server forget that statement.
+/// A type that sqlx has to ask for in the midst of a statement makes the server forget that
+/// statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_read_and_settled_on_new_connections() {
     let database = Database::create(15).await.migrated().await;
@@ -418,7 +424,8 @@ async fn rows_are_read_and_settled_on_new_connections() {
     }
 }
 
-/// The lines of a plan, with a limit at which a planner without statistics would rather scan and sort.
+/// The lines of a plan, with a limit at which a planner without statistics would rather scan and
+/// sort.
 async fn plan_of(
     fetch: &'static str,
     more: impl FnOnce(Statement<'static>) -> Statement<'static>,

@@ -1,5 +1,6 @@
-//! What the relay's order rests on: how the producer behaves when a broker refuses something. One test for each kind of answer, on librdkafka's
-//! mock cluster, so that an upgrade of librdkafka that leaves a gap shows here.
+//! What the relay's order rests on: how the producer behaves when a broker refuses something. One
+//! test for each kind of answer, on librdkafka's mock cluster, so that an upgrade of librdkafka
+//! that leaves a gap shows here.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +60,8 @@ fn send_all(sender: &Sender, topic: &str, records: Range<usize>) {
     }
 }
 
-/// Numbers of the records in a topic, in their order; of a topic with several partitions one after the other.
+/// Numbers of the records in a topic, in their order; of a topic with several partitions one after
+/// the other.
 async fn log(cluster: &Cluster, topic: &str) -> BTreeMap<i32, Vec<usize>> {
     let (servers, topic) = (cluster.bootstrap_servers(), topic.to_owned());
     let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
@@ -87,7 +89,8 @@ fn refuse_the_third_batch(cluster: &Cluster, answer: Answer) {
     cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, answer]);
 }
 
-/// What is in the log, and who is to blame, after the third batch got an answer that no retry helps.
+/// What is in the log, and who is to blame, after the third batch got an answer that no retry
+/// helps.
 async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
     let cluster = cluster(1, &[("topic", 1)]);
     refuse_the_third_batch(&cluster, answer);
@@ -145,7 +148,8 @@ async fn invalid_record_is_fatal_and_leaves_no_gap() {
     nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, REJECTED).await;
 }
 
-/// The topic is marked as bad inside the producer: its waiting records carry the same code as the refused batch. Those of other topics are purged.
+/// The topic is marked as bad inside the producer: its waiting records carry the same code as the
+/// refused batch. Those of other topics are purged.
 #[tokio::test]
 async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_no_gap() {
     let cluster = cluster(1, &[("sick", 1), ("well", 1)]);
@@ -260,8 +264,8 @@ fn send_all_loosely(producer: &BaseProducer, topic: &str) {
     }
 }
 
-/// One batch of 200 to a real broker, some of its records from the future; returns the blamed ones. A real broker names the records that it finds
-/// wrong.
+/// One batch of 200 to a real broker, some of its records from the future; returns the blamed ones.
+/// A real broker names the records that it finds wrong.
 async fn blamed_for_the_future(future: &[usize]) -> Vec<usize> {
     let topic = topic_name("future");
     create_topic_with(&topic, 1, &[]).await;
@@ -307,7 +311,8 @@ async fn of_a_batch_with_several_bad_records_only_these_are_blamed() {
     assert_eq!(blamed_for_the_future(&[50, 150]).await, [50, 150]);
 }
 
-/// librdkafka 2.12 gives the code of a single bad record to its whole batch. Should it learn to tell them apart, this may only become one.
+/// librdkafka 2.12 gives the code of a single bad record to its whole batch. Should it learn to
+/// tell them apart, this may only become one.
 #[tokio::test]
 async fn of_a_batch_with_one_bad_record_all_are_blamed() {
     assert_eq!(
@@ -370,7 +375,8 @@ async fn no_record_fails_for_being_late() {
     );
 }
 
-/// A producer is thrown out while records wait in it and one batch is under way; its successor starts at the lowest that has no success.
+/// A producer is thrown out while records wait in it and one batch is under way; its successor
+/// starts at the lowest that has no success.
 #[tokio::test]
 async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() {
     let cluster = cluster(1, &[("topic", 1)]);
@@ -416,8 +422,8 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
     assert_eq!(firsts, (0..RECORDS).collect::<Vec<_>>(), "{log:?}");
 }
 
-/// Three brokers work on batches of two topics when one of them refuses one: the batch that is to blame can be told from its neighbours, in the
-/// queue and under way, and no partition has a gap.
+/// Three brokers work on batches of two topics when one of them refuses one: the batch that is to
+/// blame can be told from its neighbours, in the queue and under way, and no partition has a gap.
 #[tokio::test]
 async fn of_many_partitions_only_the_refused_batch_is_blamed() {
     let cluster = cluster(3, &[("sick", 3), ("well", 3)]);

@@ -1,4 +1,5 @@
-//! Where keys go: to the partition that Java's producers choose, so that topics written by both can be joined and keep their order.
+//! Where keys go: to the partition that Java's producers choose, so that topics written by both can
+//! be joined and keep their order.
 
 use outbox_relay::kafka::{Sizes, partition_of};
 

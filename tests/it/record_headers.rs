@@ -1,4 +1,5 @@
-//! Records as consumers read them: headers, times, tombstones. docs/records.md says the same to users.
+//! Records as consumers read them: headers, times, tombstones. docs/records.md says the same to
+//! users.
 
 use std::time::SystemTime;
 
@@ -254,7 +255,8 @@ async fn headers_of_each_kind_of_json_arrive() {
 /// 1 MB of headers make a record of 1 MB, whatever its payload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_topic_takes_them() {
-    let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', repeat('h', 1100000)), now()";
+    let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', \
+        repeat('h', 1100000)), now()";
     let (database, mut settings, topic) =
         begin(RecordHeaders::Standard, &[("max.message.bytes", "5000000")]).await;
     let strict = topic_name("strict");
@@ -282,7 +284,15 @@ async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_top
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_whose_headers_no_topic_takes_parks_its_key_and_is_never_quoted() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
-    insert(&database, &topic, &["gen_random_uuid(), 'f1', 'x', jsonb_build_object('secret', repeat('h', 1100000)), now()"]).await;
+    insert(
+        &database,
+        &topic,
+        &[
+            "gen_random_uuid(), 'f1', 'x', jsonb_build_object('secret', \
+        repeat('h', 1100000)), now()",
+        ],
+    )
+    .await;
     let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;
     until("the key to be parked", async || {

@@ -1,4 +1,5 @@
-//! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost, and healed once it is undone.
+//! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost,
+//! and healed once it is undone.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -27,13 +28,15 @@ const UNREADABLE: &[Change] = &[
         named: "event_type",
     },
     Change {
-        made: "drop view outbox.pending; alter table outbox.event drop constraint headers_are_an_object, alter headers drop default, alter headers type json",
+        made: "drop view outbox.pending; alter table outbox.event drop constraint \
+            headers_are_an_object, alter headers drop default, alter headers type json",
         undone: "alter table outbox.event alter headers type jsonb, alter headers set default '{}',
                  add constraint headers_are_an_object check (jsonb_typeof(headers) = 'object')",
         named: "'column headers json not null' instead of 'column headers jsonb not null",
     },
     Change {
-        made: "drop view outbox.pending; alter table outbox.event alter payload type text using encode(payload, 'hex')",
+        made: "drop view outbox.pending; alter table outbox.event alter payload type text using \
+            encode(payload, 'hex')",
         undone: "alter table outbox.event alter payload type bytea using decode(payload, 'hex')",
         named: "'column payload text null' instead of 'column payload bytea null'",
     },
@@ -154,7 +157,8 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
 async fn what_is_added_to_the_table_is_told_and_rows_flow() {
     for (made, named) in [
         ("alter table outbox.event add note text", "'column note text null'"),
-        ("create index by_time on outbox.event (created_at)", "'index using btree (created_at) not unique'"),
+        ("create index by_time on outbox.event (created_at)", "'index using btree (created_at) \
+            not unique'"),
         (
             "create function audit() returns trigger language plpgsql as 'begin return null; end';
              create trigger audit after insert on outbox.event for each row execute function audit()",

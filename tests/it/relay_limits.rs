@@ -1,4 +1,5 @@
-//! What topics say of themselves: how large their batches may be, and how many partitions they have.
+//! What topics say of themselves: how large their batches may be, and how many partitions they
+//! have.
 
 use outbox_relay::{
     kafka::{Limits, TopicLimits, ask_limits},
@@ -152,7 +153,8 @@ async fn a_topic_that_is_made_to_take_larger_records_gets_them_from_the_relay_th
     assert_eq!(count(&name).await, 12);
 }
 
-/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it expect that.
+/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it
+/// expect that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
     let database = Database::create(15).await.migrated().await;

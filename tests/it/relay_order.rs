@@ -1,4 +1,5 @@
-//! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order, duplicates come only from faults.
+//! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order,
+//! duplicates come only from faults.
 
 use std::time::{Duration, SystemTime};
 
@@ -95,7 +96,8 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(
     lanes(&third, |lanes| lanes == 32).await;
 }
 
-/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the other one.
+/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the
+/// other one.
 pub(crate) async fn one_of_two_hands_over(
     database: &Database,
     settings: &RelaySettings,
@@ -127,9 +129,11 @@ pub(crate) async fn one_of_two_hands_over(
     second
 }
 
-/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's last to the new one's first.
+/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's
+/// last to the new one's first.
 async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
-    let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate where (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
+    let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate where \
+        (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
     let keys: Vec<String> = sqlx::query_scalar(of_lanes)
         .bind(moving)
         .fetch_one(&mut database.as_admin().await)
@@ -153,13 +157,18 @@ async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], ask
     );
 }
 
-/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and a horizon that nothing can vacuum.
-/// The sweep, which would hide a mistake, must find nothing.
+/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and
+/// a horizon that nothing can vacuum. The sweep, which would hide a mistake, must find nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned() {
     let (database, settings, topic) = begin(15).await;
     let mut pin = database.as_admin().await;
-    execute(&mut pin, "begin isolation level repeatable read; select pg_current_xact_id(), count(*) from outbox.event").await;
+    execute(
+        &mut pin,
+        "begin isolation level repeatable read; select pg_current_xact_id(), \
+        count(*) from outbox.event",
+    )
+    .await;
     let relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;
     let load = Load {
@@ -225,7 +234,8 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
     );
 }
 
-/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must neither lose a row nor break an order.
+/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must
+/// neither lose a row nor break an order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
     let (database, settings, topic) = begin(15).await;

@@ -1,4 +1,5 @@
-//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's way to it costs nothing but time, and only what is sick waits.
+//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's way to it costs
+//! nothing but time, and only what is sick waits.
 
 use std::time::{Duration, Instant};
 
@@ -217,7 +218,8 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
     );
 }
 
-/// The sick topic has a partition that lives and one whose only replica is on the second node, and more rows than the window holds.
+/// The sick topic has a partition that lives and one whose only replica is on the second node, and
+/// more rows than the window holds.
 struct Sick {
     brokers: Brokers,
     database: Database,
@@ -304,7 +306,8 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     .await;
 }
 
-/// Another relay gets half of the lanes, and then the first one stops and gives back the rest. Returns the other one.
+/// Another relay gets half of the lanes, and then the first one stops and gives back the rest.
+/// Returns the other one.
 async fn shares_and_stops(
     first: &mut Relay,
     database: &Database,
@@ -349,7 +352,8 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     flows(&second, &sick, 100.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
-    // A producer was thrown out twice: at most one request per broker may be written twice each time.
+    // A producer was thrown out twice: at most one request per broker may be written twice each
+    // time.
     eprintln!(
         "{} duplicates",
         judge(&well_rows, &read(&brokers, &well).await)
@@ -357,7 +361,8 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     );
 }
 
-/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its topic go by the trial producer.
+/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its
+/// topic go by the trial producer.
 async fn refused(database: &Database, topic: &str) {
     let mut admin = database.as_admin().await;
     let large = format!(
@@ -419,7 +424,8 @@ async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_la
     );
 }
 
-/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back when the way is open again.
+/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back
+/// when the way is open again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other() {
     let brokers = Brokers::start(1).await;

@@ -1,4 +1,5 @@
-//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person decides.
+//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person
+//! decides.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -31,7 +32,8 @@ fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
     }
 }
 
-/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB that no codec makes smaller.
+/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB
+/// that no codec makes smaller.
 async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[u32]) {
     let poison: Vec<String> = poison.iter().map(u32::to_string).collect();
     let sql = format!(
@@ -85,7 +87,8 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     firsts
 }
 
-/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the first of its key, in partitions that are empty.
+/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the
+/// first of its key, in partitions that are empty.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_overtakes_a_refused_one_that_was_the_first_in_its_partition() {
     let database = Database::create(15).await.migrated().await;
@@ -135,7 +138,8 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     .await;
     let mut admin = database.as_admin().await;
     let of_key = format!(
-        "select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = '{name}'"
+        "select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = \
+         '{name}'"
     );
     let head = "select id from outbox.event where octet_length(payload) > 1000";
     let head: i64 = value(&mut admin, head).await;
@@ -264,7 +268,8 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
         &format!("insert into outbox.parked_topic (topic) values ('{of_topic}')"),
     )
     .await;
-    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of the parked topic.
+    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of
+    // the parked topic.
     insert(&database, "undeclared", 1, 100, &[]).await;
     insert(&database, &of_key, 101, 300, &[142]).await;
     insert(&database, &of_topic, 301, 2_300, &[]).await;
@@ -281,7 +286,8 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
         (parked(&database).await == 1).then_some(())
     })
     .await;
-    // They are found and told although a filter leaves out what is parked, and the sweep has nothing to find.
+    // They are found and told although a filter leaves out what is parked, and the sweep has
+    // nothing to find.
     until("the problem", async || {
         relay
             .report()
@@ -300,7 +306,8 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
             .filter(|backlog| backlog.rows == 100)
     })
     .await;
-    let oldest = "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') from outbox.event where topic = 'undeclared'";
+    let oldest = "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') \
+        from outbox.event where topic = 'undeclared'";
     let oldest: String = value(&mut admin, oldest).await;
     assert_eq!(
         (
@@ -341,7 +348,8 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
         (read(&other).await.len(), read(&mountain).await.len()),
         (64, 0)
     );
-    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do anything about it.
+    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do
+    // anything about it.
     insert(&database, &other, 65, 128, &[]).await;
     let began = Instant::now();
     rows(&database, height.into()).await;

@@ -1,4 +1,5 @@
-//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the contracts are the same as without.
+//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the
+//! contracts are the same as without.
 
 use outbox_relay::{
     report::ProblemClass,

@@ -1,4 +1,5 @@
-//! What is wrong shows in the report with its class, rows stay where they are, and everything heals by itself.
+//! What is wrong shows in the report with its class, rows stay where they are, and everything heals
+//! by itself.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ use crate::harness::{
     rig::{certificate, rig},
 };
 
-const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload, headers) values";
+const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, \
+    topic, payload, headers) values";
 
 fn topic(name: &str) -> TopicSettings {
     TopicSettings {
@@ -90,7 +92,12 @@ async fn rows_of_a_missing_topic_wait_and_flow_once_it_exists() {
     );
     insert(
         &database,
-        &format!("('{}', 'a', 'k', 'E', '{missing}', 'm', '{{}}'), ('{}', 'a', 'k', 'E', '{there}', 't', '{{}}')", uuid(1), uuid(2)),
+        &format!(
+            "('{}', 'a', 'k', 'E', '{missing}', 'm', '{{}}'), ('{}', 'a', 'k', 'E', \
+            '{there}', 't', '{{}}')",
+            uuid(1),
+            uuid(2)
+        ),
     )
     .await;
     rows(&database, 1).await;
@@ -110,7 +117,12 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
     let mut relay = Relay::start(&database, &database.publishing(vec![topic(&declared)])).await;
     insert(
         &database,
-        &format!("('{}', 'a', 'k', 'E', '{later}', 'l', '{{}}'), ('{}', 'a', 'k', 'E', '{declared}', 'd', '{{}}')", uuid(1), uuid(2)),
+        &format!(
+            "('{}', 'a', 'k', 'E', '{later}', 'l', '{{}}'), ('{}', 'a', 'k', 'E', \
+            '{declared}', 'd', '{{}}')",
+            uuid(1),
+            uuid(2)
+        ),
     )
     .await;
     problem(&relay, ProblemClass::TopicNotDeclared).await;
@@ -249,7 +261,11 @@ async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style() {
         let _relay = Relay::start(&database, &settings).await;
         insert(
             &database,
-            &format!("('{}', 'essay', 'k', 'E', null, '\\x00ff', '{{\"correlation_id\": \"c\", \"outbox_seq\": \"9\"}}')", uuid(1)),
+            &format!(
+                "('{}', 'essay', 'k', 'E', null, '\\x00ff', \
+                '{{\"correlation_id\": \"c\", \"outbox_seq\": \"9\"}}')",
+                uuid(1)
+            ),
         )
         .await;
         insert(

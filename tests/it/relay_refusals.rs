@@ -1,4 +1,5 @@
-//! Contract B for topics that refuse everything: forbidden, deleted, or with batches that are too large. Only they wait, and their order holds.
+//! Contract B for topics that refuse everything: forbidden, deleted, or with batches that are too
+//! large. Only they wait, and their order holds.
 
 use std::process::Command;
 
@@ -239,7 +240,8 @@ async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_orde
     let (again_rows, well_rows) = (to_again.stop().await, to_well.stop().await);
     drained(&database).await;
     judge(&well_rows, &read(&well).await);
-    // What was acknowledged before is gone with the topic; of each key the rest came, in order and without a gap.
+    // What was acknowledged before is gone with the topic; of each key the rest came, in order and
+    // without a gap.
     let records = read(&again).await;
     for (key, committed) in again_rows {
         let mut firsts = Vec::new();

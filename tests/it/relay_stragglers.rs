@@ -1,5 +1,5 @@
-//! Rows that become visible late, and a horizon that vacuum cannot pass: nobody waits for them, nothing is missed. And the sweep, which would
-//! find what was.
+//! Rows that become visible late, and a horizon that vacuum cannot pass: nobody waits for them,
+//! nothing is missed. And the sweep, which would find what was.
 
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ fn rows_of(keys: [&str; 3], each: usize, topic: &str, committed: &mut Committed)
     )
 }
 
-/// All visible rows are gone while the transaction is still open: its ids hold nobody up. What it wrote is far below what was read since.
+/// All visible rows are gone while the transaction is still open: its ids hold nobody up. What it
+/// wrote is far below what was read since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
     let (database, settings, topic) = begin(17).await;
@@ -74,7 +75,8 @@ async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
     assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
 }
 
-/// What was deleted cannot be vacuumed: whoever takes the lanes over has all of it before its first row.
+/// What was deleted cannot be vacuumed: whoever takes the lanes over has all of it before its first
+/// row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
     let (database, settings, topic) = begin(15).await;

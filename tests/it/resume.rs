@@ -1,5 +1,6 @@
-//! Contract R on real servers: ids that come again are never confused with rows already published. The sequence goes forward by itself, nothing
-//! that waits is lost, keys stay in order, and the problem shows.
+//! Contract R on real servers: ids that come again are never confused with rows already published.
+//! The sequence goes forward by itself, nothing that waits is lost, keys stay in order, and the
+//! problem shows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +27,8 @@ use crate::{
 /// What every jump of the sequence adds.
 const JUMP: i64 = 1 << 32;
 
-/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key: event ids by key.
+/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key:
+/// event ids by key.
 fn consumed(records: &[Record]) -> Committed {
     let (mut last, mut taken) = (BTreeMap::<&str, i64>::new(), Committed::new());
     for record in records {
@@ -86,7 +88,8 @@ fn in_order(records: &[Record]) -> String {
     by_seq.into_values().collect::<Vec<_>>().join(" ")
 }
 
-/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did it; all else arrives.
+/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did
+/// it; all else arrives.
 async fn truncated_under_load(database: &Database, settings: &RelaySettings, topic: String) {
     let first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
@@ -159,7 +162,8 @@ async fn a_truncate_that_restarts_ids_under_load_confuses_nothing_behind_a_poole
 async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost() {
     let (database, settings, topic) = begin(18).await;
     let mut admin = database.as_admin().await;
-    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a row that waits: then nothing would tell.
+    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a
+    // row that waits: then nothing would tell.
     execute(&mut admin, "select setval('outbox.event_id_seq', 1000000)").await;
     let relay = Relay::start(&database, &settings).await;
     let set_back = async {
@@ -241,7 +245,8 @@ async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_gr
     assert_eq!(read(topic).await.len(), 1);
 }
 
-/// What was published, then a dump while two rows wait, then more that was published, by the relay that still runs.
+/// What was published, then a dump while two rows wait, then more that was published, by the relay
+/// that still runs.
 async fn dumped_and_gone_on(
     database: &Database,
     settings: &RelaySettings,
@@ -280,7 +285,8 @@ fn misses_nothing(records: &[Record]) {
     );
 }
 
-/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on publishing.
+/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on
+/// publishing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published() {
     let (old, settings, topic) = begin(15).await;
@@ -309,7 +315,8 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
     misses_nothing(&records);
 }
 
-/// As who restores a backup of last night over what there is: rows that were published since wait again, and ids begin again from there.
+/// As who restores a backup of last night over what there is: rows that were published since wait
+/// again, and ids begin again from there.
 async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     let (database, settings, topic) = begin(15).await;
     let (dump, mut relay) = dumped_and_gone_on(&database, &settings, &topic, &[kind]).await;
@@ -346,10 +353,12 @@ async fn a_dump_restored_over_the_same_database_under_a_running_relay_confuses_n
     restored_over_itself("--clean", "", true).await;
 }
 
-/// The sequence is the same one, and all that is in the database says so: only the relay's memory tells.
+/// The sequence is the same one, and all that is in the database says so: only the relay's memory
+/// tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confuse_nothing() {
-    let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', tablename), ', ') from pg_tables where schemaname = 'outbox'); end $$;\n";
+    let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', \
+        tablename), ', ') from pg_tables where schemaname = 'outbox'); end $$;\n";
     restored_over_itself("--data-only", empty, true).await;
 }
 
@@ -407,7 +416,8 @@ fn client(program: &str, database: &Database) -> Command {
     command
 }
 
-/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once, and all goes on as before.
+/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once,
+/// and all goes on as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_nothing_else() {
     let mut server = Server::create().await;
@@ -453,7 +463,8 @@ async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_noth
     judge_after_a_loss(before, Committed::new(), after, &records);
 }
 
-/// A pooler leads to another server from one transaction to the next, and the one before goes on: as after a failover that fenced nothing.
+/// A pooler leads to another server from one transaction to the next, and the one before goes on:
+/// as after a failover that fenced nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuses_nothing() {
     let server = Server::create().await;
@@ -490,7 +501,8 @@ async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuse
     judge_after_a_loss(before, lost, after, &records);
 }
 
-/// Rows that were committed and published before the failover are not there any more; their ids come again with others.
+/// Rows that were committed and published before the failover are not there any more; their ids
+/// come again with others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let mut server = Server::create().await;
@@ -520,7 +532,8 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     judge_after_a_loss(before, lost, after, &read(topic).await);
 }
 
-/// Rows that the standby had received, but not that they were settled, may come again behind the jump.
+/// Rows that the standby had received, but not that they were settled, may come again behind the
+/// jump.
 fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, records: &[Record]) {
     let mut committed = before;
     for rows in [lost, after.clone()] {
@@ -550,7 +563,8 @@ fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, reco
     }
 }
 
-/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the key's rows stay behind it.
+/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the
+/// key's rows stay behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_key_is_retried_under_the_new_ids() {
     let (database, settings, topic) = begin(18).await;
@@ -558,7 +572,10 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     add(&mut admin, &topic, "k k k").await;
     execute(
         &mut admin,
-        &format!("select outbox.park_key('{topic}', 'k', lane, id, event_id, 'RecordRejected') from outbox.event where id = 1"),
+        &format!(
+            "select outbox.park_key('{topic}', 'k', lane, id, event_id, 'RecordRejected') \
+            from outbox.event where id = 1"
+        ),
     )
     .await;
     let relay = Relay::start(&database, &settings).await;

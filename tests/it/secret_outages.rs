@@ -1,4 +1,5 @@
-//! Secrets that change while Kafka is away: they wait for it, or do not need it; nothing restarts, nothing is lost, and keys stay in order.
+//! Secrets that change while Kafka is away: they wait for it, or do not need it; nothing restarts,
+//! nothing is lost, and keys stay in order.
 
 use outbox_relay::{
     report::{BreakerState, ProblemClass},
@@ -182,7 +183,8 @@ async fn a_new_password_at_the_database_is_taken_while_kafka_is_away() {
     scene.breaker(BreakerState::Open).await;
     scene.brokers.password_gate.set_open(true);
     scene.flows().await;
-    // The connection was cut: one request may have been written and not been answered, and is repeated by the same producer.
+    // The connection was cut: one request may have been written and not been answered, and is
+    // repeated by the same producer.
     assert_eq!(
         scene.end().await,
         0,

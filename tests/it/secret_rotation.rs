@@ -1,5 +1,6 @@
-//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice. What cannot be used, or is refused, is a
-//! problem, and the last good secret is used until it is mended.
+//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice.
+//! What cannot be used, or is refused, is a problem, and the last good secret is used until it is
+//! mended.
 
 use std::time::Duration;
 
@@ -120,7 +121,8 @@ impl Scene {
         Steady::start(&self.database, &self.topic, 50)
     }
 
-    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret was shown.
+    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret
+    /// was shown.
     async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
         self.drained().await;
         let topic = self.topic.clone();
@@ -173,7 +175,8 @@ impl Scene {
 
     /// One more row arrives.
     async fn still_publishes(&self) {
-        let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)";
+        let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, \
+            event_type, topic, payload)";
         let topic = &self.topic;
         let sql = format!("{insert} values (gen_random_uuid(), 'a', 'k', 'E', '{topic}', 'x')");
         execute(&mut self.database.as_admin().await, &sql).await;
@@ -229,7 +232,8 @@ const PRODUCER_REPLACED: &str = "the producer is replaced";
 /// Processes of the server that serve the relay.
 async fn backends(database: &Database) -> Vec<i32> {
     let of_relay = format!(
-        "select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'",
+        "select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = \
+         '{}'",
         database.name
     );
     values(&mut database.as_admin().await, &of_relay).await
@@ -305,7 +309,8 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
     let users = format!(
-        "select distinct usename::text from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'",
+        "select distinct usename::text from pg_stat_activity where application_name = \
+         'outbox-relay' and datname = '{}'",
         scene.database.name
     );
     assert_eq!(
@@ -433,7 +438,8 @@ async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_
             .any(|pid| before.contains(pid)),
         "connections that worked were closed"
     );
-    // The old one is not valid any more, and nothing is left of its connections: rows wait for the file.
+    // The old one is not valid any more, and nothing is left of its connections: rows wait for the
+    // file.
     alter_password(&scene.database, "the-right-new-password").await;
     let cut = format!(
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",

@@ -1,4 +1,5 @@
-//! Reads all partitions of all topics from their first record on, and puts what comes into the ledger.
+//! Reads all partitions of all topics from their first record on, and puts what comes into the
+//! ledger.
 
 use std::{
     sync::Arc,

@@ -53,7 +53,8 @@ impl Row {
         }
     }
 
-    /// When it arrived, and how long that took from its commit. Zero where the record was faster than the answer to the commit.
+    /// When it arrived, and how long that took from its commit. Zero where the record was faster
+    /// than the answer to the commit.
     pub(crate) fn latency_ms(&self) -> Option<(Instant, f64)> {
         let (Fate::Committed(at), Some(first)) = (self.fate, self.arrivals.first()) else {
             return None;

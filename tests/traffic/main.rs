@@ -1,5 +1,6 @@
-//! Traffic for the demo and the end-to-end test. `run` plays services that write business rows and outbox rows in one transaction each, reads
-//! all their topics from the first record on, and judges: nothing lost, nothing that was rolled back, each key in order. `topics` makes topics.
+//! Traffic for the demo and the end-to-end test. `run` plays services that write business rows and
+//! outbox rows in one transaction each, reads all their topics from the first record on, and
+//! judges: nothing lost, nothing that was rolled back, each key in order. `topics` makes topics.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
@@ -44,7 +45,8 @@ struct Run {
     /// A service: file of its OutboxRelay, its business table, URL of its database as its own role.
     #[arg(long = "service", value_name = "MANIFEST,TABLE,URL", required = true)]
     services: Vec<ServiceArgument>,
-    /// How long rows are written, at least: they are until the commands have ended, and some seconds more.
+    /// How long rows are written, at least: they are until the commands have ended, and some
+    /// seconds more.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Transactions a second, of each service.
@@ -53,10 +55,12 @@ struct Run {
     /// How long the last rows may take to arrive.
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// A command of the shell that changes something on the way, of which no row comes twice; several are run one after the other.
+    /// A command of the shell that changes something on the way, of which no row comes twice;
+    /// several are run one after the other.
     #[arg(long = "change")]
     changes: Vec<String>,
-    /// A command of the shell that breaks something, after them: rows that were under way may come twice.
+    /// A command of the shell that breaks something, after them: rows that were under way may come
+    /// twice.
     #[arg(long)]
     fault: Option<String>,
     /// When the first command is run, in seconds.

@@ -34,7 +34,8 @@ pub(crate) struct Service {
     pub(crate) aggregate_type: String,
     pub(crate) routes: Vec<TopicSettings>,
     pub(crate) pool: PgPool,
-    /// Writes the business row: the aggregate's next revision, under a lock on its row until the transaction ends.
+    /// Writes the business row: the aggregate's next revision, under a lock on its row until the
+    /// transaction ends.
     pub(crate) revise: SqlStr,
     pub(crate) enqueue: SqlStr,
 }
@@ -49,14 +50,20 @@ impl Service {
             .context("bad URL of a database")?;
         Ok(Self {
             aggregate_type: table.trim_end_matches('s').to_owned(),
-            routes: settings.topics.into_iter().filter(|topic| !topic.event_types.is_empty()).collect(),
+            routes: settings
+                .topics
+                .into_iter()
+                .filter(|topic| !topic.event_types.is_empty())
+                .collect(),
             pool,
             revise: AssertSqlSafe(format!(
-                "insert into {table} (id, revision) values ($1, 1) on conflict (id) do update set revision = {table}.revision + 1 returning revision"
+                "insert into {table} (id, revision) values ($1, 1) on conflict (id) do update set \
+                 revision = {table}.revision + 1 returning revision"
             ))
             .into_sql_str(),
             enqueue: AssertSqlSafe(format!(
-                "select {schema}.enqueue(aggregate_type => $1, aggregate_id => $2, event_type => $3, payload => $4, event_id => $5)"
+                "select {schema}.enqueue(aggregate_type => $1, aggregate_id => $2, event_type => \
+                 $3, payload => $4, event_id => $5)"
             ))
             .into_sql_str(),
         })

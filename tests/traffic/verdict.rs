@@ -7,7 +7,8 @@ use std::{
 
 use crate::ledger::{Fate, Fault, Ledger, Row};
 
-/// What a process had under way when it was killed was first seen by a consumer at most so long before, or after.
+/// What a process had under way when it was killed was first seen by a consumer at most so long
+/// before, or after.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub(crate) struct Verdict {
     duplicates: usize,
     /// Those that no fault explains.
     unprovoked: usize,
-    /// Records with another topic, key or value than their row, or duplicates with another partition or other headers than the first.
+    /// Records with another topic, key or value than their row, or duplicates with another
+    /// partition or other headers than the first.
     altered: usize,
 }
 
@@ -133,8 +135,8 @@ impl Verdict {
     }
 }
 
-/// The last third shows servers that are warm: in the first seconds brokers compile their code, and a relay's first record to each partition goes
-/// alone.
+/// The last third shows servers that are warm: in the first seconds brokers compile their code, and
+/// a relay's first record to each partition goes alone.
 fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
     let latencies: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
     let arrivals = || latencies.iter().map(|(arrived, _)| *arrived);

@@ -1,4 +1,5 @@
-//! Plays a service: business rows and outbox rows, in one transaction each; one in ten thinks better of it.
+//! Plays a service: business rows and outbox rows, in one transaction each; one in ten thinks
+//! better of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,7 +65,8 @@ async fn transact(service: &Service, ledger: &Ledger) -> sqlx::Result<()> {
         events.push(add_event(service, ledger, &aggregate, &mut transaction).await?);
     }
     if (dice >> 32).is_multiple_of(50) {
-        // A slow transaction: others of other keys overtake it, and the relay has to come back for its rows.
+        // A slow transaction: others of other keys overtake it, and the relay has to come back for
+        // its rows.
         sleep(Duration::from_millis(400)).await;
     }
     if (dice >> 48).is_multiple_of(10) {

@@ -1,9 +1,10 @@
 //! One child: created when absent, applied when ours. IO.
 //!
-//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A POST leaves its fields to an `Update` entry
-//! of managedFields, where a field that is dropped later would stay for ever; and once the entry were gone, the next apply would leave
-//! everything to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that owns a single label, and the apply
-//! after it takes the rest.
+//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
+//! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
+//! later would stay for ever; and once the entry were gone, the next apply would leave everything
+//! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
+//! owns a single label, and the apply after it takes the rest.
 
 use std::time::Instant;
 
@@ -22,7 +23,8 @@ use crate::operator::{
     observe::RelayDeployment,
 };
 
-/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again before ten minutes have passed.
+/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again
+/// before ten minutes have passed.
 pub(super) async fn write(
     corner: &Corner<'_>,
     child: &Prepared,
@@ -91,7 +93,8 @@ async fn claim(
         "fieldsType": "FieldsV1",
         "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{MANAGED_BY}"): {}}}},
     });
-    // What others own of an object this young is forgotten with it; they lose nothing but the record, and write it again.
+    // What others own of an object this young is forgotten with it; they lose nothing but the
+    // record, and write it again.
     let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": [entry]}}));
     let manager = PatchParams {
         field_manager: Some(OPERATOR.to_owned()),

@@ -1,4 +1,5 @@
-//! The settings of relays and migration. Immutable, and named by the hash of its content: a pod that restarts gets what it was started with.
+//! The settings of relays and migration. Immutable, and named by the hash of its content: a pod
+//! that restarts gets what it was started with.
 
 use std::collections::BTreeMap;
 

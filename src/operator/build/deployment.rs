@@ -1,4 +1,5 @@
-//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time to drain.
+//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time
+//! to drain.
 
 use k8s_openapi::{
     api::{
@@ -122,7 +123,8 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
             },
         ]),
         ports: Some(vec![http]),
-        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
+        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to
+        // be not ready.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(3),

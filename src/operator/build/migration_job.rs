@@ -1,4 +1,5 @@
-//! One attempt of a migration. The operator itself counts attempts and pauses between them: a Job's own retries would hide each reason.
+//! One attempt of a migration. The operator itself counts attempts and pauses between them: a Job's
+//! own retries would hide each reason.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on the HTTP port alone. Probes come from the
-//! node, which no NetworkPolicy keeps out.
+//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on
+//! the HTTP port alone. Probes come from the node, which no NetworkPolicy keeps out.
 
 use std::collections::BTreeMap;
 

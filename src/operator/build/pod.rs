@@ -1,4 +1,5 @@
-//! What relay and migration pods have in common: settings and secrets as files, no rights, the manifest's `template`.
+//! What relay and migration pods have in common: settings and secrets as files, no rights, the
+//! manifest's `template`.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +64,8 @@ pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
     }
 }
 
-/// A pod of this one container. It names neither user nor group: the image has a numeric user, OpenShift assigns its own.
+/// A pod of this one container. It names neither user nor group: the image has a numeric user,
+/// OpenShift assigns its own.
 pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Projection]) -> PodSpec {
     let template = &relay.template;
     PodSpec {
@@ -112,7 +114,8 @@ fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-/// Enough to start with where the manifest says nothing. No limits: a throttled relay is late, a killed one repeats itself.
+/// Enough to start with where the manifest says nothing. No limits: a throttled relay is late, a
+/// killed one repeats itself.
 fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
     let quantities = |map: &BTreeMap<String, String>| {
         map.iter()
@@ -158,7 +161,8 @@ fn settings_volume(relay: &ValidatedRelay) -> Volume {
     }
 }
 
-/// Optional throughout: the program itself says which file is missing, which a pod that cannot start never could.
+/// Optional throughout: the program itself says which file is missing, which a pod that cannot
+/// start never could.
 fn secrets_volume(files: &[Projection]) -> Volume {
     let source = ProjectedVolumeSource {
         default_mode: Some(READABLE),

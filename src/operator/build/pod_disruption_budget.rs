@@ -1,4 +1,5 @@
-//! At most one relay at a time is evicted. Unhealthy ones may always be: else one database outage blocks the draining of nodes.
+//! At most one relay at a time is evicted. Unhealthy ones may always be: else one database outage
+//! blocks the draining of nodes.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},

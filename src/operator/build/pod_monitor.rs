@@ -1,4 +1,5 @@
-//! For the Prometheus operator, where it is installed: scrape the relays. Its kind is not one of Kubernetes' own, so there is no type for it.
+//! For the Prometheus operator, where it is installed: scrape the relays. Its kind is not one of
+//! Kubernetes' own, so there is no type for it.
 
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Keepers against an API server that loses requests and answers, on a clock that is set forward: minutes take a moment.
+//! Keepers against an API server that loses requests and answers, on a clock that is set forward:
+//! minutes take a moment.
 
 use std::{
     collections::BTreeSet,
@@ -144,7 +145,8 @@ fn keeper(client: Client, me: &str, fence: &Fence) -> Keeper {
 /// Who may have a write under way, and until when.
 type Busy = Arc<Mutex<Option<(usize, Instant)>>>;
 
-/// Leads when it can, ends when it lost, gives the Lease back now and then when its writes have ended, and is started again.
+/// Leads when it can, ends when it lost, gives the Lease back now and then when its writes have
+/// ended, and is started again.
 async fn live(server: ApiServer, number: usize, fence: Fence, dice: Dice, busy: Busy) {
     loop {
         let faults = dice.clone();

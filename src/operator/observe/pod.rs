@@ -17,7 +17,8 @@ const NOTES_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelayPod {
     pub name: String,
-    /// Where its report is to be had; absent while it does not run, or where its address would be the node's.
+    /// Where its report is to be had; absent while it does not run, or where its address would be
+    /// the node's.
     pub address: Option<IpAddr>,
     /// Why it does not run.
     pub waiting: Option<String>,
@@ -35,7 +36,8 @@ pub(crate) struct MigrationPod {
     pub end: Option<String>,
 }
 
-/// Pods whose chain of controllers ends at our Deployment: nobody else's pod is ever asked for a report.
+/// Pods whose chain of controllers ends at our Deployment: nobody else's pod is ever asked for a
+/// report.
 pub(super) fn relay_pods(replica_sets: &[ReplicaSet], pods: Vec<Pod>) -> Vec<RelayPod> {
     let sets: Vec<String> = replica_sets.iter().filter_map(ResourceExt::uid).collect();
     let ours = |pod: &Pod| {
@@ -85,7 +87,8 @@ pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod>
     })
 }
 
-/// The message is what a pod says, and a pod may say anything: what is no report is none, and its texts are cut.
+/// The message is what a pod says, and a pod may say anything: what is no report is none, and its
+/// texts are cut.
 fn read_report(message: &str) -> Option<MigrationReport> {
     let mut report: MigrationReport = serde_json::from_str(message.trim()).ok()?;
     report.notes.truncate(NOTES_MAX);
@@ -99,7 +102,8 @@ pub(crate) fn cut(text: &str) -> String {
     Problem::new(crate::report::ProblemClass::Other, text).message
 }
 
-/// Why a pod does not get to run: not scheduled, image not there, crashing. Silent about what passes within seconds.
+/// Why a pod does not get to run: not scheduled, image not there, crashing. Silent about what
+/// passes within seconds.
 fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let unscheduled = status

@@ -8,7 +8,8 @@
 //!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or a nudge
 //! ```
 //!
-//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too: its cause may just have been removed.
+//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too:
+//! its cause may just have been removed.
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
-//! How many relays, by what waits: facts, what is remembered and `now` in; a decision with its reason, and what to remember, out. Pure.
+//! How many relays, by what waits: facts, what is remembered and `now` in; a decision with its
+//! reason, and what to remember, out. Pure.
 //!
-//! What is not known adds nothing and takes nothing away. Up goes at once, to the double at most, and only when the last step has arrived and has
-//! helped; down goes to the most that was wanted within the stabilisation window, and to no less than can carry what is published now.
+//! What is not known adds nothing and takes nothing away. Up goes at once, to the double at most,
+//! and only when the last step has arrived and has helped; down goes to the most that was wanted
+//! within the stabilisation window, and to no less than can carry what is published now.
 
 #[cfg(test)]
 mod simulation;
@@ -65,14 +67,16 @@ pub(crate) struct Decision {
 pub(crate) struct Remembered {
     /// The count that we left; another one was written by somebody else.
     pub count: Option<i32>,
-    /// Counts that were enough, each with the last time when it was; falling, so that the first is the most.
+    /// Counts that were enough, each with the last time when it was; falling, so that the first is
+    /// the most.
     enough: VecDeque<(Timestamp, i32)>,
     /// The last step up, until it is known whether it helped.
     step: Option<Step>,
     /// What was published per second when a step up did not help.
     flat_at: Option<f64>,
-    /// What one relay can publish per second, as far as it was seen: all of it when more were needed, else at least that much. Without it a
-    /// steady load would be left to too few relays as soon as its backlog has gone.
+    /// What one relay can publish per second, as far as it was seen: all of it when more were
+    /// needed, else at least that much. Without it a steady load would be left to too few relays as
+    /// soon as its backlog has gone.
     capacity: Option<f64>,
 }
 

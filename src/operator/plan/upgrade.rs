@@ -1,4 +1,5 @@
-//! What a relay's new form comes from, its manifest or a new version of the operator, and how far its rollout is. Pure.
+//! What a relay's new form comes from, its manifest or a new version of the operator, and how far
+//! its rollout is. Pure.
 
 use super::{Migration, Plan};
 use crate::operator::{
@@ -8,8 +9,9 @@ use crate::operator::{
     validate::ValidatedRelay,
 };
 
-/// A Deployment says which generation it was last written for, and what that asked for. Both must be others for a change to be a user's: a new
-/// count is a new generation of the same wishes, and a version that knows more fields reads the same generation with other defaults.
+/// A Deployment says which generation it was last written for, and what that asked for. Both must
+/// be others for a change to be a user's: a new count is a new generation of the same wishes, and a
+/// version that knows more fields reads the same generation with other defaults.
 pub(crate) fn change(relay: &ValidatedRelay, observed: &Observed) -> Change {
     let Some(deployment) = &observed.deployment else {
         return Change::Own;
@@ -34,7 +36,8 @@ pub(super) fn is_current(relay: &ValidatedRelay, deployment: &RelayDeployment) -
         .is_some_and(|written| written.form == form(relay))
 }
 
-/// Of a relay that has its turn; `observed` with what was just written, `refused`: something that is to be written cannot be.
+/// Of a relay that has its turn; `observed` with what was just written, `refused`: something that
+/// is to be written cannot be.
 pub(crate) fn progress(
     relay: &ValidatedRelay,
     plan: &Plan,

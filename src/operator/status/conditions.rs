@@ -1,4 +1,5 @@
-//! Findings -> conditions as Kubernetes keeps them: each with the generation it was found for, and the time when its status last flipped. Pure.
+//! Findings -> conditions as Kubernetes keeps them: each with the generation it was found for, and
+//! the time when its status last flipped. Pure.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},

@@ -1,4 +1,5 @@
-//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped all the same. Pure.
+//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped
+//! all the same. Pure.
 
 use super::{
     Invalid,

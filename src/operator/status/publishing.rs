@@ -1,5 +1,5 @@
-//! `Publishing`: do rows reach Kafka? What the relays say, and no part of `Ready`: an outage of Kafka must not block the rollout of services
-//! that only wait for their outbox. Pure.
+//! `Publishing`: do rows reach Kafka? What the relays say, and no part of `Ready`: an outage of
+//! Kafka must not block the rollout of services that only wait for their outbox. Pure.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -14,8 +14,8 @@ use crate::{
     report::{Breaker, BreakerState, ProblemClass},
 };
 
-/// What stops the rows of a relay that published is told when it has lasted so long: most of it passes by itself, and a condition that
-/// flaps helps nobody.
+/// What stops the rows of a relay that published is told when it has lasted so long: most of it
+/// passes by itself, and a condition that flaps helps nobody.
 const LASTING: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn publishing(scene: &Scene<'_>) -> Finding {

@@ -78,7 +78,8 @@ pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
 
 pub(super) fn not_understood(error: &str) -> Vec<Finding> {
     let message = format!(
-        "The manifest is not of a form that this version of the operator knows: {error}. Apply it again with the CRD of this version; relays that run go on."
+        "The manifest is not of a form that this version of the operator knows: {error}. Apply it \
+         again with the CRD of this version; relays that run go on."
     );
     stalled(Reason::NotUnderstood, &message)
 }
@@ -160,7 +161,8 @@ fn unready_schema(schema: &Finding, plan: &Plan) -> Summary {
     }
 }
 
-/// A relay that was ready for this very generation stays so while its pods are replaced; a new spec is ready when it has arrived everywhere.
+/// A relay that was ready for this very generation stays so while its pods are replaced; a new spec
+/// is ready when it has arrived everywhere.
 fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
     let generation = Some(scene.facts.identity.generation);
     let was_ready = find(&scene.facts.previous.conditions, "Ready").is_some_and(|condition| {
@@ -169,7 +171,8 @@ fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
     let message = if stuck {
         let name = scene.facts.identity.relay_name();
         format!(
-            "New relays have not become ready for ten minutes; the old ones go on. Look at 'kubectl describe deployment {name}'."
+            "New relays have not become ready for ten minutes; the old ones go on. Look at \
+             'kubectl describe deployment {name}'."
         )
     } else {
         "Relays are being replaced; the old ones go on until the new ones are ready.".to_owned()
@@ -199,7 +202,8 @@ fn ready(
     {
         Finding::new("Ready", State::True, reason, message)
     } else if all && scene.applied.no_pod_monitors {
-        let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind PodMonitor: install the Prometheus operator, or set it to false.";
+        let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind \
+            PodMonitor: install the Prometheus operator, or set it to false.";
         Finding::new("Ready", State::True, Reason::PodMonitorUnavailable, message)
     } else if all {
         Finding::new(
@@ -221,7 +225,9 @@ fn held(turn: Turn) -> Option<(Reason, &'static str)> {
             "Relays run in the form of the version before; their upgrade waits for others to end.",
         )),
         Turn::Stopped => {
-            let message = "Relays run in the form of the version before: three upgrades in a row failed, so no further one starts. Look at OutboxRelays that are not Ready; when one of them is, the others follow.";
+            let message = "Relays run in the form of the version before: three upgrades in a row \
+                failed, so no further one starts. Look at OutboxRelays that are not Ready; when \
+                one of them is, the others follow.";
             Some((Reason::UpgradesStopped, message))
         }
     }
@@ -232,12 +238,14 @@ fn obstacle(error: &ApplyError) -> Summary {
         ApplyError::NameConflict(objects) => Summary::stalled(
             Reason::NameConflict,
             &format!(
-                "{objects}: the name is taken by an object that is not ours. Remove or rename it; until then only the number of relays that run is changed."
+                "{objects}: the name is taken by an object that is not ours. Remove or rename it; \
+                 until then only the number of relays that run is changed."
             ),
         ),
         ApplyError::FormerChildren(objects) => {
             let message = format!(
-                "{objects}: left by a deleted OutboxRelay of this name. Goes on when the garbage collector has removed it."
+                "{objects}: left by a deleted OutboxRelay of this name. Goes on when the garbage \
+                 collector has removed it."
             );
             Summary::reconciling(Finding::new(
                 "Ready",

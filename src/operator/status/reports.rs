@@ -1,4 +1,5 @@
-//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be asked may publish all the same. Pure.
+//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be
+//! asked may publish all the same. Pure.
 
 use super::{
     Scene,
@@ -30,7 +31,8 @@ pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
             &format!("No relay has reported. {next}"),
         );
     }
-    let message = "Some lanes have no relay that reports what waits in them: the backlog is unknown, and scaling holds.";
+    let message = "Some lanes have no relay that reports what waits in them: the backlog is \
+        unknown, and scaling holds.";
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 

@@ -37,7 +37,8 @@ pub(super) fn scaling_active(scene: &Scene<'_>) -> Finding {
         );
     };
     if !scene.applied.scaled {
-        let message = "The count that was decided could not be set, and is decided again: see condition Ready.";
+        let message = "The count that was decided could not be set, and is decided again: see \
+            condition Ready.";
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
     let why = scaling.decision.why;
@@ -82,7 +83,8 @@ fn explanation(why: Reason) -> &'static str {
             "Kafka is away: more relays would not help, the count stays or falls."
         }
         Reason::ThroughputFlat => {
-            "The last step up did not raise throughput: something else is the limit, Kafka or the database, so none follows."
+            "The last step up did not raise throughput: something else is the limit, Kafka or the \
+             database, so none follows."
         }
         Reason::AtMaximum => "More relays are wanted than scaling.maxReplicas allows.",
         Reason::BacklogHigh => {
@@ -95,10 +97,12 @@ fn explanation(why: Reason) -> &'static str {
             "Relays that were added must come and be measured before more are."
         }
         Reason::LoadLow => {
-            "Fewer relays were enough for the whole of scaling.scaleDownStabilization: some are taken away."
+            "Fewer relays were enough for the whole of scaling.scaleDownStabilization: some are \
+             taken away."
         }
         Reason::Stabilizing => {
-            "Fewer relays are enough; they go when that was so for the whole of scaling.scaleDownStabilization."
+            "Fewer relays are enough; they go when that was so for the whole of \
+             scaling.scaleDownStabilization."
         }
         Reason::BoundsChanged => {
             "The count is brought between scaling.minReplicas and scaling.maxReplicas."

@@ -1,4 +1,5 @@
-//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and secrets. Pure.
+//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and
+//! secrets. Pure.
 
 use super::{
     Scene,
@@ -55,13 +56,15 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
         } => not(
             Reason::PodsPending,
             format!(
-                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the pod waits, and a changed manifest replaces it."
+                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the \
+                 pod waits, and a changed manifest replaces it."
             ),
         ),
         Migration::Refused { why } => not(
             Reason::PodsRefused,
             format!(
-                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job keeps trying, and a changed manifest replaces it."
+                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job \
+                 keeps trying, and a changed manifest replaces it."
             ),
         ),
         Migration::Failed {
@@ -70,7 +73,8 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
             again_at,
         } => {
             let again = format!(
-                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation {NUDGE} gets a new value."
+                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
+                 {NUDGE} gets a new value."
             );
             match why {
                 Failure::Reported(problem) => not(
@@ -143,7 +147,8 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
             "The migration succeeded.",
         ),
         _ => {
-            let message = "migration.policy is Never: the operator does not touch the schema, relays check it when they start.";
+            let message = "migration.policy is Never: the operator does not touch the schema, \
+                relays check it when they start.";
             Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
         }
     }

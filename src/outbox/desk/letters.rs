@@ -62,7 +62,8 @@ pub struct Contents {
 }
 
 impl Desk {
-    /// Dead letters in the order in which they were written; with payload and headers where `detail` says so.
+    /// Dead letters in the order in which they were written; with payload and headers where
+    /// `detail` says so.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
@@ -109,7 +110,8 @@ impl Desk {
             .map_err(failed(operation))?)
     }
 
-    /// Brings dead letters back as the last rows of their keys, in one transaction; returns how many were still there.
+    /// Brings dead letters back as the last rows of their keys, in one transaction; returns how
+    /// many were still there.
     ///
     /// # Errors
     /// When the database fails; then all are back, or none.

@@ -1,4 +1,5 @@
-//! How an outbox is doing, from its tables: who manages it, who works on it, what waits, what was put aside. IO.
+//! How an outbox is doing, from its tables: who manages it, who works on it, what waits, what was
+//! put aside. IO.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
@@ -26,7 +27,8 @@ pub struct Overview {
     pub put_aside: Vec<PutAside>,
     /// Dead rows of the table, as the server estimates them.
     pub dead_rows: i64,
-    /// Age of the oldest transaction that keeps dead rows from being removed; absent: this user sees none.
+    /// Age of the oldest transaction that keeps dead rows from being removed; absent: this user
+    /// sees none.
     pub oldest_transaction_seconds: Option<f64>,
 }
 

@@ -73,8 +73,8 @@ impl Desk {
         Ok(!self.rows("let it flow again", unpark).await?.is_empty())
     }
 
-    /// Moves the refused row to the dead letters and lets its key flow again, in one transaction; false: the key was not parked behind this
-    /// row any more, or the row had gone.
+    /// Moves the refused row to the dead letters and lets its key flow again, in one transaction;
+    /// false: the key was not parked behind this row any more, or the row had gone.
     ///
     /// # Errors
     /// When the database fails; then it is done, or not.

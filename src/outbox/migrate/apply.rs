@@ -98,7 +98,8 @@ async fn run_migrations(
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
     use sqlx::migrate::MigrateError as Failed;
-    // Not `run`: its future cannot move between threads ("implementation of `Acquire` is not general enough").
+    // Not `run`: its future cannot move between threads ("implementation of `Acquire` is not
+    // general enough").
     match migrator(schema).run_direct(None, connection, false).await {
         Ok(()) => Ok(()),
         Err(Failed::VersionMismatch(version)) => Err(MigrateError::OtherForm {
@@ -119,8 +120,8 @@ async fn run_migrations(
     }
 }
 
-/// Our bookkeeping table and our lock, never sqlx's default ones: a service may use sqlx itself. Migrations of a newer version are fine, see
-/// `compatible_from`.
+/// Our bookkeeping table and our lock, never sqlx's default ones: a service may use sqlx itself.
+/// Migrations of a newer version are fine, see `compatible_from`.
 fn migrator(schema: &SchemaName) -> Migrator {
     let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));
@@ -181,7 +182,8 @@ async fn claim(
             source: error.into(),
         })?;
     }
-    let insert = "insert into @schema@.owner (cluster, namespace, name) values ($1, $2, $3) on conflict do nothing";
+    let insert = "insert into @schema@.owner (cluster, namespace, name) values ($1, $2, $3) on \
+        conflict do nothing";
     let insert = query(statement(insert, schema))
         .bind(&owner.cluster)
         .bind(&owner.namespace)
@@ -203,7 +205,8 @@ async fn done(
     before: &SchemaState,
 ) -> Result<Done, MigrateError> {
     let level = SchemaState::read(&mut *connection, schema).await?.level;
-    let lz4 = "select attcompression = 'l' from pg_attribute where attrelid = '@schema@.event'::regclass and attname = 'payload'";
+    let lz4 = "select attcompression = 'l' from pg_attribute where attrelid = \
+        '@schema@.event'::regclass and attname = 'payload'";
     let lz4 = query_scalar::<_, bool>(statement(lz4, schema));
     let mut notes = Vec::new();
     if !lz4

@@ -1,7 +1,9 @@
-//! Rights of the roles in `migration.grants` and of the relay's own user. Choosing is pure, granting is IO.
+//! Rights of the roles in `migration.grants` and of the relay's own user. Choosing is pure,
+//! granting is IO.
 //!
-//! A role that is taken out of the manifest loses its rights: table `grantee` remembers which roles came from there, so that rights given by
-//! hand are never touched. The relay's own user is not remembered: after a change of user the old relays work on until they are replaced.
+//! A role that is taken out of the manifest loses its rights: table `grantee` remembers which roles
+//! came from there, so that rights given by hand are never touched. The relay's own user is not
+//! remembered: after a change of user the old relays work on until they are replaced.
 
 use std::collections::BTreeSet;
 
@@ -62,7 +64,8 @@ impl Wanted {
         }
     }
 
-    /// Without the tables' owner: it has all rights, and a later revoke would take its own ones away.
+    /// Without the tables' owner: it has all rights, and a later revoke would take its own ones
+    /// away.
     fn without(mut self, owner: &str) -> Self {
         self.named.retain(|(role, _)| role != owner);
         self
@@ -104,13 +107,15 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// The statements of [`apply`], as text. Tables that are not there yet will belong to whoever runs it.
+/// The statements of [`apply`], as text. Tables that are not there yet will belong to whoever runs
+/// it.
 pub(super) async fn script(
     connection: &mut PgConnection,
     schema: &SchemaName,
     wanted: Wanted,
 ) -> Result<String, MigrateError> {
-    let owner = "select pg_get_userbyid(relowner)::text from pg_class where oid = to_regclass('@schema@.event')";
+    let owner = "select pg_get_userbyid(relowner)::text from pg_class where oid = \
+        to_regclass('@schema@.event')";
     let owner = query_scalar::<_, String>(statement(owner, schema))
         .fetch_optional(&mut *connection)
         .await;
@@ -176,16 +181,19 @@ async fn owner_of_tables(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<String, MigrateError> {
-    let sql = "select pg_get_userbyid(relowner)::text from pg_class where oid = '@schema@.event'::regclass";
+    let sql = "select pg_get_userbyid(relowner)::text from pg_class where oid = \
+        '@schema@.event'::regclass";
     query_scalar(statement(sql, schema))
         .fetch_one(connection)
         .await
         .map_err(preparing("read the tables' owner"))
 }
 
-/// Asked before granting, to name all at once; and `public`, which is no role, would mean everybody.
+/// Asked before granting, to name all at once; and `public`, which is no role, would mean
+/// everybody.
 async fn roles_exist(connection: &mut PgConnection, all: &Grants) -> Result<(), MigrateError> {
-    let sql = "select distinct name from unnest($1::text[]) as name where name not in (select rolname from pg_roles) order by name";
+    let sql = "select distinct name from unnest($1::text[]) as name where name not in (select \
+        rolname from pg_roles) order by name";
     let missing = query_scalar::<_, String>(sql)
         .bind(columns(all).0)
         .fetch_all(connection)
@@ -226,14 +234,16 @@ async fn remember(
     named: &Grants,
 ) -> Result<(), MigrateError> {
     let (roles, kinds) = columns(named);
-    let forget = "delete from @schema@.grantee where (role, kind) not in (select * from unnest($1::text[], $2::text[]))";
+    let forget = "delete from @schema@.grantee where (role, kind) not in (select * from \
+        unnest($1::text[], $2::text[]))";
     let forget = query(statement(forget, schema))
         .bind(&roles)
         .bind(&kinds)
         .execute(&mut *connection)
         .await;
     forget.map_err(preparing("forget who had rights"))?;
-    let add = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], $2::text[]) on conflict do nothing";
+    let add = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], \
+        $2::text[]) on conflict do nothing";
     let add = query(statement(add, schema))
         .bind(roles)
         .bind(kinds)

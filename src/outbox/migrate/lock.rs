@@ -15,7 +15,8 @@ use crate::{
     settings::SchemaName,
 };
 
-/// First of the two numbers of our advisory lock; `enqueue` uses the one before it. The second is the schema's.
+/// First of the two numbers of our advisory lock; `enqueue` uses the one before it. The second is
+/// the schema's.
 const LOCK_CLASS: i32 = 1_868_720_754;
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 const OLDEST_SERVER: i32 = 15;
@@ -63,14 +64,15 @@ pub(super) async fn begin_reading<'c>(
     Ok(transaction)
 }
 
-/// Commits, and leaves none of our named statements behind: the connection may be a pooler's. One that fails closes the connection, and a
-/// pooler then closes its own.
+/// Commits, and leaves none of our named statements behind: the connection may be a pooler's. One
+/// that fails closes the connection, and a pooler then closes its own.
 pub(super) async fn commit(mut transaction: PgTransaction<'_>) -> Result<(), sqlx::Error> {
     transaction.clear_cached_statements().await?;
     transaction.commit().await
 }
 
-/// Waits until no other migration of this schema runs. Held until the transaction ends, and thus safe behind any pooler.
+/// Waits until no other migration of this schema runs. Held until the transaction ends, and thus
+/// safe behind any pooler.
 pub(super) async fn alone(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -98,7 +100,8 @@ pub(super) async fn alone(
     }
 }
 
-/// What is there; level 0 when nothing is. A table that is missing is asked for first: an error would end the transaction.
+/// What is there; level 0 when nothing is. A table that is missing is asked for first: an error
+/// would end the transaction.
 pub(super) async fn state(
     connection: &mut PgConnection,
     schema: &SchemaName,

@@ -1,4 +1,5 @@
-//! A migration's report -> words for people and the bounded message for the operator; and trying until it succeeds. Retrying is IO.
+//! A migration's report -> words for people and the bounded message for the operator; and trying
+//! until it succeeds. Retrying is IO.
 
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub fn in_words(report: &MigrationReport) -> String {
     text
 }
 
-/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server undoes what was begun.
+/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server
+/// undoes what was begun.
 ///
 /// # Errors
 /// When only a person can change it.
@@ -75,7 +77,8 @@ pub async fn until_done(
     }
 }
 
-/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a lock.
+/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a
+/// lock.
 fn heals(class: ProblemClass) -> bool {
     !matches!(
         class,

@@ -1,4 +1,5 @@
-//! `migrate --resume-sequence`: a person knows that ids came again where nothing in the database tells. IO, in one transaction.
+//! `migrate --resume-sequence`: a person knows that ids came again where nothing in the database
+//! tells. IO, in one transaction.
 
 use sqlx::{FromRow, query};
 
@@ -13,10 +14,12 @@ use crate::{
 /// The statement, in the columns of `sql/resume_sequence.sql`.
 const RESUME: &str = "select was_at, moved from @schema@.resume_sequence(anyway => true)";
 
-/// Moves the sequence of ids on, whatever is known of it, and says what was done. Relays that run begin anew.
+/// Moves the sequence of ids on, whatever is known of it, and says what was done. Relays that run
+/// begin anew.
 ///
 /// # Errors
-/// When the schema is missing, older or another one's, or the database fails. Nothing was changed then.
+/// When the schema is missing, older or another one's, or the database fails. Nothing was changed
+/// then.
 pub async fn resume_sequence(
     settings: &RelaySettings,
     secrets: &Secrets,
@@ -30,7 +33,8 @@ pub async fn resume_sequence(
 #[must_use]
 pub fn resume_script(schema: &SchemaName) -> String {
     format!(
-        "\n-- Moves the sequence of ids on, and gives rows whose ids may have been used already new ones.\n{};\n",
+        "\n-- Moves the sequence of ids on, and gives rows whose ids may have been used already \
+         new ones.\n{};\n",
         statement(RESUME, schema).as_str()
     )
 }

@@ -1,5 +1,5 @@
-//! What policy `Apply` would run, as one script for a database administrator. Reading what is there is IO, in a read-only transaction; writing the
-//! script is pure.
+//! What policy `Apply` would run, as one script for a database administrator. Reading what is there
+//! is IO, in a read-only transaction; writing the script is pure.
 
 use std::collections::BTreeSet;
 
@@ -29,10 +29,12 @@ struct Found {
     taken_from: Option<Owner>,
 }
 
-/// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration stops it, too.
+/// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration
+/// stops it, too.
 ///
 /// # Errors
-/// When the database cannot be reached, the schema is another one's or too new, or a role is missing.
+/// When the database cannot be reached, the schema is another one's or too new, or a role is
+/// missing.
 pub async fn script(settings: &RelaySettings, secrets: &Secrets) -> Result<String, Problem> {
     let found = Box::pin(look(settings, secrets))
         .await
@@ -119,14 +121,21 @@ begin;
     ));
     let [cluster, namespace, owner] =
         [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
-    text.push_str("\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An operator works on schemas of its own cluster only.\n");
+    text.push_str(
+        "\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An \
+        operator works on schemas of its own cluster only.\n",
+    );
     if let Some(from) = &found.taken_from {
         let [cluster, namespace, name_] =
             [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
-        text.push_str(&format!("delete from {name}.owner where (cluster, namespace, name) = ({cluster}, {namespace}, {name_});\n"));
+        text.push_str(&format!(
+            "delete from {name}.owner where (cluster, namespace, name) = \
+            ({cluster}, {namespace}, {name_});\n"
+        ));
     }
     text.push_str(&format!(
-        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, {owner}) on conflict do nothing;\n"
+        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, \
+         {owner}) on conflict do nothing;\n"
     ));
     text.push_str(&format!("\n-- Rights.\n{}commit;\n", found.grants));
     text
@@ -201,7 +210,10 @@ mod tests {
         );
         let text = script(0, &[]);
         assert!(
-            text.contains("create schema \"outbox\";\nset local search_path = \"outbox\", pg_temp;\ncreate table if not exists"),
+            text.contains(
+                "create schema \"outbox\";\nset local search_path = \"outbox\", \
+                pg_temp;\ncreate table if not exists"
+            ),
             "{text}"
         );
         assert!(!script(LEVEL, &(1..=LEVEL).collect::<Vec<_>>()).contains("-- Migration"));

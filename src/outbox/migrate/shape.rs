@@ -1,4 +1,5 @@
-//! Is `event` still as the migrations left it? A column changed by hand breaks order, an index added by hand slows the relay a hundredfold.
+//! Is `event` still as the migrations left it? A column changed by hand breaks order, an index
+//! added by hand slows the relay a hundredfold.
 
 use sqlx::{PgConnection, query_scalar};
 
@@ -9,7 +10,8 @@ use crate::{outbox::schema::statement, settings::SchemaName};
 pub(in crate::outbox) const EXPECTED: &[&str] = &[
     "column xact xid8 not null pg_current_xact_id()",
     "column id bigint not null identity a",
-    "column lane smallint not null generated ((hashtextextended((COALESCE(event_key, aggregate_id) COLLATE \"C\"), (0)::bigint) & (63)::bigint))::smallint",
+    "column lane smallint not null generated ((hashtextextended((COALESCE(event_key, \
+     aggregate_id) COLLATE \"C\"), (0)::bigint) & (63)::bigint))::smallint",
     "column event_id uuid not null gen_random_uuid()",
     "column aggregate_type text not null",
     "column aggregate_id text not null",

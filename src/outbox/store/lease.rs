@@ -31,8 +31,9 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its xid and the lanes that are still ours, none when
-    /// the outbox is another incarnation by now; `None`: the lease had run out.
+    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its
+    /// xid and the lanes that are still ours, none when the outbox is another incarnation by now;
+    /// `None`: the lease had run out.
     ///
     /// # Errors
     /// When the database fails; then the lease may have been renewed, or not.

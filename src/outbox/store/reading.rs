@@ -11,7 +11,8 @@ use super::{
 use crate::outbox::row::{Decoder, Fetched, SequenceState};
 
 impl Store {
-    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood then.
+    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood
+    /// then.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.

@@ -27,7 +27,8 @@ impl Store {
             .map_err(failed("look at the sequence of ids"))
     }
 
-    /// Moves the sequence on if ids came again, and says how it stands then. `seen`: the highest id that we have seen.
+    /// Moves the sequence on if ids came again, and says how it stands then. `seen`: the highest id
+    /// that we have seen.
     ///
     /// Dropped midway, nothing is changed, or all.
     ///

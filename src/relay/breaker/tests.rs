@@ -196,7 +196,8 @@ fn with_nothing_outstanding_an_answer_of_the_brokers_closes_it() {
     }
 }
 
-/// Ten seconds after it got lanes it is Open; then they are given back, and every second the brokers answer.
+/// Ten seconds after it got lanes it is Open; then they are given back, and every second the
+/// brokers answer.
 #[test]
 fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
     let (mut case, mut second) = (Case::new(), 0);

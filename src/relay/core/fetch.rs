@@ -4,7 +4,8 @@ use super::*;
 use crate::planted::{self, Bug};
 
 impl Core {
-    /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
+    /// When the next fetch may begin; `None` while one is under way or there is no room: then a
+    /// report or a settle has to come first.
     #[must_use]
     pub fn fetch_at(&self) -> Option<Instant> {
         let possible = !self.fetch_under_way
@@ -157,7 +158,8 @@ impl Core {
         outgoing
     }
 
-    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it is not ours any more.
+    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it
+    /// is not ours any more.
     fn cover(&self, asked: &Asked, rows: &[OutboxRow]) -> Option<(Covered, usize)> {
         self.lanes[usize::from(asked.lane)]
             .as_ref()

@@ -1,11 +1,12 @@
-//! The lanes of this relay: taken, drained, given back, and up to where each of them is settled. Pure.
+//! The lanes of this relay: taken, drained, given back, and up to where each of them is settled.
+//! Pure.
 
 use super::*;
 use crate::outbox::{BacklogPlan, ParkedRows};
 
 impl Core {
-    /// Lanes that were claimed: each is read from the mark of its last owner. A fetch under way may show rows of when they were ours before,
-    /// which others have published since.
+    /// Lanes that were claimed: each is read from the mark of its last owner. A fetch under way may
+    /// show rows of when they were ours before, which others have published since.
     pub fn granted(&mut self, grants: &[Grant], now: Instant) {
         self.fetch_is_stale |= self.fetch_under_way && !grants.is_empty();
         for grant in grants {
@@ -82,8 +83,9 @@ impl Core {
         self.marks_of(|_, _| true)
     }
 
-    /// Which rows are the backlog: those of parked keys and of topics that a person parked wait for a person, and do not count. They are left
-    /// out by name only where rows before them wait for another reason: the others lie below the position.
+    /// Which rows are the backlog: those of parked keys and of topics that a person parked wait for
+    /// a person, and do not count. They are left out by name only where rows before them wait for
+    /// another reason: the others lie below the position.
     #[must_use]
     pub fn backlog_plan(&self) -> BacklogPlan {
         let counts = |left: &Left| match left {

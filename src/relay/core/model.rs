@@ -1,5 +1,6 @@
-//! Every interleaving of a small world: two relays with the real [`Core`](super::Core), two lanes, a few rows, and faults at any step. The
-//! contract holds in each state; and each planted bug breaks it. Bugs are planted in the world around the core, never in the core.
+//! Every interleaving of a small world: two relays with the real [`Core`](super::Core), two lanes,
+//! a few rows, and faults at any step. The contract holds in each state; and each planted bug
+//! breaks it. Bugs are planted in the world around the core, never in the core.
 //!
 //! ```text
 //!   L  a row is deleted only when Kafka has it, and is never below a mark; when all has healed nothing waits any more
@@ -76,7 +77,8 @@ struct Scenario {
     window: usize,
     window_of_lane: usize,
     deletions_max: usize,
-    /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch reads when it begins, and so on.
+    /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch
+    /// reads when it begins, and so on.
     fine: bool,
     /// A relay that ended comes back even while another runs.
     restarts: bool,
@@ -242,7 +244,8 @@ const AGAIN: Scenario = Scenario {
     ..SMALL
 };
 
-/// The same; each of the relays finds out by itself, and one may have moved the sequence on while the other knows nothing of it.
+/// The same; each of the relays finds out by itself, and one may have moved the sequence on while
+/// the other knows nothing of it.
 const AGAIN_FOR_TWO: Scenario = Scenario {
     keys: &[A, B],
     script: &[0, 0],

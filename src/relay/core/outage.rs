@@ -1,4 +1,5 @@
-//! What the core makes of a cluster or a topic that does not answer: the breaker's window, and topics that wait for what they have sent. Pure.
+//! What the core makes of a cluster or a topic that does not answer: the breaker's window, and
+//! topics that wait for what they have sent. Pure.
 
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use crate::{
 
 /// A topic may have this part of the window, and of a lane, with the producer for long.
 const SHARE: usize = 4;
-/// With more waiting than fits, a fetch waits for this part of the window: many small ones cost more (8 % of a drain's rate with a quarter).
+/// With more waiting than fits, a fetch waits for this part of the window: many small ones cost
+/// more (8 % of a drain's rate with a quarter).
 const CROWDED: usize = 2;
 /// So much is nobody's business, however small the window is.
 const SHARE_ROWS_MIN: usize = 64;
@@ -43,7 +45,8 @@ impl Core {
         &self.breaker
     }
 
-    /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn of the loop.
+    /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn
+    /// of the loop.
     pub fn look(&mut self, trouble: bool, now: Instant) {
         // What a stalled topic has there says nothing about the cluster.
         let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
@@ -96,7 +99,8 @@ impl Core {
         }
     }
 
-    /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic does not.
+    /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic
+    /// does not.
     #[must_use]
     pub fn is_sick(&self) -> bool {
         self.breaker.state() != BreakerState::Closed || self.stalled().next().is_some()
@@ -138,8 +142,9 @@ impl Core {
         (topics, astray)
     }
 
-    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or no record of any topic ends, and what it
-    /// has there is probe enough; or it has so much there that it could take the window from the others; or enough of it waits for trials.
+    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or
+    /// no record of any topic ends, and what it has there is probe enough; or it has so much there
+    /// that it could take the window from the others; or enough of it waits for trials.
     fn must_wait(&self, topic: TopicIndex, now: Instant) -> bool {
         let Some(oldest) = self.outstanding.oldest(topic) else {
             return false;
@@ -151,8 +156,8 @@ impl Core {
             || self.poison.has_enough_to_try(topic)
     }
 
-    /// A part of what those that wait have left of the window, so that any number of them leaves something; or of a lane. A relay of one topic
-    /// has nobody to share with.
+    /// A part of what those that wait have left of the window, so that any number of them leaves
+    /// something; or of a lane. A relay of one topic has nobody to share with.
     fn has_its_share(&self, topic: TopicIndex, free: Amount) -> bool {
         let (rows, of_lane) = (
             self.outstanding.rows(topic),
@@ -185,8 +190,8 @@ impl Core {
         })
     }
 
-    /// Rows that the next fetch may bring. None while much of it could be taken by one topic that has its share: in a moment that has ended, or
-    /// the topic waits.
+    /// Rows that the next fetch may bring. None while much of it could be taken by one topic that
+    /// has its share: in a moment that has ended, or the topic waits.
     pub(super) fn room_rows(&self) -> usize {
         let stuck = self.held_by(|topic| !self.stops.flows(topic));
         let free = self.window.budget().rows.saturating_sub(stuck.rows);

@@ -1,4 +1,5 @@
-//! Records that the brokers refuse: suspects are looked up, tried on a producer of their own, and judged; only their keys rest meanwhile. Pure.
+//! Records that the brokers refuse: suspects are looked up, tried on a producer of their own, and
+//! judged; only their keys rest meanwhile. Pure.
 //!
 //! ```text
 //!   refused -> topic rests until all its reports are in -> look its rows up -> their keys rest, the topic flows -> trials
@@ -172,7 +173,8 @@ impl Poison {
         key
     }
 
-    /// The first row of a retried key was looked up: with its trial, or without a row, its rest ends.
+    /// The first row of a retried key was looked up: with its trial, or without a row, its rest
+    /// ends.
     fn is_retried(&mut self, topic: TopicIndex, key: &str) {
         let resting = self.keys.get_mut(&topic).and_then(|keys| keys.get_mut(key));
         if let Some(resting) = resting.filter(|resting| resting.rest == Rest::Retried) {
@@ -180,7 +182,8 @@ impl Poison {
         }
     }
 
-    /// Keys for which `over` holds are parked no more: the row that one was parked for is tried first, any other flows again.
+    /// Keys for which `over` holds are parked no more: the row that one was parked for is tried
+    /// first, any other flows again.
     fn retry(&mut self, over: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
         for (topic, keys) in &mut self.keys {
             for (key, resting) in keys.iter_mut() {
@@ -209,7 +212,8 @@ impl Poison {
         })
     }
 
-    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key, which rests now in any case.
+    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key,
+    /// which rests now in any case.
     pub(super) fn take_slowly(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
         let resting = self.resting_key(topic, row.key());
         let waiting = self.slow_rows.entry(topic).or_default();

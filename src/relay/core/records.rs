@@ -33,8 +33,9 @@ impl Core {
         }
     }
 
-    /// Whether a row may be sent now: since it was taken its topic or its key may have come to rest, and the first record to a partition goes
-    /// alone. One that may not is [`Self::reported`] as purged: it is read again.
+    /// Whether a row may be sent now: since it was taken its topic or its key may have come to
+    /// rest, and the first record to a partition goes alone. One that may not is [`Self::reported`]
+    /// as purged: it is read again.
     pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
         let Outgoing { slot, topic, row } = outgoing;
         let flows =
@@ -93,7 +94,8 @@ impl Core {
         self.window.settle_failed(slots);
     }
 
-    /// A sweep found a row at or below the mark: it is read again. Returns whether it was a straggler indeed.
+    /// A sweep found a row at or below the mark: it is read again. Returns whether it was a
+    /// straggler indeed.
     pub fn straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
         if self.window.holds(lane, id, event_id) {
             return false;

@@ -22,7 +22,8 @@ impl Core {
         })
     }
 
-    /// From now on fetches leave rows out: what is not settled yet must be found again when they do not.
+    /// From now on fetches leave rows out: what is not settled yet must be found again when they do
+    /// not.
     pub(super) fn hold_all(&mut self, left: &Left) {
         for lane in 0..LANES {
             if let Some(position) = self.lanes[lane]
@@ -35,7 +36,8 @@ impl Core {
         }
     }
 
-    /// The same for a topic, before it stops to flow. One that rests is held already, below all that is in flight of it.
+    /// The same for a topic, before it stops to flow. One that rests is held already, below all
+    /// that is in flight of it.
     pub(super) fn hold_topic(&mut self, topic: TopicIndex) {
         if self.stops.flows(topic) {
             self.hold_all(&Left::Topic(topic));
@@ -62,7 +64,8 @@ impl Core {
             .next(now, |topic| self.window.sent_of(topic) == 0)
     }
 
-    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a record.
+    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a
+    /// record.
     pub fn resume(&mut self, now: Instant) {
         for (topic, class) in self.stops.due(now, |topic| self.window.sent_of(topic) == 0) {
             self.try_topic(topic, class, now);
@@ -116,7 +119,8 @@ impl Lane {
             return;
         };
         match left {
-            // Its topic rests: what was left out with the key is from now on left out with the topic.
+            // Its topic rests: what was left out with the key is from now on left out with the
+            // topic.
             Left::Key(topic, _) if !stops.flows(*topic) => self.hold(Left::Topic(*topic), held),
             _ => {
                 self.marks.rewind(held);

@@ -1,5 +1,6 @@
-//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends.
-//! Whatever happens, when all is healed no committed row is missing (L) and each key's first occurrences are in order (O).
+//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes,
+//! lost answers, failed topics, late appends. Whatever happens, when all is healed no committed row
+//! is missing (L) and each key's first occurrences are in order (O).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -164,7 +165,8 @@ fn row(id: i64, key: u64) -> OutboxRow {
     )
 }
 
-/// A producer of the strict profile: records are written in the order in which they were sent, or not at all.
+/// A producer of the strict profile: records are written in the order in which they were sent, or
+/// not at all.
 #[derive(Default)]
 struct Producer {
     queue: std::collections::VecDeque<(Slot, String, i64)>,
@@ -173,7 +175,8 @@ struct Producer {
 }
 
 impl Producer {
-    /// The batch at the head is written, or refused; a refusal ends the producer, and throws everything else out.
+    /// The batch at the head is written, or refused; a refusal ends the producer, and throws
+    /// everything else out.
     fn append(
         &mut self,
         denied: &BTreeSet<TopicIndex>,
@@ -536,7 +539,8 @@ impl World {
         }
     }
 
-    /// kill -9: the next incarnation starts from the database's marks; what the old one had sent may still be written.
+    /// kill -9: the next incarnation starts from the database's marks; what the old one had sent
+    /// may still be written.
     fn kill(&mut self) {
         self.faults += 1;
         self.zombies.push(std::mem::take(&mut self.producer));

@@ -80,7 +80,8 @@ impl Session<'_> {
     }
 
     pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
-        // Scaling goes by this number: an old one under a growing backlog would say that nothing waits.
+        // Scaling goes by this number: an old one under a growing backlog would say that nothing
+        // waits.
         self.timers.backlog =
             not_again_before(began, BACKLOG_EVERY).min(Instant::now() + BACKLOG_AT_LATEST);
         let metrics = &self.status.metrics;
@@ -114,19 +115,22 @@ impl Session<'_> {
         for (topic, keys) in self.core.parked_keys() {
             let name = self.core.routes().name(topic);
             let message = format!(
-                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay parked list`, then retry or skip them"
+                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay \
+                 parked list`, then retry or skip them"
             );
             problems.push(Problem::new(ProblemClass::KeysParked, message));
         }
         for topic in self.core.parked_topics() {
             let name = self.core.routes().name(topic);
             let message = format!(
-                "topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic {name}` lets it flow again"
+                "topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic \
+                 {name}` lets it flow again"
             );
             problems.push(Problem::new(ProblemClass::KeysParked, message));
         }
         if astray {
-            let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
+            let message = "rows name a topic, or have types, that spec.topics does not declare: \
+                add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
         }
         self.status.tell(Source::Records, problems);
@@ -144,7 +148,8 @@ impl Session<'_> {
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
                 self.status.metrics.stragglers.inc();
-                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, after a restore or a TRUNCATE?");
+                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, \
+                    after a restore or a TRUNCATE?");
             }
         }
     }
@@ -165,7 +170,8 @@ impl Session<'_> {
     }
 }
 
-/// When work that has just ended may begin again: after `pause`, or later, so that it never takes more than a hundredth of the database's time.
+/// When work that has just ended may begin again: after `pause`, or later, so that it never takes
+/// more than a hundredth of the database's time.
 fn not_again_before(began: Instant, pause: Duration) -> Instant {
     let now = Instant::now();
     now + pause.max((now - began) * 100)
@@ -181,7 +187,8 @@ fn resting_topic(name: &str, class: ProblemClass) -> Problem {
             "may not be written to by this user: allow WRITE on it; its rows wait until then"
         }
         _ => {
-            "does not take a record, for a reason that the relay's log names: it rests and is tried again"
+            "does not take a record, for a reason that the relay's log names: it rests and is \
+             tried again"
         }
     };
     Problem::new(class, format!("topic '{name}' {why}"))

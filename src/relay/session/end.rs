@@ -19,8 +19,9 @@ impl Session<'_> {
         self.timers.settle = Some(now);
     }
 
-    /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and this session only ends well what it has sent. Rows
-    /// that Kafka has are deleted rightly even so: they are named by event_id, too.
+    /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and
+    /// this session only ends well what it has sent. Rows that Kafka has are deleted rightly even
+    /// so: they are named by event_id, too.
     pub(super) fn breaks(&mut self, sequence: SequenceState) -> bool {
         let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else {
             return false;
@@ -62,7 +63,8 @@ impl Session<'_> {
         Ended::Stopped
     }
 
-    /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is still settled.
+    /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is
+    /// still settled.
     pub(super) async fn lose_lease(mut self) -> Ended {
         self.status.set_ready(false);
         self.core.lose_lanes();

@@ -1,4 +1,5 @@
-//! A cluster or a topic that does not answer: what the loop tells of it, and lanes that must not wait for it. What to do is decided in the core.
+//! A cluster or a topic that does not answer: what the loop tells of it, and lanes that must not
+//! wait for it. What to do is decided in the core.
 
 use super::*;
 use crate::report::BreakerState;
@@ -46,7 +47,8 @@ impl Session<'_> {
                 tracing::warn!(
                     rows,
                     before,
-                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is tried again by itself"
+                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is \
+                     tried again by itself"
                 );
                 self.watch.ask_now();
             }
@@ -65,7 +67,8 @@ impl Session<'_> {
         }
     }
 
-    /// What the producer holds may never end; a new producer starts at the lowest unsettled rows, here or where the lanes go.
+    /// What the producer holds may never end; a new producer starts at the lowest unsettled rows,
+    /// here or where the lanes go.
     fn end_stuck_drain(&mut self, now: Instant) {
         let waits_for = self.core.drain_waits_for();
         if !(waits_for.main || waits_for.trial) {

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Sending, Session};
 use crate::relay::lanes::RENEW_EVERY;
 
-/// An acknowledged row waits at most this long for others to be settled with: each statement is a commit that waits for the disk.
+/// An acknowledged row waits at most this long for others to be settled with: each statement is a
+/// commit that waits for the disk.
 const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// With so many others it waits at most this long, since until they are gone every fetch reads them again.
+/// With so many others it waits at most this long, since until they are gone every fetch reads them
+/// again.
 const SETTLE_ROWS: usize = 32;
 const SETTLE_SOON: Duration = Duration::from_millis(5);
 /// Settling statements under way at the same time.
@@ -63,7 +65,8 @@ impl Timers {
     }
 }
 
-/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or of this one.
+/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or
+/// of this one.
 pub(super) fn settle_at(before: Option<Instant>, acked: usize, now: Instant) -> Option<Instant> {
     let within = if acked < SETTLE_ROWS {
         SETTLE_WITHIN

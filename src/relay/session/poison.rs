@@ -1,4 +1,5 @@
-//! Carries out what the core decides about refused records: looks rows up, tries them on a producer of their own, writes verdicts.
+//! Carries out what the core decides about refused records: looks rows up, tries them on a producer
+//! of their own, writes verdicts.
 
 use super::*;
 use crate::{outbox::ParkedRow, settings::OnPoison};
@@ -33,7 +34,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the next rows on trial. A producer that refused something is used up: the next trial gets a new one.
+    /// Sends the next rows on trial. A producer that refused something is used up: the next trial
+    /// gets a new one.
     pub(super) async fn try_suspects(&mut self, now: Instant) {
         if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
             && (now >= by || trial.is_fatal() || self.trouble.get().is_some())
@@ -45,7 +47,8 @@ impl Session<'_> {
             || self.trial.as_ref().is_some_and(Producer::is_fatal)
         {
             if self.core.has_trial_under_way() {
-                // A record that came in just as the producer gave up is neither sent nor reported, unless it is thrown out.
+                // A record that came in just as the producer gave up is neither sent nor reported,
+                // unless it is thrown out.
                 self.trial
                     .iter()
                     .filter(|trial| trial.is_fatal())

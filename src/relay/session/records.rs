@@ -3,11 +3,13 @@
 use super::*;
 use crate::planted::{self, Bug};
 
-/// While records are handed over, reports are looked at after so many: to look costs about a tenth of what a record does.
+/// While records are handed over, reports are looked at after so many: to look costs about a tenth
+/// of what a record does.
 const REPORTS_AFTER: usize = 16;
 /// Of brokers, to what a producer had sent when it failed for good.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for what is in flight when the producer is replaced; what is left then may come twice.
+/// Longest wait for what is in flight when the producer is replaced; what is left then may come
+/// twice.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
@@ -42,7 +44,8 @@ impl Session<'_> {
             .map_or(0, |since| since.as_millis() as i64);
         let mut handed_over = 0;
         for (sent, outgoing) in outgoing.into_iter().enumerate() {
-            // After a failure nothing more of its topic is to follow; a producer that failed takes nothing anyway.
+            // After a failure nothing more of its topic is to follow; a producer that failed takes
+            // nothing anyway.
             if sent.is_multiple_of(REPORTS_AFTER) {
                 self.drain_reports(now);
             }
@@ -175,7 +178,8 @@ impl Session<'_> {
             self.core.topic_seen(*topic, *usable, now);
         }
         if self.core.window().sent() == 0 {
-            // Such as idle connections that were closed: it says nothing of what is sent from now on.
+            // Such as idle connections that were closed: it says nothing of what is sent from now
+            // on.
             self.trouble.clear();
         }
         if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.sizes())
@@ -196,7 +200,8 @@ impl Session<'_> {
             .collect();
         if self.stale_leaders.look(waiting, now) {
             tracing::warn!(
-                "the producers are replaced: records wait although the brokers name leaders; was a topic deleted and made again?"
+                "the producers are replaced: records wait although the brokers name leaders; was \
+                 a topic deleted and made again?"
             );
             self.replace_producers(now);
         }
@@ -219,7 +224,8 @@ impl Session<'_> {
         self.flush_producer(by);
     }
 
-    /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
+    /// Retires a producer that failed for good, and makes a new one once the last report of the old
+    /// one is in.
     pub(super) async fn keep_producer(&mut self, now: Instant) {
         self.give_up_with_producer(now);
         if let Some(bytes) = self.core.take_too_large() {
@@ -255,14 +261,16 @@ impl Session<'_> {
         };
     }
 
-    /// A producer that failed for good sends nothing more; what the brokers have of it may still be acknowledged, else it would come twice.
+    /// A producer that failed for good sends nothing more; what the brokers have of it may still be
+    /// acknowledged, else it would come twice.
     fn give_up_with_producer(&mut self, now: Instant) {
         let by = now + LAST_ANSWERS_MAX;
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
             self.rebuild.fatal = true;
             self.trouble.clear();
             tracing::warn!(
-                "the producer is replaced: it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows"
+                "the producer is replaced: it gave up so as not to leave a gap; a new one starts \
+                 at the lowest unsettled rows"
             );
             self.flush_producer(by);
         }
@@ -285,7 +293,8 @@ impl Session<'_> {
         }
     }
 
-    /// Nothing is sent any more; until then what is in flight may end well, unless no broker takes anything.
+    /// Nothing is sent any more; until then what is in flight may end well, unless no broker takes
+    /// anything.
     pub(super) fn flush_producer(&mut self, by: Instant) {
         let sending = std::mem::replace(
             &mut self.sending,
@@ -318,7 +327,8 @@ impl Session<'_> {
     }
 
     pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
-        // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
+        // Until the brokers have named a topic nothing is sent anyway; with it they say how large
+        // batches may be.
         if self.watch.sizes().is_none() {
             return Sending::None {
                 retry_at: now + FIRST_NEWS,

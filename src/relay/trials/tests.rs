@@ -12,7 +12,8 @@ fn row(id: i64) -> OutboxRow {
     )
 }
 
-/// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was published, in order, and all findings.
+/// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was
+/// published, in order, and all findings.
 fn run(
     trials: &mut Trials,
     is_bad: impl Fn(&[OutboxRow]) -> Option<ProblemClass>,

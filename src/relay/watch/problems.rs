@@ -6,7 +6,8 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// Copies of a record that the no-loss contract needs, and how many of them before it is acknowledged.
+/// Copies of a record that the no-loss contract needs, and how many of them before it is
+/// acknowledged.
 const REPLICAS_MIN: usize = 3;
 const INSYNC_MIN: usize = 2;
 
@@ -20,7 +21,8 @@ pub(super) fn is_advice(class: ProblemClass) -> bool {
 
 pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
     let message = format!(
-        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does not hold across that moment; compare outbox_seq"
+        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does \
+         not hold across that moment; compare outbox_seq"
     );
     Problem::new(ProblemClass::PartitionsAdded, message)
 }
@@ -35,7 +37,8 @@ pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> P
             "failed the TLS check: check spec.kafka.tls, the CA and the host name"
         }
         _ => {
-            "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait until it can"
+            "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait \
+             until it can"
         }
     };
     Problem::new(class, format!("Kafka at {servers} {why}"))
@@ -49,7 +52,8 @@ pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) 
         )),
         TopicState::NotAuthorized => {
             let message = format!(
-                "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait until then"
+                "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait \
+                 until then"
             );
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
@@ -63,17 +67,20 @@ pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) 
     }
 }
 
-/// What is wrong with how many brokers have a record; how many must have it before it is acknowledged may be unknown.
+/// What is wrong with how many brokers have a record; how many must have it before it is
+/// acknowledged may be unknown.
 fn copies_problem(replicas: usize, min_insync: Option<usize>) -> Option<String> {
     match min_insync {
         Some(min) if min > replicas => Some(format!(
-            "has {replicas} replicas and min.insync.replicas={min}: no record is ever acknowledged; raise its replication factor, or lower that"
+            "has {replicas} replicas and min.insync.replicas={min}: no record is ever \
+             acknowledged; raise its replication factor, or lower that"
         )),
         _ if replicas < REPLICAS_MIN => Some(format!(
             "has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
         )),
         Some(min) if min < INSYNC_MIN => Some(format!(
-            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has it, and can be lost with that; set it to {INSYNC_MIN}"
+            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has \
+             it, and can be lost with that; set it to {INSYNC_MIN}"
         )),
         _ => None,
     }

@@ -26,7 +26,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(2);
 const AT_LEAST: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(30);
-/// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
+/// Limits of topics are asked for less often: each time by a client of its own. The first is for
+/// rounds that somebody wished for.
 const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
 const LIMITS_EVERY: Duration = Duration::from_secs(60);
 
@@ -170,7 +171,8 @@ impl Rounds {
             .collect()
     }
 
-    /// At first, when another topic can be written to, when somebody wishes it, and every minute. Without an answer what was known stays.
+    /// At first, when another topic can be written to, when somebody wishes it, and every minute.
+    /// Without an answer what was known stays.
     fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
         let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
         if !(older_than(LIMITS_EVERY)

@@ -1,4 +1,5 @@
-//! Each field wrong once, found by walking through whatever settings there are; and any text at all.
+//! Each field wrong once, found by walking through whatever settings there are; and any text at
+//! all.
 
 use proptest::prelude::*;
 use serde_yaml::{Mapping, Value};
@@ -203,7 +204,8 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
         (
             "recordHeaders",
             "quoted",
-            "recordHeaders: is none of what it may be: one of `Standard`, `Debezium`, `CloudEvents`",
+            "recordHeaders: is none of what it may be: one of `Standard`, `Debezium`, \
+             `CloudEvents`",
         ),
         ("topics", "[]", "topics: must name at least one topic"),
         (
@@ -326,7 +328,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}|([a-z]{1,4}|[-:{}\\[\\]&*!|>'\"%@#?, \n\t0]){0,30}") {
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}|([a-z]{1,4}|[-:{}\\[\\]&*!|>'\"%@#?, \
+        \n\t0]){0,30}") {
         let _ = RelaySettings::read(&text);
     }
 

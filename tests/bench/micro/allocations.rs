@@ -1,12 +1,14 @@
-//! How often the relay's own code allocates for a row, from its decoded form to its deletion, at a steady state. A count, and so the same on
-//! every machine. What PostgreSQL's and Kafka's clients allocate is not in it: only a server's answer can be decoded, and librdkafka is C.
+//! How often the relay's own code allocates for a row, from its decoded form to its deletion, at a
+//! steady state. A count, and so the same on every machine. What PostgreSQL's and Kafka's clients
+//! allocate is not in it: only a server's answer can be decoded, and librdkafka is C.
 
 mod table;
 mod turns;
 
 use turns::{ROWS, Relay, Step};
 
-/// The headers are five: what is reserved, three texts that the row does not have as such, and the names of its own.
+/// The headers are five: what is reserved, three texts that the row does not have as such, and the
+/// names of its own.
 const MEASURED: f64 = 5.18;
 const AT_MOST: f64 = 5.4;
 const TURNS: usize = 8;
@@ -26,6 +28,7 @@ fn a_row_costs_few_allocations() {
     let steps = counts.map(|(step, count)| (step, per_row(count)));
     assert!(
         all <= AT_MOST,
-        "{all:.2} allocations a row, more than {AT_MOST}; they were {MEASURED}. By step: {steps:.2?}"
+        "{all:.2} allocations a row, more than {AT_MOST}; they were {MEASURED}. By step: \
+         {steps:.2?}"
     );
 }

@@ -1,4 +1,5 @@
-//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion compares each figure with the last run.
+//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion
+//! compares each figure with the last run.
 
 mod clock;
 mod table;

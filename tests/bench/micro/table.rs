@@ -1,4 +1,5 @@
-//! An outbox that never runs dry: rows as services write them, of about 10,000 keys in 64 lanes. In memory, and in place of a decoded answer.
+//! An outbox that never runs dry: rows as services write them, of about 10,000 keys in 64 lanes. In
+//! memory, and in place of a decoded answer.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What a relay does for its rows, without servers: the calls of `relay::session` in their order, with a full window, on one topic of twelve
-//! partitions whose records all end well.
+//! What a relay does for its rows, without servers: the calls of `relay::session` in their order,
+//! with a full window, on one topic of twelve partitions whose records all end well.
 
 use std::{
     collections::VecDeque,
@@ -111,7 +111,8 @@ impl Relay {
         relay
     }
 
-    /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were sent.
+    /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were
+    /// sent.
     pub(crate) fn turn(&mut self, mut meter: impl FnMut(Step, &mut dyn FnMut())) -> usize {
         self.report(ROWS, &mut meter);
         self.settle(&mut meter);

@@ -23,7 +23,8 @@ pub(super) fn check(facts: &Facts, outcomes: &HashMap<Uuid, Outcome>, verdict: &
         else {
             continue;
         };
-        // What the database lost has no place in its order, nor what somebody took from it: a relay that stood still may send that late.
+        // What the database lost has no place in its order, nor what somebody took from it: a relay
+        // that stood still may send that late.
         let came_after = facts
             .truncated
             .get(&id)
@@ -66,7 +67,8 @@ fn in_turn(key: &str, records: &[Turn<'_>], verdict: &mut Verdict) {
     }
 }
 
-/// What is left when seq <= last is dropped: each event once, in order. An event that got another id while it waited may come once more.
+/// What is left when seq <= last is dropped: each event once, in order. An event that got another
+/// id while it waited may come once more.
 fn by_seq(key: &str, records: &[Turn<'_>], may_come_again: bool, verdict: &mut Verdict) {
     let (mut last, mut kept, mut highest) = (i64::MIN, HashSet::new(), i64::MIN);
     for Turn { record, id, turn } in records {

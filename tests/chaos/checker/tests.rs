@@ -3,7 +3,8 @@ use crate::facts::{During, Ownership};
 
 const TOPIC: &str = "t";
 
-/// A run that kept all promises: three keys, ten turns each, one rolled back, one unknown that was committed.
+/// A run that kept all promises: three keys, ten turns each, one rolled back, one unknown that was
+/// committed.
 fn good() -> (Facts, Vec<Uuid>) {
     let mut facts = Facts {
         partitions: BTreeMap::from([(TOPIC.to_owned(), 4)]),
@@ -315,7 +316,8 @@ fn what_a_database_lost_may_be_seen_and_may_be_missing() {
     assert_eq!((verdict.vanished, verdict.vanished_seen), (2, 1));
 }
 
-/// The answer to a commit is read late on a slow machine: the server may be gone by then, and what it had committed with it.
+/// The answer to a commit is read late on a slow machine: the server may be gone by then, and what
+/// it had committed with it.
 #[test]
 fn what_was_asked_for_before_the_database_went_back_may_be_lost_and_what_was_asked_for_later_may_not()
  {

@@ -102,7 +102,8 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches are on their way, with others behind them.
+/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches
+/// are on their way, with others behind them.
 async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
     let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
     let limit = async {

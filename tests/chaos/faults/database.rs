@@ -30,7 +30,8 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             Ok(format!("for {}", seconds(fault.during)))
         }
         Kind::TerminateBackends => {
-            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname is not null and pid <> pg_backend_pid()";
+            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname \
+                is not null and pid <> pg_backend_pid()";
             let done = raw_sql(terminate)
                 .execute(&mut postgres::connect().await?)
                 .await?;
@@ -38,9 +39,12 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
         }
         Kind::PinXmin => {
             let mut connection = postgres::connect().await?;
-            raw_sql("begin isolation level repeatable read; select pg_current_xact_id(), count(*) from outbox.event")
-                .execute(&mut connection)
-                .await?;
+            raw_sql(
+                "begin isolation level repeatable read; select pg_current_xact_id(), count(*) \
+                from outbox.event",
+            )
+            .execute(&mut connection)
+            .await?;
             sleep(fault.during).await;
             raw_sql("rollback").execute(&mut connection).await?;
             Ok(format!("for {}", seconds(fault.during)))

@@ -1,4 +1,5 @@
-//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits, a restore.
+//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits,
+//! a restore.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -53,7 +54,8 @@ async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
     let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event")
         .fetch_all(&mut *transaction)
         .await?;
-    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives way before that is a deadlock.
+    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives
+    // way before that is a deadlock.
     raw_sql("set local lock_timeout = '100ms'")
         .execute(&mut *transaction)
         .await?;

@@ -43,7 +43,8 @@ impl Kafka {
             root: root.to_owned(),
             brokers: (0..BROKERS).map(|_| None).collect(),
         };
-        // Not on the machine's disk: while that is busy, the controllers' writes take seconds, and no quorum comes together.
+        // Not on the machine's disk: while that is busy, the controllers' writes take seconds, and
+        // no quorum comes together.
         std::fs::create_dir_all(kafka.data())?;
         super::net::run(
             "mount",
@@ -69,7 +70,8 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// The first broker's folder is made by Kafka's tool, which takes seconds; those of the others are copies with another name.
+    /// The first broker's folder is made by Kafka's tool, which takes seconds; those of the others
+    /// are copies with another name.
     async fn format(&self) -> anyhow::Result<()> {
         let mut format = self.tool(1);
         format

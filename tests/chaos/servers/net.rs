@@ -1,5 +1,6 @@
-//! A network of this run's own: each server in a namespace with an address, all on one bridge. The program runs in fresh namespaces of network,
-//! mounts and processes (tests/chaos/run), so all of it is gone when it ends, however it ends.
+//! A network of this run's own: each server in a namespace with an address, all on one bridge. The
+//! program runs in fresh namespaces of network, mounts and processes (tests/chaos/run), so all of
+//! it is gone when it ends, however it ends.
 
 use std::{
     io::Write,
@@ -46,7 +47,8 @@ impl Host {
     }
 }
 
-/// Makes the network. Each host drops what comes from addresses in its set `cut`, and a share of all in its chain `loss`.
+/// Makes the network. Each host drops what comes from addresses in its set `cut`, and a share of
+/// all in its chain `loss`.
 pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
@@ -124,7 +126,8 @@ pub(crate) fn lose(host: Host, percent: u8) -> anyhow::Result<()> {
     }
 }
 
-/// Connections from a host to ports of others go to ports of this program instead: host, its port, ours.
+/// Connections from a host to ports of others go to ports of this program instead: host, its port,
+/// ours.
 pub(crate) fn divert(from: Host, ports: &[(Host, u16, u16)]) -> anyhow::Result<()> {
     let rules = ports.iter().map(|(to, port, here)| {
         format!(

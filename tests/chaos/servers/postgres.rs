@@ -122,7 +122,8 @@ impl Postgres {
         );
         std::fs::write(
             data.join("pg_hba.conf"),
-            "host all,replication all 10.91.0.0/24 trust\nhost all,replication all 127.0.0.1/32 trust\n",
+            "host all,replication all 10.91.0.0/24 trust\nhost all,replication all 127.0.0.1/32 \
+             trust\n",
         )?;
         postgres.start().await?;
         postgres.start_bouncer().await?;
@@ -159,7 +160,8 @@ impl Postgres {
     fn launch(&self, data: &Path, port: u16, settings: &[&str]) -> anyhow::Result<Process> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(data).args(["-p", &port.to_string()]);
-        // What is committed survives the end of the process without fsync, and the machine stays on.
+        // What is committed survives the end of the process without fsync, and the machine stays
+        // on.
         let always = [
             "listen_addresses=*",
             "unix_socket_directories=",

@@ -1,4 +1,5 @@
-//! Stands between one relay and its servers, and makes what passes late. These kernels cannot do it themselves (no netem).
+//! Stands between one relay and its servers, and makes what passes late. These kernels cannot do it
+//! themselves (no netem).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,8 +1,10 @@
-//! What a source names, as full paths: trees of `use` are expanded, renamed and relative names resolved. Pure.
+//! What a source names, as full paths: trees of `use` are expanded, renamed and relative names
+//! resolved. Pure.
 
 use std::collections::BTreeMap;
 
-/// All paths that `code` names; `module` is its own, such as `crate::relay::core`. What is called ends in `(`, a glob in `*`.
+/// All paths that `code` names; `module` is its own, such as `crate::relay::core`. What is called
+/// ends in `(`, a glob in `*`.
 pub(super) fn named(code: &str, module: &str) -> Vec<String> {
     let mut reader = Reader {
         tokens: tokens(code),
@@ -154,7 +156,8 @@ fn tokens(code: &str) -> Vec<&str> {
     tokens
 }
 
-/// Whether `path` is `root` or something below it; a root that ends in `(` is a call, by the end of its path.
+/// Whether `path` is `root` or something below it; a root that ends in `(` is a call, by the end of
+/// its path.
 pub(super) fn is_below(path: &str, root: &str) -> bool {
     if root.ends_with('(') {
         return path == root

@@ -1,4 +1,5 @@
-//! The sources below `src/`: their code without comments, texts and tests, and whether they say that they are pure. Reads files.
+//! The sources below `src/`: their code without comments, texts and tests, and whether they say
+//! that they are pure. Reads files.
 
 use std::{
     fs,
@@ -95,8 +96,8 @@ fn is_part_of(path: &str, module: &str) -> bool {
         .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
-/// A sentence of the header begins with "Pure". One that goes on "but for ..." tells what is not, and is not held to it; a cell that passes share is
-/// no IO.
+/// A sentence of the header begins with "Pure". One that goes on "but for ..." tells what is not,
+/// and is not held to it; a cell that passes share is no IO.
 fn says_pure(text: &str) -> bool {
     let header: Vec<&str> = text
         .lines()
@@ -248,7 +249,8 @@ fn a_header_says_whether_its_module_is_pure() {
 
 #[test]
 fn modules_of_tests_are_found() {
-    let text = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"marks_model.rs\"]\nmod model;\n#[cfg(test)]\npub(crate) mod fixtures;\n#[cfg(test)]\nimpl X {}\n";
+    let text = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"marks_model.rs\"]\nmod \
+        model;\n#[cfg(test)]\npub(crate) mod fixtures;\n#[cfg(test)]\nimpl X {}\n";
     assert_eq!(
         test_modules("relay/marks.rs", text),
         [

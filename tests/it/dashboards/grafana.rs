@@ -1,4 +1,5 @@
-//! Dashboards as Grafana reads them: rows of panels become JSON with places on a grid of 24 columns.
+//! Dashboards as Grafana reads them: rows of panels become JSON with places on a grid of 24
+//! columns.
 
 use serde_json::{Value, json};
 

@@ -12,14 +12,35 @@ pub(super) fn dashboard() -> Value {
     Dashboard {
         uid: "outbox-on-call",
         title: "Outbox: on call",
-        description: "All OutboxRelays, problems first. Ages and numbers are of rows that may be published.",
+        description: "All OutboxRelays, problems first. Ages and numbers are of rows that may be \
+            published.",
         variables: &[("namespace", "label_values(outbox_build_info, namespace)")],
         rows: &[
-            Row { title: "Is something wrong?", height: 4, panels: NUMBERS },
-            Row { title: "What is wrong", height: 8, panels: PROBLEMS },
-            Row { title: "All outboxes", height: 9, panels: OUTBOXES },
-            Row { title: "Rows that wait", height: 8, panels: WAITING },
-            Row { title: "Records", height: 8, panels: RECORDS },
+            Row {
+                title: "Is something wrong?",
+                height: 4,
+                panels: NUMBERS,
+            },
+            Row {
+                title: "What is wrong",
+                height: 8,
+                panels: PROBLEMS,
+            },
+            Row {
+                title: "All outboxes",
+                height: 9,
+                panels: OUTBOXES,
+            },
+            Row {
+                title: "Rows that wait",
+                height: 8,
+                panels: WAITING,
+            },
+            Row {
+                title: "Records",
+                height: 8,
+                panels: RECORDS,
+            },
         ],
     }
     .json()
@@ -30,7 +51,8 @@ const NUMBERS: &[Panel] = &[
         title: "Oldest row",
         look: Bad(300.0),
         unit: "s",
-        description: "Age of the oldest row of all outboxes. Above five minutes OutboxBacklogOld fires.",
+        description: "Age of the oldest row of all outboxes. Above five minutes OutboxBacklogOld \
+            fires.",
         queries: &[(
             r#"max(outbox_event_age_seconds{namespace=~"$namespace"})"#,
             "age",
@@ -40,7 +62,8 @@ const NUMBERS: &[Panel] = &[
         title: "Lanes without a relay",
         look: Bad(1.0),
         unit: "none",
-        description: "Of 64 for each outbox; rows in them wait. More than a moment is OutboxLanesUnowned.",
+        description: "Of 64 for each outbox; rows in them wait. More than a moment is \
+            OutboxLanesUnowned.",
         queries: &[(
             r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"}))"#,
             "lanes",
@@ -80,7 +103,8 @@ const NUMBERS: &[Panel] = &[
         title: "Operators seen",
         look: Number,
         unit: "none",
-        description: "Operators that Prometheus sees. Without one relays go on, but nothing is changed.",
+        description: "Operators that Prometheus sees. Without one relays go on, but nothing is \
+            changed.",
         queries: &[(
             "count(outbox_operator_reconcile_seconds_count) or vector(0)",
             "operators",
@@ -92,7 +116,8 @@ const PROBLEMS: &[Panel] = &[Panel {
     title: "Problems now",
     look: Table,
     unit: "none",
-    description: "What relays report, by OutboxRelay and class; docs/reasons.md has the next step of each. Empty: none.",
+    description: "What relays report, by OutboxRelay and class; docs/reasons.md has the next step \
+        of each. Empty: none.",
     queries: &[(
         r#"sum by (namespace, relay, class) (outbox_problems{namespace=~"$namespace"}) > 0"#,
         "problems",
@@ -178,7 +203,8 @@ const RECORDS: &[Panel] = &[
         title: "Failed",
         look: Lines,
         unit: "cps",
-        description: "Records that were refused for good, or are sent again. An outage of Kafka alone fails none.",
+        description: "Records that were refused for good, or are sent again. An outage of Kafka \
+            alone fails none.",
         queries: &[(
             r#"sum by (namespace, relay, class) (rate(outbox_events_failed_total{namespace=~"$namespace"}[$__rate_interval]))"#,
             "{{namespace}}/{{relay}} {{class}}",

@@ -129,7 +129,8 @@ const PROBLEMS: &[Panel] = &[
         title: "Problems now",
         look: Table,
         unit: "none",
-        description: "What its pods report; docs/reasons.md has the next step of each class. Empty: none.",
+        description: "What its pods report; docs/reasons.md has the next step of each class. \
+            Empty: none.",
         queries: &[(
             r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", relay=~"$relay"}) > 0"#,
             "problems",
@@ -152,7 +153,8 @@ const FLOW: &[Panel] = &[
         title: "Written and published",
         look: Lines,
         unit: "cps",
-        description: "Rows that were fetched for the first time, and records that Kafka acknowledged. Where the first is above the second, rows pile up.",
+        description: "Rows that were fetched for the first time, and records that Kafka \
+            acknowledged. Where the first is above the second, rows pile up.",
         queries: &[
             (
                 r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
@@ -334,7 +336,8 @@ const TABLE: &[Panel] = &[
         title: "Oldest transaction",
         look: Lines,
         unit: "s",
-        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld fires.",
+        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld \
+            fires.",
         queries: &[(
             r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{namespace}}/{{relay}}",

@@ -68,7 +68,8 @@ const STATE: &[Panel] = &[
         title: "OutboxRelays that wait for their schema",
         look: Bad(1.0),
         unit: "none",
-        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays -A`, column SCHEMA.",
+        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays \
+            -A`, column SCHEMA.",
         queries: &[(
             r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", status="False"}) or vector(0)"#,
             "OutboxRelays",
@@ -88,7 +89,8 @@ const STATE: &[Panel] = &[
         title: "Failing passes",
         look: Bad(0.001),
         unit: "cps",
-        description: "Passes that did not come to their end. Lost races are tried again at once and do not count.",
+        description: "Passes that did not come to their end. Lost races are tried again at once \
+            and do not count.",
         queries: &[(
             r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", class!="conflict"}[15m])) or vector(0)"#,
             "passes",
@@ -131,7 +133,8 @@ const PASSES: &[Panel] = &[
         title: "Failed passes",
         look: Lines,
         unit: "cps",
-        description: "By what helps: conflict is tried again at once, transient later, permanent waits for a person.",
+        description: "By what helps: conflict is tried again at once, transient later, permanent \
+            waits for a person.",
         queries: &[(
             r#"sum by (class) (rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
             "{{class}}",
@@ -171,7 +174,8 @@ const UPGRADES: &[Panel] = &[
         title: "Upgrades",
         look: Lines,
         unit: "none",
-        description: "OutboxRelays whose upgrade to a new version of the operator waits or is under way.",
+        description: "OutboxRelays whose upgrade to a new version of the operator waits or is \
+            under way.",
         queries: &[(
             r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#,
             "{{state}}",

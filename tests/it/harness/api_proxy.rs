@@ -1,5 +1,5 @@
-//! A proxy before the API server, of one operator's own: it notes what is asked, shows one namespace where asked for all, and falls ill when
-//! told to.
+//! A proxy before the API server, of one operator's own: it notes what is asked, shows one
+//! namespace where asked for all, and falls ill when told to.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,5 @@
-//! An API server of a test's own, with nothing in it and no controllers behind it: for what concerns a whole cluster, such as its CRDs.
+//! An API server of a test's own, with nothing in it and no controllers behind it: for what
+//! concerns a whole cluster, such as its CRDs.
 
 use std::{
     io::Write as _,

@@ -1,5 +1,6 @@
-//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others are brokers. Each node has a second listener
-//! whose address is that of a [`Gate`], so that the cluster can be away for one client alone.
+//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others
+//! are brokers. Each node has a second listener whose address is that of a [`Gate`], so that the
+//! cluster can be away for one client alone.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,5 +1,6 @@
-//! An API server in memory, for faults that a real one does not have on demand: objects by path, the verbs that the operator uses, the controllers
-//! of Deployments and Jobs as far as the operator sees them, and an answer that goes wrong at a chosen call.
+//! An API server in memory, for faults that a real one does not have on demand: objects by path,
+//! the verbs that the operator uses, the controllers of Deployments and Jobs as far as the operator
+//! sees them, and an answer that goes wrong at a chosen call.
 
 use std::{
     collections::BTreeMap,

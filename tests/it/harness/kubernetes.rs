@@ -1,5 +1,6 @@
-//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works through one OutboxRelay when told to.
-//! Pods that it makes are never scheduled: what a pod would do is done by the test.
+//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works
+//! through one OutboxRelay when told to. Pods that it makes are never scheduled: what a pod would
+//! do is done by the test.
 
 use std::{
     io::Write,
@@ -174,7 +175,8 @@ impl Namespace {
         assert!(ended.is_err(), "{ended:?}");
     }
 
-    /// Passes until the Deployment controller and the operator agree; the controller needs a moment.
+    /// Passes until the Deployment controller and the operator agree; the controller needs a
+    /// moment.
     pub(crate) async fn settle(&self) {
         for _ in 0..50 {
             let before = self.writes().len();

@@ -90,8 +90,8 @@ pub(crate) async fn under_another_address(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A way to the server, for one client, that falls silent when told: what is sent then is lost without a word, as in a firewall that forgot the
-/// connection.
+/// A way to the server, for one client, that falls silent when told: what is sent then is lost
+/// without a word, as in a firewall that forgot the connection.
 pub(crate) async fn silent_way(server: SocketAddr) -> (u16, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();

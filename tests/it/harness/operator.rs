@@ -1,4 +1,5 @@
-//! The operator as a process of its own, as it runs in a pod: killed, stopped, frozen and started again like there.
+//! The operator as a process of its own, as it runs in a pod: killed, stopped, frozen and started
+//! again like there.
 
 use std::{
     path::PathBuf,
@@ -14,7 +15,8 @@ use super::{
     server::{free_port, get},
 };
 
-/// A running operator, with a proxy of its own before the API server; killed when it goes out of scope.
+/// A running operator, with a proxy of its own before the API server; killed when it goes out of
+/// scope.
 pub(crate) struct OperatorProcess {
     pub(crate) proxy: ApiProxy,
     child: Child,

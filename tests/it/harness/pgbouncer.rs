@@ -1,4 +1,5 @@
-//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one of a test's own that may be killed.
+//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one
+//! of a test's own that may be killed.
 
 use std::{path::PathBuf, process::Child};
 
@@ -42,7 +43,8 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the database's server, for the user of the relay, with these further lines of configuration.
+    /// In front of the database's server, for the user of the relay, with these further lines of
+    /// configuration.
     pub(crate) async fn start(database: &Database, more: &str) -> Self {
         let folder = Self::folder(database);
         std::fs::create_dir_all(&folder).expect("created");
@@ -98,7 +100,8 @@ impl PgBouncer {
         listens(self.port).await;
     }
 
-    /// From now on this database is on the server at this port; connections move there one by one, as their transactions end.
+    /// From now on this database is on the server at this port; connections move there one by one,
+    /// as their transactions end.
     pub(crate) fn lead_to(&self, database: &str, port: u16) {
         let file = self.folder.join("pgbouncer.ini");
         let before = std::fs::read_to_string(&file).expect("its configuration");

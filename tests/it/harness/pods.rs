@@ -1,4 +1,5 @@
-//! Relays and migrations as pods on the rig's node: an image of the programs under test, and manifests that they can work with.
+//! Relays and migrations as pods on the rig's node: an image of the programs under test, and
+//! manifests that they can work with.
 
 use std::{path::Path, process::Command, sync::OnceLock};
 
@@ -46,7 +47,8 @@ pub(crate) async fn credentials(ns: &Namespace, name: &str, user: &str, password
     .await;
 }
 
-/// Makes a manifest one of this database and topic, whose pods the node runs. Their Secrets are `relay` and `owner`.
+/// Makes a manifest one of this database and topic, whose pods the node runs. Their Secrets are
+/// `relay` and `owner`.
 pub(crate) fn real(relay: &mut Value, database: &Database, topic: &str) {
     let address = rig("RIG_POSTGRES_PODS_15");
     let (host, port) = address.rsplit_once(':').expect("an address and a port");

@@ -1,4 +1,5 @@
-//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a producer that no other test has.
+//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a
+//! producer that no other test has.
 
 use std::{
     net::SocketAddr,
@@ -183,7 +184,8 @@ impl Database {
             .expect("an address")
     }
 
-    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that of members of role `certonly`.
+    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that
+    /// of members of role `certonly`.
     pub(crate) async fn needs_a_certificate(&self, admin: &mut PgConnection) {
         let rules: i64 = value(
             admin,

@@ -140,7 +140,8 @@ impl Drop for Relay {
     }
 }
 
-/// On a busy machine a relay counts its rows rarely: a hundred times as long as counting took has to pass.
+/// On a busy machine a relay counts its rows rarely: a hundred times as long as counting took has
+/// to pass.
 const ANSWER_MAX: Duration = Duration::from_secs(180);
 
 /// Asks until there is an answer.

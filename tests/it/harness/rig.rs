@@ -9,7 +9,12 @@ use std::path::PathBuf;
 #[track_caller]
 pub(crate) fn rig(name: &str) -> String {
     let value = std::env::var(name).ok().or_else(|| from_file(name));
-    value.unwrap_or_else(|| panic!("{name} is unknown: start the servers with `tests/rig/rig up postgres:15,17,18 pgbouncer kafka`"))
+    value.unwrap_or_else(|| {
+        panic!(
+            "{name} is unknown: start the servers with `tests/rig/rig up \
+        postgres:15,17,18 pgbouncer kafka`"
+        )
+    })
 }
 
 /// A file below the rig's certificates.

@@ -1,4 +1,5 @@
-//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what servers as processes have in common.
+//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what
+//! servers as processes have in common.
 
 use std::{
     os::unix::{
@@ -85,7 +86,8 @@ impl Server {
     /// Starts it, and returns once it takes connections.
     pub(crate) async fn up(&mut self) {
         let mut postgres = program(&format!("{PROGRAMS}/postgres"), &self.folder);
-        // What is committed survives the end of the process without fsync, and the machine stays on.
+        // What is committed survives the end of the process without fsync, and the machine stays
+        // on.
         let settings = [
             format!("port={}", self.port),
             "fsync=off".to_owned(),
@@ -136,7 +138,8 @@ impl Server {
         self.promote().await;
     }
 
-    /// This server has ended; a standby that had received everything takes its place, and is promoted.
+    /// This server has ended; a standby that had received everything takes its place, and is
+    /// promoted.
     pub(crate) async fn switch_over(&mut self) {
         std::fs::write(self.folder.join("data/standby.signal"), "").expect("written");
         self.promote().await;
@@ -160,7 +163,8 @@ impl Server {
         super::postgres::execute(&mut admin, "select pg_promote()").await;
     }
 
-    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it is started again. Returns once it has ended.
+    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it
+    /// is started again. Returns once it has ended.
     pub(crate) async fn down(&mut self, signal: &str) {
         let mut child = self.child.take().expect("it ran");
         let sent = Command::new("kill")

@@ -1,5 +1,5 @@
-//! Services that go on through faults of the database: what failed is tried again, and what was committed is read from the database itself,
-//! since an error at a commit does not tell.
+//! Services that go on through faults of the database: what failed is tried again, and what was
+//! committed is read from the database itself, since an error at a commit does not tell.
 
 use std::{
     sync::{
@@ -57,7 +57,8 @@ impl Writers {
         }
     }
 
-    /// Event ids that were committed, by key, in the order of their ids, which is that of the commits.
+    /// Event ids that were committed, by key, in the order of their ids, which is that of the
+    /// commits.
     pub(crate) async fn end(self, database: &Database) -> Committed {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -100,10 +101,13 @@ async fn write(pool: &PgPool, key: &str, topic: &str) -> Result<(), sqlx::Error>
         .bind(key)
         .execute(&mut *transaction)
         .await?;
-    sqlx::query("insert into outbox.event (aggregate_type, aggregate_id, event_type, topic) values ('aggregate', $1, 'Counted', $2)")
-        .bind(key)
-        .bind(topic)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic) \
+        values ('aggregate', $1, 'Counted', $2)",
+    )
+    .bind(key)
+    .bind(topic)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await
 }

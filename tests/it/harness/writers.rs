@@ -1,5 +1,5 @@
-//! Services that write: several at once, keys whose writers take turns, transactions that stay open, some rolled back. And the judge of what
-//! a consumer saw of it.
+//! Services that write: several at once, keys whose writers take turns, transactions that stay
+//! open, some rolled back. And the judge of what a consumer saw of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,8 @@ pub(crate) struct Load {
 /// Rows that were committed, per key in commit order: event ids.
 pub(crate) type Committed = BTreeMap<String, Vec<Uuid>>;
 
-/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in id order.
+/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in
+/// id order.
 pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
     write_during(database, load, async {}).await.0
 }
@@ -118,7 +119,8 @@ async fn writer(
     committed
 }
 
-/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is stopped.
+/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is
+/// stopped.
 pub(crate) struct Steady {
     began: Instant,
     rows: watch::Receiver<usize>,
@@ -196,8 +198,8 @@ async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Ve
     rows
 }
 
-/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a key in commit order without a gap. Returns
-/// how many duplicates there were.
+/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a
+/// key in commit order without a gap. Returns how many duplicates there were.
 pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
     let mut firsts: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
     let mut seen: BTreeMap<Uuid, &Record> = BTreeMap::new();

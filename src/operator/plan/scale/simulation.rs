@@ -1,4 +1,5 @@
-//! An hour of load against a model of relays, table and Kafka. `cargo test an_hour_of_load -- --nocapture` prints the curve.
+//! An hour of load against a model of relays, table and Kafka. `cargo test an_hour_of_load --
+//! --nocapture` prints the curve.
 
 use super::*;
 use crate::operator::fixtures::at;

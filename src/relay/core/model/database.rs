@@ -81,7 +81,8 @@ pub(super) struct Database {
 }
 
 impl Hash for Database {
-    /// Without the next xids: what is remembered of transactions only compares them, and new ones are above all.
+    /// Without the next xids: what is remembered of transactions only compares them, and new ones
+    /// are above all.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (
             &self.open,
@@ -182,7 +183,8 @@ impl Database {
         (!self.ids_come_again).then_some(self.incarnation)
     }
 
-    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more. It waits for writers.
+    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more.
+    /// It waits for writers.
     pub(super) fn resume_sequence(&mut self) {
         if !self.ids_come_again || !self.writers().is_empty() {
             return;
@@ -271,7 +273,8 @@ impl Database {
         self.rows.iter().filter(below).copied().collect()
     }
 
-    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it. While ids come again marks say nothing.
+    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it.
+    /// While ids come again marks say nothing.
     pub(super) fn below_mark(&self) -> Option<Row> {
         self.incarnation()?;
         let waiting = self.rows.iter().chain(self.open.values().flatten());
@@ -280,7 +283,8 @@ impl Database {
             .find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
     }
 
-    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns which these are: none in another incarnation.
+    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns
+    /// which these are: none in another incarnation.
     pub(super) fn write_marks(
         &mut self,
         (instance, incarnation): (u8, u8),

@@ -1,5 +1,6 @@
-//! Random lives in a larger world: several relays, lanes, keys and topics, transactions that stay open, small windows, many faults. A life that
-//! breaks the contract is made shorter until each step of it is needed.
+//! Random lives in a larger world: several relays, lanes, keys and topics, transactions that stay
+//! open, small windows, many faults. A life that breaks the contract is made shorter until each
+//! step of it is needed.
 
 use std::time::Instant;
 

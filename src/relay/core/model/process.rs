@@ -1,4 +1,5 @@
-//! One relay process: the real [`Core`], a producer of the strict profile, and what is under way. As `session` drives them, step by step.
+//! One relay process: the real [`Core`], a producer of the strict profile, and what is under way.
+//! As `session` drives them, step by step.
 
 use std::{
     collections::BTreeSet,
@@ -212,7 +213,8 @@ impl Process {
         self.ticked = self.ticked.max(drawn);
     }
 
-    /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they come, before or after.
+    /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they
+    /// come, before or after.
     pub(super) fn accept(&mut self, database: &Database, bug: Bug, now: Instant) {
         let Some(Fetch {
             plan,
@@ -240,7 +242,8 @@ impl Process {
                         self.reports.push((record, Outcome::Published));
                     }
                 }
-                // It waits for an opener, or is refused by a broken producer; or truncated meanwhile, and of no interest.
+                // It waits for an opener, or is refused by a broken producer; or truncated
+                // meanwhile, and of no interest.
                 _ => self.core.reported(outgoing.slot, Outcome::Purged, now),
             }
         }
@@ -257,7 +260,8 @@ impl Process {
         }
     }
 
-    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The first only, in one step.
+    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The
+    /// first only, in one step.
     pub(super) fn try_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
             let named = |row: &&Row| {
@@ -307,7 +311,8 @@ impl Process {
         matches!(self.trial_producer, TrialProducer::Open(_))
     }
 
-    /// Everything that is not acknowledged is thrown out. Returns what may be written all the same, since it is on its way.
+    /// Everything that is not acknowledged is thrown out. Returns what may be written all the same,
+    /// since it is on its way.
     pub(super) fn purge(&mut self) -> Vec<Record> {
         let queue = std::mem::take(&mut self.queue);
         self.reports
@@ -316,8 +321,9 @@ impl Process {
         queue
     }
 
-    /// The first `records` of a topic are refused for good: gapless takes everything else with it. Returns what is on its way all the same: of other
-    /// topics, and of this one if its broker does not know the producer, and so does not notice that something is missing.
+    /// The first `records` of a topic are refused for good: gapless takes everything else with it.
+    /// Returns what is on its way all the same: of other topics, and of this one if its broker does
+    /// not know the producer, and so does not notice that something is missing.
     pub(super) fn refuse(
         &mut self,
         topic: u8,
@@ -364,8 +370,9 @@ impl Process {
         on_its_way
     }
 
-    /// A topic that is made again does not know who wrote to the one before. Not so while records for it are on their way: they may find that it is
-    /// another one before anybody knows, and everything written there is lost anyway.
+    /// A topic that is made again does not know who wrote to the one before. Not so while records
+    /// for it are on their way: they may find that it is another one before anybody knows, and
+    /// everything written there is lost anyway.
     pub(super) fn forget_at_brokers(&mut self, topic: u8, exists: bool) {
         let is_on_its_way = self
             .queue

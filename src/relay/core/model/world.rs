@@ -1,4 +1,5 @@
-//! A database, relay processes and Kafka, and every step that one of them can make. A step that is not possible changes nothing.
+//! A database, relay processes and Kafka, and every step that one of them can make. A step that is
+//! not possible changes nothing.
 
 mod judge;
 mod possible;
@@ -43,7 +44,8 @@ pub(super) enum Step {
     Accept(usize),
     /// The oldest report reaches the core.
     Report(usize),
-    /// Kafka writes the oldest record of a topic: of a process, or, above those, of a producer that is gone.
+    /// Kafka writes the oldest record of a topic: of a process, or, above those, of a producer that
+    /// is gone.
     Append(usize, u8),
     Settle(usize),
     SettleBegins(usize),

@@ -23,7 +23,8 @@ const BUDGET: Budget = Budget {
     rows_per_lane: 100,
 };
 
-/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is sick.
+/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is
+/// sick.
 struct World {
     core: Core,
     now: Instant,

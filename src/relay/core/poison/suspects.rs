@@ -1,4 +1,5 @@
-//! Who is suspect: rows of a topic that failed, or of a batch that was refused, looked up by name. Pure.
+//! Who is suspect: rows of a topic that failed, or of a batch that was refused, looked up by name.
+//! Pure.
 
 use super::*;
 
@@ -18,7 +19,8 @@ impl Core {
         self.stops.failed(topic, class, now);
     }
 
-    /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else their producer.
+    /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else
+    /// their producer.
     pub(in crate::relay::core) fn try_topic(
         &mut self,
         topic: TopicIndex,
@@ -55,7 +57,8 @@ impl Core {
         rows.insert(given_back.row);
     }
 
-    /// The producer refused the row of this slot at once, without asking the brokers: no trial is needed.
+    /// The producer refused the row of this slot at once, without asking the brokers: no trial is
+    /// needed.
     pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
         self.outstanding.ended(slot);
         self.openers_of(slot).ended(slot, false, now);
@@ -68,7 +71,8 @@ impl Core {
         }
     }
 
-    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or [`Self::lookup_failed`] must follow.
+    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or
+    /// [`Self::lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
         let ready = self
             .poison

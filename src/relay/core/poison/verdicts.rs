@@ -27,7 +27,8 @@ impl Core {
             },
         );
         self.hold(row.lane, Left::Key(topic, Arc::clone(&key)), row.id - 1);
-        // They are read again once the verdict is carried out: until then somebody else may come to another one.
+        // They are read again once the verdict is carried out: until then somebody else may come to
+        // another one.
         let untried = self
             .poison
             .trials
@@ -43,7 +44,8 @@ impl Core {
         self.untried(&untried, now);
     }
 
-    /// The rows that were to tell whether these topics take records again are not tried: those that flow next will tell.
+    /// The rows that were to tell whether these topics take records again are not tried: those that
+    /// flow next will tell.
     fn untried(&mut self, topics: &[TopicIndex], now: Instant) {
         for topic in topics {
             self.topic_works(*topic, now);
@@ -97,7 +99,8 @@ impl Core {
 
     // --- parked rows
 
-    /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or flows again, what is new rests.
+    /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or
+    /// flows again, what is new rests.
     pub fn parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
         let index =
             |name: &str| (0..self.routes.len()).find(|topic| self.routes.name(*topic) == name);

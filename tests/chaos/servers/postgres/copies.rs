@@ -100,7 +100,8 @@ impl Postgres {
         self.copy("backup", &[]).map(drop)
     }
 
-    /// The backup becomes the server, which has ended, on a timeline of its own as after any recovery to a point in time.
+    /// The backup becomes the server, which has ended, on a timeline of its own as after any
+    /// recovery to a point in time.
     pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
         self.take_place("backup")?;
         std::fs::write(self.data().join("recovery.signal"), "")?;

@@ -1,4 +1,5 @@
-//! The contract, judged when Kafka writes, when a row is deleted, when a mark is written, and when all has healed.
+//! The contract, judged when Kafka writes, when a row is deleted, when a mark is written, and when
+//! all has healed.
 
 use super::*;
 

@@ -3,7 +3,8 @@
 use super::*;
 
 impl World {
-    /// Every step that is possible here; a few of them may not be after all. Once nothing is left to publish, only what is under way ends.
+    /// Every step that is possible here; a few of them may not be after all. Once nothing is left
+    /// to publish, only what is under way ends.
     pub(in super::super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let over =

@@ -99,7 +99,8 @@ impl World {
         }
     }
 
-    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a name.
+    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a
+    /// name.
     pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
         self.database.get().row(event_id).map_or(
             Row {
@@ -225,8 +226,8 @@ impl World {
         self.zombies.push(on_its_way);
     }
 
-    /// A new instance begins: after a kill, or once the old one has all reports. What it had not settled yet stays. While another relay runs
-    /// that one takes over.
+    /// A new instance begins: after a kill, or once the old one has all reports. What it had not
+    /// settled yet stays. While another relay runs that one takes over.
     pub(super) fn restart(&mut self, at: usize) -> bool {
         let process = self.process(at);
         let over = match process.life {

@@ -1,5 +1,5 @@
-//! Steps of services, of a process, and of Kafka's answers to it; those of statements are in [`super::statements`]. Each says whether it was
-//! possible.
+//! Steps of services, of a process, and of Kafka's answers to it; those of statements are in
+//! [`super::statements`]. Each says whether it was possible.
 
 use super::*;
 
