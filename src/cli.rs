@@ -5,7 +5,7 @@
 mod args;
 mod change;
 mod confirm;
-mod letters;
+mod dead_letters;
 mod owner;
 mod parked;
 mod status;
@@ -21,11 +21,10 @@ use serde::Serialize;
 pub use args::{Command, DeadLetters, OwnerOf, Parked, Place};
 
 use crate::{
-    outbox::desk::{As, Desk, DeskError},
+    outbox::admin::{As, Desk, DeskError},
     report::Problem,
     secrets::Secrets,
-    settings::RelaySettings,
-    source::SourceError,
+    settings::{RelaySettings, source::SourceError},
 };
 use args::Output;
 
@@ -102,7 +101,7 @@ impl From<io::Error> for CliError {
 pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliError> {
     let done = match command {
         Command::Status(arguments) => status::status(arguments, out).await,
-        Command::DeadLetters { command } => letters::dead_letters(command, out).await,
+        Command::DeadLetters { command } => dead_letters::dead_letters(command, out).await,
         Command::Parked { command } => parked::parked(command, out).await,
         Command::Owner { command } => owner::owner(command, out).await,
     };

@@ -4,17 +4,14 @@
 
 pub mod api;
 pub mod cli;
-pub mod http;
-pub mod installed;
+pub mod failpoints;
 pub mod kafka;
 pub mod listen;
 pub mod manifest;
 pub mod operator;
 pub mod outbox;
-pub mod planted;
 pub mod relay;
 pub mod report;
 pub mod secrets;
 pub mod settings;
-pub mod source;
 pub mod telemetry;

@@ -5,36 +5,16 @@
 //! that line; everything else here is wiring. While nothing changes, what was observed holds: such
 //! a pass asks the relays for their reports, and the API server for nothing.
 
-mod apply;
-mod backlog;
-mod build;
 mod call;
-mod client;
-mod controller;
-mod election;
-mod events;
-mod fence;
 mod fingerprint;
 #[cfg(test)]
 mod fixtures;
-mod health;
 mod identity;
 mod installation;
-mod lease;
-mod memory;
-mod metrics;
-mod observe;
 mod ownership;
-mod pace;
-mod plan;
+pub mod process;
 mod reason;
-mod reports;
-mod run;
-mod scopes;
-mod status;
-mod surface;
-mod upgrades;
-mod validate;
+mod reconcile;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -48,23 +28,27 @@ use kube::{
 };
 
 pub use installation::Installation;
-pub use run::{Options, RunError, run};
+pub use process::run::{Options, RunError, run};
 
-use self::{
-    apply::{Applied, ApplyError, Corner, apply, set_scale},
-    build::build,
-    call::{CallError, ErrorClass, call_opt},
-    events::Teller,
-    identity::{Identity, PAUSED, is_ours},
-    memory::{Key, Memory, Seen},
-    metrics::Metrics,
-    observe::{ObserveError, Observed, observe},
-    plan::{Before, Plan, Remembered, Scale, change, plan, progress},
-    status::{Facts, Invalid, Verdict, assess, not_understood, publish, unreadable},
-    upgrades::{Progress, Turn, UpgradeQueue},
-    validate::{Count, Unworkable, ValidatedRelay, validate, wish_for_none},
+use crate::{
+    api::{OutboxRelay, OutboxRelayStatus},
+    operator::{
+        call::{CallError, ErrorClass, call_opt},
+        identity::{Identity, PAUSED, is_ours},
+        process::metrics::Metrics,
+        reconcile::{
+            apply::{Applied, ApplyError, Corner, apply, set_scale},
+            build::build,
+            cache::{Key, Memory, Seen},
+            events::{Teller, tellings},
+            observe::{ObserveError, Observed, observe, relay_reports},
+            plan::{Before, LOOK, Plan, Remembered, Scale, change, plan, progress, stop},
+            status::{Facts, Invalid, Verdict, assess, not_understood, publish, unreadable},
+            upgrade_queue::{Progress, Turn, UpgradeQueue},
+            validate::{Count, Unworkable, ValidatedRelay, validate, wish_for_none},
+        },
+    },
 };
-use crate::api::{OutboxRelay, OutboxRelayStatus};
 
 /// Why a pass did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -166,7 +150,7 @@ impl Operator {
                 None => return Ok(None),
             },
         };
-        seen.observed.reports = reports::collect(&seen.observed.pods).await;
+        seen.observed.reports = relay_reports::collect(&seen.observed.pods).await;
         let again = self.work_on(&mut seen).await?;
         if seen.observed.is_watched() {
             self.memory.keep((namespace, name), mark, seen, seen_at);
@@ -230,7 +214,7 @@ impl Operator {
                     observed,
                 )
                 .await?,
-                plan::LOOK,
+                LOOK,
             ),
         };
         relay.status = Some(status);
@@ -301,7 +285,7 @@ impl Operator {
         let scale = if facts.paused {
             Scale::Keep
         } else {
-            plan::stop(wish, observed)
+            stop(wish, observed)
         };
         let stopped = set_scale(corner, scale, observed).await;
         if wish.is_some() && stopped.is_ok() {
@@ -386,9 +370,9 @@ impl Operator {
         verdict: &Verdict<'_>,
     ) -> Result<OutboxRelayStatus, PassError> {
         let status = assess(facts, observed, verdict);
-        let tellings = events::tellings(facts.previous, &status, verdict);
+        let pending = tellings(facts.previous, &status, verdict);
         say(corner, facts.previous, &status).await?;
-        self.teller.tell(corner.identity, tellings).await;
+        self.teller.tell(corner.identity, pending).await;
         Ok(status)
     }
 

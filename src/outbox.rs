@@ -1,27 +1,27 @@
 //! The outbox table: connecting, its schema, its statements. The only place that imports sqlx.
 
-mod altered;
+pub mod admin;
 pub mod connect;
-pub mod desk;
+mod ctid;
 pub mod error;
 pub mod migrate;
 mod parking;
-mod place;
 mod row;
+mod row_text;
 pub mod schema;
+mod schema_drift;
 mod snapshot;
 mod store;
-mod texts;
-mod work;
+mod unit_of_work;
 
-pub use altered::{Altered, altered};
+pub use ctid::Place;
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
-pub use place::Place;
 pub use row::{Fetched, OutboxRow, SequenceState};
+pub use row_text::Texts;
+pub use schema_drift::{Altered, altered};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
     BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools,
     READER_OPTIONS, Resumed, SettlePlan, Store, StoreError, StoreErrorSource, Survey, SweepPlan,
 };
-pub use texts::Texts;
-pub use work::{Connections, Statement, Work};
+pub use unit_of_work::{Connections, Statement, Work};

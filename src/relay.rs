@@ -1,29 +1,15 @@
 //! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`]
 //! is a lease and the loop that works under it.
 
-pub mod breaker;
-pub mod clock;
+pub(crate) mod connect;
 pub mod core;
 mod credentials;
-pub mod jitter;
-pub mod lanes;
+mod http;
 mod lease;
-pub mod marks;
 mod metrics;
-mod open;
-mod openers;
-pub mod outstanding;
-mod partitions;
-mod resume;
-pub mod routes;
 mod session;
-pub mod stale_leaders;
 mod status;
-pub mod stops;
-mod sweep;
-pub mod trials;
-mod watch;
-pub mod window;
+mod topic_metadata;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -32,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use metrics::Metrics;
 pub use status::{Source, Status};
 
-use crate::{http, listen::listen, secrets::Secrets, settings::RelaySettings};
+use crate::{listen::listen, secrets::Secrets, settings::RelaySettings};
 
 /// What a relay needs to run.
 pub struct RunOptions {
@@ -77,14 +63,14 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
-    let mut watch = watch::Watch::start(
+    let mut watch = topic_metadata::Watch::start(
         Arc::clone(&options),
         Arc::clone(&status),
         credentials.kafka.clone(),
     );
-    let mut memory = resume::Memory::default();
+    let mut memory = core::sequence_check::Memory::default();
     while let Some(opened) =
-        open::open(&options, &status, &mut credentials, &mut memory, &stop).await
+        connect::open(&options, &status, &mut credentials, &mut memory, &stop).await
     {
         let session = session::Session::begin(
             &options,

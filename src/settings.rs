@@ -5,6 +5,7 @@
 mod from_manifest;
 mod read;
 mod secret_files;
+pub mod source;
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 

@@ -3,7 +3,7 @@
 use kube::CustomResourceExt;
 use serde_json::json;
 
-use super::OutboxRelay;
+use crate::api::OutboxRelay;
 
 /// The CRD as YAML.
 #[must_use]

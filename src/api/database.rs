@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::references::{SecretKey, Tls, UserCredentials};
+use crate::api::references::{SecretKey, Tls, UserCredentials};
 
 /// The database of the outbox table: `urlSecretRef`, or `host` with `name` and
 /// `credentialsSecretRef`.

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::api::{
     Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling,
     Topic,
 };

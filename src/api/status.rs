@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::BreakerState;
+use crate::api::BreakerState;
 
 /// What the operator last saw and did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use outbox_relay::{
     api::custom_resource_definition,
-    installed, operator,
+    operator::{self, process::install_check},
     telemetry::{self, LogFormat},
 };
 
@@ -147,7 +147,7 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
-    Ok(installed::check(&operator, Duration::from_secs(patience)).await?)
+    Ok(install_check::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]

@@ -18,8 +18,7 @@ use outbox_relay::{
     relay::RunOptions,
     report::MigrationReport,
     secrets::Secrets,
-    settings::RelaySettings,
-    source::Source,
+    settings::{RelaySettings, source::Source},
     telemetry::{self, LogFormat},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,7 +91,7 @@ struct Run {
     /// Be wrong in this way.
     #[cfg(feature = "planted-bugs")]
     #[arg(long, value_enum)]
-    planted_bug: Option<outbox_relay::planted::Bug>,
+    planted_bug: Option<outbox_relay::failpoints::Bug>,
 }
 
 #[derive(Args)]
@@ -234,7 +233,7 @@ fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
 async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "planted-bugs")]
     if let Some(bug) = arguments.planted_bug {
-        outbox_relay::planted::plant(bug);
+        outbox_relay::failpoints::plant(bug);
     }
     let source = arguments.from.source();
     let (settings, secrets) = source.load()?;

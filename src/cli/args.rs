@@ -7,9 +7,8 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
-    outbox::desk::Filter,
-    settings::{POD_SECRETS, POD_SETTINGS},
-    source::Source,
+    outbox::admin::Filter,
+    settings::{POD_SECRETS, POD_SETTINGS, source::Source},
 };
 
 const FILTERS: &str = "Which ones (all conditions must hold)";

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::text::thousands;
+use crate::cli::text::thousands;
 
 /// How many rows of a dry run are listed.
 pub(super) const SHOWN: usize = 20;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use super::{CliError, Exit, args::Asking, note};
+use crate::cli::{CliError, Exit, args::Asking, note};
 
 /// Whether to go on: `Ok(())`, or how the command ends.
 pub(super) fn confirm(asking: &Asking, question: &str) -> Result<Result<(), Exit>, CliError> {

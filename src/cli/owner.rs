@@ -4,15 +4,18 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use super::{
-    CliError, Exit,
-    args::{Asked, OwnerOf, Releasing},
-    confirm::confirm,
-    note, open,
-    text::count,
-    write,
+use crate::{
+    cli::{
+        CliError, Exit,
+        args::{Asked, OwnerOf, Releasing},
+        confirm::confirm,
+        note, open,
+        text::count,
+        write,
+    },
+    outbox::admin::As,
+    settings::Owner,
 };
-use crate::{outbox::desk::As, settings::Owner};
 
 /// Who manages the schema.
 #[derive(Serialize)]

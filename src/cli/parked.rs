@@ -2,17 +2,17 @@
 
 use std::io::Write;
 
-use super::{
-    CliError, Exit,
-    args::{Adding, Asked, Changing, Listing, Parked},
-    change::{Changed, SHOWN, Verb, progress},
-    confirm::confirm,
-    load, note, open,
-    text::{cell, table},
-    write,
-};
 use crate::{
-    outbox::desk::{As, Desk, DeskError, ParkedEntry},
+    cli::{
+        CliError, Exit,
+        args::{Adding, Asked, Changing, Listing, Parked},
+        change::{Changed, SHOWN, Verb, progress},
+        confirm::confirm,
+        load, note, open,
+        text::{cell, table},
+        write,
+    },
+    outbox::admin::{As, Desk, DeskError, ParkedEntry},
     report::{Problem, ProblemClass},
     settings::RelaySettings,
 };

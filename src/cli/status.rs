@@ -2,14 +2,16 @@
 
 use std::io::Write;
 
-use super::{
-    CliError, Exit,
-    args::Asked,
-    open,
-    text::{age, count, facts, line, table, thousands},
-    write,
+use crate::{
+    cli::{
+        CliError, Exit,
+        args::Asked,
+        open,
+        text::{age, count, facts, line, table, thousands},
+        write,
+    },
+    outbox::admin::{As, Overview, PutAside, PutAsideKind, RelaySeen, Waiting},
 };
-use crate::outbox::desk::{As, Overview, PutAside, PutAsideKind, RelaySeen, Waiting};
 
 pub(super) async fn status(
     Asked { place, output }: Asked,

@@ -11,12 +11,15 @@ use rdkafka::{
     config::RDKafkaLogLevel,
 };
 
-use super::{
-    config::client_config,
-    producer::log,
-    sizes::{Limits, TopicLimits},
+use crate::{
+    kafka::{
+        config::client_config,
+        producer::log,
+        sizes::{Limits, TopicLimits},
+    },
+    secrets::Secrets,
+    settings::KafkaSettings,
 };
-use crate::{secrets::Secrets, settings::KafkaSettings};
 
 /// How long the brokers may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

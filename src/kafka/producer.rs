@@ -17,13 +17,13 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{
-    config::{ConfigError, client_config},
-    fault::{Fault, fault_of, trouble_of},
-    sizes::Sizes,
-};
 use crate::{
-    planted::{self, Bug},
+    failpoints::{self, Bug},
+    kafka::{
+        config::{ConfigError, client_config},
+        fault::{Fault, fault_of, trouble_of},
+        sizes::Sizes,
+    },
     report::ProblemClass,
     secrets::Secrets,
     settings::KafkaSettings,
@@ -182,10 +182,10 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, sizes);
-        if planted::has(Bug::GaplessOff) {
+        if failpoints::has(Bug::GaplessOff) {
             config.set("enable.gapless.guarantee", "false");
         }
-        if planted::has(Bug::MessageTimeout) {
+        if failpoints::has(Bug::MessageTimeout) {
             config.set("message.timeout.ms", "1500");
         }
         let context = Context {

@@ -11,12 +11,16 @@ use rdkafka::{
     types::RDKafkaErrorCode,
 };
 
-use super::{
-    config::{ConfigError, client_config},
-    fault::{Fault, fault_of, trouble_of},
-    producer::{Trouble, log},
+use crate::{
+    kafka::{
+        config::{ConfigError, client_config},
+        fault::{Fault, fault_of, trouble_of},
+        producer::{Trouble, log},
+    },
+    report::ProblemClass,
+    secrets::Secrets,
+    settings::KafkaSettings,
 };
-use crate::{report::ProblemClass, secrets::Secrets, settings::KafkaSettings};
 
 /// How long the brokers may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

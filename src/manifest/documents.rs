@@ -6,8 +6,11 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml::Value;
 
-use super::{ManifestError, unknown_fields};
-use crate::{api::OutboxRelay, secrets::Documents};
+use crate::{
+    api::OutboxRelay,
+    manifest::{ManifestError, unknown_fields},
+    secrets::Documents,
+};
 
 /// What is in a manifest.
 pub(super) struct Parsed {

@@ -2,11 +2,13 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{
-    installation::Installation,
-    validate::{ValidatedRelay, validate},
+use crate::{
+    api::OutboxRelay,
+    operator::{
+        installation::Installation,
+        reconcile::validate::{ValidatedRelay, validate},
+    },
 };
-use crate::api::OutboxRelay;
 
 pub(crate) const NOW: &str = "2026-01-01T12:00:00Z";
 

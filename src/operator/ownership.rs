@@ -3,8 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
-use super::identity::Identity;
-use crate::api::OutboxRelay;
+use crate::{api::OutboxRelay, operator::identity::Identity};
 
 /// Who an object belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgSslMode},
 };
 
-use super::{error::DatabaseFault, work::Connections};
 use crate::{
+    outbox::{error::DatabaseFault, unit_of_work::Connections},
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
     settings::{

@@ -12,12 +12,12 @@ mod verify;
 
 use std::time::Duration;
 
-use super::{
-    connect::{Connect, ConnectError},
-    error::DatabaseFault,
-    schema::SchemaError,
-};
 use crate::{
+    outbox::{
+        connect::{Connect, ConnectError},
+        error::DatabaseFault,
+        schema::SchemaError,
+    },
     report::{MigrationReport, Problem, ProblemClass},
     secrets::Secrets,
     settings::{MigrationPolicy, Owner, RelaySettings, SchemaName},

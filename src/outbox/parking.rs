@@ -6,12 +6,15 @@ use std::fmt;
 use sqlx::{FromRow, Row, SqlStr, query};
 use uuid::Uuid;
 
-use super::{
-    row::{DecodeError, OutboxRow, decode_row},
-    schema::statement,
-    store::{Store, StoreError, failed, tuples},
+use crate::{
+    outbox::{
+        row::{DecodeError, OutboxRow, decode_row},
+        schema::statement,
+        store::{Store, StoreError, failed, tuples},
+    },
+    report::ProblemClass,
+    settings::SchemaName,
 };
-use crate::{report::ProblemClass, settings::SchemaName};
 
 /// What rests until a person lets it flow again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl ParkingStatements {
         Self {
             parked: statement(include_str!("sql/parked.sql"), schema),
             park_key: statement(include_str!("sql/park_key.sql"), schema),
-            bury: statement(include_str!("sql/bury.sql"), schema),
+            bury: statement(include_str!("sql/dead_letter.sql"), schema),
             table_wide: statement(include_str!("sql/table_wide.sql"), schema),
             fetch_named: statement(include_str!("sql/fetch_named.sql"), schema),
         }

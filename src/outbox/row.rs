@@ -3,10 +3,10 @@
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{
-    place::Place,
+use crate::outbox::{
+    ctid::Place,
+    row_text::{OwnedTexts, Texts},
     snapshot::{ParseSnapshotError, Snapshot},
-    texts::{OwnedTexts, Texts},
 };
 
 /// A committed row that waits to be published.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr, postgres::PgRow, query};
 
-use super::{
-    error::DatabaseFault,
-    work::{Connections, Statement},
-};
 use crate::{
+    outbox::{
+        error::DatabaseFault,
+        unit_of_work::{Connections, Statement},
+    },
     report::{Problem, ProblemClass},
     settings::{Owner, RelaySettings, SchemaName},
 };

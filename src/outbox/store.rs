@@ -15,8 +15,12 @@ use std::sync::Arc;
 
 use sqlx::{FromRow, postgres::PgRow};
 
-use super::{connect::Setting, parking::ParkingStatements, row::DecodeError, work::Connections};
-use crate::settings::SchemaName;
+use crate::{
+    outbox::{
+        connect::Setting, parking::ParkingStatements, row::DecodeError, unit_of_work::Connections,
+    },
+    settings::SchemaName,
+};
 pub(super) use error::failed;
 use statements::Statements;
 

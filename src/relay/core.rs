@@ -1,12 +1,26 @@
 //! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give
 //! back. Facts and `now` in, plans out. Pure.
 
-mod fetch;
-mod lanes;
-mod outage;
-mod poison;
-mod records;
-mod resting;
+pub mod breaker;
+pub mod clock_step;
+mod excluded;
+mod fair_share;
+mod fetch_plan;
+pub(crate) mod first_record_gate;
+pub(crate) mod gap_scan;
+pub mod in_flight;
+pub(crate) mod isolation;
+pub mod jitter;
+pub mod lane_share;
+mod owned_lanes;
+pub(crate) mod partition_growth;
+pub mod routing;
+pub(crate) mod sequence_check;
+mod settle_batch;
+pub mod stale_leaders;
+pub mod topic_state;
+pub mod unacknowledged;
+pub mod watermarks;
 
 use std::{
     collections::BTreeMap,
@@ -14,21 +28,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::poison::Poison;
-pub use self::poison::{Lookup, Verdict};
-use super::{
-    breaker::Breaker,
-    jitter::Jitter,
-    lanes::LANES,
-    marks::{Covered, LaneMarks, Reading, Tick, Ticks},
-    openers::Openers,
-    outstanding::Outstanding,
-    routes::{Destination, Routes},
-    stops::Stops,
-    window::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
-};
+use crate::relay::core::isolation::Poison;
+pub use crate::relay::core::isolation::{Lookup, Verdict};
 use crate::{
     outbox::{FetchPlan, Fetched, Flowing, Grant, LaneMarksPlan, OutboxRow},
+    relay::core::{
+        breaker::Breaker,
+        first_record_gate::Openers,
+        in_flight::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
+        jitter::Jitter,
+        lane_share::LANES,
+        routing::{Destination, Routes},
+        topic_state::Stops,
+        unacknowledged::Outstanding,
+        watermarks::{Covered, LaneMarks, Reading, Tick, Ticks},
+    },
     report::ProblemClass,
     settings::BreakerSettings,
 };

@@ -9,10 +9,10 @@ use std::{
 
 use tokio::sync::watch::{Receiver, Sender, channel};
 
-use super::{RunOptions, Source, Status, open, watch::cluster_problem};
 use crate::{
     kafka::{Topics, client_config},
     outbox::connect::Connect,
+    relay::{RunOptions, Source, Status, connect, topic_metadata::cluster_problem},
     report::{Problem, ProblemClass},
     secrets::{
         Reading, Secrets,
@@ -171,7 +171,7 @@ impl Follower {
         }
         let options = Arc::clone(&self.options);
         match self.side {
-            Side::Database => match open::log_in(&options, &secrets).await {
+            Side::Database => match connect::log_in(&options, &secrets).await {
                 Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
                 _ => Ok(()),
             },

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::lanes::{Health, LEASE_TTL, Share, share};
 use crate::{
     outbox::{Grant, LaneMarksPlan, Parked, Store, StoreError},
+    relay::core::lane_share::{Health, LEASE_TTL, Share, share},
     report::BreakerState,
 };
 

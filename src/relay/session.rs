@@ -25,31 +25,33 @@ use futures::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::pace::{
-    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX,
-    FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers,
-    settle_at,
-};
-use super::{
-    RunOptions, Source, Status,
-    core::{Core, Lookup, Outcome, Outgoing, Verdict},
-    credentials::{Credentials, Side},
-    lanes::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
-    lease::{Turn, Turned, turn},
-    marks::Tick,
-    open::Opened,
-    resume::{Memory, broken},
-    routes::Routes,
-    stale_leaders::StaleLeaders,
-    sweep::{Straggler, Sweep},
-    watch::{News, Watch},
-    window::{Budget, Slot},
-};
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{
         Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError,
         SweepPlan, TableWide, connect::Connect,
+    },
+    relay::{
+        RunOptions, Source, Status,
+        connect::Opened,
+        core::{
+            Core, Lookup, Outcome, Outgoing, Verdict,
+            gap_scan::{Straggler, Sweep},
+            in_flight::{Budget, Slot},
+            lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+            routing::Routes,
+            sequence_check::{Memory, broken},
+            stale_leaders::StaleLeaders,
+            watermarks::Tick,
+        },
+        credentials::{Credentials, Side},
+        lease::{Turn, Turned, turn},
+        session::pace::{
+            BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX,
+            DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY,
+            TICK_EVERY, Timers, settle_at,
+        },
+        topic_metadata::{News, Watch},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };

@@ -9,10 +9,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::metrics::Metrics;
 use crate::{
     kafka,
     outbox::TableWide,
+    relay::metrics::Metrics,
     report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
 };
 

@@ -9,8 +9,10 @@ use rustls::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{SecretError, Secrets};
-use crate::settings::{SecretFile, TlsFiles};
+use crate::{
+    secrets::{SecretError, Secrets},
+    settings::{SecretFile, TlsFiles},
+};
 
 impl Secrets {
     /// Certificates of authorities, PEM.

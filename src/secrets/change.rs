@@ -1,8 +1,10 @@
 //! Secret files are not what they were: are the new ones taken, or are the last good ones kept?
 //! Pure.
 
-use super::{Reading, SecretError, Secrets};
-use crate::report::Problem;
+use crate::{
+    report::Problem,
+    secrets::{Reading, SecretError, Secrets},
+};
 
 /// What to do about a set of files.
 #[derive(Clone, Debug, PartialEq, Eq)]

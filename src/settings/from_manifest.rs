@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName, KafkaSettings,
-    MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings, SchemaName,
-    TlsSettings, TopicSettings,
-};
-use crate::api::{
-    Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic,
-    parse_duration,
+use crate::{
+    api::{
+        Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode,
+        Topic, parse_duration,
+    },
+    settings::{
+        BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName,
+        KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings,
+        SchemaName, TlsSettings, TopicSettings,
+    },
 };
 
 /// Why a spec cannot work: the field, what is wrong with it, and what to write instead.
@@ -222,7 +224,7 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if let Some(reason) = kafka
         .properties
         .iter()
-        .find_map(|(name, value)| super::refused_property(name, value))
+        .find_map(|(name, value)| crate::settings::refused_property(name, value))
     {
         return Err(InvalidSpec::KafkaProperty(reason));
     }
@@ -233,7 +235,7 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.tls.mode == TlsMode::Disable
         && sasl
             .as_ref()
-            .is_some_and(|sasl| sasl.mechanism == super::SaslMechanism::Plain)
+            .is_some_and(|sasl| sasl.mechanism == crate::settings::SaslMechanism::Plain)
     {
         return Err(InvalidSpec::PlainWithoutTls);
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{RelaySettings, refused_property};
+use crate::settings::{RelaySettings, refused_property};
 
 /// Why a text is no settings: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,7 @@ impl RelaySettings {
     fn unusable(&self) -> Option<(&'static str, &'static str)> {
         let (database, kafka) = (&self.database, &self.kafka);
         let all: BTreeSet<_> = self.topics.iter().map(|topic| &topic.name).collect();
-        let once = |types: fn(&super::TopicSettings) -> &Vec<String>| {
+        let once = |types: fn(&crate::settings::TopicSettings) -> &Vec<String>| {
             let mut seen = BTreeSet::new();
             self.topics
                 .iter()

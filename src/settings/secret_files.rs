@@ -1,8 +1,10 @@
 //! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects
 //! them into pods, `run --manifest` reads them from the manifest's own documents. Pure.
 
-use super::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings};
-use crate::api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls};
+use crate::{
+    api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls},
+    settings::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings},
+};
 
 /// A file below the secrets folder, for example `database/password`. Fixed, so that settings never
 /// have to name it.

@@ -1,4 +1,4 @@
-//! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that
+//! Bugs that a run must find: planted in the relay (`src/failpoints.rs`) or in the database. One that
 //! it does not find is a defect of this harness.
 
 use std::time::Duration;

@@ -69,7 +69,7 @@ pub(crate) enum Sphere {
 
 pub(crate) const SPHERES: usize = 5;
 
-/// Of a relay, as in `src/relay/lanes.rs`.
+/// Of a relay, as in `src/relay/core/lane_share.rs`.
 const LEASE: f64 = 15.0;
 
 impl Kind {

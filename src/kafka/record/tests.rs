@@ -21,7 +21,7 @@ fn row(headers: &str) -> OutboxRow {
 
 fn named(headers: &str, style: RecordHeaders) -> (Vec<(String, Option<String>)>, u64) {
     let mut replaced = 0;
-    let all = super::headers(
+    let all = crate::kafka::record::headers(
         &row(headers),
         style,
         "/outbox/essays/file-service",
@@ -99,7 +99,7 @@ fn a_time_outside_any_calendar_is_written_as_the_nearest_one_inside() {
 }
 
 fn of_row_in(headers: &str, style: RecordHeaders) -> Vec<(String, Option<String>)> {
-    let ours = super::own(&row("{}"), style, "/outbox/essays/file-service").len();
+    let ours = crate::kafka::record::own(&row("{}"), style, "/outbox/essays/file-service").len();
     let (mut all, _) = named(headers, style);
     all.truncate(all.len() - ours);
     all
@@ -206,7 +206,7 @@ fn a_cloud_event_without_an_aggregate_has_no_subject() {
         },
     );
     assert!(
-        super::own(&row, RecordHeaders::CloudEvents, "/outbox")
+        crate::kafka::record::own(&row, RecordHeaders::CloudEvents, "/outbox")
             .iter()
             .all(|(name, _)| *name != "ce_subject")
     );
@@ -222,7 +222,7 @@ fn what_is_no_object_is_refused_by_its_kind_and_never_quoted() {
         ("null", "null"),
         ("quoted", "no JSON"),
     ] {
-        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
+        let error = crate::kafka::record::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
             .map(|_| ())
             .expect_err(json);
         assert_eq!(error, HeaderError::NoObject { kind });
@@ -233,7 +233,7 @@ fn what_is_no_object_is_refused_by_its_kind_and_never_quoted() {
         r#"{"a": "\ud800"}"#,
         r#"{"a": "#,
     ] {
-        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
+        let error = crate::kafka::record::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
             .map(|_| ())
             .expect_err(json);
         assert_eq!(error, HeaderError::Character, "{json}");
@@ -275,7 +275,7 @@ proptest! {
         let object: Map<String, Value> = fields.clone().into_iter().collect();
         let (all, replaced) = named(&Value::from(object).to_string(), style);
         let row = row("{}");
-        let ours = super::own(&row, style, "/outbox/essays/file-service");
+        let ours = crate::kafka::record::own(&row, style, "/outbox/essays/file-service");
         prop_assert_eq!(all.len() + replaced as usize, fields.len() + ours.len());
         for (key, value) in &all[..all.len() - ours.len()] {
             let expected = match &fields[key] {
@@ -292,7 +292,7 @@ proptest! {
 
     #[test]
     fn no_text_at_all_makes_the_mapping_panic(json in "\\PC{0,40}|[{}\\[\\]\",:a0\\\\u ]{0,20}", style in any_style()) {
-        let _ = super::headers(&row(&json), style, "/", &mut 0);
+        let _ = crate::kafka::record::headers(&row(&json), style, "/", &mut 0);
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, migrate::Migrator, query, query_scalar};
 
-use super::{
-    Done, MigrateError,
-    grants::{self, Wanted},
-    lock, name, preparing, relay_user, shape,
-};
 use crate::{
     outbox::{
         connect::Connect,
+        migrate::{
+            Done, MigrateError,
+            grants::{self, Wanted},
+            lock, name, preparing, relay_user, shape,
+        },
         schema::{LEVEL, SchemaState, quoted, statement},
     },
     secrets::Secrets,

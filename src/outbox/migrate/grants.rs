@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, query, query_scalar, raw_sql};
 
-use super::{MigrateError, preparing, script::literal};
 use crate::{
-    outbox::schema::{quoted, statement, statement_for_role},
+    outbox::{
+        migrate::{MigrateError, preparing, script::literal},
+        schema::{quoted, statement, statement_for_role},
+    },
     settings::{MigrationSettings, SchemaName},
 };
 

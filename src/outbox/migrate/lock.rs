@@ -5,10 +5,10 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection, PgTransaction, query, query_scalar};
 use tokio::time::Instant;
 
-use super::{MigrateError, name, preparing};
 use crate::{
     outbox::{
         connect::Connect,
+        migrate::{MigrateError, name, preparing},
         schema::{SchemaError, SchemaState, statement},
     },
     report::ProblemClass,

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{LOCK_WAIT, migrate};
 use crate::{
+    outbox::migrate::{LOCK_WAIT, migrate},
     report::{MigrationReport, Problem, ProblemClass},
     secrets::Secrets,
     settings::RelaySettings,

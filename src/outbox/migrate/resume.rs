@@ -3,9 +3,12 @@
 
 use sqlx::{FromRow, query};
 
-use super::{MigrateError, lock, name};
 use crate::{
-    outbox::{connect::Connect, schema::statement},
+    outbox::{
+        connect::Connect,
+        migrate::{MigrateError, lock, name},
+        schema::statement,
+    },
     report::Problem,
     secrets::Secrets,
     settings::{RelaySettings, SchemaName},

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, query_scalar};
 
-use super::{
-    MigrateError, apply,
-    grants::{self, Wanted},
-    lock, preparing, relay_user, shape,
-};
 use crate::{
     outbox::{
         connect::Connect,
+        migrate::{
+            MigrateError, apply,
+            grants::{self, Wanted},
+            lock, preparing, relay_user, shape,
+        },
         schema::{LEVEL, quoted, statement},
     },
     report::Problem,

@@ -3,8 +3,13 @@
 
 use sqlx::{PgConnection, query_scalar};
 
-use super::{MigrateError, name, preparing};
-use crate::{outbox::schema::statement, settings::SchemaName};
+use crate::{
+    outbox::{
+        migrate::{MigrateError, name, preparing},
+        schema::statement,
+    },
+    settings::SchemaName,
+};
 
 /// Columns in their order, then indexes, as `sql/event_shape.sql` lists them.
 pub(in crate::outbox) const EXPECTED: &[&str] = &[

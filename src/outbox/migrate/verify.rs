@@ -1,13 +1,13 @@
 //! Policy `Verify`: says what is missing, changes nothing. IO, in a read-only transaction.
 
-use super::{
-    Done, MigrateError,
-    grants::{self, Wanted},
-    lock, name, relay_user, shape,
-};
 use crate::{
     outbox::{
         connect::Connect,
+        migrate::{
+            Done, MigrateError,
+            grants::{self, Wanted},
+            lock, name, relay_user, shape,
+        },
         schema::{LEVEL, SchemaError},
     },
     secrets::Secrets,

@@ -5,8 +5,13 @@ use std::time::Duration;
 use sqlx::{FromRow, Row, SqlStr, query};
 use uuid::Uuid;
 
-use super::{Grant, LaneMarksPlan, Others, Store, StoreError, Survey, failed, tuples, xid};
-use crate::{outbox::work::Statement, report::BreakerState};
+use crate::{
+    outbox::{
+        store::{Grant, LaneMarksPlan, Others, Store, StoreError, Survey, failed, tuples, xid},
+        unit_of_work::Statement,
+    },
+    report::BreakerState,
+};
 
 impl Store {
     /// Begins a lease for a new instance.

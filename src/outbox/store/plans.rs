@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::outbox::place::Place;
+use crate::outbox::ctid::Place;
 
 /// Which rows to read: parallel lists, an entry per lane.
 #[derive(Clone, Default, PartialEq, Eq)]

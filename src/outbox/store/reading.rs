@@ -5,10 +5,13 @@ use std::ops::ControlFlow;
 use sqlx::{FromRow, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{
-    BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed, tuples,
+use crate::outbox::{
+    row::{Decoder, Fetched, SequenceState},
+    store::{
+        BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed,
+        tuples,
+    },
 };
-use crate::outbox::row::{Decoder, Fetched, SequenceState};
 
 impl Store {
     /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use sqlx::{FromRow, postgres::PgRow, query};
 
-use super::{Resumed, Store, StoreError, failed};
-use crate::outbox::{row::SequenceState, work::Work};
+use crate::outbox::{
+    row::SequenceState,
+    store::{Resumed, Store, StoreError, failed},
+    unit_of_work::Work,
+};
 
 /// A million rows to move take about half a minute.
 const RESUME_TIMEOUT: &str = "set local statement_timeout = '10min'";

@@ -2,8 +2,10 @@
 
 use sqlx::{Row, query};
 
-use super::{SettlePlan, Store, StoreError, failed, xid};
-use crate::outbox::work::Statement;
+use crate::outbox::{
+    store::{SettlePlan, Store, StoreError, failed, xid},
+    unit_of_work::Statement,
+};
 
 impl Store {
     /// Deletes acknowledged rows; returns the xid of the transaction.

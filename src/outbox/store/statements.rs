@@ -2,7 +2,7 @@
 
 use sqlx::SqlStr;
 
-use crate::{outbox::schema::statement, planted, settings::SchemaName};
+use crate::{failpoints, outbox::schema::statement, settings::SchemaName};
 
 /// One field for each file below `sql/` that the relay runs.
 pub(super) struct Statements {
@@ -28,13 +28,13 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
-            fetch: statement(planted::order(include_str!("../sql/fetch.sql")), schema),
+            fetch: statement(failpoints::order(include_str!("../sql/fetch.sql")), schema),
             fetch_small: statement(
-                planted::order(include_str!("../sql/fetch_small.sql")),
+                failpoints::order(include_str!("../sql/fetch_small.sql")),
                 schema,
             ),
             fetch_flowing: statement(
-                planted::order(include_str!("../sql/fetch_flowing.sql")),
+                failpoints::order(include_str!("../sql/fetch_flowing.sql")),
                 schema,
             ),
             settle: statement(include_str!("../sql/settle.sql"), schema),
@@ -46,7 +46,7 @@ impl Statements {
             survey: statement(include_str!("../sql/survey.sql"), schema),
             claim: statement(include_str!("../sql/claim.sql"), schema),
             unregister: statement(include_str!("../sql/unregister.sql"), schema),
-            sweep: statement(include_str!("../sql/sweep.sql"), schema),
+            sweep: statement(include_str!("../sql/gap_scan.sql"), schema),
             backlog: statement(include_str!("../sql/backlog.sql"), schema),
             backlog_unparked: statement(include_str!("../sql/backlog_unparked.sql"), schema),
             sequence_state: statement(include_str!("../sql/sequence_state.sql"), schema),

@@ -1,7 +1,7 @@
 //! The two ways to end: drained and given back, or with the lease lost.
 
 use super::*;
-use crate::planted;
+use crate::failpoints;
 
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
@@ -81,7 +81,7 @@ impl Session<'_> {
             .iter()
             .chain(self.sending.producer())
             .for_each(Producer::purge);
-        planted::purge_replaced();
+        failpoints::purge_replaced();
         while self.core.window().sent() > 0 {
             self.drain_reports(Instant::now());
             tokio::time::sleep(REPORTS_EVERY).await;

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Sending, Session};
-use crate::relay::lanes::RENEW_EVERY;
+use crate::relay::{
+    core::lane_share::RENEW_EVERY,
+    session::{Sending, Session},
+};
 
 /// An acknowledged row waits at most this long for others to be settled with: each statement is a
 /// commit that waits for the disk.

@@ -1,7 +1,7 @@
 //! Rows to records, reports to outcomes, and the producer that carries both.
 
 use super::*;
-use crate::planted::{self, Bug};
+use crate::failpoints::{self, Bug};
 
 /// While records are handed over, reports are looked at after so many: to look costs about a tenth
 /// of what a record does.
@@ -83,7 +83,7 @@ impl Session<'_> {
             (self.created_at_us[slot], self.taken_at[slot]) = (row.created_at_us, now);
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
-                Ok(()) if planted::has(Bug::AckBeforeReport) => {
+                Ok(()) if failpoints::has(Bug::AckBeforeReport) => {
                     self.core.reported(slot, Outcome::Published, now)
                 }
                 Ok(()) => {}
@@ -111,7 +111,7 @@ impl Session<'_> {
             .iter()
             .filter(|report| report.outcome.is_ok())
             .count();
-        for report in reports.drain(..).chain(planted::late_reports(now)) {
+        for report in reports.drain(..).chain(failpoints::late_reports(now)) {
             self.reported(report, now);
         }
         self.reports = reports;
@@ -237,9 +237,9 @@ impl Session<'_> {
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
             Sending::Flushing(producer, _) | Sending::Retiring(producer)
-                if planted::has(Bug::NextProducerEarly) =>
+                if failpoints::has(Bug::NextProducerEarly) =>
             {
-                planted::replaced(producer);
+                failpoints::replaced(producer);
                 Sending::None { retry_at: now }
             }
             Sending::Flushing(producer, _) | Sending::Retiring(producer)

@@ -2,7 +2,7 @@
 //! successor begins.
 
 use super::*;
-use crate::relay::{credentials::Side, open::store};
+use crate::relay::{connect::store, credentials::Side};
 
 impl Session<'_> {
     pub(super) fn secrets_changed(&mut self, side: Side) {

@@ -1,7 +1,7 @@
 //! What the loop starts, each kind of work at most as often as its timer says. Nothing here waits.
 
 use super::*;
-use crate::planted::{self, Bug};
+use crate::failpoints::{self, Bug};
 
 impl Session<'_> {
     pub(super) fn start(&mut self, now: Instant) {
@@ -39,7 +39,7 @@ impl Session<'_> {
                 (now, depth.map(|depth| (depth, table)))
             });
         }
-        if self.sweep.is_none() && now >= self.timers.sweep && !planted::has(Bug::ForwardOnly) {
+        if self.sweep.is_none() && now >= self.timers.sweep && !failpoints::has(Bug::ForwardOnly) {
             let (store, plan) = (self.store.clone(), self.swept.plan(&self.core.marks()));
             self.sweep = start(async move {
                 let found = store.sweep(&plan).await;

@@ -10,11 +10,11 @@ use std::{
 use outbox_relay::{
     kafka,
     outbox::{Grant, Snapshot},
-    relay::{
-        core::{Core, Outcome, Outgoing},
-        marks::Tick,
-        routes::Routes,
-        window::{Budget, Slot},
+    relay::core::{
+        Core, Outcome, Outgoing,
+        in_flight::{Budget, Slot},
+        routing::Routes,
+        watermarks::Tick,
     },
     settings::{OnPoison, RecordHeaders, TopicSettings},
 };

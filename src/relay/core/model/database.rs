@@ -7,8 +7,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::Bug;
-use crate::outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot, Texts};
+use crate::{
+    outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot, Texts},
+    relay::core::model::Bug,
+};
 
 /// What a jump of the sequence adds.
 const JUMP: i64 = 100;

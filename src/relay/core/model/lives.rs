@@ -9,7 +9,7 @@ use proptest::{
     test_runner::{RngAlgorithm, TestError, TestRng, TestRunner},
 };
 
-use super::{
+use crate::relay::core::model::{
     Bug, Fault, Scenario,
     database::Key,
     world::{Answer, Step, World},

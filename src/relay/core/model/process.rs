@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Bug, Scenario,
-    database::{Database, Row},
-};
 use crate::{
     outbox::{FetchPlan, Fetched},
-    relay::{
-        core::{Core, Outcome},
-        marks::Tick,
-        routes::Routes,
-        window::{Budget, Settle, Slot},
+    relay::core::{
+        Core, Outcome,
+        in_flight::{Budget, Settle, Slot},
+        model::{
+            Bug, Scenario,
+            database::{Database, Row},
+        },
+        routing::Routes,
+        watermarks::Tick,
     },
     report::ProblemClass,
     settings::{OnPoison, TopicSettings},

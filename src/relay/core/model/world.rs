@@ -14,13 +14,18 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{
-    Bug, Fault, Scenario,
-    database::{Database, Key, Row},
-    process::{Deletion, Fetch, Life, Process, Record, Sending, TrialProducer},
-    shared::Shared,
+use crate::{
+    relay::core::{
+        Outcome,
+        model::{
+            Bug, Fault, Scenario,
+            database::{Database, Key, Row},
+            process::{Deletion, Fetch, Life, Process, Record, Sending, TrialProducer},
+            shared::Shared,
+        },
+    },
+    report::ProblemClass,
 };
-use crate::{relay::core::Outcome, report::ProblemClass};
 
 /// How the answer to a statement goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,0 +1,147 @@
+//! One child: created when absent, applied when ours. IO.
+//!
+//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
+//! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
+//! later would stay for ever; and once the entry were gone, the next apply would leave everything
+//! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
+//! owns a single label, and the apply after it takes the rest.
+
+use std::time::Instant;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    ResourceExt,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::operator::{
+    call::call,
+    identity::{MANAGED_BY, OPERATOR},
+    reconcile::{
+        apply::{ApplyError, Corner},
+        build::{ChildKind, Prepared},
+        observe::RelayDeployment,
+    },
+};
+
+/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again
+/// before ten minutes have passed.
+pub(super) async fn write(
+    corner: &Corner<'_>,
+    child: &Prepared,
+    live: Option<DynamicObject>,
+) -> Result<Option<RelayDeployment>, ApplyError> {
+    let live = match live {
+        Some(live) => live,
+        None => create(corner, child).await?,
+    };
+    if child.kind.is_immutable() {
+        return Ok(None);
+    }
+    if has_update_entry(&live) {
+        claim(corner, child, &live).await?;
+    }
+    let deployment = as_deployment(child.kind, server_side_apply(corner, child, &live).await?);
+    let fingerprint = deployment.as_ref().map(|deployment| deployment.fingerprint);
+    corner
+        .memory
+        .settle(corner.key(), child, fingerprint, Instant::now());
+    Ok(deployment)
+}
+
+async fn create(corner: &Corner<'_>, child: &Prepared) -> Result<DynamicObject, ApplyError> {
+    let object = serde_json::from_value(with_replicas(child)).expect("a built child is an object");
+    let manager = PostParams {
+        field_manager: Some(OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
+    let created = call(corner.writing(child.kind).create(&manager, &object)).await;
+    let created = created.map_err(|source| ApplyError::Create {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })?;
+    tracing::info!(kind = ?child.kind, namespace = corner.identity.namespace, name = child.name, "created");
+    Ok(created)
+}
+
+fn with_replicas(child: &Prepared) -> Value {
+    let mut body = child.body.clone();
+    if let Some(replicas) = child.first_replicas {
+        body["spec"]["replicas"] = json!(replicas);
+    }
+    body
+}
+
+fn has_update_entry(live: &DynamicObject) -> bool {
+    let ours = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(OPERATOR)
+            && entry.operation.as_deref() == Some("Update")
+            && entry.subresource.is_none()
+    };
+    live.managed_fields().iter().any(|entry| ours(&entry))
+}
+
+async fn claim(
+    corner: &Corner<'_>,
+    child: &Prepared,
+    live: &DynamicObject,
+) -> Result<(), ApplyError> {
+    let entry = json!({
+        "manager": OPERATOR,
+        "operation": "Apply",
+        "apiVersion": child.kind.resource().api_version,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{MANAGED_BY}"): {}}}},
+    });
+    // What others own of an object this young is forgotten with it; they lose nothing but the
+    // record, and write it again.
+    let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": [entry]}}));
+    let manager = PatchParams {
+        field_manager: Some(OPERATOR.to_owned()),
+        ..PatchParams::default()
+    };
+    let claimed = call(
+        corner
+            .writing(child.kind)
+            .patch(&child.name, &manager, &patch),
+    )
+    .await;
+    claimed.map(|_| ()).map_err(|source| ApplyError::Claim {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })
+}
+
+/// Its uid goes along: an object that took the name meanwhile is refused instead of overwritten.
+async fn server_side_apply(
+    corner: &Corner<'_>,
+    child: &Prepared,
+    live: &DynamicObject,
+) -> Result<DynamicObject, ApplyError> {
+    let mut body = child.body.clone();
+    body["metadata"]["uid"] = json!(live.uid());
+    let manager = PatchParams::apply(OPERATOR).force();
+    let applied = call(corner.writing(child.kind).patch(
+        &child.name,
+        &manager,
+        &Patch::Apply(body),
+    ))
+    .await;
+    applied.map_err(|source| ApplyError::Apply {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })
+}
+
+fn as_deployment(kind: ChildKind, applied: DynamicObject) -> Option<RelayDeployment> {
+    if kind != ChildKind::Deployment {
+        return None;
+    }
+    let object = serde_json::to_value(applied).ok()?;
+    let deployment: Deployment = serde_json::from_value(object).ok()?;
+    Some(RelayDeployment::of(&deployment))
+}

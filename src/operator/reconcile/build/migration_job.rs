@@ -1,0 +1,188 @@
+//! One attempt of a migration. The operator itself counts attempts and pauses between them: a Job's
+//! own retries would hide each reason.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::{
+            Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern,
+            PodFailurePolicyRule,
+        },
+        core::v1::{Container, PodSpec, PodTemplateSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::operator::{
+    identity::{ATTEMPT, FORM, NUDGE, hash8},
+    reconcile::{
+        build::pod::{arguments, container, labels, pod, some_map},
+        validate::{MigrationTarget, ValidatedRelay},
+    },
+};
+
+const TERMINATION_MESSAGE: &str = "/dev/termination-log";
+const DEADLINE_SECONDS: i64 = 600;
+
+pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u32) -> Job {
+    let identity = &relay.identity;
+    let template = template(relay, target);
+    let mut metadata = identity.child_meta(target.job.clone(), identity.migration_labels());
+    metadata.annotations = Some(annotations(target, attempt, &template));
+    let spec = JobSpec {
+        backoff_limit: Some(0),
+        active_deadline_seconds: Some(DEADLINE_SECONDS),
+        pod_failure_policy: Some(ignore_evictions()),
+        template,
+        ..JobSpec::default()
+    };
+    Job {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    }
+}
+
+fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec {
+    let pod_meta = ObjectMeta {
+        labels: Some(labels(&relay.template, relay.identity.migration_labels())),
+        annotations: some_map(&relay.template.annotations),
+        ..ObjectMeta::default()
+    };
+    PodTemplateSpec {
+        metadata: Some(pod_meta),
+        spec: Some(migration_pod(relay, target)),
+    }
+}
+
+fn annotations(
+    target: &MigrationTarget,
+    attempt: u32,
+    template: &PodTemplateSpec,
+) -> BTreeMap<String, String> {
+    let form = hash8(&serde_json::to_vec(template).expect("typed objects are JSON"));
+    let mut all = BTreeMap::from([
+        (ATTEMPT.to_owned(), attempt.to_string()),
+        (FORM.to_owned(), form),
+    ]);
+    all.extend(target.nudge.clone().map(|nudge| (NUDGE.to_owned(), nudge)));
+    all
+}
+
+/// A drained node is no failure of the migration.
+fn ignore_evictions() -> PodFailurePolicy {
+    let pattern = PodFailurePolicyOnPodConditionsPattern {
+        type_: "DisruptionTarget".to_owned(),
+        status: Some("True".to_owned()),
+    };
+    let rule = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![pattern]),
+        on_exit_codes: None,
+    };
+    PodFailurePolicy { rules: vec![rule] }
+}
+
+fn migration_pod(relay: &ValidatedRelay, target: &MigrationTarget) -> PodSpec {
+    let mut migrate = arguments("migrate");
+    migrate.extend(["--result".to_owned(), TERMINATION_MESSAGE.to_owned()]);
+    let container = Container {
+        args: Some(migrate),
+        termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
+        ..container("migrate", relay)
+    };
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        ..pod(relay, container, &target.files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::operator::fixtures::{validated, validated_with};
+
+    fn built(relay: &ValidatedRelay) -> Value {
+        let target = relay.migration.as_ref().expect("policy Apply");
+        serde_json::to_value(build(relay, target, 3)).expect("JSON")
+    }
+
+    #[test]
+    fn one_job_is_one_attempt() {
+        let job = built(&validated());
+        assert_eq!(job["spec"]["backoffLimit"], 0);
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
+        assert!(
+            job["spec"].get("ttlSecondsAfterFinished").is_none(),
+            "a Job that succeeded is the memory of it"
+        );
+        assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never");
+        assert_eq!(
+            job["metadata"]["annotations"]["outboxrelay.dev/attempt"],
+            "3"
+        );
+        let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
+        assert_eq!(job["spec"]["podFailurePolicy"]["rules"], rules);
+    }
+
+    #[test]
+    fn the_result_comes_back_as_the_termination_message() {
+        let container = built(&validated())["spec"]["template"]["spec"]["containers"][0].clone();
+        let settings = "/etc/outbox-relay/settings.yaml";
+        let secrets = "/var/run/secrets/outbox-relay";
+        assert_eq!(
+            container["args"],
+            json!([
+                "migrate",
+                "--settings",
+                settings,
+                "--secrets",
+                secrets,
+                "--result",
+                "/dev/termination-log"
+            ])
+        );
+        assert_eq!(container["terminationMessagePath"], "/dev/termination-log");
+    }
+
+    #[test]
+    fn the_template_of_the_manifest_holds_for_the_migration_too() {
+        let relay = validated_with(|r| {
+            r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into()
+        });
+        let pod = built(&relay)["spec"]["template"]["spec"].clone();
+        assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
+    }
+
+    #[test]
+    fn the_form_of_a_job_follows_its_pods_and_not_its_attempt() {
+        let form = |relay: &ValidatedRelay, attempt| {
+            let job = build(
+                relay,
+                relay.migration.as_ref().expect("policy Apply"),
+                attempt,
+            );
+            job.metadata
+                .annotations
+                .expect("annotations")
+                .remove(FORM)
+                .expect("a form")
+        };
+        let image =
+            validated_with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()));
+        assert_ne!(form(&validated(), 1), form(&image, 1));
+        assert_eq!(form(&validated(), 1), form(&validated(), 2));
+    }
+
+    #[test]
+    fn a_migration_pod_gets_no_kafka_password() {
+        let volumes = built(&validated())["spec"]["template"]["spec"]["volumes"].to_string();
+        assert!(
+            volumes.contains("database/password") && !volumes.contains("kafka/"),
+            "{volumes}"
+        );
+    }
+}

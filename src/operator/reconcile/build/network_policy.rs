@@ -1,0 +1,84 @@
+//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on
+//! the HTTP port alone. Probes come from the node, which no NetworkPolicy keeps out.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::networking::v1::{
+        NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+        NetworkPolicySpec,
+    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+use crate::operator::reconcile::{observe::relay_reports::HTTP_PORT, validate::ValidatedRelay};
+
+/// Set by the API server on each namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolicy {
+    let identity = &relay.identity;
+    let port = NetworkPolicyPort {
+        port: Some(IntOrString::Int(HTTP_PORT.into())),
+        protocol: Some("TCP".to_owned()),
+        end_port: None,
+    };
+    let rule = NetworkPolicyIngressRule {
+        from: Some(admitted.iter().map(|name| namespace(name)).collect()),
+        ports: Some(vec![port]),
+    };
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(identity.relay_selector()),
+        policy_types: Some(vec!["Ingress".to_owned()]),
+        // A rule from nobody would let everybody in.
+        ingress: (!admitted.is_empty()).then(|| vec![rule]),
+        egress: None,
+    };
+    NetworkPolicy {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+    }
+}
+
+fn namespace(name: &str) -> NetworkPolicyPeer {
+    let label = BTreeMap::from([(NAMESPACE_NAME.to_owned(), name.to_owned())]);
+    let selector = LabelSelector {
+        match_labels: Some(label),
+        match_expressions: None,
+    };
+    NetworkPolicyPeer {
+        namespace_selector: Some(selector),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::operator::fixtures::validated;
+
+    fn built(admitted: &[&str]) -> serde_json::Value {
+        let admitted: Vec<String> = admitted.iter().map(|name| (*name).to_owned()).collect();
+        serde_json::to_value(build(&validated(), &admitted)).expect("JSON")["spec"].clone()
+    }
+
+    #[test]
+    fn only_the_admitted_namespaces_reach_the_http_port() {
+        let from = |name: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
+        let rule = json!({"from": [from("monitoring"), from("outbox-system")], "ports": [{"port": 9090, "protocol": "TCP"}]});
+        let spec = built(&["monitoring", "outbox-system"]);
+        assert_eq!(spec["ingress"], json!([rule]));
+        assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+        assert_eq!(
+            spec["podSelector"],
+            json!({"matchLabels": {"outboxrelay.dev/relay": "file-service"}})
+        );
+    }
+
+    #[test]
+    fn where_nobody_is_admitted_nobody_is() {
+        assert_eq!(built(&[]).get("ingress"), None);
+    }
+}

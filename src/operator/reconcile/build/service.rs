@@ -1,0 +1,33 @@
+//! A headless Service: names for the relay pods, and what metrics are scraped through.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use crate::operator::reconcile::{
+    build::pod::HTTP, observe::relay_reports::HTTP_PORT, validate::ValidatedRelay,
+};
+
+pub(super) fn build(relay: &ValidatedRelay) -> Service {
+    let identity = &relay.identity;
+    let port = ServicePort {
+        name: Some(HTTP.to_owned()),
+        port: HTTP_PORT.into(),
+        target_port: Some(IntOrString::String(HTTP.to_owned())),
+        ..ServicePort::default()
+    };
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_owned()),
+        selector: identity.relay_selector().match_labels,
+        ports: Some(vec![port]),
+        // A relay that is not ready is the one whose metrics are wanted.
+        publish_not_ready_addresses: Some(true),
+        ..ServiceSpec::default()
+    };
+    Service {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+        status: None,
+    }
+}

@@ -1,0 +1,168 @@
+//! Job, its pods and its Events -> how far a migration is. Pure.
+
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Event, Pod},
+    },
+    jiff::Timestamp,
+};
+use kube::{Resource, ResourceExt};
+
+use crate::operator::{
+    identity::{ATTEMPT, FORM, Identity, NUDGE},
+    ownership::{Ownership, ownership},
+    reconcile::observe::{
+        ObjectKey,
+        deployment_state::mounted_config_map,
+        pod_state::{MigrationPod, cut, migration_pod},
+    },
+};
+
+/// One migration Job as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MigrationJob {
+    pub key: ObjectKey,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// Value of the nudging annotation when it was created.
+    pub nudge: Option<String>,
+    /// What of it pods are made from, as it says itself; absent: an older version wrote it.
+    pub form: Option<String>,
+    pub created_at: Timestamp,
+    pub config_map: Option<String>,
+    pub outcome: JobOutcome,
+    pub pod: Option<MigrationPod>,
+    /// Why no pod could be created, from the Job's Events.
+    pub refusal: Option<String>,
+}
+
+impl MigrationJob {
+    /// Its pod is not there, or says that it cannot run: nothing is lost with it.
+    pub(crate) fn waits(&self) -> bool {
+        self.outcome == JobOutcome::Unfinished
+            && self.pod.as_ref().is_none_or(|pod| pod.waiting.is_some())
+    }
+}
+
+/// How a Job ended; its exit code decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobOutcome {
+    Unfinished,
+    Succeeded { at: Timestamp },
+    Failed { at: Timestamp, why: String },
+}
+
+/// Jobs of this very relay. One that is being deleted is gone already.
+pub(super) fn migration_jobs(
+    identity: &Identity,
+    jobs: Vec<Job>,
+    pods: &[Pod],
+) -> Vec<MigrationJob> {
+    let ours = |job: &Job| {
+        ownership(job.meta(), identity) == Ownership::Ours
+            && job.metadata.deletion_timestamp.is_none()
+    };
+    jobs.iter()
+        .filter(|job| ours(job))
+        .map(|job| migration_job(job, pods))
+        .collect()
+}
+
+fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
+    let key = ObjectKey::of(job);
+    let pod_spec = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    MigrationJob {
+        attempt: job
+            .annotations()
+            .get(ATTEMPT)
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(1),
+        nudge: job.annotations().get(NUDGE).cloned(),
+        form: job.annotations().get(FORM).cloned(),
+        created_at: job
+            .creation_timestamp()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        config_map: pod_spec.and_then(mounted_config_map),
+        outcome: outcome(job),
+        pod: migration_pod(&key.uid, pods),
+        refusal: None,
+        key,
+    }
+}
+
+fn outcome(job: &Job) -> JobOutcome {
+    let conditions = job
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ended = conditions
+        .into_iter()
+        .find(|one| one.status == "True" && (one.type_ == "Complete" || one.type_ == "Failed"));
+    let Some(ended) = ended else {
+        return JobOutcome::Unfinished;
+    };
+    let at = ended
+        .last_transition_time
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    if ended.type_ == "Complete" {
+        JobOutcome::Succeeded { at }
+    } else {
+        JobOutcome::Failed {
+            at,
+            why: cut(ended.message.as_deref().unwrap_or("the Job failed")),
+        }
+    }
+}
+
+/// The latest Warning about creating pods.
+pub(super) fn refusal(events: &[Event]) -> Option<String> {
+    let warnings = events.iter().filter(|event| {
+        event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some("FailedCreate")
+    });
+    let latest = warnings.max_by_key(|event| event.last_timestamp.clone())?;
+    latest.message.as_deref().map(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(status: serde_json::Value) -> Job {
+        serde_json::from_value(json!({"metadata": {"name": "j"}, "status": status})).expect("a Job")
+    }
+
+    #[test]
+    fn only_a_final_condition_ends_a_job() {
+        let with = |type_: &str| {
+            outcome(&job(
+                json!({"conditions": [{"type": type_, "status": "True", "message": "m"}]}),
+            ))
+        };
+        assert_eq!(with("FailureTarget"), JobOutcome::Unfinished);
+        assert_eq!(with("SuccessCriteriaMet"), JobOutcome::Unfinished);
+        assert!(matches!(with("Complete"), JobOutcome::Succeeded { .. }));
+        assert!(matches!(with("Failed"), JobOutcome::Failed { why, .. } if why == "m"));
+    }
+
+    #[test]
+    fn a_refused_pod_is_explained_by_the_latest_event() {
+        let event = |at: &str, message: &str| -> Event {
+            serde_json::from_value(json!({"metadata": {}, "involvedObject": {}, "type": "Warning", "reason": "FailedCreate",
+                "lastTimestamp": at, "message": message}))
+            .expect("an Event")
+        };
+        let events = [
+            event("2026-01-01T00:00:02Z", "exceeded quota"),
+            event("2026-01-01T00:00:01Z", "older"),
+        ];
+        assert_eq!(refusal(&events).as_deref(), Some("exceeded quota"));
+        assert_eq!(refusal(&[]), None);
+    }
+}

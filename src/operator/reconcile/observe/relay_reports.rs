@@ -1,0 +1,219 @@
+//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are
+//! bounded, redirects are not followed.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::{
+    operator::reconcile::observe::RelayPod,
+    report::{Problem, RelayReport},
+};
+
+/// Port of a relay's HTTP surface.
+pub(crate) const HTTP_PORT: u16 = 9090;
+const LONGEST: Duration = Duration::from_secs(2);
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const PROBLEMS_MAX: usize = 16;
+const ASKED_AT_ONCE: usize = 16;
+
+/// What one pod said of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PodReport {
+    pub pod: String,
+    /// Absent: it could not be asked, or its answer was none.
+    pub report: Option<RelayReport>,
+}
+
+/// Why a pod gave no report.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("no answer within {}s", LONGEST.as_secs())]
+    Timeout,
+    #[error("failed to connect")]
+    Connect(#[source] std::io::Error),
+    #[error("failed to ask")]
+    Ask(#[source] hyper::Error),
+    #[error("answered {0}")]
+    Status(StatusCode),
+    #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the answer is no report")]
+    Parse(#[source] serde_json::Error),
+}
+
+/// Reports of all pods that can be asked, in the order of their names.
+pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
+    let asked: Vec<(String, IpAddr)> = pods
+        .iter()
+        .filter_map(|pod| Some((pod.name.clone(), pod.address?)))
+        .collect();
+    let mut reports: Vec<PodReport> = stream::iter(asked)
+        .map(|(pod, address)| async move {
+            PodReport {
+                report: report(&pod, SocketAddr::new(address, HTTP_PORT)).await,
+                pod,
+            }
+        })
+        .buffer_unordered(ASKED_AT_ONCE)
+        .collect()
+        .await;
+    reports.sort_by(|a, b| a.pod.cmp(&b.pod));
+    reports
+}
+
+async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
+    let answer = tokio::time::timeout(LONGEST, ask(address))
+        .await
+        .unwrap_or(Err(ReportError::Timeout));
+    match answer {
+        Ok(report) => Some(bounded(report)),
+        Err(error) => {
+            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay gave no report");
+            None
+        }
+    }
+}
+
+async fn ask(address: SocketAddr) -> Result<RelayReport, ReportError> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(ReportError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(ReportError::Ask)?;
+    let request = Request::get("/status")
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .expect("a constant request");
+    let exchange = async {
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(ReportError::Ask)?;
+        if answer.status() != StatusCode::OK {
+            return Err(ReportError::Status(answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(ReportError::Read)?;
+        serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
+    };
+    // Both are dropped together at the time limit: no task outlives the question.
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(ReportError::Ask(error)),
+        },
+    }
+}
+
+fn bounded(mut report: RelayReport) -> RelayReport {
+    report.problems.truncate(PROBLEMS_MAX);
+    report.problems = report.problems.into_iter().map(Problem::bounded).collect();
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A relay that gives this answer, whatever it is asked.
+    async fn relay_that_answers(answer: Vec<u8>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("one question");
+            let mut question = [0; 1024];
+            let _ = stream.read(&mut question).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.shutdown().await;
+        });
+        address
+    }
+
+    fn http(status: &str, body: &str) -> Vec<u8> {
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    const REPORT: &str =
+        r#"{"instance":"i","version":"1","lanes":64,"publishedPerSecond":0.0,"problems":[]}"#;
+
+    #[tokio::test]
+    async fn a_report_is_read() {
+        let address = relay_that_answers(http("200 OK", REPORT)).await;
+        assert_eq!(ask(address).await.expect("a report").lanes, 64);
+    }
+
+    #[tokio::test]
+    async fn a_text_that_is_too_long_is_cut_and_the_rest_of_a_problem_stays() {
+        let problem = format!(
+            r#"{{"class":"AuthenticationFailed","message":"{}","lastGoodUsed":true,"since":"s"}}"#,
+            "x".repeat(300)
+        );
+        let body = REPORT.replace("[]", &format!("[{problem}]"));
+        let report = report("p", relay_that_answers(http("200 OK", &body)).await)
+            .await
+            .expect("a report");
+        let [problem] = &report.problems[..] else {
+            panic!("{report:?}")
+        };
+        assert_eq!(
+            (
+                problem.message.len(),
+                problem.last_good_used,
+                problem.since.as_deref()
+            ),
+            (256, true, Some("s"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let address = relay_that_answers(
+            b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"
+                .to_vec(),
+        )
+        .await;
+        assert!(matches!(ask(address).await, Err(ReportError::Status(status)) if status == 302));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut_off() {
+        let address = relay_that_answers(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
+        assert!(matches!(ask(address).await, Err(ReportError::Read(_))));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_report_is_none() {
+        let address = relay_that_answers(http("200 OK", "<html>")).await;
+        assert_eq!(report("p", address).await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_report() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        assert_eq!(report("p", address).await, None);
+    }
+}

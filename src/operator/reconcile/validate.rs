@@ -1,0 +1,459 @@
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks
+//! at the raw spec's rules. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::SignedDuration;
+use serde::Serialize;
+
+use crate::{
+    api::{
+        MigrationPolicy, OutboxRelay, OutboxRelaySpec, Scaling, Template, TlsMode, parse_duration,
+    },
+    operator::{
+        identity::{Identity, NUDGE, hash8},
+        installation::Installation,
+        reconcile::plan::ScalingPolicy,
+    },
+    settings::{
+        InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource,
+        migration_projections, relay_projections,
+    },
+};
+
+/// A relay that can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ValidatedRelay {
+    pub identity: Identity,
+    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps
+    /// its old settings.
+    pub settings: String,
+    pub config_map: String,
+    /// Absent: `policy: Never`.
+    pub migration: Option<MigrationTarget>,
+    pub count: Count,
+    /// Hash of what the manifest asks for, but for the count.
+    pub wishes: String,
+    pub template: Template,
+    /// Of relay and migration.
+    pub image: String,
+    pub pod_monitor: bool,
+    /// Namespaces that may reach the relays; absent: all may.
+    pub admitted: Option<Vec<String>>,
+    pub relay_files: Vec<Projection>,
+    /// Sides that talk in plaintext, for a Warning.
+    pub plaintext: Vec<&'static str>,
+}
+
+/// What says how many relays there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    /// None: `spec.suspend`.
+    Suspended,
+    /// `spec.replicas`.
+    Fixed(i32),
+    /// `spec.scaling`.
+    Scaled(ScalingPolicy),
+}
+
+/// Why a manifest cannot be carried out before a person changes something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unworkable {
+    #[error(transparent)]
+    Spec(#[from] InvalidSpec),
+    #[error(
+        "spec.template.image: '{0}' is not among the images that this installation allows; name \
+         one of them, or have it added to relay.allowedImages of the operator's chart"
+    )]
+    ImageNotAllowed(String),
+}
+
+/// The migration that must have succeeded before relays get this spec.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MigrationTarget {
+    pub hash: String,
+    pub job: String,
+    pub files: Vec<Projection>,
+    /// Value of the annotation that ends a back-off.
+    pub nudge: Option<String>,
+}
+
+/// Checks what the API server's schema cannot, and names everything.
+pub(crate) fn validate(
+    relay: &OutboxRelay,
+    installation: &Installation,
+) -> Result<ValidatedRelay, Unworkable> {
+    let identity = Identity::of(&relay.metadata);
+    let owner = Owner {
+        cluster: installation.cluster_name.clone(),
+        namespace: identity.namespace.clone(),
+        name: identity.name.clone(),
+    };
+    let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
+    let migration = (settings.migration.policy != MigrationPolicy::Never)
+        .then(|| migration_target(relay, &identity, &settings));
+    let settings = serde_yaml::to_string(&settings)
+        .expect("settings are maps with text keys, which YAML can always hold");
+    Ok(ValidatedRelay {
+        config_map: identity.config_map_name(&hash8(settings.as_bytes())),
+        migration,
+        settings,
+        count: count(&relay.spec)?,
+        wishes: wishes(&relay.spec),
+        image: image(&relay.spec, installation)?,
+        template: relay.spec.template.clone(),
+        pod_monitor: relay.spec.monitoring.pod_monitor && !installation.relays_monitored,
+        admitted: relay
+            .spec
+            .network_policy
+            .enabled
+            .then(|| admitted(installation)),
+        relay_files: relay_projections(&relay.spec),
+        plaintext: plaintext(&relay.spec),
+        identity,
+    })
+}
+
+fn wishes(spec: &OutboxRelaySpec) -> String {
+    let spec = OutboxRelaySpec {
+        replicas: 0,
+        scaling: None,
+        suspend: false,
+        ..spec.clone()
+    };
+    hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
+}
+
+/// That a manifest wishes for no relay holds whatever else it says.
+pub(crate) fn wish_for_none(spec: &OutboxRelaySpec) -> Option<Count> {
+    count(spec)
+        .ok()
+        .filter(|count| matches!(count, Count::Suspended | Count::Fixed(0)))
+}
+
+fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
+    Ok(match &spec.scaling {
+        _ if spec.suspend => Count::Suspended,
+        Some(scaling) => Count::Scaled(policy(scaling)?),
+        None => Count::Fixed(spec.replicas),
+    })
+}
+
+/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale
+/// without an end.
+fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
+    let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
+    let bounds = 1 <= scaling.min_replicas
+        && scaling.min_replicas <= scaling.max_replicas
+        && scaling.max_replicas <= 64;
+    if !bounds || scaling.target_backlog_per_replica < 1 || age < SignedDuration::from_secs(1) {
+        return Err(InvalidSpec::Scaling);
+    }
+    Ok(ScalingPolicy {
+        min: scaling.min_replicas,
+        max: scaling.max_replicas,
+        rows_per_relay: scaling.target_backlog_per_replica,
+        oldest_age: age,
+        stabilization: duration(
+            "spec.scaling.scaleDownStabilization",
+            &scaling.scale_down_stabilization,
+        )?,
+    })
+}
+
+fn duration(field: &'static str, text: &str) -> Result<SignedDuration, InvalidSpec> {
+    let parsed = parse_duration(text).map_err(|error| InvalidSpec::Duration { field, error })?;
+    Ok(SignedDuration::try_from(parsed).unwrap_or(SignedDuration::MAX))
+}
+
+fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, Unworkable> {
+    match &spec.template.image {
+        None => Ok(installation.relay_image.clone()),
+        Some(image) if installation.allows(image) => Ok(image.clone()),
+        Some(image) => Err(Unworkable::ImageNotAllowed(image.clone())),
+    }
+}
+
+fn admitted(installation: &Installation) -> Vec<String> {
+    let both = installation
+        .namespace
+        .iter()
+        .chain(&installation.monitoring_namespace);
+    both.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn migration_target(
+    relay: &OutboxRelay,
+    identity: &Identity,
+    settings: &RelaySettings,
+) -> MigrationTarget {
+    let files = migration_projections(&relay.spec);
+    let hash = migration_hash(settings, &files);
+    let nudge = relay
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(NUDGE).cloned());
+    MigrationTarget {
+        job: identity.migration_job_name(&hash),
+        hash,
+        files,
+        nudge,
+    }
+}
+
+/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade
+/// that brings no new schema runs none.
+fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
+    #[derive(Serialize)]
+    struct Covered<'a> {
+        level: i64,
+        owner: &'a Owner,
+        endpoint: &'a crate::settings::Endpoint,
+        tls: &'a crate::settings::TlsSettings,
+        schema: &'a str,
+        migration: &'a crate::settings::MigrationSettings,
+        references: Vec<[&'a str; 4]>,
+    }
+    let covered = Covered {
+        level: SCHEMA_LEVEL,
+        owner: &settings.owner,
+        endpoint: &settings.database.endpoint,
+        tls: &settings.database.tls,
+        schema: settings.database.schema.as_str(),
+        migration: &settings.migration,
+        references: files.iter().map(reference).collect(),
+    };
+    hash8(&serde_json::to_vec(&covered).expect("plain data is JSON"))
+}
+
+fn reference(projection: &Projection) -> [&str; 4] {
+    match &projection.source {
+        SecretSource::Secret { name, key } => [projection.file.path(), "Secret", name, key],
+        SecretSource::ConfigMap { name, key } => [projection.file.path(), "ConfigMap", name, key],
+    }
+}
+
+fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
+    let own = spec.migration.database.as_ref();
+    let sides = [
+        ("spec.database", spec.database.tls.mode),
+        (
+            "spec.migration.database",
+            own.map_or(TlsMode::VerifyFull, |database| database.tls.mode),
+        ),
+        ("spec.kafka", spec.kafka.tls.mode),
+    ];
+    sides
+        .into_iter()
+        .filter(|(_, mode)| *mode == TlsMode::Disable)
+        .map(|(side, _)| side)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Tls,
+        operator::fixtures::{installation, relay, relay_with},
+    };
+
+    fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
+        validate(&relay_with(change), &installation())
+            .expect("a valid change")
+            .migration
+            .expect("policy Apply")
+            .hash
+    }
+
+    #[test]
+    fn the_migration_runs_again_for_another_target_grant_or_credential_but_for_nothing_else() {
+        let before = hash_after(|_| ());
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.database.host = Some("other".to_owned()))
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.migration.policy = MigrationPolicy::Verify)
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.migration.grants.producers.push("writer".to_owned()))
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r
+                .spec
+                .database
+                .credentials_secret_ref
+                .as_mut()
+                .expect("fixture")
+                .name = "new".to_owned())
+        );
+        assert_eq!(before, hash_after(|r| r.spec.replicas = 7));
+        assert_eq!(before, hash_after(|r| r.spec.database.max_connections = 8));
+        assert_eq!(
+            before,
+            hash_after(|r| r.spec.kafka.bootstrap_servers.push("b:9092".to_owned()))
+        );
+    }
+
+    #[test]
+    fn other_settings_get_another_config_map_and_the_same_settings_the_same() {
+        let name = |r: &OutboxRelay| validate(r, &installation()).expect("valid").config_map;
+        assert_eq!(name(&relay()), name(&relay_with(|r| r.spec.replicas = 9)));
+        assert_ne!(name(&relay()), name(&relay_with(|r| r.spec.batch_size = 9)));
+    }
+
+    #[test]
+    fn policy_off_has_no_migration() {
+        let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
+        assert_eq!(
+            validate(&off, &installation()).expect("valid").migration,
+            None
+        );
+    }
+
+    #[test]
+    fn what_says_the_count_is_one_of_three() {
+        let count = |change: fn(&mut OutboxRelay)| {
+            validate(&relay_with(change), &installation()).map(|valid| valid.count)
+        };
+        assert_eq!(count(|r| r.spec.replicas = 3), Ok(Count::Fixed(3)));
+        let scaled =
+            count(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok()).expect("valid");
+        assert!(
+            matches!(
+                scaled,
+                Count::Scaled(ScalingPolicy {
+                    min: 1,
+                    max: 4,
+                    rows_per_relay: 10_000,
+                    ..
+                })
+            ),
+            "{scaled:?}"
+        );
+        let suspended =
+            count(|r| (r.spec.scaling, r.spec.suspend) = (serde_yaml::from_str("{}").ok(), true));
+        assert_eq!(suspended, Ok(Count::Suspended));
+        for wrong in [
+            "minReplicas: 0",
+            "minReplicas: 9",
+            "maxReplicas: 65",
+            "targetBacklogPerReplica: 0",
+            "targetOldestAge: 0s",
+        ] {
+            let scaling = serde_yaml::from_str(wrong).expect("a form that is read");
+            let refused = validate(
+                &relay_with(|r| r.spec.scaling = Some(scaling)),
+                &installation(),
+            );
+            assert_eq!(
+                refused,
+                Err(Unworkable::Spec(InvalidSpec::Scaling)),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wish_for_no_relay_is_read_whatever_else_the_manifest_says() {
+        let wish = |change: fn(&mut OutboxRelay)| {
+            let broken = relay_with(|r| {
+                r.spec.topics.clear();
+                r.spec.scaling = serde_yaml::from_str("maxReplicas: 65").ok();
+                change(r);
+            });
+            assert!(validate(&broken, &installation()).is_err());
+            wish_for_none(&broken.spec)
+        };
+        assert_eq!(wish(|_| ()), None);
+        assert_eq!(wish(|r| r.spec.suspend = true), Some(Count::Suspended));
+        assert_eq!(
+            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
+            Some(Count::Fixed(0))
+        );
+        assert_eq!(
+            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
+            None
+        );
+    }
+
+    #[test]
+    fn plaintext_is_found_on_each_side() {
+        let plain = relay_with(|r| {
+            r.spec.database.tls = Tls {
+                mode: TlsMode::Disable,
+                ..Tls::default()
+            };
+            r.spec.kafka.tls.mode = TlsMode::Disable;
+        });
+        assert_eq!(
+            validate(&plain, &installation()).expect("valid").plaintext,
+            ["spec.database", "spec.kafka"]
+        );
+    }
+
+    #[test]
+    fn a_spec_that_cannot_work_names_its_field() {
+        let refused = validate(&relay_with(|r| r.spec.topics.clear()), &installation())
+            .expect_err("no topics");
+        assert!(refused.to_string().starts_with("spec.topics"), "{refused}");
+    }
+
+    #[test]
+    fn an_image_of_another_registry_is_not_run() {
+        let with = |image: &str| {
+            validate(
+                &relay_with(|r| r.spec.template.image = Some(image.to_owned())),
+                &installation(),
+            )
+        };
+        assert_eq!(
+            with("registry.test/relay:2").expect("allowed").image,
+            "registry.test/relay:2"
+        );
+        assert_eq!(
+            with("evil.test/relay:2"),
+            Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned()))
+        );
+        assert_eq!(
+            validate(&relay(), &installation()).expect("valid").image,
+            "relay:1"
+        );
+    }
+
+    #[test]
+    fn relays_that_are_scraped_already_get_no_monitor_of_their_own() {
+        let wished = relay_with(|r| r.spec.monitoring.pod_monitor = true);
+        let of = |relays_monitored| {
+            validate(
+                &wished,
+                &Installation {
+                    relays_monitored,
+                    ..installation()
+                },
+            )
+            .expect("valid")
+            .pod_monitor
+        };
+        assert_eq!((of(false), of(true)), (true, false));
+    }
+
+    #[test]
+    fn only_the_operators_and_the_monitoring_namespace_are_admitted() {
+        let enabled = relay_with(|r| r.spec.network_policy.enabled = true);
+        assert_eq!(
+            validate(&relay(), &installation()).expect("valid").admitted,
+            None
+        );
+        let both = Some(vec!["monitoring".to_owned(), "outbox-system".to_owned()]);
+        assert_eq!(
+            validate(&enabled, &installation()).expect("valid").admitted,
+            both
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Which declared topic a row goes to. Pure.
+
+use std::collections::HashMap;
+
+use crate::{
+    outbox::{Flowing, OutboxRow, Texts},
+    relay::core::in_flight::TopicIndex,
+    settings::{OnPoison, TopicSettings},
+};
+
+/// Where a row belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Topic(TopicIndex),
+    /// Its own topic is not declared, or nothing routes its types.
+    Astray,
+}
+
+/// The declared topics and what is routed to them.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    topics: Vec<TopicSettings>,
+    by_name: HashMap<String, TopicIndex>,
+    by_event_type: HashMap<String, TopicIndex>,
+    by_aggregate_type: HashMap<String, TopicIndex>,
+}
+
+impl Routes {
+    #[must_use]
+    pub fn new(topics: &[TopicSettings]) -> Self {
+        let index = |names: fn(&TopicSettings) -> Vec<String>| {
+            topics
+                .iter()
+                .enumerate()
+                .flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at)))
+                .collect()
+        };
+        Self {
+            topics: topics.to_vec(),
+            by_name: index(|topic| vec![topic.name.clone()]),
+            by_event_type: index(|topic| topic.event_types.clone()),
+            by_aggregate_type: index(|topic| topic.aggregate_types.clone()),
+        }
+    }
+
+    /// Number of declared topics.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Name of a declared topic.
+    #[must_use]
+    pub fn name(&self, topic: TopicIndex) -> &str {
+        &self.topics[topic].name
+    }
+
+    /// What becomes of a row of this topic that Kafka refuses for good.
+    #[must_use]
+    pub fn on_poison(&self, topic: TopicIndex) -> OnPoison {
+        self.topics[topic].on_poison
+    }
+
+    /// A row's own topic, else by event type, else by aggregate type.
+    #[must_use]
+    pub fn destination(&self, row: &OutboxRow) -> Destination {
+        let by_types = |texts: Texts<'_>| {
+            self.by_event_type
+                .get(texts.event_type)
+                .or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
+        };
+        let found = row
+            .topic()
+            .map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
+        found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
+    }
+
+    /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
+    #[must_use]
+    pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
+        let routed = |types: &HashMap<String, TopicIndex>| {
+            types
+                .iter()
+                .map(|(name, topic)| (name.clone(), self.name(*topic).to_owned()))
+                .collect()
+        };
+        Flowing {
+            topics: (0..self.len())
+                .filter(|topic| flows(*topic))
+                .map(|topic| self.name(topic).to_owned())
+                .collect(),
+            by_event_type: routed(&self.by_event_type),
+            by_aggregate_type: routed(&self.by_aggregate_type),
+            resting_keys: Vec::new(),
+            declared: Some(self.topics.iter().map(|topic| topic.name.clone()).collect()),
+        }
+    }
+}
+
+/// Routes never change: states of a model differ in other things.
+#[cfg(test)]
+impl std::hash::Hash for Routes {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
