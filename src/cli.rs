@@ -18,13 +18,13 @@ use std::{
 
 use serde::Serialize;
 
-pub use args::{Command, DeadLetters, OwnerOf, Parked, Place};
+pub use args::{Command, ConfigSource, DeadLetters, OwnerOf, Parked};
 
 use crate::{
-    outbox::admin::{As, Desk, DeskError},
+    outbox::admin::{AdminClient, AdminError, Role},
     report::Problem,
     secrets::Secrets,
-    settings::{RelaySettings, source::SourceError},
+    settings::{RelaySettings, source::SettingsSourceError},
 };
 use args::Output;
 
@@ -75,14 +75,14 @@ impl From<Problem> for CliError {
     }
 }
 
-impl From<SourceError> for CliError {
-    fn from(error: SourceError) -> Self {
+impl From<SettingsSourceError> for CliError {
+    fn from(error: SettingsSourceError) -> Self {
         error.problem().into()
     }
 }
 
-impl From<DeskError> for CliError {
-    fn from(error: DeskError) -> Self {
+impl From<AdminError> for CliError {
+    fn from(error: AdminError) -> Self {
         error.problem().into()
     }
 }
@@ -113,13 +113,13 @@ pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliErro
 }
 
 /// Whose schema it is does not matter here: the owner's name is not compared.
-fn load(place: Place) -> Result<(RelaySettings, Secrets), CliError> {
+fn load(place: ConfigSource) -> Result<(RelaySettings, Secrets), CliError> {
     Ok(place.source(String::new()).load()?)
 }
 
-async fn open(place: Place, who: As) -> Result<Desk, CliError> {
+async fn open(place: ConfigSource, who: Role) -> Result<AdminClient, CliError> {
     let (settings, secrets) = load(place)?;
-    Ok(Desk::open(&settings, &secrets, who).await?)
+    Ok(AdminClient::open(&settings, &secrets, who).await?)
 }
 
 /// Writes the answer in the form that was asked for.

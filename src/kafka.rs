@@ -10,10 +10,10 @@ mod sizes;
 mod topics;
 
 pub use config::{ConfigError, client_config};
-pub use fault::{Fault, fault_of};
+pub use fault::{DeliveryError, classify};
 pub use limits::ask_limits;
 pub use partitioner::partition_of;
-pub use producer::{Producer, Report, Trouble};
+pub use producer::{LastClusterError, Producer, Report};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, TopicLimits, sizes};
 pub use topics::{TopicState, Topics};

@@ -14,14 +14,15 @@ mod snapshot;
 mod store;
 mod unit_of_work;
 
-pub use ctid::Place;
+pub use ctid::Ctid;
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow, SequenceState};
-pub use row_text::Texts;
-pub use schema_drift::{Altered, altered};
+pub use row_text::RowText;
+pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools,
-    READER_OPTIONS, Resumed, SettlePlan, Store, StoreError, StoreErrorSource, Survey, SweepPlan,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
+    ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store, StoreError, StoreErrorSource,
+    Survey,
 };
-pub use unit_of_work::{Connections, Statement, Work};
+pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -16,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::Metrics;
-pub use status::{Source, Status};
+pub use status::{ProblemSource, Status};
 
 use crate::{listen::listen, secrets::Secrets, settings::RelaySettings};
 
@@ -63,12 +63,12 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
-    let mut watch = topic_metadata::Watch::start(
+    let mut watch = topic_metadata::TopicMetadataWatch::start(
         Arc::clone(&options),
         Arc::clone(&status),
         credentials.kafka.clone(),
     );
-    let mut memory = core::sequence_check::Memory::default();
+    let mut memory = core::sequence_check::SequenceMemory::default();
     while let Some(opened) =
         connect::open(&options, &status, &mut credentials, &mut memory, &stop).await
     {

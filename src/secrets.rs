@@ -1,6 +1,6 @@
 //! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of
 //! a manifest and a folder beside it (`run --manifest`), read anew at every call; or from a
-//! [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+//! [`SecretSnapshot`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
 
 mod certificates;
 pub mod change;
@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use reading::Reading;
+pub use reading::SecretSnapshot;
 use secrecy::SecretString;
 
 use crate::{
@@ -75,7 +75,7 @@ enum Store {
         folder: Option<PathBuf>,
     },
     /// As they were at one moment.
-    Reading(Reading),
+    SecretSnapshot(SecretSnapshot),
 }
 
 /// Data of the `Secret` and `ConfigMap` documents of a manifest.
@@ -144,7 +144,7 @@ impl Secrets {
 
     /// These files as they are now.
     #[must_use]
-    pub fn read_all(&self, files: &[SecretFile]) -> Reading {
+    pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files
             .iter()
             .map(|file| (*file, self.place(*file), self.read_bytes(*file)))
@@ -177,7 +177,7 @@ impl Secrets {
                 };
                 folder.join(path)
             }
-            Store::Reading(reading) => return reading.read(file),
+            Store::SecretSnapshot(reading) => return reading.read(file),
         };
         read_file(&path)
     }
@@ -186,7 +186,7 @@ impl Secrets {
     pub(crate) fn place(&self, file: SecretFile) -> String {
         let sources = match &self.0 {
             Store::Folder(_) => return format!("secret file '{}'", file.path()),
-            Store::Reading(reading) => return reading.place(file),
+            Store::SecretSnapshot(reading) => return reading.place(file),
             Store::Manifest { sources, .. } => sources,
         };
         match source(sources, file) {
@@ -199,9 +199,9 @@ impl Secrets {
     }
 }
 
-impl From<Reading> for Secrets {
-    fn from(reading: Reading) -> Self {
-        Self(Store::Reading(reading))
+impl From<SecretSnapshot> for Secrets {
+    fn from(reading: SecretSnapshot) -> Self {
+        Self(Store::SecretSnapshot(reading))
     }
 }
 

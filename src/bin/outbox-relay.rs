@@ -13,12 +13,12 @@ use std::{
 use anyhow::Context;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use outbox_relay::{
-    cli::{self, Place},
+    cli::{self, ConfigSource},
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
     report::MigrationReport,
     secrets::Secrets,
-    settings::{RelaySettings, source::Source},
+    settings::{RelaySettings, source::SettingsSource},
     telemetry::{self, LogFormat},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,7 +99,7 @@ struct Run {
 #[command(group = ArgGroup::new("source").required(true).args(["settings", "manifest"]))]
 struct From {
     #[command(flatten)]
-    place: Place,
+    place: ConfigSource,
     /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is
     /// `clusterName` of its chart, or the uid of namespace kube-system; `owner show` tells whose a
     /// schema is.
@@ -113,7 +113,7 @@ struct From {
 }
 
 impl From {
-    fn source(self) -> Source {
+    fn source(self) -> SettingsSource {
         self.place.source(self.cluster_name)
     }
 }
@@ -237,7 +237,7 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     }
     let source = arguments.from.source();
     let (settings, secrets) = source.load()?;
-    if matches!(source, Source::Manifest { .. }) {
+    if matches!(source, SettingsSource::Manifest { .. }) {
         let done = tokio::select! {
             done = until_done(&settings, &secrets) => done,
             () = stopped() => return Ok(ExitCode::SUCCESS),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     api::parse_duration,
     outbox::admin::Filter,
-    settings::{POD_SECRETS, POD_SETTINGS, source::Source},
+    settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
 
 const FILTERS: &str = "Which ones (all conditions must hold)";
@@ -73,7 +73,7 @@ pub enum OwnerOf {
 /// Where settings and secrets are; by default where a relay's pod has them.
 #[derive(Args)]
 #[group(skip)]
-pub struct Place {
+pub struct ConfigSource {
     /// Settings as the operator writes them; in a pod of a relay they are found without it.
     #[arg(long, value_name = "FILE", requires = "secrets")]
     pub settings: Option<PathBuf>,
@@ -85,17 +85,17 @@ pub struct Place {
     pub secrets: Option<PathBuf>,
 }
 
-impl Place {
+impl ConfigSource {
     /// `cluster`: what the owner of a manifest's schema is called.
     #[must_use]
-    pub fn source(self, cluster: String) -> Source {
+    pub fn source(self, cluster: String) -> SettingsSource {
         match self.manifest {
-            Some(file) => Source::Manifest {
+            Some(file) => SettingsSource::Manifest {
                 file,
                 secrets: self.secrets,
                 cluster,
             },
-            None => Source::Settings {
+            None => SettingsSource::Settings {
                 file: self.settings.unwrap_or_else(|| POD_SETTINGS.into()),
                 secrets: self.secrets.unwrap_or_else(|| POD_SECRETS.into()),
             },
@@ -115,7 +115,7 @@ pub enum Output {
 #[derive(Args)]
 pub struct Asked {
     #[command(flatten)]
-    pub place: Place,
+    pub place: ConfigSource,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Output,

@@ -12,7 +12,7 @@ use crate::{
         text::{facts, line, lines, table},
         write,
     },
-    outbox::admin::{As, Contents, DeadLetter, Desk, DeskError, Detail, LetterName},
+    outbox::admin::{AdminClient, AdminError, Contents, DeadLetter, DeadLetterId, Detail, Role},
 };
 
 /// Dead letters of one transaction: small enough that a stop loses nothing and waits for nothing.
@@ -50,7 +50,7 @@ impl Action {
         }
     }
 
-    async fn take(self, desk: &Desk, names: &[LetterName]) -> Result<u64, DeskError> {
+    async fn take(self, desk: &AdminClient, names: &[DeadLetterId]) -> Result<u64, AdminError> {
         match self {
             Self::Requeue => desk.requeue(names).await,
             Self::Discard => desk.discard(names).await,
@@ -76,7 +76,7 @@ async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError
         which,
         limit,
     } = arguments;
-    let mut letters = open(place, As::Relay)
+    let mut letters = open(place, Role::Relay)
         .await?
         .letters(&which.filter(Some(limit + 1)), Detail::Metadata)
         .await?;
@@ -100,7 +100,7 @@ async fn show(arguments: Showing, out: &mut impl Write) -> Result<Exit, CliError
     } else {
         Detail::Metadata
     };
-    let mut letters = open(place, As::Relay)
+    let mut letters = open(place, Role::Relay)
         .await?
         .letters(&which.filter(Some(limit + 1)), detail)
         .await?;
@@ -127,10 +127,18 @@ async fn change(
         asking,
         ..
     } = arguments;
-    let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
+    let desk = open(
+        place,
+        if asking.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        },
+    )
+    .await?;
     // These and no others: what comes in meanwhile, such as one that was requeued and refused
     // again, is left alone.
-    let names = desk.letter_names(&which.filter(limit)).await?;
+    let names = desk.dead_letter_ids(&which.filter(limit)).await?;
     let verb = action.verb();
     let mut changed = Changed::new(&verb, names.len());
     if names.is_empty() {

@@ -13,7 +13,7 @@ use crate::{
         text::count,
         write,
     },
-    outbox::admin::As,
+    outbox::admin::Role,
     settings::Owner,
 };
 
@@ -43,7 +43,7 @@ pub(super) async fn owner(command: OwnerOf, out: &mut impl Write) -> Result<Exit
 }
 
 async fn show(Asked { place, output }: Asked, out: &mut impl Write) -> Result<Exit, CliError> {
-    let desk = open(place, As::Relay).await?;
+    let desk = open(place, Role::Relay).await?;
     let relays = desk
         .relays()
         .await?
@@ -75,7 +75,15 @@ async fn release(arguments: Releasing, out: &mut impl Write) -> Result<Exit, Cli
         asked: Asked { place, output },
         asking,
     } = arguments;
-    let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
+    let desk = open(
+        place,
+        if asking.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        },
+    )
+    .await?;
     let Some(owner) = desk.owner().await? else {
         note("nobody manages the schema: it is free already");
         return Ok(Exit::NothingMatched);

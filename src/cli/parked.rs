@@ -12,7 +12,7 @@ use crate::{
         text::{cell, table},
         write,
     },
-    outbox::admin::{As, Desk, DeskError, ParkedEntry},
+    outbox::admin::{AdminClient, AdminError, ParkedEntry, Role},
     report::{Problem, ProblemClass},
     settings::RelaySettings,
 };
@@ -61,7 +61,7 @@ impl Action {
         }
     }
 
-    async fn take(self, desk: &Desk, entry: &ParkedEntry) -> Result<bool, DeskError> {
+    async fn take(self, desk: &AdminClient, entry: &ParkedEntry) -> Result<bool, AdminError> {
         match self {
             Self::Retry => desk.unpark(entry).await,
             Self::Skip => desk.skip(entry).await,
@@ -84,7 +84,7 @@ async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError
         which,
         limit,
     } = arguments;
-    let mut entries = open(place, As::Relay)
+    let mut entries = open(place, Role::Relay)
         .await?
         .parked(&which.filter(Some(limit + 1)))
         .await?;
@@ -106,10 +106,14 @@ async fn add(arguments: Adding, out: &mut impl Write) -> Result<Exit, CliError> 
     } = arguments;
     let (settings, secrets) = load(place)?;
     declared(&settings, &topic)?;
-    let desk = Desk::open(
+    let desk = AdminClient::open(
         &settings,
         &secrets,
-        if asking.dry_run { As::Relay } else { As::Owner },
+        if asking.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        },
     )
     .await?;
     let mut changed = Changed::new(&ADD, 1);
@@ -175,7 +179,15 @@ async fn change(
         asking,
         ..
     } = arguments;
-    let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
+    let desk = open(
+        place,
+        if asking.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        },
+    )
+    .await?;
     let verb = action.verb();
     let entries = fitting(action, desk.parked(&which.filter(limit)).await?);
     let mut changed = Changed::new(&verb, entries.len());

@@ -10,14 +10,14 @@ use crate::{
         text::{age, count, facts, line, table, thousands},
         write,
     },
-    outbox::admin::{As, Overview, PutAside, PutAsideKind, RelaySeen, Waiting},
+    outbox::admin::{Overview, PutAside, PutAsideKind, RelaySeen, Role, Waiting},
 };
 
 pub(super) async fn status(
     Asked { place, output }: Asked,
     out: &mut impl Write,
 ) -> Result<Exit, CliError> {
-    let overview = open(place, As::Relay).await?.overview().await?;
+    let overview = open(place, Role::Relay).await?.overview().await?;
     write(out, output, &overview, in_words)?;
     Ok(Exit::Done)
 }

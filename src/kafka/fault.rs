@@ -6,7 +6,7 @@ use crate::report::ProblemClass;
 
 /// Whose fault a failed record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DeliveryError {
     /// The cluster's: no record can be blamed.
     Cluster(ProblemClass),
     /// The topic's: it is missing, forbidden, or was deleted and made anew.
@@ -21,51 +21,51 @@ pub enum Fault {
 /// What an error that is no record's says of the cluster, if anything. librdkafka's `reason` only
 /// tells broken TLS from a broken connection: a refused client certificate, and a broker that
 /// speaks no TLS, have the same code as a broker that went away (measured with 2.12.1).
-pub(super) fn trouble_of(code: Code, reason: &str) -> Option<ProblemClass> {
+pub(super) fn cluster_problem(code: Code, reason: &str) -> Option<ProblemClass> {
     let broken_tls = reason.contains("SSL handshake failed")
         || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
-    match fault_of(code) {
-        Fault::Cluster(ProblemClass::KafkaUnreachable) if broken_tls => {
+    match classify(code) {
+        DeliveryError::Cluster(ProblemClass::KafkaUnreachable) if broken_tls => {
             Some(ProblemClass::KafkaTlsFailed)
         }
-        Fault::Cluster(class) => Some(class),
+        DeliveryError::Cluster(class) => Some(class),
         _ => None,
     }
 }
 
 /// Classifies an error code of librdkafka or of a broker.
 #[must_use]
-pub fn fault_of(code: Code) -> Fault {
+pub fn classify(code: Code) -> DeliveryError {
     use ProblemClass as Class;
     match code {
         Code::PurgeQueue
         | Code::PurgeInflight
         | Code::Fatal
         | Code::GaplessGuarantee
-        | Code::InvalidDifferentRecord => Fault::Purged,
+        | Code::InvalidDifferentRecord => DeliveryError::Purged,
         Code::UnknownTopic
         | Code::UnknownTopicOrPartition
         | Code::UnknownPartition
-        | Code::BrokerDestroy => Fault::Topic(Class::TopicMissing),
-        Code::TopicAuthorizationFailed => Fault::Topic(Class::TopicNotAuthorized),
-        Code::InvalidTopic | Code::PolicyViolation => Fault::Topic(Class::KafkaError),
+        | Code::BrokerDestroy => DeliveryError::Topic(Class::TopicMissing),
+        Code::TopicAuthorizationFailed => DeliveryError::Topic(Class::TopicNotAuthorized),
+        Code::InvalidTopic | Code::PolicyViolation => DeliveryError::Topic(Class::KafkaError),
         Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
-            Fault::Record(Class::RecordTooLarge)
+            DeliveryError::Record(Class::RecordTooLarge)
         }
         Code::InvalidMessage
         | Code::InvalidTimestamp
         | Code::InvalidRecord
-        | Code::InvalidArgument => Fault::Record(Class::RecordRejected),
+        | Code::InvalidArgument => DeliveryError::Record(Class::RecordRejected),
         Code::SaslAuthenticationFailed | Code::Authentication | Code::UnsupportedSASLMechanism => {
-            Fault::Cluster(Class::KafkaAuthenticationFailed)
+            DeliveryError::Cluster(Class::KafkaAuthenticationFailed)
         }
-        Code::SSL => Fault::Cluster(Class::KafkaTlsFailed),
+        Code::SSL => DeliveryError::Cluster(Class::KafkaTlsFailed),
         Code::AllBrokersDown
         | Code::BrokerTransportFailure
         | Code::Resolve
         | Code::OperationTimedOut
-        | Code::NetworkException => Fault::Cluster(Class::KafkaUnreachable),
-        _ => Fault::Cluster(Class::KafkaError),
+        | Code::NetworkException => DeliveryError::Cluster(Class::KafkaUnreachable),
+        _ => DeliveryError::Cluster(Class::KafkaError),
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     #[track_caller]
     fn check(reason: &str, class: ProblemClass) {
         assert_eq!(
-            trouble_of(Code::BrokerTransportFailure, reason),
+            cluster_problem(Code::BrokerTransportFailure, reason),
             Some(class),
             "{reason}"
         );
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_told_by_its_code() {
-        let refused = trouble_of(
+        let refused = cluster_problem(
             Code::Authentication,
             "sasl_ssl://b:9093: SASL authentication error",
         );

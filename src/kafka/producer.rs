@@ -21,7 +21,7 @@ use crate::{
     failpoints::{self, Bug},
     kafka::{
         config::{ConfigError, client_config},
-        fault::{Fault, fault_of, trouble_of},
+        fault::{DeliveryError, classify, cluster_problem},
         sizes::Sizes,
     },
     report::ProblemClass,
@@ -33,14 +33,14 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     pub slot: usize,
-    pub outcome: Result<(), Fault>,
+    pub outcome: Result<(), DeliveryError>,
 }
 
 /// The last trouble with the cluster that librdkafka told of; empty again with the next success.
 #[derive(Clone, Debug, Default)]
-pub struct Trouble(Arc<Mutex<Option<ProblemClass>>>);
+pub struct LastClusterError(Arc<Mutex<Option<ProblemClass>>>);
 
-impl Trouble {
+impl LastClusterError {
     /// What is wrong with the cluster, as far as known.
     #[must_use]
     pub fn get(&self) -> Option<ProblemClass> {
@@ -53,10 +53,10 @@ impl Trouble {
     }
 
     /// A refused login ends in "all brokers down" too: what is known more exactly stays.
-    pub(super) fn set(&self, trouble: ProblemClass) {
+    pub(super) fn set(&self, cluster_error: ProblemClass) {
         let mut known = self.lock();
-        if known.is_none() || trouble != ProblemClass::KafkaUnreachable {
-            *known = Some(trouble);
+        if known.is_none() || cluster_error != ProblemClass::KafkaUnreachable {
+            *known = Some(cluster_error);
         }
     }
 
@@ -67,7 +67,7 @@ impl Trouble {
 
 struct Context {
     reports: Mutex<Vec<Report>>,
-    trouble: Trouble,
+    cluster_error: LastClusterError,
     /// Topics and the errors of theirs that the log has.
     told: Mutex<BTreeSet<(String, i32)>>,
 }
@@ -78,12 +78,12 @@ impl Context {
     }
 
     /// Whose fault it is, with the error's own name in the log, once: a problem knows classes only.
-    fn fault(&self, error: &KafkaError, topic: &str) -> Fault {
+    fn fault(&self, error: &KafkaError, topic: &str) -> DeliveryError {
         let Some(code) = error.rdkafka_error_code() else {
-            return Fault::Cluster(ProblemClass::KafkaError);
+            return DeliveryError::Cluster(ProblemClass::KafkaError);
         };
-        let fault = fault_of(code);
-        if fault != Fault::Purged
+        let fault = classify(code);
+        if fault != DeliveryError::Purged
             && self
                 .told
                 .lock()
@@ -104,9 +104,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(class) = error
             .rdkafka_error_code()
-            .and_then(|code| trouble_of(code, reason))
+            .and_then(|code| cluster_problem(code, reason))
         {
-            self.trouble.set(class);
+            self.cluster_error.set(class);
         }
     }
 }
@@ -172,7 +172,7 @@ impl Producer {
         secrets: &Secrets,
         client_id: &str,
         sizes: Sizes,
-        trouble: Trouble,
+        cluster_error: LastClusterError,
     ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
         // Rows come in fetches, and while one request is under way the next batches grow: to linger
@@ -190,7 +190,7 @@ impl Producer {
         }
         let context = Context {
             reports: Mutex::default(),
-            trouble,
+            cluster_error,
             told: Mutex::default(),
         };
         Ok(Self {
@@ -233,7 +233,7 @@ impl Producer {
         headers: OwnedHeaders,
         timestamp_ms: Option<i64>,
         slot: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), DeliveryError> {
         let mut record = BaseRecord::with_opaque_to(topic, slot)
             .key(key)
             .headers(headers);
@@ -247,9 +247,9 @@ impl Producer {
             .send(record)
             .map_err(|(error, _)| match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) | None => {
-                    Fault::Cluster(ProblemClass::KafkaError)
+                    DeliveryError::Cluster(ProblemClass::KafkaError)
                 }
-                Some(code) => fault_of(code),
+                Some(code) => classify(code),
             })
     }
 

@@ -14,8 +14,8 @@ use rdkafka::{
 use crate::{
     kafka::{
         config::{ConfigError, client_config},
-        fault::{Fault, fault_of, trouble_of},
-        producer::{Trouble, log},
+        fault::{DeliveryError, classify, cluster_problem},
+        producer::{LastClusterError, log},
     },
     report::ProblemClass,
     secrets::Secrets,
@@ -41,7 +41,7 @@ pub enum TopicState {
     },
 }
 
-struct Context(Trouble);
+struct Context(LastClusterError);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -51,7 +51,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         if let Some(class) = error
             .rdkafka_error_code()
-            .and_then(|code| trouble_of(code, reason))
+            .and_then(|code| cluster_problem(code, reason))
         {
             self.0.set(class);
         }
@@ -63,7 +63,7 @@ impl ConsumerContext for Context {}
 /// Asks the brokers about topics.
 pub struct Topics {
     client: BaseConsumer<Context>,
-    trouble: Trouble,
+    cluster_error: LastClusterError,
 }
 
 impl Topics {
@@ -76,12 +76,15 @@ impl Topics {
         secrets: &Secrets,
         client_id: &str,
     ) -> Result<Self, ConfigError> {
-        let trouble = Trouble::default();
+        let cluster_error = LastClusterError::default();
         let config = client_config(settings, secrets, client_id)?;
         let client = config
-            .create_with_context(Context(trouble.clone()))
+            .create_with_context(Context(cluster_error.clone()))
             .map_err(ConfigError::Create)?;
-        Ok(Self { client, trouble })
+        Ok(Self {
+            client,
+            cluster_error,
+        })
     }
 
     /// Asks about one topic. Blocks for up to 5 s.
@@ -96,14 +99,14 @@ impl Topics {
                 for _ in 0..EVENTS_MAX {
                     let _ = self.client.poll(Duration::ZERO);
                 }
-                let code = error.rdkafka_error_code().map(fault_of);
-                return Err(self.trouble.get().unwrap_or(match code {
-                    Some(Fault::Cluster(class)) => class,
+                let code = error.rdkafka_error_code().map(classify);
+                return Err(self.cluster_error.get().unwrap_or(match code {
+                    Some(DeliveryError::Cluster(class)) => class,
                     _ => ProblemClass::KafkaUnreachable,
                 }));
             }
         };
-        self.trouble.clear();
+        self.cluster_error.clear();
         let Some(found) = metadata.topics().first() else {
             return Ok(TopicState::Missing);
         };

@@ -1,5 +1,5 @@
 //! The on-call's desk: what people ask of an outbox, and what they do with rows that were put
-//! aside. IO; every statement goes through [`Desk::rows`].
+//! aside. IO; every statement goes through [`AdminClient::rows`].
 
 mod dead_letters;
 mod overview;
@@ -22,13 +22,13 @@ use crate::{
     settings::{Owner, RelaySettings, SchemaName},
 };
 
-pub use dead_letters::{Contents, DeadLetter, Detail, LetterName};
+pub use dead_letters::{Contents, DeadLetter, DeadLetterId, Detail};
 pub use overview::{Overview, PutAside, PutAsideKind, RelaySeen, Waiting};
 pub use parked::ParkedEntry;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum As {
+pub enum Role {
     /// The relay's user, which may read all of it.
     Relay,
     /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of
@@ -38,7 +38,7 @@ pub enum As {
 
 /// Why a question was not answered, or nothing done.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
+pub enum AdminError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -47,7 +47,7 @@ pub enum DeskError {
     Statement(#[from] StoreError),
 }
 
-impl DeskError {
+impl AdminError {
     /// As people see it.
     #[must_use]
     pub fn problem(&self) -> Problem {
@@ -89,12 +89,12 @@ pub struct Filter {
 }
 
 /// A connection for people.
-pub struct Desk {
+pub struct AdminClient {
     connections: Connections,
     schema: SchemaName,
 }
 
-impl Desk {
+impl AdminClient {
     /// Connects, and sees that the schema fits this version.
     ///
     /// # Errors
@@ -102,11 +102,11 @@ impl Desk {
     pub async fn open(
         settings: &RelaySettings,
         secrets: &Secrets,
-        who: As,
-    ) -> Result<Self, DeskError> {
+        who: Role,
+    ) -> Result<Self, AdminError> {
         let connect = match who {
-            As::Relay => Connect::relay(&settings.database, secrets),
-            As::Owner => owner(settings, secrets),
+            Role::Relay => Connect::relay(&settings.database, secrets),
+            Role::Owner => owner(settings, secrets),
         }?;
         // Not only by the pool: it tries for seconds, and then cannot say why it failed.
         drop(connect.open().await?);
@@ -122,7 +122,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn owner(&self) -> Result<Option<Owner>, DeskError> {
+    pub async fn owner(&self) -> Result<Option<Owner>, AdminError> {
         Ok(self.state().await?.owner)
     }
 
@@ -130,7 +130,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then it may be free, or not.
-    pub async fn release_owner(&self, owner: &Owner) -> Result<bool, DeskError> {
+    pub async fn release_owner(&self, owner: &Owner) -> Result<bool, AdminError> {
         let release = sqlx::query(self.sql(include_str!("sql/admin/release_owner.sql")));
         let release = release
             .bind(&owner.cluster)

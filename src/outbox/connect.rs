@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use crate::{
-    outbox::{error::DatabaseFault, unit_of_work::Connections},
+    outbox::{error::DatabaseError, unit_of_work::Connections},
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
     settings::{
@@ -57,7 +57,7 @@ pub enum ConnectError {
     Open {
         place: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
 }
 
@@ -237,7 +237,7 @@ impl Connect {
 
     /// Names the database in front of what went wrong with it.
     #[must_use]
-    pub fn problem(&self, fault: &DatabaseFault) -> Problem {
+    pub fn problem(&self, fault: &DatabaseError) -> Problem {
         Problem::new(fault.class, format!("{}: {fault}", self.place))
     }
 }

@@ -15,24 +15,24 @@ use sqlx::{
 
 /// Valid until the row is updated, or its table rewritten: a hint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Ctid {
     block: u32,
     item: u16,
 }
 
-impl Type<Postgres> for Place {
+impl Type<Postgres> for Ctid {
     fn type_info() -> PgTypeInfo {
         <&str as Type<Postgres>>::type_info()
     }
 }
 
-impl PgHasArrayType for Place {
+impl PgHasArrayType for Ctid {
     fn array_type_info() -> PgTypeInfo {
         <&str as PgHasArrayType>::array_type_info()
     }
 }
 
-impl Encode<'_, Postgres> for Place {
+impl Encode<'_, Postgres> for Ctid {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         let Self { block, item } = self;
         write!(&mut **buffer, "({block},{item})")?;
@@ -41,7 +41,7 @@ impl Encode<'_, Postgres> for Place {
 }
 
 /// What tidsend() writes: the block's number, and that of the item in it.
-impl TryFrom<&[u8]> for Place {
+impl TryFrom<&[u8]> for Ctid {
     type Error = std::array::TryFromSliceError;
 
     fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {

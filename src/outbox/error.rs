@@ -4,7 +4,7 @@
 
 use std::io;
 
-use sqlx::error::DatabaseError;
+use sqlx::error::DatabaseError as ServerError;
 
 use crate::report::{Problem, ProblemClass};
 
@@ -12,12 +12,12 @@ use crate::report::{Problem, ProblemClass};
 /// further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct DatabaseFault {
+pub struct DatabaseError {
     pub class: ProblemClass,
     message: String,
 }
 
-impl DatabaseFault {
+impl DatabaseError {
     pub(crate) fn new(class: ProblemClass, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -32,13 +32,13 @@ impl DatabaseFault {
     }
 }
 
-impl From<sqlx::Error> for DatabaseFault {
+impl From<sqlx::Error> for DatabaseError {
     fn from(error: sqlx::Error) -> Self {
         classify(&error)
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for DatabaseFault {
+impl From<sqlx::migrate::MigrateError> for DatabaseError {
     fn from(error: sqlx::migrate::MigrateError) -> Self {
         use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
         match error {
@@ -53,44 +53,44 @@ impl From<sqlx::migrate::MigrateError> for DatabaseFault {
 
 /// The class of an error, and what to tell people.
 #[must_use]
-pub fn classify(error: &sqlx::Error) -> DatabaseFault {
+pub fn classify(error: &sqlx::Error) -> DatabaseError {
     use ProblemClass::{DatabaseError as Failed, SecretInvalid, TlsFailed, Unreachable};
     match error {
         sqlx::Error::Database(answer) => by_sqlstate(answer.as_ref()),
         sqlx::Error::Io(error) => by_io(error),
         sqlx::Error::Tls(source) => match source.downcast_ref::<rustls::Error>() {
             Some(error) => by_tls(error),
-            None if source.to_string() == "server does not support TLS" => DatabaseFault::new(
+            None if source.to_string() == "server does not support TLS" => DatabaseError::new(
                 TlsFailed,
                 "the server does not offer TLS: switch it on there, or set tls.mode to disable",
             ),
-            None => DatabaseFault::new(
+            None => DatabaseError::new(
                 TlsFailed,
                 "TLS could not be set up: check tls.ca and tls.clientCertSecretRef",
             ),
         },
-        sqlx::Error::Configuration(_) => DatabaseFault::new(
+        sqlx::Error::Configuration(_) => DatabaseError::new(
             SecretInvalid,
             "the connection's secrets cannot be used: check the URL, and that certificate and key \
              are a pair in PEM form",
         ),
-        sqlx::Error::PoolTimedOut => DatabaseFault::new(
+        sqlx::Error::PoolTimedOut => DatabaseError::new(
             Unreachable,
             "no connection was to be had in time: the server cannot be reached, refuses new \
              connections, or all of ours are busy",
         ),
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            DatabaseFault::new(Failed, "the connections were closed")
+            DatabaseError::new(Failed, "the connections were closed")
         }
-        sqlx::Error::Protocol(_) => DatabaseFault::new(
+        sqlx::Error::Protocol(_) => DatabaseError::new(
             Unreachable,
             "what answers there does not speak PostgreSQL's protocol: check host and port",
         ),
-        sqlx::Error::Migrate(_) => DatabaseFault::new(
+        sqlx::Error::Migrate(_) => DatabaseError::new(
             Failed,
             "the list of applied migrations does not fit this version",
         ),
-        _ => DatabaseFault::new(
+        _ => DatabaseError::new(
             Failed,
             "the database answered with something unexpected: is the schema changed by hand?",
         ),
@@ -98,7 +98,7 @@ pub fn classify(error: &sqlx::Error) -> DatabaseFault {
 }
 
 /// The whole table of answers; a code that is not in it keeps its number.
-fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
+fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
     use ProblemClass::{
         AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
         DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing,
@@ -196,18 +196,18 @@ fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
             "a statement was in conflict with another session; it is tried again",
         ),
         _ => {
-            return DatabaseFault::new(
+            return DatabaseError::new(
                 Failed,
                 format!("the database answered with SQLSTATE {code}; its log says more"),
             );
         }
     };
-    DatabaseFault::new(class, message)
+    DatabaseError::new(class, message)
 }
 
 /// What a server or a pooler says of the settings of a session, or of statements that went to
 /// another connection.
-fn is_by_pooler(answer: &dyn DatabaseError) -> bool {
+fn is_by_pooler(answer: &dyn ServerError) -> bool {
     let words = answer.message();
     [
         "invalid value for parameter",
@@ -218,7 +218,7 @@ fn is_by_pooler(answer: &dyn DatabaseError) -> bool {
     .any(|start| words.starts_with(start))
 }
 
-fn by_io(error: &io::Error) -> DatabaseFault {
+fn by_io(error: &io::Error) -> DatabaseError {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
         TimedOut, UnexpectedEof,
@@ -245,10 +245,10 @@ fn by_io(error: &io::Error) -> DatabaseFault {
         }
         _ => "the connection failed: check host and port, and that the network lets us through",
     };
-    DatabaseFault::new(ProblemClass::Unreachable, message)
+    DatabaseError::new(ProblemClass::Unreachable, message)
 }
 
-fn by_tls(error: &rustls::Error) -> DatabaseFault {
+fn by_tls(error: &rustls::Error) -> DatabaseError {
     use rustls::CertificateError as Bad;
     let message = match error {
         rustls::Error::InvalidCertificate(
@@ -277,7 +277,7 @@ fn by_tls(error: &rustls::Error) -> DatabaseFault {
         }
         _ => "the TLS handshake failed: check that the server speaks TLS, and tls.ca",
     };
-    DatabaseFault::new(ProblemClass::TlsFailed, message)
+    DatabaseError::new(ProblemClass::TlsFailed, message)
 }
 
 #[cfg(test)]

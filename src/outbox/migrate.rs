@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::{
     outbox::{
         connect::{Connect, ConnectError},
-        error::DatabaseFault,
+        error::DatabaseError,
         schema::SchemaError,
     },
     report::{MigrationReport, Problem, ProblemClass},
@@ -41,7 +41,7 @@ pub enum MigrateError {
     Prepare {
         what: &'static str,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error("the server's version is {major}: PostgreSQL 15 or newer is needed")]
     ServerTooOld { major: i32 },
@@ -53,7 +53,7 @@ pub enum MigrateError {
     CreateSchema {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error(
         "schema '{schema}' holds tables that are not the outbox's: set spec.database.schema to a \
@@ -69,7 +69,7 @@ pub enum MigrateError {
     ApplyMigrations {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error(
         "migration {version} of schema '{schema}' was applied in another form: use the version \
@@ -82,7 +82,7 @@ pub enum MigrateError {
     Claim {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error(
         "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at \
@@ -99,7 +99,7 @@ pub enum MigrateError {
     Grant {
         role: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error(
         "roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, \
@@ -110,13 +110,13 @@ pub enum MigrateError {
     ResumeSequence {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error("cannot commit the migration of schema '{schema}'")]
     Commit {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
 }
 
@@ -218,7 +218,7 @@ fn nothing_to_do() -> MigrationReport {
 }
 
 /// Makes a fault of a step that every migration goes through.
-fn preparing<E: Into<DatabaseFault>>(what: &'static str) -> impl FnOnce(E) -> MigrateError {
+fn preparing<E: Into<DatabaseError>>(what: &'static str) -> impl FnOnce(E) -> MigrateError {
     move |error| MigrateError::Prepare {
         what,
         source: error.into(),

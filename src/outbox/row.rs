@@ -4,8 +4,8 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
-    ctid::Place,
-    row_text::{OwnedTexts, Texts},
+    ctid::Ctid,
+    row_text::{OwnedTexts, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
 
@@ -16,7 +16,7 @@ pub struct OutboxRow {
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
-    pub place: Place,
+    pub place: Ctid,
     /// Microseconds since 1970.
     pub created_at_us: i64,
     pub payload: Option<Box<[u8]>>,
@@ -26,12 +26,12 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// A row without a payload, of 1970.
     #[must_use]
-    pub fn new(lane: u8, id: i64, event_id: Uuid, texts: Texts<'_>) -> Self {
+    pub fn new(lane: u8, id: i64, event_id: Uuid, texts: RowText<'_>) -> Self {
         Self {
             lane,
             id,
             event_id,
-            place: Place::default(),
+            place: Ctid::default(),
             created_at_us: 0,
             payload: None,
             texts: OwnedTexts::of(texts),
@@ -40,7 +40,7 @@ impl OutboxRow {
 
     /// The texts, by column.
     #[must_use]
-    pub fn texts(&self) -> Texts<'_> {
+    pub fn texts(&self) -> RowText<'_> {
         self.texts.get()
     }
 
@@ -73,11 +73,11 @@ impl OutboxRow {
 impl OutboxRow {
     /// A row as tests need one: of this lane, with an event of its own.
     pub(crate) fn plain(lane: u8, id: i64) -> Self {
-        Self::with(lane, id, Texts::PLAIN)
+        Self::with(lane, id, RowText::PLAIN)
     }
 
     /// The same with other texts.
-    pub(crate) fn with(lane: u8, id: i64, texts: Texts<'_>) -> Self {
+    pub(crate) fn with(lane: u8, id: i64, texts: RowText<'_>) -> Self {
         Self {
             payload: Some([0; 10].into()),
             ..Self::new(lane, id, Uuid::from_u128(id as u128), texts)
@@ -192,7 +192,7 @@ fn lane(row: &PgRow) -> Result<u8, DecodeError> {
 
 pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     let payload: Option<&[u8]> = row.try_get(9)?;
-    let texts = Texts {
+    let texts = RowText {
         aggregate_type: row.try_get(4)?,
         aggregate_id: row.try_get(5)?,
         event_type: row.try_get(6)?,

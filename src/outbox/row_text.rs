@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Texts of a row, by column.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Texts<'a> {
+pub struct RowText<'a> {
     pub aggregate_type: &'a str,
     pub aggregate_id: &'a str,
     pub event_type: &'a str,
@@ -16,7 +16,7 @@ pub struct Texts<'a> {
 }
 
 #[cfg(test)]
-impl Texts<'static> {
+impl RowText<'static> {
     pub(crate) const PLAIN: Self = Self {
         aggregate_type: "essay",
         aggregate_id: "e-1",
@@ -45,8 +45,8 @@ pub(crate) struct OwnedTexts {
 }
 
 impl OwnedTexts {
-    pub(super) fn of(texts: Texts<'_>) -> Self {
-        let Texts {
+    pub(super) fn of(texts: RowText<'_>) -> Self {
+        let RowText {
             aggregate_type,
             aggregate_id,
             event_type,
@@ -76,8 +76,8 @@ impl OwnedTexts {
         }
     }
 
-    pub(super) fn get(&self) -> Texts<'_> {
-        Texts {
+    pub(super) fn get(&self) -> RowText<'_> {
+        RowText {
             aggregate_type: self.column(0),
             aggregate_id: self.column(AGGREGATE_ID),
             event_type: self.column(2),
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn an_empty_text_is_not_an_absent_one() {
-        let texts = Texts {
+        let texts = RowText {
             aggregate_type: "essay",
             aggregate_id: "é1",
             event_type: "",
@@ -135,7 +135,7 @@ mod tests {
         };
         for texts in [
             texts,
-            Texts {
+            RowText {
                 topic: Some("t"),
                 event_key: None,
                 ..texts

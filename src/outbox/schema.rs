@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr, postgres::PgRow, que
 
 use crate::{
     outbox::{
-        error::DatabaseFault,
+        error::DatabaseError,
         unit_of_work::{Connections, Statement},
     },
     report::{Problem, ProblemClass},
@@ -24,7 +24,7 @@ pub enum SchemaError {
     ReadState {
         schema: String,
         #[source]
-        source: DatabaseFault,
+        source: DatabaseError,
     },
     #[error(
         "schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run \

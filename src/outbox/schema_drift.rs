@@ -4,14 +4,14 @@
 use sqlx::{Row, query};
 
 use crate::{
-    outbox::{Connections, error::DatabaseFault, migrate::shape::EXPECTED, schema::statement},
+    outbox::{Connections, error::DatabaseError, migrate::shape::EXPECTED, schema::statement},
     report::{Problem, ProblemClass},
     settings::SchemaName,
 };
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Altered {
+pub enum SchemaDrift {
     /// As the migrations left it.
     No,
     /// Rows can be read and deleted as before, but speed or order may suffer.
@@ -24,10 +24,10 @@ pub enum Altered {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn altered(
+pub async fn check_drift(
     connections: &Connections,
     schema: &SchemaName,
-) -> Result<Altered, DatabaseFault> {
+) -> Result<SchemaDrift, DatabaseError> {
     let rows = connections
         .rows(query(statement(
             include_str!("sql/event_shape.sql"),
@@ -41,7 +41,7 @@ pub async fn altered(
     Ok(judge(EXPECTED, &found, schema.as_str()))
 }
 
-fn judge(expected: &[&str], found: &[String], schema: &str) -> Altered {
+fn judge(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
     let is_found = |line: &str| found.iter().any(|other| other == line);
     let missing = expected
         .iter()
@@ -59,7 +59,7 @@ fn judge(expected: &[&str], found: &[String], schema: &str) -> Altered {
         let message = format!(
             "table {schema}.event was changed by hand: {what}; undo that, its rows wait until then"
         );
-        return Altered::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
+        return SchemaDrift::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
     }
     let added = found
         .iter()
@@ -72,13 +72,13 @@ fn judge(expected: &[&str], found: &[String], schema: &str) -> Altered {
             .map(|line| format!("no '{line}'"))
     };
     match added.or_else(gone) {
-        None => Altered::No,
+        None => SchemaDrift::No,
         Some(what) => {
             let message = format!(
                 "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
                  order or rows"
             );
-            Altered::Bearable(Problem::new(ProblemClass::TableChanged, message))
+            SchemaDrift::Bearable(Problem::new(ProblemClass::TableChanged, message))
         }
     }
 }
@@ -108,13 +108,13 @@ mod tests {
     fn check(found: &[&str], expected: Result<&str, &str>) {
         let found: Vec<_> = found.iter().map(|line| (*line).to_owned()).collect();
         match (judge(TABLE, &found, "outbox"), expected) {
-            (Altered::No, Ok("")) => {}
-            (Altered::Bearable(problem), Ok(what)) => assert!(
+            (SchemaDrift::No, Ok("")) => {}
+            (SchemaDrift::Bearable(problem), Ok(what)) => assert!(
                 !what.is_empty() && problem.message.contains(what),
                 "{}",
                 problem.message
             ),
-            (Altered::Unreadable(problem), Err(what)) => {
+            (SchemaDrift::Unreadable(problem), Err(what)) => {
                 assert!(problem.message.contains(what), "{}", problem.message)
             }
             (other, _) => panic!("{other:?}"),

@@ -26,8 +26,8 @@ use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
 pub use plans::{
-    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Resumed,
-    SettlePlan, Survey, SweepPlan,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
+    ParkedRows, Resumed, SettlePlan, Survey,
 };
 
 /// Session settings of the connections that read lanes: without statistics the planner would rather

@@ -140,7 +140,7 @@ impl Connections {
     }
 
     /// For one statement.
-    async fn begin_one(&self) -> Result<Work, sqlx::Error> {
+    async fn begin_one(&self) -> Result<UnitOfWork, sqlx::Error> {
         match self.peer {
             Peer::Server => self.acquire().await,
             Peer::Pooler => self.begin().await,
@@ -151,14 +151,14 @@ impl Connections {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn begin(&self) -> Result<Work, sqlx::Error> {
+    pub async fn begin(&self) -> Result<UnitOfWork, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
         within(ANSWER_MAX, work.connection()?.execute(self.begin.clone())).await?;
         Ok(work)
     }
 
-    async fn acquire(&self) -> Result<Work, sqlx::Error> {
+    async fn acquire(&self) -> Result<UnitOfWork, sqlx::Error> {
         let permit =
             tokio::time::timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
         let permit = permit
@@ -171,7 +171,7 @@ impl Connections {
                 since: Instant::now(),
             },
         };
-        Ok(Work {
+        Ok(UnitOfWork {
             out: Some(out),
             resting: self.resting.clone(),
             _permit: permit,
@@ -185,7 +185,7 @@ impl Connections {
 /// back: of a transaction that was cut short, nobody but the server knows whether it is still open
 /// (sqlx's own `begin`, dropped before its answer, gives an open one back). It also lets go of
 /// connections to a server that has become a standby.
-pub struct Work {
+pub struct UnitOfWork {
     out: Option<OutOfPool>,
     resting: Resting,
     peer: Peer,
@@ -194,7 +194,7 @@ pub struct Work {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Work {
+impl UnitOfWork {
     /// All rows of a statement.
     ///
     /// # Errors
@@ -257,7 +257,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for UnitOfWork {
     fn drop(&mut self) {
         if let Some(out) = &mut self.out {
             out.connection.close_on_drop();

@@ -8,15 +8,15 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        Altered, Pools, READER_OPTIONS, Store, altered,
+        Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
         connect::{Connect, pool},
         schema::{LEVEL, check_schema},
     },
     relay::{
-        RunOptions, Source, Status,
+        ProblemSource, RunOptions, Status,
         core::{
             lane_share::LEASE_TTL,
-            sequence_check::{self, Break, Memory},
+            sequence_check::{self, SequenceMemory, SequenceRegression},
         },
         credentials::Credentials,
     },
@@ -45,7 +45,7 @@ pub(super) async fn open(
     options: &RunOptions,
     status: &Status,
     credentials: &mut Credentials,
-    memory: &mut Memory,
+    memory: &mut SequenceMemory,
     stop: &CancellationToken,
 ) -> Option<Opened> {
     loop {
@@ -58,11 +58,11 @@ pub(super) async fn open(
         };
         match attempted {
             Ok((opened, advice)) => {
-                status.tell(Source::Database, vec![]);
-                status.tell(Source::Table, advice);
+                status.set_problems(ProblemSource::Database, vec![]);
+                status.set_problems(ProblemSource::Table, advice);
                 return Some(opened);
             }
-            Err(problem) => status.tell(Source::Database, vec![problem]),
+            Err(problem) => status.set_problems(ProblemSource::Database, vec![problem]),
         }
         tokio::select! {
             () = stop.cancelled() => return None,
@@ -84,20 +84,20 @@ async fn attempt(
     options: &RunOptions,
     secrets: &Secrets,
     status: &Status,
-    memory: &mut Memory,
+    memory: &mut SequenceMemory,
 ) -> Result<(Opened, Vec<Problem>), Problem> {
     let database = &options.settings.database;
     let (store, schema_version) = log_in(options, secrets).await?;
     let lease = store.lease_connections();
     let found = if schema_version == LEVEL {
-        altered(lease, &database.schema).await
+        check_drift(lease, &database.schema).await
     } else {
-        Ok(Altered::No)
+        Ok(SchemaDrift::No)
     };
     let advice = match found.map_err(|fault| fault.problem())? {
-        Altered::No => vec![],
-        Altered::Bearable(problem) => vec![problem],
-        Altered::Unreadable(problem) => return Err(problem),
+        SchemaDrift::No => vec![],
+        SchemaDrift::Bearable(problem) => vec![problem],
+        SchemaDrift::Unreadable(problem) => return Err(problem),
     };
     let incarnation = resume(&store, status, memory).await?;
     let (instance, leased) = (Uuid::new_v4(), Instant::now());
@@ -118,13 +118,20 @@ async fn attempt(
 }
 
 /// Moves the sequence of ids on, if they may have come again. Nothing is read or sent before.
-async fn resume(store: &Store, status: &Status, memory: &mut Memory) -> Result<Uuid, Problem> {
+async fn resume(
+    store: &Store,
+    status: &Status,
+    memory: &mut SequenceMemory,
+) -> Result<Uuid, Problem> {
     let before = store
         .sequence_state()
         .await
         .map_err(|error| error.problem())?;
     if before.incarnation.is_none() {
-        status.tell(Source::Sequence, vec![Break::Elsewhere.problem()]);
+        status.set_problems(
+            ProblemSource::Sequence,
+            vec![SequenceRegression::Elsewhere.problem()],
+        );
         memory.told(Instant::now());
     }
     let (done, after) = store
@@ -132,13 +139,15 @@ async fn resume(store: &Store, status: &Status, memory: &mut Memory) -> Result<U
         .await
         .map_err(|error| error.problem())?;
     if done.resumed {
-        status.tell(
-            Source::Sequence,
+        status.set_problems(
+            ProblemSource::Sequence,
             vec![sequence_check::mended(done, after.position)],
         );
         memory.told(Instant::now());
     }
-    after.incarnation.ok_or_else(|| Break::Elsewhere.problem())
+    after
+        .incarnation
+        .ok_or_else(|| SequenceRegression::Elsewhere.problem())
 }
 
 /// Connects and reads the schema's level, and changes nothing.

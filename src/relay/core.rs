@@ -28,20 +28,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::relay::core::isolation::Poison;
+use crate::relay::core::isolation::Isolation;
 pub use crate::relay::core::isolation::{Lookup, Verdict};
 use crate::{
-    outbox::{FetchPlan, Fetched, Flowing, Grant, LaneMarksPlan, OutboxRow},
+    outbox::{FetchFilter, FetchRequest, Fetched, Grant, LaneWatermarks, OutboxRow},
     relay::core::{
         breaker::Breaker,
-        first_record_gate::Openers,
-        in_flight::{Budget, GivenBack, Settle, Slot, TopicIndex, Window},
+        first_record_gate::FirstRecordGate,
+        in_flight::{Budget, GivenBack, InFlight, Settle, Slot, TopicIndex},
         jitter::Jitter,
         lane_share::LANES,
         routing::{Destination, Routes},
-        topic_state::Stops,
-        unacknowledged::Outstanding,
-        watermarks::{Covered, LaneMarks, Reading, Tick, Ticks},
+        topic_state::TopicStates,
+        unacknowledged::Unacknowledged,
+        watermarks::{Covered, ReadDecision, Watermark, XidTick, XidTicks},
     },
     report::ProblemClass,
     settings::BreakerSettings,
@@ -61,7 +61,7 @@ const SCAN_ROWS_MAX: usize = 50_000;
 
 /// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Left {
+enum Excluded {
     Topic(TopicIndex),
     Key(TopicIndex, Arc<str>),
     /// Rows without a declared topic.
@@ -72,13 +72,13 @@ enum Left {
 #[derive(Clone, Debug, Hash)]
 struct Lane {
     epoch: i64,
-    marks: LaneMarks,
+    marks: Watermark,
     /// Rows that are left out lie above these ids; they must be found again.
-    held: BTreeMap<Left, i64>,
+    held: BTreeMap<Excluded, i64>,
     /// On its way back: nothing new is taken.
     draining: bool,
     /// More waits than the last fetch could bring.
-    hungry: bool,
+    has_more: bool,
     high_id: i64,
 }
 
@@ -106,15 +106,15 @@ pub enum Outcome {
 #[derive(Clone)]
 pub struct Core {
     routes: Arc<Routes>,
-    window: Window,
-    stops: Stops,
-    poison: Poison,
-    outstanding: Outstanding,
+    in_flight: InFlight,
+    topic_states: TopicStates,
+    isolation: Isolation,
+    unacknowledged: Unacknowledged,
     /// What the brokers know of the producer, and of the one for trials.
-    openers: Openers,
-    trial_openers: Openers,
+    first_record_gate: FirstRecordGate,
+    probe_first_record_gate: FirstRecordGate,
     breaker: Breaker,
-    ticks: Ticks,
+    ticks: XidTicks,
     lanes: [Option<Lane>; LANES],
     /// Highest id ever seen: every id up to it has been drawn.
     seen: i64,
@@ -136,19 +136,19 @@ impl Core {
         let topics = routes.len();
         Self {
             routes: Arc::new(routes),
-            window: Window::new(budget, topics),
-            stops: Stops::new(topics),
-            poison: Poison::default(),
-            outstanding: Outstanding::new(topics, budget.rows),
-            openers: Openers::new(topics, budget.rows),
-            trial_openers: Openers::new(topics, budget.rows),
+            in_flight: InFlight::new(budget, topics),
+            topic_states: TopicStates::new(topics),
+            isolation: Isolation::default(),
+            unacknowledged: Unacknowledged::new(topics, budget.rows),
+            first_record_gate: FirstRecordGate::new(topics, budget.rows),
+            probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
             breaker: Breaker::new(
                 BreakerSettings::default(),
                 budget.rows,
                 Jitter::seeded(0),
                 now,
             ),
-            ticks: Ticks::default(),
+            ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,
             fetch_under_way: false,
@@ -161,13 +161,13 @@ impl Core {
     }
 
     #[must_use]
-    pub fn window(&self) -> &Window {
-        &self.window
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     #[must_use]
-    pub fn stops(&self) -> &Stops {
-        &self.stops
+    pub fn topic_states(&self) -> &TopicStates {
+        &self.topic_states
     }
 
     #[must_use]
@@ -181,7 +181,7 @@ impl Core {
         self.seen
     }
 
-    pub fn tick(&mut self, tick: Tick) {
+    pub fn tick(&mut self, tick: XidTick) {
         self.ticks.add(tick);
     }
 }

@@ -12,10 +12,10 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use crate::{
     kafka::{Topics, client_config},
     outbox::connect::Connect,
-    relay::{RunOptions, Source, Status, connect, topic_metadata::cluster_problem},
+    relay::{ProblemSource, RunOptions, Status, connect, topic_metadata::cluster_problem},
     report::{Problem, ProblemClass},
     secrets::{
-        Reading, Secrets,
+        SecretSnapshot, Secrets,
         change::{Decision, decide},
     },
     settings::{RelaySettings, SecretFile},
@@ -78,11 +78,11 @@ struct Follower {
     side: Side,
     options: Arc<RunOptions>,
     status: Arc<Status>,
-    in_use: Option<Reading>,
+    in_use: Option<SecretSnapshot>,
     /// The last look.
-    seen: Reading,
+    seen: SecretSnapshot,
     /// What a server did not accept, and when it is tried again.
-    refused: Option<(Reading, Instant)>,
+    refused: Option<(SecretSnapshot, Instant)>,
 }
 
 impl Follower {
@@ -121,7 +121,7 @@ impl Follower {
         }
     }
 
-    async fn look(&self) -> Option<Reading> {
+    async fn look(&self) -> Option<SecretSnapshot> {
         let (side, options) = (self.side, Arc::clone(&self.options));
         tokio::task::spawn_blocking(move || {
             options.secrets.read_all(&side.files(&options.settings))
@@ -136,21 +136,21 @@ impl Follower {
         match decide(self.in_use.as_ref(), &self.seen, |secrets| {
             side.usable(settings, secrets)
         }) {
-            Decision::Nothing => self.tell(None),
+            Decision::Nothing => self.set_problems(None),
             // Without a good set, those who need it tell what is wrong.
-            Decision::Keep(problem) => self.tell(self.in_use.is_some().then_some(problem)),
+            Decision::Keep(problem) => self.set_problems(self.in_use.is_some().then_some(problem)),
             Decision::Take if self.waits() => {}
             Decision::Take => match self.try_it().await {
                 Ok(()) => {
                     tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
                         are accepted, and used from now on");
                     self.in_use = Some(self.seen.clone());
-                    self.tell(None);
+                    self.set_problems(None);
                     return true;
                 }
                 Err(problem) => {
                     self.refused = Some((self.seen.clone(), Instant::now() + RETRY_AFTER));
-                    self.tell(Some(not_accepted(&problem)));
+                    self.set_problems(Some(not_accepted(&problem)));
                 }
             },
         }
@@ -187,12 +187,13 @@ impl Follower {
         }
     }
 
-    fn tell(&self, problem: Option<Problem>) {
+    fn set_problems(&self, problem: Option<Problem>) {
         let source = match self.side {
-            Side::Database => Source::DatabaseSecrets,
-            Side::Kafka => Source::KafkaSecrets,
+            Side::Database => ProblemSource::DatabaseSecrets,
+            Side::Kafka => ProblemSource::KafkaSecrets,
         };
-        self.status.tell(source, problem.into_iter().collect());
+        self.status
+            .set_problems(source, problem.into_iter().collect());
     }
 }
 

@@ -6,20 +6,20 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Grant, LaneMarksPlan, Parked, Store, StoreError},
+    outbox::{Grant, LaneWatermarks, Parked, Store, StoreError},
     relay::core::lane_share::{Health, LEASE_TTL, Share, share},
     report::BreakerState,
 };
 
 /// What the loop knows when a turn begins.
-pub(super) struct Turn {
+pub(super) struct LeaseRound {
     pub(super) instance: Uuid,
     /// Whose marks these are.
     pub(super) incarnation: Uuid,
     /// Present when a renewal is due: the marks to write, of all our lanes.
-    pub(super) renew: Option<LaneMarksPlan>,
+    pub(super) renew: Option<LaneWatermarks>,
     /// Drained lanes to give back.
-    pub(super) release: LaneMarksPlan,
+    pub(super) release: LaneWatermarks,
     /// All our lanes.
     pub(super) known: Vec<i16>,
     /// Our lanes without those on their way back.
@@ -37,11 +37,11 @@ pub(super) struct Turn {
     clippy::large_enum_variant,
     reason = "made once a second, and moved once"
 )]
-pub(super) enum Turned {
+pub(super) enum LeaseOutcome {
     /// The lease runs on.
     Holds {
         renewed: Option<Renewed>,
-        released: LaneMarksPlan,
+        released: LaneWatermarks,
         granted: Vec<Grant>,
         give_back: u32,
         seen: Seen,
@@ -67,7 +67,7 @@ pub(super) struct Renewed {
 
 /// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn
 /// finds out.
-pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError> {
+pub(super) async fn turn(store: Store, turn: LeaseRound) -> Result<LeaseOutcome, StoreError> {
     let mut renewed = None;
     if let Some(marks) = &turn.renew {
         let sent = Instant::now();
@@ -81,7 +81,7 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
             )
             .await?
         else {
-            return Ok(Turned::Lost);
+            return Ok(LeaseOutcome::Lost);
         };
         renewed = Some(Renewed {
             sent,
@@ -125,7 +125,7 @@ pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError>
         lanes,
         asked,
     };
-    Ok(Turned::Holds {
+    Ok(LeaseOutcome::Holds {
         renewed,
         released: turn.release,
         granted,

@@ -5,7 +5,7 @@ mod answers;
 mod end;
 mod outage;
 mod pace;
-mod poison;
+mod probing;
 mod records;
 mod secrets;
 mod start;
@@ -26,32 +26,32 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    kafka::{self, Fault, Producer, Report, Sizes, Trouble},
+    kafka::{self, DeliveryError, LastClusterError, Producer, Report, Sizes},
     outbox::{
-        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError,
-        SweepPlan, TableWide, connect::Connect,
+        Depth, FetchRequest, Fetched, GapScanPlan, LaneWatermarks, OutboxRow, SequenceState, Store,
+        StoreError, TableWide, connect::Connect,
     },
     relay::{
-        RunOptions, Source, Status,
+        ProblemSource, RunOptions, Status,
         connect::Opened,
         core::{
             Core, Lookup, Outcome, Outgoing, Verdict,
-            gap_scan::{Straggler, Sweep},
+            gap_scan::{GapScan, Straggler},
             in_flight::{Budget, Slot},
             lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
             routing::Routes,
-            sequence_check::{Memory, broken},
+            sequence_check::{SequenceMemory, broken},
             stale_leaders::StaleLeaders,
-            watermarks::Tick,
+            watermarks::XidTick,
         },
         credentials::{Credentials, Side},
-        lease::{Turn, Turned, turn},
+        lease::{LeaseOutcome, LeaseRound, turn},
         session::pace::{
             BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX,
             DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY,
             TICK_EVERY, Timers, settle_at,
         },
-        topic_metadata::{News, Watch},
+        topic_metadata::{TopicMetadata, TopicMetadataWatch},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
@@ -116,16 +116,16 @@ type Counts = (Depth, Option<TableWide>);
 struct Settled {
     slots: Vec<Slot>,
     began: Instant,
-    result: Result<Tick, StoreError>,
+    result: Result<XidTick, StoreError>,
 }
 
 /// One life under one lease.
 pub(super) struct Session<'a> {
     options: &'a RunOptions,
     status: &'a Status,
-    watch: &'a mut Watch,
+    watch: &'a mut TopicMetadataWatch,
     credentials: &'a mut Credentials,
-    memory: &'a mut Memory,
+    memory: &'a mut SequenceMemory,
     store: Store,
     instance: Uuid,
     incarnation: Uuid,
@@ -139,7 +139,7 @@ pub(super) struct Session<'a> {
     trial_by: Option<Instant>,
     /// Batches of more bytes were refused, though none of their records was.
     batch_bytes_max: usize,
-    trouble: Trouble,
+    cluster_error: LastClusterError,
     /// As it was last told.
     breaker: BreakerState,
     /// Since when lanes on their way back wait for their records to end.
@@ -155,29 +155,29 @@ pub(super) struct Session<'a> {
     timers: Timers,
     stop_by: Option<Instant>,
     /// Kinds of work whose failure stands in the report.
-    failing: BTreeSet<Source>,
-    fetch: Running<(FetchPlan, Instant, FetchResult)>,
+    failing: BTreeSet<ProblemSource>,
+    fetch: Running<(FetchRequest, Instant, FetchResult)>,
     settles: FuturesUnordered<BoxFuture<'static, Settled>>,
-    lease: Running<Result<Turned, StoreError>>,
+    lease: Running<Result<LeaseOutcome, StoreError>>,
     tick: Running<(i64, Result<u64, StoreError>)>,
     backlog: Running<(Instant, Result<Counts, StoreError>)>,
-    sweep: Running<(SweepPlan, Instant, Result<Vec<Straggler>, StoreError>)>,
-    swept: Sweep,
+    gap_scan: Running<(GapScanPlan, Instant, Result<Vec<Straggler>, StoreError>)>,
+    gap_scanned: GapScan,
     lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
     verdict: Running<(Verdict, Result<(), StoreError>)>,
 }
 
 /// Something that the loop waited for.
 enum Event {
-    Fetched(FetchPlan, Instant, FetchResult),
+    Fetched(FetchRequest, Instant, FetchResult),
     Settled(Settled),
-    Leased(Result<Turned, StoreError>),
+    Leased(Result<LeaseOutcome, StoreError>),
     Ticked(i64, Result<u64, StoreError>),
     Counted(Instant, Result<Counts, StoreError>),
-    Swept(SweepPlan, Instant, Result<Vec<Straggler>, StoreError>),
+    Swept(GapScanPlan, Instant, Result<Vec<Straggler>, StoreError>),
     LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
     Judged(Verdict, Result<(), StoreError>),
-    News(News),
+    TopicMetadata(TopicMetadata),
     Secrets(Side),
     Time,
     Stop,
@@ -189,16 +189,20 @@ impl<'a> Session<'a> {
         options: &'a RunOptions,
         status: &'a Status,
         opened: Opened,
-        watch: &'a mut Watch,
+        watch: &'a mut TopicMetadataWatch,
         credentials: &'a mut Credentials,
-        memory: &'a mut Memory,
+        memory: &'a mut SequenceMemory,
     ) -> Self {
         let (instance, now) = (opened.instance, opened.leased);
         status.began(instance.to_string(), opened.schema_version);
         status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
         // What the instance before could not do is not this one's to do.
-        for work in [Source::Settling, Source::Reading, Source::Parking] {
-            status.tell(work, vec![]);
+        for work in [
+            ProblemSource::Settling,
+            ProblemSource::ReadDecision,
+            ProblemSource::Parking,
+        ] {
+            status.set_problems(work, vec![]);
         }
         // Until the brokers have named a topic, none of its rows is sent.
         watch.ask_now();
@@ -229,7 +233,7 @@ impl<'a> Session<'a> {
             trial: None,
             trial_by: None,
             batch_bytes_max: usize::MAX,
-            trouble: Trouble::default(),
+            cluster_error: LastClusterError::default(),
             breaker: BreakerState::Closed,
             draining_since: None,
             rebuild: Rebuild::default(),
@@ -245,8 +249,8 @@ impl<'a> Session<'a> {
             lease: None,
             tick: None,
             backlog: None,
-            sweep: None,
-            swept: Sweep::default(),
+            gap_scan: None,
+            gap_scanned: GapScan::default(),
             lookup: None,
             verdict: None,
         }
@@ -279,10 +283,10 @@ impl<'a> Session<'a> {
                 }
                 Event::Ticked(drawn, result) => self.ticked(drawn, result),
                 Event::Counted(began, result) => self.counted(began, result),
-                Event::Swept(plan, began, result) => self.swept(&plan, began, result),
+                Event::Swept(plan, began, result) => self.gap_scanned(&plan, began, result),
                 Event::LookedUp(lookup, rows) => self.looked_up(lookup, rows),
                 Event::Judged(verdict, result) => self.judged(verdict, result),
-                Event::News(news) => self.heard(&news),
+                Event::TopicMetadata(news) => self.on_topic_metadata(&news),
                 Event::Secrets(side) => self.secrets_changed(side),
                 Event::Time => {}
                 Event::Stop => self.begin_to_stop(),
@@ -301,10 +305,10 @@ impl<'a> Session<'a> {
             Some(settled) = self.settles.next() => Event::Settled(settled),
             Some((drawn, result)) = take(&mut self.tick) => Event::Ticked(drawn, result),
             Some((began, result)) = take(&mut self.backlog) => Event::Counted(began, result),
-            Some((plan, began, result)) = take(&mut self.sweep) => Event::Swept(plan, began, result),
+            Some((plan, began, result)) = take(&mut self.gap_scan) => Event::Swept(plan, began, result),
             Some((lookup, rows)) = take(&mut self.lookup) => Event::LookedUp(lookup, rows),
             Some((verdict, result)) = take(&mut self.verdict) => Event::Judged(verdict, result),
-            Some(news) = self.watch.next() => Event::News(news),
+            Some(news) = self.watch.next() => Event::TopicMetadata(news),
             side = self.credentials.changed() => Event::Secrets(side),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }

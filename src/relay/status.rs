@@ -24,7 +24,7 @@ const RATE_SPAN: Duration = Duration::from_secs(10);
 /// Where a problem comes from; each part of the relay tells only of its own, and replaces what it
 /// told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum ProblemSource {
     /// The way to the database, and the lease in it.
     Database,
     /// The table of events, as it was found at start.
@@ -32,7 +32,7 @@ pub enum Source {
     /// The sequence of its ids.
     Sequence,
     Settling,
-    Reading,
+    ReadDecision,
     /// Looking up and judging refused rows.
     Parking,
     Kafka,
@@ -50,7 +50,7 @@ struct State {
     backlog: Option<Backlog>,
     breaker: Option<Breaker>,
     table: Option<TableWide>,
-    problems: BTreeMap<Source, Vec<Problem>>,
+    problems: BTreeMap<ProblemSource, Vec<Problem>>,
     published: VecDeque<(Instant, u64)>,
     turned_at: Instant,
     ready: bool,
@@ -142,7 +142,7 @@ impl Status {
     }
 
     /// Replaces what `source` told before. A problem that is new is logged once.
-    pub fn tell(&self, source: Source, mut problems: Vec<Problem>) {
+    pub fn set_problems(&self, source: ProblemSource, mut problems: Vec<Problem>) {
         let before = self.write(|state| {
             let before = state.problems.remove(&source).unwrap_or_default();
             let now = kafka::rfc3339(Timestamp::now().as_microsecond());
@@ -240,8 +240,8 @@ mod tests {
     fn a_problem_is_there_since_it_was_told_first_whatever_its_words() {
         let status = Status::new(&[], Instant::now());
         let told = |problems: &[(ProblemClass, &str)]| {
-            status.tell(
-                Source::Topics,
+            status.set_problems(
+                ProblemSource::Topics,
                 problems
                     .iter()
                     .map(|(class, message)| Problem::new(*class, *message))

@@ -27,7 +27,7 @@ use crate::{
 const ASKING_MAX: Duration = Duration::from_secs(30);
 
 /// What a round found.
-pub(super) struct News {
+pub(super) struct TopicMetadata {
     /// The index of a declared topic, and whether it can be written to.
     usable: Vec<(usize, bool)>,
     /// Of these each partition has a leader.
@@ -38,7 +38,7 @@ pub(super) struct News {
     limits: Limits,
 }
 
-impl News {
+impl TopicMetadata {
     /// Whether each partition of a topic has a leader.
     pub(super) fn is_led(&self, topic: usize) -> bool {
         self.led.contains(&topic)
@@ -54,7 +54,7 @@ impl News {
     }
 }
 
-impl<'a> IntoIterator for &'a News {
+impl<'a> IntoIterator for &'a TopicMetadata {
     type Item = &'a (usize, bool);
     type IntoIter = std::slice::Iter<'a, (usize, bool)>;
 
@@ -64,7 +64,7 @@ impl<'a> IntoIterator for &'a News {
 }
 
 /// The running watch.
-pub(super) struct Watch {
+pub(super) struct TopicMetadataWatch {
     options: Arc<RunOptions>,
     status: Arc<Status>,
     secrets: Receiver<Secrets>,
@@ -75,7 +75,7 @@ pub(super) struct Watch {
 
 /// The thread that asks. It ends when nobody hears its news any more.
 struct Thread {
-    news: UnboundedReceiver<News>,
+    news: UnboundedReceiver<TopicMetadata>,
     ask: mpsc::Sender<()>,
     asking: Asking,
 }
@@ -95,7 +95,7 @@ impl Asking {
     }
 }
 
-impl Watch {
+impl TopicMetadataWatch {
     pub(super) fn start(
         options: Arc<RunOptions>,
         status: Arc<Status>,
@@ -139,7 +139,7 @@ impl Watch {
     }
 
     /// The next news. Cancelled midway, none is lost.
-    pub(super) async fn next(&mut self) -> Option<News> {
+    pub(super) async fn next(&mut self) -> Option<TopicMetadata> {
         let news = self.thread.news.recv().await?;
         self.sizes = Some(sizes(&news.limits));
         Some(news)

@@ -3,7 +3,7 @@
 
 use crate::{
     report::Problem,
-    secrets::{Reading, SecretError, Secrets},
+    secrets::{SecretError, SecretSnapshot, Secrets},
 };
 
 /// What to do about a set of files.
@@ -21,8 +21,8 @@ pub enum Decision {
 /// connection can be made of them.
 #[must_use]
 pub fn decide(
-    in_use: Option<&Reading>,
-    now: &Reading,
+    in_use: Option<&SecretSnapshot>,
+    now: &SecretSnapshot,
     usable: impl FnOnce(&Secrets) -> Result<(), Problem>,
 ) -> Decision {
     if in_use == Some(now) {
@@ -58,7 +58,7 @@ mod tests {
         settings::SecretFile::{self, DatabaseCa, DatabasePassword, DatabaseUsername},
     };
 
-    fn reading(files: &[(SecretFile, Option<&str>)]) -> Reading {
+    fn reading(files: &[(SecretFile, Option<&str>)]) -> SecretSnapshot {
         let file = |(file, content): &(SecretFile, Option<&str>)| {
             (
                 *file,

@@ -8,7 +8,7 @@ use crate::settings::SecretFile;
 
 /// Contents of a set of files; two are equal when nobody could tell them apart.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Reading(Arc<BTreeMap<SecretFile, Found>>);
+pub struct SecretSnapshot(Arc<BTreeMap<SecretFile, Found>>);
 
 #[derive(PartialEq, Eq)]
 struct Found {
@@ -27,7 +27,7 @@ impl PartialEq for Content {
 
 impl Eq for Content {}
 
-impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for Reading {
+impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for SecretSnapshot {
     fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(
         files: T,
     ) -> Self {
@@ -41,7 +41,7 @@ impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for Reading
     }
 }
 
-impl Reading {
+impl SecretSnapshot {
     pub(super) fn read(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
         match self.0.get(&file).map(|found| &found.content) {
             None | Some(Ok(None)) => Ok(None),
@@ -75,7 +75,7 @@ impl Reading {
     }
 }
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for SecretSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reading(..)")
     }

@@ -13,7 +13,7 @@ use crate::{
 
 /// Files to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SettingsSource {
     /// In a pod: the settings of a ConfigMap, and a folder of projected secrets.
     Settings { file: PathBuf, secrets: PathBuf },
     /// Without Kubernetes: a manifest, and a folder for the secrets that are not in it.
@@ -26,7 +26,7 @@ pub enum Source {
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub enum SettingsSourceError {
     #[error("cannot read settings '{}'", file.display())]
     ReadSettings {
         file: PathBuf,
@@ -44,7 +44,7 @@ pub enum SourceError {
     Manifest(#[from] ManifestError),
 }
 
-impl SourceError {
+impl SettingsSourceError {
     /// As it goes into a report.
     #[must_use]
     pub fn problem(&self) -> Problem {
@@ -52,21 +52,21 @@ impl SourceError {
     }
 }
 
-impl Source {
+impl SettingsSource {
     /// Reads the settings; secrets are read when they are needed.
     ///
     /// # Errors
     /// When a file cannot be read or cannot work.
-    pub fn load(&self) -> Result<(RelaySettings, Secrets), SourceError> {
+    pub fn load(&self) -> Result<(RelaySettings, Secrets), SettingsSourceError> {
         match self {
             Self::Settings { file, secrets } => {
                 let text = std::fs::read_to_string(file);
-                let text = text.map_err(|source| SourceError::ReadSettings {
+                let text = text.map_err(|source| SettingsSourceError::ReadSettings {
                     file: file.clone(),
                     source,
                 })?;
                 let settings = RelaySettings::read(&text);
-                let settings = settings.map_err(|source| SourceError::ParseSettings {
+                let settings = settings.map_err(|source| SettingsSourceError::ParseSettings {
                     file: file.clone(),
                     source,
                 })?;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    fake_api::{FakeApi, Fault},
+    fake_api::{DeliveryError, FakeApi},
     kubernetes::{NAME, manifest},
 };
 
@@ -71,11 +71,11 @@ fn wishes() -> impl Strategy<Value = Wishes> {
     })
 }
 
-fn fault() -> impl Strategy<Value = Fault> {
+fn fault() -> impl Strategy<Value = DeliveryError> {
     prop_oneof![
-        Just(Fault::DoneAndLost),
+        Just(DeliveryError::DoneAndLost),
         prop_oneof![Just(500_u16), Just(429), Just(409), Just(403), Just(503)]
-            .prop_map(Fault::Refused),
+            .prop_map(DeliveryError::Refused),
     ]
 }
 
@@ -84,7 +84,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 #[derive(Clone, Debug)]
 struct Step {
     wishes: Wishes,
-    faults: Vec<(usize, Fault)>,
+    faults: Vec<(usize, DeliveryError)>,
     foreign_count: Option<i32>,
 }
 

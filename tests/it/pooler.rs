@@ -9,7 +9,8 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Connections, FetchPlan, Flowing, Pools, READER_OPTIONS, SettlePlan, Statement, Store,
+        Connections, FetchFilter, FetchRequest, Pools, READER_OPTIONS, SettlePlan, Statement,
+        Store,
         connect::{Connect, pool},
         schema::{check_schema, statement},
     },
@@ -371,24 +372,24 @@ async fn rows_are_read_and_settled_on_new_connections() {
             &settings.database.schema,
         )
     };
-    let all = FetchPlan {
+    let all = FetchRequest {
         lanes: (0..64).collect(),
         lows: vec![0; 64],
         rows_max: vec![9; 64],
         bytes_max: vec![99; 64],
-        ..FetchPlan::default()
+        ..FetchRequest::default()
     };
     let files = || vec!["files".to_owned()];
-    let flowing = Flowing {
+    let flowing = FetchFilter {
         topics: files(),
         declared: Some(files()),
-        ..Flowing::default()
+        ..FetchFilter::default()
     };
-    let small = FetchPlan {
+    let small = FetchRequest {
         small: true,
         ..all.clone()
     };
-    let filtered = FetchPlan {
+    let filtered = FetchRequest {
         flowing: Some(flowing),
         scan_max: 9,
         ..all.clone()

@@ -9,7 +9,7 @@ use std::{
 };
 
 use outbox_relay::{
-    kafka::{Fault, Sizes},
+    kafka::{DeliveryError, Sizes},
     report::ProblemClass,
 };
 use rdkafka::{
@@ -29,7 +29,7 @@ use crate::harness::{
 
 const RECORDS: usize = 200;
 const FINE: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
-const REJECTED: Fault = Fault::Record(ProblemClass::RecordRejected);
+const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
 /// About 15 of the records below in a batch.
 const SMALL: Sizes = Sizes {
     batch_bytes: 2048,
@@ -91,7 +91,7 @@ fn refuse_the_third_batch(cluster: &Cluster, answer: Answer) {
 
 /// What is in the log, and who is to blame, after the third batch got an answer that no retry
 /// helps.
-async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
+async fn nothing_follows_a_refused_batch(answer: Answer, blamed: DeliveryError) {
     let cluster = cluster(1, &[("topic", 1)]);
     refuse_the_third_batch(&cluster, answer);
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
@@ -120,7 +120,7 @@ async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
         let expected = match *record {
             record if record < published => Ok(()),
             record if record < published + culprits => Err(blamed),
-            _ => Err(Fault::Purged),
+            _ => Err(DeliveryError::Purged),
         };
         assert_eq!(
             *outcome, expected,
@@ -138,7 +138,7 @@ async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
 async fn message_too_large_is_fatal_and_leaves_no_gap() {
     nothing_follows_a_refused_batch(
         Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
-        Fault::Record(ProblemClass::RecordTooLarge),
+        DeliveryError::Record(ProblemClass::RecordTooLarge),
     )
     .await;
 }
@@ -163,7 +163,7 @@ async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_n
     send_all(&sender, "sick", 1..RECORDS);
     send_all(&sender, "well", RECORDS..2 * RECORDS);
     let outcomes = sender.outcomes(2 * RECORDS).await.clone();
-    let blamed = Err(Fault::Topic(ProblemClass::TopicNotAuthorized));
+    let blamed = Err(DeliveryError::Topic(ProblemClass::TopicNotAuthorized));
     assert!(sender.producer.is_fatal());
     let sick: Vec<_> = outcomes
         .range(1..RECORDS)
@@ -176,11 +176,12 @@ async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_n
     assert_eq!(sick[0], blamed);
     assert!(
         sick.iter()
-            .all(|outcome| *outcome == blamed || *outcome == Err(Fault::Purged)),
+            .all(|outcome| *outcome == blamed || *outcome == Err(DeliveryError::Purged)),
         "{sick:?}"
     );
     assert!(
-        well.iter().all(|outcome| *outcome == Err(Fault::Purged)),
+        well.iter()
+            .all(|outcome| *outcome == Err(DeliveryError::Purged)),
         "{well:?}"
     );
     assert_eq!(only_log(&cluster, "sick").await, [0]);
@@ -189,7 +190,7 @@ async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_n
 
 #[tokio::test]
 async fn out_of_order_sequence_is_fatal_and_leaves_no_gap() {
-    let blamed = Fault::Cluster(ProblemClass::KafkaError);
+    let blamed = DeliveryError::Cluster(ProblemClass::KafkaError);
     nothing_follows_a_refused_batch(
         Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
         blamed,
@@ -296,7 +297,7 @@ async fn blamed_for_the_future(future: &[usize]) -> Vec<usize> {
     assert!(
         outcomes
             .values()
-            .all(|outcome| [Err(REJECTED), Err(Fault::Purged)].contains(outcome)),
+            .all(|outcome| [Err(REJECTED), Err(DeliveryError::Purged)].contains(outcome)),
         "{outcomes:?}"
     );
     outcomes
@@ -397,7 +398,7 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
             && outcomes
                 .values()
                 .skip(published)
-                .all(|outcome| *outcome == Err(Fault::Purged)),
+                .all(|outcome| *outcome == Err(DeliveryError::Purged)),
         "{outcomes:?}"
     );
     tokio::task::spawn_blocking(move || drop(sender))
@@ -475,7 +476,7 @@ async fn of_many_partitions_only_the_refused_batch_is_blamed() {
     let published = outcomes.values().filter(|outcome| outcome.is_ok()).count();
     let purged = outcomes
         .values()
-        .filter(|outcome| **outcome == Err(Fault::Purged))
+        .filter(|outcome| **outcome == Err(DeliveryError::Purged))
         .count();
     assert_eq!(
         published + purged + blamed.len(),

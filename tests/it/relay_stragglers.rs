@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outbox_relay::outbox::SweepPlan;
+use outbox_relay::outbox::GapScanPlan;
 use uuid::Uuid;
 
 use crate::{
@@ -140,14 +140,14 @@ async fn a_sweep_reads_page_by_page_up_to_the_mark() {
     let lane: i16 = value(&mut admin, "select distinct lane from outbox.event").await;
     let (store, mut after, mut pages) = (database.store(), 0, Vec::new());
     for _ in 0..3 {
-        let plan = SweepPlan {
+        let plan = GapScanPlan {
             lanes: vec![lane, (lane + 1) % 64],
             after: vec![after, 0],
             marks: vec![240, 1000],
             rows_max: 100,
         };
         let ids: Vec<i64> = store
-            .sweep(&plan)
+            .gap_scan(&plan)
             .await
             .expect("an answer")
             .into_iter()

@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::*;
-use crate::outbox::Texts;
+use crate::outbox::RowText;
 
 fn row(headers: &str) -> OutboxRow {
-    let texts = Texts {
+    let texts = RowText {
         headers,
-        ..Texts::PLAIN
+        ..RowText::PLAIN
     };
     OutboxRow {
         created_at_us: 1_700_000_000_123_456,
@@ -200,9 +200,9 @@ fn a_cloud_event_without_an_aggregate_has_no_subject() {
     let row = OutboxRow::with(
         1,
         42,
-        Texts {
+        RowText {
             aggregate_id: "",
-            ..Texts::PLAIN
+            ..RowText::PLAIN
         },
     );
     assert!(

@@ -5,13 +5,13 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
-    admin::{Desk, DeskError, Filter, filtered},
+    admin::{AdminClient, AdminError, Filter, filtered},
     store::failed,
 };
 
 /// What a dead letter is named by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LetterName {
+pub struct DeadLetterId {
     pub event_id: Uuid,
     pub id: i64,
 }
@@ -63,7 +63,7 @@ pub struct Contents {
     pub headers: serde_json::Value,
 }
 
-impl Desk {
+impl AdminClient {
     /// Dead letters in the order in which they were written; with payload and headers where
     /// `detail` says so.
     ///
@@ -73,7 +73,7 @@ impl Desk {
         &self,
         filter: &Filter,
         detail: Detail,
-    ) -> Result<Vec<DeadLetter>, DeskError> {
+    ) -> Result<Vec<DeadLetter>, AdminError> {
         let operation = "read the dead letters";
         let ask = filtered(
             self.sql(include_str!("../sql/admin/dead_letters.sql")),
@@ -92,7 +92,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn letter_names(&self, filter: &Filter) -> Result<Vec<LetterName>, DeskError> {
+    pub async fn dead_letter_ids(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, AdminError> {
         let operation = "read the dead letters";
         let names = concat!(
             "select event_id, id from (",
@@ -103,7 +103,7 @@ impl Desk {
             .rows(operation, filtered(self.sql(names), filter).bind(false))
             .await?;
         let name = |row: &PgRow| {
-            Ok(LetterName {
+            Ok(DeadLetterId {
                 event_id: row.try_get(0)?,
                 id: row.try_get(1)?,
             })
@@ -120,7 +120,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then all are back, or none.
-    pub async fn requeue(&self, names: &[LetterName]) -> Result<u64, DeskError> {
+    pub async fn requeue(&self, names: &[DeadLetterId]) -> Result<u64, AdminError> {
         self.take(
             "requeue dead letters",
             include_str!("../sql/admin/requeue.sql"),
@@ -133,7 +133,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then all are gone, or none.
-    pub async fn discard(&self, names: &[LetterName]) -> Result<u64, DeskError> {
+    pub async fn discard(&self, names: &[DeadLetterId]) -> Result<u64, AdminError> {
         self.take(
             "discard dead letters",
             include_str!("../sql/admin/discard.sql"),
@@ -146,8 +146,8 @@ impl Desk {
         &self,
         operation: &'static str,
         template: &'static str,
-        names: &[LetterName],
-    ) -> Result<u64, DeskError> {
+        names: &[DeadLetterId],
+    ) -> Result<u64, AdminError> {
         let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
         let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
         let rows = self

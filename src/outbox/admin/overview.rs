@@ -6,7 +6,7 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{
     outbox::{
-        admin::{Desk, DeskError},
+        admin::{AdminClient, AdminError},
         schema::SchemaState,
         store::failed,
     },
@@ -81,12 +81,12 @@ pub struct PutAside {
     pub oldest_at: String,
 }
 
-impl Desk {
+impl AdminClient {
     /// How the outbox is doing.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn overview(&self) -> Result<Overview, DeskError> {
+    pub async fn overview(&self) -> Result<Overview, AdminError> {
         let SchemaState { level, owner, .. } = self.state().await?;
         let (relays, lanes_without_relay) = self.relays().await?;
         let (dead_rows, oldest_transaction_seconds) = self.vacuum().await?;
@@ -107,7 +107,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn relays(&self) -> Result<(Vec<RelaySeen>, Vec<i16>), DeskError> {
+    pub async fn relays(&self) -> Result<(Vec<RelaySeen>, Vec<i16>), AdminError> {
         let operation = "read the relays";
         let rows = self
             .rows(
@@ -125,7 +125,7 @@ impl Desk {
         Ok((relays, free))
     }
 
-    async fn waiting(&self) -> Result<Waiting, DeskError> {
+    async fn waiting(&self) -> Result<Waiting, AdminError> {
         let operation = "count the rows that wait";
         let ask = sqlx::query(self.sql(include_str!("../sql/admin/waiting.sql"))).bind(ROWS_MAX);
         let rows = self.rows(operation, ask).await?;
@@ -145,7 +145,7 @@ impl Desk {
             .map_err(failed(operation))?)
     }
 
-    async fn put_aside(&self) -> Result<Vec<PutAside>, DeskError> {
+    async fn put_aside(&self) -> Result<Vec<PutAside>, AdminError> {
         let operation = "count what was put aside";
         let rows = self
             .rows(
@@ -160,7 +160,7 @@ impl Desk {
             .map_err(failed(operation))?)
     }
 
-    async fn vacuum(&self) -> Result<(i64, Option<f64>), DeskError> {
+    async fn vacuum(&self) -> Result<(i64, Option<f64>), AdminError> {
         let operation = "read the numbers of the table";
         let rows = self
             .rows(

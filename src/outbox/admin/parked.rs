@@ -5,7 +5,7 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
-    admin::{Desk, DeskError, Filter, filtered},
+    admin::{AdminClient, AdminError, Filter, filtered},
     store::failed,
 };
 
@@ -26,12 +26,12 @@ pub struct ParkedEntry {
     pub parked_at: String,
 }
 
-impl Desk {
+impl AdminClient {
     /// Parked topics and keys, longest first.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn parked(&self, filter: &Filter) -> Result<Vec<ParkedEntry>, DeskError> {
+    pub async fn parked(&self, filter: &Filter) -> Result<Vec<ParkedEntry>, AdminError> {
         let operation = "read what is parked";
         let rows = self
             .rows(
@@ -50,7 +50,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then it may be parked, or not.
-    pub async fn park(&self, topic: &str, key: Option<&str>) -> Result<bool, DeskError> {
+    pub async fn park(&self, topic: &str, key: Option<&str>) -> Result<bool, AdminError> {
         let park = match key {
             None => sqlx::query(self.sql(include_str!("../sql/admin/park_topic.sql"))).bind(topic),
             Some(key) => sqlx::query(self.sql(include_str!("../sql/admin/park_key.sql")))
@@ -64,7 +64,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then it may flow, or not.
-    pub async fn unpark(&self, entry: &ParkedEntry) -> Result<bool, DeskError> {
+    pub async fn unpark(&self, entry: &ParkedEntry) -> Result<bool, AdminError> {
         let unpark = match &entry.key {
             None => sqlx::query(self.sql(include_str!("../sql/admin/unpark_topic.sql")))
                 .bind(&entry.topic),
@@ -80,7 +80,7 @@ impl Desk {
     ///
     /// # Errors
     /// When the database fails; then it is done, or not.
-    pub async fn skip(&self, entry: &ParkedEntry) -> Result<bool, DeskError> {
+    pub async fn skip(&self, entry: &ParkedEntry) -> Result<bool, AdminError> {
         let operation = "skip a row";
         let event_id: Option<Uuid> = entry.event_id.as_deref().and_then(|text| text.parse().ok());
         let skip = sqlx::query(self.sql(include_str!("../sql/admin/skip.sql")));

@@ -18,7 +18,7 @@ impl fmt::Display for Answer {
 
 impl Error for Answer {}
 
-impl DatabaseError for Answer {
+impl ServerError for Answer {
     fn message(&self) -> &str {
         self.1
     }
@@ -39,11 +39,11 @@ impl DatabaseError for Answer {
     }
 }
 
-fn answer(code: &'static str) -> DatabaseFault {
+fn answer(code: &'static str) -> DatabaseError {
     answer_in_words(code, WORDS)
 }
 
-fn answer_in_words(code: &'static str, words: &'static str) -> DatabaseFault {
+fn answer_in_words(code: &'static str, words: &'static str) -> DatabaseError {
     classify(&sqlx::Error::from(Answer(code, words)))
 }
 

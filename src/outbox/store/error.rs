@@ -1,7 +1,7 @@
 //! What a statement of the relay failed with. Pure.
 
 use crate::{
-    outbox::{error::DatabaseFault, row::DecodeError},
+    outbox::{error::DatabaseError, row::DecodeError},
     report::{Problem, ProblemClass},
 };
 
@@ -18,7 +18,7 @@ pub struct StoreError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreErrorSource {
     #[error(transparent)]
-    Database(DatabaseFault),
+    Database(DatabaseError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }

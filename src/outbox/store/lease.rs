@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        store::{Grant, LaneMarksPlan, Others, Store, StoreError, Survey, failed, tuples, xid},
+        store::{Grant, LaneWatermarks, Others, Store, StoreError, Survey, failed, tuples, xid},
         unit_of_work::Statement,
     },
     report::BreakerState,
@@ -47,7 +47,7 @@ impl Store {
         instance: Uuid,
         ttl: Duration,
         breaker: BreakerState,
-        marks: &LaneMarksPlan,
+        marks: &LaneWatermarks,
         incarnation: Uuid,
     ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut work = self
@@ -97,7 +97,7 @@ impl Store {
     pub async fn release(
         &self,
         instance: Uuid,
-        marks: &LaneMarksPlan,
+        marks: &LaneWatermarks,
         incarnation: Uuid,
     ) -> Result<(), StoreError> {
         let release = bind_marks(&self.statements.release, instance, marks, incarnation);
@@ -196,7 +196,7 @@ impl Store {
 fn bind_marks<'q>(
     statement: &SqlStr,
     instance: Uuid,
-    marks: &'q LaneMarksPlan,
+    marks: &'q LaneWatermarks,
     incarnation: Uuid,
 ) -> Statement<'q> {
     let marked = query(statement.clone())

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::outbox::ctid::Place;
+use crate::outbox::ctid::Ctid;
 
 /// Which rows to read: parallel lists, an entry per lane.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct FetchPlan {
+pub struct FetchRequest {
     pub lanes: Vec<i16>,
     /// Rows above this id.
     pub lows: Vec<i64>,
@@ -20,7 +20,7 @@ pub struct FetchPlan {
     /// first.
     pub small: bool,
     /// Only rows that flow; absent: all.
-    pub flowing: Option<Flowing>,
+    pub flowing: Option<FetchFilter>,
     /// With `flowing`: looks at no more rows of a lane than this.
     pub scan_max: i32,
 }
@@ -29,7 +29,7 @@ pub struct FetchPlan {
 /// their types, but for `resting_keys`; and those of no declared topic, as long as nobody knows of
 /// them.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Flowing {
+pub struct FetchFilter {
     pub topics: Vec<String>,
     /// Event type -> topic; beats the aggregate type.
     pub by_event_type: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ pub struct Flowing {
     pub declared: Option<Vec<String>>,
 }
 
-impl Flowing {
+impl FetchFilter {
     pub(super) fn resting_keys_json(&self) -> String {
         keys_json(&self.resting_keys)
     }
@@ -91,12 +91,12 @@ pub struct SettlePlan {
     pub lanes: Vec<i16>,
     pub ids: Vec<i64>,
     pub event_ids: Vec<Uuid>,
-    pub places: Vec<Place>,
+    pub places: Vec<Ctid>,
 }
 
 /// Lanes with what their owner knows of them: parallel lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneMarksPlan {
+pub struct LaneWatermarks {
     pub lanes: Vec<i16>,
     pub epochs: Vec<i64>,
     pub marks: Vec<i64>,
@@ -105,7 +105,7 @@ pub struct LaneMarksPlan {
 
 /// Where to look for rows that should not exist: parallel lists, an entry per lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SweepPlan {
+pub struct GapScanPlan {
     pub lanes: Vec<i16>,
     /// Behind this id.
     pub after: Vec<i64>,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::outbox::{
     row::{Decoder, Fetched, SequenceState},
     store::{
-        BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed,
+        BacklogPlan, Depth, FetchRequest, GapScanPlan, Store, StoreError, StoreErrorSource, failed,
         tuples,
     },
 };
@@ -19,7 +19,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn fetch(&self, plan: &FetchPlan) -> Result<(SequenceState, Fetched), StoreError> {
+    pub async fn fetch(&self, plan: &FetchRequest) -> Result<(SequenceState, Fetched), StoreError> {
         if plan.small
             && plan.flowing.is_none()
             && let Some(fetched) = self.fetch_small(plan).await?
@@ -61,7 +61,7 @@ impl Store {
     /// None if the rows are larger than was believed: what has come is thrown away.
     async fn fetch_small(
         &self,
-        plan: &FetchPlan,
+        plan: &FetchRequest,
     ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
         let fetch = query(self.statements.fetch_small.clone())
             .bind(&plan.lanes)
@@ -99,8 +99,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn sweep(&self, plan: &SweepPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
-        let sweep = query(self.statements.sweep.clone())
+    pub async fn gap_scan(&self, plan: &GapScanPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
+        let gap_scan = query(self.statements.gap_scan.clone())
             .bind(&plan.lanes)
             .bind(&plan.after)
             .bind(&plan.marks)
@@ -108,7 +108,7 @@ impl Store {
         let rows = self
             .pools
             .settler
-            .rows(sweep)
+            .rows(gap_scan)
             .await
             .map_err(failed("sweep below the marks"))?;
         let rows: Vec<(i16, i64, Uuid)> = tuples(&rows).map_err(failed("sweep below the marks"))?;

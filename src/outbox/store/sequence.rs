@@ -7,7 +7,7 @@ use sqlx::{FromRow, postgres::PgRow, query};
 use crate::outbox::{
     row::SequenceState,
     store::{Resumed, Store, StoreError, failed},
-    unit_of_work::Work,
+    unit_of_work::UnitOfWork,
 };
 
 /// A million rows to move take about half a minute.
@@ -56,7 +56,7 @@ impl Store {
 
     async fn resume(
         &self,
-        work: &mut Work,
+        work: &mut UnitOfWork,
         seen: i64,
     ) -> Result<(Resumed, SequenceState), sqlx::Error> {
         work.rows(query(RESUME_TIMEOUT)).await?;

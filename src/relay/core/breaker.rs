@@ -104,11 +104,11 @@ impl Breaker {
         self.settings.slow_after()
     }
 
-    /// Looks at the clock. `outstanding`: rows with the producer; `trouble`: librdkafka told of an
+    /// Looks at the clock. `unacknowledged`: rows with the producer; `cluster_error`: librdkafka told of an
     /// error of the whole cluster, and nothing was acknowledged since. That alone is no proof, it
     /// tells of idle connections too.
-    pub fn look(&mut self, outstanding: usize, trouble: bool, now: Instant) {
-        if outstanding == 0 {
+    pub fn look(&mut self, unacknowledged: usize, cluster_error: bool, now: Instant) {
+        if unacknowledged == 0 {
             self.quiet_since = None;
             if self.state == State::Slow {
                 self.close(self.window_rows);
@@ -116,7 +116,7 @@ impl Breaker {
             return;
         }
         let quiet = now.saturating_duration_since(*self.quiet_since.get_or_insert(now));
-        let open_after = if trouble {
+        let open_after = if cluster_error {
             self.settings.slow_after()
         } else {
             self.settings.open_after()
@@ -147,12 +147,12 @@ impl Breaker {
     /// The brokers answered a question. With nothing outstanding no record can close the breaker,
     /// so this does: without lanes a relay has no record. It is no proof: brokers that answer and
     /// take no record would get lanes, and give them back, over and over.
-    pub fn answered(&mut self, outstanding: usize, now: Instant) {
+    pub fn answered(&mut self, unacknowledged: usize, now: Instant) {
         let least = match self.unproven {
             0 => self.settings.slow_after(),
             times => UNPROVEN_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
         };
-        if outstanding == 0 && self.is_open_for(least, now) {
+        if unacknowledged == 0 && self.is_open_for(least, now) {
             self.unproven += 1;
             self.close(START_ROWS);
         }
@@ -175,7 +175,7 @@ impl Breaker {
 
     /// How many rows more may go to the producer. Not before [`Self::not_before`].
     #[must_use]
-    pub fn room(&self, outstanding: usize) -> usize {
+    pub fn room(&self, unacknowledged: usize) -> usize {
         let rows_max = match self.state {
             State::Closed { rows_max } if rows_max >= self.window_rows => return usize::MAX,
             State::Closed { rows_max } => rows_max,
@@ -183,7 +183,7 @@ impl Breaker {
             State::Open { .. } => return START_ROWS,
         };
         // Many small fetches would only cost.
-        Some(rows_max.saturating_sub(outstanding))
+        Some(rows_max.saturating_sub(unacknowledged))
             .filter(|room| *room >= rows_max / 4)
             .unwrap_or(0)
     }

@@ -9,7 +9,7 @@ use crate::{
         breaker::Breaker,
         in_flight::{Slot, TopicIndex},
         jitter::Jitter,
-        topic_state::Stops,
+        topic_state::TopicStates,
     },
     report::{BreakerState, ProblemClass},
     settings::BreakerSettings,
@@ -32,11 +32,12 @@ impl Core {
     pub fn with_breaker(mut self, settings: BreakerSettings, seed: u64, now: Instant) -> Self {
         self.breaker = Breaker::new(
             settings,
-            self.window.budget().rows,
+            self.in_flight.budget().rows,
             Jitter::seeded(seed),
             now,
         );
-        self.stops = Stops::new(self.routes.len()).jittered(Jitter::seeded(seed.rotate_left(32)));
+        self.topic_states =
+            TopicStates::new(self.routes.len()).jittered(Jitter::seeded(seed.rotate_left(32)));
         self
     }
 
@@ -45,24 +46,24 @@ impl Core {
         &self.breaker
     }
 
-    /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn
+    /// Looks at what was not acknowledged until now; `cluster_error`: see [`Breaker::look`]. Once a turn
     /// of the loop.
-    pub fn look(&mut self, trouble: bool, now: Instant) {
+    pub fn look(&mut self, cluster_error: bool, now: Instant) {
         // What a stalled topic has there says nothing about the cluster.
         let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
         self.breaker
-            .look(self.window.sent() - stalled, trouble, now);
+            .look(self.in_flight.sent() - stalled, cluster_error, now);
         for topic in 0..self.routes.len() {
-            if self.stops.flows(topic) && self.must_wait(topic, now) {
+            if self.topic_states.is_active(topic) && self.must_wait(topic, now) {
                 self.hold_topic(topic);
-                self.stops.wait(topic);
+                self.topic_states.wait(topic);
             }
         }
     }
 
     /// The brokers answered a question.
     pub fn answered(&mut self, now: Instant) {
-        self.breaker.answered(self.window.sent(), now);
+        self.breaker.answered(self.in_flight.sent(), now);
     }
 
     /// The producer was thrown out without a cause; returns the pause before the next one.
@@ -73,7 +74,7 @@ impl Core {
     /// Rows that the main producer has: all that were sent, but for those on trial.
     #[must_use]
     pub fn sent_on_main(&self) -> usize {
-        self.window.sent() - self.poison.on_trial().count()
+        self.in_flight.sent() - self.isolation.on_trial().count()
     }
 
     /// What lanes on their way back wait for.
@@ -86,10 +87,10 @@ impl Core {
         };
         let sent: usize = (0..LANES as u8)
             .filter(|lane| is_leaving(*lane))
-            .map(|lane| self.outstanding.in_lane(lane))
+            .map(|lane| self.unacknowledged.in_lane(lane))
             .sum();
         let on_trial = self
-            .poison
+            .isolation
             .on_trial()
             .filter(|row| is_leaving(row.lane))
             .count();
@@ -109,7 +110,7 @@ impl Core {
     /// Whether the row of this slot is on trial, with a producer of its own.
     #[must_use]
     pub fn is_on_trial(&self, slot: Slot) -> bool {
-        self.poison.is_on_trial(slot)
+        self.isolation.is_on_trial(slot)
     }
 
     /// Topics whose records do not end while later ones of others do.
@@ -119,7 +120,7 @@ impl Core {
 
     /// Topics whose records do not end, whatever others do.
     pub fn waiting(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
-        let oldest = |topic: &TopicIndex| self.outstanding.oldest(*topic);
+        let oldest = |topic: &TopicIndex| self.unacknowledged.oldest(*topic);
         (0..self.routes.len()).filter(move |topic| {
             oldest(topic)
                 .is_some_and(|at| now.saturating_duration_since(at) >= self.breaker.slow_after())
@@ -127,14 +128,14 @@ impl Core {
     }
 
     fn is_stalled(&self, topic: TopicIndex) -> bool {
-        self.outstanding
+        self.unacknowledged
             .is_overtaken(topic, self.breaker.slow_after())
     }
 
     /// Topics with a reason to report, and whether rows went astray.
     #[must_use]
     pub fn troubled_topics(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
-        let (mut topics, astray) = self.stops.reasons();
+        let (mut topics, astray) = self.topic_states.reasons();
         topics.extend(
             self.stalled()
                 .map(|topic| (topic, ProblemClass::TopicStalled)),
@@ -146,34 +147,34 @@ impl Core {
     /// no record of any topic ends, and what it has there is probe enough; or it has so much there
     /// that it could take the window from the others; or enough of it waits for trials.
     fn must_wait(&self, topic: TopicIndex, now: Instant) -> bool {
-        let Some(oldest) = self.outstanding.oldest(topic) else {
+        let Some(oldest) = self.unacknowledged.oldest(topic) else {
             return false;
         };
         let is_old = now.saturating_duration_since(oldest) >= self.breaker.slow_after() / SOON;
         self.is_stalled(topic)
             || self.breaker.state() == BreakerState::Open
             || is_old && self.has_its_share(topic, self.free_for_others(topic))
-            || self.poison.has_enough_to_try(topic)
+            || self.isolation.has_enough_to_try(topic)
     }
 
     /// A part of what those that wait have left of the window, so that any number of them leaves
     /// something; or of a lane. A relay of one topic has nobody to share with.
     fn has_its_share(&self, topic: TopicIndex, free: Amount) -> bool {
         let (rows, of_lane) = (
-            self.outstanding.rows(topic),
-            share_of_rows(self.window.budget().rows_per_lane),
+            self.unacknowledged.rows(topic),
+            share_of_rows(self.in_flight.budget().rows_per_lane),
         );
         self.routes.len() > 1
             && (rows >= share_of_rows(free.rows)
-                || self.outstanding.bytes(topic) >= share_of_bytes(free.bytes)
-                || rows >= of_lane && self.outstanding.most_in_a_lane(topic) >= of_lane)
+                || self.unacknowledged.bytes(topic) >= share_of_bytes(free.bytes)
+                || rows >= of_lane && self.unacknowledged.most_in_a_lane(topic) >= of_lane)
     }
 
     /// What the other topics that wait have left of the window.
     fn free_for_others(&self, topic: TopicIndex) -> Amount {
         let (held, budget) = (
-            self.held_by(|other| other != topic && !self.stops.flows(other)),
-            self.window.budget(),
+            self.held_by(|other| other != topic && !self.topic_states.is_active(other)),
+            self.in_flight.budget(),
         );
         Amount {
             rows: budget.rows.saturating_sub(held.rows),
@@ -185,30 +186,31 @@ impl Core {
     fn held_by(&self, of: impl Fn(TopicIndex) -> bool) -> Amount {
         let topics = (0..self.routes.len()).filter(|topic| of(*topic));
         topics.fold(Amount::default(), |sum, topic| Amount {
-            rows: sum.rows + self.outstanding.rows(topic),
-            bytes: sum.bytes + self.outstanding.bytes(topic),
+            rows: sum.rows + self.unacknowledged.rows(topic),
+            bytes: sum.bytes + self.unacknowledged.bytes(topic),
         })
     }
 
     /// Rows that the next fetch may bring. None while much of it could be taken by one topic that
     /// has its share: in a moment that has ended, or the topic waits.
     pub(super) fn room_rows(&self) -> usize {
-        let stuck = self.held_by(|topic| !self.stops.flows(topic));
-        let free = self.window.budget().rows.saturating_sub(stuck.rows);
+        let stuck = self.held_by(|topic| !self.topic_states.is_active(topic));
+        let free = self.in_flight.budget().rows.saturating_sub(stuck.rows);
         let room = self
-            .window
+            .in_flight
             .room_rows()
-            .min(self.breaker.room(self.window.sent() - stuck.rows));
-        let bytes = self.window.budget().bytes.saturating_sub(stuck.bytes);
+            .min(self.breaker.room(self.in_flight.sent() - stuck.rows));
+        let bytes = self.in_flight.budget().bytes.saturating_sub(stuck.bytes);
         let shared = (0..self.routes.len()).any(|topic| {
-            self.stops.flows(topic) && self.has_its_share(topic, Amount { rows: free, bytes })
+            self.topic_states.is_active(topic)
+                && self.has_its_share(topic, Amount { rows: free, bytes })
         });
-        let crowded = self.window.room_rows() < free / CROWDED
+        let crowded = self.in_flight.room_rows() < free / CROWDED
             && self
                 .lanes
                 .iter()
                 .flatten()
-                .any(|lane| lane.hungry && !lane.draining);
+                .any(|lane| lane.has_more && !lane.draining);
         match (shared || crowded, self.routes.len()) {
             (true, _) => 0,
             (false, 1) => room,
@@ -218,9 +220,9 @@ impl Core {
 
     /// Bytes that the next fetch may bring.
     pub(super) fn room_bytes(&self) -> usize {
-        let room = self.window.room_bytes();
+        let room = self.in_flight.room_bytes();
         if self.routes.len() > 1 {
-            room.min(share_of_bytes(self.window.budget().bytes))
+            room.min(share_of_bytes(self.in_flight.budget().bytes))
         } else {
             room
         }
@@ -228,9 +230,9 @@ impl Core {
 
     /// Rows that the next fetch may bring of a lane.
     pub(super) fn lane_room(&self, lane: u8) -> usize {
-        let room = self.window.lane_room(lane);
+        let room = self.in_flight.lane_room(lane);
         if self.routes.len() > 1 {
-            room.min(share_of_rows(self.window.budget().rows_per_lane))
+            room.min(share_of_rows(self.in_flight.budget().rows_per_lane))
         } else {
             room
         }

@@ -10,9 +10,9 @@ impl Core {
     pub fn fetch_at(&self) -> Option<Instant> {
         let possible = !self.fetch_under_way
             && self.lanes.iter().flatten().any(|lane| !lane.draining)
-            && self.stops.any_flows()
+            && self.topic_states.any_is_active()
             && self.room_rows() > 0
-            && self.window.room_bytes() > 0;
+            && self.in_flight.room_bytes() > 0;
         possible.then(|| {
             self.breaker
                 .not_before()
@@ -21,31 +21,31 @@ impl Core {
     }
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
-    pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchPlan> {
+    pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchRequest> {
         if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
-        let (room, hungry) = (
+        let (room, has_more) = (
             self.room_rows(),
             self.lanes
                 .iter()
                 .flatten()
-                .filter(|lane| lane.hungry && !lane.draining)
+                .filter(|lane| lane.has_more && !lane.draining)
                 .count(),
         );
-        let mut plan = FetchPlan {
+        let mut plan = FetchRequest {
             flowing: self.filter(),
-            ..FetchPlan::default()
+            ..FetchRequest::default()
         };
         plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else {
                 continue;
             };
-            let share = if hungry == 0 || !state.hungry {
+            let share = if has_more == 0 || !state.has_more {
                 LANES
             } else {
-                hungry
+                has_more
             };
             let rows = self.lane_room(lane).min((room / share).max(1));
             if state.draining || rows == 0 {
@@ -56,7 +56,7 @@ impl Core {
             } else {
                 state.marks.low(now)
             };
-            let (again_rows, again_bytes) = self.window.above(lane, low);
+            let (again_rows, again_bytes) = self.in_flight.above(lane, low);
             plan.lanes.push(i16::from(lane));
             plan.lows.push(low);
             plan.rows_max.push((rows + again_rows) as i32);
@@ -75,7 +75,7 @@ impl Core {
     }
 
     /// Whether all rows of a plan fit, if none is larger than those of late.
-    fn are_small(&self, plan: &FetchPlan) -> bool {
+    fn are_small(&self, plan: &FetchRequest) -> bool {
         let rows: i64 = plan.rows_max.iter().copied().map(i64::from).sum();
         self.largest
             .is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
@@ -98,17 +98,17 @@ impl Core {
 
     pub(super) fn fetch_is_in(&mut self) {
         (self.fetch_under_way, self.fetch_is_stale) = (false, false);
-        self.window.fetch_is_in();
+        self.in_flight.fetch_is_in();
     }
 
     /// The rows of a fetch that are new, in the order in which they must be sent.
-    pub fn accept(&mut self, plan: &FetchPlan, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
+    pub fn accept(&mut self, plan: &FetchRequest, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
         if self.fetch_is_stale {
             self.fetch_is_in();
             return Vec::new();
         }
         self.remember_largest(&fetched.rows);
-        self.openers.begin_round();
+        self.first_record_gate.begin_round();
         let base = self.ticks.base(&fetched.snapshot);
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
@@ -153,7 +153,7 @@ impl Core {
             of_lane.for_each(drop);
         }
         self.fetch_is_in();
-        let slow = self.poison.try_slow_rows();
+        let slow = self.isolation.try_slow_rows();
         self.set_pace(outgoing.len() + usize::from(slow), now);
         outgoing
     }
@@ -166,7 +166,7 @@ impl Core {
             .filter(|lane| !lane.draining)?;
         let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
-        let (room, mut new) = (self.window.lane_room(asked.lane), 0);
+        let (room, mut new) = (self.in_flight.lane_room(asked.lane), 0);
         let fits = |row: &&OutboxRow| {
             new += usize::from(!self.holds(row.lane, row));
             new <= room
@@ -216,12 +216,12 @@ impl Core {
         let reading = state.marks.learn(covered, snapshot, base, now);
         #[cfg(feature = "planted-bugs")]
         let reading = if failpoints::has(Bug::ForwardOnly) {
-            Reading::Take
+            ReadDecision::Take
         } else {
             reading
         };
-        state.hungry = covered.reached != i64::MAX || reading == Reading::Again;
-        if reading == Reading::Again {
+        state.has_more = covered.reached != i64::MAX || reading == ReadDecision::Again;
+        if reading == ReadDecision::Again {
             return;
         }
         for row in rows {
@@ -233,60 +233,64 @@ impl Core {
             };
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
-                Destination::Topic(topic) if !self.stops.flows(topic) => {
-                    state.hold(Left::Topic(topic), row.id - 1)
+                Destination::Topic(topic) if !self.topic_states.is_active(topic) => {
+                    state.hold(Excluded::Topic(topic), row.id - 1)
                 }
-                Destination::Topic(topic) if self.stops.is_slow(topic, now) => {
+                Destination::Topic(topic) if self.topic_states.is_slow(topic, now) => {
                     let id = row.id - 1;
-                    state.hold(Left::Key(topic, self.poison.take_slowly(topic, row)), id);
+                    state.hold(
+                        Excluded::Key(topic, self.isolation.take_slowly(topic, row)),
+                        id,
+                    );
                 }
-                Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
-                    Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
+                Destination::Topic(topic) => match self.isolation.resting_key(topic, row.key()) {
+                    Some(key) => state.hold(Excluded::Key(topic, key), row.id - 1),
                     None => {
-                        let Some(slot) = self.window.take(&row, topic) else {
+                        let Some(slot) = self.in_flight.take(&row, topic) else {
                             continue;
                         };
-                        self.outstanding.sent(slot, topic, lane, row.bytes(), now);
+                        self.unacknowledged
+                            .sent(slot, topic, lane, row.bytes(), now);
                         outgoing.push(Outgoing { slot, topic, row });
                     }
                 },
                 Destination::Astray => {
-                    state.hold(Left::Astray, row.id - 1);
-                    self.hold_all(&Left::Astray);
-                    self.stops.astray(now);
+                    state.hold(Excluded::Astray, row.id - 1);
+                    self.hold_all(&Excluded::Astray);
+                    self.topic_states.astray(now);
                 }
             }
         }
     }
 
     fn holds(&self, lane: u8, row: &OutboxRow) -> bool {
-        self.window.holds(lane, row.id, row.event_id) && !failpoints::has(Bug::NoInFlightCheck)
+        self.in_flight.holds(lane, row.id, row.event_id) && !failpoints::has(Bug::NoInFlightCheck)
     }
 
     fn set_pace(&mut self, brought: usize, now: Instant) {
-        if brought == 0 && !self.is_hungry() {
+        if brought == 0 && !self.has_more() {
             return self.rest(now);
         }
         self.pause = PAUSE_AFTER_WORK;
         let until_next = match brought {
-            1.. if self.is_hungry() => Duration::ZERO,
+            1.. if self.has_more() => Duration::ZERO,
             MANY_ROWS.. => PAUSE_AFTER_MANY,
             _ => PAUSE_AFTER_WORK,
         };
         self.fetch_at = now + until_next;
     }
 
-    pub(super) fn is_hungry(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         self.lanes
             .iter()
             .flatten()
-            .any(|lane| lane.hungry && !lane.draining)
+            .any(|lane| lane.has_more && !lane.draining)
     }
 
     /// Whether the reading position could move on with a new tick.
     #[must_use]
     pub fn wants_ticks(&self) -> bool {
-        self.window.rows() > 0 || self.is_hungry()
+        self.in_flight.rows() > 0 || self.has_more()
     }
 
     pub(super) fn rest(&mut self, now: Instant) {

@@ -30,14 +30,14 @@ struct Partition {
 
 /// What the brokers know of one producer.
 #[derive(Clone, Debug)]
-pub(crate) struct Openers {
+pub(crate) struct FirstRecordGate {
     topics: Vec<Vec<Partition>>,
     /// Where the records of slots go.
     slots: Vec<Option<(TopicIndex, usize)>>,
     round: u64,
 }
 
-impl Openers {
+impl FirstRecordGate {
     pub(crate) fn new(topics: usize, slots: usize) -> Self {
         Self {
             topics: vec![vec![Partition::default()]; topics],
@@ -115,7 +115,7 @@ impl Openers {
 /// For the model: which slot is a partition's opener is only a name, and rounds end in the step
 /// that begins them.
 #[cfg(test)]
-impl std::hash::Hash for Openers {
+impl std::hash::Hash for FirstRecordGate {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let Self {
             topics,
@@ -132,80 +132,93 @@ impl std::hash::Hash for Openers {
 mod tests {
     use super::*;
 
-    fn round(openers: &mut Openers, keys: &[&str], now: Instant) -> Vec<bool> {
-        openers.begin_round();
+    fn round(first_record_gate: &mut FirstRecordGate, keys: &[&str], now: Instant) -> Vec<bool> {
+        first_record_gate.begin_round();
         keys.iter()
             .enumerate()
-            .map(|(slot, key)| openers.may_send(0, key, slot, now))
+            .map(|(slot, key)| first_record_gate.may_send(0, key, slot, now))
             .collect()
     }
 
     #[test]
     fn the_first_record_goes_alone_and_all_others_once_it_is_acknowledged() {
-        let (mut openers, now) = (Openers::new(1, 8), Instant::now());
+        let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
         assert_eq!(
-            round(&mut openers, &["a", "b", "a"], now),
+            round(&mut first_record_gate, &["a", "b", "a"], now),
             [true, false, false],
             "a topic of one partition"
         );
-        openers.ended(0, true, now);
+        first_record_gate.ended(0, true, now);
         assert_eq!(
-            round(&mut openers, &["a", "b", "a"], now),
+            round(&mut first_record_gate, &["a", "b", "a"], now),
             [true, true, true]
         );
-        openers.forget();
-        assert_eq!(round(&mut openers, &["a", "b"], now), [true, false]);
-        openers.ended(0, true, now);
-        openers.forget_topic(0);
-        assert_eq!(round(&mut openers, &["a", "b"], now), [true, false]);
+        first_record_gate.forget();
+        assert_eq!(
+            round(&mut first_record_gate, &["a", "b"], now),
+            [true, false]
+        );
+        first_record_gate.ended(0, true, now);
+        first_record_gate.forget_topic(0);
+        assert_eq!(
+            round(&mut first_record_gate, &["a", "b"], now),
+            [true, false]
+        );
     }
 
     #[test]
     fn a_row_that_waits_is_not_overtaken_in_its_round_by_one_that_comes_after_the_acknowledgement()
     {
-        let (mut openers, now) = (Openers::new(1, 8), Instant::now());
-        openers.begin_round();
-        assert!(openers.may_send(0, "a", 0, now));
-        assert!(!openers.may_send(0, "a", 1, now));
-        openers.ended(0, true, now);
-        assert!(!openers.may_send(0, "a", 2, now));
-        assert_eq!(round(&mut openers, &["a", "a"], now), [true, true]);
+        let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
+        first_record_gate.begin_round();
+        assert!(first_record_gate.may_send(0, "a", 0, now));
+        assert!(!first_record_gate.may_send(0, "a", 1, now));
+        first_record_gate.ended(0, true, now);
+        assert!(!first_record_gate.may_send(0, "a", 2, now));
+        assert_eq!(
+            round(&mut first_record_gate, &["a", "a"], now),
+            [true, true]
+        );
     }
 
     #[test]
     fn a_refused_opener_leaves_its_place_to_another_and_partitions_do_not_wait_for_each_other() {
-        let (mut openers, now) = (Openers::new(1, 8), Instant::now());
-        openers.partitions(0, 6);
+        let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
+        first_record_gate.partitions(0, 6);
         let other = (0..)
             .map(|n| format!("b{n}"))
             .find(|key| partition_of(key.as_bytes(), 6) != partition_of(b"a", 6))
             .expect("one");
         assert_eq!(
-            round(&mut openers, &["a", &other, "a", &other], now),
+            round(&mut first_record_gate, &["a", &other, "a", &other], now),
             [true, true, false, false]
         );
-        openers.ended(0, false, now);
-        openers.ended(1, true, now);
+        first_record_gate.ended(0, false, now);
+        first_record_gate.ended(1, true, now);
         assert_eq!(
-            round(&mut openers, &["a", "a", &other, &other], now),
+            round(&mut first_record_gate, &["a", "a", &other, &other], now),
             [true, false, true, true]
         );
     }
 
     #[test]
     fn a_partition_without_records_for_long_may_have_forgotten_the_producer() {
-        let (mut openers, start) = (Openers::new(1, 8), Instant::now());
-        assert_eq!(round(&mut openers, &["a"], start), [true]);
-        openers.ended(0, true, start);
+        let (mut first_record_gate, start) = (FirstRecordGate::new(1, 8), Instant::now());
+        assert_eq!(round(&mut first_record_gate, &["a"], start), [true]);
+        first_record_gate.ended(0, true, start);
         assert_eq!(
-            round(&mut openers, &["a", "a"], start + KNOWN_FOR),
+            round(&mut first_record_gate, &["a", "a"], start + KNOWN_FOR),
             [true, false]
         );
     }
 
     #[test]
     fn what_another_producer_had_in_a_slot_does_not_count() {
-        let (mut main, mut trial, now) = (Openers::new(1, 8), Openers::new(1, 8), Instant::now());
+        let (mut main, mut trial, now) = (
+            FirstRecordGate::new(1, 8),
+            FirstRecordGate::new(1, 8),
+            Instant::now(),
+        );
         assert!(main.may_send(0, "a", 0, now));
         trial.ended(0, true, now);
         assert_eq!(round(&mut trial, &["a", "a"], now), [true, false]);

@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use crate::{
-    outbox::{LaneMarksPlan, SweepPlan},
+    outbox::{GapScanPlan, LaneWatermarks},
     relay::core::lane_share::LANES,
 };
 
@@ -16,25 +16,25 @@ pub(crate) type Straggler = (u8, i64, Uuid);
 
 /// How far each lane was swept; 0: from the start.
 #[derive(Clone, Debug)]
-pub(crate) struct Sweep {
+pub(crate) struct GapScan {
     after: [i64; LANES],
 }
 
-impl Default for Sweep {
+impl Default for GapScan {
     fn default() -> Self {
         Self { after: [0; LANES] }
     }
 }
 
-impl Sweep {
+impl GapScan {
     /// The next page of these lanes.
-    pub(crate) fn plan(&self, marks: &LaneMarksPlan) -> SweepPlan {
+    pub(crate) fn plan(&self, marks: &LaneWatermarks) -> GapScanPlan {
         let after = marks
             .lanes
             .iter()
             .map(|lane| self.after[*lane as usize])
             .collect();
-        SweepPlan {
+        GapScanPlan {
             lanes: marks.lanes.clone(),
             after,
             marks: marks.marks.clone(),
@@ -44,7 +44,7 @@ impl Sweep {
 
     /// What the page brought: a lane goes on behind a full page, and from the start after any
     /// other.
-    pub(crate) fn swept(&mut self, plan: &SweepPlan, found: &[Straggler]) {
+    pub(crate) fn gap_scanned(&mut self, plan: &GapScanPlan, found: &[Straggler]) {
         for lane in &plan.lanes {
             let ids = || {
                 found
@@ -71,15 +71,15 @@ mod tests {
 
     #[test]
     fn a_sweep_goes_on_behind_a_full_page_and_begins_again_after_the_last() {
-        let (mut sweep, marks) = (
-            Sweep::default(),
-            LaneMarksPlan {
+        let (mut gap_scan, marks) = (
+            GapScan::default(),
+            LaneWatermarks {
                 lanes: vec![3, 60],
                 marks: vec![900, 800],
-                ..LaneMarksPlan::default()
+                ..LaneWatermarks::default()
             },
         );
-        let first = sweep.plan(&marks);
+        let first = gap_scan.plan(&marks);
         assert_eq!(
             (
                 first.lanes.as_slice(),
@@ -93,24 +93,24 @@ mod tests {
             .into_iter()
             .chain(found(60, 5..=7))
             .collect::<Vec<_>>();
-        sweep.swept(&first, &full);
-        let second = sweep.plan(&marks);
+        gap_scan.gap_scanned(&first, &full);
+        let second = gap_scan.plan(&marks);
         assert_eq!(second.after, [200, 0], "lane 60 brought all that it has");
 
-        sweep.swept(&second, &found(3, 201..=203));
-        assert_eq!(sweep.plan(&marks).after, [0, 0]);
+        gap_scan.gap_scanned(&second, &found(3, 201..=203));
+        assert_eq!(gap_scan.plan(&marks).after, [0, 0]);
     }
 
     #[test]
     fn a_lane_that_was_not_swept_keeps_its_place() {
-        let mut sweep = Sweep::default();
-        let plan = |lane: i16| LaneMarksPlan {
+        let mut gap_scan = GapScan::default();
+        let plan = |lane: i16| LaneWatermarks {
             lanes: vec![lane],
             marks: vec![900],
-            ..LaneMarksPlan::default()
+            ..LaneWatermarks::default()
         };
-        sweep.swept(&sweep.clone().plan(&plan(3)), &found(3, 1..=100));
-        sweep.swept(&sweep.clone().plan(&plan(4)), &[]);
-        assert_eq!(sweep.plan(&plan(3)).after, [100]);
+        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(3)), &found(3, 1..=100));
+        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(4)), &[]);
+        assert_eq!(gap_scan.plan(&plan(3)).after, [100]);
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{OutboxRow, Place, SettlePlan},
+    outbox::{Ctid, OutboxRow, SettlePlan},
     relay::core::lane_share::LANES,
 };
 
@@ -42,7 +42,7 @@ struct Entry {
     lane: u8,
     id: i64,
     event_id: Uuid,
-    place: Place,
+    place: Ctid,
     topic: TopicIndex,
     bytes: usize,
     state: State,
@@ -106,7 +106,7 @@ impl Default for Budget {
 
 /// Rows in flight, by slot and by lane.
 #[derive(Clone, Debug)]
-pub struct Window {
+pub struct InFlight {
     budget: Budget,
     entries: Vec<Option<Entry>>,
     free: Vec<Slot>,
@@ -117,7 +117,7 @@ pub struct Window {
     bytes: usize,
 }
 
-impl Window {
+impl InFlight {
     #[must_use]
     pub fn new(budget: Budget, topics: usize) -> Self {
         Self {
@@ -359,7 +359,7 @@ impl Window {
 /// For the model: windows that hold the same rows in the same states are alike, whatever their
 /// slots are called.
 #[cfg(test)]
-impl std::hash::Hash for Window {
+impl std::hash::Hash for InFlight {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let Self {
             budget: _,

@@ -91,7 +91,7 @@ const SLOW_ROWS_MAX: usize = 500;
 /// Everything about refused records.
 #[derive(Clone, Default)]
 #[cfg_attr(test, derive(Hash))]
-pub(super) struct Poison {
+pub(super) struct Isolation {
     trials: Trials,
     /// Rows of refused batches, until they are looked up.
     suspects: BTreeMap<TopicIndex, (ProblemClass, BTreeSet<RowName>)>,
@@ -106,7 +106,7 @@ pub(super) struct Poison {
     too_large: Option<usize>,
 }
 
-impl Poison {
+impl Isolation {
     pub(super) fn is_on_trial(&self, slot: Slot) -> bool {
         self.trials.holds(slot)
     }
@@ -185,7 +185,7 @@ impl Poison {
 
     /// Keys for which `over` holds are parked no more: the row that one was parked for is tried
     /// first, any other flows again.
-    fn retry(&mut self, over: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
+    fn retry(&mut self, over: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Excluded> {
         for (topic, keys) in &mut self.keys {
             for (key, resting) in keys.iter_mut() {
                 if let Some(head) = resting.head
@@ -206,7 +206,7 @@ impl Poison {
     }
 
     /// Takes out keys of which nothing is on trial any more.
-    fn end_trials(&mut self) -> Vec<Left> {
+    fn end_trials(&mut self) -> Vec<Excluded> {
         let Self { keys, trials, .. } = self;
         end_rest(keys, |topic, key, resting| {
             resting.rest == Rest::OnTrial && !trials.has_key(topic, key)
@@ -251,11 +251,14 @@ impl Poison {
 }
 
 /// Takes out keys for which `ended` holds.
-fn end_rest(keys: &mut Keys, ended: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
+fn end_rest(
+    keys: &mut Keys,
+    ended: impl Fn(TopicIndex, &str, RestingKey) -> bool,
+) -> Vec<Excluded> {
     let mut flowing = Vec::new();
     for (topic, keys) in keys.iter_mut() {
         let gone = keys.extract_if(.., |key, resting| ended(*topic, key, *resting));
-        flowing.extend(gone.map(|(key, _)| Left::Key(*topic, key)));
+        flowing.extend(gone.map(|(key, _)| Excluded::Key(*topic, key)));
     }
     keys.retain(|_, keys| !keys.is_empty());
     flowing

@@ -50,14 +50,14 @@ enum Bug {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-enum Fault {
+enum DeliveryError {
     Kill,
     Pause,
     LoseLease,
     /// A topic takes no records for a moment.
     Refuse,
     /// A record is refused for what it is, by the one producer or the other.
-    Poison,
+    Isolation,
     Retire,
     AnswerLost,
     /// No fault, but bounded as well: a lane changes hands.
@@ -74,7 +74,7 @@ struct Scenario {
     /// Keys of the rows that are written, in this order.
     script: &'static [usize],
     written_at_start: usize,
-    window: usize,
+    in_flight: usize,
     window_of_lane: usize,
     deletions_max: usize,
     /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch
@@ -82,7 +82,7 @@ struct Scenario {
     fine: bool,
     /// A relay that ended comes back even while another runs.
     restarts: bool,
-    faults: &'static [Fault],
+    faults: &'static [DeliveryError],
     faults_max: u8,
     bug: Bug,
 }
@@ -203,7 +203,7 @@ const SMALL: Scenario = Scenario {
     keys: &[A, B, OTHER_TOPIC],
     script: &[0, 1, 0],
     written_at_start: 3,
-    window: 4,
+    in_flight: 4,
     window_of_lane: 2,
     deletions_max: 1,
     fine: false,
@@ -239,7 +239,7 @@ const ONE_KEY: Scenario = Scenario {
 const AGAIN: Scenario = Scenario {
     script: &[0, 1, 0],
     written_at_start: 2,
-    faults: &[Fault::RestartIds],
+    faults: &[DeliveryError::RestartIds],
     processes: 1,
     ..SMALL
 };
@@ -288,7 +288,7 @@ fn a_relay_may_be_killed_at_any_step() {
     holds(
         "killed",
         Scenario {
-            faults: &[Fault::Kill],
+            faults: &[DeliveryError::Kill],
             ..SMALL
         },
     );
@@ -299,14 +299,14 @@ fn a_relay_may_stand_still_until_its_lease_is_over() {
     holds(
         "paused",
         Scenario {
-            faults: &[Fault::Pause],
+            faults: &[DeliveryError::Pause],
             ..TWO_ROWS
         },
     );
     holds(
         "paused, each step by itself",
         Scenario {
-            faults: &[Fault::Pause],
+            faults: &[DeliveryError::Pause],
             fine: true,
             ..ONE_KEY
         },
@@ -318,7 +318,7 @@ fn a_relay_may_lose_its_lease_at_any_step() {
     holds(
         "lease lost",
         Scenario {
-            faults: &[Fault::LoseLease],
+            faults: &[DeliveryError::LoseLease],
             ..SMALL
         },
     );
@@ -329,7 +329,7 @@ fn a_producer_may_be_thrown_out_at_any_step() {
     holds(
         "producer thrown out",
         Scenario {
-            faults: &[Fault::Retire],
+            faults: &[DeliveryError::Retire],
             processes: 1,
             ..SMALL
         },
@@ -337,7 +337,7 @@ fn a_producer_may_be_thrown_out_at_any_step() {
     holds(
         "producer thrown out, each step by itself",
         Scenario {
-            faults: &[Fault::Retire],
+            faults: &[DeliveryError::Retire],
             fine: true,
             ..ONE_KEY
         },
@@ -349,14 +349,14 @@ fn any_answer_of_the_database_may_be_lost() {
     holds(
         "answer lost",
         Scenario {
-            faults: &[Fault::AnswerLost],
+            faults: &[DeliveryError::AnswerLost],
             ..SMALL
         },
     );
     holds(
         "answer lost, each step by itself",
         Scenario {
-            faults: &[Fault::AnswerLost],
+            faults: &[DeliveryError::AnswerLost],
             fine: true,
             ..ONE_KEY
         },
@@ -368,14 +368,14 @@ fn a_lane_may_change_hands_at_any_step() {
     holds(
         "lane given back",
         Scenario {
-            faults: &[Fault::GiveBack],
+            faults: &[DeliveryError::GiveBack],
             ..SMALL
         },
     );
     holds(
         "lane given back, an answer lost",
         Scenario {
-            faults: &[Fault::GiveBack, Fault::AnswerLost],
+            faults: &[DeliveryError::GiveBack, DeliveryError::AnswerLost],
             faults_max: 2,
             ..TWO_ROWS
         },
@@ -387,14 +387,14 @@ fn kafka_may_refuse_any_record() {
     holds(
         "record refused",
         Scenario {
-            faults: &[Fault::Refuse],
+            faults: &[DeliveryError::Refuse],
             ..ONE_KEY
         },
     );
     holds(
         "record refused, two topics",
         Scenario {
-            faults: &[Fault::Refuse],
+            faults: &[DeliveryError::Refuse],
             ..TWO_TOPICS
         },
     );
@@ -404,7 +404,7 @@ fn kafka_may_refuse_any_record() {
 fn kafka_may_refuse_any_record_for_what_it_is() {
     let all_at_once = Scenario {
         written_at_start: 3,
-        faults: &[Fault::Poison],
+        faults: &[DeliveryError::Isolation],
         ..ONE_KEY
     };
     holds(
@@ -424,7 +424,7 @@ fn kafka_may_refuse_any_record_for_what_it_is() {
     holds(
         "poison, a topic made again",
         Scenario {
-            faults: &[Fault::Poison, Fault::TopicMissing],
+            faults: &[DeliveryError::Isolation, DeliveryError::TopicMissing],
             faults_max: 2,
             ..all_at_once
         },
@@ -436,14 +436,14 @@ fn a_topic_may_be_missing_for_a_while() {
     holds(
         "topic missing",
         Scenario {
-            faults: &[Fault::TopicMissing],
+            faults: &[DeliveryError::TopicMissing],
             ..ONE_KEY
         },
     );
     holds(
         "topic missing, two topics",
         Scenario {
-            faults: &[Fault::TopicMissing],
+            faults: &[DeliveryError::TopicMissing],
             ..TWO_TOPICS
         },
     );
@@ -457,7 +457,7 @@ fn rows_whose_ids_come_again_are_neither_lost_nor_confused() {
 
 #[test]
 fn each_planted_bug_is_found() {
-    use Fault::*;
+    use DeliveryError::*;
     let cases: [(Bug, char, Scenario); 11] = [
         (
             Bug::AckBeforeReport,
@@ -499,7 +499,7 @@ fn each_planted_bug_is_found() {
             Bug::NoOpeners,
             'O',
             Scenario {
-                faults: &[Poison],
+                faults: &[Isolation],
                 ..ONE_KEY
             },
         ),
@@ -507,7 +507,7 @@ fn each_planted_bug_is_found() {
             Bug::NoOpenersOnTrial,
             'O',
             Scenario {
-                faults: &[Poison],
+                faults: &[Isolation],
                 faults_max: 2,
                 written_at_start: 3,
                 ..ONE_KEY

@@ -13,10 +13,10 @@ impl Core {
             let held = self.left_topics().map(|left| (left, grant.mark)).collect();
             self.lanes[usize::from(grant.lane)] = Some(Lane {
                 epoch: grant.epoch,
-                marks: LaneMarks::starting_at(grant.mark),
+                marks: Watermark::starting_at(grant.mark),
                 held,
                 draining: false,
-                hungry: true,
+                has_more: true,
                 high_id: grant.high_id,
             });
         }
@@ -65,12 +65,12 @@ impl Core {
 
     /// Lanes on their way back of which nothing is in flight any more, with their marks.
     #[must_use]
-    pub fn drained(&self) -> LaneMarksPlan {
-        self.marks_of(|lane, state| state.draining && self.window.is_lane_empty(lane))
+    pub fn drained(&self) -> LaneWatermarks {
+        self.marks_of(|lane, state| state.draining && self.in_flight.is_lane_empty(lane))
     }
 
     /// These lanes were given back.
-    pub fn released(&mut self, lanes: &LaneMarksPlan) {
+    pub fn released(&mut self, lanes: &LaneWatermarks) {
         for lane in &lanes.lanes {
             self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
         }
@@ -79,7 +79,7 @@ impl Core {
 
     /// Marks of all our lanes.
     #[must_use]
-    pub fn marks(&self) -> LaneMarksPlan {
+    pub fn marks(&self) -> LaneWatermarks {
         self.marks_of(|_, _| true)
     }
 
@@ -88,10 +88,10 @@ impl Core {
     /// another reason: the others lie below the position.
     #[must_use]
     pub fn backlog_plan(&self) -> BacklogPlan {
-        let counts = |left: &Left| match left {
-            Left::Topic(topic) => !self.stops.is_parked(*topic),
-            Left::Key(topic, key) => !self.poison.is_parked(*topic, key),
-            Left::Astray => true,
+        let counts = |left: &Excluded| match left {
+            Excluded::Topic(topic) => !self.topic_states.is_parked(*topic),
+            Excluded::Key(topic, key) => !self.isolation.is_parked(*topic, key),
+            Excluded::Astray => true,
         };
         let (mut plan, mut others_wait) = (BacklogPlan::default(), false);
         for (lane, state) in self.lanes.iter().enumerate() {
@@ -118,14 +118,16 @@ impl Core {
     }
 
     fn parked_rows(&self) -> Option<ParkedRows> {
-        let Flowing {
+        let FetchFilter {
             topics,
             by_event_type,
             by_aggregate_type,
             ..
-        } = self.routes.flowing(|topic| self.stops.is_parked(topic));
+        } = self
+            .routes
+            .flowing(|topic| self.topic_states.is_parked(topic));
         let keys: Vec<_> = self
-            .poison
+            .isolation
             .parked()
             .map(|(topic, key)| (self.routes.name(topic).to_owned(), key.to_owned()))
             .collect();
@@ -137,8 +139,8 @@ impl Core {
         })
     }
 
-    pub(super) fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneMarksPlan {
-        let mut plan = LaneMarksPlan::default();
+    pub(super) fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneWatermarks {
+        let mut plan = LaneWatermarks::default();
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else {
                 continue;
@@ -164,7 +166,7 @@ impl Core {
 
     /// The same, but for rows that are left out.
     pub(super) fn position(&self, lane: u8, state: &Lane) -> i64 {
-        self.window
+        self.in_flight
             .lowest(lane)
             .map_or(i64::MAX, |id| id - 1)
             .min(state.marks.mark())

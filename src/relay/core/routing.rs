@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    outbox::{Flowing, OutboxRow, Texts},
+    outbox::{FetchFilter, OutboxRow, RowText},
     relay::core::in_flight::TopicIndex,
     settings::{OnPoison, TopicSettings},
 };
@@ -69,7 +69,7 @@ impl Routes {
     /// A row's own topic, else by event type, else by aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
-        let by_types = |texts: Texts<'_>| {
+        let by_types = |texts: RowText<'_>| {
             self.by_event_type
                 .get(texts.event_type)
                 .or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
@@ -80,18 +80,18 @@ impl Routes {
         found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
     }
 
-    /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
+    /// The filter of a fetch that leaves out all but the topics for which `is_active` holds.
     #[must_use]
-    pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
+    pub fn flowing(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
         let routed = |types: &HashMap<String, TopicIndex>| {
             types
                 .iter()
                 .map(|(name, topic)| (name.clone(), self.name(*topic).to_owned()))
                 .collect()
         };
-        Flowing {
+        FetchFilter {
             topics: (0..self.len())
-                .filter(|topic| flows(*topic))
+                .filter(|topic| is_active(*topic))
                 .map(|topic| self.name(topic).to_owned())
                 .collect(),
             by_event_type: routed(&self.by_event_type),

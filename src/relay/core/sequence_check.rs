@@ -20,7 +20,7 @@ const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// What a process remembers of the sequence, longer than a session lasts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct SequenceMemory {
     /// The highest id seen.
     pub(crate) seen: i64,
     told_until: Option<Instant>,
@@ -28,7 +28,7 @@ pub(crate) struct Memory {
 
 /// Why what a session knows counts no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Break {
+pub(crate) enum SequenceRegression {
     /// The outbox lives elsewhere, or another relay has moved the sequence on since.
     Elsewhere,
     /// An id was seen that is still to come.
@@ -38,17 +38,21 @@ pub(crate) enum Break {
 /// What breaks the course of a session that began in this incarnation and has seen ids up to
 /// `seen`; `None`: nothing.
 #[must_use]
-pub(crate) fn broken(incarnation: Uuid, seen: i64, now: SequenceState) -> Option<Break> {
+pub(crate) fn broken(
+    incarnation: Uuid,
+    seen: i64,
+    now: SequenceState,
+) -> Option<SequenceRegression> {
     if now.incarnation != Some(incarnation) {
-        return Some(Break::Elsewhere);
+        return Some(SequenceRegression::Elsewhere);
     }
-    (now.position < seen).then_some(Break::Behind {
+    (now.position < seen).then_some(SequenceRegression::Behind {
         position: now.position,
         seen,
     })
 }
 
-impl Memory {
+impl SequenceMemory {
     pub(crate) fn saw(&mut self, id: i64) {
         self.seen = self.seen.max(id);
     }
@@ -68,7 +72,7 @@ impl Memory {
     }
 }
 
-impl Break {
+impl SequenceRegression {
     /// As it goes into a report, until it is mended.
     pub(crate) fn problem(self) -> Problem {
         let what = match self {
@@ -133,7 +137,7 @@ mod tests {
     fn a_sequence_behind_what_was_seen_breaks_the_course() {
         assert_eq!(
             broken(HERE, 7, state(Some(HERE), 6)),
-            Some(Break::Behind {
+            Some(SequenceRegression::Behind {
                 position: 6,
                 seen: 7
             })
@@ -145,14 +149,14 @@ mod tests {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
             assert_eq!(
                 broken(HERE, 7, state(incarnation, 900)),
-                Some(Break::Elsewhere)
+                Some(SequenceRegression::Elsewhere)
             );
         }
     }
 
     #[test]
     fn it_is_told_for_a_while_and_then_no_more() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
+        let (mut memory, now) = (SequenceMemory::default(), Instant::now());
         assert!(!memory.is_told_enough(now), "nothing was told");
         memory.told(now);
         assert!(!memory.is_told_enough(now + TOLD_FOR / 2));
@@ -171,8 +175,8 @@ mod tests {
         };
         for problem in [
             mended(done, i64::MAX),
-            Break::Elsewhere.problem(),
-            Break::Behind {
+            SequenceRegression::Elsewhere.problem(),
+            SequenceRegression::Behind {
                 position: i64::MAX,
                 seen: i64::MAX,
             }

@@ -5,24 +5,24 @@ use super::*;
 impl Core {
     /// A record ended.
     pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
-        self.openers_of(slot)
+        self.first_record_gate_of(slot)
             .ended(slot, outcome == Outcome::Published, now);
         if outcome == Outcome::Published {
-            self.outstanding.acknowledged(slot, now);
+            self.unacknowledged.acknowledged(slot, now);
             self.breaker.acknowledged(now);
         } else {
-            self.outstanding.ended(slot);
+            self.unacknowledged.ended(slot);
         }
-        if self.poison.is_on_trial(slot) {
+        if self.isolation.is_on_trial(slot) {
             return self.trial_reported(slot, outcome, now);
         }
         if outcome == Outcome::Published {
-            if let Some(topic) = self.window.acknowledged(slot) {
-                self.stops.succeeded(topic);
+            if let Some(topic) = self.in_flight.acknowledged(slot) {
+                self.topic_states.succeeded(topic);
             }
             return;
         }
-        let Some(given_back) = self.window.failed(slot) else {
+        let Some(given_back) = self.in_flight.failed(slot) else {
             return;
         };
         self.read_again(given_back);
@@ -38,73 +38,75 @@ impl Core {
     /// as purged: it is read again.
     pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
         let Outgoing { slot, topic, row } = outgoing;
-        let flows =
-            || self.stops.flows(*topic) && self.poison.resting_key(*topic, row.key()).is_none();
-        (self.poison.is_on_trial(*slot) || flows())
+        let is_active = || {
+            self.topic_states.is_active(*topic)
+                && self.isolation.resting_key(*topic, row.key()).is_none()
+        };
+        (self.isolation.is_on_trial(*slot) || is_active())
             && self
-                .openers_of(*slot)
+                .first_record_gate_of(*slot)
                 .may_send(*topic, row.key(), *slot, now)
     }
 
-    pub(super) fn openers_of(&mut self, slot: Slot) -> &mut Openers {
-        if self.poison.is_on_trial(slot) {
-            &mut self.trial_openers
+    pub(super) fn first_record_gate_of(&mut self, slot: Slot) -> &mut FirstRecordGate {
+        if self.isolation.is_on_trial(slot) {
+            &mut self.probe_first_record_gate
         } else {
-            &mut self.openers
+            &mut self.first_record_gate
         }
     }
 
     /// A new producer begins: no broker knows it.
     pub fn has_new_producer(&mut self) {
-        self.openers.forget();
+        self.first_record_gate.forget();
     }
 
     /// The same, of the producer for trials.
     pub fn has_new_trial_producer(&mut self) {
-        self.trial_openers.forget();
+        self.probe_first_record_gate.forget();
     }
 
     /// The brokers name so many partitions of a topic.
     pub fn partitions_seen(&mut self, topic: TopicIndex, partitions: usize) {
-        self.openers.partitions(topic, partitions);
-        self.trial_openers.partitions(topic, partitions);
+        self.first_record_gate.partitions(topic, partitions);
+        self.probe_first_record_gate.partitions(topic, partitions);
     }
 
     pub(super) fn read_again(&mut self, given_back: GivenBack) {
         if let Some(lane) = self.lanes[usize::from(given_back.row.lane)].as_mut() {
             lane.marks.rewind(given_back.row.id - 1);
-            lane.hungry = true;
+            lane.has_more = true;
         }
     }
 
     /// The next rows to delete: as soon as a batch is full, or whatever there is when `flush`.
     pub fn next_settle(&mut self, batch_size: usize, flush: bool) -> Option<Settle> {
-        if self.window.acked() < batch_size && !flush {
+        if self.in_flight.acked() < batch_size && !flush {
             None
         } else {
-            self.window.next_settle(batch_size)
+            self.in_flight.next_settle(batch_size)
         }
     }
 
     pub fn settled(&mut self, slots: &[Slot]) {
-        self.window.settled(slots, self.fetch_under_way);
+        self.in_flight.settled(slots, self.fetch_under_way);
     }
 
     pub fn settle_failed(&mut self, slots: &[Slot]) {
-        self.window.settle_failed(slots);
+        self.in_flight.settle_failed(slots);
     }
 
     /// A sweep found a row at or below the mark: it is read again. Returns whether it was a
     /// straggler indeed.
     pub fn straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
-        if self.window.holds(lane, id, event_id) {
+        if self.in_flight.holds(lane, id, event_id) {
             return false;
         }
         let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
             return false;
         };
         state.marks.rewind(id - 1);
-        state.hungry = true;
+        state.has_more = true;
         true
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::*;
 use crate::{
-    outbox::{Parked, ParkedKey, Snapshot, Texts},
+    outbox::{Parked, ParkedKey, RowText, Snapshot},
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -97,18 +97,18 @@ impl Database {
         self.complete(xid);
     }
 
-    fn fetch(&self, plan: &FetchPlan) -> Fetched {
+    fn fetch(&self, plan: &FetchRequest) -> Fetched {
         let (mut rows, mut scanned) = (Vec::new(), Vec::new());
         for (at, lane) in plan.lanes.iter().enumerate() {
-            let flows = |row: &&OutboxRow| {
+            let is_active = |row: &&OutboxRow| {
                 let (topic, key) = (
                     row.topic().unwrap_or_default().to_owned(),
                     row.key().to_owned(),
                 );
-                let flows = |flowing: &Flowing| {
+                let is_active = |flowing: &FetchFilter| {
                     flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key))
                 };
-                plan.flowing.as_ref().is_none_or(flows)
+                plan.flowing.as_ref().is_none_or(is_active)
             };
             let above = self
                 .rows
@@ -125,7 +125,7 @@ impl Database {
             }
             rows.extend(
                 page.into_iter()
-                    .filter(flows)
+                    .filter(is_active)
                     .take(plan.rows_max[at] as usize)
                     .cloned(),
             );
@@ -157,10 +157,10 @@ fn row(id: i64, key: u64) -> OutboxRow {
     OutboxRow::with(
         (key % 2) as u8,
         id,
-        Texts {
+        RowText {
             aggregate_id: &name,
             topic: Some(&topic),
-            ..Texts::PLAIN
+            ..RowText::PLAIN
         },
     )
 }
@@ -243,7 +243,7 @@ struct World {
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
     log: Vec<(String, i64)>,
-    fetch: Option<(FetchPlan, Option<Fetched>)>,
+    fetch: Option<(FetchRequest, Option<Fetched>)>,
     settle: Option<(u64, i64, Settle)>,
     faults: u32,
     /// The cluster acknowledges nothing.
@@ -508,7 +508,7 @@ impl World {
                 if lost {
                     self.core.settle_failed(&settle.slots);
                 } else {
-                    self.core.tick(Tick { xid, drawn });
+                    self.core.tick(XidTick { xid, drawn });
                     self.core.settled(&settle.slots);
                 }
             }
@@ -518,7 +518,7 @@ impl World {
     fn tick(&mut self) {
         let (drawn, xid) = (self.core.seen(), self.database.begin());
         self.database.complete(xid);
-        self.core.tick(Tick { xid, drawn });
+        self.core.tick(XidTick { xid, drawn });
     }
 
     fn persist_marks(&mut self) {
@@ -601,7 +601,7 @@ impl World {
             self.send_trial();
             self.hear_of_parked_keys();
             if self.database.rows.values().all(|row| self.is_parked(row))
-                && self.core.window().rows() == 0
+                && self.core.in_flight().rows() == 0
                 && self.core.trials_are_over()
             {
                 return;
@@ -652,7 +652,7 @@ impl World {
             .filter(|row| !self.is_parked(row))
             .count();
         assert_eq!(
-            (left, self.core.window().rows()),
+            (left, self.core.in_flight().rows()),
             (0, 0),
             "seed {seed}: something is left"
         );

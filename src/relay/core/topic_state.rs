@@ -38,7 +38,7 @@ const SLOW_FOR: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
 #[derive(Clone, Debug, Hash)]
-pub struct Stops {
+pub struct TopicStates {
     topics: BTreeMap<TopicIndex, Rest>,
     /// Parked by a person.
     parked: BTreeSet<TopicIndex>,
@@ -49,7 +49,7 @@ pub struct Stops {
     jitter: Jitter,
 }
 
-impl Stops {
+impl TopicStates {
     /// At first every topic rests: its existence is not known, and a record sent to a missing topic
     /// would wait inside the producer.
     #[must_use]
@@ -74,14 +74,14 @@ impl Stops {
     }
 
     #[must_use]
-    pub fn flows(&self, topic: TopicIndex) -> bool {
+    pub fn is_active(&self, topic: TopicIndex) -> bool {
         !self.topics.contains_key(&topic) && !self.parked.contains(&topic)
     }
 
     /// Whether any topic flows.
     #[must_use]
-    pub fn any_flows(&self) -> bool {
-        (0..self.failures.len()).any(|topic| self.flows(topic))
+    pub fn any_is_active(&self) -> bool {
+        (0..self.failures.len()).any(|topic| self.is_active(topic))
     }
 
     /// Topics that rest.

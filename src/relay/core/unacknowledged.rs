@@ -42,14 +42,14 @@ struct Sent {
 
 /// Rows whose delivery report is still to come, by topic.
 #[derive(Clone, Debug)]
-pub struct Outstanding {
+pub struct Unacknowledged {
     topics: Vec<OfTopic>,
     slots: Vec<Option<Sent>>,
     /// Of all acknowledged rows the last sent: when it was sent, and when it was acknowledged.
     newest_acknowledged: Option<(Instant, Instant)>,
 }
 
-impl Outstanding {
+impl Unacknowledged {
     #[must_use]
     pub fn new(topics: usize, slots: usize) -> Self {
         let topic = OfTopic {
@@ -166,24 +166,24 @@ mod tests {
 
     #[test]
     fn the_oldest_row_is_the_first_sent_of_those_that_have_not_ended() {
-        let (mut outstanding, start) = (Outstanding::new(1, 8), Instant::now());
+        let (mut unacknowledged, start) = (Unacknowledged::new(1, 8), Instant::now());
         for (slot, ms) in [(0, 0), (1, 0), (2, 5), (3, 9)] {
-            outstanding.sent(slot, 0, 7, 10, after(start, ms));
+            unacknowledged.sent(slot, 0, 7, 10, after(start, ms));
         }
         // Reports of different partitions come in any order.
         for (slot, oldest) in [(2, Some(0)), (0, Some(0)), (1, Some(9)), (3, None)] {
-            assert!(outstanding.ended(slot).is_some());
+            assert!(unacknowledged.ended(slot).is_some());
             assert_eq!(
-                outstanding.oldest(0),
+                unacknowledged.oldest(0),
                 oldest.map(|ms| after(start, ms)),
                 "after slot {slot}"
             );
         }
         assert_eq!(
             (
-                outstanding.rows(0),
-                outstanding.bytes(0),
-                outstanding.most_in_a_lane(0)
+                unacknowledged.rows(0),
+                unacknowledged.bytes(0),
+                unacknowledged.most_in_a_lane(0)
             ),
             (0, 0, 0)
         );
@@ -191,20 +191,23 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_used_again_counts_for_its_new_row() {
-        let (mut outstanding, start) = (Outstanding::new(2, 1), Instant::now());
-        outstanding.sent(0, 0, 1, 10, start);
-        assert_eq!(outstanding.ended(0), Some(start));
-        assert_eq!(outstanding.ended(0), None);
-        outstanding.sent(0, 1, 2, 20, after(start, 1));
+        let (mut unacknowledged, start) = (Unacknowledged::new(2, 1), Instant::now());
+        unacknowledged.sent(0, 0, 1, 10, start);
+        assert_eq!(unacknowledged.ended(0), Some(start));
+        assert_eq!(unacknowledged.ended(0), None);
+        unacknowledged.sent(0, 1, 2, 20, after(start, 1));
         assert_eq!(
             (
-                outstanding.rows(0),
-                outstanding.rows(1),
-                outstanding.bytes(1)
+                unacknowledged.rows(0),
+                unacknowledged.rows(1),
+                unacknowledged.bytes(1)
             ),
             (0, 1, 20)
         );
-        assert_eq!((outstanding.in_lane(1), outstanding.in_lane(2)), (0, 1));
+        assert_eq!(
+            (unacknowledged.in_lane(1), unacknowledged.in_lane(2)),
+            (0, 1)
+        );
     }
 
     #[test]
@@ -216,17 +219,17 @@ mod tests {
             (1, 2000, true),
             (2500, 2501, true),
         ] {
-            let mut outstanding = Outstanding::new(2, 2);
-            outstanding.sent(0, 0, 1, 1, start);
-            outstanding.sent(1, 1, 1, 1, after(start, sent));
-            outstanding.acknowledged(1, after(start, acknowledged));
+            let mut unacknowledged = Unacknowledged::new(2, 2);
+            unacknowledged.sent(0, 0, 1, 1, start);
+            unacknowledged.sent(1, 1, 1, 1, after(start, sent));
+            unacknowledged.acknowledged(1, after(start, acknowledged));
             assert_eq!(
-                outstanding.is_overtaken(0, Duration::from_secs(2)),
+                unacknowledged.is_overtaken(0, Duration::from_secs(2)),
                 overtakes,
                 "sent {sent}, acknowledged {acknowledged}"
             );
             assert!(
-                !outstanding.is_overtaken(1, Duration::ZERO),
+                !unacknowledged.is_overtaken(1, Duration::ZERO),
                 "it has nothing there"
             );
         }

@@ -31,21 +31,21 @@ pub const YOUNG: Duration = Duration::from_millis(250);
 
 /// `xid` is one of our own transactions; every id up to `drawn` had been drawn before it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tick {
+pub struct XidTick {
     pub xid: u64,
     pub drawn: i64,
 }
 
 /// Ticks that no snapshot has passed yet, and the best that one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ticks {
+pub struct XidTicks {
     ahead: BTreeMap<u64, i64>,
     base: i64,
 }
 
-impl Ticks {
+impl XidTicks {
     /// Adds a tick, in any order.
-    pub fn add(&mut self, tick: Tick) {
+    pub fn add(&mut self, tick: XidTick) {
         let drawn = self.ahead.entry(tick.xid).or_default();
         *drawn = tick.drawn.max(*drawn);
     }
@@ -80,22 +80,22 @@ pub struct Covered {
 /// What to do with the rows of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Reading {
+pub enum ReadDecision {
     /// Take them, in id order.
     Take,
     /// A transaction ended whose range begins below this fetch: take nothing, read again from
-    /// [`LaneMarks::low`]. Else a row of a key could go out before an earlier one of the same key.
+    /// [`Watermark::low`]. Else a row of a key could go out before an earlier one of the same key.
     Again,
 }
 
 /// The reading position of one lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct LaneMarks {
+pub struct Watermark {
     base: i64,
     open: BTreeMap<u64, Open>,
 }
 
-impl LaneMarks {
+impl Watermark {
     /// A new owner starts at the mark of the one before.
     #[must_use]
     pub fn starting_at(mark: i64) -> Self {
@@ -137,14 +137,14 @@ impl LaneMarks {
         (self.base, self.open) = (highest, BTreeMap::new());
     }
 
-    /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
+    /// Learns from one fetch of this lane. `base` is [`XidTicks::base`] of its snapshot.
     pub fn learn(
         &mut self,
         covered: Covered,
         snapshot: &Snapshot,
         base: i64,
         now: Instant,
-    ) -> Reading {
+    ) -> ReadDecision {
         // A fetch that began above the base would skip what was given back since.
         let mut missed = covered.low > self.base;
         for (_, open) in self
@@ -156,7 +156,7 @@ impl LaneMarks {
             missed |= open.above < covered.low;
         }
         if missed {
-            return Reading::Again;
+            return ReadDecision::Again;
         }
         let before = self.base;
         self.base = before.max(base.min(covered.reached));
@@ -172,7 +172,7 @@ impl LaneMarks {
                 ended: false,
             });
         }
-        Reading::Take
+        ReadDecision::Take
     }
 }
 
@@ -185,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_tick_counts_only_once_a_snapshot_has_passed_it() {
-        let mut ticks = Ticks::default();
-        ticks.add(Tick { xid: 280, drawn: 2 });
+        let mut ticks = XidTicks::default();
+        ticks.add(XidTick { xid: 280, drawn: 2 });
         // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279,
         // which holds id 1.
         assert_eq!(ticks.base(&Snapshot::new(279, vec![])), 0);
@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn the_rows_of_a_long_transaction_come_before_later_ones_of_its_keys() {
         let start = Instant::now();
-        let (mut marks, mut ticks) = (LaneMarks::starting_at(0), Ticks::default());
-        ticks.add(Tick { xid: 12, drawn: 9 });
+        let (mut marks, mut ticks) = (Watermark::starting_at(0), XidTicks::default());
+        ticks.add(XidTick { xid: 12, drawn: 9 });
         let listed = Snapshot::new(13, vec![10]);
         let base = ticks.base(&listed);
         assert_eq!(
@@ -210,7 +210,7 @@ mod tests {
                 base,
                 start
             ),
-            Reading::Take
+            ReadDecision::Take
         );
         assert_eq!(
             marks.low(start),
@@ -226,7 +226,10 @@ mod tests {
             low: 9,
             reached: i64::MAX,
         };
-        assert_eq!(marks.learn(from_nine, &ended, base, later), Reading::Again);
+        assert_eq!(
+            marks.learn(from_nine, &ended, base, later),
+            ReadDecision::Again
+        );
         assert_eq!(marks.low(later), 0, "its range is read again first");
         assert_eq!(
             marks.learn(
@@ -238,7 +241,7 @@ mod tests {
                 base,
                 later
             ),
-            Reading::Take
+            ReadDecision::Take
         );
         assert_eq!((marks.low(later), marks.mark()), (9, 9));
     }

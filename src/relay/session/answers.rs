@@ -19,39 +19,39 @@ impl Session<'_> {
                 }
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
-                self.works(Source::Settling);
+                self.works(ProblemSource::Settling);
             }
             Err(error) => {
                 self.core.settle_failed(&settled.slots);
-                self.database_failed(Source::Settling, &error, now);
+                self.database_failed(ProblemSource::Settling, &error, now);
             }
         }
     }
 
-    pub(super) fn leased(&mut self, result: Result<Turned, StoreError>) -> bool {
+    pub(super) fn leased(&mut self, result: Result<LeaseOutcome, StoreError>) -> bool {
         let now = Instant::now();
         self.timers.lease = now + SURVEY_EVERY;
         if self.is_broken {
             return true;
         }
         let (renewed, released, granted, give_back, seen) = match result {
-            Ok(Turned::Holds {
+            Ok(LeaseOutcome::Holds {
                 renewed,
                 released,
                 granted,
                 give_back,
                 seen,
             }) => (renewed, released, granted, give_back, seen),
-            Ok(Turned::Lost) => return false,
+            Ok(LeaseOutcome::Lost) => return false,
             Err(error) => {
-                self.database_failed(Source::Database, &error, now);
+                self.database_failed(ProblemSource::Database, &error, now);
                 return true;
             }
         };
         if let Some(renewed) = renewed {
             self.deadline = lease_deadline(renewed.sent);
             self.timers.renew = renewed.sent + RENEW_EVERY;
-            self.core.tick(Tick {
+            self.core.tick(XidTick {
                 xid: renewed.xid,
                 drawn: renewed.drawn,
             });
@@ -63,7 +63,7 @@ impl Session<'_> {
         self.core.granted(&granted, now);
         self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back, now);
-        self.works(Source::Database);
+        self.works(ProblemSource::Database);
         self.status.set_lanes(self.core.owned());
         self.status.set_ready(true);
         true
@@ -73,9 +73,9 @@ impl Session<'_> {
         let now = Instant::now();
         self.timers.tick = now + TICK_EVERY;
         match result {
-            Ok(xid) => self.core.tick(Tick { xid, drawn }),
+            Ok(xid) => self.core.tick(XidTick { xid, drawn }),
             // With nothing to settle, the next turn of the lease is what tells that it works again.
-            Err(error) => self.database_failed(Source::Database, &error, now),
+            Err(error) => self.database_failed(ProblemSource::Database, &error, now),
         }
     }
 
@@ -85,10 +85,12 @@ impl Session<'_> {
         self.timers.backlog =
             not_again_before(began, BACKLOG_EVERY).min(Instant::now() + BACKLOG_AT_LATEST);
         let metrics = &self.status.metrics;
-        metrics.in_flight_rows.set(self.core.window().rows() as i64);
+        metrics
+            .in_flight_rows
+            .set(self.core.in_flight().rows() as i64);
         metrics
             .in_flight_bytes
-            .set(self.core.window().bytes() as i64);
+            .set(self.core.in_flight().bytes() as i64);
         let Ok((depth, table)) = result else {
             return self.status.set_backlog(None);
         };
@@ -133,18 +135,18 @@ impl Session<'_> {
                 add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
         }
-        self.status.tell(Source::Records, problems);
+        self.status.set_problems(ProblemSource::Records, problems);
     }
 
-    pub(super) fn swept(
+    pub(super) fn gap_scanned(
         &mut self,
-        plan: &SweepPlan,
+        plan: &GapScanPlan,
         began: Instant,
         result: Result<Vec<Straggler>, StoreError>,
     ) {
-        self.timers.sweep = not_again_before(began, SWEEP_EVERY);
+        self.timers.gap_scan = not_again_before(began, SWEEP_EVERY);
         let Ok(found) = result else { return };
-        self.swept.swept(plan, &found);
+        self.gap_scanned.gap_scanned(plan, &found);
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
                 self.status.metrics.stragglers.inc();
@@ -155,17 +157,22 @@ impl Session<'_> {
     }
 
     /// One of the kinds of work with the database failed; the others may go on.
-    pub(super) fn database_failed(&mut self, work: Source, error: &StoreError, now: Instant) {
+    pub(super) fn database_failed(
+        &mut self,
+        work: ProblemSource,
+        error: &StoreError,
+        now: Instant,
+    ) {
         self.timers.database = now + RETRY_AFTER;
         self.timers.lease = self.timers.lease.max(now + RETRY_AFTER);
         self.failing.insert(work);
-        self.status.tell(work, vec![error.problem()]);
+        self.status.set_problems(work, vec![error.problem()]);
     }
 
     /// Told after a failure only: it works thousands of times a second.
-    pub(super) fn works(&mut self, work: Source) {
+    pub(super) fn works(&mut self, work: ProblemSource) {
         if self.failing.remove(&work) {
-            self.status.tell(work, vec![]);
+            self.status.set_problems(work, vec![]);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::failpoints;
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
         tracing::info!(
-            rows = self.core.window().rows(),
+            rows = self.core.in_flight().rows(),
             "stopping: finishing what is in flight"
         );
         self.finish_within(DRAIN_MAX);
@@ -26,7 +26,8 @@ impl Session<'_> {
         let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else {
             return false;
         };
-        self.status.tell(Source::Sequence, vec![why.problem()]);
+        self.status
+            .set_problems(ProblemSource::Sequence, vec![why.problem()]);
         self.memory.told(Instant::now());
         if !self.is_broken {
             self.is_broken = true;
@@ -38,7 +39,9 @@ impl Session<'_> {
     pub(super) fn is_drained(&self, now: Instant) -> bool {
         self.stop_by.is_some_and(|by| {
             now >= by
-                || (self.core.window().rows() == 0 && self.fetch.is_none() && self.lease.is_none())
+                || (self.core.in_flight().rows() == 0
+                    && self.fetch.is_none()
+                    && self.lease.is_none())
         })
     }
 
@@ -46,7 +49,7 @@ impl Session<'_> {
     pub(super) async fn leave(mut self) -> Ended {
         self.status.lost_lanes();
         self.retire().await;
-        let marks: LaneMarksPlan = self.core.marks();
+        let marks: LaneWatermarks = self.core.marks();
         let goodbye = async {
             self.store
                 .release(self.instance, &marks, self.incarnation)
@@ -82,7 +85,7 @@ impl Session<'_> {
             .chain(self.sending.producer())
             .for_each(Producer::purge);
         failpoints::purge_replaced();
-        while self.core.window().sent() > 0 {
+        while self.core.in_flight().sent() > 0 {
             self.drain_reports(Instant::now());
             tokio::time::sleep(REPORTS_EVERY).await;
         }

@@ -13,7 +13,7 @@ const TOPICS_EVERY: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
     pub(super) fn look(&mut self, now: Instant) {
-        self.core.look(self.trouble.get().is_some(), now);
+        self.core.look(self.cluster_error.get().is_some(), now);
         self.tell_breaker(now);
         if now >= self.timers.topics {
             self.timers.topics = now + TOPICS_EVERY;
@@ -28,7 +28,7 @@ impl Session<'_> {
         }
         self.end_stuck_drain(now);
         if self.memory.is_told_enough(now) {
-            self.status.tell(Source::Sequence, vec![]);
+            self.status.set_problems(ProblemSource::Sequence, vec![]);
         }
     }
 
@@ -41,7 +41,7 @@ impl Session<'_> {
         // The other relays see it in the next renewal.
         self.timers.renew = now;
         self.status.set_breaker(state, kafka::rfc3339(now_us()));
-        let (rows, before) = (self.core.window().sent(), before.name());
+        let (rows, before) = (self.core.in_flight().sent(), before.name());
         match state {
             BreakerState::Open => {
                 tracing::warn!(

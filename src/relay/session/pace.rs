@@ -43,7 +43,7 @@ pub(super) struct Timers {
     pub(super) renew: Instant,
     pub(super) tick: Instant,
     pub(super) backlog: Instant,
-    pub(super) sweep: Instant,
+    pub(super) gap_scan: Instant,
     pub(super) topics: Instant,
     pub(super) leaders: Instant,
     pub(super) settle: Option<Instant>,
@@ -58,7 +58,7 @@ impl Timers {
             renew: now + RENEW_EVERY,
             tick: now,
             backlog: now,
-            sweep: now + SWEEP_EVERY,
+            gap_scan: now + SWEEP_EVERY,
             topics: now,
             leaders: now,
             settle: None,
@@ -97,11 +97,11 @@ impl Session<'_> {
                 .then_some(timers.settle)
                 .flatten()
                 .map(database),
-            (self.core.window().sent() > 0).then_some(timers.reports),
+            (self.core.in_flight().sent() > 0).then_some(timers.reports),
             (works && self.tick.is_none() && self.core.wants_ticks())
                 .then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
-            (works && self.sweep.is_none()).then(|| database(timers.sweep)),
+            (works && self.gap_scan.is_none()).then(|| database(timers.gap_scan)),
             self.core.resume_at(now),
             self.trial_by,
             match &self.sending {

@@ -13,11 +13,11 @@ const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
-    pub(super) fn fetched(&mut self, plan: &FetchPlan, began: Instant, fetched: FetchResult) {
+    pub(super) fn fetched(&mut self, plan: &FetchRequest, began: Instant, fetched: FetchResult) {
         let now = Instant::now();
         self.drain_reports(now);
         if fetched.is_ok() {
-            self.works(Source::Reading);
+            self.works(ProblemSource::ReadDecision);
         }
         match fetched {
             Ok((sequence, _)) if self.breaks(sequence) => self.core.fetch_failed(now),
@@ -33,7 +33,7 @@ impl Session<'_> {
             Ok(_) => self.core.fetch_failed(now),
             Err(error) => {
                 self.core.fetch_failed(now);
-                self.database_failed(Source::Reading, &error, now);
+                self.database_failed(ProblemSource::ReadDecision, &error, now);
             }
         }
     }
@@ -68,7 +68,7 @@ impl Session<'_> {
                 &self.source,
                 &mut replaced,
             )
-            .map_err(|_| Fault::Record(ProblemClass::RecordRejected))
+            .map_err(|_| DeliveryError::Record(ProblemClass::RecordRejected))
             .and_then(|headers| {
                 let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
                 producer.send(
@@ -87,7 +87,7 @@ impl Session<'_> {
                     self.core.reported(slot, Outcome::Published, now)
                 }
                 Ok(()) => {}
-                Err(Fault::Record(class)) => {
+                Err(DeliveryError::Record(class)) => {
                     if class == ProblemClass::RecordTooLarge {
                         self.watch.ask_now(); // a topic may take it by now
                     }
@@ -116,13 +116,13 @@ impl Session<'_> {
         }
         self.reports = reports;
         if published > 0 {
-            self.trouble.clear();
+            self.cluster_error.clear();
             self.status.published(published as u64, now);
         }
     }
 
     fn reported(&mut self, report: Report, now: Instant) {
-        let Some(topic) = self.core.window().topic_of(report.slot) else {
+        let Some(topic) = self.core.in_flight().topic_of(report.slot) else {
             return;
         };
         match report.outcome {
@@ -142,18 +142,21 @@ impl Session<'_> {
                 self.core.reported(report.slot, Outcome::Published, now);
             }
             Err(fault) => {
-                self.rebuild.cause_found |= matches!(fault, Fault::Topic(_) | Fault::Record(_))
-                    && !self.core.is_on_trial(report.slot);
+                self.rebuild.cause_found |=
+                    matches!(fault, DeliveryError::Topic(_) | DeliveryError::Record(_))
+                        && !self.core.is_on_trial(report.slot);
                 self.failed(report.slot, topic, fault, now);
             }
         }
     }
 
-    pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: Fault, now: Instant) {
+    pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: DeliveryError, now: Instant) {
         let outcome = match fault {
-            Fault::Purged => Outcome::Purged,
-            Fault::Record(class) => Outcome::Refused(class),
-            Fault::Cluster(class) | Fault::Topic(class) => Outcome::TopicFailed(class),
+            DeliveryError::Purged => Outcome::Purged,
+            DeliveryError::Record(class) => Outcome::Refused(class),
+            DeliveryError::Cluster(class) | DeliveryError::Topic(class) => {
+                Outcome::TopicFailed(class)
+            }
         };
         if let Outcome::TopicFailed(class) | Outcome::Refused(class) = outcome {
             self.count_failure(topic, class);
@@ -172,15 +175,15 @@ impl Session<'_> {
             .inc();
     }
 
-    pub(super) fn heard(&mut self, news: &News) {
+    pub(super) fn on_topic_metadata(&mut self, news: &TopicMetadata) {
         let now = Instant::now();
         for (topic, usable) in news {
             self.core.topic_seen(*topic, *usable, now);
         }
-        if self.core.window().sent() == 0 {
+        if self.core.in_flight().sent() == 0 {
             // Such as idle connections that were closed: it says nothing of what is sent from now
             // on.
-            self.trouble.clear();
+            self.cluster_error.clear();
         }
         if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.sizes())
             && !producer.sizes().fit(wanted)
@@ -212,7 +215,7 @@ impl Session<'_> {
         let by = Instant::now() + FLUSH_MAX;
         self.trial_by = self.trial.as_ref().map(|_| by);
         tracing::info!(
-            in_flight = self.core.window().sent(),
+            in_flight = self.core.in_flight().sent(),
             "the producer is replaced, once what is in flight is acknowledged: {why}"
         );
         self.flush_producer(by);
@@ -250,7 +253,7 @@ impl Session<'_> {
                     retry_at: now + self.rebuild_pause(now),
                 }
             }
-            Sending::Flushing(producer, by) if now >= by || self.trouble.get().is_some() => {
+            Sending::Flushing(producer, by) if now >= by || self.cluster_error.get().is_some() => {
                 producer.purge();
                 Sending::Retiring(producer)
             }
@@ -267,7 +270,7 @@ impl Session<'_> {
         let by = now + LAST_ANSWERS_MAX;
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
             self.rebuild.fatal = true;
-            self.trouble.clear();
+            self.cluster_error.clear();
             tracing::warn!(
                 "the producer is replaced: it gave up so as not to leave a gap; a new one starts \
                  at the lowest unsettled rows"
@@ -318,7 +321,7 @@ impl Session<'_> {
         self.sending = match sending {
             Sending::Open(producer) => {
                 tracing::warn!("the producer is thrown out: {why}");
-                self.trouble.clear();
+                self.cluster_error.clear();
                 producer.purge();
                 Sending::Retiring(producer)
             }
@@ -340,7 +343,7 @@ impl Session<'_> {
             };
         };
         // What the one before met, such as a refused login, says nothing of this one.
-        self.trouble.clear();
+        self.cluster_error.clear();
         self.core.has_new_producer();
         Sending::Open(producer)
     }
@@ -358,10 +361,10 @@ impl Session<'_> {
             &secrets,
             &options.pod,
             sizes,
-            self.trouble.clone(),
+            self.cluster_error.clone(),
         );
-        self.status.tell(
-            Source::Producer,
+        self.status.set_problems(
+            ProblemSource::Producer,
             made.as_ref()
                 .err()
                 .map(kafka::ConfigError::problem)

@@ -39,10 +39,16 @@ impl Session<'_> {
                 (now, depth.map(|depth| (depth, table)))
             });
         }
-        if self.sweep.is_none() && now >= self.timers.sweep && !failpoints::has(Bug::ForwardOnly) {
-            let (store, plan) = (self.store.clone(), self.swept.plan(&self.core.marks()));
-            self.sweep = start(async move {
-                let found = store.sweep(&plan).await;
+        if self.gap_scan.is_none()
+            && now >= self.timers.gap_scan
+            && !failpoints::has(Bug::ForwardOnly)
+        {
+            let (store, plan) = (
+                self.store.clone(),
+                self.gap_scanned.plan(&self.core.marks()),
+            );
+            self.gap_scan = start(async move {
+                let found = store.gap_scan(&plan).await;
                 (plan, now, found)
             });
         }
@@ -50,13 +56,13 @@ impl Session<'_> {
 
     pub(super) fn start_settles(&mut self, now: Instant) {
         let batch_size = self.options.settings.batch_size as usize;
-        self.timers.settle = settle_at(self.timers.settle, self.core.window().acked(), now);
+        self.timers.settle = settle_at(self.timers.settle, self.core.in_flight().acked(), now);
         while self.settles.len() < SETTLES_MAX && now >= self.timers.database {
             let flush = self.timers.settle.is_some_and(|at| at <= now);
             let Some(settle) = self.core.next_settle(batch_size, flush) else {
                 return;
             };
-            self.timers.settle = settle_at(None, self.core.window().acked(), now);
+            self.timers.settle = settle_at(None, self.core.in_flight().acked(), now);
             self.timers.tick = now + TICK_EVERY;
             let (store, drawn) = (self.store.clone(), self.core.seen());
             self.settles.push(
@@ -64,7 +70,7 @@ impl Session<'_> {
                     let result = store
                         .settle(&settle.plan)
                         .await
-                        .map(|xid| Tick { xid, drawn });
+                        .map(|xid| XidTick { xid, drawn });
                     Settled {
                         slots: settle.slots,
                         began: now,
@@ -81,7 +87,7 @@ impl Session<'_> {
             return;
         }
         let renew = (now >= self.timers.renew).then(|| self.core.marks());
-        let turn_now = Turn {
+        let turn_now = LeaseRound {
             instance: self.instance,
             incarnation: self.incarnation,
             renew,

@@ -13,10 +13,10 @@ use tokio::{
 use crate::{
     kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
     relay::{
-        RunOptions, Source, Status,
+        ProblemSource, RunOptions, Status,
         core::partition_growth::Partitions,
         topic_metadata::{
-            Asking, News,
+            Asking, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
         },
     },
@@ -70,7 +70,11 @@ impl Rounds {
         }
     }
 
-    pub(super) fn run(&mut self, news: &UnboundedSender<News>, asked: &mpsc::Receiver<()>) {
+    pub(super) fn run(
+        &mut self,
+        news: &UnboundedSender<TopicMetadata>,
+        asked: &mpsc::Receiver<()>,
+    ) {
         let mut wished = false;
         while !news.is_closed() {
             if self.secrets.has_changed().unwrap_or(false) {
@@ -83,12 +87,13 @@ impl Rounds {
             let calm = match round {
                 Ok(problems) => {
                     let calm = problems.iter().all(|problem| is_advice(problem.class));
-                    self.status.tell(Source::Kafka, vec![]);
-                    self.status.tell(Source::Topics, problems);
+                    self.status.set_problems(ProblemSource::Kafka, vec![]);
+                    self.status.set_problems(ProblemSource::Topics, problems);
                     calm
                 }
                 Err(problem) => {
-                    self.status.tell(Source::Kafka, vec![problem]);
+                    self.status
+                        .set_problems(ProblemSource::Kafka, vec![problem]);
                     // Made anew, so that a secret that was mended is read.
                     self.client = None;
                     false
@@ -105,7 +110,7 @@ impl Rounds {
     fn round(
         &mut self,
         wished: bool,
-        news: &UnboundedSender<News>,
+        news: &UnboundedSender<TopicMetadata>,
     ) -> Result<Vec<Problem>, Problem> {
         let options = Arc::clone(&self.options);
         let settings = &options.settings;
@@ -140,7 +145,7 @@ impl Rounds {
         self.learn_limits(wished, &usable);
         self.before.clone_from(&usable);
         // Closed: the relay ends, and so does the next round.
-        let _ = news.send(News {
+        let _ = news.send(TopicMetadata {
             usable,
             led,
             partitions: self.partitions.counts(),

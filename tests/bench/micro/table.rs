@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use outbox_relay::outbox::{FetchPlan, Fetched, OutboxRow, Snapshot, Texts};
+use outbox_relay::outbox::{FetchRequest, Fetched, OutboxRow, RowText, Snapshot};
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
@@ -19,7 +19,7 @@ const FIRST_US: i64 = 1_767_225_600_000_000;
 pub(crate) fn row(id: i64) -> OutboxRow {
     let event_id = Uuid::from_u128(0x0199_4b7e_5c00_7000_8000_0000_0000_0000 | id as u128);
     let file = format!("file-{:08}", id % KEYS);
-    let texts = Texts {
+    let texts = RowText {
         aggregate_type: "file",
         aggregate_id: &file,
         event_type: "FileUploaded",
@@ -58,7 +58,7 @@ impl Table {
     }
 
     /// What the statement finds: by lane, in the order of the ids.
-    pub(crate) fn fetch(&mut self, plan: &FetchPlan, snapshot: Snapshot) -> Fetched {
+    pub(crate) fn fetch(&mut self, plan: &FetchRequest, snapshot: Snapshot) -> Fetched {
         let mut rows = Vec::new();
         for ((lane, low), rows_max) in plan.lanes.iter().zip(&plan.lows).zip(&plan.rows_max) {
             rows.extend(

@@ -14,7 +14,7 @@ use outbox_relay::{
         Core, Outcome, Outgoing,
         in_flight::{Budget, Slot},
         routing::Routes,
-        watermarks::Tick,
+        watermarks::XidTick,
     },
     settings::{OnPoison, RecordHeaders, TopicSettings},
 };
@@ -104,7 +104,7 @@ impl Relay {
         relay.settle(&mut |_, work| work());
         relay.fetch(&mut |_, work| work());
         assert_eq!(
-            relay.core.window().sent(),
+            relay.core.in_flight().sent(),
             Budget::default().rows,
             "the window is full"
         );
@@ -137,7 +137,7 @@ impl Relay {
             });
             let Some(settle) = settle.take() else { return };
             self.xid += 1;
-            self.core.tick(Tick {
+            self.core.tick(XidTick {
                 xid: self.xid,
                 drawn: self.core.seen(),
             });

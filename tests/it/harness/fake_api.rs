@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// How an answer goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum DeliveryError {
     /// Nothing is done.
     Refused(u16),
     /// It is done, and the answer is an error.
@@ -27,7 +27,7 @@ pub(crate) struct World {
     pub(crate) objects: BTreeMap<String, Value>,
     /// Calls so far, and the ones that go wrong.
     pub(crate) calls: usize,
-    pub(crate) faults: BTreeMap<usize, Fault>,
+    pub(crate) faults: BTreeMap<usize, DeliveryError>,
     /// Requests that change something, without Events.
     pub(crate) writes: Vec<String>,
     /// What must never happen, and did.
@@ -72,11 +72,11 @@ impl World {
         }
         self.calls += 1;
         let fault = self.faults.remove(&self.calls);
-        if let Some(Fault::Refused(code)) = fault {
+        if let Some(DeliveryError::Refused(code)) = fault {
             return (code, refusal(code, "chosen by the test", ""));
         }
         let answer = self.carry_out(method, uri, body);
-        if fault == Some(Fault::DoneAndLost) {
+        if fault == Some(DeliveryError::DoneAndLost) {
             (500, refusal(500, "the answer was lost", ""))
         } else {
             answer

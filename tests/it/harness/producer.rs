@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{Fault, Producer, Sizes, Trouble},
+    kafka::{DeliveryError, LastClusterError, Producer, Sizes},
     report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
@@ -15,8 +15,8 @@ use super::relay::until;
 /// A producer whose records are numbered by their slots.
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
-    trouble: Trouble,
-    outcomes: BTreeMap<usize, Result<(), Fault>>,
+    trouble: LastClusterError,
+    outcomes: BTreeMap<usize, Result<(), DeliveryError>>,
 }
 
 impl Sender {
@@ -41,7 +41,7 @@ impl Sender {
             sasl: None,
             properties,
         };
-        let trouble = Trouble::default();
+        let trouble = LastClusterError::default();
         let producer = Producer::new(
             &settings,
             &Secrets::folder("/nowhere"),
@@ -63,7 +63,7 @@ impl Sender {
         key: &str,
         number: usize,
         bytes: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), DeliveryError> {
         self.send_at(topic, key, number, bytes, None)
     }
 
@@ -75,7 +75,7 @@ impl Sender {
         number: usize,
         bytes: usize,
         ms: Option<i64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), DeliveryError> {
         let value = format!("{number}:{}", noise(number, bytes));
         self.producer.send(
             topic,
@@ -88,7 +88,10 @@ impl Sender {
     }
 
     /// What became of `records` records, once each has its report.
-    pub(crate) async fn outcomes(&mut self, records: usize) -> &BTreeMap<usize, Result<(), Fault>> {
+    pub(crate) async fn outcomes(
+        &mut self,
+        records: usize,
+    ) -> &BTreeMap<usize, Result<(), DeliveryError>> {
         until(&format!("{records} reports"), async || {
             self.poll();
             (self.outcomes.len() >= records).then_some(())

@@ -29,8 +29,8 @@ impl Case {
         self.start + Duration::from_secs(second)
     }
 
-    fn look(&mut self, second: u64, outstanding: usize) {
-        self.breaker.look(outstanding, false, self.at(second));
+    fn look(&mut self, second: u64, unacknowledged: usize) {
+        self.breaker.look(unacknowledged, false, self.at(second));
     }
 
     fn acknowledge(&mut self, second: u64, rows: usize) {
@@ -181,17 +181,17 @@ fn only_rebuilds_without_a_cause_that_come_close_together_open_it() {
 
 #[test]
 fn with_nothing_outstanding_an_answer_of_the_brokers_closes_it() {
-    for (outstanding, second, state) in [
+    for (unacknowledged, second, state) in [
         (0, 12, BreakerState::Closed),
         (0, 11, BreakerState::Open),
         (1, 60, BreakerState::Open),
     ] {
         let mut case = Case::quiet(10);
-        case.breaker.answered(outstanding, case.at(second));
+        case.breaker.answered(unacknowledged, case.at(second));
         assert_eq!(
             case.breaker.state(),
             state,
-            "{outstanding} outstanding after {second} s"
+            "{unacknowledged} outstanding after {second} s"
         );
     }
 }

@@ -1,13 +1,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    outbox::{FetchPlan, Fetched, Grant, OutboxRow, Parked, Snapshot, Texts},
+    outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
     relay::core::{
         Core, Outcome,
         in_flight::{Budget, Slot},
         lane_share::LANES,
         routing::Routes,
-        watermarks::Tick,
+        watermarks::XidTick,
     },
     report::{BreakerState, ProblemClass},
     settings::{BreakerSettings, OnPoison, TopicSettings},
@@ -101,7 +101,7 @@ impl World {
                 self.core.settled(&settle.slots);
             }
             self.xid += 1;
-            self.core.tick(Tick {
+            self.core.tick(XidTick {
                 xid: self.xid,
                 drawn: self.core.seen(),
             });
@@ -126,8 +126,8 @@ impl World {
         );
     }
 
-    fn select(&self, plan: &FetchPlan) -> Vec<OutboxRow> {
-        let flows = |row: &&OutboxRow| {
+    fn select(&self, plan: &FetchRequest) -> Vec<OutboxRow> {
+        let is_active = |row: &&OutboxRow| {
             plan.flowing.as_ref().is_none_or(|flowing| {
                 flowing
                     .topics
@@ -141,7 +141,7 @@ impl World {
                 .range(plan.lows[at] + 1..)
                 .map(|(_, row)| row)
                 .filter(move |row| i16::from(row.lane) == plan.lanes[at]);
-            rows.filter(flows)
+            rows.filter(is_active)
                 .take(plan.rows_max[at] as usize)
                 .cloned()
                 .collect::<Vec<_>>()
@@ -215,10 +215,10 @@ fn row(lane: u8, id: i64, topic: TopicIndex) -> OutboxRow {
     OutboxRow::with(
         lane,
         id,
-        Texts {
+        RowText {
             aggregate_id: &key,
             topic: Some(&topic),
-            ..Texts::PLAIN
+            ..RowText::PLAIN
         },
     )
 }
@@ -384,9 +384,9 @@ fn few_rows_of_a_topic_wait_for_a_trial_that_does_not_end() {
     let world = with_a_stuck_trial();
     let fetched = SHARE_ROWS_MIN.max(BUDGET.rows / SHARE) * 2;
     assert!(
-        world.core.poison.waiting(SICK) <= 500 + fetched,
+        world.core.isolation.waiting(SICK) <= 500 + fetched,
         "{} rows",
-        world.core.poison.waiting(SICK)
+        world.core.isolation.waiting(SICK)
     );
 }
 

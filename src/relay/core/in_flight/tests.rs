@@ -7,8 +7,8 @@ fn row(lane: u8, id: i64) -> OutboxRow {
     }
 }
 
-fn window() -> Window {
-    Window::new(
+fn in_flight() -> InFlight {
+    InFlight::new(
         Budget {
             rows: 3,
             bytes: 1000,
@@ -20,56 +20,59 @@ fn window() -> Window {
 
 #[test]
 fn a_full_window_takes_nothing() {
-    let mut window = window();
-    assert!(window.take(&row(1, 1), 0).is_some());
-    assert!(window.take(&row(1, 2), 0).is_some());
-    assert_eq!(window.take(&row(1, 3), 0), None, "the lane is full");
-    assert!(window.take(&row(2, 4), 0).is_some());
-    assert_eq!(window.take(&row(3, 5), 0), None, "the window is full");
+    let mut in_flight = in_flight();
+    assert!(in_flight.take(&row(1, 1), 0).is_some());
+    assert!(in_flight.take(&row(1, 2), 0).is_some());
+    assert_eq!(in_flight.take(&row(1, 3), 0), None, "the lane is full");
+    assert!(in_flight.take(&row(2, 4), 0).is_some());
+    assert_eq!(in_flight.take(&row(3, 5), 0), None, "the window is full");
 }
 
 #[test]
 fn a_settled_row_stays_until_the_fetch_under_way_is_in() {
-    let mut window = window();
-    let slot = window.take(&row(1, 5), 0).expect("room");
-    window.acknowledged(slot).expect("sent");
-    let settle = window.next_settle(10).expect("one acked");
-    window.settled(&settle.slots, true);
-    assert!(window.holds(1, 5, Uuid::from_u128(7)));
-    window.fetch_is_in();
-    assert!(!window.holds(1, 5, Uuid::from_u128(7)));
-    assert_eq!((window.rows(), window.bytes(), window.sent()), (0, 0, 0));
+    let mut in_flight = in_flight();
+    let slot = in_flight.take(&row(1, 5), 0).expect("room");
+    in_flight.acknowledged(slot).expect("sent");
+    let settle = in_flight.next_settle(10).expect("one acked");
+    in_flight.settled(&settle.slots, true);
+    assert!(in_flight.holds(1, 5, Uuid::from_u128(7)));
+    in_flight.fetch_is_in();
+    assert!(!in_flight.holds(1, 5, Uuid::from_u128(7)));
+    assert_eq!(
+        (in_flight.rows(), in_flight.bytes(), in_flight.sent()),
+        (0, 0, 0)
+    );
 }
 
 #[test]
 fn an_id_that_comes_again_with_another_event_is_another_row() {
-    let mut window = window();
-    window.take(&row(1, 5), 0).expect("room");
-    assert!(!window.holds(1, 5, Uuid::from_u128(8)));
+    let mut in_flight = in_flight();
+    in_flight.take(&row(1, 5), 0).expect("room");
+    assert!(!in_flight.holds(1, 5, Uuid::from_u128(8)));
 }
 
 #[test]
 fn a_row_whose_delete_failed_is_settled_again() {
-    let mut window = window();
-    let slot = window.take(&row(1, 5), 0).expect("room");
-    window.acknowledged(slot).expect("sent");
-    let settle = window.next_settle(10).expect("one acked");
-    window.settle_failed(&settle.slots);
-    assert_eq!(window.next_settle(10), Some(settle));
+    let mut in_flight = in_flight();
+    let slot = in_flight.take(&row(1, 5), 0).expect("room");
+    in_flight.acknowledged(slot).expect("sent");
+    let settle = in_flight.next_settle(10).expect("one acked");
+    in_flight.settle_failed(&settle.slots);
+    assert_eq!(in_flight.next_settle(10), Some(settle));
 }
 
 #[test]
 fn a_second_report_of_a_row_changes_nothing() {
-    let mut window = window();
-    let slot = window.take(&row(1, 5), 0).expect("room");
+    let mut in_flight = in_flight();
+    let slot = in_flight.take(&row(1, 5), 0).expect("room");
     let row = RowName {
         lane: 1,
         id: 5,
         event_id: Uuid::from_u128(7),
     };
-    assert_eq!(window.failed(slot), Some(GivenBack { row, topic: 0 }));
+    assert_eq!(in_flight.failed(slot), Some(GivenBack { row, topic: 0 }));
     assert_eq!(
-        (window.failed(slot), window.acknowledged(slot)),
+        (in_flight.failed(slot), in_flight.acknowledged(slot)),
         (None, None)
     );
 }

@@ -12,11 +12,11 @@ impl Core {
     ) {
         let (row, topic) = (given_back.row, given_back.topic);
         self.hold_topic(topic);
-        let head = self.poison.heads.entry(topic).or_insert(row);
+        let head = self.isolation.heads.entry(topic).or_insert(row);
         if row.id < head.id {
             *head = row;
         }
-        self.stops.failed(topic, class, now);
+        self.topic_states.failed(topic, class, now);
     }
 
     /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else
@@ -27,10 +27,10 @@ impl Core {
         class: ProblemClass,
         now: Instant,
     ) {
-        match self.poison.heads.remove(&topic) {
+        match self.isolation.heads.remove(&topic) {
             Some(head) => {
-                self.stops.on_trial(topic, class);
-                self.poison.lookups.push_back(Lookup {
+                self.topic_states.on_trial(topic, class);
+                self.isolation.lookups.push_back(Lookup {
                     topic,
                     class,
                     purpose: Purpose::Topic,
@@ -38,7 +38,7 @@ impl Core {
                 });
             }
             None => {
-                self.stops.flow(topic);
+                self.topic_states.flow(topic);
                 self.topic_flows_again(topic, now);
             }
         }
@@ -48,9 +48,9 @@ impl Core {
 
     pub(in crate::relay::core) fn suspect(&mut self, given_back: GivenBack, class: ProblemClass) {
         self.hold_topic(given_back.topic);
-        self.stops.suspect(given_back.topic);
+        self.topic_states.suspect(given_back.topic);
         let (_, rows) = self
-            .poison
+            .isolation
             .suspects
             .entry(given_back.topic)
             .or_insert_with(|| (class, BTreeSet::new()));
@@ -60,12 +60,12 @@ impl Core {
     /// The producer refused the row of this slot at once, without asking the brokers: no trial is
     /// needed.
     pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
-        self.outstanding.ended(slot);
-        self.openers_of(slot).ended(slot, false, now);
-        if self.poison.is_on_trial(slot) {
+        self.unacknowledged.ended(slot);
+        self.first_record_gate_of(slot).ended(slot, false, now);
+        if self.isolation.is_on_trial(slot) {
             return self.trial_reported(slot, Outcome::Refused(class), now);
         }
-        if let Some(given_back) = self.window.failed(slot) {
+        if let Some(given_back) = self.in_flight.failed(slot) {
             self.read_again(given_back);
             self.judge(given_back.topic, row, class, 1, now);
         }
@@ -75,13 +75,13 @@ impl Core {
     /// [`Self::lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
         let ready = self
-            .poison
+            .isolation
             .suspects
             .keys()
             .copied()
-            .find(|topic| self.window.sent_of(*topic) == 0);
+            .find(|topic| self.in_flight.sent_of(*topic) == 0);
         if let Some(topic) = ready
-            && let Some((class, rows)) = self.poison.suspects.remove(&topic)
+            && let Some((class, rows)) = self.isolation.suspects.remove(&topic)
         {
             return Some(Lookup {
                 topic,
@@ -90,29 +90,29 @@ impl Core {
                 rows: rows.into_iter().collect(),
             });
         }
-        self.poison.lookups.pop_front()
+        self.isolation.lookups.pop_front()
     }
 
     pub fn lookup_failed(&mut self, lookup: Lookup) {
-        self.poison.lookups.push_back(lookup);
+        self.isolation.lookups.push_back(lookup);
     }
 
     /// The rows that were looked up, as far as they still exist, by lane and id.
     pub fn looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
         rows.retain(|row| {
-            self.is_staying(row.lane) && !self.window.holds(row.lane, row.id, row.event_id)
+            self.is_staying(row.lane) && !self.in_flight.holds(row.lane, row.id, row.event_id)
         });
         if lookup.purpose == Purpose::Topic {
             return match rows.pop() {
-                Some(row) => self.poison.trials.try_topic(topic, row),
+                Some(row) => self.isolation.trials.try_topic(topic, row),
                 None => self.topic_works(topic, now),
             };
         }
         match &lookup.purpose {
-            Purpose::Retry(key) => self.poison.is_retried(topic, key),
+            Purpose::Retry(key) => self.isolation.is_retried(topic, key),
             // Whatever it rests for, its rows are read again afterwards.
-            _ if !self.stops.identified(topic, now) => return,
+            _ if !self.topic_states.identified(topic, now) => return,
             _ => {}
         }
         for row in &rows {
@@ -121,11 +121,13 @@ impl Core {
                 rest: Rest::OnTrial,
                 head: None,
             };
-            let key = self.poison.rest(topic, row.key(), resting);
-            self.hold(row.lane, Left::Key(topic, key), row.id - 1);
+            let key = self.isolation.rest(topic, row.key(), resting);
+            self.hold(row.lane, Excluded::Key(topic, key), row.id - 1);
         }
         // Of one key's rows the lanes are the same, so their order stays.
-        self.poison.trials.suspect(topic, Some(lookup.class), rows);
+        self.isolation
+            .trials
+            .suspect(topic, Some(lookup.class), rows);
         if let Purpose::Retry(_) = lookup.purpose {
             self.end_trials(now);
         } else {

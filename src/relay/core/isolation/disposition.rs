@@ -17,7 +17,7 @@ impl Core {
             id: row.id,
             event_id: row.event_id,
         };
-        let key = self.poison.rest(
+        let key = self.isolation.rest(
             topic,
             row.key(),
             RestingKey {
@@ -26,14 +26,14 @@ impl Core {
                 head: Some(name),
             },
         );
-        self.hold(row.lane, Left::Key(topic, Arc::clone(&key)), row.id - 1);
+        self.hold(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
         // They are read again once the verdict is carried out: until then somebody else may come to
         // another one.
         let untried = self
-            .poison
+            .isolation
             .trials
             .drop_where(|of, row| of == topic && row.key() == &*key);
-        self.poison.verdicts.push_back(Verdict {
+        self.isolation.verdicts.push_back(Verdict {
             row: name,
             topic,
             key,
@@ -54,11 +54,11 @@ impl Core {
 
     /// The next verdict to carry out. [`Self::judged`] or [`Self::verdict_failed`] must follow.
     pub fn next_verdict(&mut self) -> Option<Verdict> {
-        self.poison.verdicts.pop_front()
+        self.isolation.verdicts.pop_front()
     }
 
     pub fn verdict_failed(&mut self, verdict: Verdict) {
-        self.poison.verdicts.push_front(verdict);
+        self.isolation.verdicts.push_front(verdict);
     }
 
     /// The database has carried the verdict out.
@@ -69,7 +69,7 @@ impl Core {
         }
         match verdict.policy {
             OnPoison::Block => {
-                self.poison.rest(
+                self.isolation.rest(
                     topic,
                     key,
                     RestingKey {
@@ -81,8 +81,8 @@ impl Core {
             }
             OnPoison::DeadLetter => {
                 let same = |other: &Verdict| other.topic == topic && other.key == *key;
-                if !self.poison.verdicts.iter().any(same) {
-                    self.poison.rest(
+                if !self.isolation.verdicts.iter().any(same) {
+                    self.isolation.rest(
                         topic,
                         key,
                         RestingKey {
@@ -121,16 +121,16 @@ impl Core {
             let known = matches!(resting.rest, Rest::Parked { since } if since <= asked);
             known && lanes.contains(&i16::from(resting.lane)) && !listed.contains_key(&(topic, key))
         };
-        let mut flowing = self.poison.retry(is_over);
-        let (freed, added) = self.stops.parked(topics);
+        let mut flowing = self.isolation.retry(is_over);
+        let (freed, added) = self.topic_states.parked(topics);
         for topic in added {
-            self.hold_all(&Left::Topic(topic));
+            self.hold_all(&Excluded::Topic(topic));
         }
         flowing.extend(
             freed
                 .into_iter()
-                .filter(|topic| self.stops.flows(*topic))
-                .map(Left::Topic),
+                .filter(|topic| self.topic_states.is_active(*topic))
+                .map(Excluded::Topic),
         );
         self.flow_again(&flowing, now);
     }
@@ -140,14 +140,14 @@ impl Core {
         let Some(state) = self.lanes[usize::from(lane)].as_ref() else {
             return;
         };
-        if self.poison.resting_key(topic, key).is_some() {
+        if self.isolation.resting_key(topic, key).is_some() {
             return;
         }
         let position = self.position(lane, state);
         let head = parked
             .head
             .map(|(id, event_id)| RowName { lane, id, event_id });
-        let key = self.poison.rest(
+        let key = self.isolation.rest(
             topic,
             key,
             RestingKey {
@@ -156,7 +156,7 @@ impl Core {
                 head,
             },
         );
-        self.hold(lane, Left::Key(topic, key), position);
+        self.hold(lane, Excluded::Key(topic, key), position);
     }
 
     /// Keys that are parked, by topic.
@@ -165,7 +165,7 @@ impl Core {
         let count = |keys: &BTreeMap<Arc<str>, RestingKey>| {
             keys.values().filter(|resting| resting.is_parked()).count()
         };
-        self.poison
+        self.isolation
             .keys
             .iter()
             .map(|(topic, keys)| (*topic, count(keys)))
@@ -175,7 +175,7 @@ impl Core {
 
     /// Topics that a person parked.
     pub fn parked_topics(&self) -> impl Iterator<Item = TopicIndex> {
-        (0..self.routes.len()).filter(|topic| self.stops.is_parked(*topic))
+        (0..self.routes.len()).filter(|topic| self.topic_states.is_parked(*topic))
     }
 
     // --- lanes that go
@@ -186,7 +186,7 @@ impl Core {
             .is_some_and(|lane| !lane.draining)
     }
 
-    pub(super) fn hold(&mut self, lane: u8, left: Left, id: i64) {
+    pub(super) fn hold(&mut self, lane: u8, left: Excluded, id: i64) {
         if let Some(state) = self.lanes[usize::from(lane)].as_mut() {
             state.hold(left, id);
         }
@@ -197,7 +197,7 @@ impl Core {
             .filter(|lane| !self.is_staying(*lane))
             .collect();
         let untried = self
-            .poison
+            .isolation
             .trials
             .drop_where(|_, row| leaving.contains(&row.lane));
         self.untried(&untried, now);
@@ -208,10 +208,10 @@ impl Core {
         let lost: Vec<u8> = (0..LANES as u8)
             .filter(|lane| self.lanes[usize::from(*lane)].is_none())
             .collect();
-        end_rest(&mut self.poison.keys, |_, _, resting| {
+        end_rest(&mut self.isolation.keys, |_, _, resting| {
             lost.contains(&resting.lane)
         });
-        self.poison
+        self.isolation
             .verdicts
             .retain(|verdict| !lost.contains(&verdict.row.lane));
     }

@@ -8,7 +8,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    outbox::{FetchPlan, Fetched, Grant, LaneMarksPlan, OutboxRow, Snapshot, Texts},
+    outbox::{FetchRequest, Fetched, Grant, LaneWatermarks, OutboxRow, RowText, Snapshot},
     relay::core::model::Bug,
 };
 
@@ -41,10 +41,10 @@ impl Row {
             format!("k{}", self.key.name),
             format!("t{}", self.key.topic),
         );
-        let texts = Texts {
+        let texts = RowText {
             aggregate_id: &key,
             topic: Some(&topic),
-            ..Texts::PLAIN
+            ..RowText::PLAIN
         };
         OutboxRow {
             event_id: self.event_id(),
@@ -222,7 +222,7 @@ impl Database {
 
     // --- statements of a relay
 
-    pub(super) fn fetch(&self, plan: &FetchPlan) -> Fetched {
+    pub(super) fn fetch(&self, plan: &FetchRequest) -> Fetched {
         let xmax = self.completed_xid + 1;
         let running = self
             .open
@@ -236,7 +236,7 @@ impl Database {
                 .rows
                 .iter()
                 .filter(|row| i16::from(row.key.lane) == *lane && row.id > plan.lows[at]);
-            let read = above.map(Row::as_read).filter(|row| flows(plan, row));
+            let read = above.map(Row::as_read).filter(|row| is_active(plan, row));
             rows.extend(read.take(plan.rows_max[at] as usize));
         }
         Fetched {
@@ -264,7 +264,7 @@ impl Database {
     }
 
     /// Rows that a sweep finds: (lane, id, event_id).
-    pub(super) fn sweep(&self, marks: &LaneMarksPlan) -> Vec<Row> {
+    pub(super) fn gap_scan(&self, marks: &LaneWatermarks) -> Vec<Row> {
         let below = |row: &&Row| {
             marks
                 .lanes
@@ -290,7 +290,7 @@ impl Database {
     pub(super) fn write_marks(
         &mut self,
         (instance, incarnation): (u8, u8),
-        plan: &LaneMarksPlan,
+        plan: &LaneWatermarks,
         give_back: bool,
         bug: Bug,
     ) -> Vec<u8> {
@@ -318,7 +318,7 @@ impl Database {
     pub(super) fn claim(
         &mut self,
         instance: u8,
-        known: &LaneMarksPlan,
+        known: &LaneWatermarks,
         lanes_max: usize,
     ) -> Vec<Grant> {
         self.leases.retain(|_, runs| *runs);
@@ -343,7 +343,7 @@ impl Database {
     }
 }
 
-fn flows(plan: &FetchPlan, row: &OutboxRow) -> bool {
+fn is_active(plan: &FetchRequest, row: &OutboxRow) -> bool {
     let (topic, key) = (
         row.topic().unwrap_or_default().to_owned(),
         row.key().to_owned(),

@@ -10,7 +10,7 @@ use proptest::{
 };
 
 use crate::relay::core::model::{
-    Bug, Fault, Scenario,
+    Bug, DeliveryError, Scenario,
     database::Key,
     world::{Answer, Step, World},
 };
@@ -49,7 +49,7 @@ const PROCESSES: usize = 2;
 /// Windows, how many faults, and what happens.
 #[derive(Clone, Debug)]
 struct Life {
-    window: usize,
+    in_flight: usize,
     window_of_lane: usize,
     faults_max: u8,
     steps: Vec<Step>,
@@ -76,7 +76,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => of_process(Step::SettleBegins),
         2 => of_process(Step::SettleRuns),
         2 => (at.clone(), answer.clone()).prop_map(|(at, answer)| Step::SettleAnswers(at, answer)),
-        1 => of_process(Step::Tick),
+        1 => of_process(Step::XidTick),
     ];
     let leasing = prop_oneof![
         2 => of_process(Step::Renew),
@@ -104,7 +104,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         Just(Step::RestartIds),
         (at.clone(), topic.clone()).prop_map(|(at, topic)| Step::Refuse(at, topic)),
         (at.clone(), topic.clone(), 1..4_usize)
-            .prop_map(|(at, topic, records)| Step::Poison(at, topic, records)),
+            .prop_map(|(at, topic, records)| Step::Isolation(at, topic, records)),
         (at, topic, 1..4_usize)
             .prop_map(|(at, topic, records)| Step::PoisonTrial(at, topic, records)),
     ];
@@ -114,8 +114,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn any_life() -> impl Strategy<Value = Life> {
     let steps = prop::collection::vec(any_step(), 0..400);
     (2..8_usize, 1..5_usize, 0..5_u8, steps).prop_map(
-        |(window, window_of_lane, faults_max, steps)| Life {
-            window,
+        |(in_flight, window_of_lane, faults_max, steps)| Life {
+            in_flight,
             window_of_lane,
             faults_max,
             steps,
@@ -124,8 +124,8 @@ fn any_life() -> impl Strategy<Value = Life> {
 }
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
-    use Fault::{
-        AnswerLost, GiveBack, Kill, LoseLease, Pause, Poison, Refuse, RestartIds, Retire,
+    use DeliveryError::{
+        AnswerLost, GiveBack, Isolation, Kill, LoseLease, Pause, Refuse, RestartIds, Retire,
         TopicMissing,
     };
     let scenario = Scenario {
@@ -133,7 +133,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
         keys: KEYS,
         script: &[],
         written_at_start: 0,
-        window: life.window,
+        in_flight: life.in_flight,
         window_of_lane: life.window_of_lane,
         deletions_max: 2,
         fine: true,
@@ -143,7 +143,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
             Pause,
             LoseLease,
             Refuse,
-            Poison,
+            Isolation,
             Retire,
             AnswerLost,
             GiveBack,

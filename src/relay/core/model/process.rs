@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    outbox::{FetchPlan, Fetched},
+    outbox::{FetchRequest, Fetched},
     relay::core::{
         Core, Outcome,
         in_flight::{Budget, Settle, Slot},
@@ -17,7 +17,7 @@ use crate::{
             database::{Database, Row},
         },
         routing::Routes,
-        watermarks::Tick,
+        watermarks::XidTick,
     },
     report::ProblemClass,
     settings::{OnPoison, TopicSettings},
@@ -69,7 +69,7 @@ impl Hash for Record {
 
 #[derive(Clone, PartialEq)]
 pub(super) struct Fetch {
-    pub(super) plan: FetchPlan,
+    pub(super) plan: FetchRequest,
     /// With the incarnation that it saw.
     pub(super) answer: Option<(Option<u8>, Fetched)>,
 }
@@ -126,11 +126,11 @@ impl Hash for Core {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             routes: _,
-            window,
-            stops,
-            poison,
-            openers,
-            trial_openers,
+            in_flight,
+            topic_states,
+            isolation,
+            first_record_gate,
+            probe_first_record_gate,
             ticks,
             lanes,
             ..
@@ -143,7 +143,16 @@ impl Hash for Core {
             pause,
             ..
         } = self;
-        (window, stops, poison, openers, trial_openers, ticks, lanes).hash(state);
+        (
+            in_flight,
+            topic_states,
+            isolation,
+            first_record_gate,
+            probe_first_record_gate,
+            ticks,
+            lanes,
+        )
+            .hash(state);
         (seen, fetch_under_way, fetch_is_stale, fetch_at, pause).hash(state);
     }
 }
@@ -180,7 +189,7 @@ impl Process {
         };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
         let budget = Budget {
-            rows: scenario.window,
+            rows: scenario.in_flight,
             bytes: 1000,
             rows_per_lane: scenario.window_of_lane,
         };
@@ -205,11 +214,13 @@ impl Process {
 
     /// Whether a row is in flight here.
     pub(super) fn holds(&self, row: &Row) -> bool {
-        self.core.window.holds(row.key.lane, row.id, row.event_id())
+        self.core
+            .in_flight
+            .holds(row.key.lane, row.id, row.event_id())
     }
 
     pub(super) fn tick(&mut self, xid: u64, drawn: i64) {
-        self.core.tick(Tick { xid, drawn });
+        self.core.tick(XidTick { xid, drawn });
         self.ticked = self.ticked.max(drawn);
     }
 
@@ -255,7 +266,7 @@ impl Process {
             let name = row.event_id.as_u64_pair().1;
             let free = (0..)
                 .map(|mask| uuid::Uuid::from_u64_pair(mask, name))
-                .find(|id| !self.core.window.holds(row.lane, row.id, *id));
+                .find(|id| !self.core.in_flight.holds(row.lane, row.id, *id));
             row.event_id = free.unwrap_or(row.event_id);
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     relay::core::{
         Outcome,
         model::{
-            Bug, Fault, Scenario,
+            Bug, DeliveryError, Scenario,
             database::{Database, Key, Row},
             process::{Deletion, Fetch, Life, Process, Record, Sending, TrialProducer},
             shared::Shared,
@@ -57,11 +57,11 @@ pub(super) enum Step {
     SettleRuns(usize),
     SettleAnswers(usize, Answer),
     Renew(usize),
-    Tick(usize),
+    XidTick(usize),
     Claim(usize, Answer),
     GiveBack(usize),
     Release(usize, Answer),
-    Sweep(usize),
+    GapScan(usize),
     Kill(usize),
     Pause(usize),
     Wake(usize),
@@ -73,7 +73,7 @@ pub(super) enum Step {
     /// Kafka refuses the oldest record of a topic, and takes none for a moment.
     Refuse(usize, u8),
     /// Kafka refuses a batch of a topic for its oldest record: so many records at most.
-    Poison(usize, u8, usize),
+    Isolation(usize, u8, usize),
     /// The same, of a batch on trial.
     PoisonTrial(usize, u8, usize),
     /// The producer is thrown out: because it is broken, or because of a new password.
@@ -192,13 +192,13 @@ impl World {
             | Step::Pause(at)
             | Step::LoseLease(at) => Ok(self.live(at, step)),
             Step::Expire(instance) => Ok(self.expire(instance)),
-            Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::Sweep(at) => {
+            Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::GapScan(at) => {
                 Ok(self.read(at, step))
             }
             Step::Append(from, topic) => self.append(from, topic),
             Step::Report(at)
             | Step::Refuse(at, _)
-            | Step::Poison(at, ..)
+            | Step::Isolation(at, ..)
             | Step::Retire(at)
             | Step::NewProducer(at) => Ok(self.produce(at, step)),
             Step::Try(at)
@@ -218,7 +218,7 @@ impl World {
             | Step::SettleRuns(at)
             | Step::SettleAnswers(at, _) => self.settle(at, step),
             Step::Renew(at)
-            | Step::Tick(at)
+            | Step::XidTick(at)
             | Step::Claim(at, _)
             | Step::GiveBack(at)
             | Step::Release(at, _) => {
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    fn spend(&mut self, fault: Fault) -> bool {
+    fn spend(&mut self, fault: DeliveryError) -> bool {
         let possible = self.faults_left > 0 && self.scenario.faults.contains(&fault);
         self.faults_left -= u8::from(possible);
         possible

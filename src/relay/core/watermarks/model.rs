@@ -1,4 +1,4 @@
-//! Every interleaving of a small database and a reader with [`LaneMarks`]: writers whose
+//! Every interleaving of a small database and a reader with [`Watermark`]: writers whose
 //! transactions are listed, hidden or over, ticks, settles, fetches cut by a limit, and time. Each
 //! property has a planted bug that must break it.
 
@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Covered, LaneMarks, Reading, Tick, Ticks, YOUNG};
+use super::{Covered, ReadDecision, Watermark, XidTick, XidTicks, YOUNG};
 use crate::outbox::Snapshot;
 
 /// A bug that a careful reader could still write.
@@ -77,8 +77,8 @@ struct State {
     fetch: Option<Fetch>,
     fetches_left: u8,
     clock: u8,
-    ticks: Ticks,
-    marks: LaneMarks,
+    ticks: XidTicks,
+    marks: Watermark,
     seen: i64,
     in_flight: BTreeSet<i64>,
     lingering: BTreeSet<i64>,
@@ -217,7 +217,7 @@ impl Model {
                 } else {
                     settle.tick.1
                 };
-                next.ticks.add(Tick {
+                next.ticks.add(XidTick {
                     xid: settle.tick.0,
                     drawn,
                 });
@@ -287,14 +287,14 @@ impl Model {
         };
         let before = next.marks.clone();
         let mut reading = next.marks.learn(covered, &snapshot, base, self.now(state));
-        if self.bug == Bug::IgnoreEnded && reading == Reading::Again {
-            reading = Reading::Take;
+        if self.bug == Bug::IgnoreEnded && reading == ReadDecision::Again {
+            reading = ReadDecision::Take;
         }
         if self.bug == Bug::ForwardOnly {
             next.marks =
-                LaneMarks::starting_at(ids.last().copied().unwrap_or(0).max(before.mark()));
+                Watermark::starting_at(ids.last().copied().unwrap_or(0).max(before.mark()));
         }
-        if reading == Reading::Take {
+        if reading == ReadDecision::Take {
             for id in ids {
                 if next.in_flight.insert(id) {
                     self.take(&mut next, id)?;
@@ -380,8 +380,8 @@ impl Model {
             fetch: None,
             fetches_left: fetches,
             clock: 0,
-            ticks: Ticks::default(),
-            marks: LaneMarks::starting_at(0),
+            ticks: XidTicks::default(),
+            marks: Watermark::starting_at(0),
             seen: 0,
             in_flight: BTreeSet::new(),
             lingering: BTreeSet::new(),

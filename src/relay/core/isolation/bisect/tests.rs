@@ -1,13 +1,13 @@
 use super::*;
-use crate::outbox::Texts;
+use crate::outbox::RowText;
 
 fn row(id: i64) -> OutboxRow {
     OutboxRow::with(
         1,
         id,
-        Texts {
+        RowText {
             aggregate_id: &format!("k{}", id % 3),
-            ..Texts::PLAIN
+            ..RowText::PLAIN
         },
     )
 }

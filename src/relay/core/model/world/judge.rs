@@ -131,7 +131,7 @@ impl World {
                 .iter()
                 .map(Shared::get)
                 .filter(|process| process.life != Life::Gone);
-            let in_flight: usize = alive.map(|process| process.core.window().rows()).sum();
+            let in_flight: usize = alive.map(|process| process.core.in_flight().rows()).sum();
             if in_flight == 0 && self.database.get().rows.is_empty() {
                 return Ok(());
             }
@@ -159,11 +159,11 @@ impl World {
         ] {
             self.apply(step)?;
         }
-        let (claim, tick) = (Step::Claim(at, Answer::Arrives), Step::Tick(at));
+        let (claim, tick) = (Step::Claim(at, Answer::Arrives), Step::XidTick(at));
         for step in [
             claim,
             tick,
-            Step::Sweep(at),
+            Step::GapScan(at),
             Step::Plan(at),
             Step::Read(at),
             Step::Accept(at),

@@ -66,7 +66,7 @@ impl World {
                     Step::Judge(at),
                     Step::Claim(at, Answer::Arrives),
                     Step::Release(at, Answer::Arrives),
-                    Step::Sweep(at),
+                    Step::GapScan(at),
                 ]);
                 // Marks matter to the next owner of a lane.
                 if self.faults_left > 0 {
@@ -83,39 +83,39 @@ impl World {
         }
     }
 
-    pub(super) fn steps_of_fault(&self, fault: Fault) -> Vec<Step> {
+    pub(super) fn steps_of_fault(&self, fault: DeliveryError) -> Vec<Step> {
         let topics = 0..self.scenario.topics();
         // The relays are alike: faults hit the first, which has more to lose.
         let at = 0;
         match fault {
-            Fault::Kill => vec![Step::Kill(at)],
-            Fault::Pause => vec![Step::Pause(at)],
-            Fault::LoseLease => vec![Step::LoseLease(at)],
-            Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
-            Fault::Poison => {
+            DeliveryError::Kill => vec![Step::Kill(at)],
+            DeliveryError::Pause => vec![Step::Pause(at)],
+            DeliveryError::LoseLease => vec![Step::LoseLease(at)],
+            DeliveryError::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
+            DeliveryError::Isolation => {
                 let batches = |topic| {
                     [1, usize::MAX].map(|records| {
                         [
-                            Step::Poison(at, topic, records),
+                            Step::Isolation(at, topic, records),
                             Step::PoisonTrial(at, topic, records),
                         ]
                     })
                 };
                 topics.flat_map(batches).flatten().collect()
             }
-            Fault::Retire => vec![Step::Retire(at)],
-            Fault::AnswerLost => {
+            DeliveryError::Retire => vec![Step::Retire(at)],
+            DeliveryError::AnswerLost => {
                 vec![
                     Step::SettleAnswers(at, Answer::Lost),
                     Step::Claim(at, Answer::Lost),
                     Step::Release(at, Answer::Lost),
                 ]
             }
-            Fault::GiveBack => vec![Step::GiveBack(at)],
-            Fault::TopicMissing => topics
+            DeliveryError::GiveBack => vec![Step::GiveBack(at)],
+            DeliveryError::TopicMissing => topics
                 .map(|topic| Step::TopicSeen(at, topic, false))
                 .collect(),
-            Fault::RestartIds => vec![Step::RestartIds],
+            DeliveryError::RestartIds => vec![Step::RestartIds],
         }
     }
 }

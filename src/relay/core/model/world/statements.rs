@@ -10,7 +10,7 @@ impl World {
             Step::Settle(_)
                 if !paused
                     && deletions.len() < self.scenario.deletions_max
-                    && process.core.window().acked() > 0 =>
+                    && process.core.in_flight().acked() > 0 =>
             {
                 self.processes[at].edit(|process| {
                     let drawn = process.core.seen();
@@ -71,7 +71,7 @@ impl World {
                 else {
                     return Ok(false);
                 };
-                if answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
+                if answer == Answer::Lost && !self.spend(DeliveryError::AnswerLost) {
                     return Ok(false);
                 }
                 let begun = self.process(at).deletions[first]
@@ -90,7 +90,7 @@ impl World {
                         _ => process.core.settle_failed(&deletion.settle.slots),
                     }
                     if bug == Bug::ForgetAtOnce {
-                        process.core.window.fetch_is_in();
+                        process.core.in_flight.fetch_is_in();
                     }
                 });
                 Ok(true)
@@ -136,7 +136,7 @@ impl World {
                 }
                 Ok(before != self.database.get().lanes)
             }
-            Step::Tick(_) if news => {
+            Step::XidTick(_) if news => {
                 let xid = self.database.edit(Database::tick);
                 self.processes[at].edit(|process| process.tick(xid, seen));
                 Ok(true)
@@ -146,17 +146,17 @@ impl World {
                     return Ok(self.claim(at, usize::MAX));
                 }
                 let known = process.core.marks();
-                let possible =
-                    self.faults_left > 0 && self.scenario.faults.contains(&Fault::AnswerLost);
+                let possible = self.faults_left > 0
+                    && self.scenario.faults.contains(&DeliveryError::AnswerLost);
                 let lost = possible
                     && !self
                         .database
                         .edit(|database| database.claim(instance, &known, usize::MAX))
                         .is_empty();
-                Ok(lost && self.spend(Fault::AnswerLost))
+                Ok(lost && self.spend(DeliveryError::AnswerLost))
             }
             Step::GiveBack(_) => {
-                let possible = process.core.owned() > 0 && self.spend(Fault::GiveBack);
+                let possible = process.core.owned() > 0 && self.spend(DeliveryError::GiveBack);
                 if possible {
                     let now = self.now;
                     self.processes[at].edit(|process| process.core.drain(1, now));
@@ -170,7 +170,7 @@ impl World {
                     process.core.drained()
                 };
                 if drained.lanes.is_empty()
-                    || answer == Answer::Lost && !self.spend(Fault::AnswerLost)
+                    || answer == Answer::Lost && !self.spend(DeliveryError::AnswerLost)
                 {
                     return Ok(false);
                 }
@@ -232,7 +232,7 @@ impl World {
         let process = self.process(at);
         let over = match process.life {
             Life::Gone => true,
-            Life::Lost => process.core.window().sent() == 0 && process.deletions.is_empty(),
+            Life::Lost => process.core.in_flight().sent() == 0 && process.deletions.is_empty(),
             Life::Runs | Life::Paused => false,
         };
         if over {

@@ -27,8 +27,8 @@ impl World {
                 true
             }
             _ => {
-                let possible =
-                    self.database.get().writers().is_empty() && self.spend(Fault::RestartIds);
+                let possible = self.database.get().writers().is_empty()
+                    && self.spend(DeliveryError::RestartIds);
                 if possible {
                     self.database.edit(Database::restart_ids);
                 }
@@ -52,7 +52,7 @@ impl World {
         let life = self.process(at).life;
         match step {
             Step::Restart(_) => self.restart(at),
-            Step::Kill(_) if life != Life::Gone && self.spend(Fault::Kill) => {
+            Step::Kill(_) if life != Life::Gone && self.spend(DeliveryError::Kill) => {
                 self.remember_in_flight(at);
                 let on_its_way = self.processes[at].edit(|process| {
                     (process.life, process.fetch, process.deletions) = (Life::Gone, None, vec![]);
@@ -73,11 +73,11 @@ impl World {
                 }
                 true
             }
-            Step::Pause(_) if life == Life::Runs && self.spend(Fault::Pause) => {
+            Step::Pause(_) if life == Life::Runs && self.spend(DeliveryError::Pause) => {
                 self.processes[at].edit(|process| process.life = Life::Paused);
                 true
             }
-            Step::LoseLease(_) if life == Life::Runs && self.spend(Fault::LoseLease) => {
+            Step::LoseLease(_) if life == Life::Runs && self.spend(DeliveryError::LoseLease) => {
                 self.lose_lease(at);
                 true
             }
@@ -138,8 +138,8 @@ impl World {
                 self.processes[at].edit(|process| process.accept(database, bug, now));
                 true
             }
-            (Step::Sweep(_), _) if runs => {
-                let found = self.database.get().sweep(&process.core.marks());
+            (Step::GapScan(_), _) if runs => {
+                let found = self.database.get().gap_scan(&process.core.marks());
                 for row in &found {
                     self.processes[at].edit(|process| {
                         process.core.straggler(row.key.lane, row.id, row.event_id())
@@ -169,7 +169,7 @@ impl World {
             }
             Step::Refuse(_, topic) => {
                 let Some(_) = first_of(&process.queue, topic)
-                    .filter(|_| sending == Sending::Open && self.spend(Fault::Refuse))
+                    .filter(|_| sending == Sending::Open && self.spend(DeliveryError::Refuse))
                 else {
                     return false;
                 };
@@ -180,9 +180,9 @@ impl World {
                     Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
                 )
             }
-            Step::Poison(_, topic, records) => {
+            Step::Isolation(_, topic, records) => {
                 let first = first_of(&process.queue, topic)
-                    .filter(|_| sending == Sending::Open && self.spend(Fault::Poison));
+                    .filter(|_| sending == Sending::Open && self.spend(DeliveryError::Isolation));
                 let Some(first) = first else { return false };
                 self.refused.insert(first.event);
                 self.refuse(
@@ -195,7 +195,7 @@ impl World {
             Step::Retire(_)
                 if runs
                     && (sending == Sending::Broken
-                        || sending == Sending::Open && self.spend(Fault::Retire)) =>
+                        || sending == Sending::Open && self.spend(DeliveryError::Retire)) =>
             {
                 self.remember_in_flight(at);
                 let on_its_way = self.processes[at].edit(Process::purge);
@@ -245,8 +245,8 @@ impl World {
                 Ok(true)
             }
             Step::PoisonTrial(_, topic, records) => {
-                let Some(first) =
-                    first_of(&process.trial, topic).filter(|_| self.spend(Fault::Poison))
+                let Some(first) = first_of(&process.trial, topic)
+                    .filter(|_| self.spend(DeliveryError::Isolation))
                 else {
                     return Ok(false);
                 };
@@ -266,8 +266,9 @@ impl World {
                 Ok(due.is_some())
             }
             Step::TopicSeen(_, topic, exists) => {
-                let known = process.core.stops().flows(topic.into());
-                let possible = known != exists && (exists || self.spend(Fault::TopicMissing));
+                let known = process.core.topic_states().is_active(topic.into());
+                let possible =
+                    known != exists && (exists || self.spend(DeliveryError::TopicMissing));
                 if possible {
                     self.processes[at].edit(|process| {
                         process.core.topic_seen(topic.into(), exists, now);

@@ -25,11 +25,11 @@ impl Session<'_> {
         match rows {
             Ok(rows) => {
                 self.core.looked_up(&lookup, rows, now);
-                self.works(Source::Parking);
+                self.works(ProblemSource::Parking);
             }
             Err(error) => {
                 self.core.lookup_failed(lookup);
-                self.database_failed(Source::Parking, &error, now);
+                self.database_failed(ProblemSource::Parking, &error, now);
             }
         }
     }
@@ -38,7 +38,7 @@ impl Session<'_> {
     /// gets a new one.
     pub(super) async fn try_suspects(&mut self, now: Instant) {
         if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
-            && (now >= by || trial.is_fatal() || self.trouble.get().is_some())
+            && (now >= by || trial.is_fatal() || self.cluster_error.get().is_some())
         {
             trial.purge();
         }
@@ -105,9 +105,9 @@ impl Session<'_> {
         let now = Instant::now();
         if let Err(error) = result {
             self.core.verdict_failed(verdict);
-            return self.database_failed(Source::Parking, &error, now);
+            return self.database_failed(ProblemSource::Parking, &error, now);
         }
-        self.works(Source::Parking);
+        self.works(ProblemSource::Parking);
         let (topic, row, class) = (
             self.core.routes().name(verdict.topic),
             verdict.row,
