@@ -59,8 +59,8 @@ generate: ## Writes the files that come out of the code: the CRD, the chart's RE
 	UPDATE_GENERATED=1 cargo test --quiet --test it generated
 
 .PHONY: rig-up
-rig-up: ## Starts PostgreSQL 15, 17 and 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
-	$(rig) up postgres:15,17,18 pgbouncer kafka kubernetes
+rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,16,17,18 pgbouncer kafka kubernetes
 
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays
