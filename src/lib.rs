@@ -3,6 +3,9 @@
 
 pub mod api;
 pub mod cli;
+#[cfg(test)]
+#[path = "../tests/it/contract/golden.rs"]
+mod golden;
 pub mod http;
 pub mod installed;
 pub mod kafka;

@@ -203,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn contract_of_json() {
+        let contents = |headers| Contents { payload: None, payload_base64: Some("AA==".to_owned()), headers };
+        let shown = DeadLetter { contents: Some(contents(serde_json::json!({"traceparent": "00-1"}))), ..letter("f1") };
+        crate::golden::compare("cli-dead-letters.json", &crate::cli::text::json(&[letter("f1"), shown]));
+        let changed = |action: Action| Changed::new(&action.verb(), 2);
+        let both = [changed(Action::Requeue), changed(Action::Discard)];
+        crate::golden::compare("cli-dead-letters-changed.json", &crate::cli::text::json(&both));
+    }
+
+    #[test]
     fn a_hostile_key_is_one_harmless_line_of_the_list() {
         let text = listed(&[letter("\u{1b}[2J\n\u{202e}"), letter(&"x".repeat(100_000))]);
         assert_eq!(text.lines().count(), 3);

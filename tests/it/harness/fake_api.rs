@@ -27,8 +27,10 @@ pub(crate) struct World {
     /// Calls so far, and the ones that go wrong.
     pub(crate) calls: usize,
     pub(crate) faults: BTreeMap<usize, Fault>,
-    /// Requests that change something, without Events.
+    /// Requests that change something, with their queries, without Events.
     pub(crate) writes: Vec<String>,
+    /// Events that were written.
+    pub(crate) events: Vec<Value>,
     /// What must never happen, and did.
     pub(crate) violations: Vec<String>,
     version: u64,
@@ -62,6 +64,7 @@ impl FakeApi {
 impl World {
     fn answer(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
         if uri.path().contains("/events.k8s.io/") {
+            self.events.push(body.clone());
             return (201, body);
         }
         self.calls += 1;
@@ -76,7 +79,8 @@ impl World {
     fn carry_out(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
         let path = uri.path();
         if *method != Method::GET {
-            self.writes.push(format!("{method} {path}"));
+            let path_and_query = uri.path_and_query().map_or(path, |both| both.as_str());
+            self.writes.push(format!("{method} {path_and_query}"));
         }
         match (method.as_str(), path.rsplit_once('/')) {
             ("GET", _) if self.objects.contains_key(path) => (200, self.objects[path].clone()),
@@ -84,7 +88,9 @@ impl World {
             ("POST", _) => self.create(path, body),
             ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => (409, refusal(409, "another uid", path)),
             ("PATCH", Some((parent, "scale"))) => {
-                self.change(parent, |object| object["spec"]["replicas"] = body["spec"]["replicas"].clone())
+                let replicas = &body["spec"]["replicas"];
+                let (code, answer) = self.change(parent, |object| object["spec"]["replicas"] = replicas.clone());
+                (code, if code == 200 { scale(&answer) } else { answer })
             }
             ("PATCH", Some((parent, "status"))) => self.change(parent, |object| object["status"] = body["status"].clone()),
             ("PATCH", _) => self.patch(path, &body),
@@ -159,6 +165,13 @@ impl World {
             }
         }
     }
+}
+
+/// What the scale subresource shows of an object.
+fn scale(object: &Value) -> Value {
+    let (metadata, replicas) = (&object["metadata"], &object["spec"]["replicas"]);
+    let status = json!({"replicas": replicas, "selector": ""});
+    json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": replicas}, "status": status})
 }
 
 /// In whole seconds, as the API server keeps times.
