@@ -1,6 +1,6 @@
-//! Finds the functions in a source, with their signatures and sizes. Sizes are in tokens as `paths.rs`
-//! cuts them, without comments and literals: a name, a number, `::` and any other character that is
-//! no space are one token each. Pure.
+//! Finds the functions in a source, with their signatures and sizes. Sizes are in tokens as
+//! `paths.rs` cuts them, without comments and literals: a name, a number, `::` and any other
+//! character that is no space are one token each. Pure.
 
 use super::{
     lexer::line_at,
@@ -257,7 +257,8 @@ impl<'c> Tokens<'c> {
 #[test]
 fn a_function_is_cut_from_its_signature_to_its_brace() {
     let code = "impl<T> A for B<T> {\n\
-        pub(crate) const fn a<F: Fn(u8) -> bool>(&self, f: F, (b, c): (u8, bool), d: bool) -> [u8; 2]\n\
+        pub(crate) const fn a<F: Fn(u8) -> bool>(&self, f: F, (b, c): (u8, bool), d: bool)\n\
+        -> [u8; 2]\n\
         where F: Sync {\n let x = 1;\n [x, 2]\n}\n\
         pub(super) async fn b(self) -> Result<(), E> { self.e }\n\
         fn c(&self) -> &D { &self.d.e }\n\
@@ -273,7 +274,7 @@ fn a_function_is_cut_from_its_signature_to_its_brace() {
     let [a, b, c, e] = functions.as_slice() else {
         panic!("four of them")
     };
-    assert_eq!((a.line, a.lines, a.visibility), (2, 5, Visibility::Crate));
+    assert_eq!((a.line, a.lines, a.visibility), (2, 6, Visibility::Crate));
     let kinds: Vec<&str> = a.parameters.iter().map(|(_, kind)| kind.as_str()).collect();
     assert_eq!(kinds, ["", "F", "(u8,bool)", "bool"]);
     assert_eq!(a.bools().collect::<Vec<_>>(), ["d"]);

@@ -12,8 +12,8 @@ use super::{
     source::{Source, sources, texts_below},
 };
 
-/// First words of a doc comment that refers to the item above it. An editor shows the comment alone,
-/// without that item.
+/// First words of a doc comment that refers to the item above it. An editor shows the comment
+/// alone, without that item.
 const OPENERS: &[&str] = &[
     "The same",
     "Of",
@@ -153,7 +153,8 @@ fn returns_result(returned: &str) -> bool {
     returned.contains("Result<") || returned.ends_with("::Result")
 }
 
-/// Counts public functions, types and constants, and those of them without docs. Fields do not count.
+/// Counts public functions, types and constants, and those of them without docs. Fields do not
+/// count.
 pub(super) fn public_items(sources: &[Source]) -> (usize, usize) {
     let mut counts = (0, 0);
     for source in sources {
@@ -184,7 +185,7 @@ fn public_offsets(code: &str) -> Vec<usize> {
 
 #[test]
 fn doc_comments_stand_alone() {
-    let why = "an editor shows a doc comment without the item above: begin with what this item is or does";
+    let why = "an editor shows no item above: begin with what this item is or does";
     let of = |folder: &str| -> Vec<String> {
         let files = texts_below(folder, &["rs"]);
         files

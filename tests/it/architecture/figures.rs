@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display};
 
 use super::{
-    circles::circles,
+    circles,
     cut::Function,
     docs, functions,
     lexer::{Kind, pieces},
@@ -97,53 +97,15 @@ impl Lines {
 }
 
 /// Methods of iterators, `Option` and `Result` that make up chains.
-const COMBINATORS: &[&str] = &[
-    "all",
-    "and_then",
-    "any",
-    "chain",
-    "cloned",
-    "collect",
-    "copied",
-    "enumerate",
-    "filter",
-    "filter_map",
-    "find",
-    "find_map",
-    "flat_map",
-    "flatten",
-    "fold",
-    "for_each",
-    "inspect",
-    "is_none_or",
-    "is_some_and",
-    "map",
-    "map_err",
-    "map_or",
-    "map_or_else",
-    "map_while",
-    "max_by_key",
-    "min_by_key",
-    "ok_or",
-    "ok_or_else",
-    "or_else",
-    "partition",
-    "position",
-    "retain",
-    "rev",
-    "skip_while",
-    "sum",
-    "take_while",
-    "then",
-    "then_some",
-    "try_fold",
-    "unwrap_or_else",
-    "unwrap_or_default",
-    "zip",
-];
+const COMBINATORS: &str = "\
+    all and_then any chain cloned collect copied enumerate filter filter_map find find_map \
+    flat_map flatten fold for_each inspect is_none_or is_some_and map map_err map_or map_or_else \
+    map_while max_by_key min_by_key ok_or ok_or_else or_else partition position retain rev \
+    skip_while sum take_while then then_some try_fold unwrap_or_default unwrap_or_else zip";
 
 fn combinators(source: &Source) -> usize {
-    let is_combinator = |window: &&[&str]| window[0] == "." && COMBINATORS.contains(&window[1]);
+    let names: Vec<&str> = COMBINATORS.split_whitespace().collect();
+    let is_combinator = |window: &&[&str]| window[0] == "." && names.contains(&window[1]);
     tokens(&source.code)
         .windows(2)
         .filter(is_combinator)
@@ -175,119 +137,135 @@ fn is_chosen(name: &str) -> bool {
     !["Error", "Err", "Item", "IntoIter", "Output", "Target"].contains(&name)
 }
 
-/// Returns all figures, each with its name.
-fn report(sources: &[Source]) -> Vec<(&'static str, String)> {
-    let functions = functions::all(sources);
-    let sizes = |size: fn(&Function) -> usize| {
-        Spread::of(functions.iter().map(|(_, function)| size(function)))
-    };
-    let lines = sources
-        .iter()
-        .map(Lines::of)
-        .fold(Lines::default(), Lines::plus);
-    let accessors = functions
-        .iter()
-        .filter(|(_, function)| function.is_accessor())
-        .count();
-    let (public, bare) = docs::public_items(sources);
-    let percent = |part: usize| format!("{:.1} %", 100.0 * part as f64 / lines.all() as f64);
-    let per_100_lines = |count: usize| format!("{:.1}", 100.0 * count as f64 / lines.code as f64);
-    let shared = shared_names(sources);
-    let file_lines = Spread::of(
-        sources
+/// Figures in the order in which they are printed.
+#[derive(Default)]
+struct Report(Vec<(&'static str, String)>);
+
+impl Report {
+    fn of(sources: &[Source]) -> Self {
+        let mut report = Self::default();
+        report.add_files(sources);
+        report.add_functions(sources);
+        report.add_structure(sources);
+        report.add_prose(sources);
+        report
+    }
+
+    fn add(&mut self, name: &'static str, value: impl Display) {
+        self.0.push((name, value.to_string()));
+    }
+
+    fn add_files(&mut self, sources: &[Source]) {
+        let size = |source: &Source| source.text.trim_end().lines().count();
+        let long: usize = sources
             .iter()
-            .map(|source| source.text.trim_end().lines().count()),
-    );
-    let tokens = functions::token_spread(&functions);
-    let long: usize = sources
-        .iter()
-        .map(|source| over_100_columns(&source.text))
-        .sum();
-    vec![
-        ("files with production code", sources.len().to_string()),
-        (
-            "files, tests included",
-            texts_below("src", &["rs"]).len().to_string(),
-        ),
-        ("lines of production code", lines.code.to_string()),
-        (
+            .map(|source| over_100_columns(&source.text))
+            .sum();
+        self.add("files with production code", sources.len());
+        self.add("files, tests included", texts_below("src", &["rs"]).len());
+        self.add(
             "lines of a file: median / p95 / max",
-            file_lines.to_string(),
-        ),
-        ("functions", functions.len().to_string()),
-        (
+            Spread::of(sources.iter().map(size)),
+        );
+        self.add("lines of code", lines(sources).code);
+        self.add("lines of more than 100 columns", long);
+    }
+
+    fn add_functions(&mut self, sources: &[Source]) {
+        let functions = functions::all(sources);
+        let spread = |size: fn(&Function) -> usize| {
+            Spread::of(functions.iter().map(|(_, function)| size(function)))
+        };
+        let accessors = functions
+            .iter()
+            .filter(|(_, function)| function.is_accessor())
+            .count();
+        self.add("functions", functions.len());
+        self.add("accessors among them", accessors);
+        self.add(
             "lines of a function: median / p95 / max",
-            sizes(|function| function.lines).to_string(),
-        ),
-        (
+            spread(|function| function.lines),
+        );
+        self.add(
             "functions of more than 70 lines, tables left out",
-            functions::long().len().to_string(),
-        ),
-        (
-            "tokens of a function, accessors apart: median / p95 / max",
-            tokens.to_string(),
-        ),
-        (
+            functions::long().len(),
+        );
+        self.add(
+            "tokens of a function, accessors left out",
+            functions::token_spread(&functions),
+        );
+        self.add(
             "tokens of a function, accessors included",
-            sizes(|function| function.tokens).to_string(),
-        ),
-        ("accessors", accessors.to_string()),
-        (
+            spread(|function| function.tokens),
+        );
+        self.add(
             "functions with 6 parameters or more",
-            functions::with_many_parameters().len().to_string(),
-        ),
-        (
+            functions::with_many_parameters().len(),
+        );
+        self.add(
             "functions with `bool` parameters",
-            functions::with_bools().len().to_string(),
-        ),
-        (
-            "combinators in 100 lines of code",
-            per_100_lines(sources.iter().map(combinators).sum()),
-        ),
-        (
-            "`//` comments, of all lines",
-            format!("{} ({} lines)", percent(lines.comments), lines.comments),
-        ),
-        ("`///` and `//!`, of all lines", percent(lines.docs)),
-        ("circles of imports", circles(sources).len().to_string()),
-        (
-            "glob imports of modules",
-            rooms::globs(sources).len().to_string(),
-        ),
-        (
+            functions::with_bools().len(),
+        );
+        let chained: usize = sources.iter().map(combinators).sum();
+        let lines = lines(sources).code;
+        self.add(
+            "combinators per 100 lines of code",
+            format!("{:.1}", percent(chained, lines)),
+        );
+    }
+
+    fn add_structure(&mut self, sources: &[Source]) {
+        let shared = shared_names(sources);
+        self.add("circles of imports", circles::circles(sources).len());
+        self.add(
+            "circles within a half",
+            circles::within_halves(sources).len(),
+        );
+        self.add("glob imports of modules", rooms::globs(sources).len());
+        self.add(
             "file names used twice within a half",
-            rooms::same_names(sources).len().to_string(),
-        ),
-        (
+            rooms::same_names(sources).len(),
+        );
+        self.add(
             "names of several types",
             format!("{}: {}", shared.len(), shared.join(", ")),
-        ),
-        (
+        );
+    }
+
+    fn add_prose(&mut self, sources: &[Source]) {
+        let lines = lines(sources);
+        let share = |part| format!("{:.1} % ({part} lines)", percent(part, lines.all()));
+        let (public, bare) = docs::public_items(sources);
+        self.add("`//` comments", share(lines.comments));
+        self.add("`///` and `//!`", share(lines.docs));
+        self.add(
             "doc comments without a subject",
-            docs::elliptical(sources).len().to_string(),
-        ),
-        ("`pub` items without docs", format!("{bare} of {public}")),
-        (
-            "async functions without `# Cancel safety`",
-            docs::without_cancel_safety(sources).len().to_string(),
-        ),
-        (
+            docs::elliptical(sources).len(),
+        );
+        self.add("`pub` items without docs", format!("{bare} of {public}"));
+        let silent = docs::without_cancel_safety(sources).len();
+        self.add("async functions without `# Cancel safety`", silent);
+        self.add(
             "`pub` functions without `# Errors`",
-            docs::without_errors(sources).len().to_string(),
-        ),
-        (
-            "phrases that phrases.tsv forbids",
-            words::phrases().len().to_string(),
-        ),
-        (
+            docs::without_errors(sources).len(),
+        );
+        self.add("phrases that phrases.tsv forbids", words::phrases().len());
+        self.add(
             "Markdown lines of more than 100 columns",
-            markdown::long_markdown().len().to_string(),
-        ),
-        (
-            "lines of production code of more than 100 columns",
-            long.to_string(),
-        ),
-    ]
+            markdown::long_markdown().len(),
+        );
+    }
+}
+
+fn lines(sources: &[Source]) -> Lines {
+    sources
+        .iter()
+        .map(Lines::of)
+        .fold(Lines::default(), Lines::plus)
+}
+
+fn percent(part: usize, whole: usize) -> f64 {
+    100.0 * part as f64 / whole as f64
 }
 
 fn over_100_columns(text: &str) -> usize {
@@ -299,8 +277,8 @@ fn over_100_columns(text: &str) -> usize {
 #[test]
 #[ignore = "not a test: make figures prints the figures"]
 fn figures() {
-    for (name, value) in report(&sources()) {
-        eprintln!("{name:60} {value}");
+    for (name, value) in Report::of(&sources()).0 {
+        eprintln!("{name:50} {value}");
     }
 }
 
@@ -334,7 +312,8 @@ fn a_spread_is_of_sorted_numbers() {
 
 #[test]
 fn lines_and_names_are_counted() {
-    let text = "//! Header.\n\nuse a; // why\n// A comment.\n/// Docs.\nfn f() { b.iter().map(c).sum() }\nstruct D;\n";
+    let text = "//! Header.\n\nuse a; // why\n// A comment.\n/// Docs.\n\
+        fn f() { b.iter().map(c).sum() }\nstruct D;\n";
     let source = Source::new("a.rs", text);
     assert_eq!(
         Lines::of(&source),

@@ -134,7 +134,8 @@ fn character_length(text: &str) -> usize {
     }
 }
 
-/// Returns `text` with comments and literals overwritten by spaces. Lines and offsets stay the same.
+/// Returns `text` with comments and literals overwritten by spaces. Lines and offsets stay the
+/// same.
 pub(super) fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     for piece in pieces(text) {

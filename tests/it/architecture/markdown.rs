@@ -1,5 +1,5 @@
-//! Lines have at most 100 columns: lines of Markdown, and of Rust those that rustfmt does not break,
-//! comments and strings.
+//! Lines have at most 100 columns: lines of Markdown, and of Rust those that rustfmt does not
+//! break, comments and strings.
 
 use super::{
     at_most,
@@ -24,8 +24,8 @@ const LONG_COMMENTS_MAX: usize = 550;
 /// Limit for lines with strings that are too long. Lower it, down to 0.
 const LONG_STRINGS_MAX: usize = 771;
 
-/// Returns the numbers of the Markdown lines that are too long and can be broken. Lines of tables and
-/// code blocks do not count.
+/// Returns the numbers of the Markdown lines that are too long and can be broken. Lines of tables
+/// and code blocks do not count.
 fn long_lines(text: &str) -> Vec<usize> {
     let mut block = Block::Text { in_list: false };
     let mut after_blank = true;

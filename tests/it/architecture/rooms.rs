@@ -63,7 +63,8 @@ fn imports_are_no_globs() {
 
 #[test]
 fn planted_globs_and_names_are_found() {
-    let child = "use super::*;\nuse crate::a::State::*;\nuse kube::prelude::*;\nuse super::{D, b::*};\n\
+    let child = "use super::*;\nuse crate::a::State::*;\n\
+        use kube::prelude::*;\nuse super::{D, b::*};\n\
         #[cfg(test)]\nmod tests {\n    use super::*;\n}";
     let files = [
         ("operator/a.rs", "mod b;"),

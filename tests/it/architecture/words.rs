@@ -171,7 +171,8 @@ fn paragraphs(path: &str, text: &str) -> Vec<(usize, String)> {
     paragraphs
 }
 
-/// Returns each comment line and string as its line, its text, and whether it continues the paragraph.
+/// Returns each comment line and string as its line, its text, and whether it continues the
+/// paragraph.
 fn prose_of_rust(text: &str) -> Vec<(usize, &str, bool)> {
     let mut prose = Vec::new();
     let mut comment_end = None;
@@ -215,14 +216,8 @@ fn phrases_in(table: &str, path: &str, text: &str) -> Vec<String> {
         for row in rows(table) {
             let [phrase, instead] = columns(row);
             for at in positions(&prose, phrase) {
-                let around: String = prose[..at]
-                    .chars()
-                    .rev()
-                    .take(30)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .rev()
-                    .collect();
+                let before = prose[..at].char_indices().rev().nth(29);
+                let around = &prose[before.map_or(0, |(from, _)| from)..at];
                 found.push(format!("{path}:{line} ...{around}{phrase}: {instead}"));
             }
         }
@@ -281,66 +276,55 @@ fn prose_uses_no_listed_phrase() {
 
 #[test]
 fn planted_names_are_found() {
-    let table = "# a comment\n\nDesk\tAdminClient\tsrc/outbox\ntext:culprit\trejected row\tsrc/relay, docs\n";
-    let found = |path: &str, text: &str| {
-        let found = old_names(table, &[(path.to_owned(), text.to_owned())]);
-        found
-            .iter()
-            .map(|line| line.split_once(':').expect("a line").1.to_owned())
-            .collect::<Vec<_>>()
-    };
-    for path in ["src/outbox/desk.rs", "src/outbox.rs"] {
-        assert_eq!(
-            found(path, "\nfn f(desk: &Desk) {}"),
-            ["2 Desk, now AdminClient"]
-        );
-    }
-    assert_eq!(
-        found(
-            "src/outbox/a.rs",
-            "// A Desk.\nconst A: &str = \"Desk\"; struct Desks;"
+    let table = "# a comment\n\nDesk\tAdminClient\tsrc/outbox\n\
+        text:culprit\trejected row\tsrc/relay, docs\n";
+    for (path, text, found) in [
+        (
+            "src/outbox/desk.rs",
+            "fn f(desk: &Desk) {}",
+            "Desk, now AdminClient",
         ),
-        [""; 0]
-    );
-    assert_eq!(found("src/outboxes/a.rs", "struct Desk;"), [""; 0]);
-    assert_eq!(
-        found("src/relay/a.rs", "// A culprit."),
-        ["1 culprit, now rejected row"]
-    );
-    assert_eq!(
-        found("src/relay/a.rs", "fn culprit() {}"),
-        ["1 culprit, now rejected row"]
-    );
-    assert_eq!(
-        found("docs/a.md", "the\nculprit is"),
-        ["2 culprit, now rejected row"]
-    );
-    assert_eq!(found("docs/a.md", "culprits, the_culprit"), [""; 0]);
+        ("src/outbox.rs", "struct Desk;", "Desk, now AdminClient"),
+        (
+            "src/outbox/a.rs",
+            "// A Desk.\nconst A: &str = \"Desk\"; struct Desks;",
+            "",
+        ),
+        ("src/outboxes/a.rs", "struct Desk;", ""),
+        (
+            "src/relay/a.rs",
+            "// A culprit.",
+            "culprit, now rejected row",
+        ),
+        (
+            "src/relay/a.rs",
+            "fn culprit() {}",
+            "culprit, now rejected row",
+        ),
+        ("docs/a.md", "the culprit is", "culprit, now rejected row"),
+        ("docs/a.md", "culprits, the_culprit", ""),
+    ] {
+        let expected: Vec<String> = match found {
+            "" => Vec::new(),
+            found => vec![format!("{path}:2 {found}")],
+        };
+        let file = (path.to_owned(), format!("\n{text}"));
+        assert_eq!(old_names(table, &[file]), expected, "{path}: {text}");
+    }
 }
 
 #[test]
 fn planted_phrases_are_found() {
     let table = "for ever\tforever\nanew\tagain\n";
-    let found = |path: &str, text: &str| phrases_in(table, path, text).len();
-    assert_eq!(
-        found(
-            "src/a.rs",
-            "/// Waits for\n/// ever.\nfn f() { g(\"Anew for \\\n    ever\") }"
-        ),
-        3
-    );
-    assert_eq!(
-        found(
-            "src/a.rs",
-            "fn anew() {} // for everyone\n// for\nfn f() {}\n// ever"
-        ),
-        0
-    );
-    assert_eq!(
-        found(
-            "docs/a.md",
-            "For\never\n\n```\nanew\n```\n\nfor\n\never, canew"
-        ),
-        1
-    );
+    for (path, text, count) in [
+        ("a.rs", "/// Waits for\n/// ever.\nfn f() {}", 1),
+        ("a.rs", "fn f() { g(\"Anew for \\\n    ever\") }", 2),
+        ("a.rs", "fn anew() {} // for everyone", 0),
+        ("a.rs", "// for\nfn f() {}\n// ever", 0),
+        ("a.md", "For\never, canew", 1),
+        ("a.md", "for\n\never", 0),
+        ("a.md", "```\nanew\n```\nanew", 1),
+    ] {
+        assert_eq!(phrases_in(table, path, text).len(), count, "{text}");
+    }
 }
