@@ -1,5 +1,6 @@
-//! The command line of whoever is on call: how the outbox is doing, and what to do with rows that were put aside. Arguments come in, text or
-//! JSON goes out; IO is thin, what is printed is made by pure functions.
+//! The command line of whoever is on call: how the outbox is doing, and what to do with rows that
+//! were put aside. Arguments come in, text or JSON goes out; IO is thin, what is printed is made by
+//! pure functions.
 
 mod args;
 mod change;
@@ -93,7 +94,8 @@ impl From<io::Error> for CliError {
     }
 }
 
-/// Does what was asked and writes the answer to `out`. Dropped mid-way, each batch of a long work is done or not.
+/// Does what was asked and writes the answer to `out`. Dropped mid-way, each batch of a long work
+/// is done or not.
 ///
 /// # Errors
 /// When the settings cannot be read, the database fails, or the answer cannot be written.
@@ -122,7 +124,12 @@ async fn open(place: Place, who: As) -> Result<Desk, CliError> {
 }
 
 /// Writes the answer in the form that was asked for.
-fn write<T: Serialize>(out: &mut impl Write, output: Output, answer: &T, as_text: impl FnOnce(&T) -> String) -> io::Result<()> {
+fn write<T: Serialize>(
+    out: &mut impl Write,
+    output: Output,
+    answer: &T,
+    as_text: impl FnOnce(&T) -> String,
+) -> io::Result<()> {
     let text = match output {
         Output::Table => as_text(answer),
         Output::Json => text::json(answer),

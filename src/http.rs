@@ -28,17 +28,26 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Resul
 }
 
 async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    answer(status.is_alive(Instant::now()), "the relay's loop has not turned for 30 s")
+    answer(
+        status.is_alive(Instant::now()),
+        "the relay's loop has not turned for 30 s",
+    )
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let problems = status.report(Instant::now()).problems;
-    let why = problems.first().map_or_else(|| "no lease yet".to_owned(), |problem| format!("{}: {}", problem.class, problem.message));
+    let why = problems.first().map_or_else(
+        || "no lease yet".to_owned(),
+        |problem| format!("{}: {}", problem.class, problem.message),
+    );
     answer(status.is_ready(), &why)
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], status.metrics.render())
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4")],
+        status.metrics.render(),
+    )
 }
 
 async fn report(State(status): State<Arc<Status>>) -> impl IntoResponse {
@@ -46,5 +55,9 @@ async fn report(State(status): State<Arc<Status>>) -> impl IntoResponse {
 }
 
 fn answer(good: bool, otherwise: &str) -> (StatusCode, String) {
-    if good { (StatusCode::OK, "ok\n".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, format!("{otherwise}\n")) }
+    if good {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{otherwise}\n"))
+    }
 }

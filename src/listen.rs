@@ -7,7 +7,8 @@ use std::{
 
 use tokio::net::TcpListener;
 
-/// Listens; `[::]` stands for all addresses of the machine, those of IPv4 too, so that one form serves each cluster.
+/// Listens; `[::]` stands for all addresses of the machine, those of IPv4 too, so that one form
+/// serves each cluster.
 ///
 /// # Errors
 /// When the address cannot be had.
@@ -23,8 +24,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// All addresses of a machine whose kernel knows no IPv6.
 fn instead(address: SocketAddr, error: &Error) -> Option<SocketAddr> {
-    let taken = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
-    (address.ip() == Ipv6Addr::UNSPECIFIED && !taken).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
+    let taken = matches!(
+        error.kind(),
+        ErrorKind::AddrInUse | ErrorKind::PermissionDenied
+    );
+    (address.ip() == Ipv6Addr::UNSPECIFIED && !taken)
+        .then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 #[cfg(test)]
@@ -50,10 +55,23 @@ mod tests {
     fn a_kernel_without_ipv6_listens_to_ipv4_and_a_port_that_is_taken_stays_taken() {
         // EAFNOSUPPORT, and what some sandboxes answer instead: EADDRNOTAVAIL.
         for code in [97, 99] {
-            assert_eq!(instead(address("[::]:9090"), &Error::from_raw_os_error(code)), Some(address("0.0.0.0:9090")));
-            assert_eq!(instead(address("[::1]:9090"), &Error::from_raw_os_error(code)), None, "it was named");
+            assert_eq!(
+                instead(address("[::]:9090"), &Error::from_raw_os_error(code)),
+                Some(address("0.0.0.0:9090"))
+            );
+            assert_eq!(
+                instead(address("[::1]:9090"), &Error::from_raw_os_error(code)),
+                None,
+                "it was named"
+            );
         }
-        assert_eq!(instead(address("[::]:9090"), &ErrorKind::AddrInUse.into()), None);
-        assert_eq!(instead(address("[::]:80"), &ErrorKind::PermissionDenied.into()), None);
+        assert_eq!(
+            instead(address("[::]:9090"), &ErrorKind::AddrInUse.into()),
+            None
+        );
+        assert_eq!(
+            instead(address("[::]:80"), &ErrorKind::PermissionDenied.into()),
+            None
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind its migration.
+//! The operator: watches `OutboxRelay` objects and keeps a Deployment of relays for each, behind
+//! its migration.
 //!
-//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is that line; everything else here is wiring.
-//! While nothing changes, what was observed holds: such a pass asks the relays for their reports, and the API server for nothing.
+//! observe (IO) -> validate -> plan -> build (pure) -> apply (IO) -> status. [`Operator::pass`] is
+//! that line; everything else here is wiring. While nothing changes, what was observed holds: such
+//! a pass asks the relays for their reports, and the API server for nothing.
 
 mod apply;
 mod backlog;
@@ -124,20 +126,37 @@ impl Operator {
     #[must_use]
     pub fn new(client: Client, settings: Settings) -> Self {
         let teller = Teller::new(client.clone(), settings.pod_name.clone());
-        Self { client, settings, memory: Arc::default(), metrics: Metrics::new(), upgrades: Mutex::default(), teller }
+        Self {
+            client,
+            settings,
+            memory: Arc::default(),
+            metrics: Metrics::new(),
+            upgrades: Mutex::default(),
+            teller,
+        }
     }
 
-    /// One pass over one OutboxRelay, as the controller does it when something has changed; the answer is when to look again.
+    /// One pass over one OutboxRelay, as the controller does it when something has changed; the
+    /// answer is when to look again.
     ///
     /// # Errors
     /// When it did not come to its end; the status says so too.
-    pub async fn pass(&self, namespace: &str, name: &str) -> Result<Option<Duration>, Box<dyn std::error::Error + Send + Sync>> {
+    pub async fn pass(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Duration>, Box<dyn std::error::Error + Send + Sync>> {
         self.memory.changed((namespace, name));
         Ok(Box::pin(self.work_through(namespace, name)).await?)
     }
 
-    /// Dropped half-way, it has written a part; the next pass reads everything anew, and writes the rest.
-    async fn work_through(&self, namespace: &str, name: &str) -> Result<Option<Duration>, PassError> {
+    /// Dropped half-way, it has written a part; the next pass reads everything anew, and writes the
+    /// rest.
+    async fn work_through(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Duration>, PassError> {
         let began = Instant::now();
         let (mark, unchanged) = self.memory.recall((namespace, name), began);
         let (mut seen, seen_at) = match unchanged {
@@ -155,11 +174,17 @@ impl Operator {
         Ok(Some(again))
     }
 
-    /// The OutboxRelay with all that it has; nothing when there is none for this operator to work on.
+    /// The OutboxRelay with all that it has; nothing when there is none for this operator to work
+    /// on.
     async fn see(&self, namespace: &str, name: &str) -> Result<Option<Seen>, PassError> {
-        let relay = match read(&self.client, namespace, name).await?.meant_for(&self.settings.operator_name) {
+        let relay = match read(&self.client, namespace, name)
+            .await?
+            .meant_for(&self.settings.operator_name)
+        {
             Found::Relay(relay) => *relay,
-            Found::Unreadable(invalid) => return self.say_unreadable(&invalid).await.map(|()| None),
+            Found::Unreadable(invalid) => {
+                return self.say_unreadable(&invalid).await.map(|()| None);
+            }
             Found::Gone => {
                 self.forget((namespace, name));
                 return Ok(None);
@@ -175,12 +200,19 @@ impl Operator {
     async fn work_on(&self, Seen { relay, observed }: &mut Seen) -> Result<Duration, PassError> {
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.take().unwrap_or_default();
-        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
+        let corner = Corner {
+            client: &self.client,
+            identity: &identity,
+            memory: &self.memory,
+        };
         let facts = Facts {
             identity: &identity,
             previous: &previous,
             written_at: self.memory.status_written_at(corner.key()),
-            paused: relay.annotations().get(PAUSED).is_some_and(|value| value == "true"),
+            paused: relay
+                .annotations()
+                .get(PAUSED)
+                .is_some_and(|value| value == "true"),
             now: Timestamp::now(),
         };
         let validated = validate(relay, &self.settings.installation);
@@ -189,7 +221,17 @@ impl Operator {
         }
         let (status, again) = match validated {
             Ok(valid) => self.carry_out(&corner, &facts, &valid, observed).await?,
-            Err(why) => (self.stop_if_wished(&corner, &facts, &why, wish_for_none(&relay.spec).as_ref(), observed).await?, plan::LOOK),
+            Err(why) => (
+                self.stop_if_wished(
+                    &corner,
+                    &facts,
+                    &why,
+                    wish_for_none(&relay.spec).as_ref(),
+                    observed,
+                )
+                .await?,
+                plan::LOOK,
+            ),
         };
         relay.status = Some(status);
         Ok(again)
@@ -203,8 +245,16 @@ impl Operator {
         observed: &mut Observed,
     ) -> Result<(OutboxRelayStatus, Duration), PassError> {
         let scaling = self.memory.scaling(corner.key());
-        let turn = if facts.paused { Turn::Go } else { self.turn(corner, valid, observed, facts.now) };
-        let before = Before { generation: facts.carried_out(), scaling: &scaling, turn };
+        let turn = if facts.paused {
+            Turn::Go
+        } else {
+            self.turn(corner, valid, observed, facts.now)
+        };
+        let before = Before {
+            generation: facts.carried_out(),
+            scaling: &scaling,
+            turn,
+        };
         let mut plan = plan(valid, observed, &before, facts.now);
         let applied = if facts.paused {
             plan = plan.paused();
@@ -216,18 +266,30 @@ impl Operator {
             observed.deployment = Some(deployment.clone());
         }
         if !facts.paused {
-            let refused = applied.obstacle.as_ref().is_some_and(|error| error.class() == ErrorClass::Permanent);
+            let refused = applied
+                .obstacle
+                .as_ref()
+                .is_some_and(|error| error.class() == ErrorClass::Permanent);
             self.note_progress(corner, progress(valid, &plan, observed, refused));
         }
         if applied.scaled {
             self.remember(corner, valid, &plan);
         }
-        let verdict = Verdict::Planned { relay: valid, plan: &plan, applied: &applied };
+        let verdict = Verdict::Planned {
+            relay: valid,
+            plan: &plan,
+            applied: &applied,
+        };
         let status = self.conclude(corner, facts, observed, &verdict).await?;
-        applied.obstacle.map_or(Ok((status, plan.look_again_in)), |error| Err(PassError::Apply(error)))
+        applied
+            .obstacle
+            .map_or(Ok((status, plan.look_again_in)), |error| {
+                Err(PassError::Apply(error))
+            })
     }
 
-    /// Of a manifest that cannot work: whatever runs goes on as it is, unless no relay is wished for.
+    /// Of a manifest that cannot work: whatever runs goes on as it is, unless no relay is wished
+    /// for.
     async fn stop_if_wished(
         &self,
         corner: &Corner<'_>,
@@ -236,24 +298,47 @@ impl Operator {
         wish: Option<&Count>,
         observed: &Observed,
     ) -> Result<OutboxRelayStatus, PassError> {
-        let scale = if facts.paused { Scale::Keep } else { plan::stop(wish, observed) };
+        let scale = if facts.paused {
+            Scale::Keep
+        } else {
+            plan::stop(wish, observed)
+        };
         let stopped = set_scale(corner, scale, observed).await;
         if wish.is_some() && stopped.is_ok() {
-            self.memory.remember_scaling(corner.key(), Remembered::default());
+            self.memory
+                .remember_scaling(corner.key(), Remembered::default());
         }
-        let verdict = Verdict::Invalid(Invalid { why, wish, obstacle: stopped.as_ref().err() });
+        let verdict = Verdict::Invalid(Invalid {
+            why,
+            wish,
+            obstacle: stopped.as_ref().err(),
+        });
         let status = self.conclude(corner, facts, observed, &verdict).await?;
         stopped.map(|()| status).map_err(PassError::Apply)
     }
 
-    fn turn(&self, corner: &Corner<'_>, valid: &ValidatedRelay, observed: &Observed, now: Timestamp) -> Turn {
-        let moving = observed.deployment.as_ref().is_some_and(|deployment| deployment.moving && !deployment.rolled_out());
+    fn turn(
+        &self,
+        corner: &Corner<'_>,
+        valid: &ValidatedRelay,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> Turn {
+        let moving = observed
+            .deployment
+            .as_ref()
+            .is_some_and(|deployment| deployment.moving && !deployment.rolled_out());
         let places = self.settings.installation.upgrades_max;
-        self.upgrades().turn(corner.key(), change(valid, observed), moving, places, now)
+        self.upgrades()
+            .turn(corner.key(), change(valid, observed), moving, places, now)
     }
 
     fn note_progress(&self, corner: &Corner<'_>, progress: Option<Progress>) {
-        self.queue(|queue| progress.into_iter().for_each(|progress| queue.note(corner.key(), progress)));
+        self.queue(|queue| {
+            progress
+                .into_iter()
+                .for_each(|progress| queue.note(corner.key(), progress))
+        });
     }
 
     /// Nothing is written for it now, whoever else may have its place.
@@ -283,10 +368,13 @@ impl Operator {
         match &plan.scaling {
             Some(scaling) => {
                 self.metrics.decided(&scaling.decision);
-                self.memory.remember_scaling(corner.key(), scaling.remember.clone());
+                self.memory
+                    .remember_scaling(corner.key(), scaling.remember.clone());
             }
             None if matches!(valid.count, Count::Scaled(_)) => {}
-            None => self.memory.remember_scaling(corner.key(), Remembered::default()),
+            None => self
+                .memory
+                .remember_scaling(corner.key(), Remembered::default()),
         }
     }
 
@@ -304,24 +392,45 @@ impl Operator {
         Ok(status)
     }
 
-    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at again only when it changes.
+    /// Its status cannot be read either, so it is written anew; relays that run go on. Looked at
+    /// again only when it changes.
     async fn say_unreadable(&self, invalid: &InvalidObject) -> Result<(), PassError> {
         let identity = Identity::of(&invalid.metadata);
         let (namespace, name) = (&identity.namespace, &identity.name);
         self.step_aside((namespace, name));
-        tracing::error!(namespace, name, error = invalid.error, "an OutboxRelay is not of a form that this version knows");
+        tracing::error!(
+            namespace,
+            name,
+            error = invalid.error,
+            "an OutboxRelay is not of a form that this version knows"
+        );
         let (status, telling) = not_understood(&identity, &invalid.error, Timestamp::now());
-        publish(&self.client, &identity, &status).await.map_err(PassError::Publish)?;
+        publish(&self.client, &identity, &status)
+            .await
+            .map_err(PassError::Publish)?;
         self.teller.tell(&identity, vec![telling]).await;
         Ok(())
     }
 
-    async fn cannot_observe(&self, relay: &OutboxRelay, error: ObserveError) -> Result<PassError, PassError> {
+    async fn cannot_observe(
+        &self,
+        relay: &OutboxRelay,
+        error: ObserveError,
+    ) -> Result<PassError, PassError> {
         let identity = Identity::of(&relay.metadata);
         let previous = relay.status.clone().unwrap_or_default();
-        let corner = Corner { client: &self.client, identity: &identity, memory: &self.memory };
+        let corner = Corner {
+            client: &self.client,
+            identity: &identity,
+            memory: &self.memory,
+        };
         let why = format!("{error}: {}. It is tried again.", error.call());
-        say(&corner, &previous, &unreadable(&identity, &previous, &why, Timestamp::now())).await?;
+        say(
+            &corner,
+            &previous,
+            &unreadable(&identity, &previous, &why, Timestamp::now()),
+        )
+        .await?;
         Ok(PassError::Observe(error))
     }
 }
@@ -343,14 +452,21 @@ impl Found {
             Self::Unreadable(invalid) => &invalid.metadata,
             Self::Gone => return self,
         };
-        if is_ours(meta, operator_name) { self } else { Self::Gone }
+        if is_ours(meta, operator_name) {
+            self
+        } else {
+            Self::Gone
+        }
     }
 }
 
-/// The latest form, with the latest status: what the watch has brought may be older than what we wrote.
+/// The latest form, with the latest status: what the watch has brought may be older than what we
+/// wrote.
 async fn read(client: &Client, namespace: &str, name: &str) -> Result<Found, PassError> {
     let api = Api::<DeserializeGuard<OutboxRelay>>::namespaced(client.clone(), namespace);
-    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else { return Ok(Found::Gone) };
+    let Some(found) = call_opt(api.get(name)).await.map_err(PassError::Read)? else {
+        return Ok(Found::Gone);
+    };
     Ok(match found.0 {
         _ if is_going(&found.0) => Found::Gone,
         Ok(relay) => Found::Relay(Box::new(relay)),
@@ -367,11 +483,17 @@ fn is_going(found: &Result<OutboxRelay, InvalidObject>) -> bool {
 }
 
 /// Writes a status that says something new.
-async fn say(corner: &Corner<'_>, previous: &OutboxRelayStatus, status: &OutboxRelayStatus) -> Result<(), PassError> {
+async fn say(
+    corner: &Corner<'_>,
+    previous: &OutboxRelayStatus,
+    status: &OutboxRelayStatus,
+) -> Result<(), PassError> {
     if status == previous {
         return Ok(());
     }
-    publish(corner.client, corner.identity, status).await.map_err(PassError::Publish)?;
+    publish(corner.client, corner.identity, status)
+        .await
+        .map_err(PassError::Publish)?;
     corner.memory.status_written(corner.key(), Timestamp::now());
     Ok(())
 }

@@ -20,8 +20,8 @@ pub use place::Place;
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store,
-    StoreError, StoreErrorSource, Survey, SweepPlan,
+    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Pools,
+    READER_OPTIONS, Resumed, SettlePlan, Store, StoreError, StoreErrorSource, Survey, SweepPlan,
 };
 pub use texts::Texts;
 pub use work::{Connections, Statement, Work};

@@ -1,5 +1,6 @@
-//! Bugs that a careful engineer could still write, one at a time, so that `make chaos-controls` can show that a run of chaos finds them. Only
-//! builds for that have any: without the feature `planted-bugs` nothing here is ever true.
+//! Bugs that a careful engineer could still write, one at a time, so that `make chaos-controls` can
+//! show that a run of chaos finds them. Only builds for that have any: without the feature
+//! `planted-bugs` nothing here is ever true.
 
 use std::time::Instant;
 #[cfg(feature = "planted-bugs")]
@@ -30,7 +31,8 @@ pub enum Bug {
     NoInFlightCheck,
     /// A row is forgotten as soon as its DELETE has returned, while an older fetch is under way.
     ForgetAtOnce,
-    /// The next producer sends before the last reports of the one before are in, which is looked at now and then.
+    /// The next producer sends before the last reports of the one before are in, which is looked at
+    /// now and then.
     NextProducerEarly,
     /// Clients of Kafka are kept, whatever became of the clock.
     ClockUnnoticed,
@@ -65,7 +67,10 @@ struct Replaced {
 }
 
 #[cfg(feature = "planted-bugs")]
-static REPLACED: Mutex<Replaced> = Mutex::new(Replaced { producers: Vec::new(), looked: None });
+static REPLACED: Mutex<Replaced> = Mutex::new(Replaced {
+    producers: Vec::new(),
+    looked: None,
+});
 
 #[cfg(feature = "planted-bugs")]
 fn of_replaced() -> MutexGuard<'static, Replaced> {
@@ -86,10 +91,16 @@ pub fn late_reports(now: Instant) -> Vec<Report> {
     #[cfg(feature = "planted-bugs")]
     {
         let mut replaced = of_replaced();
-        if replaced.looked.is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1)) {
+        if replaced
+            .looked
+            .is_none_or(|at| now.saturating_duration_since(at) >= Duration::from_secs(1))
+        {
             replaced.looked = Some(now);
             let mut reports = Vec::new();
-            replaced.producers.iter().for_each(|producer| producer.poll(&mut reports));
+            replaced
+                .producers
+                .iter()
+                .for_each(|producer| producer.poll(&mut reports));
             return reports;
         }
     }
@@ -109,6 +120,14 @@ pub fn order(statement: &'static str) -> &'static str {
     if !has(Bug::OrderByXid) {
         return statement;
     }
-    let of_one = statement.replace("order by e.id\n  limit u", "order by e.xact, e.id\n  limit u");
-    of_one.replace("order by page.id\n  limit u", "order by page.xact, page.id\n  limit u").leak()
+    let of_one = statement.replace(
+        "order by e.id\n  limit u",
+        "order by e.xact, e.id\n  limit u",
+    );
+    of_one
+        .replace(
+            "order by page.id\n  limit u",
+            "order by page.xact, page.id\n  limit u",
+        )
+        .leak()
 }

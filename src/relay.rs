@@ -1,4 +1,5 @@
-//! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`] is a lease and the loop that works under it.
+//! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`]
+//! is a lease and the loop that works under it.
 
 pub mod breaker;
 pub mod clock;
@@ -56,28 +57,53 @@ pub enum RunError {
 
 /// Relays until `stop`, then drains: what is in flight is finished and the lanes are given back.
 ///
-/// Nothing that a server does ends it: an unreachable database, a wrong password, a missing topic are problems in its report, and end by
-/// themselves when their cause is gone.
+/// Nothing that a server does ends it: an unreachable database, a wrong password, a missing topic
+/// are problems in its report, and end by themselves when their cause is gone.
 ///
 /// # Errors
 /// When it cannot listen.
 pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), RunError> {
     let address = options.listen;
-    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
-    let topics: Vec<String> = options.settings.topics.iter().map(|topic| topic.name.clone()).collect();
+    let listener = listen(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })?;
+    let topics: Vec<String> = options
+        .settings
+        .topics
+        .iter()
+        .map(|topic| topic.name.clone())
+        .collect();
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     let options = Arc::new(options);
     let mut credentials = credentials::follow(&options, &status);
-    let mut watch = watch::Watch::start(Arc::clone(&options), Arc::clone(&status), credentials.kafka.clone());
+    let mut watch = watch::Watch::start(
+        Arc::clone(&options),
+        Arc::clone(&status),
+        credentials.kafka.clone(),
+    );
     let mut memory = resume::Memory::default();
-    while let Some(opened) = open::open(&options, &status, &mut credentials, &mut memory, &stop).await {
-        let session = session::Session::begin(&options, &status, opened, &mut watch, &mut credentials, &mut memory);
+    while let Some(opened) =
+        open::open(&options, &status, &mut credentials, &mut memory, &stop).await
+    {
+        let session = session::Session::begin(
+            &options,
+            &status,
+            opened,
+            &mut watch,
+            &mut credentials,
+            &mut memory,
+        );
         match Box::pin(session.run(&stop)).await {
             session::Ended::Stopped => break,
-            session::Ended::LeaseLost => tracing::warn!("the lease was lost; starting again without any lane"),
+            session::Ended::LeaseLost => {
+                tracing::warn!("the lease was lost; starting again without any lane")
+            }
             session::Ended::SequenceBroke => {
-                tracing::warn!("ids of the outbox may have come again; starting again when the sequence is moved on");
+                tracing::warn!(
+                    "ids of the outbox may have come again; starting again when the sequence is \
+                     moved on"
+                );
             }
         }
         status.set_ready(false);

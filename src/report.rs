@@ -1,5 +1,6 @@
-//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first at `/status`, a migration leaves the second
-//! as its termination message; the operator reads both. No secret, no payload, no server's own words are in them.
+//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first
+//! at `/status`, a migration leaves the second as its termination message; the operator reads both.
+//! No secret, no payload, no server's own words are in them.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
@@ -26,7 +27,8 @@ pub struct RelayReport {
     /// Rows that wait in its own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
-    /// Keys that are parked, in the whole table. This and the next two come from the relay that owns lane 0 alone.
+    /// Keys that are parked, in the whole table. This and the next two come from the relay that
+    /// owns lane 0 alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_keys: Option<u64>,
     /// Topics that a person parked.
@@ -91,13 +93,21 @@ impl Problem {
             message.truncate(end);
             message.push_str("...");
         }
-        Self { class, message, last_good_used: false, since: None }
+        Self {
+            class,
+            message,
+            last_good_used: false,
+            since: None,
+        }
     }
 
     /// The same about a secret that is not used, while the last good one is.
     #[must_use]
     pub fn with_last_good_used(self) -> Self {
-        Self { last_good_used: true, ..self }
+        Self {
+            last_good_used: true,
+            ..self
+        }
     }
 
     /// The same as somebody else wrote it, with a message of the size that it may have.
@@ -108,7 +118,8 @@ impl Problem {
     }
 }
 
-/// Classes of problems, a closed set; documented in docs/reasons.md. `Other` is what an older reader makes of a newer class.
+/// Classes of problems, a closed set; documented in docs/reasons.md. `Other` is what an older
+/// reader makes of a newer class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProblemClass {
     /// User name or password were refused by the database.
@@ -161,13 +172,15 @@ pub enum ProblemClass {
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
-    /// A topic got more partitions: for a while the order of a key does not hold across that moment.
+    /// A topic got more partitions: for a while the order of a key does not hold across that
+    /// moment.
     PartitionsAdded,
     /// A record was refused by the brokers.
     RecordRejected,
     /// A record is larger than its topic takes.
     RecordTooLarge,
-    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is moved on, or was.
+    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is
+    /// moved on, or was.
     SequenceWentBack,
     /// Keys are parked: behind a record that Kafka refuses, or by a person.
     KeysParked,
@@ -225,30 +238,49 @@ mod tests {
             version: "0.1.0".to_owned(),
             schema_version: Some(1),
             lanes: 32,
-            backlog: Some(Backlog { rows: 7, capped: false, oldest_at: Some("2026-01-01T00:00:00Z".to_owned()) }),
+            backlog: Some(Backlog {
+                rows: 7,
+                capped: false,
+                oldest_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            }),
             parked_keys: Some(1),
             parked_topics: Some(0),
             dead_letters: Some(3),
             published_per_second: 12.5,
-            breaker: Some(Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() }),
+            breaker: Some(Breaker {
+                state: BreakerState::Open,
+                since: "2026-01-01T00:00:00Z".to_owned(),
+            }),
             problems: vec![
                 Problem::new(ProblemClass::TopicMissing, "topic 'a' does not exist"),
-                Problem::new(ProblemClass::AuthenticationFailed, "the new secret is not used").with_last_good_used(),
+                Problem::new(
+                    ProblemClass::AuthenticationFailed,
+                    "the new secret is not used",
+                )
+                .with_last_good_used(),
             ],
         };
         let text = serde_json::to_string(&report).expect("plain data");
-        assert_eq!(serde_json::from_str::<RelayReport>(&text).expect("our own text"), report);
+        assert_eq!(
+            serde_json::from_str::<RelayReport>(&text).expect("our own text"),
+            report
+        );
     }
 
     #[test]
     fn a_class_of_a_newer_relay_is_read_as_other() {
-        let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#).expect("a newer class");
+        let problem: Problem = serde_json::from_str(r#"{"class":"FromTheFuture","message":"m"}"#)
+            .expect("a newer class");
         assert_eq!(problem.class, ProblemClass::Other);
     }
 
     #[test]
     fn a_class_is_read_from_its_name_and_an_unknown_one_is_other() {
-        for class in [ProblemClass::RecordRejected, ProblemClass::ParkedByHand, ProblemClass::Other] {
+        for class in [
+            ProblemClass::RecordRejected,
+            ProblemClass::ParkedByHand,
+            ProblemClass::Other,
+        ] {
             assert_eq!(class.to_string().parse(), Ok(class));
         }
         assert_eq!("FromTheFuture".parse(), Ok(ProblemClass::Other));
@@ -256,6 +288,11 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        assert!(Problem::new(ProblemClass::Other, "ä".repeat(300)).message.len() <= 256);
+        assert!(
+            Problem::new(ProblemClass::Other, "ä".repeat(300))
+                .message
+                .len()
+                <= 256
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of a manifest and a folder beside it (`run
-//! --manifest`), read anew at every call; or from a [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of
+//! a manifest and a folder beside it (`run --manifest`), read anew at every call; or from a
+//! [`Reading`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
 
 mod certificates;
 pub mod change;
@@ -19,7 +20,8 @@ use crate::{
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. Each names the file, its source where it is known, and never its content.
+/// Why a secret file cannot be used. Each names the file, its source where it is known, and never
+/// its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("{place} is missing: create it, or correct {}", field(*file))]
@@ -35,8 +37,13 @@ pub enum SecretError {
     #[error("{place} is empty: correct what {} names", field(*file))]
     Empty { file: SecretFile, place: String },
     #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
-    Pem { file: SecretFile, place: String, what: &'static str },
-    #[error("{place} does not belong to the key beside it: bring both anew in one step, or correct what {} names", field(*file))]
+    Pem {
+        file: SecretFile,
+        place: String,
+        what: &'static str,
+    },
+    #[error("{place} does not belong to the key beside it: bring both anew in one step, or \
+        correct what {} names", field(*file))]
     NoPair { file: SecretFile, place: String },
 }
 
@@ -60,8 +67,13 @@ pub struct Secrets(Store);
 enum Store {
     /// One file per [`SecretFile`], at its fixed path.
     Folder(PathBuf),
-    /// The manifest's references, looked up in its documents first, then below the folder as `<name>/<key>`.
-    Manifest { sources: Vec<Projection>, documents: Documents, folder: Option<PathBuf> },
+    /// The manifest's references, looked up in its documents first, then below the folder as
+    /// `<name>/<key>`.
+    Manifest {
+        sources: Vec<Projection>,
+        documents: Documents,
+        folder: Option<PathBuf>,
+    },
     /// As they were at one moment.
     Reading(Reading),
 }
@@ -99,10 +111,19 @@ impl Secrets {
         Self(Store::Folder(path.into()))
     }
 
-    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or ConfigMap>/<key>`.
+    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or
+    /// ConfigMap>/<key>`.
     #[must_use]
-    pub fn manifest(sources: Vec<Projection>, documents: Documents, folder: Option<PathBuf>) -> Self {
-        Self(Store::Manifest { sources, documents, folder })
+    pub fn manifest(
+        sources: Vec<Projection>,
+        documents: Documents,
+        folder: Option<PathBuf>,
+    ) -> Self {
+        Self(Store::Manifest {
+            sources,
+            documents,
+            folder,
+        })
     }
 
     /// The content, without one newline at its end.
@@ -124,22 +145,36 @@ impl Secrets {
     /// These files as they are now.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> Reading {
-        files.iter().map(|file| (*file, self.place(*file), self.read_bytes(*file))).collect()
+        files
+            .iter()
+            .map(|file| (*file, self.place(*file), self.read_bytes(*file)))
+            .collect()
     }
 
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
-        self.read_bytes(file).map_err(|source| SecretError::Read { place: self.place(file), source })
+        self.read_bytes(file).map_err(|source| SecretError::Read {
+            place: self.place(file),
+            source,
+        })
     }
 
     fn read_bytes(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
         let path = match &self.0 {
             Store::Folder(folder) => folder.join(file.path()),
-            Store::Manifest { sources, documents, folder } => {
-                let Some(source) = source(sources, file) else { return Ok(None) };
+            Store::Manifest {
+                sources,
+                documents,
+                folder,
+            } => {
+                let Some(source) = source(sources, file) else {
+                    return Ok(None);
+                };
                 if let Some(content) = documents.get(source) {
                     return Ok(Some(content.clone()));
                 }
-                let (Some(folder), Some(path)) = (folder, relative(source)) else { return Ok(None) };
+                let (Some(folder), Some(path)) = (folder, relative(source)) else {
+                    return Ok(None);
+                };
                 folder.join(path)
             }
             Store::Reading(reading) => return reading.read(file),
@@ -156,7 +191,9 @@ impl Secrets {
         };
         match source(sources, file) {
             Some(SecretSource::Secret { name, key }) => format!("key '{key}' of Secret '{name}'"),
-            Some(SecretSource::ConfigMap { name, key }) => format!("key '{key}' of ConfigMap '{name}'"),
+            Some(SecretSource::ConfigMap { name, key }) => {
+                format!("key '{key}' of ConfigMap '{name}'")
+            }
             None => format!("the reference for '{}'", file.path()),
         }
     }
@@ -184,13 +221,21 @@ impl fmt::Debug for Documents {
 pub(crate) fn field(file: SecretFile) -> &'static str {
     match file {
         SecretFile::DatabaseUrl => "spec.database.urlSecretRef",
-        SecretFile::DatabaseUsername | SecretFile::DatabasePassword => "spec.database.credentialsSecretRef",
+        SecretFile::DatabaseUsername | SecretFile::DatabasePassword => {
+            "spec.database.credentialsSecretRef"
+        }
         SecretFile::DatabaseCa => "spec.database.tls.ca",
-        SecretFile::DatabaseCertificate | SecretFile::DatabaseKey => "spec.database.tls.clientCertSecretRef",
+        SecretFile::DatabaseCertificate | SecretFile::DatabaseKey => {
+            "spec.database.tls.clientCertSecretRef"
+        }
         SecretFile::MigrationUrl => "spec.migration.database.urlSecretRef",
-        SecretFile::MigrationUsername | SecretFile::MigrationPassword => "spec.migration.database.credentialsSecretRef",
+        SecretFile::MigrationUsername | SecretFile::MigrationPassword => {
+            "spec.migration.database.credentialsSecretRef"
+        }
         SecretFile::MigrationCa => "spec.migration.database.tls.ca",
-        SecretFile::MigrationCertificate | SecretFile::MigrationKey => "spec.migration.database.tls.clientCertSecretRef",
+        SecretFile::MigrationCertificate | SecretFile::MigrationKey => {
+            "spec.migration.database.tls.clientCertSecretRef"
+        }
         SecretFile::KafkaPassword => "spec.kafka.sasl.credentialsSecretRef",
         SecretFile::KafkaCa => "spec.kafka.tls.ca",
         SecretFile::KafkaCertificate | SecretFile::KafkaKey => "spec.kafka.tls.clientCertSecretRef",
@@ -198,7 +243,10 @@ pub(crate) fn field(file: SecretFile) -> &'static str {
 }
 
 fn source(sources: &[Projection], file: SecretFile) -> Option<&SecretSource> {
-    sources.iter().find(|projection| projection.file == file).map(|projection| &projection.source)
+    sources
+        .iter()
+        .find(|projection| projection.file == file)
+        .map(|projection| &projection.source)
 }
 
 /// Names and keys hold no slash in Kubernetes; one that does would leave the folder.
@@ -211,7 +259,14 @@ fn relative(source: &SecretSource) -> Option<PathBuf> {
 fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

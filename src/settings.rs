@@ -1,5 +1,6 @@
-//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a ConfigMap, the relay reads it; `run --manifest`
-//! makes it from the same manifest. Nothing secret is in it: secrets are files with fixed names ([`SecretFile`]).
+//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a
+//! ConfigMap, the relay reads it; `run --manifest` makes it from the same manifest. Nothing secret
+//! is in it: secrets are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
 mod read;
@@ -13,28 +14,40 @@ pub use crate::api::{MigrationPolicy, OnPoison, RecordHeaders, SaslMechanism, Tl
 pub use from_manifest::InvalidSpec;
 pub use read::InvalidSettings;
 pub(crate) use secret_files::{DATABASE, DatabaseFiles, KAFKA, MIGRATION, TlsFiles};
-pub use secret_files::{Projection, SecretFile, SecretSource, database_projections, migration_projections, relay_projections};
+pub use secret_files::{
+    Projection, SecretFile, SecretSource, database_projections, migration_projections,
+    relay_projections,
+};
 
 /// Level of the schema that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 6;
 
 /// Why `spec.kafka.properties` may not hold this; `None`: it may. The schema has the same rules.
 pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> {
-    let milliseconds =
-        || value.len() <= 4 && value.bytes().all(|byte| byte.is_ascii_digit()) && value.parse().is_ok_and(|ms: u16| ms <= 1000);
+    let milliseconds = || {
+        value.len() <= 4
+            && value.bytes().all(|byte| byte.is_ascii_digit())
+            && value.parse().is_ok_and(|ms: u16| ms <= 1000)
+    };
     match name {
-        "linger.ms" => (!milliseconds()).then_some("linger.ms must be a number of milliseconds, 0 to 1000"),
+        "linger.ms" => {
+            (!milliseconds()).then_some("linger.ms must be a number of milliseconds, 0 to 1000")
+        }
         "compression.type" => (!["none", "gzip", "snappy", "lz4", "zstd"].contains(&value))
             .then_some("compression.type must be none, gzip, snappy, lz4 or zstd"),
-        _ => Some("only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees"),
+        _ => Some(
+            "only linger.ms and compression.type may be set: the others carry the order and \
+             no-loss guarantees",
+        ),
     }
 }
 
 /// Where a pod finds its settings and the folder of its secrets.
 pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
 pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
-/// Of a relay's process: glibc asks the kernel for huge pages, where that lets programs choose. Rows on their way are spread over tens of MiB,
-/// and a good part of their cost is to find the pages: 5.4 instead of 6.1 us of CPU a row, in as much memory (2 cores, a virtual machine).
+/// Of a relay's process: glibc asks the kernel for huge pages, where that lets programs choose.
+/// Rows on their way are spread over tens of MiB, and a good part of their cost is to find the
+/// pages: 5.4 instead of 6.1 us of CPU a row, in as much memory (2 cores, a virtual machine).
 pub const RELAY_ENVIRONMENT: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
 /// Everything a relay or a migration needs to know, but no secret.
@@ -69,7 +82,11 @@ pub struct BreakerSettings {
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        Self { slow_after_ms: 2_000, open_after_ms: 10_000, max_backoff_ms: 30_000 }
+        Self {
+            slow_after_ms: 2_000,
+            open_after_ms: 10_000,
+            max_backoff_ms: 30_000,
+        }
     }
 }
 
@@ -93,7 +110,8 @@ impl BreakerSettings {
     }
 }
 
-/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share one schema.
+/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share
+/// one schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
@@ -113,9 +131,11 @@ impl FromStr for Owner {
 
     fn from_str(text: &str) -> Result<Self, InvalidOwner> {
         match text.split('/').collect::<Vec<_>>()[..] {
-            [cluster, namespace, name] if ![cluster, namespace, name].contains(&"") => {
-                Ok(Self { cluster: cluster.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
-            }
+            [cluster, namespace, name] if ![cluster, namespace, name].contains(&"") => Ok(Self {
+                cluster: cluster.to_owned(),
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
             _ => Err(InvalidOwner(text.to_owned())),
         }
     }
@@ -123,7 +143,9 @@ impl FromStr for Owner {
 
 /// Why a text names no owner.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' names no owner: write <cluster>/<namespace>/<name>, as 'outbox-relay owner' shows it")]
+#[error(
+    "'{0}' names no owner: write <cluster>/<namespace>/<name>, as 'outbox-relay owner' shows it"
+)]
 pub struct InvalidOwner(String);
 
 /// The relay's database.
@@ -147,10 +169,15 @@ pub enum Endpoint {
     /// A secret file holds the whole URL.
     Url,
     /// Host, port and database by name; secret files hold user name and password.
-    Host { host: String, port: u16, name: String },
+    Host {
+        host: String,
+        port: u16,
+        name: String,
+    },
 }
 
-/// TLS towards one server. Which files are expected is said here, what is in them is read from [`SecretFile`]s.
+/// TLS towards one server. Which files are expected is said here, what is in them is read from
+/// [`SecretFile`]s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSettings {
@@ -244,9 +271,15 @@ impl TryFrom<String> for SchemaName {
 
     fn try_from(name: String) -> Result<Self, InvalidSchemaName> {
         let mut letters = name.chars();
-        let starts = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+        let starts = letters
+            .next()
+            .is_some_and(|c| c.is_ascii_lowercase() || c == '_');
         let goes_on = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") { Ok(Self(name)) } else { Err(InvalidSchemaName(name)) }
+        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") {
+            Ok(Self(name))
+        } else {
+            Err(InvalidSchemaName(name))
+        }
     }
 }
 
@@ -272,14 +305,31 @@ mod tests {
     fn an_owner_is_read_as_it_is_written_and_nothing_else_is() {
         let owner: Owner = "c/n/files".parse().expect("an owner");
         assert_eq!(owner.to_string(), "c/n/files");
-        for text in ["", "files", "n/files", "/n/files", "c//files", "c/n/", "c/n/files/x"] {
+        for text in [
+            "",
+            "files",
+            "n/files",
+            "/n/files",
+            "c//files",
+            "c/n/",
+            "c/n/files/x",
+        ] {
             assert!(text.parse::<Owner>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_schema_name_that_could_change_a_statement_is_refused() {
-        for name in ["", "Outbox", "1box", "out box", "o\"x", "o;x", "pg_catalog", &"a".repeat(64)] {
+        for name in [
+            "",
+            "Outbox",
+            "1box",
+            "out box",
+            "o\"x",
+            "o;x",
+            "pg_catalog",
+            &"a".repeat(64),
+        ] {
             assert!(SchemaName::try_from(name.to_owned()).is_err(), "{name}");
         }
         assert!(SchemaName::try_from("outbox_2".to_owned()).is_ok());

@@ -1,4 +1,5 @@
-//! Where a process gets its settings and secrets from: files that the operator made, or a manifest. Reading is IO.
+//! Where a process gets its settings and secrets from: files that the operator made, or a manifest.
+//! Reading is IO.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +17,11 @@ pub enum Source {
     /// In a pod: the settings of a ConfigMap, and a folder of projected secrets.
     Settings { file: PathBuf, secrets: PathBuf },
     /// Without Kubernetes: a manifest, and a folder for the secrets that are not in it.
-    Manifest { file: PathBuf, secrets: Option<PathBuf>, cluster: String },
+    Manifest {
+        file: PathBuf,
+        secrets: Option<PathBuf>,
+        cluster: String,
+    },
 }
 
 /// Why there are no settings.
@@ -28,7 +33,8 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    #[error("settings '{}' are of another version, or changed by hand; let the operator write them, and run its version", file.display())]
+    #[error("settings '{}' are of another version, or changed by hand; let the operator write \
+        them, and run its version", file.display())]
     ParseSettings {
         file: PathBuf,
         #[source]
@@ -55,12 +61,22 @@ impl Source {
         match self {
             Self::Settings { file, secrets } => {
                 let text = std::fs::read_to_string(file);
-                let text = text.map_err(|source| SourceError::ReadSettings { file: file.clone(), source })?;
+                let text = text.map_err(|source| SourceError::ReadSettings {
+                    file: file.clone(),
+                    source,
+                })?;
                 let settings = RelaySettings::read(&text);
-                let settings = settings.map_err(|source| SourceError::ParseSettings { file: file.clone(), source })?;
+                let settings = settings.map_err(|source| SourceError::ParseSettings {
+                    file: file.clone(),
+                    source,
+                })?;
                 Ok((settings, Secrets::folder(secrets)))
             }
-            Self::Manifest { file, secrets, cluster } => Ok(manifest::load(file, secrets.clone(), cluster)?),
+            Self::Manifest {
+                file,
+                secrets,
+                cluster,
+            } => Ok(manifest::load(file, secrets.clone(), cluster)?),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Logs of both binaries: text for people, JSON for machines; and how an error is written there: once, as a whole chain. The environment is read
-//! in `bin/` only.
+//! Logs of both binaries: text for people, JSON for machines; and how an error is written there:
+//! once, as a whole chain. The environment is read in `bin/` only.
 
 use std::{error::Error, io::IsTerminal};
 
@@ -16,7 +16,10 @@ pub enum LogFormat {
 
 /// A log filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("'{filter}' is no log filter: write a level, or module=level, separated by commas, such as info,outbox_relay=debug")]
+#[error(
+    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as \
+     info,outbox_relay=debug"
+)]
 pub struct InvalidFilter {
     filter: String,
     #[source]
@@ -30,11 +33,16 @@ pub struct InvalidFilter {
 pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
     // Notices are the server's words and can quote rows.
     let parsed = EnvFilter::try_new(format!("{filter},sqlx::postgres::notice=off"));
-    let filter = parsed.map_err(|source| InvalidFilter { filter: filter.to_owned(), source })?;
+    let filter = parsed.map_err(|source| InvalidFilter {
+        filter: filter.to_owned(),
+        source,
+    })?;
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Auto if !std::io::stderr().is_terminal() => lines.json().flatten_event(true).try_init(),
+        LogFormat::Auto if !std::io::stderr().is_terminal() => {
+            lines.json().flatten_event(true).try_init()
+        }
         LogFormat::Auto | LogFormat::Text => lines.with_target(false).try_init(),
     };
     // Tests share one process: the first one has started it.

@@ -1,19 +1,23 @@
-//! `spec.breaker`: when a Kafka cluster that does not answer is slow, and when it is away. And the state that comes of it.
+//! `spec.breaker`: when a Kafka cluster that does not answer is slow, and when it is away. And the
+//! state that comes of it.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When the relay stops sending to a cluster that acknowledges nothing. Rows wait in the table meanwhile; no row is counted as failed.
+/// When the relay stops sending to a cluster that acknowledges nothing. Rows wait in the table
+/// meanwhile; no row is counted as failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < duration(self.openAfter) && duration(self.openAfter) <= duration('10m')", "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"),
-    validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
+    validation = ("duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < \
+        duration(self.openAfter) && duration(self.openAfter) <= duration('10m')", "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"),
+    validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= \
+        duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
 )]
 pub struct Breaker {
-    /// Without an acknowledgement for this long the window is halved. A topic that others overtake for this long waits. At least 100ms and less
-    /// than openAfter. Default: 2s.
+    /// Without an acknowledgement for this long the window is halved. A topic that others overtake
+    /// for this long waits. At least 100ms and less than openAfter. Default: 2s.
     #[serde(default = "default_slow_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub slow_after: String,
@@ -29,7 +33,11 @@ pub struct Breaker {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { slow_after: default_slow_after(), open_after: default_open_after(), max_backoff: default_max_backoff() }
+        Self {
+            slow_after: default_slow_after(),
+            open_after: default_open_after(),
+            max_backoff: default_max_backoff(),
+        }
     }
 }
 
@@ -47,7 +55,9 @@ fn default_max_backoff() -> String {
 
 // The later the worse: the order is the operator's sum over relays.
 /// Whether Kafka takes records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum BreakerState {
     /// It does.
     Closed,

@@ -35,16 +35,30 @@ mod tests {
         }
     }
 
-    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to quote it.
+    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to
+    /// quote it.
     #[test]
     fn no_value_of_a_manifest_is_a_boolean_to_older_readers() {
         let crd = custom_resource_definition();
-        let is_boolean = |text: &str| matches!(text.to_ascii_lowercase().as_str(), "y" | "yes" | "on" | "n" | "no" | "off");
-        let values = crd.lines().filter_map(|line| line.trim().strip_prefix("- "));
-        assert_eq!(values.map(|value| value.trim_matches('\'')).find(|value| is_boolean(value)), None);
+        let is_boolean = |text: &str| {
+            matches!(
+                text.to_ascii_lowercase().as_str(),
+                "y" | "yes" | "on" | "n" | "no" | "off"
+            )
+        };
+        let values = crd
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- "));
+        assert_eq!(
+            values
+                .map(|value| value.trim_matches('\''))
+                .find(|value| is_boolean(value)),
+            None
+        );
     }
 
-    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own, and documented there.
+    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own,
+    /// and documented there.
     fn properties<'a>(schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
@@ -55,18 +69,32 @@ mod tests {
     }
 
     fn of_kubernetes(path: &str) -> bool {
-        ["template.affinity.", "template.tolerations.", "template.imagePullSecrets.", "status.conditions."]
-            .iter()
-            .any(|own| path.contains(own))
+        [
+            "template.affinity.",
+            "template.tolerations.",
+            "template.imagePullSecrets.",
+            "status.conditions.",
+        ]
+        .iter()
+        .any(|own| path.contains(own))
     }
 
-    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the source.
+    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the
+    /// source.
     #[test]
     fn every_field_is_explained_with_its_default() {
         let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");
         let mut found = Vec::new();
-        properties(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut found);
-        properties(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"], "status", &mut found);
+        properties(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],
+            "spec",
+            &mut found,
+        );
+        properties(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"],
+            "status",
+            &mut found,
+        );
         assert!(found.len() > 100, "{}", found.len());
         for (path, property) in found.iter().filter(|(path, _)| !of_kubernetes(path)) {
             let text = property["description"].as_str().unwrap_or_default();
@@ -74,10 +102,15 @@ mod tests {
             let default = match &property["default"] {
                 Value::Array(_) => "none".to_owned(),
                 Value::String(text) => text.clone(),
-                Value::Bool(_) | Value::Number(_) if !path.starts_with("status.") => property["default"].to_string(),
+                Value::Bool(_) | Value::Number(_) if !path.starts_with("status.") => {
+                    property["default"].to_string()
+                }
                 _ => continue,
             };
-            assert!(text.contains(&format!("Default: {default}.")), "{path} does not say its default: {text}");
+            assert!(
+                text.contains(&format!("Default: {default}.")),
+                "{path} does not say its default: {text}"
+            );
         }
     }
 
@@ -86,6 +119,12 @@ mod tests {
         let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");
         let mut found = Vec::new();
         formats(&crd, &mut found);
-        assert!(found.iter().all(|format| matches!(format.as_str(), "int32" | "int64" | "date-time" | "double")), "{found:?}");
+        assert!(
+            found.iter().all(|format| matches!(
+                format.as_str(),
+                "int32" | "int64" | "date-time" | "double"
+            )),
+            "{found:?}"
+        );
     }
 }

@@ -6,14 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::references::{SecretKey, Tls, UserCredentials};
 
-/// The database of the outbox table: `urlSecretRef`, or `host` with `name` and `credentialsSecretRef`.
+/// The database of the outbox table: `urlSecretRef`, or `host` with `name` and
+/// `credentialsSecretRef`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
 #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
-#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
-#[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such names are PostgreSQL's own"))]
-#[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
+#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && \
+    !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+#[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such \
+    names are PostgreSQL's own"))]
+#[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay \
+    behind in the old one"))]
 pub struct Database {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,8 +48,9 @@ pub struct Database {
     #[serde(default = "default_max_connections")]
     #[schemars(range(min = 3, max = 16))]
     pub max_connections: i32,
-    /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It should have 3 connections to the server for
-    /// each replica: with less, a long read can delay a lease. The migration goes through it, too, unless `migration.database` names a direct
+    /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It
+    /// should have 3 connections to the server for each replica: with less, a long read can delay a
+    /// lease. The migration goes through it, too, unless `migration.database` names a direct
     /// endpoint. Default: false.
     #[serde(default)]
     pub pooler: bool,
@@ -56,7 +61,8 @@ pub struct Database {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
 #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
-#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && \
+    !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
 pub struct DatabaseConnection {
     /// Host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,10 +139,14 @@ pub struct Migration {
     /// Roles that get rights on the schema.
     #[serde(default)]
     pub grants: Grants,
-    /// Owner of the schema to take it over from, `<cluster>/<namespace>/<name>` as `outbox-relay owner` shows it. Stop that one's relays first; with
-    /// any other owner nothing is taken. Absent: a schema that another OutboxRelay manages is left alone.
+    /// Owner of the schema to take it over from, `<cluster>/<namespace>/<name>` as `outbox-relay
+    /// owner` shows it. Stop that one's relays first; with any other owner nothing is taken.
+    /// Absent: a schema that another OutboxRelay manages is left alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 5, max = 380), regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$"))]
+    #[schemars(
+        length(min = 5, max = 380),
+        regex(pattern = r"^[^/\s]+/[^/\s]+/[^/\s]+$")
+    )]
     pub take_over_from: Option<String>,
 }
 

@@ -19,10 +19,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
         return Err(refuse());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(refuse)?;
+        let digits = rest
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(refuse)?;
         let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
         rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let seconds = match &rest[..unit] {
             "ms" => number / 1000.0,
             "s" => number,
@@ -42,8 +46,17 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_the_api_server_reads_them() {
-        for (text, ms) in [("50ms", 50), ("1.5s", 1500), ("1m30s", 90_000), ("2h", 7_200_000)] {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        for (text, ms) in [
+            ("50ms", 50),
+            ("1.5s", 1500),
+            ("1m30s", 90_000),
+            ("2h", 7_200_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(ms)),
+                "{text}"
+            );
         }
     }
 

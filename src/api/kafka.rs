@@ -11,10 +11,14 @@ use super::references::{Tls, password_key};
 /// The Kafka cluster that rows go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || self.tls.mode != 'disable'", "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"))]
+#[x_kube(validation = ("!has(self.sasl) || self.sasl.mechanism != 'PLAIN' || self.tls.mode != \
+    'disable'", "sasl.mechanism PLAIN sends the password itself: set tls.mode to verify-full"))]
 pub struct Kafka {
     /// `host:port` of brokers to start from, 1 to 16.
-    #[schemars(length(min = 1, max = 16), inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(max = 261), regex(pattern = r"^[^,\s:]+:[0-9]{1,5}$"))
+    )]
     pub bootstrap_servers: Vec<String>,
     /// TLS towards the brokers.
     #[serde(default)]
@@ -22,12 +26,15 @@ pub struct Kafka {
     /// SASL login. Absent: none, or the client certificate of `tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<Sasl>,
-    /// librdkafka properties that may be set: `linger.ms` (0 to 1000) and `compression.type` (none, gzip, snappy, lz4, zstd).
+    /// librdkafka properties that may be set: `linger.ms` (0 to 1000) and `compression.type` (none,
+    /// gzip, snappy, lz4, zstd).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8), extend("additionalProperties" = {"type": "string", "maxLength": 64}))]
     #[x_kube(validation = ("self.all(name, name in ['linger.ms', 'compression.type'])", "only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees"))]
-    #[x_kube(validation = ("!('linger.ms' in self) || self['linger.ms'].matches('^([0-9]{1,3}|1000)$')", "linger.ms must be a number of milliseconds, 0 to 1000"))]
-    #[x_kube(validation = ("!('compression.type' in self) || self['compression.type'] in ['none', 'gzip', 'snappy', 'lz4', 'zstd']", "compression.type must be none, gzip, snappy, lz4 or zstd"))]
+    #[x_kube(validation = ("!('linger.ms' in self) || \
+        self['linger.ms'].matches('^([0-9]{1,3}|1000)$')", "linger.ms must be a number of milliseconds, 0 to 1000"))]
+    #[x_kube(validation = ("!('compression.type' in self) || self['compression.type'] in ['none', \
+        'gzip', 'snappy', 'lz4', 'zstd']", "compression.type must be none, gzip, snappy, lz4 or zstd"))]
     pub properties: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,5 @@
-//! References from a manifest to Secrets and ConfigMaps of its own namespace (never another one's), and the TLS block that both sides share.
+//! References from a manifest to Secrets and ConfigMaps of its own namespace (never another one's),
+//! and the TLS block that both sides share.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -109,12 +110,15 @@ fn private_key_key() -> String {
 /// TLS towards a server. Absent means `mode: verify-full` with the system's roots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.mode != 'disable' || (!has(self.ca) && !has(self.clientCertSecretRef))", "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"))]
+#[x_kube(validation = ("self.mode != 'disable' || (!has(self.ca) && \
+    !has(self.clientCertSecretRef))", "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"))]
 pub struct Tls {
-    /// How far the server's certificate is checked; stronger than a URL's sslmode. Default: verify-full.
+    /// How far the server's certificate is checked; stronger than a URL's sslmode. Default:
+    /// verify-full.
     #[serde(default)]
     pub mode: TlsMode,
-    /// CA that signed the server's certificate. Absent: the system's roots, which the image carries.
+    /// CA that signed the server's certificate. Absent: the system's roots, which the image
+    /// carries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CertificateSource>,
     /// Client certificate for mutual TLS.

@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling, Topic};
+use super::{
+    Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, OutboxRelayStatus, Scaling,
+    Topic,
+};
 
 /// Takes committed rows of one outbox table to Kafka.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -21,7 +24,8 @@ use super::{Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, Outb
     namespaced,
     status = "OutboxRelayStatus",
     derive = "PartialEq",
-    doc = "Takes committed rows of one PostgreSQL outbox table to Kafka: never lost, in order per key, through outages.",
+    doc = "Takes committed rows of one PostgreSQL outbox table to Kafka: never lost, in order per \
+        key, through outages.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -37,10 +41,12 @@ use super::{Breaker, Database, Kafka, Migration, Monitoring, NetworkPolicy, Outb
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
     printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
+    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && \
+        size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.scaling) || !has(oldSelf.scaling) || self.replicas == oldSelf.replicas", "replicas is not used while scaling is set: remove scaling first, or change scaling.minReplicas"))]
+#[x_kube(validation = ("!has(self.scaling) || !has(oldSelf.scaling) || self.replicas == \
+    oldSelf.replicas", "replicas is not used while scaling is set: remove scaling first, or change scaling.minReplicas"))]
 pub struct OutboxRelaySpec {
     /// The database of the outbox table.
     pub database: Database,
@@ -55,30 +61,36 @@ pub struct OutboxRelaySpec {
     /// Topics that may be published to, 1 to 64.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.eventTypes.exists(type, type in b.eventTypes)))", "an event type stands at two topics: keep it at one"))]
-    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || !a.aggregateTypes.exists(type, type in b.aggregateTypes)))", "an aggregate type stands at two topics: keep it at one"))]
+    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || \
+        !a.eventTypes.exists(type, type in b.eventTypes)))", "an event type stands at two topics: keep it at one"))]
+    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || \
+        !a.aggregateTypes.exists(type, type in b.aggregateTypes)))", "an aggregate type stands at two topics: keep it at one"))]
     pub topics: Vec<Topic>,
-    /// Rows of one settling statement, 1 to 10,000. More than 400 do not fit into one record of TLS, and can be slower there. Default: 400.
+    /// Rows of one settling statement, 1 to 10,000. More than 400 do not fit into one record of
+    /// TLS, and can be slower there. Default: 400.
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: i32,
-    /// Longest pause between two looks at an idle table: numbers with ms, s, m or h, from 5ms to 10s. Default: 50ms.
+    /// Longest pause between two looks at an idle table: numbers with ms, s, m or h, from 5ms to
+    /// 10s. Default: 50ms.
     #[serde(default = "default_poll_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
-    #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= duration('10s')", "pollInterval must be between 5ms and 10s"))]
+    #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= \
+        duration('10s')", "pollInterval must be between 5ms and 10s"))]
     pub poll_interval: String,
     /// When a cluster that does not answer is slow, and when it is away.
     #[serde(default)]
     pub breaker: Breaker,
-    /// Number of relay pods, 0 to 64; the target of `kubectl scale`, of an HPA and of KEDA. Not used, and not to be changed, while `scaling` is
-    /// set. Default: 2.
+    /// Number of relay pods, 0 to 64; the target of `kubectl scale`, of an HPA and of KEDA. Not
+    /// used, and not to be changed, while `scaling` is set. Default: 2.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 64))]
     pub replicas: i32,
     /// Lets the operator choose the number of relay pods by what waits. Absent: `replicas` says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
-    /// True: relays end what they have in flight and go, and rows wait in the table. Default: false.
+    /// True: relays end what they have in flight and go, and rows wait in the table. Default:
+    /// false.
     #[serde(default)]
     pub suspend: bool,
     /// What of the relay's pods may be shaped.
@@ -134,7 +146,8 @@ pub struct Template {
     /// Further labels of the pods; not `app.kubernetes.io/*` or `outboxrelay.dev/*`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32), extend("additionalProperties" = {"type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"}))]
-    #[x_kube(validation = ("self.all(name, !name.startsWith('app.kubernetes.io/') && !name.startsWith('outboxrelay.dev/'))", "app.kubernetes.io/* and outboxrelay.dev/* are the operator's own"))]
+    #[x_kube(validation = ("self.all(name, !name.startsWith('app.kubernetes.io/') && \
+        !name.startsWith('outboxrelay.dev/'))", "app.kubernetes.io/* and outboxrelay.dev/* are the operator's own"))]
     pub labels: BTreeMap<String, String>,
     /// Further annotations of the pods; not `outboxrelay.dev/*`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -152,13 +165,21 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// ServiceAccount that the pods run as; it must exist. They get no token of it. Absent: one of their own, without rights.
+    /// ServiceAccount that the pods run as; it must exist. They get no token of it. Absent: one of
+    /// their own, without rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     pub service_account_name: Option<String>,
-    /// Image of relay and migration, among those that the operator's installation allows (`relay.allowedImages`). Absent: the installation's.
+    /// Image of relay and migration, among those that the operator's installation allows
+    /// (`relay.allowedImages`). Absent: the installation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$"))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$")
+    )]
     pub image: Option<String>,
 }
 

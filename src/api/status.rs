@@ -1,4 +1,5 @@
-//! `status`: what the operator found out. The reasons of its conditions are a closed set, documented in docs/reasons.md.
+//! `status`: what the operator found out. The reasons of its conditions are a closed set,
+//! documented in docs/reasons.md.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -13,7 +14,8 @@ pub struct OutboxRelayStatus {
     /// Generation that this status was computed for; -1 until the operator has seen the object.
     #[serde(default = "never_observed")]
     pub observed_generation: i64,
-    /// Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved, ReportsAvailable, ScalingActive, Paused.
+    /// Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved,
+    /// ReportsAvailable, ScalingActive, Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -72,7 +74,8 @@ fn never_observed() -> i64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationStatus {
-    /// Hash of what it was run for: schema level, database, policy, grants and credential references.
+    /// Hash of what it was run for: schema level, database, policy, grants and credential
+    /// references.
     pub hash: String,
     /// Level of the schema that it left.
     #[serde(default, skip_serializing_if = "Option::is_none")]

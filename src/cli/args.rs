@@ -19,7 +19,8 @@ const FILTERS: &str = "Which ones (all conditions must hold)";
 pub enum Command {
     /// Shows how the outbox is doing: its relays, what waits, what was put aside.
     Status(Asked),
-    /// Rows that Kafka refused and that were taken out of the table: look at them, bring them back, discard them.
+    /// Rows that Kafka refused and that were taken out of the table: look at them, bring them back,
+    /// discard them.
     DeadLetters {
         #[command(subcommand)]
         command: DeadLetters,
@@ -52,7 +53,8 @@ pub enum DeadLetters {
 pub enum Parked {
     /// Lists parked topics and keys, longest first.
     List(Listing),
-    /// Parks a topic, or one key of it: its rows wait until `parked retry`. Relays notice it within seconds.
+    /// Parks a topic, or one key of it: its rows wait until `parked retry`. Relays notice it within
+    /// seconds.
     Add(Adding),
     /// Lets topics and keys flow again, refused row first, under the ids that they have.
     Retry(Changing),
@@ -64,7 +66,8 @@ pub enum Parked {
 pub enum OwnerOf {
     /// Shows the OutboxRelay that manages the schema.
     Show(Asked),
-    /// Frees the schema: the next OutboxRelay that migrates it becomes its owner. Stop the relays of the old one first.
+    /// Frees the schema: the next OutboxRelay that migrates it becomes its owner. Stop the relays
+    /// of the old one first.
     Release(Releasing),
 }
 
@@ -88,7 +91,11 @@ impl Place {
     #[must_use]
     pub fn source(self, cluster: String) -> Source {
         match self.manifest {
-            Some(file) => Source::Manifest { file, secrets: self.secrets, cluster },
+            Some(file) => Source::Manifest {
+                file,
+                secrets: self.secrets,
+                cluster,
+            },
             None => Source::Settings {
                 file: self.settings.unwrap_or_else(|| POD_SETTINGS.into()),
                 secrets: self.secrets.unwrap_or_else(|| POD_SECRETS.into()),

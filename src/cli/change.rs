@@ -1,4 +1,5 @@
-//! How a change to many rows is told: what it found, how far it is, what it did. Pure, but for the progress on stderr.
+//! How a change to many rows is told: what it found, how far it is, what it did. Pure, but for the
+//! progress on stderr.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -21,7 +22,11 @@ pub(super) struct Verb {
 impl Verb {
     /// `1 row`, `1,234 rows`.
     pub(super) fn many(&self, number: u64) -> String {
-        format!("{} {}", thousands(number), if number == 1 { self.noun } else { self.nouns })
+        format!(
+            "{} {}",
+            thousands(number),
+            if number == 1 { self.noun } else { self.nouns }
+        )
     }
 }
 
@@ -39,7 +44,12 @@ pub(super) struct Changed {
 
 impl Changed {
     pub(super) fn new(verb: &Verb, matched: usize) -> Self {
-        Self { action: verb.infinitive, dry_run: false, matched: u64::try_from(matched).unwrap_or(u64::MAX), done: 0 }
+        Self {
+            action: verb.infinitive,
+            dry_run: false,
+            matched: u64::try_from(matched).unwrap_or(u64::MAX),
+            done: 0,
+        }
     }
 
     pub(super) fn in_words(&self, verb: &Verb) -> String {
@@ -71,13 +81,29 @@ pub(super) fn progress(verb: &Verb, done: u64, of: u64) {
 mod tests {
     use super::*;
 
-    const VERB: Verb = Verb { infinitive: "requeue", done: "requeued", noun: "dead letter", nouns: "dead letters" };
+    const VERB: Verb = Verb {
+        infinitive: "requeue",
+        done: "requeued",
+        noun: "dead letter",
+        nouns: "dead letters",
+    };
 
     #[test]
     fn words_say_what_was_done_and_what_had_gone() {
-        let told = |dry_run, matched, done| Changed { action: "requeue", dry_run, matched, done }.in_words(&VERB);
+        let told = |dry_run, matched, done| {
+            Changed {
+                action: "requeue",
+                dry_run,
+                matched,
+                done,
+            }
+            .in_words(&VERB)
+        };
         assert_eq!(told(true, 1, 0), "would requeue 1 dead letter\n");
         assert_eq!(told(false, 1234, 1234), "requeued 1,234 dead letters\n");
-        assert_eq!(told(false, 3, 1), "requeued 1 dead letter; 2 had gone or changed meanwhile\n");
+        assert_eq!(
+            told(false, 3, 1),
+            "requeued 1 dead letter; 2 had gone or changed meanwhile\n"
+        );
     }
 }

@@ -10,7 +10,10 @@ pub(super) fn confirm(asking: &Asking, question: &str) -> Result<Result<(), Exit
         return Ok(Ok(()));
     }
     if !io::stdin().is_terminal() {
-        note(&format!("{question} There is no terminal to ask at: nothing was done. --yes does it, --dry-run shows it."));
+        note(&format!(
+            "{question} There is no terminal to ask at: nothing was done. --yes does it, \
+             --dry-run shows it."
+        ));
         return Ok(Err(Exit::Refused));
     }
     let answer = ask(question).map_err(CliError::Ask)?;

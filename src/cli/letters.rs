@@ -25,8 +25,18 @@ enum Action {
 impl Action {
     fn verb(self) -> Verb {
         match self {
-            Self::Requeue => Verb { infinitive: "requeue", done: "requeued", noun: "dead letter", nouns: "dead letters" },
-            Self::Discard => Verb { infinitive: "discard", done: "discarded", noun: "dead letter", nouns: "dead letters" },
+            Self::Requeue => Verb {
+                infinitive: "requeue",
+                done: "requeued",
+                noun: "dead letter",
+                nouns: "dead letters",
+            },
+            Self::Discard => Verb {
+                infinitive: "discard",
+                done: "discarded",
+                noun: "dead letter",
+                nouns: "dead letters",
+            },
         }
     }
 
@@ -46,7 +56,10 @@ impl Action {
     }
 }
 
-pub(super) async fn dead_letters(command: DeadLetters, out: &mut impl Write) -> Result<Exit, CliError> {
+pub(super) async fn dead_letters(
+    command: DeadLetters,
+    out: &mut impl Write,
+) -> Result<Exit, CliError> {
     match command {
         DeadLetters::List(arguments) => list(arguments, out).await,
         DeadLetters::Show(arguments) => show(arguments, out).await,
@@ -56,26 +69,65 @@ pub(super) async fn dead_letters(command: DeadLetters, out: &mut impl Write) -> 
 }
 
 async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Listing { asked: Asked { place, output }, which, limit } = arguments;
-    let mut letters = open(place, As::Relay).await?.letters(&which.filter(Some(limit + 1)), Detail::Metadata).await?;
+    let Listing {
+        asked: Asked { place, output },
+        which,
+        limit,
+    } = arguments;
+    let mut letters = open(place, As::Relay)
+        .await?
+        .letters(&which.filter(Some(limit + 1)), Detail::Metadata)
+        .await?;
     cut(&mut letters, limit);
     write(out, output, &letters, |letters| listed(letters))?;
     Ok(Exit::Done)
 }
 
 async fn show(arguments: Showing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Showing { listing: Listing { asked: Asked { place, output }, which, limit }, show_payload } = arguments;
-    let detail = if show_payload { Detail::Contents } else { Detail::Metadata };
-    let mut letters = open(place, As::Relay).await?.letters(&which.filter(Some(limit + 1)), detail).await?;
+    let Showing {
+        listing:
+            Listing {
+                asked: Asked { place, output },
+                which,
+                limit,
+            },
+        show_payload,
+    } = arguments;
+    let detail = if show_payload {
+        Detail::Contents
+    } else {
+        Detail::Metadata
+    };
+    let mut letters = open(place, As::Relay)
+        .await?
+        .letters(&which.filter(Some(limit + 1)), detail)
+        .await?;
     cut(&mut letters, limit);
-    write(out, output, &letters, |letters| letters.iter().map(shown).collect::<Vec<_>>().join("\n"))?;
-    Ok(if letters.is_empty() { nothing_matches() } else { Exit::Done })
+    write(out, output, &letters, |letters| {
+        letters.iter().map(shown).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(if letters.is_empty() {
+        nothing_matches()
+    } else {
+        Exit::Done
+    })
 }
 
-async fn change(action: Action, arguments: Changing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Changing { asked: Asked { place, output }, which, limit, asking, .. } = arguments;
+async fn change(
+    action: Action,
+    arguments: Changing,
+    out: &mut impl Write,
+) -> Result<Exit, CliError> {
+    let Changing {
+        asked: Asked { place, output },
+        which,
+        limit,
+        asking,
+        ..
+    } = arguments;
     let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
-    // These and no others: what comes in meanwhile, such as one that was requeued and refused again, is left alone.
+    // These and no others: what comes in meanwhile, such as one that was requeued and refused
+    // again, is left alone.
     let names = desk.letter_names(&which.filter(limit)).await?;
     let verb = action.verb();
     let mut changed = Changed::new(&verb, names.len());
@@ -84,9 +136,21 @@ async fn change(action: Action, arguments: Changing, out: &mut impl Write) -> Re
         return Ok(nothing_matches());
     }
     if asking.dry_run {
-        let some = desk.letters(&which.filter(Some(SHOWN.min(names.len()) as u64)), Detail::Metadata).await?;
+        let some = desk
+            .letters(
+                &which.filter(Some(SHOWN.min(names.len()) as u64)),
+                Detail::Metadata,
+            )
+            .await?;
         changed.dry_run = true;
-        write(out, output, &changed, |changed| format!("{}{}{}", listed(&some), more(names.len()), changed.in_words(&verb)))?;
+        write(out, output, &changed, |changed| {
+            format!(
+                "{}{}{}",
+                listed(&some),
+                more(names.len()),
+                changed.in_words(&verb)
+            )
+        })?;
         return Ok(Exit::Done);
     }
     if let Err(exit) = confirm(&asking, &action.question(changed.matched))? {
@@ -115,7 +179,11 @@ fn cut(letters: &mut Vec<DeadLetter>, limit: u64) {
 }
 
 fn more(matched: usize) -> String {
-    if matched > SHOWN { format!("... and {} more\n", matched - SHOWN) } else { String::new() }
+    if matched > SHOWN {
+        format!("... and {} more\n", matched - SHOWN)
+    } else {
+        String::new()
+    }
 }
 
 fn listed(letters: &[DeadLetter]) -> String {
@@ -123,25 +191,84 @@ fn listed(letters: &[DeadLetter]) -> String {
         return "no dead letters\n".to_owned();
     }
     let row = |letter: &DeadLetter| {
-        let DeadLetter { failed_at, class, attempts, topic, key, event_type, outbox_seq, event_id, .. } = letter;
-        let (attempts, seq, event_id) = (attempts.to_string(), outbox_seq.to_string(), event_id.to_string());
-        [failed_at.clone(), class.clone(), attempts, topic.clone(), key.clone(), event_type.clone(), seq, event_id]
+        let DeadLetter {
+            failed_at,
+            class,
+            attempts,
+            topic,
+            key,
+            event_type,
+            outbox_seq,
+            event_id,
+            ..
+        } = letter;
+        let (attempts, seq, event_id) = (
+            attempts.to_string(),
+            outbox_seq.to_string(),
+            event_id.to_string(),
+        );
+        [
+            failed_at.clone(),
+            class.clone(),
+            attempts,
+            topic.clone(),
+            key.clone(),
+            event_type.clone(),
+            seq,
+            event_id,
+        ]
     };
-    table(["FAILED", "CLASS", "ATTEMPTS", "TOPIC", "KEY", "EVENT TYPE", "OUTBOX_SEQ", "EVENT ID"], letters.iter().map(row))
+    table(
+        [
+            "FAILED",
+            "CLASS",
+            "ATTEMPTS",
+            "TOPIC",
+            "KEY",
+            "EVENT TYPE",
+            "OUTBOX_SEQ",
+            "EVENT ID",
+        ],
+        letters.iter().map(row),
+    )
 }
 
 fn shown(letter: &DeadLetter) -> String {
     let mut all = vec![
         ("event_id", letter.event_id.to_string()),
-        ("outbox_seq", format!("{} (when it was refused)", letter.outbox_seq)),
+        (
+            "outbox_seq",
+            format!("{} (when it was refused)", letter.outbox_seq),
+        ),
         ("topic", line(&letter.topic)),
         ("key", line(&letter.key)),
         ("event_type", line(&letter.event_type)),
-        ("aggregate", format!("{} {}", line(&letter.aggregate_type), line(&letter.aggregate_id))),
+        (
+            "aggregate",
+            format!(
+                "{} {}",
+                line(&letter.aggregate_type),
+                line(&letter.aggregate_id)
+            ),
+        ),
         ("written", letter.created_at.clone()),
-        ("refused", format!("{}, first {}, last {}", times(letter.attempts), letter.first_failed_at, letter.failed_at)),
+        (
+            "refused",
+            format!(
+                "{}, first {}, last {}",
+                times(letter.attempts),
+                letter.first_failed_at,
+                letter.failed_at
+            ),
+        ),
         ("class", line(&letter.class)),
-        ("payload", letter.payload_bytes.map_or_else(|| "none: a tombstone".to_owned(), |bytes| format!("{bytes} bytes"))),
+        (
+            "payload",
+            letter.payload_bytes.map_or_else(
+                || "none: a tombstone".to_owned(),
+                |bytes| format!("{bytes} bytes"),
+            ),
+        ),
         ("headers", names(&letter.header_names)),
     ];
     match &letter.contents {
@@ -155,11 +282,20 @@ fn shown(letter: &DeadLetter) -> String {
 
 fn opened(contents: &Contents) -> String {
     let payload = match contents {
-        Contents { payload: Some(text), .. } => lines(text),
-        Contents { payload_base64: Some(text), .. } => format!("base64: {text}"),
+        Contents {
+            payload: Some(text),
+            ..
+        } => lines(text),
+        Contents {
+            payload_base64: Some(text),
+            ..
+        } => format!("base64: {text}"),
         _ => String::new(),
     };
-    format!("headers\n{}\npayload\n{payload}\n", line_of_json(&contents.headers))
+    format!(
+        "headers\n{}\npayload\n{payload}\n",
+        line_of_json(&contents.headers)
+    )
 }
 
 fn line_of_json(value: &serde_json::Value) -> String {
@@ -170,11 +306,19 @@ fn names(headers: &[String]) -> String {
     if headers.is_empty() {
         return "none".to_owned();
     }
-    headers.iter().map(|name| line(name)).collect::<Vec<_>>().join(", ")
+    headers
+        .iter()
+        .map(|name| line(name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn times(attempts: i32) -> String {
-    if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") }
+    if attempts == 1 {
+        "once".to_owned()
+    } else {
+        format!("{attempts} times")
+    }
 }
 
 #[cfg(test)]
@@ -206,23 +350,45 @@ mod tests {
     fn a_hostile_key_is_one_harmless_line_of_the_list() {
         let text = listed(&[letter("\u{1b}[2J\n\u{202e}"), letter(&"x".repeat(100_000))]);
         assert_eq!(text.lines().count(), 3);
-        assert!(text.lines().all(|line| line.chars().count() < 250) && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() < 250) && !text.contains('\u{1b}'),
+            "{text}"
+        );
     }
 
     #[test]
     fn contents_are_shown_only_when_they_were_asked_for() {
         let text = shown(&letter("f1"));
-        assert!(text.contains("5 bytes") && text.contains("traceparent") && text.contains("2 times"), "{text}");
+        assert!(
+            text.contains("5 bytes") && text.contains("traceparent") && text.contains("2 times"),
+            "{text}"
+        );
         let headers = serde_json::json!({"traceparent": "00-1"});
-        let contents = Contents { payload: Some("{\n\u{1b}}".to_owned()), payload_base64: None, headers };
-        let text = shown(&DeadLetter { contents: Some(contents), ..letter("f1") });
-        assert!(text.ends_with("headers\n{\"traceparent\":\"00-1\"}\npayload\n{\n\\u{1b}}\n"), "{text}");
+        let contents = Contents {
+            payload: Some("{\n\u{1b}}".to_owned()),
+            payload_base64: None,
+            headers,
+        };
+        let text = shown(&DeadLetter {
+            contents: Some(contents),
+            ..letter("f1")
+        });
+        assert!(
+            text.ends_with("headers\n{\"traceparent\":\"00-1\"}\npayload\n{\n\\u{1b}}\n"),
+            "{text}"
+        );
     }
 
     #[test]
     fn json_names_are_those_of_the_documentation() {
         let json = serde_json::to_value(letter("f1")).expect("plain data");
-        assert_eq!((json["eventId"].as_str(), json["outboxSeq"].as_i64()), (Some("00000000-0000-0000-0000-000000000000"), Some(7)));
-        assert!(json.get("payload").is_none() && json.get("headers").is_none(), "{json}");
+        assert_eq!(
+            (json["eventId"].as_str(), json["outboxSeq"].as_i64()),
+            (Some("00000000-0000-0000-0000-000000000000"), Some(7))
+        );
+        assert!(
+            json.get("payload").is_none() && json.get("headers").is_none(),
+            "{json}"
+        );
     }
 }

@@ -41,8 +41,17 @@ pub(super) async fn owner(command: OwnerOf, out: &mut impl Write) -> Result<Exit
 
 async fn show(Asked { place, output }: Asked, out: &mut impl Write) -> Result<Exit, CliError> {
     let desk = open(place, As::Relay).await?;
-    let relays = desk.relays().await?.0.into_iter().filter(|relay| relay.lease_seconds > 0.0).count();
-    let managed = Managed { owner: desk.owner().await?, relays };
+    let relays = desk
+        .relays()
+        .await?
+        .0
+        .into_iter()
+        .filter(|relay| relay.lease_seconds > 0.0)
+        .count();
+    let managed = Managed {
+        owner: desk.owner().await?,
+        relays,
+    };
     write(out, output, &managed, in_words)?;
     Ok(Exit::Done)
 }
@@ -51,19 +60,35 @@ fn in_words(managed: &Managed) -> String {
     let relays = count(managed.relays as u64, "relay");
     match &managed.owner {
         Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} at work\n"),
-        None => format!("nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at work\n"),
+        None => format!(
+            "nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at \
+             work\n"
+        ),
     }
 }
 
 async fn release(arguments: Releasing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Releasing { asked: Asked { place, output }, asking } = arguments;
+    let Releasing {
+        asked: Asked { place, output },
+        asking,
+    } = arguments;
     let desk = open(place, if asking.dry_run { As::Relay } else { As::Owner }).await?;
     let Some(owner) = desk.owner().await? else {
         note("nobody manages the schema: it is free already");
         return Ok(Exit::NothingMatched);
     };
-    let relays = desk.relays().await?.0.into_iter().filter(|relay| relay.lease_seconds > 0.0).count();
-    let mut released = Released { owner, dry_run: asking.dry_run, released: false };
+    let relays = desk
+        .relays()
+        .await?
+        .0
+        .into_iter()
+        .filter(|relay| relay.lease_seconds > 0.0)
+        .count();
+    let mut released = Released {
+        owner,
+        dry_run: asking.dry_run,
+        released: false,
+    };
     if !asking.dry_run {
         if let Err(exit) = confirm(&asking, &question(&released.owner, relays))? {
             return Ok(exit);
@@ -77,17 +102,29 @@ async fn release(arguments: Releasing, out: &mut impl Write) -> Result<Exit, Cli
 fn question(owner: &Owner, relays: usize) -> String {
     let at_work = match relays {
         0 => "None of its relays is at work.".to_owned(),
-        relays => format!("{} still at work; they go on until they are stopped.", count(relays as u64, "relay")),
+        relays => format!(
+            "{} still at work; they go on until they are stopped.",
+            count(relays as u64, "relay")
+        ),
     };
     format!("Take the schema away from OutboxRelay '{owner}'? {at_work}")
 }
 
 fn told(released: &Released) -> String {
-    let Released { owner, dry_run, released } = released;
+    let Released {
+        owner,
+        dry_run,
+        released,
+    } = released;
     match (dry_run, released) {
         (true, _) => format!("would take the schema away from OutboxRelay '{owner}'\n"),
-        (false, true) => "the schema is free: the next OutboxRelay that migrates it becomes its owner\n".to_owned(),
-        (false, false) => format!("OutboxRelay '{owner}' does not manage the schema any more; nothing was done\n"),
+        (false, true) => {
+            "the schema is free: the next OutboxRelay that migrates it becomes its owner\n"
+                .to_owned()
+        }
+        (false, false) => {
+            format!("OutboxRelay '{owner}' does not manage the schema any more; nothing was done\n")
+        }
     }
 }
 
@@ -97,9 +134,27 @@ mod tests {
 
     #[test]
     fn relays_at_work_are_named_before_their_schema_is_taken_away() {
-        let owner = Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "files".to_owned() };
-        assert!(question(&owner, 2).contains("2 relays still at work"), "{}", question(&owner, 2));
-        assert!(question(&owner, 0).contains("'c/n/files'"), "{}", question(&owner, 0));
-        assert!(in_words(&Managed { owner: None, relays: 0 }).starts_with("nobody"));
+        let owner = Owner {
+            cluster: "c".to_owned(),
+            namespace: "n".to_owned(),
+            name: "files".to_owned(),
+        };
+        assert!(
+            question(&owner, 2).contains("2 relays still at work"),
+            "{}",
+            question(&owner, 2)
+        );
+        assert!(
+            question(&owner, 0).contains("'c/n/files'"),
+            "{}",
+            question(&owner, 0)
+        );
+        assert!(
+            in_words(&Managed {
+                owner: None,
+                relays: 0
+            })
+            .starts_with("nobody")
+        );
     }
 }

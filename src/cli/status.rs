@@ -11,20 +11,38 @@ use super::{
 };
 use crate::outbox::desk::{As, Overview, PutAside, PutAsideKind, RelaySeen, Waiting};
 
-pub(super) async fn status(Asked { place, output }: Asked, out: &mut impl Write) -> Result<Exit, CliError> {
+pub(super) async fn status(
+    Asked { place, output }: Asked,
+    out: &mut impl Write,
+) -> Result<Exit, CliError> {
     let overview = open(place, As::Relay).await?.overview().await?;
     write(out, output, &overview, in_words)?;
     Ok(Exit::Done)
 }
 
 fn in_words(overview: &Overview) -> String {
-    let owner = overview.owner.as_ref().map_or_else(|| "nobody".to_owned(), |owner| line(&owner.to_string()));
-    let oldest = overview.oldest_transaction_seconds.map_or_else(|| "none seen".to_owned(), |seconds| format!("{} old", age(seconds)));
+    let owner = overview
+        .owner
+        .as_ref()
+        .map_or_else(|| "nobody".to_owned(), |owner| line(&owner.to_string()));
+    let oldest = overview.oldest_transaction_seconds.map_or_else(
+        || "none seen".to_owned(),
+        |seconds| format!("{} old", age(seconds)),
+    );
     let mut text = facts(&[
-        ("schema", format!("{}, level {}", overview.schema, overview.level)),
+        (
+            "schema",
+            format!("{}, level {}", overview.schema, overview.level),
+        ),
         ("managed by", owner),
         ("waiting", waiting(&overview.waiting)),
-        ("dead rows", format!("{}; oldest transaction: {oldest}", thousands(u64::try_from(overview.dead_rows).unwrap_or(0)))),
+        (
+            "dead rows",
+            format!(
+                "{}; oldest transaction: {oldest}",
+                thousands(u64::try_from(overview.dead_rows).unwrap_or(0))
+            ),
+        ),
     ]);
     text.push_str(&relays(&overview.relays, &overview.lanes_without_relay));
     text.push_str(&put_aside(&overview.put_aside));
@@ -35,7 +53,9 @@ fn waiting(waiting: &Waiting) -> String {
     let more = if waiting.capped { "more than " } else { "" };
     let rows = count(u64::try_from(waiting.rows).unwrap_or(0), "row");
     match (&waiting.oldest_at, waiting.oldest_seconds) {
-        (Some(at), Some(seconds)) => format!("{more}{rows}, the oldest for {} (since {at})", age(seconds)),
+        (Some(at), Some(seconds)) => {
+            format!("{more}{rows}, the oldest for {} (since {at})", age(seconds))
+        }
         _ => format!("{more}{rows}"),
     }
 }
@@ -47,15 +67,31 @@ fn relays(relays: &[RelaySeen], free: &[i16]) -> String {
         } else {
             format!("ran out {} ago", age(-relay.lease_seconds))
         };
-        [relay.pod.clone(), lease, relay.breaker.clone(), relay.lanes.len().to_string(), ranges(&relay.lanes)]
+        [
+            relay.pod.clone(),
+            lease,
+            relay.breaker.clone(),
+            relay.lanes.len().to_string(),
+            ranges(&relay.lanes),
+        ]
     };
     let mut text = if relays.is_empty() {
         "\nno relay is at work\n".to_owned()
     } else {
-        format!("\n{}", table(["RELAY", "LEASE", "BREAKER", "LANES", ""], relays.iter().map(row)))
+        format!(
+            "\n{}",
+            table(
+                ["RELAY", "LEASE", "BREAKER", "LANES", ""],
+                relays.iter().map(row)
+            )
+        )
     };
     if !free.is_empty() {
-        text.push_str(&format!("{} without a relay: {}\n", count(free.len() as u64, "lane"), ranges(free)));
+        text.push_str(&format!(
+            "{} without a relay: {}\n",
+            count(free.len() as u64, "lane"),
+            ranges(free)
+        ));
     }
     text
 }
@@ -71,9 +107,20 @@ fn put_aside(put_aside: &[PutAside]) -> String {
             PutAsideKind::ParkedKeys => count(number, "parked key"),
             PutAsideKind::DeadLetters => count(number, "dead letter"),
         };
-        [what, aside.topic.clone(), aside.class.clone(), aside.oldest_at.clone()]
+        [
+            what,
+            aside.topic.clone(),
+            aside.class.clone(),
+            aside.oldest_at.clone(),
+        ]
     };
-    format!("\n{}", table(["PUT ASIDE", "TOPIC", "CLASS", "SINCE"], put_aside.iter().map(row)))
+    format!(
+        "\n{}",
+        table(
+            ["PUT ASIDE", "TOPIC", "CLASS", "SINCE"],
+            put_aside.iter().map(row)
+        )
+    )
 }
 
 /// `0-3, 7`.
@@ -85,7 +132,13 @@ fn ranges(lanes: &[i16]) -> String {
             _ => ranges.push((*lane, *lane)),
         }
     }
-    let text = |(first, last): &(i16, i16)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let text = |(first, last): &(i16, i16)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    };
     ranges.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
@@ -112,16 +165,26 @@ mod tests {
         Overview {
             schema: "outbox".to_owned(),
             level: 2,
-            owner: Some(Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "files".to_owned() }),
+            owner: Some(Owner {
+                cluster: "c".to_owned(),
+                namespace: "n".to_owned(),
+                name: "files".to_owned(),
+            }),
             waiting: Waiting {
                 rows: 1_000_000,
                 capped: true,
                 oldest_at: Some("2026-01-01T00:00:00Z".to_owned()),
                 oldest_seconds: Some(75.0),
             },
-            relays: vec![relay("relay-0", 12.3, vec![0, 1, 2, 7]), relay("relay-1", -61.0, vec![8])],
+            relays: vec![
+                relay("relay-0", 12.3, vec![0, 1, 2, 7]),
+                relay("relay-1", -61.0, vec![8]),
+            ],
             lanes_without_relay: (8..64).collect(),
-            put_aside: vec![aside(PutAsideKind::ParkedKeys, 2), aside(PutAsideKind::DeadLetters, 1)],
+            put_aside: vec![
+                aside(PutAsideKind::ParkedKeys, 2),
+                aside(PutAsideKind::DeadLetters, 1),
+            ],
             dead_rows: 1234,
             oldest_transaction_seconds: None,
         }
@@ -149,8 +212,18 @@ PUT ASIDE      TOPIC  CLASS           SINCE
 
     #[test]
     fn an_outbox_without_anybody_says_so() {
-        let alone = Overview { relays: vec![], put_aside: vec![], owner: None, ..overview() };
+        let alone = Overview {
+            relays: vec![],
+            put_aside: vec![],
+            owner: None,
+            ..overview()
+        };
         let text = in_words(&alone);
-        assert!(text.contains("no relay is at work") && text.contains("nothing is parked") && text.contains("nobody"), "{text}");
+        assert!(
+            text.contains("no relay is at work")
+                && text.contains("nothing is parked")
+                && text.contains("nobody"),
+            "{text}"
+        );
     }
 }

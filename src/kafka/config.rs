@@ -1,4 +1,5 @@
-//! Settings and secrets -> librdkafka's properties. Certificates and keys go in as text, never as paths. Pure but for reading secret files.
+//! Settings and secrets -> librdkafka's properties. Certificates and keys go in as text, never as
+//! paths. Pure but for reading secret files.
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel};
 use secrecy::ExposeSecret;
@@ -14,7 +15,9 @@ use crate::{
 pub enum ConfigError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("Kafka client cannot be made; check spec.kafka: certificates and keys must be PEM, and belong to each other")]
+    #[error(
+        "Kafka client cannot be made; check spec.kafka: certificates and keys must be PEM, and belong to each other"
+    )]
     Create(#[source] rdkafka::error::KafkaError),
 }
 
@@ -33,7 +36,11 @@ impl ConfigError {
 ///
 /// # Errors
 /// When a secret file is missing or cannot be used.
-pub fn client_config(settings: &KafkaSettings, secrets: &Secrets, client_id: &str) -> Result<ClientConfig, SecretError> {
+pub fn client_config(
+    settings: &KafkaSettings,
+    secrets: &Secrets,
+    client_id: &str,
+) -> Result<ClientConfig, SecretError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", settings.bootstrap_servers.join(","))
@@ -46,24 +53,37 @@ pub fn client_config(settings: &KafkaSettings, secrets: &Secrets, client_id: &st
         .set_log_level(RDKafkaLogLevel::Warning);
     if settings.tls.mode != TlsMode::Disable {
         let checks_name = settings.tls.mode == TlsMode::VerifyFull;
-        config.set("ssl.endpoint.identification.algorithm", if checks_name { "https" } else { "none" });
+        config.set(
+            "ssl.endpoint.identification.algorithm",
+            if checks_name { "https" } else { "none" },
+        );
     }
     if settings.tls.ca {
         config.set("ssl.ca.pem", secrets.authority(KAFKA.ca)?.expose_secret());
     }
     if settings.tls.client_certificate {
         let (certificate, key) = secrets.client_certificate(&KAFKA)?;
-        config.set("ssl.certificate.pem", certificate.expose_secret()).set("ssl.key.pem", key.expose_secret());
+        config
+            .set("ssl.certificate.pem", certificate.expose_secret())
+            .set("ssl.key.pem", key.expose_secret());
     }
     if let Some(sasl) = &settings.sasl {
-        config.set("sasl.mechanism", mechanism(sasl.mechanism)).set("sasl.username", &sasl.username);
-        config.set("sasl.password", secrets.get(SecretFile::KafkaPassword)?.expose_secret());
+        config
+            .set("sasl.mechanism", mechanism(sasl.mechanism))
+            .set("sasl.username", &sasl.username);
+        config.set(
+            "sasl.password",
+            secrets.get(SecretFile::KafkaPassword)?.expose_secret(),
+        );
     }
     Ok(config)
 }
 
 fn protocol(settings: &KafkaSettings) -> &'static str {
-    match (settings.tls.mode == TlsMode::Disable, settings.sasl.is_some()) {
+    match (
+        settings.tls.mode == TlsMode::Disable,
+        settings.sasl.is_some(),
+    ) {
         (true, false) => "plaintext",
         (true, true) => "sasl_plaintext",
         (false, false) => "ssl",

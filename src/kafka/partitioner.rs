@@ -1,4 +1,5 @@
-//! Which partition a key goes to: what librdkafka's `murmur2_random` and Kafka's Java producers choose. Pure.
+//! Which partition a key goes to: what librdkafka's `murmur2_random` and Kafka's Java producers
+//! choose. Pure.
 
 /// Murmur2 in 32 bits, with the seed of Kafka's Java producer.
 fn murmur2(key: &[u8]) -> i32 {
@@ -11,7 +12,10 @@ fn murmur2(key: &[u8]) -> i32 {
         hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
     }
     if !rest.is_empty() {
-        let tail = rest.iter().rev().fold(0, |tail, byte| tail << 8 | u32::from(*byte));
+        let tail = rest
+            .iter()
+            .rev()
+            .fold(0, |tail, byte| tail << 8 | u32::from(*byte));
         hash = (hash ^ tail).wrapping_mul(M);
     }
     hash ^= hash >> 13;
@@ -37,7 +41,10 @@ mod tests {
             ("foobar", -790_332_482),
             ("a-little-bit-long-string", -985_981_536),
             ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58_897_971,
+            ),
             ("abc", 479_470_107),
         ] {
             assert_eq!(murmur2(key.as_bytes()), hash, "{key}");

@@ -1,5 +1,6 @@
-//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions where the brokers know it: what was not written
-//! in order is not written at all. Until then its records go alone (`relay::openers`).
+//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions
+//! where the brokers know it: what was not written in order is not written at all. Until then its
+//! records go alone (`relay::openers`).
 
 use std::{
     collections::BTreeSet,
@@ -78,9 +79,17 @@ impl Context {
 
     /// Whose fault it is, with the error's own name in the log, once: a problem knows classes only.
     fn fault(&self, error: &KafkaError, topic: &str) -> Fault {
-        let Some(code) = error.rdkafka_error_code() else { return Fault::Cluster(ProblemClass::KafkaError) };
+        let Some(code) = error.rdkafka_error_code() else {
+            return Fault::Cluster(ProblemClass::KafkaError);
+        };
         let fault = fault_of(code);
-        if fault != Fault::Purged && self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((topic.to_owned(), code as i32)) {
+        if fault != Fault::Purged
+            && self
+                .told
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert((topic.to_owned(), code as i32))
+        {
             tracing::warn!(topic, error = ?code, "Kafka did not take a record");
         }
         fault
@@ -93,7 +102,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(class) = error.rdkafka_error_code().and_then(|code| trouble_of(code, reason)) {
+        if let Some(class) = error
+            .rdkafka_error_code()
+            .and_then(|code| trouble_of(code, reason))
+        {
             self.trouble.set(class);
         }
     }
@@ -124,11 +136,13 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight", "1")
-        // ... a record that fails for good takes all later ones with it, instead of leaving a gap ...
+        // ... a record that fails for good takes all later ones with it, instead of leaving a gap
+        // ...
         .set("enable.gapless.guarantee", "true")
         // ... and none fails for being late: an outage costs nothing but time.
         .set("message.timeout.ms", "0")
-        // A topic that a stale broker does not know is asked for again; larger values overflow (measured).
+        // A topic that a stale broker does not know is asked for again; larger values overflow
+        // (measured).
         .set("topic.metadata.propagation.max.ms", "2000000")
         // As Java's producers place keys.
         .set("partitioner", "murmur2_random")
@@ -141,7 +155,8 @@ fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
 
 /// One incarnation of the producer. Dropping it waits for its threads.
 ///
-/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for each of them, only to wake the sender.
+/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for
+/// each of them, only to wake the sender.
 pub struct Producer {
     inner: BaseProducer<Context>,
     sizes: Sizes,
@@ -152,9 +167,16 @@ impl Producer {
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka refuses the properties.
-    pub fn new(settings: &KafkaSettings, secrets: &Secrets, client_id: &str, sizes: Sizes, trouble: Trouble) -> Result<Self, ConfigError> {
+    pub fn new(
+        settings: &KafkaSettings,
+        secrets: &Secrets,
+        client_id: &str,
+        sizes: Sizes,
+        trouble: Trouble,
+    ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
-        // Rows come in fetches, and while one request is under way the next batches grow: to linger costs time and saves nothing (measured).
+        // Rows come in fetches, and while one request is under way the next batches grow: to linger
+        // costs time and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
         for (name, value) in &settings.properties {
             config.set(name, value);
@@ -166,8 +188,17 @@ impl Producer {
         if planted::has(Bug::MessageTimeout) {
             config.set("message.timeout.ms", "1500");
         }
-        let context = Context { reports: Mutex::default(), trouble, told: Mutex::default() };
-        Ok(Self { inner: config.create_with_context(context).map_err(ConfigError::Create)?, sizes })
+        let context = Context {
+            reports: Mutex::default(),
+            trouble,
+            told: Mutex::default(),
+        };
+        Ok(Self {
+            inner: config
+                .create_with_context(context)
+                .map_err(ConfigError::Create)?,
+            sizes,
+        })
     }
 
     /// What it was made for.
@@ -189,7 +220,8 @@ impl Producer {
         }
     }
 
-    /// Hands a record over. Its report comes later, with the same slot; after an error here none comes.
+    /// Hands a record over. Its report comes later, with the same slot; after an error here none
+    /// comes.
     ///
     /// # Errors
     /// When the record is refused at once.
@@ -202,17 +234,23 @@ impl Producer {
         timestamp_ms: Option<i64>,
         slot: usize,
     ) -> Result<(), Fault> {
-        let mut record = BaseRecord::with_opaque_to(topic, slot).key(key).headers(headers);
+        let mut record = BaseRecord::with_opaque_to(topic, slot)
+            .key(key)
+            .headers(headers);
         if let Some(payload) = payload {
             record = record.payload(payload);
         }
         if let Some(timestamp_ms) = timestamp_ms {
             record = record.timestamp(timestamp_ms);
         }
-        self.inner.send(record).map_err(|(error, _)| match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) | None => Fault::Cluster(ProblemClass::KafkaError),
-            Some(code) => fault_of(code),
-        })
+        self.inner
+            .send(record)
+            .map_err(|(error, _)| match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) | None => {
+                    Fault::Cluster(ProblemClass::KafkaError)
+                }
+                Some(code) => fault_of(code),
+            })
     }
 
     /// Whether this incarnation can never send again.
@@ -221,14 +259,17 @@ impl Producer {
         self.inner.client().fatal_error().is_some()
     }
 
-    /// Throws out what was not sent yet; each record still gets its report. Does not wait for librdkafka's threads, which may wait for a name server.
+    /// Throws out what was not sent yet; each record still gets its report. Does not wait for
+    /// librdkafka's threads, which may wait for a name server.
     pub fn purge_queue(&self) {
-        self.inner.purge(PurgeConfig::default().queue().non_blocking());
+        self.inner
+            .purge(PurgeConfig::default().queue().non_blocking());
     }
 
     /// Throws out whatever is not acknowledged; each record still gets its report. Waits as little.
     pub fn purge(&self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight().non_blocking());
+        self.inner
+            .purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 }
 
@@ -236,12 +277,23 @@ impl Producer {
 mod tests {
     use super::*;
 
-    /// What happens without each of these is in tests/it/producer_contract.rs; the ones that take minutes to show are only here.
+    /// What happens without each of these is in tests/it/producer_contract.rs; the ones that take
+    /// minutes to show are only here.
     #[test]
     fn no_property_of_a_manifest_loosens_the_contract() {
         let mut config = ClientConfig::new();
-        config.set("message.timeout.ms", "300000").set("enable.gapless.guarantee", "false").set("max.in.flight", "5").set("acks", "1");
-        make_strict(&mut config, Sizes { batch_bytes: 20_000, message_max_bytes: 1_048_588 });
+        config
+            .set("message.timeout.ms", "300000")
+            .set("enable.gapless.guarantee", "false")
+            .set("max.in.flight", "5")
+            .set("acks", "1");
+        make_strict(
+            &mut config,
+            Sizes {
+                batch_bytes: 20_000,
+                message_max_bytes: 1_048_588,
+            },
+        );
         for (name, value) in [
             ("enable.idempotence", "true"),
             ("acks", "all"),

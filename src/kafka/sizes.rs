@@ -1,10 +1,11 @@
 //! What topics take -> how large the producer's batches and records may be. Pure.
 //!
-//! A broker judges batches, not records, and librdkafka never splits a batch: 300-byte records in a batch of 1 MB are all refused by a topic
-//! whose `max.message.bytes` is 20,000. So no batch may be larger than the smallest topic takes, and no record is refused here that some topic
-//! would take.
+//! A broker judges batches, not records, and librdkafka never splits a batch: 300-byte records in a
+//! batch of 1 MB are all refused by a topic whose `max.message.bytes` is 20,000. So no batch may be
+//! larger than the smallest topic takes, and no record is refused here that some topic would take.
 
-/// What a topic takes, by its configuration; `None`: unknown, because the topic is missing or we may not ask.
+/// What a topic takes, by its configuration; `None`: unknown, because the topic is missing or we
+/// may not ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicLimits {
     /// `max.message.bytes`.
@@ -20,21 +21,24 @@ pub struct Limits(pub Vec<TopicLimits>);
 /// Properties of a producer that depend on its topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// `batch.size`: before compression, with all framing. A single larger record still goes out, alone in its batch.
+    /// `batch.size`: before compression, with all framing. A single larger record still goes out,
+    /// alone in its batch.
     pub batch_bytes: usize,
     /// `message.max.bytes`: a larger record is refused by [`super::Producer::send`].
     pub message_max_bytes: usize,
 }
 
 impl Sizes {
-    /// Whether a producer of this size can carry all that one of `wanted` could, in batches that are not too large.
+    /// Whether a producer of this size can carry all that one of `wanted` could, in batches that
+    /// are not too large.
     #[must_use]
     pub fn fit(self, wanted: Self) -> bool {
         self.message_max_bytes >= wanted.message_max_bytes && self.batch_bytes <= wanted.batch_bytes
     }
 }
 
-/// Batches are never larger, whatever the topics take; also what an unknown topic is taken to accept.
+/// Batches are never larger, whatever the topics take; also what an unknown topic is taken to
+/// accept.
 const BATCH_BYTES_MAX: usize = 1_000_000;
 /// Batches are never smaller: one record each would be slower than any use.
 pub const BATCH_BYTES_MIN: usize = 1024;
@@ -47,13 +51,20 @@ impl Default for Sizes {
     }
 }
 
-/// Batches as small as the strictest topic wants them, records as large as the most generous one lets them be.
+/// Batches as small as the strictest topic wants them, records as large as the most generous one
+/// lets them be.
 #[must_use]
 pub fn sizes(limits: &Limits) -> Sizes {
     let known = || limits.0.iter().filter_map(|topic| topic.max_message_bytes);
     Sizes {
-        batch_bytes: known().min().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
-        message_max_bytes: known().max().unwrap_or(BATCH_BYTES_MAX).clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
+        batch_bytes: known()
+            .min()
+            .unwrap_or(BATCH_BYTES_MAX)
+            .clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
+        message_max_bytes: known()
+            .max()
+            .unwrap_or(BATCH_BYTES_MAX)
+            .clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
     }
 }
 
@@ -63,8 +74,20 @@ mod tests {
 
     #[track_caller]
     fn check(limits: &[Option<usize>], batch_bytes: usize, message_max_bytes: usize) {
-        let limits = limits.iter().map(|bytes| TopicLimits { max_message_bytes: *bytes, ..TopicLimits::default() }).collect();
-        assert_eq!(sizes(&Limits(limits)), Sizes { batch_bytes, message_max_bytes });
+        let limits = limits
+            .iter()
+            .map(|bytes| TopicLimits {
+                max_message_bytes: *bytes,
+                ..TopicLimits::default()
+            })
+            .collect();
+        assert_eq!(
+            sizes(&Limits(limits)),
+            Sizes {
+                batch_bytes,
+                message_max_bytes
+            }
+        );
     }
 
     #[test]
@@ -78,7 +101,10 @@ mod tests {
 
     #[test]
     fn a_producer_fits_while_no_topic_takes_larger_records_or_only_smaller_batches() {
-        let sizes = |batch_bytes, message_max_bytes| Sizes { batch_bytes, message_max_bytes };
+        let sizes = |batch_bytes, message_max_bytes| Sizes {
+            batch_bytes,
+            message_max_bytes,
+        };
         let producer = sizes(500_000, 2_000_000);
         for (wanted, fits) in [
             (producer, true),

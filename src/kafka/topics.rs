@@ -1,4 +1,5 @@
-//! What the brokers say about the declared topics: a client of its own asks, so that a sick producer cannot make them look missing. IO.
+//! What the brokers say about the declared topics: a client of its own asks, so that a sick
+//! producer cannot make them look missing. IO.
 
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(class) = error.rdkafka_error_code().and_then(|code| trouble_of(code, reason)) {
+        if let Some(class) = error
+            .rdkafka_error_code()
+            .and_then(|code| trouble_of(code, reason))
+        {
             self.0.set(class);
         }
     }
@@ -63,10 +67,16 @@ impl Topics {
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka refuses the properties.
-    pub fn new(settings: &KafkaSettings, secrets: &Secrets, client_id: &str) -> Result<Self, ConfigError> {
+    pub fn new(
+        settings: &KafkaSettings,
+        secrets: &Secrets,
+        client_id: &str,
+    ) -> Result<Self, ConfigError> {
         let trouble = Trouble::default();
         let config = client_config(settings, secrets, client_id)?;
-        let client = config.create_with_context(Context(trouble.clone())).map_err(ConfigError::Create)?;
+        let client = config
+            .create_with_context(Context(trouble.clone()))
+            .map_err(ConfigError::Create)?;
         Ok(Self { client, trouble })
     }
 
@@ -90,15 +100,31 @@ impl Topics {
             }
         };
         self.trouble.clear();
-        let Some(found) = metadata.topics().first() else { return Ok(TopicState::Missing) };
+        let Some(found) = metadata.topics().first() else {
+            return Ok(TopicState::Missing);
+        };
         match found.error().map(RDKafkaErrorCode::from) {
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Ok(TopicState::NotAuthorized),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(TopicState::Missing),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Ok(TopicState::Missing)
+            }
             _ if found.partitions().is_empty() => Ok(TopicState::Missing),
             _ => {
-                let replicas = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-                let led = found.partitions().iter().all(|partition| partition.leader() >= 0);
-                Ok(TopicState::Exists { partitions: found.partitions().len(), replicas, led })
+                let replicas = found
+                    .partitions()
+                    .iter()
+                    .map(|partition| partition.replicas().len())
+                    .min()
+                    .unwrap_or(0);
+                let led = found
+                    .partitions()
+                    .iter()
+                    .all(|partition| partition.leader() >= 0);
+                Ok(TopicState::Exists {
+                    partitions: found.partitions().len(),
+                    replicas,
+                    led,
+                })
             }
         }
     }

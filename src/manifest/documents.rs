@@ -45,7 +45,8 @@ struct Metadata {
 
 type Data = BTreeMap<String, Vec<u8>>;
 
-/// Documents of other kinds may stand in the same file and are passed over; so are Secrets of another namespace than the relay's.
+/// Documents of other kinds may stand in the same file and are passed over; so are Secrets of
+/// another namespace than the relay's.
 pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
     let mut relay = None;
     let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
@@ -53,21 +54,40 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
         match kind(&value) {
             "OutboxRelay" => {
                 if let Some((first, _)) = relay {
-                    return Err(ManifestError::SeveralRelays { first, second: document });
+                    return Err(ManifestError::SeveralRelays {
+                        first,
+                        second: document,
+                    });
                 }
                 relay = Some((document, read_relay(document, value)?));
             }
             "Secret" => secrets.push(secret(read("Secret", document, value, Reason::Hidden)?)),
-            "ConfigMap" => config_maps.push(config_map(read("ConfigMap", document, value, Reason::Hidden)?)),
+            "ConfigMap" => config_maps.push(config_map(read(
+                "ConfigMap",
+                document,
+                value,
+                Reason::Hidden,
+            )?)),
             _ => {}
         }
     }
     let (document, relay) = relay.ok_or(ManifestError::NoRelay)?;
-    let ours = |other: &Metadata| other.namespace.is_none() || other.namespace == relay.metadata.namespace;
+    let ours =
+        |other: &Metadata| other.namespace.is_none() || other.namespace == relay.metadata.namespace;
     let mut documents = Documents::default();
-    secrets.into_iter().filter(|(of, _)| ours(of)).for_each(|(of, data)| documents.add_secret(of.name, data));
-    config_maps.into_iter().filter(|(of, _)| ours(of)).for_each(|(of, data)| documents.add_config_map(of.name, data));
-    Ok(Parsed { document, relay, documents })
+    secrets
+        .into_iter()
+        .filter(|(of, _)| ours(of))
+        .for_each(|(of, data)| documents.add_secret(of.name, data));
+    config_maps
+        .into_iter()
+        .filter(|(of, _)| ours(of))
+        .for_each(|(of, data)| documents.add_config_map(of.name, data));
+    Ok(Parsed {
+        document,
+        relay,
+        documents,
+    })
 }
 
 /// Documents by number, without empty ones.
@@ -79,7 +99,12 @@ fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
             Ok(Value::Null) => {}
             Ok(value) => all.push((number, value)),
             // Only the place: the reason can quote the text, and that can be a Secret.
-            Err(error) => return Err(ManifestError::Yaml { document: number, reason: place(&error) }),
+            Err(error) => {
+                return Err(ManifestError::Yaml {
+                    document: number,
+                    reason: place(&error),
+                });
+            }
         }
     }
     Ok(all)
@@ -99,28 +124,51 @@ fn place(error: &serde_yaml::Error) -> String {
 }
 
 fn kind(value: &Value) -> &str {
-    value.get("kind").and_then(Value::as_str).unwrap_or_default()
+    value
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestError> {
-    let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let version = value
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if version != "outboxrelay.dev/v1alpha1" {
-        return Err(ManifestError::Version { document, found: version.to_owned() });
+        return Err(ManifestError::Version {
+            document,
+            found: version.to_owned(),
+        });
     }
     if let Some((field, reason)) = unknown_fields::first(&value) {
-        return Err(ManifestError::Field { document, kind: "OutboxRelay", field, reason });
+        return Err(ManifestError::Field {
+            document,
+            kind: "OutboxRelay",
+            field,
+            reason,
+        });
     }
     let relay: OutboxRelay = read("OutboxRelay", document, value, Reason::Shown)?;
     if relay.metadata.name.as_deref().is_some_and(good_name) {
         return Ok(relay);
     }
-    let reason = "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -".to_owned();
-    Err(ManifestError::Field { document, kind: "OutboxRelay", field: "metadata.name".to_owned(), reason })
+    let reason = "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -"
+        .to_owned();
+    Err(ManifestError::Field {
+        document,
+        kind: "OutboxRelay",
+        field: "metadata.name".to_owned(),
+        reason,
+    })
 }
 
 fn good_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    name.len() <= 46 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(inner) && !name.ends_with('-')
+    name.len() <= 46
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(inner)
+        && !name.ends_with('-')
 }
 
 /// Whether the reader's own words may be shown: they can quote the value.
@@ -130,7 +178,12 @@ enum Reason {
     Hidden,
 }
 
-fn read<T: DeserializeOwned>(kind: &'static str, document: usize, value: Value, reason: Reason) -> Result<T, ManifestError> {
+fn read<T: DeserializeOwned>(
+    kind: &'static str,
+    document: usize,
+    value: Value,
+    reason: Reason,
+) -> Result<T, ManifestError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match error.path().to_string() {
             path if path == "." => "the document".to_owned(),
@@ -138,21 +191,46 @@ fn read<T: DeserializeOwned>(kind: &'static str, document: usize, value: Value, 
         };
         let reason = match reason {
             Reason::Shown => error.into_inner().to_string(),
-            Reason::Hidden => "cannot be read: names and texts stand in quotes, data is base64".to_owned(),
+            Reason::Hidden => {
+                "cannot be read: names and texts stand in quotes, data is base64".to_owned()
+            }
         };
-        ManifestError::Field { document, kind, field, reason }
+        ManifestError::Field {
+            document,
+            kind,
+            field,
+            reason,
+        }
     })
 }
 
 /// As in the API, `stringData` wins.
 fn secret(document: SecretDocument) -> (Metadata, Data) {
-    let mut data: Data = document.data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
-    data.extend(document.string_data.into_iter().map(|(key, text)| (key, text.into_bytes())));
+    let mut data: Data = document
+        .data
+        .into_iter()
+        .map(|(key, bytes)| (key, bytes.0))
+        .collect();
+    data.extend(
+        document
+            .string_data
+            .into_iter()
+            .map(|(key, text)| (key, text.into_bytes())),
+    );
     (document.metadata, data)
 }
 
 fn config_map(document: ConfigMapDocument) -> (Metadata, Data) {
-    let mut data: Data = document.binary_data.into_iter().map(|(key, bytes)| (key, bytes.0)).collect();
-    data.extend(document.data.into_iter().map(|(key, text)| (key, text.into_bytes())));
+    let mut data: Data = document
+        .binary_data
+        .into_iter()
+        .map(|(key, bytes)| (key, bytes.0))
+        .collect();
+    data.extend(
+        document
+            .data
+            .into_iter()
+            .map(|(key, text)| (key, text.into_bytes())),
+    );
     (document.metadata, data)
 }

@@ -47,22 +47,52 @@ fn refused(from: &str, to: &str) -> String {
 fn a_manifest_gets_the_defaults_of_the_crd() {
     let (settings, _) = load_text(&format!("{RELAY}---{SECRETS}")).expect("a good manifest");
     assert_eq!(settings.owner.to_string(), "local/essays/file-service");
-    assert_eq!((settings.batch_size, settings.poll_interval_ms, settings.database.schema.as_str()), (400, 50, "outbox"));
-    assert!(matches!(settings.database.endpoint, Endpoint::Host { port: 5432, .. }));
+    assert_eq!(
+        (
+            settings.batch_size,
+            settings.poll_interval_ms,
+            settings.database.schema.as_str()
+        ),
+        (400, 50, "outbox")
+    );
+    assert!(matches!(
+        settings.database.endpoint,
+        Endpoint::Host { port: 5432, .. }
+    ));
 }
 
 #[test]
 fn a_breaker_is_slow_before_it_is_open() {
-    let with = |breaker: &str| load_text(&format!("{RELAY}  breaker: {breaker}\n---{SECRETS}")).map(|(settings, _)| settings.breaker);
-    assert_eq!(with("{}"), Ok(BreakerSettings::default()), "the defaults of the CRD are those of the code");
-    let quick = BreakerSettings { slow_after_ms: 500, open_after_ms: 1500, max_backoff_ms: 60_000 };
-    assert_eq!(with("{ slowAfter: 500ms, openAfter: 1.5s, maxBackoff: 1m }"), Ok(quick));
+    let with = |breaker: &str| {
+        load_text(&format!("{RELAY}  breaker: {breaker}\n---{SECRETS}"))
+            .map(|(settings, _)| settings.breaker)
+    };
+    assert_eq!(
+        with("{}"),
+        Ok(BreakerSettings::default()),
+        "the defaults of the CRD are those of the code"
+    );
+    let quick = BreakerSettings {
+        slow_after_ms: 500,
+        open_after_ms: 1500,
+        max_backoff_ms: 60_000,
+    };
+    assert_eq!(
+        with("{ slowAfter: 500ms, openAfter: 1.5s, maxBackoff: 1m }"),
+        Ok(quick)
+    );
     for (breaker, words) in [
         ("{ slowAfter: 10s }", "less than openAfter"),
         ("{ slowAfter: 50ms }", "at least 100ms"),
         ("{ openAfter: 11m }", "openAfter at most 10m"),
-        ("{ maxBackoff: 500ms }", "spec.breaker.maxBackoff: must be between 1s and 10m"),
-        ("{ openAfter: soon }", "spec.breaker.openAfter: 'soon' is no duration"),
+        (
+            "{ maxBackoff: 500ms }",
+            "spec.breaker.maxBackoff: must be between 1s and 10m",
+        ),
+        (
+            "{ openAfter: soon }",
+            "spec.breaker.openAfter: 'soon' is no duration",
+        ),
     ] {
         let refusal = with(breaker).expect_err(breaker);
         assert!(refusal.contains(words), "{refusal}");
@@ -73,26 +103,42 @@ fn a_breaker_is_slow_before_it_is_open() {
 fn a_pooler_is_one_word_and_settings_without_it_are_those_of_before() {
     let (direct, _) = load_text(&format!("{RELAY}---{SECRETS}")).expect("a good manifest");
     let text = serde_yaml::to_string(&direct).expect("plain data");
-    assert!(!direct.database.pooler && !text.contains("pooler"), "{text}");
-    let pooled = format!("{RELAY}---{SECRETS}").replacen("    name: file_service\n", "    name: file_service\n    pooler: true\n", 1);
+    assert!(
+        !direct.database.pooler && !text.contains("pooler"),
+        "{text}"
+    );
+    let pooled = format!("{RELAY}---{SECRETS}").replacen(
+        "    name: file_service\n",
+        "    name: file_service\n    pooler: true\n",
+        1,
+    );
     let (pooled, _) = load_text(&pooled).expect("a good manifest");
     let text = serde_yaml::to_string(&pooled).expect("plain data");
-    assert!(serde_yaml::from_str::<RelaySettings>(&text).expect("the same").database.pooler, "{text}");
+    assert!(
+        serde_yaml::from_str::<RelaySettings>(&text)
+            .expect("the same")
+            .database
+            .pooler,
+        "{text}"
+    );
 }
 
 #[test]
 fn secrets_come_from_the_other_documents() {
     let (_, secrets) = load_text(&format!("---\n{SECRETS}---{RELAY}")).expect("in any order");
-    for (file, content) in
-        [(SecretFile::DatabaseUsername, "relay"), (SecretFile::DatabasePassword, "hunter2"), (SecretFile::DatabaseCa, "the certificate")]
-    {
+    for (file, content) in [
+        (SecretFile::DatabaseUsername, "relay"),
+        (SecretFile::DatabasePassword, "hunter2"),
+        (SecretFile::DatabaseCa, "the certificate"),
+    ] {
         assert_eq!(secrets.get(file).expect("there").expose_secret(), content);
     }
 }
 
 #[test]
 fn a_secret_of_another_namespace_is_not_taken() {
-    let text = format!("{RELAY}---{SECRETS}").replace("{ name: db }\ndata", "{ name: db, namespace: other }\ndata");
+    let text = format!("{RELAY}---{SECRETS}")
+        .replace("{ name: db }\ndata", "{ name: db, namespace: other }\ndata");
     let (_, secrets) = load_text(&text).expect("a good manifest");
     assert!(secrets.get(SecretFile::DatabasePassword).is_err());
 }
@@ -102,14 +148,18 @@ fn a_misspelt_field_is_named_with_those_in_its_place() {
     let error = refused("eventTypes", "eventType");
     assert_eq!(
         error,
-        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: aggregateTypes, eventTypes, name, onPoison"
+        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: \
+         aggregateTypes, eventTypes, name, onPoison"
     );
 }
 
 #[test]
 fn a_value_of_the_wrong_kind_is_named() {
     let error = refused("host: db.essays.svc", "host: db.essays.svc\n    port: many");
-    assert!(error.starts_with("document 1 (OutboxRelay): spec.database.port: "), "{error}");
+    assert!(
+        error.starts_with("document 1 (OutboxRelay): spec.database.port: "),
+        "{error}"
+    );
 }
 
 #[test]
@@ -121,7 +171,10 @@ fn a_missing_field_is_named() {
 #[test]
 fn a_rule_of_the_spec_holds_here_too() {
     let error = refused("    host: db.essays.svc\n", "");
-    assert!(error.starts_with("document 1 (OutboxRelay): spec.database"), "{error}");
+    assert!(
+        error.starts_with("document 1 (OutboxRelay): spec.database"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -132,19 +185,38 @@ fn a_bad_name_or_another_version_is_refused() {
 
 #[test]
 fn a_file_without_or_with_two_relays_is_refused() {
-    assert_eq!(load_text(SECRETS).expect_err("none"), "there is no document of kind OutboxRelay");
-    assert!(load_text(&format!("{RELAY}---{RELAY}")).expect_err("two").starts_with("documents 1 and 2"));
+    assert_eq!(
+        load_text(SECRETS).expect_err("none"),
+        "there is no document of kind OutboxRelay"
+    );
+    assert!(
+        load_text(&format!("{RELAY}---{RELAY}"))
+            .expect_err("two")
+            .starts_with("documents 1 and 2")
+    );
 }
 
 #[test]
 fn a_broken_secret_is_named_without_its_value() {
     for (from, to) in [
-        ("stringData: { password: hunter2 }", "stringData: { password: [ hunter2 ] }"),
+        (
+            "stringData: { password: hunter2 }",
+            "stringData: { password: [ hunter2 ] }",
+        ),
         ("username: cmVsYXk=", "username: hunter2"),
-        ("stringData: { password: hunter2 }", "stringData: { password: \"hunter2"),
-        ("stringData: { password: hunter2 }", "stringData: { password: hunter2: x }"),
+        (
+            "stringData: { password: hunter2 }",
+            "stringData: { password: \"hunter2",
+        ),
+        (
+            "stringData: { password: hunter2 }",
+            "stringData: { password: hunter2: x }",
+        ),
     ] {
         let error = refused(from, to);
-        assert!(error.starts_with("document 2") && !error.contains("hunter2"), "{error}");
+        assert!(
+            error.starts_with("document 2") && !error.contains("hunter2"),
+            "{error}"
+        );
     }
 }

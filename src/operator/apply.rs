@@ -1,5 +1,6 @@
-//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours that somebody else has stops the pass
-//! before anything is touched. How many relays run is apart from that: no other object, ours or not, may keep a relay from being suspended.
+//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours
+//! that somebody else has stops the pass before anything is touched. How many relays run is apart
+//! from that: no other object, ours or not, may keep a relay from being suspended.
 
 mod write;
 
@@ -33,17 +34,37 @@ pub(crate) enum ApplyError {
     #[error("{0} of a deleted OutboxRelay of this name are still there")]
     FormerChildren(String),
     #[error("failed to read {kind:?} '{name}'")]
-    Read { kind: ChildKind, name: String, source: CallError },
+    Read {
+        kind: ChildKind,
+        name: String,
+        source: CallError,
+    },
     #[error("failed to create {kind:?} '{name}'")]
-    Create { kind: ChildKind, name: String, source: CallError },
+    Create {
+        kind: ChildKind,
+        name: String,
+        source: CallError,
+    },
     #[error("failed to take over the fields of {kind:?} '{name}'")]
-    Claim { kind: ChildKind, name: String, source: CallError },
+    Claim {
+        kind: ChildKind,
+        name: String,
+        source: CallError,
+    },
     #[error("failed to apply {kind:?} '{name}'")]
-    Apply { kind: ChildKind, name: String, source: CallError },
+    Apply {
+        kind: ChildKind,
+        name: String,
+        source: CallError,
+    },
     #[error("failed to set the replicas of Deployment '{name}'")]
     Scale { name: String, source: CallError },
     #[error("failed to delete {kind:?} '{name}'")]
-    Delete { kind: ChildKind, name: String, source: CallError },
+    Delete {
+        kind: ChildKind,
+        name: String,
+        source: CallError,
+    },
 }
 
 impl ApplyError {
@@ -87,7 +108,11 @@ impl Corner<'_> {
     }
 
     fn api(&self, kind: ChildKind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.identity.namespace, &kind.resource())
+        Api::namespaced_with(
+            self.client.clone(),
+            &self.identity.namespace,
+            &kind.resource(),
+        )
     }
 }
 
@@ -107,12 +132,22 @@ pub(crate) struct Applied {
     pub obstacle: Option<ApplyError>,
 }
 
-/// Relays that run become more or less whatever becomes of the rest; the first ones come after it, and so in its form. Dropped half-way, it leaves
-/// some children new and some old; the next pass brings the rest.
-pub(crate) async fn apply(corner: &Corner<'_>, prepared: &[Prepared], plan: &Plan, observed: &Observed) -> Applied {
+/// Relays that run become more or less whatever becomes of the rest; the first ones come after it,
+/// and so in its form. Dropped half-way, it leaves some children new and some old; the next pass
+/// brings the rest.
+pub(crate) async fn apply(
+    corner: &Corner<'_>,
+    prepared: &[Prepared],
+    plan: &Plan,
+    observed: &Observed,
+) -> Applied {
     let mut applied = Applied::default();
     let late = plan.scale.starts_the_first();
-    let scaled = if late { Ok(()) } else { set_scale(corner, plan.scale, observed).await };
+    let scaled = if late {
+        Ok(())
+    } else {
+        set_scale(corner, plan.scale, observed).await
+    };
     applied.scaled = !late && scaled.is_ok();
     let written = write_children(corner, prepared, plan, observed, &mut applied).await;
     applied.obstacle = written.and(scaled).err();
@@ -132,7 +167,9 @@ async fn write_children(
         delete(corner, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
-        let outdated = live.as_ref().is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
+        let outdated = live
+            .as_ref()
+            .is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
         let written = write::write(corner, child, live.filter(|_| !outdated)).await?;
         applied.deployment = written.or(applied.deployment.take());
     }
@@ -156,36 +193,68 @@ async fn look<'a>(
     applied: &mut Applied,
 ) -> Result<Due<'a>, ApplyError> {
     let mut due = Vec::new();
-    for child in prepared.iter().filter(|child| !is_settled(corner, child, observed)) {
+    for child in prepared
+        .iter()
+        .filter(|child| !is_settled(corner, child, observed))
+    {
         match call(corner.api(child.kind).get(&child.name)).await {
             Ok(live) => due.push((child, Some(live))),
-            Err(CallError::Refused(status)) if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) => {
+            Err(CallError::Refused(status))
+                if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) =>
+            {
                 applied.no_pod_monitors = true;
             }
             Err(CallError::Refused(status)) if status.code == 404 => due.push((child, None)),
-            Err(source) => return Err(ApplyError::Read { kind: child.kind, name: child.name.clone(), source }),
+            Err(source) => {
+                return Err(ApplyError::Read {
+                    kind: child.kind,
+                    name: child.name.clone(),
+                    source,
+                });
+            }
         }
     }
     Ok(due)
 }
 
-/// An object that is not there is named by the answer; of a kind that is not there nothing can be named.
+/// An object that is not there is named by the answer; of a kind that is not there nothing can be
+/// named.
 fn is_unknown_kind(status: &Status) -> bool {
-    status.code == 404 && status.details.as_ref().is_none_or(|details| details.name.is_empty())
+    status.code == 404
+        && status
+            .details
+            .as_ref()
+            .is_none_or(|details| details.name.is_empty())
 }
 
 /// Looked for as seldom as what should be there.
 async fn remove(corner: &Corner<'_>, kind: ChildKind) -> Result<(), ApplyError> {
-    let nothing = Prepared { kind, name: corner.identity.relay_name(), body: Value::Null, first_replicas: None };
-    if corner.memory.is_settled(corner.key(), &nothing, None, Instant::now()) {
+    let nothing = Prepared {
+        kind,
+        name: corner.identity.relay_name(),
+        body: Value::Null,
+        first_replicas: None,
+    };
+    if corner
+        .memory
+        .is_settled(corner.key(), &nothing, None, Instant::now())
+    {
         return Ok(());
     }
     let found = call_opt(corner.api(kind).get(&nothing.name)).await;
-    let found = found.map_err(|source| ApplyError::Read { kind, name: nothing.name.clone(), source })?;
-    if let Some(object) = found.filter(|object| ownership(&object.metadata, corner.identity) == Ownership::Ours) {
+    let found = found.map_err(|source| ApplyError::Read {
+        kind,
+        name: nothing.name.clone(),
+        source,
+    })?;
+    if let Some(object) =
+        found.filter(|object| ownership(&object.metadata, corner.identity) == Ownership::Ours)
+    {
         delete(corner, kind, &ObjectKey::of(&object)).await?;
     }
-    corner.memory.settle(corner.key(), &nothing, None, Instant::now());
+    corner
+        .memory
+        .settle(corner.key(), &nothing, None, Instant::now());
     Ok(())
 }
 
@@ -193,50 +262,89 @@ fn is_settled(corner: &Corner<'_>, child: &Prepared, observed: &Observed) -> boo
     match child.kind {
         // It is only built when it is to be created.
         ChildKind::MigrationJob => false,
-        ChildKind::ConfigMap => observed.config_maps.iter().any(|map| map.name == child.name),
-        ChildKind::Deployment => observed
-            .deployment
-            .as_ref()
-            .is_some_and(|live| corner.memory.is_settled(corner.key(), child, Some(live.fingerprint), Instant::now())),
-        _ => corner.memory.is_settled(corner.key(), child, None, Instant::now()),
+        ChildKind::ConfigMap => observed
+            .config_maps
+            .iter()
+            .any(|map| map.name == child.name),
+        ChildKind::Deployment => observed.deployment.as_ref().is_some_and(|live| {
+            corner
+                .memory
+                .is_settled(corner.key(), child, Some(live.fingerprint), Instant::now())
+        }),
+        _ => corner
+            .memory
+            .is_settled(corner.key(), child, None, Instant::now()),
     }
 }
 
 fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), ApplyError> {
     let of = |wanted: Ownership| {
-        let found = due.iter().filter(|(_, live)| live.as_ref().is_some_and(|object| ownership(&object.metadata, identity) == wanted));
-        found.map(|(child, _)| format!("{:?} '{}'", child.kind, child.name)).collect::<Vec<_>>().join(", ")
+        let found = due.iter().filter(|(_, live)| {
+            live.as_ref()
+                .is_some_and(|object| ownership(&object.metadata, identity) == wanted)
+        });
+        found
+            .map(|(child, _)| format!("{:?} '{}'", child.kind, child.name))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let foreign = of(Ownership::Foreign);
     if !foreign.is_empty() {
         return Err(ApplyError::NameConflict(foreign));
     }
     let former = of(Ownership::Former);
-    if former.is_empty() { Ok(()) } else { Err(ApplyError::FormerChildren(former)) }
+    if former.is_empty() {
+        Ok(())
+    } else {
+        Err(ApplyError::FormerChildren(former))
+    }
 }
 
 /// Of the Deployment that was observed, and of no later one of its name.
-pub(crate) async fn set_scale(corner: &Corner<'_>, scale: Scale, observed: &Observed) -> Result<(), ApplyError> {
+pub(crate) async fn set_scale(
+    corner: &Corner<'_>,
+    scale: Scale,
+    observed: &Observed,
+) -> Result<(), ApplyError> {
     let to = match scale {
         Scale::Keep => return Ok(()),
         Scale::Set { to, .. } | Scale::SetBack { to, .. } => to,
         Scale::Step(step) => step.to,
     };
     let name = corner.identity.relay_name();
-    let manager = PatchParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PatchParams::default() };
-    let uid = observed.deployment.as_ref().map(|deployment| &deployment.uid);
+    let manager = PatchParams {
+        field_manager: Some(SCALE_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let uid = observed
+        .deployment
+        .as_ref()
+        .map(|deployment| &deployment.uid);
     let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": to}}));
-    let set = call(corner.writing(ChildKind::Deployment).patch_scale(&name, &manager, &patch)).await;
-    set.map(|_| ()).map_err(|source| ApplyError::Scale { name, source })
+    let set = call(
+        corner
+            .writing(ChildKind::Deployment)
+            .patch_scale(&name, &manager, &patch),
+    )
+    .await;
+    set.map(|_| ())
+        .map_err(|source| ApplyError::Scale { name, source })
 }
 
 /// This very object: one that took its name meanwhile stays. Its pods go with it.
 async fn delete(corner: &Corner<'_>, kind: ChildKind, key: &ObjectKey) -> Result<(), ApplyError> {
     let parameters = DeleteParams {
-        preconditions: Some(Preconditions { uid: Some(key.uid.clone()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(key.uid.clone()),
+            resource_version: None,
+        }),
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
     let deleted = call_opt(corner.writing(kind).delete(&key.name, &parameters)).await;
-    deleted.map(|_| ()).map_err(|source| ApplyError::Delete { kind, name: key.name.clone(), source })
+    deleted.map(|_| ()).map_err(|source| ApplyError::Delete {
+        kind,
+        name: key.name.clone(),
+        source,
+    })
 }

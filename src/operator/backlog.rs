@@ -13,10 +13,19 @@ const LANES: u32 = 64;
 /// Numbers are written this often at most.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like progress.
+/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like
+/// progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
-    let known: Vec<_> = reports.iter().filter_map(|one| one.report.as_ref()).collect();
-    if known.iter().map(|report| report.lanes).fold(0, u32::saturating_add) != LANES {
+    let known: Vec<_> = reports
+        .iter()
+        .filter_map(|one| one.report.as_ref())
+        .collect();
+    if known
+        .iter()
+        .map(|report| report.lanes)
+        .fold(0, u32::saturating_add)
+        != LANES
+    {
         return None;
     }
     let mut rows = 0_u64;
@@ -28,7 +37,10 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
         oldest = oldest.into_iter().chain(own_oldest).min();
     }
     let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-    Some(BacklogStatus { rows, oldest_at: oldest.filter(|_| rows > 0).map(Time) })
+    Some(BacklogStatus {
+        rows,
+        oldest_at: oldest.filter(|_| rows > 0).map(Time),
+    })
 }
 
 /// What scaling goes by; none while a lane has no reporting owner.
@@ -37,7 +49,9 @@ pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     let known = reports.iter().filter_map(|one| one.report.as_ref());
     Some(Load {
         rows: backlog.rows,
-        oldest_age: backlog.oldest_at.map_or(SignedDuration::ZERO, |at| now.duration_since(at.0).max(SignedDuration::ZERO)),
+        oldest_age: backlog.oldest_at.map_or(SignedDuration::ZERO, |at| {
+            now.duration_since(at.0).max(SignedDuration::ZERO)
+        }),
         published_per_second: known.map(|report| report.published_per_second).sum(),
         breaker_open: worst_breaker(reports) == Some(BreakerState::Open),
     })
@@ -45,7 +59,10 @@ pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
 
 /// The worst of what relays report; none while no report has it.
 pub(crate) fn worst_breaker(reports: &[PodReport]) -> Option<BreakerState> {
-    reports.iter().filter_map(|one| Some(one.report.as_ref()?.breaker.as_ref()?.state)).max()
+    reports
+        .iter()
+        .filter_map(|one| Some(one.report.as_ref()?.breaker.as_ref()?.state))
+        .max()
 }
 
 /// The last status was written long enough ago for numbers to be written again.
@@ -53,8 +70,13 @@ pub(crate) fn is_due(written_at: Option<Timestamp>, now: Timestamp) -> bool {
     written_at.is_none_or(|at| now.duration_since(at) >= PAUSE)
 }
 
-/// What status should say: a noticeable change when it is due, and at once that something is not known any more.
-pub(crate) fn to_show(shown: Option<&BacklogStatus>, found: Option<BacklogStatus>, due: bool) -> Option<BacklogStatus> {
+/// What status should say: a noticeable change when it is due, and at once that something is not
+/// known any more.
+pub(crate) fn to_show(
+    shown: Option<&BacklogStatus>,
+    found: Option<BacklogStatus>,
+    due: bool,
+) -> Option<BacklogStatus> {
     match (shown, found) {
         (Some(shown), Some(found)) if !due || !noticeable(shown, &found) => Some(shown.clone()),
         (_, found) => found,
@@ -64,7 +86,11 @@ pub(crate) fn to_show(shown: Option<&BacklogStatus>, found: Option<BacklogStatus
 /// The same for a number that changes seldom: every change of it is noticeable.
 pub(crate) fn count_to_show(shown: Option<i64>, found: Option<u64>, due: bool) -> Option<i64> {
     let found = found.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-    if shown.is_some() && found.is_some() && !due { shown } else { found }
+    if shown.is_some() && found.is_some() && !due {
+        shown
+    } else {
+        found
+    }
 }
 
 /// A tenth more or less, whether anything waits at all, or another half minute of the oldest row.
@@ -86,7 +112,11 @@ mod tests {
     };
 
     fn report(lanes: u32, backlog: Option<(u64, Option<&str>)>) -> PodReport {
-        let backlog = backlog.map(|(rows, oldest)| Backlog { rows, capped: false, oldest_at: oldest.map(str::to_owned) });
+        let backlog = backlog.map(|(rows, oldest)| Backlog {
+            rows,
+            capped: false,
+            oldest_at: oldest.map(str::to_owned),
+        });
         let report = RelayReport {
             instance: "i".to_owned(),
             version: "1".to_owned(),
@@ -100,30 +130,61 @@ mod tests {
             breaker: None,
             problems: Vec::new(),
         };
-        PodReport { pod: "p".to_owned(), report: Some(report) }
+        PodReport {
+            pod: "p".to_owned(),
+            report: Some(report),
+        }
     }
 
     fn rows(rows: i64) -> Option<BacklogStatus> {
-        Some(BacklogStatus { rows, oldest_at: None })
+        Some(BacklogStatus {
+            rows,
+            oldest_at: None,
+        })
     }
 
     #[test]
     fn rows_are_summed_and_the_oldest_counts() {
-        let all = [report(32, Some((5, Some("2026-01-01T00:00:02Z")))), report(32, Some((7, Some("2026-01-01T00:00:01Z"))))];
+        let all = [
+            report(32, Some((5, Some("2026-01-01T00:00:02Z")))),
+            report(32, Some((7, Some("2026-01-01T00:00:01Z")))),
+        ];
         let total = total(&all).expect("all lanes report");
         assert_eq!(total.rows, 12);
-        assert_eq!(total.oldest_at.expect("rows wait").0.to_string(), "2026-01-01T00:00:01Z");
+        assert_eq!(
+            total.oldest_at.expect("rows wait").0.to_string(),
+            "2026-01-01T00:00:01Z"
+        );
     }
 
     #[test]
     fn the_load_is_the_sum_of_all_and_its_breaker_the_worst() {
-        let mut all = [report(32, Some((5, Some("2026-01-01T11:59:50Z")))), report(32, Some((7, None)))];
+        let mut all = [
+            report(32, Some((5, Some("2026-01-01T11:59:50Z")))),
+            report(32, Some((7, None))),
+        ];
         let load_now = |all: &[PodReport]| load(all, now()).expect("complete");
-        assert_eq!((load_now(&all).rows, load_now(&all).oldest_age.as_secs(), load_now(&all).breaker_open), (12, 10, false));
+        assert_eq!(
+            (
+                load_now(&all).rows,
+                load_now(&all).oldest_age.as_secs(),
+                load_now(&all).breaker_open
+            ),
+            (12, 10, false)
+        );
         let one = all[1].report.as_mut().expect("a report");
-        one.breaker = Some(crate::report::Breaker { state: BreakerState::Open, since: String::new() });
+        one.breaker = Some(crate::report::Breaker {
+            state: BreakerState::Open,
+            since: String::new(),
+        });
         one.published_per_second = 2.5;
-        assert_eq!((load_now(&all).breaker_open, load_now(&all).published_per_second), (true, 2.5));
+        assert_eq!(
+            (
+                load_now(&all).breaker_open,
+                load_now(&all).published_per_second
+            ),
+            (true, 2.5)
+        );
         assert_eq!(load(&all[..1], now()), None);
     }
 
@@ -131,13 +192,25 @@ mod tests {
     fn a_lane_without_a_report_makes_the_sum_unknown() {
         assert_eq!(total(&[]), None);
         assert_eq!(total(&[report(32, Some((5, None)))]), None);
-        assert_eq!(total(&[report(32, Some((5, None))), report(32, None)]), None);
-        assert_eq!(total(&[report(u32::MAX, Some((5, None))), report(65, Some((5, None)))]), None);
+        assert_eq!(
+            total(&[report(32, Some((5, None))), report(32, None)]),
+            None
+        );
+        assert_eq!(
+            total(&[
+                report(u32::MAX, Some((5, None))),
+                report(65, Some((5, None)))
+            ]),
+            None
+        );
     }
 
     #[test]
     fn a_relay_without_lanes_needs_no_backlog() {
-        assert_eq!(total(&[report(64, Some((5, None))), report(0, None)]), rows(5));
+        assert_eq!(
+            total(&[report(64, Some((5, None))), report(0, None)]),
+            rows(5)
+        );
     }
 
     #[test]
@@ -149,8 +222,18 @@ mod tests {
 
     #[test]
     fn only_a_noticeable_change_is_shown_and_only_when_it_is_due() {
-        for (after, due, shown) in [(1100, true, 1000), (1200, true, 1200), (1200, false, 1000), (0, true, 0), (900, true, 1000)] {
-            assert_eq!(to_show(rows(1000).as_ref(), rows(after), due), rows(shown), "{after}");
+        for (after, due, shown) in [
+            (1100, true, 1000),
+            (1200, true, 1200),
+            (1200, false, 1000),
+            (0, true, 0),
+            (900, true, 1000),
+        ] {
+            assert_eq!(
+                to_show(rows(1000).as_ref(), rows(after), due),
+                rows(shown),
+                "{after}"
+            );
         }
         assert_eq!(to_show(rows(0).as_ref(), rows(1), true), rows(1));
         assert_eq!(to_show(None, rows(1), false), rows(1));
@@ -158,7 +241,12 @@ mod tests {
 
     #[test]
     fn rows_that_flow_do_not_look_as_if_the_oldest_had_stayed() {
-        let since = |seconds| Some(BacklogStatus { rows: 1000, oldest_at: Some(Time(at(seconds))) });
+        let since = |seconds| {
+            Some(BacklogStatus {
+                rows: 1000,
+                oldest_at: Some(Time(at(seconds))),
+            })
+        };
         assert_eq!(to_show(since(0).as_ref(), since(29), true), since(0));
         assert_eq!(to_show(since(0).as_ref(), since(30), true), since(30));
     }

@@ -1,4 +1,5 @@
-//! ValidatedRelay + Plan -> the objects that should exist. Pure, and cannot fail: everything was checked before.
+//! ValidatedRelay + Plan -> the objects that should exist. Pure, and cannot fail: everything was
+//! checked before.
 
 mod config_map;
 mod deployment;
@@ -39,11 +40,13 @@ pub(crate) struct Prepared {
     pub name: String,
     /// What the operator has an opinion on; nothing else of the object is touched.
     pub body: Value,
-    /// The count that a new Deployment starts with. Never part of `body`: naming `replicas` once and dropping it later resets it to 1.
+    /// The count that a new Deployment starts with. Never part of `body`: naming `replicas` once
+    /// and dropping it later resets it to 1.
     pub first_replicas: Option<i32>,
 }
 
-/// Kinds of children, in the order in which they are written: what pods mount and run as comes first.
+/// Kinds of children, in the order in which they are written: what pods mount and run as comes
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ChildKind {
     ServiceAccount,
@@ -80,26 +83,46 @@ impl ChildKind {
 pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
     let mut all = Vec::new();
     if relay.template.service_account_name.is_none() {
-        all.push(prepare(ChildKind::ServiceAccount, &service_account::build(relay)));
+        all.push(prepare(
+            ChildKind::ServiceAccount,
+            &service_account::build(relay),
+        ));
     }
     all.push(prepare(ChildKind::Service, &service::build(relay)));
-    all.push(prepare(ChildKind::PodDisruptionBudget, &pod_disruption_budget::build(relay)));
+    all.push(prepare(
+        ChildKind::PodDisruptionBudget,
+        &pod_disruption_budget::build(relay),
+    ));
     if let Some(admitted) = &relay.admitted {
-        all.push(prepare(ChildKind::NetworkPolicy, &network_policy::build(relay, admitted)));
+        all.push(prepare(
+            ChildKind::NetworkPolicy,
+            &network_policy::build(relay, admitted),
+        ));
     }
     if plan.turn == Turn::Go {
         all.push(prepare(ChildKind::ConfigMap, &config_map::build(relay)));
     }
     if let (Migration::Start { attempt }, Some(target)) = (&plan.migration, &relay.migration) {
-        all.push(prepare(ChildKind::MigrationJob, &migration_job::build(relay, target, *attempt)));
+        all.push(prepare(
+            ChildKind::MigrationJob,
+            &migration_job::build(relay, target, *attempt),
+        ));
     }
     if plan.rollout == Rollout::Go {
         let deployment = prepare(ChildKind::Deployment, &deployment::build(relay));
-        all.push(Prepared { first_replicas: Some(plan.replicas), ..deployment });
+        all.push(Prepared {
+            first_replicas: Some(plan.replicas),
+            ..deployment
+        });
     }
     if relay.pod_monitor {
         let (name, body) = (relay.identity.relay_name(), pod_monitor::build(relay));
-        all.push(Prepared { kind: ChildKind::PodMonitor, name, body, first_replicas: None });
+        all.push(Prepared {
+            kind: ChildKind::PodMonitor,
+            name,
+            body,
+            first_replicas: None,
+        });
     }
     all
 }
@@ -115,7 +138,10 @@ pub(crate) fn migration_form(relay: &ValidatedRelay, target: &MigrationTarget) -
 }
 
 fn said_form(metadata: ObjectMeta) -> String {
-    metadata.annotations.and_then(|mut all| all.remove(FORM)).unwrap_or_default()
+    metadata
+        .annotations
+        .and_then(|mut all| all.remove(FORM))
+        .unwrap_or_default()
 }
 
 fn prepare<K>(kind: ChildKind, object: &K) -> Prepared
@@ -123,7 +149,12 @@ where
     K: Resource<DynamicType = ()> + Metadata<Ty = ObjectMeta> + Serialize,
 {
     let body = serde_json::to_value(object).expect("typed objects are JSON");
-    Prepared { kind, name: object.meta().name.clone().unwrap_or_default(), body, first_replicas: None }
+    Prepared {
+        kind,
+        name: object.meta().name.clone().unwrap_or_default(),
+        body,
+        first_replicas: None,
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +167,16 @@ mod tests {
     };
 
     fn planned(relay: &ValidatedRelay) -> Plan {
-        plan(relay, &Observed::default(), &Before { generation: Some(3), scaling: &Remembered::default(), turn: Turn::Go }, now())
+        plan(
+            relay,
+            &Observed::default(),
+            &Before {
+                generation: Some(3),
+                scaling: &Remembered::default(),
+                turn: Turn::Go,
+            },
+            now(),
+        )
     }
 
     fn built(migration: Migration) -> Vec<Prepared> {
@@ -145,7 +185,11 @@ mod tests {
             relay.spec.network_policy.enabled = true;
         });
         let mut plan = planned(&relay);
-        plan.rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
+        plan.rollout = if migration.is_done() {
+            Rollout::Go
+        } else {
+            Rollout::WaitForSchema
+        };
         plan.migration = migration;
         build(&relay, &plan)
     }
@@ -158,7 +202,12 @@ mod tests {
 
     #[test]
     fn the_deployment_is_not_built_before_the_migration_is_done() {
-        let kinds = |migration| built(migration).iter().map(|child| child.kind).collect::<Vec<_>>();
+        let kinds = |migration| {
+            built(migration)
+                .iter()
+                .map(|child| child.kind)
+                .collect::<Vec<_>>()
+        };
         assert!(!kinds(Migration::Start { attempt: 1 }).contains(&ChildKind::Deployment));
         assert!(kinds(Migration::Start { attempt: 1 }).contains(&ChildKind::MigrationJob));
         assert!(kinds(Migration::Off).contains(&ChildKind::Deployment));
@@ -177,10 +226,21 @@ mod tests {
     fn every_child_is_owned_and_says_who_manages_it() {
         for child in all() {
             let metadata = &child.body["metadata"];
-            assert_eq!(metadata["ownerReferences"][0]["uid"], "11111111-2222-3333-4444-555555555555", "{}", child.name);
+            assert_eq!(
+                metadata["ownerReferences"][0]["uid"], "11111111-2222-3333-4444-555555555555",
+                "{}",
+                child.name
+            );
             assert_eq!(metadata["ownerReferences"][0]["controller"], true);
-            assert!(metadata["ownerReferences"][0].get("blockOwnerDeletion").is_none());
-            assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "outbox-operator");
+            assert!(
+                metadata["ownerReferences"][0]
+                    .get("blockOwnerDeletion")
+                    .is_none()
+            );
+            assert_eq!(
+                metadata["labels"]["app.kubernetes.io/managed-by"],
+                "outbox-operator"
+            );
             assert_eq!(metadata["namespace"], "essays");
         }
     }
@@ -188,7 +248,11 @@ mod tests {
     #[test]
     fn the_manager_never_names_replicas() {
         for child in all() {
-            assert!(child.body["spec"].get("replicas").is_none(), "{}", child.name);
+            assert!(
+                child.body["spec"].get("replicas").is_none(),
+                "{}",
+                child.name
+            );
         }
     }
 
@@ -196,22 +260,43 @@ mod tests {
     fn what_the_manifest_does_not_wish_for_is_not_built() {
         let kinds = |relay: &ValidatedRelay| {
             let plan = planned(relay);
-            build(relay, &plan).iter().map(|child| child.kind).collect::<Vec<_>>()
+            build(relay, &plan)
+                .iter()
+                .map(|child| child.kind)
+                .collect::<Vec<_>>()
         };
         let plain = kinds(&validated());
         assert!(plain.contains(&ChildKind::ServiceAccount));
-        assert!(!plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor));
-        let other_account = validated_with(|relay| relay.spec.template.service_account_name = Some("mine".to_owned()));
+        assert!(
+            !plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor)
+        );
+        let other_account = validated_with(|relay| {
+            relay.spec.template.service_account_name = Some("mine".to_owned())
+        });
         assert!(!kinds(&other_account).contains(&ChildKind::ServiceAccount));
     }
 
     #[test]
     fn a_relay_that_waits_for_its_upgrade_gets_nothing_that_its_pods_are_made_from() {
         let relay = validated();
-        let before = Before { generation: Some(3), scaling: &Remembered::default(), turn: Turn::Waiting };
+        let before = Before {
+            generation: Some(3),
+            scaling: &Remembered::default(),
+            turn: Turn::Waiting,
+        };
         let plan = plan(&relay, &Observed::default(), &before, now());
-        let kinds: Vec<ChildKind> = build(&relay, &plan).iter().map(|child| child.kind).collect();
-        assert_eq!(kinds, [ChildKind::ServiceAccount, ChildKind::Service, ChildKind::PodDisruptionBudget]);
+        let kinds: Vec<ChildKind> = build(&relay, &plan)
+            .iter()
+            .map(|child| child.kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                ChildKind::ServiceAccount,
+                ChildKind::Service,
+                ChildKind::PodDisruptionBudget
+            ]
+        );
     }
 
     #[test]

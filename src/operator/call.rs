@@ -1,4 +1,5 @@
-//! Every request to the API server: under a timeout, and its failure sorted into the three classes that decide when to try again.
+//! Every request to the API server: under a timeout, and its failure sorted into the three classes
+//! that decide when to try again.
 
 use std::time::Duration;
 
@@ -43,7 +44,9 @@ impl CallError {
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             _ if self.is_lost_race() => ErrorClass::Conflict,
-            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => ErrorClass::Permanent,
+            Self::Refused(status) if matches!(status.code, 400 | 401 | 403 | 404 | 422) => {
+                ErrorClass::Permanent
+            }
             Self::Timeout | Self::Refused(_) | Self::Broken(_) => ErrorClass::Transient,
         }
     }
@@ -55,12 +58,15 @@ impl CallError {
 
     /// What a busy API server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let Self::Refused(status) = self else { return None };
+        let Self::Refused(status) = self else {
+            return None;
+        };
         let seconds = status.details.as_ref()?.retry_after_seconds;
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// The object itself cannot be: what the API server says about it, for the one who wrote the manifest.
+    /// The object itself cannot be: what the API server says about it, for the one who wrote the
+    /// manifest.
     pub(crate) fn invalid_object(&self) -> Option<&str> {
         match self {
             Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),
@@ -69,8 +75,11 @@ impl CallError {
     }
 }
 
-/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server may still have done it.
-pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
+/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server
+/// may still have done it.
+pub(crate) async fn call<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
     match tokio::time::timeout(LONGEST, request).await {
         Err(_) => Err(CallError::Timeout),
         Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
@@ -79,8 +88,11 @@ pub(crate) async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> R
     }
 }
 
-/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that does not exist is no Status, and has no reason.)
-pub(crate) async fn call_opt<T>(request: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, CallError> {
+/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that
+/// does not exist is no Status, and has no reason.)
+pub(crate) async fn call_opt<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>, CallError> {
     match call(request).await {
         Err(CallError::Refused(status)) if status.code == 404 => Ok(None),
         other => other.map(Some),
@@ -92,7 +104,10 @@ mod tests {
     use super::*;
 
     fn refused(code: u16) -> CallError {
-        CallError::Refused(Box::new(Status { code, ..Status::default() }))
+        CallError::Refused(Box::new(Status {
+            code,
+            ..Status::default()
+        }))
     }
 
     #[test]

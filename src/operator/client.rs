@@ -1,7 +1,7 @@
 //! The client of passes and watches: what every request goes through. IO.
 //!
-//! A write asks the fence first. An answer that does not come is given up. A watch is listened to down to its bookmarks, of which the
-//! watcher itself tells nothing.
+//! A write asks the fence first. An answer that does not come is given up. A watch is listened to
+//! down to its bookmarks, of which the watcher itself tells nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,8 @@ pub(crate) struct Wire {
     pub metrics: Metrics,
 }
 
-/// A connection pool of its own. Failed requests are tried again by the objects' own back-off, where that can be seen.
+/// A connection pool of its own. Failed requests are tried again by the objects' own back-off,
+/// where that can be seen.
 pub(crate) fn plain(mut config: Config) -> kube::Result<Client> {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
@@ -63,29 +64,54 @@ pub(crate) fn wired(inner: Client, wire: Wire) -> Client {
 async fn send(inner: Client, wire: Wire, mut request: Request<Body>) -> Result<Answered, BoxError> {
     let (method, started) = (request.method().clone(), Instant::now());
     if method != Method::GET {
-        let longest = wire.fence.allows(started.into_std()).ok_or(SendError::Fenced)?;
+        let longest = wire
+            .fence
+            .allows(started.into_std())
+            .ok_or(SendError::Fenced)?;
         *request.uri_mut() = ending_after(request.uri(), longest)?;
     }
-    let verb = if is_watch(request.uri()) { "WATCH" } else { method.as_str() };
-    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request)).await.unwrap_or_else(|_| Err(SendError::Timeout.into()));
-    wire.metrics.asked(verb, ended.as_ref().ok().map(Response::status), started.elapsed());
+    let verb = if is_watch(request.uri()) {
+        "WATCH"
+    } else {
+        method.as_str()
+    };
+    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request))
+        .await
+        .unwrap_or_else(|_| Err(SendError::Timeout.into()));
+    wire.metrics.asked(
+        verb,
+        ended.as_ref().ok().map(Response::status),
+        started.elapsed(),
+    );
     ended
 }
 
 /// The whole answer; of a watch its beginning.
-async fn answer(inner: &Client, pulse: &Arc<Pulse>, request: Request<Body>) -> Result<Answered, BoxError> {
+async fn answer(
+    inner: &Client,
+    pulse: &Arc<Pulse>,
+    request: Request<Body>,
+) -> Result<Answered, BoxError> {
     let reads = request.method() == Method::GET;
     let (path, watches) = (request.uri().path().to_owned(), is_watch(request.uri()));
     let (head, body) = inner.send(request).await?.into_parts();
     if watches && head.status.is_success() {
         note(pulse, &path, Answer::Opened, &[]);
-        return Ok(Response::from_parts(head, listened_to(body, Arc::clone(pulse), path)));
+        return Ok(Response::from_parts(
+            head,
+            listened_to(body, Arc::clone(pulse), path),
+        ));
     }
     let body = body.collect().await?.to_bytes();
     if let Some(refusal) = refusal(head.status).filter(|_| reads) {
         note(pulse, &path, refusal, &body);
     }
-    Ok(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed_unsync()))
+    Ok(Response::from_parts(
+        head,
+        Full::new(body)
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    ))
 }
 
 fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
@@ -96,7 +122,8 @@ fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
     heard.map_err(Into::into).boxed_unsync()
 }
 
-/// What an answer that brings nothing says of the one who asked; absent: it says something of the API server.
+/// What an answer that brings nothing says of the one who asked; absent: it says something of the
+/// API server.
 fn refusal(status: StatusCode) -> Option<Answer> {
     match status {
         StatusCode::FORBIDDEN => Some(Answer::Forbidden),
@@ -105,7 +132,8 @@ fn refusal(status: StatusCode) -> Option<Answer> {
     }
 }
 
-/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few seconds.
+/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few
+/// seconds.
 fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
     match pulse.answered(path, answer, Instant::now().into_std()) {
         Some(Access::Lost(Some(namespace))) => tracing::error!(
@@ -119,21 +147,27 @@ fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
             "the API server shows this operator nothing: relays go on, but nobody looks after them. Bind the ClusterRole of the chart to its \
              ServiceAccount"
         ),
-        Some(Access::Regained(namespace)) => tracing::info!(namespace, "the API server shows again what is there"),
+        Some(Access::Regained(namespace)) => {
+            tracing::info!(namespace, "the API server shows again what is there")
+        }
         None => {}
     }
 }
 
 /// The API server's own words.
 fn message(body: &[u8]) -> String {
-    serde_json::from_slice::<Status>(body).map(|status| status.message).unwrap_or_default()
+    serde_json::from_slice::<Status>(body)
+        .map(|status| status.message)
+        .unwrap_or_default()
 }
 
 fn is_watch(uri: &Uri) -> bool {
-    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
+    uri.query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
-/// The API server itself gives the request up after that time, so that it cannot come to pass when somebody else leads.
+/// The API server itself gives the request up after that time, so that it cannot come to pass when
+/// somebody else leads.
 fn ending_after(uri: &Uri, longest: Duration) -> Result<Uri, hyper::http::Error> {
     let sign = if uri.query().is_some() { '&' } else { '?' };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -149,8 +183,15 @@ mod tests {
 
     #[test]
     fn a_write_carries_its_time_limit_beside_what_it_asks_for() {
-        let limited = |uri: &str| ending_after(&uri.parse().expect("a URI"), Duration::from_millis(3500)).expect("a URI").to_string();
+        let limited = |uri: &str| {
+            ending_after(&uri.parse().expect("a URI"), Duration::from_millis(3500))
+                .expect("a URI")
+                .to_string()
+        };
         assert_eq!(limited("/api/v1/pods"), "/api/v1/pods?timeout=3500ms");
-        assert_eq!(limited("/api/v1/pods?fieldManager=a"), "/api/v1/pods?fieldManager=a&timeout=3500ms");
+        assert_eq!(
+            limited("/api/v1/pods?fieldManager=a"),
+            "/api/v1/pods?fieldManager=a&timeout=3500ms"
+        );
     }
 }

@@ -58,12 +58,23 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>, known: Known) -> Self {
-        Self { operator, pulse, known, pace: Pace::default(), permits: Semaphore::new(CONCURRENCY.into()) }
+        Self {
+            operator,
+            pulse,
+            known,
+            pace: Pace::default(),
+            permits: Semaphore::new(CONCURRENCY.into()),
+        }
     }
 }
 
 /// Watches and passes until it is stopped, and the passes at work have ended.
-pub(crate) async fn work(context: Arc<Context>, scopes: Scopes, round: Duration, stop: CancellationToken) {
+pub(crate) async fn work(
+    context: Arc<Context>,
+    scopes: Scopes,
+    round: Duration,
+    stop: CancellationToken,
+) {
     let run = |(number, scope)| outcomes(Arc::clone(&context), number, scope, round, stop.clone());
     select_all(scopes.0.into_iter().enumerate().map(run))
         .for_each(|outcome| {
@@ -74,18 +85,26 @@ pub(crate) async fn work(context: Arc<Context>, scopes: Scopes, round: Duration,
 }
 
 /// One controller, with watches and a back-off of its own.
-fn outcomes(context: Arc<Context>, number: usize, scope: Scope, round: Duration, stop: CancellationToken) -> BoxStream<'static, Outcome> {
+fn outcomes(
+    context: Arc<Context>,
+    number: usize,
+    scope: Scope,
+    round: Duration,
+    stop: CancellationToken,
+) -> BoxStream<'static, Outcome> {
     let client = context.operator.client.clone();
     let namespace = scope.namespace.as_deref();
     let pulse = Arc::clone(&context.pulse);
-    let rounds = || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
+    let rounds =
+        || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
     let ours = rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
     let memory = Arc::clone(&context.operator.memory);
     let relays = watcher(api::<Guarded>(&client, namespace), rounds())
         .backoff(short_backoff())
         .modify(|relay| relay.managed_fields_mut().clear())
         .reflect(scope.writer)
-        // Not by waiting for the store: it wakes only one of those who wait, and the controller is one.
+        // Not by waiting for the store: it wakes only one of those who wait, and the controller is
+        // one.
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {
                 pulse.listed(number);
@@ -93,13 +112,25 @@ fn outcomes(context: Arc<Context>, number: usize, scope: Scope, round: Duration,
         })
         .applied_objects()
         // Our own status writes are no news.
-        .predicate_filter(predicates::generation.combine(predicates::annotations), Default::default())
-        .inspect_ok(move |relay| memory.changed((&relay.namespace().unwrap_or_default(), &relay.name_any())));
+        .predicate_filter(
+            predicates::generation.combine(predicates::annotations),
+            Default::default(),
+        )
+        .inspect_ok(move |relay| {
+            memory.changed((&relay.namespace().unwrap_or_default(), &relay.name_any()))
+        });
     let memory = &context.operator.memory;
     Controller::for_stream(relays, scope.known.clone())
-        .with_config(controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
+        .with_config(
+            controller::Config::default()
+                .concurrency(CONCURRENCY)
+                .debounce(DEBOUNCE),
+        )
         .trigger_backoff(short_backoff())
-        .watches_stream(children::<Deployment>(memory, &client, namespace, &ours), relay_of)
+        .watches_stream(
+            children::<Deployment>(memory, &client, namespace, &ours),
+            relay_of,
+        )
         .watches_stream(children::<Job>(memory, &client, namespace, &ours), relay_of)
         .watches_stream(children::<Pod>(memory, &client, namespace, &ours), relay_of)
         .graceful_shutdown_on(async move { stop.cancelled().await })
@@ -127,7 +158,12 @@ fn children<K>(
     ours: &watcher::Config,
 ) -> impl Stream<Item = Result<Child<K>, watcher::Error>> + Send + use<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let (memory, scope) = (Arc::clone(memory), namespace.map(str::to_owned));
     watcher(api::<Child<K>>(client, namespace), ours.clone())
@@ -142,7 +178,9 @@ where
     match event {
         watcher::Event::Init => memory.all_changed(namespace),
         watcher::Event::InitDone => {}
-        watcher::Event::Apply(child) | watcher::Event::InitApply(child) | watcher::Event::Delete(child) => {
+        watcher::Event::Apply(child)
+        | watcher::Event::InitApply(child)
+        | watcher::Event::Delete(child) => {
             if let Some((namespace, name)) = owner(&child.metadata) {
                 memory.changed((namespace, name));
             }
@@ -150,13 +188,19 @@ where
     }
 }
 
-/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be twice as long.
+/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be
+/// twice as long.
 fn short_backoff() -> ExponentialBackoff {
-    let doubling = backon::ExponentialBuilder::default().with_min_delay(Duration::from_millis(800)).with_max_delay(Duration::from_secs(3));
+    let doubling = backon::ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(3));
     ExponentialBackoff::from(doubling.with_jitter().without_max_times())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as the controller asks for it")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "as the controller asks for it"
+)]
 fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<Guarded>> {
     let (namespace, name) = owner(&child.metadata)?;
     Some(ObjectRef::new(name).within(namespace))
@@ -165,7 +209,9 @@ fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<Guarded>> {
 /// The OutboxRelay that it was made for; of a pod, its labels say so.
 fn owner(child: &ObjectMeta) -> Option<Key<'_>> {
     let label = |name| child.labels.as_ref()?.get(name).map(String::as_str);
-    let name = relay_name(child).or_else(|| label(RELAY_LABEL)).or_else(|| label(MIGRATION_LABEL))?;
+    let name = relay_name(child)
+        .or_else(|| label(RELAY_LABEL))
+        .or_else(|| label(MIGRATION_LABEL))?;
     Some((child.namespace.as_deref()?, name))
 }
 
@@ -173,8 +219,13 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
-    let limited = tokio::time::timeout(LONGEST_PASS, Box::pin(context.operator.work_through(&namespace, &name)));
-    let ended = limited.await.unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
+    let limited = tokio::time::timeout(
+        LONGEST_PASS,
+        Box::pin(context.operator.work_through(&namespace, &name)),
+    );
+    let ended = limited
+        .await
+        .unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
     context.pulse.passed(Instant::now());
     context.pace.passed(started.elapsed());
     match ended {
@@ -182,10 +233,15 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
             context.operator.metrics.passed(started.elapsed());
             context.operator.memory.clear_failures((&namespace, &name));
             let shortest = context.pace.pause(context.known.count(), CONCURRENCY);
-            Ok(again.map_or_else(Action::await_change, |again| Action::requeue(again.max(shortest))))
+            Ok(again.map_or_else(Action::await_change, |again| {
+                Action::requeue(again.max(shortest))
+            }))
         }
         Err(error) => {
-            context.operator.metrics.failed(started.elapsed(), error.class());
+            context
+                .operator
+                .metrics
+                .failed(started.elapsed(), error.class());
             Err(error)
         }
     }
@@ -207,15 +263,18 @@ fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -
     Action::requeue(pause)
 }
 
-/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is mostly the API server's, and each object
-/// goes on soon when it is back: that is less than what a healthy object asks for.
+/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is
+/// mostly the API server's, and each object goes on soon when it is back: that is less than what a
+/// healthy object asks for.
 fn pause(class: ErrorClass, failures: u32) -> Duration {
     let (first, longest) = match class {
         ErrorClass::Conflict => (Duration::from_millis(200), PASSES_SOON),
         ErrorClass::Transient => (Duration::from_secs(1), PASSES_SOON),
         ErrorClass::Permanent => (Duration::from_secs(15), Duration::from_mins(5)),
     };
-    first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(longest)
+    first
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+        .min(longest)
 }
 
 type Outcome = Result<(ObjectRef<Guarded>, Action), controller::Error<PassError, watcher::Error>>;
@@ -225,11 +284,16 @@ fn note(context: &Context, outcome: Outcome) {
         // Failed passes are logged where their pause is decided.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(gone)) => {
-            context.operator.forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
+            context
+                .operator
+                .forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
         }
         // Told once for its namespace, by the client.
         Err(controller::Error::QueueError(error)) if is_forbidden(&error) => {}
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a watch failed; it is opened again"),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a watch failed; it is opened again"
+        ),
     }
 }
 
@@ -250,6 +314,9 @@ mod tests {
         assert_eq!(pause(ErrorClass::Transient, u32::MAX), PASSES_SOON);
         assert_eq!(pause(ErrorClass::Conflict, u32::MAX), PASSES_SOON);
         assert_eq!(pause(ErrorClass::Permanent, 1), Duration::from_secs(15));
-        assert_eq!(pause(ErrorClass::Permanent, u32::MAX), Duration::from_mins(5));
+        assert_eq!(
+            pause(ErrorClass::Permanent, u32::MAX),
+            Duration::from_mins(5)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What keeps an operator from writing when it may lead no more: every write asks the fence first. Pure but for the shared cell.
+//! What keeps an operator from writing when it may lead no more: every write asks the fence first.
+//! Pure but for the shared cell.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,7 +8,8 @@ use std::{
 
 use super::election::{RENEW_DEADLINE, WRITES_END};
 
-/// Closed until the Lease is ours, and again when its last renewal is too old, even if nobody came to notice that (a paused machine).
+/// Closed until the Lease is ours, and again when its last renewal is too old, even if nobody came
+/// to notice that (a paused machine).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
 
@@ -21,7 +23,8 @@ impl Fence {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// For how long the API server may work on a write that is sent now; `None`: it may not be sent.
+    /// For how long the API server may work on a write that is sent now; `None`: it may not be
+    /// sent.
     pub(crate) fn allows(&self, now: Instant) -> Option<Duration> {
         let renewed_at = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = now.saturating_duration_since(renewed_at);
@@ -41,7 +44,10 @@ mod tests {
         for age in (0..20).map(Duration::from_secs) {
             let allowed = fence.allows(renewed + age);
             assert_eq!(allowed.is_some(), age < RENEW_DEADLINE);
-            assert!(allowed.is_none_or(|longest| age + longest <= WRITES_END), "{age:?}: {allowed:?}");
+            assert!(
+                allowed.is_none_or(|longest| age + longest <= WRITES_END),
+                "{age:?}: {allowed:?}"
+            );
         }
         fence.close();
         assert_eq!(fence.allows(renewed), None);

@@ -1,4 +1,5 @@
-//! Object -> a number that changes when its meaning does: labels, annotations, owners and everything outside status. Pure.
+//! Object -> a number that changes when its meaning does: labels, annotations, owners and
+//! everything outside status. Pure.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -12,9 +13,14 @@ pub(crate) fn fingerprint(object: &Value) -> u64 {
     let metadata = &object["metadata"];
     metadata["labels"].to_string().hash(&mut hasher);
     metadata["ownerReferences"].to_string().hash(&mut hasher);
-    without(&metadata["annotations"], REVISION).to_string().hash(&mut hasher);
+    without(&metadata["annotations"], REVISION)
+        .to_string()
+        .hash(&mut hasher);
     for (field, value) in object.as_object().into_iter().flatten() {
-        if !matches!(field.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
+        if !matches!(
+            field.as_str(),
+            "metadata" | "status" | "apiVersion" | "kind"
+        ) {
             (field, without(value, "replicas").to_string()).hash(&mut hasher);
         }
     }

@@ -1,4 +1,5 @@
-//! Signs of life of the operator, and what follows from them for `/healthz` and `/readyz`. Pure but for the shared cell.
+//! Signs of life of the operator, and what follows from them for `/healthz` and `/readyz`. Pure but
+//! for the shared cell.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -6,9 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Every object is looked at each 15 s, in back-off each 5 min. Longer silence means that the loop hangs.
+/// Every object is looked at each 15 s, in back-off each 5 min. Longer silence means that the loop
+/// hangs.
 const LONGEST_SILENCE: Duration = Duration::from_mins(12);
-/// A watch ends and is opened again after its time: one that was silent for so many of these is wedged.
+/// A watch ends and is opened again after its time: one that was silent for so many of these is
+/// wedged.
 const SILENT_ROUNDS: u32 = 3;
 
 /// A namespace, or all of them, and the paths of its watches.
@@ -73,7 +76,10 @@ impl Signs {
 
 impl Pulse {
     pub(crate) fn new(expected: Expected) -> Self {
-        Self { expected, signs: Mutex::default() }
+        Self {
+            expected,
+            signs: Mutex::default(),
+        }
     }
 
     pub(crate) fn lease_seen(&self) {
@@ -99,9 +105,14 @@ impl Pulse {
         self.signs().heard_at.insert(path.to_owned(), now);
     }
 
-    /// A refusal is a sign of life, too: the API server was reached, and starting anew would not change its mind.
+    /// A refusal is a sign of life, too: the API server was reached, and starting anew would not
+    /// change its mind.
     pub(crate) fn answered(&self, path: &str, answer: Answer, now: Instant) -> Option<Access> {
-        let scope = self.expected.scopes.iter().find(|scope| scope.paths.iter().any(|watched| watched == path))?;
+        let scope = self
+            .expected
+            .scopes
+            .iter()
+            .find(|scope| scope.paths.iter().any(|watched| watched == path))?;
         let mut signs = self.signs();
         let was_shut = signs.is_shut(scope);
         signs.heard_at.insert(path.to_owned(), now);
@@ -120,34 +131,53 @@ impl Pulse {
     /// Namespaces that the operator has no right to.
     pub(crate) fn refused(&self) -> usize {
         let signs = self.signs();
-        self.expected.scopes.iter().filter(|scope| signs.is_shut(scope)).count()
+        self.expected
+            .scopes
+            .iter()
+            .filter(|scope| signs.is_shut(scope))
+            .count()
     }
 
-    /// One that stands by is ready once it can read the Lease: a rollout need not wait until it leads. One that leads does not wait for a
-    /// namespace that it has no right to, as long as there is another.
+    /// One that stands by is ready once it can read the Lease: a rollout need not wait until it
+    /// leads. One that leads does not wait for a namespace that it has no right to, as long as
+    /// there is another.
     pub(crate) fn is_ready(&self) -> Result<(), String> {
         let signs = self.signs();
-        let done = |(number, scope): (usize, &Watched)| signs.listed.contains(&number) || signs.is_shut(scope);
+        let done = |(number, scope): (usize, &Watched)| {
+            signs.listed.contains(&number) || signs.is_shut(scope)
+        };
         match signs.leads_since {
             None if signs.lease_seen => Ok(()),
             None => Err("the Lease could not be read yet".to_owned()),
-            Some(_) if !signs.listed.is_empty() && self.expected.scopes.iter().enumerate().all(done) => Ok(()),
+            Some(_)
+                if !signs.listed.is_empty()
+                    && self.expected.scopes.iter().enumerate().all(done) =>
+            {
+                Ok(())
+            }
             Some(_) => Err("not all OutboxRelays have been listed yet".to_owned()),
         }
     }
 
-    /// Why it should be started anew; `objects`: those that passes are made over. One that does not lead has nothing to hang on.
+    /// Why it should be started anew; `objects`: those that passes are made over. One that does not
+    /// lead has nothing to hang on.
     pub(crate) fn is_alive(&self, objects: usize, now: Instant) -> Result<(), String> {
         let mut signs = self.signs();
-        let Some(leads_since) = signs.leads_since else { return Ok(()) };
+        let Some(leads_since) = signs.leads_since else {
+            return Ok(());
+        };
         let age = |at: Instant| now.saturating_duration_since(at);
         for path in self.expected.scopes.iter().flat_map(|scope| &scope.paths) {
             let silence = age(signs.heard_at.get(path).copied().unwrap_or(leads_since));
             if silence > self.expected.round * SILENT_ROUNDS {
-                return Err(format!("nothing was heard of the watch of {path} for {}s", silence.as_secs()));
+                return Err(format!(
+                    "nothing was heard of the watch of {path} for {}s",
+                    silence.as_secs()
+                ));
             }
         }
-        // Without objects there is nothing to do, and silence is no sign; the first one gets its time.
+        // Without objects there is nothing to do, and silence is no sign; the first one gets its
+        // time.
         if objects == 0 {
             signs.passed_at = Some(now);
         }
@@ -171,8 +201,17 @@ mod tests {
 
     /// Of namespaces `a` and `b`, with a watch in each.
     fn pulse() -> (Pulse, Instant) {
-        let scope = |name: &str| Watched { namespace: Some(name.to_owned()), paths: vec![format!("/{name}/pods")] };
-        (Pulse::new(Expected { scopes: vec![scope("a"), scope("b")], round: ROUND }), Instant::now())
+        let scope = |name: &str| Watched {
+            namespace: Some(name.to_owned()),
+            paths: vec![format!("/{name}/pods")],
+        };
+        (
+            Pulse::new(Expected {
+                scopes: vec![scope("a"), scope("b")],
+                round: ROUND,
+            }),
+            Instant::now(),
+        )
     }
 
     fn leading() -> (Pulse, Instant) {
@@ -212,7 +251,9 @@ mod tests {
         hear_both(&pulse, start);
         assert_eq!(pulse.is_alive(0, start + ROUND * 3), Ok(()));
         pulse.heard("/a/pods", start + ROUND * 4);
-        let why = pulse.is_alive(0, start + ROUND * 4).expect_err("one is silent");
+        let why = pulse
+            .is_alive(0, start + ROUND * 4)
+            .expect_err("one is silent");
         assert_eq!(why, "nothing was heard of the watch of /b/pods for 240s");
         pulse.heard("/b/pods", start + ROUND * 4);
         assert_eq!(pulse.is_alive(0, start + ROUND * 7), Ok(()));
@@ -233,8 +274,14 @@ mod tests {
         pulse.listed(0);
         assert!(pulse.is_ready().is_err() && pulse.is_alive(0, later).is_err());
         pulse.answered("/b/pods", Answer::Forbidden, later);
-        assert_eq!((pulse.is_ready(), pulse.is_alive(0, later)), (Ok(()), Ok(())));
-        assert!(pulse.is_alive(0, later + ROUND * 4).is_err(), "a refusal is heard as rarely as a bookmark");
+        assert_eq!(
+            (pulse.is_ready(), pulse.is_alive(0, later)),
+            (Ok(()), Ok(()))
+        );
+        assert!(
+            pulse.is_alive(0, later + ROUND * 4).is_err(),
+            "a refusal is heard as rarely as a bookmark"
+        );
     }
 
     #[test]
@@ -262,14 +309,24 @@ mod tests {
         let (pulse, now) = leading();
         let b = || Some("b".to_owned());
         assert_eq!(pulse.answered("/b/pods", Answer::Opened, now), None);
-        assert_eq!(pulse.answered("/b/pods", Answer::Forbidden, now), Some(Access::Lost(b())));
+        assert_eq!(
+            pulse.answered("/b/pods", Answer::Forbidden, now),
+            Some(Access::Lost(b()))
+        );
         assert_eq!(pulse.answered("/b/pods", Answer::Forbidden, now), None);
         assert_eq!(pulse.refused(), 1);
         // A busy API server says nothing about rights.
         assert_eq!(pulse.answered("/b/pods", Answer::Refused, now), None);
-        assert_eq!(pulse.answered("/b/pods", Answer::Opened, now), Some(Access::Regained(b())));
+        assert_eq!(
+            pulse.answered("/b/pods", Answer::Opened, now),
+            Some(Access::Regained(b()))
+        );
         assert_eq!(pulse.refused(), 0);
-        assert_eq!(pulse.answered("/b/replicasets", Answer::Forbidden, now), None, "nobody watches them");
+        assert_eq!(
+            pulse.answered("/b/replicasets", Answer::Forbidden, now),
+            None,
+            "nobody watches them"
+        );
     }
 
     #[test]
@@ -279,7 +336,11 @@ mod tests {
         hear_both(&pulse, later);
         assert!(pulse.is_alive(1, later).is_err());
         assert_eq!(pulse.is_alive(0, later), Ok(()));
-        assert_eq!(pulse.is_alive(1, later), Ok(()), "the first object after a long quiet gets its time");
+        assert_eq!(
+            pulse.is_alive(1, later),
+            Ok(()),
+            "the first object after a long quiet gets its time"
+        );
         let silent = later + LONGEST_SILENCE * 2;
         hear_both(&pulse, silent);
         assert!(pulse.is_alive(1, silent).is_err());

@@ -20,28 +20,39 @@ pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
-/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the value that it was created under.
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the
+/// value that it was created under.
 pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 /// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
 pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 
-/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is meant for the one with the usual name, so
-/// that each has one operator and none has two.
+/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is
+/// meant for the one with the usual name, so that each has one operator and none has two.
 pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
-    let named = meta.annotations.as_ref().and_then(|all| all.get(OPERATOR_NAME));
+    let named = meta
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(OPERATOR_NAME));
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
-/// Whether passes over it are made again and again: it is understood, meant for the operator of this name, and not about to go.
-pub(crate) fn is_looked_after(found: &Result<OutboxRelay, InvalidObject>, operator_name: &str) -> bool {
-    found.as_ref().is_ok_and(|relay| relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name))
+/// Whether passes over it are made again and again: it is understood, meant for the operator of
+/// this name, and not about to go.
+pub(crate) fn is_looked_after(
+    found: &Result<OutboxRelay, InvalidObject>,
+    operator_name: &str,
+) -> bool {
+    found.as_ref().is_ok_and(|relay| {
+        relay.metadata.deletion_timestamp.is_none() && is_ours(&relay.metadata, operator_name)
+    })
 }
 
 /// On a Deployment and on a Job: what of it pods are made from.
 pub(crate) const FORM: &str = "outboxrelay.dev/form";
-/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one asked for.
+/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one
+/// asked for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
 pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
 
@@ -64,8 +75,9 @@ impl Identity {
         }
     }
 
-    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The suffix keeps them apart from the objects of
-    /// the service next door, which is usually called like the OutboxRelay.
+    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The
+    /// suffix keeps them apart from the objects of the service next door, which is usually called
+    /// like the OutboxRelay.
     pub(crate) fn relay_name(&self) -> String {
         format!("{}-relay", self.name)
     }
@@ -88,7 +100,10 @@ impl Identity {
 
     fn labels(&self, own: &str) -> BTreeMap<String, String> {
         BTreeMap::from([
-            ("app.kubernetes.io/name".to_owned(), "outbox-relay".to_owned()),
+            (
+                "app.kubernetes.io/name".to_owned(),
+                "outbox-relay".to_owned(),
+            ),
             ("app.kubernetes.io/instance".to_owned(), self.relay_name()),
             (MANAGED_BY.to_owned(), OPERATOR.to_owned()),
             (own.to_owned(), self.name.clone()),
@@ -97,7 +112,10 @@ impl Identity {
 
     pub(crate) fn relay_selector(&self) -> LabelSelector {
         let label = BTreeMap::from([(RELAY_LABEL.to_owned(), self.name.clone())]);
-        LabelSelector { match_labels: Some(label), match_expressions: None }
+        LabelSelector {
+            match_labels: Some(label),
+            match_expressions: None,
+        }
     }
 
     /// The relay pods' selector as `kubectl -l` takes it.
@@ -109,7 +127,8 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of OutboxRelays.
+    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
+    /// OutboxRelays.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         let owner = OwnerReference {
             api_version: OutboxRelay::api_version(&()).into_owned(),
@@ -131,7 +150,11 @@ impl Identity {
 
 /// First eight hex digits of a SHA-256, as names of children carry them.
 pub(crate) fn hash8(content: &[u8]) -> String {
-    Sha256::digest(content).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(content)
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -143,10 +166,19 @@ mod tests {
 
     #[test]
     fn names_of_the_longest_relay_fit_into_a_label() {
-        let identity = Identity { namespace: "n".to_owned(), name: "a".repeat(46), uid: "u".to_owned(), generation: 1 };
+        let identity = Identity {
+            namespace: "n".to_owned(),
+            name: "a".repeat(46),
+            uid: "u".to_owned(),
+            generation: 1,
+        };
         let hash = hash8(b"anything");
         assert_eq!(hash.len(), 8);
-        for name in [identity.relay_name(), identity.config_map_name(&hash), identity.migration_job_name(&hash)] {
+        for name in [
+            identity.relay_name(),
+            identity.config_map_name(&hash),
+            identity.migration_job_name(&hash),
+        ] {
             assert!(name.len() <= 63, "{name}");
         }
     }
@@ -155,23 +187,43 @@ mod tests {
     fn each_relay_is_meant_for_one_operator() {
         let mut meta = Meta::default();
         assert!(is_ours(&meta, OPERATOR) && !is_ours(&meta, "team-a"));
-        meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]));
+        meta.annotations = Some(BTreeMap::from([(
+            OPERATOR_NAME.to_owned(),
+            "team-a".to_owned(),
+        )]));
         assert!(!is_ours(&meta, OPERATOR) && is_ours(&meta, "team-a"));
     }
 
     #[test]
     fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
-        let looked_after = |change: fn(&mut Meta)| is_looked_after(&Ok(relay_with(|relay| change(&mut relay.metadata))), OPERATOR);
+        let looked_after = |change: fn(&mut Meta)| {
+            is_looked_after(
+                &Ok(relay_with(|relay| change(&mut relay.metadata))),
+                OPERATOR,
+            )
+        };
         assert!(looked_after(|_| ()));
-        assert!(!looked_after(|meta| meta.annotations = Some(BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())]))));
-        assert!(!looked_after(|meta| meta.deletion_timestamp = Some(Time(now()))));
-        let invalid = InvalidObject { error: "of another version".to_owned(), metadata: Meta::default() };
+        assert!(!looked_after(|meta| meta.annotations = Some(
+            BTreeMap::from([(OPERATOR_NAME.to_owned(), "team-a".to_owned())])
+        )));
+        assert!(!looked_after(
+            |meta| meta.deletion_timestamp = Some(Time(now()))
+        ));
+        let invalid = InvalidObject {
+            error: "of another version".to_owned(),
+            metadata: Meta::default(),
+        };
         assert!(!is_looked_after(&Err(invalid), OPERATOR));
     }
 
     #[test]
     fn migration_pods_are_not_selected_as_relays() {
-        let identity = Identity { namespace: "n".to_owned(), name: "a".to_owned(), uid: "u".to_owned(), generation: 1 };
+        let identity = Identity {
+            namespace: "n".to_owned(),
+            name: "a".to_owned(),
+            uid: "u".to_owned(),
+            generation: 1,
+        };
         assert!(!identity.migration_labels().contains_key(RELAY_LABEL));
     }
 }

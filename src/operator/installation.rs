@@ -36,8 +36,15 @@ mod tests {
 
     #[test]
     fn an_image_is_allowed_by_its_name_or_by_the_start_of_it() {
-        let allowed_images = vec!["registry.test/relay:1".to_owned(), "registry.test/canary/*".to_owned()];
-        let installation = Installation { relay_image: "own:1".to_owned(), allowed_images, ..Installation::default() };
+        let allowed_images = vec![
+            "registry.test/relay:1".to_owned(),
+            "registry.test/canary/*".to_owned(),
+        ];
+        let installation = Installation {
+            relay_image: "own:1".to_owned(),
+            allowed_images,
+            ..Installation::default()
+        };
         for (image, allowed) in [
             ("own:1", true),
             ("own:2", false),

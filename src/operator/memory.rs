@@ -1,4 +1,5 @@
-//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a restart each child is applied once more.
+//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a
+//! restart each child is applied once more.
 
 use std::{
     collections::HashMap,
@@ -65,40 +66,75 @@ struct Settled {
 pub(crate) type Key<'a> = (&'a str, &'a str);
 
 impl Memory {
-    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can see nobody changed it.
-    pub(crate) fn is_settled(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) -> bool {
+    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can
+    /// see nobody changed it.
+    pub(crate) fn is_settled(
+        &self,
+        key: Key<'_>,
+        child: &Prepared,
+        live: Option<u64>,
+        now: Instant,
+    ) -> bool {
         let all = self.lock();
-        let settled = all.get(&owned(key)).and_then(|object| object.children.get(&child.kind));
-        settled.is_some_and(|settled| settled.wanted == wanted(child) && settled.live == live && now.duration_since(settled.at) < TRUSTED)
+        let settled = all
+            .get(&owned(key))
+            .and_then(|object| object.children.get(&child.kind));
+        settled.is_some_and(|settled| {
+            settled.wanted == wanted(child)
+                && settled.live == live
+                && now.duration_since(settled.at) < TRUSTED
+        })
     }
 
     pub(crate) fn settle(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) {
-        self.lock().entry(owned(key)).or_default().children.insert(child.kind, Settled { wanted: wanted(child), live, at: now });
+        self.lock().entry(owned(key)).or_default().children.insert(
+            child.kind,
+            Settled {
+                wanted: wanted(child),
+                live,
+                at: now,
+            },
+        );
     }
 
     /// What the pass before saw, if nothing has changed since and it is not old; for once.
     pub(crate) fn recall(&self, key: Key<'_>, now: Instant) -> (Mark, Option<(Seen, Instant)>) {
         let mut all = self.lock();
         let object = all.entry(owned(key)).or_default();
-        (Mark(object.changes), object.seen.take().filter(|(_, at)| now.duration_since(*at) < TRUSTED))
+        (
+            Mark(object.changes),
+            object
+                .seen
+                .take()
+                .filter(|(_, at)| now.duration_since(*at) < TRUSTED),
+        )
     }
 
     /// For the next pass, unless something changed since this one began.
     pub(crate) fn keep(&self, key: Key<'_>, mark: Mark, seen: Seen, seen_at: Instant) {
-        if let Some(object) = self.lock().get_mut(&owned(key)).filter(|object| Mark(object.changes) == mark) {
+        if let Some(object) = self
+            .lock()
+            .get_mut(&owned(key))
+            .filter(|object| Mark(object.changes) == mark)
+        {
             object.seen = Some((seen, seen_at));
         }
     }
 
     /// Something of it changed, or may have.
     pub(crate) fn changed(&self, key: Key<'_>) {
-        self.lock().get_mut(&owned(key)).into_iter().for_each(ObjectMemory::changed);
+        self.lock()
+            .get_mut(&owned(key))
+            .into_iter()
+            .for_each(ObjectMemory::changed);
     }
 
     /// A watch of this namespace, or of all, began anew: what went meanwhile goes without a word.
     pub(crate) fn all_changed(&self, namespace: Option<&str>) {
         let mut all = self.lock();
-        let of_it = all.iter_mut().filter(|((known, _), _)| namespace.is_none_or(|namespace| known == namespace));
+        let of_it = all
+            .iter_mut()
+            .filter(|((known, _), _)| namespace.is_none_or(|namespace| known == namespace));
         of_it.for_each(|(_, object)| object.changed());
     }
 
@@ -116,11 +152,16 @@ impl Memory {
 
     /// Objects whose last pass failed.
     pub(crate) fn failing(&self) -> usize {
-        self.lock().values().filter(|object| object.failures > 0).count()
+        self.lock()
+            .values()
+            .filter(|object| object.failures > 0)
+            .count()
     }
 
     pub(crate) fn status_written_at(&self, key: Key<'_>) -> Option<Timestamp> {
-        self.lock().get(&owned(key)).and_then(|object| object.status_written_at)
+        self.lock()
+            .get(&owned(key))
+            .and_then(|object| object.status_written_at)
     }
 
     pub(crate) fn status_written(&self, key: Key<'_>, now: Timestamp) {
@@ -128,7 +169,10 @@ impl Memory {
     }
 
     pub(crate) fn scaling(&self, key: Key<'_>) -> Remembered {
-        self.lock().get(&owned(key)).map(|object| object.scaling.clone()).unwrap_or_default()
+        self.lock()
+            .get(&owned(key))
+            .map(|object| object.scaling.clone())
+            .unwrap_or_default()
     }
 
     pub(crate) fn remember_scaling(&self, key: Key<'_>, scaling: Remembered) {
@@ -139,7 +183,8 @@ impl Memory {
         self.lock().remove(&owned(key));
     }
 
-    /// A panic while it was held cannot have left anything half done that matters: every entry stands for itself.
+    /// A panic while it was held cannot have left anything half done that matters: every entry
+    /// stands for itself.
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectMemory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +211,12 @@ mod tests {
     const KEY: Key<'_> = ("essays", "file-service");
 
     fn child(data: &str) -> Prepared {
-        Prepared { kind: ChildKind::Service, name: "s".to_owned(), body: json!({"data": data}), first_replicas: None }
+        Prepared {
+            kind: ChildKind::Service,
+            name: "s".to_owned(),
+            body: json!({"data": data}),
+            first_replicas: None,
+        }
     }
 
     #[test]
@@ -189,13 +239,19 @@ mod tests {
     #[test]
     fn what_was_seen_holds_until_something_changes_or_for_ten_minutes() {
         let (memory, now) = (Memory::default(), Instant::now());
-        let seen = || Seen { relay: relay(), observed: Observed::default() };
+        let seen = || Seen {
+            relay: relay(),
+            observed: Observed::default(),
+        };
         let (mark, nothing) = memory.recall(KEY, now);
         assert!(nothing.is_none());
         let keep = || memory.keep(KEY, mark, seen(), now);
         keep();
         assert!(remembers(&memory, now));
-        assert!(!remembers(&memory, now), "a pass that does not come to its end leaves nothing");
+        assert!(
+            !remembers(&memory, now),
+            "a pass that does not come to its end leaves nothing"
+        );
         keep();
         assert!(!remembers(&memory, now + TRUSTED));
         keep();
@@ -215,18 +271,36 @@ mod tests {
             let memory = Memory::default();
             let (mark, _) = memory.recall(KEY, now);
             memory.all_changed(namespace);
-            memory.keep(KEY, mark, Seen { relay: relay(), observed: Observed::default() }, now);
+            memory.keep(
+                KEY,
+                mark,
+                Seen {
+                    relay: relay(),
+                    observed: Observed::default(),
+                },
+                now,
+            );
             remembers(&memory, now)
         };
         assert!(!remembers_after(None));
         assert!(!remembers_after(Some("essays")));
-        assert!(remembers_after(Some("another")), "it begins anew again and again where it is refused");
+        assert!(
+            remembers_after(Some("another")),
+            "it begins anew again and again where it is refused"
+        );
     }
 
     #[test]
     fn failures_are_counted_in_a_row_and_forgotten_with_the_object() {
         let memory = Memory::default();
-        assert_eq!((memory.count_failure(KEY), memory.count_failure(KEY), memory.failing()), (1, 2, 1));
+        assert_eq!(
+            (
+                memory.count_failure(KEY),
+                memory.count_failure(KEY),
+                memory.failing()
+            ),
+            (1, 2, 1)
+        );
         memory.clear_failures(KEY);
         assert_eq!(memory.failing(), 0);
         assert_eq!(memory.count_failure(KEY), 1);

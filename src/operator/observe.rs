@@ -1,5 +1,5 @@
-//! Reads what exists: the Deployment, migration Jobs, pods and ConfigMaps. IO only; what the objects mean is read in
-//! the pure files below this one. No Secret is ever read.
+//! Reads what exists: the Deployment, migration Jobs, pods and ConfigMaps. IO only; what the
+//! objects mean is read in the pure files below this one. No Secret is ever read.
 
 mod deployment;
 mod migration_job;
@@ -46,16 +46,23 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Relays that there are, with those that end what they have in flight: the Deployment does not count these any more.
+    /// Relays that there are, with those that end what they have in flight: the Deployment does not
+    /// count these any more.
     pub(crate) fn relays(&self) -> usize {
-        let counted = self.deployment.as_ref().map_or(0, |deployment| deployment.existing);
+        let counted = self
+            .deployment
+            .as_ref()
+            .map_or(0, |deployment| deployment.existing);
         let running = self.pods.iter().filter(|pod| pod.address.is_some()).count();
         running.max(usize::try_from(counted).unwrap_or(0))
     }
 
-    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody watches.
+    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody
+    /// watches.
     pub(crate) fn is_watched(&self) -> bool {
-        self.jobs.iter().all(|job| job.outcome != JobOutcome::Unfinished)
+        self.jobs
+            .iter()
+            .all(|job| job.outcome != JobOutcome::Unfinished)
     }
 }
 
@@ -68,7 +75,10 @@ pub(crate) struct ObjectKey {
 
 impl ObjectKey {
     pub(crate) fn of(object: &impl ResourceExt) -> Self {
-        Self { name: object.name_any(), uid: object.uid().unwrap_or_default() }
+        Self {
+            name: object.name_any(),
+            uid: object.uid().unwrap_or_default(),
+        }
     }
 }
 
@@ -78,7 +88,10 @@ pub(crate) enum ObserveError {
     #[error("failed to read the Deployment")]
     GetDeployment(#[source] CallError),
     #[error("failed to list {kind}s")]
-    List { kind: &'static str, source: CallError },
+    List {
+        kind: &'static str,
+        source: CallError,
+    },
 }
 
 impl ObserveError {
@@ -89,8 +102,12 @@ impl ObserveError {
     }
 }
 
-/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at any point.
-pub(crate) async fn observe(client: &Client, identity: &Identity) -> Result<Observed, ObserveError> {
+/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at
+/// any point.
+pub(crate) async fn observe(
+    client: &Client,
+    identity: &Identity,
+) -> Result<Observed, ObserveError> {
     let relays = ListParams::default().labels(&identity.relay_selector_text());
     let migrations = ListParams::default().labels(&identity.migration_selector_text());
     let (deployment, jobs, replica_sets, pods, migration_pods, config_maps) = tokio::try_join!(
@@ -102,35 +119,59 @@ pub(crate) async fn observe(client: &Client, identity: &Identity) -> Result<Obse
         list_config_maps(client, identity, &relays),
     )?;
 
-    let deployment = deployment.filter(|object| ownership(object.meta(), identity) == Ownership::Ours);
+    let deployment =
+        deployment.filter(|object| ownership(object.meta(), identity) == Ownership::Ours);
     let replica_sets = deployment::replica_sets(deployment.as_ref(), replica_sets);
     let pods = pod::relay_pods(&replica_sets, pods);
     let mut jobs = migration_job::migration_jobs(identity, jobs, &migration_pods);
     explain_missing_pods(client, identity, &mut jobs).await?;
 
     let mut used = deployment::used_config_maps(&replica_sets);
-    used.extend(jobs.iter().filter(|job| job.outcome == JobOutcome::Unfinished).filter_map(|job| job.config_map.clone()));
+    used.extend(
+        jobs.iter()
+            .filter(|job| job.outcome == JobOutcome::Unfinished)
+            .filter_map(|job| job.config_map.clone()),
+    );
     Ok(Observed {
         reports: Vec::new(),
         deployment: deployment.as_ref().map(RelayDeployment::of),
         jobs,
         pods,
-        config_maps: config_maps.iter().filter(|map| ownership(map.meta(), identity) == Ownership::Ours).map(ObjectKey::of).collect(),
+        config_maps: config_maps
+            .iter()
+            .filter(|map| ownership(map.meta(), identity) == Ownership::Ours)
+            .map(ObjectKey::of)
+            .collect(),
         used_config_maps: used,
     })
 }
 
-async fn get_deployment(client: &Client, identity: &Identity) -> Result<Option<Deployment>, ObserveError> {
+async fn get_deployment(
+    client: &Client,
+    identity: &Identity,
+) -> Result<Option<Deployment>, ObserveError> {
     let api = Api::<Deployment>::namespaced(client.clone(), &identity.namespace);
-    call_opt(api.get(&identity.relay_name())).await.map_err(ObserveError::GetDeployment)
+    call_opt(api.get(&identity.relay_name()))
+        .await
+        .map_err(ObserveError::GetDeployment)
 }
 
-async fn list<K>(client: &Client, identity: &Identity, kind: &'static str, wanted: &ListParams) -> Result<Vec<K>, ObserveError>
+async fn list<K>(
+    client: &Client,
+    identity: &Identity,
+    kind: &'static str,
+    wanted: &ListParams,
+) -> Result<Vec<K>, ObserveError>
 where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let api = Api::<K>::namespaced(client.clone(), &identity.namespace);
-    let found: ObjectList<K> = call(api.list(wanted)).await.map_err(|source| ObserveError::List { kind, source })?;
+    let found: ObjectList<K> = call(api.list(wanted))
+        .await
+        .map_err(|source| ObserveError::List { kind, source })?;
     Ok(found.items)
 }
 
@@ -141,14 +182,28 @@ async fn list_config_maps(
     wanted: &ListParams,
 ) -> Result<Vec<PartialObjectMeta<ConfigMap>>, ObserveError> {
     let api = Api::<ConfigMap>::namespaced(client.clone(), &identity.namespace);
-    let found = call(api.list_metadata(wanted)).await.map_err(|source| ObserveError::List { kind: "ConfigMap", source })?;
+    let found = call(api.list_metadata(wanted))
+        .await
+        .map_err(|source| ObserveError::List {
+            kind: "ConfigMap",
+            source,
+        })?;
     Ok(found.items)
 }
 
-/// An unfinished Job without a pod: quota, admission or Pod Security may have refused it, which only the Job's Events tell.
-async fn explain_missing_pods(client: &Client, identity: &Identity, jobs: &mut [MigrationJob]) -> Result<(), ObserveError> {
-    for job in jobs.iter_mut().filter(|job| job.outcome == JobOutcome::Unfinished && job.pod.is_none()) {
-        let of_this_job = ListParams::default().fields(&format!("involvedObject.uid={}", job.key.uid));
+/// An unfinished Job without a pod: quota, admission or Pod Security may have refused it, which
+/// only the Job's Events tell.
+async fn explain_missing_pods(
+    client: &Client,
+    identity: &Identity,
+    jobs: &mut [MigrationJob],
+) -> Result<(), ObserveError> {
+    for job in jobs
+        .iter_mut()
+        .filter(|job| job.outcome == JobOutcome::Unfinished && job.pod.is_none())
+    {
+        let of_this_job =
+            ListParams::default().fields(&format!("involvedObject.uid={}", job.key.uid));
         let events = list::<Event>(client, identity, "Event", &of_this_job).await?;
         job.refusal = migration_job::refusal(&events);
     }

@@ -19,7 +19,10 @@ pub(crate) enum Ownership {
 
 pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    let mut relays = owners.iter().filter(|owner| is_relay(owner) && owner.name == identity.name).peekable();
+    let mut relays = owners
+        .iter()
+        .filter(|owner| is_relay(owner) && owner.name == identity.name)
+        .peekable();
     if relays.peek().is_none() {
         Ownership::Foreign
     } else if relays.any(|owner| owner.uid == identity.uid) {
@@ -36,13 +39,20 @@ fn is_relay(owner: &OwnerReference) -> bool {
 
 /// Name of the OutboxRelay that it was made for, or a former one of that name.
 pub(crate) fn relay_name(meta: &ObjectMeta) -> Option<&str> {
-    meta.owner_references.iter().flatten().find(|owner| is_relay(owner)).map(|owner| owner.name.as_str())
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|owner| is_relay(owner))
+        .map(|owner| owner.name.as_str())
 }
 
 /// Uid of the object that controls this one.
 pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+    owners
+        .iter()
+        .find(|owner| owner.controller == Some(true))
+        .map(|owner| owner.uid.as_str())
 }
 
 #[cfg(test)]
@@ -52,11 +62,17 @@ mod tests {
 
     fn child() -> (ObjectMeta, Identity) {
         let identity = Identity::of(&relay().metadata);
-        (identity.child_meta("child".to_owned(), identity.relay_labels()), identity)
+        (
+            identity.child_meta("child".to_owned(), identity.relay_labels()),
+            identity,
+        )
     }
 
     fn owner(meta: &mut ObjectMeta) -> &mut OwnerReference {
-        &mut meta.owner_references.as_mut().expect("a child has an owner")[0]
+        &mut meta
+            .owner_references
+            .as_mut()
+            .expect("a child has an owner")[0]
     }
 
     #[test]

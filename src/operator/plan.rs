@@ -1,4 +1,5 @@
-//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up. Pure.
+//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up.
+//! Pure.
 
 mod migration;
 mod scale;
@@ -95,11 +96,27 @@ pub(crate) struct Before<'a> {
     pub turn: Turn,
 }
 
-pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> Plan {
-    let job = relay.migration.as_ref().and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
+pub(crate) fn plan(
+    relay: &ValidatedRelay,
+    observed: &Observed,
+    before: &Before<'_>,
+    now: Timestamp,
+) -> Plan {
+    let job = relay
+        .migration
+        .as_ref()
+        .and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
     let held = before.turn != Turn::Go;
-    let migration = if held { Migration::Queued } else { migration::decide(relay, job, now) };
-    let rollout = if migration.is_done() { Rollout::Go } else { Rollout::WaitForSchema };
+    let migration = if held {
+        Migration::Queued
+    } else {
+        migration::decide(relay, job, now)
+    };
+    let rollout = if migration.is_done() {
+        Rollout::Go
+    } else {
+        Rollout::WaitForSchema
+    };
     let again = matches!(migration, Migration::Start { .. });
     let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
     let (replicas, scale, scaling) = count(relay, observed, before, now);
@@ -109,19 +126,34 @@ pub(crate) fn plan(relay: &ValidatedRelay, observed: &Observed, before: &Before<
         scaling,
         replicas,
         unwanted: unwanted(relay, observed),
-        outdated_jobs: observed.jobs.iter().map(|job| job.key.clone()).filter(|key| !held && !current(key)).collect(),
+        outdated_jobs: observed
+            .jobs
+            .iter()
+            .map(|job| job.key.clone())
+            .filter(|key| !held && !current(key))
+            .collect(),
         turn: before.turn,
         outdated_config_maps: outdated_config_maps(relay, observed, rollout),
-        look_again_in: migration.look_again_in(now).map_or(LOOK, |soon| soon.min(LOOK)),
+        look_again_in: migration
+            .look_again_in(now)
+            .map_or(LOOK, |soon| soon.min(LOOK)),
         migration,
     }
 }
 
 impl Plan {
-    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write but that of its status.
+    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write
+    /// but that of its status.
     pub(crate) fn paused(self) -> Self {
         let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
-        Self { scale: Scale::Keep, scaling: None, outdated_jobs, outdated_config_maps, unwanted, ..self }
+        Self {
+            scale: Scale::Keep,
+            scaling: None,
+            outdated_jobs,
+            outdated_config_maps,
+            unwanted,
+            ..self
+        }
     }
 }
 
@@ -131,7 +163,12 @@ pub(crate) fn stop(wish: Option<&Count>, observed: &Observed) -> Scale {
 }
 
 /// How many relays, what is done about it, and why.
-fn count(relay: &ValidatedRelay, observed: &Observed, before: &Before<'_>, now: Timestamp) -> (i32, Scale, Option<Scaling>) {
+fn count(
+    relay: &ValidatedRelay,
+    observed: &Observed,
+    before: &Before<'_>,
+    now: Timestamp,
+) -> (i32, Scale, Option<Scaling>) {
     let changed = before.generation != Some(relay.identity.generation);
     match (&relay.count, &observed.deployment) {
         (Count::Suspended, found) => (0, set(found.as_ref(), 0, changed), None),
@@ -160,29 +197,68 @@ fn scaled(
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
     let load = backlog::load(&observed.reports, now);
-    let facts = scale::ScaleFacts { count: found.wanted, available: found.available, load };
+    let facts = scale::ScaleFacts {
+        count: found.wanted,
+        available: found.available,
+        load,
+    };
     let (decision, remember) = scale::decide(policy, &facts, remembered, now);
-    let scale = if decision.to == decision.from { Scale::Keep } else { Scale::Step(decision) };
-    (decision.to, scale, Some(Scaling { decision, load, remember }))
+    let scale = if decision.to == decision.from {
+        Scale::Keep
+    } else {
+        Scale::Step(decision)
+    };
+    (
+        decision.to,
+        scale,
+        Some(Scaling {
+            decision,
+            load,
+            remember,
+        }),
+    )
 }
 
 /// An account is needed until no pod of the old form is left, or may have to be created again.
 fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
-    let arrived = |deployment: &RelayDeployment| deployment.rolled_out() && upgrade::is_current(relay, deployment);
-    let unneeded = relay.template.service_account_name.is_some() && observed.deployment.as_ref().is_some_and(arrived);
+    let arrived = |deployment: &RelayDeployment| {
+        deployment.rolled_out() && upgrade::is_current(relay, deployment)
+    };
+    let unneeded = relay.template.service_account_name.is_some()
+        && observed.deployment.as_ref().is_some_and(arrived);
     let all = [
         (ChildKind::ServiceAccount, unneeded),
         (ChildKind::NetworkPolicy, relay.admitted.is_none()),
         (ChildKind::PodMonitor, !relay.pod_monitor),
     ];
-    all.into_iter().filter(|(_, unwanted)| *unwanted).map(|(kind, _)| kind).collect()
+    all.into_iter()
+        .filter(|(_, unwanted)| *unwanted)
+        .map(|(kind, _)| kind)
+        .collect()
 }
 
-/// Only after the new settings are out: until then the running relays' may be the ones that look unused.
-fn outdated_config_maps(relay: &ValidatedRelay, observed: &Observed, rollout: Rollout) -> Vec<ObjectKey> {
-    let settled = rollout == Rollout::Go && observed.deployment.as_ref().is_some_and(|deployment| deployment.observed);
-    let unused = |key: &&ObjectKey| key.name != relay.config_map && !observed.used_config_maps.contains(&key.name);
-    observed.config_maps.iter().filter(|_| settled).filter(unused).cloned().collect()
+/// Only after the new settings are out: until then the running relays' may be the ones that look
+/// unused.
+fn outdated_config_maps(
+    relay: &ValidatedRelay,
+    observed: &Observed,
+    rollout: Rollout,
+) -> Vec<ObjectKey> {
+    let settled = rollout == Rollout::Go
+        && observed
+            .deployment
+            .as_ref()
+            .is_some_and(|deployment| deployment.observed);
+    let unused = |key: &&ObjectKey| {
+        key.name != relay.config_map && !observed.used_config_maps.contains(&key.name)
+    };
+    observed
+        .config_maps
+        .iter()
+        .filter(|_| settled)
+        .filter(unused)
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -196,28 +272,64 @@ mod tests {
 
     /// `seen`: the generation that was last carried out.
     fn decided(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Plan {
-        plan(relay, observed, &Before { generation: Some(seen), scaling: &Remembered::default(), turn: Turn::Go }, now())
+        plan(
+            relay,
+            observed,
+            &Before {
+                generation: Some(seen),
+                scaling: &Remembered::default(),
+                turn: Turn::Go,
+            },
+            now(),
+        )
     }
 
     fn key(name: &str) -> ObjectKey {
-        ObjectKey { name: name.to_owned(), uid: format!("uid of {name}") }
+        ObjectKey {
+            name: name.to_owned(),
+            uid: format!("uid of {name}"),
+        }
     }
 
     fn job(name: &str, outcome: JobOutcome) -> MigrationJob {
         let (attempt, nudge, form, config_map, pod, refusal) = (1, None, None, None, None, None);
-        MigrationJob { key: key(name), attempt, nudge, form, created_at: now(), config_map, outcome, pod, refusal }
+        MigrationJob {
+            key: key(name),
+            attempt,
+            nudge,
+            form,
+            created_at: now(),
+            config_map,
+            outcome,
+            pod,
+            refusal,
+        }
     }
 
     fn migrated(relay: &ValidatedRelay) -> Observed {
         let name = &relay.migration.as_ref().expect("policy Apply").job;
-        let deployment = RelayDeployment { wanted: 2, observed: true, ..RelayDeployment::default() };
-        Observed { jobs: vec![job(name, JobOutcome::Succeeded { at: now() })], deployment: Some(deployment), ..Observed::default() }
+        let deployment = RelayDeployment {
+            wanted: 2,
+            observed: true,
+            ..RelayDeployment::default()
+        };
+        Observed {
+            jobs: vec![job(name, JobOutcome::Succeeded { at: now() })],
+            deployment: Some(deployment),
+            ..Observed::default()
+        }
     }
 
     #[test]
     fn relays_wait_for_the_migration_of_this_very_target() {
         let relay = validated();
-        let other = Observed { jobs: vec![job("file-service-migrate-0", JobOutcome::Succeeded { at: now() })], ..Observed::default() };
+        let other = Observed {
+            jobs: vec![job(
+                "file-service-migrate-0",
+                JobOutcome::Succeeded { at: now() },
+            )],
+            ..Observed::default()
+        };
         let waiting = decided(&relay, &other, 3);
         assert_eq!(waiting.rollout, Rollout::WaitForSchema);
         assert_eq!(waiting.migration, Migration::Start { attempt: 1 });
@@ -228,17 +340,28 @@ mod tests {
     fn the_job_of_another_target_is_removed_and_this_ones_stays() {
         let relay = validated();
         let mut observed = migrated(&relay);
-        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
-        assert_eq!(decided(&relay, &observed, 3).outdated_jobs, [key("file-service-migrate-0")]);
+        observed
+            .jobs
+            .push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        assert_eq!(
+            decided(&relay, &observed, 3).outdated_jobs,
+            [key("file-service-migrate-0")]
+        );
     }
 
     #[test]
     fn a_job_that_cannot_run_makes_room_for_the_corrected_one() {
         let relay = validated();
         let name = &relay.migration.as_ref().expect("policy Apply").job;
-        let observed = Observed { jobs: vec![job(name, JobOutcome::Unfinished)], ..Observed::default() };
+        let observed = Observed {
+            jobs: vec![job(name, JobOutcome::Unfinished)],
+            ..Observed::default()
+        };
         let plan = decided(&relay, &observed, 3);
-        assert_eq!((plan.migration, plan.outdated_jobs), (Migration::Start { attempt: 1 }, vec![key(name)]));
+        assert_eq!(
+            (plan.migration, plan.outdated_jobs),
+            (Migration::Start { attempt: 1 }, vec![key(name)])
+        );
     }
 
     #[test]
@@ -255,34 +378,76 @@ mod tests {
         let mut observed = migrated(&relay);
         assert_eq!(decided(&relay, &observed, 3).scale, Scale::Keep);
         observed.deployment.as_mut().expect("there").wanted = 5;
-        assert_eq!(decided(&relay, &observed, 3).scale, Scale::SetBack { from: 5, to: 2 });
-        assert_eq!(decided(&relay, &observed, 2).scale, Scale::Set { from: 5, to: 2 });
+        assert_eq!(
+            decided(&relay, &observed, 3).scale,
+            Scale::SetBack { from: 5, to: 2 }
+        );
+        assert_eq!(
+            decided(&relay, &observed, 2).scale,
+            Scale::Set { from: 5, to: 2 }
+        );
     }
 
     #[test]
     fn scaling_does_not_wait_for_a_migration() {
         let relay = validated();
-        let observed = Observed { jobs: Vec::new(), ..migrated(&relay) };
+        let observed = Observed {
+            jobs: Vec::new(),
+            ..migrated(&relay)
+        };
         let mut observed = observed;
         observed.deployment.as_mut().expect("there").wanted = 0;
-        assert_eq!(decided(&relay, &observed, 2).scale, Scale::Set { from: 0, to: 2 });
+        assert_eq!(
+            decided(&relay, &observed, 2).scale,
+            Scale::Set { from: 0, to: 2 }
+        );
     }
 
     #[test]
     fn scaling_starts_from_the_deployments_count_and_sets_a_foreign_one_back() {
-        let relay = validated_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
-        assert_eq!(decided(&relay, &Observed::default(), 3).replicas, 1, "the first one");
+        let relay =
+            validated_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
+        assert_eq!(
+            decided(&relay, &Observed::default(), 3).replicas,
+            1,
+            "the first one"
+        );
         let mut observed = migrated(&relay);
         observed.deployment.as_mut().expect("there").wanted = 3;
         let first = decided(&relay, &observed, 3);
         let scaling = first.scaling.expect("decided");
-        assert_eq!((first.scale, first.replicas, scaling.decision.why), (Scale::Keep, 3, Reason::ReportsIncomplete));
+        assert_eq!(
+            (first.scale, first.replicas, scaling.decision.why),
+            (Scale::Keep, 3, Reason::ReportsIncomplete)
+        );
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let second = plan(&relay, &observed, &Before { generation: Some(3), scaling: &scaling.remember, turn: Turn::Go }, now());
-        assert_eq!((second.scale, second.scaling), (Scale::SetBack { from: 1, to: 3 }, None));
+        let second = plan(
+            &relay,
+            &observed,
+            &Before {
+                generation: Some(3),
+                scaling: &scaling.remember,
+                turn: Turn::Go,
+            },
+            now(),
+        );
+        assert_eq!(
+            (second.scale, second.scaling),
+            (Scale::SetBack { from: 1, to: 3 }, None)
+        );
         observed.deployment.as_mut().expect("there").wanted = 9;
         let too_many = decided(&relay, &observed, 3).scale;
-        assert!(matches!(too_many, Scale::Step(Decision { from: 9, to: 4, why: Reason::BoundsChanged })), "{too_many:?}");
+        assert!(
+            matches!(
+                too_many,
+                Scale::Step(Decision {
+                    from: 9,
+                    to: 4,
+                    why: Reason::BoundsChanged
+                })
+            ),
+            "{too_many:?}"
+        );
     }
 
     #[test]
@@ -290,28 +455,54 @@ mod tests {
         let suspended = validated_with(|r| r.spec.suspend = true);
         let mut observed = migrated(&suspended);
         let down = decided(&suspended, &observed, 2);
-        assert_eq!((down.replicas, down.scale), (0, Scale::Set { from: 2, to: 0 }));
+        assert_eq!(
+            (down.replicas, down.scale),
+            (0, Scale::Set { from: 2, to: 0 })
+        );
         observed.deployment.as_mut().expect("there").wanted = 0;
-        assert_eq!(decided(&validated(), &observed, 2).scale, Scale::Set { from: 0, to: 2 });
+        assert_eq!(
+            decided(&validated(), &observed, 2).scale,
+            Scale::Set { from: 0, to: 2 }
+        );
     }
 
     #[test]
     fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
         let mut observed = migrated(&validated());
-        assert_eq!(stop(Some(&Count::Suspended), &observed), Scale::Set { from: 2, to: 0 });
-        assert_eq!(stop(Some(&Count::Fixed(0)), &observed), Scale::Set { from: 2, to: 0 });
+        assert_eq!(
+            stop(Some(&Count::Suspended), &observed),
+            Scale::Set { from: 2, to: 0 }
+        );
+        assert_eq!(
+            stop(Some(&Count::Fixed(0)), &observed),
+            Scale::Set { from: 2, to: 0 }
+        );
         assert_eq!(stop(None, &observed), Scale::Keep);
         observed.deployment.as_mut().expect("there").wanted = 0;
-        assert_eq!((stop(None, &observed), stop(Some(&Count::Suspended), &observed)), (Scale::Keep, Scale::Keep));
+        assert_eq!(
+            (
+                stop(None, &observed),
+                stop(Some(&Count::Suspended), &observed)
+            ),
+            (Scale::Keep, Scale::Keep)
+        );
     }
 
     #[test]
     fn only_the_first_relays_wait_for_what_they_are_made_from() {
         let starts = |from, to| {
-            let step = Scale::Step(Decision { from, to, why: Reason::BacklogHigh });
-            [Scale::Set { from, to }, Scale::SetBack { from, to }, step].map(Scale::starts_the_first)
+            let step = Scale::Step(Decision {
+                from,
+                to,
+                why: Reason::BacklogHigh,
+            });
+            [Scale::Set { from, to }, Scale::SetBack { from, to }, step]
+                .map(Scale::starts_the_first)
         };
-        assert_eq!((starts(0, 2), starts(2, 0), starts(1, 2)), ([true; 3], [false; 3], [false; 3]));
+        assert_eq!(
+            (starts(0, 2), starts(2, 0), starts(1, 2)),
+            ([true; 3], [false; 3], [false; 3])
+        );
         assert!(!Scale::Keep.starts_the_first());
     }
 
@@ -323,30 +514,70 @@ mod tests {
         });
         let mut observed = migrated(&other_account);
         observed.deployment.as_mut().expect("there").updated = 1;
-        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor]);
+        assert_eq!(
+            decided(&other_account, &observed, 3).unwanted,
+            [ChildKind::PodMonitor]
+        );
         let of_form = |relay: &ValidatedRelay| {
-            let (form, generation, wishes) = (crate::operator::build::form(relay), "3".to_owned(), relay.wishes.clone());
-            let written_for = Some(WrittenFor { form, generation, wishes });
-            Some(RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, written_for, ..RelayDeployment::default() })
+            let (form, generation, wishes) = (
+                crate::operator::build::form(relay),
+                "3".to_owned(),
+                relay.wishes.clone(),
+            );
+            let written_for = Some(WrittenFor {
+                form,
+                generation,
+                wishes,
+            });
+            Some(RelayDeployment {
+                wanted: 2,
+                observed: true,
+                existing: 2,
+                updated: 2,
+                written_for,
+                ..RelayDeployment::default()
+            })
         };
         observed.deployment = of_form(&validated());
-        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::PodMonitor], "the rollout that leaves it begins");
+        assert_eq!(
+            decided(&other_account, &observed, 3).unwanted,
+            [ChildKind::PodMonitor],
+            "the rollout that leaves it begins"
+        );
         observed.deployment = of_form(&other_account);
-        assert_eq!(decided(&other_account, &observed, 3).unwanted, [ChildKind::ServiceAccount, ChildKind::PodMonitor]);
-        assert_eq!(decided(&validated(), &observed, 3).unwanted, [ChildKind::NetworkPolicy, ChildKind::PodMonitor]);
+        assert_eq!(
+            decided(&other_account, &observed, 3).unwanted,
+            [ChildKind::ServiceAccount, ChildKind::PodMonitor]
+        );
+        assert_eq!(
+            decided(&validated(), &observed, 3).unwanted,
+            [ChildKind::NetworkPolicy, ChildKind::PodMonitor]
+        );
     }
 
     #[test]
     fn a_relay_that_waits_for_its_upgrade_keeps_its_job_and_settings_and_is_scaled_all_the_same() {
         let relay = validated();
         let mut observed = migrated(&relay);
-        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        observed
+            .jobs
+            .push(job("file-service-migrate-0", JobOutcome::Unfinished));
         observed.config_maps = vec![key("older")];
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let before = Before { generation: Some(2), scaling: &Remembered::default(), turn: Turn::Waiting };
+        let before = Before {
+            generation: Some(2),
+            scaling: &Remembered::default(),
+            turn: Turn::Waiting,
+        };
         let plan = plan(&relay, &observed, &before, now());
-        assert_eq!((plan.rollout, &plan.migration), (Rollout::WaitForSchema, &Migration::Queued));
-        assert_eq!((plan.outdated_jobs, plan.outdated_config_maps), (Vec::new(), Vec::new()));
+        assert_eq!(
+            (plan.rollout, &plan.migration),
+            (Rollout::WaitForSchema, &Migration::Queued)
+        );
+        assert_eq!(
+            (plan.outdated_jobs, plan.outdated_config_maps),
+            (Vec::new(), Vec::new())
+        );
         assert_eq!(plan.scale, Scale::Set { from: 1, to: 2 });
     }
 
@@ -355,9 +586,14 @@ mod tests {
         let relay = validated();
         let mut observed = migrated(&relay);
         observed.deployment.as_mut().expect("there").wanted = 5;
-        observed.jobs.push(job("file-service-migrate-0", JobOutcome::Unfinished));
+        observed
+            .jobs
+            .push(job("file-service-migrate-0", JobOutcome::Unfinished));
         let paused = decided(&relay, &observed, 3).paused();
-        assert_eq!((paused.scale, paused.outdated_jobs, paused.unwanted), (Scale::Keep, Vec::new(), Vec::new()));
+        assert_eq!(
+            (paused.scale, paused.outdated_jobs, paused.unwanted),
+            (Scale::Keep, Vec::new(), Vec::new())
+        );
     }
 
     #[test]
@@ -366,11 +602,18 @@ mod tests {
         let mut observed = migrated(&relay);
         observed.config_maps = vec![key(&relay.config_map), key("used"), key("unused")];
         observed.used_config_maps = ["used".to_owned()].into();
-        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, [key("unused")]);
+        assert_eq!(
+            decided(&relay, &observed, 3).outdated_config_maps,
+            [key("unused")]
+        );
         observed.deployment.as_mut().expect("there").observed = false;
         assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, []);
         observed.jobs.clear();
         observed.deployment.as_mut().expect("there").observed = true;
-        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, [], "a waiting rollout removes nothing");
+        assert_eq!(
+            decided(&relay, &observed, 3).outdated_config_maps,
+            [],
+            "a waiting rollout removes nothing"
+        );
     }
 }

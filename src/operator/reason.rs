@@ -1,4 +1,5 @@
-//! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md. Pure.
+//! The closed set of reasons that conditions and events carry, each explained in docs/reasons.md.
+//! Pure.
 
 use crate::report::{Problem, ProblemClass};
 
@@ -89,27 +90,54 @@ impl Reason {
 /// Problems that keep rows from going out. The others are advice, or are healed without a person.
 pub(crate) fn stops_publishing(problem: &Problem) -> bool {
     use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
-    !problem.last_good_used && !matches!(problem.class, TopicUnderReplicated | PartitionsAdded | TableChanged | Other)
+    !problem.last_good_used
+        && !matches!(
+            problem.class,
+            TopicUnderReplicated | PartitionsAdded | TableChanged | Other
+        )
 }
 
 /// A secret is missing, or a new one is not used.
 pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
-    problem.last_good_used || matches!(problem.class, ProblemClass::SecretMissing | ProblemClass::SecretInvalid)
+    problem.last_good_used
+        || matches!(
+            problem.class,
+            ProblemClass::SecretMissing | ProblemClass::SecretInvalid
+        )
 }
 
 pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
+    matches!(
+        class,
+        ProblemClass::SchemaNotReady
+            | ProblemClass::NewerSchema
+            | ProblemClass::SchemaClaimedByOther
+    )
 }
 
 /// Only a person can end it: retrying goes on, but `Stalled` says that it is not expected to help.
 pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
+    matches!(
+        class,
+        ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther
+    )
 }
 
 /// Of `Ready`: the pass that said it did not do all that was decided.
 pub(crate) fn leaves_undone(reason: &str) -> bool {
-    use Reason::{ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict, NotUnderstood};
-    let all = [ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict, NotUnderstood];
+    use Reason::{
+        ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict,
+        NotUnderstood,
+    };
+    let all = [
+        ApiRequestFailed,
+        ChildRefused,
+        FormerChildren,
+        ImageNotAllowed,
+        InvalidSpec,
+        NameConflict,
+        NotUnderstood,
+    ];
     all.iter().any(|known| known.name() == reason)
 }
 
@@ -121,7 +149,8 @@ mod tests {
 
     use super::*;
 
-    /// Asks serde for the names of an enum's variants, so that the list cannot fall behind the enum.
+    /// Asks serde for the names of an enum's variants, so that the list cannot fall behind the
+    /// enum.
     struct VariantNames<'a>(&'a mut &'static [&'static str]);
 
     impl<'de> Deserializer<'de> for VariantNames<'_> {
@@ -156,7 +185,9 @@ mod tests {
     #[test]
     fn every_reason_is_documented_and_nothing_else_is() {
         let page = include_str!("../../docs/reasons.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let rows = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
         let documented: BTreeSet<String> = rows.map(|(name, _)| name.to_owned()).collect();
         let mut known = problem_classes();
         assert!(known.len() > 20, "{known:?}");
@@ -166,6 +197,9 @@ mod tests {
 
     #[test]
     fn a_reported_problem_keeps_its_name() {
-        assert_eq!(Reason::Problem(ProblemClass::TopicMissing).name(), "TopicMissing");
+        assert_eq!(
+            Reason::Problem(ProblemClass::TopicMissing).name(),
+            "TopicMissing"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are bounded, redirects are not followed.
+//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are
+//! bounded, redirects are not followed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -48,9 +49,17 @@ enum ReportError {
 
 /// Reports of all pods that can be asked, in the order of their names.
 pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
-    let asked: Vec<(String, IpAddr)> = pods.iter().filter_map(|pod| Some((pod.name.clone(), pod.address?))).collect();
+    let asked: Vec<(String, IpAddr)> = pods
+        .iter()
+        .filter_map(|pod| Some((pod.name.clone(), pod.address?)))
+        .collect();
     let mut reports: Vec<PodReport> = stream::iter(asked)
-        .map(|(pod, address)| async move { PodReport { report: report(&pod, SocketAddr::new(address, HTTP_PORT)).await, pod } })
+        .map(|(pod, address)| async move {
+            PodReport {
+                report: report(&pod, SocketAddr::new(address, HTTP_PORT)).await,
+                pod,
+            }
+        })
         .buffer_unordered(ASKED_AT_ONCE)
         .collect()
         .await;
@@ -59,7 +68,9 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
 }
 
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(LONGEST, ask(address)).await.unwrap_or(Err(ReportError::Timeout));
+    let answer = tokio::time::timeout(LONGEST, ask(address))
+        .await
+        .unwrap_or(Err(ReportError::Timeout));
     match answer {
         Ok(report) => Some(bounded(report)),
         Err(error) => {
@@ -70,15 +81,28 @@ async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
 }
 
 async fn ask(address: SocketAddr) -> Result<RelayReport, ReportError> {
-    let stream = TcpStream::connect(address).await.map_err(ReportError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ReportError::Ask)?;
-    let request = Request::get("/status").header(HOST, address.to_string()).body(Empty::<Bytes>::new()).expect("a constant request");
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(ReportError::Connect)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(ReportError::Ask)?;
+    let request = Request::get("/status")
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .expect("a constant request");
     let exchange = async {
-        let answer = sender.send_request(request).await.map_err(ReportError::Ask)?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(ReportError::Ask)?;
         if answer.status() != StatusCode::OK {
             return Err(ReportError::Status(answer.status()));
         }
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await.map_err(ReportError::Read)?;
+        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(ReportError::Read)?;
         serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
     };
     // Both are dropped together at the time limit: no task outlives the question.
@@ -122,10 +146,15 @@ mod tests {
     }
 
     fn http(status: &str, body: &str) -> Vec<u8> {
-        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
     }
 
-    const REPORT: &str = r#"{"instance":"i","version":"1","lanes":64,"publishedPerSecond":0.0,"problems":[]}"#;
+    const REPORT: &str =
+        r#"{"instance":"i","version":"1","lanes":64,"publishedPerSecond":0.0,"problems":[]}"#;
 
     #[tokio::test]
     async fn a_report_is_read() {
@@ -135,16 +164,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_text_that_is_too_long_is_cut_and_the_rest_of_a_problem_stays() {
-        let problem = format!(r#"{{"class":"AuthenticationFailed","message":"{}","lastGoodUsed":true,"since":"s"}}"#, "x".repeat(300));
+        let problem = format!(
+            r#"{{"class":"AuthenticationFailed","message":"{}","lastGoodUsed":true,"since":"s"}}"#,
+            "x".repeat(300)
+        );
         let body = REPORT.replace("[]", &format!("[{problem}]"));
-        let report = report("p", relay_that_answers(http("200 OK", &body)).await).await.expect("a report");
-        let [problem] = &report.problems[..] else { panic!("{report:?}") };
-        assert_eq!((problem.message.len(), problem.last_good_used, problem.since.as_deref()), (256, true, Some("s")));
+        let report = report("p", relay_that_answers(http("200 OK", &body)).await)
+            .await
+            .expect("a report");
+        let [problem] = &report.problems[..] else {
+            panic!("{report:?}")
+        };
+        assert_eq!(
+            (
+                problem.message.len(),
+                problem.last_good_used,
+                problem.since.as_deref()
+            ),
+            (256, true, Some("s"))
+        );
     }
 
     #[tokio::test]
     async fn a_redirect_is_not_followed() {
-        let address = relay_that_answers(b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
+        let address = relay_that_answers(
+            b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"
+                .to_vec(),
+        )
+        .await;
         assert!(matches!(ask(address).await, Err(ReportError::Status(status)) if status == 302));
     }
 

@@ -1,4 +1,5 @@
-//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may lead no more. Wiring.
+//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may lead
+//! no more. Wiring.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -49,21 +50,33 @@ pub enum RunError {
     Configure(#[source] kube::config::InferConfigError),
     #[error("failed to set up a client for the cluster")]
     Connect(#[source] kube::Error),
-    #[error("--watch-namespaces needs --cluster-name: the name of the cluster is read from namespace kube-system otherwise")]
+    #[error(
+        "--watch-namespaces needs --cluster-name: the name of the cluster is read from namespace \
+         kube-system otherwise"
+    )]
     NoClusterName,
-    #[error("failed to read the uid of namespace kube-system: set --cluster-name, or grant 'get' on it")]
+    #[error(
+        "failed to read the uid of namespace kube-system: set --cluster-name, or grant 'get' on it"
+    )]
     ClusterName(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("failed to listen on {address}: set --listen to a free one")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("failed to serve /healthz and /metrics")]
     Serve(#[source] std::io::Error),
     #[error("failed to listen for SIGTERM")]
     Signal(#[source] std::io::Error),
-    #[error("lost the Lease: another operator may lead, so this one ends at once, to stand by when it is started again")]
+    #[error(
+        "lost the Lease: another operator may lead, so this one ends at once, to stand by when it \
+         is started again"
+    )]
     Lost(#[source] Lost),
 }
 
-/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends and gives the Lease back.
+/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends and gives the
+/// Lease back.
 ///
 /// # Errors
 /// When it cannot start, its HTTP surface breaks, or it may lead no more.
@@ -72,12 +85,22 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         return Err(RunError::NoClusterName);
     }
     let address = options.listen;
-    let listener = listen(address).await.map_err(|source| RunError::Listen { address, source })?;
+    let listener = listen(address)
+        .await
+        .map_err(|source| RunError::Listen { address, source })?;
     let config = Config::infer().await.map_err(RunError::Configure)?;
     let scopes = Scopes::new(&options.namespaces);
     let known = scopes.known(&options.settings.operator_name);
-    let pulse = Pulse::new(Expected { scopes: scopes.watched(), round: options.watch_round });
-    let surface = Surface { pulse: Arc::new(pulse), metrics: Metrics::new(), memory: Arc::new(Memory::default()), known };
+    let pulse = Pulse::new(Expected {
+        scopes: scopes.watched(),
+        round: options.watch_round,
+    });
+    let surface = Surface {
+        pulse: Arc::new(pulse),
+        metrics: Metrics::new(),
+        memory: Arc::new(Memory::default()),
+        known,
+    };
     let stop = stop_at_signal()?;
     tokio::select! {
         ended = Box::pin(live(options, config, surface.clone(), scopes, stop)) => ended,
@@ -102,15 +125,34 @@ fn stop_at_signal() -> Result<CancellationToken, RunError> {
     Ok(stop)
 }
 
-async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes, stop: CancellationToken) -> Result<(), RunError> {
+async fn live(
+    options: Options,
+    config: Config,
+    surface: Surface,
+    scopes: Scopes,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let fence = Fence::default();
     let apart = plain(config.clone()).map_err(RunError::Connect)?;
     let client = plain(config).map_err(RunError::Connect)?;
-    let wire = Wire { fence: fence.clone(), pulse: Arc::clone(&surface.pulse), metrics: surface.metrics.clone() };
+    let wire = Wire {
+        fence: fence.clone(),
+        pulse: Arc::clone(&surface.pulse),
+        metrics: surface.metrics.clone(),
+    };
     let client = wired(client, wire);
 
-    let me = options.settings.pod_name.clone().unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
-    let namespace = options.settings.installation.namespace.clone().unwrap_or_else(|| apart.default_namespace().to_owned());
+    let me = options
+        .settings
+        .pod_name
+        .clone()
+        .unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
+    let namespace = options
+        .settings
+        .installation
+        .namespace
+        .clone()
+        .unwrap_or_else(|| apart.default_namespace().to_owned());
     tell(&options, &me, &namespace);
     let mut keeper = Keeper::new(apart, &namespace, &options.lease_name, me, fence);
     tokio::select! {
@@ -128,7 +170,8 @@ async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes
         lost = keeper.keep() => return Err(RunError::Lost(lost)),
         drained = Box::pin(lead(options, client, surface, scopes, stop)) => drained?,
     };
-    // A write that was cut may still come to pass: the Lease then runs out, as it does when the process dies.
+    // A write that was cut may still come to pass: the Lease then runs out, as it does when the
+    // process dies.
     if drained {
         keeper.release().await;
     }
@@ -136,13 +179,30 @@ async fn live(options: Options, config: Config, surface: Surface, scopes: Scopes
 }
 
 fn tell(options: &Options, me: &str, namespace: &str) {
-    let Options { settings: Settings { installation, operator_name, .. }, listen, namespaces, lease_name, .. } = options;
+    let Options {
+        settings:
+            Settings {
+                installation,
+                operator_name,
+                ..
+            },
+        listen,
+        namespaces,
+        lease_name,
+        ..
+    } = options;
     let (relay_image, cluster_name) = (&installation.relay_image, &installation.cluster_name);
     tracing::info!(relay_image, cluster_name, operator_name, %listen, ?namespaces, me, lease = format!("{namespace}/{lease_name}"), "started");
 }
 
 /// Whether all passes came to their ends when it was stopped.
-async fn lead(mut options: Options, client: Client, surface: Surface, scopes: Scopes, stop: CancellationToken) -> Result<bool, RunError> {
+async fn lead(
+    mut options: Options,
+    client: Client,
+    surface: Surface,
+    scopes: Scopes,
+    stop: CancellationToken,
+) -> Result<bool, RunError> {
     if options.settings.installation.cluster_name.is_empty() {
         tokio::select! {
             uid = uid_of_kube_system(&client) => options.settings.installation.cluster_name = uid?,
@@ -150,7 +210,11 @@ async fn lead(mut options: Options, client: Client, surface: Surface, scopes: Sc
         }
     }
     let (memory, metrics) = (surface.memory, surface.metrics);
-    let operator = Operator { memory, metrics, ..Operator::new(client, options.settings) };
+    let operator = Operator {
+        memory,
+        metrics,
+        ..Operator::new(client, options.settings)
+    };
     let context = Arc::new(Context::new(operator, surface.pulse, surface.known));
     let cut = async {
         stop.cancelled().await;
@@ -168,9 +232,14 @@ async fn uid_of_kube_system(client: &Client) -> Result<String, RunError> {
     loop {
         match call(api.get("kube-system")).await {
             Ok(namespace) => return Ok(namespace.uid().unwrap_or_default()),
-            Err(error) if error.class() == ErrorClass::Permanent => return Err(RunError::ClusterName(Box::new(error))),
+            Err(error) if error.class() == ErrorClass::Permanent => {
+                return Err(RunError::ClusterName(Box::new(error)));
+            }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to read the uid of kube-system; it is tried again");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to read the uid of kube-system; it is tried again"
+                );
                 sleep(Duration::from_secs(1)).await;
             }
         }

@@ -30,7 +30,10 @@ impl Scope {
             Job::url_path(&(), namespace),
             Pod::url_path(&(), namespace),
         ];
-        Watched { namespace: self.namespace.clone(), paths: paths.into() }
+        Watched {
+            namespace: self.namespace.clone(),
+            paths: paths.into(),
+        }
     }
 }
 
@@ -42,7 +45,11 @@ impl Scopes {
     pub(crate) fn new(namespaces: &[String]) -> Self {
         let scope = |namespace| {
             let (known, writer) = reflector::store();
-            Scope { namespace, known, writer }
+            Scope {
+                namespace,
+                known,
+                writer,
+            }
         };
         let mut named: Vec<Scope> = namespaces.iter().cloned().map(Some).map(scope).collect();
         if named.is_empty() {
@@ -57,7 +64,10 @@ impl Scopes {
 
     /// Those of them that the operator of this name looks after.
     pub(crate) fn known(&self, operator_name: &str) -> Known {
-        Known { stores: self.0.iter().map(|scope| scope.known.clone()).collect(), operator_name: operator_name.into() }
+        Known {
+            stores: self.0.iter().map(|scope| scope.known.clone()).collect(),
+            operator_name: operator_name.into(),
+        }
     }
 }
 
@@ -75,7 +85,11 @@ impl Known {
 
     pub(crate) fn relays(&self) -> Vec<Arc<Guarded>> {
         let ours = |found: &Arc<Guarded>| is_looked_after(&found.0, &self.operator_name);
-        self.stores.iter().flat_map(Store::state).filter(ours).collect()
+        self.stores
+            .iter()
+            .flat_map(Store::state)
+            .filter(ours)
+            .collect()
     }
 }
 
@@ -92,7 +106,9 @@ mod tests {
         for scope in &mut scopes.0 {
             let mut relay = relay();
             relay.metadata.namespace.clone_from(&scope.namespace);
-            scope.writer.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(relay))));
+            scope
+                .writer
+                .apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(relay))));
         }
         assert_eq!(scopes.known("outbox-operator").count(), 2);
         assert_eq!(scopes.known("team-a").count(), 0);
@@ -102,7 +118,10 @@ mod tests {
     fn each_namespace_has_four_watches() {
         let paths = |namespaces: &[String]| Scopes::new(namespaces).watched().remove(0).paths;
         let of_one = paths(&["a".to_owned()]);
-        assert_eq!(of_one[0], "/apis/outboxrelay.dev/v1alpha1/namespaces/a/outboxrelays");
+        assert_eq!(
+            of_one[0],
+            "/apis/outboxrelay.dev/v1alpha1/namespaces/a/outboxrelays"
+        );
         assert_eq!(of_one[3], "/api/v1/namespaces/a/pods");
         assert_eq!(paths(&[])[1], "/apis/apps/v1/deployments");
     }

@@ -23,12 +23,17 @@ pub(crate) struct Surface {
 
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: TcpListener, surface: Surface) -> std::io::Result<()> {
-    let routes = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics));
+    let routes = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics));
     axum::serve(listener, routes.with_state(surface)).await
 }
 
 async fn healthz(State(surface): State<Surface>) -> (StatusCode, String) {
-    let well = surface.pulse.is_alive(surface.known.count(), Instant::now());
+    let well = surface
+        .pulse
+        .is_alive(surface.known.count(), Instant::now());
     if let Err(why) = &well {
         tracing::error!(why, "this operator hangs and should be started anew");
     }
@@ -42,7 +47,11 @@ async fn readyz(State(surface): State<Surface>) -> (StatusCode, String) {
 async fn metrics(State(surface): State<Surface>) -> String {
     let relays = surface.known.relays();
     let relays = relays.iter().filter_map(|relay| relay.0.as_ref().ok());
-    surface.metrics.text(Census { relays, in_backoff: surface.memory.failing(), refused: surface.pulse.refused() })
+    surface.metrics.text(Census {
+        relays,
+        in_backoff: surface.memory.failing(),
+        refused: surface.pulse.refused(),
+    })
 }
 
 fn answer(well: Result<(), String>) -> (StatusCode, String) {

@@ -1,5 +1,6 @@
-//! Whose turn it is: rollouts that the operator itself brings, a new image or new settings, go through a queue, so that one bad version meets a
-//! few relays and not all. What a user changes does not wait. Pure: who asks, how it went and `now` in; turns out.
+//! Whose turn it is: rollouts that the operator itself brings, a new image or new settings, go
+//! through a queue, so that one bad version meets a few relays and not all. What a user changes
+//! does not wait. Pure: who asks, how it went and `now` in; turns out.
 //!
 //! ```text
 //! (due) --> waiting --> under way --> done: failures in a row are 0 again
@@ -14,7 +15,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// Failures in a row that stop the queue.
 const FAILURES_MAX: usize = 3;
-/// A rollout gives up after ten minutes without progress, a migration after as long; who holds a turn for longer has failed, whatever it says.
+/// A rollout gives up after ten minutes without progress, a migration after as long; who holds a
+/// turn for longer has failed, whatever it says.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
 
 /// Namespace and name.
@@ -70,9 +72,17 @@ pub(crate) struct Counts {
 }
 
 impl UpgradeQueue {
-    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have fallen silent. `moving`: its pods are being
-    /// replaced, which in the first pass after a start is somebody's turn from before it.
-    pub(crate) fn turn(&mut self, key: (&str, &str), change: Change, moving: bool, places: usize, now: Timestamp) -> Turn {
+    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have
+    /// fallen silent. `moving`: its pods are being replaced, which in the first pass after a start
+    /// is somebody's turn from before it.
+    pub(crate) fn turn(
+        &mut self,
+        key: (&str, &str),
+        change: Change,
+        moving: bool,
+        places: usize,
+        now: Timestamp,
+    ) -> Turn {
         self.end_what_takes_too_long(now);
         let key = owned(key);
         let first_sight = self.known.insert(key.clone());
@@ -88,7 +98,11 @@ impl UpgradeQueue {
         }
         if self.is_stopped() || self.under_way.len() >= places {
             self.waiting.insert(key);
-            return if self.is_stopped() { Turn::Stopped } else { Turn::Waiting };
+            return if self.is_stopped() {
+                Turn::Stopped
+            } else {
+                Turn::Waiting
+            };
         }
         self.waiting.remove(&key);
         self.under_way.insert(key, now);
@@ -100,13 +114,16 @@ impl UpgradeQueue {
         let key = owned(key);
         match progress {
             Progress::Moving => {}
-            Progress::Done if self.under_way.remove(&key).is_some() | self.failed.remove(&key) => self.failures_in_a_row = 0,
+            Progress::Done if self.under_way.remove(&key).is_some() | self.failed.remove(&key) => {
+                self.failures_in_a_row = 0
+            }
             Progress::Done => {}
             Progress::Failed => self.fail(key),
         }
     }
 
-    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come first; later it asks again.
+    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come
+    /// first; later it asks again.
     pub(crate) fn step_aside(&mut self, key: (&str, &str)) {
         let key = owned(key);
         self.under_way.remove(&key);
@@ -135,7 +152,10 @@ impl UpgradeQueue {
     }
 
     fn end_what_takes_too_long(&mut self, now: Timestamp) {
-        let over = self.under_way.iter().filter(|(_, since)| now.duration_since(**since) >= LONGEST);
+        let over = self
+            .under_way
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= LONGEST);
         for key in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
             self.fail(key);
         }
@@ -174,8 +194,15 @@ mod tests {
     #[test]
     fn places_are_given_until_none_is_left_and_again_when_one_is_done() {
         let mut queue = UpgradeQueue::default();
-        let turns: Vec<Turn> = ["a", "b", "c", "a"].iter().map(|name| upgrade(&mut queue, name, 0)).collect();
-        assert_eq!(turns, [Turn::Go, Turn::Go, Turn::Waiting, Turn::Go], "who has a turn keeps it");
+        let turns: Vec<Turn> = ["a", "b", "c", "a"]
+            .iter()
+            .map(|name| upgrade(&mut queue, name, 0))
+            .collect();
+        assert_eq!(
+            turns,
+            [Turn::Go, Turn::Go, Turn::Waiting, Turn::Go],
+            "who has a turn keeps it"
+        );
         assert_eq!((queue.counts().waiting, queue.counts().under_way), (1, 2));
         end(&mut queue, "a", Progress::Moving);
         assert_eq!(upgrade(&mut queue, "c", 1), Turn::Waiting);
@@ -190,7 +217,10 @@ mod tests {
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
         }
-        assert_eq!(queue.turn(("n", "c"), Change::Own, false, 2, now()), Turn::Go);
+        assert_eq!(
+            queue.turn(("n", "c"), Change::Own, false, 2, now()),
+            Turn::Go
+        );
         assert_eq!(queue.counts().waiting, 0);
     }
 
@@ -204,7 +234,11 @@ mod tests {
         }
         assert_eq!(queue.counts().failures_in_a_row, 3, "each counts once");
         assert_eq!(upgrade(&mut queue, "d", 1), Turn::Stopped);
-        assert_eq!(upgrade(&mut queue, "a", 1), Turn::Go, "a failed one goes on trying");
+        assert_eq!(
+            upgrade(&mut queue, "a", 1),
+            Turn::Go,
+            "a failed one goes on trying"
+        );
         end(&mut queue, "a", Progress::Done);
         assert_eq!(upgrade(&mut queue, "d", 2), Turn::Go);
     }
@@ -212,7 +246,12 @@ mod tests {
     #[test]
     fn a_success_between_failures_counts_from_the_start() {
         let mut queue = UpgradeQueue::default();
-        for (name, progress) in [("a", Progress::Failed), ("b", Progress::Failed), ("c", Progress::Done), ("d", Progress::Failed)] {
+        for (name, progress) in [
+            ("a", Progress::Failed),
+            ("b", Progress::Failed),
+            ("c", Progress::Done),
+            ("d", Progress::Failed),
+        ] {
             upgrade(&mut queue, name, 0);
             end(&mut queue, name, progress);
         }
@@ -227,8 +266,15 @@ mod tests {
         }
         end(&mut queue, "a", Progress::Moving);
         assert_eq!(upgrade(&mut queue, "c", 899), Turn::Waiting);
-        assert_eq!(upgrade(&mut queue, "c", 900), Turn::Go, "whatever they say, or if they say nothing");
-        assert_eq!((queue.counts().under_way, queue.counts().failures_in_a_row), (1, 2));
+        assert_eq!(
+            upgrade(&mut queue, "c", 900),
+            Turn::Go,
+            "whatever they say, or if they say nothing"
+        );
+        assert_eq!(
+            (queue.counts().under_way, queue.counts().failures_in_a_row),
+            (1, 2)
+        );
     }
 
     #[test]
@@ -240,7 +286,13 @@ mod tests {
         for name in ["a", "c"] {
             queue.step_aside(("n", name));
         }
-        assert_eq!(queue.counts(), Counts { under_way: 1, ..Counts::default() });
+        assert_eq!(
+            queue.counts(),
+            Counts {
+                under_way: 1,
+                ..Counts::default()
+            }
+        );
         assert_eq!(upgrade(&mut queue, "d", 1), Turn::Go);
         assert_eq!(upgrade(&mut queue, "a", 2), Turn::Waiting);
         end(&mut queue, "d", Progress::Done);
@@ -256,7 +308,11 @@ mod tests {
             queue.step_aside(("n", name));
         }
         assert_eq!(upgrade(&mut queue, "d", 1), Turn::Stopped);
-        assert_eq!(upgrade(&mut queue, "a", 1), Turn::Go, "it goes on trying when it goes on");
+        assert_eq!(
+            upgrade(&mut queue, "a", 1),
+            Turn::Go,
+            "it goes on trying when it goes on"
+        );
     }
 
     #[test]
@@ -265,7 +321,11 @@ mod tests {
         queue.turn(("n", "a"), Change::Own, true, 2, now());
         queue.turn(("n", "b"), Change::Own, false, 2, now());
         queue.turn(("n", "b"), Change::Own, true, 2, now());
-        assert_eq!(queue.counts().under_way, 1, "b's came later, and so from its manifest");
+        assert_eq!(
+            queue.counts().under_way,
+            1,
+            "b's came later, and so from its manifest"
+        );
     }
 
     #[test]

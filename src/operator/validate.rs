@@ -1,4 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks at the raw spec's rules. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks
+//! at the raw spec's rules. Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +12,21 @@ use super::{
     plan::ScalingPolicy,
 };
 use crate::{
-    api::{MigrationPolicy, OutboxRelay, OutboxRelaySpec, Scaling, Template, TlsMode, parse_duration},
-    settings::{InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource, migration_projections, relay_projections},
+    api::{
+        MigrationPolicy, OutboxRelay, OutboxRelaySpec, Scaling, Template, TlsMode, parse_duration,
+    },
+    settings::{
+        InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource,
+        migration_projections, relay_projections,
+    },
 };
 
 /// A relay that can be built.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidatedRelay {
     pub identity: Identity,
-    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps its old settings.
+    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps
+    /// its old settings.
     pub settings: String,
     pub config_map: String,
     /// Absent: `policy: Never`.
@@ -55,7 +62,8 @@ pub(crate) enum Unworkable {
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
     #[error(
-        "spec.template.image: '{0}' is not among the images that this installation allows; name one of them, or have it added to relay.allowedImages of the operator's chart"
+        "spec.template.image: '{0}' is not among the images that this installation allows; name \
+         one of them, or have it added to relay.allowedImages of the operator's chart"
     )]
     ImageNotAllowed(String),
 }
@@ -71,12 +79,21 @@ pub(crate) struct MigrationTarget {
 }
 
 /// Checks what the API server's schema cannot, and names everything.
-pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Result<ValidatedRelay, Unworkable> {
+pub(crate) fn validate(
+    relay: &OutboxRelay,
+    installation: &Installation,
+) -> Result<ValidatedRelay, Unworkable> {
     let identity = Identity::of(&relay.metadata);
-    let owner = Owner { cluster: installation.cluster_name.clone(), namespace: identity.namespace.clone(), name: identity.name.clone() };
+    let owner = Owner {
+        cluster: installation.cluster_name.clone(),
+        namespace: identity.namespace.clone(),
+        name: identity.name.clone(),
+    };
     let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
-    let migration = (settings.migration.policy != MigrationPolicy::Never).then(|| migration_target(relay, &identity, &settings));
-    let settings = serde_yaml::to_string(&settings).expect("settings are maps with text keys, which YAML can always hold");
+    let migration = (settings.migration.policy != MigrationPolicy::Never)
+        .then(|| migration_target(relay, &identity, &settings));
+    let settings = serde_yaml::to_string(&settings)
+        .expect("settings are maps with text keys, which YAML can always hold");
     Ok(ValidatedRelay {
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
         migration,
@@ -86,7 +103,11 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
         image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
         pod_monitor: relay.spec.monitoring.pod_monitor && !installation.relays_monitored,
-        admitted: relay.spec.network_policy.enabled.then(|| admitted(installation)),
+        admitted: relay
+            .spec
+            .network_policy
+            .enabled
+            .then(|| admitted(installation)),
         relay_files: relay_projections(&relay.spec),
         plaintext: plaintext(&relay.spec),
         identity,
@@ -94,13 +115,20 @@ pub(crate) fn validate(relay: &OutboxRelay, installation: &Installation) -> Resu
 }
 
 fn wishes(spec: &OutboxRelaySpec) -> String {
-    let spec = OutboxRelaySpec { replicas: 0, scaling: None, suspend: false, ..spec.clone() };
+    let spec = OutboxRelaySpec {
+        replicas: 0,
+        scaling: None,
+        suspend: false,
+        ..spec.clone()
+    };
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
 /// That a manifest wishes for no relay holds whatever else it says.
 pub(crate) fn wish_for_none(spec: &OutboxRelaySpec) -> Option<Count> {
-    count(spec).ok().filter(|count| matches!(count, Count::Suspended | Count::Fixed(0)))
+    count(spec)
+        .ok()
+        .filter(|count| matches!(count, Count::Suspended | Count::Fixed(0)))
 }
 
 fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
@@ -111,10 +139,13 @@ fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
     })
 }
 
-/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale without an end.
+/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale
+/// without an end.
 fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
     let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
-    let bounds = 1 <= scaling.min_replicas && scaling.min_replicas <= scaling.max_replicas && scaling.max_replicas <= 64;
+    let bounds = 1 <= scaling.min_replicas
+        && scaling.min_replicas <= scaling.max_replicas
+        && scaling.max_replicas <= 64;
     if !bounds || scaling.target_backlog_per_replica < 1 || age < SignedDuration::from_secs(1) {
         return Err(InvalidSpec::Scaling);
     }
@@ -123,7 +154,10 @@ fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
         max: scaling.max_replicas,
         rows_per_relay: scaling.target_backlog_per_replica,
         oldest_age: age,
-        stabilization: duration("spec.scaling.scaleDownStabilization", &scaling.scale_down_stabilization)?,
+        stabilization: duration(
+            "spec.scaling.scaleDownStabilization",
+            &scaling.scale_down_stabilization,
+        )?,
     })
 }
 
@@ -141,18 +175,35 @@ fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, 
 }
 
 fn admitted(installation: &Installation) -> Vec<String> {
-    let both = installation.namespace.iter().chain(&installation.monitoring_namespace);
+    let both = installation
+        .namespace
+        .iter()
+        .chain(&installation.monitoring_namespace);
     both.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn migration_target(relay: &OutboxRelay, identity: &Identity, settings: &RelaySettings) -> MigrationTarget {
+fn migration_target(
+    relay: &OutboxRelay,
+    identity: &Identity,
+    settings: &RelaySettings,
+) -> MigrationTarget {
     let files = migration_projections(&relay.spec);
     let hash = migration_hash(settings, &files);
-    let nudge = relay.metadata.annotations.as_ref().and_then(|all| all.get(NUDGE).cloned());
-    MigrationTarget { job: identity.migration_job_name(&hash), hash, files, nudge }
+    let nudge = relay
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(NUDGE).cloned());
+    MigrationTarget {
+        job: identity.migration_job_name(&hash),
+        hash,
+        files,
+        nudge,
+    }
 }
 
-/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade that brings no new schema runs none.
+/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade
+/// that brings no new schema runs none.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {
@@ -187,10 +238,17 @@ fn plaintext(spec: &OutboxRelaySpec) -> Vec<&'static str> {
     let own = spec.migration.database.as_ref();
     let sides = [
         ("spec.database", spec.database.tls.mode),
-        ("spec.migration.database", own.map_or(TlsMode::VerifyFull, |database| database.tls.mode)),
+        (
+            "spec.migration.database",
+            own.map_or(TlsMode::VerifyFull, |database| database.tls.mode),
+        ),
         ("spec.kafka", spec.kafka.tls.mode),
     ];
-    sides.into_iter().filter(|(_, mode)| *mode == TlsMode::Disable).map(|(side, _)| side).collect()
+    sides
+        .into_iter()
+        .filter(|(_, mode)| *mode == TlsMode::Disable)
+        .map(|(side, _)| side)
+        .collect()
 }
 
 #[cfg(test)]
@@ -202,19 +260,44 @@ mod tests {
     };
 
     fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
-        validate(&relay_with(change), &installation()).expect("a valid change").migration.expect("policy Apply").hash
+        validate(&relay_with(change), &installation())
+            .expect("a valid change")
+            .migration
+            .expect("policy Apply")
+            .hash
     }
 
     #[test]
     fn the_migration_runs_again_for_another_target_grant_or_credential_but_for_nothing_else() {
         let before = hash_after(|_| ());
-        assert_ne!(before, hash_after(|r| r.spec.database.host = Some("other".to_owned())));
-        assert_ne!(before, hash_after(|r| r.spec.migration.policy = MigrationPolicy::Verify));
-        assert_ne!(before, hash_after(|r| r.spec.migration.grants.producers.push("writer".to_owned())));
-        assert_ne!(before, hash_after(|r| r.spec.database.credentials_secret_ref.as_mut().expect("fixture").name = "new".to_owned()));
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.database.host = Some("other".to_owned()))
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.migration.policy = MigrationPolicy::Verify)
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r.spec.migration.grants.producers.push("writer".to_owned()))
+        );
+        assert_ne!(
+            before,
+            hash_after(|r| r
+                .spec
+                .database
+                .credentials_secret_ref
+                .as_mut()
+                .expect("fixture")
+                .name = "new".to_owned())
+        );
         assert_eq!(before, hash_after(|r| r.spec.replicas = 7));
         assert_eq!(before, hash_after(|r| r.spec.database.max_connections = 8));
-        assert_eq!(before, hash_after(|r| r.spec.kafka.bootstrap_servers.push("b:9092".to_owned())));
+        assert_eq!(
+            before,
+            hash_after(|r| r.spec.kafka.bootstrap_servers.push("b:9092".to_owned()))
+        );
     }
 
     #[test]
@@ -227,21 +310,52 @@ mod tests {
     #[test]
     fn policy_off_has_no_migration() {
         let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
-        assert_eq!(validate(&off, &installation()).expect("valid").migration, None);
+        assert_eq!(
+            validate(&off, &installation()).expect("valid").migration,
+            None
+        );
     }
 
     #[test]
     fn what_says_the_count_is_one_of_three() {
-        let count = |change: fn(&mut OutboxRelay)| validate(&relay_with(change), &installation()).map(|valid| valid.count);
+        let count = |change: fn(&mut OutboxRelay)| {
+            validate(&relay_with(change), &installation()).map(|valid| valid.count)
+        };
         assert_eq!(count(|r| r.spec.replicas = 3), Ok(Count::Fixed(3)));
-        let scaled = count(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok()).expect("valid");
-        assert!(matches!(scaled, Count::Scaled(ScalingPolicy { min: 1, max: 4, rows_per_relay: 10_000, .. })), "{scaled:?}");
-        let suspended = count(|r| (r.spec.scaling, r.spec.suspend) = (serde_yaml::from_str("{}").ok(), true));
+        let scaled =
+            count(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok()).expect("valid");
+        assert!(
+            matches!(
+                scaled,
+                Count::Scaled(ScalingPolicy {
+                    min: 1,
+                    max: 4,
+                    rows_per_relay: 10_000,
+                    ..
+                })
+            ),
+            "{scaled:?}"
+        );
+        let suspended =
+            count(|r| (r.spec.scaling, r.spec.suspend) = (serde_yaml::from_str("{}").ok(), true));
         assert_eq!(suspended, Ok(Count::Suspended));
-        for wrong in ["minReplicas: 0", "minReplicas: 9", "maxReplicas: 65", "targetBacklogPerReplica: 0", "targetOldestAge: 0s"] {
+        for wrong in [
+            "minReplicas: 0",
+            "minReplicas: 9",
+            "maxReplicas: 65",
+            "targetBacklogPerReplica: 0",
+            "targetOldestAge: 0s",
+        ] {
             let scaling = serde_yaml::from_str(wrong).expect("a form that is read");
-            let refused = validate(&relay_with(|r| r.spec.scaling = Some(scaling)), &installation());
-            assert_eq!(refused, Err(Unworkable::Spec(InvalidSpec::Scaling)), "{wrong}");
+            let refused = validate(
+                &relay_with(|r| r.spec.scaling = Some(scaling)),
+                &installation(),
+            );
+            assert_eq!(
+                refused,
+                Err(Unworkable::Spec(InvalidSpec::Scaling)),
+                "{wrong}"
+            );
         }
     }
 
@@ -258,45 +372,88 @@ mod tests {
         };
         assert_eq!(wish(|_| ()), None);
         assert_eq!(wish(|r| r.spec.suspend = true), Some(Count::Suspended));
-        assert_eq!(wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)), Some(Count::Fixed(0)));
-        assert_eq!(wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)), None);
+        assert_eq!(
+            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
+            Some(Count::Fixed(0))
+        );
+        assert_eq!(
+            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
+            None
+        );
     }
 
     #[test]
     fn plaintext_is_found_on_each_side() {
         let plain = relay_with(|r| {
-            r.spec.database.tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
+            r.spec.database.tls = Tls {
+                mode: TlsMode::Disable,
+                ..Tls::default()
+            };
             r.spec.kafka.tls.mode = TlsMode::Disable;
         });
-        assert_eq!(validate(&plain, &installation()).expect("valid").plaintext, ["spec.database", "spec.kafka"]);
+        assert_eq!(
+            validate(&plain, &installation()).expect("valid").plaintext,
+            ["spec.database", "spec.kafka"]
+        );
     }
 
     #[test]
     fn a_spec_that_cannot_work_names_its_field() {
-        let refused = validate(&relay_with(|r| r.spec.topics.clear()), &installation()).expect_err("no topics");
+        let refused = validate(&relay_with(|r| r.spec.topics.clear()), &installation())
+            .expect_err("no topics");
         assert!(refused.to_string().starts_with("spec.topics"), "{refused}");
     }
 
     #[test]
     fn an_image_of_another_registry_is_not_run() {
-        let with = |image: &str| validate(&relay_with(|r| r.spec.template.image = Some(image.to_owned())), &installation());
-        assert_eq!(with("registry.test/relay:2").expect("allowed").image, "registry.test/relay:2");
-        assert_eq!(with("evil.test/relay:2"), Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned())));
-        assert_eq!(validate(&relay(), &installation()).expect("valid").image, "relay:1");
+        let with = |image: &str| {
+            validate(
+                &relay_with(|r| r.spec.template.image = Some(image.to_owned())),
+                &installation(),
+            )
+        };
+        assert_eq!(
+            with("registry.test/relay:2").expect("allowed").image,
+            "registry.test/relay:2"
+        );
+        assert_eq!(
+            with("evil.test/relay:2"),
+            Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned()))
+        );
+        assert_eq!(
+            validate(&relay(), &installation()).expect("valid").image,
+            "relay:1"
+        );
     }
 
     #[test]
     fn relays_that_are_scraped_already_get_no_monitor_of_their_own() {
         let wished = relay_with(|r| r.spec.monitoring.pod_monitor = true);
-        let of = |relays_monitored| validate(&wished, &Installation { relays_monitored, ..installation() }).expect("valid").pod_monitor;
+        let of = |relays_monitored| {
+            validate(
+                &wished,
+                &Installation {
+                    relays_monitored,
+                    ..installation()
+                },
+            )
+            .expect("valid")
+            .pod_monitor
+        };
         assert_eq!((of(false), of(true)), (true, false));
     }
 
     #[test]
     fn only_the_operators_and_the_monitoring_namespace_are_admitted() {
         let enabled = relay_with(|r| r.spec.network_policy.enabled = true);
-        assert_eq!(validate(&relay(), &installation()).expect("valid").admitted, None);
+        assert_eq!(
+            validate(&relay(), &installation()).expect("valid").admitted,
+            None
+        );
         let both = Some(vec!["monitoring".to_owned(), "outbox-system".to_owned()]);
-        assert_eq!(validate(&enabled, &installation()).expect("valid").admitted, both);
+        assert_eq!(
+            validate(&enabled, &installation()).expect("valid").admitted,
+            both
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Settings and secrets -> connections to PostgreSQL, with TLS and timeouts. Reading secrets and opening are IO.
+//! Settings and secrets -> connections to PostgreSQL, with TLS and timeouts. Reading secrets and
+//! opening are IO.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -12,7 +13,10 @@ use super::{error::DatabaseFault, work::Connections};
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
-    settings::{DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile, TlsMode, TlsSettings},
+    settings::{
+        DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile,
+        TlsMode, TlsSettings,
+    },
 };
 
 /// Longest wait for a new connection, TLS and login included.
@@ -23,20 +27,31 @@ pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A setting of the server, and its value.
 pub type Setting = (&'static str, &'static str);
 
-/// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a transaction.
-const RELAY_TIMEOUTS: &[Setting] = &[("lock_timeout", "2s"), ("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "10s")];
-/// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work itself may take longer.
-const MIGRATION_TIMEOUTS: &[Setting] =
-    &[("lock_timeout", "3s"), ("statement_timeout", "5min"), ("idle_in_transaction_session_timeout", "1min")];
+/// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a
+/// transaction.
+const RELAY_TIMEOUTS: &[Setting] = &[
+    ("lock_timeout", "2s"),
+    ("statement_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+/// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work
+/// itself may take longer.
+const MIGRATION_TIMEOUTS: &[Setting] = &[
+    ("lock_timeout", "3s"),
+    ("statement_timeout", "5min"),
+    ("idle_in_transaction_session_timeout", "1min"),
+];
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct what {} names", field(*file))]
+    #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct \
+        what {} names", field(*file))]
     Url { file: SecretFile, place: String },
-    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from what {} names", field(*file))]
+    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from \
+        what {} names", field(*file))]
     Options { file: SecretFile, place: String },
     #[error("cannot connect to {place}")]
     Open {
@@ -52,8 +67,12 @@ impl ConnectError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Secret(error) => error.problem(),
-            Self::Url { .. } | Self::Options { .. } => Problem::new(ProblemClass::SecretInvalid, self.to_string()),
-            Self::Open { place, source } => Problem::new(source.class, format!("cannot connect to {place}: {source}")),
+            Self::Url { .. } | Self::Options { .. } => {
+                Problem::new(ProblemClass::SecretInvalid, self.to_string())
+            }
+            Self::Open { place, source } => {
+                Problem::new(source.class, format!("cannot connect to {place}: {source}"))
+            }
         }
     }
 }
@@ -101,7 +120,10 @@ impl Connect {
     ///
     /// # Errors
     /// When its secret is missing or cannot be used.
-    pub fn relay_user(settings: &DatabaseSettings, secrets: &Secrets) -> Result<String, ConnectError> {
+    pub fn relay_user(
+        settings: &DatabaseSettings,
+        secrets: &Secrets,
+    ) -> Result<String, ConnectError> {
         match settings.endpoint {
             Endpoint::Url => Ok(from_url(DATABASE.url, secrets)?.get_username().to_owned()),
             Endpoint::Host { .. } => Ok(secrets.get(DATABASE.username)?.expose_secret().to_owned()),
@@ -109,26 +131,52 @@ impl Connect {
     }
 
     fn database(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
-        let peer = if settings.pooler { Peer::Pooler } else { Peer::Server };
+        let peer = if settings.pooler {
+            Peer::Pooler
+        } else {
+            Peer::Server
+        };
         Self::new(&settings.endpoint, &settings.tls, peer, &DATABASE, secrets)
     }
 
-    fn new(endpoint: &Endpoint, tls: &TlsSettings, peer: Peer, files: &DatabaseFiles, secrets: &Secrets) -> Result<Self, ConnectError> {
+    fn new(
+        endpoint: &Endpoint,
+        tls: &TlsSettings,
+        peer: Peer,
+        files: &DatabaseFiles,
+        secrets: &Secrets,
+    ) -> Result<Self, ConnectError> {
         let (options, place) = match endpoint {
-            Endpoint::Url => (from_url(files.url, secrets)?, "the database of the URL".to_owned()),
+            Endpoint::Url => (
+                from_url(files.url, secrets)?,
+                "the database of the URL".to_owned(),
+            ),
             Endpoint::Host { host, port, name } => {
-                let options = PgConnectOptions::new_without_pgpass().host(host).port(*port).database(name);
+                let options = PgConnectOptions::new_without_pgpass()
+                    .host(host)
+                    .port(*port)
+                    .database(name);
                 let options = with_credentials(options, tls, files, secrets)?;
                 (options, format!("database '{name}' at '{host}:{port}'"))
             }
         };
         if peer == Peer::Pooler && options.get_options().is_some() {
-            return Err(ConnectError::Options { file: files.url, place: secrets.place(files.url) });
+            return Err(ConnectError::Options {
+                file: files.url,
+                place: secrets.place(files.url),
+            });
         }
         let options = with_tls(options, tls, files, secrets)?;
         // Payloads must not get into logs, not even those of slow statements.
-        let options = options.application_name("outbox-relay").disable_statement_logging();
-        Ok(Self { options, place, peer, settings: Vec::new() })
+        let options = options
+            .application_name("outbox-relay")
+            .disable_statement_logging();
+        Ok(Self {
+            options,
+            place,
+            peer,
+            settings: Vec::new(),
+        })
     }
 
     /// The same with further settings of the session; later ones win.
@@ -156,11 +204,16 @@ impl Connect {
         }
     }
 
-    /// What a transaction begins with, as one simple query. At a pooler it brings the settings: what others left on the connection ends there.
+    /// What a transaction begins with, as one simple query. At a pooler it brings the settings:
+    /// what others left on the connection ends there.
     pub(super) fn begin(&self) -> SqlStr {
         let mut text = "begin isolation level read committed".to_owned();
         if self.peer == Peer::Pooler {
-            text.extend(self.settings.iter().map(|(name, value)| format!("; set local {name} = '{value}'")));
+            text.extend(
+                self.settings
+                    .iter()
+                    .map(|(name, value)| format!("; set local {name} = '{value}'")),
+            );
         }
         AssertSqlSafe(text).into_sql_str()
     }
@@ -176,7 +229,10 @@ impl Connect {
             Ok(Err(error)) => error.into(),
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),
         };
-        Err(ConnectError::Open { place: self.place.clone(), source })
+        Err(ConnectError::Open {
+            place: self.place.clone(),
+            source,
+        })
     }
 
     /// Names the database in front of what went wrong with it.
@@ -206,25 +262,47 @@ impl fmt::Display for Connect {
 
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
     let url = secrets.get(file)?;
-    let refuse = || ConnectError::Url { file, place: secrets.place(file) };
+    let refuse = || ConnectError::Url {
+        file,
+        place: secrets.place(file),
+    };
     let url = known_parameters(url.expose_secret());
-    let scheme = url.expose_secret().split_once("://").map(|(scheme, _)| scheme);
+    let scheme = url
+        .expose_secret()
+        .split_once("://")
+        .map(|(scheme, _)| scheme);
     if !matches!(scheme, Some("postgres" | "postgresql")) {
         return Err(refuse());
     }
     PgConnectOptions::from_str(url.expose_secret()).map_err(|_| refuse())
 }
 
-/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with a password, if only an empty one: else sqlx
-/// looks for one in the home folder of whoever runs this.
+/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with
+/// a password, if only an empty one: else sqlx looks for one in the home folder of whoever runs
+/// this.
 fn known_parameters(url: &str) -> SecretString {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let known = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        matches!(name, "host" | "hostaddr" | "port" | "dbname" | "user" | "password" | "sslrootcert" | "sslcert" | "sslkey" | "options")
+        matches!(
+            name,
+            "host"
+                | "hostaddr"
+                | "port"
+                | "dbname"
+                | "user"
+                | "password"
+                | "sslrootcert"
+                | "sslcert"
+                | "sslkey"
+                | "options"
+        )
     };
     let mut query: Vec<&str> = query.split('&').filter(known).collect();
-    let authority = base.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let authority = base
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next())
+        .unwrap_or_default();
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
     if !user.contains(':') && !query.iter().any(|pair| pair.starts_with("password=")) {
         query.push("password=");

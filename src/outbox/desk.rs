@@ -1,5 +1,5 @@
-//! The on-call's desk: what people ask of an outbox, and what they do with rows that were put aside. IO; every statement goes through
-//! [`Desk::rows`].
+//! The on-call's desk: what people ask of an outbox, and what they do with rows that were put
+//! aside. IO; every statement goes through [`Desk::rows`].
 
 mod letters;
 mod overview;
@@ -31,7 +31,8 @@ pub use parked::ParkedEntry;
 pub enum As {
     /// The relay's user, which may read all of it.
     Relay,
-    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of the tables.
+    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of
+    /// the tables.
     Owner,
 }
 
@@ -63,9 +64,12 @@ fn told(error: &StoreError) -> Problem {
     let problem = error.problem();
     let next = match problem.class {
         ProblemClass::InsufficientPrivilege => {
-            "that takes the schema's owner; its credentials, of spec.migration.database, are used where they are at hand"
+            "that takes the schema's owner; its credentials, of spec.migration.database, are used \
+             where they are at hand"
         }
-        ProblemClass::LockTimeout => "a transaction holds on to it, such as a writer of the same key: call this again",
+        ProblemClass::LockTimeout => {
+            "a transaction holds on to it, such as a writer of the same key: call this again"
+        }
         _ => return problem,
     };
     Problem::new(problem.class, format!("{error}: {next}"))
@@ -95,14 +99,21 @@ impl Desk {
     ///
     /// # Errors
     /// When the database cannot be reached, or the schema is missing, older or too new.
-    pub async fn open(settings: &RelaySettings, secrets: &Secrets, who: As) -> Result<Self, DeskError> {
+    pub async fn open(
+        settings: &RelaySettings,
+        secrets: &Secrets,
+        who: As,
+    ) -> Result<Self, DeskError> {
         let connect = match who {
             As::Relay => Connect::relay(&settings.database, secrets),
             As::Owner => owner(settings, secrets),
         }?;
         // Not only by the pool: it tries for seconds, and then cannot say why it failed.
         drop(connect.open().await?);
-        let desk = Self { connections: pool(&connect, 1, &[]), schema: settings.database.schema.clone() };
+        let desk = Self {
+            connections: pool(&connect, 1, &[]),
+            schema: settings.database.schema.clone(),
+        };
         desk.state().await?.judge(&desk.schema)?;
         Ok(desk)
     }
@@ -121,7 +132,10 @@ impl Desk {
     /// When the database fails; then it may be free, or not.
     pub async fn release_owner(&self, owner: &Owner) -> Result<bool, DeskError> {
         let release = sqlx::query(self.sql(include_str!("sql/desk/release_owner.sql")));
-        let release = release.bind(&owner.cluster).bind(&owner.namespace).bind(&owner.name);
+        let release = release
+            .bind(&owner.cluster)
+            .bind(&owner.namespace)
+            .bind(&owner.name);
         Ok(!self.rows("release the schema", release).await?.is_empty())
     }
 
@@ -134,22 +148,42 @@ impl Desk {
     }
 
     /// All rows of one statement, which is a transaction of its own.
-    async fn rows(&self, operation: &'static str, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
-        self.connections.rows(statement).await.map_err(failed(operation))
+    async fn rows(
+        &self,
+        operation: &'static str,
+        statement: Statement<'_>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.connections
+            .rows(statement)
+            .await
+            .map_err(failed(operation))
     }
 }
 
-/// A pod of a relay has no credentials of the owner; its user may have been given the rights by hand.
+/// A pod of a relay has no credentials of the owner; its user may have been given the rights by
+/// hand.
 fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, ConnectError> {
     match Connect::migration(settings, secrets) {
-        Err(ConnectError::Secret(SecretError::Missing { .. })) => Connect::relay(&settings.database, secrets),
+        Err(ConnectError::Secret(SecretError::Missing { .. })) => {
+            Connect::relay(&settings.database, secrets)
+        }
         connect => connect,
     }
 }
 
 /// The five conditions and the limit of a filter, as $1 to $6.
 fn filtered<'q>(sql: SqlStr, filter: &'q Filter) -> Statement<'q> {
-    let older_than_ms = filter.older_than.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-    let limit = filter.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
-    sqlx::query(sql).bind(&filter.topic).bind(&filter.key).bind(&filter.class).bind(older_than_ms).bind(filter.event_id).bind(limit)
+    let older_than_ms = filter
+        .older_than
+        .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    let limit = filter
+        .limit
+        .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    sqlx::query(sql)
+        .bind(&filter.topic)
+        .bind(&filter.key)
+        .bind(&filter.class)
+        .bind(older_than_ms)
+        .bind(filter.event_id)
+        .bind(limit)
 }

@@ -1,5 +1,6 @@
-//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure. The server's own words stay behind: they can
-//! quote rows, and a status is read by people who may not read the database.
+//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure.
+//! The server's own words stay behind: they can quote rows, and a status is read by people who may
+//! not read the database.
 
 use std::io;
 
@@ -7,7 +8,8 @@ use sqlx::error::DatabaseError;
 
 use crate::report::{Problem, ProblemClass};
 
-/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes further.
+/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes
+/// further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DatabaseFault {
@@ -17,7 +19,10 @@ pub struct DatabaseFault {
 
 impl DatabaseFault {
     pub(crate) fn new(class: ProblemClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into() }
+        Self {
+            class,
+            message: message.into(),
+        }
     }
 
     /// As it goes into a report.
@@ -38,7 +43,10 @@ impl From<sqlx::migrate::MigrateError> for DatabaseFault {
         use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
         match error {
             Execute(error) | ExecuteMigration(error, _) => classify(&error),
-            _ => Self::new(ProblemClass::DatabaseError, "the list of applied migrations does not fit this version"),
+            _ => Self::new(
+                ProblemClass::DatabaseError,
+                "the list of applied migrations does not fit this version",
+            ),
         }
     }
 }
@@ -52,101 +60,189 @@ pub fn classify(error: &sqlx::Error) -> DatabaseFault {
         sqlx::Error::Io(error) => by_io(error),
         sqlx::Error::Tls(source) => match source.downcast_ref::<rustls::Error>() {
             Some(error) => by_tls(error),
-            None if source.to_string() == "server does not support TLS" => {
-                DatabaseFault::new(TlsFailed, "the server does not offer TLS: switch it on there, or set tls.mode to disable")
-            }
-            None => DatabaseFault::new(TlsFailed, "TLS could not be set up: check tls.ca and tls.clientCertSecretRef"),
+            None if source.to_string() == "server does not support TLS" => DatabaseFault::new(
+                TlsFailed,
+                "the server does not offer TLS: switch it on there, or set tls.mode to disable",
+            ),
+            None => DatabaseFault::new(
+                TlsFailed,
+                "TLS could not be set up: check tls.ca and tls.clientCertSecretRef",
+            ),
         },
         sqlx::Error::Configuration(_) => DatabaseFault::new(
             SecretInvalid,
-            "the connection's secrets cannot be used: check the URL, and that certificate and key are a pair in PEM form",
+            "the connection's secrets cannot be used: check the URL, and that certificate and key \
+             are a pair in PEM form",
         ),
         sqlx::Error::PoolTimedOut => DatabaseFault::new(
             Unreachable,
-            "no connection was to be had in time: the server cannot be reached, refuses new connections, or all of ours are busy",
+            "no connection was to be had in time: the server cannot be reached, refuses new \
+             connections, or all of ours are busy",
         ),
-        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => DatabaseFault::new(Failed, "the connections were closed"),
-        sqlx::Error::Protocol(_) => {
-            DatabaseFault::new(Unreachable, "what answers there does not speak PostgreSQL's protocol: check host and port")
+        sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            DatabaseFault::new(Failed, "the connections were closed")
         }
-        sqlx::Error::Migrate(_) => DatabaseFault::new(Failed, "the list of applied migrations does not fit this version"),
-        _ => DatabaseFault::new(Failed, "the database answered with something unexpected: is the schema changed by hand?"),
+        sqlx::Error::Protocol(_) => DatabaseFault::new(
+            Unreachable,
+            "what answers there does not speak PostgreSQL's protocol: check host and port",
+        ),
+        sqlx::Error::Migrate(_) => DatabaseFault::new(
+            Failed,
+            "the list of applied migrations does not fit this version",
+        ),
+        _ => DatabaseFault::new(
+            Failed,
+            "the database answered with something unexpected: is the schema changed by hand?",
+        ),
     }
 }
 
 /// The whole table of answers; a code that is not in it keeps its number.
 fn by_sqlstate(answer: &dyn DatabaseError) -> DatabaseFault {
     use ProblemClass::{
-        AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing, DatabaseReadOnly, InsufficientPrivilege,
-        InvalidSettings, LockTimeout, RoleMissing, SchemaNotReady, Unreachable,
+        AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
+        DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing,
+        SchemaNotReady, Unreachable,
     };
     let code = answer.code().unwrap_or_default();
     let (class, message) = match code.as_ref() {
-        "28P01" => {
-            (AuthenticationFailed, "the server refused user name or password: correct the Secret; a new value is picked up by itself")
-        }
+        "28P01" => (
+            AuthenticationFailed,
+            "the server refused user name or password: correct the Secret; a new value is picked \
+             up by itself",
+        ),
         "28000" => (
             AuthenticationFailed,
-            "the server does not let this user in from here: check the user name, pg_hba.conf, and whether TLS or a client certificate is wanted",
+            "the server does not let this user in from here: check the user name, pg_hba.conf, \
+             and whether TLS or a client certificate is wanted",
         ),
-        "42501" => (InsufficientPrivilege, "the database user lacks a right: run the migration again, or grant it"),
-        "55P03" => (LockTimeout, "a lock was not to be had in time: another session holds it; it is tried again"),
-        "3D000" => (DatabaseMissing, "the database does not exist: create it, or correct its name"),
-        "3F000" | "42P01" | "42883" | "42703" => {
-            (SchemaNotReady, "the outbox's schema is missing or older than this version needs: let the migration run")
-        }
+        "42501" => (
+            InsufficientPrivilege,
+            "the database user lacks a right: run the migration again, or grant it",
+        ),
+        "55P03" => (
+            LockTimeout,
+            "a lock was not to be had in time: another session holds it; it is tried again",
+        ),
+        "3D000" => (
+            DatabaseMissing,
+            "the database does not exist: create it, or correct its name",
+        ),
+        "3F000" | "42P01" | "42883" | "42703" => (
+            SchemaNotReady,
+            "the outbox's schema is missing or older than this version needs: let the migration \
+             run",
+        ),
         "42804" | "42846" | "0A000" => (
             SchemaNotReady,
-            "a column of the outbox has another type than the migrations gave it: was it changed by hand? undo that; outbox-relay migrate names it",
+            "a column of the outbox has another type than the migrations gave it: was it changed \
+             by hand? undo that; outbox-relay migrate names it",
         ),
-        "42704" => (RoleMissing, "a role does not exist: create it, or take it out of migration.grants"),
+        "42704" => (
+            RoleMissing,
+            "a role does not exist: create it, or take it out of migration.grants",
+        ),
         "25006" => (
             DatabaseReadOnly,
-            "the database only allows reading: if it is a standby, point to the primary; else set default_transaction_read_only to off",
+            "the database only allows reading: if it is a standby, point to the primary; else set \
+             default_transaction_read_only to off",
         ),
-        "53300" => (Unreachable, "the server has no connection left: raise max_connections there, or lower maxConnections or replicas"),
-        "53100" | "53400" => (DatabaseFull, "the server has no space left, on its disk or below a limit: make room there"),
-        "57P01" | "57P02" | "57P03" => (Unreachable, "the server is starting or stopping; it is tried again"),
+        "53300" => (
+            Unreachable,
+            "the server has no connection left: raise max_connections there, or lower \
+             maxConnections or replicas",
+        ),
+        "53100" | "53400" => (
+            DatabaseFull,
+            "the server has no space left, on its disk or below a limit: make room there",
+        ),
+        "57P01" | "57P02" | "57P03" => (
+            Unreachable,
+            "the server is starting or stopping; it is tried again",
+        ),
         "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => (
             InvalidSettings,
-            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or point to the server itself",
+            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or \
+             point to the server itself",
         ),
-        "08P01" if answer.message().starts_with("transaction blocks not allowed") => {
-            (InvalidSettings, "the pooler is in statement mode: set its pool_mode to transaction, or point to the server itself")
+        "08P01"
+            if answer
+                .message()
+                .starts_with("transaction blocks not allowed") =>
+        {
+            (
+                InvalidSettings,
+                "the pooler is in statement mode: set its pool_mode to transaction, or point to \
+                 the server itself",
+            )
         }
         // PgBouncer has this one code for all that it says itself.
-        "08P01" if answer.message().ends_with("authentication failed") => {
-            (AuthenticationFailed, "the pooler refused user name or password: correct the Secret; a new value is picked up by itself")
+        "08P01" if answer.message().ends_with("authentication failed") => (
+            AuthenticationFailed,
+            "the pooler refused user name or password: correct the Secret; a new value is picked \
+             up by itself",
+        ),
+        "08P01" => (
+            Unreachable,
+            "the pooler has no connection to the server, or gave this one up; it is tried again",
+        ),
+        "57014" => (
+            Failed,
+            "a statement took too long and was cancelled: is the server overloaded, or a \
+             transaction open for hours?",
+        ),
+        "40P01" | "40001" => (
+            Failed,
+            "a statement was in conflict with another session; it is tried again",
+        ),
+        _ => {
+            return DatabaseFault::new(
+                Failed,
+                format!("the database answered with SQLSTATE {code}; its log says more"),
+            );
         }
-        "08P01" => (Unreachable, "the pooler has no connection to the server, or gave this one up; it is tried again"),
-        "57014" => (Failed, "a statement took too long and was cancelled: is the server overloaded, or a transaction open for hours?"),
-        "40P01" | "40001" => (Failed, "a statement was in conflict with another session; it is tried again"),
-        _ => return DatabaseFault::new(Failed, format!("the database answered with SQLSTATE {code}; its log says more")),
     };
     DatabaseFault::new(class, message)
 }
 
-/// What a server or a pooler says of the settings of a session, or of statements that went to another connection.
+/// What a server or a pooler says of the settings of a session, or of statements that went to
+/// another connection.
 fn is_by_pooler(answer: &dyn DatabaseError) -> bool {
     let words = answer.message();
-    ["invalid value for parameter", "unsupported startup parameter", "prepared statement"].iter().any(|start| words.starts_with(start))
+    [
+        "invalid value for parameter",
+        "unsupported startup parameter",
+        "prepared statement",
+    ]
+    .iter()
+    .any(|start| words.starts_with(start))
 }
 
 fn by_io(error: &io::Error) -> DatabaseFault {
     use io::ErrorKind::{
-        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut, UnexpectedEof,
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
+        TimedOut, UnexpectedEof,
     };
     // A failed handshake comes as an IO error around the real one.
-    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    if let Some(error) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         return by_tls(error);
     }
     let message = match error.kind() {
         ConnectionRefused => "nothing listens there: check host and port, and that the server runs",
         TimedOut => "no answer in time: check host and port, and that the network lets us through",
-        ConnectionReset | ConnectionAborted | UnexpectedEof | io::ErrorKind::BrokenPipe => "the connection was closed by the other side",
-        HostUnreachable | NetworkUnreachable => "there is no way to that host: check the host, and that the network lets us through",
+        ConnectionReset | ConnectionAborted | UnexpectedEof | io::ErrorKind::BrokenPipe => {
+            "the connection was closed by the other side"
+        }
+        HostUnreachable | NetworkUnreachable => {
+            "there is no way to that host: check the host, and that the network lets us through"
+        }
         // The resolver's answers have no kind of their own.
-        _ if error.to_string().starts_with("failed to lookup address") => "the host name is not known: check it",
+        _ if error.to_string().starts_with("failed to lookup address") => {
+            "the host name is not known: check it"
+        }
         _ => "the connection failed: check host and port, and that the network lets us through",
     };
     DatabaseFault::new(ProblemClass::Unreachable, message)
@@ -155,16 +251,30 @@ fn by_io(error: &io::Error) -> DatabaseFault {
 fn by_tls(error: &rustls::Error) -> DatabaseFault {
     use rustls::CertificateError as Bad;
     let message = match error {
-        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "the server's certificate is for another host name: correct the host, or set tls.mode to verify-ca"
+        rustls::Error::InvalidCertificate(
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. },
+        ) => {
+            "the server's certificate is for another host name: correct the host, or set tls.mode \
+             to verify-ca"
         }
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "the server's certificate is signed by an authority we do not know: set tls.ca to its certificate"
+            "the server's certificate is signed by an authority we do not know: set tls.ca to its \
+             certificate"
         }
-        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "the server's certificate has expired: renew it",
-        rustls::Error::InvalidCertificate(_) => "the server's certificate was refused: check it, and that tls.ca is the right one",
-        rustls::Error::AlertReceived(_) => "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the server wants",
-        rustls::Error::InconsistentKeys(_) => "client certificate and key are not a pair: correct the Secret of tls.clientCertSecretRef",
+        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "the server's certificate has expired: renew it"
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "the server's certificate was refused: check it, and that tls.ca is the right one"
+        }
+        rustls::Error::AlertReceived(_) => {
+            "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the \
+             server wants"
+        }
+        rustls::Error::InconsistentKeys(_) => {
+            "client certificate and key are not a pair: correct the Secret of \
+             tls.clientCertSecretRef"
+        }
         _ => "the TLS handshake failed: check that the server speaks TLS, and tls.ca",
     };
     DatabaseFault::new(ProblemClass::TlsFailed, message)

@@ -1,4 +1,5 @@
-//! Rows that Kafka refused: parking their keys, burying them, reading them by name; and the numbers of the whole table. IO.
+//! Rows that Kafka refused: parking their keys, burying them, reading them by name; and the numbers
+//! of the whole table. IO.
 
 use std::fmt;
 
@@ -51,8 +52,9 @@ pub struct TableWide {
     pub dead_letters: u64,
     pub parked_keys: u64,
     pub parked_topics: u64,
-    /// Age of the oldest transaction that keeps vacuum from removing dead rows. A role without `pg_read_all_stats` sees its own sessions and
-    /// prepared transactions only; absent: it sees none.
+    /// Age of the oldest transaction that keeps vacuum from removing dead rows. A role without
+    /// `pg_read_all_stats` sees its own sessions and prepared transactions only; absent: it sees
+    /// none.
     pub xmin_age_seconds: Option<f64>,
     /// Dead rows of `event`, as the server estimates them.
     pub dead_tuples: u64,
@@ -85,25 +87,38 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
-        let rows = self.pools.lease.rows(query(self.parking.parked.clone()).bind(lanes)).await.map_err(failed("read what is parked"))?;
+        let rows = self
+            .pools
+            .lease
+            .rows(query(self.parking.parked.clone()).bind(lanes))
+            .await
+            .map_err(failed("read what is parked"))?;
         let rows: Vec<ParkedLine> = tuples(&rows).map_err(failed("read what is parked"))?;
         let mut parked = Parked::default();
         for row in rows {
             match row {
                 (topic, None, ..) => parked.topics.push(topic),
-                (topic, Some(key), lane, attempts, head_id, head_event_id) => parked.keys.push(ParkedKey {
-                    topic,
-                    key,
-                    lane: lane.and_then(|lane| u8::try_from(lane).ok()).ok_or(DecodeError::Value).map_err(failed("read what is parked"))?,
-                    attempts: attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0),
-                    head: head_id.zip(head_event_id),
-                }),
+                (topic, Some(key), lane, attempts, head_id, head_event_id) => {
+                    parked.keys.push(ParkedKey {
+                        topic,
+                        key,
+                        lane: lane
+                            .and_then(|lane| u8::try_from(lane).ok())
+                            .ok_or(DecodeError::Value)
+                            .map_err(failed("read what is parked"))?,
+                        attempts: attempts
+                            .and_then(|attempts| u32::try_from(attempts).ok())
+                            .unwrap_or(0),
+                        head: head_id.zip(head_event_id),
+                    })
+                }
             }
         }
         Ok(parked)
     }
 
-    /// Parks the key of a row that Kafka refused, or counts one more attempt when it is parked. A row that is gone parks nothing.
+    /// Parks the key of a row that Kafka refused, or counts one more attempt when it is parked. A
+    /// row that is gone parks nothing.
     ///
     /// If dropped midway the key may or may not be parked; parking it again only counts.
     ///
@@ -117,7 +132,11 @@ impl Store {
             .bind(row.id)
             .bind(row.event_id)
             .bind(row.class.to_string());
-        self.pools.settler.rows(park).await.map_err(failed("park a key"))?;
+        self.pools
+            .settler
+            .rows(park)
+            .await
+            .map_err(failed("park a key"))?;
         Ok(())
     }
 
@@ -135,7 +154,12 @@ impl Store {
             .bind(&row.topic)
             .bind(row.class.to_string())
             .bind(i32::try_from(attempts).unwrap_or(i32::MAX));
-        let row = self.pools.settler.row(bury).await.map_err(failed("bury a row"))?;
+        let row = self
+            .pools
+            .settler
+            .row(bury)
+            .await
+            .map_err(failed("bury a row"))?;
         row.try_get(0).map_err(failed("bury a row"))
     }
 
@@ -144,9 +168,19 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn table_wide(&self) -> Result<TableWide, StoreError> {
-        let row = self.pools.settler.row(query(self.parking.table_wide.clone())).await.map_err(failed("read the numbers of the table"))?;
-        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples): (i64, i64, i64, Option<f64>, i64) =
-            FromRow::from_row(&row).map_err(failed("read the numbers of the table"))?;
+        let row = self
+            .pools
+            .settler
+            .row(query(self.parking.table_wide.clone()))
+            .await
+            .map_err(failed("read the numbers of the table"))?;
+        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples): (
+            i64,
+            i64,
+            i64,
+            Option<f64>,
+            i64,
+        ) = FromRow::from_row(&row).map_err(failed("read the numbers of the table"))?;
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
         Ok(TableWide {
             dead_letters: count(dead_letters),
@@ -157,19 +191,43 @@ impl Store {
         })
     }
 
-    /// The rows of these names that still exist, by lane and then id. Parallel lists, an entry per row.
+    /// The rows of these names that still exist, by lane and then id. Parallel lists, an entry per
+    /// row.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn fetch_named(&self, lanes: &[i16], ids: &[i64], event_ids: &[Uuid]) -> Result<Vec<OutboxRow>, StoreError> {
-        let named = query(self.parking.fetch_named.clone()).bind(lanes).bind(ids).bind(event_ids);
-        let rows = self.pools.reader.rows(named).await.map_err(failed("fetch rows by name"))?;
-        rows.iter().map(decode_row).collect::<Result<_, _>>().map_err(failed("fetch rows by name"))
+    pub async fn fetch_named(
+        &self,
+        lanes: &[i16],
+        ids: &[i64],
+        event_ids: &[Uuid],
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let named = query(self.parking.fetch_named.clone())
+            .bind(lanes)
+            .bind(ids)
+            .bind(event_ids);
+        let rows = self
+            .pools
+            .reader
+            .rows(named)
+            .await
+            .map_err(failed("fetch rows by name"))?;
+        rows.iter()
+            .map(decode_row)
+            .collect::<Result<_, _>>()
+            .map_err(failed("fetch rows by name"))
     }
 }
 
 /// Topic; key, lane, attempts and head, which a parked topic has not.
-type ParkedLine = (String, Option<String>, Option<i16>, Option<i32>, Option<i64>, Option<Uuid>);
+type ParkedLine = (
+    String,
+    Option<String>,
+    Option<i16>,
+    Option<i32>,
+    Option<i64>,
+    Option<Uuid>,
+);
 
 /// A key does not get into logs.
 impl fmt::Debug for ParkedKey {

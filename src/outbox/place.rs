@@ -1,7 +1,8 @@
 //! Where a row lies in its table, in PostgreSQL's words its `ctid`. Pure.
 //!
-//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the midst of a statement. Behind a pooler, where
-//! statements have no names, the server forgets that statement then.
+//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the
+//! midst of a statement. Behind a pooler, where statements have no names, the server forgets that
+//! statement then.
 
 use std::io::Write;
 
@@ -45,6 +46,9 @@ impl TryFrom<&[u8]> for Place {
 
     fn try_from(bytes: &[u8]) -> Result<Self, Self::Error> {
         let [b0, b1, b2, b3, i0, i1]: [u8; 6] = bytes.try_into()?;
-        Ok(Self { block: u32::from_be_bytes([b0, b1, b2, b3]), item: u16::from_be_bytes([i0, i1]) })
+        Ok(Self {
+            block: u32::from_be_bytes([b0, b1, b2, b3]),
+            item: u16::from_be_bytes([i0, i1]),
+        })
     }
 }

@@ -27,7 +27,15 @@ impl OutboxRow {
     /// A row without a payload, of 1970.
     #[must_use]
     pub fn new(lane: u8, id: i64, event_id: Uuid, texts: Texts<'_>) -> Self {
-        Self { lane, id, event_id, place: Place::default(), created_at_us: 0, payload: None, texts: OwnedTexts::of(texts) }
+        Self {
+            lane,
+            id,
+            event_id,
+            place: Place::default(),
+            created_at_us: 0,
+            payload: None,
+            texts: OwnedTexts::of(texts),
+        }
     }
 
     /// The texts, by column.
@@ -70,7 +78,10 @@ impl OutboxRow {
 
     /// The same with other texts.
     pub(crate) fn with(lane: u8, id: i64, texts: Texts<'_>) -> Self {
-        Self { payload: Some([0; 10].into()), ..Self::new(lane, id, Uuid::from_u128(id as u128), texts) }
+        Self {
+            payload: Some([0; 10].into()),
+            ..Self::new(lane, id, Uuid::from_u128(id as u128), texts)
+        }
     }
 }
 
@@ -95,13 +106,20 @@ pub struct Fetched {
 /// The database sent something that no version of the schema sends.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("a column of the outbox has an unexpected type: was the table changed by hand? undo that; outbox-relay migrate names it")]
+    #[error(
+        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; \
+         outbox-relay migrate names it"
+    )]
     Column(#[source] sqlx::Error),
-    #[error("a value of the outbox has an unexpected form: was the table changed by hand? undo that; outbox-relay migrate names it")]
+    #[error(
+        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; \
+         outbox-relay migrate names it"
+    )]
     Value,
     #[error("the snapshot cannot be read")]
     Snapshot(#[source] ParseSnapshotError),
-    /// For a moment the old file of the sequence is empty, when another relay moves the sequence on.
+    /// For a moment the old file of the sequence is empty, when another relay moves the sequence
+    /// on.
     #[error("the sequence of ids was just moved on: it is tried again")]
     NoSnapshot,
 }
@@ -127,10 +145,18 @@ impl Decoder {
     pub(super) fn take(&mut self, row: &PgRow) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
-                let sequence = SequenceState { position: row.try_get(2)?, incarnation: row.try_get(3)? };
-                self.statement = Some((sequence, Snapshot::parse(text).map_err(DecodeError::Snapshot)?));
+                let sequence = SequenceState {
+                    position: row.try_get(2)?,
+                    incarnation: row.try_get(3)?,
+                };
+                self.statement = Some((
+                    sequence,
+                    Snapshot::parse(text).map_err(DecodeError::Snapshot)?,
+                ));
             }
-            None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => self.scanned.push((lane(row)?, row.try_get(2)?)),
+            None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
+                self.scanned.push((lane(row)?, row.try_get(2)?))
+            }
             None => {
                 let row = decode_row(row)?;
                 self.bytes += row.payload_bytes() as i64;
@@ -149,7 +175,14 @@ impl Decoder {
     /// When the row of the statement did not come.
     pub(super) fn finish(self) -> Result<(SequenceState, Fetched), DecodeError> {
         let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
-        Ok((sequence, Fetched { snapshot, rows: self.rows, scanned: self.scanned }))
+        Ok((
+            sequence,
+            Fetched {
+                snapshot,
+                rows: self.rows,
+                scanned: self.scanned,
+            },
+        ))
     }
 }
 
@@ -171,14 +204,18 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         lane: lane(row)?,
         id: row.try_get(2)?,
         event_id: row.try_get(3)?,
-        place: row.try_get::<&[u8], _>(12)?.try_into().map_err(|_| DecodeError::Value)?,
+        place: row
+            .try_get::<&[u8], _>(12)?
+            .try_into()
+            .map_err(|_| DecodeError::Value)?,
         created_at_us: timestamp_us(row, 11)?,
         payload: payload.map(Box::from),
         texts: OwnedTexts::of(texts),
     })
 }
 
-/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows have `{}`, and nobody needs a tree.
+/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows
+/// have `{}`, and nobody needs a tree.
 fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     let value = row.try_get_raw(column)?;
     match value.as_bytes().map_err(|_| DecodeError::Value)? {
@@ -193,6 +230,7 @@ fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
-    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of wrapping.
+    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of
+    // wrapping.
     Ok(since_2000.saturating_add(YEAR_2000_US))
 }

@@ -33,7 +33,12 @@ impl Snapshot {
             return Err(refuse());
         };
         let xmax = xmax.parse().map_err(|_| refuse())?;
-        let running = running.split(',').filter(|xid| !xid.is_empty()).map(str::parse).collect::<Result<_, _>>().map_err(|_| refuse())?;
+        let running = running
+            .split(',')
+            .filter(|xid| !xid.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| refuse())?;
         Ok(Self::new(xmax, running))
     }
 
@@ -49,7 +54,8 @@ impl Snapshot {
         &self.running
     }
 
-    /// Whether a transaction had surely ended. One that is only not listed need not have: see [`Self::xmax`].
+    /// Whether a transaction had surely ended. One that is only not listed need not have: see
+    /// [`Self::xmax`].
     #[must_use]
     pub fn has_ended(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
@@ -63,7 +69,10 @@ mod tests {
     #[test]
     fn a_snapshot_is_read_as_postgresql_writes_it() {
         assert_eq!(Snapshot::parse("279:279:"), Ok(Snapshot::new(279, vec![])));
-        assert_eq!(Snapshot::parse("279:281:279,280"), Ok(Snapshot::new(281, vec![279, 280])));
+        assert_eq!(
+            Snapshot::parse("279:281:279,280"),
+            Ok(Snapshot::new(281, vec![279, 280]))
+        );
         for text in ["", "1:2", "1:2:3:4", "a:b:", "1:2:x"] {
             assert!(Snapshot::parse(text).is_err(), "{text}");
         }

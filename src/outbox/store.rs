@@ -1,7 +1,7 @@
 //! The relay's statements, one function each, free of decisions. IO.
 //!
-//! Each kind of work has its own connections, so that a slow fetch can never keep a lease from being renewed. All go through
-//! [`super::work`].
+//! Each kind of work has its own connections, so that a slow fetch can never keep a lease from
+//! being renewed. All go through [`super::work`].
 
 mod error;
 mod lease;
@@ -21,10 +21,19 @@ pub(super) use error::failed;
 use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
-pub use plans::{BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Resumed, SettlePlan, Survey, SweepPlan};
+pub use plans::{
+    BacklogPlan, Depth, FetchPlan, Flowing, Grant, LaneMarksPlan, Others, ParkedRows, Resumed,
+    SettlePlan, Survey, SweepPlan,
+};
 
-/// Session settings of the connections that read lanes: without statistics the planner would rather sort or scan than walk the one index.
-pub const READER_OPTIONS: &[Setting] = &[("enable_bitmapscan", "off"), ("enable_sort", "off"), ("enable_seqscan", "off"), ("jit", "off")];
+/// Session settings of the connections that read lanes: without statistics the planner would rather
+/// sort or scan than walk the one index.
+pub const READER_OPTIONS: &[Setting] = &[
+    ("enable_bitmapscan", "off"),
+    ("enable_sort", "off"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
 
 /// Connections by kind of work. Each connects when first used, and again after a failure.
 #[derive(Clone)]
@@ -47,7 +56,11 @@ pub struct Store {
 impl Store {
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
-        Self { pools, statements: Arc::new(Statements::new(schema)), parking: Arc::new(ParkingStatements::new(schema)) }
+        Self {
+            pools,
+            statements: Arc::new(Statements::new(schema)),
+            parking: Arc::new(ParkingStatements::new(schema)),
+        }
     }
 
     /// Connections of the lease, for whoever asks before there is one.

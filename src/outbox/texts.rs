@@ -1,4 +1,5 @@
-//! The texts of a row, in one piece of memory: a fetch brings thousands of rows, and to allocate each text cost more than to read it. Pure.
+//! The texts of a row, in one piece of memory: a fetch brings thousands of rows, and to allocate
+//! each text cost more than to read it. Pure.
 
 use std::ops::Range;
 
@@ -16,8 +17,14 @@ pub struct Texts<'a> {
 
 #[cfg(test)]
 impl Texts<'static> {
-    pub(crate) const PLAIN: Self =
-        Self { aggregate_type: "essay", aggregate_id: "e-1", event_type: "Created", topic: None, event_key: None, headers: "{}" };
+    pub(crate) const PLAIN: Self = Self {
+        aggregate_type: "essay",
+        aggregate_id: "e-1",
+        event_type: "Created",
+        topic: None,
+        event_key: None,
+        headers: "{}",
+    };
 }
 
 const COLUMNS: usize = 6;
@@ -39,16 +46,34 @@ pub(crate) struct OwnedTexts {
 
 impl OwnedTexts {
     pub(super) fn of(texts: Texts<'_>) -> Self {
-        let Texts { aggregate_type, aggregate_id, event_type, topic, event_key, headers } = texts;
-        let columns: [&str; COLUMNS] =
-            [aggregate_type, aggregate_id, event_type, topic.unwrap_or_default(), event_key.unwrap_or_default(), headers];
+        let Texts {
+            aggregate_type,
+            aggregate_id,
+            event_type,
+            topic,
+            event_key,
+            headers,
+        } = texts;
+        let columns: [&str; COLUMNS] = [
+            aggregate_type,
+            aggregate_id,
+            event_type,
+            topic.unwrap_or_default(),
+            event_key.unwrap_or_default(),
+            headers,
+        ];
         let mut end = 0;
         let ends = columns.map(|column| {
             // A message of PostgreSQL has at most 2^31 bytes.
             end += column.len() as u32;
             end
         });
-        Self { all: columns.concat().into(), ends, has_topic: topic.is_some(), has_event_key: event_key.is_some() }
+        Self {
+            all: columns.concat().into(),
+            ends,
+            has_topic: topic.is_some(),
+            has_event_key: event_key.is_some(),
+        }
     }
 
     pub(super) fn get(&self) -> Texts<'_> {
@@ -77,7 +102,11 @@ impl OwnedTexts {
     }
 
     fn key_column(&self) -> usize {
-        if self.has_event_key { EVENT_KEY } else { AGGREGATE_ID }
+        if self.has_event_key {
+            EVENT_KEY
+        } else {
+            AGGREGATE_ID
+        }
     }
 
     fn column(&self, column: usize) -> &str {
@@ -104,7 +133,14 @@ mod tests {
             event_key: Some(""),
             headers: r#"{"a": "b"}"#,
         };
-        for texts in [texts, Texts { topic: Some("t"), event_key: None, ..texts }] {
+        for texts in [
+            texts,
+            Texts {
+                topic: Some("t"),
+                event_key: None,
+                ..texts
+            },
+        ] {
             let owned = OwnedTexts::of(texts);
             assert!(owned.get() == texts);
             assert_eq!(owned.key(), texts.event_key.unwrap_or(texts.aggregate_id));

@@ -1,4 +1,5 @@
-//! Does the cluster take records, and so how many rows may be with the producer? It trips on time, since librdkafka hides its retries. Pure.
+//! Does the cluster take records, and so how many rows may be with the producer? It trips on time,
+//! since librdkafka hides its retries. Pure.
 //!
 //! ```text
 //!            no acknowledgement for slowAfter            ... for openAfter; three causeless rebuilds in a minute
@@ -8,8 +9,9 @@
 //!     '-------------------------- an acknowledgement: starts again with few rows ---------------------------------'
 //! ```
 //!
-//! While it is Open, what the producer still holds is the probe. For topics that have nothing there, a small fetch is let through now and then:
-//! else a relay whose only records are stuck in one sick topic would not find out that the others work.
+//! While it is Open, what the producer still holds is the probe. For topics that have nothing
+//! there, a small fetch is let through now and then: else a relay whose only records are stuck in
+//! one sick topic would not find out that the others work.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +28,8 @@ const REBUILDS_MAX: usize = 3;
 const REBUILDS_WITHIN: Duration = Duration::from_secs(60);
 /// Open for longer, while another relay publishes: the fault is ours.
 const LOCAL_AFTER: Duration = Duration::from_secs(2 * LEASE_TTL.as_secs());
-/// Longest time for which answers of the brokers count for nothing after answers that no acknowledgement followed.
+/// Longest time for which answers of the brokers count for nothing after answers that no
+/// acknowledgement followed.
 const UNPROVEN_MAX: Duration = Duration::from_mins(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +64,18 @@ pub struct Breaker {
 impl Breaker {
     /// Closed; `window_rows` is the size of the whole window.
     #[must_use]
-    pub fn new(settings: BreakerSettings, window_rows: usize, jitter: Jitter, now: Instant) -> Self {
+    pub fn new(
+        settings: BreakerSettings,
+        window_rows: usize,
+        jitter: Jitter,
+        now: Instant,
+    ) -> Self {
         Self {
             settings,
             window_rows,
-            state: State::Closed { rows_max: window_rows },
+            state: State::Closed {
+                rows_max: window_rows,
+            },
             quiet_since: None,
             acknowledged: 0,
             rebuilds: Vec::new(),
@@ -91,8 +101,9 @@ impl Breaker {
         self.settings.slow_after()
     }
 
-    /// Looks at the clock. `outstanding`: rows with the producer; `trouble`: librdkafka told of an error of the whole cluster, and nothing was
-    /// acknowledged since. That alone is no proof, it tells of idle connections too.
+    /// Looks at the clock. `outstanding`: rows with the producer; `trouble`: librdkafka told of an
+    /// error of the whole cluster, and nothing was acknowledged since. That alone is no proof, it
+    /// tells of idle connections too.
     pub fn look(&mut self, outstanding: usize, trouble: bool, now: Instant) {
         if outstanding == 0 {
             self.quiet_since = None;
@@ -102,7 +113,11 @@ impl Breaker {
             return;
         }
         let quiet = now.saturating_duration_since(*self.quiet_since.get_or_insert(now));
-        let open_after = if trouble { self.settings.slow_after() } else { self.settings.open_after() };
+        let open_after = if trouble {
+            self.settings.slow_after()
+        } else {
+            self.settings.open_after()
+        };
         match self.state {
             State::Open { .. } => {}
             _ if quiet >= open_after => self.open(now),
@@ -126,8 +141,9 @@ impl Breaker {
         }
     }
 
-    /// The brokers answered a question. With nothing outstanding no record can close the breaker, so this does: without lanes a relay has no
-    /// record. It is no proof: brokers that answer and take no record would get lanes, and give them back, over and over.
+    /// The brokers answered a question. With nothing outstanding no record can close the breaker,
+    /// so this does: without lanes a relay has no record. It is no proof: brokers that answer and
+    /// take no record would get lanes, and give them back, over and over.
     pub fn answered(&mut self, outstanding: usize, now: Instant) {
         let least = match self.unproven {
             0 => self.settings.slow_after(),
@@ -139,10 +155,14 @@ impl Breaker {
         }
     }
 
-    /// The producer had to be thrown out, and no record or topic is to blame. Returns the pause before the next one.
+    /// The producer had to be thrown out, and no record or topic is to blame. Returns the pause
+    /// before the next one.
     pub fn rebuilt(&mut self, now: Instant) -> Duration {
-        self.rebuilds.retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
-        let pause = self.jitter.backoff(self.rebuilds.len() as u32, self.settings.max_backoff());
+        self.rebuilds
+            .retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
+        let pause = self
+            .jitter
+            .backoff(self.rebuilds.len() as u32, self.settings.max_backoff());
         self.rebuilds.push(now);
         if self.rebuilds.len() >= REBUILDS_MAX && !matches!(self.state, State::Open { .. }) {
             self.open(now);
@@ -160,7 +180,9 @@ impl Breaker {
             State::Open { .. } => return START_ROWS,
         };
         // Many small fetches would only cost.
-        Some(rows_max.saturating_sub(outstanding)).filter(|room| *room >= rows_max / 4).unwrap_or(0)
+        Some(rows_max.saturating_sub(outstanding))
+            .filter(|room| *room >= rows_max / 4)
+            .unwrap_or(0)
     }
 
     /// When the next fetch may begin, as far as the breaker is concerned.
@@ -173,7 +195,10 @@ impl Breaker {
     pub fn fetching(&mut self, now: Instant) {
         if matches!(self.state, State::Open { .. }) {
             self.probes += 1;
-            self.probe_at = now + self.jitter.backoff(self.probes, self.settings.max_backoff());
+            self.probe_at = now
+                + self
+                    .jitter
+                    .backoff(self.probes, self.settings.max_backoff());
         }
     }
 
@@ -181,7 +206,9 @@ impl Breaker {
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
         match self.state {
-            State::Open { .. } => Health::Open { for_long: self.is_open_for(LOCAL_AFTER, now) },
+            State::Open { .. } => Health::Open {
+                for_long: self.is_open_for(LOCAL_AFTER, now),
+            },
             _ => Health::Well,
         }
     }
@@ -197,7 +224,9 @@ impl Breaker {
     }
 
     fn close(&mut self, rows_max: usize) {
-        self.state = State::Closed { rows_max: rows_max.min(self.window_rows) };
+        self.state = State::Closed {
+            rows_max: rows_max.min(self.window_rows),
+        };
         self.acknowledged = 0;
     }
 }

@@ -1,8 +1,9 @@
 //! Whether the wall clock was set back. Pure.
 //!
-//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145): set back by an hour, those under way last an hour longer, unless
-//! something happens that ends them. A client whose threads wait so finds no broker again, and asking it never returns. A new client begins new
-//! waits.
+//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145): set back by an
+//! hour, those under way last an hour longer, unless something happens that ends them. A client
+//! whose threads wait so finds no broker again, and asking it never returns. A new client begins
+//! new waits.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,10 @@ pub struct Clock {
 impl Clock {
     #[must_use]
     pub fn new(wall: SystemTime, now: Instant) -> Self {
-        Self { began: now, then: since_epoch(wall) }
+        Self {
+            began: now,
+            then: since_epoch(wall),
+        }
     }
 
     /// By how much it was set back since the last look; `None`: it was not, or hardly.
@@ -41,10 +45,16 @@ mod tests {
 
     /// What it says of looks at these seconds, with the wall clock so many seconds ahead.
     fn set_back(looks: &[(u64, u64)]) -> Vec<Option<u64>> {
-        let (start, noon) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let (start, noon) = (
+            Instant::now(),
+            UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        );
         let mut clock = Clock::new(noon, start);
         let look = |(at, ahead): &(u64, u64)| {
-            let by = clock.set_back(noon + Duration::from_secs(at + ahead), start + Duration::from_secs(*at));
+            let by = clock.set_back(
+                noon + Duration::from_secs(at + ahead),
+                start + Duration::from_secs(*at),
+            );
             by.map(|by| by.as_secs())
         };
         looks.iter().map(look).collect()
@@ -52,11 +62,17 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_is_told_once() {
-        assert_eq!(set_back(&[(1, 7200), (2, 7200), (3, 0), (4, 0)]), [None, None, Some(7200), None]);
+        assert_eq!(
+            set_back(&[(1, 7200), (2, 7200), (3, 0), (4, 0)]),
+            [None, None, Some(7200), None]
+        );
     }
 
     #[test]
     fn a_clock_that_is_set_on_or_back_by_a_second_is_not() {
-        assert_eq!(set_back(&[(5, 0), (6, 3), (7, 2), (8, 1), (3600, 86_400)]), [None; 5]);
+        assert_eq!(
+            set_back(&[(5, 0), (6, 3), (7, 2), (8, 1), (3600, 86_400)]),
+            [None; 5]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give back. Facts and `now` in, plans out. Pure.
+//! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give
+//! back. Facts and `now` in, plans out. Pure.
 
 mod fetch;
 mod lanes;
@@ -35,11 +36,13 @@ use crate::{
 /// Pause after a fetch that brought rows, and first pause of an idle table.
 const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
 
-/// Pause after one that brought so many: where rows come so fast the next brings more for the same cost, to writers too.
+/// Pause after one that brought so many: where rows come so fast the next brings more for the same
+/// cost, to writers too.
 const PAUSE_AFTER_MANY: Duration = Duration::from_millis(10);
 const MANY_ROWS: usize = 16;
 
-/// Fetches that leave rows out look at no more rows than this, so that a mountain of them cannot block the loop.
+/// Fetches that leave rows out look at no more rows than this, so that a mountain of them cannot
+/// block the loop.
 const SCAN_ROWS_MAX: usize = 50_000;
 
 /// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
@@ -102,12 +105,14 @@ pub struct Core {
     /// Highest id ever seen: every id up to it has been drawn.
     seen: i64,
     fetch_under_way: bool,
-    /// The fetch under way leaves out rows that flow again since: what it covers would be believed to be all.
+    /// The fetch under way leaves out rows that flow again since: what it covers would be believed
+    /// to be all.
     fetch_is_stale: bool,
     fetch_at: Instant,
     pause: Duration,
     poll_interval: Duration,
-    /// Payload of the largest row of late, in bytes: of the last fetch, or of one before that is forgotten bit by bit.
+    /// Payload of the largest row of late, in bytes: of the last fetch, or of one before that is
+    /// forgotten bit by bit.
     largest: Option<usize>,
 }
 
@@ -123,7 +128,12 @@ impl Core {
             outstanding: Outstanding::new(topics, budget.rows),
             openers: Openers::new(topics, budget.rows),
             trial_openers: Openers::new(topics, budget.rows),
-            breaker: Breaker::new(BreakerSettings::default(), budget.rows, Jitter::seeded(0), now),
+            breaker: Breaker::new(
+                BreakerSettings::default(),
+                budget.rows,
+                Jitter::seeded(0),
+                now,
+            ),
             ticks: Ticks::default(),
             lanes: std::array::from_fn(|_| None),
             seen: 0,

@@ -1,5 +1,6 @@
-//! Secret files, looked at for as long as the relay lives. A set that is complete, fits together and lets us in is what everybody uses from
-//! then on; until then the last good one is. IO; what to do with a set is decided in [`crate::secrets::change`].
+//! Secret files, looked at for as long as the relay lives. A set that is complete, fits together
+//! and lets us in is what everybody uses from then on; until then the last good one is. IO; what to
+//! do with a set is decided in [`crate::secrets::change`].
 
 use std::{
     sync::Arc,
@@ -20,7 +21,8 @@ use crate::{
     settings::{RelaySettings, SecretFile},
 };
 
-/// Pause between two looks. Kubernetes swaps a link when a Secret changes, so contents are compared, not times.
+/// Pause between two looks. Kubernetes swaps a link when a Secret changes, so contents are
+/// compared, not times.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A set that has just changed is looked at again: somebody may still be writing.
 const SETTLED_AFTER: Duration = Duration::from_millis(250);
@@ -34,7 +36,8 @@ pub(super) enum Side {
     Kafka,
 }
 
-/// The secrets in use; a receiver also tells of a change. Until a first good set was found they are the files themselves, for their errors.
+/// The secrets in use; a receiver also tells of a change. Until a first good set was found they are
+/// the files themselves, for their errors.
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) database: Receiver<Secrets>,
@@ -56,11 +59,19 @@ impl Credentials {
 pub(super) fn follow(options: &Arc<RunOptions>, status: &Arc<Status>) -> Credentials {
     let side = |side| {
         let follower = Follower::begin(side, Arc::clone(options), Arc::clone(status));
-        let (sender, receiver) = channel(follower.in_use.clone().map_or_else(|| options.secrets.clone(), Secrets::from));
+        let (sender, receiver) = channel(
+            follower
+                .in_use
+                .clone()
+                .map_or_else(|| options.secrets.clone(), Secrets::from),
+        );
         tokio::spawn(follower.follow(sender));
         receiver
     };
-    Credentials { database: side(Side::Database), kafka: side(Side::Kafka) }
+    Credentials {
+        database: side(Side::Database),
+        kafka: side(Side::Kafka),
+    }
 }
 
 struct Follower {
@@ -75,12 +86,20 @@ struct Follower {
 }
 
 impl Follower {
-    /// The first good set is taken unseen: there is nothing better, and whoever uses it says what is wrong.
+    /// The first good set is taken unseen: there is nothing better, and whoever uses it says what
+    /// is wrong.
     fn begin(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
         let seen = options.secrets.read_all(&side.files(&options.settings));
         let usable = |secrets: &Secrets| side.usable(&options.settings, secrets);
         let in_use = (decide(None, &seen, usable) == Decision::Take).then(|| seen.clone());
-        Self { side, options, status, in_use, seen, refused: None }
+        Self {
+            side,
+            options,
+            status,
+            in_use,
+            seen,
+            refused: None,
+        }
     }
 
     async fn follow(mut self, sender: Sender<Secrets>) {
@@ -90,7 +109,9 @@ impl Follower {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            let Some(now) = self.look().await else { continue };
+            let Some(now) = self.look().await else {
+                continue;
+            };
             let settled = now == self.seen;
             self.seen = now;
             pause = if settled { LOOK_EVERY } else { SETTLED_AFTER };
@@ -102,20 +123,27 @@ impl Follower {
 
     async fn look(&self) -> Option<Reading> {
         let (side, options) = (self.side, Arc::clone(&self.options));
-        tokio::task::spawn_blocking(move || options.secrets.read_all(&side.files(&options.settings))).await.ok()
+        tokio::task::spawn_blocking(move || {
+            options.secrets.read_all(&side.files(&options.settings))
+        })
+        .await
+        .ok()
     }
 
     /// Whether what was seen is used from now on.
     async fn consider(&mut self) -> bool {
         let (side, settings) = (self.side, &self.options.settings);
-        match decide(self.in_use.as_ref(), &self.seen, |secrets| side.usable(settings, secrets)) {
+        match decide(self.in_use.as_ref(), &self.seen, |secrets| {
+            side.usable(settings, secrets)
+        }) {
             Decision::Nothing => self.tell(None),
             // Without a good set, those who need it tell what is wrong.
             Decision::Keep(problem) => self.tell(self.in_use.is_some().then_some(problem)),
             Decision::Take if self.waits() => {}
             Decision::Take => match self.try_it().await {
                 Ok(()) => {
-                    tracing::info!(side = ?self.side, "the secrets changed: they are complete, are accepted, and used from now on");
+                    tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
+                        are accepted, and used from now on");
                     self.in_use = Some(self.seen.clone());
                     self.tell(None);
                     return true;
@@ -130,7 +158,9 @@ impl Follower {
     }
 
     fn waits(&self) -> bool {
-        self.refused.as_ref().is_some_and(|(refused, until)| *refused == self.seen && Instant::now() < *until)
+        self.refused
+            .as_ref()
+            .is_some_and(|(refused, until)| *refused == self.seen && Instant::now() < *until)
     }
 
     /// Logs in with what was seen, beside the connections that work.
@@ -147,7 +177,12 @@ impl Follower {
             },
             Side::Kafka => {
                 let asked = tokio::task::spawn_blocking(move || log_in(&options, &secrets)).await;
-                asked.unwrap_or_else(|_| Err(Problem::new(ProblemClass::KafkaError, "the attempt to log in broke off; it is made again")))
+                asked.unwrap_or_else(|_| {
+                    Err(Problem::new(
+                        ProblemClass::KafkaError,
+                        "the attempt to log in broke off; it is made again",
+                    ))
+                })
             }
         }
     }
@@ -172,26 +207,47 @@ impl Side {
     /// Whether a client can be made of them.
     fn usable(self, settings: &RelaySettings, secrets: &Secrets) -> Result<(), Problem> {
         match self {
-            Self::Database => Connect::relay(&settings.database, secrets).map(drop).map_err(|error| error.problem()),
-            Self::Kafka => client_config(&settings.kafka, secrets, "").map(drop).map_err(|error| error.problem()),
+            Self::Database => Connect::relay(&settings.database, secrets)
+                .map(drop)
+                .map_err(|error| error.problem()),
+            Self::Kafka => client_config(&settings.kafka, secrets, "")
+                .map(drop)
+                .map_err(|error| error.problem()),
         }
     }
 }
 
 /// Who hears this of the database has logged in.
 fn is_about_the_schema(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther)
+    matches!(
+        class,
+        ProblemClass::SchemaNotReady
+            | ProblemClass::NewerSchema
+            | ProblemClass::SchemaClaimedByOther
+    )
 }
 
 fn not_accepted(problem: &Problem) -> Problem {
-    Problem::new(problem.class, format!("the new secret is not used, the last good one is: {}", problem.message)).with_last_good_used()
+    Problem::new(
+        problem.class,
+        format!(
+            "the new secret is not used, the last good one is: {}",
+            problem.message
+        ),
+    )
+    .with_last_good_used()
 }
 
 /// Whether the brokers answer a client with these secrets. Blocks.
 fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
-    let client = Topics::new(&settings.kafka, secrets, &options.pod).map_err(|error| error.problem())?;
-    let Some(topic) = settings.topics.first() else { return Ok(()) };
+    let client =
+        Topics::new(&settings.kafka, secrets, &options.pod).map_err(|error| error.problem())?;
+    let Some(topic) = settings.topics.first() else {
+        return Ok(());
+    };
     let answer = client.ask(&topic.name);
-    answer.map(drop).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))
+    answer
+        .map(drop)
+        .map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))
 }

@@ -1,4 +1,5 @@
-//! Pauses that do not fall together: relays that saw the same failure must not all come back at once. Pure, and the same for the same seed.
+//! Pauses that do not fall together: relays that saw the same failure must not all come back at
+//! once. Pure, and the same for the same seed.
 
 use std::time::Duration;
 
@@ -43,21 +44,32 @@ mod tests {
     #[test]
     fn a_back_off_doubles_its_bound_up_to_the_maximum() {
         for (failures, bound_ms) in [(0, 500), (1, 1000), (3, 4000), (6, 30_000), (60, 30_000)] {
-            let longest = (0..1000).map(|seed| Jitter::seeded(seed).backoff(failures, MAX)).max().expect("some");
+            let longest = (0..1000)
+                .map(|seed| Jitter::seeded(seed).backoff(failures, MAX))
+                .max()
+                .expect("some");
             let bound = Duration::from_millis(bound_ms);
-            assert!(longest <= bound && longest > bound.mul_f64(0.9), "{failures} failures: {longest:?} of {bound:?}");
+            assert!(
+                longest <= bound && longest > bound.mul_f64(0.9),
+                "{failures} failures: {longest:?} of {bound:?}"
+            );
         }
     }
 
     #[test]
     fn relays_do_not_come_back_together() {
-        let pauses: std::collections::BTreeSet<_> = (0..100).map(|seed| Jitter::seeded(seed).backoff(6, MAX)).collect();
+        let pauses: std::collections::BTreeSet<_> = (0..100)
+            .map(|seed| Jitter::seeded(seed).backoff(6, MAX))
+            .collect();
         assert_eq!(pauses.len(), 100);
     }
 
     #[test]
     fn a_pause_that_should_not_be_skipped_keeps_its_half() {
-        let shortest = (0..1000).map(|seed| Jitter::seeded(seed).around(MAX)).min().expect("some");
+        let shortest = (0..1000)
+            .map(|seed| Jitter::seeded(seed).around(MAX))
+            .min()
+            .expect("some");
         assert!(shortest >= MAX / 2, "{shortest:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted. Pure.
+//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted.
+//! Pure.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,12 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(4);
 pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// We stop this long before others may begin.
 const SAFETY: Duration = Duration::from_secs(3);
-/// Lanes to claim in one round while others live, so that one replica does not take what another is about to get.
+/// Lanes to claim in one round while others live, so that one replica does not take what another is
+/// about to get.
 const CLAIM_MAX: u32 = 16;
 
-/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before* the renewal was sent.
+/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before*
+/// the renewal was sent.
 #[must_use]
 pub fn lease_deadline(renewal_sent: Instant) -> Instant {
     renewal_sent + LEASE_TTL - SAFETY
@@ -41,29 +44,39 @@ pub enum Health {
     Open { for_long: bool },
 }
 
-/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault may be theirs alone.
+/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault
+/// may be theirs alone.
 #[must_use]
 pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     match health {
         Health::Well => fair_share(survey.well, survey.free, owned),
-        Health::Open { .. } if survey.well.count == 0 => fair_share(survey.others, survey.free, owned),
+        Health::Open { .. } if survey.well.count == 0 => {
+            fair_share(survey.others, survey.free, owned)
+        }
         Health::Open { for_long: true } if owned > 0 => Share::GiveBack { lanes: owned },
         Health::Open { .. } => Share::Keep,
     }
 }
 
-/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more than the rounded-down one while another has
-/// less than that.
-/// `owned` counts our lanes without those that are already on their way back.
+/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more
+/// than the rounded-down one while another has less than that. `owned` counts our lanes without
+/// those that are already on their way back.
 fn fair_share(others: Others, free: u32, owned: u32) -> Share {
     let lanes = LANES as u32;
     let live = others.count + 1;
     let (least, most) = (lanes / live, lanes.div_ceil(live));
     let somebody_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
-    // The rounded-up share is only for when everybody has the rounded-down one: else two relays would pass a lane to and fro that a third needs.
-    let fair = if somebody_has_less_than(least) { least } else { most };
+    // The rounded-up share is only for when everybody has the rounded-down one: else two relays
+    // would pass a lane to and fro that a third needs.
+    let fair = if somebody_has_less_than(least) {
+        least
+    } else {
+        most
+    };
     if owned > fair && somebody_has_less_than(most) {
-        return Share::GiveBack { lanes: owned - fair };
+        return Share::GiveBack {
+            lanes: owned - fair,
+        };
     }
     let round_max = if live > 1 { CLAIM_MAX } else { lanes };
     match free.min(fair.saturating_sub(owned)).min(round_max) {
@@ -77,8 +90,15 @@ mod tests {
     use super::*;
 
     fn survey(live: u32, fewest: Option<u32>, free: u32) -> Survey {
-        let others = Others { count: live - 1, fewest };
-        Survey { others, well: others, free }
+        let others = Others {
+            count: live - 1,
+            fewest,
+        };
+        Survey {
+            others,
+            well: others,
+            free,
+        }
     }
 
     fn share(survey: Survey, owned: u32) -> Share {
@@ -87,10 +107,24 @@ mod tests {
 
     #[test]
     fn a_relay_that_kafka_does_not_answer_leaves_the_lanes_to_others_that_it_does() {
-        let well = Others { count: 1, fewest: Some(32) };
-        let nobody_well = Survey { others: well, well: Others::default(), free: 32 };
-        let other_is_well = Survey { others: well, well, free: 32 };
-        let (open, for_long) = (Health::Open { for_long: false }, Health::Open { for_long: true });
+        let well = Others {
+            count: 1,
+            fewest: Some(32),
+        };
+        let nobody_well = Survey {
+            others: well,
+            well: Others::default(),
+            free: 32,
+        };
+        let other_is_well = Survey {
+            others: well,
+            well,
+            free: 32,
+        };
+        let (open, for_long) = (
+            Health::Open { for_long: false },
+            Health::Open { for_long: true },
+        );
         for (survey, owned, health, share) in [
             (other_is_well, 32, open, Share::Keep),
             (other_is_well, 0, open, Share::Keep),
@@ -98,23 +132,45 @@ mod tests {
             (other_is_well, 0, for_long, Share::Keep),
             (nobody_well, 32, for_long, Share::Keep),
             (nobody_well, 0, for_long, Share::Claim { lanes_max: 16 }),
-            (nobody_well, 32, Health::Well, Share::Claim { lanes_max: 32 }),
+            (
+                nobody_well,
+                32,
+                Health::Well,
+                Share::Claim { lanes_max: 32 },
+            ),
         ] {
-            assert_eq!(super::share(survey, owned, health), share, "{survey:?}, {owned} lanes, {health:?}");
+            assert_eq!(
+                super::share(survey, owned, health),
+                share,
+                "{survey:?}, {owned} lanes, {health:?}"
+            );
         }
     }
 
     #[test]
     fn a_single_relay_takes_all_lanes_at_once() {
-        assert_eq!(share(survey(1, None, 64), 0), Share::Claim { lanes_max: 64 });
+        assert_eq!(
+            share(survey(1, None, 64), 0),
+            Share::Claim { lanes_max: 64 }
+        );
         assert_eq!(share(survey(1, None, 0), 64), Share::Keep);
     }
 
     #[test]
     fn an_old_relay_makes_room_for_a_new_one() {
-        assert_eq!(share(survey(2, Some(0), 0), 64), Share::GiveBack { lanes: 32 });
-        assert_eq!(share(survey(2, Some(64), 0), 0), Share::Keep, "the new one waits");
-        assert_eq!(share(survey(2, Some(32), 32), 0), Share::Claim { lanes_max: 16 });
+        assert_eq!(
+            share(survey(2, Some(0), 0), 64),
+            Share::GiveBack { lanes: 32 }
+        );
+        assert_eq!(
+            share(survey(2, Some(64), 0), 0),
+            Share::Keep,
+            "the new one waits"
+        );
+        assert_eq!(
+            share(survey(2, Some(32), 32), 0),
+            Share::Claim { lanes_max: 16 }
+        );
     }
 
     #[test]
@@ -125,13 +181,21 @@ mod tests {
 
     #[test]
     fn a_lane_that_was_given_back_is_left_to_the_relay_that_needs_it() {
-        // 22, 22 and 20 of 64: the first gives one back, and must not claim it again before the third does.
-        assert_eq!(share(survey(3, Some(20), 0), 22), Share::GiveBack { lanes: 1 });
+        // 22, 22 and 20 of 64: the first gives one back, and must not claim it again before the
+        // third does.
+        assert_eq!(
+            share(survey(3, Some(20), 0), 22),
+            Share::GiveBack { lanes: 1 }
+        );
         assert_eq!(share(survey(3, Some(20), 1), 21), Share::Keep);
-        assert_eq!(share(survey(3, Some(21), 1), 20), Share::Claim { lanes_max: 1 });
+        assert_eq!(
+            share(survey(3, Some(21), 1), 20),
+            Share::Claim { lanes_max: 1 }
+        );
     }
 
-    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ by one at the most.
+    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ
+    /// by one at the most.
     #[test]
     fn shares_settle_whatever_the_order() {
         for live in 1..=66_usize {
@@ -139,15 +203,30 @@ mod tests {
             owned[0] = 64;
             for turn in 0..live * 60 {
                 let me = turn % live;
-                let fewest = owned.iter().enumerate().filter(|(other, _)| *other != me).map(|(_, lanes)| *lanes).min();
+                let fewest = owned
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != me)
+                    .map(|(_, lanes)| *lanes)
+                    .min();
                 match share(survey(live as u32, fewest, free), owned[me]) {
                     Share::Keep => {}
-                    Share::Claim { lanes_max } => (owned[me], free) = (owned[me] + lanes_max, free - lanes_max),
-                    Share::GiveBack { lanes } => (owned[me], free) = (owned[me] - lanes, free + lanes),
+                    Share::Claim { lanes_max } => {
+                        (owned[me], free) = (owned[me] + lanes_max, free - lanes_max)
+                    }
+                    Share::GiveBack { lanes } => {
+                        (owned[me], free) = (owned[me] - lanes, free + lanes)
+                    }
                 }
             }
-            let (least, most) = (owned.iter().min().expect("some"), owned.iter().max().expect("some"));
-            assert!(free == 0 && most - least <= 1, "{live} relays: {owned:?}, {free} free");
+            let (least, most) = (
+                owned.iter().min().expect("some"),
+                owned.iter().max().expect("some"),
+            );
+            assert!(
+                free == 0 && most - least <= 1,
+                "{live} relays: {owned:?}, {free} free"
+            );
         }
     }
 }

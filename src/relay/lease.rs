@@ -1,4 +1,5 @@
-//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one place and one order; what to do with the answers is the loop's.
+//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one
+//! place and one order; what to do with the answers is the loop's.
 
 use std::time::Instant;
 
@@ -32,10 +33,19 @@ pub(super) struct Turn {
 }
 
 /// What a turn brought.
-#[expect(clippy::large_enum_variant, reason = "made once a second, and moved once")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once a second, and moved once"
+)]
 pub(super) enum Turned {
     /// The lease runs on.
-    Holds { renewed: Option<Renewed>, released: LaneMarksPlan, granted: Vec<Grant>, give_back: u32, seen: Seen },
+    Holds {
+        renewed: Option<Renewed>,
+        released: LaneMarksPlan,
+        granted: Vec<Grant>,
+        give_back: u32,
+        seen: Seen,
+    },
     /// It had run out.
     Lost,
 }
@@ -55,30 +65,71 @@ pub(super) struct Renewed {
     pub(super) ours: Vec<u8>,
 }
 
-/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn finds out.
+/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn
+/// finds out.
 pub(super) async fn turn(store: Store, turn: Turn) -> Result<Turned, StoreError> {
     let mut renewed = None;
     if let Some(marks) = &turn.renew {
         let sent = Instant::now();
-        let Some((xid, ours)) = store.renew(turn.instance, LEASE_TTL, turn.breaker, marks, turn.incarnation).await? else {
+        let Some((xid, ours)) = store
+            .renew(
+                turn.instance,
+                LEASE_TTL,
+                turn.breaker,
+                marks,
+                turn.incarnation,
+            )
+            .await?
+        else {
             return Ok(Turned::Lost);
         };
-        renewed = Some(Renewed { sent, xid, drawn: turn.seen, ours });
+        renewed = Some(Renewed {
+            sent,
+            xid,
+            drawn: turn.seen,
+            ours,
+        });
     }
     if !turn.release.lanes.is_empty() {
-        store.release(turn.instance, &turn.release, turn.incarnation).await?;
+        store
+            .release(turn.instance, &turn.release, turn.incarnation)
+            .await?;
     }
-    let known: Vec<i16> = turn.known.iter().filter(|lane| !turn.release.lanes.contains(lane)).copied().collect();
+    let known: Vec<i16> = turn
+        .known
+        .iter()
+        .filter(|lane| !turn.release.lanes.contains(lane))
+        .copied()
+        .collect();
     let (mut granted, mut give_back) = (Vec::new(), 0);
     if !turn.stopping {
-        match share(store.survey(turn.instance, &known).await?, turn.owned, turn.health) {
+        match share(
+            store.survey(turn.instance, &known).await?,
+            turn.owned,
+            turn.health,
+        ) {
             Share::Keep => {}
             Share::GiveBack { lanes } => give_back = lanes,
-            Share::Claim { lanes_max } => granted = store.claim(turn.instance, lanes_max, &known).await?,
+            Share::Claim { lanes_max } => {
+                granted = store.claim(turn.instance, lanes_max, &known).await?
+            }
         }
     }
-    let lanes: Vec<i16> = known.into_iter().chain(granted.iter().map(|grant| i16::from(grant.lane))).collect();
+    let lanes: Vec<i16> = known
+        .into_iter()
+        .chain(granted.iter().map(|grant| i16::from(grant.lane)))
+        .collect();
     let asked = Instant::now();
-    let seen = Seen { parked: store.parked(&lanes).await?, lanes, asked };
-    Ok(Turned::Holds { renewed, released: turn.release, granted, give_back, seen })
+    let seen = Seen {
+        parked: store.parked(&lanes).await?,
+        lanes,
+        asked,
+    };
+    Ok(Turned::Holds {
+        renewed,
+        released: turn.release,
+        granted,
+        give_back,
+        seen,
+    })
 }

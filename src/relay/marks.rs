@@ -1,6 +1,8 @@
-//! Where a lane may go on reading so that no committed row is ever missed: snapshots, ticks and marks -> the next `low`. Pure.
+//! Where a lane may go on reading so that no committed row is ever missed: snapshots, ticks and
+//! marks -> the next `low`. Pure.
 //!
-//! Ids are drawn before their transaction commits, so the highest id read says nothing about the ids below it. What does:
+//! Ids are drawn before their transaction commits, so the highest id read says nothing about the
+//! ids below it. What does:
 //!
 //! ```text
 //!   a tick    = (xid of one of our own transactions, highest id that we had seen before it began)
@@ -11,8 +13,9 @@
 //!   open[x]   = an id below everything that the listed transaction x may still bring: base of the snapshot before x was listed
 //! ```
 //!
-//! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being listed. That is why "not listed" alone
-//! proves nothing, and why only ids below a tick below `S.xmax` count.
+//! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being
+//! listed. That is why "not listed" alone proves nothing, and why only ids below a tick below
+//! `S.xmax` count.
 
 use std::{
     collections::BTreeMap,
@@ -21,8 +24,9 @@ use std::{
 
 use crate::outbox::Snapshot;
 
-/// A listed transaction younger than this holds the reading position back, so that its rows come with an ordinary fetch; for an older one the
-/// lane goes on and reads its range again when it has ended.
+/// A listed transaction younger than this holds the reading position back, so that its rows come
+/// with an ordinary fetch; for an older one the lane goes on and reads its range again when it has
+/// ended.
 pub const YOUNG: Duration = Duration::from_millis(250);
 
 /// `xid` is one of our own transactions; every id up to `drawn` had been drawn before it began.
@@ -68,7 +72,8 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covered {
     pub low: i64,
-    /// Highest id up to which every visible row was read; `i64::MAX` when no limit cut the fetch short.
+    /// Highest id up to which every visible row was read; `i64::MAX` when no limit cut the fetch
+    /// short.
     pub reached: i64,
 }
 
@@ -78,8 +83,8 @@ pub struct Covered {
 pub enum Reading {
     /// Take them, in id order.
     Take,
-    /// A transaction ended whose range begins below this fetch: take nothing, read again from [`LaneMarks::low`]. Else a row of a key could
-    /// go out before an earlier one of the same key.
+    /// A transaction ended whose range begins below this fetch: take nothing, read again from
+    /// [`LaneMarks::low`]. Else a row of a key could go out before an earlier one of the same key.
     Again,
 }
 
@@ -94,20 +99,31 @@ impl LaneMarks {
     /// A new owner starts at the mark of the one before.
     #[must_use]
     pub fn starting_at(mark: i64) -> Self {
-        Self { base: mark, open: BTreeMap::new() }
+        Self {
+            base: mark,
+            open: BTreeMap::new(),
+        }
     }
 
     /// The next fetch reads ids above this.
     #[must_use]
     pub fn low(&self, now: Instant) -> i64 {
         let holds = |open: &&Open| open.ended || now.saturating_duration_since(open.since) < YOUNG;
-        self.open.values().filter(holds).map(|open| open.above).fold(self.base, i64::min)
+        self.open
+            .values()
+            .filter(holds)
+            .map(|open| open.above)
+            .fold(self.base, i64::min)
     }
 
-    /// No row at or below this is still to come, or was left unread: what a new owner may start at once all rows taken are settled.
+    /// No row at or below this is still to come, or was left unread: what a new owner may start at
+    /// once all rows taken are settled.
     #[must_use]
     pub fn mark(&self) -> i64 {
-        self.open.values().map(|open| open.above).fold(self.base, i64::min)
+        self.open
+            .values()
+            .map(|open| open.above)
+            .fold(self.base, i64::min)
     }
 
     /// Rows above `id` were given back, or left out: they are read again.
@@ -122,10 +138,20 @@ impl LaneMarks {
     }
 
     /// Learns from one fetch of this lane. `base` is [`Ticks::base`] of its snapshot.
-    pub fn learn(&mut self, covered: Covered, snapshot: &Snapshot, base: i64, now: Instant) -> Reading {
+    pub fn learn(
+        &mut self,
+        covered: Covered,
+        snapshot: &Snapshot,
+        base: i64,
+        now: Instant,
+    ) -> Reading {
         // A fetch that began above the base would skip what was given back since.
         let mut missed = covered.low > self.base;
-        for (_, open) in self.open.iter_mut().filter(|(xid, _)| snapshot.has_ended(**xid)) {
+        for (_, open) in self
+            .open
+            .iter_mut()
+            .filter(|(xid, _)| snapshot.has_ended(**xid))
+        {
             open.ended = true;
             missed |= open.above < covered.low;
         }
@@ -140,7 +166,11 @@ impl LaneMarks {
         let base = self.base;
         self.open.retain(|_, open| !open.ended || open.above < base);
         for &xid in snapshot.running() {
-            self.open.entry(xid).or_insert(Open { above: before, since: now, ended: false });
+            self.open.entry(xid).or_insert(Open {
+                above: before,
+                since: now,
+                ended: false,
+            });
         }
         Reading::Take
     }
@@ -158,7 +188,8 @@ mod tests {
     fn a_tick_counts_only_once_a_snapshot_has_passed_it() {
         let mut ticks = Ticks::default();
         ticks.add(Tick { xid: 280, drawn: 2 });
-        // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279, which holds id 1.
+        // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279,
+        // which holds id 1.
         assert_eq!(ticks.base(&Snapshot::new(279, vec![])), 0);
         assert_eq!(ticks.base(&Snapshot::new(281, vec![279])), 2);
     }
@@ -170,17 +201,46 @@ mod tests {
         ticks.add(Tick { xid: 12, drawn: 9 });
         let listed = Snapshot::new(13, vec![10]);
         let base = ticks.base(&listed);
-        assert_eq!(marks.learn(Covered { low: 0, reached: i64::MAX }, &listed, base, start), Reading::Take);
-        assert_eq!(marks.low(start), 0, "a young transaction holds the position");
+        assert_eq!(
+            marks.learn(
+                Covered {
+                    low: 0,
+                    reached: i64::MAX
+                },
+                &listed,
+                base,
+                start
+            ),
+            Reading::Take
+        );
+        assert_eq!(
+            marks.low(start),
+            0,
+            "a young transaction holds the position"
+        );
         let later = start + YOUNG;
         assert_eq!(marks.low(later), 9, "an old one does not");
         assert_eq!(marks.mark(), 0, "but a new owner starts below it");
 
         let ended = Snapshot::new(20, vec![]);
-        let from_nine = Covered { low: 9, reached: i64::MAX };
+        let from_nine = Covered {
+            low: 9,
+            reached: i64::MAX,
+        };
         assert_eq!(marks.learn(from_nine, &ended, base, later), Reading::Again);
         assert_eq!(marks.low(later), 0, "its range is read again first");
-        assert_eq!(marks.learn(Covered { low: 0, reached: i64::MAX }, &ended, base, later), Reading::Take);
+        assert_eq!(
+            marks.learn(
+                Covered {
+                    low: 0,
+                    reached: i64::MAX
+                },
+                &ended,
+                base,
+                later
+            ),
+            Reading::Take
+        );
         assert_eq!((marks.low(later), marks.mark()), (9, 9));
     }
 }

@@ -1,5 +1,6 @@
-//! Every interleaving of a small database and a reader with [`LaneMarks`]: writers whose transactions are listed, hidden or over, ticks, settles,
-//! fetches cut by a limit, and time. Each property has a planted bug that must break it.
+//! Every interleaving of a small database and a reader with [`LaneMarks`]: writers whose
+//! transactions are listed, hidden or over, ticks, settles, fetches cut by a limit, and time. Each
+//! property has a planted bug that must break it.
 
 use std::{
     collections::{BTreeSet, HashSet, hash_map::DefaultHasher},
@@ -98,8 +99,17 @@ impl Model {
 
     fn snapshot(&self, state: &State) -> (Vec<u64>, u64) {
         let xmax = state.latest_completed + 1;
-        let mut running: Vec<u64> =
-            state.writers.iter().filter_map(|w| if let Writer::Running { xid, .. } = w { Some(*xid) } else { None }).collect();
+        let mut running: Vec<u64> = state
+            .writers
+            .iter()
+            .filter_map(|w| {
+                if let Writer::Running { xid, .. } = w {
+                    Some(*xid)
+                } else {
+                    None
+                }
+            })
+            .collect();
         running.extend(state.settle.iter().map(|settle| settle.tick.0));
         running.retain(|xid| *xid < xmax);
         running.sort_unstable();
@@ -108,7 +118,10 @@ impl Model {
 
     /// Writers of one key take turns: the next draws its first id only when the one before is over.
     fn may_begin(&self, state: &State, writer: usize) -> bool {
-        (0..writer).all(|other| self.scripts[other].key != self.scripts[writer].key || state.writers[other] == Writer::Over)
+        (0..writer).all(|other| {
+            self.scripts[other].key != self.scripts[writer].key
+                || state.writers[other] == Writer::Over
+        })
     }
 
     fn steps(&self, state: &State) -> Vec<Result<State, String>> {
@@ -123,10 +136,17 @@ impl Model {
             }
         }
         if let Some(fetch) = &state.fetch {
-            next.push(if fetch.answer.is_none() { Ok(self.answer(state)) } else { self.accept(state) });
+            next.push(if fetch.answer.is_none() {
+                Ok(self.answer(state))
+            } else {
+                self.accept(state)
+            });
         }
         if state.clock < 1 {
-            next.push(Ok(State { clock: state.clock + 1, ..state.clone() }));
+            next.push(Ok(State {
+                clock: state.clock + 1,
+                ..state.clone()
+            }));
         }
         next
     }
@@ -139,12 +159,23 @@ impl Model {
                 if !self.may_begin(state, writer) {
                     return None;
                 }
-                next.writers[writer] = Writer::Running { xid: state.next_xid, drawn: 0 };
+                next.writers[writer] = Writer::Running {
+                    xid: state.next_xid,
+                    drawn: 0,
+                };
                 next.next_xid += 1;
             }
             Writer::Running { xid, drawn } if drawn < script.rows => {
-                next.writers[writer] = Writer::Running { xid, drawn: drawn + 1 };
-                next.rows.push(Row { id: state.rows.len() as i64 + 1, key: script.key, writer, deleted: false });
+                next.writers[writer] = Writer::Running {
+                    xid,
+                    drawn: drawn + 1,
+                };
+                next.rows.push(Row {
+                    id: state.rows.len() as i64 + 1,
+                    key: script.key,
+                    writer,
+                    deleted: false,
+                });
             }
             Writer::Running { xid, .. } => {
                 next.writers[writer] = Writer::Over;
@@ -159,19 +190,37 @@ impl Model {
         let mut next = state.clone();
         match &state.settle {
             None if state.settles_left > 0 => {
-                let ids = state.in_flight.difference(&state.lingering).copied().collect();
-                next.settle = Some(Settle { tick: (state.next_xid, state.seen), ids });
+                let ids = state
+                    .in_flight
+                    .difference(&state.lingering)
+                    .copied()
+                    .collect();
+                next.settle = Some(Settle {
+                    tick: (state.next_xid, state.seen),
+                    ids,
+                });
                 next.next_xid += 1;
                 next.settles_left -= 1;
             }
             None => return None,
             Some(settle) => {
-                for row in next.rows.iter_mut().filter(|row| settle.ids.contains(&row.id)) {
+                for row in next
+                    .rows
+                    .iter_mut()
+                    .filter(|row| settle.ids.contains(&row.id))
+                {
                     row.deleted = true;
                 }
                 next.latest_completed = state.latest_completed.max(settle.tick.0);
-                let drawn = if self.bug == Bug::TickAtEnd { state.seen } else { settle.tick.1 };
-                next.ticks.add(Tick { xid: settle.tick.0, drawn });
+                let drawn = if self.bug == Bug::TickAtEnd {
+                    state.seen
+                } else {
+                    settle.tick.1
+                };
+                next.ticks.add(Tick {
+                    xid: settle.tick.0,
+                    drawn,
+                });
                 if state.fetch.is_none() || self.bug == Bug::ForgetAtOnce {
                     next.in_flight.retain(|id| !settle.ids.contains(id));
                 } else {
@@ -190,15 +239,30 @@ impl Model {
     fn plan(&self, state: &State, room: usize) -> State {
         let low = state.marks.low(self.now(state));
         let limit = room + state.in_flight.range(low + 1..).count();
-        State { fetch: Some(Fetch { low, limit, answer: None }), fetches_left: state.fetches_left - 1, ..state.clone() }
+        State {
+            fetch: Some(Fetch {
+                low,
+                limit,
+                answer: None,
+            }),
+            fetches_left: state.fetches_left - 1,
+            ..state.clone()
+        }
     }
 
     fn answer(&self, state: &State) -> State {
         let mut next = state.clone();
         let (running, xmax) = self.snapshot(state);
         let fetch = next.fetch.as_mut().expect("planned");
-        let visible = state.rows.iter().filter(|row| !row.deleted && row.id > fetch.low && self.committed(state, row));
-        fetch.answer = Some((running, xmax, visible.map(|row| row.id).take(fetch.limit).collect()));
+        let visible = state
+            .rows
+            .iter()
+            .filter(|row| !row.deleted && row.id > fetch.low && self.committed(state, row));
+        fetch.answer = Some((
+            running,
+            xmax,
+            visible.map(|row| row.id).take(fetch.limit).collect(),
+        ));
         next
     }
 
@@ -208,19 +272,27 @@ impl Model {
         let (running, xmax, ids) = fetch.answer.expect("answered");
         next.seen = ids.last().copied().unwrap_or(0).max(next.seen);
         let snapshot = Snapshot::new(xmax, running);
-        let reached = if ids.len() == fetch.limit { ids.last().copied().unwrap_or(fetch.low) } else { i64::MAX };
+        let reached = if ids.len() == fetch.limit {
+            ids.last().copied().unwrap_or(fetch.low)
+        } else {
+            i64::MAX
+        };
         let mut base = next.ticks.base(&snapshot);
         if self.bug == Bug::NotListedMeansEnded {
             base = next.seen;
         }
-        let covered = Covered { low: fetch.low, reached };
+        let covered = Covered {
+            low: fetch.low,
+            reached,
+        };
         let before = next.marks.clone();
         let mut reading = next.marks.learn(covered, &snapshot, base, self.now(state));
         if self.bug == Bug::IgnoreEnded && reading == Reading::Again {
             reading = Reading::Take;
         }
         if self.bug == Bug::ForwardOnly {
-            next.marks = LaneMarks::starting_at(ids.last().copied().unwrap_or(0).max(before.mark()));
+            next.marks =
+                LaneMarks::starting_at(ids.last().copied().unwrap_or(0).max(before.mark()));
         }
         if reading == Reading::Take {
             for id in ids {
@@ -240,9 +312,18 @@ impl Model {
             return Err(format!("row {id} was sent twice: {:?}", state.taken));
         }
         let key = state.rows[id as usize - 1].key;
-        let earlier = state.rows.iter().filter(|row| row.key == key && row.id < id && self.committed(state, row));
-        if let Some(row) = earlier.into_iter().find(|row| !state.taken.contains(&row.id)) {
-            return Err(format!("row {id} went out before row {} of its key", row.id));
+        let earlier = state
+            .rows
+            .iter()
+            .filter(|row| row.key == key && row.id < id && self.committed(state, row));
+        if let Some(row) = earlier
+            .into_iter()
+            .find(|row| !state.taken.contains(&row.id))
+        {
+            return Err(format!(
+                "row {id} went out before row {} of its key",
+                row.id
+            ));
         }
         state.taken.push(id);
         Ok(())
@@ -255,21 +336,34 @@ impl Model {
             running || (self.committed(state, row) && !state.taken.contains(&row.id))
         };
         match state.rows.iter().filter(to_come).find(|row| row.id <= mark) {
-            Some(row) => Err(format!("row {} is still to come, but the mark is {mark}", row.id)),
+            Some(row) => Err(format!(
+                "row {} is still to come, but the mark is {mark}",
+                row.id
+            )),
             None => Ok(()),
         }
     }
 
     /// When nothing runs any more, a few more fetches bring everything.
     fn nothing_is_missed(&self, state: &State) -> Result<(), String> {
-        if state.writers.iter().any(|writer| *writer != Writer::Over) || state.settle.is_some() || state.fetch.is_some() {
+        if state.writers.iter().any(|writer| *writer != Writer::Over)
+            || state.settle.is_some()
+            || state.fetch.is_some()
+        {
             return Ok(());
         }
-        let mut last = State { fetches_left: 9, ..state.clone() };
+        let mut last = State {
+            fetches_left: 9,
+            ..state.clone()
+        };
         for _ in 0..4 {
             last = self.accept(&self.answer(&self.plan(&last, 99)))?;
         }
-        match last.rows.iter().find(|row| self.committed(&last, row) && !last.taken.contains(&row.id)) {
+        match last
+            .rows
+            .iter()
+            .find(|row| self.committed(&last, row) && !last.taken.contains(&row.id))
+        {
             Some(row) => Err(format!("row {} was never sent", row.id)),
             None => Ok(()),
         }
@@ -314,9 +408,23 @@ impl Model {
     }
 }
 
-fn explore(bug: Bug, scripts: &[(u8, u8, bool)], settles: u8, fetches: u8) -> (usize, Option<String>) {
-    let scripts = scripts.iter().map(|&(key, rows, commits)| Script { key, rows, commits }).collect();
-    Model { scripts, bug, start: Instant::now(), seen: HashSet::new() }.explore(settles, fetches)
+fn explore(
+    bug: Bug,
+    scripts: &[(u8, u8, bool)],
+    settles: u8,
+    fetches: u8,
+) -> (usize, Option<String>) {
+    let scripts = scripts
+        .iter()
+        .map(|&(key, rows, commits)| Script { key, rows, commits })
+        .collect();
+    Model {
+        scripts,
+        bug,
+        start: Instant::now(),
+        seen: HashSet::new(),
+    }
+    .explore(settles, fetches)
 }
 
 /// Two writers of one key and one of another; the long one draws first.
@@ -334,8 +442,16 @@ fn no_interleaving_misses_a_row_or_breaks_the_order_of_a_key() {
 
 #[test]
 fn each_planted_bug_is_found() {
-    for bug in [Bug::ForwardOnly, Bug::NotListedMeansEnded, Bug::IgnoreEnded, Bug::ForgetAtOnce, Bug::TickAtEnd] {
-        let found = [MIXED, ABORTS].into_iter().find_map(|scripts| explore(bug, scripts, 2, 3).1);
+    for bug in [
+        Bug::ForwardOnly,
+        Bug::NotListedMeansEnded,
+        Bug::IgnoreEnded,
+        Bug::ForgetAtOnce,
+        Bug::TickAtEnd,
+    ] {
+        let found = [MIXED, ABORTS]
+            .into_iter()
+            .find_map(|scripts| explore(bug, scripts, 2, 3).1);
         assert!(found.is_some(), "{bug:?} survived");
     }
 }

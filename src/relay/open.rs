@@ -1,4 +1,5 @@
-//! From settings and secrets to a lease in a database whose schema fits: asked again until there is one. IO.
+//! From settings and secrets to a lease in a database whose schema fits: asked again until there is
+//! one. IO.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ pub(super) struct Opened {
     pub(super) leased: Instant,
 }
 
-/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance until all succeed; `None` when stopped before.
+/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance
+/// until all succeed; `None` when stopped before.
 pub(super) async fn open(
     options: &RunOptions,
     status: &Status,
@@ -76,11 +78,20 @@ async fn turn(status: &Status) {
 }
 
 /// With what to say of a table that somebody changed.
-async fn attempt(options: &RunOptions, secrets: &Secrets, status: &Status, memory: &mut Memory) -> Result<(Opened, Vec<Problem>), Problem> {
+async fn attempt(
+    options: &RunOptions,
+    secrets: &Secrets,
+    status: &Status,
+    memory: &mut Memory,
+) -> Result<(Opened, Vec<Problem>), Problem> {
     let database = &options.settings.database;
     let (store, schema_version) = log_in(options, secrets).await?;
     let lease = store.lease_connections();
-    let found = if schema_version == LEVEL { altered(lease, &database.schema).await } else { Ok(Altered::No) };
+    let found = if schema_version == LEVEL {
+        altered(lease, &database.schema).await
+    } else {
+        Ok(Altered::No)
+    };
     let advice = match found.map_err(|fault| fault.problem())? {
         Altered::No => vec![],
         Altered::Bearable(problem) => vec![problem],
@@ -88,18 +99,36 @@ async fn attempt(options: &RunOptions, secrets: &Secrets, status: &Status, memor
     };
     let incarnation = resume(&store, status, memory).await?;
     let (instance, leased) = (Uuid::new_v4(), Instant::now());
-    store.register(instance, &options.pod, LEASE_TTL).await.map_err(|error| error.problem())?;
-    Ok((Opened { store, schema_version, instance, incarnation, leased }, advice))
+    store
+        .register(instance, &options.pod, LEASE_TTL)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok((
+        Opened {
+            store,
+            schema_version,
+            instance,
+            incarnation,
+            leased,
+        },
+        advice,
+    ))
 }
 
 /// Moves the sequence of ids on, if they may have come again. Nothing is read or sent before.
 async fn resume(store: &Store, status: &Status, memory: &mut Memory) -> Result<Uuid, Problem> {
-    let before = store.sequence_state().await.map_err(|error| error.problem())?;
+    let before = store
+        .sequence_state()
+        .await
+        .map_err(|error| error.problem())?;
     if before.incarnation.is_none() {
         status.tell(Source::Sequence, vec![Break::Elsewhere.problem()]);
         memory.told(Instant::now());
     }
-    let (done, after) = store.resume_sequence(memory.seen).await.map_err(|error| error.problem())?;
+    let (done, after) = store
+        .resume_sequence(memory.seen)
+        .await
+        .map_err(|error| error.problem())?;
     if done.resumed {
         status.tell(Source::Sequence, vec![resume::mended(done, after.position)]);
         memory.told(Instant::now());
@@ -108,18 +137,29 @@ async fn resume(store: &Store, status: &Status, memory: &mut Memory) -> Result<U
 }
 
 /// Connects and reads the schema's level, and changes nothing.
-pub(super) async fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(Store, i64), Problem> {
+pub(super) async fn log_in(
+    options: &RunOptions,
+    secrets: &Secrets,
+) -> Result<(Store, i64), Problem> {
     let database = &options.settings.database;
     let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
     let store = store(database, &connect);
-    let level = check_schema(store.lease_connections(), &database.schema, &options.settings.owner).await;
+    let level = check_schema(
+        store.lease_connections(),
+        &database.schema,
+        &options.settings.owner,
+    )
+    .await;
     Ok((store, level.map_err(|error| error.problem())?))
 }
 
 /// Connections that are opened when they are wanted.
 pub(super) fn store(database: &DatabaseSettings, connect: &Connect) -> Store {
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
-    let pools =
-        Pools { reader: pool(connect, 1, READER_OPTIONS), settler: pool(connect, settlers, READER_OPTIONS), lease: pool(connect, 1, &[]) };
+    let pools = Pools {
+        reader: pool(connect, 1, READER_OPTIONS),
+        settler: pool(connect, settlers, READER_OPTIONS),
+        lease: pool(connect, 1, &[]),
+    };
     Store::new(pools, &database.schema)
 }

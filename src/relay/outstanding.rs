@@ -1,7 +1,8 @@
-//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount of work per row. Pure.
+//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount
+//! of work per row. Pure.
 //!
-//! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended and no older one is left, so the front of a
-//! topic's bursts is its oldest row.
+//! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended
+//! and no older one is left, so the front of a topic's bursts is its oldest row.
 
 use std::{
     collections::VecDeque,
@@ -51,8 +52,18 @@ pub struct Outstanding {
 impl Outstanding {
     #[must_use]
     pub fn new(topics: usize, slots: usize) -> Self {
-        let topic = OfTopic { rows: 0, bytes: 0, by_lane: [0; LANES], bursts: VecDeque::new(), gone: 0 };
-        Self { topics: vec![topic; topics], slots: vec![None; slots], newest_acknowledged: None }
+        let topic = OfTopic {
+            rows: 0,
+            bytes: 0,
+            by_lane: [0; LANES],
+            bursts: VecDeque::new(),
+            gone: 0,
+        };
+        Self {
+            topics: vec![topic; topics],
+            slots: vec![None; slots],
+            newest_acknowledged: None,
+        }
     }
 
     /// A row goes to the producer.
@@ -65,7 +76,12 @@ impl Outstanding {
         of.rows += 1;
         of.bytes += bytes;
         of.by_lane[usize::from(lane)] += 1;
-        self.slots[slot] = Some(Sent { topic, lane, bytes, burst: of.gone + of.bursts.len() as u64 - 1 });
+        self.slots[slot] = Some(Sent {
+            topic,
+            lane,
+            bytes,
+            burst: of.gone + of.bursts.len() as u64 - 1,
+        });
     }
 
     /// Kafka has the row. Nothing happens for a slot that has no sent row.
@@ -106,13 +122,20 @@ impl Outstanding {
     /// Most rows that a topic has in one lane.
     #[must_use]
     pub fn most_in_a_lane(&self, topic: TopicIndex) -> usize {
-        self.topics[topic].by_lane.iter().max().map_or(0, |rows| *rows as usize)
+        self.topics[topic]
+            .by_lane
+            .iter()
+            .max()
+            .map_or(0, |rows| *rows as usize)
     }
 
     /// Rows of a lane.
     #[must_use]
     pub fn in_lane(&self, lane: u8) -> usize {
-        self.topics.iter().map(|of| of.by_lane[usize::from(lane)] as usize).sum()
+        self.topics
+            .iter()
+            .map(|of| of.by_lane[usize::from(lane)] as usize)
+            .sum()
     }
 
     /// When a topic's oldest row was sent.
@@ -121,12 +144,15 @@ impl Outstanding {
         self.topics[topic].bursts.front().map(|burst| burst.at)
     }
 
-    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was acknowledged when it was that old already: then it is
-    /// not the cluster that is slow or away.
+    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was
+    /// acknowledged when it was that old already: then it is not the cluster that is slow or away.
     #[must_use]
     pub fn is_overtaken(&self, topic: TopicIndex, after: Duration) -> bool {
-        let Some((sent, acknowledged)) = self.newest_acknowledged else { return false };
-        self.oldest(topic).is_some_and(|oldest| sent > oldest && acknowledged >= oldest + after)
+        let Some((sent, acknowledged)) = self.newest_acknowledged else {
+            return false;
+        };
+        self.oldest(topic)
+            .is_some_and(|oldest| sent > oldest && acknowledged >= oldest + after)
     }
 }
 
@@ -147,9 +173,20 @@ mod tests {
         // Reports of different partitions come in any order.
         for (slot, oldest) in [(2, Some(0)), (0, Some(0)), (1, Some(9)), (3, None)] {
             assert!(outstanding.ended(slot).is_some());
-            assert_eq!(outstanding.oldest(0), oldest.map(|ms| after(start, ms)), "after slot {slot}");
+            assert_eq!(
+                outstanding.oldest(0),
+                oldest.map(|ms| after(start, ms)),
+                "after slot {slot}"
+            );
         }
-        assert_eq!((outstanding.rows(0), outstanding.bytes(0), outstanding.most_in_a_lane(0)), (0, 0, 0));
+        assert_eq!(
+            (
+                outstanding.rows(0),
+                outstanding.bytes(0),
+                outstanding.most_in_a_lane(0)
+            ),
+            (0, 0, 0)
+        );
     }
 
     #[test]
@@ -159,20 +196,39 @@ mod tests {
         assert_eq!(outstanding.ended(0), Some(start));
         assert_eq!(outstanding.ended(0), None);
         outstanding.sent(0, 1, 2, 20, after(start, 1));
-        assert_eq!((outstanding.rows(0), outstanding.rows(1), outstanding.bytes(1)), (0, 1, 20));
+        assert_eq!(
+            (
+                outstanding.rows(0),
+                outstanding.rows(1),
+                outstanding.bytes(1)
+            ),
+            (0, 1, 20)
+        );
         assert_eq!((outstanding.in_lane(1), outstanding.in_lane(2)), (0, 1));
     }
 
     #[test]
     fn only_a_row_that_was_sent_later_and_acknowledged_late_enough_overtakes() {
         let start = Instant::now();
-        for (sent, acknowledged, overtakes) in [(0, 3000, false), (1, 1999, false), (1, 2000, true), (2500, 2501, true)] {
+        for (sent, acknowledged, overtakes) in [
+            (0, 3000, false),
+            (1, 1999, false),
+            (1, 2000, true),
+            (2500, 2501, true),
+        ] {
             let mut outstanding = Outstanding::new(2, 2);
             outstanding.sent(0, 0, 1, 1, start);
             outstanding.sent(1, 1, 1, 1, after(start, sent));
             outstanding.acknowledged(1, after(start, acknowledged));
-            assert_eq!(outstanding.is_overtaken(0, Duration::from_secs(2)), overtakes, "sent {sent}, acknowledged {acknowledged}");
-            assert!(!outstanding.is_overtaken(1, Duration::ZERO), "it has nothing there");
+            assert_eq!(
+                outstanding.is_overtaken(0, Duration::from_secs(2)),
+                overtakes,
+                "sent {sent}, acknowledged {acknowledged}"
+            );
+            assert!(
+                !outstanding.is_overtaken(1, Duration::ZERO),
+                "it has nothing there"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How many partitions topics have, and which of them got more. Then keys move to other partitions, for every producer, and a key's order does
-//! not hold across that moment. Pure.
+//! How many partitions topics have, and which of them got more. Then keys move to other partitions,
+//! for every producer, and a key's order does not hold across that moment. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -30,14 +30,21 @@ impl Partitions {
         Self(vec![Seen::default(); topics])
     }
 
-    /// The brokers name this many partitions. Returns how many were added while we looked; the first look adds none.
+    /// The brokers name this many partitions. Returns how many were added while we looked; the
+    /// first look adds none.
     pub(super) fn seen(&mut self, topic: TopicIndex, partitions: usize, now: Instant) -> usize {
         let seen = &mut self.0[topic];
         let from = std::mem::replace(&mut seen.partitions, partitions);
         if from == 0 || partitions <= from {
             return 0;
         }
-        seen.growth = Some((Growth { from, to: partitions }, now));
+        seen.growth = Some((
+            Growth {
+                from,
+                to: partitions,
+            },
+            now,
+        ));
         partitions - from
     }
 
@@ -60,10 +67,20 @@ mod tests {
     #[test]
     fn only_more_partitions_than_before_are_a_growth_and_it_is_told_for_a_while() {
         let (mut partitions, start) = (Partitions::new(2), Instant::now());
-        assert_eq!((partitions.seen(0, 6, start), partitions.growth(0, start)), (0, None), "the first look");
-        assert_eq!((partitions.seen(0, 6, start), partitions.growth(0, start)), (0, None));
+        assert_eq!(
+            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (0, None),
+            "the first look"
+        );
+        assert_eq!(
+            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (0, None)
+        );
         assert_eq!(partitions.seen(0, 10, start), 4);
-        assert_eq!((partitions.growth(0, start), partitions.growth(1, start)), (Some(Growth { from: 6, to: 10 }), None));
+        assert_eq!(
+            (partitions.growth(0, start), partitions.growth(1, start)),
+            (Some(Growth { from: 6, to: 10 }), None)
+        );
         assert_eq!(partitions.growth(0, start + TOLD_FOR), None);
         assert_eq!(partitions.seen(0, 6, start), 0, "the topic was made anew");
     }

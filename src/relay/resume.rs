@@ -1,7 +1,9 @@
-//! Whether ids of the outbox may have come again, by what a fetch brought and what this process remembers; and how to tell of it. Pure.
+//! Whether ids of the outbox may have come again, by what a fetch brought and what this process
+//! remembers; and how to tell of it. Pure.
 //!
-//! Marks, ticks and ids are good for one course of the sequence. A restore, a failover that lost commits, TRUNCATE .. RESTART IDENTITY or setval()
-//! begin another. The session ends then, what it has sent is settled, and `resume_sequence()` runs before the next one: see migration 3.
+//! Marks, ticks and ids are good for one course of the sequence. A restore, a failover that lost
+//! commits, TRUNCATE .. RESTART IDENTITY or setval() begin another. The session ends then, what it
+//! has sent is settled, and `resume_sequence()` runs before the next one: see migration 3.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,8 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// It is told for so long, though it is mended by itself: somebody should know that the database is not what it was.
+/// It is told for so long, though it is mended by itself: somebody should know that the database is
+/// not what it was.
 const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// What a process remembers of the sequence, longer than a session lasts.
@@ -32,13 +35,17 @@ pub(super) enum Break {
     Behind { position: i64, seen: i64 },
 }
 
-/// What breaks the course of a session that began in this incarnation and has seen ids up to `seen`; `None`: nothing.
+/// What breaks the course of a session that began in this incarnation and has seen ids up to
+/// `seen`; `None`: nothing.
 #[must_use]
 pub(super) fn broken(incarnation: Uuid, seen: i64, now: SequenceState) -> Option<Break> {
     if now.incarnation != Some(incarnation) {
         return Some(Break::Elsewhere);
     }
-    (now.position < seen).then_some(Break::Behind { position: now.position, seen })
+    (now.position < seen).then_some(Break::Behind {
+        position: now.position,
+        seen,
+    })
 }
 
 impl Memory {
@@ -66,21 +73,38 @@ impl Break {
     pub(super) fn problem(self) -> Problem {
         let what = match self {
             Self::Elsewhere => {
-                "this is not the database that it was (restore, failover, TRUNCATE), or its sequence was just moved on".to_owned()
+                "this is not the database that it was (restore, failover, TRUNCATE), or its \
+                 sequence was just moved on"
+                    .to_owned()
             }
-            Self::Behind { position, seen } => format!("the sequence stands at {position}, but id {seen} was there already"),
+            Self::Behind { position, seen } => format!(
+                "the sequence stands at {position}, but id \
+                {seen} was there already"
+            ),
         };
-        let next = "nothing is sent until resume_sequence() has run, which relays do by themselves: docs/restore.md";
+        let next = "nothing is sent until resume_sequence() has run, which relays do by \
+            themselves: docs/restore.md";
         Problem::new(ProblemClass::SequenceWentBack, format!("{what}; {next}"))
     }
 }
 
 /// As it goes into a report, once it is mended.
 pub(super) fn mended(done: Resumed, position: i64) -> Problem {
-    let Resumed { elsewhere, was_at, highest, moved, .. } = done;
-    let what = if elsewhere { "the database is not the one that it was" } else { "the sequence of ids went back" };
+    let Resumed {
+        elsewhere,
+        was_at,
+        highest,
+        moved,
+        ..
+    } = done;
+    let what = if elsewhere {
+        "the database is not the one that it was"
+    } else {
+        "the sequence of ids went back"
+    };
     let message = format!(
-        "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, and {moved} waiting rows got new ids: docs/restore.md"
+        "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, \
+         and {moved} waiting rows got new ids: docs/restore.md"
     );
     Problem::new(ProblemClass::SequenceWentBack, message)
 }
@@ -92,7 +116,10 @@ mod tests {
     const HERE: Uuid = Uuid::from_u128(1);
 
     fn state(incarnation: Option<Uuid>, position: i64) -> SequenceState {
-        SequenceState { incarnation, position }
+        SequenceState {
+            incarnation,
+            position,
+        }
     }
 
     #[test]
@@ -104,13 +131,22 @@ mod tests {
 
     #[test]
     fn a_sequence_behind_what_was_seen_breaks_the_course() {
-        assert_eq!(broken(HERE, 7, state(Some(HERE), 6)), Some(Break::Behind { position: 6, seen: 7 }));
+        assert_eq!(
+            broken(HERE, 7, state(Some(HERE), 6)),
+            Some(Break::Behind {
+                position: 6,
+                seen: 7
+            })
+        );
     }
 
     #[test]
     fn another_place_breaks_the_course_wherever_its_sequence_stands() {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
-            assert_eq!(broken(HERE, 7, state(incarnation, 900)), Some(Break::Elsewhere));
+            assert_eq!(
+                broken(HERE, 7, state(incarnation, 900)),
+                Some(Break::Elsewhere)
+            );
         }
     }
 
@@ -126,10 +162,27 @@ mod tests {
 
     #[test]
     fn the_longest_numbers_leave_room_for_the_next_step() {
-        let done = Resumed { resumed: true, elsewhere: true, was_at: i64::MAX, highest: i64::MAX, moved: i64::MAX };
-        for problem in [mended(done, i64::MAX), Break::Elsewhere.problem(), Break::Behind { position: i64::MAX, seen: i64::MAX }.problem()]
-        {
-            assert!(problem.message.ends_with("docs/restore.md"), "{}", problem.message);
+        let done = Resumed {
+            resumed: true,
+            elsewhere: true,
+            was_at: i64::MAX,
+            highest: i64::MAX,
+            moved: i64::MAX,
+        };
+        for problem in [
+            mended(done, i64::MAX),
+            Break::Elsewhere.problem(),
+            Break::Behind {
+                position: i64::MAX,
+                seen: i64::MAX,
+            }
+            .problem(),
+        ] {
+            assert!(
+                problem.message.ends_with("docs/restore.md"),
+                "{}",
+                problem.message
+            );
         }
     }
 }

@@ -29,7 +29,11 @@ impl Routes {
     #[must_use]
     pub fn new(topics: &[TopicSettings]) -> Self {
         let index = |names: fn(&TopicSettings) -> Vec<String>| {
-            topics.iter().enumerate().flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at))).collect()
+            topics
+                .iter()
+                .enumerate()
+                .flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at)))
+                .collect()
         };
         Self {
             topics: topics.to_vec(),
@@ -65,19 +69,31 @@ impl Routes {
     /// A row's own topic, else by event type, else by aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
-        let by_types =
-            |texts: Texts<'_>| self.by_event_type.get(texts.event_type).or_else(|| self.by_aggregate_type.get(texts.aggregate_type));
-        let found = row.topic().map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
+        let by_types = |texts: Texts<'_>| {
+            self.by_event_type
+                .get(texts.event_type)
+                .or_else(|| self.by_aggregate_type.get(texts.aggregate_type))
+        };
+        let found = row
+            .topic()
+            .map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
         found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
     }
 
     /// The filter of a fetch that leaves out all but the topics for which `flows` holds.
     #[must_use]
     pub fn flowing(&self, flows: impl Fn(TopicIndex) -> bool) -> Flowing {
-        let routed =
-            |types: &HashMap<String, TopicIndex>| types.iter().map(|(name, topic)| (name.clone(), self.name(*topic).to_owned())).collect();
+        let routed = |types: &HashMap<String, TopicIndex>| {
+            types
+                .iter()
+                .map(|(name, topic)| (name.clone(), self.name(*topic).to_owned()))
+                .collect()
+        };
         Flowing {
-            topics: (0..self.len()).filter(|topic| flows(*topic)).map(|topic| self.name(topic).to_owned()).collect(),
+            topics: (0..self.len())
+                .filter(|topic| flows(*topic))
+                .map(|topic| self.name(topic).to_owned())
+                .collect(),
             by_event_type: routed(&self.by_event_type),
             by_aggregate_type: routed(&self.by_aggregate_type),
             resting_keys: Vec::new(),

@@ -1,4 +1,5 @@
-//! One lease and the loop that works under it: drain reports -> settle -> fetch -> send. Thin: what to do is decided in [`super::core`].
+//! One lease and the loop that works under it: drain reports -> settle -> fetch -> send. Thin: what
+//! to do is decided in [`super::core`].
 
 mod answers;
 mod end;
@@ -25,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::pace::{
-    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER,
-    SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers, settle_at,
+    BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX, DRAIN_MAX,
+    FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY, TICK_EVERY, Timers,
+    settle_at,
 };
 use super::{
     RunOptions, Source, Status,
@@ -46,7 +48,8 @@ use super::{
 use crate::{
     kafka::{self, Fault, Producer, Report, Sizes, Trouble},
     outbox::{
-        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError, SweepPlan, TableWide, connect::Connect,
+        Depth, FetchPlan, Fetched, LaneMarksPlan, OutboxRow, SequenceState, Store, StoreError,
+        SweepPlan, TableWide, connect::Connect,
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
@@ -64,7 +67,8 @@ enum Sending {
     Open(Producer),
     /// It is replaced: nothing is sent, and until this time what is in flight may end well.
     Flushing(Producer, Instant),
-    /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before another may begin.
+    /// It failed for good, or lost its lease: thrown out, and its last reports are awaited before
+    /// another may begin.
     Retiring(Producer),
     /// None, until then.
     None {
@@ -75,7 +79,9 @@ enum Sending {
 impl Sending {
     fn producer(&self) -> Option<&Producer> {
         match self {
-            Self::Open(producer) | Self::Flushing(producer, _) | Self::Retiring(producer) => Some(producer),
+            Self::Open(producer) | Self::Flushing(producer, _) | Self::Retiring(producer) => {
+                Some(producer)
+            }
             Self::None { .. } => None,
         }
     }
@@ -137,7 +143,8 @@ pub(super) struct Session<'a> {
     /// Since when lanes on their way back wait for their records to end.
     draining_since: Option<Instant>,
     rebuild: Rebuild,
-    /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's work.
+    /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's
+    /// work.
     reports: Vec<Report>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,
@@ -195,12 +202,17 @@ impl<'a> Session<'a> {
         watch.ask_now();
         let (settings, budget) = (&options.settings, Budget::default());
         Self {
-            core: Core::new(Routes::new(&settings.topics), budget, settings.poll_interval(), now).with_breaker(
-                settings.breaker,
-                instance.as_u64_pair().1,
+            core: Core::new(
+                Routes::new(&settings.topics),
+                budget,
+                settings.poll_interval(),
                 now,
+            )
+            .with_breaker(settings.breaker, instance.as_u64_pair().1, now),
+            source: format!(
+                "/outbox/{}/{}",
+                settings.owner.namespace, settings.owner.name
             ),
-            source: format!("/outbox/{}/{}", settings.owner.namespace, settings.owner.name),
             options,
             status,
             watch,
@@ -297,9 +309,14 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by itself.
+/// Destroying waits for threads of librdkafka. One that waits for a name server ends later, by
+/// itself.
 async fn destroy(producer: Producer) {
-    let _ = tokio::time::timeout(DESTROY_MAX, tokio::task::spawn_blocking(move || drop(producer))).await;
+    let _ = tokio::time::timeout(
+        DESTROY_MAX,
+        tokio::task::spawn_blocking(move || drop(producer)),
+    )
+    .await;
 }
 
 fn start<T>(work: impl Future<Output = T> + Send + 'static) -> Running<T> {

@@ -1,4 +1,5 @@
-//! What the relay says of itself: problems by where they come from, the report, and whether it is alive and ready.
+//! What the relay says of itself: problems by where they come from, the report, and whether it is
+//! alive and ready.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,7 +21,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Span of `published_per_second`.
 const RATE_SPAN: Duration = Duration::from_secs(10);
 
-/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it told before.
+/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it
+/// told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The way to the database, and the lease in it.
@@ -75,7 +77,10 @@ impl Status {
             turned_at: now,
             ready: false,
         };
-        Self { metrics: Metrics::new(topics), state: Mutex::new(state) }
+        Self {
+            metrics: Metrics::new(topics),
+            state: Mutex::new(state),
+        }
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -108,7 +113,12 @@ impl Status {
     /// `since`: RFC 3339.
     pub fn set_breaker(&self, breaker: BreakerState, since: String) {
         self.metrics.set_breaker(breaker);
-        self.write(|state| state.breaker = Some(Breaker { state: breaker, since }));
+        self.write(|state| {
+            state.breaker = Some(Breaker {
+                state: breaker,
+                since,
+            })
+        });
     }
 
     /// Somebody else owns them now, and tells their numbers.
@@ -138,18 +148,33 @@ impl Status {
             let now = kafka::rfc3339(Timestamp::now().as_microsecond());
             for problem in &mut problems {
                 let known = before.iter().find(|old| old.class == problem.class);
-                problem.since = known.and_then(|old| old.since.clone()).or_else(|| Some(now.clone()));
+                problem.since = known
+                    .and_then(|old| old.since.clone())
+                    .or_else(|| Some(now.clone()));
             }
             state.problems.insert(source, problems.clone());
             for class in before.iter().chain(&problems).map(|problem| problem.class) {
-                self.metrics.set_problems(class, state.problems.values().flatten().filter(|problem| problem.class == class).count());
+                self.metrics.set_problems(
+                    class,
+                    state
+                        .problems
+                        .values()
+                        .flatten()
+                        .filter(|problem| problem.class == class)
+                        .count(),
+                );
             }
             before
         });
-        for problem in
-            problems.iter().filter(|problem| !before.iter().any(|old| old.class == problem.class && old.message == problem.message))
-        {
-            self.metrics.errors.with_label_values(&[&problem.class.to_string()]).inc();
+        for problem in problems.iter().filter(|problem| {
+            !before
+                .iter()
+                .any(|old| old.class == problem.class && old.message == problem.message)
+        }) {
+            self.metrics
+                .errors
+                .with_label_values(&[&problem.class.to_string()])
+                .inc();
             tracing::warn!(class = %problem.class, "{}", problem.message);
         }
         if problems.is_empty() && !before.is_empty() {
@@ -160,7 +185,11 @@ impl Status {
     pub fn published(&self, records: u64, now: Instant) {
         self.write(|state| {
             state.published.push_back((now, records));
-            while state.published.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_SPAN) {
+            while state
+                .published
+                .front()
+                .is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_SPAN)
+            {
                 state.published.pop_front();
             }
         });
@@ -180,7 +209,10 @@ impl Status {
     #[must_use]
     pub fn report(&self, now: Instant) -> RelayReport {
         self.write(|state| {
-            let recent = state.published.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= RATE_SPAN);
+            let recent = state
+                .published
+                .iter()
+                .filter(|(at, _)| now.saturating_duration_since(*at) <= RATE_SPAN);
             RelayReport {
                 instance: state.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -190,7 +222,8 @@ impl Status {
                 parked_keys: state.table.map(|table| table.parked_keys),
                 parked_topics: state.table.map(|table| table.parked_topics),
                 dead_letters: state.table.map(|table| table.dead_letters),
-                published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64 / RATE_SPAN.as_secs_f64(),
+                published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64
+                    / RATE_SPAN.as_secs_f64(),
                 breaker: state.breaker.clone(),
                 problems: state.problems.values().flatten().cloned().collect(),
             }
@@ -207,35 +240,72 @@ mod tests {
     fn a_problem_is_there_since_it_was_told_first_whatever_its_words() {
         let status = Status::new(&[], Instant::now());
         let told = |problems: &[(ProblemClass, &str)]| {
-            status.tell(Source::Topics, problems.iter().map(|(class, message)| Problem::new(*class, *message)).collect());
+            status.tell(
+                Source::Topics,
+                problems
+                    .iter()
+                    .map(|(class, message)| Problem::new(*class, *message))
+                    .collect(),
+            );
             let problems = status.report(Instant::now()).problems;
-            problems.iter().map(|problem| problem.since.clone().expect("a time")).collect::<Vec<_>>()
+            problems
+                .iter()
+                .map(|problem| problem.since.clone().expect("a time"))
+                .collect::<Vec<_>>()
         };
         let first = told(&[(TopicMissing, "a")]);
         let second = told(&[(TopicMissing, "b"), (KafkaUnreachable, "c")]);
         assert_eq!(second[0], first[0]);
         assert!(second[1] > first[0]);
         told(&[]);
-        assert!(told(&[(TopicMissing, "a")])[0] > second[1], "it is another one");
+        assert!(
+            told(&[(TopicMissing, "a")])[0] > second[1],
+            "it is another one"
+        );
     }
 
     /// Else a sum over relays would count them twice.
     #[test]
     fn who_lost_its_lanes_tells_no_numbers_of_them_any_more() {
         let (status, now) = (Status::new(&[], Instant::now()), Instant::now());
-        let table = TableWide { dead_letters: 3, parked_keys: 2, parked_topics: 1, xmin_age_seconds: Some(9.0), dead_tuples: 7 };
+        let table = TableWide {
+            dead_letters: 3,
+            parked_keys: 2,
+            parked_topics: 1,
+            xmin_age_seconds: Some(9.0),
+            dead_tuples: 7,
+        };
         status.set_lanes(64);
-        status.set_backlog(Some(Backlog { rows: 5, capped: false, oldest_at: None }));
+        status.set_backlog(Some(Backlog {
+            rows: 5,
+            capped: false,
+            oldest_at: None,
+        }));
         status.set_table(Some(table));
         status.metrics.queue_depth.set(5);
         assert!(
-            status.metrics.render().contains("\noutbox_parked_keys 2\n") && status.metrics.render().contains("\noutbox_parked_topics 1\n")
+            status.metrics.render().contains("\noutbox_parked_keys 2\n")
+                && status
+                    .metrics
+                    .render()
+                    .contains("\noutbox_parked_topics 1\n")
         );
 
         status.lost_lanes();
         let report = status.report(now);
-        assert_eq!((report.lanes, report.backlog, report.parked_keys, report.dead_letters), (0, None, None, None));
+        assert_eq!(
+            (
+                report.lanes,
+                report.backlog,
+                report.parked_keys,
+                report.dead_letters
+            ),
+            (0, None, None, None)
+        );
         let metrics = status.metrics.render();
-        assert!(metrics.contains("\noutbox_queue_depth 0\n") && !metrics.contains("outbox_parked_keys"), "{metrics}");
+        assert!(
+            metrics.contains("\noutbox_queue_depth 0\n") && !metrics.contains("outbox_parked_keys"),
+            "{metrics}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow again. Pure.
+//! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow
+//! again. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ enum Rest {
     Waits,
 }
 
-/// After a refused record the rows of its topic go by the trial producer for so long: each refusal there costs no other topic anything.
+/// After a refused record the rows of its topic go by the trial producer for so long: each refusal
+/// there costs no other topic anything.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
 /// All topics that rest.
@@ -46,11 +48,14 @@ pub struct Stops {
 }
 
 impl Stops {
-    /// At first every topic rests: its existence is not known, and a record sent to a missing topic would wait inside the producer.
+    /// At first every topic rests: its existence is not known, and a record sent to a missing topic
+    /// would wait inside the producer.
     #[must_use]
     pub fn new(topics: usize) -> Self {
         Self {
-            topics: (0..topics).map(|topic| (topic, Rest::Unseen { seen: false })).collect(),
+            topics: (0..topics)
+                .map(|topic| (topic, Rest::Unseen { seen: false }))
+                .collect(),
             parked: BTreeSet::new(),
             slow_until: vec![None; topics],
             failures: vec![0; topics],
@@ -79,7 +84,14 @@ impl Stops {
 
     /// Topics that rest.
     pub fn resting(&self) -> impl Iterator<Item = TopicIndex> {
-        self.topics.keys().chain(self.parked.iter().filter(|topic| !self.topics.contains_key(topic))).copied()
+        self.topics
+            .keys()
+            .chain(
+                self.parked
+                    .iter()
+                    .filter(|topic| !self.topics.contains_key(topic)),
+            )
+            .copied()
     }
 
     /// Whether a person parked it.
@@ -109,9 +121,17 @@ impl Stops {
         if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
             return;
         }
-        let pause = self.jitter.around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
+        let pause = self
+            .jitter
+            .around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
         self.failures[topic] += 1;
-        self.topics.insert(topic, Rest::Failed { class, until: now + pause });
+        self.topics.insert(
+            topic,
+            Rest::Failed {
+                class,
+                until: now + pause,
+            },
+        );
     }
 
     /// A topic that flows waits until nothing of it is with a producer any more.
@@ -119,11 +139,16 @@ impl Stops {
         self.topics.entry(topic).or_insert(Rest::Waits);
     }
 
-    /// Topics that waited, and of which nothing is with a producer any more. Each of them must [`Self::flow`].
+    /// Topics that waited, and of which nothing is with a producer any more. Each of them must
+    /// [`Self::flow`].
     #[must_use]
     pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
         let over = |(topic, rest): (&TopicIndex, &Rest)| *rest == Rest::Waits && drained(*topic);
-        self.topics.iter().filter(|entry| over(*entry)).map(|(topic, _)| *topic).collect()
+        self.topics
+            .iter()
+            .filter(|entry| over(*entry))
+            .map(|(topic, _)| *topic)
+            .collect()
     }
 
     /// A topic acknowledged a record.
@@ -138,7 +163,8 @@ impl Stops {
         }
     }
 
-    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it rests for another reason by now.
+    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it
+    /// rests for another reason by now.
     pub fn identified(&mut self, topic: TopicIndex, now: Instant) -> bool {
         let was_suspect = self.topics.get(&topic) == Some(&Rest::Suspect);
         if was_suspect {
@@ -148,8 +174,8 @@ impl Stops {
         was_suspect
     }
 
-    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are with the main producer, and a row that went
-    /// by the other one could overtake them.
+    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are
+    /// with the main producer, and a row that went by the other one could overtake them.
     pub fn refused(&mut self, topic: TopicIndex, now: Instant) {
         if self.is_slow(topic, now) {
             self.slow_until[topic] = Some(now + SLOW_FOR);
@@ -178,7 +204,8 @@ impl Stops {
         was_on_trial && self.end_rest(topic)
     }
 
-    /// A person parked these topics, and no others. Returns those that were parked until now, and those that are from now on.
+    /// A person parked these topics, and no others. Returns those that were parked until now, and
+    /// those that are from now on.
     pub fn parked(&mut self, parked: BTreeSet<TopicIndex>) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
         let freed = self.parked.difference(&parked).copied().collect();
         let added = parked.difference(&self.parked).copied().collect();
@@ -194,7 +221,10 @@ impl Stops {
     /// The brokers do not know the topic. What is on trial ends first.
     pub fn missing(&mut self, topic: TopicIndex) {
         self.seen_missing[topic] = true;
-        if !matches!(self.topics.get(&topic), Some(Rest::OnTrial { .. } | Rest::Suspect)) {
+        if !matches!(
+            self.topics.get(&topic),
+            Some(Rest::OnTrial { .. } | Rest::Suspect)
+        ) {
             self.topics.insert(topic, Rest::Unseen { seen: false });
         }
     }
@@ -217,13 +247,22 @@ impl Stops {
         !self.seen_missing[topic]
     }
 
-    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a topic is with the producer any more, so that
-    /// it starts again at its lowest row. Each of them must go [`Self::on_trial`] or [`Self::flow`].
+    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a
+    /// topic is with the producer any more, so that it starts again at its lowest row. Each of them
+    /// must go [`Self::on_trial`] or [`Self::flow`].
     #[must_use]
-    pub fn due(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Vec<(TopicIndex, ProblemClass)> {
+    pub fn due(
+        &self,
+        now: Instant,
+        drained: impl Fn(TopicIndex) -> bool,
+    ) -> Vec<(TopicIndex, ProblemClass)> {
         let due = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Failed { class, until } if *until <= now && drained(*topic) => Some((*topic, *class)),
-            Rest::Unseen { seen: true } if drained(*topic) => Some((*topic, ProblemClass::TopicMissing)),
+            Rest::Failed { class, until } if *until <= now && drained(*topic) => {
+                Some((*topic, *class))
+            }
+            Rest::Unseen { seen: true } if drained(*topic) => {
+                Some((*topic, ProblemClass::TopicMissing))
+            }
             _ => None,
         };
         self.unparked().filter_map(due).collect()
@@ -251,11 +290,16 @@ impl Stops {
             Rest::Failed { until, .. } if drained(*topic) => Some(*until),
             _ => None,
         };
-        self.unparked().filter_map(until).chain(self.astray_until).min()
+        self.unparked()
+            .filter_map(until)
+            .chain(self.astray_until)
+            .min()
     }
 
     fn unparked(&self) -> impl Iterator<Item = (&TopicIndex, &Rest)> {
-        self.topics.iter().filter(|(topic, _)| !self.is_parked(**topic))
+        self.topics
+            .iter()
+            .filter(|(topic, _)| !self.is_parked(**topic))
     }
 
     /// Topics that rest for a reason to report, and whether rows went astray.
@@ -264,9 +308,14 @@ impl Stops {
         let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
             Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
             Rest::Suspect | Rest::Waits => None,
-            Rest::Unseen { .. } => self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing)),
+            Rest::Unseen { .. } => {
+                self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing))
+            }
         };
-        (self.topics.iter().filter_map(reason).collect(), self.astray_until.is_some())
+        (
+            self.topics.iter().filter_map(reason).collect(),
+            self.astray_until.is_some(),
+        )
     }
 }
 

@@ -1,8 +1,10 @@
-//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved until one fails alone. Pure.
+//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved
+//! until one fails alone. Pure.
 //!
-//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows come here; meanwhile their keys rest and
-//! everything else flows. Of each topic one trial is under way at a time, in the order of the rows, so that a key's rows stay in order, and a
-//! partition that does not answer holds up no other topic's trials.
+//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows
+//! come here; meanwhile their keys rest and everything else flows. Of each topic one trial is under
+//! way at a time, in the order of the rows, so that a key's rows stay in order, and a partition
+//! that does not answer holds up no other topic's trials.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -63,7 +65,12 @@ pub enum Ended {
 #[derive(Clone, PartialEq)]
 pub enum Finding {
     /// This row was refused although it was sent alone.
-    Culprit { topic: TopicIndex, row: Box<OutboxRow>, class: ProblemClass, attempts: u32 },
+    Culprit {
+        topic: TopicIndex,
+        row: Box<OutboxRow>,
+        class: ProblemClass,
+        attempts: u32,
+    },
     /// A batch of so many bytes was refused, but none of its rows is: the batch was too large.
     BatchTooLarge { topic: TopicIndex, bytes: usize },
     /// The topic takes records.
@@ -102,47 +109,84 @@ impl Trials {
 
     /// Rows whose trials have not ended.
     pub fn under_way(&self) -> impl Iterator<Item = &OutboxRow> {
-        let rows = self.under_way.values().flat_map(|trial| trial.group.rows.iter().zip(&trial.ends));
+        let rows = self
+            .under_way
+            .values()
+            .flat_map(|trial| trial.group.rows.iter().zip(&trial.ends));
         rows.filter(|(_, end)| end.is_none()).map(|(row, _)| row)
     }
 
     /// How many rows of a topic wait for their trial.
     #[must_use]
     pub fn waiting(&self, topic: TopicIndex) -> usize {
-        self.queue.iter().filter(|group| group.topic == topic).map(|group| group.rows.len()).sum()
+        self.queue
+            .iter()
+            .filter(|group| group.topic == topic)
+            .map(|group| group.rows.len())
+            .sum()
     }
 
     /// Rows of a batch that was refused, or of a topic where that is likely; by lane and id.
-    pub fn suspect(&mut self, topic: TopicIndex, class: Option<ProblemClass>, rows: Vec<OutboxRow>) {
+    pub fn suspect(
+        &mut self,
+        topic: TopicIndex,
+        class: Option<ProblemClass>,
+        rows: Vec<OutboxRow>,
+    ) {
         if rows.is_empty() {
             return;
         }
         self.last += 1;
-        self.suspicions.insert(self.last, Suspicion { topic, too_large: None, batch_is_innocent: false });
+        self.suspicions.insert(
+            self.last,
+            Suspicion {
+                topic,
+                too_large: None,
+                batch_is_innocent: false,
+            },
+        );
         let purpose = Purpose::Suspicion(self.last);
         if let Some(class) = class {
             self.was_refused(purpose, class, &rows);
         }
-        self.queue.push_back(Group { topic, rows, purpose, attempts: u32::from(class.is_some()) });
+        self.queue.push_back(Group {
+            topic,
+            rows,
+            purpose,
+            attempts: u32::from(class.is_some()),
+        });
     }
 
     /// A row that tells whether its topic takes records again.
     pub fn try_topic(&mut self, topic: TopicIndex, row: OutboxRow) {
-        self.queue.push_back(Group { topic, rows: vec![row], purpose: Purpose::Topic, attempts: 0 });
+        self.queue.push_back(Group {
+            topic,
+            rows: vec![row],
+            purpose: Purpose::Topic,
+            attempts: 0,
+        });
     }
 
-    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under way. [`Self::began`] or [`Self::postpone`] must
-    /// follow.
+    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under
+    /// way. [`Self::began`] or [`Self::postpone`] must follow.
     pub fn next_group(&mut self, may_go: impl Fn(TopicIndex) -> bool) -> Option<Group> {
-        let next = self.queue.iter().position(|group| may_go(group.topic) && !self.under_way.contains_key(&group.topic))?;
+        let next = self
+            .queue
+            .iter()
+            .position(|group| may_go(group.topic) && !self.under_way.contains_key(&group.topic))?;
         self.queue.remove(next)
     }
 
     /// The rows of a group were taken into the window, in these slots.
     pub fn began(&mut self, group: Group, slots: &[Slot]) {
         let ends = vec![None; group.rows.len()];
-        let slots = slots.iter().enumerate().map(|(at, slot)| (*slot, at)).collect();
-        self.under_way.insert(group.topic, Trial { group, slots, ends });
+        let slots = slots
+            .iter()
+            .enumerate()
+            .map(|(at, slot)| (*slot, at))
+            .collect();
+        self.under_way
+            .insert(group.topic, Trial { group, slots, ends });
     }
 
     /// There was no room for these: later.
@@ -150,27 +194,42 @@ impl Trials {
         self.queue.push_front(group);
     }
 
-    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another row, which is not.
+    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another
+    /// row, which is not.
     #[must_use]
     pub fn holds(&self, slot: Slot) -> bool {
         self.trial_of(slot).is_some()
     }
 
     fn trial_of(&self, slot: Slot) -> Option<TopicIndex> {
-        let holds = |trial: &Trial| trial.slots.get(&slot).is_some_and(|at| trial.ends[*at].is_none());
-        self.under_way.iter().find(|(_, trial)| holds(trial)).map(|(topic, _)| *topic)
+        let holds = |trial: &Trial| {
+            trial
+                .slots
+                .get(&slot)
+                .is_some_and(|at| trial.ends[*at].is_none())
+        };
+        self.under_way
+            .iter()
+            .find(|(_, trial)| holds(trial))
+            .map(|(topic, _)| *topic)
     }
 
     /// Whether a row of this key is on trial, or waits.
     #[must_use]
     pub fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
         let waiting = self.queue.iter().filter(|group| group.topic == topic);
-        waiting.chain(self.under_way.get(&topic).map(|trial| &trial.group)).any(|group| group.rows.iter().any(|row| row.key() == key))
+        waiting
+            .chain(self.under_way.get(&topic).map(|trial| &trial.group))
+            .any(|group| group.rows.iter().any(|row| row.key() == key))
     }
 
-    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records again.
+    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records
+    /// again.
     #[must_use]
-    pub fn drop_where(&mut self, unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) -> Vec<TopicIndex> {
+    pub fn drop_where(
+        &mut self,
+        unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool,
+    ) -> Vec<TopicIndex> {
         for group in &mut self.queue {
             let before = group.rows.len();
             group.rows.retain(|row| !unwanted(group.topic, row));
@@ -179,7 +238,12 @@ impl Trials {
             }
         }
         let is_untried = |group: &&Group| group.rows.is_empty() && group.purpose == Purpose::Topic;
-        let untried = self.queue.iter().filter(is_untried).map(|group| group.topic).collect();
+        let untried = self
+            .queue
+            .iter()
+            .filter(is_untried)
+            .map(|group| group.topic)
+            .collect();
         self.queue.retain(|group| !group.rows.is_empty());
         untried
     }
@@ -197,9 +261,20 @@ impl Trials {
     }
 
     fn conclude(&mut self, trial: Trial) -> Vec<Finding> {
-        let Trial { group: Group { topic, rows, purpose, attempts }, ends, .. } = trial;
+        let Trial {
+            group:
+                Group {
+                    topic,
+                    rows,
+                    purpose,
+                    attempts,
+                },
+            ends,
+            ..
+        } = trial;
         let (mut refused, mut purged, mut findings) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut refusal, mut topic_failed, mut works) = (ProblemClass::RecordRejected, false, false);
+        let (mut refusal, mut topic_failed, mut works) =
+            (ProblemClass::RecordRejected, false, false);
         for (row, end) in rows.into_iter().zip(ends.into_iter().flatten()) {
             match end {
                 Ended::Published => works = true,
@@ -214,12 +289,18 @@ impl Trials {
         if topic_failed {
             // Its rows are still in the table, and are found there once it works again.
             self.queue.retain(|group| group.topic != topic);
-            self.suspicions.retain(|_, suspicion| suspicion.topic != topic);
+            self.suspicions
+                .retain(|_, suspicion| suspicion.topic != topic);
         } else {
             if purpose == Purpose::Topic && works {
                 findings.push(Finding::TopicWorks(topic));
             }
-            let group = |rows, attempts| Group { topic, rows, purpose, attempts };
+            let group = |rows, attempts| Group {
+                topic,
+                rows,
+                purpose,
+                attempts,
+            };
             self.try_first(group(purged, attempts));
             self.was_refused(purpose, refusal, &refused);
             if refused.len() > 1 {
@@ -228,7 +309,12 @@ impl Trials {
                 self.try_first(group(refused, attempts + 1));
             } else if let Some(row) = refused.pop() {
                 acquit_batch(&mut self.suspicions, purpose);
-                findings.push(Finding::Culprit { topic, row: Box::new(row), class: refusal, attempts: attempts + 1 });
+                findings.push(Finding::Culprit {
+                    topic,
+                    row: Box::new(row),
+                    class: refusal,
+                    attempts: attempts + 1,
+                });
             }
         }
         findings.extend(self.closed_suspicions());
@@ -252,15 +338,30 @@ impl Trials {
         }
     }
 
-    /// Suspicions without a row left to try. A batch that was too large although none of its rows is was itself too large.
+    /// Suspicions without a row left to try. A batch that was too large although none of its rows
+    /// is was itself too large.
     fn closed_suspicions(&mut self) -> Vec<Finding> {
         let (queue, under_way) = (&self.queue, &self.under_way);
-        let groups = || queue.iter().chain(under_way.values().map(|trial| &trial.group));
-        let is_open = |number: &u32| groups().any(|group| group.purpose == Purpose::Suspicion(*number));
-        let closed: Vec<Suspicion> = self.suspicions.extract_if(.., |number, _| !is_open(number)).map(|(_, suspicion)| suspicion).collect();
+        let groups = || {
+            queue
+                .iter()
+                .chain(under_way.values().map(|trial| &trial.group))
+        };
+        let is_open =
+            |number: &u32| groups().any(|group| group.purpose == Purpose::Suspicion(*number));
+        let closed: Vec<Suspicion> = self
+            .suspicions
+            .extract_if(.., |number, _| !is_open(number))
+            .map(|(_, suspicion)| suspicion)
+            .collect();
         let too_large = |suspicion: Suspicion| {
-            let bytes = suspicion.too_large.filter(|_| !suspicion.batch_is_innocent)?;
-            Some(Finding::BatchTooLarge { topic: suspicion.topic, bytes })
+            let bytes = suspicion
+                .too_large
+                .filter(|_| !suspicion.batch_is_innocent)?;
+            Some(Finding::BatchTooLarge {
+                topic: suspicion.topic,
+                bytes,
+            })
         };
         closed.into_iter().filter_map(too_large).collect()
     }

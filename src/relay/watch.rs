@@ -1,5 +1,6 @@
-//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes to the loop as news, what is wrong into the
-//! report. IO, on a thread of its own, since librdkafka's question blocks. What it asks is in [`rounds`].
+//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes
+//! to the loop as news, what is wrong into the report. IO, on a thread of its own, since
+//! librdkafka's question blocks. What it asks is in [`rounds`].
 
 mod problems;
 mod rounds;
@@ -46,7 +47,11 @@ impl News {
 
     /// How many partitions each declared topic has, where that is known.
     pub(super) fn partitions(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.partitions.iter().copied().enumerate().filter(|(_, partitions)| *partitions > 0)
+        self.partitions
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, partitions)| *partitions > 0)
     }
 }
 
@@ -92,12 +97,24 @@ impl Asking {
 }
 
 impl Watch {
-    pub(super) fn start(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>) -> Self {
+    pub(super) fn start(
+        options: Arc<RunOptions>,
+        status: Arc<Status>,
+        secrets: Receiver<Secrets>,
+    ) -> Self {
         let thread = Thread::start(&options, &status, &secrets);
-        Self { options, status, secrets, thread, clock: Clock::new(SystemTime::now(), Instant::now()), sizes: None }
+        Self {
+            options,
+            status,
+            secrets,
+            thread,
+            clock: Clock::new(SystemTime::now(), Instant::now()),
+            sizes: None,
+        }
     }
 
-    /// Begins anew with another client when nobody answers any more, or will. Whether clients of Kafka hang, all of them: the clock was set back.
+    /// Begins anew with another client when nobody answers any more, or will. Whether clients of
+    /// Kafka hang, all of them: the clock was set back.
     pub(super) fn keep(&mut self) -> bool {
         if planted::has(Bug::ClockUnnoticed) {
             return false;
@@ -106,9 +123,15 @@ impl Watch {
         let (wall, now) = (SystemTime::now(), Instant::now());
         let set_back = self.clock.set_back(wall, now);
         if let Some(by) = set_back {
-            tracing::warn!("the clock was set back by {by:.1?}: clients of Kafka are made anew, for they would wait for so long");
+            tracing::warn!(
+                "the clock was set back by {by:.1?}: clients of Kafka are made anew, for they \
+                 would wait for so long"
+            );
         } else if self.thread.asking.is_stuck(now) {
-            tracing::warn!("the client that asks the brokers about topics has not come back for {ASKING_MAX:?}; another one asks");
+            tracing::warn!(
+                "the client that asks the brokers about topics has not come back for \
+                 {ASKING_MAX:?}; another one asks"
+            );
         } else {
             return false;
         }
@@ -123,7 +146,8 @@ impl Watch {
         Some(news)
     }
 
-    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the first.
+    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the
+    /// first.
     pub(super) fn sizes(&self) -> Option<Sizes> {
         self.sizes
     }
@@ -140,7 +164,12 @@ impl Thread {
         let (sender, news) = unbounded_channel();
         let (ask, asked) = mpsc::channel();
         let asking = Asking::default();
-        let mut rounds = Rounds::new(Arc::clone(options), Arc::clone(status), secrets.clone(), asking.clone());
+        let mut rounds = Rounds::new(
+            Arc::clone(options),
+            Arc::clone(status),
+            secrets.clone(),
+            asking.clone(),
+        );
         std::thread::spawn(move || rounds.run(&sender, &asked));
         Self { news, ask, asking }
     }

@@ -5,8 +5,8 @@
 //!             \-> failed: gone, the lane reads it again        \-> settle_failed: Acked again
 //! ```
 //!
-//! A settled row stays as long as a fetch is under way that began before its DELETE was answered: that fetch's snapshot may be older, and
-//! would make the row look new.
+//! A settled row stays as long as a fetch is under way that began before its DELETE was answered:
+//! that fetch's snapshot may be older, and would make the row look new.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -78,7 +78,10 @@ impl Settle {
             event_ids: Vec::with_capacity(rows),
             places: Vec::with_capacity(rows),
         };
-        Self { slots: Vec::with_capacity(rows), plan }
+        Self {
+            slots: Vec::with_capacity(rows),
+            plan,
+        }
     }
 }
 
@@ -93,7 +96,11 @@ pub struct Budget {
 impl Default for Budget {
     /// 16,384 rows and 64 MiB for the process, 2,048 rows for a lane.
     fn default() -> Self {
-        Self { rows: 16_384, bytes: 64 << 20, rows_per_lane: 2_048 }
+        Self {
+            rows: 16_384,
+            bytes: 64 << 20,
+            rows_per_lane: 2_048,
+        }
     }
 }
 
@@ -145,7 +152,11 @@ impl Window {
     /// Rows of a lane that may still be taken.
     #[must_use]
     pub fn lane_room(&self, lane: u8) -> usize {
-        self.room_rows().min(self.budget.rows_per_lane.saturating_sub(self.lane(lane).len()))
+        self.room_rows().min(
+            self.budget
+                .rows_per_lane
+                .saturating_sub(self.lane(lane).len()),
+        )
     }
 
     /// Rows in flight.
@@ -190,11 +201,19 @@ impl Window {
         self.lane(lane).keys().next().map(|(id, _)| *id)
     }
 
-    /// Rows of a lane in flight above an id, and their bytes: what a fetch from there will show again.
+    /// Rows of a lane in flight above an id, and their bytes: what a fetch from there will show
+    /// again.
     #[must_use]
     pub fn above(&self, lane: u8, low: i64) -> (usize, usize) {
-        let slots = self.lane(lane).range((low.saturating_add(1), Uuid::nil())..).map(|(_, slot)| *slot);
-        slots.filter_map(|slot| self.entries[slot]).fold((0, 0), |(rows, bytes), entry| (rows + 1, bytes + entry.bytes))
+        let slots = self
+            .lane(lane)
+            .range((low.saturating_add(1), Uuid::nil())..)
+            .map(|(_, slot)| *slot);
+        slots
+            .filter_map(|slot| self.entries[slot])
+            .fold((0, 0), |(rows, bytes), entry| {
+                (rows + 1, bytes + entry.bytes)
+            })
     }
 
     /// Whether a row is in flight. By event_id too: an id may come again with another event.
@@ -210,8 +229,22 @@ impl Window {
         }
         let slot = self.free.pop()?;
         let bytes = row.bytes();
-        let &OutboxRow { lane, id, event_id, place, .. } = row;
-        self.entries[slot] = Some(Entry { lane, id, event_id, place, topic, bytes, state: State::Sent });
+        let &OutboxRow {
+            lane,
+            id,
+            event_id,
+            place,
+            ..
+        } = row;
+        self.entries[slot] = Some(Entry {
+            lane,
+            id,
+            event_id,
+            place,
+            topic,
+            bytes,
+            state: State::Sent,
+        });
         self.lanes[usize::from(row.lane)].insert((row.id, row.event_id), slot);
         self.sent_by_topic[topic] += 1;
         self.bytes += bytes;
@@ -221,32 +254,54 @@ impl Window {
     /// Topic of a sent row; `None` for a slot that has none.
     #[must_use]
     pub fn topic_of(&self, slot: Slot) -> Option<TopicIndex> {
-        self.entries.get(slot)?.filter(|entry| entry.state == State::Sent).map(|entry| entry.topic)
+        self.entries
+            .get(slot)?
+            .filter(|entry| entry.state == State::Sent)
+            .map(|entry| entry.topic)
     }
 
     /// Kafka has the row. Returns its topic; `None` for a slot that has no sent row.
     pub fn acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
-        let entry = self.entries.get_mut(slot)?.as_mut().filter(|entry| entry.state == State::Sent)?;
+        let entry = self
+            .entries
+            .get_mut(slot)?
+            .as_mut()
+            .filter(|entry| entry.state == State::Sent)?;
         entry.state = State::Acked;
         self.sent_by_topic[entry.topic] -= 1;
         self.acked.push_back(slot);
         Some(entry.topic)
     }
 
-    /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None` for a slot that has no sent row.
+    /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None`
+    /// for a slot that has no sent row.
     pub fn failed(&mut self, slot: Slot) -> Option<GivenBack> {
-        let entry = self.entries.get(slot)?.filter(|entry| entry.state == State::Sent)?;
+        let entry = self
+            .entries
+            .get(slot)?
+            .filter(|entry| entry.state == State::Sent)?;
         self.sent_by_topic[entry.topic] -= 1;
         self.forget(slot);
-        Some(GivenBack { row: RowName { lane: entry.lane, id: entry.id, event_id: entry.event_id }, topic: entry.topic })
+        Some(GivenBack {
+            row: RowName {
+                lane: entry.lane,
+                id: entry.id,
+                event_id: entry.event_id,
+            },
+            topic: entry.topic,
+        })
     }
 
     /// The next rows to delete, at most `rows_max`; `None` without any.
     pub fn next_settle(&mut self, rows_max: usize) -> Option<Settle> {
         let mut settle = Settle::with_room(rows_max.min(self.acked.len()));
         while settle.slots.len() < rows_max {
-            let Some(slot) = self.acked.pop_front() else { break };
-            let Some(entry) = self.entries[slot].as_mut() else { continue };
+            let Some(slot) = self.acked.pop_front() else {
+                break;
+            };
+            let Some(entry) = self.entries[slot].as_mut() else {
+                continue;
+            };
             entry.state = State::Settling;
             settle.slots.push(slot);
             settle.plan.lanes.push(i16::from(entry.lane));
@@ -301,16 +356,35 @@ impl Window {
     }
 }
 
-/// For the model: windows that hold the same rows in the same states are alike, whatever their slots are called.
+/// For the model: windows that hold the same rows in the same states are alike, whatever their
+/// slots are called.
 #[cfg(test)]
 impl std::hash::Hash for Window {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        let Self { budget: _, entries, free: _, lanes, acked, settled, sent_by_topic: _, bytes: _ } = self;
-        let name = |slot: &Slot| entries[*slot].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state));
-        for slots in lanes.iter().map(BTreeMap::values).filter(|slots| slots.len() > 0) {
+        let Self {
+            budget: _,
+            entries,
+            free: _,
+            lanes,
+            acked,
+            settled,
+            sent_by_topic: _,
+            bytes: _,
+        } = self;
+        let name = |slot: &Slot| {
+            entries[*slot].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
+        };
+        for slots in lanes
+            .iter()
+            .map(BTreeMap::values)
+            .filter(|slots| slots.len() > 0)
+        {
             slots.map(name).for_each(|name| name.hash(state));
         }
-        for slots in [acked.iter().map(name).collect::<Vec<_>>(), settled.iter().map(name).collect()] {
+        for slots in [
+            acked.iter().map(name).collect::<Vec<_>>(),
+            settled.iter().map(name).collect(),
+        ] {
             slots.hash(state);
         }
     }

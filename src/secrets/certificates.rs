@@ -1,4 +1,5 @@
-//! Certificates and keys among the secrets: PEM, and pairs that belong together, before a client is made of them. Pure but for reading.
+//! Certificates and keys among the secrets: PEM, and pairs that belong together, before a client is
+//! made of them. Pure but for reading.
 
 use rustls::{
     InconsistentKeys,
@@ -26,7 +27,10 @@ impl Secrets {
     ///
     /// # Errors
     /// When one is missing or cannot be used, or they are no pair.
-    pub(crate) fn client_certificate(&self, files: &TlsFiles) -> Result<(SecretString, SecretString), SecretError> {
+    pub(crate) fn client_certificate(
+        &self,
+        files: &TlsFiles,
+    ) -> Result<(SecretString, SecretString), SecretError> {
         let (certificate, key) = (self.get(files.certificate)?, self.get(files.key)?);
         let chain = self.certificates(files.certificate, &certificate)?;
         let parsed = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
@@ -34,18 +38,32 @@ impl Secrets {
         // Only a certain no counts: the servers may know kinds of keys that this check does not.
         match CertifiedKey::from_der(chain, parsed, &ring::default_provider()) {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                Err(SecretError::NoPair { file: files.certificate, place: self.place(files.certificate) })
+                Err(SecretError::NoPair {
+                    file: files.certificate,
+                    place: self.place(files.certificate),
+                })
             }
             _ => Ok((certificate, key)),
         }
     }
 
-    fn certificates(&self, file: SecretFile, pem: &SecretString) -> Result<Vec<CertificateDer<'static>>, SecretError> {
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
-        all.ok().filter(|all| !all.is_empty()).ok_or_else(|| self.no_pem(file, "certificate"))
+    fn certificates(
+        &self,
+        file: SecretFile,
+        pem: &SecretString,
+    ) -> Result<Vec<CertificateDer<'static>>, SecretError> {
+        let all: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
+        all.ok()
+            .filter(|all| !all.is_empty())
+            .ok_or_else(|| self.no_pem(file, "certificate"))
     }
 
     fn no_pem(&self, file: SecretFile, what: &'static str) -> SecretError {
-        SecretError::Pem { file, place: self.place(file), what }
+        SecretError::Pem {
+            file,
+            place: self.place(file),
+            what,
+        }
     }
 }

@@ -28,9 +28,13 @@ impl PartialEq for Content {
 impl Eq for Content {}
 
 impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for Reading {
-    fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(files: T) -> Self {
+    fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(
+        files: T,
+    ) -> Self {
         let found = |(file, place, content): (_, _, io::Result<Option<Vec<u8>>>)| {
-            let content = content.map(|bytes| bytes.map(|bytes| Content(bytes.into()))).map_err(|error| error.kind());
+            let content = content
+                .map(|bytes| bytes.map(|bytes| Content(bytes.into())))
+                .map_err(|error| error.kind());
             (file, Found { place, content })
         };
         Self(Arc::new(files.into_iter().map(found).collect()))
@@ -47,13 +51,27 @@ impl Reading {
     }
 
     pub(super) fn place(&self, file: SecretFile) -> String {
-        self.0.get(&file).map_or_else(|| format!("secret file '{}'", file.path()), |found| found.place.clone())
+        self.0.get(&file).map_or_else(
+            || format!("secret file '{}'", file.path()),
+            |found| found.place.clone(),
+        )
     }
 
     /// The first file that `self` has and `later` lacks.
     pub(super) fn first_lost_in(&self, later: &Self) -> Option<SecretFile> {
-        let has = |reading: &Self, file| matches!(reading.0.get(&file), Some(Found { content: Ok(Some(_)), .. }));
-        self.0.keys().copied().find(|file| has(self, *file) && !has(later, *file))
+        let has = |reading: &Self, file| {
+            matches!(
+                reading.0.get(&file),
+                Some(Found {
+                    content: Ok(Some(_)),
+                    ..
+                })
+            )
+        };
+        self.0
+            .keys()
+            .copied()
+            .find(|file| has(self, *file) && !has(later, *file))
     }
 }
 

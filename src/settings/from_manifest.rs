@@ -1,13 +1,17 @@
-//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot say and for `run --manifest`, which no
-//! API server checks. Pure.
+//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot
+//! say and for `run --manifest`, which no API server checks. Pure.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName, KafkaSettings, MigrationDatabase, MigrationSettings,
-    Owner, RelaySettings, SaslSettings, SchemaName, TlsSettings, TopicSettings,
+    BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName, KafkaSettings,
+    MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings, SchemaName,
+    TlsSettings, TopicSettings,
 };
-use crate::api::{Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic, parse_duration};
+use crate::api::{
+    Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode, Topic,
+    parse_duration,
+};
 
 /// Why a spec cannot work: the field, what is wrong with it, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,31 +19,48 @@ pub enum InvalidSpec {
     #[error("spec.database.schema: {0}")]
     Schema(#[from] InvalidSchemaName),
     #[error("{field}: {error}")]
-    Duration { field: &'static str, error: ParseDurationError },
+    Duration {
+        field: &'static str,
+        error: ParseDurationError,
+    },
     #[error("spec.pollInterval: must be between 5ms and 10s")]
     PollIntervalRange,
-    #[error("spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m")]
+    #[error(
+        "spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at \
+         most 10m"
+    )]
     BreakerOrder,
     #[error("spec.breaker.maxBackoff: must be between 1s and 10m")]
     BackoffRange,
     #[error("{field}: set urlSecretRef, or host with name and credentialsSecretRef, not both")]
     Endpoint { field: &'static str },
     #[error("{field}: must be between {min} and {max}, is {value}")]
-    Range { field: &'static str, min: i32, max: i32, value: i32 },
+    Range {
+        field: &'static str,
+        min: i32,
+        max: i32,
+        value: i32,
+    },
     #[error("spec.migration.takeOverFrom: {0}")]
     TakeOverFrom(#[from] InvalidOwner),
     #[error("spec.kafka.bootstrapServers: name at least one host:port")]
     NoBootstrapServer,
     #[error("spec.kafka.properties: {0}")]
     KafkaProperty(&'static str),
-    #[error("{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set mode verify-full")]
+    #[error(
+        "{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set \
+         mode verify-full"
+    )]
     TlsDisabled { field: &'static str },
     #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
     CertificateSource { field: &'static str },
-    #[error("spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full")]
+    #[error(
+        "spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full"
+    )]
     PlainWithoutTls,
     #[error(
-        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
+        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, \
+         targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
     )]
     Scaling,
     #[error("spec.topics: name 1 to 64 topics")]
@@ -47,7 +68,12 @@ pub enum InvalidSpec {
     #[error("spec.topics: topic '{0}' stands there twice")]
     TopicTwice(String),
     #[error("spec.topics: {kind} '{name}' is routed to both '{first}' and '{second}'; keep one")]
-    RoutedTwice { kind: &'static str, name: String, first: String, second: String },
+    RoutedTwice {
+        kind: &'static str,
+        name: String,
+        first: String,
+        second: String,
+    },
 }
 
 impl RelaySettings {
@@ -66,7 +92,12 @@ impl RelaySettings {
                 endpoint: endpoint(&spec.database.connection(), "spec.database")?,
                 tls: tls(&spec.database.tls, "spec.database.tls")?,
                 schema: SchemaName::try_from(spec.database.schema.clone())?,
-                max_connections: within("spec.database.maxConnections", spec.database.max_connections, 3, 16)?,
+                max_connections: within(
+                    "spec.database.maxConnections",
+                    spec.database.max_connections,
+                    3,
+                    16,
+                )?,
                 pooler: spec.database.pooler,
             },
             migration: migration(spec)?,
@@ -99,23 +130,45 @@ fn breaker(breaker: &Breaker) -> Result<BreakerSettings, InvalidSpec> {
     if !(Duration::from_secs(1)..=longest).contains(&max_backoff) {
         return Err(InvalidSpec::BackoffRange);
     }
-    Ok(BreakerSettings { slow_after_ms: millis(slow_after), open_after_ms: millis(open_after), max_backoff_ms: millis(max_backoff) })
+    Ok(BreakerSettings {
+        slow_after_ms: millis(slow_after),
+        open_after_ms: millis(open_after),
+        max_backoff_ms: millis(max_backoff),
+    })
 }
 
 fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
     match u32::try_from(value) {
         Ok(number) if (min..=max).contains(&value) => Ok(number),
-        _ => Err(InvalidSpec::Range { field, min, max, value }),
+        _ => Err(InvalidSpec::Range {
+            field,
+            min,
+            max,
+            value,
+        }),
     }
 }
 
 fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endpoint, InvalidSpec> {
-    match (&connection.url_secret_ref, &connection.host, &connection.name, &connection.credentials_secret_ref) {
+    match (
+        &connection.url_secret_ref,
+        &connection.host,
+        &connection.name,
+        &connection.credentials_secret_ref,
+    ) {
         (Some(_), None, None, None) => Ok(Endpoint::Url),
         (None, Some(host), Some(name), Some(_)) => {
-            let port =
-                u16::try_from(connection.port).map_err(|_| InvalidSpec::Range { field, min: 1, max: 65535, value: connection.port })?;
-            Ok(Endpoint::Host { host: host.clone(), port, name: name.clone() })
+            let port = u16::try_from(connection.port).map_err(|_| InvalidSpec::Range {
+                field,
+                min: 1,
+                max: 65535,
+                value: connection.port,
+            })?;
+            Ok(Endpoint::Host {
+                host: host.clone(),
+                port,
+                name: name.clone(),
+            })
         }
         _ => Err(InvalidSpec::Endpoint { field }),
     }
@@ -125,10 +178,18 @@ fn tls(tls: &Tls, field: &'static str) -> Result<TlsSettings, InvalidSpec> {
     if tls.mode == TlsMode::Disable && (tls.ca.is_some() || tls.client_cert_secret_ref.is_some()) {
         return Err(InvalidSpec::TlsDisabled { field });
     }
-    if tls.ca.as_ref().is_some_and(|ca| ca.secret_ref.is_some() == ca.config_map_ref.is_some()) {
+    if tls
+        .ca
+        .as_ref()
+        .is_some_and(|ca| ca.secret_ref.is_some() == ca.config_map_ref.is_some())
+    {
         return Err(InvalidSpec::CertificateSource { field });
     }
-    Ok(TlsSettings { mode: tls.mode, ca: tls.ca.is_some(), client_certificate: tls.client_cert_secret_ref.is_some() })
+    Ok(TlsSettings {
+        mode: tls.mode,
+        ca: tls.ca.is_some(),
+        client_certificate: tls.client_cert_secret_ref.is_some(),
+    })
 }
 
 fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
@@ -145,7 +206,12 @@ fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
         database,
         producers: grants.producers.clone(),
         relays: grants.relays.clone(),
-        take_over_from: spec.migration.take_over_from.as_deref().map(str::parse).transpose()?,
+        take_over_from: spec
+            .migration
+            .take_over_from
+            .as_deref()
+            .map(str::parse)
+            .transpose()?,
     })
 }
 
@@ -153,11 +219,22 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.bootstrap_servers.is_empty() {
         return Err(InvalidSpec::NoBootstrapServer);
     }
-    if let Some(reason) = kafka.properties.iter().find_map(|(name, value)| super::refused_property(name, value)) {
+    if let Some(reason) = kafka
+        .properties
+        .iter()
+        .find_map(|(name, value)| super::refused_property(name, value))
+    {
         return Err(InvalidSpec::KafkaProperty(reason));
     }
-    let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings { mechanism: sasl.mechanism, username: sasl.username.clone() });
-    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == super::SaslMechanism::Plain) {
+    let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings {
+        mechanism: sasl.mechanism,
+        username: sasl.username.clone(),
+    });
+    if kafka.tls.mode == TlsMode::Disable
+        && sasl
+            .as_ref()
+            .is_some_and(|sasl| sasl.mechanism == super::SaslMechanism::Plain)
+    {
         return Err(InvalidSpec::PlainWithoutTls);
     }
     Ok(KafkaSettings {
@@ -189,12 +266,21 @@ fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
     Ok(topics.iter().map(settings).collect())
 }
 
-fn routed_once(kind: &'static str, topics: &[Topic], types: impl Fn(&Topic) -> &Vec<String>) -> Result<(), InvalidSpec> {
+fn routed_once(
+    kind: &'static str,
+    topics: &[Topic],
+    types: impl Fn(&Topic) -> &Vec<String>,
+) -> Result<(), InvalidSpec> {
     let mut seen = BTreeMap::new();
     for topic in topics {
         for name in types(topic) {
             if let Some(first) = seen.insert(name, &topic.name) {
-                return Err(InvalidSpec::RoutedTwice { kind, name: name.clone(), first: first.clone(), second: topic.name.clone() });
+                return Err(InvalidSpec::RoutedTwice {
+                    kind,
+                    name: name.clone(),
+                    first: first.clone(),
+                    second: topic.name.clone(),
+                });
             }
         }
     }

@@ -1,10 +1,11 @@
-//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects them into pods, `run --manifest` reads
-//! them from the manifest's own documents. Pure.
+//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects
+//! them into pods, `run --manifest` reads them from the manifest's own documents. Pure.
 
 use super::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings};
 use crate::api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls};
 
-/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never have to name it.
+/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never
+/// have to name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretFile {
     DatabaseUrl,
@@ -83,16 +84,27 @@ pub(crate) const DATABASE: DatabaseFiles = DatabaseFiles {
     url: SecretFile::DatabaseUrl,
     username: SecretFile::DatabaseUsername,
     password: SecretFile::DatabasePassword,
-    tls: TlsFiles { ca: SecretFile::DatabaseCa, certificate: SecretFile::DatabaseCertificate, key: SecretFile::DatabaseKey },
+    tls: TlsFiles {
+        ca: SecretFile::DatabaseCa,
+        certificate: SecretFile::DatabaseCertificate,
+        key: SecretFile::DatabaseKey,
+    },
 };
 pub(crate) const MIGRATION: DatabaseFiles = DatabaseFiles {
     url: SecretFile::MigrationUrl,
     username: SecretFile::MigrationUsername,
     password: SecretFile::MigrationPassword,
-    tls: TlsFiles { ca: SecretFile::MigrationCa, certificate: SecretFile::MigrationCertificate, key: SecretFile::MigrationKey },
+    tls: TlsFiles {
+        ca: SecretFile::MigrationCa,
+        certificate: SecretFile::MigrationCertificate,
+        key: SecretFile::MigrationKey,
+    },
 };
-pub(crate) const KAFKA: TlsFiles =
-    TlsFiles { ca: SecretFile::KafkaCa, certificate: SecretFile::KafkaCertificate, key: SecretFile::KafkaKey };
+pub(crate) const KAFKA: TlsFiles = TlsFiles {
+    ca: SecretFile::KafkaCa,
+    certificate: SecretFile::KafkaCertificate,
+    key: SecretFile::KafkaKey,
+};
 
 impl DatabaseSettings {
     /// Files that a relay reads for its database.
@@ -118,7 +130,9 @@ impl KafkaSettings {
 impl TlsFiles {
     fn of(&self, tls: &TlsSettings) -> Vec<SecretFile> {
         let ca = tls.ca.then_some(self.ca);
-        let pair = tls.client_certificate.then_some([self.certificate, self.key]);
+        let pair = tls
+            .client_certificate
+            .then_some([self.certificate, self.key]);
         ca.into_iter().chain(pair.into_iter().flatten()).collect()
     }
 }
@@ -130,12 +144,17 @@ pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     all.extend(tls_projections(&spec.kafka.tls, &KAFKA));
     if let Some(sasl) = &spec.kafka.sasl {
         let secret = &sasl.credentials_secret_ref;
-        all.push(from_secret(SecretFile::KafkaPassword, &secret.name, &secret.password_key));
+        all.push(from_secret(
+            SecretFile::KafkaPassword,
+            &secret.name,
+            &secret.password_key,
+        ));
     }
     all
 }
 
-/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where set, its own.
+/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where
+/// set, its own.
 #[must_use]
 pub fn migration_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     let mut all = database_projections(spec);
@@ -151,7 +170,10 @@ pub fn database_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     connection_projections(&spec.database.connection(), &DATABASE)
 }
 
-fn connection_projections(connection: &DatabaseConnection, files: &DatabaseFiles) -> Vec<Projection> {
+fn connection_projections(
+    connection: &DatabaseConnection,
+    files: &DatabaseFiles,
+) -> Vec<Projection> {
     let mut all = Vec::new();
     if let Some(url) = &connection.url_secret_ref {
         all.push(from_secret(files.url, &url.name, &url.key));
@@ -166,22 +188,46 @@ fn connection_projections(connection: &DatabaseConnection, files: &DatabaseFiles
 
 fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
     let mut all = Vec::new();
-    if let Some(CertificateSource { secret_ref: Some(secret), .. }) = &tls.ca {
+    if let Some(CertificateSource {
+        secret_ref: Some(secret),
+        ..
+    }) = &tls.ca
+    {
         all.push(from_secret(files.ca, &secret.name, &secret.key));
     }
-    if let Some(CertificateSource { config_map_ref: Some(map), .. }) = &tls.ca {
-        let source = SecretSource::ConfigMap { name: map.name.clone(), key: map.key.clone() };
-        all.push(Projection { file: files.ca, source });
+    if let Some(CertificateSource {
+        config_map_ref: Some(map),
+        ..
+    }) = &tls.ca
+    {
+        let source = SecretSource::ConfigMap {
+            name: map.name.clone(),
+            key: map.key.clone(),
+        };
+        all.push(Projection {
+            file: files.ca,
+            source,
+        });
     }
     if let Some(client) = &tls.client_cert_secret_ref {
-        all.push(from_secret(files.certificate, &client.name, &client.cert_key));
+        all.push(from_secret(
+            files.certificate,
+            &client.name,
+            &client.cert_key,
+        ));
         all.push(from_secret(files.key, &client.name, &client.key_key));
     }
     all
 }
 
 fn from_secret(file: SecretFile, name: &str, key: &str) -> Projection {
-    Projection { file, source: SecretSource::Secret { name: name.to_owned(), key: key.to_owned() } }
+    Projection {
+        file,
+        source: SecretSource::Secret {
+            name: name.to_owned(),
+            key: key.to_owned(),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -193,20 +239,34 @@ mod tests {
 
     #[track_caller]
     fn check(database: &str, kafka: &str) {
-        let text = format!("{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}");
+        let text = format!(
+            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}"
+        );
         let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");
-        let owner = Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "r".to_owned() };
+        let owner = Owner {
+            cluster: "c".to_owned(),
+            namespace: "n".to_owned(),
+            name: "r".to_owned(),
+        };
         let settings = RelaySettings::from_manifest(owner, &spec).expect("valid");
-        let brought: BTreeSet<SecretFile> = relay_projections(&spec).iter().map(|projection| projection.file).collect();
-        let read: BTreeSet<SecretFile> = [settings.database.files(), settings.kafka.files()].concat().into_iter().collect();
+        let brought: BTreeSet<SecretFile> = relay_projections(&spec)
+            .iter()
+            .map(|projection| projection.file)
+            .collect();
+        let read: BTreeSet<SecretFile> = [settings.database.files(), settings.kafka.files()]
+            .concat()
+            .into_iter()
+            .collect();
         assert_eq!(read, brought, "{text}");
     }
 
     #[test]
     fn a_relay_follows_exactly_the_files_that_its_pod_brings() {
         let host = "host: h, name: d, credentialsSecretRef: { name: s }";
-        let tls = "tls: { ca: { secretRef: { name: s, key: k } }, clientCertSecretRef: { name: s } }";
-        let sasl = "sasl: { mechanism: SCRAM-SHA-512, username: u, credentialsSecretRef: { name: s } }";
+        let tls =
+            "tls: { ca: { secretRef: { name: s, key: k } }, clientCertSecretRef: { name: s } }";
+        let sasl =
+            "sasl: { mechanism: SCRAM-SHA-512, username: u, credentialsSecretRef: { name: s } }";
         check(host, "");
         check("urlSecretRef: { name: s, key: k }", sasl);
         check(&format!("{host}, {tls}"), &format!("{tls}, {sasl}"));

@@ -1,5 +1,6 @@
-//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No leases, no faults, no order across failures:
-//! a limit to measure against. It runs in a process of its own.
+//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No
+//! leases, no faults, no order across failures: a limit to measure against. It runs in a process of
+//! its own.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -46,7 +47,10 @@ impl ProducerContext for Acks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, report: &DeliveryResult<'_>, slot: usize) {
-        assert!(report.is_ok(), "a bare loop has no answer to a record that fails");
+        assert!(
+            report.is_ok(),
+            "a bare loop has no answer to a record that fails"
+        );
         self.0.lock().expect("not poisoned").push(slot);
     }
 }
@@ -60,17 +64,33 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub(crate) fn unread() -> Self {
-        Self { lows: vec![0; LANES as usize], hungry: (0..LANES).collect() }
+        Self {
+            lows: vec![0; LANES as usize],
+            hungry: (0..LANES).collect(),
+        }
     }
 
     /// The next rows, this many at most, or as many as there are lanes.
-    pub(crate) async fn take(&mut self, reader: &mut PgConnection, rows: usize) -> anyhow::Result<Vec<PgRow>> {
+    pub(crate) async fn take(
+        &mut self,
+        reader: &mut PgConnection,
+        rows: usize,
+    ) -> anyhow::Result<Vec<PgRow>> {
         if self.hungry.is_empty() {
             self.hungry = (0..LANES).collect();
         }
         let of_each = (rows / self.hungry.len()).max(1);
-        let lows: Vec<i64> = self.hungry.iter().map(|lane| self.lows[*lane as usize]).collect();
-        let rows = sqlx::query(TAKE).bind(&self.hungry).bind(&lows).bind(of_each as i64).fetch_all(reader).await?;
+        let lows: Vec<i64> = self
+            .hungry
+            .iter()
+            .map(|lane| self.lows[*lane as usize])
+            .collect();
+        let rows = sqlx::query(TAKE)
+            .bind(&self.hungry)
+            .bind(&lows)
+            .bind(of_each as i64)
+            .fetch_all(reader)
+            .await?;
         let mut came = [0; LANES as usize];
         for row in &rows {
             let (lane, id, _) = name(row);
@@ -96,9 +116,14 @@ pub(crate) fn name(row: &PgRow) -> Name {
 pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     let producer = producer(kafka)?;
     let options = connect(url)?;
-    let settlers = PgPoolOptions::new().max_connections(2).test_before_acquire(false).connect_with(options.clone()).await?;
+    let settlers = PgPoolOptions::new()
+        .max_connections(2)
+        .test_before_acquire(false)
+        .connect_with(options.clone())
+        .await?;
     let (mut reader, mut lanes) = (options.connect().await?, Lanes::unread());
-    let (mut slots, mut free): (Vec<Name>, Vec<usize>) = (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
+    let (mut slots, mut free): (Vec<Name>, Vec<usize>) =
+        (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
     let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
     loop {
         while settles.try_join_next().transpose()?.transpose()?.is_some() {}
@@ -106,15 +131,22 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
             acked.push(slots[slot]);
             free.push(slot);
         }
-        while settles.len() < SETTLES && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty())) {
-            settles.spawn(settle(settlers.clone(), acked.split_off(acked.len().saturating_sub(BATCH))));
+        while settles.len() < SETTLES
+            && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty()))
+        {
+            settles.spawn(settle(
+                settlers.clone(),
+                acked.split_off(acked.len().saturating_sub(BATCH)),
+            ));
         }
         if free.len() < WINDOW / 4 || acked.len() >= WINDOW {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
         for row in lanes.take(&mut reader, free.len()).await? {
-            let Some(slot) = free.pop() else { anyhow::bail!("more rows than were asked for") };
+            let Some(slot) = free.pop() else {
+                anyhow::bail!("more rows than were asked for")
+            };
             slots[slot] = name(&row);
             send(&producer, &row, slot)?;
         }
@@ -131,9 +163,19 @@ pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
 
 fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("acks", "all").set("max.in.flight", "1");
-    config.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0").set("linger.ms", "0");
-    config.set("compression.type", "lz4").set("partitioner", "murmur2_random").set("queue.buffering.max.messages", "200000");
+    config
+        .set("bootstrap.servers", kafka)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("max.in.flight", "1");
+    config
+        .set("enable.gapless.guarantee", "true")
+        .set("message.timeout.ms", "0")
+        .set("linger.ms", "0");
+    config
+        .set("compression.type", "lz4")
+        .set("partitioner", "murmur2_random")
+        .set("queue.buffering.max.messages", "200000");
     Ok(config.create_with_context(Acks::default())?)
 }
 
@@ -152,12 +194,20 @@ fn reports(producer: &BaseProducer<Acks>) -> Vec<usize> {
 /// Deletes.
 async fn settle(settlers: PgPool, rows: Vec<Name>) -> anyhow::Result<()> {
     let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = rows.into_iter().collect();
-    sqlx::query(SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&settlers).await?;
+    sqlx::query(SETTLE)
+        .bind(&lanes)
+        .bind(&ids)
+        .bind(&event_ids)
+        .execute(&settlers)
+        .await?;
     Ok(())
 }
 
 fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Result<()> {
-    let (event_id, sequence) = (row.get::<Uuid, _>(5).to_string(), row.get::<i64, _>(1).to_string());
+    let (event_id, sequence) = (
+        row.get::<Uuid, _>(5).to_string(),
+        row.get::<i64, _>(1).to_string(),
+    );
     let named = [
         ("event_id", event_id.as_str()),
         ("event_type", row.get(6)),
@@ -167,7 +217,16 @@ fn send(producer: &BaseProducer<Acks>, row: &PgRow, slot: usize) -> anyhow::Resu
         ("outbox_created_at", CREATED_AT),
     ];
     let headers = OwnedHeaders::new_with_capacity(named.len());
-    let headers = named.into_iter().fold(headers, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
-    let record = BaseRecord::with_opaque_to(row.get(2), slot).key(row.get::<&str, _>(3)).payload(row.get::<&[u8], _>(4));
-    producer.send(record.headers(headers)).map_err(|(error, _)| error.into())
+    let headers = named.into_iter().fold(headers, |all, (key, value)| {
+        all.insert(Header {
+            key,
+            value: Some(value),
+        })
+    });
+    let record = BaseRecord::with_opaque_to(row.get(2), slot)
+        .key(row.get::<&str, _>(3))
+        .payload(row.get::<&[u8], _>(4));
+    producer
+        .send(record.headers(headers))
+        .map_err(|(error, _)| error.into())
 }

@@ -7,10 +7,15 @@ use super::Cli;
 
 pub(crate) async fn of(cli: &Cli) -> anyhow::Result<Value> {
     let mut postgres = PgConnection::connect(&cli.postgres).await?;
-    let [version, fsync, memory] = ["server_version", "fsync", "shared_buffers"].map(|name| format!("select current_setting('{name}')"));
+    let [version, fsync, memory] = ["server_version", "fsync", "shared_buffers"]
+        .map(|name| format!("select current_setting('{name}')"));
     let mut told = Vec::new();
     for query in [version, fsync, memory] {
-        told.push(sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(query)).fetch_one(&mut postgres).await?);
+        told.push(
+            sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(query))
+                .fetch_one(&mut postgres)
+                .await?,
+        );
     }
     Ok(json!({
         "began": jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
@@ -35,6 +40,8 @@ pub(crate) async fn of(cli: &Cli) -> anyhow::Result<Value> {
 /// The value of the first line `name: value`.
 fn of_file(path: &str, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.split_once(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.split_once(':'))?;
     Some(line.1.trim().to_owned())
 }

@@ -46,7 +46,9 @@ impl Latencies {
 }
 
 pub(crate) fn now_us() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
 }
 
 pub(crate) struct Running {
@@ -57,7 +59,11 @@ pub(crate) struct Running {
 
 pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka).set("group.id", "bench").set("fetch.wait.max.ms", "5").set("enable.auto.commit", "false");
+    config
+        .set("bootstrap.servers", kafka)
+        .set("group.id", "bench")
+        .set("fetch.wait.max.ms", "5")
+        .set("enable.auto.commit", "false");
     let consumer: BaseConsumer = config.create()?;
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
     let mut partitions = TopicPartitionList::new();
@@ -65,7 +71,10 @@ pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
         partitions.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
     }
     consumer.assign(&partitions)?;
-    let (seen, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (seen, stop) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let thread = std::thread::spawn({
         let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
         move || read(&consumer, &seen, &stop)
@@ -73,16 +82,36 @@ pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
     Ok(Running { seen, stop, thread })
 }
 
-fn read(consumer: &BaseConsumer, seen: &AtomicU64, stop: &AtomicBool) -> anyhow::Result<Vec<Arrival>> {
+fn read(
+    consumer: &BaseConsumer,
+    seen: &AtomicU64,
+    stop: &AtomicBool,
+) -> anyhow::Result<Vec<Arrival>> {
     let mut arrivals = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+        let Some(message) = consumer.poll(Duration::from_millis(50)) else {
+            continue;
+        };
         let message = message?;
         let arrived_us = now_us();
-        let created = message.headers().into_iter().flat_map(Headers::iter).find(|header| header.key == "outbox_created_at");
-        let created: Option<jiff::Timestamp> = created.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
-        let number = message.payload().and_then(|payload| std::str::from_utf8(payload.get(..NUMBER)?).ok()?.parse().ok());
-        arrivals.push(Arrival { number, created_us: created.map(jiff::Timestamp::as_microsecond), arrived_us });
+        let created = message
+            .headers()
+            .into_iter()
+            .flat_map(Headers::iter)
+            .find(|header| header.key == "outbox_created_at");
+        let created: Option<jiff::Timestamp> =
+            created.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
+        let number = message.payload().and_then(|payload| {
+            std::str::from_utf8(payload.get(..NUMBER)?)
+                .ok()?
+                .parse()
+                .ok()
+        });
+        arrivals.push(Arrival {
+            number,
+            created_us: created.map(jiff::Timestamp::as_microsecond),
+            arrived_us,
+        });
         seen.fetch_add(1, Ordering::Relaxed);
     }
     Ok(arrivals)
@@ -94,10 +123,15 @@ impl Running {
         let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
         while self.seen.load(Ordering::Relaxed) < records {
             let seen = self.seen.load(Ordering::Relaxed);
-            anyhow::ensure!(tokio::time::Instant::now() < give_up, "after 60 s {seen} of {records} records have come");
+            anyhow::ensure!(
+                tokio::time::Instant::now() < give_up,
+                "after 60 s {seen} of {records} records have come"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.stop.store(true, Ordering::Relaxed);
-        tokio::task::spawn_blocking(|| self.thread.join()).await?.map_err(|_| anyhow::anyhow!("the consumer failed"))?
+        tokio::task::spawn_blocking(|| self.thread.join())
+            .await?
+            .map_err(|_| anyhow::anyhow!("the consumer failed"))?
     }
 }

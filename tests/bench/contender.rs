@@ -24,11 +24,13 @@ impl Contender {
         }
     }
 
-    /// Its table, as transactions. The relay's comes with its migration, and the bare loop has the same.
+    /// Its table, as transactions. The relay's comes with its migration, and the bare loop has the
+    /// same.
     pub(crate) fn table(self) -> &'static [&'static str] {
         match self {
             Self::Relay | Self::BareLoop => &[],
-            // As its documentation has it; the payload as text, which its router passes on as it is.
+            // As its documentation has it; the payload as text, which its router passes on as it
+            // is.
             Self::Debezium => &[
                 "create table outboxevent (id uuid primary key default gen_random_uuid(), aggregatetype varchar(255) not null,
                    aggregateid varchar(255) not null, type varchar(255) not null, payload text);

@@ -1,4 +1,5 @@
-//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone with the same reads and deletes.
+//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone
+//! with the same reads and deletes.
 
 use std::time::Duration;
 
@@ -23,12 +24,24 @@ use super::{
 const ROWS: usize = 8192;
 
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
-    let (topic, kafka, rows, bytes) = (Topic::create(&cli.kafka, cli.replicas).await?, cli.kafka.clone(), cli.rows, cli.bytes);
+    let (topic, kafka, rows, bytes) = (
+        Topic::create(&cli.kafka, cli.replicas).await?,
+        cli.kafka.clone(),
+        cli.rows,
+        cli.bytes,
+    );
     let name = topic.name.clone();
     let rows_per_second = tokio::task::spawn_blocking(move || {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", kafka).set("enable.idempotence", "true").set("max.in.flight", "1").set("linger.ms", "1");
-        config.set("compression.type", "lz4").set("partitioner", "murmur2_random").set("queue.buffering.max.messages", "16384");
+        config
+            .set("bootstrap.servers", kafka)
+            .set("enable.idempotence", "true")
+            .set("max.in.flight", "1")
+            .set("linger.ms", "1");
+        config
+            .set("compression.type", "lz4")
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "16384");
         let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
         let payload = payload(bytes);
         let began = Instant::now();
@@ -36,7 +49,10 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
             let key = format!("key-{}", n % 10_000);
             let mut record = BaseRecord::to(&name).key(&key).payload(&payload);
             while let Err((error, back)) = producer.send(record) {
-                anyhow::ensure!(error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), "{error}");
+                anyhow::ensure!(
+                    error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
                 std::thread::sleep(Duration::from_micros(200));
                 record = back;
             }
@@ -57,10 +73,21 @@ pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
     let mut lanes = bareloop::Lanes::unread();
     let began = Instant::now();
     while !lanes.are_read() {
-        let rows: Vec<_> = lanes.take(&mut connection, ROWS).await?.iter().map(bareloop::name).collect();
+        let rows: Vec<_> = lanes
+            .take(&mut connection, ROWS)
+            .await?
+            .iter()
+            .map(bareloop::name)
+            .collect();
         for batch in rows.chunks(bareloop::BATCH) {
-            let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = batch.iter().copied().collect();
-            sqlx::query(bareloop::SETTLE).bind(&lanes).bind(&ids).bind(&event_ids).execute(&mut connection).await?;
+            let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) =
+                batch.iter().copied().collect();
+            sqlx::query(bareloop::SETTLE)
+                .bind(&lanes)
+                .bind(&ids)
+                .bind(&event_ids)
+                .execute(&mut connection)
+                .await?;
         }
     }
     let rows_per_second = cli.rows as f64 / began.elapsed().as_secs_f64();

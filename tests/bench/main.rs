@@ -1,5 +1,6 @@
-//! What the relay costs and how fast it is, on real servers, beside what others use and what the machine can do at best: all interleaved in one
-//! run, since ratios are what counts. Prints a table and what of the targets holds; writes JSON and charts.
+//! What the relay costs and how fast it is, on real servers, beside what others use and what the
+//! machine can do at best: all interleaved in one run, since ratios are what counts. Prints a table
+//! and what of the targets holds; writes JSON and charts.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
@@ -66,7 +67,12 @@ struct Cli {
     #[arg(long, default_value = "target/bench/python/bin/python")]
     python: PathBuf,
     /// Who is measured.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "relay,bare-loop,debezium,poller")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "relay,bare-loop,debezium,poller"
+    )]
     contenders: Vec<Contender>,
     /// Rows of the backlog.
     #[arg(long, default_value_t = 1_000_000)]
@@ -83,10 +89,12 @@ struct Cli {
     /// Seconds that a transaction pins the horizon, at 2,000 rows/s; 0: not at all.
     #[arg(long, default_value_t = 20)]
     pinned_seconds: u64,
-    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at all.
+    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at
+    /// all.
     #[arg(long, default_value_t = 5)]
     late_seconds: u64,
-    /// Each measurement is made so often, in turn with the others; medians are what is told in the end.
+    /// Each measurement is made so often, in turn with the others; medians are what is told in the
+    /// end.
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// Only measurements whose name has this in it.
@@ -99,10 +107,14 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
-        Command::Measure(cli) => Builder::new_multi_thread().enable_all().build()?.block_on(measure(&cli)),
-        Command::BareLoop { postgres, kafka } => {
-            Builder::new_current_thread().enable_all().build()?.block_on(bareloop::run(&postgres, &kafka))
-        }
+        Command::Measure(cli) => Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(measure(&cli)),
+        Command::BareLoop { postgres, kafka } => Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(bareloop::run(&postgres, &kafka)),
     }
 }
 
@@ -110,9 +122,16 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let (mut results, conditions) = (Results::default(), conditions::of(cli).await?);
     Measurement::warm_up(cli).make(cli).await?;
     for run in 1..=cli.runs {
-        for measurement in Measurement::all(cli).into_iter().filter(|measurement| measurement.name().contains(&cli.only)) {
+        for measurement in Measurement::all(cli)
+            .into_iter()
+            .filter(|measurement| measurement.name().contains(&cli.only))
+        {
             let result = measurement.make(cli).await?;
-            println!("run {run}  {:<44} {}", measurement.name(), results::in_words(&result));
+            println!(
+                "run {run}  {:<44} {}",
+                measurement.name(),
+                results::in_words(&result)
+            );
             results.add(measurement.name(), result);
         }
         tell(cli, run, &results, &conditions)?;
@@ -131,18 +150,41 @@ fn tell(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow
     }
 }
 
-fn write(folder: &Path, results: &Results, targets: &[Target], conditions: &Value) -> anyhow::Result<()> {
+fn write(
+    folder: &Path,
+    results: &Results,
+    targets: &[Target],
+    conditions: &Value,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let targets: Vec<Value> = targets.iter().map(Target::json).collect();
-    let all = json!({ "conditions": conditions, "targets": targets, "measurements": results.json() });
-    std::fs::write(folder.join("result.json"), serde_json::to_string_pretty(&all)? + "\n")?;
+    let all =
+        json!({ "conditions": conditions, "targets": targets, "measurements": results.json() });
+    std::fs::write(
+        folder.join("result.json"),
+        serde_json::to_string_pretty(&all)? + "\n",
+    )?;
     for (file, title, figure) in [
-        ("drain.svg", "Rows a second out of a backlog", "rows_per_second"),
-        ("cpu.svg", "CPU of a row out of a backlog, in us: without PostgreSQL and Kafka", "cpu_us_per_row"),
+        (
+            "drain.svg",
+            "Rows a second out of a backlog",
+            "rows_per_second",
+        ),
+        (
+            "cpu.svg",
+            "CPU of a row out of a backlog, in us: without PostgreSQL and Kafka",
+            "cpu_us_per_row",
+        ),
     ] {
-        std::fs::write(folder.join(file), chart::bars(title, &results.of(" rows of ", figure)))?;
+        std::fs::write(
+            folder.join(file),
+            chart::bars(title, &results.of(" rows of ", figure)),
+        )?;
     }
-    let latency = chart::bars("Commit to consumer, 99 of 100 rows, in ms", &results.of(" rows/s", "p99_ms"));
+    let latency = chart::bars(
+        "Commit to consumer, 99 of 100 rows, in ms",
+        &results.of(" rows/s", "p99_ms"),
+    );
     std::fs::write(folder.join("latency.svg"), latency)?;
     Ok(())
 }

@@ -48,23 +48,63 @@ impl Measurement {
         let drain = |contender| Drain::of(contender, cli.rows, cli.bytes);
         let ours = drain(Contender::Relay);
         let mut all = vec![Self::ProducerAlone, Self::PostgresAlone];
-        all.extend(cli.contenders.iter().map(|contender| Self::Drain(drain(*contender))));
         all.extend(
-            cli.contenders.iter().filter(|one| **one != Contender::BareLoop).map(|one| Self::Drain(Drain { bytes: 1024, ..drain(*one) })),
+            cli.contenders
+                .iter()
+                .map(|contender| Self::Drain(drain(*contender))),
         );
-        all.extend([ours.pinned(), Drain { processes: 3, ..ours }].map(Self::Drain));
-        all.extend((cli.mountain_rows > 0).then_some(Self::Drain(Drain { rows: cli.mountain_rows, ..ours })));
-        let steady = |contender, rate, seconds, pinned| Self::Steady { contender, rate, seconds, pinned };
+        all.extend(
+            cli.contenders
+                .iter()
+                .filter(|one| **one != Contender::BareLoop)
+                .map(|one| {
+                    Self::Drain(Drain {
+                        bytes: 1024,
+                        ..drain(*one)
+                    })
+                }),
+        );
+        all.extend(
+            [
+                ours.pinned(),
+                Drain {
+                    processes: 3,
+                    ..ours
+                },
+            ]
+            .map(Self::Drain),
+        );
+        all.extend((cli.mountain_rows > 0).then_some(Self::Drain(Drain {
+            rows: cli.mountain_rows,
+            ..ours
+        })));
+        let steady = |contender, rate, seconds, pinned| Self::Steady {
+            contender,
+            rate,
+            seconds,
+            pinned,
+        };
         for rate in [1000, 5000] {
-            let others = cli.contenders.iter().filter(|contender| **contender != Contender::BareLoop);
+            let others = cli
+                .contenders
+                .iter()
+                .filter(|contender| **contender != Contender::BareLoop);
             all.extend(others.map(|contender| steady(*contender, rate, cli.seconds, false)));
         }
         if cli.pinned_seconds > 0 {
-            all.extend([false, true].map(|pinned| steady(Contender::Relay, 2000, cli.pinned_seconds, pinned)));
+            all.extend(
+                [false, true]
+                    .map(|pinned| steady(Contender::Relay, 2000, cli.pinned_seconds, pinned)),
+            );
         }
         all.extend((cli.late_seconds > 0).then_some(Self::Late));
         all.push(Self::Writers(None));
-        all.extend(cli.contenders.iter().filter(|one| **one != Contender::BareLoop).map(|one| Self::Writers(Some(*one))));
+        all.extend(
+            cli.contenders
+                .iter()
+                .filter(|one| **one != Contender::BareLoop)
+                .map(|one| Self::Writers(Some(*one))),
+        );
         all.push(Self::Idle);
         all
     }
@@ -79,11 +119,30 @@ impl Measurement {
         match self {
             Self::ProducerAlone => "librdkafka alone".to_owned(),
             Self::PostgresAlone => "PostgreSQL alone".to_owned(),
-            Self::Drain(Drain { contender, rows, bytes, processes, pinned }) => {
-                let several = if *processes > 1 { format!(", {processes} processes") } else { String::new() };
-                format!("{}: {rows} rows of {bytes} B{several}{}", contender.name(), pin(pinned))
+            Self::Drain(Drain {
+                contender,
+                rows,
+                bytes,
+                processes,
+                pinned,
+            }) => {
+                let several = if *processes > 1 {
+                    format!(", {processes} processes")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{}: {rows} rows of {bytes} B{several}{}",
+                    contender.name(),
+                    pin(pinned)
+                )
             }
-            Self::Steady { contender, rate, pinned, .. } => format!("{}: {rate} rows/s{}", contender.name(), pin(pinned)),
+            Self::Steady {
+                contender,
+                rate,
+                pinned,
+                ..
+            } => format!("{}: {rate} rows/s{}", contender.name(), pin(pinned)),
             Self::Writers(None) => "writers alone".to_owned(),
             Self::Writers(Some(contender)) => format!("writers beside {}", contender.name()),
             Self::Late => "relay: 5000 rows/s, late commit".to_owned(),
@@ -96,7 +155,12 @@ impl Measurement {
             Self::ProducerAlone => limits::producer_alone(cli).await,
             Self::PostgresAlone => limits::postgres_alone(cli).await,
             Self::Drain(drain) => drain.make(cli).await,
-            Self::Steady { contender, rate, seconds, pinned } => steady(cli, contender, rate, seconds, pinned).await,
+            Self::Steady {
+                contender,
+                rate,
+                seconds,
+                pinned,
+            } => steady(cli, contender, rate, seconds, pinned).await,
             Self::Writers(contender) => writers(cli, contender).await,
             Self::Late => late(cli).await,
             Self::Idle => idle(cli).await,
@@ -107,30 +171,59 @@ impl Measurement {
 impl Drain {
     /// One process, of a backlog of this many rows, or of its share of them.
     pub(crate) fn of(contender: Contender, rows: u64, bytes: usize) -> Self {
-        Self { contender, rows: rows / contender.share(), bytes, processes: 1, pinned: false }
+        Self {
+            contender,
+            rows: rows / contender.share(),
+            bytes,
+            processes: 1,
+            pinned: false,
+        }
     }
 
     pub(crate) fn pinned(self) -> Self {
-        Self { pinned: true, ..self }
+        Self {
+            pinned: true,
+            ..self
+        }
     }
 
     async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
         let table = Table::create(cli, self.contender).await?;
         table.fill(self.rows, self.bytes).await?;
-        let pin = if self.pinned { Some(table.pin_horizon().await?) } else { None };
+        let pin = if self.pinned {
+            Some(table.pin_horizon().await?)
+        } else {
+            None
+        };
         let mut processes = Vec::new();
         for _ in 0..self.processes {
             processes.push(start(cli, self.contender, &table).await?);
         }
-        let usage = || processes.iter().map(|process| Usage::of_tree(process.pid())).sum::<anyhow::Result<Usage>>();
-        // What it cost to start is not counted, as far as nothing was published before the first look.
-        let (before, postgres, kafka, published) =
-            (usage()?, Usage::of_tree(cli.postgres_pid)?, Usage::of_tree(cli.kafka_pid)?, table.topic.records()?);
+        let usage = || {
+            processes
+                .iter()
+                .map(|process| Usage::of_tree(process.pid()))
+                .sum::<anyhow::Result<Usage>>()
+        };
+        // What it cost to start is not counted, as far as nothing was published before the first
+        // look.
+        let (before, postgres, kafka, published) = (
+            usage()?,
+            Usage::of_tree(cli.postgres_pid)?,
+            Usage::of_tree(cli.kafka_pid)?,
+            table.topic.records()?,
+        );
         table.drained(self.rows).await?;
-        let (after, postgres_after, kafka_after) = (usage()?, Usage::of_tree(cli.postgres_pid)?, Usage::of_tree(cli.kafka_pid)?);
+        let (after, postgres_after, kafka_after) = (
+            usage()?,
+            Usage::of_tree(cli.postgres_pid)?,
+            Usage::of_tree(cli.kafka_pid)?,
+        );
         let seconds = table.topic.span()?;
-        let per_row =
-            |from: Usage, to: Usage| (to.cpu_seconds - from.cpu_seconds) * 1e6 / (self.rows - published.min(self.rows - 1)) as f64;
+        let per_row = |from: Usage, to: Usage| {
+            (to.cpu_seconds - from.cpu_seconds) * 1e6
+                / (self.rows - published.min(self.rows - 1)) as f64
+        };
         drop(pin);
         for process in processes {
             process.stop().await?;
@@ -146,24 +239,57 @@ impl Drain {
     }
 }
 
-/// Transactions of one row each, and how long each row took from its commit, as its writer saw it, to a consumer.
-async fn steady(cli: &Cli, contender: Contender, rate: u64, seconds: u64, pinned: bool) -> anyhow::Result<Value> {
+/// Transactions of one row each, and how long each row took from its commit, as its writer saw it,
+/// to a consumer.
+async fn steady(
+    cli: &Cli,
+    contender: Contender,
+    rate: u64,
+    seconds: u64,
+    pinned: bool,
+) -> anyhow::Result<Value> {
     let table = Table::create(cli, contender).await?;
     let process = start(cli, contender, &table).await?;
-    let pin = if pinned { Some(table.pin_horizon().await?) } else { None };
+    let pin = if pinned {
+        Some(table.pin_horizon().await?)
+    } else {
+        None
+    };
     let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
-    let warming = table.write(Some(rate), Duration::from_secs(contender.warm_up_seconds()), cli.bytes).await?;
-    let (before, postgres) = (Usage::of_tree(process.pid())?, Usage::of_tree(cli.postgres_pid)?);
+    let warming = table
+        .write(
+            Some(rate),
+            Duration::from_secs(contender.warm_up_seconds()),
+            cli.bytes,
+        )
+        .await?;
+    let (before, postgres) = (
+        Usage::of_tree(process.pid())?,
+        Usage::of_tree(cli.postgres_pid)?,
+    );
     let began = Instant::now();
-    let committed = table.write(Some(rate), Duration::from_secs(seconds), cli.bytes).await?;
+    let committed = table
+        .write(Some(rate), Duration::from_secs(seconds), cli.bytes)
+        .await?;
     let wrote_for = began.elapsed().as_secs_f64();
-    let (after, postgres_after) = (Usage::of_tree(process.pid())?, Usage::of_tree(cli.postgres_pid)?);
-    let mut arrivals = consumer.finish((warming.len() + committed.len()) as u64).await?;
+    let (after, postgres_after) = (
+        Usage::of_tree(process.pid())?,
+        Usage::of_tree(cli.postgres_pid)?,
+    );
+    let mut arrivals = consumer
+        .finish((warming.len() + committed.len()) as u64)
+        .await?;
     drop(pin);
     process.stop().await?;
     table.remove().await?;
-    arrivals.retain(|arrival| arrival.number.is_some_and(|number| committed.contains_key(&number)));
-    let latencies = Latencies::new(&arrivals, |arrival| committed.get(&arrival.number?).copied());
+    arrivals.retain(|arrival| {
+        arrival
+            .number
+            .is_some_and(|number| committed.contains_key(&number))
+    });
+    let latencies = Latencies::new(&arrivals, |arrival| {
+        committed.get(&arrival.number?).copied()
+    });
     Ok(json!({
         "rows_per_second": committed.len() as f64 / wrote_for,
         "p50_ms": latencies.quantile(0.5),
@@ -183,7 +309,9 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
     };
     table.write(None, Duration::from_secs(3), cli.bytes).await?;
     let began = Instant::now();
-    let committed = table.write(None, Duration::from_secs(cli.seconds), cli.bytes).await?;
+    let committed = table
+        .write(None, Duration::from_secs(cli.seconds), cli.bytes)
+        .await?;
     let rows_per_second = committed.len() as f64 / began.elapsed().as_secs_f64();
     if let Some(process) = process {
         process.stop().await?;
@@ -192,19 +320,24 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
     Ok(json!({ "rows_per_second": rows_per_second }))
 }
 
-/// A transaction commits late while others flow: how long after its commit its rows have come, and what the others notice.
+/// A transaction commits late while others flow: how long after its commit its rows have come, and
+/// what the others notice.
 async fn late(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::Relay).await?;
     let process = start(cli, Contender::Relay, &table).await?;
     let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
     let open = Duration::from_secs(cli.late_seconds);
-    let (committed, straggled) =
-        tokio::join!(table.write(Some(5000), open + Duration::from_secs(3), cli.bytes), table.straggle(open, cli.bytes));
+    let (committed, straggled) = tokio::join!(
+        table.write(Some(5000), open + Duration::from_secs(3), cli.bytes),
+        table.straggle(open, cli.bytes)
+    );
     let (committed, straggled) = (committed?, straggled?);
     let arrivals = consumer.finish(committed.len() as u64 + LATE_ROWS).await?;
     process.stop().await?;
     table.remove().await?;
-    let (others, late): (Vec<_>, Vec<_>) = arrivals.into_iter().partition(|arrival| arrival.number.is_some());
+    let (others, late): (Vec<_>, Vec<_>) = arrivals
+        .into_iter()
+        .partition(|arrival| arrival.number.is_some());
     let latencies = Latencies::new(&others, |arrival| committed.get(&arrival.number?).copied());
     Ok(json!({
         "late_ms_after_commit": Latencies::new(&late, |arrival| arrival.created_us).quantile(1.0) - straggled.as_secs_f64() * 1e3,
@@ -221,7 +354,10 @@ async fn idle(cli: &Cli) -> anyhow::Result<Value> {
     let began = Instant::now();
     sleep(Duration::from_secs(cli.seconds)).await;
     // The server tells of transactions with a delay of up to a second or so: this is an average.
-    let (after, seconds) = (Usage::of_tree(process.pid())?, began.elapsed().as_secs_f64());
+    let (after, seconds) = (
+        Usage::of_tree(process.pid())?,
+        began.elapsed().as_secs_f64(),
+    );
     let transactions = table.transactions().await? - transactions;
     process.stop().await?;
     table.remove().await?;

@@ -21,23 +21,42 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} has ended"))?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} has ended"))?;
         let fields = fields(&stat);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 = rss.and_then(|rss| rss.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
+        let kib: f64 = rss
+            .and_then(|rss| rss.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0.0);
         // utime and stime, and those of children that have ended.
-        let ticks: f64 = fields[11..15].iter().map(|field| field.parse::<f64>().unwrap_or(0.0)).sum();
-        Ok(Self { cpu_seconds: ticks / TICKS, rss_mib: kib / 1024.0 })
+        let ticks: f64 = fields[11..15]
+            .iter()
+            .map(|field| field.parse::<f64>().unwrap_or(0.0))
+            .sum();
+        Ok(Self {
+            cpu_seconds: ticks / TICKS,
+            rss_mib: kib / 1024.0,
+        })
     }
 
     /// The same of a process and its children.
     pub(crate) fn of_tree(root: u32) -> anyhow::Result<Self> {
         let mut all = vec![Self::of(root)?];
         for entry in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            if fields(&stat).get(1).is_some_and(|parent| parent.parse() == Ok(root))
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+                continue;
+            };
+            if fields(&stat)
+                .get(1)
+                .is_some_and(|parent| parent.parse() == Ok(root))
                 && let Ok(child) = Self::of(pid)
             {
                 all.push(child);
@@ -49,13 +68,20 @@ impl Usage {
 
 impl std::iter::Sum for Usage {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self { cpu_seconds: sum.cpu_seconds + one.cpu_seconds, rss_mib: sum.rss_mib + one.rss_mib })
+        all.fold(Self::default(), |sum, one| Self {
+            cpu_seconds: sum.cpu_seconds + one.cpu_seconds,
+            rss_mib: sum.rss_mib + one.rss_mib,
+        })
     }
 }
 
-/// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent, ...
+/// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent,
+/// ...
 fn fields(stat: &str) -> Vec<&str> {
-    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect()
+    stat.rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect()
 }
 
 /// A process of ours, with all that it says in a file. Dropped, it is killed.
@@ -67,8 +93,15 @@ pub(crate) struct Started {
 impl Started {
     pub(crate) fn new(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let file = std::fs::File::create(log)?;
-        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, log: log.to_owned() })
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn();
+        Ok(Self {
+            child: child.with_context(|| format!("cannot start {command:?}"))?,
+            log: log.to_owned(),
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -80,7 +113,11 @@ impl Started {
         let give_up = Instant::now() + Duration::from_secs(120);
         while !std::fs::read_to_string(&self.log)?.contains(words) {
             let ended = self.child.try_wait()?;
-            anyhow::ensure!(ended.is_none() && Instant::now() < give_up, "no {words:?} yet ({ended:?}): see {}", self.log.display());
+            anyhow::ensure!(
+                ended.is_none() && Instant::now() < give_up,
+                "no {words:?} yet ({ended:?}): see {}",
+                self.log.display()
+            );
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())

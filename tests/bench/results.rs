@@ -19,7 +19,11 @@ impl Results {
     /// One figure of all measurements with this in their name.
     pub(crate) fn of(&self, part: &str, figure: &str) -> Vec<(String, f64)> {
         let named = self.0.iter().filter(|(name, _)| name.contains(part));
-        named.filter_map(|(name, results)| Some((name.clone(), medians(results).get(figure)?.as_f64()?))).collect()
+        named
+            .filter_map(|(name, results)| {
+                Some((name.clone(), medians(results).get(figure)?.as_f64()?))
+            })
+            .collect()
     }
 
     /// The median of one figure of a measurement, if it was made.
@@ -35,22 +39,41 @@ impl Results {
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(name, results)| writeln!(f, "{name:<44} {}", in_words(&Value::Object(medians(results)))))
+        self.0.iter().try_for_each(|(name, results)| {
+            writeln!(
+                f,
+                "{name:<44} {}",
+                in_words(&Value::Object(medians(results)))
+            )
+        })
     }
 }
 
 /// Of each figure of its own.
 fn medians(results: &[Value]) -> Map<String, Value> {
-    let figures = results.first().and_then(Value::as_object).into_iter().flatten().map(|(figure, _)| figure);
+    let figures = results
+        .first()
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(figure, _)| figure);
     let median = |figure: &String| {
-        let mut values: Vec<f64> = results.iter().filter_map(|result| result[figure].as_f64()).collect();
+        let mut values: Vec<f64> = results
+            .iter()
+            .filter_map(|result| result[figure].as_f64())
+            .collect();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    figures.map(|figure| (figure.clone(), json!(median(figure)))).collect()
+    figures
+        .map(|figure| (figure.clone(), json!(median(figure))))
+        .collect()
 }
 
 pub(crate) fn in_words(result: &Value) -> String {
     let pairs = result.as_object().into_iter().flatten();
-    pairs.map(|(name, value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN))).collect::<Vec<_>>().join("   ")
+    pairs
+        .map(|(name, value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN)))
+        .collect::<Vec<_>>()
+        .join("   ")
 }

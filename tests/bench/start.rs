@@ -40,7 +40,11 @@ transforms.outbox.type=io.debezium.transforms.outbox.EventRouter
 ";
 
 /// Starts it, and waits until it carries rows.
-pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> anyhow::Result<Started> {
+pub(crate) async fn start(
+    cli: &Cli,
+    contender: Contender,
+    table: &Table,
+) -> anyhow::Result<Started> {
     let folder = std::env::temp_dir().join(&table.name);
     std::fs::create_dir_all(&folder)?;
     let log = folder.join(contender.name());
@@ -49,18 +53,34 @@ pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> any
             let mut command = Command::new(&cli.relay);
             // As the operator starts it.
             command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1);
-            command.args(["run", "--listen", "127.0.0.1:0", "--log", "warn", "--manifest"]).arg(manifest(cli, table)?);
+            command
+                .args([
+                    "run",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--log",
+                    "warn",
+                    "--manifest",
+                ])
+                .arg(manifest(cli, table)?);
             let started = Started::new(&mut command, &log)?;
             table.lanes_are_owned().await?;
             Ok(started)
         }
         Contender::BareLoop => {
             let mut command = Command::new(std::env::current_exe()?);
-            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args(["bare-loop", &table.url, &cli.kafka]);
+            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args([
+                "bare-loop",
+                &table.url,
+                &cli.kafka,
+            ]);
             Started::new(&mut command, &log)
         }
         Contender::Debezium => {
-            let (worker, connector) = (folder.join("worker.properties"), folder.join("connector.properties"));
+            let (worker, connector) = (
+                folder.join("worker.properties"),
+                folder.join("connector.properties"),
+            );
             let offsets = folder.join("offsets");
             let worker_text = format!(
                 "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\nlisteners=http://127.0.0.1:18083\n",
@@ -68,18 +88,31 @@ pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> any
                 offsets.display()
             );
             std::fs::write(&worker, worker_text)?;
-            std::fs::write(&connector, format!("{DEBEZIUM}{}", debezium_database(table)?))?;
+            std::fs::write(
+                &connector,
+                format!("{DEBEZIUM}{}", debezium_database(table)?),
+            )?;
             let mut command = Command::new("java");
             command.args(["-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:-UsePerfData"]);
-            command.arg(format!("-Dlog4j2.configurationFile={}", cli.peers.join("log4j2.properties").display()));
-            command.arg("-cp").arg(cli.connect.join("*")).arg("org.apache.kafka.connect.cli.ConnectStandalone").arg(worker).arg(connector);
+            command.arg(format!(
+                "-Dlog4j2.configurationFile={}",
+                cli.peers.join("log4j2.properties").display()
+            ));
+            command
+                .arg("-cp")
+                .arg(cli.connect.join("*"))
+                .arg("org.apache.kafka.connect.cli.ConnectStandalone")
+                .arg(worker)
+                .arg(connector);
             let mut started = Started::new(&mut command, &log)?;
             started.says("Starting streaming").await?;
             Ok(started)
         }
         Contender::Poller => {
             let mut command = Command::new(&cli.python);
-            command.arg(cli.peers.join("poller.py")).args([&table.url, &cli.kafka]);
+            command
+                .arg(cli.peers.join("poller.py"))
+                .args([&table.url, &cli.kafka]);
             let mut started = Started::new(&mut command, &log)?;
             started.says("started").await?;
             Ok(started)
@@ -88,7 +121,10 @@ pub(crate) async fn start(cli: &Cli, contender: Contender, table: &Table) -> any
 }
 
 fn debezium_database(table: &Table) -> anyhow::Result<String> {
-    let rest = table.url.strip_prefix("postgres://").context("a URL of PostgreSQL")?;
+    let rest = table
+        .url
+        .strip_prefix("postgres://")
+        .context("a URL of PostgreSQL")?;
     let (login, place) = rest.split_once('@').context("a URL with a user")?;
     let (user, password) = login.split_once(':').context("a URL with a password")?;
     let (address, name) = place.split_once('/').context("a URL with a database")?;

@@ -44,15 +44,23 @@ pub(crate) struct Table {
 pub(crate) fn payload(bytes: usize) -> String {
     let mut state = 42_u64;
     let mut letter = |at: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if at.is_multiple_of(2) { 'a' } else { char::from(b'0' + (state >> 60) as u8) }
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        if at.is_multiple_of(2) {
+            'a'
+        } else {
+            char::from(b'0' + (state >> 60) as u8)
+        }
     };
     (0..bytes).map(&mut letter).collect()
 }
 
 /// Without TLS: what it costs is not what is compared, and each client would do it in its own way.
 pub(crate) fn plain(url: &str) -> anyhow::Result<PgConnectOptions> {
-    Ok(url.parse::<PgConnectOptions>()?.ssl_mode(PgSslMode::Disable))
+    Ok(url
+        .parse::<PgConnectOptions>()?
+        .ssl_mode(PgSslMode::Disable))
 }
 
 impl Table {
@@ -61,16 +69,40 @@ impl Table {
         let topic = Topic::create(&cli.kafka, cli.replicas).await?;
         let name = topic.name.replace('-', "_");
         let mut admin = PgConnection::connect(&cli.postgres).await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut admin).await?;
-        let url = format!("{}/{name}", cli.postgres.rsplit_once('/').context("a URL with a database")?.0);
-        let pool = PgPoolOptions::new().max_connections(WRITERS as u32 + 2).connect_lazy_with(plain(&url)?);
-        let table = Self { name, url, topic, contender, admin: cli.postgres.clone(), pool };
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut admin)
+            .await?;
+        let url = format!(
+            "{}/{name}",
+            cli.postgres
+                .rsplit_once('/')
+                .context("a URL with a database")?
+                .0
+        );
+        let pool = PgPoolOptions::new()
+            .max_connections(WRITERS as u32 + 2)
+            .connect_lazy_with(plain(&url)?);
+        let table = Self {
+            name,
+            url,
+            topic,
+            contender,
+            admin: cli.postgres.clone(),
+            pool,
+        };
         for sql in contender.table() {
             sqlx::raw_sql(*sql).execute(&table.pool).await?;
         }
         if contender.deletes() {
-            let migrate = Command::new(&cli.relay).args(["migrate", "--manifest"]).arg(manifest(cli, &table)?).output()?;
-            anyhow::ensure!(migrate.status.success(), "{}", String::from_utf8_lossy(&migrate.stderr));
+            let migrate = Command::new(&cli.relay)
+                .args(["migrate", "--manifest"])
+                .arg(manifest(cli, &table)?)
+                .output()?;
+            anyhow::ensure!(
+                migrate.status.success(),
+                "{}",
+                String::from_utf8_lossy(&migrate.stderr)
+            );
         }
         Ok(table)
     }
@@ -78,25 +110,50 @@ impl Table {
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
         self.pool.close().await;
         let mut admin = PgConnection::connect(&self.admin).await?;
-        let drop_slot = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1";
-        sqlx::query(drop_slot).bind(&self.name).execute(&mut admin).await?;
-        sqlx::raw_sql(AssertSqlSafe(format!("drop database {} with (force)", self.name))).execute(&mut admin).await?;
+        let drop_slot = "select pg_drop_replication_slot(slot_name) from pg_replication_slots \
+            where slot_name = $1";
+        sqlx::query(drop_slot)
+            .bind(&self.name)
+            .execute(&mut admin)
+            .await?;
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "drop database {} with (force)",
+            self.name
+        )))
+        .execute(&mut admin)
+        .await?;
         self.topic.delete().await
     }
 
     /// A backlog, committed in many transactions, and written to disk.
     pub(crate) async fn fill(&self, rows: u64, bytes: usize) -> anyhow::Result<()> {
-        let insert = self.contender.insert("generate_series(n0, n0 + 99)").replace("$1", "payload").replace("$2", "topic");
+        let insert = self
+            .contender
+            .insert("generate_series(n0, n0 + 99)")
+            .replace("$1", "payload")
+            .replace("$2", "topic");
         let filling = format!(
             "create procedure fill(rows bigint, payload text, topic text) language plpgsql as $body$ begin
                for n0 in 0 .. rows - 1 by {TRANSACTION} loop {insert}; commit; end loop; end $body$"
         );
-        sqlx::raw_sql(AssertSqlSafe(filling)).execute(&self.pool).await?;
+        sqlx::raw_sql(AssertSqlSafe(filling))
+            .execute(&self.pool)
+            .await?;
         let mut connection = self.pool.acquire().await?;
-        sqlx::raw_sql("set synchronous_commit = off").execute(&mut *connection).await?;
-        let call = format!("call fill({rows}, '{}', '{}')", payload(bytes), self.topic.name);
-        sqlx::raw_sql(AssertSqlSafe(call)).execute(&mut *connection).await?;
-        sqlx::raw_sql("checkpoint").execute(&mut *connection).await?;
+        sqlx::raw_sql("set synchronous_commit = off")
+            .execute(&mut *connection)
+            .await?;
+        let call = format!(
+            "call fill({rows}, '{}', '{}')",
+            payload(bytes),
+            self.topic.name
+        );
+        sqlx::raw_sql(AssertSqlSafe(call))
+            .execute(&mut *connection)
+            .await?;
+        sqlx::raw_sql("checkpoint")
+            .execute(&mut *connection)
+            .await?;
         connection.close_on_drop();
         Ok(())
     }
@@ -109,7 +166,10 @@ impl Table {
             if have >= records && self.is_empty().await? {
                 return Ok(());
             }
-            anyhow::ensure!(Instant::now() < give_up, "after 20 minutes {have} of {records} records have come");
+            anyhow::ensure!(
+                Instant::now() < give_up,
+                "after 20 minutes {have} of {records} records have come"
+            );
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -118,8 +178,14 @@ impl Table {
     pub(crate) async fn lanes_are_owned(&self) -> anyhow::Result<()> {
         let give_up = Instant::now() + Duration::from_secs(60);
         let owned = "select not exists (select from outbox.lane where owner is null)";
-        while !sqlx::query_scalar::<_, bool>(owned).fetch_one(&self.pool).await? {
-            anyhow::ensure!(Instant::now() < give_up, "after 60 s the relay does not own all lanes");
+        while !sqlx::query_scalar::<_, bool>(owned)
+            .fetch_one(&self.pool)
+            .await?
+        {
+            anyhow::ensure!(
+                Instant::now() < give_up,
+                "after 60 s the relay does not own all lanes"
+            );
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())
@@ -129,23 +195,49 @@ impl Table {
         if !self.contender.deletes() {
             return Ok(true);
         }
-        Ok(!sqlx::query_scalar::<_, bool>("select exists (select from outbox.event)").fetch_one(&self.pool).await?)
+        Ok(
+            !sqlx::query_scalar::<_, bool>("select exists (select from outbox.event)")
+                .fetch_one(&self.pool)
+                .await?,
+        )
     }
 
-    /// Transactions of one row each at this rate, the writers one after the other; without a rate as many as can be. Returns when each was
-    /// committed, by its number; in us since 1970, as a service sees it.
-    pub(crate) async fn write(&self, rate: Option<u64>, during: Duration, bytes: usize) -> anyhow::Result<HashMap<u64, i64>> {
+    /// Transactions of one row each at this rate, the writers one after the other; without a rate
+    /// as many as can be. Returns when each was committed, by its number; in us since 1970, as a
+    /// service sees it.
+    pub(crate) async fn write(
+        &self,
+        rate: Option<u64>,
+        during: Duration,
+        bytes: usize,
+    ) -> anyhow::Result<HashMap<u64, i64>> {
         let writers = (0..WRITERS).map(|writer| {
-            let (pool, topic, payload) = (self.pool.clone(), self.topic.name.clone(), payload(bytes));
-            let insert = self.contender.insert("(values ($3::bigint))").replace("as n", "as rows (n)");
+            let (pool, topic, payload) =
+                (self.pool.clone(), self.topic.name.clone(), payload(bytes));
+            let insert = self
+                .contender
+                .insert("(values ($3::bigint))")
+                .replace("as n", "as rows (n)");
             tokio::spawn(async move {
-                let pause = rate.map_or(Duration::ZERO, |rate| Duration::from_nanos(1_000_000_000 * WRITERS / rate));
+                let pause = rate.map_or(Duration::ZERO, |rate| {
+                    Duration::from_nanos(1_000_000_000 * WRITERS / rate)
+                });
                 let (began, mut committed) = (Instant::now(), Vec::new());
                 while began.elapsed() < during {
-                    sleep_until(began + pause * committed.len() as u32 + pause / WRITERS as u32 * writer as u32).await;
+                    sleep_until(
+                        began
+                            + pause * committed.len() as u32
+                            + pause / WRITERS as u32 * writer as u32,
+                    )
+                    .await;
                     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
                     let payload = format!("{number:0NUMBER$}{}", &payload[NUMBER.min(bytes)..]);
-                    sqlx::query(AssertSqlSafe(insert.clone())).bind(payload).bind(&topic).bind(number as i64).execute(&pool).await?;
+                    sqlx::query(AssertSqlSafe(insert.clone()))
+                        .bind(payload)
+                        .bind(&topic)
+                        .bind(number as i64)
+                        .execute(&pool)
+                        .await?;
                     committed.push((number, now_us()));
                 }
                 anyhow::Ok(committed)
@@ -158,12 +250,16 @@ impl Table {
         Ok(committed)
     }
 
-    /// A transaction of a few rows that stays open. Returns how long it was open after its last insert, until it was committed.
+    /// A transaction of a few rows that stays open. Returns how long it was open after its last
+    /// insert, until it was committed.
     pub(crate) async fn straggle(&self, open: Duration, bytes: usize) -> anyhow::Result<Duration> {
         let mut transaction = self.pool.begin().await?;
         let inserted = Instant::now();
         let insert = self.contender.insert("generate_series(1, $3::bigint)");
-        let insert = sqlx::query(AssertSqlSafe(insert)).bind(payload(bytes)).bind(&self.topic.name).bind(LATE_ROWS as i64);
+        let insert = sqlx::query(AssertSqlSafe(insert))
+            .bind(payload(bytes))
+            .bind(&self.topic.name)
+            .bind(LATE_ROWS as i64);
         insert.execute(&mut *transaction).await?;
         sleep(open).await;
         transaction.commit().await?;
@@ -173,13 +269,16 @@ impl Table {
     /// A transaction that keeps vacuum from removing anything, for as long as the connection lives.
     pub(crate) async fn pin_horizon(&self) -> anyhow::Result<PgConnection> {
         let mut connection = plain(&self.url)?.connect().await?;
-        sqlx::raw_sql("begin isolation level repeatable read; select count(*) from pg_class").execute(&mut connection).await?;
+        sqlx::raw_sql("begin isolation level repeatable read; select count(*) from pg_class")
+            .execute(&mut connection)
+            .await?;
         Ok(connection)
     }
 
     /// Transactions of this database so far.
     pub(crate) async fn transactions(&self) -> anyhow::Result<i64> {
-        let query = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
+        let query = "select xact_commit + xact_rollback from pg_stat_database where datname = \
+            current_database()";
         Ok(sqlx::query_scalar(query).fetch_one(&self.pool).await?)
     }
 }

@@ -1,4 +1,5 @@
-//! A topic of its own for each measurement, whose records bear the broker's time: the same clock for everybody.
+//! A topic of its own for each measurement, whose records bear the broker's time: the same clock
+//! for everybody.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -26,22 +27,43 @@ pub(crate) struct Topic {
 
 impl Topic {
     pub(crate) async fn create(kafka: &str, replicas: i32) -> anyhow::Result<Self> {
-        let name = format!("bench-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(replicas)).set("message.timestamp.type", "LogAppendTime");
-        let created = admin(kafka)?.create_topics([&topic], &AdminOptions::new()).await?;
+        let name = format!(
+            "bench-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let topic = NewTopic::new(&name, PARTITIONS, TopicReplication::Fixed(replicas))
+            .set("message.timestamp.type", "LogAppendTime");
+        let created = admin(kafka)?
+            .create_topics([&topic], &AdminOptions::new())
+            .await?;
         anyhow::ensure!(created.iter().all(Result::is_ok), "{created:?}");
-        let consumer = ClientConfig::new().set("bootstrap.servers", kafka).set("group.id", "bench").create()?;
-        Ok(Self { name, kafka: kafka.to_owned(), consumer })
+        let consumer = ClientConfig::new()
+            .set("bootstrap.servers", kafka)
+            .set("group.id", "bench")
+            .create()?;
+        Ok(Self {
+            name,
+            kafka: kafka.to_owned(),
+            consumer,
+        })
     }
 
     pub(crate) async fn delete(self) -> anyhow::Result<()> {
-        admin(&self.kafka)?.delete_topics(&[&self.name], &AdminOptions::new()).await?;
+        admin(&self.kafka)?
+            .delete_topics(&[&self.name], &AdminOptions::new())
+            .await?;
         Ok(())
     }
 
     /// Records in it.
     pub(crate) fn records(&self) -> anyhow::Result<u64> {
-        let ends = (0..PARTITIONS).map(|partition| Ok(self.consumer.fetch_watermarks(&self.name, partition, WITHIN)?.1 as u64));
+        let ends = (0..PARTITIONS).map(|partition| {
+            Ok(self
+                .consumer
+                .fetch_watermarks(&self.name, partition, WITHIN)?
+                .1 as u64)
+        });
         ends.sum()
     }
 
@@ -49,7 +71,9 @@ impl Topic {
     pub(crate) fn span(&self) -> anyhow::Result<f64> {
         let (mut first, mut last) = (i64::MAX, i64::MIN);
         for partition in 0..PARTITIONS {
-            let (low, high) = self.consumer.fetch_watermarks(&self.name, partition, WITHIN)?;
+            let (low, high) = self
+                .consumer
+                .fetch_watermarks(&self.name, partition, WITHIN)?;
             if high > low {
                 first = first.min(self.appended_at(partition, low)?);
                 last = last.max(self.appended_at(partition, high - 1)?);
@@ -67,13 +91,21 @@ impl Topic {
         while Instant::now() < give_up {
             // It comes back empty-handed for other events, too.
             if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
-                return message?.timestamp().to_millis().context("a record without a time");
+                return message?
+                    .timestamp()
+                    .to_millis()
+                    .context("a record without a time");
             }
         }
-        anyhow::bail!("record {offset} of partition {partition} of {} cannot be read back", self.name)
+        anyhow::bail!(
+            "record {offset} of partition {partition} of {} cannot be read back",
+            self.name
+        )
     }
 }
 
 fn admin(kafka: &str) -> anyhow::Result<AdminClient<DefaultClientContext>> {
-    Ok(ClientConfig::new().set("bootstrap.servers", kafka).create()?)
+    Ok(ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .create()?)
 }

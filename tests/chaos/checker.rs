@@ -41,7 +41,8 @@ pub(crate) enum Promise {
     FewDuplicates,
     /// A lane has one owner at a time.
     OneOwner,
-    /// Rows of before a fault was mended are out in time, without another fault that sets free what stands, and then all relays work.
+    /// Rows of before a fault was mended are out in time, without another fault that sets free what
+    /// stands, and then all relays work.
     HealsByItself,
     /// All lanes have a live owner, and nothing is parked, when all has healed.
     AtRest,
@@ -99,12 +100,17 @@ enum Outcome {
 }
 
 pub(crate) fn check(facts: &Facts) -> Verdict {
-    let mut verdict = Verdict { records: facts.records.len(), ..Verdict::default() };
+    let mut verdict = Verdict {
+        records: facts.records.len(),
+        ..Verdict::default()
+    };
     let mut seen: HashMap<Uuid, Vec<&Record>> = HashMap::new();
     for record in in_order(&facts.records) {
         match record.event_id().filter(|id| facts.events.contains_key(id)) {
             Some(id) => seen.entry(id).or_default().push(record),
-            None => verdict.breaks(Promise::NoGhost, || format!("nobody wrote what is at {}", place(record))),
+            None => verdict.breaks(Promise::NoGhost, || {
+                format!("nobody wrote what is at {}", place(record))
+            }),
         }
     }
     let mut outcomes = HashMap::new();
@@ -119,10 +125,16 @@ pub(crate) fn check(facts: &Facts) -> Verdict {
         duplicates(*id, records, facts, &mut verdict);
     }
     keys::check(facts, &outcomes, &mut verdict);
-    let too_many: Vec<_> =
-        verdict.duplicates.iter().filter(|(_, count)| **count > DUPLICATES_OF_A_FAULT_MAX).map(|(name, _)| *name).collect();
+    let too_many: Vec<_> = verdict
+        .duplicates
+        .iter()
+        .filter(|(_, count)| **count > DUPLICATES_OF_A_FAULT_MAX)
+        .map(|(name, _)| *name)
+        .collect();
     for name in too_many {
-        verdict.breaks(Promise::FewDuplicates, || format!("{name} repeated more than {DUPLICATES_OF_A_FAULT_MAX} rows"));
+        verdict.breaks(Promise::FewDuplicates, || {
+            format!("{name} repeated more than {DUPLICATES_OF_A_FAULT_MAX} rows")
+        });
     }
     owners(facts, &mut verdict);
     for what in &facts.unhealed {
@@ -143,7 +155,9 @@ fn outcome(id: Uuid, event: &Event, facts: &Facts, verdict: &mut Verdict) -> Out
     let shown = facts.journal.contains(&id);
     match event.fate {
         Fate::RolledBack if shown => {
-            verdict.breaks(Promise::HonestLedger, || format!("{id} was rolled back, and the database shows it"));
+            verdict.breaks(Promise::HonestLedger, || {
+                format!("{id} was rolled back, and the database shows it")
+            });
             Outcome::Committed
         }
         _ if shown => Outcome::Committed,
@@ -151,15 +165,28 @@ fn outcome(id: Uuid, event: &Event, facts: &Facts, verdict: &mut Verdict) -> Out
         Fate::Unknown if facts.rewinds.is_empty() => Outcome::RolledBack,
         Fate::Unknown => Outcome::Vanished,
         Fate::Committed(during) => {
-            if !facts.rewinds.iter().any(|(from, until)| during.asked <= *until && *from <= during.answered) {
-                verdict.breaks(Promise::HonestLedger, || format!("{id} was committed, {during:?}, and the database does not show it"));
+            if !facts
+                .rewinds
+                .iter()
+                .any(|(from, until)| during.asked <= *until && *from <= during.answered)
+            {
+                verdict.breaks(Promise::HonestLedger, || {
+                    format!("{id} was committed, {during:?}, and the database does not show it")
+                });
             }
             Outcome::Vanished
         }
     }
 }
 
-fn fate(id: Uuid, event: &Event, outcome: Outcome, records: &[&Record], facts: &Facts, verdict: &mut Verdict) {
+fn fate(
+    id: Uuid,
+    event: &Event,
+    outcome: Outcome,
+    records: &[&Record],
+    facts: &Facts,
+    verdict: &mut Verdict,
+) {
     match outcome {
         Outcome::Committed => {
             verdict.committed += 1;
@@ -172,7 +199,13 @@ fn fate(id: Uuid, event: &Event, outcome: Outcome, records: &[&Record], facts: &
         Outcome::RolledBack => {
             verdict.rolled_back += 1;
             if let Some(record) = records.first() {
-                verdict.breaks(Promise::NoGhost, || format!("{} was rolled back, and is at {}", describe(id, event), place(record)));
+                verdict.breaks(Promise::NoGhost, || {
+                    format!(
+                        "{} was rolled back, and is at {}",
+                        describe(id, event),
+                        place(record)
+                    )
+                });
             }
         }
         Outcome::Vanished => {
@@ -188,42 +221,77 @@ fn is_excused(id: Uuid, event: &Event, facts: &Facts) -> bool {
         Fate::Committed(during) => during.asked <= *until,
         Fate::Unknown | Fate::RolledBack => true,
     };
-    facts.dead_letters.contains(&id) || facts.truncated.contains_key(&id) || facts.deleted_topics.get(&event.topic).is_some_and(gone)
+    facts.dead_letters.contains(&id)
+        || facts.truncated.contains_key(&id)
+        || facts.deleted_topics.get(&event.topic).is_some_and(gone)
 }
 
 fn unaltered(id: Uuid, event: &Event, record: &Record, facts: &Facts, verdict: &mut Verdict) {
-    let same = (record.topic.as_str(), record.key.as_slice(), record.payload.as_slice())
-        == (event.topic.as_str(), event.key.as_bytes(), event.payload.as_slice())
-        && record.header("correlation_id") == Some(&event.correlation_id)
+    let same = (
+        record.topic.as_str(),
+        record.key.as_slice(),
+        record.payload.as_slice(),
+    ) == (
+        event.topic.as_str(),
+        event.key.as_bytes(),
+        event.payload.as_slice(),
+    ) && record.header("correlation_id") == Some(&event.correlation_id)
         && record.seq().is_some();
     if !same {
-        verdict.breaks(Promise::Unaltered, || format!("{} is not what is at {}", describe(id, event), place(record)));
+        verdict.breaks(Promise::Unaltered, || {
+            format!(
+                "{} is not what is at {}",
+                describe(id, event),
+                place(record)
+            )
+        });
     }
     let partitions = facts.partitions.get(&record.topic).copied().unwrap_or(1);
     let wanted = partition_of(event.key.as_bytes(), partitions) as i32;
     if record.partition != wanted {
-        verdict
-            .breaks(Promise::Partition, || format!("{} belongs to partition {wanted}, and is at {}", describe(id, event), place(record)));
+        verdict.breaks(Promise::Partition, || {
+            format!(
+                "{} belongs to partition {wanted}, and is at {}",
+                describe(id, event),
+                place(record)
+            )
+        });
     }
 }
 
 fn duplicates(id: Uuid, records: &[&Record], facts: &Facts, verdict: &mut Verdict) {
-    let Some((first, later)) = records.split_first() else { return };
+    let Some((first, later)) = records.split_first() else {
+        return;
+    };
     for record in later {
-        // A row that got another id while it waited comes with that; under the old one too, before or after, if a relay had it on its way.
+        // A row that got another id while it waited comes with that; under the old one too, before
+        // or after, if a relay had it on its way.
         let is_same = |name: &str| !facts.ids_came_again || name != "outbox_seq";
-        let headers = |of: &Record| of.headers.iter().filter(|(name, _)| is_same(name)).cloned().collect::<Vec<_>>();
-        if (record.partition, &record.key, &record.payload) != (first.partition, &first.key, &first.payload)
+        let headers = |of: &Record| {
+            of.headers
+                .iter()
+                .filter(|(name, _)| is_same(name))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        if (record.partition, &record.key, &record.payload)
+            != (first.partition, &first.key, &first.payload)
             || headers(record) != headers(first)
         {
-            verdict.breaks(Promise::IdenticalDuplicates, || format!("{id} at {} and at {}", place(first), place(record)));
+            verdict.breaks(Promise::IdenticalDuplicates, || {
+                format!("{id} at {} and at {}", place(first), place(record))
+            });
         }
         match cause(record, &facts.faults) {
             Some(name) => *verdict.duplicates.entry(name).or_default() += 1,
             None => {
                 *verdict.duplicates.entry("no fault").or_default() += 1;
                 verdict.breaks(Promise::DuplicatesAfterFaultsOnly, || {
-                    format!("{id} at {} and, with no fault near, at {}", place(first), place(record))
+                    format!(
+                        "{id} at {} and, with no fault near, at {}",
+                        place(first),
+                        place(record)
+                    )
                 });
             }
         }
@@ -232,34 +300,55 @@ fn duplicates(id: Uuid, records: &[&Record], facts: &Facts, verdict: &mut Verdic
 
 /// The fault that began last before a record was taken, and had not healed.
 fn cause(record: &Record, faults: &[FaultWindow]) -> Option<&'static str> {
-    let of = faults.iter().filter(|fault| (fault.from..=fault.until).contains(&record.at));
+    let of = faults
+        .iter()
+        .filter(|fault| (fault.from..=fault.until).contains(&record.at));
     of.max_by_key(|fault| fault.from).map(|fault| fault.name)
 }
 
 fn owners(facts: &Facts, verdict: &mut Verdict) {
     let mut known = HashMap::new();
     for seen in &facts.owners {
-        let first = *known.entry((seen.life, seen.lane, seen.epoch)).or_insert(seen.owner);
+        let first = *known
+            .entry((seen.life, seen.lane, seen.epoch))
+            .or_insert(seen.owner);
         if first != seen.owner {
-            verdict
-                .breaks(Promise::OneOwner, || format!("lane {} had owners {first} and {} in epoch {}", seen.lane, seen.owner, seen.epoch));
+            verdict.breaks(Promise::OneOwner, || {
+                format!(
+                    "lane {} had owners {first} and {} in epoch {}",
+                    seen.lane, seen.owner, seen.epoch
+                )
+            });
         }
     }
     if facts.lanes_unowned > 0 || facts.parked > 0 {
         verdict.breaks(Promise::AtRest, || {
-            format!("{} lanes have no live owner, {} keys or topics are parked", facts.lanes_unowned, facts.parked)
+            format!(
+                "{} lanes have no live owner, {} keys or topics are parked",
+                facts.lanes_unowned, facts.parked
+            )
         });
     }
 }
 
 fn describe(id: Uuid, event: &Event) -> String {
-    let turn = event.turn.map_or(String::new(), |turn| format!(" turn {turn}"));
-    format!("{id} ({} {}{turn}, {:?})", event.topic, event.key, event.fate)
+    let turn = event
+        .turn
+        .map_or(String::new(), |turn| format!(" turn {turn}"));
+    format!(
+        "{id} ({} {}{turn}, {:?})",
+        event.topic, event.key, event.fate
+    )
 }
 
 fn place(record: &Record) -> String {
-    let seq = record.seq().map_or(String::new(), |seq| format!(" (seq {seq}, taken at {})", record.at));
-    format!("{}/{} {}{seq}", record.topic, record.partition, record.offset)
+    let seq = record.seq().map_or(String::new(), |seq| {
+        format!(" (seq {seq}, taken at {})", record.at)
+    });
+    format!(
+        "{}/{} {}{seq}",
+        record.topic, record.partition, record.offset
+    )
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that it does not find is a defect of this harness.
+//! Bugs that a run must find: planted in the relay (`src/planted.rs`) or in the database. One that
+//! it does not find is a defect of this harness.
 
 use std::time::Duration;
 
@@ -30,10 +31,16 @@ pub(crate) enum Faults {
 
 /// This, after so many milliseconds, for so many.
 const fn fault(at: u64, kind: Kind, during: u64, victim: u64) -> Fault {
-    Fault { kind, at: Duration::from_millis(at), during: Duration::from_millis(during), victim }
+    Fault {
+        kind,
+        at: Duration::from_millis(at),
+        during: Duration::from_millis(during),
+        victim,
+    }
 }
 
-/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes smaller ones.
+/// Batches are refused twice: in between relays start anew, for one that was refused a batch makes
+/// smaller ones.
 const REFUSALS: Faults = Faults::At(&[
     fault(10_000, Kind::LimitBatches, 5_000, 0),
     fault(18_000, Kind::Scale, 9_000, 0),
@@ -66,13 +73,16 @@ impl Control {
 
     /// Whether a verdict shows the bug.
     pub(crate) fn is_found(&self, verdict: &Verdict) -> bool {
-        self.breaks.iter().any(|promise| verdict.broken.contains_key(promise))
+        self.breaks
+            .iter()
+            .any(|promise| verdict.broken.contains_key(promise))
     }
 }
 
 const OUT_OF_ORDER: &[Promise] = &[Order, SeqIsEnough];
 
-/// The lane of a key changes with every thousand rows, as if somebody changed the hash while relays run.
+/// The lane of a key changes with every thousand rows, as if somebody changed the hash while relays
+/// run.
 const ANOTHER_LANE: &str = "do $$
     declare
       pending text := pg_get_viewdef('outbox.pending');
@@ -106,7 +116,13 @@ const SETTLE_BY_PLACE: &str = "create or replace function outbox.settle
     end $$";
 
 pub(crate) const CONTROLS: &[Control] = &[
-    Control { name: "gapless-off", plant: Plant::Relay("gapless-off"), faults: REFUSALS, seconds: 60, breaks: OUT_OF_ORDER },
+    Control {
+        name: "gapless-off",
+        plant: Plant::Relay("gapless-off"),
+        faults: REFUSALS,
+        seconds: 60,
+        breaks: OUT_OF_ORDER,
+    },
     Control {
         name: "message-timeout",
         plant: Plant::Relay("message-timeout"),
@@ -121,7 +137,13 @@ pub(crate) const CONTROLS: &[Control] = &[
         seconds: 45,
         breaks: OUT_OF_ORDER,
     },
-    Control { name: "forward-only", plant: Plant::Relay("forward-only"), faults: Faults::Drawn(&[]), seconds: 20, breaks: &[NothingWaits] },
+    Control {
+        name: "forward-only",
+        plant: Plant::Relay("forward-only"),
+        faults: Faults::Drawn(&[]),
+        seconds: 20,
+        breaks: &[NothingWaits],
+    },
     Control {
         name: "ack-before-report",
         plant: Plant::Relay("ack-before-report"),
@@ -153,7 +175,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-id",
         plant: Plant::Database(SETTLE_BY_ID),
-        // What is in flight is acknowledged when its ids are those of other rows, and before relays give it up.
+        // What is in flight is acknowledged when its ids are those of other rows, and before relays
+        // give it up.
         faults: Faults::At(&[
             fault(10_000, Kind::PauseBroker, 3_000, 0),
             fault(11_500, Kind::SetBack, 100, 0),
@@ -174,7 +197,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "settle-by-place",
         plant: Plant::Database(SETTLE_BY_PLACE),
-        // Records wait for a broker, their topics stand, their rows go, and others that nobody has read yet take their places.
+        // Records wait for a broker, their topics stand, their rows go, and others that nobody has
+        // read yet take their places.
         faults: Faults::At(&[
             fault(10_000, Kind::Empty, 100, 0),
             fault(10_500, Kind::PauseBroker, 5_500, 0),
@@ -192,7 +216,8 @@ pub(crate) const CONTROLS: &[Control] = &[
     Control {
         name: "clock-unnoticed",
         plant: Plant::Relay("clock-unnoticed"),
-        // The relay asks about topics while there are no brokers and its clock is a day ahead; later it begins anew, and needs to know of them.
+        // The relay asks about topics while there are no brokers and its clock is a day ahead;
+        // later it begins anew, and needs to know of them.
         faults: Faults::At(&[
             fault(10_000, Kind::StepClock, 14_000, 3),
             fault(11_000, Kind::KillTwoBrokers, 6_000, 0),
@@ -224,7 +249,12 @@ mod tests {
         for control in CONTROLS {
             let end = Duration::from_secs(control.seconds);
             let misfit = |fault: &Fault| fault.at < CALM || fault.at + fault.during > end;
-            assert_eq!(control.schedule(7).into_iter().find(misfit), None, "{}", control.name);
+            assert_eq!(
+                control.schedule(7).into_iter().find(misfit),
+                None,
+                "{}",
+                control.name
+            );
         }
     }
 }

@@ -60,7 +60,9 @@ impl Zipf {
     pub(crate) fn draw(&self, dice: &mut Dice) -> usize {
         let total = self.0.last().copied().unwrap_or(0.0);
         let at = dice.fraction() * total;
-        self.0.partition_point(|upto| *upto <= at).min(self.0.len().saturating_sub(1))
+        self.0
+            .partition_point(|upto| *upto <= at)
+            .min(self.0.len().saturating_sub(1))
     }
 }
 
@@ -77,6 +79,9 @@ mod tests {
         }
         let ratio = f64::from(drawn[0]) / f64::from(drawn[1]);
         assert!((1.8..2.2).contains(&ratio), "{ratio}");
-        assert!(drawn[500..].iter().sum::<u32>() > 5_000, "the rare half is drawn, too");
+        assert!(
+            drawn[500..].iter().sum::<u32>() > 5_000,
+            "the rare half is drawn, too"
+        );
     }
 }

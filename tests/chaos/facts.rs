@@ -1,4 +1,5 @@
-//! What a run knows at its end: what writers meant, what the database shows, what Kafka has. Plain data.
+//! What a run knows at its end: what writers meant, what the database shows, what Kafka has. Plain
+//! data.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +13,8 @@ pub(crate) type Ms = i64;
 pub(crate) struct Event {
     pub(crate) topic: String,
     pub(crate) key: String,
-    /// Drawn under the key's lock: the order of commits. `None`: nobody serialises the writers of this key, and no order is promised.
+    /// Drawn under the key's lock: the order of commits. `None`: nobody serialises the writers of
+    /// this key, and no order is promised.
     pub(crate) turn: Option<i64>,
     pub(crate) payload: Vec<u8>,
     /// Header of the row itself.
@@ -20,7 +22,8 @@ pub(crate) struct Event {
     pub(crate) fate: Fate,
 }
 
-/// A commit happened somewhere in this time: before it was asked for it cannot, and an answer may be read long after.
+/// A commit happened somewhere in this time: before it was asked for it cannot, and an answer may
+/// be read long after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct During {
     pub(crate) asked: Ms,
@@ -53,7 +56,10 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(of, _)| of == name).and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.headers
+            .iter()
+            .find(|(of, _)| of == name)
+            .and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
     pub(crate) fn event_id(&self) -> Option<Uuid> {
@@ -98,7 +104,8 @@ pub(crate) struct Facts {
     pub(crate) deleted_topics: BTreeMap<String, Ms>,
     /// The database went back: what was committed in between may be gone.
     pub(crate) rewinds: Vec<(Ms, Ms)>,
-    /// The sequence of ids began again, by a rewind or a TRUNCATE: waiting rows may have got new ids.
+    /// The sequence of ids began again, by a rewind or a TRUNCATE: waiting rows may have got new
+    /// ids.
     pub(crate) ids_came_again: bool,
     pub(crate) partitions: BTreeMap<String, usize>,
     pub(crate) faults: Vec<FaultWindow>,

@@ -33,7 +33,9 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     let name = name(fault.kind);
     if fault.kind.minds_open_transactions() {
         // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
-        world.reaches(fault.at.saturating_sub(world.writers.held_max())).await;
+        world
+            .reaches(fault.at.saturating_sub(world.writers.held_max()))
+            .await;
         world.writers.hold_nothing().await;
     }
     world.reaches(fault.at).await;
@@ -51,7 +53,10 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     world.say(&format!("{name}: {what}, mended"));
     let after = world.settles(mended, world.heal_max).await;
     if after.is_none() {
-        let what = format!("{name}: {:?} after it was mended rows of before still wait", world.heal_max);
+        let what = format!(
+            "{name}: {:?} after it was mended rows of before still wait",
+            world.heal_max
+        );
         testimony::not_at_rest(world, what).await?;
     }
     sleep(SLACK).await;
@@ -59,7 +64,10 @@ pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed
     if fault.kind.minds_open_transactions() {
         world.writers.hold_again();
     }
-    Ok(Healed { kind: fault.kind, after })
+    Ok(Healed {
+        kind: fault.kind,
+        after,
+    })
 }
 
 /// As people say how long.

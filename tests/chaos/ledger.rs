@@ -32,7 +32,10 @@ impl Ledger {
 
     /// Payload and correlation id of an event.
     pub(crate) fn content(&self, id: Uuid) -> (Vec<u8>, String) {
-        self.lock().get(&id).map(|event| (event.payload.clone(), event.correlation_id.clone())).unwrap_or_default()
+        self.lock()
+            .get(&id)
+            .map(|event| (event.payload.clone(), event.correlation_id.clone()))
+            .unwrap_or_default()
     }
 
     pub(crate) fn ended(&self, ids: &[Uuid], fate: Fate) {
@@ -50,5 +53,7 @@ impl Ledger {
 }
 
 pub(crate) fn now_ms() -> Ms {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Ms)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Ms)
 }

@@ -1,4 +1,5 @@
-//! Breaks what a relay rests on, from a seed, while services write; then judges what Kafka has. See README.md beside it.
+//! Breaks what a relay rests on, from a seed, while services write; then judges what Kafka has. See
+//! README.md beside it.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
@@ -79,7 +80,11 @@ struct Schedule {
 
 impl Schedule {
     fn draw(&self) -> Vec<schedule::Fault> {
-        let kinds = if self.faults.is_empty() { Kind::value_variants() } else { &self.faults };
+        let kinds = if self.faults.is_empty() {
+            Kind::value_variants()
+        } else {
+            &self.faults
+        };
         schedule::draw(self.seed, Duration::from_secs(self.seconds), kinds)
     }
 }
@@ -90,12 +95,19 @@ async fn main() -> ExitCode {
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Schedule(arguments) => {
             for fault in arguments.draw() {
-                println!("   {:>6.1} s  {} for {:.1} s", fault.at.as_secs_f64(), faults::name(fault.kind), fault.during.as_secs_f64());
+                println!(
+                    "   {:>6.1} s  {} for {:.1} s",
+                    fault.at.as_secs_f64(),
+                    faults::name(fault.kind),
+                    fault.during.as_secs_f64()
+                );
             }
             Ok(true)
         }
         Command::Controls => {
-            controls::CONTROLS.iter().for_each(|control| println!("{}", control.name));
+            controls::CONTROLS
+                .iter()
+                .for_each(|control| println!("{}", control.name));
             Ok(true)
         }
     };
@@ -111,6 +123,9 @@ async fn main() -> ExitCode {
 
 impl Run {
     fn load(&self) -> writers::Load {
-        writers::Load { rate: self.rate, held_max: Duration::from_secs(self.held_max) }
+        writers::Load {
+            rate: self.rate,
+            held_max: Duration::from_secs(self.held_max),
+        }
     }
 }

@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     Latency,
 }
 
-/// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to survive it.
+/// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to
+/// survive it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sphere {
     Relays,
@@ -74,18 +75,37 @@ const LEASE: f64 = 15.0;
 impl Kind {
     pub(crate) fn sphere(self) -> Sphere {
         match self {
-            Self::KillRelay | Self::PauseRelay | Self::Scale | Self::OtherVersion | Self::StepClock => Sphere::Relays,
-            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => Sphere::Brokers,
+            Self::KillRelay
+            | Self::PauseRelay
+            | Self::Scale
+            | Self::OtherVersion
+            | Self::StepClock => Sphere::Relays,
+            Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => {
+                Sphere::Brokers
+            }
             Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
-            Self::KillPostgres | Self::PausePostgres | Self::TerminateBackends | Self::PinXmin | Self::RestartBouncer => Sphere::Database,
-            Self::FillDisk | Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore => Sphere::Database,
+            Self::KillPostgres
+            | Self::PausePostgres
+            | Self::TerminateBackends
+            | Self::PinXmin
+            | Self::RestartBouncer => Sphere::Database,
+            Self::FillDisk
+            | Self::Empty
+            | Self::Truncate
+            | Self::SetBack
+            | Self::FailOver
+            | Self::Restore => Sphere::Database,
             Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
         }
     }
 
-    /// Whether no transaction may be open when it comes: rows of its own could not move (docs/restore.md), and TRUNCATE would wait for it.
+    /// Whether no transaction may be open when it comes: rows of its own could not move
+    /// (docs/restore.md), and TRUNCATE would wait for it.
     pub(crate) fn minds_open_transactions(self) -> bool {
-        matches!(self, Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore)
+        matches!(
+            self,
+            Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore
+        )
     }
 
     /// Least and longest time until it is mended, in seconds.
@@ -139,10 +159,16 @@ pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
         let (least, most) = kind.seconds();
         let sphere = kind.sphere() as usize;
         let at = clock.max(free[sphere]);
-        let fault = Fault { kind, at, during: Duration::from_secs_f64(dice.between(least, most)), victim: dice.next() };
+        let fault = Fault {
+            kind,
+            at,
+            during: Duration::from_secs_f64(dice.between(least, most)),
+            victim: dice.next(),
+        };
         clock += Duration::from_secs_f64(dice.between(1.0, 6.0));
         if fault.at + fault.during <= end {
-            free[sphere] = fault.at + fault.during + Duration::from_secs_f64(dice.between(1.0, 5.0));
+            free[sphere] =
+                fault.at + fault.during + Duration::from_secs_f64(dice.between(1.0, 5.0));
             faults.push(fault);
         }
     }
@@ -158,18 +184,32 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_faults_again_and_another_seed_others() {
-        assert_eq!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(7, Duration::from_secs(300), Kind::value_variants()));
-        assert_ne!(draw(7, Duration::from_secs(300), Kind::value_variants()), draw(8, Duration::from_secs(300), Kind::value_variants()));
+        assert_eq!(
+            draw(7, Duration::from_secs(300), Kind::value_variants()),
+            draw(7, Duration::from_secs(300), Kind::value_variants())
+        );
+        assert_ne!(
+            draw(7, Duration::from_secs(300), Kind::value_variants()),
+            draw(8, Duration::from_secs(300), Kind::value_variants())
+        );
     }
 
     #[test]
     fn faults_begin_after_the_calm_end_before_the_end_and_share_no_sphere() {
         for seed in 0..200 {
             let faults = draw(seed, Duration::from_secs(300), Kind::value_variants());
-            assert!(faults.iter().all(|fault| fault.at >= CALM && fault.at + fault.during <= Duration::from_secs(300)));
+            assert!(faults.iter().all(
+                |fault| fault.at >= CALM && fault.at + fault.during <= Duration::from_secs(300)
+            ));
             for (n, fault) in faults.iter().enumerate() {
-                let meets = |other: &&Fault| other.kind.sphere() == fault.kind.sphere() && other.at < fault.at + fault.during;
-                assert_eq!(faults[n + 1..].iter().find(meets), None, "seed {seed}: {fault:?}");
+                let meets = |other: &&Fault| {
+                    other.kind.sphere() == fault.kind.sphere() && other.at < fault.at + fault.during
+                };
+                assert_eq!(
+                    faults[n + 1..].iter().find(meets),
+                    None,
+                    "seed {seed}: {fault:?}"
+                );
             }
         }
     }
@@ -179,7 +219,10 @@ mod tests {
         for seed in 0..50 {
             let faults = draw(seed, Duration::from_secs(600), Kind::value_variants());
             for kind in Kind::value_variants() {
-                assert!(faults.iter().any(|fault| fault.kind == *kind), "seed {seed}: no {kind:?}");
+                assert!(
+                    faults.iter().any(|fault| fault.kind == *kind),
+                    "seed {seed}: no {kind:?}"
+                );
             }
         }
     }

@@ -8,4 +8,9 @@ pub(crate) mod proxy;
 pub(crate) mod relays;
 
 /// Servers refuse to run as root: `nobody` and its group.
-const NOBODY: [&str; 4] = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+const NOBODY: [&str; 4] = [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=-all",
+];

@@ -87,25 +87,46 @@ fn names(prefix: &str, count: u8) -> Vec<String> {
 impl World {
     pub(crate) async fn create(options: &Options<'_>) -> anyhow::Result<Arc<Self>> {
         let (topics, late) = (names("orders", 3), names("late", 4));
-        let hosts = [Host::Postgres].into_iter().chain((1..=BROKERS).map(Host::Broker)).chain((1..=RELAYS_MAX).map(Host::Relay));
+        let hosts = [Host::Postgres]
+            .into_iter()
+            .chain((1..=BROKERS).map(Host::Broker))
+            .chain((1..=RELAYS_MAX).map(Host::Relay));
         net::create(&hosts.collect::<Vec<_>>())?;
-        let (postgres, cluster) = tokio::try_join!(Postgres::create(options.folder), Kafka::create(options.folder, options.root))?;
-        topics::create(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await.context("cannot create topics")?;
+        let (postgres, cluster) = tokio::try_join!(
+            Postgres::create(options.folder),
+            Kafka::create(options.folder, options.root)
+        )?;
+        topics::create(&topics.iter().map(String::as_str).collect::<Vec<_>>())
+            .await
+            .context("cannot create topics")?;
         topics::create(&[MORTAL]).await?;
         let created: Vec<String> = topics.iter().cloned().chain([MORTAL.to_owned()]).collect();
         let known: Vec<String> = created.iter().chain(&late).cloned().collect();
-        let relays = Relays::new(options.folder, options.relay, options.other_relay, &known, options.relay_arguments)?;
+        let relays = Relays::new(
+            options.folder,
+            options.relay,
+            options.other_relay,
+            &known,
+            options.relay_arguments,
+        )?;
         let ledger = Arc::new(Ledger::default());
         let brokers = (1..=BROKERS).map(|number| (Host::Broker(number), kafka::PORT));
         let servers: Vec<_> = brokers.chain([(Host::Postgres, postgres::PORT)]).collect();
-        raw_sql(SETUP).execute(&mut postgres::connect().await?).await?;
+        raw_sql(SETUP)
+            .execute(&mut postgres::connect().await?)
+            .await?;
         let mut world = Self {
             folder: options.folder.to_owned(),
             postgres: postgres.into(),
             kafka: cluster.into(),
             relays: relays.into(),
             proxy: Proxy::between(DIVERTED, &servers).await?,
-            writers: Arc::new(Writers::new(options.load, Arc::clone(&ledger), &topics, &late)),
+            writers: Arc::new(Writers::new(
+                options.load,
+                Arc::clone(&ledger),
+                &topics,
+                &late,
+            )),
             ledger,
             created: Mutex::new(created),
             topics,
@@ -140,19 +161,25 @@ impl World {
             let running = self.relays.lock().await.running();
             let (mut lanes, mut idle) = (0, 0);
             for number in &running {
-                let owned = relays::report(*number).await.map_or(0, |report| report.lanes);
+                let owned = relays::report(*number)
+                    .await
+                    .map_or(0, |report| report.lanes);
                 lanes += owned;
                 idle += u32::from(owned == 0);
             }
             if lanes == 64 && idle == 0 && unowned().await.is_ok_and(|unowned| unowned == 0) {
                 return Ok(began.elapsed());
             }
-            anyhow::ensure!(began.elapsed() < REST_MAX, "{REST_MAX:?} after the last fault relays {running:?} own {lanes} lanes");
+            anyhow::ensure!(
+                began.elapsed() < REST_MAX,
+                "{REST_MAX:?} after the last fault relays {running:?} own {lanes} lanes"
+            );
             sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Waits until no row is left that was written before; how long that took, `None` if it never came to that.
+    /// Waits until no row is left that was written before; how long that took, `None` if it never
+    /// came to that.
     pub(crate) async fn settles(&self, written_before: Ms, patience: Duration) -> Option<Duration> {
         let began = Instant::now();
         while began.elapsed() < patience {
@@ -166,7 +193,11 @@ impl World {
 
     pub(crate) fn fault_began(&self, name: &'static str) -> usize {
         self.note(|notes| {
-            notes.faults.push(FaultWindow { name, from: now_ms(), until: Ms::MAX });
+            notes.faults.push(FaultWindow {
+                name,
+                from: now_ms(),
+                until: Ms::MAX,
+            });
             notes.faults.len() - 1
         })
     }
@@ -179,14 +210,21 @@ impl World {
         change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by any other fault.
+    /// Notices when this machine has no time for anybody: relays may lose their leases then, as by
+    /// any other fault.
     pub(crate) async fn watch_machine(self: Arc<Self>) {
         loop {
             let (from, began) = (now_ms(), Instant::now());
             sleep(STALL / 10).await;
             if began.elapsed() > STALL {
                 let until = now_ms() + STALL_ECHO.as_millis() as Ms;
-                self.note(|notes| notes.faults.push(FaultWindow { name: STALLED, from, until }));
+                self.note(|notes| {
+                    notes.faults.push(FaultWindow {
+                        name: STALLED,
+                        from,
+                        until,
+                    })
+                });
             }
         }
     }
@@ -196,15 +234,26 @@ impl World {
         loop {
             sleep(Duration::from_millis(250)).await;
             let life = self.life.load(Ordering::Acquire);
-            let Ok(mut connection) = postgres::connect().await else { continue };
+            let Ok(mut connection) = postgres::connect().await else {
+                continue;
+            };
             while let Ok(rows) =
-                query("select lane, epoch, owner from outbox.lane where owner is not null").fetch_all(&mut connection).await
+                query("select lane, epoch, owner from outbox.lane where owner is not null")
+                    .fetch_all(&mut connection)
+                    .await
             {
                 if self.life.load(Ordering::Acquire) != life {
                     break;
                 }
-                let rows = rows.iter().filter_map(|row| <(i16, i64, Uuid)>::from_row(row).ok());
-                let seen = rows.map(|(lane, epoch, owner)| Ownership { life, lane, epoch, owner });
+                let rows = rows
+                    .iter()
+                    .filter_map(|row| <(i16, i64, Uuid)>::from_row(row).ok());
+                let seen = rows.map(|(lane, epoch, owner)| Ownership {
+                    life,
+                    lane,
+                    epoch,
+                    owner,
+                });
                 self.note(|notes| notes.owners.extend(seen));
                 sleep(Duration::from_millis(250)).await;
             }
@@ -216,10 +265,16 @@ impl World {
 pub(crate) async fn unowned() -> sqlx::Result<i64> {
     let lanes = "select count(*) from outbox.lane as l
         where not exists (select from outbox.relay as r where r.instance = l.owner and r.lease_until > clock_timestamp())";
-    sqlx::query_scalar(lanes).fetch_one(&mut postgres::connect().await?).await
+    sqlx::query_scalar(lanes)
+        .fetch_one(&mut postgres::connect().await?)
+        .await
 }
 
 async fn waiting(written_before: Ms) -> sqlx::Result<i64> {
-    let rows = "select count(*) from outbox.event where created_at < to_timestamp($1::float8 / 1000)";
-    sqlx::query_scalar(rows).bind(written_before).fetch_one(&mut postgres::connect().await?).await
+    let rows =
+        "select count(*) from outbox.event where created_at < to_timestamp($1::float8 / 1000)";
+    sqlx::query_scalar(rows)
+        .bind(written_before)
+        .fetch_one(&mut postgres::connect().await?)
+        .await
 }

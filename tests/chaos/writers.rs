@@ -1,4 +1,5 @@
-//! Services that write: 1,000 keys, the first far more often than the last; 5 % of transactions are rolled back, 1 % stay open for long.
+//! Services that write: 1,000 keys, the first far more often than the last; 5 % of transactions are
+//! rolled back, 1 % stay open for long.
 
 use std::{
     sync::{
@@ -108,7 +109,8 @@ impl Writers {
         }
     }
 
-    /// From now on rows are written for one more topic, which does not exist yet; its name. `None` when there are no more.
+    /// From now on rows are written for one more topic, which does not exist yet; its name. `None`
+    /// when there are no more.
     pub(crate) fn open_late_topic(&self) -> Option<&str> {
         let open = self.late_open.load(Ordering::Relaxed);
         let name = self.late.get(open)?;
@@ -136,7 +138,11 @@ impl Writers {
     pub(crate) async fn run(self: Arc<Self>, seed: u64, stop: CancellationToken) {
         let mut writers = JoinSet::new();
         for number in 0..WRITERS {
-            writers.spawn(Arc::clone(&self).write(Dice::seeded(seed.wrapping_mul(1000).wrapping_add(number)), number, stop.clone()));
+            writers.spawn(Arc::clone(&self).write(
+                Dice::seeded(seed.wrapping_mul(1000).wrapping_add(number)),
+                number,
+                stop.clone(),
+            ));
         }
         while writers.join_next().await.is_some() {}
         // All held transactions have given back their permits.
@@ -167,40 +173,86 @@ impl Writers {
         }
     }
 
-    /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with small ones at its heels.
+    /// Writes for the hottest keys of a topic as fast as it can: large transactions, each with
+    /// small ones at its heels.
     pub(crate) async fn burst(self: Arc<Self>, topic: String, during: Duration) {
-        let first = self.topics.iter().position(|name| *name == topic).unwrap_or_default();
+        let first = self
+            .topics
+            .iter()
+            .position(|name| *name == topic)
+            .unwrap_or_default();
         let keys = (first..KEYS).step_by(self.topics.len()).take(BURST_KEYS);
-        join_all(keys.map(|key| self.burst_of(&topic, format!("key-{key}"), Instant::now() + during))).await;
+        join_all(
+            keys.map(|key| self.burst_of(&topic, format!("key-{key}"), Instant::now() + during)),
+        )
+        .await;
     }
 
     async fn burst_of(&self, topic: &str, key: String, end: Instant) {
         let mut connection = None;
-        for events in BURST.into_iter().cycle().take_while(|_| Instant::now() < end) {
+        for events in BURST
+            .into_iter()
+            .cycle()
+            .take_while(|_| Instant::now() < end)
+        {
             let (topic, key, turns) = (topic.to_owned(), key.clone(), Turns::of(&key));
-            let plan = Plan { topic, key, turns, events, early_xid: false, hold: None, rolls_back: false, bouncer: false };
+            let plan = Plan {
+                topic,
+                key,
+                turns,
+                events,
+                early_xid: false,
+                hold: None,
+                rolls_back: false,
+                bouncer: false,
+            };
             connection = self.transact(connection, plan).await;
         }
     }
 
     fn plan(&self, dice: &mut Dice, bouncer: bool) -> Plan {
-        let hold = dice.percent(1.0).then(|| Duration::from_secs_f64(dice.between(1.0, self.load.held_max.as_secs_f64())));
+        let hold = dice
+            .percent(1.0)
+            .then(|| Duration::from_secs_f64(dice.between(1.0, self.load.held_max.as_secs_f64())));
         let late = self.late_open.load(Ordering::Relaxed);
         // One that stays open takes a key by lot: else all would soon wait for the same few.
-        let key = if hold.is_some() { dice.below(KEYS as u64) as usize } else { self.zipf.draw(dice) };
+        let key = if hold.is_some() {
+            dice.below(KEYS as u64) as usize
+        } else {
+            self.zipf.draw(dice)
+        };
         let (topic, key) = if dice.percent(5.0) {
-            (MORTAL.to_owned(), format!("{MORTAL}-{}", dice.below(LATE_KEYS)))
+            (
+                MORTAL.to_owned(),
+                format!("{MORTAL}-{}", dice.below(LATE_KEYS)),
+            )
         } else if late > 0 && dice.percent(10.0) {
             let topic = &self.late[dice.below(late as u64) as usize];
             (topic.clone(), format!("{topic}-{}", dice.below(LATE_KEYS)))
         } else {
-            (self.topics[key % self.topics.len()].clone(), format!("key-{key}"))
+            (
+                self.topics[key % self.topics.len()].clone(),
+                format!("key-{key}"),
+            )
         };
         let turns = Turns::of(&key);
         // Some write many at once, which become a batch of many records.
-        let events = if dice.percent(2.0) { 10 + dice.below(50) } else { 1 + dice.below(6) / 3 };
+        let events = if dice.percent(2.0) {
+            10 + dice.below(50)
+        } else {
+            1 + dice.below(6) / 3
+        };
         let (early_xid, rolls_back) = (dice.percent(20.0), dice.percent(5.0));
-        Plan { topic, key, turns, events, early_xid, hold, rolls_back, bouncer }
+        Plan {
+            topic,
+            key,
+            turns,
+            events,
+            early_xid,
+            hold,
+            rolls_back,
+            bouncer,
+        }
     }
 
     /// One transaction, on a connection that may be there already; it comes back if it still works.
@@ -226,7 +278,13 @@ impl Writers {
         let asked = now_ms();
         match timeout(ANSWER_MAX, raw_sql("commit").execute(&mut connection)).await {
             Ok(Ok(_)) => {
-                self.ledger.ended(&ids, Fate::Committed(During { asked, answered: now_ms() }));
+                self.ledger.ended(
+                    &ids,
+                    Fate::Committed(During {
+                        asked,
+                        answered: now_ms(),
+                    }),
+                );
                 Some(connection)
             }
             // It stays unknown.
@@ -234,10 +292,19 @@ impl Writers {
         }
     }
 
-    async fn fill(&self, connection: &mut PgConnection, plan: &Plan, ids: &mut Vec<Uuid>) -> sqlx::Result<()> {
-        raw_sql("begin; set local lock_timeout = '5s'").execute(&mut *connection).await?;
+    async fn fill(
+        &self,
+        connection: &mut PgConnection,
+        plan: &Plan,
+        ids: &mut Vec<Uuid>,
+    ) -> sqlx::Result<()> {
+        raw_sql("begin; set local lock_timeout = '5s'")
+            .execute(&mut *connection)
+            .await?;
         if plan.early_xid {
-            raw_sql("select pg_current_xact_id()").execute(&mut *connection).await?;
+            raw_sql("select pg_current_xact_id()")
+                .execute(&mut *connection)
+                .await?;
             sleep(Duration::from_millis(20)).await;
         }
         for _ in 0..plan.events {
@@ -254,7 +321,11 @@ impl Writers {
                 }
                 Turns::None => self.insert(connection, INSERT, id, plan).await?,
             }
-            query("insert into app.journal (event_id) values ($1)").bind(id).persistent(false).execute(&mut *connection).await?;
+            query("insert into app.journal (event_id) values ($1)")
+                .bind(id)
+                .persistent(false)
+                .execute(&mut *connection)
+                .await?;
         }
         if let Some(hold) = plan.hold {
             sleep(hold).await;
@@ -266,23 +337,59 @@ impl Writers {
     fn event(&self, plan: &Plan) -> Uuid {
         let id = Uuid::new_v4();
         // Random, for what a codec makes small fills no batch.
-        let filling: String = (0..id.as_bytes()[0] / 16).map(|_| Uuid::new_v4().simple().to_string()).collect();
-        let payload = format!(r#"{{"key":"{}","event":"{id}","filling":"{filling}"}}"#, plan.key).into_bytes();
+        let filling: String = (0..id.as_bytes()[0] / 16)
+            .map(|_| Uuid::new_v4().simple().to_string())
+            .collect();
+        let payload = format!(
+            r#"{{"key":"{}","event":"{id}","filling":"{filling}"}}"#,
+            plan.key
+        )
+        .into_bytes();
         let correlation_id = format!("correlation-{}", id.as_u128() % 1_000_000);
         let (topic, key) = (plan.topic.clone(), plan.key.clone());
-        self.ledger.meant(id, Event { topic, key, turn: None, payload, correlation_id, fate: Fate::Unknown });
+        self.ledger.meant(
+            id,
+            Event {
+                topic,
+                key,
+                turn: None,
+                payload,
+                correlation_id,
+                fate: Fate::Unknown,
+            },
+        );
         id
     }
 
-    async fn insert(&self, connection: &mut PgConnection, statement: &'static str, id: Uuid, plan: &Plan) -> sqlx::Result<()> {
+    async fn insert(
+        &self,
+        connection: &mut PgConnection,
+        statement: &'static str,
+        id: Uuid,
+        plan: &Plan,
+    ) -> sqlx::Result<()> {
         let (payload, correlation_id) = self.ledger.content(id);
-        let insert = query(statement).bind(id).bind(&plan.key).bind(&plan.topic).bind(payload).bind(correlation_id);
+        let insert = query(statement)
+            .bind(id)
+            .bind(&plan.key)
+            .bind(&plan.topic)
+            .bind(payload)
+            .bind(correlation_id);
         insert.persistent(false).execute(&mut *connection).await?;
         Ok(())
     }
 
-    async fn take_turn(&self, connection: &mut PgConnection, id: Uuid, plan: &Plan) -> sqlx::Result<()> {
-        let row = query(TURN).bind(&plan.key).persistent(false).fetch_one(&mut *connection).await?;
+    async fn take_turn(
+        &self,
+        connection: &mut PgConnection,
+        id: Uuid,
+        plan: &Plan,
+    ) -> sqlx::Result<()> {
+        let row = query(TURN)
+            .bind(&plan.key)
+            .persistent(false)
+            .fetch_one(&mut *connection)
+            .await?;
         self.ledger.turn(id, row.try_get(0)?);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No server.
+//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No
+//! server.
 
 use std::{
     collections::BTreeSet,
@@ -28,30 +29,59 @@ pub(crate) fn alerts() -> Vec<Value> {
 
 fn of(rules: &Value) -> Vec<Value> {
     let groups = rules["groups"].as_array().expect("groups");
-    groups.iter().flat_map(|group| group["rules"].as_array().expect("rules").clone()).collect()
+    groups
+        .iter()
+        .flat_map(|group| group["rules"].as_array().expect("rules").clone())
+        .collect()
 }
 
 fn text<'a>(alert: &'a Value, pointer: &str) -> &'a str {
-    alert.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    alert
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The names of a folder's files, without `.md` or `.yaml`.
 fn names(folder: &str) -> BTreeSet<String> {
-    let files = fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
-    files.map(|file| Path::new(&file.expect("a file").file_name()).file_stem().expect("a name").to_string_lossy().into_owned()).collect()
+    let files =
+        fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    files
+        .map(|file| {
+            Path::new(&file.expect("a file").file_name())
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect()
 }
 
 #[test]
 fn every_alert_has_a_runbook_and_a_test_and_there_are_no_others() {
-    let alerts: BTreeSet<String> = alerts().iter().map(|alert| text(alert, "/alert").to_owned()).collect();
-    assert_eq!(names("docs/runbooks"), alerts, "pages in docs/runbooks, and alerts");
-    assert_eq!(names("tests/alerts"), alerts, "tests in tests/alerts, and alerts");
+    let alerts: BTreeSet<String> = alerts()
+        .iter()
+        .map(|alert| text(alert, "/alert").to_owned())
+        .collect();
+    assert_eq!(
+        names("docs/runbooks"),
+        alerts,
+        "pages in docs/runbooks, and alerts"
+    );
+    assert_eq!(
+        names("tests/alerts"),
+        alerts,
+        "tests in tests/alerts, and alerts"
+    );
 }
 
 #[test]
 fn every_alert_says_how_bad_it_is_what_happened_and_what_to_do() {
     for alert in alerts() {
-        assert!(["critical", "warning"].contains(&text(&alert, "/labels/severity")), "{alert}");
+        assert!(
+            ["critical", "warning"].contains(&text(&alert, "/labels/severity")),
+            "{alert}"
+        );
         for words in ["/annotations/summary", "/annotations/description"] {
             assert!(text(&alert, words).ends_with('.'), "{words} of {alert}");
         }
@@ -64,11 +94,24 @@ fn every_alert_fires_and_keeps_silent_as_its_test_says() {
     assert!(checked.status.success(), "{}", said(&checked));
     for name in names("tests/alerts") {
         let file = format!("tests/alerts/{name}.yaml");
-        let test: Value = serde_yaml::from_str(&fs::read_to_string(root().join(&file)).expect("a test")).expect("YAML");
+        let test: Value =
+            serde_yaml::from_str(&fs::read_to_string(root().join(&file)).expect("a test"))
+                .expect("YAML");
         let cases = test["tests"].as_array().expect("tests");
-        let expected: Vec<bool> = cases.iter().map(|case| case["alert_rule_test"][0]["exp_alerts"] != Value::Array(vec![])).collect();
-        assert!(expected.contains(&true) && expected.contains(&false), "{file} tests that it fires, and that it does not");
-        assert!(cases.iter().all(|case| case["alert_rule_test"][0]["alertname"] == name.as_str()), "{file} tests {name}");
+        let expected: Vec<bool> = cases
+            .iter()
+            .map(|case| case["alert_rule_test"][0]["exp_alerts"] != Value::Array(vec![]))
+            .collect();
+        assert!(
+            expected.contains(&true) && expected.contains(&false),
+            "{file} tests that it fires, and that it does not"
+        );
+        assert!(
+            cases
+                .iter()
+                .all(|case| case["alert_rule_test"][0]["alertname"] == name.as_str()),
+            "{file} tests {name}"
+        );
         let tested = promtool(&["test", "rules", &file], "");
         assert!(tested.status.success(), "{}", said(&tested));
     }
@@ -78,38 +121,71 @@ fn every_alert_fires_and_keeps_silent_as_its_test_says() {
 fn the_chart_links_each_alert_to_its_runbook() {
     let values = "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.runbookUrl=https://wiki.invalid/books";
     let chart = root().join("charts/outbox-operator");
-    let arguments = ["template", "x", chart.to_str().expect("UTF-8"), "-s", "templates/prometheusrule.yaml", "--set", values];
+    let arguments = [
+        "template",
+        "x",
+        chart.to_str().expect("UTF-8"),
+        "-s",
+        "templates/prometheusrule.yaml",
+        "--set",
+        values,
+    ];
     let rendered = program("helm", &arguments, "");
     assert!(rendered.status.success(), "{}", said(&rendered));
     let rule: Value = serde_yaml::from_slice(&rendered.stdout).expect("YAML");
     let mut wanted = alerts();
     for alert in &mut wanted {
-        alert["annotations"]["runbook_url"] = format!("https://wiki.invalid/books/{}.md", text(alert, "/alert")).into();
+        alert["annotations"]["runbook_url"] =
+            format!("https://wiki.invalid/books/{}.md", text(alert, "/alert")).into();
     }
     assert_eq!(of(&rule["spec"]), wanted);
 }
 
 /// The lines of a page that call the relay's program, in a pod or elsewhere, from its name on.
 fn commands(page: &str) -> Vec<String> {
-    let lines = page.lines().filter_map(|line| line.strip_prefix("    ")?.split(['#', '>']).next());
-    let call = |line: &str| line.strip_prefix("outbox-relay ").or_else(|| Some(line.split_once("-- outbox-relay ")?.1)).map(str::to_owned);
+    let lines = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ")?.split(['#', '>']).next());
+    let call = |line: &str| {
+        line.strip_prefix("outbox-relay ")
+            .or_else(|| Some(line.split_once("-- outbox-relay ")?.1))
+            .map(str::to_owned)
+    };
     lines.filter_map(call).collect()
 }
 
-/// They are called as they stand, and get as far as the manifest or the settings, which are not here.
+/// They are called as they stand, and get as far as the manifest or the settings, which are not
+/// here.
 #[test]
 fn commands_of_pages_are_ones_that_the_program_takes() {
-    let pages = ["docs/runbooks", "docs"].map(|folder| names(folder).into_iter().map(move |name| format!("{folder}/{name}.md")));
+    let pages = ["docs/runbooks", "docs"].map(|folder| {
+        names(folder)
+            .into_iter()
+            .map(move |name| format!("{folder}/{name}.md"))
+    });
     let mut tried = 0;
-    for page in pages.into_iter().flatten().filter(|page| root().join(page).exists()) {
+    for page in pages
+        .into_iter()
+        .flatten()
+        .filter(|page| root().join(page).exists())
+    {
         let text = fs::read_to_string(root().join(&page)).expect("a page");
         for command in commands(&text) {
             let called = command.replace("EVENT_ID", "7f1c2b52-6d3f-4c1c-8d3c-0123456789ab");
-            let output = Command::new(env!("CARGO_BIN_EXE_outbox-relay")).args(called.split_whitespace()).output().expect("the program");
+            let output = Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
+                .args(called.split_whitespace())
+                .output()
+                .expect("the program");
             let said = said(&output);
-            assert!(output.status.code() == Some(1) && said.contains("cannot read"), "{page}: outbox-relay {command}: {said}");
+            assert!(
+                output.status.code() == Some(1) && said.contains("cannot read"),
+                "{page}: outbox-relay {command}: {said}"
+            );
             // Else it would be for cluster "local", and never for the operator's.
-            assert!(!command.starts_with("migrate") || command.contains("--cluster-name"), "{page}: outbox-relay {command}");
+            assert!(
+                !command.starts_with("migrate") || command.contains("--cluster-name"),
+                "{page}: outbox-relay {command}"
+            );
             tried += 1;
         }
     }

@@ -38,7 +38,8 @@ const DECIDING: &[&str] = &[
     "settings/read.rs",
 ];
 
-/// What a function of its arguments does not do: IO, other tasks, the clock. The operator's modules speak of Kubernetes objects, but not to the API.
+/// What a function of its arguments does not do: IO, other tasks, the clock. The operator's modules
+/// speak of Kubernetes objects, but not to the API.
 const IO: &[&str] = &[
     "tokio",
     "futures",
@@ -74,7 +75,10 @@ fn nobody(of: impl Fn(&Source) -> bool, uses: &[&str], why: &str) {
 
 fn guilty<'s>(sources: impl Iterator<Item = &'s Source>, uses: &[&str]) -> Vec<String> {
     let used = |source: &Source| -> Vec<String> {
-        uses.iter().filter(|root| source.uses(root)).map(|root| format!("src/{} uses {root}", source.path)).collect()
+        uses.iter()
+            .filter(|root| source.uses(root))
+            .map(|root| format!("src/{} uses {root}", source.path))
+            .collect()
     };
     sources.flat_map(used).collect()
 }
@@ -83,57 +87,124 @@ fn guilty<'s>(sources: impl Iterator<Item = &'s Source>, uses: &[&str]) -> Vec<S
 #[track_caller]
 fn at_most(max: usize, found: &[String], why: &str) {
     let count = found.len();
-    assert!(count <= max, "{why}. Found {count}, at most {max} are allowed:\n{}", found.join("\n"));
+    assert!(
+        count <= max,
+        "{why}. Found {count}, at most {max} are allowed:\n{}",
+        found.join("\n")
+    );
 }
 
-const RELAY: &[&str] = &["relay.rs", "relay/", "kafka.rs", "kafka/", "outbox.rs", "outbox/", "http.rs", "report.rs"];
+const RELAY: &[&str] = &[
+    "relay.rs",
+    "relay/",
+    "kafka.rs",
+    "kafka/",
+    "outbox.rs",
+    "outbox/",
+    "http.rs",
+    "report.rs",
+];
 const OPERATOR: &[&str] = &["operator.rs", "operator/"];
 
 #[test]
 fn the_relay_knows_no_kubernetes() {
-    nobody(|source| source.is_in(RELAY), &["kube", "kube_runtime", "k8s_openapi", "crate::operator"], "a relay runs without Kubernetes");
+    nobody(
+        |source| source.is_in(RELAY),
+        &["kube", "kube_runtime", "k8s_openapi", "crate::operator"],
+        "a relay runs without Kubernetes",
+    );
 }
 
 #[test]
 fn the_operator_knows_neither_kafka_nor_postgres() {
-    let halves = &["rdkafka", "sqlx", "crate::kafka", "crate::outbox", "crate::relay"];
-    nobody(|source| source.is_in(OPERATOR), halves, "the halves meet in settings and report");
+    let halves = &[
+        "rdkafka",
+        "sqlx",
+        "crate::kafka",
+        "crate::outbox",
+        "crate::relay",
+    ];
+    nobody(
+        |source| source.is_in(OPERATOR),
+        halves,
+        "the halves meet in settings and report",
+    );
 }
 
 #[test]
 fn only_the_outbox_speaks_to_postgres() {
-    nobody(|source| !source.is_in(&["outbox.rs", "outbox/"]), &["sqlx"], "statements and their timeouts are in one place");
+    nobody(
+        |source| !source.is_in(&["outbox.rs", "outbox/"]),
+        &["sqlx"],
+        "statements and their timeouts are in one place",
+    );
 }
 
-/// Behind a pooler a statement outside a transaction may run another client's, and a named one stays on a connection that is not ours.
+/// Behind a pooler a statement outside a transaction may run another client's, and a named one
+/// stays on a connection that is not ours.
 #[test]
 fn statements_go_through_units_of_work() {
-    nobody(|source| source.path != "outbox/work.rs", &["persistent("], "only a unit of work knows whether a statement may have a name");
-    nobody(|_| true, &["statement_cache_capacity("], "each capacity leaves named statements behind at a pooler");
-    let pools = sources().into_iter().filter(|source| source.path != "outbox/work.rs" && source.code.contains("PgPool"));
-    assert_eq!(pools.map(|source| source.path).collect::<Vec<_>>(), Vec::<String>::new(), "connections are outbox::Connections");
+    nobody(
+        |source| source.path != "outbox/work.rs",
+        &["persistent("],
+        "only a unit of work knows whether a statement may have a name",
+    );
+    nobody(
+        |_| true,
+        &["statement_cache_capacity("],
+        "each capacity leaves named statements behind at a pooler",
+    );
+    let pools = sources()
+        .into_iter()
+        .filter(|source| source.path != "outbox/work.rs" && source.code.contains("PgPool"));
+    assert_eq!(
+        pools.map(|source| source.path).collect::<Vec<_>>(),
+        Vec::<String>::new(),
+        "connections are outbox::Connections"
+    );
 }
 
 #[test]
 fn only_kafka_speaks_to_brokers() {
-    nobody(|source| !source.is_in(&["kafka.rs", "kafka/"]), &["rdkafka"], "the producer's profile is in one place");
+    nobody(
+        |source| !source.is_in(&["kafka.rs", "kafka/"]),
+        &["rdkafka"],
+        "the producer's profile is in one place",
+    );
 }
 
 #[test]
 fn what_says_that_it_is_pure_takes_facts_and_the_time() {
     let sources = sources();
     let pure = pure(&sources);
-    assert!(pure.len() > 60, "only {} modules say that they are pure", pure.len());
+    assert!(
+        pure.len() > 60,
+        "only {} modules say that they are pure",
+        pure.len()
+    );
     let guilty = guilty(pure.iter().copied(), IO);
-    assert!(guilty.is_empty(), "a function of its arguments does none of this; if the module does, its header says what: {guilty:#?}");
+    assert!(
+        guilty.is_empty(),
+        "a function of its arguments does none of this; if the module does, its header says what: \
+         {guilty:#?}"
+    );
 }
 
 #[test]
 fn what_decides_says_that_it_is_pure() {
     let sources = sources();
-    let pure: Vec<&str> = pure(&sources).iter().map(|source| source.path.as_str()).collect();
-    let silent: Vec<_> = DECIDING.iter().filter(|path| !pure.contains(path)).collect();
-    assert!(silent.is_empty(), "these have moved, or do not say \"Pure.\" in their header: {silent:?}");
+    let pure: Vec<&str> = pure(&sources)
+        .iter()
+        .map(|source| source.path.as_str())
+        .collect();
+    let silent: Vec<_> = DECIDING
+        .iter()
+        .filter(|path| !pure.contains(path))
+        .collect();
+    assert!(
+        silent.is_empty(),
+        "these have moved, or do not say \"Pure.\" in their header: {silent:?}"
+    );
 }
 
 /// The rules can fail: each finds what is planted.
@@ -141,15 +212,24 @@ fn what_decides_says_that_it_is_pure() {
 fn what_is_planted_is_found() {
     let planted = Source::new(
         "relay/core/planted.rs",
-        "//! Pure.\nuse kube::{Api, Client};\nuse std::{env, time::Instant};\nfn f() { (Instant::now(), super::super::super::operator::run()) }\n",
+        "//! Pure.\nuse kube::{Api, Client};\nuse std::{env, time::Instant};\nfn f() \
+         { (Instant::now(), super::super::super::operator::run()) }\n",
     );
     let found = |uses: &[&str]| guilty(std::iter::once(&planted), uses).len();
-    assert_eq!(found(IO), 4, "kube::Api, kube::Client, std::env and the clock");
+    assert_eq!(
+        found(IO),
+        4,
+        "kube::Api, kube::Client, std::env and the clock"
+    );
     assert_eq!(found(&["kube", "crate::operator"]), 2);
     assert_eq!(found(&["kube_runtime", "crate::outbox", "tokio"]), 0);
 }
 
 #[test]
 fn the_environment_is_read_where_a_process_starts() {
-    nobody(|source| !source.is_in(&["bin/"]), &["std::env"], "settings are passed, not found");
+    nobody(
+        |source| !source.is_in(&["bin/"]),
+        &["std::env"],
+        "settings are passed, not found",
+    );
 }

@@ -1,4 +1,5 @@
-//! The chart on API servers of its own: what each set of values renders is admitted; it is installed, upgraded, removed and installed again.
+//! The chart on API servers of its own: what each set of values renders is admitted; it is
+//! installed, upgraded, removed and installed again.
 
 use std::{
     path::Path,
@@ -25,12 +26,22 @@ fn must(output: &Output) -> String {
     said(output)
 }
 
-/// With the CRDs of the Prometheus Operator, and a namespace that takes only restricted pods and complains about others.
+/// With the CRDs of the Prometheus Operator, and a namespace that takes only restricted pods and
+/// complains about others.
 async fn cluster() -> ApiServer {
     let server = ApiServer::start().await;
     let monitoring = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/monitoring-crds");
     must(&server.kubectl(&["create", "-f", monitoring], ""));
-    must(&server.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], ""));
+    must(&server.kubectl(
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=60s",
+        ],
+        "",
+    ));
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"});
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": labels}});
     must(&server.kubectl(&["create", "-f", "-"], &namespace.to_string()));
@@ -77,15 +88,26 @@ fn everything() -> Value {
 /// Nothing set, everything set, and each part of it set alone.
 fn matrix() -> Vec<Value> {
     let everything = everything();
-    let parts = everything.as_object().expect("values").iter().map(|(name, value)| json!({name: value}));
+    let parts = everything
+        .as_object()
+        .expect("values")
+        .iter()
+        .map(|(name, value)| json!({name: value}));
     let monitoring = everything["monitoring"].as_object().expect("values");
-    let monitors = monitoring.iter().filter(|(_, value)| value.is_object()).map(|(name, value)| json!({"monitoring": {name: value}}));
+    let monitors = monitoring
+        .iter()
+        .filter(|(_, value)| value.is_object())
+        .map(|(name, value)| json!({"monitoring": {name: value}}));
     let more = [
         json!({"crds": {"install": false}}),
         json!({"networkPolicy": {"enabled": true}}),
         json!({"monitoring": {"dashboards": {"enabled": true, "labels": {}}}}),
     ];
-    let all = [json!({}), everything.clone()].into_iter().chain(parts).chain(monitors).chain(more);
+    let all = [json!({}), everything.clone()]
+        .into_iter()
+        .chain(parts)
+        .chain(monitors)
+        .chain(more);
     all.collect()
 }
 
@@ -95,12 +117,34 @@ async fn whatever_is_set_the_api_server_admits_it_without_a_warning() {
     for values in matrix() {
         let file = server.file("values.yaml", &values.to_string());
         must(&server.helm(&["lint", "--strict", CHART, "-f", &file]));
-        let rendered = server.helm(&["template", "outbox-operator", CHART, "-n", SPACE, "-f", &file]);
+        let rendered = server.helm(&[
+            "template",
+            "outbox-operator",
+            CHART,
+            "-n",
+            SPACE,
+            "-f",
+            &file,
+        ]);
         assert!(rendered.status.success(), "{values}: {}", said(&rendered));
         let rendered = String::from_utf8(rendered.stdout).expect("UTF-8");
-        let applied = server.kubectl(&["apply", "--server-side", "--dry-run=server", "-n", SPACE, "-f", "-"], &rendered);
+        let applied = server.kubectl(
+            &[
+                "apply",
+                "--server-side",
+                "--dry-run=server",
+                "-n",
+                SPACE,
+                "-f",
+                "-",
+            ],
+            &rendered,
+        );
         let said = said(&applied);
-        assert!(applied.status.success() && !said.contains("Warning"), "{values}: {said}");
+        assert!(
+            applied.status.success() && !said.contains("Warning"),
+            "{values}: {said}"
+        );
     }
 }
 
@@ -111,23 +155,46 @@ fn values_of_a_wrong_form_are_refused_by_name() {
         ("relay.imagee=a", "imagee"),
         ("clusterName=Not A Name", "clusterName"),
         ("monitoring.interval=soon", "interval"),
-        ("monitoring.prometheusRule.runbookUrl=https://a.invalid/", "runbookUrl"),
-        ("networkPolicy.apiServerAddresses={10.0.0.1}", "apiServerAddresses"),
+        (
+            "monitoring.prometheusRule.runbookUrl=https://a.invalid/",
+            "runbookUrl",
+        ),
+        (
+            "networkPolicy.apiServerAddresses={10.0.0.1}",
+            "apiServerAddresses",
+        ),
         ("networkPolicy.metricsFrom[0].from=a", "metricsFrom"),
     ] {
         let output = program("helm", &["template", "x", CHART, "--set", value], "");
-        assert!(!output.status.success() && said(&output).contains(named), "{value}: {}", said(&output));
+        assert!(
+            !output.status.success() && said(&output).contains(named),
+            "{value}: {}",
+            said(&output)
+        );
     }
 }
 
 /// The chart as it was before its CRD had one of its fields.
 fn earlier(server: &ApiServer) -> String {
     let of_copy = Path::new(&server.file("chart", "")).with_file_name("earlier");
-    must(&Command::new("cp").args(["-r", CHART]).arg(&of_copy).output().expect("cp"));
+    must(
+        &Command::new("cp")
+            .args(["-r", CHART])
+            .arg(&of_copy)
+            .output()
+            .expect("cp"),
+    );
     let file = of_copy.join(format!("files/{CRD}.yaml"));
-    let mut crd: Value = serde_yaml::from_str(&std::fs::read_to_string(&file).expect("the chart's CRD")).expect("YAML");
-    let spec = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties").expect("fields");
-    spec.as_object_mut().expect("a map").remove("networkPolicy").expect("a field of today");
+    let mut crd: Value =
+        serde_yaml::from_str(&std::fs::read_to_string(&file).expect("the chart's CRD"))
+            .expect("YAML");
+    let spec = crd
+        .pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties")
+        .expect("fields");
+    spec.as_object_mut()
+        .expect("a map")
+        .remove("networkPolicy")
+        .expect("a field of today");
     std::fs::write(file, serde_yaml::to_string(&crd).expect("YAML")).expect("written");
     of_copy.display().to_string()
 }
@@ -135,7 +202,19 @@ fn earlier(server: &ApiServer) -> String {
 #[test]
 fn the_operator_is_told_of_a_pod_monitor_for_all_relays() {
     let tells = |values: &str| {
-        let rendered = program("helm", &["template", "x", CHART, "-s", "templates/deployment.yaml", "--set", values], "");
+        let rendered = program(
+            "helm",
+            &[
+                "template",
+                "x",
+                CHART,
+                "-s",
+                "templates/deployment.yaml",
+                "--set",
+                values,
+            ],
+            "",
+        );
         assert!(rendered.status.success(), "{}", said(&rendered));
         said(&rendered).contains("RELAYS_MONITORED")
     };
@@ -145,7 +224,18 @@ fn the_operator_is_told_of_a_pod_monitor_for_all_relays() {
 
 /// What tells that an OutboxRelay is still the same object.
 fn relay(server: &ApiServer) -> String {
-    must(&server.kubectl(&["get", "outboxrelay", "file-service", "-n", "default", "-o", "jsonpath={.metadata.uid}"], ""))
+    must(&server.kubectl(
+        &[
+            "get",
+            "outboxrelay",
+            "file-service",
+            "-n",
+            "default",
+            "-o",
+            "jsonpath={.metadata.uid}",
+        ],
+        "",
+    ))
 }
 
 fn schema_in(server: &ApiServer) -> Value {
@@ -155,7 +245,8 @@ fn schema_in(server: &ApiServer) -> Value {
 }
 
 fn schema_of_chart() -> Value {
-    let text = std::fs::read_to_string(format!("{CHART}/files/{CRD}.yaml")).expect("the chart's CRD");
+    let text =
+        std::fs::read_to_string(format!("{CHART}/files/{CRD}.yaml")).expect("the chart's CRD");
     serde_yaml::from_str::<Value>(&text).expect("YAML")["spec"]["versions"][0]["schema"].clone()
 }
 
@@ -163,41 +254,87 @@ fn schema_of_chart() -> Value {
 fn difference(path: &str, a: &Value, b: &Value) -> Option<String> {
     match (a, b) {
         (Value::Object(of_a), Value::Object(of_b)) => {
-            let mut names = of_a.keys().chain(of_b.keys().filter(|name| !of_a.contains_key(*name)));
+            let mut names = of_a
+                .keys()
+                .chain(of_b.keys().filter(|name| !of_a.contains_key(*name)));
             names.find_map(|name| difference(&format!("{path}.{name}"), &a[name], &b[name]))
         }
-        (Value::Array(of_a), Value::Array(of_b)) if of_a.len() == of_b.len() => {
-            of_a.iter().zip(of_b).enumerate().find_map(|(at, (a, b))| difference(&format!("{path}[{at}]"), a, b))
-        }
-        _ => (a != b && a.as_f64().is_none_or(|number| Some(number) != b.as_f64())).then(|| format!("{path}: {a} and {b}")),
+        (Value::Array(of_a), Value::Array(of_b)) if of_a.len() == of_b.len() => of_a
+            .iter()
+            .zip(of_b)
+            .enumerate()
+            .find_map(|(at, (a, b))| difference(&format!("{path}[{at}]"), a, b)),
+        _ => (a != b && a.as_f64().is_none_or(|number| Some(number) != b.as_f64()))
+            .then(|| format!("{path}: {a} and {b}")),
     }
 }
 
 fn is_there(server: &ApiServer, object: &str) -> bool {
-    server.kubectl(&["get", object, "-n", SPACE], "").status.success()
+    server
+        .kubectl(&["get", object, "-n", SPACE], "")
+        .status
+        .success()
 }
 
 #[tokio::test]
 async fn releases_come_and_go_and_outboxrelays_stay() {
     let server = cluster().await;
-    let release =
-        |verb: &str, name: &str, chart: &str, more: &[&str]| server.helm(&[[verb, name, chart, "-n", SPACE].as_slice(), more].concat());
+    let release = |verb: &str, name: &str, chart: &str, more: &[&str]| {
+        server.helm(&[[verb, name, chart, "-n", SPACE].as_slice(), more].concat())
+    };
     let remove = |name: &str| {
         must(&server.helm(&["uninstall", name, "-n", SPACE]));
-        assert!(!is_there(&server, &format!("deployment/{name}")), "{name} was removed");
+        assert!(
+            !is_there(&server, &format!("deployment/{name}")),
+            "{name} was removed"
+        );
     };
 
-    must(&release("install", "outbox-operator", &earlier(&server), &[]));
-    must(&server.kubectl(&["wait", "--for=condition=Established", &format!("crd/{CRD}"), "--timeout=60s"], ""));
+    must(&release(
+        "install",
+        "outbox-operator",
+        &earlier(&server),
+        &[],
+    ));
+    must(&server.kubectl(
+        &[
+            "wait",
+            "--for=condition=Established",
+            &format!("crd/{CRD}"),
+            "--timeout=60s",
+        ],
+        "",
+    ));
     let mut manifest = manifest();
-    manifest["spec"].as_object_mut().expect("a map").remove("migration");
-    must(&server.kubectl(&["create", "-n", "default", "-f", "-"], &manifest.to_string()));
+    manifest["spec"]
+        .as_object_mut()
+        .expect("a map")
+        .remove("migration");
+    must(&server.kubectl(
+        &["create", "-n", "default", "-f", "-"],
+        &manifest.to_string(),
+    ));
     let (uid, before) = (relay(&server), schema_in(&server));
     let values = server.file("values.yaml", &everything().to_string());
-    must(&release("upgrade", "outbox-operator", CHART, &["-f", &values]));
-    assert!(difference("", &before, &schema_of_chart()).is_some(), "the earlier chart has another CRD");
-    assert_eq!(difference("", &schema_in(&server), &schema_of_chart()), None, "the CRD is upgraded with the chart");
-    assert!(is_there(&server, "deployment/outbox-operator") && is_there(&server, "prometheusrule/outbox-operator"));
+    must(&release(
+        "upgrade",
+        "outbox-operator",
+        CHART,
+        &["-f", &values],
+    ));
+    assert!(
+        difference("", &before, &schema_of_chart()).is_some(),
+        "the earlier chart has another CRD"
+    );
+    assert_eq!(
+        difference("", &schema_in(&server), &schema_of_chart()),
+        None,
+        "the CRD is upgraded with the chart"
+    );
+    assert!(
+        is_there(&server, "deployment/outbox-operator")
+            && is_there(&server, "prometheusrule/outbox-operator")
+    );
 
     remove("outbox-operator");
     assert_eq!(relay(&server), uid, "removed");
@@ -206,17 +343,33 @@ async fn releases_come_and_go_and_outboxrelays_stay() {
     remove("outbox-operator");
 
     let refused = release("install", "another-outbox-operator", CHART, &[]);
-    assert!(!refused.status.success() && said(&refused).contains("meta.helm.sh/release-name"), "{}", said(&refused));
-    must(&release("install", "another-outbox-operator", CHART, &["--take-ownership"]));
+    assert!(
+        !refused.status.success() && said(&refused).contains("meta.helm.sh/release-name"),
+        "{}",
+        said(&refused)
+    );
+    must(&release(
+        "install",
+        "another-outbox-operator",
+        CHART,
+        &["--take-ownership"],
+    ));
     remove("another-outbox-operator");
-    must(&release("install", "third-outbox-operator", CHART, &["--set", "crds.install=false"]));
+    must(&release(
+        "install",
+        "third-outbox-operator",
+        CHART,
+        &["--set", "crds.install=false"],
+    ));
     remove("third-outbox-operator");
     assert_eq!(relay(&server), uid, "installed under other names");
 }
 
 /// Says this of its health, whatever it is asked.
 async fn operator_that_says(status: u16) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let answer = move || async move { StatusCode::from_u16(status).expect("a status") };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
@@ -236,12 +389,27 @@ async fn helm_test_notices_an_operator_that_is_away_or_unwell_and_a_crd_that_is_
     };
     let (well, unwell) = (operator_that_says(200).await, operator_that_says(503).await);
     let nowhere = format!("127.0.0.1:{}", free_port().await);
-    for (operator, complaint) in [(&nowhere, "failed to reach"), (&unwell, "answered /healthz with 503"), (&well, "knows no outboxrelays")]
-    {
+    for (operator, complaint) in [
+        (&nowhere, "failed to reach"),
+        (&unwell, "answered /healthz with 503"),
+        (&well, "knows no outboxrelays"),
+    ] {
         let output = check(operator);
-        assert!(!output.status.success() && said(&output).contains(complaint), "{}", said(&output));
+        assert!(
+            !output.status.success() && said(&output).contains(complaint),
+            "{}",
+            said(&output)
+        );
     }
     must(&server.kubectl(&["create", "-f", &format!("{CHART}/files/{CRD}.yaml")], ""));
-    must(&server.kubectl(&["wait", "--for=condition=Established", &format!("crd/{CRD}"), "--timeout=60s"], ""));
+    must(&server.kubectl(
+        &[
+            "wait",
+            "--for=condition=Established",
+            &format!("crd/{CRD}"),
+            "--timeout=60s",
+        ],
+        "",
+    ));
     must(&check(&well));
 }

@@ -1,4 +1,5 @@
-//! The chart's values: each is documented where it stands, in the README that is written from there, and known to the schema. Reads files.
+//! The chart's values: each is documented where it stands, in the README that is written from
+//! there, and known to the schema. Reads files.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -9,7 +10,11 @@ use crate::generated_files::compare;
 const MARKS: [&str; 2] = ["<!-- values -->\n", "<!-- /values -->\n"];
 
 fn chart(file: &str) -> String {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/charts/outbox-operator")).join(file);
+    let path = PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/charts/outbox-operator"
+    ))
+    .join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -20,15 +25,20 @@ fn values() -> Value {
 /// A value's path, such as `image.tag`, and the comment above it.
 type Documented = Vec<(String, String)>;
 
-/// Comment lines belong to the key right below them; keys below a documented one are part of its value.
+/// Comment lines belong to the key right below them; keys below a documented one are part of its
+/// value.
 fn documented(text: &str) -> Documented {
-    let (mut found, mut path, mut comment) = (Documented::new(), Vec::<(usize, String)>::new(), Vec::new());
+    let (mut found, mut path, mut comment) =
+        (Documented::new(), Vec::<(usize, String)>::new(), Vec::new());
     for line in text.lines() {
         let content = line.trim_start();
         let indent = line.len() - content.len();
         if let Some(words) = content.strip_prefix("# ") {
             comment.push(words);
-        } else if let Some((key, _)) = content.split_once(':').filter(|_| !content.starts_with('-')) {
+        } else if let Some((key, _)) = content
+            .split_once(':')
+            .filter(|_| !content.starts_with('-'))
+        {
             path.retain(|(of, _)| *of < indent);
             path.push((indent, key.to_owned()));
             if !comment.is_empty() {
@@ -46,11 +56,19 @@ fn documented(text: &str) -> Documented {
 fn table() -> String {
     let values = values();
     let row = |(path, meaning): (String, String)| {
-        let default = values.pointer(&pointer(&path)).unwrap_or_else(|| panic!("{path} has no default"));
-        let default = default.as_str().filter(|text| !text.is_empty()).map_or_else(|| default.to_string(), str::to_owned);
+        let default = values
+            .pointer(&pointer(&path))
+            .unwrap_or_else(|| panic!("{path} has no default"));
+        let default = default
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map_or_else(|| default.to_string(), str::to_owned);
         format!("| `{path}` | `{default}` | {meaning} |\n")
     };
-    let rows: String = documented(&chart("values.yaml")).into_iter().map(row).collect();
+    let rows: String = documented(&chart("values.yaml"))
+        .into_iter()
+        .map(row)
+        .collect();
     format!("| value | default | meaning |\n|---|---|---|\n{rows}")
 }
 
@@ -62,13 +80,22 @@ fn pointer(path: &str) -> String {
 fn generated_readme_of_the_chart_has_all_values() {
     let readme = chart("README.md");
     let [start, end] = MARKS;
-    let (before, rest) = readme.split_once(start).expect("a mark where the values begin");
+    let (before, rest) = readme
+        .split_once(start)
+        .expect("a mark where the values begin");
     let (_, after) = rest.split_once(end).expect("a mark where the values end");
-    compare("charts/outbox-operator/README.md", &format!("{before}{start}{}{end}{after}", table()));
+    compare(
+        "charts/outbox-operator/README.md",
+        &format!("{before}{start}{}{end}{after}", table()),
+    );
 }
 
 fn below(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// Paths of all values that are no maps, or are documented as a whole.
@@ -84,7 +111,10 @@ fn leaves(path: &str, value: &Value, whole: &BTreeSet<String>, found: &mut BTree
 
 #[test]
 fn every_value_is_documented() {
-    let documented: BTreeSet<String> = documented(&chart("values.yaml")).into_iter().map(|(path, _)| path).collect();
+    let documented: BTreeSet<String> = documented(&chart("values.yaml"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
     let mut all = BTreeSet::new();
     leaves("", &values(), &documented, &mut all);
     assert_eq!(all, documented, "all values, and the documented ones");
@@ -92,12 +122,18 @@ fn every_value_is_documented() {
 
 /// Of a schema, with `$ref` followed; what takes any key is a leaf.
 fn properties(path: &str, schema: &Value, root: &Value, found: &mut BTreeSet<String>) {
-    let schema = schema["$ref"].as_str().and_then(|name| root.pointer(name.strip_prefix('#')?)).unwrap_or(schema);
+    let schema = schema["$ref"]
+        .as_str()
+        .and_then(|name| root.pointer(name.strip_prefix('#')?))
+        .unwrap_or(schema);
     let Some(map) = schema["properties"].as_object() else {
         found.insert(path.to_owned());
         return;
     };
-    assert_eq!(schema["additionalProperties"], false, "'{path}' takes values of other names");
+    assert_eq!(
+        schema["additionalProperties"], false,
+        "'{path}' takes values of other names"
+    );
     for (key, value) in map {
         properties(&below(path, key), value, root, found);
     }
@@ -111,7 +147,17 @@ fn the_schema_knows_the_values_and_no_others() {
     // Helm's own.
     assert!(known.remove("global"));
     // One value of two parts.
-    assert!(known.remove("resources.requests") && known.remove("resources.limits") && known.insert("resources".to_owned()));
-    let documented: BTreeSet<String> = documented(&chart("values.yaml")).into_iter().map(|(path, _)| path).collect();
-    assert_eq!(known, documented, "in values.schema.json, and in values.yaml");
+    assert!(
+        known.remove("resources.requests")
+            && known.remove("resources.limits")
+            && known.insert("resources".to_owned())
+    );
+    let documented: BTreeSet<String> = documented(&chart("values.yaml"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(
+        known, documented,
+        "in values.schema.json, and in values.yaml"
+    );
 }

@@ -1,4 +1,5 @@
-//! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds, prints and changes, and its exit codes.
+//! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds,
+//! prints and changes, and its exit codes.
 
 use std::{
     io::{BufRead, BufReader},
@@ -18,12 +19,19 @@ pub(crate) struct Cli {
 
 impl Cli {
     pub(crate) fn new(database: &Database) -> Self {
-        Self { manifest: database.manifest("") }
+        Self {
+            manifest: database.manifest(""),
+        }
     }
 
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-        command.args(arguments.split(' ')).arg("--manifest").arg(&self.manifest).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(arguments.split(' '))
+            .arg("--manifest")
+            .arg(&self.manifest)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         command
     }
 
@@ -48,22 +56,45 @@ impl Cli {
 
 pub(crate) fn outbox_relay(arguments: &[String]) -> Output {
     let program = env!("CARGO_BIN_EXE_outbox-relay");
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("the program")
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program")
 }
 
 /// The program with these settings and the database's secret files, as in a pod.
-pub(crate) fn with_settings(database: &Database, settings: &RelaySettings, command: &str) -> Output {
-    database.write_secret("settings.yaml", &serde_yaml::to_string(settings).expect("plain data"));
+pub(crate) fn with_settings(
+    database: &Database,
+    settings: &RelaySettings,
+    command: &str,
+) -> Output {
+    database.write_secret(
+        "settings.yaml",
+        &serde_yaml::to_string(settings).expect("plain data"),
+    );
     let folder = database.secrets_folder().display().to_string();
-    let place = ["--settings".to_owned(), format!("{folder}/settings.yaml"), "--secrets".to_owned(), folder];
-    outbox_relay(&command.split(' ').map(str::to_owned).chain(place).collect::<Vec<_>>())
+    let place = [
+        "--settings".to_owned(),
+        format!("{folder}/settings.yaml"),
+        "--secrets".to_owned(),
+        folder,
+    ];
+    outbox_relay(
+        &command
+            .split(' ')
+            .map(str::to_owned)
+            .chain(place)
+            .collect::<Vec<_>>(),
+    )
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Dead letters: f1 to f3 of topic files, f4 of topic essays with another class and an hour old; f5 still waits.
+/// Dead letters: f1 to f3 of topic files, f4 of topic essays with another class and an hour old; f5
+/// still waits.
 async fn with_letters(database: &Database) -> sqlx::PgConnection {
     let mut owner = database.connect_as(&database.owner).await;
     execute(&mut owner, r#"
@@ -79,11 +110,22 @@ async fn with_letters(database: &Database) -> sqlx::PgConnection {
 fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
     let expected: Vec<String> = expected.collect();
     assert_eq!(found.len(), expected.len());
-    assert_eq!(found.iter().zip(&expected).find(|(found, expected)| found != expected), None);
+    assert_eq!(
+        found
+            .iter()
+            .zip(&expected)
+            .find(|(found, expected)| found != expected),
+        None
+    );
 }
 
 fn keys(letters: &Value) -> Vec<String> {
-    letters.as_array().expect("a list").iter().map(|letter| letter["key"].as_str().expect("a key").to_owned()).collect()
+    letters
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|letter| letter["key"].as_str().expect("a key").to_owned())
+        .collect()
 }
 
 on_each_server! {
@@ -91,7 +133,8 @@ on_each_server! {
         let database = database.migrated().await;
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
-        let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter where id = 2").await;
+        let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter \
+            where id = 2").await;
         for (conditions, expected) in [
             (String::new(), vec!["f1", "f2", "f3", "f4"]),
             (" --topic files".to_owned(), vec!["f1", "f2", "f3"]),
@@ -141,7 +184,8 @@ on_each_server! {
             assert_eq!(refused.status.code(), Some(4), "{refused:?}");
             assert!(stderr(&refused).contains("4 dead letters") && stderr(&refused).contains("--yes"), "{refused:?}");
             let dry = cli.ends(0, &format!("dead-letters {command} --all --dry-run"));
-            assert!(dry.contains("f4") && dry.ends_with(&format!("would {command} 4 dead letters\n")), "{dry}");
+            assert!(dry.contains("f4") && dry.ends_with(&format!("would {command} 4 dead \
+                letters\n")), "{dry}");
             cli.ends(3, &format!("dead-letters {command} --key nobody --yes"));
         }
         assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await, 4);
@@ -154,8 +198,10 @@ on_each_server! {
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
         assert_eq!(cli.ends(0, "dead-letters requeue --topic files --limit 2 --yes"), "requeued 2 dead letters\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event order by id").await, ["f5", "f1", "f2"]);
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter order by id").await, ["f3", "f4"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event order by \
+            id").await, ["f5", "f1", "f2"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
+            order by id").await, ["f3", "f4"]);
         let json = cli.json("dead-letters requeue --all --yes");
         assert_eq!((json["action"].as_str(), json["matched"].as_u64(), json["done"].as_u64()), (Some("requeue"), Some(2), Some(2)));
     }
@@ -167,7 +213,8 @@ on_each_server! {
         let mut owner = with_letters(&database).await;
         let cli = Cli::new(&database);
         assert_eq!(cli.ends(0, "dead-letters discard --class KafkaError --yes"), "discarded 1 dead letter\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter order by id").await, ["f1", "f2", "f3"]);
+        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
+            order by id").await, ["f1", "f2", "f3"]);
         assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event").await, ["f5"]);
     }
 }
@@ -180,7 +227,8 @@ on_each_server! {
           select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
         let output = Cli::new(&database).run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead letters"));
+        let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead \
+            letters"));
         assert_eq!(stderr(&output).lines().collect::<Vec<_>>(), far);
         let types = values::<String>(&mut owner, "select event_type from outbox.event order by id").await;
         in_order(&types, (1..=1234).map(|i| format!("E{i}")));
@@ -206,13 +254,15 @@ on_each_server! {
         execute(&mut writer, "commit").await;
         // What the server still does for the killed program it does whole.
         let both = "select event_id from outbox.event union all select event_id from outbox.dead_letter";
-        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from ({both}) as both_tables");
+        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from \
+            ({both}) as both_tables");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
 
         let output = cli.run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
-        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id = '{key}' order by id");
+        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id \
+            = '{key}' order by id");
         let types = values::<String>(&mut owner, &of_key("f1")).await;
         in_order(&types, (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")));
         assert_eq!(values::<String>(&mut owner, &of_key("held")).await, ["Later", "E700"]);

@@ -1,4 +1,5 @@
-//! `outbox-relay parked` and `owner`, and what the help and the documentation say; the program against real servers.
+//! `outbox-relay parked` and `owner`, and what the help and the documentation say; the program
+//! against real servers.
 
 use serde_json::Value;
 
@@ -24,7 +25,12 @@ async fn with_parked(database: &Database) -> sqlx::PgConnection {
 
 fn names(parked: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    parked.as_array().expect("a list").iter().map(|entry| format!("{} {}", text(&entry["topic"]), text(&entry["key"]))).collect()
+    parked
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| format!("{} {}", text(&entry["topic"]), text(&entry["key"])))
+        .collect()
 }
 
 on_each_server! {
@@ -37,7 +43,8 @@ on_each_server! {
         assert_eq!(names(&cli.json("parked list")).len(), 2);
         assert_eq!(cli.ends(0, "parked add --topic files --yes"), "parked topic 'files'\n");
         assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "parked key 'f3' of topic 'files'\n");
-        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "was parked already: key 'f3' of topic 'files'\n");
+        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "was parked already: \
+            key 'f3' of topic 'files'\n");
         let typo = cli.run("parked add --topic fils --yes");
         assert_eq!(typo.status.code(), Some(1));
         assert!(stderr(&typo).contains("TopicNotDeclared") && stderr(&typo).contains("'files'"), "{typo:?}");
@@ -46,10 +53,12 @@ on_each_server! {
         assert_eq!(names(&by_hand), ["files -", "files f3"]);
         // The lane is that of the key's rows: relays ask by lane.
         execute(&mut owner, "select outbox.enqueue('file', 'f3', 'E5', '{}')").await;
-        let lane = value::<i16>(&mut owner, "select lane from outbox.event where aggregate_id = 'f3'").await;
+        let lane = value::<i16>(&mut owner, "select lane from outbox.event where aggregate_id = \
+            'f3'").await;
         assert_eq!(by_hand[1]["lane"], lane);
 
-        assert_eq!(cli.ends(0, "parked retry --class ParkedByHand --yes"), "unparked 2 topics or keys\n");
+        assert_eq!(cli.ends(0, "parked retry --class ParkedByHand --yes"), "unparked 2 topics or \
+            keys\n");
         assert_eq!(names(&cli.json("parked list")), ["files f1", "files f2"]);
         assert_eq!(cli.ends(0, "parked retry --key f1 --yes"), "unparked 1 topic or key\n");
         assert_eq!(names(&cli.json("parked list")), ["files f2"]);
@@ -70,7 +79,8 @@ on_each_server! {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "skipped 2 refused rows\n");
         assert!(stderr(&output).contains("1 parked by hand"), "{output:?}");
         assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E3", "E4"]);
-        assert_eq!(values::<String>(&mut owner, "select event_type from outbox.dead_letter order by id").await, ["E1", "E2"]);
+        assert_eq!(values::<String>(&mut owner, "select event_type from outbox.dead_letter order \
+            by id").await, ["E1", "E2"]);
         assert_eq!(names(&cli.json("parked list")), ["files f3"]);
         cli.ends(3, "parked skip --all --yes");
     }
@@ -111,10 +121,26 @@ async fn behind_a_pooler_the_commands_work_too() {
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     assert!(called("status").contains("2 parked keys"));
-    assert_eq!(called("parked skip --key f1 --yes"), "skipped 1 refused row\n");
-    assert_eq!(called("parked retry --all --yes"), "unparked 1 topic or key\n");
-    assert_eq!(called("dead-letters requeue --all --yes"), "requeued 1 dead letter\n");
-    assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E2", "E3", "E4", "E1"]);
+    assert_eq!(
+        called("parked skip --key f1 --yes"),
+        "skipped 1 refused row\n"
+    );
+    assert_eq!(
+        called("parked retry --all --yes"),
+        "unparked 1 topic or key\n"
+    );
+    assert_eq!(
+        called("dead-letters requeue --all --yes"),
+        "requeued 1 dead letter\n"
+    );
+    assert_eq!(
+        values::<String>(
+            &mut owner,
+            "select event_type from outbox.event order by id"
+        )
+        .await,
+        ["E2", "E3", "E4", "E1"]
+    );
     assert!(called("migrate --dry-run").ends_with("commit;\n"));
 }
 
@@ -123,7 +149,8 @@ on_each_server! {
     async fn rights_given_by_hand_make_the_relays_user_enough(database: Database) {
         let database = database.migrated().await;
         let mut owner = with_parked(&database).await;
-        execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event where id > 2").await;
+        execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) \
+            from outbox.event where id > 2").await;
         let call = |command: &str| with_settings(&database, &database.settings(), command);
         let without_the_owner = || ["migration/username", "migration/password"].map(|file| database.remove_secret(file));
         without_the_owner();
@@ -170,7 +197,11 @@ const COMMANDS: [&str; 13] = [
 ];
 
 fn help(command: &str) -> String {
-    let arguments: Vec<String> = command.split(' ').chain(["--help"]).map(str::to_owned).collect();
+    let arguments: Vec<String> = command
+        .split(' ')
+        .chain(["--help"])
+        .map(str::to_owned)
+        .collect();
     let output = outbox_relay(&arguments);
     assert_eq!(output.status.code(), Some(0), "{command}");
     String::from_utf8(output.stdout).expect("UTF-8")
@@ -180,11 +211,19 @@ fn help(command: &str) -> String {
 fn each_command_and_each_option_is_documented() {
     let page = include_str!("../../docs/cli.md");
     for command in COMMANDS {
-        assert!(page.contains(&format!("outbox-relay {command}")), "docs/cli.md does not name '{command}'");
+        assert!(
+            page.contains(&format!("outbox-relay {command}")),
+            "docs/cli.md does not name '{command}'"
+        );
         let help = help(command);
-        let options = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
+        let options = help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--") && word.len() > 2);
         for option in options.map(|word| word.trim_matches(|c: char| !c.is_ascii_alphabetic())) {
-            assert!(page.contains(&format!("--{option}")), "docs/cli.md does not name '--{option}' of '{command}'");
+            assert!(
+                page.contains(&format!("--{option}")),
+                "docs/cli.md does not name '--{option}' of '{command}'"
+            );
         }
     }
 }
@@ -193,5 +232,8 @@ fn each_command_and_each_option_is_documented() {
 fn without_a_manifest_the_files_of_a_pod_are_read() {
     let output = outbox_relay(&["status".to_owned()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("/etc/outbox-relay/settings.yaml"), "{output:?}");
+    assert!(
+        stderr(&output).contains("/etc/outbox-relay/settings.yaml"),
+        "{output:?}"
+    );
 }

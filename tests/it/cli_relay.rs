@@ -18,15 +18,26 @@ use crate::{
 /// What the program prints for these settings.
 fn called(database: &Database, settings: &RelaySettings, command: &str) -> String {
     let output: Output = with_settings(database, settings, command);
-    assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{command}: {}",
+        stderr(&output)
+    );
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn blocking(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }
 }
 
-/// Rows 1 to 50 of this topic, row n of key `k<n % 5>`; where `large` says so one is 300 kB that no codec makes smaller.
+/// Rows 1 to 50 of this topic, row n of key `k<n % 5>`; where `large` says so one is 300 kB that no
+/// codec makes smaller.
 async fn insert(admin: &mut PgConnection, topic: &str, large: u32) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
@@ -48,10 +59,14 @@ async fn waiting(admin: &mut PgConnection, wanted: i64) {
 /// The numbers of a key's records, first occurrences only; the large one is 0.
 async fn numbers(topic: &str, key: &str) -> Vec<u32> {
     let name = topic.to_owned();
-    let records = tokio::task::spawn_blocking(move || read_all(&name)).await.expect("read");
+    let records = tokio::task::spawn_blocking(move || read_all(&name))
+        .await
+        .expect("read");
     let mut numbers = Vec::new();
     for record in records.iter().filter(|record| record.key == key) {
-        let number = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).parse().unwrap_or(0);
+        let number = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default())
+            .parse()
+            .unwrap_or(0);
         if !numbers.contains(&number) {
             numbers.push(number);
         }
@@ -70,8 +85,12 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
     let _relay = Relay::start(&database, &settings).await;
     let parked = async || {
         until("the key to be parked", async || {
-            let list: Value = serde_json::from_str(&called(&database, &settings, "parked list -o json")).expect("JSON");
-            list[0]["key"].as_str().map(|key| format!("{key} {}", list[0]["class"].as_str().unwrap_or_default()))
+            let list: Value =
+                serde_json::from_str(&called(&database, &settings, "parked list -o json"))
+                    .expect("JSON");
+            list[0]["key"]
+                .as_str()
+                .map(|key| format!("{key} {}", list[0]["class"].as_str().unwrap_or_default()))
         })
         .await
     };
@@ -80,17 +99,36 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
     waiting(&mut admin, 8).await;
     assert!(called(&database, &settings, "status").contains("1 parked key"));
 
-    assert_eq!(called(&database, &settings, "parked retry --key k2 --yes"), "unparked 1 topic or key\n");
+    assert_eq!(
+        called(&database, &settings, "parked retry --key k2 --yes"),
+        "unparked 1 topic or key\n"
+    );
     assert_eq!(parked().await, "k2 RecordTooLarge");
     waiting(&mut admin, 8).await;
-    assert_eq!(called(&database, &settings, "parked skip --key k2 --yes"), "skipped 1 refused row\n");
+    assert_eq!(
+        called(&database, &settings, "parked skip --key k2 --yes"),
+        "skipped 1 refused row\n"
+    );
     waiting(&mut admin, 0).await;
-    assert_eq!(numbers(&name, "k2").await, [2, 7, 17, 22, 27, 32, 37, 42, 47]);
+    assert_eq!(
+        numbers(&name, "k2").await,
+        [2, 7, 17, 22, 27, 32, 37, 42, 47]
+    );
 
     alter_topic(&name, "max.message.bytes", "1000000").await;
-    assert_eq!(called(&database, &settings, "dead-letters requeue --class RecordTooLarge --yes"), "requeued 1 dead letter\n");
+    assert_eq!(
+        called(
+            &database,
+            &settings,
+            "dead-letters requeue --class RecordTooLarge --yes"
+        ),
+        "requeued 1 dead letter\n"
+    );
     waiting(&mut admin, 0).await;
-    assert_eq!(numbers(&name, "k2").await, [2, 7, 17, 22, 27, 32, 37, 42, 47, 0]);
+    assert_eq!(
+        numbers(&name, "k2").await,
+        [2, 7, 17, 22, 27, 32, 37, 42, 47, 0]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,24 +138,50 @@ async fn what_a_person_parks_waits_until_it_is_retried() {
     create_topic(&flowing).await;
     create_topic(&parked).await;
     let settings = database.publishing(vec![blocking(&flowing), blocking(&parked)]);
-    called(&database, &settings, &format!("parked add --topic {parked} --yes"));
-    called(&database, &settings, &format!("parked add --topic {flowing} --key k3 --yes"));
+    called(
+        &database,
+        &settings,
+        &format!("parked add --topic {parked} --yes"),
+    );
+    called(
+        &database,
+        &settings,
+        &format!("parked add --topic {flowing} --key k3 --yes"),
+    );
     let mut admin = database.as_admin().await;
     insert(&mut admin, &flowing, 0).await;
     insert(&mut admin, &parked, 0).await;
     let relay = Relay::start(&database, &settings).await;
     waiting(&mut admin, 60).await;
-    called(&database, &settings, &format!("parked retry --topic {flowing} --yes"));
+    called(
+        &database,
+        &settings,
+        &format!("parked retry --topic {flowing} --yes"),
+    );
     waiting(&mut admin, 50).await;
     until("the parked topic, told", async || {
-        let told =
-            relay.report().await?.problems.iter().any(|problem| problem.message.contains(&format!("parked retry --topic {parked}`")));
-        (told && relay.get("/metrics").await?.contains("\noutbox_parked_topics 1\n")).then_some(())
+        let told = relay.report().await?.problems.iter().any(|problem| {
+            problem
+                .message
+                .contains(&format!("parked retry --topic {parked}`"))
+        });
+        (told
+            && relay
+                .get("/metrics")
+                .await?
+                .contains("\noutbox_parked_topics 1\n"))
+        .then_some(())
     })
     .await;
-    assert_eq!(numbers(&flowing, "k3").await, [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]);
+    assert_eq!(
+        numbers(&flowing, "k3").await,
+        [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]
+    );
     assert_eq!(numbers(&parked, "k3").await, Vec::<u32>::new());
     called(&database, &settings, "parked retry --all --yes");
     waiting(&mut admin, 0).await;
-    assert_eq!(numbers(&parked, "k3").await, [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]);
+    assert_eq!(
+        numbers(&parked, "k3").await,
+        [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]
+    );
 }

@@ -15,11 +15,20 @@ use outbox_relay::{
 use crate::harness::postgres::{Database, execute, value};
 
 fn outbox_relay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_outbox-relay")).args(arguments).output().expect("the program")
+    Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
+        .args(arguments)
+        .output()
+        .expect("the program")
 }
 
 fn migrate(manifest: &Path, result: &Path) -> (Output, MigrationReport) {
-    let output = outbox_relay(&["migrate", "--manifest", &text(manifest), "--result", &text(result)]);
+    let output = outbox_relay(&[
+        "migrate",
+        "--manifest",
+        &text(manifest),
+        "--result",
+        &text(result),
+    ]);
     let report = std::fs::read(result).expect("a result");
     assert!(report.len() <= 3072, "{}", report.len());
     (output, serde_json::from_slice(&report).expect("JSON"))
@@ -38,7 +47,8 @@ on_each_server! {
         let result = database.manifest("").with_file_name("result.json");
         let (output, report) = migrate(&database.manifest(""), &result);
         assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
-        assert!(shown(&output.stdout).starts_with("schema is at level 6, applied 1, 2, 3, 4, 5, 6\n"), "{}", shown(&output.stdout));
+        assert!(shown(&output.stdout).starts_with("schema is at level 6, applied 1, 2, 3, 4, 5, \
+            6\n"), "{}", shown(&output.stdout));
         assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2, 3, 4, 5, 6], Some(6)));
         let (output, report) = migrate(&database.manifest(""), &result);
         assert!(shown(&output.stdout).starts_with("schema is at level 6, nothing to apply\n"));
@@ -46,7 +56,8 @@ on_each_server! {
     }
 }
 
-/// The manifest alone says how to connect: each of these would keep it from that, or change the session.
+/// The manifest alone says how to connect: each of these would keep it from that, or change the
+/// session.
 #[tokio::test]
 async fn variables_of_postgres_change_nothing() {
     let database = Database::create(15).await;
@@ -67,9 +78,17 @@ async fn variables_of_postgres_change_nothing() {
         ("PGSSLKEY", "/nowhere"),
     ];
     let mut program = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-    let output = program.args(["migrate", "--manifest", &manifest]).envs(variables).output().expect("the program");
+    let output = program
+        .args(["migrate", "--manifest", &manifest])
+        .envs(variables)
+        .output()
+        .expect("the program");
     assert!(output.status.success(), "{}", shown(&output.stderr));
-    assert!(shown(&output.stdout).starts_with("schema is at level"), "{}", shown(&output.stdout));
+    assert!(
+        shown(&output.stdout).starts_with("schema is at level"),
+        "{}",
+        shown(&output.stdout)
+    );
 }
 
 const POSITION: &str = "select position from outbox.sequence_state";
@@ -83,11 +102,13 @@ on_each_server! {
             shown(&output.stdout)
         };
         let mut admin = database.as_admin().await;
-        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 waiting rows got new ids\n"));
+        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 \
+            waiting rows got new ids\n"));
         execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
         let before: i64 = value(&mut admin, POSITION).await;
         let dry = migrate(&["--dry-run"]);
-        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => true);\n"), "{dry}");
+        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => \
+            true);\n"), "{dry}");
         assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
 
         let done = migrate(&[]);
@@ -128,13 +149,23 @@ fn settings_that_cannot_be_read_are_a_result_too() {
     std::fs::create_dir_all(&folder).expect("created");
     let (settings, result) = (folder.join("settings.yaml"), folder.join("result.json"));
     std::fs::write(&settings, "owner: nobody").expect("written");
-    let arguments = ["migrate", "--settings", &text(&settings), "--secrets", &text(&folder), "--result", &text(&result)];
+    let arguments = [
+        "migrate",
+        "--settings",
+        &text(&settings),
+        "--secrets",
+        &text(&folder),
+        "--result",
+        &text(&result),
+    ];
     assert_eq!(outbox_relay(&arguments).status.code(), Some(1));
-    let report: MigrationReport = serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
+    let report: MigrationReport =
+        serde_json::from_slice(&std::fs::read(&result).expect("a result")).expect("JSON");
     let problem = report.problem.expect("a problem");
     assert_eq!(problem.class, ProblemClass::InvalidSettings);
     assert!(
-        problem.message.contains("let the operator write them") && problem.message.contains(": owner: is a text, must be"),
+        problem.message.contains("let the operator write them")
+            && problem.message.contains(": owner: is a text, must be"),
         "{}",
         problem.message
     );
@@ -144,11 +175,28 @@ fn settings_that_cannot_be_read_are_a_result_too() {
 
 #[test]
 fn a_wrong_call_shows_the_usage() {
-    let both = ["migrate", "--settings", "a", "--secrets", "b", "--manifest", "c"];
-    for arguments in [&["migrate"][..], &["run"], &["migrate", "--settings", "a"], &both] {
+    let both = [
+        "migrate",
+        "--settings",
+        "a",
+        "--secrets",
+        "b",
+        "--manifest",
+        "c",
+    ];
+    for arguments in [
+        &["migrate"][..],
+        &["run"],
+        &["migrate", "--settings", "a"],
+        &both,
+    ] {
         let output = outbox_relay(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(shown(&output.stderr).contains("Usage: outbox-relay"), "{}", shown(&output.stderr));
+        assert!(
+            shown(&output.stderr).contains("Usage: outbox-relay"),
+            "{}",
+            shown(&output.stderr)
+        );
     }
     assert!(shown(&outbox_relay(&["--version"]).stdout).starts_with("outbox-relay 0.1.0"));
 }
@@ -167,7 +215,8 @@ on_each_server! {
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
         assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where datname = '{later}'")).await, 1);
+        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where \
+            datname = '{later}'")).await, 1);
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }
 }

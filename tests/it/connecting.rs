@@ -13,7 +13,10 @@ use sqlx::Row;
 
 use crate::harness::{
     certificates::expired_server,
-    listeners::{Hello, another_protocol, closed_port, silent_way, under_another_address, with_certificate, without_tls},
+    listeners::{
+        Hello, another_protocol, closed_port, silent_way, under_another_address, with_certificate,
+        without_tls,
+    },
     postgres::{Database, execute, value},
     rig::{certificate, rig},
 };
@@ -22,21 +25,33 @@ use crate::harness::{
 fn with_tls(database: &Database, mode: TlsMode) -> DatabaseSettings {
     database.write_secret("database/ca.crt", &certificate("ca.crt"));
     let mut settings = database.settings().database;
-    settings.tls = TlsSettings { mode, ca: true, client_certificate: false };
+    settings.tls = TlsSettings {
+        mode,
+        ca: true,
+        client_certificate: false,
+    };
     settings
 }
 
 fn at(settings: &mut DatabaseSettings, new_host: &str, new_port: u16) {
-    let Endpoint::Host { host, port, .. } = &mut settings.endpoint else { panic!("a host") };
+    let Endpoint::Host { host, port, .. } = &mut settings.endpoint else {
+        panic!("a host")
+    };
     (*host, *port) = (new_host.to_owned(), new_port);
 }
 
-async fn open(database: &Database, settings: &DatabaseSettings) -> Result<sqlx::PgConnection, ConnectError> {
+async fn open(
+    database: &Database,
+    settings: &DatabaseSettings,
+) -> Result<sqlx::PgConnection, ConnectError> {
     Connect::relay(settings, &database.secrets())?.open().await
 }
 
 async fn problem(database: &Database, settings: &DatabaseSettings) -> Problem {
-    open(database, settings).await.expect_err("refused").problem()
+    open(database, settings)
+        .await
+        .expect_err("refused")
+        .problem()
 }
 
 on_each_server! {
@@ -44,7 +59,8 @@ on_each_server! {
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
         at(&mut settings, "localhost", database.address().port());
         let mut connection = open(&database, &settings).await.expect("a good certificate");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()").await);
     }
 }
 
@@ -73,28 +89,53 @@ on_each_server! {
     }
 }
 
-/// What docs/secrets.md says of the database client: a given authority is one more, unless the system has none.
+/// What docs/secrets.md says of the database client: a given authority is one more, unless the
+/// system has none.
 #[tokio::test]
 async fn the_given_authority_is_trusted_besides_those_of_the_system() {
     let database = Database::create(15).await;
-    let tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+    let tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: false,
+    };
     let mut settings = database.settings();
     settings.database.tls = tls.clone();
     settings.migration.database.as_mut().expect("its own").tls = tls;
-    database.write_secret("settings.yaml", &serde_yaml::to_string(&settings).expect("plain data"));
+    database.write_secret(
+        "settings.yaml",
+        &serde_yaml::to_string(&settings).expect("plain data"),
+    );
     let folder = database.secrets_folder();
     let ours = std::path::PathBuf::from(rig("RIG_TLS")).join("ca.crt");
-    for (given, of_the_system, accepted) in
-        [("rogue-ca.crt", ours, true), ("rogue-ca.crt", "/dev/null".into(), false), ("ca.crt", "/dev/null".into(), true)]
-    {
+    for (given, of_the_system, accepted) in [
+        ("rogue-ca.crt", ours, true),
+        ("rogue-ca.crt", "/dev/null".into(), false),
+        ("ca.crt", "/dev/null".into(), true),
+    ] {
         database.write_secret("migration/ca.crt", &certificate(given));
         database.write_secret("database/ca.crt", &certificate(given));
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-        program.arg("migrate").arg("--settings").arg(folder.join("settings.yaml")).arg("--secrets").arg(folder);
-        program.env("SSL_CERT_FILE", &of_the_system).env_remove("SSL_CERT_DIR");
-        let output = tokio::task::spawn_blocking(move || program.output()).await.expect("not cancelled").expect("it runs");
+        program
+            .arg("migrate")
+            .arg("--settings")
+            .arg(folder.join("settings.yaml"))
+            .arg("--secrets")
+            .arg(folder);
+        program
+            .env("SSL_CERT_FILE", &of_the_system)
+            .env_remove("SSL_CERT_DIR");
+        let output = tokio::task::spawn_blocking(move || program.output())
+            .await
+            .expect("not cancelled")
+            .expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.success(), accepted, "{given} with {}: {said}", of_the_system.display());
+        assert_eq!(
+            output.status.success(),
+            accepted,
+            "{given} with {}: {said}",
+            of_the_system.display()
+        );
         assert!(accepted || said.contains("TlsFailed"), "{said}");
     }
 }
@@ -140,7 +181,8 @@ on_each_server! {
         let url = format!("postgresql://{}:not-secret@{address}/{}?sslmode=disable", database.relay, database.name);
         database.write_secret("database/url", &url);
         let mut connection = open(&database, &settings).await.expect("a good URL");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = pg_backend_pid()").await);
+        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()").await);
         database.write_secret("database/url", &url.replace("not-secret", "wrong-password"));
         let refused = problem(&database, &settings).await;
         assert_eq!(refused.class, ProblemClass::AuthenticationFailed);
@@ -150,7 +192,8 @@ on_each_server! {
 
 on_each_server! {
     async fn a_client_certificate_stands_for_a_password(database: Database) {
-        // The rig asks for certificates in databases of this name; the client certificate's user is `relay`. Other tests use them as well.
+        // The rig asks for certificates in databases of this name; the client certificate's user is
+        // `relay`. Other tests use them as well.
         let mut admin = database.as_admin().await;
         for sql in ["create role relay login", "create database certonly"] {
             let created = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut admin).await;
@@ -213,11 +256,21 @@ async fn a_connection_that_dies_without_a_word_is_given_up() {
     let (port, silence) = silent_way(database.address()).await;
     let mut settings = database.settings().database;
     at(&mut settings, "127.0.0.1", port);
-    let connections = pool(&Connect::relay(&settings, &database.secrets()).expect("good secrets"), 1, &[]);
-    connections.rows(sqlx::query("select 1")).await.expect("it answers");
+    let connections = pool(
+        &Connect::relay(&settings, &database.secrets()).expect("good secrets"),
+        1,
+        &[],
+    );
+    connections
+        .rows(sqlx::query("select 1"))
+        .await
+        .expect("it answers");
     silence.notify_one();
     tokio::time::pause(); // from here on time passes as soon as all wait for it
-    let error = connections.rows(sqlx::query("select 1")).await.expect_err("no answer comes");
+    let error = connections
+        .rows(sqlx::query("select 1"))
+        .await
+        .expect_err("no answer comes");
     let fault = classify(&error);
     assert_eq!(fault.class, ProblemClass::Unreachable);
     assert!(fault.to_string().contains("no answer in time"), "{fault}");

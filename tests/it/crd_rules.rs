@@ -1,5 +1,6 @@
-//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the refusal names the field and the way out. Rules in
-//! CEL are also judged without one: both must say the same.
+//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the
+//! refusal names the field and the way out. Rules in CEL are also judged without one: both must say
+//! the same.
 
 use kube::api::{Patch, PatchParams, PostParams};
 use outbox_relay::api::{OutboxRelay, custom_resource_definition};
@@ -12,10 +13,20 @@ async fn answer(ns: &Namespace, change: &dyn Fn(&mut Value)) -> Result<(), Strin
     let mut relay = manifest();
     change(&mut relay);
     let relay: kube::api::DynamicObject = serde_json::from_value(relay).expect("an object");
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let resource = kube::core::ApiResource::erase::<OutboxRelay>(&());
-    let api = kube::Api::<kube::api::DynamicObject>::namespaced_with(ns.client.clone(), &ns.name, &resource);
-    api.create(&dry, &relay).await.map(|_| ()).map_err(|error| error.to_string())
+    let api = kube::Api::<kube::api::DynamicObject>::namespaced_with(
+        ns.client.clone(),
+        &ns.name,
+        &resource,
+    );
+    api.create(&dry, &relay)
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 type Change = &'static dyn Fn(&mut Value);
@@ -24,7 +35,9 @@ type Change = &'static dyn Fn(&mut Value);
 fn judged_alone(change: &dyn Fn(&mut Value)) -> Result<(), String> {
     let mut relay = manifest();
     change(&mut relay);
-    kube_cel::Validator::new().validate(&schema(), &relay, None).map_err(|errors| errors.to_string())
+    kube_cel::Validator::new()
+        .validate(&schema(), &relay, None)
+        .map_err(|errors| errors.to_string())
 }
 
 fn schema() -> Value {
@@ -32,11 +45,20 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a bound.
+/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a
+/// bound.
 fn is_of_a_rule(words: &str, schema: &Value) -> bool {
-    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
-    let said = rules.filter_map(|rule| rule["message"].as_str()).any(|message| message.contains(words));
-    let parts = schema.as_object().into_iter().flat_map(|object| object.values());
+    let rules = schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let said = rules
+        .filter_map(|rule| rule["message"].as_str())
+        .any(|message| message.contains(words));
+    let parts = schema
+        .as_object()
+        .into_iter()
+        .flat_map(|object| object.values());
     let items = schema.as_array().into_iter().flatten();
     said || parts.chain(items).any(|part| is_of_a_rule(words, part))
 }
@@ -45,31 +67,55 @@ async fn accepts(changes: &[Change]) {
     let ns = Namespace::create().await;
     for (number, change) in changes.iter().enumerate() {
         assert_eq!(answer(&ns, change).await, Ok(()), "change {number}");
-        assert_eq!(judged_alone(change), Ok(()), "change {number}, without the server");
+        assert_eq!(
+            judged_alone(change),
+            Ok(()),
+            "change {number}, without the server"
+        );
     }
 }
 
 async fn refuses(changes: &[(Change, &str)]) {
     let ns = Namespace::create().await;
     for (number, (change, words)) in changes.iter().enumerate() {
-        let refusal = answer(&ns, change).await.expect_err(&format!("change {number} should be refused: {words}"));
-        assert!(refusal.contains(words), "change {number}: '{words}' is not in: {refusal}");
+        let refusal = answer(&ns, change)
+            .await
+            .expect_err(&format!("change {number} should be refused: {words}"));
+        assert!(
+            refusal.contains(words),
+            "change {number}: '{words}' is not in: {refusal}"
+        );
         if is_of_a_rule(words, &schema()) {
-            let refusal = judged_alone(change).expect_err(&format!("change {number} should be refused without the server, too: {words}"));
-            assert!(refusal.contains(words), "change {number}, without the server: '{words}' is not in: {refusal}");
+            let refusal = judged_alone(change).expect_err(&format!(
+                "change {number} should be refused without the server, too: {words}"
+            ));
+            assert!(
+                refusal.contains(words),
+                "change {number}, without the server: '{words}' is not in: {refusal}"
+            );
         }
     }
 }
 
 #[test]
 fn the_crd_and_a_manifest_bring_no_warnings() {
-    let quiet = ["apply", "--server-side", "--force-conflicts", "--warnings-as-errors", "-f", "-"];
+    let quiet = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--warnings-as-errors",
+        "-f",
+        "-",
+    ];
     kubectl(&quiet, &custom_resource_definition());
 }
 
 #[tokio::test]
 async fn names_that_children_can_carry_are_accepted_and_others_refused() {
-    accepts(&[&|r| r["metadata"]["name"] = json!("a".repeat(46)), &|r| r["metadata"]["name"] = json!("a")]).await;
+    accepts(&[&|r| r["metadata"]["name"] = json!("a".repeat(46)), &|r| {
+        r["metadata"]["name"] = json!("a")
+    }])
+    .await;
     let rule = "metadata.name must be at most 46 characters";
     refuses(&[
         (&|r| r["metadata"]["name"] = json!("a".repeat(47)), rule),
@@ -81,17 +127,38 @@ async fn names_that_children_can_carry_are_accepted_and_others_refused() {
 
 #[tokio::test]
 async fn a_database_is_a_host_or_a_url_and_never_both() {
-    accepts(&[&|_| (), &|r| r["spec"]["database"] = json!({"urlSecretRef": {"name": "db-app", "key": "uri"}})]).await;
+    accepts(&[&|_| (), &|r| {
+        r["spec"]["database"] = json!({"urlSecretRef": {"name": "db-app", "key": "uri"}})
+    }])
+    .await;
     refuses(&[
-        (&|r| r["spec"]["database"]["urlSecretRef"] = json!({"name": "n", "key": "k"}), "set exactly one of urlSecretRef and host"),
         (
-            &|r| r["spec"]["database"] = json!({"urlSecretRef": {"name": "n", "key": "k"}, "name": "files"}),
+            &|r| r["spec"]["database"]["urlSecretRef"] = json!({"name": "n", "key": "k"}),
+            "set exactly one of urlSecretRef and host",
+        ),
+        (
+            &|r| {
+                r["spec"]["database"] =
+                    json!({"urlSecretRef": {"name": "n", "key": "k"}, "name": "files"})
+            },
             "urlSecretRef carries name and credentials",
         ),
-        (&|r| r["spec"]["database"] = json!({}), "set exactly one of urlSecretRef and host"),
-        (&|r| r["spec"]["database"] = json!({"host": "h"}), "host needs name and credentialsSecretRef"),
-        (&|r| r["spec"]["migration"]["database"] = json!({}), "spec.migration.database"),
-        (&|r| r["spec"]["migration"]["database"] = json!({"host": "h"}), "host needs name and credentialsSecretRef"),
+        (
+            &|r| r["spec"]["database"] = json!({}),
+            "set exactly one of urlSecretRef and host",
+        ),
+        (
+            &|r| r["spec"]["database"] = json!({"host": "h"}),
+            "host needs name and credentialsSecretRef",
+        ),
+        (
+            &|r| r["spec"]["migration"]["database"] = json!({}),
+            "spec.migration.database",
+        ),
+        (
+            &|r| r["spec"]["migration"]["database"] = json!({"host": "h"}),
+            "host needs name and credentialsSecretRef",
+        ),
     ])
     .await;
 }
@@ -99,15 +166,31 @@ async fn a_database_is_a_host_or_a_url_and_never_both() {
 #[tokio::test]
 async fn a_breaker_is_slow_before_it_is_open() {
     accepts(&[&|r| r["spec"]["breaker"] = json!({}), &|r| {
-        r["spec"]["breaker"] = json!({"slowAfter": "500ms", "openAfter": "1.5s", "maxBackoff": "1m"});
+        r["spec"]["breaker"] =
+            json!({"slowAfter": "500ms", "openAfter": "1.5s", "maxBackoff": "1m"});
     }])
     .await;
     refuses(&[
-        (&|r| r["spec"]["breaker"] = json!({"slowAfter": "10s"}), "less than openAfter"),
-        (&|r| r["spec"]["breaker"] = json!({"slowAfter": "50ms"}), "at least 100ms"),
-        (&|r| r["spec"]["breaker"] = json!({"openAfter": "11m"}), "openAfter at most 10m"),
-        (&|r| r["spec"]["breaker"] = json!({"maxBackoff": "500ms"}), "breaker.maxBackoff must be between 1s and 10m"),
-        (&|r| r["spec"]["breaker"] = json!({"openAfter": "soon"}), "spec.breaker.openAfter"),
+        (
+            &|r| r["spec"]["breaker"] = json!({"slowAfter": "10s"}),
+            "less than openAfter",
+        ),
+        (
+            &|r| r["spec"]["breaker"] = json!({"slowAfter": "50ms"}),
+            "at least 100ms",
+        ),
+        (
+            &|r| r["spec"]["breaker"] = json!({"openAfter": "11m"}),
+            "openAfter at most 10m",
+        ),
+        (
+            &|r| r["spec"]["breaker"] = json!({"maxBackoff": "500ms"}),
+            "breaker.maxBackoff must be between 1s and 10m",
+        ),
+        (
+            &|r| r["spec"]["breaker"] = json!({"openAfter": "soon"}),
+            "spec.breaker.openAfter",
+        ),
     ])
     .await;
 }
@@ -126,15 +209,42 @@ async fn numbers_and_identifiers_have_bounds() {
         (&|r| r["spec"]["replicas"] = json!(65), "spec.replicas"),
         (&|r| r["spec"]["replicas"] = json!(-1), "spec.replicas"),
         (&|r| r["spec"]["batchSize"] = json!(0), "spec.batchSize"),
-        (&|r| r["spec"]["database"]["port"] = json!(65536), "spec.database.port"),
-        (&|r| r["spec"]["database"]["maxConnections"] = json!(2), "spec.database.maxConnections"),
-        (&|r| r["spec"]["database"]["schema"] = json!("out;box"), "spec.database.schema"),
-        (&|r| r["spec"]["database"]["schema"] = json!("pg_outbox"), "schema must not start with pg_"),
-        (&|r| r["spec"]["pollInterval"] = json!("50"), "spec.pollInterval"),
-        (&|r| r["spec"]["pollInterval"] = json!("1ms"), "pollInterval must be between 5ms and 10s"),
-        (&|r| r["spec"]["pollInterval"] = json!("1h"), "pollInterval must be between 5ms and 10s"),
-        (&|r| r["spec"]["recordHeaders"] = json!("Json"), "spec.recordHeaders"),
-        (&|r| r["spec"]["migration"]["grants"] = json!({"producers": [""]}), "spec.migration.grants.producers"),
+        (
+            &|r| r["spec"]["database"]["port"] = json!(65536),
+            "spec.database.port",
+        ),
+        (
+            &|r| r["spec"]["database"]["maxConnections"] = json!(2),
+            "spec.database.maxConnections",
+        ),
+        (
+            &|r| r["spec"]["database"]["schema"] = json!("out;box"),
+            "spec.database.schema",
+        ),
+        (
+            &|r| r["spec"]["database"]["schema"] = json!("pg_outbox"),
+            "schema must not start with pg_",
+        ),
+        (
+            &|r| r["spec"]["pollInterval"] = json!("50"),
+            "spec.pollInterval",
+        ),
+        (
+            &|r| r["spec"]["pollInterval"] = json!("1ms"),
+            "pollInterval must be between 5ms and 10s",
+        ),
+        (
+            &|r| r["spec"]["pollInterval"] = json!("1h"),
+            "pollInterval must be between 5ms and 10s",
+        ),
+        (
+            &|r| r["spec"]["recordHeaders"] = json!("Json"),
+            "spec.recordHeaders",
+        ),
+        (
+            &|r| r["spec"]["migration"]["grants"] = json!({"producers": [""]}),
+            "spec.migration.grants.producers",
+        ),
     ])
     .await;
 }
@@ -144,18 +254,30 @@ async fn topics_are_named_once_and_at_least_one_is() {
     accepts(&[&|r| r["spec"]["topics"] = json!([{"name": "a"}, {"name": "b.c_d-e"}])]).await;
     refuses(&[
         (&|r| r["spec"]["topics"] = json!([]), "spec.topics"),
-        (&|r| r["spec"]["topics"] = json!([{"name": "a"}, {"name": "a"}]), "Duplicate value"),
-        (&|r| r["spec"]["topics"] = json!([{"name": "a b"}]), "spec.topics[0].name"),
-        (&|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": [""]}]), "spec.topics[0].eventTypes"),
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "a"}, {"name": "a"}]),
+            "Duplicate value",
+        ),
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "a b"}]),
+            "spec.topics[0].name",
+        ),
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": [""]}]),
+            "spec.topics[0].eventTypes",
+        ),
     ])
     .await;
 }
 
 /// As many topics and types as the schema allows; `type_of` names the types.
 fn topics(type_of: impl Fn(usize, usize) -> String) -> Value {
-    let types = |topic| (0..16).map(|number| type_of(topic, number)).collect::<Vec<_>>();
-    let topic =
-        |number| json!({"name": format!("{number:02}{}", "t".repeat(247)), "eventTypes": types(number), "aggregateTypes": types(number)});
+    let types = |topic| {
+        (0..16)
+            .map(|number| type_of(topic, number))
+            .collect::<Vec<_>>()
+    };
+    let topic = |number| json!({"name": format!("{number:02}{}", "t".repeat(247)), "eventTypes": types(number), "aggregateTypes": types(number)});
     Value::Array((0..64).map(topic).collect())
 }
 
@@ -163,11 +285,13 @@ fn long(topic: usize, number: usize) -> String {
     format!("{topic:02}{number:02}{}", "x".repeat(251))
 }
 
-/// The rule compares each with each: it must not run out of what the API server spends on one object.
+/// The rule compares each with each: it must not run out of what the API server spends on one
+/// object.
 #[tokio::test]
 async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
     accepts(&[&|r| r["spec"]["topics"] = topics(long), &|r| {
-        r["spec"]["topics"] = json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]);
+        r["spec"]["topics"] =
+            json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]);
     }])
     .await;
     refuses(&[
@@ -183,9 +307,20 @@ async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
     ])
     .await;
     let ns = Namespace::create().await;
-    let last_again = |topic: usize, number: usize| if topic == 63 && number == 15 { long(62, 15) } else { long(topic, number) };
-    let refusal = answer(&ns, &|r| r["spec"]["topics"] = topics(last_again)).await.expect_err("two topics");
-    assert!(refusal.contains("an event type stands at two topics"), "{refusal}");
+    let last_again = |topic: usize, number: usize| {
+        if topic == 63 && number == 15 {
+            long(62, 15)
+        } else {
+            long(topic, number)
+        }
+    };
+    let refusal = answer(&ns, &|r| r["spec"]["topics"] = topics(last_again))
+        .await
+        .expect_err("two topics");
+    assert!(
+        refusal.contains("an event type stands at two topics"),
+        "{refusal}"
+    );
 }
 
 #[tokio::test]
@@ -195,14 +330,38 @@ async fn scaling_has_bounds_and_an_order() {
     }])
     .await;
     refuses(&[
-        (&|r| r["spec"]["scaling"] = json!({"minReplicas": 0}), "spec.scaling.minReplicas"),
-        (&|r| r["spec"]["scaling"] = json!({"maxReplicas": 65}), "spec.scaling.maxReplicas"),
-        (&|r| r["spec"]["scaling"] = json!({"minReplicas": 9}), "minReplicas must not be more than scaling.maxReplicas"),
-        (&|r| r["spec"]["scaling"] = json!({"targetBacklogPerReplica": 0}), "spec.scaling.targetBacklogPerReplica"),
-        (&|r| r["spec"]["scaling"] = json!({"targetOldestAge": "500ms"}), "targetOldestAge must be between 1s and 1h"),
-        (&|r| r["spec"]["scaling"] = json!({"targetOldestAge": "5"}), "spec.scaling.targetOldestAge"),
-        (&|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "61m"}), "scaleDownStabilization must be at most 1h"),
-        (&|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "1s".repeat(17)}), "spec.scaling.scaleDownStabilization"),
+        (
+            &|r| r["spec"]["scaling"] = json!({"minReplicas": 0}),
+            "spec.scaling.minReplicas",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"maxReplicas": 65}),
+            "spec.scaling.maxReplicas",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"minReplicas": 9}),
+            "minReplicas must not be more than scaling.maxReplicas",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"targetBacklogPerReplica": 0}),
+            "spec.scaling.targetBacklogPerReplica",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"targetOldestAge": "500ms"}),
+            "targetOldestAge must be between 1s and 1h",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"targetOldestAge": "5"}),
+            "spec.scaling.targetOldestAge",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "61m"}),
+            "scaleDownStabilization must be at most 1h",
+        ),
+        (
+            &|r| r["spec"]["scaling"] = json!({"scaleDownStabilization": "1s".repeat(17)}),
+            "spec.scaling.scaleDownStabilization",
+        ),
     ])
     .await;
 }
@@ -212,12 +371,27 @@ async fn the_count_cannot_be_changed_while_it_is_not_used() {
     let ns = Namespace::create().await;
     ns.create_relay(|r| r["spec"]["scaling"] = json!({})).await;
     let count = Patch::Merge(json!({"spec": {"replicas": 5}}));
-    let refused = ns.api::<OutboxRelay>().patch_scale(NAME, &PatchParams::default(), &count).await.expect_err("not used");
-    assert!(refused.to_string().contains("replicas is not used while scaling is set"), "{refused}");
-    ns.api::<OutboxRelay>().get_scale(NAME).await.expect("an absent count would be an error of the server");
-    ns.patch_relay(json!({"spec": {"scaling": {"maxReplicas": 4}}})).await;
-    ns.patch_relay(json!({"spec": {"scaling": null, "replicas": 5}})).await;
-    ns.patch_relay(json!({"spec": {"scaling": {}, "replicas": 2}})).await;
+    let refused = ns
+        .api::<OutboxRelay>()
+        .patch_scale(NAME, &PatchParams::default(), &count)
+        .await
+        .expect_err("not used");
+    assert!(
+        refused
+            .to_string()
+            .contains("replicas is not used while scaling is set"),
+        "{refused}"
+    );
+    ns.api::<OutboxRelay>()
+        .get_scale(NAME)
+        .await
+        .expect("an absent count would be an error of the server");
+    ns.patch_relay(json!({"spec": {"scaling": {"maxReplicas": 4}}}))
+        .await;
+    ns.patch_relay(json!({"spec": {"scaling": null, "replicas": 5}}))
+        .await;
+    ns.patch_relay(json!({"spec": {"scaling": {}, "replicas": 2}}))
+        .await;
 }
 
 #[tokio::test]
@@ -231,15 +405,27 @@ async fn plaintext_goes_with_nothing_that_needs_tls() {
     let ns = Namespace::create().await;
     for tls in [certificate(), ca()] {
         for side in ["database", "kafka"] {
-            let refusal = answer(&ns, &|r| r["spec"][side]["tls"] = tls.clone()).await.expect_err("refused");
-            assert!(refusal.contains("mode disable leaves no use for ca and clientCertSecretRef"), "{refusal}");
+            let refusal = answer(&ns, &|r| r["spec"][side]["tls"] = tls.clone())
+                .await
+                .expect_err("refused");
+            assert!(
+                refusal.contains("mode disable leaves no use for ca and clientCertSecretRef"),
+                "{refusal}"
+            );
         }
     }
     let plain = answer(&ns, &|r| {
-        let sasl = json!({"mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"}});
-        r["spec"]["kafka"] = json!({"bootstrapServers": ["k:1"], "tls": {"mode": "disable"}, "sasl": sasl});
+        let sasl =
+            json!({"mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"}});
+        r["spec"]["kafka"] =
+            json!({"bootstrapServers": ["k:1"], "tls": {"mode": "disable"}, "sasl": sasl});
     });
-    assert!(plain.await.expect_err("refused").contains("sasl.mechanism PLAIN sends the password itself"));
+    assert!(
+        plain
+            .await
+            .expect_err("refused")
+            .contains("sasl.mechanism PLAIN sends the password itself")
+    );
 }
 
 #[tokio::test]
@@ -247,39 +433,86 @@ async fn an_owner_to_take_over_from_has_three_parts() {
     accepts(&[&|r| r["spec"]["migration"]["takeOverFrom"] = json!("c/n/files")]).await;
     for owner in ["files", "n/files", "c/n/files/x", "c//files"] {
         let ns = Namespace::create().await;
-        let refusal = answer(&ns, &|r| r["spec"]["migration"]["takeOverFrom"] = json!(owner)).await.expect_err(owner);
+        let refusal = answer(&ns, &|r| {
+            r["spec"]["migration"]["takeOverFrom"] = json!(owner)
+        })
+        .await
+        .expect_err(owner);
         assert!(refusal.contains("spec.migration.takeOverFrom"), "{refusal}");
     }
 }
 
 #[tokio::test]
 async fn kafka_can_be_told_what_does_not_weaken_the_promise() {
-    accepts(&[&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"}), &|r| {
-        r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"});
-    }])
+    accepts(&[
+        &|r| {
+            r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"})
+        },
+        &|r| {
+            r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"});
+        },
+    ])
     .await;
     refuses(&[
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"acks": "1"}), "only linger.ms and compression.type may be set"),
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1001"}), "linger.ms must be a number"),
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "auto"}), "linger.ms must be a number"),
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "-1"}), "linger.ms must be a number"),
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": ""}), "linger.ms must be a number"),
-        (&|r| r["spec"]["kafka"]["properties"] = json!({"compression.type": "producer"}), "compression.type must be none"),
-        (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!([]), "spec.kafka.bootstrapServers"),
-        (&|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka"]), "spec.kafka.bootstrapServers[0]"),
-        (&|r| r["spec"]["kafka"]["tls"] = json!({"mode": "none"}), "spec.kafka.tls.mode"),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"acks": "1"}),
+            "only linger.ms and compression.type may be set",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1001"}),
+            "linger.ms must be a number",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "auto"}),
+            "linger.ms must be a number",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": "-1"}),
+            "linger.ms must be a number",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"linger.ms": ""}),
+            "linger.ms must be a number",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["properties"] = json!({"compression.type": "producer"}),
+            "compression.type must be none",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["bootstrapServers"] = json!([]),
+            "spec.kafka.bootstrapServers",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["bootstrapServers"] = json!(["kafka"]),
+            "spec.kafka.bootstrapServers[0]",
+        ),
+        (
+            &|r| r["spec"]["kafka"]["tls"] = json!({"mode": "none"}),
+            "spec.kafka.tls.mode",
+        ),
     ])
     .await;
 }
 
 #[tokio::test]
 async fn a_certificate_comes_from_exactly_one_place() {
-    accepts(&[&|r| r["spec"]["kafka"]["tls"] = json!({"ca": {"configMapRef": {"name": "n", "key": "k"}}})]).await;
+    accepts(&[&|r| {
+        r["spec"]["kafka"]["tls"] = json!({"ca": {"configMapRef": {"name": "n", "key": "k"}}})
+    }])
+    .await;
     let key = || json!({"name": "n", "key": "k"});
     let ns = Namespace::create().await;
-    for ca in [json!({}), json!({"secretRef": key(), "configMapRef": key()})] {
-        let refusal = answer(&ns, &|r| r["spec"]["database"]["tls"] = json!({"ca": ca})).await.expect_err("refused");
-        assert!(refusal.contains("set exactly one of secretRef and configMapRef"), "{refusal}");
+    for ca in [
+        json!({}),
+        json!({"secretRef": key(), "configMapRef": key()}),
+    ] {
+        let refusal = answer(&ns, &|r| r["spec"]["database"]["tls"] = json!({"ca": ca}))
+            .await
+            .expect_err("refused");
+        assert!(
+            refusal.contains("set exactly one of secretRef and configMapRef"),
+            "{refusal}"
+        );
     }
 }
 
@@ -288,10 +521,12 @@ async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_h
     accepts(&[
         &|r| r["spec"]["template"]["labels"] = json!({"team": "essays", "example.com/a": ""}),
         &|r| {
-            r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}});
+            r["spec"]["template"]["resources"] =
+                json!({"requests": {"cpu": "50m", "memory": "1.5Gi"}});
         },
         &|r| {
-            r["spec"]["template"]["image"] = json!("registry.example.com:5000/outbox-relay@sha256:0");
+            r["spec"]["template"]["image"] =
+                json!("registry.example.com:5000/outbox-relay@sha256:0");
             r["spec"]["template"]["serviceAccountName"] = json!("mine");
             r["spec"]["template"]["affinity"] = json!({"nodeAffinity": {}});
         },
@@ -320,9 +555,17 @@ async fn the_schema_of_the_database_stays() {
     let ns = Namespace::create().await;
     ns.create_relay(|_| ()).await;
     let change = Patch::Merge(json!({"spec": {"database": {"schema": "other"}}}));
-    let refused = ns.api::<OutboxRelay>().patch(NAME, &PatchParams::default(), &change).await.expect_err("immutable");
-    assert!(refused.to_string().contains("schema is immutable"), "{refused}");
-    ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}}})).await;
+    let refused = ns
+        .api::<OutboxRelay>()
+        .patch(NAME, &PatchParams::default(), &change)
+        .await
+        .expect_err("immutable");
+    assert!(
+        refused.to_string().contains("schema is immutable"),
+        "{refused}"
+    );
+    ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}}}))
+        .await;
 }
 
 #[tokio::test]

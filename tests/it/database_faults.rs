@@ -1,5 +1,5 @@
-//! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the problem shows with its class and goes away
-//! by itself.
+//! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the
+//! problem shows with its class and goes away by itself.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -30,20 +30,43 @@ impl Running {
     async fn begin(database: Database) -> Self {
         let topic = topic_name("faults");
         create_topic(&topic).await;
-        let topics = vec![TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }];
+        let topics = vec![TopicSettings {
+            name: topic.clone(),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::Block,
+        }];
         let relay = Relay::start(&database, &database.publishing(topics)).await;
         lanes(&relay, |lanes| lanes == 64).await;
         let writers = Writers::start(&database, &topic).await;
-        Self { database, topic, relay, writers }
+        Self {
+            database,
+            topic,
+            relay,
+            writers,
+        }
     }
 
     /// Rows reach Kafka, and no problem of these classes is left.
     async fn publishes_without(&self, classes: &[ProblemClass]) {
-        let published = async || self.relay.metric("outbox_publish_latency_seconds_count").await;
+        let published = async || {
+            self.relay
+                .metric("outbox_publish_latency_seconds_count")
+                .await
+        };
         let before = published().await;
-        until("rows to flow", async || (published().await > before + 100.0).then_some(())).await;
+        until("rows to flow", async || {
+            (published().await > before + 100.0).then_some(())
+        })
+        .await;
         until(&format!("no problem of {classes:?}"), async || {
-            self.relay.report().await?.problems.iter().all(|problem| !classes.contains(&problem.class)).then_some(())
+            self.relay
+                .report()
+                .await?
+                .problems
+                .iter()
+                .all(|problem| !classes.contains(&problem.class))
+                .then_some(())
         })
         .await;
     }
@@ -51,19 +74,28 @@ impl Running {
     async fn shows(&self, class: ProblemClass) -> String {
         until(&format!("problem {class}"), async || {
             let problems = self.relay.report().await?.problems;
-            problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
+            problems
+                .into_iter()
+                .find(|problem| problem.class == class)
+                .map(|problem| problem.message)
         })
         .await
     }
 
-    /// Everything that was committed has arrived, in order, from the same process as in the beginning.
+    /// Everything that was committed has arrived, in order, from the same process as in the
+    /// beginning.
     async fn end(mut self) {
         let committed = self.writers.end(&self.database).await;
         drained(&self.database).await;
         judge(&committed, &read(self.topic).await);
         let mut admin = self.database.as_admin().await;
-        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
-        assert_eq!(value::<i64>(&mut admin, blamed).await, 0, "rows were blamed for a fault of the database");
+        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from \
+            outbox.parked_key)";
+        assert_eq!(
+            value::<i64>(&mut admin, blamed).await,
+            0,
+            "rows were blamed for a fault of the database"
+        );
         self.relay.stop().await;
     }
 }
@@ -73,12 +105,16 @@ async fn a_server_that_is_stopped_or_crashes_and_comes_back_costs_nothing_but_ti
     let mut server = Server::create().await;
     let running = Running::begin(Database::create_on(server.admin()).await.migrated().await).await;
     for signal in ["INT", "QUIT"] {
-        running.publishes_without(&[ProblemClass::Unreachable]).await;
+        running
+            .publishes_without(&[ProblemClass::Unreachable])
+            .await;
         server.down(signal).await;
         running.shows(ProblemClass::Unreachable).await;
         server.up().await;
     }
-    running.publishes_without(&[ProblemClass::Unreachable]).await;
+    running
+        .publishes_without(&[ProblemClass::Unreachable])
+        .await;
     running.end().await;
 }
 
@@ -89,19 +125,32 @@ async fn a_server_that_is_away_for_longer_than_a_lease_costs_nothing_but_time() 
     running.publishes_without(&[]).await;
     let instance = running.relay.report().await.expect("a report").instance;
     server.down("INT").await;
-    until("the lease to be lost", async || (running.relay.report().await?.lanes == 0).then_some(())).await;
+    until("the lease to be lost", async || {
+        (running.relay.report().await?.lanes == 0).then_some(())
+    })
+    .await;
     running.shows(ProblemClass::Unreachable).await;
     server.up().await;
-    running.publishes_without(&[ProblemClass::Unreachable]).await;
-    assert_ne!(running.relay.report().await.expect("a report").instance, instance, "a lost lease is not taken up again");
+    running
+        .publishes_without(&[ProblemClass::Unreachable])
+        .await;
+    assert_ne!(
+        running.relay.report().await.expect("a report").instance,
+        instance,
+        "a lost lease is not taken up again"
+    );
     running.end().await;
 }
 
-/// A standby that was promoted elsewhere, or an administrator's brake. The connections of before keep the setting: they have to go.
+/// A standby that was promoted elsewhere, or an administrator's brake. The connections of before
+/// keep the setting: they have to go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_only_allows_reading_shows_and_heals() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
-    let (name, user) = (running.database.name.clone(), running.database.relay.clone());
+    let (name, user) = (
+        running.database.name.clone(),
+        running.database.relay.clone(),
+    );
     let mut admin = running.database.as_admin().await;
     running.publishes_without(&[]).await;
     let read_only = format!(
@@ -110,15 +159,28 @@ async fn a_database_that_only_allows_reading_shows_and_heals() {
     );
     execute(&mut admin, &read_only).await;
     let message = running.shows(ProblemClass::DatabaseReadOnly).await;
-    assert!(message.contains("default_transaction_read_only"), "{message}");
-    until("the lease to be lost", async || (running.relay.report().await?.lanes == 0).then_some(())).await;
+    assert!(
+        message.contains("default_transaction_read_only"),
+        "{message}"
+    );
+    until("the lease to be lost", async || {
+        (running.relay.report().await?.lanes == 0).then_some(())
+    })
+    .await;
     running.shows(ProblemClass::DatabaseReadOnly).await;
-    execute(&mut admin, &format!("alter database {name} reset default_transaction_read_only")).await;
-    running.publishes_without(&[ProblemClass::DatabaseReadOnly]).await;
+    execute(
+        &mut admin,
+        &format!("alter database {name} reset default_transaction_read_only"),
+    )
+    .await;
+    running
+        .publishes_without(&[ProblemClass::DatabaseReadOnly])
+        .await;
     running.end().await;
 }
 
-/// The error of a full disk comes from triggers here: a disk that fills up at a wanted statement cannot be had without rights on the machine.
+/// The error of a full disk comes from triggers here: a disk that fills up at a wanted statement
+/// cannot be had without rights on the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_shows_and_heals() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
@@ -132,13 +194,25 @@ async fn a_full_disk_shows_and_heals() {
     )
     .await;
     let message = running.shows(ProblemClass::DatabaseFull).await;
-    assert!(message.contains("settle") && message.contains("make room"), "{message}");
+    assert!(
+        message.contains("settle") && message.contains("make room"),
+        "{message}"
+    );
     // Then it is the lease's turn, and the registration after it.
-    execute(&mut admin, "create trigger full_disk before insert or update on outbox.relay for each statement execute function full_disk()")
-        .await;
-    until("the lease to be lost", async || (running.relay.report().await?.lanes == 0).then_some(())).await;
+    execute(
+        &mut admin,
+        "create trigger full_disk before insert or update on outbox.relay for \
+        each statement execute function full_disk()",
+    )
+    .await;
+    until("the lease to be lost", async || {
+        (running.relay.report().await?.lanes == 0).then_some(())
+    })
+    .await;
     running.shows(ProblemClass::DatabaseFull).await;
     execute(&mut admin, "drop function full_disk cascade").await;
-    running.publishes_without(&[ProblemClass::DatabaseFull]).await;
+    running
+        .publishes_without(&[ProblemClass::DatabaseFull])
+        .await;
     running.end().await;
 }

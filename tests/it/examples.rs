@@ -1,5 +1,5 @@
-//! The manifests of `examples/`, which are also what the demo applies, and those of the pages: usable as they stand. (The end-to-end test shows the
-//! examples to an API server.)
+//! The manifests of `examples/`, which are also what the demo applies, and those of the pages:
+//! usable as they stand. (The end-to-end test shows the examples to an API server.)
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,23 @@ fn root() -> PathBuf {
 
 #[test]
 fn each_example_is_a_manifest_that_a_relay_takes() {
-    let files: Vec<_> =
-        std::fs::read_dir(root().join("examples")).expect("examples").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<_> = std::fs::read_dir(root().join("examples"))
+        .expect("examples")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     assert!(files.len() >= 2, "{files:?}");
     for file in files {
-        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
-        let (settings, _) = manifest::load(&file, None, "test").unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        assert_eq!(settings.owner.name, name, "the file is named after the OutboxRelay");
+        let name = file
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let (settings, _) = manifest::load(&file, None, "test")
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(
+            settings.owner.name, name,
+            "the file is named after the OutboxRelay"
+        );
         assert_eq!(settings.owner.namespace, "essays");
     }
 }
@@ -26,8 +36,13 @@ fn each_example_is_a_manifest_that_a_relay_takes() {
 /// The README's manifest, and with each block that shows more of `spec`.
 #[test]
 fn manifests_of_pages_are_ones_that_a_relay_takes() {
-    let blocks: Vec<Value> = ["README.md", "docs/setup.md"].iter().flat_map(|page| manifests(&root().join(page))).collect();
-    let [whole, parts @ ..] = blocks.as_slice() else { panic!("no manifest") };
+    let blocks: Vec<Value> = ["README.md", "docs/setup.md"]
+        .iter()
+        .flat_map(|page| manifests(&root().join(page)))
+        .collect();
+    let [whole, parts @ ..] = blocks.as_slice() else {
+        panic!("no manifest")
+    };
     assert_eq!(parts.len(), 2, "{parts:?}");
     takes(whole);
     for part in parts {
@@ -39,12 +54,21 @@ fn manifests_of_pages_are_ones_that_a_relay_takes() {
 
 fn manifests(page: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(page).expect("a page");
-    let blocks = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().expect("an end"));
-    blocks.map(|block| serde_yaml::from_str(block).unwrap_or_else(|error| panic!("{}: {error}\n{block}", page.display()))).collect()
+    let blocks = text
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("an end"));
+    blocks
+        .map(|block| {
+            serde_yaml::from_str(block)
+                .unwrap_or_else(|error| panic!("{}: {error}\n{block}", page.display()))
+        })
+        .collect()
 }
 
 fn takes(relay: &Value) {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("manifest-of-a-page-{}.yaml", uuid::Uuid::new_v4()));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("manifest-of-a-page-{}.yaml", uuid::Uuid::new_v4()));
     std::fs::write(&file, serde_yaml::to_string(relay).expect("YAML")).expect("written");
     let loaded = manifest::load(&file, None, "test");
     std::fs::remove_file(&file).expect("removed");
@@ -58,7 +82,9 @@ fn lay_over(whole: &mut Value, part: &Value) {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => {
             if part.contains_key("urlSecretRef") {
-                whole.retain(|name, _| !["host", "name", "credentialsSecretRef"].contains(&name.as_str()));
+                whole.retain(|name, _| {
+                    !["host", "name", "credentialsSecretRef"].contains(&name.as_str())
+                });
             }
             for (name, value) in part {
                 lay_over(whole.entry(name).or_insert(Value::Null), value);

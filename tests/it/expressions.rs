@@ -1,4 +1,5 @@
-//! What alerts and dashboards ask for is documented in docs/metrics.md: metrics and their labels. Pure.
+//! What alerts and dashboards ask for is documented in docs/metrics.md: metrics and their labels.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,9 @@ const WORDS: &[&str] = &[
 /// All expressions of the chart, with what they belong to.
 pub(crate) fn all() -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let alerts = alerts::alerts().into_iter().map(|alert| (text(&alert["alert"]), text(&alert["expr"])));
+    let alerts = alerts::alerts()
+        .into_iter()
+        .map(|alert| (text(&alert["alert"]), text(&alert["expr"])));
     alerts.chain(dashboards::expressions()).collect()
 }
 
@@ -68,12 +71,23 @@ fn names(expression: &str) -> Names {
         let (name, after) = rest.split_at(end);
         rest = after;
         if name.starts_with("outbox_") {
-            let selector = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-            found.metrics.push((name.to_owned(), labels(selector.map_or("", |(inner, _)| inner), &mut found.classes)));
+            let selector = after
+                .strip_prefix('{')
+                .and_then(|inner| inner.split_once('}'));
+            found.metrics.push((
+                name.to_owned(),
+                labels(selector.map_or("", |(inner, _)| inner), &mut found.classes),
+            ));
             rest = selector.map_or(after, |(_, after)| after);
         } else if ["by", "on", "group_left"].contains(&name) {
-            let (group, after) = after.trim_start().strip_prefix('(').and_then(|inner| inner.split_once(')')).expect("labels to group by");
-            found.groups.extend(group.split(',').map(|label| label.trim().to_owned()));
+            let (group, after) = after
+                .trim_start()
+                .strip_prefix('(')
+                .and_then(|inner| inner.split_once(')'))
+                .expect("labels to group by");
+            found
+                .groups
+                .extend(group.split(',').map(|label| label.trim().to_owned()));
             rest = after;
         } else if name.parse::<f64>().is_err() && !name.starts_with(|c: char| c.is_ascii_digit()) {
             found.words.insert(name.to_owned());
@@ -83,9 +97,13 @@ fn names(expression: &str) -> Names {
 }
 
 fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
-    let matchers = selector.split(',').filter(|matcher| !matcher.trim().is_empty());
+    let matchers = selector
+        .split(',')
+        .filter(|matcher| !matcher.trim().is_empty());
     let name = |matcher: &str| {
-        let (name, value) = matcher.trim().split_at(matcher.trim().find(|c| !is_name(c)).expect("a matcher"));
+        let (name, value) = matcher
+            .trim()
+            .split_at(matcher.trim().find(|c| !is_name(c)).expect("a matcher"));
         if name == "class" {
             classes.push(value.trim_matches(|c| "=!~\"".contains(c)).to_owned());
         }
@@ -94,10 +112,17 @@ fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
     matchers.map(name).collect()
 }
 
-/// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`: it is not documented.
+/// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`:
+/// it is not documented.
 fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
-    let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix));
-    let found = documented.get(metric).or_else(|| documented.get(of_histogram?).filter(|(kind, _)| kind == "histogram"));
+    let of_histogram = ["_bucket", "_sum", "_count"]
+        .iter()
+        .find_map(|suffix| metric.strip_suffix(suffix));
+    let found = documented.get(metric).or_else(|| {
+        documented
+            .get(of_histogram?)
+            .filter(|(kind, _)| kind == "histogram")
+    });
     let mut labels = found?.1.clone();
     labels.extend(["namespace", "pod"].map(str::to_owned));
     labels.extend((!metric.starts_with("outbox_operator_")).then(|| "relay".to_owned()));
@@ -108,21 +133,36 @@ fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
 /// What is wrong with an expression.
 fn undocumented(expression: &str, documented: &Families) -> Vec<String> {
     let names = names(expression);
-    let mut wrong: Vec<String> = names.words.iter().filter(|word| !WORDS.contains(&word.as_str())).cloned().collect();
+    let mut wrong: Vec<String> = names
+        .words
+        .iter()
+        .filter(|word| !WORDS.contains(&word.as_str()))
+        .cloned()
+        .collect();
     let mut all = BTreeSet::new();
     for (metric, labels) in &names.metrics {
         match has(metric, documented) {
             Some(known) => {
-                wrong.extend(labels.difference(&known).map(|label| format!("{metric}{{{label}}}")));
+                wrong.extend(
+                    labels
+                        .difference(&known)
+                        .map(|label| format!("{metric}{{{label}}}")),
+                );
                 all.extend(known);
             }
             None => wrong.push(metric.clone()),
         }
     }
-    wrong.extend(names.groups.difference(&all).map(|label| format!("by ({label})")));
+    wrong.extend(
+        names
+            .groups
+            .difference(&all)
+            .map(|label| format!("by ({label})")),
+    );
     let operators = ["conflict", "transient", "permanent"];
-    wrong
-        .extend(names.classes.into_iter().filter(|class| class.parse() == Ok(ProblemClass::Other) && !operators.contains(&class.as_str())));
+    wrong.extend(names.classes.into_iter().filter(|class| {
+        class.parse() == Ok(ProblemClass::Other) && !operators.contains(&class.as_str())
+    }));
     wrong
 }
 
@@ -140,10 +180,19 @@ fn alerts_and_dashboards_ask_only_for_what_is_documented() {
 
 #[test]
 fn every_documented_metric_is_shown_or_alerted_on() {
-    let asked: Vec<String> = all().iter().flat_map(|(_, expression)| names(expression).metrics).map(|(metric, _)| metric).collect();
-    let unseen: Vec<String> =
-        documented().into_keys().filter(|name| !asked.iter().any(|metric| metric.starts_with(name.as_str()))).collect();
-    assert!(unseen.is_empty(), "on no dashboard and in no alert: {unseen:?}");
+    let asked: Vec<String> = all()
+        .iter()
+        .flat_map(|(_, expression)| names(expression).metrics)
+        .map(|(metric, _)| metric)
+        .collect();
+    let unseen: Vec<String> = documented()
+        .into_keys()
+        .filter(|name| !asked.iter().any(|metric| metric.starts_with(name.as_str())))
+        .collect();
+    assert!(
+        unseen.is_empty(),
+        "on no dashboard and in no alert: {unseen:?}"
+    );
 }
 
 #[test]
@@ -151,12 +200,26 @@ fn a_name_that_does_not_exist_is_found() {
     let documented = documented();
     let check = |expression| undocumented(expression, &documented);
     assert_eq!(
-        check(r#"sum by (relay) (rate(outbox_events_failed_total{topic="t", class="KeysParked"}[$__rate_interval])) > 0.5"#),
+        check(
+            r#"sum by (relay) (rate(outbox_events_failed_total{topic="t", class="KeysParked"}[$__rate_interval])) > 0.5"#
+        ),
         [] as [&str; 0]
     );
     assert_eq!(check("max(outbox_queue_dept)"), ["outbox_queue_dept"]);
     assert_eq!(check("outbox_queue_depth_sum"), ["outbox_queue_depth_sum"]);
-    assert_eq!(check(r#"outbox_queue_depth{topic="t"} or up"#), ["up", "outbox_queue_depth{topic}"]);
-    assert_eq!(check("sum by (le) (outbox_fetch_seconds_bucket) / sum by (topic) (outbox_fetch_seconds_count)"), ["by (topic)"]);
-    assert_eq!(check(r#"outbox_problems{class="TopicStaled"}"#), ["TopicStaled"]);
+    assert_eq!(
+        check(r#"outbox_queue_depth{topic="t"} or up"#),
+        ["up", "outbox_queue_depth{topic}"]
+    );
+    assert_eq!(
+        check(
+            "sum by (le) (outbox_fetch_seconds_bucket) / sum by (topic) \
+             (outbox_fetch_seconds_count)"
+        ),
+        ["by (topic)"]
+    );
+    assert_eq!(
+        check(r#"outbox_problems{class="TopicStaled"}"#),
+        ["TopicStaled"]
+    );
 }

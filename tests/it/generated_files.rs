@@ -4,7 +4,10 @@ use std::path::Path;
 
 use outbox_relay::api::custom_resource_definition;
 
-const CRD: [&str; 2] = ["crds/outboxrelays.outboxrelay.dev.yaml", "charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml"];
+const CRD: [&str; 2] = [
+    "crds/outboxrelays.outboxrelay.dev.yaml",
+    "charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml",
+];
 
 #[test]
 fn generated_crds_are_what_the_operator_prints() {
@@ -19,12 +22,19 @@ pub(crate) fn compare(path: &str, wanted: &str) {
         std::fs::write(&path, wanted).expect("a file of the repository");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "{} is not up to date: UPDATE_GENERATED=1 cargo test generated", path.display());
+    assert!(
+        found == wanted,
+        "{} is not up to date: UPDATE_GENERATED=1 cargo test generated",
+        path.display()
+    );
 }
 
 #[test]
 fn the_schema_level_is_the_number_of_migrations() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let files = std::fs::read_dir(folder).expect("migrations").count();
-    assert_eq!(i64::try_from(files).expect("few"), outbox_relay::settings::SCHEMA_LEVEL);
+    assert_eq!(
+        i64::try_from(files).expect("few"),
+        outbox_relay::settings::SCHEMA_LEVEL
+    );
 }

@@ -1,4 +1,5 @@
-//! What docs/gitops.md says of health: its script for Argo CD, run on OutboxRelays that the operator has worked through.
+//! What docs/gitops.md says of health: its script for Argo CD, run on OutboxRelays that the
+//! operator has worked through.
 
 use std::process::Command;
 
@@ -10,8 +11,13 @@ use crate::harness::kubernetes::{NAME, Namespace};
 
 /// The page's script.
 fn script() -> String {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/gitops.md")).expect("a page");
-    page.split_once("```lua\n").and_then(|(_, rest)| rest.split_once("```")).expect("a script").0.to_owned()
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/gitops.md"))
+        .expect("a page");
+    page.split_once("```lua\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .expect("a script")
+        .0
+        .to_owned()
 }
 
 /// As Lua writes it.
@@ -20,9 +26,14 @@ fn lua(value: &Value) -> String {
         Value::Null => "nil".to_owned(),
         // JSON escapes like Lua, but for characters beyond ASCII, which both take as they are.
         Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
-        Value::Array(list) => format!("{{{}}}", list.iter().map(lua).collect::<Vec<_>>().join(", ")),
+        Value::Array(list) => format!(
+            "{{{}}}",
+            list.iter().map(lua).collect::<Vec<_>>().join(", ")
+        ),
         Value::Object(map) => {
-            let fields = map.iter().map(|(name, value)| format!("[{}] = {}", json!(name), lua(value)));
+            let fields = map
+                .iter()
+                .map(|(name, value)| format!("[{}] = {}", json!(name), lua(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
         }
     }
@@ -31,12 +42,20 @@ fn lua(value: &Value) -> String {
 /// What the script says of an object: status and message.
 fn health(object: &Value) -> (String, String) {
     let program = format!(
-        "obj = {}\nlocal function judge()\n{}\nend\nlocal health = judge()\nprint(health.status)\nprint(health.message)",
+        "obj = {}\nlocal function judge()\n{}\nend\nlocal health = \
+         judge()\nprint(health.status)\nprint(health.message)",
         lua(object),
         script()
     );
-    let output = Command::new("lua5.1").args(["-e", &program]).output().expect("tests/tools brings lua5.1");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("lua5.1")
+        .args(["-e", &program])
+        .output()
+        .expect("tests/tools brings lua5.1");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (status, message) = text.split_once('\n').expect("two lines");
     (status.to_owned(), message.trim_end().to_owned())
@@ -50,13 +69,27 @@ async fn live(ns: &Namespace) -> Value {
 async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     let ns = Namespace::create().await;
     ns.create_relay(|_| ()).await;
-    assert_eq!(health(&live(&ns).await), ("Progressing".to_owned(), "The operator has not looked at it yet.".to_owned()));
+    assert_eq!(
+        health(&live(&ns).await),
+        (
+            "Progressing".to_owned(),
+            "The operator has not looked at it yet.".to_owned()
+        )
+    );
     ns.settle().await;
     let (status, message) = health(&live(&ns).await);
-    assert!(status == "Progressing" && !message.is_empty(), "pods that no node takes: {status}: {message}");
+    assert!(
+        status == "Progressing" && !message.is_empty(),
+        "pods that no node takes: {status}: {message}"
+    );
     ns.patch_relay(json!({"spec": {"replicas": 0}})).await;
-    assert_eq!(health(&live(&ns).await).1, "The operator has not looked at it yet.", "a new generation");
-    ns.pass_until_condition(60, "Ready", "True ScaledToZero").await;
+    assert_eq!(
+        health(&live(&ns).await).1,
+        "The operator has not looked at it yet.",
+        "a new generation"
+    );
+    ns.pass_until_condition(60, "Ready", "True ScaledToZero")
+        .await;
     let wished = live(&ns).await;
     assert_eq!(health(&wished).0, "Healthy", "scaled to 0: {wished}");
     ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}, "spec": {"replicas": 2}})).await;
@@ -68,16 +101,21 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
 #[tokio::test]
 async fn argo_cd_sees_a_stalled_outboxrelay_as_degraded() {
     let ns = Namespace::create().await;
-    ns.create_object::<Service>(json!({"metadata": {"name": format!("{NAME}-relay")}, "spec": {"ports": [{"port": 80}]}})).await;
+    ns.create_object::<Service>(
+        json!({"metadata": {"name": format!("{NAME}-relay")}, "spec": {"ports": [{"port": 80}]}}),
+    )
+    .await;
     ns.create_relay(|_| ()).await;
     ns.failing_pass().await;
     let (status, message) = health(&live(&ns).await);
-    assert!(status == "Degraded" && message.contains("the name is taken"), "{status}: {message}");
+    assert!(
+        status == "Degraded" && message.contains("the name is taken"),
+        "{status}: {message}"
+    );
 }
 
 fn conditions(stalled: &str, ready: &str) -> Value {
-    let condition =
-        |name: &str, status: &str| json!({"type": name, "status": status, "reason": "R", "message": format!("{name} \"says\" so")});
+    let condition = |name: &str, status: &str| json!({"type": name, "status": status, "reason": "R", "message": format!("{name} \"says\" so")});
     json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2, "conditions": [condition("Stalled", stalled), condition("Ready", ready)]}})
 }
 
@@ -89,9 +127,16 @@ fn each_state_has_its_health() {
         ("Unknown", "Unknown", ("Progressing", "Ready \"says\" so")),
         ("True", "False", ("Degraded", "Stalled \"says\" so")),
     ] {
-        assert_eq!(health(&conditions(stalled, ready)), (wanted.0.to_owned(), wanted.1.to_owned()), "Stalled {stalled}, Ready {ready}");
+        assert_eq!(
+            health(&conditions(stalled, ready)),
+            (wanted.0.to_owned(), wanted.1.to_owned()),
+            "Stalled {stalled}, Ready {ready}"
+        );
     }
     let new = json!({"metadata": {"generation": 1}, "status": {"observedGeneration": -1}});
     assert_eq!(health(&new).0, "Progressing");
-    assert_eq!(health(&json!({"metadata": {"generation": 1}})).0, "Progressing");
+    assert_eq!(
+        health(&json!({"metadata": {"generation": 1}})).0,
+        "Progressing"
+    );
 }

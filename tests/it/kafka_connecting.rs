@@ -1,4 +1,5 @@
-//! TLS and logins against the rig's broker and against listeners that are none: who is let in, and with which class others are refused.
+//! TLS and logins against the rig's broker and against listeners that are none: who is let in, and
+//! with which class others are refused.
 
 use outbox_relay::{
     kafka::{TopicState, Topics},
@@ -27,13 +28,20 @@ impl Login {
         database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
         let mut settings = database.settings().kafka;
         settings.bootstrap_servers = vec![rig(listener)];
-        settings.tls = TlsSettings { mode, ca: true, client_certificate: false };
+        settings.tls = TlsSettings {
+            mode,
+            ca: true,
+            client_certificate: false,
+        };
         Self { database, settings }
     }
 
     fn with_password(mut self, mechanism: SaslMechanism, password: &str) -> Self {
         self.database.write_secret("kafka/password", password);
-        self.settings.sasl = Some(SaslSettings { mechanism, username: rig("RIG_KAFKA_USER") });
+        self.settings.sasl = Some(SaslSettings {
+            mechanism,
+            username: rig("RIG_KAFKA_USER"),
+        });
         self
     }
 
@@ -50,15 +58,25 @@ impl Login {
     }
 
     async fn ask(&self, topic: &str) -> Result<TopicState, ProblemClass> {
-        let topics = Topics::new(&self.settings, &self.database.secrets(), "it").expect("usable secrets");
+        let topics =
+            Topics::new(&self.settings, &self.database.secrets(), "it").expect("usable secrets");
         let topic = topic.to_owned();
-        tokio::task::spawn_blocking(move || topics.ask(&topic)).await.expect("asked")
+        tokio::task::spawn_blocking(move || topics.ask(&topic))
+            .await
+            .expect("asked")
     }
 
     async fn is_let_in(&self) {
         let topic = topic_name("login");
         create_topic(&topic).await;
-        assert_eq!(self.ask(&topic).await, Ok(TopicState::Exists { partitions: 6, replicas: 1, led: true }));
+        assert_eq!(
+            self.ask(&topic).await,
+            Ok(TopicState::Exists {
+                partitions: 6,
+                replicas: 1,
+                led: true
+            })
+        );
     }
 
     async fn is_refused(&self, class: ProblemClass) {
@@ -69,22 +87,38 @@ impl Login {
 #[tokio::test]
 async fn the_right_password_is_let_in_by_each_mechanism_and_with_each_check_of_the_certificate() {
     for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
-        for mechanism in [SaslMechanism::ScramSha512, SaslMechanism::ScramSha256, SaslMechanism::Plain] {
-            Login::to("RIG_KAFKA_SASL_SSL", mode).await.with_password(mechanism, &rig("RIG_KAFKA_PASSWORD")).is_let_in().await;
+        for mechanism in [
+            SaslMechanism::ScramSha512,
+            SaslMechanism::ScramSha256,
+            SaslMechanism::Plain,
+        ] {
+            Login::to("RIG_KAFKA_SASL_SSL", mode)
+                .await
+                .with_password(mechanism, &rig("RIG_KAFKA_PASSWORD"))
+                .is_let_in()
+                .await;
         }
     }
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_refused() {
-    let login = Login::to("RIG_KAFKA_SASL_SSL", TlsMode::VerifyFull).await.with_password(SaslMechanism::ScramSha512, "wrong");
-    login.is_refused(ProblemClass::KafkaAuthenticationFailed).await;
+    let login = Login::to("RIG_KAFKA_SASL_SSL", TlsMode::VerifyFull)
+        .await
+        .with_password(SaslMechanism::ScramSha512, "wrong");
+    login
+        .is_refused(ProblemClass::KafkaAuthenticationFailed)
+        .await;
 }
 
 #[tokio::test]
 async fn a_client_certificate_is_a_login() {
     let pair = client("relay");
-    Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull).await.with_certificate(&pair.certificate, &pair.key).is_let_in().await;
+    Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull)
+        .await
+        .with_certificate(&pair.certificate, &pair.key)
+        .is_let_in()
+        .await;
 }
 
 #[tokio::test]
@@ -99,18 +133,28 @@ async fn a_client_certificate_that_is_missing_or_of_another_authority_is_refused
 async fn another_host_name_is_refused_unless_only_the_chain_counts() {
     let pair = client("relay");
     for (mode, accepted) in [(TlsMode::VerifyFull, false), (TlsMode::VerifyCa, true)] {
-        let login = Login::to("RIG_KAFKA_MTLS", mode).await.with_certificate(&pair.certificate, &pair.key);
+        let login = Login::to("RIG_KAFKA_MTLS", mode)
+            .await
+            .with_certificate(&pair.certificate, &pair.key);
         let other = under_another_address(rig("RIG_KAFKA_MTLS").parse().expect("an address")).await;
         let login = login.at(format!("127.0.0.2:{}", other.port()));
-        if accepted { login.is_let_in().await } else { login.is_refused(ProblemClass::KafkaTlsFailed).await }
+        if accepted {
+            login.is_let_in().await
+        } else {
+            login.is_refused(ProblemClass::KafkaTlsFailed).await
+        }
     }
 }
 
 #[tokio::test]
 async fn an_unknown_authority_is_refused() {
     for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
-        let login = Login::to("RIG_KAFKA_SASL_SSL", mode).await.with_password(SaslMechanism::ScramSha512, &rig("RIG_KAFKA_PASSWORD"));
-        login.database.write_secret("kafka/ca.crt", &certificate("rogue-ca.crt"));
+        let login = Login::to("RIG_KAFKA_SASL_SSL", mode)
+            .await
+            .with_password(SaslMechanism::ScramSha512, &rig("RIG_KAFKA_PASSWORD"));
+        login
+            .database
+            .write_secret("kafka/ca.crt", &certificate("rogue-ca.crt"));
         login.is_refused(ProblemClass::KafkaTlsFailed).await;
     }
 }
@@ -119,18 +163,28 @@ async fn an_unknown_authority_is_refused() {
 async fn an_expired_certificate_is_refused() {
     let port = with_certificate(&expired_server(), Hello::Begins);
     for mode in [TlsMode::VerifyFull, TlsMode::VerifyCa] {
-        Login::to("RIG_KAFKA_MTLS", mode).await.at(format!("127.0.0.1:{port}")).is_refused(ProblemClass::KafkaTlsFailed).await;
+        Login::to("RIG_KAFKA_MTLS", mode)
+            .await
+            .at(format!("127.0.0.1:{port}"))
+            .is_refused(ProblemClass::KafkaTlsFailed)
+            .await;
     }
 }
 
 #[tokio::test]
 async fn a_server_without_tls_gets_no_password() {
-    let login = Login::to("RIG_KAFKA", TlsMode::VerifyFull).await.with_password(SaslMechanism::Plain, &rig("RIG_KAFKA_PASSWORD"));
+    let login = Login::to("RIG_KAFKA", TlsMode::VerifyFull)
+        .await
+        .with_password(SaslMechanism::Plain, &rig("RIG_KAFKA_PASSWORD"));
     login.is_refused(ProblemClass::KafkaTlsFailed).await;
 }
 
 #[tokio::test]
 async fn a_port_where_nothing_listens_is_unreachable() {
     let closed = format!("127.0.0.1:{}", closed_port().await);
-    Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull).await.at(closed).is_refused(ProblemClass::KafkaUnreachable).await;
+    Login::to("RIG_KAFKA_MTLS", TlsMode::VerifyFull)
+        .await
+        .at(closed)
+        .is_refused(ProblemClass::KafkaUnreachable)
+        .await;
 }

@@ -21,14 +21,26 @@ impl Program {
     /// With what an operator's Deployment, or its chart, says of where to listen.
     async fn start(command: &mut Command) -> Self {
         let port = free_port().await;
-        let listening = command.args(["--listen", &format!("[::]:{port}")]).stdout(Stdio::null()).stderr(Stdio::null());
-        Self { child: listening.spawn().expect("the program"), port }
+        let listening = command
+            .args(["--listen", &format!("[::]:{port}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self {
+            child: listening.spawn().expect("the program"),
+            port,
+        }
     }
 
     async fn answers_everywhere(&self) {
         let has_ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
-        for host in ["127.0.0.1", "::1"].into_iter().filter(|host| has_ipv6 || *host != "::1") {
-            until(&format!("an answer from {host}"), async || get_from(host, self.port, "/metrics").await).await;
+        for host in ["127.0.0.1", "::1"]
+            .into_iter()
+            .filter(|host| has_ipv6 || *host != "::1")
+        {
+            until(&format!("an answer from {host}"), async || {
+                get_from(host, self.port, "/metrics").await
+            })
+            .await;
         }
     }
 }
@@ -44,9 +56,16 @@ impl Drop for Program {
 async fn a_relay_answers_on_ipv4_and_on_ipv6() {
     let database = Database::create(15).await;
     let settings = database.secrets_folder().join("settings.yaml");
-    std::fs::write(&settings, serde_yaml::to_string(&database.settings()).expect("plain data")).expect("written");
+    std::fs::write(
+        &settings,
+        serde_yaml::to_string(&database.settings()).expect("plain data"),
+    )
+    .expect("written");
     let mut run = Command::new(env!("CARGO_BIN_EXE_outbox-relay"));
-    run.args(["run", "--settings"]).arg(&settings).arg("--secrets").arg(database.secrets_folder());
+    run.args(["run", "--settings"])
+        .arg(&settings)
+        .arg("--secrets")
+        .arg(database.secrets_folder());
     Program::start(&mut run).await.answers_everywhere().await;
 }
 
@@ -56,7 +75,8 @@ async fn an_operator_answers_on_ipv4_and_on_ipv6() {
     let file = std::env::temp_dir().join(format!("it_{}_listening", std::process::id()));
     std::fs::write(&file, kubeconfig("http://127.0.0.1:1").to_string()).expect("written");
     let mut run = Command::new(env!("CARGO_BIN_EXE_outbox-operator"));
-    run.args(["run", "--relay-image", "relay:1", "--namespace", "it"]).env("KUBECONFIG", &file);
+    run.args(["run", "--relay-image", "relay:1", "--namespace", "it"])
+        .env("KUBECONFIG", &file);
     Program::start(&mut run).await.answers_everywhere().await;
     std::fs::remove_file(file).ok();
 }

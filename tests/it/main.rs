@@ -1,4 +1,5 @@
-//! Integration tests against the rig's real servers (`tests/rig/rig up`), one binary. A missing server fails a test; none is skipped.
+//! Integration tests against the rig's real servers (`tests/rig/rig up`), one binary. A missing
+//! server fails a test; none is skipped.
 
 #[macro_use]
 mod harness;

@@ -44,10 +44,12 @@ on_each_server! {
 on_each_server! {
     async fn a_server_without_lz4_is_named_and_goes_on(database: Database) {
         let mut admin = database.as_admin().await;
-        let lz4 = value::<i64>(&mut admin, "select count(*) from pg_settings where name = 'default_toast_compression' and 'lz4' = any (enumvals)").await;
+        let lz4 = value::<i64>(&mut admin, "select count(*) from pg_settings where name = \
+            'default_toast_compression' and 'lz4' = any (enumvals)").await;
         let report = database.migrate(&database.settings()).await;
         assert_eq!(report.notes.iter().any(|note| note.contains("lz4")), lz4 == 0, "{report:?}");
-        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', convert_to(repeat('x', 100000), 'UTF8'))").await;
+        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', \
+            convert_to(repeat('x', 100000), 'UTF8'))").await;
         assert_eq!(value::<i32>(&mut admin, "select payload_bytes from outbox.pending").await, 100_000);
     }
 }
@@ -60,7 +62,8 @@ on_each_server! {
         assert_eq!(problem.class, ProblemClass::RoleMissing);
         assert!(problem.message.contains("'nobody_of_that_name'"), "{problem:?}");
         let mut admin = database.as_admin().await;
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from pg_namespace where nspname = 'outbox'").await, 0);
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from pg_namespace where nspname = \
+            'outbox'").await, 0);
     }
 }
 
@@ -69,14 +72,16 @@ on_each_server! {
         let database = database.migrated().await;
         let settings = database.settings();
         let mut admin = database.as_admin().await;
-        let newer = "insert into outbox.schema_migrations (version, description, success, checksum, execution_time) values (99, 'later', true, '', 0)";
+        let newer = "insert into outbox.schema_migrations (version, description, success, \
+            checksum, execution_time) values (99, 'later', true, '', 0)";
         execute(&mut admin, newer).await;
         let report = database.migrate(&settings).await;
         assert_eq!((report.problem, report.schema_version), (None, Some(99)));
         let level = check_schema(&database.relay_pool(&[]), &settings.database.schema, &settings.owner).await;
         assert_eq!(level.expect("a relay may work on it"), 99);
 
-        execute(&mut admin, &format!("update outbox.schema_migrations set compatible_from = {} where version = 99", LEVEL + 1)).await;
+        execute(&mut admin, &format!("update outbox.schema_migrations set compatible_from = {} \
+            where version = 99", LEVEL + 1)).await;
         assert_eq!(database.migrate(&settings).await.problem.expect("too new").class, ProblemClass::NewerSchema);
         let error = check_schema(&database.relay_pool(&[]), &settings.database.schema, &settings.owner).await;
         assert_eq!(error.expect_err("too new").problem().class, ProblemClass::NewerSchema);
@@ -114,11 +119,13 @@ on_each_server! {
         let problem = database.migrate(&verify).await.problem.expect("no schema");
         assert_eq!(problem.class, ProblemClass::SchemaNotReady);
         let mut admin = database.as_admin().await;
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from pg_namespace where nspname = 'outbox'").await, 0);
+        assert_eq!(value::<i64>(&mut admin, "select count(*) from pg_namespace where nspname = \
+            'outbox'").await, 0);
 
         let database = database.migrated().await;
         assert_eq!(database.migrate(&verify).await.problem, None);
-        execute(&mut admin, &format!("revoke execute on function outbox.enqueue_many(jsonb) from {}", database.producer)).await;
+        execute(&mut admin, &format!("revoke execute on function outbox.enqueue_many(jsonb) from \
+            {}", database.producer)).await;
         let problem = database.migrate(&verify).await.problem.expect("a right is missing");
         assert_eq!(problem.class, ProblemClass::InsufficientPrivilege);
         assert!(problem.message.contains(&format!("'{}' as producer", database.producer)), "{problem:?}");
@@ -164,7 +171,11 @@ fn a_migration_can_move_between_threads() {
     fn send<T: Send>(_: &T) {}
     let settings: Option<outbox_relay::settings::RelaySettings> = None;
     if let Some(settings) = settings {
-        send(&migrate(&settings, &outbox_relay::secrets::Secrets::folder("/"), LOCK_WAIT));
+        send(&migrate(
+            &settings,
+            &outbox_relay::secrets::Secrets::folder("/"),
+            LOCK_WAIT,
+        ));
     }
 }
 
@@ -176,7 +187,8 @@ on_each_server! {
         let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
         assert_eq!(value::<i64>(&mut owner, schemas).await, 0, "a dry run changes nothing");
         execute(&mut owner, &script).await;
-        // It is just what the migration itself would have done: that finds nothing left to do, and nothing missing.
+        // It is just what the migration itself would have done: that finds nothing left to do, and
+        // nothing missing.
         let mut verify = settings.clone();
         verify.migration.policy = MigrationPolicy::Verify;
         assert_eq!(database.migrate(&verify).await.problem, None);
@@ -207,7 +219,8 @@ on_each_server! {
 
         settings.migration.take_over_from = Some(database.settings().owner);
         let mut admin = database.as_admin().await;
-        execute(&mut admin, "insert into outbox.relay values (gen_random_uuid(), 'p', now() + interval '1 hour')").await;
+        execute(&mut admin, "insert into outbox.relay values (gen_random_uuid(), 'p', now() + \
+            interval '1 hour')").await;
         let problem = database.migrate(&settings).await.problem.expect("one is at work");
         assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
         assert!(problem.message.contains("suspend or delete it first"), "{}", problem.message);
@@ -222,7 +235,8 @@ on_each_server! {
         settings.migration.take_over_from = Some(by_script.owner);
         assert_eq!(database.migrate(&settings).await.problem, None);
         assert_eq!(value::<String>(&mut admin, "select cluster from outbox.owner").await, "another");
-        assert_eq!(database.migrate(&settings).await.problem, None, "again, when it is ours already");
+        assert_eq!(database.migrate(&settings).await.problem, None, "again, when it is ours \
+            already");
         let problem = database.migrate(&database.settings()).await.problem.expect("taken away");
         assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);
     }

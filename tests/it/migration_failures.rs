@@ -11,13 +11,17 @@ use crate::harness::{
 };
 
 fn migration_endpoint(settings: &mut RelaySettings) -> &mut Endpoint {
-    let MigrationDatabase { endpoint, .. } = settings.migration.database.as_mut().expect("of its own");
+    let MigrationDatabase { endpoint, .. } =
+        settings.migration.database.as_mut().expect("of its own");
     endpoint
 }
 
 async fn class(database: &Database, settings: &RelaySettings) -> ProblemClass {
     let problem = database.migrate(settings).await.problem.expect("a problem");
-    assert!(!problem.message.contains("not-secret") && !problem.message.contains("wrong-password"), "{problem:?}");
+    assert!(
+        !problem.message.contains("not-secret") && !problem.message.contains("wrong-password"),
+        "{problem:?}"
+    );
     problem.class
 }
 
@@ -89,7 +93,8 @@ on_each_server! {
         let mut owner = database.connect_as(&database.owner).await;
         execute(&mut owner, "create schema outbox; create table outbox.event (id int)").await;
         assert_eq!(class(&database, &database.settings()).await, ProblemClass::InvalidSettings);
-        execute(&mut owner, "drop table outbox.event; create table outbox.schema_migrations (version text)").await;
+        execute(&mut owner, "drop table outbox.event; create table outbox.schema_migrations \
+            (version text)").await;
         assert_eq!(class(&database, &database.settings()).await, ProblemClass::InvalidSettings);
     }
 }

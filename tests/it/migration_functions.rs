@@ -18,9 +18,24 @@ const ROUNDS: u32 = 40;
 /// One writer: some transactions linger before their commit, some roll back.
 async fn write(mut connection: sqlx::PgConnection, writer: u32) {
     for round in 0..ROUNDS {
-        execute(&mut connection, "begin; select outbox.enqueue('file', 'one key', 'Uploaded', '{}')").await;
-        tokio::time::sleep(Duration::from_millis(u64::from((writer * 7 + round * 5) % 4))).await;
-        execute(&mut connection, if (writer + round).is_multiple_of(10) { "rollback" } else { "commit" }).await;
+        execute(
+            &mut connection,
+            "begin; select outbox.enqueue('file', 'one key', 'Uploaded', '{}')",
+        )
+        .await;
+        tokio::time::sleep(Duration::from_millis(u64::from(
+            (writer * 7 + round * 5) % 4,
+        )))
+        .await;
+        execute(
+            &mut connection,
+            if (writer + round).is_multiple_of(10) {
+                "rollback"
+            } else {
+                "commit"
+            },
+        )
+        .await;
     }
     connection.close().await.ok();
 }
@@ -39,7 +54,8 @@ on_each_server! {
             let mut seen: Vec<i64> = Vec::new();
             while !seen_by_reader.load(Ordering::Relaxed) {
                 let now = values::<i64>(&mut reader, "select id from outbox.event order by id").await;
-                // A later id never shows before an earlier one: what was seen is the start of what is there.
+                // A later id never shows before an earlier one: what was seen is the start of what
+                // is there.
                 assert!(now.starts_with(&seen), "{seen:?} then {now:?}");
                 seen = now;
             }
@@ -58,7 +74,8 @@ on_each_server! {
     async fn twenty_thousand_keys_fit_into_one_transaction(database: Database) {
         let database = database.migrated().await;
         let mut producer = database.connect_as(&database.producer).await;
-        let single = "select count(outbox.enqueue('file', 'f' || i, 'Uploaded', '{}')) from generate_series(1, 20000) i";
+        let single = "select count(outbox.enqueue('file', 'f' || i, 'Uploaded', '{}')) from \
+            generate_series(1, 20000) i";
         assert_eq!(value::<i64>(&mut producer, single).await, 20_000);
         let many = "select outbox.enqueue_many(jsonb_agg(jsonb_build_object('aggregate_type', 'file', 'aggregate_id', 'f' || i, 'event_type', 'Uploaded')))
           from generate_series(1, 20000) i";
@@ -68,13 +85,21 @@ on_each_server! {
 
 /// Two keys, the one whose bucket is lower first.
 async fn keys_by_bucket(connection: &mut sqlx::PgConnection) -> Vec<String> {
-    let keys = "select key from unnest(array['apple', 'pear']) key order by hashtextextended(key collate \"C\", 0) & 4095";
+    let keys = "select key from unnest(array['apple', 'pear']) key order by hashtextextended(key \
+        collate \"C\", 0) & 4095";
     values(connection, keys).await
 }
 
 fn many(keys: &[&str]) -> String {
-    let events = keys.iter().map(|key| format!(r#"{{"aggregate_type": "file", "aggregate_id": "{key}", "event_type": "Uploaded"}}"#));
-    format!("select outbox.enqueue_many('[{}]')", events.collect::<Vec<_>>().join(", "))
+    let events = keys.iter().map(|key| {
+        format!(
+            r#"{{"aggregate_type": "file", "aggregate_id": "{key}", "event_type": "Uploaded"}}"#
+        )
+    });
+    format!(
+        "select outbox.enqueue_many('[{}]')",
+        events.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn lock(call: &str, key: &str) -> String {
@@ -87,7 +112,8 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         let keys = keys_by_bucket(&mut admin).await;
         let (low, high) = (keys[0].as_str(), keys[1].as_str());
-        // The low bucket is held: both callers wait for it, and neither may hold the high one meanwhile.
+        // The low bucket is held: both callers wait for it, and neither may hold the high one
+        // meanwhile.
         execute(&mut admin, &format!("begin; {}", lock("pg_advisory_xact_lock", low))).await;
         let calls = [many(&[low, high]), many(&[high, low])];
         let mut callers = tokio::task::JoinSet::new();
@@ -96,7 +122,8 @@ on_each_server! {
             callers.spawn(async move { value::<i64>(&mut caller, &call).await });
         }
         let mut observer = database.as_admin().await;
-        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())";
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted \
+            and database = (select oid from pg_database where datname = current_database())";
         for _ in 0..500 {
             if value::<i64>(&mut observer, waiting).await == 2 {
                 break;
@@ -134,9 +161,11 @@ on_each_server! {
           {"aggregate_type": "file", "aggregate_id": "f1", "event_type": "A", "payload": null, "headers": null, "topic": "files",
            "event_key": "k", "event_id": "7f1c2b52-6d3f-4c1c-8d3c-0123456789ab"}]')"#).await;
         let mut admin = database.as_admin().await;
-        let payloads = values::<Option<Vec<u8>>>(&mut admin, "select payload from outbox.event order by id").await;
+        let payloads = values::<Option<Vec<u8>>>(&mut admin, "select payload from outbox.event \
+            order by id").await;
         assert_eq!(payloads, [Some(b"text".to_vec()), Some(b"{\"a\": 1}".to_vec()), Some(vec![0, 255]), None]);
-        let last = "select format('%s %s %s %s', topic, event_key, headers, event_id) from outbox.event order by id desc limit 1";
+        let last = "select format('%s %s %s %s', topic, event_key, headers, event_id) from \
+            outbox.event order by id desc limit 1";
         assert_eq!(value::<String>(&mut admin, last).await, "files k {} 7f1c2b52-6d3f-4c1c-8d3c-0123456789ab");
     }
 }

@@ -3,15 +3,16 @@
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
 const DENIED: &str = "42501";
-const ADD: &str =
-    "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
+const ADD: &str = "insert into outbox.event (aggregate_type, aggregate_id, event_type, payload, \
+    headers) values ('file', 'f1', 'Uploaded', '{}', '{}')";
 
 on_each_server! {
     async fn a_producer_adds_events_and_reads_nothing(database: Database) {
         let database = database.migrated().await;
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, ADD).await;
-        assert_eq!(value::<i64>(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await, 2);
+        assert_eq!(value::<i64>(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', \
+            '{}')").await, 2);
         let many = r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "f1", "event_type": "Uploaded"}]')"#;
         assert_eq!(value::<i64>(&mut producer, many).await, 1);
         for sql in [
@@ -28,7 +29,8 @@ on_each_server! {
             "select from outbox.parked_topic",
             "select from outbox.dead_letter",
             "select outbox.key_digest('f1')",
-            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), 'RecordRejected')",
+            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), \
+             'RecordRejected')",
             "select outbox.bury(1::smallint, 1, gen_random_uuid(), 'files', 'RecordRejected', 1)",
             "select outbox.skip_parked('files', 'f1')",
             "select outbox.requeue(gen_random_uuid())",
@@ -50,7 +52,8 @@ on_each_server! {
         for (column, value) in [("id", "5"), ("lane", "5"), ("xact", "'5'"), ("created_at", "now()")] {
             for overriding in ["", "overriding system value"] {
                 let sql = format!(
-                    "insert into outbox.event (aggregate_type, aggregate_id, event_type, {column}) {overriding} values ('a', 'b', 'c', {value})"
+                    "insert into outbox.event (aggregate_type, aggregate_id, event_type, \
+                     {column}) {overriding} values ('a', 'b', 'c', {value})"
                 );
                 let code = refused(&mut producer, &sql).await;
                 // A generated column is refused before rights are looked at.
@@ -70,14 +73,17 @@ on_each_server! {
             "select * from outbox.event",
             "select * from outbox.pending",
             "select * from outbox.owner, outbox.schema_migrations",
-            "insert into outbox.relay (instance, pod, lease_until) values (gen_random_uuid(), 'p', now())",
+            "insert into outbox.relay (instance, pod, lease_until) values (gen_random_uuid(), \
+             'p', now())",
             "update outbox.relay set lease_until = now()",
             "select * from outbox.relay for update",
-            "update outbox.lane set owner = (select instance from outbox.relay), epoch = epoch + 1, mark = 1, high_id = 1",
+            "update outbox.lane set owner = (select instance from outbox.relay), epoch = epoch + \
+             1, mark = 1, high_id = 1",
             "select * from outbox.lane for update skip locked",
             "delete from outbox.relay",
             "select * from outbox.parked_key, outbox.parked_topic, outbox.dead_letter",
-            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), 'RecordRejected')",
+            "select outbox.park_key('files', 'f1', 1::smallint, 1, gen_random_uuid(), \
+             'RecordRejected')",
             "select outbox.bury(1::smallint, 1, gen_random_uuid(), 'files', 'RecordRejected', 1)",
             "select incarnation, position from outbox.sequence_state",
             "select outbox.resume_sequence(0)",
@@ -96,12 +102,14 @@ on_each_server! {
             "delete from outbox.lane",
             "update outbox.owner set name = 'x'",
             "update outbox.schema_migrations set version = 9",
-            "insert into outbox.parked_key (topic, key, lane, class) values ('files', 'f1', 1, 'ParkedByHand')",
+            "insert into outbox.parked_key (topic, key, lane, class) values ('files', 'f1', 1, \
+             'ParkedByHand')",
             "update outbox.parked_key set head_id = 1",
             "delete from outbox.parked_key",
             "insert into outbox.parked_topic (topic) values ('files')",
             "delete from outbox.parked_topic",
-            "insert into outbox.dead_letter select id, lane, event_id, 'a', 'a', 'a', null, 'a', null, null, '{}', now(), 'a', 1, now() from outbox.event",
+            "insert into outbox.dead_letter select id, lane, event_id, 'a', 'a', 'a', null, 'a', \
+             null, null, '{}', now(), 'a', 1, now() from outbox.event",
             "update outbox.dead_letter set payload = 'x'",
             "delete from outbox.dead_letter",
             "select outbox.skip_parked('files', 'f1')",
@@ -112,7 +120,8 @@ on_each_server! {
         ] {
             assert_eq!(refused(&mut relay, sql).await, DENIED, "{sql}");
         }
-        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], array[e.id], array[e.event_id], array[e.ctid])";
+        let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], \
+            array[e.id], array[e.event_id], array[e.ctid])";
         assert_eq!(value::<i64>(&mut relay, settle).await, 1);
         assert_eq!(value::<i64>(&mut relay, "select count(*) from outbox.event").await, 0);
     }
@@ -126,7 +135,8 @@ on_each_server! {
         let mut producer = database.connect_as(&database.producer).await;
         assert_eq!(refused(&mut producer, ADD).await, DENIED);
         let mut admin = database.as_admin().await;
-        let open = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and has_function_privilege('public', oid, 'execute')";
+        let open = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace \
+            and has_function_privilege('public', oid, 'execute')";
         assert_eq!(values::<String>(&mut admin, open).await, Vec::<String>::new());
     }
 }
@@ -147,7 +157,8 @@ on_each_server! {
 
         // By hand, and to a role that the manifest never named.
         let mut admin = database.as_admin().await;
-        execute(&mut admin, &format!("grant usage on schema outbox to {0}; grant delete on outbox.event to {0}", database.relay)).await;
+        execute(&mut admin, &format!("grant usage on schema outbox to {0}; grant delete on \
+            outbox.event to {0}", database.relay)).await;
         settings.migration.producers.clear();
         assert_eq!(database.migrate(&settings).await.problem, None);
         assert_eq!(refused(&mut producer, ADD).await, DENIED);
@@ -187,14 +198,24 @@ on_each_server! {
 }
 
 /// Functions that run with the owner's rights.
-const DEFINERS: [&str; 9] =
-    ["bury", "enqueue", "enqueue_many", "park_key", "requeue", "requeue_many", "resume_sequence", "settle", "skip_parked"];
+const DEFINERS: [&str; 9] = [
+    "bury",
+    "enqueue",
+    "enqueue_many",
+    "park_key",
+    "requeue",
+    "requeue_many",
+    "resume_sequence",
+    "settle",
+    "skip_parked",
+];
 
 on_each_server! {
     async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        let definers = "select distinct proname::text from pg_proc where pronamespace = 'outbox'::regnamespace and prosecdef order by 1";
+        let definers = "select distinct proname::text from pg_proc where pronamespace = \
+            'outbox'::regnamespace and prosecdef order by 1";
         assert_eq!(values::<String>(&mut admin, definers).await, DEFINERS);
         let unsafe_paths = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
           and not coalesce(proconfig, '{}') && array['search_path=outbox, pg_temp']";
@@ -202,7 +223,8 @@ on_each_server! {
     }
 }
 
-/// A temporary table that stands in for `event`, and a trigger that would then run with the rights of whoever inserts.
+/// A temporary table that stands in for `event`, and a trigger that would then run with the rights
+/// of whoever inserts.
 const ATTACK: &str = "
   create temporary table event (like outbox_shape including defaults);
   create temporary table caught (who text);
@@ -216,7 +238,8 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         // The attacker may not read the real one's shape; it is no secret.
-        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; grant select on public.outbox_shape to public").await;
+        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; \
+            grant select on public.outbox_shape to public").await;
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, ATTACK).await;
         execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
@@ -231,7 +254,8 @@ on_each_server! {
     async fn the_attack_works_on_a_path_without_pg_temp(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; grant select on public.outbox_shape to public").await;
+        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; \
+            grant select on public.outbox_shape to public").await;
         let open = "select format('alter function %s set search_path = outbox', oid::regprocedure) from pg_proc
           where pronamespace = 'outbox'::regnamespace and proname = 'enqueue'";
         let open = value::<String>(&mut admin, open).await;
@@ -265,10 +289,13 @@ on_each_server! {
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, ATTACK_ON_MOVES).await;
         let forged = "1::smallint, 99, '00000000-0000-0000-0000-000000000099'";
-        execute(&mut relay, &format!("select outbox.park_key('files', 'forged', {forged}, 'RecordRejected')")).await;
-        assert!(!value::<bool>(&mut relay, &format!("select outbox.bury({forged}, 'files', 'RecordRejected', 1)")).await);
+        execute(&mut relay, &format!("select outbox.park_key('files', 'forged', {forged}, \
+            'RecordRejected')")).await;
+        assert!(!value::<bool>(&mut relay, &format!("select outbox.bury({forged}, 'files', \
+            'RecordRejected', 1)")).await);
         assert_eq!(value::<i64>(&mut relay, "select count(*) from pg_temp.event").await, 1);
-        let moved = "select (select count(*) from outbox.dead_letter) + (select count(*) from outbox.parked_key)";
+        let moved = "select (select count(*) from outbox.dead_letter) + (select count(*) from \
+            outbox.parked_key)";
         assert_eq!(value::<i64>(&mut admin, moved).await, 0);
     }
 }

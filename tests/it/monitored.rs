@@ -1,4 +1,5 @@
-//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each expression of the chart has an answer.
+//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each
+//! expression of the chart has an answer.
 
 use std::time::Duration;
 
@@ -27,14 +28,25 @@ use crate::{
     observed::{Exported, documented},
 };
 
-/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare must be there.
-const FIRING: [&str; 5] = ["OutboxKeysParked", "OutboxDeadLetters", "OutboxRelayGone", "OutboxTopicStalled", "OutboxOperatorFailing"];
+/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare
+/// must be there.
+const FIRING: [&str; 5] = [
+    "OutboxKeysParked",
+    "OutboxDeadLetters",
+    "OutboxRelayGone",
+    "OutboxTopicStalled",
+    "OutboxOperatorFailing",
+];
 /// It fires where nobody is, and so is asked for before the operator is started.
 const ABSENT: &str = "OutboxOperatorAbsent";
 
 /// Two topics that refuse large rows: one parks their keys, one makes them dead letters.
 async fn topics() -> [TopicSettings; 2] {
-    let topics = [("monitored-block", OnPoison::Block), ("monitored-dead", OnPoison::DeadLetter)].map(|(name, on_poison)| TopicSettings {
+    let topics = [
+        ("monitored-block", OnPoison::Block),
+        ("monitored-dead", OnPoison::DeadLetter),
+    ]
+    .map(|(name, on_poison)| TopicSettings {
         name: topic_name(name),
         event_types: vec![],
         aggregate_types: vec![],
@@ -49,40 +61,72 @@ async fn topics() -> [TopicSettings; 2] {
 /// A large row for each of them, and one that waits for a topic that nobody declared.
 async fn write_troublesome_rows(database: &Database, topics: &[TopicSettings]) {
     let large = "(select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g)";
-    let rows = topics.iter().map(|topic| (topic.name.as_str(), large)).chain([("nobody.declared", "''")]);
+    let rows = topics
+        .iter()
+        .map(|topic| (topic.name.as_str(), large))
+        .chain([("nobody.declared", "''")]);
     for (topic, payload) in rows {
         let row = format!(
-            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'k', 'E', '{topic}', {payload})"
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) \
+             values ('a', 'k', 'E', '{topic}', {payload})"
         );
         execute(&mut database.as_admin().await, &row).await;
     }
 }
 
-/// One OutboxRelay that gets on and scales, and one whose name is taken, so that its schema does not come.
+/// One OutboxRelay that gets on and scales, and one whose name is taken, so that its schema does
+/// not come.
 async fn objects() -> Namespace {
     let ns = Namespace::create().await;
-    ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3})).await;
-    ns.create_object::<Service>(json!({"metadata": {"name": "taken-relay"}, "spec": {"ports": [{"port": 80}]}})).await;
+    ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3}))
+        .await;
+    ns.create_object::<Service>(
+        json!({"metadata": {"name": "taken-relay"}, "spec": {"ports": [{"port": 80}]}}),
+    )
+    .await;
     let mut taken = manifest();
     taken["metadata"]["name"] = json!("taken");
     taken["spec"]["migration"]["policy"] = json!("Apply");
     let taken: OutboxRelay = serde_json::from_value(taken).expect("a manifest");
-    ns.api::<OutboxRelay>().create(&PostParams::default(), &taken).await.expect("a valid manifest");
+    ns.api::<OutboxRelay>()
+        .create(&PostParams::default(), &taken)
+        .await
+        .expect("a valid manifest");
     ns
 }
 
-/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that fail: any other problem is asked for instead.
+/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that
+/// fail: any other problem is asked for instead.
 fn asked(name: &str, expression: &str) -> String {
-    let expression = expression.replace(RATE_INTERVAL, "20s").replace("$namespace", ".*").replace("$relay", ".*");
-    let expression = expression.replace(&ProblemClass::TopicStalled.to_string(), &ProblemClass::KeysParked.to_string());
+    let expression = expression
+        .replace(RATE_INTERVAL, "20s")
+        .replace("$namespace", ".*")
+        .replace("$relay", ".*");
+    let expression = expression.replace(
+        &ProblemClass::TopicStalled.to_string(),
+        &ProblemClass::KeysParked.to_string(),
+    );
     let healthy = name.starts_with("Outbox") && !FIRING.contains(&name);
-    if healthy { without_threshold(&expression).to_owned() } else { expression }
+    if healthy {
+        without_threshold(&expression).to_owned()
+    } else {
+        expression
+    }
 }
 
 /// What is compared with a number at the end.
 fn without_threshold(expression: &str) -> &str {
-    let compared = |at: usize| expression[at + 3..].trim().parse::<f64>().is_ok().then(|| &expression[..at]);
-    [" > ", " < "].iter().find_map(|sign| compared(expression.rfind(sign)?)).unwrap_or(expression)
+    let compared = |at: usize| {
+        expression[at + 3..]
+            .trim()
+            .parse::<f64>()
+            .is_ok()
+            .then(|| &expression[..at])
+    };
+    [" > ", " < "]
+        .iter()
+        .find_map(|sign| compared(expression.rfind(sign)?))
+        .unwrap_or(expression)
 }
 
 /// A sample that is a number.
@@ -102,7 +146,10 @@ async fn has_answer(prometheus: &Prometheus, name: &str, expression: &str) {
             eprintln!("{name}: {answer:?}");
             last = answer;
         }
-        assert!(std::time::Instant::now() < give_up, "{name}: {expression} has no answer: {last:?}");
+        assert!(
+            std::time::Instant::now() < give_up,
+            "{name}: {expression} has no answer: {last:?}"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -116,15 +163,36 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
     let mut gone = Relay::start(&database, &settings).await;
     let load = Steady::start(&database, &topics[0].name, 50);
     let prometheus = Prometheus::start(&[
-        (relay.port(), &[("namespace", "essays"), ("relay", "file-service"), ("pod", "a")]),
-        (gone.port(), &[("namespace", "essays"), ("relay", "gone"), ("pod", "b")]),
-        (operator_port, &[("namespace", "outbox-system"), ("pod", "o")]),
+        (
+            relay.port(),
+            &[
+                ("namespace", "essays"),
+                ("relay", "file-service"),
+                ("pod", "a"),
+            ],
+        ),
+        (
+            gone.port(),
+            &[("namespace", "essays"), ("relay", "gone"), ("pod", "b")],
+        ),
+        (
+            operator_port,
+            &[("namespace", "outbox-system"), ("pod", "o")],
+        ),
     ])
     .await;
     let all = expressions::all();
-    let absent = all.iter().find(|(name, _)| name == ABSENT).expect("an alert on an operator that is not there");
+    let absent = all
+        .iter()
+        .find(|(name, _)| name == ABSENT)
+        .expect("an alert on an operator that is not there");
     has_answer(&prometheus, ABSENT, &absent.1).await;
-    has_answer(&prometheus, "a relay that will go", r#"outbox_build_info{relay="gone"}"#).await;
+    has_answer(
+        &prometheus,
+        "a relay that will go",
+        r#"outbox_build_info{relay="gone"}"#,
+    )
+    .await;
 
     let _operator = OperatorProcess::start(&ns.name, operator_port, None).await;
     gone.stop().await;
@@ -135,7 +203,16 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
     }
     load.stop().await;
 
-    let metrics = until("the operator's metrics", async || crate::harness::server::get(operator_port, "/metrics").await).await;
-    let documented = documented().into_iter().filter(|(name, _)| name.starts_with("outbox_operator_"));
-    assert_eq!(Exported::parse(&metrics).families, documented.collect(), "exported, and documented in docs/metrics.md");
+    let metrics = until("the operator's metrics", async || {
+        crate::harness::server::get(operator_port, "/metrics").await
+    })
+    .await;
+    let documented = documented()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("outbox_operator_"));
+    assert_eq!(
+        Exported::parse(&metrics).families,
+        documented.collect(),
+        "exported, and documented in docs/metrics.md"
+    );
 }

@@ -1,4 +1,5 @@
-//! What a relay tells of itself, against the pages that document it: `/metrics` and docs/metrics.md, `/status` and docs/status.md.
+//! What a relay tells of itself, against the pages that document it: `/metrics` and
+//! docs/metrics.md, `/status` and docs/status.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,8 @@ use crate::harness::{
 /// Type and labels by name.
 pub(crate) type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// A relay that has published rows, that has parked a key behind a refused one, and to which a row waits that it may not publish.
+/// A relay that has published rows, that has parked a key behind a refused one, and to which a row
+/// waits that it may not publish.
 async fn busy() -> (Database, Relay, String) {
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("observed");
@@ -34,41 +36,75 @@ async fn busy() -> (Database, Relay, String) {
          insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'k1', 'E', 'nobody.declared', '')"
     );
     execute(&mut database.as_admin().await, &rows).await;
-    let declared = TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
+    let declared = TopicSettings {
+        name: topic.clone(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    };
     let relay = Relay::start(&database, &database.publishing(vec![declared])).await;
     let mut seen = None;
-    let wait = until("a parked key, published rows and one that waits", async || {
-        let report = relay.report().await?;
-        let waits = report.backlog.as_ref().is_some_and(|backlog| backlog.rows > 0 && backlog.oldest_at.is_some());
-        let told = [ProblemClass::KeysParked, ProblemClass::TopicNotDeclared]
-            .map(|class| report.problems.iter().any(|problem| problem.class == class));
-        let done = waits && told == [true, true] && report.parked_keys == Some(1) && report.lanes == 64;
-        if !done && seen.as_ref() != Some(&report) {
-            eprintln!("{report:?}");
-            seen = Some(report);
-        }
-        done.then_some(())
-    });
+    let wait = until(
+        "a parked key, published rows and one that waits",
+        async || {
+            let report = relay.report().await?;
+            let waits = report
+                .backlog
+                .as_ref()
+                .is_some_and(|backlog| backlog.rows > 0 && backlog.oldest_at.is_some());
+            let told = [ProblemClass::KeysParked, ProblemClass::TopicNotDeclared]
+                .map(|class| report.problems.iter().any(|problem| problem.class == class));
+            let done = waits
+                && told == [true, true]
+                && report.parked_keys == Some(1)
+                && report.lanes == 64;
+            if !done && seen.as_ref() != Some(&report) {
+                eprintln!("{report:?}");
+                seen = Some(report);
+            }
+            done.then_some(())
+        },
+    );
     wait.await;
     (database, relay, topic)
 }
 
 /// The cells of the rows of a page's table whose first cell is a name in backquotes.
 fn table(page: &str) -> Vec<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(page);
     let text = std::fs::read_to_string(path).expect("a page");
     let rows = text.lines().filter(|line| line.starts_with("| `"));
-    rows.map(|row| row.trim_matches('|').split(" |").map(|cell| cell.trim_matches(['|', ' ']).to_owned()).collect()).collect()
+    rows.map(|row| {
+        row.trim_matches('|')
+            .split(" |")
+            .map(|cell| cell.trim_matches(['|', ' ']).to_owned())
+            .collect()
+    })
+    .collect()
 }
 
 /// All metrics of docs/metrics.md.
 pub(crate) fn documented() -> Families {
-    table("metrics.md").into_iter().map(|row| (row[0].trim_matches('`').to_owned(), (row[1].clone(), names(&row[2])))).collect()
+    table("metrics.md")
+        .into_iter()
+        .map(|row| {
+            (
+                row[0].trim_matches('`').to_owned(),
+                (row[1].clone(), names(&row[2])),
+            )
+        })
+        .collect()
 }
 
 /// The words in backquotes.
 fn names(cell: &str) -> BTreeSet<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,8 +112,14 @@ async fn metrics_are_the_documented_ones_with_harmless_labels_and_promtool_has_n
     let (_database, relay, topic) = busy().await;
     let text = relay.get("/metrics").await.expect("an answer");
     let exported = Exported::parse(&text);
-    let documented = documented().into_iter().filter(|(name, _)| !name.starts_with("outbox_operator_")).collect();
-    assert_eq!(exported.families, documented, "exported, and documented in docs/metrics.md");
+    let documented = documented()
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("outbox_operator_"))
+        .collect();
+    assert_eq!(
+        exported.families, documented,
+        "exported, and documented in docs/metrics.md"
+    );
 
     for (label, values) in &exported.labels {
         let harmless = |value: &String| match label.as_str() {
@@ -90,7 +132,11 @@ async fn metrics_are_the_documented_ones_with_harmless_labels_and_promtool_has_n
         assert!(values.iter().all(harmless), "{label}: {values:?}");
     }
     let checked = promtool(&["check", "metrics"], &text);
-    assert!(checked.status.success() && said(&checked).is_empty(), "promtool: {}", said(&checked));
+    assert!(
+        checked.status.success() && said(&checked).is_empty(),
+        "promtool: {}",
+        said(&checked)
+    );
 }
 
 /// What stands at `/metrics`.
@@ -107,9 +153,14 @@ impl Exported {
         let mut exported = Self::default();
         let mut family = String::new();
         for line in text.lines() {
-            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            if let Some((name, kind)) = line
+                .strip_prefix("# TYPE ")
+                .and_then(|rest| rest.split_once(' '))
+            {
                 name.clone_into(&mut family);
-                exported.families.insert(family.clone(), (kind.to_owned(), BTreeSet::new()));
+                exported
+                    .families
+                    .insert(family.clone(), (kind.to_owned(), BTreeSet::new()));
             } else if !line.starts_with('#') {
                 assert!(line.starts_with(&family), "{line} belongs to no family");
                 exported.sample(&family, line);
@@ -120,10 +171,24 @@ impl Exported {
 
     /// `name{label="value",...} number`; `le` belongs to the type.
     fn sample(&mut self, family: &str, line: &str) {
-        let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
-        for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')).filter(|(label, _)| *label != "le") {
-            self.families.get_mut(family).expect("its family").1.insert(label.to_owned());
-            self.labels.entry(label.to_owned()).or_default().insert(value.trim_matches('"').to_owned());
+        let labels = line
+            .split_once('{')
+            .and_then(|(_, rest)| rest.split_once('}'))
+            .map_or("", |(labels, _)| labels);
+        for (label, value) in labels
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(label, _)| *label != "le")
+        {
+            self.families
+                .get_mut(family)
+                .expect("its family")
+                .1
+                .insert(label.to_owned());
+            self.labels
+                .entry(label.to_owned())
+                .or_default()
+                .insert(value.trim_matches('"').to_owned());
         }
     }
 }
@@ -136,8 +201,14 @@ async fn the_status_is_a_report_with_exactly_the_documented_fields() {
     assert_eq!(report.version, env!("CARGO_PKG_VERSION"));
     let mut served = BTreeSet::new();
     fields("", &serde_json::from_str(&text).expect("JSON"), &mut served);
-    let documented: BTreeSet<String> = table("status.md").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
-    assert_eq!(served, documented, "served, and documented in docs/status.md");
+    let documented: BTreeSet<String> = table("status.md")
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(
+        served, documented,
+        "served, and documented in docs/status.md"
+    );
 }
 
 /// The paths of all fields, of lists too: `backlog.rows`, `problems[].class`.
@@ -145,12 +216,18 @@ fn fields(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
             for (name, value) in object {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
                 fields(&path, value, found);
                 found.insert(path);
             }
         }
-        Value::Array(list) => list.iter().for_each(|value| fields(&format!("{path}[]"), value, found)),
+        Value::Array(list) => list
+            .iter()
+            .for_each(|value| fields(&format!("{path}[]"), value, found)),
         _ => {}
     }
 }

@@ -1,4 +1,5 @@
-//! What people and clusters do to an OutboxRelay that it cannot help, on a real API server: each is told with its reason, and nothing else breaks.
+//! What people and clusters do to an OutboxRelay that it cannot help, on a real API server: each is
+//! told with its reason, and nothing else breaks.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -22,7 +23,11 @@ fn with_an_older_form(inner: Client) -> Client {
         let asked = request.method() == http::Method::GET && request.uri().path().ends_with(NAME);
         async move {
             let answer = inner.send(request).await?;
-            let answer: http::Response<Body> = if asked { with_a_text(answer).await } else { answer };
+            let answer: http::Response<Body> = if asked {
+                with_a_text(answer).await
+            } else {
+                answer
+            };
             Ok::<_, kube::Error>(answer)
         }
     });
@@ -37,8 +42,16 @@ async fn with_a_text(answer: http::Response<Body>) -> http::Response<Body> {
 }
 
 async fn reasons(ns: &Namespace) -> Vec<String> {
-    let events = ns.api::<Event>().list(&ListParams::default()).await.expect("a list").items;
-    events.into_iter().filter_map(|event| event.reason).collect()
+    let events = ns
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .expect("a list")
+        .items;
+    events
+        .into_iter()
+        .filter_map(|event| event.reason)
+        .collect()
 }
 
 #[tokio::test]
@@ -62,68 +75,119 @@ async fn a_manifest_that_cannot_be_read_is_told_and_its_relays_stay() {
 #[tokio::test]
 async fn the_longest_name_has_all_its_children() {
     let (ns, name) = (Namespace::create().await, "a".repeat(46));
-    ns.create_relay(|relay| relay["metadata"]["name"] = json!(name)).await;
+    ns.create_relay(|relay| relay["metadata"]["name"] = json!(name))
+        .await;
     for _ in 0..3 {
         ns.operator.pass(&ns.name, &name).await.expect("a pass");
     }
     ns.get::<Deployment>(&format!("{name}-relay")).await;
     ns.get::<Service>(&format!("{name}-relay")).await;
     let ours = ListParams::default().labels(&format!("outboxrelay.dev/relay={name}"));
-    assert_eq!(ns.api::<ConfigMap>().list(&ours).await.expect("a list").items.len(), 1);
+    assert_eq!(
+        ns.api::<ConfigMap>()
+            .list(&ours)
+            .await
+            .expect("a list")
+            .items
+            .len(),
+        1
+    );
 }
 
 /// The namespace goes, and with it the relay; an object with a finalizer keeps both for a while.
 #[tokio::test]
 async fn in_a_namespace_that_is_being_deleted_nothing_is_made() {
     let ns = Namespace::create().await;
-    ns.create_relay(|relay| relay["metadata"]["finalizers"] = json!(["example.com/later"])).await;
+    ns.create_relay(|relay| relay["metadata"]["finalizers"] = json!(["example.com/later"]))
+        .await;
     kubectl(&["delete", "namespace", &ns.name, "--wait=false"], "");
     let going = Api::<OutboxRelay>::namespaced(ns.client.clone(), &ns.name);
     for _ in 0..100 {
-        if going.get(NAME).await.expect("it is kept").metadata.deletion_timestamp.is_some() {
+        if going
+            .get(NAME)
+            .await
+            .expect("it is kept")
+            .metadata
+            .deletion_timestamp
+            .is_some()
+        {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    assert_eq!(ns.operator.pass(&ns.name, NAME).await.expect("a pass"), None, "nothing to look at again");
+    assert_eq!(
+        ns.operator.pass(&ns.name, NAME).await.expect("a pass"),
+        None,
+        "nothing to look at again"
+    );
     assert_eq!(ns.writes(), [] as [&str; 0]);
-    ns.patch_relay(json!({"metadata": {"finalizers": null}})).await;
+    ns.patch_relay(json!({"metadata": {"finalizers": null}}))
+        .await;
 }
 
 #[tokio::test]
 async fn relays_that_a_quota_refuses_are_told_and_come_when_it_has_gone() {
     let ns = Namespace::create().await;
-    ns.create_object::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
+    ns.create_object::<ResourceQuota>(
+        json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}),
+    )
+    .await;
     ns.create_relay(|_| ()).await;
-    ns.pass_until_condition(60, "Available", "False PodsRefused").await;
+    ns.pass_until_condition(60, "Available", "False PodsRefused")
+        .await;
     assert_eq!(ns.condition("Stalled").await, "False NotStalled");
     assert!(reasons(&ns).await.contains(&"PodsRefused".to_owned()));
-    ns.api::<ResourceQuota>().delete("none", &Default::default()).await.expect("deleted");
+    ns.api::<ResourceQuota>()
+        .delete("none", &Default::default())
+        .await
+        .expect("deleted");
     // The ReplicaSet controller tries again by itself, after a pause that doubles.
-    ns.pass_until_condition(120, "Available", "False PodsPending").await;
+    ns.pass_until_condition(120, "Available", "False PodsPending")
+        .await;
 }
 
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_told_by_the_pod_that_waits_for_it() {
     let ns = Namespace::create().await;
-    ns.create_relay(|relay| relay["spec"]["template"] = json!({"image": "localhost/allowed/absent:1"})).await;
-    ns.pass_until_condition(90, "Available", "False PodsPending").await;
+    ns.create_relay(|relay| {
+        relay["spec"]["template"] = json!({"image": "localhost/allowed/absent:1"})
+    })
+    .await;
+    ns.pass_until_condition(90, "Available", "False PodsPending")
+        .await;
     let status = serde_json::to_string(&ns.get::<OutboxRelay>(NAME).await.status).expect("JSON");
-    assert!(status.contains("ImagePull") || status.contains("ErrImage"), "{status}");
+    assert!(
+        status.contains("ImagePull") || status.contains("ErrImage"),
+        "{status}"
+    );
     assert_eq!(ns.condition("Ready").await, "False PodsPending");
 }
 
 #[tokio::test]
 async fn one_bad_relay_leaves_its_neighbour_alone() {
     let ns = Namespace::create().await;
-    ns.create_relay(|relay| relay["spec"]["template"]["priorityClassName"] = json!("Not A Name")).await;
-    ns.create_relay(|relay| relay["metadata"]["name"] = json!("neighbour")).await;
+    ns.create_relay(|relay| relay["spec"]["template"]["priorityClassName"] = json!("Not A Name"))
+        .await;
+    ns.create_relay(|relay| relay["metadata"]["name"] = json!("neighbour"))
+        .await;
     ns.failing_pass().await;
-    ns.operator.pass(&ns.name, "neighbour").await.expect("a pass");
+    ns.operator
+        .pass(&ns.name, "neighbour")
+        .await
+        .expect("a pass");
     ns.get::<Deployment>("neighbour-relay").await;
     assert!(ns.get_opt::<Secret>("file-service-relay").await.is_none());
     let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
-    ns.api::<OutboxRelay>().patch("neighbour", &PatchParams::default(), &patch).await.expect("a valid change");
-    ns.operator.pass(&ns.name, "neighbour").await.expect("a pass");
-    assert_eq!(ns.get::<Deployment>("neighbour-relay").await.spec.replicas, Some(3));
+    ns.api::<OutboxRelay>()
+        .patch("neighbour", &PatchParams::default(), &patch)
+        .await
+        .expect("a valid change");
+    ns.operator
+        .pass(&ns.name, "neighbour")
+        .await
+        .expect("a pass");
+    assert_eq!(
+        ns.get::<Deployment>("neighbour-relay").await.spec.replicas,
+        Some(3)
+    );
 }

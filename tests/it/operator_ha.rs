@@ -1,4 +1,5 @@
-//! Several operators at a real API server: one leads, another takes over, and none writes when it may lead no more.
+//! Several operators at a real API server: one leads, another takes over, and none writes when it
+//! may lead no more.
 
 use std::time::Instant;
 
@@ -17,9 +18,15 @@ const RELAY: &str = "file-service-relay";
 /// One that leads and one that stands by.
 async fn two(ns: &Namespace) -> (OperatorProcess, OperatorProcess) {
     let leader = OperatorProcess::start_one(&ns.name, "first", &[]).await;
-    until("the first to lead", async || leader.leads().await.then_some(())).await;
+    until("the first to lead", async || {
+        leader.leads().await.then_some(())
+    })
+    .await;
     let standby = OperatorProcess::start_one(&ns.name, "second", &[]).await;
-    until("the second to stand by", async || standby.is_fine("/readyz").await.then_some(())).await;
+    until("the second to stand by", async || {
+        standby.is_fine("/readyz").await.then_some(())
+    })
+    .await;
     (leader, standby)
 }
 
@@ -33,12 +40,20 @@ async fn replicas_become(ns: &Namespace, count: i32) {
 
 async fn holder(ns: &Namespace) -> String {
     let lease: Lease = ns.get(&format!("{}-outbox-operator", ns.name)).await;
-    lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default()
+    lease
+        .spec
+        .and_then(|spec| spec.holder_identity)
+        .unwrap_or_default()
 }
 
 /// When an operator first asked for something that only a leader asks for.
 fn acted_at(operator: &OperatorProcess) -> Option<Instant> {
-    operator.proxy.asked().into_iter().find(|asked| !asked.is_of_lease()).map(|asked| asked.at)
+    operator
+        .proxy
+        .asked()
+        .into_iter()
+        .find(|asked| !asked.is_of_lease())
+        .map(|asked| asked.at)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +64,11 @@ async fn a_leader_that_is_stopped_gives_the_lease_back_and_the_other_acts_at_onc
     ns.create_relay(|_| ()).await;
     replicas_become(&ns, 2).await;
     assert!(standby.is_fine("/healthz").await && !standby.leads().await);
-    assert_eq!(acted_at(&standby), None, "who stands by only looks at the Lease");
+    assert_eq!(
+        acted_at(&standby),
+        None,
+        "who stands by only looks at the Lease"
+    );
 
     let stopped = Instant::now();
     leader.signal("TERM");
@@ -82,12 +101,25 @@ async fn a_leader_that_is_killed_and_started_again_leads_on() {
     let ns = Namespace::create().await;
     let mut leader = OperatorProcess::start_one(&ns.name, "first", &[]).await;
     until("it to lead", async || leader.leads().await.then_some(())).await;
-    let before = ns.get::<Lease>(&format!("{}-outbox-operator", ns.name)).await.spec.expect("a spec").lease_transitions;
+    let before = ns
+        .get::<Lease>(&format!("{}-outbox-operator", ns.name))
+        .await
+        .spec
+        .expect("a spec")
+        .lease_transitions;
     leader.signal("KILL");
     leader.ended().await;
     leader.start_again();
-    until("it to lead again", async || leader.leads().await.then_some(())).await;
-    let after = ns.get::<Lease>(&format!("{}-outbox-operator", ns.name)).await.spec.expect("a spec").lease_transitions;
+    until("it to lead again", async || {
+        leader.leads().await.then_some(())
+    })
+    .await;
+    let after = ns
+        .get::<Lease>(&format!("{}-outbox-operator", ns.name))
+        .await
+        .spec
+        .expect("a spec")
+        .lease_transitions;
     assert_eq!(before, after);
 }
 
@@ -100,17 +132,37 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on_and_ends() {
     let is_look = |asked: &Asked| asked.method == "GET" && asked.path.contains("/serviceaccounts/");
     leader.proxy.fall_ill(Fault::Hold, is_look);
     ns.create_relay(|_| ()).await;
-    until("it to look for a child", async || leader.proxy.asked().iter().find(|asked| is_look(asked)).map(|_| ())).await;
+    until("it to look for a child", async || {
+        leader
+            .proxy
+            .asked()
+            .iter()
+            .find(|asked| is_look(asked))
+            .map(|_| ())
+    })
+    .await;
     leader.signal("STOP");
-    until("the other to lead", async || standby.leads().await.then_some(())).await;
-    until("the other to make the child", async || ns.get_opt::<ServiceAccount>(RELAY).await).await;
+    until("the other to lead", async || {
+        standby.leads().await.then_some(())
+    })
+    .await;
+    until("the other to make the child", async || {
+        ns.get_opt::<ServiceAccount>(RELAY).await
+    })
+    .await;
 
     let before = leader.proxy.asked().len();
     leader.proxy.recover();
     leader.signal("CONT");
     let ended = leader.ended().await;
     assert!(!ended.success(), "it lost the Lease: {ended}");
-    let late: Vec<Asked> = leader.proxy.asked().split_off(before).into_iter().filter(Asked::is_write).collect();
+    let late: Vec<Asked> = leader
+        .proxy
+        .asked()
+        .split_off(before)
+        .into_iter()
+        .filter(Asked::is_write)
+        .collect();
     assert!(late.is_empty(), "{late:?}");
     assert!(standby.leads().await);
 }
@@ -121,35 +173,68 @@ async fn a_leader_that_cannot_renew_ends_before_it_is_followed() {
     let (mut leader, standby) = two(&ns).await;
     leader.proxy.fall_ill(Fault::Silence, Asked::is_of_lease);
     let ended = leader.ended().await;
-    let last = leader.proxy.asked().into_iter().rfind(|asked| !asked.is_of_lease()).expect("it led").at;
+    let last = leader
+        .proxy
+        .asked()
+        .into_iter()
+        .rfind(|asked| !asked.is_of_lease())
+        .expect("it led")
+        .at;
     assert!(!ended.success(), "{ended}");
     let acted = until("the other to act", async || acted_at(&standby)).await;
     assert!(last < acted, "both acted");
 
     leader.proxy.recover();
     leader.start_again();
-    until("it to stand by", async || leader.is_fine("/readyz").await.then_some(())).await;
+    until("it to stand by", async || {
+        leader.is_fine("/readyz").await.then_some(())
+    })
+    .await;
     assert!(!leader.leads().await && standby.leads().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_is_meant_for_another_operator_is_left_alone_until_it_is_handed_over() {
     let ns = Namespace::create().await;
-    let operator = OperatorProcess::start_one(&ns.name, "team", &["--operator-name", "team-a"]).await;
+    let operator =
+        OperatorProcess::start_one(&ns.name, "team", &["--operator-name", "team-a"]).await;
     ns.create_relay(|_| ()).await;
     let read = format!("/outboxrelays/{NAME}");
     let asked = || operator.requests();
-    until("it to look", async || asked().iter().find(|(_, path)| path.ends_with(&read)).map(|_| ())).await;
+    until("it to look", async || {
+        asked()
+            .iter()
+            .find(|(_, path)| path.ends_with(&read))
+            .map(|_| ())
+    })
+    .await;
     assert!(ns.get_opt::<ServiceAccount>(RELAY).await.is_none());
-    assert_eq!(operator.proxy.asked().iter().filter(|asked| asked.is_write()).count(), 0);
-    ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/operator-name": "team-a"}}})).await;
+    assert_eq!(
+        operator
+            .proxy
+            .asked()
+            .iter()
+            .filter(|asked| asked.is_write())
+            .count(),
+        0
+    );
+    ns.patch_relay(
+        json!({"metadata": {"annotations": {"outboxrelay.dev/operator-name": "team-a"}}}),
+    )
+    .await;
     replicas_become(&ns, 2).await;
 }
 
 #[test]
 fn a_namespaced_install_needs_the_name_of_the_cluster() {
     let arguments = ["run", "--relay-image", "a", "--watch-namespaces", "a,b"];
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_outbox-operator")).args(arguments).output().expect("it runs");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_outbox-operator"))
+        .args(arguments)
+        .output()
+        .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("--watch-namespaces needs --cluster-name"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("--watch-namespaces needs --cluster-name"),
+        "{said}"
+    );
 }

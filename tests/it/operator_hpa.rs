@@ -1,5 +1,6 @@
-//! The cluster's own HorizontalPodAutoscaler on an OutboxRelay. Its bounds need no metrics: a count outside of them is brought inside through the
-//! scale subresource, as is any count that an HPA finds.
+//! The cluster's own HorizontalPodAutoscaler on an OutboxRelay. Its bounds need no metrics: a count
+//! outside of them is brought inside through the scale subresource, as is any count that an HPA
+//! finds.
 
 use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
 use outbox_relay::api::OutboxRelay;
@@ -10,9 +11,11 @@ use crate::harness::kubernetes::{NAME, Namespace};
 #[tokio::test]
 async fn an_hpa_brings_the_count_within_its_bounds_and_the_operator_follows() {
     let ns = Namespace::create().await;
-    ns.create_relay(|relay| relay["spec"]["replicas"] = json!(1)).await;
+    ns.create_relay(|relay| relay["spec"]["replicas"] = json!(1))
+        .await;
     ns.settle().await;
-    let target = json!({"apiVersion": "outboxrelay.dev/v1alpha1", "kind": "OutboxRelay", "name": NAME});
+    let target =
+        json!({"apiVersion": "outboxrelay.dev/v1alpha1", "kind": "OutboxRelay", "name": NAME});
     ns.create_object::<HorizontalPodAutoscaler>(json!({
         "metadata": {"name": NAME},
         "spec": {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5},
@@ -28,12 +31,24 @@ async fn an_hpa_brings_the_count_within_its_bounds_and_the_operator_follows() {
 async fn counts_become(ns: &Namespace, count: i32) {
     let look = async |ns: &Namespace| {
         let relay = ns.get::<OutboxRelay>(NAME).await.spec.replicas;
-        let deployment = ns.get::<Deployment>("file-service-relay").await.spec.replicas;
+        let deployment = ns
+            .get::<Deployment>("file-service-relay")
+            .await
+            .spec
+            .replicas;
         if (relay, deployment) == (count, Some(count)) {
             return Ok(());
         }
-        let said = ns.get::<HorizontalPodAutoscaler>(NAME).await.status.unwrap_or_default().conditions;
-        Err(format!("the OutboxRelay has {relay}, its Deployment {deployment:?}, not {count}; the HPA says {said:?}"))
+        let said = ns
+            .get::<HorizontalPodAutoscaler>(NAME)
+            .await
+            .status
+            .unwrap_or_default()
+            .conditions;
+        Err(format!(
+            "the OutboxRelay has {relay}, its Deployment {deployment:?}, not {count}; the HPA \
+             says {said:?}"
+        ))
     };
     ns.pass_until(90, look).await;
 }

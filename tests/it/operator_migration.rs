@@ -1,4 +1,5 @@
-//! The gate before the relays, on a real API server. The tests play the Job controller and the migration's pod.
+//! The gate before the relays, on a real API server. The tests play the Job controller and the
+//! migration's pod.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -23,7 +24,12 @@ fn migrated(relay: &mut Value) {
 
 async fn job(ns: &Namespace) -> Job {
     let migrations = ListParams::default().labels("outboxrelay.dev/migration=file-service");
-    let mut jobs = ns.api::<Job>().list(&migrations).await.expect("a list").items;
+    let mut jobs = ns
+        .api::<Job>()
+        .list(&migrations)
+        .await
+        .expect("a list")
+        .items;
     assert_eq!(jobs.len(), 1, "{jobs:?}");
     jobs.remove(0)
 }
@@ -32,15 +38,26 @@ async fn job(ns: &Namespace) -> Job {
 async fn play_controller(ns: &Namespace) -> Job {
     let mut job = job(ns).await;
     let name = job.name_any();
-    ns.api::<Job>().delete(&name, &DeleteParams::background()).await.expect("deleted");
+    ns.api::<Job>()
+        .delete(&name, &DeleteParams::background())
+        .await
+        .expect("deleted");
     job.metadata.uid = None;
     job.metadata.resource_version = None;
     job.status = None;
     let spec = job.spec.as_mut().expect("a spec");
     spec.managed_by = Some("outboxrelay.dev/test".to_owned());
     spec.selector = None;
-    spec.template.metadata.as_mut().expect("labels").labels.as_mut().expect("labels").retain(|name, _| !name.contains("controller-uid"));
-    ns.create_object(serde_json::to_value(job).expect("JSON")).await
+    spec.template
+        .metadata
+        .as_mut()
+        .expect("labels")
+        .labels
+        .as_mut()
+        .expect("labels")
+        .retain(|name, _| !name.contains("controller-uid"));
+    ns.create_object(serde_json::to_value(job).expect("JSON"))
+        .await
 }
 
 async fn end(ns: &Namespace, job: &Job, succeeded: bool) {
@@ -51,12 +68,17 @@ async fn end(ns: &Namespace, job: &Job, succeeded: bool) {
         json!({"startTime": NOW, "failed": 1, "conditions": [true_("FailureTarget"), true_("Failed")]})
     };
     let patch = Patch::Merge(json!({"status": status}));
-    ns.api::<Job>().patch_status(&job.name_any(), &PatchParams::default(), &patch).await.expect("a valid status");
+    ns.api::<Job>()
+        .patch_status(&job.name_any(), &PatchParams::default(), &patch)
+        .await
+        .expect("a valid status");
 }
 
 fn time() -> String {
     let now = k8s_openapi::jiff::Timestamp::now();
-    k8s_openapi::jiff::Timestamp::from_second(now.as_second()).expect("now").to_string()
+    k8s_openapi::jiff::Timestamp::from_second(now.as_second())
+        .expect("now")
+        .to_string()
 }
 
 /// The migration's pod, which has left this as its termination message.
@@ -64,12 +86,17 @@ async fn leave_message(ns: &Namespace, job: &Job, message: Value) {
     let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": job.name_any(), "uid": job.uid(), "controller": true});
     let template = job.spec.as_ref().expect("a spec").template.clone();
     let metadata = json!({"generateName": "played-", "labels": template.metadata.expect("labels").labels, "ownerReferences": [owner]});
-    let pod: Pod = ns.create_object(json!({"metadata": metadata, "spec": template.spec})).await;
+    let pod: Pod = ns
+        .create_object(json!({"metadata": metadata, "spec": template.spec}))
+        .await;
     let terminated = json!({"exitCode": 1, "reason": "Error", "message": message.to_string(), "startedAt": NOW, "finishedAt": NOW});
-    let container =
-        json!({"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}});
-    let patch = Patch::Merge(json!({"status": {"phase": "Failed", "containerStatuses": [container]}}));
-    ns.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.expect("a valid status");
+    let container = json!({"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}});
+    let patch =
+        Patch::Merge(json!({"status": {"phase": "Failed", "containerStatuses": [container]}}));
+    ns.api::<Pod>()
+        .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+        .await
+        .expect("a valid status");
 }
 
 #[tokio::test]
@@ -82,14 +109,22 @@ async fn relays_start_when_the_migration_has_succeeded() {
     assert_eq!(ns.condition("Available").await, "False WaitingForSchema");
 
     let job = play_controller(&ns).await;
-    leave_message(&ns, &job, json!({"schemaVersion": 1, "applied": [1], "notes": ["no lz4 here"]})).await;
+    leave_message(
+        &ns,
+        &job,
+        json!({"schemaVersion": 1, "applied": [1], "notes": ["no lz4 here"]}),
+    )
+    .await;
     end(&ns, &job, true).await;
     ns.settle().await;
     ns.get::<Deployment>(RELAY).await;
     assert_eq!(ns.condition("SchemaReady").await, "True MigrationSucceeded");
     assert_eq!(ns.condition("SecretsResolved").await, "True SecretsRead");
     let relay: OutboxRelay = ns.get(NAME).await;
-    let migration = relay.status.and_then(|status| status.migration).expect("a migration");
+    let migration = relay
+        .status
+        .and_then(|status| status.migration)
+        .expect("a migration");
     assert!(job.name_any().ends_with(&migration.hash));
     assert_eq!(migration.schema_version, Some(1));
 }
@@ -103,7 +138,8 @@ async fn running_relays_keep_their_form_while_a_new_target_is_not_migrated() {
     ns.settle().await;
     let before: Deployment = ns.get(RELAY).await;
 
-    ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}, "replicas": 3}})).await;
+    ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}, "replicas": 3}}))
+        .await;
     ns.pass().await;
     ns.pass().await;
     let after: Deployment = ns.get(RELAY).await;
@@ -111,12 +147,18 @@ async fn running_relays_keep_their_form_while_a_new_target_is_not_migrated() {
     assert_eq!(after.spec.replicas, Some(3), "the count needs no migration");
     for type_ in ["SchemaReady", "Ready"] {
         let said = ns.condition(type_).await;
-        assert!(["False MigrationRunning", "False PodsPending"].contains(&said.as_str()), "{type_}: {said}");
+        assert!(
+            ["False MigrationRunning", "False PodsPending"].contains(&said.as_str()),
+            "{type_}: {said}"
+        );
     }
 
     end(&ns, &play_controller(&ns).await, true).await;
     ns.settle().await;
-    assert_ne!(ns.get::<Deployment>(RELAY).await.spec.template, before.spec.template);
+    assert_ne!(
+        ns.get::<Deployment>(RELAY).await.spec.template,
+        before.spec.template
+    );
 }
 
 #[tokio::test]
@@ -134,12 +176,17 @@ async fn a_failed_migration_says_why_and_a_nudge_tries_it_again() {
     assert_eq!(ns.condition("Reconciling").await, "True SecretMissing");
     assert_eq!(job(&ns).await.uid(), failed.uid(), "its back-off lasts");
 
-    ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/reconcile-at": "now"}}})).await;
+    ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/reconcile-at": "now"}}}))
+        .await;
     ns.pass().await;
     let again = job(&ns).await;
     assert_ne!(again.uid(), failed.uid());
     assert_eq!(again.annotations()["outboxrelay.dev/attempt"], "2");
-    assert_eq!(ns.condition("SchemaReady").await, "False SecretMissing", "an attempt in progress does not unsay why the last one failed");
+    assert_eq!(
+        ns.condition("SchemaReady").await,
+        "False SecretMissing",
+        "an attempt in progress does not unsay why the last one failed"
+    );
 
     end(&ns, &play_controller(&ns).await, true).await;
     ns.settle().await;
@@ -154,7 +201,12 @@ async fn a_failed_migration_is_tried_again_after_ten_seconds() {
     ns.pass().await;
     let failed = play_controller(&ns).await;
     end(&ns, &failed, false).await;
-    let again = ns.operator.pass(&ns.name, NAME).await.expect("a pass").expect("it wants to look again");
+    let again = ns
+        .operator
+        .pass(&ns.name, NAME)
+        .await
+        .expect("a pass")
+        .expect("it wants to look again");
     assert!(again <= std::time::Duration::from_secs(11), "{again:?}");
     assert_eq!(ns.condition("SchemaReady").await, "False MigrationFailed");
     tokio::time::sleep(again).await;
@@ -168,7 +220,12 @@ async fn what_only_a_person_can_end_is_stalled() {
     ns.create_relay(migrated).await;
     ns.pass().await;
     let failed = play_controller(&ns).await;
-    leave_message(&ns, &failed, json!({"problem": {"class": "SchemaClaimedByOther", "message": "owned by it/other/relay"}})).await;
+    leave_message(
+        &ns,
+        &failed,
+        json!({"problem": {"class": "SchemaClaimedByOther", "message": "owned by it/other/relay"}}),
+    )
+    .await;
     end(&ns, &failed, false).await;
     ns.pass().await;
     assert_eq!(ns.condition("Stalled").await, "True SchemaClaimedByOther");
@@ -178,12 +235,16 @@ async fn what_only_a_person_can_end_is_stalled() {
 #[tokio::test]
 async fn a_pod_that_the_cluster_refuses_is_told_with_its_reason() {
     let ns = Namespace::create().await;
-    ns.create_object::<ResourceQuota>(json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})).await;
+    ns.create_object::<ResourceQuota>(
+        json!({"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}),
+    )
+    .await;
     ns.create_relay(migrated).await;
     ns.pass().await;
     assert_eq!(ns.condition("SchemaReady").await, "False MigrationRunning");
     // A pod has 20 s to appear before anybody is told that none does.
-    ns.pass_until_condition(60, "SchemaReady", "False PodsRefused").await;
+    ns.pass_until_condition(60, "SchemaReady", "False PodsRefused")
+        .await;
     let relay: OutboxRelay = ns.get(NAME).await;
     let status = serde_json::to_string(&relay.status).expect("JSON");
     assert!(status.contains("exceeded quota"), "{status}");
@@ -193,32 +254,50 @@ async fn a_pod_that_the_cluster_refuses_is_told_with_its_reason() {
 async fn a_pod_that_no_node_takes_is_told_with_its_reason_and_replaced_by_the_corrected_one() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+        .await;
     let waits = job(&ns).await;
     ns.pass().await;
     assert_eq!(job(&ns).await.uid(), waits.uid(), "nothing was corrected");
 
-    ns.patch_relay(json!({"spec": {"template": {"nodeSelector": {"outboxrelay.dev/nowhere": "else"}}}})).await;
+    ns.patch_relay(
+        json!({"spec": {"template": {"nodeSelector": {"outboxrelay.dev/nowhere": "else"}}}}),
+    )
+    .await;
     ns.pass().await;
     let corrected = job(&ns).await;
     assert_eq!(corrected.name_any(), waits.name_any());
     assert_ne!(corrected.uid(), waits.uid());
-    assert_eq!(corrected.annotations()["outboxrelay.dev/attempt"], "1", "none was made");
-    let selector = corrected.spec.and_then(|spec| spec.template.spec).and_then(|pod| pod.node_selector).expect("a selector");
+    assert_eq!(
+        corrected.annotations()["outboxrelay.dev/attempt"],
+        "1",
+        "none was made"
+    );
+    let selector = corrected
+        .spec
+        .and_then(|spec| spec.template.spec)
+        .and_then(|pod| pod.node_selector)
+        .expect("a selector");
     assert_eq!(selector["outboxrelay.dev/nowhere"], "else");
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+        .await;
 }
 
 #[tokio::test]
 async fn a_job_whose_pod_is_refused_is_replaced_by_the_corrected_one() {
     let ns = Namespace::create().await;
     let hard = json!({"limits.cpu": "1"});
-    ns.create_object::<ResourceQuota>(json!({"metadata": {"name": "limited"}, "spec": {"hard": hard}})).await;
+    ns.create_object::<ResourceQuota>(
+        json!({"metadata": {"name": "limited"}, "spec": {"hard": hard}}),
+    )
+    .await;
     ns.create_relay(migrated).await;
     ns.pass().await;
     let refused = job(&ns).await;
-    ns.patch_relay(json!({"spec": {"template": {"resources": {"limits": {"cpu": "100m"}}}}})).await;
+    ns.patch_relay(json!({"spec": {"template": {"resources": {"limits": {"cpu": "100m"}}}}}))
+        .await;
     ns.pass().await;
     assert_ne!(job(&ns).await.uid(), refused.uid());
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending").await;
+    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+        .await;
 }

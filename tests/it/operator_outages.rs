@@ -1,5 +1,6 @@
-//! An API server that is away, slow, busy or silent, by a proxy of the test's own before it: the operator asks little meanwhile, breaks
-//! nothing, and goes on soon afterwards. Times are printed; waits have a cap.
+//! An API server that is away, slow, busy or silent, by a proxy of the test's own before it: the
+//! operator asks little meanwhile, breaks nothing, and goes on soon afterwards. Times are printed;
+//! waits have a cap.
 
 use std::time::{Duration, Instant};
 
@@ -36,22 +37,45 @@ async fn replicas_become(ns: &Namespace, count: i32) {
 async fn asked_for(operator: &OperatorProcess, since: Instant, window: Duration) -> Vec<Asked> {
     let all = until("the operator to ask for long enough", async || {
         let all = operator.proxy.asked();
-        all.last().is_some_and(|last| last.at > since + window).then_some(all)
+        all.last()
+            .is_some_and(|last| last.at > since + window)
+            .then_some(all)
     })
     .await;
-    all.into_iter().filter(|asked| asked.at > since && asked.at < since + window && !asked.is_of_lease()).collect()
+    all.into_iter()
+        .filter(|asked| asked.at > since && asked.at < since + window && !asked.is_of_lease())
+        .collect()
 }
 
 /// Nothing but the count that was wished for has changed.
 async fn recovers(ns: &Namespace, operator: &OperatorProcess, before: &Deployment, back: Instant) {
     replicas_become(ns, 3).await;
-    eprintln!("the wish was fulfilled {:?} after the API server was back", back.elapsed());
+    eprintln!(
+        "the wish was fulfilled {:?} after the API server was back",
+        back.elapsed()
+    );
     let after: Deployment = ns.get(RELAY).await;
-    assert_eq!((&after.metadata.uid, &after.spec.template), (&before.metadata.uid, &before.spec.template));
-    let deleted: Vec<Asked> = operator.proxy.asked().into_iter().filter(|asked| asked.method == "DELETE").collect();
+    assert_eq!(
+        (&after.metadata.uid, &after.spec.template),
+        (&before.metadata.uid, &before.spec.template)
+    );
+    let deleted: Vec<Asked> = operator
+        .proxy
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.method == "DELETE")
+        .collect();
     assert!(deleted.is_empty(), "{deleted:?}");
-    let scaled = operator.proxy.asked().iter().filter(|asked| asked.is_write() && asked.path.contains("/scale")).count();
-    assert!(scaled <= 1 + usize::from(scaled > 1), "scaled {scaled} times");
+    let scaled = operator
+        .proxy
+        .asked()
+        .iter()
+        .filter(|asked| asked.is_write() && asked.path.contains("/scale"))
+        .count();
+    assert!(
+        scaled <= 1 + usize::from(scaled > 1),
+        "scaled {scaled} times"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,14 +85,21 @@ async fn an_api_server_that_is_started_again_costs_a_moment() {
     let down = Instant::now();
     operator.proxy.set_up(false);
     ns.patch_relay(json!({"spec": {"replicas": 3}})).await;
-    until("the operator to notice", async || operator.log().contains("the Lease was not renewed").then_some(())).await;
+    until("the operator to notice", async || {
+        operator
+            .log()
+            .contains("the Lease was not renewed")
+            .then_some(())
+    })
+    .await;
     operator.proxy.set_up(true);
     eprintln!("down for {:?}", down.elapsed());
     recovers(&ns, &operator, &before, Instant::now()).await;
     assert!(!operator.has_ended() && operator.leads().await);
 }
 
-/// Longer than a Lease: the leader ends, and as kubelet does it is started again while there is nobody to speak to.
+/// Longer than a Lease: the leader ends, and as kubelet does it is started again while there is
+/// nobody to speak to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_that_is_away_for_long_is_waited_for() {
     let (ns, mut operator) = at_rest(&[]).await;
@@ -77,8 +108,18 @@ async fn an_api_server_that_is_away_for_long_is_waited_for() {
     ns.patch_relay(json!({"spec": {"replicas": 3}})).await;
     assert!(!operator.ended().await.success());
     operator.start_again();
-    until("it to try", async || operator.log().contains("failed to ask for the Lease").then_some(())).await;
-    assert!(operator.is_fine("/healthz").await && !operator.is_fine("/readyz").await && !operator.has_ended());
+    until("it to try", async || {
+        operator
+            .log()
+            .contains("failed to ask for the Lease")
+            .then_some(())
+    })
+    .await;
+    assert!(
+        operator.is_fine("/healthz").await
+            && !operator.is_fine("/readyz").await
+            && !operator.has_ended()
+    );
     operator.proxy.set_up(true);
     recovers(&ns, &operator, &before, Instant::now()).await;
 }
@@ -89,7 +130,9 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
     let before: Deployment = ns.get(RELAY).await;
     for (code, count) in [(429, 4), (500, 5), (409, 3)] {
         let ill = Instant::now();
-        operator.proxy.fall_ill(Fault::Answer(code), |asked| !asked.is_of_lease());
+        operator
+            .proxy
+            .fall_ill(Fault::Answer(code), |asked| !asked.is_of_lease());
         ns.patch_relay(json!({"spec": {"replicas": count}})).await;
         let asked = asked_for(&operator, ill, Duration::from_secs(12)).await;
         eprintln!("{code}: {} requests in 12 s", asked.len());
@@ -97,11 +140,23 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
         let back = Instant::now();
         operator.proxy.recover();
         replicas_become(&ns, count).await;
-        eprintln!("{code}: the wish was fulfilled {:?} after the API server was back", back.elapsed());
+        eprintln!(
+            "{code}: the wish was fulfilled {:?} after the API server was back",
+            back.elapsed()
+        );
     }
     let after: Deployment = ns.get(RELAY).await;
-    assert_eq!((after.metadata.uid, after.spec.template), (before.metadata.uid, before.spec.template));
-    assert!(operator.proxy.asked().iter().all(|asked| asked.method != "DELETE"));
+    assert_eq!(
+        (after.metadata.uid, after.spec.template),
+        (before.metadata.uid, before.spec.template)
+    );
+    assert!(
+        operator
+            .proxy
+            .asked()
+            .iter()
+            .all(|asked| asked.method != "DELETE")
+    );
     assert!(operator.leads().await);
 }
 
@@ -109,7 +164,9 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
 async fn an_api_server_that_takes_a_second_for_each_answer_is_worked_with() {
     let ns = Namespace::create().await;
     let mut operator = OperatorProcess::start_one(&ns.name, "one", &[]).await;
-    operator.proxy.fall_ill(Fault::Delay(Duration::from_secs(1)), |_| true);
+    operator
+        .proxy
+        .fall_ill(Fault::Delay(Duration::from_secs(1)), |_| true);
     let start = Instant::now();
     ns.create_relay(|_| ()).await;
     replicas_become(&ns, 2).await;

@@ -1,4 +1,5 @@
-//! `spec.scaling` with real relays on the rig's node: a backlog makes the Deployment grow, its end makes it shrink again.
+//! `spec.scaling` with real relays on the rig's node: a backlog makes the Deployment grow, its end
+//! makes it shrink again.
 
 use k8s_openapi::api::{apps::v1::Deployment, events::v1::Event};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -15,23 +16,33 @@ use crate::harness::{
 const RELAY: &str = "file-service-relay";
 
 async fn count(ns: &Namespace) -> i32 {
-    ns.get::<Deployment>(RELAY).await.spec.replicas.expect("a count")
+    ns.get::<Deployment>(RELAY)
+        .await
+        .spec
+        .replicas
+        .expect("a count")
 }
 
 #[tokio::test]
 async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
-    let (ns, database, topic) = (Namespace::create().await, Database::create(15).await, topic_name("scaling"));
+    let (ns, database, topic) = (
+        Namespace::create().await,
+        Database::create(15).await,
+        topic_name("scaling"),
+    );
     create_topic(&topic).await;
     pods::good_credentials(&ns, &database).await;
     ns.create_relay(|relay| {
         pods::real(relay, &database, &topic);
-        // As slow as on a node that is much smaller: else one of them is through before anybody has looked.
+        // As slow as on a node that is much smaller: else one of them is through before anybody has
+        // looked.
         relay["spec"]["template"]["resources"] = json!({"limits": {"cpu": "150m"}});
         relay["spec"]["scaling"] = json!({"maxReplicas": 4, "targetBacklogPerReplica": 20000, "scaleDownStabilization": "20s"});
     })
     .await;
     ns.pass_until_condition(180, "Ready", "True Ready").await;
-    ns.pass_until_condition(60, "ScalingActive", "True WithinTargets").await;
+    ns.pass_until_condition(60, "ScalingActive", "True WithinTargets")
+        .await;
     assert_eq!(count(&ns).await, 1);
 
     let mut admin = database.as_admin().await;
@@ -40,7 +51,10 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
     execute(&mut admin, rows).await;
     let grown = ns
         .pass_until(120, async |ns: &Namespace| match count(ns).await {
-            1 => Err(format!("one relay: {:?}", ns.get::<OutboxRelay>(NAME).await.status)),
+            1 => Err(format!(
+                "one relay: {:?}",
+                ns.get::<OutboxRelay>(NAME).await.status
+            )),
             more => Ok(more),
         })
         .await;
@@ -49,7 +63,11 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
     let shrunk = async |ns: &Namespace| {
         let status = ns.get::<OutboxRelay>(NAME).await.status.expect("a status");
         let scale = status.last_scale.clone().expect("a step");
-        if count(ns).await == 1 { Ok(scale) } else { Err(format!("{status:?}")) }
+        if count(ns).await == 1 {
+            Ok(scale)
+        } else {
+            Err(format!("{status:?}"))
+        }
     };
     let last = loop {
         ns.pass().await;
@@ -63,15 +81,37 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     };
     assert_eq!((last.to, last.reason.as_str()), (1, "LoadLow"));
-    assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
-    let events = ns.api::<Event>().list(&ListParams::default()).await.expect("a list").items;
-    let reasons: Vec<String> = events.iter().filter_map(|event| event.reason.clone()).collect();
+    assert_eq!(
+        value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+        0
+    );
+    let events = ns
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .expect("a list")
+        .items;
+    let reasons: Vec<String> = events
+        .iter()
+        .filter_map(|event| event.reason.clone())
+        .collect();
     eprintln!("200,000 rows: 1 -> {most} -> 1 relays; Events {reasons:?}");
-    assert!(reasons.iter().any(|reason| reason == "BacklogHigh" || reason == "OldestHigh"), "{reasons:?}");
-    assert!(reasons.iter().any(|reason| reason == "LoadLow"), "{reasons:?}");
+    assert!(
+        reasons
+            .iter()
+            .any(|reason| reason == "BacklogHigh" || reason == "OldestHigh"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|reason| reason == "LoadLow"),
+        "{reasons:?}"
+    );
 
     let foreign = Patch::Merge(json!({"spec": {"replicas": 3}}));
-    ns.api::<Deployment>().patch_scale(RELAY, &PatchParams::default(), &foreign).await.expect("scaled");
+    ns.api::<Deployment>()
+        .patch_scale(RELAY, &PatchParams::default(), &foreign)
+        .await
+        .expect("scaled");
     ns.pass().await;
     assert_eq!(count(&ns).await, 1, "a count on the Deployment is set back");
     delete_topic(&topic).await;

@@ -1,4 +1,5 @@
-//! A new version of the operator meets relays that run, on a real API server. Their pods stay without a node: the test says that they are ready.
+//! A new version of the operator meets relays that run, on a real API server. Their pods stay
+//! without a node: the test says that they are ready.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
@@ -12,7 +13,9 @@ const NEW: &str = "localhost/outbox-relay:next";
 const PLACES: usize = 5;
 
 fn names(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("relay-{number:02}")).collect()
+    (0..count)
+        .map(|number| format!("relay-{number:02}"))
+        .collect()
 }
 
 /// One pass over each; those that fail are tried again by the next round.
@@ -22,17 +25,33 @@ async fn round(ns: &Namespace, names: &[String]) {
     }
 }
 
-/// Each relay with its image, whether all of its pods are new and available, and status and reason of Ready.
+/// Each relay with its image, whether all of its pods are new and available, and status and reason
+/// of Ready.
 async fn look(ns: &Namespace, names: &[String]) -> Vec<(String, bool, String)> {
     let mut found = Vec::new();
     for name in names {
         let deployment: Deployment = ns.get(&format!("{name}-relay")).await;
         let status = deployment.status.unwrap_or_default();
         let arrived = status.observed_generation >= deployment.metadata.generation
-            && (status.updated_replicas, status.available_replicas, status.replicas) == (Some(1), Some(1), Some(1));
-        let image = deployment.spec.template.spec.expect("a pod").containers[0].image.clone().expect("an image");
-        let conditions = ns.get::<OutboxRelay>(name).await.status.expect("a status").conditions;
-        let ready = conditions.iter().find(|one| one.type_ == "Ready").expect("it is said");
+            && (
+                status.updated_replicas,
+                status.available_replicas,
+                status.replicas,
+            ) == (Some(1), Some(1), Some(1));
+        let image = deployment.spec.template.spec.expect("a pod").containers[0]
+            .image
+            .clone()
+            .expect("an image");
+        let conditions = ns
+            .get::<OutboxRelay>(name)
+            .await
+            .status
+            .expect("a status")
+            .conditions;
+        let ready = conditions
+            .iter()
+            .find(|one| one.type_ == "Ready")
+            .expect("it is said");
         found.push((image, arrived, format!("{} {}", ready.status, ready.reason)));
     }
     found
@@ -47,17 +66,27 @@ async fn running(count: usize) -> (Namespace, Vec<String>) {
         })
         .await;
     }
-    until(&ns, &names, |found| found.iter().all(|(_, _, ready)| ready == "True Ready")).await;
+    until(&ns, &names, |found| {
+        found.iter().all(|(_, _, ready)| ready == "True Ready")
+    })
+    .await;
     (ns, names)
 }
 
 async fn patch(ns: &Namespace, name: &str, change: Value) {
     let patch = Patch::Merge(change);
-    ns.api::<OutboxRelay>().patch(name, &PatchParams::default(), &patch).await.expect("a valid change");
+    ns.api::<OutboxRelay>()
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .expect("a valid change");
 }
 
 /// Rounds of operator and kubelet until it is so.
-async fn until(ns: &Namespace, names: &[String], is_so: impl Fn(&[(String, bool, String)]) -> bool) {
+async fn until(
+    ns: &Namespace,
+    names: &[String],
+    is_so: impl Fn(&[(String, bool, String)]) -> bool,
+) {
     let mut found = Vec::new();
     for _ in 0..60 {
         round(ns, names).await;
@@ -79,8 +108,14 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
         round(&ns, &names).await;
     }
     let found = look(&ns, &names).await;
-    assert_eq!(found.iter().filter(|(image, ..)| image == NEW).count(), PLACES, "{found:#?}");
-    let waiting = found.iter().filter(|(image, _, ready)| image == OLD && ready == "True UpgradeQueued");
+    assert_eq!(
+        found.iter().filter(|(image, ..)| image == NEW).count(),
+        PLACES,
+        "{found:#?}"
+    );
+    let waiting = found
+        .iter()
+        .filter(|(image, _, ready)| image == OLD && ready == "True UpgradeQueued");
     assert_eq!(waiting.count(), names.len() - PLACES, "{found:#?}");
 
     let (edited, counted) = (&names[18], &names[19]);
@@ -89,15 +124,24 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
     patch(&ns, counted, json!({"spec": {"replicas": 1}})).await;
     round(&ns, &names).await;
     let found = look(&ns, &names).await;
-    assert_eq!((found[18].0.as_str(), found[19].0.as_str()), (NEW, OLD), "{found:#?}");
+    assert_eq!(
+        (found[18].0.as_str(), found[19].0.as_str()),
+        (NEW, OLD),
+        "{found:#?}"
+    );
 
     let mut rounds = 0;
     loop {
         let found = look(&ns, &names).await;
         let queued = names.iter().zip(&found).filter(|(name, _)| *name != edited);
-        let under_way = queued.filter(|(_, (image, arrived, _))| image == NEW && !arrived).count();
+        let under_way = queued
+            .filter(|(_, (image, arrived, _))| image == NEW && !arrived)
+            .count();
         assert!(under_way <= PLACES, "{found:#?}");
-        if found.iter().all(|(image, _, ready)| image == NEW && ready == "True Ready") {
+        if found
+            .iter()
+            .all(|(image, _, ready)| image == NEW && ready == "True Ready")
+        {
             break;
         }
         assert!(rounds < 100, "{found:#?}");
@@ -111,16 +155,36 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
 #[tokio::test]
 async fn who_is_paused_or_cannot_work_leaves_its_place_to_the_next() {
     let (mut ns, names) = running(3).await;
-    ns.replace_operator(&|installation| (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1));
+    ns.replace_operator(&|installation| {
+        (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1)
+    });
     let upgraded = async || {
         round(&ns, &names).await;
-        look(&ns, &names).await.into_iter().map(|(image, ..)| image == NEW).collect::<Vec<_>>()
+        look(&ns, &names)
+            .await
+            .into_iter()
+            .map(|(image, ..)| image == NEW)
+            .collect::<Vec<_>>()
     };
     assert_eq!(upgraded().await, [true, false, false]);
-    assert_eq!(upgraded().await, [true, false, false], "no pod becomes ready here");
-    patch(&ns, &names[0], json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}})).await;
+    assert_eq!(
+        upgraded().await,
+        [true, false, false],
+        "no pod becomes ready here"
+    );
+    patch(
+        &ns,
+        &names[0],
+        json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}}),
+    )
+    .await;
     assert_eq!(upgraded().await, [true, true, false]);
-    patch(&ns, &names[1], json!({"spec": {"template": {"image": "localhost/other/relay:1"}}})).await;
+    patch(
+        &ns,
+        &names[1],
+        json!({"spec": {"template": {"image": "localhost/other/relay:1"}}}),
+    )
+    .await;
     assert_eq!(upgraded().await, [true, true, true]);
 }
 
@@ -133,9 +197,23 @@ async fn three_upgrades_that_fail_keep_the_others_as_they_are_until_a_better_ver
         round(&ns, &names).await;
     }
     let found = look(&ns, &names).await;
-    let saying = |text: &str| found.iter().filter(|(image, _, ready)| image == OLD && ready == text).count();
-    assert_eq!((saying("False ChildRefused"), saying("True UpgradesStopped")), (3, 3), "{found:#?}");
+    let saying = |text: &str| {
+        found
+            .iter()
+            .filter(|(image, _, ready)| image == OLD && ready == text)
+            .count()
+    };
+    assert_eq!(
+        (saying("False ChildRefused"), saying("True UpgradesStopped")),
+        (3, 3),
+        "{found:#?}"
+    );
 
     ns.replace_operator(&|installation| installation.relay_image = NEW.to_owned());
-    until(&ns, &names, |found| found.iter().all(|(image, _, ready)| image == NEW && ready == "True Ready")).await;
+    until(&ns, &names, |found| {
+        found
+            .iter()
+            .all(|(image, _, ready)| image == NEW && ready == "True Ready")
+    })
+    .await;
 }

@@ -1,4 +1,5 @@
-//! Watches that bring nothing any more, by a proxy that swallows them: the operator notices, and its liveness fails. A quiet cluster is none.
+//! Watches that bring nothing any more, by a proxy that swallows them: the operator notices, and
+//! its liveness fails. A quiet cluster is none.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +17,23 @@ const ROUND: [&str; 2] = ["--watch-seconds", "2"];
 const PATIENCE: Duration = Duration::from_secs(6);
 
 async fn leading(ns: &Namespace, arguments: &[&str]) -> OperatorProcess {
-    let operator = OperatorProcess::start_one(&ns.name, "one", &[ROUND.as_slice(), arguments].concat()).await;
-    until("it to lead and to list", async || (operator.leads().await && operator.is_fine("/readyz").await).then_some(())).await;
+    let operator =
+        OperatorProcess::start_one(&ns.name, "one", &[ROUND.as_slice(), arguments].concat()).await;
+    until("it to lead and to list", async || {
+        (operator.leads().await && operator.is_fine("/readyz").await).then_some(())
+    })
+    .await;
     operator
 }
 
 async fn liveness_fails(operator: &OperatorProcess) -> String {
-    until("liveness to fail", async || operator.get("/healthz").await.filter(|answer| answer != "ok\n")).await
+    until("liveness to fail", async || {
+        operator
+            .get("/healthz")
+            .await
+            .filter(|answer| answer != "ok\n")
+    })
+    .await
 }
 
 /// Without an object, and without a change.
@@ -32,8 +43,18 @@ async fn a_quiet_cluster_is_healthy() {
     let operator = leading(&ns, &[]).await;
     let start = Instant::now();
     until("some rounds of watches", async || {
-        assert!(operator.is_fine("/healthz").await, "after {:?}: {:?}", start.elapsed(), operator.get("/healthz").await);
-        let late = operator.proxy.asked().into_iter().filter(|asked| asked.is_watch() && asked.at > start + PATIENCE * 2).count();
+        assert!(
+            operator.is_fine("/healthz").await,
+            "after {:?}: {:?}",
+            start.elapsed(),
+            operator.get("/healthz").await
+        );
+        let late = operator
+            .proxy
+            .asked()
+            .into_iter()
+            .filter(|asked| asked.is_watch() && asked.at > start + PATIENCE * 2)
+            .count();
         (late > 4).then_some(())
     })
     .await;
@@ -44,13 +65,19 @@ async fn a_watch_that_stops_delivering_and_cannot_be_opened_again_fails_liveness
     let ns = Namespace::create().await;
     let operator = leading(&ns, &[]).await;
     let ill = Instant::now();
-    operator.proxy.fall_ill(Fault::Silence, |asked| asked.is_watch() && asked.path.contains("/deployments"));
+    operator.proxy.fall_ill(Fault::Silence, |asked| {
+        asked.is_watch() && asked.path.contains("/deployments")
+    });
     let why = liveness_fails(&operator).await;
     eprintln!("noticed after {:?}: {why}", ill.elapsed());
     assert!(why.contains("/deployments"), "{why}");
     assert!(operator.leads().await, "all else works");
     operator.proxy.recover();
-    until("it to heal by itself, if nobody starts it anew", async || operator.is_fine("/healthz").await.then_some(())).await;
+    until(
+        "it to heal by itself, if nobody starts it anew",
+        async || operator.is_fine("/healthz").await.then_some(()),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,10 +86,15 @@ async fn watches_that_never_begin_fail_liveness() {
     let mut operator = leading(&ns, &[]).await;
     operator.signal("KILL");
     operator.ended().await;
-    operator.proxy.fall_ill(Fault::Silence, |asked| !asked.is_of_lease() && asked.path.contains("/pods"));
+    operator.proxy.fall_ill(Fault::Silence, |asked| {
+        !asked.is_of_lease() && asked.path.contains("/pods")
+    });
     operator.start_again();
     let why = liveness_fails(&operator).await;
-    assert!(why.contains("of 4 watches") || why.contains("/pods"), "{why}");
+    assert!(
+        why.contains("of 4 watches") || why.contains("/pods"),
+        "{why}"
+    );
 }
 
 /// The limit of concurrency, the Lease and the memory are one; the watches are forty.
@@ -74,20 +106,40 @@ async fn ten_namespaces_are_served_by_one_operator_and_one_silent_watch_of_forty
         ns.create_relay(|_| ()).await;
         namespaces.push(ns);
     }
-    let names = namespaces.iter().map(|ns| ns.name.clone()).collect::<Vec<_>>();
-    let arguments = ["--watch-namespaces", &names.join(","), "--cluster-name", "it"];
+    let names = namespaces
+        .iter()
+        .map(|ns| ns.name.clone())
+        .collect::<Vec<_>>();
+    let arguments = [
+        "--watch-namespaces",
+        &names.join(","),
+        "--cluster-name",
+        "it",
+    ];
     let operator = leading(&namespaces[0], &arguments).await;
     for ns in &namespaces {
-        until("its relays", async || ns.get_opt::<Deployment>("file-service-relay").await).await;
+        until("its relays", async || {
+            ns.get_opt::<Deployment>("file-service-relay").await
+        })
+        .await;
     }
-    let wide = |asked: &Asked| !names.iter().any(|name| asked.path.contains(&format!("/namespaces/{name}/")));
+    let wide = |asked: &Asked| {
+        !names
+            .iter()
+            .any(|name| asked.path.contains(&format!("/namespaces/{name}/")))
+    };
     let wide: Vec<Asked> = operator.proxy.asked().into_iter().filter(wide).collect();
-    assert!(wide.is_empty(), "asked for more than the namespaces: {wide:?}");
+    assert!(
+        wide.is_empty(),
+        "asked for more than the namespaces: {wide:?}"
+    );
     assert!(operator.is_fine("/healthz").await);
 
     let seventh = format!("/namespaces/{}/pods", names[7]);
     let (ill, silenced) = (Instant::now(), seventh.clone());
-    operator.proxy.fall_ill(Fault::Silence, move |asked| asked.is_watch() && asked.path.contains(&silenced));
+    operator.proxy.fall_ill(Fault::Silence, move |asked| {
+        asked.is_watch() && asked.path.contains(&silenced)
+    });
     let why = liveness_fails(&operator).await;
     eprintln!("one of forty was noticed after {:?}: {why}", ill.elapsed());
     assert!(why.contains(&seventh), "{why}");

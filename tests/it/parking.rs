@@ -1,4 +1,5 @@
-//! Rows that Kafka refused, as the relay handles them: keys are parked, rows are buried and found again by name.
+//! Rows that Kafka refused, as the relay handles them: keys are parked, rows are buried and found
+//! again by name.
 
 use outbox_relay::{
     outbox::{ParkedKey, ParkedRow, Store},
@@ -14,8 +15,13 @@ async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
     let name = format!("from outbox.event where id = {id}");
     ParkedRow {
         topic: "files".to_owned(),
-        key: value(admin, &format!("select coalesce(event_key, aggregate_id) {name}")).await,
-        lane: u8::try_from(value::<i16>(admin, &format!("select lane {name}")).await).expect("a lane"),
+        key: value(
+            admin,
+            &format!("select coalesce(event_key, aggregate_id) {name}"),
+        )
+        .await,
+        lane: u8::try_from(value::<i16>(admin, &format!("select lane {name}")).await)
+            .expect("a lane"),
         id,
         event_id: value(admin, &format!("select event_id {name}")).await,
         class: ProblemClass::RecordRejected,
@@ -48,7 +54,8 @@ on_each_server! {
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);
         assert_eq!(value::<String>(&mut admin, first).await, first_failed_at);
-        let head = "select format('%s %s %s', head_id, head_event_id, class) from outbox.parked_key";
+        let head = "select format('%s %s %s', head_id, head_event_id, class) from \
+            outbox.parked_key";
         assert_eq!(value::<String>(&mut admin, head).await, format!("1 {} KafkaError", row.event_id));
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
     }
@@ -85,7 +92,8 @@ on_each_server! {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
         // Hexadecimal digests, so that it does not shrink into an index entry.
-        execute(&mut admin, "select outbox.enqueue('file', string_agg(md5(i::text), ''), 'Uploaded', '{}') from generate_series(1, 32768) i").await;
+        execute(&mut admin, "select outbox.enqueue('file', string_agg(md5(i::text), ''), \
+            'Uploaded', '{}') from generate_series(1, 32768) i").await;
         let row = refused_row(&mut admin, 1).await;
         assert_eq!(row.key.len(), 1 << 20);
         store.park_key(&row).await.expect("parked");
@@ -134,7 +142,8 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         execute(&mut admin, ADD).await;
         let mut relay = database.connect_as(&database.relay).await;
-        let bad_class = "select outbox.bury(lane, id, event_id, 'files', 'no class', 1) from outbox.event";
+        let bad_class = "select outbox.bury(lane, id, event_id, 'files', 'no class', 1) from \
+            outbox.event";
         assert_eq!(refused(&mut relay, bad_class).await, "23514");
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await, 0);
@@ -161,7 +170,8 @@ on_each_server! {
     async fn rows_are_fetched_by_name_in_the_order_of_lane_and_id(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
-        execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from generate_series(1, 200) i; delete from outbox.event where id = 7").await;
+        execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from \
+            generate_series(1, 200) i; delete from outbox.event where id = 7").await;
         let mut names = Vec::new();
         for id in [200, 3, 150, 4, 5] {
             names.push(refused_row(&mut admin, id).await);
@@ -180,20 +190,24 @@ on_each_server! {
 }
 
 on_each_server! {
-    /// The statistics of a drained queue say that it is empty, and tempt the planner to read it whole.
+    /// The statistics of a drained queue say that it is empty, and tempt the planner to read it
+    /// whole.
     async fn naming_rows_reads_only_these(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         for statement in [
             "alter table outbox.event set (autovacuum_enabled = off)",
-            "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 20000) i",
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', \
+             i::text, 'c' from generate_series(1, 20000) i",
             "delete from outbox.event",
             "vacuum analyze outbox.event",
-            "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', i::text, 'c' from generate_series(1, 50000) i",
+            "insert into outbox.event (aggregate_type, aggregate_id, event_type) select 'a', \
+             i::text, 'c' from generate_series(1, 50000) i",
         ] {
             execute(&mut admin, statement).await;
         }
-        let settings = "set plan_cache_mode = force_generic_plan; set enable_bitmapscan = off; set enable_sort = off; set enable_seqscan = off";
+        let settings = "set plan_cache_mode = force_generic_plan; set enable_bitmapscan = off; \
+            set enable_sort = off; set enable_seqscan = off";
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
         let text = include_str!("../../src/outbox/sql/fetch_named.sql").replace("@schema@", "outbox");
@@ -202,9 +216,11 @@ on_each_server! {
         let some = "create temporary table named_rows as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
           from (select * from outbox.event order by lane, id limit 100) first";
         execute(&mut relay, some).await;
-        let call = "select format('execute named (%L, %L, %L)', lanes, ids, event_ids) from named_rows";
+        let call = "select format('execute named (%L, %L, %L)', lanes, ids, event_ids) from \
+            named_rows";
         let call = value::<String>(&mut relay, call).await;
-        let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid = 'outbox.event'::regclass";
+        let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid \
+            = 'outbox.event'::regclass";
         let before = value::<i64>(&mut relay, read).await;
         execute(&mut relay, &call).await;
         assert_eq!(value::<i64>(&mut relay, read).await - before, 100);

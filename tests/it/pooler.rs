@@ -1,5 +1,6 @@
-//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us: every answer belongs to its question,
-//! nothing stays behind, and what makes the planner walk the one index arrives.
+//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us:
+//! every answer belongs to its question, nothing stays behind, and what makes the planner walk the
+//! one index arrives.
 
 use std::{
     task::Poll,
@@ -28,16 +29,24 @@ use crate::harness::{
 };
 
 fn connections(database: &Database, settings: &RelaySettings, max: u32) -> Connections {
-    pool(&Connect::relay(&settings.database, &database.secrets()).expect("good secrets"), max, &[])
+    pool(
+        &Connect::relay(&settings.database, &database.secrets()).expect("good secrets"),
+        max,
+        &[],
+    )
 }
 
-/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ, their types do not.
+/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ,
+/// their types do not.
 fn times(factor: i64, number: i64) -> Statement<'static> {
     sqlx::query(AssertSqlSafe(format!("select $1::bigint * {factor}"))).bind(number)
 }
 
 /// Questions of six clients at once, thousands each; how many got the answer to another's.
-async fn mixed_up<A>(calls: i64, ask: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static) -> usize
+async fn mixed_up<A>(
+    calls: i64,
+    ask: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static,
+) -> usize
 where
     A: Future<Output = i64> + Send,
 {
@@ -64,26 +73,50 @@ async fn every_answer_belongs_to_its_question() {
     let connections = connections(&database, &through(database.settings(), shared()), 6);
     let ask = move |factor, number| {
         let connections = connections.clone();
-        async move { connections.row(times(factor, number)).await.expect("an answer").get(0) }
+        async move {
+            connections
+                .row(times(factor, number))
+                .await
+                .expect("an answer")
+                .get(0)
+        }
     };
     assert_eq!(mixed_up(2000, ask).await, 0);
 }
 
-/// Why units of work are there: the same questions, unnamed and without a transaction. Without it the test above could not fail.
+/// Why units of work are there: the same questions, unnamed and without a transaction. Without it
+/// the test above could not fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_transaction_clients_get_the_answers_of_others() {
     let database = Database::create(15).await;
-    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(shared()).extra_float_digits(None);
-    let options = options.username(&database.relay).password(database.password()).database(&database.name);
-    let plain = sqlx::postgres::PgPoolOptions::new().max_connections(6).connect_lazy_with(options);
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(shared())
+        .extra_float_digits(None);
+    let options = options
+        .username(&database.relay)
+        .password(database.password())
+        .database(&database.name);
+    let plain = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(6)
+        .connect_lazy_with(options);
     let ask = move |factor, number| {
         let plain = plain.clone();
         // The pooler may also refuse: where nothing was prepared yet.
-        async move { times(factor, number).persistent(false).fetch_one(&plain).await.map_or(number * factor, |row| row.get(0)) }
+        async move {
+            times(factor, number)
+                .persistent(false)
+                .fetch_one(&plain)
+                .await
+                .map_or(number * factor, |row| row.get(0))
+        }
     };
     let give_up = Instant::now() + Duration::from_secs(60);
     while mixed_up(200, ask.clone()).await == 0 {
-        assert!(Instant::now() < give_up, "within 60 s nobody got another's answer");
+        assert!(
+            Instant::now() < give_up,
+            "within 60 s nobody got another's answer"
+        );
     }
 }
 
@@ -100,14 +133,18 @@ async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T>
     .await
 }
 
-/// The server at this port, a few milliseconds away: none of its answers is there before somebody waits for it.
+/// The server at this port, a few milliseconds away: none of its answers is there before somebody
+/// waits for it.
 async fn far_away(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let far = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(("127.0.0.1", port)).await.expect("the server");
-            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
+            let server = TcpStream::connect(("127.0.0.1", port))
+                .await
+                .expect("the server");
+            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                (client.into_split(), server.into_split());
             tokio::spawn(async move {
                 let mut answer = [0; 8192];
                 while let Ok(bytes @ 1..) = from_server.read(&mut answer).await {
@@ -123,19 +160,28 @@ async fn far_away(port: u16) -> u16 {
     far
 }
 
-/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and no answer goes to the next question.
+/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and
+/// no answer goes to the next question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_that_is_given_up_midway_leaves_nothing_behind() {
     for behind_a_pooler in [true, false] {
         let database = Database::create(15).await;
-        let port = if behind_a_pooler { shared() } else { database.address().port() };
+        let port = if behind_a_pooler {
+            shared()
+        } else {
+            database.address().port()
+        };
         let mut settings = through(database.settings(), far_away(port).await);
         settings.database.pooler = behind_a_pooler;
-        let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
+        let connect =
+            Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
         // The server must not end by itself what we forgot.
         let connections = pool(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
         let mut admin = database.as_admin().await;
-        let open = format!("select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null", database.relay);
+        let open = format!(
+            "select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null",
+            database.relay
+        );
         let (mut wakes, mut ended) = (0, None);
         while ended.is_none() {
             let work = async {
@@ -145,13 +191,23 @@ async fn work_that_is_given_up_midway_leaves_nothing_behind() {
                 work.commit().await
             };
             ended = given_up(work, wakes).await;
-            until("no transaction to be open", async || (value::<i64>(&mut admin, &open).await == 0).then_some(())).await;
-            let answer: i64 = connections.row(times(5, i64::from(wakes))).await.expect("an answer").get(0);
+            until("no transaction to be open", async || {
+                (value::<i64>(&mut admin, &open).await == 0).then_some(())
+            })
+            .await;
+            let answer: i64 = connections
+                .row(times(5, i64::from(wakes)))
+                .await
+                .expect("an answer")
+                .get(0);
             assert_eq!(answer, i64::from(wakes) * 5, "after {wakes} wakes");
             wakes += 1;
         }
         // One for each answer: begin, two for each statement, commit.
-        assert!(wakes > 6 && ended.is_some_and(|ended| ended.is_ok()), "it ended after {wakes} wakes");
+        assert!(
+            wakes > 6 && ended.is_some_and(|ended| ended.is_ok()),
+            "it ended after {wakes} wakes"
+        );
     }
 }
 
@@ -160,8 +216,18 @@ async fn a_statement_that_fails_costs_the_next_one_nothing() {
     let database = Database::create(15).await;
     let connections = connections(&database, &through(database.settings(), shared()), 1);
     for number in 0..50 {
-        connections.rows(sqlx::query("select 1 / 0")).await.expect_err("a division by zero");
-        assert_eq!(connections.row(times(7, number)).await.expect("an answer").get::<i64, _>(0), number * 7);
+        connections
+            .rows(sqlx::query("select 1 / 0"))
+            .await
+            .expect_err("a division by zero");
+        assert_eq!(
+            connections
+                .row(times(7, number))
+                .await
+                .expect("an answer")
+                .get::<i64, _>(0),
+            number * 7
+        );
     }
 }
 
@@ -169,9 +235,18 @@ async fn a_statement_that_fails_costs_the_next_one_nothing() {
 async fn left_behind(connections: &Connections) -> Vec<String> {
     let mut names = Vec::new();
     // Two units at once are on both connections.
-    let (mut first, mut second) = (connections.begin().await.expect("work"), connections.begin().await.expect("work"));
+    let (mut first, mut second) = (
+        connections.begin().await.expect("work"),
+        connections.begin().await.expect("work"),
+    );
     for work in [&mut first, &mut second] {
-        for row in work.rows(sqlx::query("select name from pg_prepared_statements where name <> ''")).await.expect("names") {
+        for row in work
+            .rows(sqlx::query(
+                "select name from pg_prepared_statements where name <> ''",
+            ))
+            .await
+            .expect("names")
+        {
             names.push(row.get(0));
         }
     }
@@ -190,7 +265,9 @@ async fn a_migration_goes_through_a_pooler_and_leaves_nothing_behind() {
         assert_eq!(report.problem, None);
         assert_eq!(left_behind(&connections).await, Vec::<String>::new());
     }
-    check_schema(&connections, &settings.database.schema, &settings.owner).await.expect("a schema");
+    check_schema(&connections, &settings.database.schema, &settings.owner)
+        .await
+        .expect("a schema");
     settings.migration.policy = outbox_relay::settings::MigrationPolicy::Verify;
     assert_eq!(database.migrate(&settings).await.problem, None);
 }
@@ -202,8 +279,18 @@ async fn migrations_at_the_same_time_take_turns_behind_a_pooler() {
     let mut settings = through(database.settings(), shared());
     settings.migration.database = None;
     let reports = futures::future::join_all((0..2).map(|_| database.migrate(&settings))).await;
-    assert!(reports.iter().all(|report| report.problem.is_none()), "{reports:#?}");
-    assert_eq!(reports.iter().filter(|report| !report.applied.is_empty()).count(), 1, "one applied it, the other found it: {reports:#?}");
+    assert!(
+        reports.iter().all(|report| report.problem.is_none()),
+        "{reports:#?}"
+    );
+    assert_eq!(
+        reports
+            .iter()
+            .filter(|report| !report.applied.is_empty())
+            .count(),
+        1,
+        "one applied it, the other found it: {reports:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,10 +298,16 @@ async fn a_pooler_that_the_manifest_does_not_name_is_recognised() {
     let database = Database::create(15).await;
     let mut settings = through(database.settings(), shared());
     settings.database.pooler = false;
-    let refused = Connect::relay(&settings.database, &database.secrets()).expect("good secrets").open().await;
+    let refused = Connect::relay(&settings.database, &database.secrets())
+        .expect("good secrets")
+        .open()
+        .await;
     let problem = refused.expect_err("startup settings").problem();
     assert_eq!(problem.class, ProblemClass::InvalidSettings);
-    assert!(problem.message.contains("spec.database.pooler"), "{problem:?}");
+    assert!(
+        problem.message.contains("spec.database.pooler"),
+        "{problem:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,7 +315,10 @@ async fn session_mode_does_as_well() {
     let database = Database::create(15).await;
     let session_mode = PgBouncer::start(&database, "pool_mode = session").await;
     let settings = through(database.settings(), session_mode.port);
-    let answer = connections(&database, &settings, 1).row(times(2, 21)).await.expect("an answer");
+    let answer = connections(&database, &settings, 1)
+        .row(times(2, 21))
+        .await
+        .expect("an answer");
     assert_eq!(answer.get::<i64, _>(0), 42);
 }
 
@@ -231,37 +327,82 @@ async fn what_a_pooler_says_has_a_class() {
     let database = Database::create(15).await;
     let statement_mode = PgBouncer::start(&database, "pool_mode = statement").await;
     let settings = through(database.settings(), statement_mode.port);
-    let error = connections(&database, &settings, 1).rows(times(2, 2)).await.expect_err("no transactions there");
+    let error = connections(&database, &settings, 1)
+        .rows(times(2, 2))
+        .await
+        .expect_err("no transactions there");
     let fault = outbox_relay::outbox::error::classify(&error);
     assert_eq!(fault.class, ProblemClass::InvalidSettings, "{fault}");
     assert!(fault.to_string().contains("statement mode"), "{fault}");
 
     let settings = through(database.settings(), shared());
     database.write_secrets(&database.relay, "wrong");
-    let error = connections(&database, &settings, 1).rows(times(2, 2)).await.expect_err("a wrong password");
-    assert_eq!(outbox_relay::outbox::error::classify(&error).class, ProblemClass::AuthenticationFailed, "{error}");
+    let error = connections(&database, &settings, 1)
+        .rows(times(2, 2))
+        .await
+        .expect_err("a wrong password");
+    assert_eq!(
+        outbox_relay::outbox::error::classify(&error).class,
+        ProblemClass::AuthenticationFailed,
+        "{error}"
+    );
 }
 
-/// A type that sqlx has to ask for in the midst of a statement makes the server forget that statement.
+/// A type that sqlx has to ask for in the midst of a statement makes the server forget that
+/// statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_read_and_settled_on_new_connections() {
     let database = Database::create(15).await.migrated().await;
-    execute(&mut database.as_admin().await, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')").await;
+    execute(
+        &mut database.as_admin().await,
+        "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')",
+    )
+    .await;
     let settings = through(database.settings(), shared());
     let store = || {
-        let [reader, settler, lease] = std::array::from_fn(|_| connections(&database, &settings, 1));
-        Store::new(Pools { reader, settler, lease }, &settings.database.schema)
+        let [reader, settler, lease] =
+            std::array::from_fn(|_| connections(&database, &settings, 1));
+        Store::new(
+            Pools {
+                reader,
+                settler,
+                lease,
+            },
+            &settings.database.schema,
+        )
     };
-    let all =
-        FetchPlan { lanes: (0..64).collect(), lows: vec![0; 64], rows_max: vec![9; 64], bytes_max: vec![99; 64], ..FetchPlan::default() };
+    let all = FetchPlan {
+        lanes: (0..64).collect(),
+        lows: vec![0; 64],
+        rows_max: vec![9; 64],
+        bytes_max: vec![99; 64],
+        ..FetchPlan::default()
+    };
     let files = || vec!["files".to_owned()];
-    let flowing = Flowing { topics: files(), declared: Some(files()), ..Flowing::default() };
-    let small = FetchPlan { small: true, ..all.clone() };
-    let filtered = FetchPlan { flowing: Some(flowing), scan_max: 9, ..all.clone() };
+    let flowing = Flowing {
+        topics: files(),
+        declared: Some(files()),
+        ..Flowing::default()
+    };
+    let small = FetchPlan {
+        small: true,
+        ..all.clone()
+    };
+    let filtered = FetchPlan {
+        flowing: Some(flowing),
+        scan_max: 9,
+        ..all.clone()
+    };
     for plan in [all, small, filtered] {
         let (_, fetched) = store().fetch(&plan).await.expect("an answer");
         assert_eq!(fetched.rows.len(), 1);
-        let named = store().fetch_named(&[i16::from(fetched.rows[0].lane)], &[fetched.rows[0].id], &[fetched.rows[0].event_id]).await;
+        let named = store()
+            .fetch_named(
+                &[i16::from(fetched.rows[0].lane)],
+                &[fetched.rows[0].id],
+                &[fetched.rows[0].event_id],
+            )
+            .await;
         assert_eq!(named.expect("an answer")[0].place, fetched.rows[0].place);
         let settle = SettlePlan {
             lanes: vec![i16::from(fetched.rows[0].lane)],
@@ -271,18 +412,36 @@ async fn rows_are_read_and_settled_on_new_connections() {
         };
         store().settle(&settle).await.expect("settled");
         let mut admin = database.as_admin().await;
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
-        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')").await;
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            0
+        );
+        execute(
+            &mut admin,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}', topic => 'files')",
+        )
+        .await;
     }
 }
 
-/// The lines of a plan, with a limit at which a planner without statistics would rather scan and sort.
-async fn plan_of(fetch: &'static str, more: impl FnOnce(Statement<'static>) -> Statement<'static>, connections: &Connections) -> String {
+/// The lines of a plan, with a limit at which a planner without statistics would rather scan and
+/// sort.
+async fn plan_of(
+    fetch: &'static str,
+    more: impl FnOnce(Statement<'static>) -> Statement<'static>,
+    connections: &Connections,
+) -> String {
     let schema = "outbox".to_owned().try_into().expect("a name");
     let explain = AssertSqlSafe(format!("explain {}", statement(fetch, &schema).as_str()));
-    let explain = sqlx::query(explain).bind((0..64).collect::<Vec<i16>>()).bind(vec![0_i64; 64]).bind(vec![2048_i32; 64]);
+    let explain = sqlx::query(explain)
+        .bind((0..64).collect::<Vec<i16>>())
+        .bind(vec![0_i64; 64])
+        .bind(vec![2048_i32; 64]);
     let rows = connections.rows(more(explain)).await.expect("a plan");
-    rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+    rows.iter()
+        .map(|row| row.get::<String, _>(0))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,29 +456,65 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
     )
     .await;
     for settings in [database.settings(), through(database.settings(), shared())] {
-        let connect = Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
+        let connect =
+            Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
         let reader = pool(&connect, 1, READER_OPTIONS);
         let limited = |query: Statement<'static>| query.bind(vec![i64::MAX; 64]);
         let flowing = |query: Statement<'static>| {
             let declared = vec!["files".to_owned(), "other".to_owned()];
-            limited(query).bind(vec!["files".to_owned()]).bind("{}").bind("{\"aggregate\": \"files\"}").bind("{}").bind(4096).bind(declared)
+            limited(query)
+                .bind(vec!["files".to_owned()])
+                .bind("{}")
+                .bind("{\"aggregate\": \"files\"}")
+                .bind("{}")
+                .bind(4096)
+                .bind(declared)
         };
         for plan in [
-            plan_of(include_str!("../../src/outbox/sql/fetch.sql"), limited, &reader).await,
-            plan_of(include_str!("../../src/outbox/sql/fetch_small.sql"), |query| query, &reader).await,
-            plan_of(include_str!("../../src/outbox/sql/fetch_flowing.sql"), flowing, &reader).await,
+            plan_of(
+                include_str!("../../src/outbox/sql/fetch.sql"),
+                limited,
+                &reader,
+            )
+            .await,
+            plan_of(
+                include_str!("../../src/outbox/sql/fetch_small.sql"),
+                |query| query,
+                &reader,
+            )
+            .await,
+            plan_of(
+                include_str!("../../src/outbox/sql/fetch_flowing.sql"),
+                flowing,
+                &reader,
+            )
+            .await,
         ] {
             assert!(plan.contains("Index Scan using event_pkey"), "{plan}");
             // Tables of one row are read whole.
-            assert!(["Sort", "Bitmap", "Seq Scan on event e"].iter().all(|other| !plan.contains(other)), "{plan}");
+            assert!(
+                ["Sort", "Bitmap", "Seq Scan on event e"]
+                    .iter()
+                    .all(|other| !plan.contains(other)),
+                "{plan}"
+            );
         }
         // A statement that the planner walks only with the settings: they arrive.
         let walk = async |settings| {
-            let explain = sqlx::query("explain select id from outbox.event where lane = 1 and id > 0 order by id");
-            let rows = pool(&connect, 1, settings).rows(explain).await.expect("a plan");
+            let explain = sqlx::query(
+                "explain select id from outbox.event where lane = 1 and id > 0 order by id",
+            );
+            let rows = pool(&connect, 1, settings)
+                .rows(explain)
+                .await
+                .expect("a plan");
             rows[0].get::<String, _>(0)
         };
-        assert!(walk(READER_OPTIONS).await.starts_with("Index"), "{}", walk(READER_OPTIONS).await);
+        assert!(
+            walk(READER_OPTIONS).await.starts_with("Index"),
+            "{}",
+            walk(READER_OPTIONS).await
+        );
         assert!(walk(&[]).await.starts_with("Sort"), "{}", walk(&[]).await);
     }
 }

@@ -1,5 +1,6 @@
-//! What the relay's order rests on: how the producer behaves when a broker refuses something. One test for each kind of answer, on librdkafka's
-//! mock cluster, so that an upgrade of librdkafka that leaves a gap shows here.
+//! What the relay's order rests on: how the producer behaves when a broker refuses something. One
+//! test for each kind of answer, on librdkafka's mock cluster, so that an upgrade of librdkafka
+//! that leaves a gap shows here.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,10 @@ const RECORDS: usize = 200;
 const FINE: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: Fault = Fault::Record(ProblemClass::RecordRejected);
 /// About 15 of the records below in a batch.
-const SMALL: Sizes = Sizes { batch_bytes: 2048, message_max_bytes: 1_000_000 };
+const SMALL: Sizes = Sizes {
+    batch_bytes: 2048,
+    message_max_bytes: 1_000_000,
+};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -38,10 +42,14 @@ type Cluster = MockCluster<'static, DefaultProducerContext>;
 fn cluster(brokers: i32, topics: &[(&str, i32)]) -> Cluster {
     let cluster = MockCluster::new(brokers).expect("a mock cluster");
     for (topic, partitions) in topics {
-        cluster.create_topic(topic, *partitions, brokers).expect("a topic");
+        cluster
+            .create_topic(topic, *partitions, brokers)
+            .expect("a topic");
     }
     for broker in 1..=brokers {
-        cluster.broker_round_trip_time(broker, Duration::from_millis(20)).expect("a broker");
+        cluster
+            .broker_round_trip_time(broker, Duration::from_millis(20))
+            .expect("a broker");
     }
     cluster
 }
@@ -52,19 +60,28 @@ fn send_all(sender: &Sender, topic: &str, records: Range<usize>) {
     }
 }
 
-/// Numbers of the records in a topic, in their order; of a topic with several partitions one after the other.
+/// Numbers of the records in a topic, in their order; of a topic with several partitions one after
+/// the other.
 async fn log(cluster: &Cluster, topic: &str) -> BTreeMap<i32, Vec<usize>> {
     let (servers, topic) = (cluster.bootstrap_servers(), topic.to_owned());
-    let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &topic)).await.expect("read");
+    let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
+        .await
+        .expect("read");
     let mut log: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for record in records {
-        log.entry(record.partition).or_default().push(number(&record.value.expect("a value")));
+        log.entry(record.partition)
+            .or_default()
+            .push(number(&record.value.expect("a value")));
     }
     log
 }
 
 async fn only_log(cluster: &Cluster, topic: &str) -> Vec<usize> {
-    log(cluster, topic).await.into_values().next().unwrap_or_default()
+    log(cluster, topic)
+        .await
+        .into_values()
+        .next()
+        .unwrap_or_default()
 }
 
 /// The third batch is answered with this.
@@ -72,7 +89,8 @@ fn refuse_the_third_batch(cluster: &Cluster, answer: Answer) {
     cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, answer]);
 }
 
-/// What is in the log, and who is to blame, after the third batch got an answer that no retry helps.
+/// What is in the log, and who is to blame, after the third batch got an answer that no retry
+/// helps.
 async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
     let cluster = cluster(1, &[("topic", 1)]);
     refuse_the_third_batch(&cluster, answer);
@@ -81,25 +99,48 @@ async fn nothing_follows_a_refused_batch(answer: Answer, blamed: Fault) {
     let outcomes = sender.outcomes(RECORDS).await.clone();
     let log = only_log(&cluster, "topic").await;
     let published = log.len();
-    assert!(published > 1 && published < RECORDS, "{published} were published");
-    assert_eq!(log, (0..published).collect::<Vec<_>>(), "a gap, or another order");
-    let culprits = outcomes.values().filter(|outcome| **outcome == Err(blamed)).count();
-    assert!((1..RECORDS - published).contains(&culprits), "{culprits} are blamed: {outcomes:?}");
+    assert!(
+        published > 1 && published < RECORDS,
+        "{published} were published"
+    );
+    assert_eq!(
+        log,
+        (0..published).collect::<Vec<_>>(),
+        "a gap, or another order"
+    );
+    let culprits = outcomes
+        .values()
+        .filter(|outcome| **outcome == Err(blamed))
+        .count();
+    assert!(
+        (1..RECORDS - published).contains(&culprits),
+        "{culprits} are blamed: {outcomes:?}"
+    );
     for (record, outcome) in &outcomes {
         let expected = match *record {
             record if record < published => Ok(()),
             record if record < published + culprits => Err(blamed),
             _ => Err(Fault::Purged),
         };
-        assert_eq!(*outcome, expected, "record {record} of {published} published and {culprits} blamed");
+        assert_eq!(
+            *outcome, expected,
+            "record {record} of {published} published and {culprits} blamed"
+        );
     }
     assert!(sender.producer.is_fatal());
-    assert!(sender.send("topic", "key", RECORDS, 100).is_err(), "it takes no further record");
+    assert!(
+        sender.send("topic", "key", RECORDS, 100).is_err(),
+        "it takes no further record"
+    );
 }
 
 #[tokio::test]
 async fn message_too_large_is_fatal_and_leaves_no_gap() {
-    nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, Fault::Record(ProblemClass::RecordTooLarge)).await;
+    nothing_follows_a_refused_batch(
+        Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+        Fault::Record(ProblemClass::RecordTooLarge),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -107,24 +148,41 @@ async fn invalid_record_is_fatal_and_leaves_no_gap() {
     nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, REJECTED).await;
 }
 
-/// The topic is marked as bad inside the producer: its waiting records carry the same code as the refused batch. Those of other topics are purged.
+/// The topic is marked as bad inside the producer: its waiting records carry the same code as the
+/// refused batch. Those of other topics are purged.
 #[tokio::test]
 async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_no_gap() {
     let cluster = cluster(1, &[("sick", 1), ("well", 1)]);
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "sick", 0..1);
     sender.outcomes(1).await;
-    cluster.request_errors(RDKafkaApiKey::Produce, &[Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED],
+    );
     send_all(&sender, "sick", 1..RECORDS);
     send_all(&sender, "well", RECORDS..2 * RECORDS);
     let outcomes = sender.outcomes(2 * RECORDS).await.clone();
     let blamed = Err(Fault::Topic(ProblemClass::TopicNotAuthorized));
     assert!(sender.producer.is_fatal());
-    let sick: Vec<_> = outcomes.range(1..RECORDS).map(|(_, outcome)| *outcome).collect();
-    let well: Vec<_> = outcomes.range(RECORDS..).map(|(_, outcome)| *outcome).collect();
+    let sick: Vec<_> = outcomes
+        .range(1..RECORDS)
+        .map(|(_, outcome)| *outcome)
+        .collect();
+    let well: Vec<_> = outcomes
+        .range(RECORDS..)
+        .map(|(_, outcome)| *outcome)
+        .collect();
     assert_eq!(sick[0], blamed);
-    assert!(sick.iter().all(|outcome| *outcome == blamed || *outcome == Err(Fault::Purged)), "{sick:?}");
-    assert!(well.iter().all(|outcome| *outcome == Err(Fault::Purged)), "{well:?}");
+    assert!(
+        sick.iter()
+            .all(|outcome| *outcome == blamed || *outcome == Err(Fault::Purged)),
+        "{sick:?}"
+    );
+    assert!(
+        well.iter().all(|outcome| *outcome == Err(Fault::Purged)),
+        "{well:?}"
+    );
     assert_eq!(only_log(&cluster, "sick").await, [0]);
     assert_eq!(only_log(&cluster, "well").await, [0; 0]);
 }
@@ -132,17 +190,27 @@ async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_n
 #[tokio::test]
 async fn out_of_order_sequence_is_fatal_and_leaves_no_gap() {
     let blamed = Fault::Cluster(ProblemClass::KafkaError);
-    nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, blamed).await;
+    nothing_follows_a_refused_batch(
+        Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        blamed,
+    )
+    .await;
 }
 
 /// Nobody hears of an answer that a retry heals.
 async fn all_arrive_in_order_in_spite_of(answer: Answer) {
     let cluster = cluster(1, &[("topic", 1)]);
-    cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, answer, FINE, answer, answer]);
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[FINE, answer, FINE, answer, answer],
+    );
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..RECORDS);
     assert!(sender.outcomes(RECORDS).await.values().all(Result::is_ok));
-    assert_eq!(only_log(&cluster, "topic").await, (0..RECORDS).collect::<Vec<_>>());
+    assert_eq!(
+        only_log(&cluster, "topic").await,
+        (0..RECORDS).collect::<Vec<_>>()
+    );
     assert!(!sender.producer.is_fatal());
 }
 
@@ -153,7 +221,8 @@ async fn not_enough_replicas_is_retried_in_order() {
 
 #[tokio::test]
 async fn not_enough_replicas_after_append_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND).await;
+    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+        .await;
 }
 
 #[tokio::test]
@@ -174,7 +243,11 @@ async fn a_broken_connection_is_retried_in_order() {
 /// Where the relay's producer differs from what most people use.
 fn loose(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("enable.idempotence", "true").set("max.in.flight", "1").set("batch.size", "2048");
+    config
+        .set("bootstrap.servers", servers)
+        .set("enable.idempotence", "true")
+        .set("max.in.flight", "1")
+        .set("batch.size", "2048");
     for (name, value) in differs {
         config.set(*name, *value);
     }
@@ -184,26 +257,53 @@ fn loose(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
 fn send_all_loosely(producer: &BaseProducer, topic: &str) {
     for record in 0..RECORDS {
         let value = format!("{record}:{}", "x".repeat(100));
-        producer.send(BaseRecord::to(topic).key("key").payload(&value)).map_err(|(error, _)| error).expect("taken");
+        producer
+            .send(BaseRecord::to(topic).key("key").payload(&value))
+            .map_err(|(error, _)| error)
+            .expect("taken");
     }
 }
 
-/// One batch of 200 to a real broker, some of its records from the future; returns the blamed ones. A real broker names the records that it finds
-/// wrong.
+/// One batch of 200 to a real broker, some of its records from the future; returns the blamed ones.
+/// A real broker names the records that it finds wrong.
 async fn blamed_for_the_future(future: &[usize]) -> Vec<usize> {
     let topic = topic_name("future");
     create_topic_with(&topic, 1, &[]).await;
-    let mut sender = Sender::with(&rig("RIG_KAFKA"), Sizes::default(), &[("linger.ms", "1000")]);
-    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let mut sender = Sender::with(
+        &rig("RIG_KAFKA"),
+        Sizes::default(),
+        &[("linger.ms", "1000")],
+    );
+    let now_ms = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
     for record in 0..RECORDS {
-        let ms = if future.contains(&record) { now_ms + 48 * 3_600_000 } else { now_ms };
-        sender.send_at(&topic, "key", record, 100, Some(ms)).expect("taken");
+        let ms = if future.contains(&record) {
+            now_ms + 48 * 3_600_000
+        } else {
+            now_ms
+        };
+        sender
+            .send_at(&topic, "key", record, 100, Some(ms))
+            .expect("taken");
     }
     let outcomes = sender.outcomes(RECORDS).await.clone();
-    let log = tokio::task::spawn_blocking(move || read_all_at(&rig("RIG_KAFKA"), &topic)).await.expect("read");
+    let log = tokio::task::spawn_blocking(move || read_all_at(&rig("RIG_KAFKA"), &topic))
+        .await
+        .expect("read");
     assert_eq!((log.len(), sender.producer.is_fatal()), (0, true));
-    assert!(outcomes.values().all(|outcome| [Err(REJECTED), Err(Fault::Purged)].contains(outcome)), "{outcomes:?}");
-    outcomes.iter().filter(|(_, outcome)| **outcome == Err(REJECTED)).map(|(record, _)| *record).collect()
+    assert!(
+        outcomes
+            .values()
+            .all(|outcome| [Err(REJECTED), Err(Fault::Purged)].contains(outcome)),
+        "{outcomes:?}"
+    );
+    outcomes
+        .iter()
+        .filter(|(_, outcome)| **outcome == Err(REJECTED))
+        .map(|(record, _)| *record)
+        .collect()
 }
 
 #[tokio::test]
@@ -211,10 +311,14 @@ async fn of_a_batch_with_several_bad_records_only_these_are_blamed() {
     assert_eq!(blamed_for_the_future(&[50, 150]).await, [50, 150]);
 }
 
-/// librdkafka 2.12 gives the code of a single bad record to its whole batch. Should it learn to tell them apart, this may only become one.
+/// librdkafka 2.12 gives the code of a single bad record to its whole batch. Should it learn to
+/// tell them apart, this may only become one.
 #[tokio::test]
 async fn of_a_batch_with_one_bad_record_all_are_blamed() {
-    assert_eq!(blamed_for_the_future(&[150]).await, (0..RECORDS).collect::<Vec<_>>());
+    assert_eq!(
+        blamed_for_the_future(&[150]).await,
+        (0..RECORDS).collect::<Vec<_>>()
+    );
 }
 
 /// The control: what the tests above would find in an idempotent producer that is not gapless.
@@ -224,9 +328,15 @@ async fn without_the_gapless_guarantee_a_refused_batch_leaves_a_gap() {
     refuse_the_third_batch(&cluster, Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
     let producer = loose(&cluster.bootstrap_servers(), &[]);
     send_all_loosely(&producer, "topic");
-    tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60))).await.expect("joined").expect("flushed");
+    tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60)))
+        .await
+        .expect("joined")
+        .expect("flushed");
     let log = only_log(&cluster, "topic").await;
-    assert!(log.len() < RECORDS && log.last() == Some(&(RECORDS - 1)), "{log:?}");
+    assert!(
+        log.len() < RECORDS && log.last() == Some(&(RECORDS - 1)),
+        "{log:?}"
+    );
 }
 
 /// The outage lasts until a producer with a time-out of a second has given up all of its records.
@@ -236,7 +346,10 @@ async fn no_record_fails_for_being_late() {
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..1);
     sender.outcomes(1).await;
-    let impatient = loose(&cluster.bootstrap_servers(), &[("message.timeout.ms", "1000")]);
+    let impatient = loose(
+        &cluster.bootstrap_servers(),
+        &[("message.timeout.ms", "1000")],
+    );
     cluster.broker_down(1).expect("a broker");
     send_all(&sender, "topic", 1..RECORDS);
     send_all_loosely(&impatient, "impatient");
@@ -245,29 +358,60 @@ async fn no_record_fails_for_being_late() {
         (impatient.in_flight_count() == 0).then_some(())
     })
     .await;
-    assert_eq!(sender.outcomes(1).await.len(), 1, "reports during the outage");
-    assert_eq!(until("the trouble", async || sender.trouble()).await, ProblemClass::KafkaUnreachable);
+    assert_eq!(
+        sender.outcomes(1).await.len(),
+        1,
+        "reports during the outage"
+    );
+    assert_eq!(
+        until("the trouble", async || sender.trouble()).await,
+        ProblemClass::KafkaUnreachable
+    );
     cluster.broker_up(1).expect("a broker");
     assert!(sender.outcomes(RECORDS).await.values().all(Result::is_ok));
-    assert_eq!(only_log(&cluster, "topic").await, (0..RECORDS).collect::<Vec<_>>());
+    assert_eq!(
+        only_log(&cluster, "topic").await,
+        (0..RECORDS).collect::<Vec<_>>()
+    );
 }
 
-/// A producer is thrown out while records wait in it and one batch is under way; its successor starts at the lowest that has no success.
+/// A producer is thrown out while records wait in it and one batch is under way; its successor
+/// starts at the lowest that has no success.
 #[tokio::test]
 async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() {
     let cluster = cluster(1, &[("topic", 1)]);
-    cluster.broker_round_trip_time(1, Duration::from_millis(300)).expect("a broker");
+    cluster
+        .broker_round_trip_time(1, Duration::from_millis(300))
+        .expect("a broker");
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..RECORDS);
     sender.outcomes(1).await;
     sender.producer.purge();
     let outcomes = sender.outcomes(RECORDS).await.clone();
-    let published = outcomes.values().take_while(|outcome| outcome.is_ok()).count();
-    assert!(published > 0 && outcomes.values().skip(published).all(|outcome| *outcome == Err(Fault::Purged)), "{outcomes:?}");
-    tokio::task::spawn_blocking(move || drop(sender)).await.expect("dropped");
+    let published = outcomes
+        .values()
+        .take_while(|outcome| outcome.is_ok())
+        .count();
+    assert!(
+        published > 0
+            && outcomes
+                .values()
+                .skip(published)
+                .all(|outcome| *outcome == Err(Fault::Purged)),
+        "{outcomes:?}"
+    );
+    tokio::task::spawn_blocking(move || drop(sender))
+        .await
+        .expect("dropped");
     let mut successor = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&successor, "topic", published..RECORDS);
-    assert!(successor.outcomes(RECORDS - published).await.values().all(Result::is_ok));
+    assert!(
+        successor
+            .outcomes(RECORDS - published)
+            .await
+            .values()
+            .all(Result::is_ok)
+    );
     let log = only_log(&cluster, "topic").await;
     let mut firsts = Vec::new();
     for record in &log {
@@ -278,39 +422,94 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
     assert_eq!(firsts, (0..RECORDS).collect::<Vec<_>>(), "{log:?}");
 }
 
-/// Three brokers work on batches of two topics when one of them refuses one: the batch that is to blame can be told from its neighbours, in the
-/// queue and under way, and no partition has a gap.
+/// Three brokers work on batches of two topics when one of them refuses one: the batch that is to
+/// blame can be told from its neighbours, in the queue and under way, and no partition has a gap.
 #[tokio::test]
 async fn of_many_partitions_only_the_refused_batch_is_blamed() {
     let cluster = cluster(3, &[("sick", 3), ("well", 3)]);
     for topic in ["sick", "well"] {
         for partition in 0..3 {
-            cluster.partition_leader(topic, partition, Some(partition + 1)).expect("a leader");
+            cluster
+                .partition_leader(topic, partition, Some(partition + 1))
+                .expect("a leader");
         }
     }
-    cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, FINE, FINE, FINE, FINE, Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD]);
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[
+            FINE,
+            FINE,
+            FINE,
+            FINE,
+            FINE,
+            FINE,
+            Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD,
+        ],
+    );
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
-    let topic_of = |record: usize| if record.is_multiple_of(2) { "sick" } else { "well" };
+    let topic_of = |record: usize| {
+        if record.is_multiple_of(2) {
+            "sick"
+        } else {
+            "well"
+        }
+    };
     for record in 0..10 * RECORDS {
-        sender.send(topic_of(record), &format!("key-{}", record % 60), record, 100).expect("taken");
+        sender
+            .send(
+                topic_of(record),
+                &format!("key-{}", record % 60),
+                record,
+                100,
+            )
+            .expect("taken");
     }
     let outcomes = sender.outcomes(10 * RECORDS).await.clone();
     assert!(sender.producer.is_fatal());
-    let blamed: Vec<_> = outcomes.iter().filter(|(_, outcome)| **outcome == Err(REJECTED)).map(|(record, _)| *record).collect();
+    let blamed: Vec<_> = outcomes
+        .iter()
+        .filter(|(_, outcome)| **outcome == Err(REJECTED))
+        .map(|(record, _)| *record)
+        .collect();
     assert!(!blamed.is_empty() && blamed.len() < 30, "{blamed:?}");
     let published = outcomes.values().filter(|outcome| outcome.is_ok()).count();
-    let purged = outcomes.values().filter(|outcome| **outcome == Err(Fault::Purged)).count();
-    assert_eq!(published + purged + blamed.len(), outcomes.len(), "{outcomes:?}");
+    let purged = outcomes
+        .values()
+        .filter(|outcome| **outcome == Err(Fault::Purged))
+        .count();
+    assert_eq!(
+        published + purged + blamed.len(),
+        outcomes.len(),
+        "{outcomes:?}"
+    );
     for topic in ["sick", "well"] {
         let logs = log(&cluster, topic).await;
         let of_key = |record: &usize| record % 60;
         for key in 0..60 {
-            let sent: Vec<_> = (key..10 * RECORDS).step_by(60).filter(|record| topic_of(*record) == topic).collect();
-            let arrived: Vec<_> = logs.values().flatten().copied().filter(|record| of_key(record) == key).collect();
+            let sent: Vec<_> = (key..10 * RECORDS)
+                .step_by(60)
+                .filter(|record| topic_of(*record) == topic)
+                .collect();
+            let arrived: Vec<_> = logs
+                .values()
+                .flatten()
+                .copied()
+                .filter(|record| of_key(record) == key)
+                .collect();
             assert_eq!(arrived, sent[..arrived.len()], "key {key} of {topic}");
-            assert!(arrived.iter().all(|record| !blamed.contains(record)), "a refused record is in the log");
-            let acknowledged = sent.iter().filter(|record| outcomes[record].is_ok()).count();
-            assert!(acknowledged <= arrived.len(), "key {key} of {topic}: {acknowledged} acknowledged, {} arrived", arrived.len());
+            assert!(
+                arrived.iter().all(|record| !blamed.contains(record)),
+                "a refused record is in the log"
+            );
+            let acknowledged = sent
+                .iter()
+                .filter(|record| outcomes[record].is_ok())
+                .count();
+            assert!(
+                acknowledged <= arrived.len(),
+                "key {key} of {topic}: {acknowledged} acknowledged, {} arrived",
+                arrived.len()
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Where keys go: to the partition that Java's producers choose, so that topics written by both can be joined and keep their order.
+//! Where keys go: to the partition that Java's producers choose, so that topics written by both can
+//! be joined and keep their order.
 
 use outbox_relay::kafka::{Sizes, partition_of};
 
@@ -19,12 +20,25 @@ async fn a_key_is_in_the_partition_that_javas_producer_chooses() {
     for (record, key) in keys.iter().enumerate() {
         sender.send(&topic, key, record, 10).expect("taken");
     }
-    assert!(sender.outcomes(keys.len()).await.values().all(Result::is_ok));
-    let records = tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read");
+    assert!(
+        sender
+            .outcomes(keys.len())
+            .await
+            .values()
+            .all(Result::is_ok)
+    );
+    let records = tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read");
     assert_eq!(records.len(), keys.len());
     for record in records {
         let key = &keys[number(record.value.as_deref().expect("a value"))];
         assert_eq!((&record.key, record.has_key), (key, true));
-        assert_eq!(record.partition as usize, partition_of(key.as_bytes(), 6), "a key of {} bytes", key.len());
+        assert_eq!(
+            record.partition as usize,
+            partition_of(key.as_bytes(), 6),
+            "a key of {} bytes",
+            key.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Records as consumers read them: headers, times, tombstones. docs/records.md says the same to users.
+//! Records as consumers read them: headers, times, tombstones. docs/records.md says the same to
+//! users.
 
 use std::time::SystemTime;
 
@@ -12,7 +13,10 @@ use crate::harness::{
 };
 
 /// A topic of one partition, so that records are in the order of their rows.
-async fn begin(style: RecordHeaders, properties: &[(&str, &str)]) -> (Database, RelaySettings, String) {
+async fn begin(
+    style: RecordHeaders,
+    properties: &[(&str, &str)],
+) -> (Database, RelaySettings, String) {
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("records");
     create_topic_with(&topic, 1, properties).await;
@@ -39,12 +43,16 @@ async fn insert(database: &Database, topic: &str, rows: &[&str]) {
 
 async fn drained(database: &Database) {
     let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
-        .await;
+    until("the outbox to be empty", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+    })
+    .await;
 }
 
 async fn read(topic: String) -> Vec<Record> {
-    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read")
 }
 
 fn id(last: u8) -> String {
@@ -53,11 +61,25 @@ fn id(last: u8) -> String {
 
 /// Lines that the CloudEvents SDK for Java makes of the records.
 async fn as_cloud_events(topic: &str) -> Vec<String> {
-    let mut read = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cloudevents/read"));
+    let mut read = std::process::Command::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/cloudevents/read"
+    ));
     read.args([&rig("RIG_KAFKA"), topic]);
-    let output = tokio::task::spawn_blocking(move || read.output()).await.expect("joined").expect("the script");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+    let output = tokio::task::spawn_blocking(move || read.output())
+        .await
+        .expect("joined")
+        .expect("the script");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .expect("text")
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,35 +101,71 @@ async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
     let line = |last: u8, rest: &str, time: &str, data: &str| {
         let id = id(last);
         let id = id.trim_matches('\'');
-        rest.replace("ID", &format!("id={id} source=/outbox/essays/file-service specversion=1.0"))
-            .replace("TIME", &format!("time={time} type=Uploaded"))
+        rest.replace(
+            "ID",
+            &format!("id={id} source=/outbox/essays/file-service specversion=1.0"),
+        )
+        .replace("TIME", &format!("time={time} type=Uploaded"))
             + &format!("data={data}")
     };
     let expected = [
-        line(1, "datacontenttype=application/json ID subject=f1 TIME attempt=2 ", "2026-01-02T03:04:05.678901Z", "{}"),
+        line(
+            1,
+            "datacontenttype=application/json ID subject=f1 TIME attempt=2 ",
+            "2026-01-02T03:04:05.678901Z",
+            "{}",
+        ),
         line(2, "ID subject=f1 TIME ", "2026-01-02T03:04:05Z", "none"),
         line(3, "ID TIME ", "0001-01-01T00:00Z", "text"),
-        line(4, "ID subject=ä TIME ", "9999-12-30T22:00:00.999999Z", "none"),
+        line(
+            4,
+            "ID subject=ä TIME ",
+            "9999-12-30T22:00:00.999999Z",
+            "none",
+        ),
     ];
     assert_eq!(as_cloud_events(&topic).await, expected);
     // The SDK takes an empty value for none; Kafka does not.
-    let values: Vec<_> = read(topic).await.into_iter().map(|record| record.value.map(|value| value.len())).collect();
+    let values: Vec<_> = read(topic)
+        .await
+        .into_iter()
+        .map(|record| record.value.map(|value| value.len()))
+        .collect();
     assert_eq!(values, [Some(2), None, Some(4), Some(0)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
-    for (style, expected) in [(RecordHeaders::Standard, "event_id"), (RecordHeaders::Debezium, "id"), (RecordHeaders::CloudEvents, "ce_id")]
-    {
+    for (style, expected) in [
+        (RecordHeaders::Standard, "event_id"),
+        (RecordHeaders::Debezium, "id"),
+        (RecordHeaders::CloudEvents, "ce_id"),
+    ] {
         let (database, settings, topic) = begin(style, &[]).await;
-        insert(&database, &topic, &[&format!(r#"{}, 'f1', null, '{{"why": "gone"}}', now()"#, id(1))]).await;
+        insert(
+            &database,
+            &topic,
+            &[&format!(
+                r#"{}, 'f1', null, '{{"why": "gone"}}', now()"#,
+                id(1)
+            )],
+        )
+        .await;
         let _relay = Relay::start(&database, &settings).await;
         drained(&database).await;
         let records = read(topic).await;
-        assert_eq!((records.len(), &records[0].value, records[0].key.as_str()), (1, &None, "key"), "{style:?}");
+        assert_eq!(
+            (records.len(), &records[0].value, records[0].key.as_str()),
+            (1, &None, "key"),
+            "{style:?}"
+        );
         let headers = &records[0].headers;
         assert_eq!(
-            (headers["why"].as_str(), headers[expected].as_str(), headers["outbox_seq"].as_str()),
+            (
+                headers["why"].as_str(),
+                headers[expected].as_str(),
+                headers["outbox_seq"].as_str()
+            ),
             ("gone", id(1).trim_matches('\''), "1")
         );
     }
@@ -116,32 +174,63 @@ async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_the_record() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
-    let hours = |shift: &str| format!("gen_random_uuid(), 'f1', 'x', '{{}}', date_trunc('second', now()) {shift}");
-    let rows = [hours("+ interval '2 hours'"), hours("- interval '1 year'"), hours("- interval '30 minutes'")];
+    let hours = |shift: &str| {
+        format!("gen_random_uuid(), 'f1', 'x', '{{}}', date_trunc('second', now()) {shift}")
+    };
+    let rows = [
+        hours("+ interval '2 hours'"),
+        hours("- interval '1 year'"),
+        hours("- interval '30 minutes'"),
+    ];
     insert(&database, &topic, &rows.each_ref().map(String::as_str)).await;
     let mut admin = database.as_admin().await;
     let shown = "to_char(created_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
-    let times = crate::harness::postgres::values::<String>(&mut admin, &format!("select {shown} from outbox.event order by id")).await;
+    let times = crate::harness::postgres::values::<String>(
+        &mut admin,
+        &format!("select {shown} from outbox.event order by id"),
+    )
+    .await;
     let _relay = Relay::start(&database, &settings).await;
     drained(&database).await;
     let records = read(topic).await;
-    let headers: Vec<_> = records.iter().map(|record| record.headers["outbox_created_at"].clone()).collect();
+    let headers: Vec<_> = records
+        .iter()
+        .map(|record| record.headers["outbox_created_at"].clone())
+        .collect();
     assert_eq!(headers, times);
-    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
-    let ages_min: Vec<_> = records.iter().map(|record| (now_ms - record.timestamp_ms.expect("a time")) / 60_000).collect();
-    assert!(ages_min[0] < 20 && ages_min[1] < 20 && (30..50).contains(&ages_min[2]), "{ages_min:?}");
+    let now_ms = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
+    let ages_min: Vec<_> = records
+        .iter()
+        .map(|record| (now_ms - record.timestamp_ms.expect("a time")) / 60_000)
+        .collect();
+    assert!(
+        ages_min[0] < 20 && ages_min[1] < 20 && (30..50).contains(&ages_min[2]),
+        "{ages_min:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_of_each_kind_of_json_arrive() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
     let headers = r#"{"": "no name", "n": 1.10, "b": true, "z": null, "a": [1, "x"], "o": {"k": {"l": []}}, "Outbox_Seq": "forged", "event_id": 7, "Ö": "ö"}"#;
-    insert(&database, &topic, &[&format!("{}, 'f1', 'x', '{headers}', now()", id(1))]).await;
+    insert(
+        &database,
+        &topic,
+        &[&format!("{}, 'f1', 'x', '{headers}', now()", id(1))],
+    )
+    .await;
     let relay = Relay::start(&database, &settings).await;
     drained(&database).await;
     let records = read(topic).await;
     let mut found = records[0].headers.clone();
-    assert!(["event_id", "outbox_created_at", "outbox_seq"].iter().all(|ours| found.remove(*ours).is_some()));
+    assert!(
+        ["event_id", "outbox_created_at", "outbox_seq"]
+            .iter()
+            .all(|ours| found.remove(*ours).is_some())
+    );
     let expected = [
         ("", "no name"),
         ("a", r#"[1, "x"]"#),
@@ -154,36 +243,73 @@ async fn headers_of_each_kind_of_json_arrive() {
         ("z", ""),
         ("Ö", "ö"),
     ];
-    assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert_eq!(
+        found,
+        expected
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    );
     assert_eq!(relay.metric("outbox_replaced_headers_total").await, 2.0);
 }
 
 /// 1 MB of headers make a record of 1 MB, whatever its payload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_topic_takes_them() {
-    let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', repeat('h', 1100000)), now()";
-    let (database, mut settings, topic) = begin(RecordHeaders::Standard, &[("max.message.bytes", "5000000")]).await;
+    let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', \
+        repeat('h', 1100000)), now()";
+    let (database, mut settings, topic) =
+        begin(RecordHeaders::Standard, &[("max.message.bytes", "5000000")]).await;
     let strict = topic_name("strict");
     create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
-    settings.topics.push(TopicSettings { name: strict, event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block });
+    settings.topics.push(TopicSettings {
+        name: strict,
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    });
     insert(&database, &topic, &[large]).await;
     let _relay = Relay::start(&database, &settings).await;
     drained(&database).await;
     let records = read(topic).await;
-    assert_eq!((records.len(), records[0].headers["large"].len(), records[0].headers["aggregate_id"].len()), (1, 1_100_000, 100_000));
+    assert_eq!(
+        (
+            records.len(),
+            records[0].headers["large"].len(),
+            records[0].headers["aggregate_id"].len()
+        ),
+        (1, 1_100_000, 100_000)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_whose_headers_no_topic_takes_parks_its_key_and_is_never_quoted() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
-    insert(&database, &topic, &["gen_random_uuid(), 'f1', 'x', jsonb_build_object('secret', repeat('h', 1100000)), now()"]).await;
+    insert(
+        &database,
+        &topic,
+        &[
+            "gen_random_uuid(), 'f1', 'x', jsonb_build_object('secret', \
+        repeat('h', 1100000)), now()",
+        ],
+    )
+    .await;
     let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;
-    until("the key to be parked", async || (value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await == 1).then_some(()))
-        .await;
+    until("the key to be parked", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await == 1)
+            .then_some(())
+    })
+    .await;
     let report = relay.report().await.expect("a report");
     assert!(!format!("{report:?}").contains("secret"), "{report:?}");
     assert!(!relay.log().contains("secret"), "{}", relay.log());
-    assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.event").await, 1);
+    assert_eq!(
+        value::<i64>(
+            &mut database.as_admin().await,
+            "select count(*) from outbox.event"
+        )
+        .await,
+        1
+    );
     assert_eq!(read(topic).await.len(), 0);
 }

@@ -1,4 +1,5 @@
-//! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost, and healed once it is undone.
+//! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost,
+//! and healed once it is undone.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -27,13 +28,15 @@ const UNREADABLE: &[Change] = &[
         named: "event_type",
     },
     Change {
-        made: "drop view outbox.pending; alter table outbox.event drop constraint headers_are_an_object, alter headers drop default, alter headers type json",
+        made: "drop view outbox.pending; alter table outbox.event drop constraint \
+            headers_are_an_object, alter headers drop default, alter headers type json",
         undone: "alter table outbox.event alter headers type jsonb, alter headers set default '{}',
                  add constraint headers_are_an_object check (jsonb_typeof(headers) = 'object')",
         named: "'column headers json not null' instead of 'column headers jsonb not null",
     },
     Change {
-        made: "drop view outbox.pending; alter table outbox.event alter payload type text using encode(payload, 'hex')",
+        made: "drop view outbox.pending; alter table outbox.event alter payload type text using \
+            encode(payload, 'hex')",
         undone: "alter table outbox.event alter payload type bytea using decode(payload, 'hex')",
         named: "'column payload text null' instead of 'column payload bytea null'",
     },
@@ -57,34 +60,55 @@ async fn begin() -> (Database, String) {
 }
 
 async fn start(database: &Database, name: &str) -> Relay {
-    let topic =
-        TopicSettings { name: name.to_owned(), event_types: vec!["E".to_owned()], aggregate_types: vec![], on_poison: OnPoison::Block };
+    let topic = TopicSettings {
+        name: name.to_owned(),
+        event_types: vec!["E".to_owned()],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    };
     Relay::start(database, &database.publishing(vec![topic])).await
 }
 
 /// A row that needs no column but the ones that it names.
 async fn insert(database: &Database) {
-    execute(&mut database.as_admin().await, "select outbox.enqueue('a', 'key', 'E', 'x')").await;
+    execute(
+        &mut database.as_admin().await,
+        "select outbox.enqueue('a', 'key', 'E', 'x')",
+    )
+    .await;
 }
 
 async fn problem(relay: &Relay, wanted: impl Fn(ProblemClass) -> bool) -> String {
     until("the problem", async || {
         let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| wanted(problem.class)).map(|problem| problem.message)
+        problems
+            .into_iter()
+            .find(|problem| wanted(problem.class))
+            .map(|problem| problem.message)
     })
     .await
 }
 
 async fn published(database: &Database, topic: &str, rows: usize) {
     let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
-        .await;
+    until("the outbox to be empty", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+    })
+    .await;
     let topic = topic.to_owned();
-    assert_eq!(tokio::task::spawn_blocking(move || read_all(&topic).len()).await.expect("read"), rows);
+    assert_eq!(
+        tokio::task::spawn_blocking(move || read_all(&topic).len())
+            .await
+            .expect("read"),
+        rows
+    );
 }
 
 fn stops(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::SchemaNotReady | ProblemClass::NewerSchema)
+    matches!(
+        class,
+        ProblemClass::SchemaNotReady | ProblemClass::NewerSchema
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +120,14 @@ async fn a_relay_that_starts_on_a_changed_table_names_the_change_and_publishes_o
         let relay = start(&database, &topic).await;
         let message = problem(&relay, stops).await;
         assert!(message.contains(change.named), "{}: {message}", change.made);
-        assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.event").await, 1);
+        assert_eq!(
+            value::<i64>(
+                &mut database.as_admin().await,
+                "select count(*) from outbox.event"
+            )
+            .await,
+            1
+        );
         execute(&mut database.as_admin().await, change.undone).await;
         published(&database, &topic, 1).await;
     }
@@ -111,7 +142,11 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
         published(&database, &topic, 1).await;
         execute(&mut database.as_admin().await, change.made).await;
         let message = problem(&relay, stops).await;
-        assert!(message.contains("undo that") || message.contains("migration"), "{}: {message}", change.made);
+        assert!(
+            message.contains("undo that") || message.contains("migration"),
+            "{}: {message}",
+            change.made
+        );
         execute(&mut database.as_admin().await, change.undone).await;
         insert(&database).await;
         published(&database, &topic, 2).await;
@@ -122,7 +157,8 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
 async fn what_is_added_to_the_table_is_told_and_rows_flow() {
     for (made, named) in [
         ("alter table outbox.event add note text", "'column note text null'"),
-        ("create index by_time on outbox.event (created_at)", "'index using btree (created_at) not unique'"),
+        ("create index by_time on outbox.event (created_at)", "'index using btree (created_at) \
+            not unique'"),
         (
             "create function audit() returns trigger language plpgsql as 'begin return null; end';
              create trigger audit after insert on outbox.event for each row execute function audit()",

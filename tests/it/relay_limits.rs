@@ -1,4 +1,5 @@
-//! What topics say of themselves: how large their batches may be, and how many partitions they have.
+//! What topics say of themselves: how large their batches may be, and how many partitions they
+//! have.
 
 use outbox_relay::{
     kafka::{Limits, TopicLimits, ask_limits},
@@ -15,7 +16,12 @@ use crate::harness::{
 };
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }
 }
 
 /// Rows of 300 bytes that no codec makes smaller.
@@ -30,31 +36,57 @@ async fn insert(database: &Database, topic: &str, rows: u32) {
 
 async fn drained(database: &Database) {
     let mut admin = database.as_admin().await;
-    until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
-        .await;
+    until("the outbox to be empty", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+    })
+    .await;
 }
 
 async fn count(topic: &str) -> usize {
     let topic = topic.to_owned();
-    tokio::task::spawn_blocking(move || read_all(&topic).len()).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic).len())
+        .await
+        .expect("read")
 }
 
 fn known(max_message_bytes: usize, min_insync_replicas: usize) -> TopicLimits {
-    TopicLimits { max_message_bytes: Some(max_message_bytes), min_insync_replicas: Some(min_insync_replicas) }
+    TopicLimits {
+        max_message_bytes: Some(max_message_bytes),
+        min_insync_replicas: Some(min_insync_replicas),
+    }
 }
 
 #[tokio::test]
 async fn limits_are_known_of_topics_that_exist() {
-    let (strict, usual, missing) = (topic_name("strict"), topic_name("usual"), topic_name("missing"));
-    create_topic_with(&strict, 1, &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")]).await;
+    let (strict, usual, missing) = (
+        topic_name("strict"),
+        topic_name("usual"),
+        topic_name("missing"),
+    );
+    create_topic_with(
+        &strict,
+        1,
+        &[("max.message.bytes", "20000"), ("min.insync.replicas", "2")],
+    )
+    .await;
     create_topic(&usual).await;
     let database = Database::create(15).await;
     let mut settings = database.publishing(vec![]).kafka;
     let names = [strict.as_str(), missing.as_str(), usual.as_str()];
     let found = ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
-    assert_eq!(found, Some(Limits(vec![known(20_000, 2), TopicLimits::default(), known(1_048_588, 1)])));
+    assert_eq!(
+        found,
+        Some(Limits(vec![
+            known(20_000, 2),
+            TopicLimits::default(),
+            known(1_048_588, 1)
+        ]))
+    );
     settings.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
-    assert_eq!(ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await, None);
+    assert_eq!(
+        ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await,
+        None
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,9 +97,17 @@ async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_re
     create_topic(&usual).await;
     insert(&database, &strict, 5000).await;
     insert(&database, &usual, 1000).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&usual), topic(&strict)])).await;
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&usual), topic(&strict)]),
+    )
+    .await;
     drained(&database).await;
-    assert_eq!((count(&strict).await, count(&usual).await), (5000, 1000), "each once: nothing was refused and sent again");
+    assert_eq!(
+        (count(&strict).await, count(&usual).await),
+        (5000, 1000),
+        "each once: nothing was refused and sent again"
+    );
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
 }
 
@@ -91,16 +131,30 @@ async fn a_topic_that_is_made_to_take_larger_records_gets_them_from_the_relay_th
     alter_topic(&name, "max.message.bytes", "3000000").await;
     insert_large(&database, &name, "refused").await;
     let mut admin = database.as_admin().await;
-    until("a parked key", async || (value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await == 1).then_some(())).await;
-    until("a producer for larger records", async || relay.log().contains("topics take larger records").then_some(())).await;
+    until("a parked key", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.parked_key").await == 1)
+            .then_some(())
+    })
+    .await;
+    until("a producer for larger records", async || {
+        relay
+            .log()
+            .contains("topics take larger records")
+            .then_some(())
+    })
+    .await;
     insert_large(&database, &name, "taken").await;
-    until("one row", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 1).then_some(())).await;
+    until("one row", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 1).then_some(())
+    })
+    .await;
     execute(&mut admin, "delete from outbox.parked_key").await;
     drained(&database).await;
     assert_eq!(count(&name).await, 12);
 }
 
-/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it expect that.
+/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it
+/// expect that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
     let database = Database::create(15).await.migrated().await;
@@ -125,19 +179,35 @@ async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
     let (grows, stays) = (topic_name("grows"), topic_name("stays"));
     create_topic_with(&grows, 2, &[]).await;
     create_topic(&stays).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&grows), topic(&stays)])).await;
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&grows), topic(&stays)]),
+    )
+    .await;
     insert(&database, &grows, 1000).await;
     drained(&database).await;
     grow_topic(&grows, 5).await;
     insert(&database, &grows, 1000).await;
     let message = until("the problem PartitionsAdded", async || {
         let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| problem.class == ProblemClass::PartitionsAdded).map(|problem| problem.message)
+        problems
+            .into_iter()
+            .find(|problem| problem.class == ProblemClass::PartitionsAdded)
+            .map(|problem| problem.message)
     })
     .await;
-    assert!(message.contains(&grows) && message.contains("from 2 to 5"), "{message}");
+    assert!(
+        message.contains(&grows) && message.contains("from 2 to 5"),
+        "{message}"
+    );
     let added = |topic: &str| format!("outbox_topic_partitions_added_total{{topic=\"{topic}\"}}");
-    assert_eq!((relay.metric(&added(&grows)).await, relay.metric(&added(&stays)).await), (3.0, 0.0));
+    assert_eq!(
+        (
+            relay.metric(&added(&grows)).await,
+            relay.metric(&added(&stays)).await
+        ),
+        (3.0, 0.0)
+    );
     drained(&database).await;
     assert_eq!(count(&grows).await, 2000);
 }
@@ -146,9 +216,27 @@ async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
 fn only_write(topic: &str) {
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
     let user = format!("User:{}", rig("RIG_KAFKA_USER"));
-    let arguments = ["acls", "--add", "--allow-principal", &user, "--operation", "Write", "--operation", "Describe", "--topic", topic];
-    let output = std::process::Command::new(tool).args(arguments).output().expect("the tool");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arguments = [
+        "acls",
+        "--add",
+        "--allow-principal",
+        &user,
+        "--operation",
+        "Write",
+        "--operation",
+        "Describe",
+        "--topic",
+        topic,
+    ];
+    let output = std::process::Command::new(tool)
+        .args(arguments)
+        .output()
+        .expect("the tool");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,20 +246,37 @@ async fn a_topic_whose_configuration_we_may_not_see_is_of_unknown_limit_and_gets
     create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
     create_topic_with(&shown, 1, &[("max.message.bytes", "20000")]).await;
     let name = hidden.clone();
-    tokio::task::spawn_blocking(move || only_write(&name)).await.expect("joined");
+    tokio::task::spawn_blocking(move || only_write(&name))
+        .await
+        .expect("joined");
     let mut settings = database.publishing(vec![topic(&hidden), topic(&shown)]);
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
     settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
-    settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
-    settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: rig("RIG_KAFKA_USER") });
+    settings.kafka.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: false,
+    };
+    settings.kafka.sasl = Some(SaslSettings {
+        mechanism: SaslMechanism::ScramSha512,
+        username: rig("RIG_KAFKA_USER"),
+    });
     let found = until("the limits", async || {
-        ask_limits(&settings.kafka, &database.secrets(), "it", &[&hidden, &shown])
-            .await
-            .filter(|found| found.0[0] == TopicLimits::default())
+        ask_limits(
+            &settings.kafka,
+            &database.secrets(),
+            "it",
+            &[&hidden, &shown],
+        )
+        .await
+        .filter(|found| found.0[0] == TopicLimits::default())
     })
     .await;
-    assert_eq!(found, Limits(vec![TopicLimits::default(), known(20_000, 1)]));
+    assert_eq!(
+        found,
+        Limits(vec![TopicLimits::default(), known(20_000, 1)])
+    );
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;
     drained(&database).await;

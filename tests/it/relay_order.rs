@@ -1,4 +1,5 @@
-//! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order, duplicates come only from faults.
+//! Contracts L, O and D of the relay on real servers: nothing is lost, keys stay in order,
+//! duplicates come only from faults.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,7 +31,13 @@ pub(crate) async fn begin_on(database: Database) -> (Database, RelaySettings, St
 }
 
 pub(crate) fn load(topic: &str) -> Load {
-    Load { topic: topic.to_owned(), writers: 8, keys: 100, during: Duration::from_secs(6), open_max: Duration::from_millis(500) }
+    Load {
+        topic: topic.to_owned(),
+        writers: 8,
+        keys: 100,
+        during: Duration::from_secs(6),
+        open_max: Duration::from_millis(500),
+    }
 }
 
 pub(crate) async fn drained(database: &Database) {
@@ -43,24 +50,39 @@ pub(crate) async fn drained(database: &Database) {
 }
 
 pub(crate) async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
-    until("the lanes", async || relay.report().await.filter(|report| wanted(report.lanes))).await;
+    until("the lanes", async || {
+        relay.report().await.filter(|report| wanted(report.lanes))
+    })
+    .await;
 }
 
 pub(crate) async fn read(topic: String) -> Vec<Record> {
-    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read")
 }
 
 pub(crate) async fn flow(relay: &Relay) {
-    until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+    until("rows to flow", async || {
+        (relay.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())
+    })
+    .await;
 }
 
 /// One of two relays is killed under load and comes back: nothing is lost, keys stay in order.
-pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, settings: &RelaySettings, topic: String) {
+pub(crate) async fn one_of_two_is_killed_and_comes_back(
+    database: &Database,
+    settings: &RelaySettings,
+    topic: String,
+) {
     let mut first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
     lanes(&first, |lanes| lanes == 32).await;
     lanes(&second, |lanes| lanes == 32).await;
-    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let load = Load {
+        during: Duration::from_secs(10),
+        ..load(&topic)
+    };
     let faults = async {
         flow(&first).await;
         first.kill();
@@ -74,8 +96,13 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(database: &Database, set
     lanes(&third, |lanes| lanes == 32).await;
 }
 
-/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the other one.
-pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelaySettings, topic: String) -> Relay {
+/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the
+/// other one.
+pub(crate) async fn one_of_two_hands_over(
+    database: &Database,
+    settings: &RelaySettings,
+    topic: String,
+) -> Relay {
     let mut first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
     lanes(&first, |lanes| lanes == 32).await;
@@ -85,7 +112,10 @@ pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelayS
     let moving: Vec<i16> = value(&mut database.as_admin().await, &moving).await;
     let hand_over = async {
         flow(&first).await;
-        let asked = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+        let asked = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_millis() as i64;
         first.stop().await;
         lanes(&second, |lanes| lanes == 64).await;
         asked
@@ -99,30 +129,62 @@ pub(crate) async fn one_of_two_hands_over(database: &Database, settings: &RelayS
     second
 }
 
-/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's last to the new one's first.
+/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's
+/// last to the new one's first.
 async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
-    let of_lanes =
-        "select coalesce(array_agg(key), '{}') from aggregate where (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
-    let keys: Vec<String> = sqlx::query_scalar(of_lanes).bind(moving).fetch_one(&mut database.as_admin().await).await.expect("keys");
-    let mut times: Vec<i64> = records.iter().filter(|record| keys.contains(&record.key)).filter_map(|record| record.timestamp_ms).collect();
+    let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate where \
+        (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
+    let keys: Vec<String> = sqlx::query_scalar(of_lanes)
+        .bind(moving)
+        .fetch_one(&mut database.as_admin().await)
+        .await
+        .expect("keys");
+    let mut times: Vec<i64> = records
+        .iter()
+        .filter(|record| keys.contains(&record.key))
+        .filter_map(|record| record.timestamp_ms)
+        .collect();
     times.sort_unstable();
-    let pause = times.windows(2).filter(|pair| pair[1] > asked).map(|pair| pair[1] - pair[0]).max();
-    eprintln!("hand-over of {} lanes: {} ms without a record of theirs", moving.len(), pause.expect("records after it"));
+    let pause = times
+        .windows(2)
+        .filter(|pair| pair[1] > asked)
+        .map(|pair| pair[1] - pair[0])
+        .max();
+    eprintln!(
+        "hand-over of {} lanes: {} ms without a record of theirs",
+        moving.len(),
+        pause.expect("records after it")
+    );
 }
 
-/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and a horizon that nothing can vacuum.
-/// The sweep, which would hide a mistake, must find nothing.
+/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and
+/// a horizon that nothing can vacuum. The sweep, which would hide a mistake, must find nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned() {
     let (database, settings, topic) = begin(15).await;
     let mut pin = database.as_admin().await;
-    execute(&mut pin, "begin isolation level repeatable read; select pg_current_xact_id(), count(*) from outbox.event").await;
+    execute(
+        &mut pin,
+        "begin isolation level repeatable read; select pg_current_xact_id(), \
+        count(*) from outbox.event",
+    )
+    .await;
     let relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;
-    let load = Load { writers: 16, keys: 300, during: Duration::from_secs(12), open_max: Duration::from_secs(5), ..load(&topic) };
+    let load = Load {
+        writers: 16,
+        keys: 300,
+        during: Duration::from_secs(12),
+        open_max: Duration::from_secs(5),
+        ..load(&topic)
+    };
     let committed = write(&database, &load).await;
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates without a fault");
+    assert_eq!(
+        judge(&committed, &read(topic).await),
+        0,
+        "duplicates without a fault"
+    );
     assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
 }
 
@@ -147,21 +209,33 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
         let mut admin = database.as_admin().await;
         for _ in 0..5 {
             let before = relay.metric("outbox_publish_latency_seconds_count").await;
-            let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
+            let cut = format!(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",
+                database.relay
+            );
             execute(&mut admin, &cut).await;
             until("rows to flow again", async || {
-                (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())
+                (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0)
+                    .then_some(())
             })
             .await;
         }
     };
-    let load = Load { during: Duration::from_secs(12), ..load(&topic) };
+    let load = Load {
+        during: Duration::from_secs(12),
+        ..load(&topic)
+    };
     let (committed, ()) = Box::pin(write_during(&database, &load, cuts)).await;
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates by lost connections");
+    assert_eq!(
+        judge(&committed, &read(topic).await),
+        0,
+        "duplicates by lost connections"
+    );
 }
 
-/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must neither lose a row nor break an order.
+/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must
+/// neither lose a row nor break an order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
     let (database, settings, topic) = begin(15).await;
@@ -175,7 +249,10 @@ async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
         first.signal("CONT");
         lanes(&first, |lanes| lanes == 32).await;
     };
-    let load = Load { during: Duration::from_secs(25), ..load(&topic) };
+    let load = Load {
+        during: Duration::from_secs(25),
+        ..load(&topic)
+    };
     let (committed, ()) = tokio::join!(write(&database, &load), sleep);
     drained(&database).await;
     judge(&committed, &read(topic).await);

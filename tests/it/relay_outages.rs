@@ -1,4 +1,5 @@
-//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's way to it costs nothing but time, and only what is sick waits.
+//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's way to it costs
+//! nothing but time, and only what is sick waits.
 
 use std::time::{Duration, Instant};
 
@@ -17,35 +18,74 @@ use crate::harness::{
 };
 
 fn declared(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }
 }
 
 async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
-    until("the lanes", async || relay.report().await.filter(|report| wanted(report.lanes))).await;
+    until("the lanes", async || {
+        relay.report().await.filter(|report| wanted(report.lanes))
+    })
+    .await;
 }
 
 async fn breaker(relay: &Relay, wanted: BreakerState) -> RelayReport {
-    let is = |report: &RelayReport| report.breaker.as_ref().is_some_and(|breaker| breaker.state == wanted);
-    let report = until(&format!("breaker {wanted:?}"), async || relay.report().await.filter(is)).await;
+    let is = |report: &RelayReport| {
+        report
+            .breaker
+            .as_ref()
+            .is_some_and(|breaker| breaker.state == wanted)
+    };
+    let report = until(&format!("breaker {wanted:?}"), async || {
+        relay.report().await.filter(is)
+    })
+    .await;
     for state in BreakerState::ALL {
-        let metric = relay.metric(&format!("outbox_breaker_state{{state=\"{}\"}}", state.name())).await;
-        assert!(metric == f64::from(u8::from(state == wanted)), "{state:?} is {metric} while the report says {wanted:?}");
+        let metric = relay
+            .metric(&format!(
+                "outbox_breaker_state{{state=\"{}\"}}",
+                state.name()
+            ))
+            .await;
+        assert!(
+            metric == f64::from(u8::from(state == wanted)),
+            "{state:?} is {metric} while the report says {wanted:?}"
+        );
     }
     report
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) {
-    until(&format!("problem {class}"), async || relay.report().await?.problems.into_iter().find(|problem| problem.class == class)).await;
+    until(&format!("problem {class}"), async || {
+        relay
+            .report()
+            .await?
+            .problems
+            .into_iter()
+            .find(|problem| problem.class == class)
+    })
+    .await;
 }
 
 async fn published(relay: &Relay, topic: &str) -> f64 {
-    relay.metric(&format!("outbox_events_published_total{{topic=\"{topic}\"}}")).await
+    relay
+        .metric(&format!(
+            "outbox_events_published_total{{topic=\"{topic}\"}}"
+        ))
+        .await
 }
 
 async fn flows(relay: &Relay, topic: &str, rows: f64) {
     let before = published(relay, topic).await;
-    until(&format!("{rows} rows of {topic} more than {before}"), async || (published(relay, topic).await > before + rows).then_some(()))
-        .await;
+    until(
+        &format!("{rows} rows of {topic} more than {before}"),
+        async || (published(relay, topic).await > before + rows).then_some(()),
+    )
+    .await;
 }
 
 async fn drained(database: &Database) {
@@ -59,7 +99,9 @@ async fn drained(database: &Database) {
 
 async fn read(brokers: &Brokers, topic: &str) -> Vec<Record> {
     let (servers, topic) = (brokers.servers(), topic.to_owned());
-    tokio::task::spawn_blocking(move || read_all_at(&servers, &topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
+        .await
+        .expect("read")
 }
 
 fn settings(database: &Database, servers: &str, topics: &[&str]) -> RelaySettings {
@@ -70,16 +112,27 @@ fn settings(database: &Database, servers: &str, topics: &[&str]) -> RelaySetting
 
 /// Until the outage has lasted that long.
 async fn lasts(since: Instant, long: Duration) {
-    until("the outage to have lasted", async || (since.elapsed() >= long).then_some(())).await;
+    until("the outage to have lasted", async || {
+        (since.elapsed() >= long).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
     let mut brokers = Brokers::start(1).await;
     let topic = topic_name("away");
-    create_topic_at(&brokers.servers(), &NewTopic::new(&topic, 6, TopicReplication::Fixed(1))).await;
+    create_topic_at(
+        &brokers.servers(),
+        &NewTopic::new(&topic, 6, TopicReplication::Fixed(1)),
+    )
+    .await;
     let database = Database::create(15).await.migrated().await;
-    let relay = Relay::start(&database, &settings(&database, &brokers.servers(), &[&topic])).await;
+    let relay = Relay::start(
+        &database,
+        &settings(&database, &brokers.servers(), &[&topic]),
+    )
+    .await;
     let outage = async {
         flows(&relay, &topic, 100.0).await;
         let before = breaker(&relay, BreakerState::Closed).await;
@@ -88,19 +141,36 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
         let open = breaker(&relay, BreakerState::Open).await;
         eprintln!("Open {:?} after the kill", killed.elapsed());
         lasts(killed, Duration::from_secs(20)).await;
-        assert_eq!(relay.report().await.expect("it answers").breaker, open.breaker, "it stays Open: no flapping");
+        assert_eq!(
+            relay.report().await.expect("it answers").breaker,
+            open.breaker,
+            "it stays Open: no flapping"
+        );
         brokers.launch(1);
         brokers.are_up().await;
         let launched = Instant::now();
         let after = breaker(&relay, BreakerState::Closed).await;
-        eprintln!("Closed {:?} after the broker answered again", launched.elapsed());
+        eprintln!(
+            "Closed {:?} after the broker answered again",
+            launched.elapsed()
+        );
         flows(&relay, &topic, 1000.0).await;
         assert_eq!(before.instance, after.instance, "it has not started again");
     };
-    let load = Load { topic: topic.clone(), writers: 8, keys: 100, during: Duration::from_secs(40), open_max: Duration::from_millis(200) };
+    let load = Load {
+        topic: topic.clone(),
+        writers: 8,
+        keys: 100,
+        during: Duration::from_secs(40),
+        open_max: Duration::from_millis(200),
+    };
     let (committed, ()) = tokio::join!(write(&database, &load), outage);
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(&brokers, &topic).await), 0, "the producer that went through the outage repeats nothing");
+    assert_eq!(
+        judge(&committed, &read(&brokers, &topic).await),
+        0,
+        "the producer that went through the outage repeats nothing"
+    );
 }
 
 /// SIGSTOP is another outage than kill -9: connections stay, and nothing tells of an error.
@@ -108,9 +178,17 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
 async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() {
     let brokers = Brokers::start(1).await;
     let topic = topic_name("hangs");
-    create_topic_at(&brokers.servers(), &NewTopic::new(&topic, 6, TopicReplication::Fixed(1))).await;
+    create_topic_at(
+        &brokers.servers(),
+        &NewTopic::new(&topic, 6, TopicReplication::Fixed(1)),
+    )
+    .await;
     let database = Database::create(17).await.migrated().await;
-    let relay = Relay::start(&database, &settings(&database, &brokers.servers(), &[&topic])).await;
+    let relay = Relay::start(
+        &database,
+        &settings(&database, &brokers.servers(), &[&topic]),
+    )
+    .await;
     let service = Steady::start(&database, &topic, 50);
     flows(&relay, &topic, 1000.0).await;
     let before = breaker(&relay, BreakerState::Closed).await;
@@ -119,7 +197,11 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
     let open = breaker(&relay, BreakerState::Open).await;
     eprintln!("Open {:?} after SIGSTOP", stopped.elapsed());
     lasts(stopped, Duration::from_secs(20)).await;
-    assert_eq!(relay.report().await.expect("it answers").breaker, open.breaker, "it stays Open: no flapping");
+    assert_eq!(
+        relay.report().await.expect("it answers").breaker,
+        open.breaker,
+        "it stays Open: no flapping"
+    );
     brokers.signal(1, "CONT");
     let goes_on = Instant::now();
     let after = breaker(&relay, BreakerState::Closed).await;
@@ -129,10 +211,15 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
     let committed = service.stop().await;
     drained(&database).await;
     eprintln!("drained {:?} after SIGCONT", goes_on.elapsed());
-    assert_eq!(judge(&committed, &read(&brokers, &topic).await), 0, "the producer that went through the outage repeats nothing");
+    assert_eq!(
+        judge(&committed, &read(&brokers, &topic).await),
+        0,
+        "the producer that went through the outage repeats nothing"
+    );
 }
 
-/// The sick topic has a partition that lives and one whose only replica is on the second node, and more rows than the window holds.
+/// The sick topic has a partition that lives and one whose only replica is on the second node, and
+/// more rows than the window holds.
 struct Sick {
     brokers: Brokers,
     database: Database,
@@ -145,19 +232,35 @@ async fn sick() -> Sick {
     let brokers = Brokers::start(2).await;
     let (sick, well) = (topic_name("sick"), topic_name("well"));
     for (topic, replicas) in [(&sick, [&[1][..], &[2]]), (&well, [&[1][..], &[1]])] {
-        let topic = NewTopic::new(topic, 2, TopicReplication::Variable(&replicas)).set("max.message.bytes", "100000");
+        let topic = NewTopic::new(topic, 2, TopicReplication::Variable(&replicas))
+            .set("max.message.bytes", "100000");
         create_topic_at(&brokers.servers(), &topic).await;
     }
     let database = Database::create(15).await.migrated().await;
     let settings = settings(&database, &brokers.servers(), &[&sick, &well]);
-    Sick { brokers, database, sick, well, settings }
+    Sick {
+        brokers,
+        database,
+        sick,
+        well,
+        settings,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_without_a_leader_stops_its_topic_alone() {
-    let Sick { mut brokers, database, sick, well, settings } = sick().await;
+    let Sick {
+        mut brokers,
+        database,
+        sick,
+        well,
+        settings,
+    } = sick().await;
     let relay = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (Steady::start(&database, &sick, 100), Steady::start(&database, &well, 20));
+    let (to_sick, to_well) = (
+        Steady::start(&database, &sick, 100),
+        Steady::start(&database, &well, 20),
+    );
     flows(&relay, &sick, 100.0).await;
     flows(&relay, &well, 100.0).await;
     brokers.kill(2);
@@ -168,24 +271,48 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     to_sick.wrote(20_000).await;
     let stuck = published(&relay, &sick).await;
     flows(&relay, &well, 500.0).await;
-    assert!(published(&relay, &sick).await == stuck, "what a stalled topic has written does not go out of order");
+    assert!(
+        published(&relay, &sick).await == stuck,
+        "what a stalled topic has written does not go out of order"
+    );
     let in_flight = relay.metric("outbox_in_flight_rows").await;
-    assert!(in_flight < 8192.0, "{in_flight} rows of 16,384 are in flight");
+    assert!(
+        in_flight < 8192.0,
+        "{in_flight} rows of 16,384 are in flight"
+    );
     breaker(&relay, BreakerState::Closed).await;
     brokers.launch(2);
     flows(&relay, &sick, 1000.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
-    assert_eq!(judge(&well_rows, &read(&brokers, &well).await), 0, "duplicates of a topic that was well");
-    assert_eq!(judge(&sick_rows, &read(&brokers, &sick).await), 0, "duplicates of the sick topic");
+    assert_eq!(
+        judge(&well_rows, &read(&brokers, &well).await),
+        0,
+        "duplicates of a topic that was well"
+    );
+    assert_eq!(
+        judge(&sick_rows, &read(&brokers, &sick).await),
+        0,
+        "duplicates of the sick topic"
+    );
     until("no problem", async || {
-        relay.report().await.filter(|report| report.problems.iter().all(|one| one.class != ProblemClass::TopicStalled))
+        relay.report().await.filter(|report| {
+            report
+                .problems
+                .iter()
+                .all(|one| one.class != ProblemClass::TopicStalled)
+        })
     })
     .await;
 }
 
-/// Another relay gets half of the lanes, and then the first one stops and gives back the rest. Returns the other one.
-async fn shares_and_stops(first: &mut Relay, database: &Database, settings: &RelaySettings) -> Relay {
+/// Another relay gets half of the lanes, and then the first one stops and gives back the rest.
+/// Returns the other one.
+async fn shares_and_stops(
+    first: &mut Relay,
+    database: &Database,
+    settings: &RelaySettings,
+) -> Relay {
     let second = Relay::start(database, settings).await;
     let began = Instant::now();
     lanes(&second, |lanes| lanes == 32).await;
@@ -193,15 +320,27 @@ async fn shares_and_stops(first: &mut Relay, database: &Database, settings: &Rel
     let began = Instant::now();
     first.stop().await;
     eprintln!("stopped after {:?}", began.elapsed());
-    assert!(first.log().contains("stopped: all lanes are free"), "it gave its lanes back");
+    assert!(
+        first.log().contains("stopped: all lanes are free"),
+        "it gave its lanes back"
+    );
     second
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes() {
-    let Sick { mut brokers, database, sick, well, settings } = sick().await;
+    let Sick {
+        mut brokers,
+        database,
+        sick,
+        well,
+        settings,
+    } = sick().await;
     let mut first = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (Steady::start(&database, &sick, 20), Steady::start(&database, &well, 20));
+    let (to_sick, to_well) = (
+        Steady::start(&database, &sick, 20),
+        Steady::start(&database, &well, 20),
+    );
     flows(&first, &sick, 100.0).await;
     flows(&first, &well, 100.0).await;
     brokers.kill(2);
@@ -213,11 +352,17 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     flows(&second, &sick, 100.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
-    // A producer was thrown out twice: at most one request per broker may be written twice each time.
-    eprintln!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
+    // A producer was thrown out twice: at most one request per broker may be written twice each
+    // time.
+    eprintln!(
+        "{} duplicates",
+        judge(&well_rows, &read(&brokers, &well).await)
+            + judge(&sick_rows, &read(&brokers, &sick).await)
+    );
 }
 
-/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its topic go by the trial producer.
+/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its
+/// topic go by the trial producer.
 async fn refused(database: &Database, topic: &str) {
     let mut admin = database.as_admin().await;
     let large = format!(
@@ -226,14 +371,26 @@ async fn refused(database: &Database, topic: &str) {
     );
     execute(&mut admin, &large).await;
     let parked = format!("select count(*) from outbox.parked_key where topic = '{topic}'");
-    until("the parked key", async || (value::<i64>(&mut admin, &parked).await == 1).then_some(())).await;
+    until("the parked key", async || {
+        (value::<i64>(&mut admin, &parked).await == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_lanes() {
-    let Sick { mut brokers, database, sick, well, settings } = sick().await;
+    let Sick {
+        mut brokers,
+        database,
+        sick,
+        well,
+        settings,
+    } = sick().await;
     let mut first = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (Steady::start(&database, &sick, 20), Steady::start(&database, &well, 20));
+    let (to_sick, to_well) = (
+        Steady::start(&database, &sick, 20),
+        Steady::start(&database, &well, 20),
+    );
     flows(&first, &sick, 100.0).await;
     flows(&first, &well, 100.0).await;
     refused(&database, &sick).await;
@@ -243,28 +400,52 @@ async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_la
     eprintln!("told {:?} after the kill", killed.elapsed());
     let began = Instant::now();
     refused(&database, &well).await;
-    eprintln!("a refused row of the other topic is judged after {:?}", began.elapsed());
+    eprintln!(
+        "a refused row of the other topic is judged after {:?}",
+        began.elapsed()
+    );
     flows(&first, &well, 100.0).await;
     let second = shares_and_stops(&mut first, &database, &settings).await;
     brokers.launch(2);
     flows(&second, &sick, 100.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     for topic in [&sick, &well] {
-        execute(&mut database.as_admin().await, &format!("select outbox.skip_parked('{topic}', 'large')")).await;
+        execute(
+            &mut database.as_admin().await,
+            &format!("select outbox.skip_parked('{topic}', 'large')"),
+        )
+        .await;
     }
     drained(&database).await;
-    eprintln!("{} duplicates", judge(&well_rows, &read(&brokers, &well).await) + judge(&sick_rows, &read(&brokers, &sick).await));
+    eprintln!(
+        "{} duplicates",
+        judge(&well_rows, &read(&brokers, &well).await)
+            + judge(&sick_rows, &read(&brokers, &sick).await)
+    );
 }
 
-/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back when the way is open again.
+/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back
+/// when the way is open again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other() {
     let brokers = Brokers::start(1).await;
     let topic = topic_name("cut");
-    create_topic_at(&brokers.servers(), &NewTopic::new(&topic, 6, TopicReplication::Fixed(1))).await;
+    create_topic_at(
+        &brokers.servers(),
+        &NewTopic::new(&topic, 6, TopicReplication::Fixed(1)),
+    )
+    .await;
     let database = Database::create(15).await.migrated().await;
-    let cut_off = Relay::start(&database, &settings(&database, &brokers.behind_the_gate(), &[&topic])).await;
-    let other = Relay::start(&database, &settings(&database, &brokers.servers(), &[&topic])).await;
+    let cut_off = Relay::start(
+        &database,
+        &settings(&database, &brokers.behind_the_gate(), &[&topic]),
+    )
+    .await;
+    let other = Relay::start(
+        &database,
+        &settings(&database, &brokers.servers(), &[&topic]),
+    )
+    .await;
     lanes(&cut_off, |lanes| lanes == 32).await;
     lanes(&other, |lanes| lanes == 32).await;
     let service = Steady::start(&database, &topic, 20);
@@ -284,5 +465,8 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     lanes(&cut_off, |lanes| lanes == 32).await;
     breaker(&cut_off, BreakerState::Closed).await;
     // One request may have been written and not been answered.
-    eprintln!("{} duplicates", judge(&committed, &read(&brokers, &topic).await));
+    eprintln!(
+        "{} duplicates",
+        judge(&committed, &read(&brokers, &topic).await)
+    );
 }

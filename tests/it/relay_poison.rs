@@ -1,4 +1,5 @@
-//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person decides.
+//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person
+//! decides.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -18,14 +19,21 @@ const SMALL: &[(&str, &str)] = &[("max.message.bytes", "100000")];
 
 /// How high a mountain is; another number with `OUTBOX_TEST_MOUNTAIN_ROWS`.
 fn mountain_rows() -> u32 {
-    std::env::var("OUTBOX_TEST_MOUNTAIN_ROWS").map_or(200_000, |rows| rows.parse().expect("a number"))
+    std::env::var("OUTBOX_TEST_MOUNTAIN_ROWS")
+        .map_or(200_000, |rows| rows.parse().expect("a number"))
 }
 
 fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    }
 }
 
-/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB that no codec makes smaller.
+/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB
+/// that no codec makes smaller.
 async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[u32]) {
     let poison: Vec<String> = poison.iter().map(u32::to_string).collect();
     let sql = format!(
@@ -51,19 +59,27 @@ async fn rows(database: &Database, wanted: i64) {
 }
 
 async fn parked(database: &Database) -> i64 {
-    value(&mut database.as_admin().await, "select count(*) from outbox.parked_key").await
+    value(
+        &mut database.as_admin().await,
+        "select count(*) from outbox.parked_key",
+    )
+    .await
 }
 
 async fn read(topic: &str) -> Vec<Record> {
     let topic = topic.to_owned();
-    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read")
 }
 
 /// The numbers of a key's small records, first occurrences only.
 fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     let mut firsts = Vec::new();
     for record in records.iter().filter(|record| record.key == key) {
-        let number = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).parse().unwrap_or(0);
+        let number = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default())
+            .parse()
+            .unwrap_or(0);
         if !firsts.contains(&number) {
             firsts.push(number);
         }
@@ -71,23 +87,34 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     firsts
 }
 
-/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the first of its key, in partitions that are empty.
+/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the
+/// first of its key, in partitions that are empty.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_overtakes_a_refused_one_that_was_the_first_in_its_partition() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("first");
     create_topic_with(&name, 24, SMALL).await;
     insert(&database, &name, 0, 299, &(0..24).collect::<Vec<_>>()).await;
-    let _relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::Block)])).await;
+    let _relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&name, OnPoison::Block)]),
+    )
+    .await;
     // Of 24 keys all three rows wait, of 76 none.
     rows(&database, 72).await;
-    until("24 parked keys", async || (parked(&database).await == 24).then_some(())).await;
+    until("24 parked keys", async || {
+        (parked(&database).await == 24).then_some(())
+    })
+    .await;
     let records = read(&name).await;
     for key in 0..24 {
         assert_eq!(firsts(&records, &format!("k{key}")), [0; 0], "key {key}");
     }
     for key in 24..100 {
-        assert_eq!(firsts(&records, &format!("k{key}")), [key, key + 100, key + 200]);
+        assert_eq!(
+            firsts(&records, &format!("k{key}")),
+            [key, key + 100, key + 200]
+        );
     }
 }
 
@@ -97,35 +124,67 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     let name = topic_name("poison");
     create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 10_000, &[5_042]).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::Block)])).await;
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&name, OnPoison::Block)]),
+    )
+    .await;
 
     // Of key k42 the rows 5042, 5142, ... 9942 wait.
     rows(&database, 50).await;
-    until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
+    until("the parked key", async || {
+        (parked(&database).await == 1).then_some(())
+    })
+    .await;
     let mut admin = database.as_admin().await;
-    let of_key = format!("select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = '{name}'");
+    let of_key = format!(
+        "select format('%s %s %s', key, class, head_id) from outbox.parked_key where topic = \
+         '{name}'"
+    );
     let head = "select id from outbox.event where octet_length(payload) > 1000";
     let head: i64 = value(&mut admin, head).await;
-    assert_eq!(value::<String>(&mut admin, &of_key).await, format!("k42 RecordTooLarge {head}"));
+    assert_eq!(
+        value::<String>(&mut admin, &of_key).await,
+        format!("k42 RecordTooLarge {head}")
+    );
     until("the report of it", async || {
         let report = relay.report().await?;
-        let told = report.problems.iter().any(|problem| problem.class == ProblemClass::KeysParked);
+        let told = report
+            .problems
+            .iter()
+            .any(|problem| problem.class == ProblemClass::KeysParked);
         (told && report.parked_keys == Some(1)).then_some(())
     })
     .await;
 
     // A retry changes nothing: it is parked again, and nothing passes it.
     execute(&mut admin, "delete from outbox.parked_key").await;
-    until("the key to be parked again", async || (parked(&database).await == 1).then_some(())).await;
+    until("the key to be parked again", async || {
+        (parked(&database).await == 1).then_some(())
+    })
+    .await;
     rows(&database, 50).await;
-    assert_eq!(value::<i32>(&mut admin, "select attempts from outbox.parked_key").await, 1, "a new parking");
+    assert_eq!(
+        value::<i32>(&mut admin, "select attempts from outbox.parked_key").await,
+        1,
+        "a new parking"
+    );
 
-    execute(&mut admin, &format!("select outbox.skip_parked('{name}', 'k42')")).await;
+    execute(
+        &mut admin,
+        &format!("select outbox.skip_parked('{name}', 'k42')"),
+    )
+    .await;
     rows(&database, 0).await;
-    assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await, 1);
+    assert_eq!(
+        value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await,
+        1
+    );
     let records = read(&name).await;
     for key in 0..100 {
-        let expected: Vec<u32> = (1..=10_000).filter(|n| n % 100 == key && *n != 5_042).collect();
+        let expected: Vec<u32> = (1..=10_000)
+            .filter(|n| n % 100 == key && *n != 5_042)
+            .collect();
         assert_eq!(firsts(&records, &format!("k{key}")), expected, "key k{key}");
     }
 }
@@ -136,21 +195,38 @@ async fn a_dead_letter_lets_its_key_go_on_and_comes_back_after_everything_sent_w
     let name = topic_name("dead");
     create_topic_with(&name, 6, SMALL).await;
     insert(&database, &name, 1, 2_000, &[777, 778]).await;
-    let _relay = Relay::start(&database, &database.publishing(vec![topic(&name, OnPoison::DeadLetter)])).await;
+    let _relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&name, OnPoison::DeadLetter)]),
+    )
+    .await;
     rows(&database, 0).await;
     let mut admin = database.as_admin().await;
     let dead = "select string_agg(format('%s %s', event_key is null, class), ',' order by id) from outbox.dead_letter";
-    assert_eq!(value::<String>(&mut admin, dead).await, "t RecordTooLarge,t RecordTooLarge");
+    assert_eq!(
+        value::<String>(&mut admin, dead).await,
+        "t RecordTooLarge,t RecordTooLarge"
+    );
     assert_eq!(parked(&database).await, 0);
 
     alter_topic(&name, "max.message.bytes", "1000000").await;
-    execute(&mut admin, "select outbox.requeue(event_id) from outbox.dead_letter order by id").await;
+    execute(
+        &mut admin,
+        "select outbox.requeue(event_id) from outbox.dead_letter order by id",
+    )
+    .await;
     rows(&database, 0).await;
     let records = read(&name).await;
     for (key, dead) in [("k77", 777), ("k78", 778)] {
-        let small: Vec<u32> = (1..=2_000).filter(|n| n % 100 == dead % 100 && *n != dead).collect();
+        let small: Vec<u32> = (1..=2_000)
+            .filter(|n| n % 100 == dead % 100 && *n != dead)
+            .collect();
         let all: Vec<u32> = small.into_iter().chain([0]).collect();
-        assert_eq!(firsts(&records, key), all, "the large record is read as 0, and comes last");
+        assert_eq!(
+            firsts(&records, key),
+            all,
+            "the large record is read as 0, and comes last"
+        );
     }
 }
 
@@ -170,7 +246,14 @@ async fn a_record_above_every_limit_parks_its_key_alone() {
     insert(&database, &sick, 1, 100, &[]).await;
     insert(&database, &well, 1, 100, &[]).await;
     rows(&database, 2).await;
-    assert_eq!((parked(&database).await, read(&well).await.len(), read(&sick).await.len()), (1, 100, 99));
+    assert_eq!(
+        (
+            parked(&database).await,
+            read(&well).await.len(),
+            read(&sick).await.len()
+        ),
+        (1, 100, 99)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,26 +263,59 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
     create_topic_with(&of_key, 6, SMALL).await;
     create_topic(&of_topic).await;
     let mut admin = database.as_admin().await;
-    execute(&mut admin, &format!("insert into outbox.parked_topic (topic) values ('{of_topic}')")).await;
-    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of the parked topic.
+    execute(
+        &mut admin,
+        &format!("insert into outbox.parked_topic (topic) values ('{of_topic}')"),
+    )
+    .await;
+    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of
+    // the parked topic.
     insert(&database, "undeclared", 1, 100, &[]).await;
     insert(&database, &of_key, 101, 300, &[142]).await;
     insert(&database, &of_topic, 301, 2_300, &[]).await;
-    let relay =
-        Relay::start(&database, &database.publishing(vec![topic(&of_key, OnPoison::Block), topic(&of_topic, OnPoison::Block)])).await;
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![
+            topic(&of_key, OnPoison::Block),
+            topic(&of_topic, OnPoison::Block),
+        ]),
+    )
+    .await;
     rows(&database, 2_102).await;
-    until("the parked key", async || (parked(&database).await == 1).then_some(())).await;
-    // They are found and told although a filter leaves out what is parked, and the sweep has nothing to find.
+    until("the parked key", async || {
+        (parked(&database).await == 1).then_some(())
+    })
+    .await;
+    // They are found and told although a filter leaves out what is parked, and the sweep has
+    // nothing to find.
     until("the problem", async || {
-        relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::TopicNotDeclared)
+        relay
+            .report()
+            .await?
+            .problems
+            .into_iter()
+            .find(|problem| problem.class == ProblemClass::TopicNotDeclared)
     })
     .await;
     assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
-    let backlog = until("a backlog of 100", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 100)).await;
-    let oldest =
-        "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') from outbox.event where topic = 'undeclared'";
+    let backlog = until("a backlog of 100", async || {
+        relay
+            .report()
+            .await?
+            .backlog
+            .filter(|backlog| backlog.rows == 100)
+    })
+    .await;
+    let oldest = "select to_char(min(created_at) at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS') \
+        from outbox.event where topic = 'undeclared'";
     let oldest: String = value(&mut admin, oldest).await;
-    assert_eq!((backlog.capped, &backlog.oldest_at.expect("the oldest")[..19]), (false, &*oldest));
+    assert_eq!(
+        (
+            backlog.capped,
+            &backlog.oldest_at.expect("the oldest")[..19]
+        ),
+        (false, &*oldest)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,22 +325,43 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
     create_topic(&mountain).await;
     create_topic(&other).await;
     let mut admin = database.as_admin().await;
-    execute(&mut admin, &format!("insert into outbox.parked_topic (topic) values ('{mountain}')")).await;
+    execute(
+        &mut admin,
+        &format!("insert into outbox.parked_topic (topic) values ('{mountain}')"),
+    )
+    .await;
     let height = mountain_rows();
     insert(&database, &mountain, 1, height, &[]).await;
     insert(&database, &other, 1, 64, &[]).await;
-    let topics = vec![topic(&mountain, OnPoison::Block), topic(&other, OnPoison::Block)];
+    let topics = vec![
+        topic(&mountain, OnPoison::Block),
+        topic(&other, OnPoison::Block),
+    ];
     let began = Instant::now();
     let relay = Relay::start(&database, &database.publishing(topics)).await;
     rows(&database, height.into()).await;
-    eprintln!("64 rows behind {height} parked ones after {:?}", began.elapsed());
-    assert_eq!((read(&other).await.len(), read(&mountain).await.len()), (64, 0));
-    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do anything about it.
+    eprintln!(
+        "64 rows behind {height} parked ones after {:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        (read(&other).await.len(), read(&mountain).await.len()),
+        (64, 0)
+    );
+    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do
+    // anything about it.
     insert(&database, &other, 65, 128, &[]).await;
     let began = Instant::now();
     rows(&database, height.into()).await;
     eprintln!("64 later ones after {:?}", began.elapsed());
-    until("a backlog of nothing", async || relay.report().await?.backlog.filter(|backlog| backlog.rows == 0)).await;
+    until("a backlog of nothing", async || {
+        relay
+            .report()
+            .await?
+            .backlog
+            .filter(|backlog| backlog.rows == 0)
+    })
+    .await;
 
     execute(&mut admin, "delete from outbox.parked_topic").await;
     let began = Instant::now();
@@ -232,8 +369,15 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
     eprintln!("the mountain after {:?}", began.elapsed());
     let mut by_key: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for record in read(&mountain).await {
-        by_key.entry(record.key).or_default().push(String::from_utf8_lossy(&record.value.expect("a value")).parse().expect("a number"));
+        by_key.entry(record.key).or_default().push(
+            String::from_utf8_lossy(&record.value.expect("a value"))
+                .parse()
+                .expect("a number"),
+        );
     }
-    assert_eq!(by_key.values().map(Vec::len).sum::<usize>(), height as usize);
+    assert_eq!(
+        by_key.values().map(Vec::len).sum::<usize>(),
+        height as usize
+    );
     assert!(by_key.values().all(|numbers| numbers.is_sorted()));
 }

@@ -1,4 +1,5 @@
-//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the contracts are the same as without.
+//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the
+//! contracts are the same as without.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -16,7 +17,10 @@ use crate::{
         stubborn_writers::Writers,
         writers::judge,
     },
-    relay_order::{begin, drained, flow, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read},
+    relay_order::{
+        begin, drained, flow, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back,
+        read,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,12 +44,15 @@ async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_dupl
 async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
     let database = Database::create(15).await.migrated().await;
     let (block, bury) = (topic_name("block"), topic_name("bury"));
-    let topics = [(&block, OnPoison::Block), (&bury, OnPoison::DeadLetter)].map(|(name, on_poison)| TopicSettings {
-        name: name.clone(),
-        event_types: vec![],
-        aggregate_types: vec![],
-        on_poison,
-    });
+    let topics =
+        [(&block, OnPoison::Block), (&bury, OnPoison::DeadLetter)].map(|(name, on_poison)| {
+            TopicSettings {
+                name: name.clone(),
+                event_types: vec![],
+                aggregate_types: vec![],
+                on_poison,
+            }
+        });
     for topic in &topics {
         create_topic_with(&topic.name, 6, &[("max.message.bytes", "100000")]).await;
     }
@@ -55,8 +62,16 @@ async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
         select 'a', 'k' || n % 10, 'E', topic, case when n = 15
           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) end
         from generate_series(0, 29) n, unnest(array['$block', '$bury']) topic order by n";
-    execute(&mut admin, &rows.replace("$block", &block).replace("$bury", &bury)).await;
-    let relay = Relay::start(&database, &through(database.publishing(topics.to_vec()), shared())).await;
+    execute(
+        &mut admin,
+        &rows.replace("$block", &block).replace("$bury", &bury),
+    )
+    .await;
+    let relay = Relay::start(
+        &database,
+        &through(database.publishing(topics.to_vec()), shared()),
+    )
+    .await;
     until("two rows to wait, one to be buried and one key to be parked", async || {
         let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select count(*) from outbox.dead_letter),
             (select count(*) from outbox.parked_key))";
@@ -80,9 +95,16 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
     let mut admin = database.as_admin().await;
     for _ in 0..5 {
         let before = relay.metric("outbox_publish_latency_seconds_count").await;
-        let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", database.relay);
+        let cut = format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",
+            database.relay
+        );
         execute(&mut admin, &cut).await;
-        until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0).then_some(())).await;
+        until("rows to flow", async || {
+            (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0)
+                .then_some(())
+        })
+        .await;
     }
     let committed = writers.end(&database).await;
     drained(&database).await;
@@ -94,13 +116,27 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_flow_through_a_pooler_that_wants_tls_once_its_authority_is_trusted() {
     let (database, settings, topic) = begin(15).await;
-    let pooler = PgBouncer::start_with_tls(&database, &server(), "pool_mode = transaction\ndefault_pool_size = 2").await;
+    let pooler = PgBouncer::start_with_tls(
+        &database,
+        &server(),
+        "pool_mode = transaction\ndefault_pool_size = 2",
+    )
+    .await;
     let mut settings = through(settings, pooler.port);
-    settings.database.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
+    settings.database.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: false,
+    };
     database.write_secret("database/ca.crt", &certificate("rogue-ca.crt"));
     let mut relay = Relay::start(&database, &settings).await;
     until("the problem to show", async || {
-        relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::TlsFailed)
+        relay
+            .report()
+            .await?
+            .problems
+            .into_iter()
+            .find(|problem| problem.class == ProblemClass::TlsFailed)
     })
     .await;
     database.write_secret("database/ca.crt", &certificate("ca.crt"));
@@ -117,22 +153,38 @@ async fn rows_flow_through_a_pooler_that_wants_tls_once_its_authority_is_trusted
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
     let (database, settings, topic) = begin(15).await;
-    let mut pooler = PgBouncer::start(&database, "pool_mode = transaction\ndefault_pool_size = 2").await;
+    let mut pooler =
+        PgBouncer::start(&database, "pool_mode = transaction\ndefault_pool_size = 2").await;
     let settings = through(settings, pooler.port);
     let mut relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;
     let writers = Writers::start(&database, &topic).await;
     for _ in 0..3 {
         let before = relay.metric("outbox_publish_latency_seconds_count").await;
-        until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())).await;
+        until("rows to flow", async || {
+            (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0)
+                .then_some(())
+        })
+        .await;
         pooler.kill();
         until("the problem to show", async || {
-            relay.report().await?.problems.into_iter().find(|problem| problem.class == ProblemClass::Unreachable)
+            relay
+                .report()
+                .await?
+                .problems
+                .into_iter()
+                .find(|problem| problem.class == ProblemClass::Unreachable)
         })
         .await;
         pooler.up().await;
         until("the problem to be gone", async || {
-            relay.report().await?.problems.iter().all(|problem| problem.class != ProblemClass::Unreachable).then_some(())
+            relay
+                .report()
+                .await?
+                .problems
+                .iter()
+                .all(|problem| problem.class != ProblemClass::Unreachable)
+                .then_some(())
         })
         .await;
     }

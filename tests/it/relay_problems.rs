@@ -1,10 +1,14 @@
-//! What is wrong shows in the report with its class, rows stay where they are, and everything heals by itself.
+//! What is wrong shows in the report with its class, rows stay where they are, and everything heals
+//! by itself.
 
 use std::collections::BTreeMap;
 
 use outbox_relay::{
     report::{ProblemClass, RelayReport},
-    settings::{OnPoison, RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{
+        OnPoison, RecordHeaders, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings,
+        TopicSettings,
+    },
 };
 
 use crate::harness::{
@@ -14,34 +18,53 @@ use crate::harness::{
     rig::{certificate, rig},
 };
 
-const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload, headers) values";
+const ROW: &str = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, \
+    topic, payload, headers) values";
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::default(),
+    }
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) -> String {
     until(&format!("problem {class}"), async || {
         let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
+        problems
+            .into_iter()
+            .find(|problem| problem.class == class)
+            .map(|problem| problem.message)
     })
     .await
 }
 
 async fn healed(relay: &Relay, class: ProblemClass) -> RelayReport {
-    let gone = |report: &RelayReport| report.lanes == 64 && report.problems.iter().all(|problem| problem.class != class);
-    until(&format!("problem {class} to be gone"), async || relay.report().await.filter(gone)).await
+    let gone = |report: &RelayReport| {
+        report.lanes == 64 && report.problems.iter().all(|problem| problem.class != class)
+    };
+    until(&format!("problem {class} to be gone"), async || {
+        relay.report().await.filter(gone)
+    })
+    .await
 }
 
 async fn rows(database: &Database, wanted: i64) {
     let mut admin = database.as_admin().await;
     let waiting = "select count(*) from outbox.event";
-    until(&format!("{wanted} rows"), async || (value::<i64>(&mut admin, waiting).await == wanted).then_some(())).await;
+    until(&format!("{wanted} rows"), async || {
+        (value::<i64>(&mut admin, waiting).await == wanted).then_some(())
+    })
+    .await;
 }
 
 async fn read(topic: &str) -> Vec<Record> {
     let topic = topic.to_owned();
-    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read")
 }
 
 async fn insert(database: &Database, values: &str) {
@@ -57,12 +80,24 @@ async fn rows_of_a_missing_topic_wait_and_flow_once_it_exists() {
     let database = Database::create(15).await.migrated().await;
     let (missing, there) = (topic_name("missing"), topic_name("there"));
     create_topic(&there).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&missing), topic(&there)])).await;
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&missing), topic(&there)]),
+    )
+    .await;
     let message = problem(&relay, ProblemClass::TopicMissing).await;
-    assert!(message.contains(&missing) && message.contains("create it"), "{message}");
+    assert!(
+        message.contains(&missing) && message.contains("create it"),
+        "{message}"
+    );
     insert(
         &database,
-        &format!("('{}', 'a', 'k', 'E', '{missing}', 'm', '{{}}'), ('{}', 'a', 'k', 'E', '{there}', 't', '{{}}')", uuid(1), uuid(2)),
+        &format!(
+            "('{}', 'a', 'k', 'E', '{missing}', 'm', '{{}}'), ('{}', 'a', 'k', 'E', \
+            '{there}', 't', '{{}}')",
+            uuid(1),
+            uuid(2)
+        ),
     )
     .await;
     rows(&database, 1).await;
@@ -82,14 +117,23 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
     let mut relay = Relay::start(&database, &database.publishing(vec![topic(&declared)])).await;
     insert(
         &database,
-        &format!("('{}', 'a', 'k', 'E', '{later}', 'l', '{{}}'), ('{}', 'a', 'k', 'E', '{declared}', 'd', '{{}}')", uuid(1), uuid(2)),
+        &format!(
+            "('{}', 'a', 'k', 'E', '{later}', 'l', '{{}}'), ('{}', 'a', 'k', 'E', \
+            '{declared}', 'd', '{{}}')",
+            uuid(1),
+            uuid(2)
+        ),
     )
     .await;
     problem(&relay, ProblemClass::TopicNotDeclared).await;
     rows(&database, 1).await;
     assert_eq!(read(&declared).await.len(), 1);
     relay.stop().await;
-    let _relay = Relay::start(&database, &database.publishing(vec![topic(&declared), topic(&later)])).await;
+    let _relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&declared), topic(&later)]),
+    )
+    .await;
     rows(&database, 0).await;
     assert_eq!(read(&later).await.len(), 1);
 }
@@ -127,7 +171,11 @@ async fn brokers_that_cannot_be_reached_cost_nothing_but_time() {
     let mut settings = database.publishing(vec![topic(&name)]);
     settings.kafka.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
     let relay = Relay::start(&database, &settings).await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1))).await;
+    insert(
+        &database,
+        &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1)),
+    )
+    .await;
     let message = problem(&relay, ProblemClass::KafkaUnreachable).await;
     assert!(message.contains("127.0.0.1:1"), "{message}");
     rows(&database, 1).await;
@@ -137,8 +185,15 @@ fn encrypted(settings: &mut RelaySettings, database: &Database, password: &str) 
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     database.write_secret("kafka/password", password);
     settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
-    settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
-    settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: rig("RIG_KAFKA_USER") });
+    settings.kafka.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: false,
+    };
+    settings.kafka.sasl = Some(SaslSettings {
+        mechanism: SaslMechanism::ScramSha512,
+        username: rig("RIG_KAFKA_USER"),
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +204,11 @@ async fn a_wrong_kafka_password_shows_and_heals_once_the_secret_is_right() {
     let mut settings = database.publishing(vec![topic(&name)]);
     encrypted(&mut settings, &database, "wrong");
     let relay = Relay::start(&database, &settings).await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1))).await;
+    insert(
+        &database,
+        &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1)),
+    )
+    .await;
     problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
     rows(&database, 1).await;
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
@@ -164,12 +223,20 @@ async fn a_client_certificate_is_a_login_and_a_foreign_authority_is_refused() {
     create_topic(&name).await;
     let mut settings = database.publishing(vec![topic(&name)]);
     settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_MTLS")];
-    settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: true };
+    settings.kafka.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: true,
+    };
     database.write_secret("kafka/ca.crt", &certificate("rogue-ca.crt"));
     database.write_secret("kafka/tls.crt", &certificate("client.crt"));
     database.write_secret("kafka/tls.key", &certificate("client.key"));
     let relay = Relay::start(&database, &settings).await;
-    insert(&database, &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1))).await;
+    insert(
+        &database,
+        &format!("('{}', 'a', 'k', 'E', '{name}', 'x', '{{}}')", uuid(1)),
+    )
+    .await;
     problem(&relay, ProblemClass::KafkaTlsFailed).await;
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     rows(&database, 0).await;
@@ -178,37 +245,80 @@ async fn a_client_certificate_is_a_login_and_a_foreign_authority_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_carries_key_value_and_headers_of_its_row_in_each_style() {
-    for style in [RecordHeaders::Standard, RecordHeaders::Debezium, RecordHeaders::CloudEvents] {
+    for style in [
+        RecordHeaders::Standard,
+        RecordHeaders::Debezium,
+        RecordHeaders::CloudEvents,
+    ] {
         let database = Database::create(15).await.migrated().await;
         let name = topic_name("headers");
         create_topic(&name).await;
-        let mut settings = database.publishing(vec![TopicSettings { event_types: vec!["E".to_owned()], ..topic(&name) }]);
+        let mut settings = database.publishing(vec![TopicSettings {
+            event_types: vec!["E".to_owned()],
+            ..topic(&name)
+        }]);
         settings.record_headers = style;
         let _relay = Relay::start(&database, &settings).await;
         insert(
             &database,
-            &format!("('{}', 'essay', 'k', 'E', null, '\\x00ff', '{{\"correlation_id\": \"c\", \"outbox_seq\": \"9\"}}')", uuid(1)),
+            &format!(
+                "('{}', 'essay', 'k', 'E', null, '\\x00ff', \
+                '{{\"correlation_id\": \"c\", \"outbox_seq\": \"9\"}}')",
+                uuid(1)
+            ),
         )
         .await;
-        insert(&database, &format!("('{}', 'essay', 'k', 'E', null, null, '{{}}')", uuid(2))).await;
+        insert(
+            &database,
+            &format!("('{}', 'essay', 'k', 'E', null, null, '{{}}')", uuid(2)),
+        )
+        .await;
         rows(&database, 0).await;
         let records = read(&name).await;
         assert_eq!(records.len(), 2);
-        assert_eq!((records[0].key.as_str(), records[0].value.as_deref(), &records[1].value), ("k", Some(&b"\x00\xff"[..]), &None));
-        let mut headers: BTreeMap<&str, &str> = records[0].headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!((headers.remove("correlation_id"), headers.remove("outbox_seq")), (Some("c"), Some("1")));
+        assert_eq!(
+            (
+                records[0].key.as_str(),
+                records[0].value.as_deref(),
+                &records[1].value
+            ),
+            ("k", Some(&b"\x00\xff"[..]), &None)
+        );
+        let mut headers: BTreeMap<&str, &str> = records[0]
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(
+            (
+                headers.remove("correlation_id"),
+                headers.remove("outbox_seq")
+            ),
+            (Some("c"), Some("1"))
+        );
         for time in ["outbox_created_at", "ce_time"] {
             assert!(headers.remove(time).is_none_or(|time| time.ends_with('Z')));
         }
         let id = uuid(1);
         let expected: BTreeMap<&str, &str> = match style {
-            RecordHeaders::Standard => {
-                [("event_id", id.as_str()), ("event_type", "E"), ("aggregate_type", "essay"), ("aggregate_id", "k")].into()
-            }
+            RecordHeaders::Standard => [
+                ("event_id", id.as_str()),
+                ("event_type", "E"),
+                ("aggregate_type", "essay"),
+                ("aggregate_id", "k"),
+            ]
+            .into(),
             RecordHeaders::Debezium => [("id", id.as_str()), ("eventType", "E")].into(),
             RecordHeaders::CloudEvents => {
                 let source = "/outbox/essays/file-service";
-                [("ce_specversion", "1.0"), ("ce_id", id.as_str()), ("ce_type", "E"), ("ce_source", source), ("ce_subject", "k")].into()
+                [
+                    ("ce_specversion", "1.0"),
+                    ("ce_id", id.as_str()),
+                    ("ce_type", "E"),
+                    ("ce_source", source),
+                    ("ce_subject", "k"),
+                ]
+                .into()
             }
         };
         assert_eq!(headers, expected);

@@ -1,10 +1,13 @@
-//! Contract B for topics that refuse everything: forbidden, deleted, or with batches that are too large. Only they wait, and their order holds.
+//! Contract B for topics that refuse everything: forbidden, deleted, or with batches that are too
+//! large. Only they wait, and their order holds.
 
 use std::process::Command;
 
 use outbox_relay::{
     report::ProblemClass,
-    settings::{OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{
+        OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings,
+    },
 };
 
 use crate::harness::{
@@ -16,15 +19,34 @@ use crate::harness::{
 };
 
 fn topic(name: &str) -> TopicSettings {
-    TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block }
+    TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison: OnPoison::Block,
+    }
 }
 
 async fn acls(arguments: &[&str]) {
     let user = format!("User:{}", rig("RIG_KAFKA_USER"));
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
-    command.arg("acls").args(arguments.iter().map(|argument| if *argument == "USER" { user.as_str() } else { argument }));
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined").expect("the tool");
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    command.arg("acls").args(arguments.iter().map(|argument| {
+        if *argument == "USER" {
+            user.as_str()
+        } else {
+            argument
+        }
+    }));
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .expect("joined")
+        .expect("the tool");
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// A relay that logs in as a user whom ACLs bind.
@@ -33,25 +55,45 @@ fn bound_by_acls(database: &Database, topics: &[&String]) -> RelaySettings {
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
     settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
-    settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
-    settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: rig("RIG_KAFKA_USER") });
+    settings.kafka.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: false,
+    };
+    settings.kafka.sasl = Some(SaslSettings {
+        mechanism: SaslMechanism::ScramSha512,
+        username: rig("RIG_KAFKA_USER"),
+    });
     settings
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) {
-    until(&format!("problem {class}"), async || relay.report().await?.problems.iter().any(|problem| problem.class == class).then_some(()))
-        .await;
+    until(&format!("problem {class}"), async || {
+        relay
+            .report()
+            .await?
+            .problems
+            .iter()
+            .any(|problem| problem.class == class)
+            .then_some(())
+    })
+    .await;
 }
 
 async fn drained(database: &Database) {
     let mut admin = database.as_admin().await;
     let waiting = "select count(*) from outbox.event";
-    until("an empty table", async || (value::<i64>(&mut admin, waiting).await == 0).then_some(())).await;
+    until("an empty table", async || {
+        (value::<i64>(&mut admin, waiting).await == 0).then_some(())
+    })
+    .await;
 }
 
 async fn read(topic: &str) -> Vec<Record> {
     let topic = topic.to_owned();
-    tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read")
+    tokio::task::spawn_blocking(move || read_all(&topic))
+        .await
+        .expect("read")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,27 +103,71 @@ async fn a_topic_that_is_forbidden_under_load_stops_alone_and_goes_on_in_order()
     create_topic(&sick).await;
     create_topic(&well).await;
     for topic in [&sick, &well] {
-        acls(&["--add", "--allow-principal", "USER", "--operation", "Write", "--operation", "Describe", "--topic", topic]).await;
+        acls(&[
+            "--add",
+            "--allow-principal",
+            "USER",
+            "--operation",
+            "Write",
+            "--operation",
+            "Describe",
+            "--topic",
+            topic,
+        ])
+        .await;
     }
     let relay = Relay::start(&database, &bound_by_acls(&database, &[&sick, &well])).await;
-    let (to_sick, to_well) = (Steady::start(&database, &sick, 10), Steady::start(&database, &well, 10));
+    let (to_sick, to_well) = (
+        Steady::start(&database, &sick, 10),
+        Steady::start(&database, &well, 10),
+    );
     let published = |topic: &str| format!("outbox_events_published_total{{topic=\"{topic}\"}}");
     let reaches = async |topic: &str, wanted: f64| {
-        until(&format!("{wanted} records"), async || (relay.metric(&published(topic)).await >= wanted).then_some(())).await;
+        until(&format!("{wanted} records"), async || {
+            (relay.metric(&published(topic)).await >= wanted).then_some(())
+        })
+        .await;
     };
     reaches(&sick, 100.0).await;
 
-    acls(&["--add", "--deny-principal", "USER", "--operation", "Write", "--topic", &sick]).await;
+    acls(&[
+        "--add",
+        "--deny-principal",
+        "USER",
+        "--operation",
+        "Write",
+        "--topic",
+        &sick,
+    ])
+    .await;
     problem(&relay, ProblemClass::TopicNotAuthorized).await;
     let before = relay.metric(&published(&well)).await;
     reaches(&well, before + 1000.0).await;
 
-    acls(&["--remove", "--force", "--deny-principal", "USER", "--operation", "Write", "--topic", &sick]).await;
+    acls(&[
+        "--remove",
+        "--force",
+        "--deny-principal",
+        "USER",
+        "--operation",
+        "Write",
+        "--topic",
+        &sick,
+    ])
+    .await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
     let duplicates = judge(&sick_rows, &read(&sick).await) + judge(&well_rows, &read(&well).await);
     eprintln!("{duplicates} duplicates");
-    assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.parked_key").await, 0, "no row is to blame");
+    assert_eq!(
+        value::<i64>(
+            &mut database.as_admin().await,
+            "select count(*) from outbox.parked_key"
+        )
+        .await,
+        0,
+        "no row is to blame"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,7 +175,18 @@ async fn batches_that_an_unknown_limit_refuses_become_smaller_and_no_row_is_blam
     let database = Database::create(15).await.migrated().await;
     let hidden = topic_name("hidden");
     create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
-    acls(&["--add", "--allow-principal", "USER", "--operation", "Write", "--operation", "Describe", "--topic", &hidden]).await;
+    acls(&[
+        "--add",
+        "--allow-principal",
+        "USER",
+        "--operation",
+        "Write",
+        "--operation",
+        "Describe",
+        "--topic",
+        &hidden,
+    ])
+    .await;
     let rows = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          select 'a', 'k' || n % 100, 'E', '{hidden}', (select string_agg(sha256(int4send(n * 10 + g)), '') from generate_series(1, 10) g)
@@ -102,8 +199,22 @@ async fn batches_that_an_unknown_limit_refuses_become_smaller_and_no_row_is_blam
     events.sort_unstable();
     events.dedup();
     assert_eq!(events.len(), 5000);
-    assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.dead_letter").await, 0);
-    assert_eq!(value::<i64>(&mut database.as_admin().await, "select count(*) from outbox.parked_key").await, 0);
+    assert_eq!(
+        value::<i64>(
+            &mut database.as_admin().await,
+            "select count(*) from outbox.dead_letter"
+        )
+        .await,
+        0
+    );
+    assert_eq!(
+        value::<i64>(
+            &mut database.as_admin().await,
+            "select count(*) from outbox.parked_key"
+        )
+        .await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,8 +223,15 @@ async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_orde
     let (again, well) = (topic_name("again"), topic_name("well"));
     create_topic(&again).await;
     create_topic(&well).await;
-    let relay = Relay::start(&database, &database.publishing(vec![topic(&again), topic(&well)])).await;
-    let (to_again, to_well) = (Steady::start(&database, &again, 10), Steady::start(&database, &well, 10));
+    let relay = Relay::start(
+        &database,
+        &database.publishing(vec![topic(&again), topic(&well)]),
+    )
+    .await;
+    let (to_again, to_well) = (
+        Steady::start(&database, &again, 10),
+        Steady::start(&database, &well, 10),
+    );
     to_again.wrote(500).await;
     delete_topic(&again).await;
     problem(&relay, ProblemClass::TopicMissing).await;
@@ -122,7 +240,8 @@ async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_orde
     let (again_rows, well_rows) = (to_again.stop().await, to_well.stop().await);
     drained(&database).await;
     judge(&well_rows, &read(&well).await);
-    // What was acknowledged before is gone with the topic; of each key the rest came, in order and without a gap.
+    // What was acknowledged before is gone with the topic; of each key the rest came, in order and
+    // without a gap.
     let records = read(&again).await;
     for (key, committed) in again_rows {
         let mut firsts = Vec::new();
@@ -131,6 +250,11 @@ async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_orde
                 firsts.push(record.event_id());
             }
         }
-        assert!(committed.ends_with(&firsts) && firsts.len() >= 10, "key {key}: {} of {}", firsts.len(), committed.len());
+        assert!(
+            committed.ends_with(&firsts) && firsts.len() >= 10,
+            "key {key}: {} of {}",
+            firsts.len(),
+            committed.len()
+        );
     }
 }

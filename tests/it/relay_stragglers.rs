@@ -1,5 +1,5 @@
-//! Rows that become visible late, and a horizon that vacuum cannot pass: nobody waits for them, nothing is missed. And the sweep, which would
-//! find what was.
+//! Rows that become visible late, and a horizon that vacuum cannot pass: nobody waits for them,
+//! nothing is missed. And the sweep, which would find what was.
 
 use std::time::Duration;
 
@@ -22,49 +22,83 @@ fn rows_of(keys: [&str; 3], each: usize, topic: &str, committed: &mut Committed)
         for key in keys {
             let event_id = Uuid::new_v4();
             committed.entry(key.to_owned()).or_default().push(event_id);
-            rows.push(format!("('{event_id}', 'aggregate', '{key}', 'Counted', '{topic}', 'late')"));
+            rows.push(format!(
+                "('{event_id}', 'aggregate', '{key}', 'Counted', '{topic}', 'late')"
+            ));
         }
     }
     let columns = "event_id, aggregate_type, aggregate_id, event_type, topic, payload";
-    format!("insert into outbox.event ({columns}) values {}", rows.join(", "))
+    format!(
+        "insert into outbox.event ({columns}) values {}",
+        rows.join(", ")
+    )
 }
 
-/// All visible rows are gone while the transaction is still open: its ids hold nobody up. What it wrote is far below what was read since.
+/// All visible rows are gone while the transaction is still open: its ids hold nobody up. What it
+/// wrote is far below what was read since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
     let (database, settings, topic) = begin(17).await;
     let relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;
-    let (mut late, keys, mut of_late) = (database.connect_as(&database.producer).await, ["late-0", "late-1", "late-2"], Committed::new());
+    let (mut late, keys, mut of_late) = (
+        database.connect_as(&database.producer).await,
+        ["late-0", "late-1", "late-2"],
+        Committed::new(),
+    );
     execute(&mut late, "begin").await;
     execute(&mut late, &rows_of(keys, 100, &topic, &mut of_late)).await;
 
-    let load = Load { during: Duration::from_secs(5), open_max: Duration::from_millis(100), ..load(&topic) };
+    let load = Load {
+        during: Duration::from_secs(5),
+        open_max: Duration::from_millis(100),
+        ..load(&topic)
+    };
     let mut committed = write(&database, &load).await;
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic.clone()).await), 0, "everything but the open transaction's rows");
+    assert_eq!(
+        judge(&committed, &read(topic.clone()).await),
+        0,
+        "everything but the open transaction's rows"
+    );
 
     execute(&mut late, "commit").await;
     let mut next = database.connect_as(&database.producer).await;
     execute(&mut next, &rows_of(keys, 10, &topic, &mut of_late)).await;
     drained(&database).await;
     committed.append(&mut of_late);
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates without a fault");
+    assert_eq!(
+        judge(&committed, &read(topic).await),
+        0,
+        "duplicates without a fault"
+    );
     assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
 }
 
-/// What was deleted cannot be vacuumed: whoever takes the lanes over has all of it before its first row.
+/// What was deleted cannot be vacuumed: whoever takes the lanes over has all of it before its first
+/// row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
     let (database, settings, topic) = begin(15).await;
     let mut admin = database.as_admin().await;
-    execute(&mut admin, &format!("grant pg_read_all_stats to {}", database.relay)).await;
+    execute(
+        &mut admin,
+        &format!("grant pg_read_all_stats to {}", database.relay),
+    )
+    .await;
     let mut pin = database.as_admin().await;
-    execute(&mut pin, "begin isolation level repeatable read; select count(*) from outbox.event").await;
+    execute(
+        &mut pin,
+        "begin isolation level repeatable read; select count(*) from outbox.event",
+    )
+    .await;
     let mut first = Relay::start(&database, &settings).await;
     lanes(&first, |lanes| lanes == 64).await;
     let take_over = async {
-        until("rows to flow", async || (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())).await;
+        until("rows to flow", async || {
+            (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())
+        })
+        .await;
         let second = Relay::start(&database, &settings).await;
         lanes(&second, |lanes| lanes == 32).await;
         first.stop().await;
@@ -74,9 +108,16 @@ async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
     let load = load(&topic);
     let (committed, second) = tokio::join!(write(&database, &load), take_over);
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates without a fault");
+    assert_eq!(
+        judge(&committed, &read(topic).await),
+        0,
+        "duplicates without a fault"
+    );
     for metric in ["outbox_xmin_age_seconds", "outbox_dead_tuples"] {
-        until(metric, async || (second.metric(metric).await > 1.0).then_some(())).await;
+        until(metric, async || {
+            (second.metric(metric).await > 1.0).then_some(())
+        })
+        .await;
     }
     assert_eq!(second.metric("outbox_stragglers_found_total").await, 0.0);
     execute(&mut pin, "commit").await;
@@ -99,8 +140,19 @@ async fn a_sweep_reads_page_by_page_up_to_the_mark() {
     let lane: i16 = value(&mut admin, "select distinct lane from outbox.event").await;
     let (store, mut after, mut pages) = (database.store(), 0, Vec::new());
     for _ in 0..3 {
-        let plan = SweepPlan { lanes: vec![lane, (lane + 1) % 64], after: vec![after, 0], marks: vec![240, 1000], rows_max: 100 };
-        let ids: Vec<i64> = store.sweep(&plan).await.expect("an answer").into_iter().map(|(_, id, _)| id).collect();
+        let plan = SweepPlan {
+            lanes: vec![lane, (lane + 1) % 64],
+            after: vec![after, 0],
+            marks: vec![240, 1000],
+            rows_max: 100,
+        };
+        let ids: Vec<i64> = store
+            .sweep(&plan)
+            .await
+            .expect("an answer")
+            .into_iter()
+            .map(|(_, id, _)| id)
+            .collect();
         after = *ids.last().expect("a row");
         pages.push((ids[0], after, ids.len()));
     }
@@ -120,13 +172,21 @@ async fn rows_whose_ids_come_again_below_the_mark_are_found_by_the_sweep() {
     execute(&mut admin, &insert).await;
     drained(&database).await;
     until("the mark in the database", async || {
-        let marks: Vec<i64> = values(&mut admin, "select mark from outbox.lane where mark >= 400").await;
+        let marks: Vec<i64> =
+            values(&mut admin, "select mark from outbox.lane where mark >= 400").await;
         (!marks.is_empty()).then_some(())
     })
     .await;
     execute(&mut admin, &again(&topic, 1..=250)).await;
-    until("the sweep", async || (relay.metric("outbox_stragglers_found_total").await > 0.0).then_some(())).await;
+    until("the sweep", async || {
+        (relay.metric("outbox_stragglers_found_total").await > 0.0).then_some(())
+    })
+    .await;
     drained(&database).await;
-    let again = read(topic).await.iter().filter(|record| record.value.as_deref() == Some(b"again")).count();
+    let again = read(topic)
+        .await
+        .iter()
+        .filter(|record| record.value.as_deref() == Some(b"again"))
+        .count();
     assert_eq!(again, 250);
 }

@@ -1,4 +1,5 @@
-//! What people do with refused rows: skip them, bring them back; and a schema of level 1 that gets there.
+//! What people do with refused rows: skip them, bring them back; and a schema of level 1 that gets
+//! there.
 
 use std::time::Duration;
 
@@ -7,12 +8,23 @@ use sqlx::PgConnection;
 
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
-/// Five rows of key f1 and five of f2, ids 1 to 10 in turn; the relay has parked f1 behind its first row.
+/// Five rows of key f1 and five of f2, ids 1 to 10 in turn; the relay has parked f1 behind its
+/// first row.
 async fn parked(database: &Database) -> PgConnection {
     let mut owner = database.connect_as(&database.owner).await;
-    execute(&mut owner, "select outbox.enqueue('file', 'f' || 2 - i % 2, 'E' || i, '{}') from generate_series(1, 10) i").await;
+    execute(
+        &mut owner,
+        "select outbox.enqueue('file', 'f' || 2 - i % 2, 'E' || i, '{}') from \
+        generate_series(1, 10) i",
+    )
+    .await;
     let mut relay = database.connect_as(&database.relay).await;
-    execute(&mut relay, "select outbox.park_key('files', 'f1', lane, id, event_id, 'RecordRejected') from outbox.event where id = 1").await;
+    execute(
+        &mut relay,
+        "select outbox.park_key('files', 'f1', lane, id, event_id, \
+        'RecordRejected') from outbox.event where id = 1",
+    )
+    .await;
     owner
 }
 
@@ -40,7 +52,8 @@ on_each_server! {
         execute(&mut owner, "delete from outbox.event where id = 1").await;
         assert_eq!(value::<Option<bool>>(&mut owner, "select outbox.skip_parked('files', 'f1')").await, Some(false));
         assert_eq!(values::<String>(&mut owner, WAITING).await, ["E3", "E5", "E7", "E9"]);
-        assert_eq!(value::<i64>(&mut owner, "select (select count(*) from outbox.parked_key) + (select count(*) from outbox.dead_letter)").await, 0);
+        assert_eq!(value::<i64>(&mut owner, "select (select count(*) from outbox.parked_key) + \
+            (select count(*) from outbox.dead_letter)").await, 0);
     }
 }
 
@@ -48,7 +61,8 @@ on_each_server! {
     async fn a_key_that_a_person_parked_has_no_row_to_skip(database: Database) {
         let database = database.migrated().await;
         let mut owner = database.connect_as(&database.owner).await;
-        execute(&mut owner, "insert into outbox.parked_key (topic, key, lane, class) values ('files', 'f1', 3, 'ParkedByHand')").await;
+        execute(&mut owner, "insert into outbox.parked_key (topic, key, lane, class) values \
+            ('files', 'f1', 3, 'ParkedByHand')").await;
         assert_eq!(refused(&mut owner, "select outbox.skip_parked('files', 'f1')").await, "55000");
         assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.parked_key").await, 1);
     }
@@ -58,14 +72,17 @@ on_each_server! {
     async fn a_requeued_row_is_the_last_of_its_key_with_the_same_event(database: Database) {
         let database = database.migrated().await;
         let mut owner = parked(&database).await;
-        let columns = "select format('%s %s %s %s %s %s %s %s', event_id, aggregate_type, aggregate_id, event_type, topic is null, payload, headers, created_at)";
-        let before = value::<String>(&mut owner, &format!("{columns} from outbox.event where id = 1")).await;
+        let columns = "select format('%s %s %s %s %s %s %s %s', event_id, aggregate_type, \
+            aggregate_id, event_type, topic is null, payload, headers, created_at)";
+        let before = value::<String>(&mut owner, &format!("{columns} from outbox.event where id = \
+            1")).await;
         execute(&mut owner, "select outbox.skip_parked('files', 'f1')").await;
         let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter").await;
         let requeue = format!("select outbox.requeue('{event_id}')");
         assert_eq!(value::<Option<i64>>(&mut owner, &requeue).await, Some(11));
         assert_eq!(values::<String>(&mut owner, WAITING).await, ["E3", "E5", "E7", "E9", "E1"]);
-        assert_eq!(value::<String>(&mut owner, &format!("{columns} from outbox.event where id = 11")).await, before);
+        assert_eq!(value::<String>(&mut owner, &format!("{columns} from outbox.event where id = \
+            11")).await, before);
         assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await, 0);
         assert_eq!(value::<Option<i64>>(&mut owner, &requeue).await, None);
     }
@@ -75,7 +92,8 @@ on_each_server! {
     async fn only_dead_letters_are_requeued(database: Database) {
         let database = database.migrated().await;
         let mut owner = parked(&database).await;
-        let waiting = "select count(*) from outbox.event e, outbox.requeue(e.event_id) as new_id where new_id is not null";
+        let waiting = "select count(*) from outbox.event e, outbox.requeue(e.event_id) as new_id \
+            where new_id is not null";
         assert_eq!(value::<i64>(&mut owner, waiting).await, 0);
         assert_eq!(value::<i64>(&mut owner, "select max(id) from outbox.event").await, 10);
     }
@@ -84,7 +102,11 @@ on_each_server! {
 /// All ten rows, as dead letters.
 async fn all_buried(database: &Database) -> PgConnection {
     let mut owner = parked(database).await;
-    execute(&mut owner, "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
+    execute(
+        &mut owner,
+        "select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event",
+    )
+    .await;
     owner
 }
 
@@ -106,31 +128,37 @@ fn lock(call: &str, key: &str) -> String {
 }
 
 on_each_server! {
-    /// Otherwise a requeued row could draw its id before, and appear after, a row that was enqueued later.
+    /// Otherwise a requeued row could draw its id before, and appear after, a row that was enqueued
+    /// later.
     async fn requeuing_locks_keys_like_enqueue_and_in_ascending_order(database: Database) {
         let database = database.migrated().await;
         let mut owner = all_buried(&database).await;
-        let keys = "select key from unnest(array['f1', 'f2']) key order by hashtextextended(key collate \"C\", 0) & 4095";
+        let keys = "select key from unnest(array['f1', 'f2']) key order by hashtextextended(key \
+            collate \"C\", 0) & 4095";
         let keys = values::<String>(&mut owner, keys).await;
         let mut writer = database.connect_as(&database.producer).await;
-        execute(&mut writer, &format!("begin; select outbox.enqueue('file', '{}', 'Later', '{{}}')", keys[0])).await;
+        execute(&mut writer, &format!("begin; select outbox.enqueue('file', '{}', 'Later', \
+            '{{}}')", keys[0])).await;
         let requeuing = tokio::spawn(async move {
             let all = "select outbox.requeue_many(array_agg(event_id order by event_id), array_agg(id order by event_id)) from outbox.dead_letter";
             values::<i64>(&mut owner, all).await
         });
         let mut observer = database.as_admin().await;
-        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())";
+        let waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted \
+            and database = (select oid from pg_database where datname = current_database())";
         for _ in 0..6000 {
             if value::<i64>(&mut observer, waiting).await == 1 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(value::<i64>(&mut observer, waiting).await, 1, "it waits for the writer of the lower bucket");
+        assert_eq!(value::<i64>(&mut observer, waiting).await, 1, "it waits for the writer of the \
+            lower bucket");
         assert!(value::<bool>(&mut observer, &lock("pg_try_advisory_xact_lock", &keys[1])).await, "and does not hold the higher one meanwhile");
         execute(&mut writer, "commit").await;
         assert_eq!(requeuing.await.expect("no deadlock"), (12..=21).collect::<Vec<_>>());
-        assert_eq!(value::<i64>(&mut observer, "select id from outbox.event where event_type = 'Later'").await, 11);
+        assert_eq!(value::<i64>(&mut observer, "select id from outbox.event where event_type = \
+            'Later'").await, 11);
     }
 }
 
@@ -154,14 +182,18 @@ on_each_server! {
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
         let mut relay = database.connect_as(&database.relay).await;
-        execute(&mut relay, "insert into outbox.relay (instance, pod, lease_until) values (gen_random_uuid(), 'old', now())").await;
+        execute(&mut relay, "insert into outbox.relay (instance, pod, lease_until) values \
+            (gen_random_uuid(), 'old', now())").await;
 
         let report = database.migrate(&database.settings()).await;
         assert_eq!((report.problem, report.applied), (None, (2..=LEVEL).collect::<Vec<_>>()));
         // Relays of level 1 go on beside it.
-        assert_eq!(value::<i64>(&mut owner, "select max(compatible_from) from outbox.schema_migrations").await, 1);
-        assert_eq!(value::<String>(&mut relay, "select breaker from outbox.relay where pod = 'old'").await, "Closed");
-        execute(&mut relay, "select outbox.park_key('files', 'f1', lane, id, event_id, 'RecordRejected') from outbox.event").await;
+        assert_eq!(value::<i64>(&mut owner, "select max(compatible_from) from \
+            outbox.schema_migrations").await, 1);
+        assert_eq!(value::<String>(&mut relay, "select breaker from outbox.relay where pod = \
+            'old'").await, "Closed");
+        execute(&mut relay, "select outbox.park_key('files', 'f1', lane, id, event_id, \
+            'RecordRejected') from outbox.event").await;
         assert_eq!(database.store().parked(&(0..64).collect::<Vec<_>>()).await.expect("read").keys.len(), 1);
     }
 }

@@ -1,5 +1,6 @@
-//! Contract R on real servers: ids that come again are never confused with rows already published. The sequence goes forward by itself, nothing
-//! that waits is lost, keys stay in order, and the problem shows.
+//! Contract R on real servers: ids that come again are never confused with rows already published.
+//! The sequence goes forward by itself, nothing that waits is lost, keys stay in order, and the
+//! problem shows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,14 +27,18 @@ use crate::{
 /// What every jump of the sequence adds.
 const JUMP: i64 = 1 << 32;
 
-/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key: event ids by key.
+/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key:
+/// event ids by key.
 fn consumed(records: &[Record]) -> Committed {
     let (mut last, mut taken) = (BTreeMap::<&str, i64>::new(), Committed::new());
     for record in records {
         let (seq, last) = (seq(record), last.entry(&record.key).or_default());
         if seq > *last {
             *last = seq;
-            taken.entry(record.key.clone()).or_default().push(record.event_id());
+            taken
+                .entry(record.key.clone())
+                .or_default()
+                .push(record.event_id());
         }
     }
     taken
@@ -46,7 +51,10 @@ fn seq(record: &Record) -> i64 {
 async fn shows(relay: &Relay, class: ProblemClass) -> String {
     until(&format!("problem {class}"), async || {
         let problems = relay.report().await?.problems;
-        problems.into_iter().find(|problem| problem.class == class).map(|problem| problem.message)
+        problems
+            .into_iter()
+            .find(|problem| problem.class == class)
+            .map(|problem| problem.message)
     })
     .await
 }
@@ -54,7 +62,8 @@ async fn shows(relay: &Relay, class: ProblemClass) -> String {
 /// Waits until the sequence has jumped.
 async fn jumped(admin: &mut PgConnection) {
     until("the sequence to go forward", async || {
-        (value::<i64>(admin, "select position from outbox.sequence_state").await > JUMP).then_some(())
+        (value::<i64>(admin, "select position from outbox.sequence_state").await > JUMP)
+            .then_some(())
     })
     .await;
 }
@@ -62,17 +71,25 @@ async fn jumped(admin: &mut PgConnection) {
 /// Rows by hand, one of each of these keys, separated by spaces.
 async fn add(connection: &mut PgConnection, topic: &str, keys: &str) {
     for key in keys.split(' ') {
-        execute(connection, &format!("select outbox.enqueue('a', '{key}', 'E', null, '{topic}')")).await;
+        execute(
+            connection,
+            &format!("select outbox.enqueue('a', '{key}', 'E', null, '{topic}')"),
+        )
+        .await;
     }
 }
 
 /// Keys of all records by `outbox_seq`, each once.
 fn in_order(records: &[Record]) -> String {
-    let by_seq: BTreeMap<i64, &str> = records.iter().map(|record| (seq(record), record.key.as_str())).collect();
+    let by_seq: BTreeMap<i64, &str> = records
+        .iter()
+        .map(|record| (seq(record), record.key.as_str()))
+        .collect();
     by_seq.into_values().collect::<Vec<_>>().join(" ")
 }
 
-/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did it; all else arrives.
+/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did
+/// it; all else arrives.
 async fn truncated_under_load(database: &Database, settings: &RelaySettings, topic: String) {
     let first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
@@ -88,19 +105,43 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
         .await;
         jumped(&mut admin).await;
     };
-    let load = Load { during: Duration::from_secs(10), ..load(&topic) };
+    let load = Load {
+        during: Duration::from_secs(10),
+        ..load(&topic)
+    };
     let (mut committed, ()) = write_during(database, &load, truncate).await;
     drained(database).await;
     let records = read(topic).await;
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
-    let truncated: BTreeSet<Uuid> = values(&mut admin, "select event_id from truncated").await.into_iter().collect();
-    committed.values_mut().for_each(|ids| ids.retain(|id| arrived.contains(id) || !truncated.contains(id)));
+    let truncated: BTreeSet<Uuid> = values(&mut admin, "select event_id from truncated")
+        .await
+        .into_iter()
+        .collect();
+    committed
+        .values_mut()
+        .for_each(|ids| ids.retain(|id| arrived.contains(id) || !truncated.contains(id)));
     committed.retain(|_, ids| !ids.is_empty());
     judge(&committed, &records);
-    assert_eq!(consumed(&records), committed, "what a consumer takes that goes by outbox_seq");
-    assert!(seq(records.iter().max_by_key(|record| seq(record)).expect("some")) > JUMP);
+    assert_eq!(
+        consumed(&records),
+        committed,
+        "what a consumer takes that goes by outbox_seq"
+    );
+    assert!(
+        seq(records
+            .iter()
+            .max_by_key(|record| seq(record))
+            .expect("some"))
+            > JUMP
+    );
     let told = async |relay: &Relay| {
-        relay.report().await.expect("a report").problems.iter().any(|problem| problem.class == ProblemClass::SequenceWentBack)
+        relay
+            .report()
+            .await
+            .expect("a report")
+            .problems
+            .iter()
+            .any(|problem| problem.class == ProblemClass::SequenceWentBack)
     };
     assert!(told(&first).await || told(&second).await, "nobody tells");
 }
@@ -121,7 +162,8 @@ async fn a_truncate_that_restarts_ids_under_load_confuses_nothing_behind_a_poole
 async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost() {
     let (database, settings, topic) = begin(18).await;
     let mut admin = database.as_admin().await;
-    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a row that waits: then nothing would tell.
+    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a
+    // row that waits: then nothing would tell.
     execute(&mut admin, "select setval('outbox.event_id_seq', 1000000)").await;
     let relay = Relay::start(&database, &settings).await;
     let set_back = async {
@@ -136,7 +178,11 @@ async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost
     drained(&database).await;
     let records = read(topic).await;
     judge(&committed, &records);
-    assert_eq!(consumed(&records), committed, "what a consumer takes that goes by outbox_seq");
+    assert_eq!(
+        consumed(&records),
+        committed,
+        "what a consumer takes that goes by outbox_seq"
+    );
 }
 
 /// The only memory is what relays wrote with their lanes.
@@ -153,34 +199,60 @@ async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
     add(&mut admin, &topic, "d e").await;
     let relay = Relay::start(&database, &settings).await;
     let message = shows(&relay, ProblemClass::SequenceWentBack).await;
-    assert!(message.contains("it stood at 2") && message.contains("2 waiting rows"), "{message}");
+    assert!(
+        message.contains("it stood at 2") && message.contains("2 waiting rows"),
+        "{message}"
+    );
     drained(&database).await;
     let records = read(topic).await;
     assert_eq!(in_order(&records), "a b c a b c d e");
-    assert_eq!(records.iter().filter(|record| seq(record) > JUMP).count(), 2);
+    assert_eq!(
+        records.iter().filter(|record| seq(record) > JUMP).count(),
+        2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_granted() {
     let (database, settings, topic) = begin(15).await;
     let mut admin = database.as_admin().await;
-    execute(&mut admin, &format!("revoke execute on function outbox.resume_sequence from {}", database.relay)).await;
+    execute(
+        &mut admin,
+        &format!(
+            "revoke execute on function outbox.resume_sequence from {}",
+            database.relay
+        ),
+    )
+    .await;
     execute(&mut admin, "update outbox.origin set system_identifier = 1").await;
     add(&mut admin, &topic, "a").await;
     let relay = Relay::start(&database, &settings).await;
     let message = shows(&relay, ProblemClass::InsufficientPrivilege).await;
-    assert!(message.contains("move the sequence of ids on") && message.contains("run the migration again"), "{message}");
+    assert!(
+        message.contains("move the sequence of ids on")
+            && message.contains("run the migration again"),
+        "{message}"
+    );
     shows(&relay, ProblemClass::SequenceWentBack).await;
     assert_eq!(relay.report().await.expect("a report").lanes, 0);
-    assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
+    assert_eq!(
+        value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+        1
+    );
 
     assert_eq!(database.migrate(&settings).await.problem, None);
     drained(&database).await;
     assert_eq!(read(topic).await.len(), 1);
 }
 
-/// What was published, then a dump while two rows wait, then more that was published, by the relay that still runs.
-async fn dumped_and_gone_on(database: &Database, settings: &RelaySettings, topic: &str, dumping: &[&str]) -> (Vec<u8>, Relay) {
+/// What was published, then a dump while two rows wait, then more that was published, by the relay
+/// that still runs.
+async fn dumped_and_gone_on(
+    database: &Database,
+    settings: &RelaySettings,
+    topic: &str,
+    dumping: &[&str],
+) -> (Vec<u8>, Relay) {
     let mut relay = Relay::start(database, settings).await;
     let mut admin = database.as_admin().await;
     add(&mut admin, topic, "a b c").await;
@@ -197,16 +269,24 @@ async fn dumped_and_gone_on(database: &Database, settings: &RelaySettings, topic
 /// Records above everything published before.
 fn above(published: &[Record], records: &[Record]) -> Vec<Record> {
     let highest = published.iter().map(seq).max().expect("some");
-    records.iter().filter(|record| seq(record) > highest).cloned().collect()
+    records
+        .iter()
+        .filter(|record| seq(record) > highest)
+        .cloned()
+        .collect()
 }
 
 fn misses_nothing(records: &[Record]) {
     let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
     let taken: BTreeSet<Uuid> = consumed(records).into_values().flatten().collect();
-    assert_eq!(taken, all, "a consumer that goes by outbox_seq misses nothing");
+    assert_eq!(
+        taken, all,
+        "a consumer that goes by outbox_seq misses nothing"
+    );
 }
 
-/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on publishing.
+/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on
+/// publishing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published() {
     let (old, settings, topic) = begin(15).await;
@@ -226,12 +306,17 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
     drained(&new).await;
     let records = read(topic).await;
     let after = above(&published, &records);
-    assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
+    assert_eq!(
+        in_order(&after),
+        "a wait a b c wait",
+        "what waited in the dump comes again, and then what is new"
+    );
     assert!(after.iter().all(|record| seq(record) > JUMP));
     misses_nothing(&records);
 }
 
-/// As who restores a backup of last night over what there is: rows that were published since wait again, and ids begin again from there.
+/// As who restores a backup of last night over what there is: rows that were published since wait
+/// again, and ids begin again from there.
 async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     let (database, settings, topic) = begin(15).await;
     let (dump, mut relay) = dumped_and_gone_on(&database, &settings, &topic, &[kind]).await;
@@ -250,7 +335,11 @@ async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     drained(&database).await;
     let records = read(topic).await;
     let after = above(&published, &records);
-    assert_eq!(in_order(&after), "a wait a b c wait", "what waited in the dump comes again, and then what is new");
+    assert_eq!(
+        in_order(&after),
+        "a wait a b c wait",
+        "what waited in the dump comes again, and then what is new"
+    );
     misses_nothing(&records);
 }
 
@@ -264,45 +353,71 @@ async fn a_dump_restored_over_the_same_database_under_a_running_relay_confuses_n
     restored_over_itself("--clean", "", true).await;
 }
 
-/// The sequence is the same one, and all that is in the database says so: only the relay's memory tells.
+/// The sequence is the same one, and all that is in the database says so: only the relay's memory
+/// tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confuse_nothing() {
-    let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', tablename), ', ') from pg_tables where schemaname = 'outbox'); end $$;\n";
+    let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', \
+        tablename), ', ') from pg_tables where schemaname = 'outbox'); end $$;\n";
     restored_over_itself("--data-only", empty, true).await;
 }
 
 fn dump(database: &Database, arguments: &[&str]) -> Vec<u8> {
     let dump = client("pg_dump", database)
-        .args(["--schema=outbox", "--no-owner", "--no-privileges", "--no-toast-compression"])
+        .args([
+            "--schema=outbox",
+            "--no-owner",
+            "--no-privileges",
+            "--no-toast-compression",
+        ])
         .args(arguments)
         .output()
         .expect("pg_dump");
-    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    assert!(
+        dump.status.success(),
+        "{}",
+        String::from_utf8_lossy(&dump.stderr)
+    );
     dump.stdout
 }
 
 /// As the owner that the database is to have, in one transaction.
 fn restore(database: &Database, dump: &[u8]) {
     let mut psql = client("psql", database);
-    psql.args(["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
+    psql.args([
+        "--no-psqlrc",
+        "--quiet",
+        "--single-transaction",
+        "--set=ON_ERROR_STOP=1",
+    ])
+    .stdin(Stdio::piped())
+    .stdout(Stdio::null())
+    .stderr(Stdio::piped());
     let mut running = psql.spawn().expect("psql");
     std::io::Write::write_all(&mut running.stdin.take().expect("a pipe"), dump).expect("read");
     let done = running.wait_with_output().expect("psql");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 fn client(program: &str, database: &Database) -> Command {
     let address = database.address();
     let mut command = Command::new(program);
-    command.env("PGPASSWORD", database.password()).args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    command.env("PGPASSWORD", database.password()).args([
+        "--host",
+        &address.ip().to_string(),
+        "--port",
+        &address.port().to_string(),
+    ]);
     command.args(["--username", &database.owner, "--dbname", &database.name]);
     command
 }
 
-/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once, and all goes on as before.
+/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once,
+/// and all goes on as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_nothing_else() {
     let mut server = Server::create().await;
@@ -317,22 +432,39 @@ async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_noth
     let promoted = Instant::now();
     add(&mut admin, &topic, "first").await;
     until("the first row to be published", async || {
-        (value::<i64>(&mut admin, "select count(*) from outbox.event where aggregate_id = 'first'").await == 0).then_some(())
+        (value::<i64>(
+            &mut admin,
+            "select count(*) from outbox.event where aggregate_id = 'first'",
+        )
+        .await
+            == 0)
+            .then_some(())
     })
     .await;
-    eprintln!("published again {:?} after the promotion", promoted.elapsed());
+    eprintln!(
+        "published again {:?} after the promotion",
+        promoted.elapsed()
+    );
     let origin = "select incarnation::text from outbox.origin";
     let moved_on: String = value(&mut admin, origin).await;
     let after = write(&database, &load(&topic)).await;
     drained(&database).await;
-    assert_eq!(value::<String>(&mut admin, origin).await, moved_on, "it is moved on once");
+    assert_eq!(
+        value::<String>(&mut admin, origin).await,
+        moved_on,
+        "it is moved on once"
+    );
     shows(&relay, ProblemClass::SequenceWentBack).await;
-    let (first, records): (Vec<_>, Vec<_>) = read(topic).await.into_iter().partition(|record| record.key == "first");
+    let (first, records): (Vec<_>, Vec<_>) = read(topic)
+        .await
+        .into_iter()
+        .partition(|record| record.key == "first");
     assert_eq!(first.len(), 1);
     judge_after_a_loss(before, Committed::new(), after, &records);
 }
 
-/// A pooler leads to another server from one transaction to the next, and the one before goes on: as after a failover that fenced nothing.
+/// A pooler leads to another server from one transaction to the next, and the one before goes on:
+/// as after a failover that fenced nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuses_nothing() {
     let server = Server::create().await;
@@ -347,7 +479,10 @@ async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuse
     let published = async || relay.metric("outbox_publish_latency_seconds_count").await;
     let leads_away = async {
         let enough = published().await + 100.0;
-        until("rows to flow", async || (published().await > enough).then_some(())).await;
+        until("rows to flow", async || {
+            (published().await > enough).then_some(())
+        })
+        .await;
         pooler.lead_to(&database.name, other.port());
     };
     let (mut lost, ()) = write_during(&database, &load(&topic), leads_away).await;
@@ -361,11 +496,13 @@ async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuse
     let records = read(topic).await;
     // What only the server before knows, and was not published, is lost.
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
-    lost.values_mut().for_each(|ids| ids.retain(|id| arrived.contains(id)));
+    lost.values_mut()
+        .for_each(|ids| ids.retain(|id| arrived.contains(id)));
     judge_after_a_loss(before, lost, after, &records);
 }
 
-/// Rows that were committed and published before the failover are not there any more; their ids come again with others.
+/// Rows that were committed and published before the failover are not there any more; their ids
+/// come again with others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let mut server = Server::create().await;
@@ -375,7 +512,14 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     server.stand_by();
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
-    let lost = write(&database, &Load { during: Duration::from_secs(3), ..load(&topic) }).await;
+    let lost = write(
+        &database,
+        &Load {
+            during: Duration::from_secs(3),
+            ..load(&topic)
+        },
+    )
+    .await;
     drained(&database).await;
     server.down("QUIT").await;
     server.fail_over().await;
@@ -388,11 +532,13 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     judge_after_a_loss(before, lost, after, &read(topic).await);
 }
 
-/// Rows that the standby had received, but not that they were settled, may come again behind the jump.
+/// Rows that the standby had received, but not that they were settled, may come again behind the
+/// jump.
 fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, records: &[Record]) {
     let mut committed = before;
     for rows in [lost, after.clone()] {
-        rows.into_iter().for_each(|(key, mut ids)| committed.entry(key).or_default().append(&mut ids));
+        rows.into_iter()
+            .for_each(|(key, mut ids)| committed.entry(key).or_default().append(&mut ids));
     }
     let without_seq: Vec<Record> = records
         .iter()
@@ -405,12 +551,20 @@ fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, reco
     eprintln!("{} duplicates", judge(&committed, &without_seq));
     let taken = consumed(records);
     for (key, ids) in after {
-        let taken: Vec<Uuid> = taken[&key].iter().filter(|id| ids.contains(id)).copied().collect();
-        assert_eq!(taken, ids, "{key}: what a consumer takes that goes by outbox_seq");
+        let taken: Vec<Uuid> = taken[&key]
+            .iter()
+            .filter(|id| ids.contains(id))
+            .copied()
+            .collect();
+        assert_eq!(
+            taken, ids,
+            "{key}: what a consumer takes that goes by outbox_seq"
+        );
     }
 }
 
-/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the key's rows stay behind it.
+/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the
+/// key's rows stay behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_key_is_retried_under_the_new_ids() {
     let (database, settings, topic) = begin(18).await;
@@ -418,13 +572,19 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     add(&mut admin, &topic, "k k k").await;
     execute(
         &mut admin,
-        &format!("select outbox.park_key('{topic}', 'k', lane, id, event_id, 'RecordRejected') from outbox.event where id = 1"),
+        &format!(
+            "select outbox.park_key('{topic}', 'k', lane, id, event_id, 'RecordRejected') \
+            from outbox.event where id = 1"
+        ),
     )
     .await;
     let relay = Relay::start(&database, &settings).await;
     shows(&relay, ProblemClass::KeysParked).await;
     add(&mut admin, &topic, "other").await;
-    until("the other key to flow", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())).await;
+    until("the other key to flow", async || {
+        (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())
+    })
+    .await;
     execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
     jumped(&mut admin).await;
     let head = "select count(*) from outbox.parked_key as p join outbox.event as e on (e.lane, e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)
@@ -433,6 +593,11 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     add(&mut admin, &topic, "k").await;
     execute(&mut admin, "delete from outbox.parked_key").await;
     drained(&database).await;
-    let written: Vec<Uuid> = read(topic).await.iter().filter(|record| record.key == "k").map(Record::event_id).collect();
+    let written: Vec<Uuid> = read(topic)
+        .await
+        .iter()
+        .filter(|record| record.key == "k")
+        .map(Record::event_id)
+        .collect();
     assert_eq!(written.len(), 4, "each once");
 }

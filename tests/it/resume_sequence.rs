@@ -1,4 +1,5 @@
-//! The function `resume_sequence`: which rows get new ids, in which order, and what moves with them.
+//! The function `resume_sequence`: which rows get new ids, in which order, and what moves with
+//! them.
 
 use sqlx::PgConnection;
 
@@ -10,16 +11,26 @@ const JUMP: i64 = 1 << 32;
 /// Adds an event of each of these keys, separated by spaces.
 async fn add(connection: &mut PgConnection, keys: &str) {
     for key in keys.split(' ') {
-        execute(connection, &format!("select outbox.enqueue('file', '{key}', 'Uploaded', '{{}}')")).await;
+        execute(
+            connection,
+            &format!("select outbox.enqueue('file', '{key}', 'Uploaded', '{{}}')"),
+        )
+        .await;
     }
 }
 
 /// Keys of the waiting rows, in the order of their ids.
 async fn keys(connection: &mut PgConnection) -> String {
-    value::<Option<String>>(connection, "select string_agg(aggregate_id, ' ' order by id) from outbox.event").await.unwrap_or_default()
+    value::<Option<String>>(
+        connection,
+        "select string_agg(aggregate_id, ' ' order by id) from outbox.event",
+    )
+    .await
+    .unwrap_or_default()
 }
 
-/// Calls it as a relay that has seen this id; returns whether it resumed, and how many rows it moved.
+/// Calls it as a relay that has seen this id; returns whether it resumed, and how many rows it
+/// moved.
 async fn resume(database: &Database, known: i64) -> (bool, i64) {
     let mut relay = database.connect_as(&database.relay).await;
     let sql = format!("select array[resumed::int, moved] from outbox.resume_sequence({known})");
@@ -52,15 +63,18 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         add(&mut admin, "old old old old old").await;
-        execute(&mut admin, "update outbox.lane set mark = 5, high_id = 2; truncate outbox.event restart identity").await;
+        execute(&mut admin, "update outbox.lane set mark = 5, high_id = 2; truncate outbox.event \
+            restart identity").await;
         add(&mut admin, "c a b c").await;
         assert_eq!(value::<Option<String>>(&mut admin, INCARNATION).await, None, "every fetch shows it");
 
         assert_eq!(resume(&database, 5).await, (true, 4));
         assert_eq!(keys(&mut admin).await, "c a b c");
         assert!(value::<i64>(&mut admin, "select min(id) from outbox.event").await > JUMP);
-        assert!(value::<bool>(&mut admin, "select position = (select max(id) from outbox.event) from outbox.sequence_state").await);
-        assert!(value::<bool>(&mut admin, "select bool_and(mark = 0 and high_id = position) from outbox.lane, outbox.sequence_state").await);
+        assert!(value::<bool>(&mut admin, "select position = (select max(id) from outbox.event) \
+            from outbox.sequence_state").await);
+        assert!(value::<bool>(&mut admin, "select bool_and(mark = 0 and high_id = position) from \
+            outbox.lane, outbox.sequence_state").await);
         assert_eq!(resume(&database, 5).await, (false, 0), "once is enough");
         add(&mut admin, "d").await;
         assert_eq!(keys(&mut admin).await, "c a b c d");
@@ -74,14 +88,16 @@ on_each_server! {
         add(&mut admin, "a b c d").await;
         execute(&mut admin, "update outbox.lane set high_id = 2 where lane = 7").await;
         execute(&mut admin, ELSEWHERE).await;
-        let before: Vec<String> = values(&mut admin, "select event_id::text from outbox.event order by id").await;
+        let before: Vec<String> = values(&mut admin, "select event_id::text from outbox.event \
+            order by id").await;
 
         assert_eq!(resume(&database, 0).await, (true, 2));
         let ids: Vec<i64> = values(&mut admin, "select id from outbox.event order by id").await;
         let position: i64 = value(&mut admin, POSITION).await;
         assert_eq!(ids, [1, 2, position - 1, position]);
         assert!(position > 4 + JUMP);
-        assert_eq!(values::<String>(&mut admin, "select event_id::text from outbox.event order by id").await, before);
+        assert_eq!(values::<String>(&mut admin, "select event_id::text from outbox.event order by \
+            id").await, before);
     }
 }
 
@@ -101,7 +117,8 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         add(&mut admin, "x x x k1 x k2").await;
-        execute(&mut admin, "delete from outbox.event where aggregate_id = 'x'; select setval('outbox.event_id_seq', 1)").await;
+        execute(&mut admin, "delete from outbox.event where aggregate_id = 'x'; select \
+            setval('outbox.event_id_seq', 1)").await;
         add(&mut admin, "k3 k4").await;
         assert_eq!(keys(&mut admin).await, "k3 k4 k1 k2", "by id, which says nothing now");
         assert_eq!(resume(&database, 0).await, (true, 4));
@@ -114,10 +131,12 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         add(&mut admin, "poison poison").await;
-        execute(&mut admin, "select outbox.park_key('files', 'poison', lane, id, event_id, 'RecordRejected') from outbox.event where id = 1").await;
+        execute(&mut admin, "select outbox.park_key('files', 'poison', lane, id, event_id, \
+            'RecordRejected') from outbox.event where id = 1").await;
         execute(&mut admin, ELSEWHERE).await;
         assert_eq!(resume(&database, 0).await, (true, 2));
-        let refused = "select array_agg(e.id order by e.id) from outbox.parked_key as p join outbox.event as e on (e.lane, e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)";
+        let refused = "select array_agg(e.id order by e.id) from outbox.parked_key as p join \
+            outbox.event as e on (e.lane, e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)";
         let position: i64 = value(&mut admin, POSITION).await;
         assert_eq!(value::<Vec<i64>>(&mut admin, refused).await, [position - 1]);
         assert!(value::<bool>(&mut admin, "select outbox.skip_parked('files', 'poison')").await);
@@ -150,11 +169,13 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         add(&mut admin, "x x x x x").await;
-        execute(&mut admin, "delete from outbox.event; update outbox.lane set high_id = 5; select setval('outbox.event_id_seq', 1)").await;
+        execute(&mut admin, "delete from outbox.event; update outbox.lane set high_id = 5; select \
+            setval('outbox.event_id_seq', 1)").await;
         add(&mut admin, "a b").await;
         execute(&mut admin, LOST_RESUME).await;
         execute(&mut admin, "rollback").await;
-        assert_eq!(value::<i64>(&mut admin, POSITION).await, 3, "the sequence is part of the transaction");
+        assert_eq!(value::<i64>(&mut admin, POSITION).await, 3, "the sequence is part of the \
+            transaction");
         assert_eq!(resume(&database, 0).await, (true, 2));
     }
 }
@@ -164,10 +185,12 @@ on_each_server! {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         add(&mut admin, "old old old").await;
-        execute(&mut admin, "update outbox.lane set high_id = 3; truncate outbox.event restart identity").await;
+        execute(&mut admin, "update outbox.lane set high_id = 3; truncate outbox.event restart \
+            identity").await;
         add(&mut admin, "a b c d").await;
         execute(&mut admin, "update outbox.origin set timeline = 'before'").await;
-        assert_eq!(resume(&database, 0).await, (true, 4), "1, 2 and 3 were used, though the sequence stands above them by now");
+        assert_eq!(resume(&database, 0).await, (true, 4), "1, 2 and 3 were used, though the \
+            sequence stands above them by now");
         assert_eq!(keys(&mut admin).await, "a b c d");
     }
 }
@@ -184,7 +207,8 @@ on_each_server! {
         let calls = tokio::spawn({
             async move { (tokio::join!(resume(&database, 2), resume(&database, 2)), database) }
         });
-        let waiting = "select count(*) from pg_locks where relation in ('outbox.event'::regclass, 'outbox.parked_key'::regclass) and not granted";
+        let waiting = "select count(*) from pg_locks where relation in ('outbox.event'::regclass, \
+            'outbox.parked_key'::regclass) and not granted";
         for _ in 0..500 {
             if value::<i64>(&mut admin, waiting).await == 2 {
                 break;

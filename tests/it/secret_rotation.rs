@@ -1,11 +1,14 @@
-//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice. What cannot be used, or is refused, is a
-//! problem, and the last good secret is used until it is mended.
+//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice.
+//! What cannot be used, or is refused, is a problem, and the last good secret is used until it is
+//! mended.
 
 use std::time::Duration;
 
 use outbox_relay::{
     report::{Problem, ProblemClass},
-    settings::{OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
+    settings::{
+        OnPoison, RelaySettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings,
+    },
 };
 
 use crate::harness::{
@@ -31,9 +34,19 @@ impl Scene {
         let database = Database::create(version).await.migrated().await;
         let topic = topic_name("rotated");
         create_topic(&topic).await;
-        let declared = TopicSettings { name: topic.clone(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::default() };
+        let declared = TopicSettings {
+            name: topic.clone(),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::default(),
+        };
         let settings = database.publishing(vec![declared]);
-        Self { database, settings, topic, secrets: vec![] }
+        Self {
+            database,
+            settings,
+            topic,
+            secrets: vec![],
+        }
     }
 
     /// Towards the listener that wants a password, as a user of the test's own.
@@ -42,8 +55,15 @@ impl Scene {
         let user = scene.topic.clone();
         set_scram_password(&user, password).await;
         scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
-        scene.settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: false };
-        scene.settings.kafka.sasl = Some(SaslSettings { mechanism: SaslMechanism::ScramSha512, username: user.clone() });
+        scene.settings.kafka.tls = TlsSettings {
+            mode: TlsMode::VerifyFull,
+            ca: true,
+            client_certificate: false,
+        };
+        scene.settings.kafka.sasl = Some(SaslSettings {
+            mechanism: SaslMechanism::ScramSha512,
+            username: user.clone(),
+        });
         scene.write("kafka/ca.crt", &certificate("ca.crt"));
         scene.write("kafka/password", password);
         (scene, user)
@@ -53,7 +73,11 @@ impl Scene {
     async fn with_kafka_certificate(version: u32) -> Self {
         let mut scene = Self::new(version).await;
         scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_MTLS")];
-        scene.settings.kafka.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: true };
+        scene.settings.kafka.tls = TlsSettings {
+            mode: TlsMode::VerifyFull,
+            ca: true,
+            client_certificate: true,
+        };
         scene.write("kafka/ca.crt", &certificate("ca.crt"));
         scene.write_pair("kafka", &client("first"));
         scene
@@ -74,13 +98,22 @@ impl Scene {
 
     async fn start(&self) -> Relay {
         let relay = Relay::start_with(&self.database, &self.settings, &["--log", "debug"]).await;
-        until("all lanes", async || relay.report().await.filter(|report| report.lanes == 64)).await;
+        until("all lanes", async || {
+            relay.report().await.filter(|report| report.lanes == 64)
+        })
+        .await;
         relay
     }
 
     fn load(&self) -> Load {
         let (during, open_max) = (Duration::from_secs(15), Duration::from_millis(100));
-        Load { topic: self.topic.clone(), writers: 8, keys: 100, during, open_max }
+        Load {
+            topic: self.topic.clone(),
+            writers: 8,
+            keys: 100,
+            during,
+            open_max,
+        }
     }
 
     /// 1,000 rows a second.
@@ -88,24 +121,43 @@ impl Scene {
         Steady::start(&self.database, &self.topic, 50)
     }
 
-    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret was shown.
+    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret
+    /// was shown.
     async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
         self.drained().await;
         let topic = self.topic.clone();
-        let records = tokio::task::spawn_blocking(move || read_all(&topic)).await.expect("read");
+        let records = tokio::task::spawn_blocking(move || read_all(&topic))
+            .await
+            .expect("read");
         eprintln!("ROWS {}", records.len());
-        assert_eq!(judge(committed, &records), 0, "duplicates; log: {}", relay.log());
+        assert_eq!(
+            judge(committed, &records),
+            0,
+            "duplicates; log: {}",
+            relay.log()
+        );
         let report = relay.report().await.expect("a report");
         assert_eq!(report.instance, instance, "it began anew");
         let metrics = relay.metrics().await;
-        let failed: Vec<&str> = metrics.lines().filter(|line| line.starts_with("outbox_events_failed_total{")).collect();
+        let failed: Vec<&str> = metrics
+            .lines()
+            .filter(|line| line.starts_with("outbox_events_failed_total{"))
+            .collect();
         assert!(failed.iter().all(|line| line.ends_with(" 0")), "{failed:?}");
         self.expect_nothing_shown(relay).await;
     }
 
     async fn expect_nothing_shown(&self, relay: &Relay) {
-        let shown = format!("{}{}{}", relay.log(), relay.metrics().await, relay.status().await);
-        assert!(shown.contains("outbox_lanes_owned") && shown.contains("problems"), "nothing to look at: {shown}");
+        let shown = format!(
+            "{}{}{}",
+            relay.log(),
+            relay.metrics().await,
+            relay.status().await
+        );
+        assert!(
+            shown.contains("outbox_lanes_owned") && shown.contains("problems"),
+            "nothing to look at: {shown}"
+        );
         for secret in &self.secrets {
             assert!(secret.len() > 10, "too short to be looked for: {secret}");
             let line = shown.lines().find(|line| line.contains(secret));
@@ -115,13 +167,16 @@ impl Scene {
 
     async fn drained(&self) {
         let mut admin = self.database.as_admin().await;
-        until("the outbox to be empty", async || (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(()))
-            .await;
+        until("the outbox to be empty", async || {
+            (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
+        })
+        .await;
     }
 
     /// One more row arrives.
     async fn still_publishes(&self) {
-        let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)";
+        let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, \
+            event_type, topic, payload)";
         let topic = &self.topic;
         let sql = format!("{insert} values (gen_random_uuid(), 'a', 'k', 'E', '{topic}', 'x')");
         execute(&mut self.database.as_admin().await, &sql).await;
@@ -136,21 +191,38 @@ async fn instance(relay: &Relay) -> String {
 /// Waits until rows flow, and until so many more have arrived.
 async fn flows(relay: &Relay) {
     let before = relay.metric("outbox_publish_latency_seconds_count").await;
-    until("rows to flow", async || (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())).await;
+    until("rows to flow", async || {
+        (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())
+    })
+    .await;
 }
 
 async fn logged(relay: &Relay, text: &str, times: usize) {
-    until(&format!("{times} times '{text}' in the log"), async || (relay.log().matches(text).count() >= times).then_some(())).await;
+    until(&format!("{times} times '{text}' in the log"), async || {
+        (relay.log().matches(text).count() >= times).then_some(())
+    })
+    .await;
 }
 
 async fn problem(relay: &Relay, class: ProblemClass) -> Problem {
-    until(&format!("problem {class}"), async || relay.report().await?.problems.into_iter().find(|problem| problem.class == class)).await
+    until(&format!("problem {class}"), async || {
+        relay
+            .report()
+            .await?
+            .problems
+            .into_iter()
+            .find(|problem| problem.class == class)
+    })
+    .await
 }
 
 async fn healed(relay: &Relay) {
     until("no problem", async || {
         let quiet = |class| matches!(class, ProblemClass::TopicUnderReplicated);
-        relay.report().await.filter(|report| report.problems.iter().all(|problem| quiet(problem.class)))
+        relay
+            .report()
+            .await
+            .filter(|report| report.problems.iter().all(|problem| quiet(problem.class)))
     })
     .await;
 }
@@ -159,7 +231,11 @@ const PRODUCER_REPLACED: &str = "the producer is replaced";
 
 /// Processes of the server that serve the relay.
 async fn backends(database: &Database) -> Vec<i32> {
-    let of_relay = format!("select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'", database.name);
+    let of_relay = format!(
+        "select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = \
+         '{}'",
+        database.name
+    );
     values(&mut database.as_admin().await, &of_relay).await
 }
 
@@ -172,7 +248,11 @@ async fn all_new(database: &Database, old: &[i32]) {
 }
 
 async fn alter_password(database: &Database, password: &str) {
-    execute(&mut database.as_admin().await, &format!("alter role {} password '{password}'", database.relay)).await;
+    execute(
+        &mut database.as_admin().await,
+        &format!("alter role {} password '{password}'", database.relay),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,7 +270,9 @@ async fn the_databases_password_is_rotated_while_rows_flow() {
         flows(&relay).await;
     }
     let committed = service.stop().await;
-    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    scene
+        .expect_a_quiet_rotation(&relay, &instance, &committed)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,13 +282,19 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
     let instance = instance(&relay).await;
     let second = format!("{}_second", scene.database.relay);
     let mut admin = scene.database.as_admin().await;
-    execute(&mut admin, &format!("create role {second} login password 'password-of-the-second'")).await;
+    execute(
+        &mut admin,
+        &format!("create role {second} login password 'password-of-the-second'"),
+    )
+    .await;
     let load = scene.load();
     let writes = write(&scene.database, &load);
     let rotation = async {
         flows(&relay).await;
         let old = backends(&scene.database).await;
-        scene.database.write_secrets(&second, "password-of-the-second");
+        scene
+            .database
+            .write_secrets(&second, "password-of-the-second");
         let problem = problem(&relay, ProblemClass::InsufficientPrivilege).await;
         assert!(problem.last_good_used, "{problem:?}");
         let mut settings = scene.settings.clone();
@@ -217,14 +305,24 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
     };
     let (committed, ()) = tokio::join!(writes, rotation);
     scene.secrets.push("password-of-the-second".to_owned());
-    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    scene
+        .expect_a_quiet_rotation(&relay, &instance, &committed)
+        .await;
     let users = format!(
-        "select distinct usename::text from pg_stat_activity where application_name = 'outbox-relay' and datname = '{}'",
+        "select distinct usename::text from pg_stat_activity where application_name = \
+         'outbox-relay' and datname = '{}'",
         scene.database.name
     );
-    assert_eq!(values::<String>(&mut admin, &users).await, std::slice::from_ref(&second));
+    assert_eq!(
+        values::<String>(&mut admin, &users).await,
+        std::slice::from_ref(&second)
+    );
     drop(relay);
-    execute(&mut admin, &format!("drop owned by {second}; drop role {second}")).await;
+    execute(
+        &mut admin,
+        &format!("drop owned by {second}; drop role {second}"),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +339,9 @@ async fn the_password_at_the_brokers_is_rotated_while_rows_flow() {
         flows(&relay).await;
     }
     let committed = service.stop().await;
-    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    scene
+        .expect_a_quiet_rotation(&relay, &instance, &committed)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,15 +361,21 @@ async fn authority_and_client_certificate_at_the_brokers_are_rotated_while_rows_
         flows(&relay).await;
         scene.database.write_secret("kafka/ca.crt", &both);
         replaced(1).await;
-        scene.database.write_secret("kafka/tls.crt", &second.certificate);
+        scene
+            .database
+            .write_secret("kafka/tls.crt", &second.certificate);
         scene.database.write_secret("kafka/tls.key", &second.key);
         replaced(2).await;
-        scene.database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
+        scene
+            .database
+            .write_secret("kafka/ca.crt", &certificate("ca.crt"));
         replaced(3).await;
     };
     let (committed, ()) = tokio::join!(writes, rotations);
     scene.write_pair("kafka", &second);
-    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    scene
+        .expect_a_quiet_rotation(&relay, &instance, &committed)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,7 +385,11 @@ async fn authority_and_client_certificate_at_the_database_are_rotated_while_rows
     let mut admin = scene.database.as_admin().await;
     scene.database.needs_a_certificate(&mut admin).await;
     let user = scene.database.relay.clone();
-    scene.settings.database.tls = TlsSettings { mode: TlsMode::VerifyFull, ca: true, client_certificate: true };
+    scene.settings.database.tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: true,
+        client_certificate: true,
+    };
     scene.database.remove_secret("database/password");
     scene.write("database/ca.crt", &certificate("ca.crt"));
     scene.write_pair("database", &client(&user));
@@ -296,18 +406,23 @@ async fn authority_and_client_certificate_at_the_database_are_rotated_while_rows
         all_new(&scene.database, &old).await;
         flows(&relay).await;
         let old = backends(&scene.database).await;
-        scene.database.write_secret("database/tls.crt", &second.certificate);
+        scene
+            .database
+            .write_secret("database/tls.crt", &second.certificate);
         scene.database.write_secret("database/tls.key", &second.key);
         all_new(&scene.database, &old).await;
         flows(&relay).await;
     };
     let (committed, ()) = tokio::join!(writes, rotations);
     scene.write_pair("database", &second);
-    scene.expect_a_quiet_rotation(&relay, &instance, &committed).await;
+    scene
+        .expect_a_quiet_rotation(&relay, &instance, &committed)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it() {
+async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it()
+ {
     let mut scene = Scene::new(15).await;
     let relay = scene.start().await;
     let instance = instance(&relay).await;
@@ -316,26 +431,46 @@ async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_
     let problem = problem(&relay, ProblemClass::AuthenticationFailed).await;
     assert!(problem.last_good_used, "{problem:?}");
     scene.still_publishes().await;
-    assert!(backends(&scene.database).await.iter().any(|pid| before.contains(pid)), "connections that worked were closed");
-    // The old one is not valid any more, and nothing is left of its connections: rows wait for the file.
+    assert!(
+        backends(&scene.database)
+            .await
+            .iter()
+            .any(|pid| before.contains(pid)),
+        "connections that worked were closed"
+    );
+    // The old one is not valid any more, and nothing is left of its connections: rows wait for the
+    // file.
     alter_password(&scene.database, "the-right-new-password").await;
-    let cut = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'", scene.database.relay);
+    let cut = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",
+        scene.database.relay
+    );
     execute(&mut scene.database.as_admin().await, &cut).await;
     until("old and new to be refused", async || {
         let problems = relay.report().await?.problems;
-        (problems.iter().filter(|problem| problem.class == ProblemClass::AuthenticationFailed).count() == 2).then_some(())
+        (problems
+            .iter()
+            .filter(|problem| problem.class == ProblemClass::AuthenticationFailed)
+            .count()
+            == 2)
+            .then_some(())
     })
     .await;
     scene.write("database/password", "the-right-new-password");
     all_new(&scene.database, &before).await;
     healed(&relay).await;
     scene.still_publishes().await;
-    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    assert_eq!(
+        relay.report().await.expect("a report").instance,
+        instance,
+        "it began anew"
+    );
     scene.expect_nothing_shown(&relay).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it() {
+async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it()
+ {
     let (mut scene, user) = Scene::with_kafka_password(15, "kafka-password-1").await;
     let relay = scene.start().await;
     let instance = instance(&relay).await;
@@ -343,13 +478,20 @@ async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_wor
     let problem = problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
     assert!(problem.last_good_used, "{problem:?}");
     scene.still_publishes().await;
-    assert!(!relay.log().contains(PRODUCER_REPLACED), "a producer that worked was thrown away");
+    assert!(
+        !relay.log().contains(PRODUCER_REPLACED),
+        "a producer that worked was thrown away"
+    );
     set_scram_password(&user, "the-right-new-password").await;
     scene.write("kafka/password", "the-right-new-password");
     logged(&relay, PRODUCER_REPLACED, 1).await;
     healed(&relay).await;
     scene.still_publishes().await;
-    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    assert_eq!(
+        relay.report().await.expect("a report").instance,
+        instance,
+        "it began anew"
+    );
     scene.expect_nothing_shown(&relay).await;
 }
 
@@ -363,28 +505,74 @@ async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good
     let other = client("other");
     let (missing, invalid) = (ProblemClass::SecretMissing, ProblemClass::SecretInvalid);
     let cases = [
-        ("kafka/tls.key", None, missing, "spec.kafka.tls.clientCertSecretRef"),
-        ("kafka/tls.key", Some(other.key.as_str()), invalid, "spec.kafka.tls.clientCertSecretRef"),
-        ("kafka/tls.crt", Some("no certificate"), invalid, "spec.kafka.tls.clientCertSecretRef"),
-        ("kafka/tls.crt", Some(""), invalid, "spec.kafka.tls.clientCertSecretRef"),
-        ("kafka/ca.crt", Some("no certificate"), invalid, "spec.kafka.tls.ca"),
+        (
+            "kafka/tls.key",
+            None,
+            missing,
+            "spec.kafka.tls.clientCertSecretRef",
+        ),
+        (
+            "kafka/tls.key",
+            Some(other.key.as_str()),
+            invalid,
+            "spec.kafka.tls.clientCertSecretRef",
+        ),
+        (
+            "kafka/tls.crt",
+            Some("no certificate"),
+            invalid,
+            "spec.kafka.tls.clientCertSecretRef",
+        ),
+        (
+            "kafka/tls.crt",
+            Some(""),
+            invalid,
+            "spec.kafka.tls.clientCertSecretRef",
+        ),
+        (
+            "kafka/ca.crt",
+            Some("no certificate"),
+            invalid,
+            "spec.kafka.tls.ca",
+        ),
         ("kafka/ca.crt", None, missing, "spec.kafka.tls.ca"),
-        ("database/password", None, missing, "spec.database.credentialsSecretRef"),
-        ("database/username", Some("\n"), invalid, "spec.database.credentialsSecretRef"),
+        (
+            "database/password",
+            None,
+            missing,
+            "spec.database.credentialsSecretRef",
+        ),
+        (
+            "database/username",
+            Some("\n"),
+            invalid,
+            "spec.database.credentialsSecretRef",
+        ),
     ];
     for (file, content, class, field) in cases {
-        let right = std::fs::read_to_string(scene.database.secrets_folder().join(file)).expect("it was there");
+        let right = std::fs::read_to_string(scene.database.secrets_folder().join(file))
+            .expect("it was there");
         match content {
             None => scene.database.remove_secret(file),
             Some(content) => scene.database.write_secret(file, content),
         }
         let problem = problem(&relay, class).await;
-        assert!(problem.message.contains(field) && problem.last_good_used, "{file}: {problem:?}");
+        assert!(
+            problem.message.contains(field) && problem.last_good_used,
+            "{file}: {problem:?}"
+        );
         scene.still_publishes().await;
         scene.database.write_secret(file, &right);
         healed(&relay).await;
     }
-    assert!(!relay.log().contains(PRODUCER_REPLACED), "what is in use came back, and is not used anew");
-    assert_eq!(relay.report().await.expect("a report").instance, instance, "it began anew");
+    assert!(
+        !relay.log().contains(PRODUCER_REPLACED),
+        "what is in use came back, and is not used anew"
+    );
+    assert_eq!(
+        relay.report().await.expect("a report").instance,
+        instance,
+        "it began anew"
+    );
     scene.expect_nothing_shown(&relay).await;
 }

@@ -6,13 +6,23 @@ use crate::harness::postgres::{Database, execute, value};
 
 /// The page's blocks of SQL, for this database: roles, removal of the schema, removal of the roles.
 fn blocks(database: &Database) -> [String; 3] {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/setup.md")).expect("a page");
-    let blocks = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().expect("an end").to_owned());
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/setup.md"))
+        .expect("a page");
+    let blocks = page
+        .split("```sql\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("an end").to_owned());
     let here = |sql: String| {
-        let sql = sql.replace("essay_lifecycle_", &format!("{}_page_", database.name)).replace("essay_lifecycle", &database.name);
+        let sql = sql
+            .replace("essay_lifecycle_", &format!("{}_page_", database.name))
+            .replace("essay_lifecycle", &database.name);
         sql.replace("'...'", &format!("'{}'", database.password()))
     };
-    blocks.map(here).collect::<Vec<_>>().try_into().expect("three blocks")
+    blocks
+        .map(here)
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("three blocks")
 }
 
 on_each_server! {

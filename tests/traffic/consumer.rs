@@ -1,4 +1,5 @@
-//! Reads all partitions of all topics from their first record on, and puts what comes into the ledger.
+//! Reads all partitions of all topics from their first record on, and puts what comes into the
+//! ledger.
 
 use std::{
     sync::Arc,
@@ -16,15 +17,28 @@ use uuid::Uuid;
 
 use crate::ledger::{Arrival, Ledger};
 
-pub(crate) fn start(kafka: &str, topics: &[String], ledger: Arc<Ledger>, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", kafka).set("group.id", "traffic").set("enable.auto.commit", "false").create()?;
+pub(crate) fn start(
+    kafka: &str,
+    topics: &[String],
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", kafka)
+        .set("group.id", "traffic")
+        .set("enable.auto.commit", "false")
+        .create()?;
     let mut partitions = TopicPartitionList::new();
     for name in topics {
         let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(10))?;
-        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let found = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions());
         let count = found
-            .map(|partition| partitions.add_partition_offset(name, partition.id(), Offset::Beginning))
+            .map(|partition| {
+                partitions.add_partition_offset(name, partition.id(), Offset::Beginning)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         anyhow::ensure!(!count.is_empty(), "there is no topic {name}");
     }
@@ -44,9 +58,22 @@ fn take(message: &BorrowedMessage<'_>, ledger: &Ledger) {
     let at = Instant::now();
     let headers: Vec<(String, Vec<u8>)> = message
         .headers()
-        .map(|headers| headers.iter().map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_owned())).collect())
+        .map(|headers| {
+            headers
+                .iter()
+                .map(|header| {
+                    (
+                        header.key.to_owned(),
+                        header.value.unwrap_or_default().to_owned(),
+                    )
+                })
+                .collect()
+        })
         .unwrap_or_default();
-    let id = headers.iter().find(|(name, _)| name == "event_id").and_then(|(_, value)| Uuid::try_parse_ascii(value).ok());
+    let id = headers
+        .iter()
+        .find(|(name, _)| name == "event_id")
+        .and_then(|(_, value)| Uuid::try_parse_ascii(value).ok());
     let Some(id) = id else { return };
     let arrival = Arrival {
         topic: message.topic().to_owned(),

@@ -28,7 +28,10 @@ impl Commands {
             let began = Instant::now();
             ledger.fault(Fault { began, ended: None });
             run(fault).await?;
-            ledger.fault(Fault { began, ended: Some(Instant::now()) });
+            ledger.fault(Fault {
+                began,
+                ended: Some(Instant::now()),
+            });
         }
         sleep(AFTERWARDS).await;
         Ok(())
@@ -38,7 +41,12 @@ impl Commands {
 /// Shows what the command says.
 async fn run(command: String) -> anyhow::Result<()> {
     println!("         $ {command}");
-    let output = tokio::task::spawn_blocking(move || std::process::Command::new("bash").args(["-euc", &command]).output()).await??;
+    let output = tokio::task::spawn_blocking(move || {
+        std::process::Command::new("bash")
+            .args(["-euc", &command])
+            .output()
+    })
+    .await??;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         println!("           {line}");
     }

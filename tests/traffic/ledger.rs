@@ -43,13 +43,26 @@ pub(crate) struct Arrival {
 impl Row {
     pub(crate) fn new(topic: &str, key: &str, revision: i64, payload: &[u8]) -> Self {
         let (topic, key) = (topic.to_owned(), key.to_owned());
-        Self { topic, key, revision, payload: payload.to_owned(), fate: Fate::Open, arrivals: Vec::new() }
+        Self {
+            topic,
+            key,
+            revision,
+            payload: payload.to_owned(),
+            fate: Fate::Open,
+            arrivals: Vec::new(),
+        }
     }
 
-    /// When it arrived, and how long that took from its commit. Zero where the record was faster than the answer to the commit.
+    /// When it arrived, and how long that took from its commit. Zero where the record was faster
+    /// than the answer to the commit.
     pub(crate) fn latency_ms(&self) -> Option<(Instant, f64)> {
-        let (Fate::Committed(at), Some(first)) = (self.fate, self.arrivals.first()) else { return None };
-        Some((first.at, first.at.saturating_duration_since(at).as_secs_f64() * 1000.0))
+        let (Fate::Committed(at), Some(first)) = (self.fate, self.arrivals.first()) else {
+            return None;
+        };
+        Some((
+            first.at,
+            first.at.saturating_duration_since(at).as_secs_f64() * 1000.0,
+        ))
     }
 }
 
@@ -109,7 +122,9 @@ impl Ledger {
     /// A record of another run is not ours to judge.
     pub(crate) fn arrived(&self, event_id: Uuid, arrival: Arrival) {
         let mut inner = self.lock();
-        let Some(row) = inner.rows.get_mut(&event_id) else { return };
+        let Some(row) = inner.rows.get_mut(&event_id) else {
+            return;
+        };
         row.arrivals.push(arrival);
         let first = row.arrivals.len() == 1;
         inner.counts.records += 1;

@@ -31,8 +31,17 @@ pub(crate) async fn show(ledger: Arc<Ledger>, stop: CancellationToken) {
 }
 
 fn last_record(ledger: &Ledger) -> String {
-    let Some(row) = ledger.latest() else { return String::new() };
-    let Some(arrival) = row.arrivals.last() else { return String::new() };
-    let after = row.latency_ms().map_or(String::new(), |(_, ms)| format!(" after {ms:.0} ms"));
-    format!("   {}/{} {} rev {}{after}", row.topic, arrival.partition, row.key, row.revision)
+    let Some(row) = ledger.latest() else {
+        return String::new();
+    };
+    let Some(arrival) = row.arrivals.last() else {
+        return String::new();
+    };
+    let after = row
+        .latency_ms()
+        .map_or(String::new(), |(_, ms)| format!(" after {ms:.0} ms"));
+    format!(
+        "   {}/{} {} rev {}{after}",
+        row.topic, arrival.partition, row.key, row.revision
+    )
 }

@@ -1,5 +1,6 @@
-//! Traffic for the demo and the end-to-end test. `run` plays services that write business rows and outbox rows in one transaction each, reads
-//! all their topics from the first record on, and judges: nothing lost, nothing that was rolled back, each key in order. `topics` makes topics.
+//! Traffic for the demo and the end-to-end test. `run` plays services that write business rows and
+//! outbox rows in one transaction each, reads all their topics from the first record on, and
+//! judges: nothing lost, nothing that was rolled back, each key in order. `topics` makes topics.
 
 #![expect(clippy::print_stdout, reason = "what it prints is for people")]
 
@@ -44,7 +45,8 @@ struct Run {
     /// A service: file of its OutboxRelay, its business table, URL of its database as its own role.
     #[arg(long = "service", value_name = "MANIFEST,TABLE,URL", required = true)]
     services: Vec<ServiceArgument>,
-    /// How long rows are written, at least: they are until the commands have ended, and some seconds more.
+    /// How long rows are written, at least: they are until the commands have ended, and some
+    /// seconds more.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Transactions a second, of each service.
@@ -53,10 +55,12 @@ struct Run {
     /// How long the last rows may take to arrive.
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// A command of the shell that changes something on the way, of which no row comes twice; several are run one after the other.
+    /// A command of the shell that changes something on the way, of which no row comes twice;
+    /// several are run one after the other.
     #[arg(long = "change")]
     changes: Vec<String>,
-    /// A command of the shell that breaks something, after them: rows that were under way may come twice.
+    /// A command of the shell that breaks something, after them: rows that were under way may come
+    /// twice.
     #[arg(long)]
     fault: Option<String>,
     /// When the first command is run, in seconds.
@@ -81,18 +85,37 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Run) -> anyhow::Result<bool> {
-    let services: Vec<Arc<Service>> = arguments.services.iter().map(|it| Service::open(it).map(Arc::new)).collect::<Result<_, _>>()?;
+    let services: Vec<Arc<Service>> = arguments
+        .services
+        .iter()
+        .map(|it| Service::open(it).map(Arc::new))
+        .collect::<Result<_, _>>()?;
     let topics: Vec<String> = services.iter().flat_map(|it| it.topics()).collect();
     let ledger = Arc::new(Ledger::default());
     let stop = CancellationToken::new();
 
-    let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone()).context("cannot read the topics")?;
+    let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone())
+        .context("cannot read the topics")?;
     let live = tokio::spawn(live::show(Arc::clone(&ledger), stop.clone()));
     let end = CancellationToken::new();
-    let write = |it: &Arc<Service>| tokio::spawn(writer::write(Arc::clone(it), Arc::clone(&ledger), arguments.rate, end.clone()));
+    let write = |it: &Arc<Service>| {
+        tokio::spawn(writer::write(
+            Arc::clone(it),
+            Arc::clone(&ledger),
+            arguments.rate,
+            end.clone(),
+        ))
+    };
     let writers: Vec<_> = services.iter().map(write).collect();
-    let commands = fault::Commands { after: Duration::from_secs(arguments.after), changes: arguments.changes, fault: arguments.fault };
-    let ((), commands) = tokio::join!(sleep(Duration::from_secs(arguments.seconds)), commands.run(&ledger));
+    let commands = fault::Commands {
+        after: Duration::from_secs(arguments.after),
+        changes: arguments.changes,
+        fault: arguments.fault,
+    };
+    let ((), commands) = tokio::join!(
+        sleep(Duration::from_secs(arguments.seconds)),
+        commands.run(&ledger)
+    );
     end.cancel();
     for writer in writers {
         writer.await?.context("a service could not write")?;
@@ -101,7 +124,9 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
     await_arrivals(&ledger, Duration::from_secs(arguments.patience)).await;
     stop.cancel();
     live.await?;
-    consumer.join().map_err(|_| anyhow::anyhow!("the consumer ended early"))?;
+    consumer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the consumer ended early"))?;
     let verdict = verdict::judge(&ledger.rows(), ledger.last_fault());
     verdict.print(&ledger);
     Ok(verdict.kept())
@@ -118,7 +143,7 @@ async fn await_arrivals(ledger: &Ledger, patience: Duration) {
 
 /// The manifests of `topics` and `run` are read the way a relay reads them.
 fn topic_settings(manifest: &Path) -> anyhow::Result<RelaySettings> {
-    let (settings, _) =
-        outbox_relay::manifest::load(manifest, None, "traffic").with_context(|| format!("cannot use {}", manifest.display()))?;
+    let (settings, _) = outbox_relay::manifest::load(manifest, None, "traffic")
+        .with_context(|| format!("cannot use {}", manifest.display()))?;
     Ok(settings)
 }

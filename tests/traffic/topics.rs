@@ -27,23 +27,40 @@ pub(crate) struct Topics {
 }
 
 pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", &arguments.kafka).create()?;
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", &arguments.kafka)
+        .create()?;
     let mut names = Vec::new();
     for manifest in &arguments.manifests {
-        names.extend(super::topic_settings(manifest)?.topics.into_iter().map(|topic| topic.name));
+        names.extend(
+            super::topic_settings(manifest)?
+                .topics
+                .into_iter()
+                .map(|topic| topic.name),
+        );
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let options = AdminOptions::new();
     let (results, fine) = if arguments.remove {
-        (admin.delete_topics(&names, &options).await?, RDKafkaErrorCode::UnknownTopicOrPartition)
+        (
+            admin.delete_topics(&names, &options).await?,
+            RDKafkaErrorCode::UnknownTopicOrPartition,
+        )
     } else {
-        let topics: Vec<NewTopic<'_>> =
-            names.iter().map(|name| NewTopic::new(name, arguments.partitions, TopicReplication::Fixed(-1))).collect();
-        (admin.create_topics(&topics, &options).await?, RDKafkaErrorCode::TopicAlreadyExists)
+        let topics: Vec<NewTopic<'_>> = names
+            .iter()
+            .map(|name| NewTopic::new(name, arguments.partitions, TopicReplication::Fixed(-1)))
+            .collect();
+        (
+            admin.create_topics(&topics, &options).await?,
+            RDKafkaErrorCode::TopicAlreadyExists,
+        )
     };
     for result in results {
         match result {
-            Err((topic, code)) if code != fine => return Err(code).with_context(|| format!("topic {topic}")),
+            Err((topic, code)) if code != fine => {
+                return Err(code).with_context(|| format!("topic {topic}"));
+            }
             Ok(topic) | Err((topic, _)) => println!("   {topic}"),
         }
     }

@@ -9,21 +9,44 @@ use super::*;
 use crate::outbox::Texts;
 
 fn row(headers: &str) -> OutboxRow {
-    let texts = Texts { headers, ..Texts::PLAIN };
-    OutboxRow { created_at_us: 1_700_000_000_123_456, ..OutboxRow::new(1, 42, Uuid::nil(), texts) }
+    let texts = Texts {
+        headers,
+        ..Texts::PLAIN
+    };
+    OutboxRow {
+        created_at_us: 1_700_000_000_123_456,
+        ..OutboxRow::new(1, 42, Uuid::nil(), texts)
+    }
 }
 
 fn named(headers: &str, style: RecordHeaders) -> (Vec<(String, Option<String>)>, u64) {
     let mut replaced = 0;
-    let all = super::headers(&row(headers), style, "/outbox/essays/file-service", &mut replaced).expect("an object");
+    let all = super::headers(
+        &row(headers),
+        style,
+        "/outbox/essays/file-service",
+        &mut replaced,
+    )
+    .expect("an object");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
-    (all.iter().map(|header| (header.key.to_owned(), header.value.map(text))).collect(), replaced)
+    (
+        all.iter()
+            .map(|header| (header.key.to_owned(), header.value.map(text)))
+            .collect(),
+        replaced,
+    )
 }
 
 #[test]
 fn a_row_brings_its_own_headers_and_the_relay_adds_its() {
-    let (headers, replaced) = named(r#"{"correlation_id": "c", "attempt": 2, "none": null}"#, RecordHeaders::Standard);
-    let text: Vec<_> = headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+    let (headers, replaced) = named(
+        r#"{"correlation_id": "c", "attempt": 2, "none": null}"#,
+        RecordHeaders::Standard,
+    );
+    let text: Vec<_> = headers
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_deref()))
+        .collect();
     assert_eq!(
         text,
         [
@@ -45,15 +68,25 @@ fn a_row_brings_its_own_headers_and_the_relay_adds_its() {
 fn a_row_cannot_forge_the_relays_headers() {
     let (headers, replaced) = named(r#"{"outbox_seq": "1", "id": "x"}"#, RecordHeaders::Debezium);
     assert_eq!(replaced, 2);
-    assert_eq!(headers.iter().filter(|(key, _)| key == "outbox_seq").count(), 1);
+    assert_eq!(
+        headers
+            .iter()
+            .filter(|(key, _)| key == "outbox_seq")
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn a_time_that_a_broker_would_refuse_or_expire_becomes_the_time_of_sending() {
     let now = 1_700_000_000_000;
-    for (ms, kept) in
-        [(now, true), (now - HOUR_MS, true), (now - HOUR_MS - 1, false), (now + MINUTE_MS, true), (now + MINUTE_MS + 1, false)]
-    {
+    for (ms, kept) in [
+        (now, true),
+        (now - HOUR_MS, true),
+        (now - HOUR_MS - 1, false),
+        (now + MINUTE_MS, true),
+        (now + MINUTE_MS + 1, false),
+    ] {
         assert_eq!(timestamp_ms(ms * 1000, now), kept.then_some(ms), "{ms}");
     }
 }
@@ -90,22 +123,41 @@ fn each_kind_of_json_becomes_a_text_to_the_letter() {
         ("text", Some("ä \" \\ \u{1}")),
         ("yes", Some("true")),
     ];
-    let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_deref()))
+        .collect();
     assert_eq!(found, expected);
 }
 
 #[test]
 fn depth_does_not_matter() {
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    assert_eq!(of_row_in(&format!(r#"{{"deep": {deep}}}"#), RecordHeaders::Standard), [("deep".to_owned(), Some(deep))]);
+    assert_eq!(
+        of_row_in(&format!(r#"{{"deep": {deep}}}"#), RecordHeaders::Standard),
+        [("deep".to_owned(), Some(deep))]
+    );
 }
 
 #[test]
 fn upper_case_forges_nothing_and_other_names_keep_theirs() {
-    let (all, replaced) = named(r#"{"OUTBOX_SEQ": "1", "Event_Id": "x", "Trace": "a", "trace": "b"}"#, RecordHeaders::Standard);
+    let (all, replaced) = named(
+        r#"{"OUTBOX_SEQ": "1", "Event_Id": "x", "Trace": "a", "trace": "b"}"#,
+        RecordHeaders::Standard,
+    );
     assert_eq!(replaced, 2);
-    assert_eq!(all.iter().filter(|(key, _)| key.eq_ignore_ascii_case("outbox_seq")).count(), 1);
-    assert_eq!(all.iter().filter(|(key, _)| key.eq_ignore_ascii_case("trace")).count(), 2);
+    assert_eq!(
+        all.iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case("outbox_seq"))
+            .count(),
+        1
+    );
+    assert_eq!(
+        all.iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case("trace"))
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -119,16 +171,22 @@ fn a_style_reserves_only_its_own_names() {
         let (all, replaced) = named(json, style);
         assert_eq!(replaced, 1, "{style:?}");
         for name in kept {
-            assert!(all.iter().any(|(key, value)| key == name && value.as_ref().is_some_and(|value| value.len() == 1)), "{style:?} {name}");
+            assert!(
+                all.iter().any(|(key, value)| key == name
+                    && value.as_ref().is_some_and(|value| value.len() == 1)),
+                "{style:?} {name}"
+            );
         }
     }
 }
 
 #[test]
 fn a_content_type_is_the_rows_own_unless_it_makes_the_event_a_structured_one() {
-    for (value, kept) in
-        [("application/json", true), ("application/cloudevents+json; charset=utf-8", false), ("Application/CloudEvents", false)]
-    {
+    for (value, kept) in [
+        ("application/json", true),
+        ("application/cloudevents+json; charset=utf-8", false),
+        ("Application/CloudEvents", false),
+    ] {
         for style in [RecordHeaders::CloudEvents, RecordHeaders::Standard] {
             let found = of_row_in(&format!(r#"{{"content-type": "{value}"}}"#), style);
             let kept = kept || style == RecordHeaders::Standard;
@@ -139,8 +197,19 @@ fn a_content_type_is_the_rows_own_unless_it_makes_the_event_a_structured_one() {
 
 #[test]
 fn a_cloud_event_without_an_aggregate_has_no_subject() {
-    let row = OutboxRow::with(1, 42, Texts { aggregate_id: "", ..Texts::PLAIN });
-    assert!(super::own(&row, RecordHeaders::CloudEvents, "/outbox").iter().all(|(name, _)| *name != "ce_subject"));
+    let row = OutboxRow::with(
+        1,
+        42,
+        Texts {
+            aggregate_id: "",
+            ..Texts::PLAIN
+        },
+    );
+    assert!(
+        super::own(&row, RecordHeaders::CloudEvents, "/outbox")
+            .iter()
+            .all(|(name, _)| *name != "ce_subject")
+    );
 }
 
 #[test]
@@ -153,12 +222,20 @@ fn what_is_no_object_is_refused_by_its_kind_and_never_quoted() {
         ("null", "null"),
         ("quoted", "no JSON"),
     ] {
-        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0).map(|_| ()).expect_err(json);
+        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
+            .map(|_| ())
+            .expect_err(json);
         assert_eq!(error, HeaderError::NoObject { kind });
         assert!(!error.to_string().contains("quoted"), "{error}");
     }
-    for json in [r#"{"a\u0000b": "quoted"}"#, r#"{"a": "\ud800"}"#, r#"{"a": "#] {
-        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0).map(|_| ()).expect_err(json);
+    for json in [
+        r#"{"a\u0000b": "quoted"}"#,
+        r#"{"a": "\ud800"}"#,
+        r#"{"a": "#,
+    ] {
+        let error = super::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
+            .map(|_| ())
+            .expect_err(json);
         assert_eq!(error, HeaderError::Character, "{json}");
     }
 }
@@ -175,12 +252,19 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 40, 6, move |inner| {
         let fields = prop::collection::btree_map(text(), inner.clone(), 0..6)
             .prop_map(|fields| Value::from(fields.into_iter().collect::<Map<_, _>>()));
-        prop_oneof![prop::collection::vec(inner, 0..6).prop_map(Value::from), fields]
+        prop_oneof![
+            prop::collection::vec(inner, 0..6).prop_map(Value::from),
+            fields
+        ]
     })
 }
 
 fn any_style() -> impl Strategy<Value = RecordHeaders> {
-    prop_oneof![Just(RecordHeaders::Standard), Just(RecordHeaders::Debezium), Just(RecordHeaders::CloudEvents)]
+    prop_oneof![
+        Just(RecordHeaders::Standard),
+        Just(RecordHeaders::Debezium),
+        Just(RecordHeaders::CloudEvents)
+    ]
 }
 
 proptest! {

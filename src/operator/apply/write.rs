@@ -1,9 +1,10 @@
 //! One child: created when absent, applied when ours. IO.
 //!
-//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A POST leaves its fields to an `Update` entry
-//! of managedFields, where a field that is dropped later would stay for ever; and once the entry were gone, the next apply would leave
-//! everything to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that owns a single label, and the apply
-//! after it takes the rest.
+//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
+//! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
+//! later would stay for ever; and once the entry were gone, the next apply would leave everything
+//! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
+//! owns a single label, and the apply after it takes the rest.
 
 use std::time::Instant;
 
@@ -22,7 +23,8 @@ use crate::operator::{
     observe::RelayDeployment,
 };
 
-/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again before ten minutes have passed.
+/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again
+/// before ten minutes have passed.
 pub(super) async fn write(
     corner: &Corner<'_>,
     child: &Prepared,
@@ -40,15 +42,24 @@ pub(super) async fn write(
     }
     let deployment = as_deployment(child.kind, server_side_apply(corner, child, &live).await?);
     let fingerprint = deployment.as_ref().map(|deployment| deployment.fingerprint);
-    corner.memory.settle(corner.key(), child, fingerprint, Instant::now());
+    corner
+        .memory
+        .settle(corner.key(), child, fingerprint, Instant::now());
     Ok(deployment)
 }
 
 async fn create(corner: &Corner<'_>, child: &Prepared) -> Result<DynamicObject, ApplyError> {
     let object = serde_json::from_value(with_replicas(child)).expect("a built child is an object");
-    let manager = PostParams { field_manager: Some(OPERATOR.to_owned()), ..PostParams::default() };
+    let manager = PostParams {
+        field_manager: Some(OPERATOR.to_owned()),
+        ..PostParams::default()
+    };
     let created = call(corner.writing(child.kind).create(&manager, &object)).await;
-    let created = created.map_err(|source| ApplyError::Create { kind: child.kind, name: child.name.clone(), source })?;
+    let created = created.map_err(|source| ApplyError::Create {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })?;
     tracing::info!(kind = ?child.kind, namespace = corner.identity.namespace, name = child.name, "created");
     Ok(created)
 }
@@ -63,12 +74,18 @@ fn with_replicas(child: &Prepared) -> Value {
 
 fn has_update_entry(live: &DynamicObject) -> bool {
     let ours = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
-        entry.manager.as_deref() == Some(OPERATOR) && entry.operation.as_deref() == Some("Update") && entry.subresource.is_none()
+        entry.manager.as_deref() == Some(OPERATOR)
+            && entry.operation.as_deref() == Some("Update")
+            && entry.subresource.is_none()
     };
     live.managed_fields().iter().any(|entry| ours(&entry))
 }
 
-async fn claim(corner: &Corner<'_>, child: &Prepared, live: &DynamicObject) -> Result<(), ApplyError> {
+async fn claim(
+    corner: &Corner<'_>,
+    child: &Prepared,
+    live: &DynamicObject,
+) -> Result<(), ApplyError> {
     let entry = json!({
         "manager": OPERATOR,
         "operation": "Apply",
@@ -76,20 +93,46 @@ async fn claim(corner: &Corner<'_>, child: &Prepared, live: &DynamicObject) -> R
         "fieldsType": "FieldsV1",
         "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{MANAGED_BY}"): {}}}},
     });
-    // What others own of an object this young is forgotten with it; they lose nothing but the record, and write it again.
+    // What others own of an object this young is forgotten with it; they lose nothing but the
+    // record, and write it again.
     let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": [entry]}}));
-    let manager = PatchParams { field_manager: Some(OPERATOR.to_owned()), ..PatchParams::default() };
-    let claimed = call(corner.writing(child.kind).patch(&child.name, &manager, &patch)).await;
-    claimed.map(|_| ()).map_err(|source| ApplyError::Claim { kind: child.kind, name: child.name.clone(), source })
+    let manager = PatchParams {
+        field_manager: Some(OPERATOR.to_owned()),
+        ..PatchParams::default()
+    };
+    let claimed = call(
+        corner
+            .writing(child.kind)
+            .patch(&child.name, &manager, &patch),
+    )
+    .await;
+    claimed.map(|_| ()).map_err(|source| ApplyError::Claim {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })
 }
 
 /// Its uid goes along: an object that took the name meanwhile is refused instead of overwritten.
-async fn server_side_apply(corner: &Corner<'_>, child: &Prepared, live: &DynamicObject) -> Result<DynamicObject, ApplyError> {
+async fn server_side_apply(
+    corner: &Corner<'_>,
+    child: &Prepared,
+    live: &DynamicObject,
+) -> Result<DynamicObject, ApplyError> {
     let mut body = child.body.clone();
     body["metadata"]["uid"] = json!(live.uid());
     let manager = PatchParams::apply(OPERATOR).force();
-    let applied = call(corner.writing(child.kind).patch(&child.name, &manager, &Patch::Apply(body))).await;
-    applied.map_err(|source| ApplyError::Apply { kind: child.kind, name: child.name.clone(), source })
+    let applied = call(corner.writing(child.kind).patch(
+        &child.name,
+        &manager,
+        &Patch::Apply(body),
+    ))
+    .await;
+    applied.map_err(|source| ApplyError::Apply {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })
 }
 
 fn as_deployment(kind: ChildKind, applied: DynamicObject) -> Option<RelayDeployment> {

@@ -1,4 +1,5 @@
-//! The settings of relays and migration. Immutable, and named by the hash of its content: a pod that restarts gets what it was started with.
+//! The settings of relays and migration. Immutable, and named by the hash of its content: a pod
+//! that restarts gets what it was started with.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,10 @@ pub(super) fn build(relay: &ValidatedRelay) -> ConfigMap {
     let identity = &relay.identity;
     ConfigMap {
         metadata: identity.child_meta(relay.config_map.clone(), identity.relay_labels()),
-        data: Some(BTreeMap::from([(SETTINGS.to_owned(), relay.settings.clone())])),
+        data: Some(BTreeMap::from([(
+            SETTINGS.to_owned(),
+            relay.settings.clone(),
+        )])),
         immutable: Some(true),
         binary_data: None,
     }
@@ -29,6 +33,9 @@ mod tests {
         let data = build(&validated()).data.expect("one file");
         let settings: RelaySettings = serde_yaml::from_str(&data[SETTINGS]).expect("settings");
         assert_eq!(settings.owner.to_string(), "cluster/essays/file-service");
-        assert!(!data[SETTINGS].contains("file-service-db-app"), "names of Secrets are not the relay's business");
+        assert!(
+            !data[SETTINGS].contains("file-service-db-app"),
+            "names of Secrets are not the relay's business"
+        );
     }
 }

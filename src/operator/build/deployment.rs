@@ -1,11 +1,12 @@
-//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time to drain.
+//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time
+//! to drain.
 
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodSpec, PodTemplateSpec, Probe,
-            TopologySpreadConstraint,
+            Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+            PodSpec, PodTemplateSpec, Probe, TopologySpreadConstraint,
         },
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -31,21 +32,42 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         annotations: some_map(&relay.template.annotations),
         ..ObjectMeta::default()
     };
-    let one_more_first = RollingUpdateDeployment { max_surge: Some(IntOrString::Int(1)), max_unavailable: Some(IntOrString::Int(0)) };
+    let one_more_first = RollingUpdateDeployment {
+        max_surge: Some(IntOrString::Int(1)),
+        max_unavailable: Some(IntOrString::Int(0)),
+    };
     let spec = DeploymentSpec {
         selector: identity.relay_selector(),
-        strategy: Some(DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(one_more_first) }),
+        strategy: Some(DeploymentStrategy {
+            type_: Some("RollingUpdate".to_owned()),
+            rolling_update: Some(one_more_first),
+        }),
         // An older form can only be of use to read: its settings are gone.
         revision_history_limit: Some(2),
-        template: PodTemplateSpec { metadata: Some(pod_meta), spec: Some(relay_pod(relay)) },
+        template: PodTemplateSpec {
+            metadata: Some(pod_meta),
+            spec: Some(relay_pod(relay)),
+        },
         ..DeploymentSpec::default()
     };
-    let written_for = [(FORM, form(relay, &spec)), (GENERATION, identity.generation.to_string()), (WISHES, relay.wishes.clone())];
+    let written_for = [
+        (FORM, form(relay, &spec)),
+        (GENERATION, identity.generation.to_string()),
+        (WISHES, relay.wishes.clone()),
+    ];
     let metadata = ObjectMeta {
-        annotations: Some(written_for.map(|(name, value)| (name.to_owned(), value)).into()),
+        annotations: Some(
+            written_for
+                .map(|(name, value)| (name.to_owned(), value))
+                .into(),
+        ),
         ..identity.child_meta(identity.relay_name(), identity.relay_labels())
     };
-    Deployment { metadata, spec, status: None }
+    Deployment {
+        metadata,
+        spec,
+        status: None,
+    }
 }
 
 /// Whatever replaces pods, or migrates first, is another form.
@@ -72,27 +94,62 @@ fn relay_pod(relay: &ValidatedRelay) -> PodSpec {
 fn relay_container(relay: &ValidatedRelay) -> Container {
     let mut run = arguments("run");
     run.extend(["--listen".to_owned(), format!("[::]:{HTTP_PORT}")]);
-    let pod_name = ObjectFieldSelector { field_path: "metadata.name".to_owned(), api_version: Some("v1".to_owned()) };
-    let from_pod = EnvVarSource { field_ref: Some(pod_name), ..EnvVarSource::default() };
+    let pod_name = ObjectFieldSelector {
+        field_path: "metadata.name".to_owned(),
+        api_version: Some("v1".to_owned()),
+    };
+    let from_pod = EnvVarSource {
+        field_ref: Some(pod_name),
+        ..EnvVarSource::default()
+    };
     let (tunables, huge_pages) = RELAY_ENVIRONMENT;
-    let http = ContainerPort { name: Some(HTTP.to_owned()), container_port: HTTP_PORT.into(), ..ContainerPort::default() };
+    let http = ContainerPort {
+        name: Some(HTTP.to_owned()),
+        container_port: HTTP_PORT.into(),
+        ..ContainerPort::default()
+    };
     Container {
         args: Some(run),
         env: Some(vec![
-            EnvVar { name: "POD_NAME".to_owned(), value: None, value_from: Some(from_pod) },
-            EnvVar { name: tunables.to_owned(), value: Some(huge_pages.to_owned()), value_from: None },
+            EnvVar {
+                name: "POD_NAME".to_owned(),
+                value: None,
+                value_from: Some(from_pod),
+            },
+            EnvVar {
+                name: tunables.to_owned(),
+                value: Some(huge_pages.to_owned()),
+                value_from: None,
+            },
         ]),
         ports: Some(vec![http]),
-        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to be not ready.
-        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..probe("/healthz") }),
-        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(3), ..probe("/readyz") }),
+        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to
+        // be not ready.
+        liveness_probe: Some(Probe {
+            period_seconds: Some(10),
+            failure_threshold: Some(3),
+            ..probe("/healthz")
+        }),
+        readiness_probe: Some(Probe {
+            period_seconds: Some(5),
+            failure_threshold: Some(3),
+            ..probe("/readyz")
+        }),
         ..container("relay", relay)
     }
 }
 
 fn probe(path: &str) -> Probe {
-    let get = HTTPGetAction { path: Some(path.to_owned()), port: IntOrString::String(HTTP.to_owned()), ..HTTPGetAction::default() };
-    Probe { http_get: Some(get), timeout_seconds: Some(2), ..Probe::default() }
+    let get = HTTPGetAction {
+        path: Some(path.to_owned()),
+        port: IntOrString::String(HTTP.to_owned()),
+        ..HTTPGetAction::default()
+    };
+    Probe {
+        http_get: Some(get),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
 }
 
 #[cfg(test)]
@@ -119,18 +176,44 @@ mod tests {
         assert_eq!(container["command"], json!(["/usr/local/bin/outbox-relay"]));
         let settings = "/etc/outbox-relay/settings.yaml";
         let secrets = "/var/run/secrets/outbox-relay";
-        assert_eq!(container["args"], json!(["run", "--settings", settings, "--secrets", secrets, "--listen", "[::]:9090"]));
+        assert_eq!(
+            container["args"],
+            json!([
+                "run",
+                "--settings",
+                settings,
+                "--secrets",
+                secrets,
+                "--listen",
+                "[::]:9090"
+            ])
+        );
         // Where the command line looks by itself, in a pod.
-        assert_eq!((settings, secrets), (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS));
-        assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
-        assert_eq!(container["env"][1], json!({"name": "GLIBC_TUNABLES", "value": "glibc.malloc.hugetlb=1"}));
-        assert_eq!(container["ports"], json!([{"name": "http", "containerPort": 9090}]));
+        assert_eq!(
+            (settings, secrets),
+            (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS)
+        );
+        assert_eq!(
+            container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"],
+            "metadata.name"
+        );
+        assert_eq!(
+            container["env"][1],
+            json!({"name": "GLIBC_TUNABLES", "value": "glibc.malloc.hugetlb=1"})
+        );
+        assert_eq!(
+            container["ports"],
+            json!([{"name": "http", "containerPort": 9090}])
+        );
     }
 
     #[test]
     fn a_pod_passes_the_restricted_standard_and_names_no_user() {
         let pod = pod_spec();
-        assert_eq!(pod["securityContext"], json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}}));
+        assert_eq!(
+            pod["securityContext"],
+            json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
+        );
         let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
         assert_eq!(pod["containers"][0]["securityContext"], security);
         assert_eq!(pod["automountServiceAccountToken"], false);
@@ -138,29 +221,56 @@ mod tests {
 
     #[test]
     fn a_rollout_never_has_less_relays_than_wanted() {
-        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        let strategy =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
         assert_eq!(built()["spec"]["strategy"], strategy);
         assert_eq!(pod_spec()["terminationGracePeriodSeconds"], 45);
-        assert_eq!(pod_spec()["topologySpreadConstraints"][0]["whenUnsatisfiable"], "ScheduleAnyway");
+        assert_eq!(
+            pod_spec()["topologySpreadConstraints"][0]["whenUnsatisfiable"],
+            "ScheduleAnyway"
+        );
     }
 
     #[test]
     fn a_missing_secret_does_not_keep_a_pod_from_starting() {
         let pod = pod_spec();
-        let sources = pod["volumes"][1]["projected"]["sources"].as_array().expect("sources").clone();
+        let sources = pod["volumes"][1]["projected"]["sources"]
+            .as_array()
+            .expect("sources")
+            .clone();
         assert_eq!(sources.len(), 4, "{sources:?}");
         for source in sources {
-            let (_, inner) = source.as_object().and_then(|map| map.iter().next()).expect("one kind each");
+            let (_, inner) = source
+                .as_object()
+                .and_then(|map| map.iter().next())
+                .expect("one kind each");
             assert_eq!(inner["optional"], true);
         }
     }
 
     #[test]
     fn selectors_use_only_the_label_that_no_manifest_can_set() {
-        let relay = validated_with(|r| r.spec.template.labels = [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into());
+        let relay = validated_with(|r| {
+            r.spec.template.labels =
+                [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into()
+        });
         let spec = build(&relay).spec;
-        assert_eq!(spec.selector.match_labels, Some([("outboxrelay.dev/relay".to_owned(), "file-service".to_owned())].into()));
-        let labels = spec.template.metadata.expect("labels").labels.expect("labels");
+        assert_eq!(
+            spec.selector.match_labels,
+            Some(
+                [(
+                    "outboxrelay.dev/relay".to_owned(),
+                    "file-service".to_owned()
+                )]
+                .into()
+            )
+        );
+        let labels = spec
+            .template
+            .metadata
+            .expect("labels")
+            .labels
+            .expect("labels");
         assert_eq!(labels["outboxrelay.dev/relay"], "file-service");
     }
 
@@ -168,7 +278,10 @@ mod tests {
     fn other_settings_roll_the_pods() {
         let with = |change: fn(&mut OutboxRelay)| build(&validated_with(change)).spec;
         assert_ne!(build(&validated()).spec, with(|r| r.spec.batch_size = 7));
-        assert_ne!(build(&validated()).spec, with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned())));
+        assert_ne!(
+            build(&validated()).spec,
+            with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()))
+        );
         assert_eq!(build(&validated()).spec, with(|r| r.spec.replicas = 7));
     }
 
@@ -178,9 +291,11 @@ mod tests {
             let template = &mut r.spec.template;
             template.service_account_name = Some("mine".to_owned());
             template.image = Some("registry.test/relay:2".to_owned());
-            template.affinity = serde_json::from_value(json!({"podAntiAffinity": {}})).expect("an affinity");
+            template.affinity =
+                serde_json::from_value(json!({"podAntiAffinity": {}})).expect("an affinity");
         });
-        let pod = serde_json::to_value(build(&relay)).expect("JSON")["spec"]["template"]["spec"].clone();
+        let pod =
+            serde_json::to_value(build(&relay)).expect("JSON")["spec"]["template"]["spec"].clone();
         assert_eq!(pod["serviceAccountName"], "mine");
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert_eq!(pod["containers"][0]["image"], "registry.test/relay:2");
@@ -191,6 +306,9 @@ mod tests {
     #[test]
     fn requests_are_set_where_the_manifest_is_silent_and_limits_never() {
         let resources = pod_spec()["containers"][0]["resources"].clone();
-        assert_eq!(resources, json!({"requests": {"cpu": "50m", "memory": "64Mi"}}));
+        assert_eq!(
+            resources,
+            json!({"requests": {"cpu": "50m", "memory": "64Mi"}})
+        );
     }
 }

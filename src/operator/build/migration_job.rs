@@ -1,10 +1,14 @@
-//! One attempt of a migration. The operator itself counts attempts and pauses between them: a Job's own retries would hide each reason.
+//! One attempt of a migration. The operator itself counts attempts and pauses between them: a Job's
+//! own retries would hide each reason.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        batch::v1::{Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule},
+        batch::v1::{
+            Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern,
+            PodFailurePolicyRule,
+        },
         core::v1::{Container, PodSpec, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -31,7 +35,11 @@ pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u
         template,
         ..JobSpec::default()
     };
-    Job { metadata, spec: Some(spec), status: None }
+    Job {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    }
 }
 
 fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec {
@@ -40,29 +48,52 @@ fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec
         annotations: some_map(&relay.template.annotations),
         ..ObjectMeta::default()
     };
-    PodTemplateSpec { metadata: Some(pod_meta), spec: Some(migration_pod(relay, target)) }
+    PodTemplateSpec {
+        metadata: Some(pod_meta),
+        spec: Some(migration_pod(relay, target)),
+    }
 }
 
-fn annotations(target: &MigrationTarget, attempt: u32, template: &PodTemplateSpec) -> BTreeMap<String, String> {
+fn annotations(
+    target: &MigrationTarget,
+    attempt: u32,
+    template: &PodTemplateSpec,
+) -> BTreeMap<String, String> {
     let form = hash8(&serde_json::to_vec(template).expect("typed objects are JSON"));
-    let mut all = BTreeMap::from([(ATTEMPT.to_owned(), attempt.to_string()), (FORM.to_owned(), form)]);
+    let mut all = BTreeMap::from([
+        (ATTEMPT.to_owned(), attempt.to_string()),
+        (FORM.to_owned(), form),
+    ]);
     all.extend(target.nudge.clone().map(|nudge| (NUDGE.to_owned(), nudge)));
     all
 }
 
 /// A drained node is no failure of the migration.
 fn ignore_evictions() -> PodFailurePolicy {
-    let pattern = PodFailurePolicyOnPodConditionsPattern { type_: "DisruptionTarget".to_owned(), status: Some("True".to_owned()) };
-    let rule = PodFailurePolicyRule { action: "Ignore".to_owned(), on_pod_conditions: Some(vec![pattern]), on_exit_codes: None };
+    let pattern = PodFailurePolicyOnPodConditionsPattern {
+        type_: "DisruptionTarget".to_owned(),
+        status: Some("True".to_owned()),
+    };
+    let rule = PodFailurePolicyRule {
+        action: "Ignore".to_owned(),
+        on_pod_conditions: Some(vec![pattern]),
+        on_exit_codes: None,
+    };
     PodFailurePolicy { rules: vec![rule] }
 }
 
 fn migration_pod(relay: &ValidatedRelay, target: &MigrationTarget) -> PodSpec {
     let mut migrate = arguments("migrate");
     migrate.extend(["--result".to_owned(), TERMINATION_MESSAGE.to_owned()]);
-    let container =
-        Container { args: Some(migrate), termination_message_path: Some(TERMINATION_MESSAGE.to_owned()), ..container("migrate", relay) };
-    PodSpec { restart_policy: Some("Never".to_owned()), ..pod(relay, container, &target.files) }
+    let container = Container {
+        args: Some(migrate),
+        termination_message_path: Some(TERMINATION_MESSAGE.to_owned()),
+        ..container("migrate", relay)
+    };
+    PodSpec {
+        restart_policy: Some("Never".to_owned()),
+        ..pod(relay, container, &target.files)
+    }
 }
 
 #[cfg(test)]
@@ -82,9 +113,15 @@ mod tests {
         let job = built(&validated());
         assert_eq!(job["spec"]["backoffLimit"], 0);
         assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
-        assert!(job["spec"].get("ttlSecondsAfterFinished").is_none(), "a Job that succeeded is the memory of it");
+        assert!(
+            job["spec"].get("ttlSecondsAfterFinished").is_none(),
+            "a Job that succeeded is the memory of it"
+        );
         assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never");
-        assert_eq!(job["metadata"]["annotations"]["outboxrelay.dev/attempt"], "3");
+        assert_eq!(
+            job["metadata"]["annotations"]["outboxrelay.dev/attempt"],
+            "3"
+        );
         let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
         assert_eq!(job["spec"]["podFailurePolicy"]["rules"], rules);
     }
@@ -94,13 +131,26 @@ mod tests {
         let container = built(&validated())["spec"]["template"]["spec"]["containers"][0].clone();
         let settings = "/etc/outbox-relay/settings.yaml";
         let secrets = "/var/run/secrets/outbox-relay";
-        assert_eq!(container["args"], json!(["migrate", "--settings", settings, "--secrets", secrets, "--result", "/dev/termination-log"]));
+        assert_eq!(
+            container["args"],
+            json!([
+                "migrate",
+                "--settings",
+                settings,
+                "--secrets",
+                secrets,
+                "--result",
+                "/dev/termination-log"
+            ])
+        );
         assert_eq!(container["terminationMessagePath"], "/dev/termination-log");
     }
 
     #[test]
     fn the_template_of_the_manifest_holds_for_the_migration_too() {
-        let relay = validated_with(|r| r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into());
+        let relay = validated_with(|r| {
+            r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into()
+        });
         let pod = built(&relay)["spec"]["template"]["spec"].clone();
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));
     }
@@ -108,10 +158,19 @@ mod tests {
     #[test]
     fn the_form_of_a_job_follows_its_pods_and_not_its_attempt() {
         let form = |relay: &ValidatedRelay, attempt| {
-            let job = build(relay, relay.migration.as_ref().expect("policy Apply"), attempt);
-            job.metadata.annotations.expect("annotations").remove(FORM).expect("a form")
+            let job = build(
+                relay,
+                relay.migration.as_ref().expect("policy Apply"),
+                attempt,
+            );
+            job.metadata
+                .annotations
+                .expect("annotations")
+                .remove(FORM)
+                .expect("a form")
         };
-        let image = validated_with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()));
+        let image =
+            validated_with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()));
         assert_ne!(form(&validated(), 1), form(&image, 1));
         assert_eq!(form(&validated(), 1), form(&validated(), 2));
     }
@@ -119,6 +178,9 @@ mod tests {
     #[test]
     fn a_migration_pod_gets_no_kafka_password() {
         let volumes = built(&validated())["spec"]["template"]["spec"]["volumes"].to_string();
-        assert!(volumes.contains("database/password") && !volumes.contains("kafka/"), "{volumes}");
+        assert!(
+            volumes.contains("database/password") && !volumes.contains("kafka/"),
+            "{volumes}"
+        );
     }
 }

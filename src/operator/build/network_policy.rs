@@ -1,10 +1,13 @@
-//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on the HTTP port alone. Probes come from the
-//! node, which no NetworkPolicy keeps out.
+//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on
+//! the HTTP port alone. Probes come from the node, which no NetworkPolicy keeps out.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec},
+    api::networking::v1::{
+        NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+        NetworkPolicySpec,
+    },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
@@ -15,8 +18,15 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolicy {
     let identity = &relay.identity;
-    let port = NetworkPolicyPort { port: Some(IntOrString::Int(HTTP_PORT.into())), protocol: Some("TCP".to_owned()), end_port: None };
-    let rule = NetworkPolicyIngressRule { from: Some(admitted.iter().map(|name| namespace(name)).collect()), ports: Some(vec![port]) };
+    let port = NetworkPolicyPort {
+        port: Some(IntOrString::Int(HTTP_PORT.into())),
+        protocol: Some("TCP".to_owned()),
+        end_port: None,
+    };
+    let rule = NetworkPolicyIngressRule {
+        from: Some(admitted.iter().map(|name| namespace(name)).collect()),
+        ports: Some(vec![port]),
+    };
     let spec = NetworkPolicySpec {
         pod_selector: Some(identity.relay_selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),
@@ -24,13 +34,22 @@ pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolic
         ingress: (!admitted.is_empty()).then(|| vec![rule]),
         egress: None,
     };
-    NetworkPolicy { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec: Some(spec) }
+    NetworkPolicy {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+    }
 }
 
 fn namespace(name: &str) -> NetworkPolicyPeer {
     let label = BTreeMap::from([(NAMESPACE_NAME.to_owned(), name.to_owned())]);
-    let selector = LabelSelector { match_labels: Some(label), match_expressions: None };
-    NetworkPolicyPeer { namespace_selector: Some(selector), ..NetworkPolicyPeer::default() }
+    let selector = LabelSelector {
+        match_labels: Some(label),
+        match_expressions: None,
+    };
+    NetworkPolicyPeer {
+        namespace_selector: Some(selector),
+        ..NetworkPolicyPeer::default()
+    }
 }
 
 #[cfg(test)]
@@ -52,7 +71,10 @@ mod tests {
         let spec = built(&["monitoring", "outbox-system"]);
         assert_eq!(spec["ingress"], json!([rule]));
         assert_eq!(spec["policyTypes"], json!(["Ingress"]));
-        assert_eq!(spec["podSelector"], json!({"matchLabels": {"outboxrelay.dev/relay": "file-service"}}));
+        assert_eq!(
+            spec["podSelector"],
+            json!({"matchLabels": {"outboxrelay.dev/relay": "file-service"}})
+        );
     }
 
     #[test]

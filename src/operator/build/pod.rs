@@ -1,11 +1,13 @@
-//! What relay and migration pods have in common: settings and secrets as files, no rights, the manifest's `template`.
+//! What relay and migration pods have in common: settings and secrets as files, no rights, the
+//! manifest's `template`.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, KeyToPath, PodSecurityContext, PodSpec, ProjectedVolumeSource,
-        ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
+        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, KeyToPath,
+        PodSecurityContext, PodSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -27,7 +29,15 @@ const READABLE: i32 = 0o444;
 
 /// The arguments that both commands of the relay share.
 pub(super) fn arguments(command: &str) -> Vec<String> {
-    [command, "--settings", &format!("{SETTINGS_DIR}/{SETTINGS}"), "--secrets", SECRETS_DIR].map(str::to_owned).to_vec()
+    [
+        command,
+        "--settings",
+        &format!("{SETTINGS_DIR}/{SETTINGS}"),
+        "--secrets",
+        SECRETS_DIR,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// A container that may read its files and talk to the network, and nothing else.
@@ -40,26 +50,41 @@ pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".to_owned()]) }),
+            capabilities: Some(Capabilities {
+                add: None,
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![mount("settings", SETTINGS_DIR), mount("secrets", SECRETS_DIR)]),
+        volume_mounts: Some(vec![
+            mount("settings", SETTINGS_DIR),
+            mount("secrets", SECRETS_DIR),
+        ]),
         ..Container::default()
     }
 }
 
-/// A pod of this one container. It names neither user nor group: the image has a numeric user, OpenShift assigns its own.
+/// A pod of this one container. It names neither user nor group: the image has a numeric user,
+/// OpenShift assigns its own.
 pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Projection]) -> PodSpec {
     let template = &relay.template;
     PodSpec {
         containers: vec![container],
         volumes: Some(vec![settings_volume(relay), secrets_volume(files)]),
-        service_account_name: Some(template.service_account_name.clone().unwrap_or_else(|| relay.identity.relay_name())),
+        service_account_name: Some(
+            template
+                .service_account_name
+                .clone()
+                .unwrap_or_else(|| relay.identity.relay_name()),
+        ),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
             ..PodSecurityContext::default()
         }),
         node_selector: some_map(&template.node_selector),
@@ -72,7 +97,10 @@ pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Project
 }
 
 /// The manifest's labels, and ours, which win.
-pub(super) fn labels(template: &Template, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn labels(
+    template: &Template,
+    own: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let mut all = template.labels.clone();
     all.extend(own);
     all
@@ -86,9 +114,14 @@ fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-/// Enough to start with where the manifest says nothing. No limits: a throttled relay is late, a killed one repeats itself.
+/// Enough to start with where the manifest says nothing. No limits: a throttled relay is late, a
+/// killed one repeats itself.
 fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
-    let quantities = |map: &BTreeMap<String, String>| map.iter().map(|(name, text)| (name.clone(), Quantity(text.clone()))).collect();
+    let quantities = |map: &BTreeMap<String, String>| {
+        map.iter()
+            .map(|(name, text)| (name.clone(), Quantity(text.clone())))
+            .collect()
+    };
     match wanted {
         Some(wanted) => ResourceRequirements {
             requests: some_map(&wanted.requests).map(|map| quantities(&map)),
@@ -96,38 +129,83 @@ fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
             claims: None,
         },
         None => {
-            let requests = [("cpu", "50m"), ("memory", "64Mi")].map(|(name, text)| (name.to_owned(), Quantity(text.to_owned())));
-            ResourceRequirements { requests: Some(requests.into()), ..ResourceRequirements::default() }
+            let requests = [("cpu", "50m"), ("memory", "64Mi")]
+                .map(|(name, text)| (name.to_owned(), Quantity(text.to_owned())));
+            ResourceRequirements {
+                requests: Some(requests.into()),
+                ..ResourceRequirements::default()
+            }
         }
     }
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), read_only: Some(true), ..VolumeMount::default() }
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
 }
 
 fn settings_volume(relay: &ValidatedRelay) -> Volume {
-    let source = ConfigMapVolumeSource { name: relay.config_map.clone(), default_mode: Some(READABLE), ..ConfigMapVolumeSource::default() };
-    Volume { name: "settings".to_owned(), config_map: Some(source), ..Volume::default() }
+    let source = ConfigMapVolumeSource {
+        name: relay.config_map.clone(),
+        default_mode: Some(READABLE),
+        ..ConfigMapVolumeSource::default()
+    };
+    Volume {
+        name: "settings".to_owned(),
+        config_map: Some(source),
+        ..Volume::default()
+    }
 }
 
-/// Optional throughout: the program itself says which file is missing, which a pod that cannot start never could.
+/// Optional throughout: the program itself says which file is missing, which a pod that cannot
+/// start never could.
 fn secrets_volume(files: &[Projection]) -> Volume {
-    let source =
-        ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(files.iter().map(projected).collect()), default_user: None };
-    Volume { name: "secrets".to_owned(), projected: Some(source), ..Volume::default() }
+    let source = ProjectedVolumeSource {
+        default_mode: Some(READABLE),
+        sources: Some(files.iter().map(projected).collect()),
+        default_user: None,
+    };
+    Volume {
+        name: "secrets".to_owned(),
+        projected: Some(source),
+        ..Volume::default()
+    }
 }
 
 fn projected(file: &Projection) -> VolumeProjection {
-    let item = |key: &String| Some(vec![KeyToPath { key: key.clone(), path: file.file.path().to_owned(), ..KeyToPath::default() }]);
+    let item = |key: &String| {
+        Some(vec![KeyToPath {
+            key: key.clone(),
+            path: file.file.path().to_owned(),
+            ..KeyToPath::default()
+        }])
+    };
     match &file.source {
         SecretSource::Secret { name, key } => {
-            let secret = SecretProjection { name: name.clone(), items: item(key), optional: Some(true) };
-            VolumeProjection { secret: Some(secret), ..VolumeProjection::default() }
+            let secret = SecretProjection {
+                name: name.clone(),
+                items: item(key),
+                optional: Some(true),
+            };
+            VolumeProjection {
+                secret: Some(secret),
+                ..VolumeProjection::default()
+            }
         }
         SecretSource::ConfigMap { name, key } => {
-            let config_map = ConfigMapProjection { name: name.clone(), items: item(key), optional: Some(true) };
-            VolumeProjection { config_map: Some(config_map), ..VolumeProjection::default() }
+            let config_map = ConfigMapProjection {
+                name: name.clone(),
+                items: item(key),
+                optional: Some(true),
+            };
+            VolumeProjection {
+                config_map: Some(config_map),
+                ..VolumeProjection::default()
+            }
         }
     }
 }

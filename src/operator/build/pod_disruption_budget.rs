@@ -1,4 +1,5 @@
-//! At most one relay at a time is evicted. Unhealthy ones may always be: else one database outage blocks the draining of nodes.
+//! At most one relay at a time is evicted. Unhealthy ones may always be: else one database outage
+//! blocks the draining of nodes.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -15,5 +16,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> PodDisruptionBudget {
         unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..PodDisruptionBudgetSpec::default()
     };
-    PodDisruptionBudget { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec: Some(spec), status: None }
+    PodDisruptionBudget {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+        status: None,
+    }
 }

@@ -1,4 +1,5 @@
-//! For the Prometheus operator, where it is installed: scrape the relays. Its kind is not one of Kubernetes' own, so there is no type for it.
+//! For the Prometheus operator, where it is installed: scrape the relays. Its kind is not one of
+//! Kubernetes' own, so there is no type for it.
 
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
@@ -7,7 +8,10 @@ use super::pod::HTTP;
 use crate::operator::validate::ValidatedRelay;
 
 pub(super) fn resource() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"), "podmonitors")
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor"),
+        "podmonitors",
+    )
 }
 
 pub(super) fn build(relay: &ValidatedRelay) -> Value {

@@ -24,5 +24,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> Service {
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
     };
-    Service { metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()), spec: Some(spec), status: None }
+    Service {
+        metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
+        spec: Some(spec),
+        status: None,
+    }
 }

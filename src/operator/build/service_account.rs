@@ -1,4 +1,5 @@
-//! The relays' own ServiceAccount: it has no right and no token, and keeps them from running as `default`, which may have some.
+//! The relays' own ServiceAccount: it has no right and no token, and keeps them from running as
+//! `default`, which may have some.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 

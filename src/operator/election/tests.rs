@@ -1,7 +1,11 @@
 use super::*;
 
 fn found(version: u32, holder: &str) -> Option<Found> {
-    Some(Found { version: version.to_string(), holder: (!holder.is_empty()).then(|| holder.to_owned()), duration: DURATION })
+    Some(Found {
+        version: version.to_string(),
+        holder: (!holder.is_empty()).then(|| holder.to_owned()),
+        duration: DURATION,
+    })
 }
 
 fn candidate() -> (Candidate, Instant) {
@@ -25,27 +29,48 @@ fn a_lease_that_is_absent_given_back_or_ours_from_before_a_restart_is_taken_at_o
 #[test]
 fn a_lease_of_another_is_taken_when_it_stood_unchanged_for_its_duration_and_not_before() {
     let (mut candidate, start) = candidate();
-    assert_eq!(candidate.see(found(1, "other"), start), Step::Wait(LOOK_EVERY));
+    assert_eq!(
+        candidate.see(found(1, "other"), start),
+        Step::Wait(LOOK_EVERY)
+    );
     let almost = start + DURATION - Duration::from_millis(1);
-    assert_eq!(candidate.see(found(1, "other"), almost), Step::Wait(Duration::from_millis(1)));
-    assert_eq!(candidate.see(found(1, "other"), start + DURATION), Step::Take);
+    assert_eq!(
+        candidate.see(found(1, "other"), almost),
+        Step::Wait(Duration::from_millis(1))
+    );
+    assert_eq!(
+        candidate.see(found(1, "other"), start + DURATION),
+        Step::Take
+    );
 }
 
 #[test]
 fn each_renewal_starts_the_wait_anew() {
     let (mut candidate, start) = candidate();
     candidate.see(found(1, "other"), start);
-    assert_eq!(candidate.see(found(2, "other"), start + DURATION), Step::Wait(LOOK_EVERY));
-    assert_eq!(candidate.see(found(2, "other"), start + DURATION * 2), Step::Take);
+    assert_eq!(
+        candidate.see(found(2, "other"), start + DURATION),
+        Step::Wait(LOOK_EVERY)
+    );
+    assert_eq!(
+        candidate.see(found(2, "other"), start + DURATION * 2),
+        Step::Take
+    );
 }
 
 /// The times in a Lease are its holder's; `Found` does not even have them.
 #[test]
 fn what_its_holder_promised_counts_and_not_our_own_duration() {
     let (mut candidate, start) = candidate();
-    let patient = found(1, "other").map(|lease| Found { duration: DURATION * 4, ..lease });
+    let patient = found(1, "other").map(|lease| Found {
+        duration: DURATION * 4,
+        ..lease
+    });
     candidate.see(patient.clone(), start);
-    assert_eq!(candidate.see(patient.clone(), start + DURATION * 3), Step::Wait(LOOK_EVERY));
+    assert_eq!(
+        candidate.see(patient.clone(), start + DURATION * 3),
+        Step::Wait(LOOK_EVERY)
+    );
     assert_eq!(candidate.see(patient, start + DURATION * 4), Step::Take);
 }
 
@@ -53,7 +78,10 @@ fn what_its_holder_promised_counts_and_not_our_own_duration() {
 fn a_lease_that_somebody_deleted_is_not_taken_while_its_holder_may_not_know() {
     let (mut candidate, start) = candidate();
     candidate.see(found(1, "other"), start);
-    assert_eq!(candidate.see(None, start + RENEW_EVERY), Step::Wait(LOOK_EVERY));
+    assert_eq!(
+        candidate.see(None, start + RENEW_EVERY),
+        Step::Wait(LOOK_EVERY)
+    );
     assert_eq!(candidate.see(None, start + DURATION), Step::Take);
 }
 
@@ -61,7 +89,11 @@ fn a_lease_that_somebody_deleted_is_not_taken_while_its_holder_may_not_know() {
 fn the_holder_renews_also_one_that_was_deleted_or_blanked() {
     let (mut leader, start) = leader();
     assert_eq!(leader.see(found(1, "me"), start), Step::Renew);
-    assert_eq!(leader.see(found(2, "me"), start), Step::Renew, "a renewal whose answer was lost");
+    assert_eq!(
+        leader.see(found(2, "me"), start),
+        Step::Renew,
+        "a renewal whose answer was lost"
+    );
     assert_eq!(leader.see(None, start), Step::Renew);
     assert_eq!(leader.see(found(3, ""), start), Step::Take);
 }
@@ -69,5 +101,10 @@ fn the_holder_renews_also_one_that_was_deleted_or_blanked() {
 #[test]
 fn the_holder_has_lost_when_another_name_stands_there() {
     let (mut leader, start) = leader();
-    assert_eq!(leader.see(found(2, "other"), start), Step::Lost { holder: "other".to_owned() });
+    assert_eq!(
+        leader.see(found(2, "other"), start),
+        Step::Lost {
+            holder: "other".to_owned()
+        }
+    );
 }

@@ -1,4 +1,5 @@
-//! Keepers against an API server that loses requests and answers, on a clock that is set forward: minutes take a moment.
+//! Keepers against an API server that loses requests and answers, on a clock that is set forward:
+//! minutes take a moment.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +28,14 @@ struct ApiServer {
 
 impl ApiServer {
     fn holder(&self) -> Option<String> {
-        self.lease.lock().expect("no panic").as_ref()?.spec.as_ref()?.holder_identity.clone()
+        self.lease
+            .lock()
+            .expect("no panic")
+            .as_ref()?
+            .spec
+            .as_ref()?
+            .holder_identity
+            .clone()
     }
 
     fn handle(&self, method: &Method, body: &[u8]) -> Result<Lease, StatusCode> {
@@ -36,11 +44,14 @@ impl ApiServer {
             return kept.clone().ok_or(StatusCode::NOT_FOUND);
         }
         let mut new: Lease = serde_json::from_slice(body).expect("a Lease");
-        let expected = kept.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
+        let expected = kept
+            .as_ref()
+            .and_then(|lease| lease.metadata.resource_version.clone());
         if new.metadata.resource_version != expected {
             return Err(StatusCode::CONFLICT);
         }
-        new.metadata.resource_version = Some(self.version.fetch_add(1, Ordering::Relaxed).to_string());
+        new.metadata.resource_version =
+            Some(self.version.fetch_add(1, Ordering::Relaxed).to_string());
         Ok(kept.insert(new).clone())
     }
 
@@ -70,9 +81,18 @@ impl ApiServer {
 fn respond(answer: Result<Lease, StatusCode>) -> Result<Response<Full<Bytes>>, BoxError> {
     let (code, body) = match answer {
         Ok(lease) => (StatusCode::OK, serde_json::to_vec(&lease)?),
-        Err(code) => (code, serde_json::to_vec(&Status { code: code.as_u16(), reason: code.to_string(), ..Status::default() })?),
+        Err(code) => (
+            code,
+            serde_json::to_vec(&Status {
+                code: code.as_u16(),
+                reason: code.to_string(),
+                ..Status::default()
+            })?,
+        ),
     };
-    Ok(Response::builder().status(code).body(Full::new(body.into()))?)
+    Ok(Response::builder()
+        .status(code)
+        .body(Full::new(body.into()))?)
 }
 
 /// What becomes of one request.
@@ -89,7 +109,9 @@ struct Dice(Arc<Mutex<u64>>);
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)))
+        Self(Arc::new(Mutex::new(
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+        )))
     }
 
     fn below(&self, limit: u64) -> u64 {
@@ -102,27 +124,44 @@ impl Dice {
 
     fn fate(&self) -> Fate {
         let slow = if self.below(8) == 0 { 6000 } else { 300 };
-        Fate { under_way: Duration::from_millis(self.below(slow)), request_lost: self.below(6) == 0, answer_lost: self.below(6) == 0 }
+        Fate {
+            under_way: Duration::from_millis(self.below(slow)),
+            request_lost: self.below(6) == 0,
+            answer_lost: self.below(6) == 0,
+        }
     }
 }
 
 fn keeper(client: Client, me: &str, fence: &Fence) -> Keeper {
-    Keeper::new(client, "outbox-system", "lease", me.to_owned(), fence.clone())
+    Keeper::new(
+        client,
+        "outbox-system",
+        "lease",
+        me.to_owned(),
+        fence.clone(),
+    )
 }
 
 /// Who may have a write under way, and until when.
 type Busy = Arc<Mutex<Option<(usize, Instant)>>>;
 
-/// Leads when it can, ends when it lost, gives the Lease back now and then when its writes have ended, and is started again.
+/// Leads when it can, ends when it lost, gives the Lease back now and then when its writes have
+/// ended, and is started again.
 async fn live(server: ApiServer, number: usize, fence: Fence, dice: Dice, busy: Busy) {
     loop {
         let faults = dice.clone();
-        let mut keeper = keeper(server.client(move || faults.fate()), &format!("pod-{number}"), &fence);
+        let mut keeper = keeper(
+            server.client(move || faults.fate()),
+            &format!("pod-{number}"),
+            &fence,
+        );
         keeper.win(|| ()).await;
         let reign = Duration::from_secs(dice.below(120));
         if timeout(reign, keeper.keep()).await.is_err() {
             fence.close();
-            busy.lock().expect("no panic").take_if(|(writer, _)| *writer == number);
+            busy.lock()
+                .expect("no panic")
+                .take_if(|(writer, _)| *writer == number);
             keeper.release().await;
         }
         fence.close();
@@ -136,7 +175,13 @@ async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
         let (server, dice, busy) = (ApiServer::default(), Dice::new(seed), Busy::default());
         let fences: Vec<Fence> = (0..3).map(|_| Fence::default()).collect();
         let start = |(number, fence): (usize, &Fence)| {
-            let life = live(server.clone(), number, fence.clone(), dice.clone(), Arc::clone(&busy));
+            let life = live(
+                server.clone(),
+                number,
+                fence.clone(),
+                dice.clone(),
+                Arc::clone(&busy),
+            );
             AbortOnDropHandle::new(tokio::spawn(life))
         };
         let lives: Vec<_> = fences.iter().enumerate().map(start).collect();
@@ -145,7 +190,9 @@ async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
             sleep(Duration::from_millis(100)).await;
             let now = Instant::now();
             for (number, fence) in fences.iter().enumerate() {
-                let Some(longest) = fence.allows(now.into_std()) else { continue };
+                let Some(longest) = fence.allows(now.into_std()) else {
+                    continue;
+                };
                 let mut busy = busy.lock().expect("no panic");
                 let other = busy.filter(|(writer, until)| *writer != number && *until > now);
                 assert_eq!(other, None, "seed {seed}: pod-{number} may write already");
@@ -154,7 +201,10 @@ async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
                 leaders.insert(number);
             }
         }
-        assert!(led > 3_000 && leaders.len() == 3, "seed {seed}: {leaders:?} led for {led} of 6000 moments");
+        assert!(
+            led > 3_000 && leaders.len() == 3,
+            "seed {seed}: {leaders:?} led for {led} of 6000 moments"
+        );
         drop(lives);
     }
 }
@@ -170,19 +220,31 @@ async fn a_lease_that_is_given_back_is_taken_within_a_look() {
     let mut leader = keeper(faultless(&server), "a", &first);
     leader.win(|| ()).await;
     let mut candidate = keeper(faultless(&server), "b", &second);
-    assert!(timeout(DURATION / 2, candidate.win(|| ())).await.is_err(), "a holds it");
+    assert!(
+        timeout(DURATION / 2, candidate.win(|| ())).await.is_err(),
+        "a holds it"
+    );
     leader.release().await;
     assert_eq!(server.holder().as_deref(), Some(""));
-    timeout(LOOK_EVERY, candidate.win(|| ())).await.expect("b takes it");
+    timeout(LOOK_EVERY, candidate.win(|| ()))
+        .await
+        .expect("b takes it");
     assert_eq!(first.allows(Instant::now().into_std()), None);
     assert!(second.allows(Instant::now().into_std()).is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_cannot_renew_ends_before_its_lease_does() {
-    let (server, fence, cut) = (ApiServer::default(), Fence::default(), Arc::new(AtomicBool::new(false)));
+    let (server, fence, cut) = (
+        ApiServer::default(),
+        Fence::default(),
+        Arc::new(AtomicBool::new(false)),
+    );
     let is_cut = Arc::clone(&cut);
-    let client = server.client(move || Fate { request_lost: is_cut.load(Ordering::Relaxed), ..Fate::default() });
+    let client = server.client(move || Fate {
+        request_lost: is_cut.load(Ordering::Relaxed),
+        ..Fate::default()
+    });
     let mut leader = keeper(client, "a", &fence);
     leader.win(|| ()).await;
     cut.store(true, Ordering::Relaxed);
@@ -196,9 +258,17 @@ async fn a_holder_that_cannot_renew_ends_before_its_lease_does() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_counts_from_when_it_was_asked_for() {
     let (server, fence) = (ApiServer::default(), Fence::default());
-    let slow = Fate { under_way: Duration::from_millis(1500), ..Fate::default() };
-    keeper(server.client(move || slow), "a", &fence).win(|| ()).await;
-    assert_eq!(fence.allows(Instant::now().into_std()), Some(WRITES_END - slow.under_way * 2));
+    let slow = Fate {
+        under_way: Duration::from_millis(1500),
+        ..Fate::default()
+    };
+    keeper(server.client(move || slow), "a", &fence)
+        .win(|| ())
+        .await;
+    assert_eq!(
+        fence.allows(Instant::now().into_std()),
+        Some(WRITES_END - slow.under_way * 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,8 +276,15 @@ async fn a_holder_whose_lease_was_taken_ends_at_its_next_renewal() {
     let (server, fence) = (ApiServer::default(), Fence::default());
     let mut leader = keeper(faultless(&server), "a", &fence);
     leader.win(|| ()).await;
-    let other = claimed(server.lease.lock().expect("no panic").clone(), "lease", "b", Timestamp::now());
-    server.handle(&Method::PUT, &serde_json::to_vec(&other).expect("JSON")).expect("taken");
+    let other = claimed(
+        server.lease.lock().expect("no panic").clone(),
+        "lease",
+        "b",
+        Timestamp::now(),
+    );
+    server
+        .handle(&Method::PUT, &serde_json::to_vec(&other).expect("JSON"))
+        .expect("taken");
     assert_eq!(leader.keep().await, Lost::Taken("b".to_owned()));
 }
 
@@ -215,8 +292,12 @@ async fn a_holder_whose_lease_was_taken_ends_at_its_next_renewal() {
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_comes_back_under_its_name_leads_at_once() {
     let server = ApiServer::default();
-    keeper(faultless(&server), "a", &Fence::default()).win(|| ()).await;
+    keeper(faultless(&server), "a", &Fence::default())
+        .win(|| ())
+        .await;
     let start = Instant::now();
-    keeper(faultless(&server), "a", &Fence::default()).win(|| ()).await;
+    keeper(faultless(&server), "a", &Fence::default())
+        .win(|| ())
+        .await;
     assert_eq!(start.elapsed(), Duration::ZERO);
 }

@@ -49,7 +49,11 @@ pub(crate) struct WrittenFor {
 impl WrittenFor {
     fn of(object: &Deployment) -> Option<Self> {
         let said = |name: &str| object.annotations().get(name).cloned();
-        Some(Self { form: said(FORM)?, generation: said(GENERATION)?, wishes: said(WISHES)? })
+        Some(Self {
+            form: said(FORM)?,
+            generation: said(GENERATION)?,
+            wishes: said(WISHES)?,
+        })
     }
 }
 
@@ -68,7 +72,8 @@ impl RelayDeployment {
             updated: status.updated_replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             available: status.available_replicas.unwrap_or(0),
-            refusal: condition(conditions, "ReplicaFailure", "True").and_then(|found| found.message.clone()),
+            refusal: condition(conditions, "ReplicaFailure", "True")
+                .and_then(|found| found.message.clone()),
             moving: condition(conditions, "Progressing", "True")
                 .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
             stuck: observed && condition(conditions, "Progressing", "False").is_some(),
@@ -81,27 +86,49 @@ impl RelayDeployment {
     }
 }
 
-fn condition<'a>(all: &'a [DeploymentCondition], type_: &str, status: &str) -> Option<&'a DeploymentCondition> {
-    all.iter().find(|one| one.type_.as_deref() == Some(type_) && one.status.as_deref() == Some(status))
+fn condition<'a>(
+    all: &'a [DeploymentCondition],
+    type_: &str,
+    status: &str,
+) -> Option<&'a DeploymentCondition> {
+    all.iter()
+        .find(|one| one.type_.as_deref() == Some(type_) && one.status.as_deref() == Some(status))
 }
 
 /// ReplicaSets of this Deployment. A label alone proves nothing: anybody may set it.
-pub(super) fn replica_sets(deployment: Option<&Deployment>, found: Vec<ReplicaSet>) -> Vec<ReplicaSet> {
-    let Some(uid) = deployment.and_then(ResourceExt::uid) else { return Vec::new() };
-    found.into_iter().filter(|set| controller_uid(&set.metadata) == Some(&*uid)).collect()
+pub(super) fn replica_sets(
+    deployment: Option<&Deployment>,
+    found: Vec<ReplicaSet>,
+) -> Vec<ReplicaSet> {
+    let Some(uid) = deployment.and_then(ResourceExt::uid) else {
+        return Vec::new();
+    };
+    found
+        .into_iter()
+        .filter(|set| controller_uid(&set.metadata) == Some(&*uid))
+        .collect()
 }
 
 /// ConfigMaps of ReplicaSets that have pods or may get some.
 pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
     let alive = replica_sets.iter().filter(|set| {
         let wanted = set.spec.replicas.unwrap_or(1);
-        wanted > 0 || set.status.as_ref().is_some_and(|status| status.replicas > 0)
+        wanted > 0
+            || set
+                .status
+                .as_ref()
+                .is_some_and(|status| status.replicas > 0)
     });
-    alive.filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?)).collect()
+    alive
+        .filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?))
+        .collect()
 }
 
 pub(super) fn mounted_config_map(pod: &PodSpec) -> Option<String> {
-    pod.volumes.iter().flatten().find_map(|volume| Some(volume.config_map.as_ref()?.name.clone()))
+    pod.volumes
+        .iter()
+        .flatten()
+        .find_map(|volume| Some(volume.config_map.as_ref()?.name.clone()))
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ pub(crate) struct MigrationJob {
 impl MigrationJob {
     /// Its pod is not there, or says that it cannot run: nothing is lost with it.
     pub(crate) fn waits(&self) -> bool {
-        self.outcome == JobOutcome::Unfinished && self.pod.as_ref().is_none_or(|pod| pod.waiting.is_some())
+        self.outcome == JobOutcome::Unfinished
+            && self.pod.as_ref().is_none_or(|pod| pod.waiting.is_some())
     }
 }
 
@@ -53,19 +54,38 @@ pub(crate) enum JobOutcome {
 }
 
 /// Jobs of this very relay. One that is being deleted is gone already.
-pub(super) fn migration_jobs(identity: &Identity, jobs: Vec<Job>, pods: &[Pod]) -> Vec<MigrationJob> {
-    let ours = |job: &Job| ownership(job.meta(), identity) == Ownership::Ours && job.metadata.deletion_timestamp.is_none();
-    jobs.iter().filter(|job| ours(job)).map(|job| migration_job(job, pods)).collect()
+pub(super) fn migration_jobs(
+    identity: &Identity,
+    jobs: Vec<Job>,
+    pods: &[Pod],
+) -> Vec<MigrationJob> {
+    let ours = |job: &Job| {
+        ownership(job.meta(), identity) == Ownership::Ours
+            && job.metadata.deletion_timestamp.is_none()
+    };
+    jobs.iter()
+        .filter(|job| ours(job))
+        .map(|job| migration_job(job, pods))
+        .collect()
 }
 
 fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
     let key = ObjectKey::of(job);
-    let pod_spec = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let pod_spec = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
     MigrationJob {
-        attempt: job.annotations().get(ATTEMPT).and_then(|count| count.parse().ok()).unwrap_or(1),
+        attempt: job
+            .annotations()
+            .get(ATTEMPT)
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(1),
         nudge: job.annotations().get(NUDGE).cloned(),
         form: job.annotations().get(FORM).cloned(),
-        created_at: job.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        created_at: job
+            .creation_timestamp()
+            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         config_map: pod_spec.and_then(mounted_config_map),
         outcome: outcome(job),
         pod: migration_pod(&key.uid, pods),
@@ -75,21 +95,35 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
 }
 
 fn outcome(job: &Job) -> JobOutcome {
-    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ended = conditions.into_iter().find(|one| one.status == "True" && (one.type_ == "Complete" || one.type_ == "Failed"));
-    let Some(ended) = ended else { return JobOutcome::Unfinished };
-    let at = ended.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let conditions = job
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ended = conditions
+        .into_iter()
+        .find(|one| one.status == "True" && (one.type_ == "Complete" || one.type_ == "Failed"));
+    let Some(ended) = ended else {
+        return JobOutcome::Unfinished;
+    };
+    let at = ended
+        .last_transition_time
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     if ended.type_ == "Complete" {
         JobOutcome::Succeeded { at }
     } else {
-        JobOutcome::Failed { at, why: cut(ended.message.as_deref().unwrap_or("the Job failed")) }
+        JobOutcome::Failed {
+            at,
+            why: cut(ended.message.as_deref().unwrap_or("the Job failed")),
+        }
     }
 }
 
 /// The latest Warning about creating pods.
 pub(super) fn refusal(events: &[Event]) -> Option<String> {
-    let warnings =
-        events.iter().filter(|event| event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some("FailedCreate"));
+    let warnings = events.iter().filter(|event| {
+        event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some("FailedCreate")
+    });
     let latest = warnings.max_by_key(|event| event.last_timestamp.clone())?;
     latest.message.as_deref().map(cut)
 }
@@ -106,7 +140,11 @@ mod tests {
 
     #[test]
     fn only_a_final_condition_ends_a_job() {
-        let with = |type_: &str| outcome(&job(json!({"conditions": [{"type": type_, "status": "True", "message": "m"}]})));
+        let with = |type_: &str| {
+            outcome(&job(
+                json!({"conditions": [{"type": type_, "status": "True", "message": "m"}]}),
+            ))
+        };
         assert_eq!(with("FailureTarget"), JobOutcome::Unfinished);
         assert_eq!(with("SuccessCriteriaMet"), JobOutcome::Unfinished);
         assert!(matches!(with("Complete"), JobOutcome::Succeeded { .. }));
@@ -120,7 +158,10 @@ mod tests {
                 "lastTimestamp": at, "message": message}))
             .expect("an Event")
         };
-        let events = [event("2026-01-01T00:00:02Z", "exceeded quota"), event("2026-01-01T00:00:01Z", "older")];
+        let events = [
+            event("2026-01-01T00:00:02Z", "exceeded quota"),
+            event("2026-01-01T00:00:01Z", "older"),
+        ];
         assert_eq!(refusal(&events).as_deref(), Some("exceeded quota"));
         assert_eq!(refusal(&[]), None);
     }

@@ -17,7 +17,8 @@ const NOTES_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelayPod {
     pub name: String,
-    /// Where its report is to be had; absent while it does not run, or where its address would be the node's.
+    /// Where its report is to be had; absent while it does not run, or where its address would be
+    /// the node's.
     pub address: Option<IpAddr>,
     /// Why it does not run.
     pub waiting: Option<String>,
@@ -35,10 +36,13 @@ pub(crate) struct MigrationPod {
     pub end: Option<String>,
 }
 
-/// Pods whose chain of controllers ends at our Deployment: nobody else's pod is ever asked for a report.
+/// Pods whose chain of controllers ends at our Deployment: nobody else's pod is ever asked for a
+/// report.
 pub(super) fn relay_pods(replica_sets: &[ReplicaSet], pods: Vec<Pod>) -> Vec<RelayPod> {
     let sets: Vec<String> = replica_sets.iter().filter_map(ResourceExt::uid).collect();
-    let ours = |pod: &Pod| controller_uid(&pod.metadata).is_some_and(|uid| sets.iter().any(|set| set == uid));
+    let ours = |pod: &Pod| {
+        controller_uid(&pod.metadata).is_some_and(|uid| sets.iter().any(|set| set == uid))
+    };
     pods.iter().filter(|pod| ours(pod)).map(relay_pod).collect()
 }
 
@@ -48,14 +52,19 @@ fn relay_pod(pod: &Pod) -> RelayPod {
     let runs = status.phase.as_deref() == Some("Running") && !on_the_node;
     RelayPod {
         name: pod.name_any(),
-        address: status.pod_ip.filter(|_| runs).and_then(|address| address.parse().ok()),
+        address: status
+            .pod_ip
+            .filter(|_| runs)
+            .and_then(|address| address.parse().ok()),
         waiting: waiting(pod),
     }
 }
 
 /// The youngest pod of a Job: an older one was evicted.
 pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod> {
-    let of_this_job = pods.iter().filter(|pod| controller_uid(&pod.metadata) == Some(job_uid));
+    let of_this_job = pods
+        .iter()
+        .filter(|pod| controller_uid(&pod.metadata) == Some(job_uid));
     let pod = of_this_job.max_by_key(|pod| pod.creation_timestamp())?;
     let ended = pod
         .status
@@ -65,12 +74,21 @@ pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod>
     Some(MigrationPod {
         name: pod.name_any(),
         waiting: waiting(pod),
-        report: ended.as_ref().and_then(|ended| read_report(ended.message.as_deref()?)),
-        end: ended.map(|ended| format!("{}, exit code {}", ended.reason.unwrap_or_else(|| "ended".to_owned()), ended.exit_code)),
+        report: ended
+            .as_ref()
+            .and_then(|ended| read_report(ended.message.as_deref()?)),
+        end: ended.map(|ended| {
+            format!(
+                "{}, exit code {}",
+                ended.reason.unwrap_or_else(|| "ended".to_owned()),
+                ended.exit_code
+            )
+        }),
     })
 }
 
-/// The message is what a pod says, and a pod may say anything: what is no report is none, and its texts are cut.
+/// The message is what a pod says, and a pod may say anything: what is no report is none, and its
+/// texts are cut.
 fn read_report(message: &str) -> Option<MigrationReport> {
     let mut report: MigrationReport = serde_json::from_str(message.trim()).ok()?;
     report.notes.truncate(NOTES_MAX);
@@ -84,17 +102,34 @@ pub(crate) fn cut(text: &str) -> String {
     Problem::new(crate::report::ProblemClass::Other, text).message
 }
 
-/// Why a pod does not get to run: not scheduled, image not there, crashing. Silent about what passes within seconds.
+/// Why a pod does not get to run: not scheduled, image not there, crashing. Silent about what
+/// passes within seconds.
 fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let unscheduled = status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    let unscheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|one| one.type_ == "PodScheduled" && one.status == "False");
     if let Some(condition) = unscheduled {
         let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-        return Some(cut(&format!("{reason}: {}", condition.message.as_deref().unwrap_or_default())));
+        return Some(cut(&format!(
+            "{reason}: {}",
+            condition.message.as_deref().unwrap_or_default()
+        )));
     }
-    let waiting = status.container_statuses.iter().flatten().find_map(|container| container.state.as_ref()?.waiting.clone())?;
-    let reason = waiting.reason.filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing")?;
-    Some(cut(&format!("{reason}: {}", waiting.message.unwrap_or_default())))
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|container| container.state.as_ref()?.waiting.clone())?;
+    let reason = waiting
+        .reason
+        .filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing")?;
+    Some(cut(&format!(
+        "{reason}: {}",
+        waiting.message.unwrap_or_default()
+    )))
 }
 
 #[cfg(test)]
@@ -107,23 +142,36 @@ mod tests {
     fn pod(status: serde_json::Value) -> Pod {
         let meta = json!({"name": "p", "ownerReferences": [
             {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": "set", "controller": true}]});
-        serde_json::from_value(json!({"metadata": meta, "spec": {"containers": []}, "status": status})).expect("a pod")
+        serde_json::from_value(
+            json!({"metadata": meta, "spec": {"containers": []}, "status": status}),
+        )
+        .expect("a pod")
     }
 
     fn set(uid: &str) -> Vec<ReplicaSet> {
-        vec![serde_json::from_value(json!({"metadata": {"name": "s", "uid": uid}})).expect("a ReplicaSet")]
+        vec![
+            serde_json::from_value(json!({"metadata": {"name": "s", "uid": uid}}))
+                .expect("a ReplicaSet"),
+        ]
     }
 
     fn ended(message: &str) -> Pod {
         let terminated = json!({"exitCode": 1, "reason": "Error", "message": message});
-        pod(json!({"containerStatuses": [{"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": terminated}}]}))
+        pod(
+            json!({"containerStatuses": [{"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated}}]}),
+        )
     }
 
     #[test]
     fn only_pods_of_our_replica_sets_are_asked() {
         let running = || vec![pod(json!({"phase": "Running", "podIP": "10.0.0.1"}))];
-        let asked = |uid| relay_pods(&set(uid), running()).iter().filter_map(|pod| pod.address).count();
+        let asked = |uid| {
+            relay_pods(&set(uid), running())
+                .iter()
+                .filter_map(|pod| pod.address)
+                .count()
+        };
         assert_eq!(asked("set"), 1);
         assert_eq!(asked("another"), 0);
     }
@@ -138,7 +186,8 @@ mod tests {
     #[test]
     fn the_termination_message_is_read_and_cut() {
         let long = "x".repeat(3000);
-        let message = json!({"problem": {"class": "AuthenticationFailed", "message": long}}).to_string();
+        let message =
+            json!({"problem": {"class": "AuthenticationFailed", "message": long}}).to_string();
         let found = migration_pod("set", &[ended(&message)]).expect("a pod");
         let problem = found.report.expect("a report").problem.expect("a problem");
         assert_eq!(problem.class, ProblemClass::AuthenticationFailed);
@@ -155,10 +204,15 @@ mod tests {
     #[test]
     fn an_image_that_cannot_be_pulled_is_a_reason_to_wait_and_a_starting_container_is_none() {
         let with = |reason: &str| {
-            pod(json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"waiting": {"reason": reason, "message": "m"}}}]}))
+            pod(
+                json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": "m"}}}]}),
+            )
         };
-        assert_eq!(waiting(&with("ImagePullBackOff")).as_deref(), Some("ImagePullBackOff: m"));
+        assert_eq!(
+            waiting(&with("ImagePullBackOff")).as_deref(),
+            Some("ImagePullBackOff: m")
+        );
         assert_eq!(waiting(&with("ContainerCreating")), None);
     }
 }

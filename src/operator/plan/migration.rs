@@ -8,7 +8,8 @@
 //!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or a nudge
 //! ```
 //!
-//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too: its cause may just have been removed.
+//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too:
+//! its cause may just have been removed.
 
 use std::time::Duration;
 
@@ -38,13 +39,25 @@ pub(crate) enum Migration {
     /// A Job is to be created; one of this name that failed, or cannot run, makes room.
     Start { attempt: u32 },
     /// A Job is at work, or its pod is about to be.
-    Running { attempt: u32, waiting: Option<String>, until: Option<Timestamp> },
+    Running {
+        attempt: u32,
+        waiting: Option<String>,
+        until: Option<Timestamp>,
+    },
     /// The cluster lets the Job create no pod.
     Refused { why: String },
     /// The schema is as this version needs it.
-    Succeeded { at: Timestamp, schema_version: Option<i64>, notes: Vec<String> },
+    Succeeded {
+        at: Timestamp,
+        schema_version: Option<i64>,
+        notes: Vec<String>,
+    },
     /// It will be tried again.
-    Failed { attempt: u32, why: Failure, again_at: Timestamp },
+    Failed {
+        attempt: u32,
+        why: Failure,
+        again_at: Timestamp,
+    },
 }
 
 /// What a failed migration left as an explanation.
@@ -67,19 +80,37 @@ impl Migration {
         let at = match self {
             Self::Failed { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
-            Self::Off | Self::Queued | Self::Start { .. } | Self::Refused { .. } | Self::Succeeded { .. } => None,
+            Self::Off
+            | Self::Queued
+            | Self::Start { .. }
+            | Self::Refused { .. }
+            | Self::Succeeded { .. } => None,
         }?;
         // Whole seconds later: timestamps of the API server have no fractions.
-        Some(Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_secs(1))
+        Some(
+            Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_secs(1),
+        )
     }
 }
 
-pub(super) fn decide(relay: &ValidatedRelay, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
-    let Some(target) = &relay.migration else { return Migration::Off };
-    let Some(job) = job else { return Migration::Start { attempt: 1 } };
+pub(super) fn decide(
+    relay: &ValidatedRelay,
+    job: Option<&MigrationJob>,
+    now: Timestamp,
+) -> Migration {
+    let Some(target) = &relay.migration else {
+        return Migration::Off;
+    };
+    let Some(job) = job else {
+        return Migration::Start { attempt: 1 };
+    };
     match &job.outcome {
-        JobOutcome::Unfinished if job.waits() && job.form != Some(migration_form(relay, target)) => {
-            Migration::Start { attempt: job.attempt }
+        JobOutcome::Unfinished
+            if job.waits() && job.form != Some(migration_form(relay, target)) =>
+        {
+            Migration::Start {
+                attempt: job.attempt,
+            }
         }
         JobOutcome::Unfinished => unfinished(job, now),
         JobOutcome::Succeeded { at } => succeeded(job, *at),
@@ -90,18 +121,36 @@ pub(super) fn decide(relay: &ValidatedRelay, job: Option<&MigrationJob>, now: Ti
 fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
     let attempt = job.attempt;
     match &job.pod {
-        Some(pod) => Migration::Running { attempt, waiting: pod.waiting.clone(), until: None },
-        None if now.duration_since(job.created_at) < POD_GRACE => {
-            Migration::Running { attempt, waiting: None, until: job.created_at.checked_add(POD_GRACE).ok() }
-        }
-        None => Migration::Refused { why: job.refusal.clone().unwrap_or_else(|| "its Events give no reason".to_owned()) },
+        Some(pod) => Migration::Running {
+            attempt,
+            waiting: pod.waiting.clone(),
+            until: None,
+        },
+        None if now.duration_since(job.created_at) < POD_GRACE => Migration::Running {
+            attempt,
+            waiting: None,
+            until: job.created_at.checked_add(POD_GRACE).ok(),
+        },
+        None => Migration::Refused {
+            why: job
+                .refusal
+                .clone()
+                .unwrap_or_else(|| "its Events give no reason".to_owned()),
+        },
     }
 }
 
 fn succeeded(job: &MigrationJob, at: Timestamp) -> Migration {
     let report = job.pod.as_ref().and_then(|pod| pod.report.clone());
-    let notes = report.as_ref().map(|report| report.notes.clone()).unwrap_or_default();
-    Migration::Succeeded { at, schema_version: report.and_then(|report| report.schema_version), notes }
+    let notes = report
+        .as_ref()
+        .map(|report| report.notes.clone())
+        .unwrap_or_default();
+    Migration::Succeeded {
+        at,
+        schema_version: report.and_then(|report| report.schema_version),
+        notes,
+    }
 }
 
 struct Failed<'a> {
@@ -109,22 +158,47 @@ struct Failed<'a> {
     why: &'a str,
 }
 
-fn failed(target: &MigrationTarget, job: &MigrationJob, end: &Failed<'_>, now: Timestamp) -> Migration {
-    let again_at = end.at.checked_add(pause(job.attempt)).unwrap_or(Timestamp::MAX);
+fn failed(
+    target: &MigrationTarget,
+    job: &MigrationJob,
+    end: &Failed<'_>,
+    now: Timestamp,
+) -> Migration {
+    let again_at = end
+        .at
+        .checked_add(pause(job.attempt))
+        .unwrap_or(Timestamp::MAX);
     let nudged = target.nudge.is_some() && target.nudge != job.nudge;
     if nudged || now >= again_at {
-        return Migration::Start { attempt: job.attempt.saturating_add(1) };
+        return Migration::Start {
+            attempt: job.attempt.saturating_add(1),
+        };
     }
-    Migration::Failed { attempt: job.attempt, why: explanation(job.pod.as_ref(), end.why), again_at }
+    Migration::Failed {
+        attempt: job.attempt,
+        why: explanation(job.pod.as_ref(), end.why),
+        again_at,
+    }
 }
 
 fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
     match pod {
-        Some(MigrationPod { report: Some(report), .. }) if report.problem.is_some() => {
+        Some(MigrationPod {
+            report: Some(report),
+            ..
+        }) if report.problem.is_some() => {
             Failure::Reported(report.problem.clone().expect("asked in the guard"))
         }
-        Some(MigrationPod { name, end: Some(end), .. }) => Failure::Unexplained(format!("pod '{name}': {end}")),
-        Some(MigrationPod { name, waiting: Some(waiting), .. }) => Failure::Unexplained(format!("pod '{name}' did not start: {waiting}")),
+        Some(MigrationPod {
+            name,
+            end: Some(end),
+            ..
+        }) => Failure::Unexplained(format!("pod '{name}': {end}")),
+        Some(MigrationPod {
+            name,
+            waiting: Some(waiting),
+            ..
+        }) => Failure::Unexplained(format!("pod '{name}' did not start: {waiting}")),
         _ => Failure::Unexplained(why.to_owned()),
     }
 }
@@ -153,7 +227,10 @@ mod tests {
 
     fn job(outcome: JobOutcome) -> MigrationJob {
         MigrationJob {
-            key: ObjectKey { name: target().job, uid: "u".to_owned() },
+            key: ObjectKey {
+                name: target().job,
+                uid: "u".to_owned(),
+            },
             attempt: 3,
             nudge: None,
             form: Some(migration_form(&validated(), &target())),
@@ -166,17 +243,33 @@ mod tests {
     }
 
     fn failed_job() -> MigrationJob {
-        job(JobOutcome::Failed { at: now(), why: "deadline".to_owned() })
+        job(JobOutcome::Failed {
+            at: now(),
+            why: "deadline".to_owned(),
+        })
     }
 
     fn pod(problem: Option<Problem>) -> MigrationPod {
-        let report = MigrationReport { schema_version: Some(1), applied: Vec::new(), notes: vec!["note".to_owned()], problem };
-        MigrationPod { name: "p".to_owned(), waiting: None, report: Some(report), end: Some("Error, exit code 1".to_owned()) }
+        let report = MigrationReport {
+            schema_version: Some(1),
+            applied: Vec::new(),
+            notes: vec!["note".to_owned()],
+            problem,
+        };
+        MigrationPod {
+            name: "p".to_owned(),
+            waiting: None,
+            report: Some(report),
+            end: Some("Error, exit code 1".to_owned()),
+        }
     }
 
     #[test]
     fn without_a_job_one_is_started() {
-        assert_eq!(decide(&validated(), None, now()), Migration::Start { attempt: 1 });
+        assert_eq!(
+            decide(&validated(), None, now()),
+            Migration::Start { attempt: 1 }
+        );
         let never = validated_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(decide(&never, None, now()), Migration::Off);
     }
@@ -184,26 +277,56 @@ mod tests {
     #[test]
     fn a_job_without_a_pod_has_twenty_seconds() {
         let job = job(JobOutcome::Unfinished);
-        assert!(matches!(decide(&validated(), Some(&job), at(19)), Migration::Running { .. }));
-        assert_eq!(decide(&validated(), Some(&job), at(20)), Migration::Refused { why: "exceeded quota".to_owned() });
+        assert!(matches!(
+            decide(&validated(), Some(&job), at(19)),
+            Migration::Running { .. }
+        ));
+        assert_eq!(
+            decide(&validated(), Some(&job), at(20)),
+            Migration::Refused {
+                why: "exceeded quota".to_owned()
+            }
+        );
     }
 
     #[test]
     fn a_job_that_cannot_run_starts_again_when_its_pods_would_be_other_ones() {
-        let corrected = validated_with(|relay| relay.spec.template.image = Some("registry.test/relay:2".to_owned()));
-        let again = |job: &MigrationJob| decide(&corrected, Some(job), now()) == Migration::Start { attempt: 3 };
+        let corrected = validated_with(|relay| {
+            relay.spec.template.image = Some("registry.test/relay:2".to_owned())
+        });
+        let again = |job: &MigrationJob| {
+            decide(&corrected, Some(job), now()) == Migration::Start { attempt: 3 }
+        };
         let with = |waiting: Option<&str>| {
-            let pod = MigrationPod { name: "p".to_owned(), waiting: waiting.map(str::to_owned), report: None, end: None };
-            MigrationJob { pod: Some(pod), ..job(JobOutcome::Unfinished) }
+            let pod = MigrationPod {
+                name: "p".to_owned(),
+                waiting: waiting.map(str::to_owned),
+                report: None,
+                end: None,
+            };
+            MigrationJob {
+                pod: Some(pod),
+                ..job(JobOutcome::Unfinished)
+            }
         };
         assert!(again(&job(JobOutcome::Unfinished)), "no pod was let in");
         assert!(again(&with(Some("ImagePullBackOff: m"))));
         assert!(!again(&with(None)), "a migration may be under way");
         assert!(!again(&failed_job()), "its back-off lasts");
-        assert!(!again(&job(JobOutcome::Succeeded { at: now() })), "it is the memory");
-        let same = decide(&validated(), Some(&with(Some("ImagePullBackOff: m"))), now());
+        assert!(
+            !again(&job(JobOutcome::Succeeded { at: now() })),
+            "it is the memory"
+        );
+        let same = decide(
+            &validated(),
+            Some(&with(Some("ImagePullBackOff: m"))),
+            now(),
+        );
         assert!(matches!(same, Migration::Running { .. }), "{same:?}");
-        let of_an_older_version = MigrationJob { form: None, ..with(Some("ImagePullBackOff: m")) };
+        let of_an_older_version = MigrationJob {
+            form: None,
+            ..with(Some("ImagePullBackOff: m"))
+        };
         assert!(again(&of_an_older_version));
     }
 
@@ -211,7 +334,11 @@ mod tests {
     fn the_exit_code_decides_and_the_report_explains() {
         let mut job = job(JobOutcome::Succeeded { at: now() });
         job.pod = Some(pod(None));
-        let expected = Migration::Succeeded { at: now(), schema_version: Some(1), notes: vec!["note".to_owned()] };
+        let expected = Migration::Succeeded {
+            at: now(),
+            schema_version: Some(1),
+            notes: vec!["note".to_owned()],
+        };
         assert_eq!(decide(&validated(), Some(&job), now()), expected);
         job.pod = None;
         assert!(decide(&validated(), Some(&job), now()).is_done());
@@ -220,12 +347,25 @@ mod tests {
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
-        let why = |pod: Option<MigrationPod>| match decide(&validated(), Some(&MigrationJob { pod, ..failed_job() }), now()) {
+        let why = |pod: Option<MigrationPod>| match decide(
+            &validated(),
+            Some(&MigrationJob {
+                pod,
+                ..failed_job()
+            }),
+            now(),
+        ) {
             Migration::Failed { why, .. } => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(why(Some(pod(Some(problem.clone())))), Failure::Reported(problem));
-        assert_eq!(why(Some(pod(None))), Failure::Unexplained("pod 'p': Error, exit code 1".to_owned()));
+        assert_eq!(
+            why(Some(pod(Some(problem.clone())))),
+            Failure::Reported(problem)
+        );
+        assert_eq!(
+            why(Some(pod(None))),
+            Failure::Unexplained("pod 'p': Error, exit code 1".to_owned())
+        );
         assert_eq!(why(None), Failure::Unexplained("deadline".to_owned()));
     }
 
@@ -233,9 +373,15 @@ mod tests {
     fn a_failed_job_is_tried_again_after_its_back_off() {
         let job = failed_job();
         let early = decide(&validated(), Some(&job), at(39));
-        assert!(matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)), "{early:?}");
+        assert!(
+            matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)),
+            "{early:?}"
+        );
         assert_eq!(early.look_again_in(at(39)), Some(Duration::from_secs(2)));
-        assert_eq!(decide(&validated(), Some(&job), at(40)), Migration::Start { attempt: 4 });
+        assert_eq!(
+            decide(&validated(), Some(&job), at(40)),
+            Migration::Start { attempt: 4 }
+        );
     }
 
     #[test]
@@ -243,14 +389,23 @@ mod tests {
         let mut job = failed_job();
         let mut nudged = validated();
         nudged.migration.as_mut().expect("policy Apply").nudge = Some("now".to_owned());
-        assert_eq!(decide(&nudged, Some(&job), now()), Migration::Start { attempt: 4 });
+        assert_eq!(
+            decide(&nudged, Some(&job), now()),
+            Migration::Start { attempt: 4 }
+        );
         job.nudge = Some("now".to_owned());
-        assert!(matches!(decide(&nudged, Some(&job), now()), Migration::Failed { .. }));
+        assert!(matches!(
+            decide(&nudged, Some(&job), now()),
+            Migration::Failed { .. }
+        ));
     }
 
     #[test]
     fn the_back_off_doubles_up_to_five_minutes() {
-        let seconds: Vec<i64> = [1, 2, 5, 6, 1000, u32::MAX].into_iter().map(|attempt| pause(attempt).as_secs()).collect();
+        let seconds: Vec<i64> = [1, 2, 5, 6, 1000, u32::MAX]
+            .into_iter()
+            .map(|attempt| pause(attempt).as_secs())
+            .collect();
         assert_eq!(seconds, [10, 20, 160, 300, 300, 300]);
     }
 }

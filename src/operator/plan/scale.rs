@@ -1,7 +1,9 @@
-//! How many relays, by what waits: facts, what is remembered and `now` in; a decision with its reason, and what to remember, out. Pure.
+//! How many relays, by what waits: facts, what is remembered and `now` in; a decision with its
+//! reason, and what to remember, out. Pure.
 //!
-//! What is not known adds nothing and takes nothing away. Up goes at once, to the double at most, and only when the last step has arrived and has
-//! helped; down goes to the most that was wanted within the stabilisation window, and to no less than can carry what is published now.
+//! What is not known adds nothing and takes nothing away. Up goes at once, to the double at most,
+//! and only when the last step has arrived and has helped; down goes to the most that was wanted
+//! within the stabilisation window, and to no less than can carry what is published now.
 
 #[cfg(test)]
 mod simulation;
@@ -65,14 +67,16 @@ pub(crate) struct Decision {
 pub(crate) struct Remembered {
     /// The count that we left; another one was written by somebody else.
     pub count: Option<i32>,
-    /// Counts that were enough, each with the last time when it was; falling, so that the first is the most.
+    /// Counts that were enough, each with the last time when it was; falling, so that the first is
+    /// the most.
     enough: VecDeque<(Timestamp, i32)>,
     /// The last step up, until it is known whether it helped.
     step: Option<Step>,
     /// What was published per second when a step up did not help.
     flat_at: Option<f64>,
-    /// What one relay can publish per second, as far as it was seen: all of it when more were needed, else at least that much. Without it a
-    /// steady load would be left to too few relays as soon as its backlog has gone.
+    /// What one relay can publish per second, as far as it was seen: all of it when more were
+    /// needed, else at least that much. Without it a steady load would be left to too few relays as
+    /// soon as its backlog has gone.
     capacity: Option<f64>,
 }
 
@@ -85,7 +89,12 @@ struct Step {
 }
 
 /// One look. The caller remembers the second part when it has done what the first says.
-pub(crate) fn decide(policy: &ScalingPolicy, facts: &ScaleFacts, before: &Remembered, now: Timestamp) -> (Decision, Remembered) {
+pub(crate) fn decide(
+    policy: &ScalingPolicy,
+    facts: &ScaleFacts,
+    before: &Remembered,
+    now: Timestamp,
+) -> (Decision, Remembered) {
     let mut memory = before.clone();
     let from = facts.count;
     let (to, why) = judge(policy, facts, &mut memory, now);
@@ -93,7 +102,12 @@ pub(crate) fn decide(policy: &ScalingPolicy, facts: &ScaleFacts, before: &Rememb
     (Decision { from, to, why }, memory)
 }
 
-fn judge(policy: &ScalingPolicy, facts: &ScaleFacts, memory: &mut Remembered, now: Timestamp) -> (i32, Reason) {
+fn judge(
+    policy: &ScalingPolicy,
+    facts: &ScaleFacts,
+    memory: &mut Remembered,
+    now: Timestamp,
+) -> (i32, Reason) {
     let count = facts.count.clamp(policy.min, policy.max);
     if memory.enough.is_empty() {
         memory.note(count, now);
@@ -108,8 +122,17 @@ fn judge(policy: &ScalingPolicy, facts: &ScaleFacts, memory: &mut Remembered, no
     };
     let (wanted, pressure) = wanted(policy, count, load);
     memory.learn(f64::from(count), load.published_per_second);
-    let enough = wanted.max(memory.carrying(load.published_per_second).min(count)).clamp(policy.min, policy.max);
-    memory.note(if load.breaker_open { enough.min(count) } else { enough }, now);
+    let enough = wanted
+        .max(memory.carrying(load.published_per_second).min(count))
+        .clamp(policy.min, policy.max);
+    memory.note(
+        if load.breaker_open {
+            enough.min(count)
+        } else {
+            enough
+        },
+        now,
+    );
     memory.forget_before(now, policy.stabilization);
     if wanted <= count {
         (memory.step, memory.flat_at) = (None, None);
@@ -121,7 +144,11 @@ fn judge(policy: &ScalingPolicy, facts: &ScaleFacts, memory: &mut Remembered, no
         LastStep::OnItsWay => (count, Reason::WaitingForRelays),
         LastStep::DidNotHelp => (count, Reason::ThroughputFlat),
         LastStep::Helped => {
-            memory.step = Some(Step { at: now, arrived_at: None, published_before: load.published_per_second });
+            memory.step = Some(Step {
+                at: now,
+                arrived_at: None,
+                published_before: load.published_per_second,
+            });
             memory.capacity = Some(load.published_per_second / f64::from(count));
             (enough.min(count.saturating_mul(2)), pressure)
         }
@@ -132,7 +159,11 @@ fn judge(policy: &ScalingPolicy, facts: &ScaleFacts, memory: &mut Remembered, no
 fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
     let rows = load.rows as f64 / (f64::from(count) * f64::from(policy.rows_per_relay));
     let age = load.oldest_age.as_secs_f64() / policy.oldest_age.as_secs_f64();
-    let (ratio, pressure) = if rows >= age { (rows, Reason::BacklogHigh) } else { (age, Reason::OldestHigh) };
+    let (ratio, pressure) = if rows >= age {
+        (rows, Reason::BacklogHigh)
+    } else {
+        (age, Reason::OldestHigh)
+    };
     if (ratio - 1.0).abs() <= TOLERANCE {
         return (count, pressure);
     }
@@ -159,25 +190,40 @@ enum LastStep {
 impl Remembered {
     /// A smaller count before this one can never again be the most.
     fn note(&mut self, enough: i32, now: Timestamp) {
-        while self.enough.back().is_some_and(|(_, before)| *before <= enough) {
+        while self
+            .enough
+            .back()
+            .is_some_and(|(_, before)| *before <= enough)
+        {
             self.enough.pop_back();
         }
         self.enough.push_back((now, enough));
     }
 
     fn forget_before(&mut self, now: Timestamp, window: SignedDuration) {
-        while self.enough.len() > 1 && self.enough.front().is_some_and(|(at, _)| now.duration_since(*at) >= window) {
+        while self.enough.len() > 1
+            && self
+                .enough
+                .front()
+                .is_some_and(|(at, _)| now.duration_since(*at) >= window)
+        {
             self.enough.pop_front();
         }
     }
 
     fn learn(&mut self, relays: f64, published_per_second: f64) {
-        self.capacity = self.capacity.map(|known| known.max(published_per_second / relays));
+        self.capacity = self
+            .capacity
+            .map(|known| known.max(published_per_second / relays));
     }
 
     /// Relays that can publish this much.
     fn carrying(&self, published_per_second: f64) -> i32 {
-        self.capacity.filter(|capacity| *capacity > 0.0).map_or(0, |capacity| (published_per_second / capacity).ceil() as i32)
+        self.capacity
+            .filter(|capacity| *capacity > 0.0)
+            .map_or(0, |capacity| {
+                (published_per_second / capacity).ceil() as i32
+            })
     }
 
     fn last_step(&mut self, facts: &ScaleFacts, load: &Load, now: Timestamp) -> LastStep {
@@ -186,7 +232,9 @@ impl Remembered {
             if step.arrived_at.is_none() && facts.available >= facts.count {
                 step.arrived_at = Some(now);
             }
-            let judged = step.arrived_at.is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
+            let judged = step
+                .arrived_at
+                .is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
             if !judged || now.duration_since(step.at) < STEP_PAUSE {
                 return LastStep::OnItsWay;
             }
@@ -194,6 +242,10 @@ impl Remembered {
             self.step = None;
         }
         self.flat_at = self.flat_at.filter(|published| !more(*published));
-        if self.flat_at.is_some() { LastStep::DidNotHelp } else { LastStep::Helped }
+        if self.flat_at.is_some() {
+            LastStep::DidNotHelp
+        } else {
+            LastStep::Helped
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped all the same. Pure.
+//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped
+//! all the same. Pure.
 
 use super::{
     Invalid,
@@ -9,7 +10,14 @@ use super::{
 use crate::operator::{apply::ApplyError, observe::Observed, reason::Reason, validate::Unworkable};
 
 /// What is not found here stays as it was said of the manifest before.
-pub(super) fn invalid(Invalid { why, wish, obstacle }: &Invalid<'_>, observed: &Observed) -> Vec<Finding> {
+pub(super) fn invalid(
+    Invalid {
+        why,
+        wish,
+        obstacle,
+    }: &Invalid<'_>,
+    observed: &Observed,
+) -> Vec<Finding> {
     let reason = match why {
         Unworkable::Spec(_) => Reason::InvalidSpec,
         Unworkable::ImageNotAllowed(_) => Reason::ImageNotAllowed,
@@ -27,7 +35,9 @@ pub(super) fn invalid(Invalid { why, wish, obstacle }: &Invalid<'_>, observed: &
 
 fn relays(wish: Option<Wish>, left: usize, obstacle: Option<&ApplyError>) -> String {
     match (wish, obstacle) {
-        (Some(_), Some(error)) => format!("Relays could not be stopped: {}", ready::tried_again(error)),
+        (Some(_), Some(error)) => {
+            format!("Relays could not be stopped: {}", ready::tried_again(error))
+        }
         (Some(wish), None) => without_relays(wish, left).message,
         (None, _) if left == 0 => "No relay is started before that is mended.".to_owned(),
         (None, _) => "Relays that run go on with their old settings.".to_owned(),

@@ -1,4 +1,5 @@
-//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be asked may publish all the same. Pure.
+//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be
+//! asked may publish all the same. Pure.
 
 use super::{
     Scene,
@@ -8,22 +9,38 @@ use super::{
 use crate::operator::{backlog, reason::Reason};
 
 pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
-    let finding = |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
+    let finding =
+        |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
     if let Some((reason, _)) = none_runs(scene) {
         return nobody(reason);
     }
     let reports = &scene.observed.reports;
     if backlog::total(reports).is_some() {
-        return finding(State::True, Reason::ReportsComplete, "Relays report for all lanes.");
+        return finding(
+            State::True,
+            Reason::ReportsComplete,
+            "Relays report for all lanes.",
+        );
     }
     if reports.iter().all(|one| one.report.is_none()) {
-        let next = "If that lasts: does a NetworkPolicy keep the operator from port 9090 of the relays?";
-        return finding(State::False, Reason::NoReports, &format!("No relay has reported. {next}"));
+        let next =
+            "If that lasts: does a NetworkPolicy keep the operator from port 9090 of the relays?";
+        return finding(
+            State::False,
+            Reason::NoReports,
+            &format!("No relay has reported. {next}"),
+        );
     }
-    let message = "Some lanes have no relay that reports what waits in them: the backlog is unknown, and scaling holds.";
+    let message = "Some lanes have no relay that reports what waits in them: the backlog is \
+        unknown, and scaling holds.";
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
 pub(super) fn nobody(reason: Reason) -> Finding {
-    Finding::new("ReportsAvailable", State::Unknown, reason, "No relay runs that could report.")
+    Finding::new(
+        "ReportsAvailable",
+        State::Unknown,
+        reason,
+        "No relay runs that could report.",
+    )
 }

@@ -1,4 +1,5 @@
-//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and secrets. Pure.
+//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and
+//! secrets. Pure.
 
 use super::{
     Scene,
@@ -15,40 +16,77 @@ use crate::{
 
 pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     let not = |reason, message: String| Finding::new("SchemaReady", State::False, reason, message);
-    let job = scene.relay.migration.as_ref().map_or("", |target| &target.job);
+    let job = scene
+        .relay
+        .migration
+        .as_ref()
+        .map_or("", |target| &target.job);
     match &scene.plan.migration {
         Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
         Migration::Queued => as_it_was(scene),
-        Migration::Start { .. } if scene.facts.paused => {
-            not(Reason::Paused, "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned())
-        }
+        Migration::Start { .. } if scene.facts.paused => not(
+            Reason::Paused,
+            "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
+        ),
         // An attempt in progress does not unsay why the last one failed.
-        Migration::Start { attempt } | Migration::Running { attempt, waiting: None, .. } if *attempt > 1 => {
-            let said = repeat(&scene.facts.previous.conditions, "SchemaReady", State::False);
-            said.unwrap_or_else(|| not(Reason::MigrationRunning, format!("Attempt {attempt} of the migration is running (Job '{job}').")))
+        Migration::Start { attempt }
+        | Migration::Running {
+            attempt,
+            waiting: None,
+            ..
+        } if *attempt > 1 => {
+            let said = repeat(
+                &scene.facts.previous.conditions,
+                "SchemaReady",
+                State::False,
+            );
+            said.unwrap_or_else(|| {
+                not(
+                    Reason::MigrationRunning,
+                    format!("Attempt {attempt} of the migration is running (Job '{job}')."),
+                )
+            })
         }
-        Migration::Start { .. } | Migration::Running { waiting: None, .. } => {
-            not(Reason::MigrationRunning, format!("The migration is running (Job '{job}')."))
-        }
-        Migration::Running { waiting: Some(why), .. } => not(
+        Migration::Start { .. } | Migration::Running { waiting: None, .. } => not(
+            Reason::MigrationRunning,
+            format!("The migration is running (Job '{job}')."),
+        ),
+        Migration::Running {
+            waiting: Some(why), ..
+        } => not(
             Reason::PodsPending,
             format!(
-                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the pod waits, and a changed manifest replaces it."
+                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the \
+                 pod waits, and a changed manifest replaces it."
             ),
         ),
         Migration::Refused { why } => not(
             Reason::PodsRefused,
             format!(
-                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job keeps trying, and a changed manifest replaces it."
+                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job \
+                 keeps trying, and a changed manifest replaces it."
             ),
         ),
-        Migration::Failed { attempt, why, again_at } => {
-            let again = format!("Attempt {attempt}; the next one starts at {again_at}, or when the annotation {NUDGE} gets a new value.");
+        Migration::Failed {
+            attempt,
+            why,
+            again_at,
+        } => {
+            let again = format!(
+                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
+                 {NUDGE} gets a new value."
+            );
             match why {
-                Failure::Reported(problem) => not(Reason::Problem(problem.class), format!("{} {again}", sentence(&problem.message))),
+                Failure::Reported(problem) => not(
+                    Reason::Problem(problem.class),
+                    format!("{} {again}", sentence(&problem.message)),
+                ),
                 Failure::Unexplained(why) => {
                     let look = format!("Look at 'kubectl logs job/{job}'.");
-                    not(Reason::MigrationFailed, format!("The migration failed without a report: {why}. {look} {again}"))
+                    not(
+                        Reason::MigrationFailed,
+                        format!("The migration failed without a report: {why}. {look} {again}"),
+                    )
                 }
             }
         }
@@ -56,7 +94,8 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
 }
 
 fn as_it_was(scene: &Scene<'_>) -> Finding {
-    let said = find(&scene.facts.previous.conditions, "SchemaReady").filter(|said| said.status != State::Unknown.text());
+    let said = find(&scene.facts.previous.conditions, "SchemaReady")
+        .filter(|said| said.status != State::Unknown.text());
     let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
     match said {
         Some(said) => Finding {
@@ -71,18 +110,45 @@ fn as_it_was(scene: &Scene<'_>) -> Finding {
 
 /// Relays see the schema as it is now; the Job saw it when it ended.
 fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
-    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| is_about_the_schema(problem.class)) {
-        let next = scene.relay.migration.as_ref().map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
-        let message = format!("Pod '{pod}': {}{}", sentence(&problem.message), next.unwrap_or_default());
-        return Finding::new("SchemaReady", State::False, Reason::Problem(problem.class), message);
+    if let Some((pod, problem)) =
+        problems(scene).find(|(_, problem)| is_about_the_schema(problem.class))
+    {
+        let next = scene
+            .relay
+            .migration
+            .as_ref()
+            .map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
+        let message = format!(
+            "Pod '{pod}': {}{}",
+            sentence(&problem.message),
+            next.unwrap_or_default()
+        );
+        return Finding::new(
+            "SchemaReady",
+            State::False,
+            Reason::Problem(problem.class),
+            message,
+        );
     }
     match &scene.plan.migration {
-        Migration::Succeeded { schema_version: Some(level), .. } => {
-            Finding::new("SchemaReady", State::True, Reason::MigrationSucceeded, format!("The schema is at level {level}."))
-        }
-        Migration::Succeeded { .. } => Finding::new("SchemaReady", State::True, Reason::MigrationSucceeded, "The migration succeeded."),
+        Migration::Succeeded {
+            schema_version: Some(level),
+            ..
+        } => Finding::new(
+            "SchemaReady",
+            State::True,
+            Reason::MigrationSucceeded,
+            format!("The schema is at level {level}."),
+        ),
+        Migration::Succeeded { .. } => Finding::new(
+            "SchemaReady",
+            State::True,
+            Reason::MigrationSucceeded,
+            "The migration succeeded.",
+        ),
         _ => {
-            let message = "migration.policy is Never: the operator does not touch the schema, relays check it when they start.";
+            let message = "migration.policy is Never: the operator does not touch the schema, \
+                relays check it when they start.";
             Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
         }
     }
@@ -91,25 +157,65 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
 /// The operator reads no Secret: it only knows what those who do have said.
 pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
     let reported = match &scene.plan.migration {
-        Migration::Failed { why: Failure::Reported(problem), .. } => Some(("the migration".to_owned(), problem)),
+        Migration::Failed {
+            why: Failure::Reported(problem),
+            ..
+        } => Some(("the migration".to_owned(), problem)),
         _ => None,
     };
-    let everybody = reported.clone().into_iter().chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody.into_iter().find(|(_, problem)| is_about_secrets(problem)) {
+    let everybody = reported
+        .clone()
+        .into_iter()
+        .chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
+    if let Some((who, problem)) = everybody
+        .into_iter()
+        .find(|(_, problem)| is_about_secrets(problem))
+    {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
-        return Finding::new("SecretsResolved", State::False, Reason::Problem(problem.class), message);
+        return Finding::new(
+            "SecretsResolved",
+            State::False,
+            Reason::Problem(problem.class),
+            message,
+        );
     }
-    let anybody = scene.observed.reports.iter().any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. }) {
-        return Finding::new("SecretsResolved", State::True, Reason::SecretsRead, "Every referenced Secret and ConfigMap was read.");
+    let anybody = scene
+        .observed
+        .reports
+        .iter()
+        .any(|one| one.report.is_some());
+    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. })
+    {
+        return Finding::new(
+            "SecretsResolved",
+            State::True,
+            Reason::SecretsRead,
+            "Every referenced Secret and ConfigMap was read.",
+        );
     }
-    let unknown = || Finding::new("SecretsResolved", State::Unknown, Reason::NotChecked, "No migration or relay has reported yet.");
-    repeat(&scene.facts.previous.conditions, "SecretsResolved", State::False).unwrap_or_else(unknown)
+    let unknown = || {
+        Finding::new(
+            "SecretsResolved",
+            State::Unknown,
+            Reason::NotChecked,
+            "No migration or relay has reported yet.",
+        )
+    };
+    repeat(
+        &scene.facts.previous.conditions,
+        "SecretsResolved",
+        State::False,
+    )
+    .unwrap_or_else(unknown)
 }
 
 /// Problems of all relays with their pods, the most urgent of each first.
 pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = scene.observed.reports.iter().filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
+    let reports = scene
+        .observed
+        .reports
+        .iter()
+        .filter_map(|one| Some((one.pod.as_str(), one.report.as_ref()?)));
     reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
 }
 
@@ -117,7 +223,12 @@ pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, 
 pub(crate) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
-    let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    let mut sentence: String = letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .chain(letters)
+        .collect();
     if !sentence.ends_with(['.', '!', '?']) {
         sentence.push('.');
     }

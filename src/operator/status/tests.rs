@@ -30,10 +30,21 @@ struct Case {
 
 fn running() -> Case {
     let relay = validated();
-    let deployment =
-        RelayDeployment { wanted: 2, observed: true, existing: 2, updated: 2, ready: 2, available: 2, ..RelayDeployment::default() };
+    let deployment = RelayDeployment {
+        wanted: 2,
+        observed: true,
+        existing: 2,
+        updated: 2,
+        ready: 2,
+        available: 2,
+        ..RelayDeployment::default()
+    };
     let plan = Plan {
-        migration: Migration::Succeeded { at: now(), schema_version: Some(1), notes: Vec::new() },
+        migration: Migration::Succeeded {
+            at: now(),
+            schema_version: Some(1),
+            notes: Vec::new(),
+        },
         rollout: Rollout::Go,
         turn: Turn::Go,
         replicas: 2,
@@ -44,12 +55,19 @@ fn running() -> Case {
         outdated_config_maps: Vec::new(),
         look_again_in: std::time::Duration::ZERO,
     };
-    let observed = Observed { deployment: Some(deployment), reports: vec![report(None)], ..Observed::default() };
+    let observed = Observed {
+        deployment: Some(deployment),
+        reports: vec![report(None)],
+        ..Observed::default()
+    };
     Case {
         relay,
         observed,
         plan,
-        applied: Applied { scaled: true, ..Applied::default() },
+        applied: Applied {
+            scaled: true,
+            ..Applied::default()
+        },
         paused: false,
         previous: OutboxRelayStatus::default(),
     }
@@ -61,15 +79,25 @@ fn report(problem: Option<ProblemClass>) -> PodReport {
         version: "1".to_owned(),
         schema_version: Some(1),
         lanes: 64,
-        backlog: Some(Backlog { rows: 0, capped: false, oldest_at: None }),
+        backlog: Some(Backlog {
+            rows: 0,
+            capped: false,
+            oldest_at: None,
+        }),
         parked_keys: None,
         parked_topics: None,
         dead_letters: None,
         published_per_second: 0.0,
         breaker: None,
-        problems: problem.map(|class| Problem::new(class, "it is so; do this")).into_iter().collect(),
+        problems: problem
+            .map(|class| Problem::new(class, "it is so; do this"))
+            .into_iter()
+            .collect(),
     };
-    PodReport { pod: "p".to_owned(), report: Some(report) }
+    PodReport {
+        pod: "p".to_owned(),
+        report: Some(report),
+    }
 }
 
 impl Case {
@@ -80,7 +108,10 @@ impl Case {
     }
 
     fn deployment(&mut self) -> &mut RelayDeployment {
-        self.observed.deployment.as_mut().expect("a running relay has one")
+        self.observed
+            .deployment
+            .as_mut()
+            .expect("a running relay has one")
     }
 
     fn status(&self) -> OutboxRelayStatus {
@@ -91,14 +122,43 @@ impl Case {
         self.assess(|status, verdict| tellings(&self.previous, &status, verdict))
     }
 
-    fn unworkable(&self, why: &Unworkable, wish: Option<&Count>, obstacle: Option<&ApplyError>) -> OutboxRelayStatus {
-        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, paused: self.paused, now: now() };
-        assess(&facts, &self.observed, &Verdict::Invalid(Invalid { why, wish, obstacle }))
+    fn unworkable(
+        &self,
+        why: &Unworkable,
+        wish: Option<&Count>,
+        obstacle: Option<&ApplyError>,
+    ) -> OutboxRelayStatus {
+        let facts = Facts {
+            identity: &self.relay.identity,
+            previous: &self.previous,
+            written_at: None,
+            paused: self.paused,
+            now: now(),
+        };
+        assess(
+            &facts,
+            &self.observed,
+            &Verdict::Invalid(Invalid {
+                why,
+                wish,
+                obstacle,
+            }),
+        )
     }
 
     fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
-        let facts = Facts { identity: &self.relay.identity, previous: &self.previous, written_at: None, paused: self.paused, now: now() };
-        let verdict = Verdict::Planned { relay: &self.relay, plan: &self.plan, applied: &self.applied };
+        let facts = Facts {
+            identity: &self.relay.identity,
+            previous: &self.previous,
+            written_at: None,
+            paused: self.paused,
+            now: now(),
+        };
+        let verdict = Verdict::Planned {
+            relay: &self.relay,
+            plan: &self.plan,
+            applied: &self.applied,
+        };
         then(assess(&facts, &self.observed, &verdict), &verdict)
     }
 
@@ -109,13 +169,22 @@ impl Case {
         for line in expected {
             let type_ = line.split('=').next().unwrap_or_default();
             let found: &Condition = find(&conditions, type_).expect("every condition is there");
-            assert_eq!(format!("{type_}={} {}", found.status, found.reason), **line, "{}", found.message);
+            assert_eq!(
+                format!("{type_}={} {}", found.status, found.reason),
+                **line,
+                "{}",
+                found.message
+            );
         }
     }
 }
 
 fn failed(why: Failure) -> Migration {
-    Migration::Failed { attempt: 2, why, again_at: now() }
+    Migration::Failed {
+        attempt: 2,
+        why,
+        again_at: now(),
+    }
 }
 
 fn reported(class: ProblemClass) -> Failure {
@@ -139,23 +208,34 @@ fn a_relay_that_runs_is_ready_and_settled() {
         "SecretsResolved=True SecretsRead",
     ]);
     let status = running().status();
-    assert_eq!((status.replicas, status.ready_replicas, status.observed_generation), (Some(2), Some(2), 3));
+    assert_eq!(
+        (
+            status.replicas,
+            status.ready_replicas,
+            status.observed_generation
+        ),
+        (Some(2), Some(2), 3)
+    );
     assert_eq!(status.backlog.expect("all lanes report").rows, 0);
 }
 
 #[test]
 fn an_outage_of_kafka_shows_but_does_not_make_a_relay_unready() {
-    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]).says(&[
-        "Ready=True KafkaUnreachable",
-        "Publishing=False KafkaUnreachable",
-        "Available=True AllRelaysAvailable",
-        "Stalled=False NotStalled",
-    ]);
+    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))])
+        .says(&[
+            "Ready=True KafkaUnreachable",
+            "Publishing=False KafkaUnreachable",
+            "Available=True AllRelaysAvailable",
+            "Stalled=False NotStalled",
+        ]);
 }
 
 fn open_breaker(problem: Option<ProblemClass>) -> PodReport {
     let mut report = report(problem);
-    let breaker = Breaker { state: BreakerState::Open, since: "2026-01-01T00:00:00Z".to_owned() };
+    let breaker = Breaker {
+        state: BreakerState::Open,
+        since: "2026-01-01T00:00:00Z".to_owned(),
+    };
     report.report.as_mut().expect("a report").breaker = Some(breaker);
     report
 }
@@ -166,11 +246,23 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
         (None, "BreakerOpen"),
         (Some(ProblemClass::KafkaUnreachable), "BreakerOpen"),
         (Some(ProblemClass::TopicUnderReplicated), "BreakerOpen"),
-        (Some(ProblemClass::KafkaAuthenticationFailed), "KafkaAuthenticationFailed"),
+        (
+            Some(ProblemClass::KafkaAuthenticationFailed),
+            "KafkaAuthenticationFailed",
+        ),
     ] {
-        let case = Case::with(|case| case.observed.reports = vec![report(None), open_breaker(problem)]);
-        case.says(&[&format!("Ready=True {reason}"), &format!("Publishing=False {reason}"), "Stalled=False NotStalled"]);
-        assert_eq!(case.status().breaker, Some(BreakerState::Open), "the worst of all");
+        let case =
+            Case::with(|case| case.observed.reports = vec![report(None), open_breaker(problem)]);
+        case.says(&[
+            &format!("Ready=True {reason}"),
+            &format!("Publishing=False {reason}"),
+            "Stalled=False NotStalled",
+        ]);
+        assert_eq!(
+            case.status().breaker,
+            Some(BreakerState::Open),
+            "the worst of all"
+        );
     }
     assert_eq!(running().status().breaker, None, "no relay said");
 }
@@ -185,7 +277,10 @@ fn trouble(seconds: i64) -> PodReport {
 /// The status of a relay that has run for so many seconds.
 fn having_run(seconds: i64) -> OutboxRelayStatus {
     let mut status = running().status();
-    status.conditions.iter_mut().for_each(|condition| condition.last_transition_time = Time(at(-seconds)));
+    status
+        .conditions
+        .iter_mut()
+        .for_each(|condition| condition.last_transition_time = Time(at(-seconds)));
     status
 }
 
@@ -195,9 +290,15 @@ fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
     case.says(&["Publishing=False KafkaUnreachable"]); // of one that never published
     case.previous = having_run(30);
     case.says(&["Publishing=True Publishing", "Ready=True Ready"]);
-    assert_eq!((case.status().conditions, case.tellings()), (case.previous.conditions.clone(), Vec::new()));
+    assert_eq!(
+        (case.status().conditions, case.tellings()),
+        (case.previous.conditions.clone(), Vec::new())
+    );
     case.observed.reports = vec![trouble(30)];
-    case.says(&["Publishing=False KafkaUnreachable", "Ready=True KafkaUnreachable"]);
+    case.says(&[
+        "Publishing=False KafkaUnreachable",
+        "Ready=True KafkaUnreachable",
+    ]);
     case.previous = case.status();
     case.observed.reports = vec![report(None)];
     case.says(&["Publishing=True Publishing"]);
@@ -210,7 +311,13 @@ fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() 
     case.says(&["Publishing=False KafkaUnreachable"]);
     case.observed.reports = vec![open_breaker(None)];
     case.says(&["Publishing=False BreakerOpen"]);
-    let breaker = case.observed.reports[0].report.as_mut().expect("a report").breaker.as_mut().expect("a breaker");
+    let breaker = case.observed.reports[0]
+        .report
+        .as_mut()
+        .expect("a report")
+        .breaker
+        .as_mut()
+        .expect("a breaker");
     breaker.since = at(-29).to_string();
     case.says(&["Publishing=True Publishing"]);
 }
@@ -236,19 +343,29 @@ fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
 
 #[test]
 fn advice_shows_without_stopping_anything() {
-    Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))])
-        .says(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
+    Case::with(|case| {
+        case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))]
+    })
+    .says(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
 }
 
 #[test]
 fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
-    for class in [ProblemClass::AuthenticationFailed, ProblemClass::KafkaAuthenticationFailed, ProblemClass::SecretMissing] {
+    for class in [
+        ProblemClass::AuthenticationFailed,
+        ProblemClass::KafkaAuthenticationFailed,
+        ProblemClass::SecretMissing,
+    ] {
         Case::with(|case| {
             let mut report = report(Some(class));
             report.report.as_mut().expect("a report").problems[0].last_good_used = true;
             case.observed.reports = vec![report];
         })
-        .says(&["Ready=True Ready", &format!("Publishing=True {class}"), &format!("SecretsResolved=False {class}")]);
+        .says(&[
+            "Ready=True Ready",
+            &format!("Publishing=True {class}"),
+            &format!("SecretsResolved=False {class}"),
+        ]);
     }
 }
 
@@ -258,7 +375,11 @@ fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
         case.deployment().available = 0;
         case.observed.reports = vec![report(Some(ProblemClass::AuthenticationFailed))];
     })
-    .says(&["Ready=False AuthenticationFailed", "Available=False AuthenticationFailed", "Reconciling=True AuthenticationFailed"]);
+    .says(&[
+        "Ready=False AuthenticationFailed",
+        "Available=False AuthenticationFailed",
+        "Reconciling=True AuthenticationFailed",
+    ]);
 }
 
 #[test]
@@ -270,10 +391,18 @@ fn pods_that_cannot_run_are_explained_by_what_is_known() {
             change(case);
         })
     };
-    none(&|_| ()).says(&["Available=False NoRelayAvailable", "Publishing=Unknown NoReports"]);
+    none(&|_| ()).says(&[
+        "Available=False NoRelayAvailable",
+        "Publishing=Unknown NoReports",
+    ]);
     none(&|case| case.deployment().moving = true).says(&["Available=False RollingOut"]);
-    none(&|case| case.deployment().refusal = Some("exceeded quota".to_owned())).says(&["Available=False PodsRefused"]);
-    let pending = RelayPod { name: "p".to_owned(), address: None, waiting: Some("ImagePullBackOff: no".to_owned()) };
+    none(&|case| case.deployment().refusal = Some("exceeded quota".to_owned()))
+        .says(&["Available=False PodsRefused"]);
+    let pending = RelayPod {
+        name: "p".to_owned(),
+        address: None,
+        waiting: Some("ImagePullBackOff: no".to_owned()),
+    };
     none(&|case| case.observed.pods = vec![pending.clone()]).says(&["Ready=False PodsPending"]);
 }
 
@@ -299,10 +428,17 @@ fn zero_relays_are_available_but_publish_nothing() {
     Case::with(|case| {
         case.relay.count = Count::Fixed(0);
         case.plan.replicas = 0;
-        case.observed.deployment = Some(RelayDeployment { observed: true, ..RelayDeployment::default() });
+        case.observed.deployment = Some(RelayDeployment {
+            observed: true,
+            ..RelayDeployment::default()
+        });
         case.observed.reports.clear();
     })
-    .says(&["Ready=True ScaledToZero", "Available=True ScaledToZero", "Publishing=False ScaledToZero"]);
+    .says(&[
+        "Ready=True ScaledToZero",
+        "Available=True ScaledToZero",
+        "Publishing=False ScaledToZero",
+    ]);
 }
 
 #[test]
@@ -310,10 +446,18 @@ fn a_suspended_relay_is_ready_and_publishes_nothing() {
     Case::with(|case| {
         case.relay.count = Count::Suspended;
         case.plan.replicas = 0;
-        case.observed.deployment = Some(RelayDeployment { observed: true, ..RelayDeployment::default() });
+        case.observed.deployment = Some(RelayDeployment {
+            observed: true,
+            ..RelayDeployment::default()
+        });
         case.observed.reports.clear();
     })
-    .says(&["Ready=True Suspended", "Available=True Suspended", "Publishing=False Suspended", "ReportsAvailable=Unknown Suspended"]);
+    .says(&[
+        "Ready=True Suspended",
+        "Available=True Suspended",
+        "Publishing=False Suspended",
+        "ReportsAvailable=Unknown Suspended",
+    ]);
 }
 
 #[test]
@@ -322,22 +466,50 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
         case.relay.count = Count::Suspended;
         case.plan.replicas = 0;
     });
-    let available = |case: &Case| find(&case.status().conditions, "Available").expect("there").message.clone();
+    let available = |case: &Case| {
+        find(&case.status().conditions, "Available")
+            .expect("there")
+            .message
+            .clone()
+    };
     case.says(&[
         "Ready=True Suspended",
         "Reconciling=True Suspended",
         "Publishing=True Publishing",
         "ReportsAvailable=True ReportsComplete",
     ]);
-    assert!(available(&case).contains("until then: 2."), "{}", available(&case));
+    assert!(
+        available(&case).contains("until then: 2."),
+        "{}",
+        available(&case)
+    );
     // What ends what it has in flight is counted by nobody.
-    *case.deployment() = RelayDeployment { observed: true, ..RelayDeployment::default() };
-    case.observed.pods = vec![RelayPod { name: "p".to_owned(), address: "10.0.0.1".parse().ok(), waiting: None }];
+    *case.deployment() = RelayDeployment {
+        observed: true,
+        ..RelayDeployment::default()
+    };
+    case.observed.pods = vec![RelayPod {
+        name: "p".to_owned(),
+        address: "10.0.0.1".parse().ok(),
+        waiting: None,
+    }];
     case.says(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
-    assert!(available(&case).contains("until then: 1."), "{}", available(&case));
+    assert!(
+        available(&case).contains("until then: 1."),
+        "{}",
+        available(&case)
+    );
     case.observed.pods[0].address = None;
-    case.says(&["Ready=True Suspended", "Reconciling=False Settled", "Publishing=False Suspended"]);
-    assert!(available(&case).contains("no relay runs"), "{}", available(&case));
+    case.says(&[
+        "Ready=True Suspended",
+        "Reconciling=False Settled",
+        "Publishing=False Suspended",
+    ]);
+    assert!(
+        available(&case).contains("no relay runs"),
+        "{}",
+        available(&case)
+    );
 }
 
 #[test]
@@ -349,8 +521,19 @@ fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
     case.relay.identity.generation = 4;
     case.says(&["Paused=True Paused", "Ready=True Ready"]);
     let status = case.status();
-    let generation = |type_| find(&status.conditions, type_).expect("there").observed_generation;
-    assert_eq!((status.observed_generation, generation("Ready"), generation("Paused")), (3, Some(3), Some(4)));
+    let generation = |type_| {
+        find(&status.conditions, type_)
+            .expect("there")
+            .observed_generation
+    };
+    assert_eq!(
+        (
+            status.observed_generation,
+            generation("Ready"),
+            generation("Paused")
+        ),
+        (3, Some(3), Some(4))
+    );
     waiting(&mut case, Migration::Start { attempt: 1 });
     case.says(&["SchemaReady=False Paused"]);
 }
@@ -361,61 +544,150 @@ fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
     with(Vec::new()).says(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
     let mut half = report(None);
     half.report.as_mut().expect("a report").lanes = 32;
-    with(vec![half]).says(&["ReportsAvailable=False ReportsIncomplete", "Ready=True Ready"]);
+    with(vec![half]).says(&[
+        "ReportsAvailable=False ReportsIncomplete",
+        "Ready=True Ready",
+    ]);
     running().says(&["ReportsAvailable=True ReportsComplete"]);
 }
 
 #[test]
 fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
     let mut case = Case::with(|case| case.applied.no_pod_monitors = true);
-    case.says(&["Ready=True PodMonitorUnavailable", "Reconciling=False Settled"]);
-    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["PodMonitorUnavailable"]);
+    case.says(&[
+        "Ready=True PodMonitorUnavailable",
+        "Reconciling=False Settled",
+    ]);
+    assert_eq!(
+        case.tellings()
+            .iter()
+            .map(|one| one.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["PodMonitorUnavailable"]
+    );
     case.previous = case.status();
     assert_eq!(case.tellings(), []);
 }
 
 fn scaled(decision: Decision) -> Case {
-    let load = Load { rows: 41_200, oldest_age: SignedDuration::from_secs(12), published_per_second: 512.4, breaker_open: false };
+    let load = Load {
+        rows: 41_200,
+        oldest_age: SignedDuration::from_secs(12),
+        published_per_second: 512.4,
+        breaker_open: false,
+    };
     Case::with(|case| {
         case.relay = validated_with(|relay| relay.spec.scaling = serde_yaml::from_str("{}").ok());
-        case.plan.scaling = Some(Scaling { decision, load: Some(load), remember: Remembered::default() });
-        case.plan.scale = if decision.from == decision.to { Scale::Keep } else { Scale::Step(decision) };
+        case.plan.scaling = Some(Scaling {
+            decision,
+            load: Some(load),
+            remember: Remembered::default(),
+        });
+        case.plan.scale = if decision.from == decision.to {
+            Scale::Keep
+        } else {
+            Scale::Step(decision)
+        };
     })
 }
 
 #[test]
 fn a_step_is_told_with_its_numbers_and_kept_in_status() {
-    let mut case = scaled(Decision { from: 2, to: 4, why: Reason::BacklogHigh });
+    let mut case = scaled(Decision {
+        from: 2,
+        to: 4,
+        why: Reason::BacklogHigh,
+    });
     case.says(&["ScalingActive=True BacklogHigh"]);
     let last = case.status().last_scale.expect("a step");
-    assert_eq!((last.from, last.to, last.reason.as_str(), last.time.0), (2, 4, "BacklogHigh", now()));
-    let note = "From 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
-    assert_eq!(case.tellings().iter().map(|one| one.note.as_str()).collect::<Vec<_>>(), [note]);
+    assert_eq!(
+        (last.from, last.to, last.reason.as_str(), last.time.0),
+        (2, 4, "BacklogHigh", now())
+    );
+    let note =
+        "From 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
+    assert_eq!(
+        case.tellings()
+            .iter()
+            .map(|one| one.note.as_str())
+            .collect::<Vec<_>>(),
+        [note]
+    );
     case.previous = case.status();
     case.plan.scale = Scale::Keep;
-    assert_eq!(case.status().last_scale, case.previous.last_scale, "the step before stays");
-    case.plan.scale = Scale::Step(Decision { from: 4, to: 8, why: Reason::BacklogHigh });
-    case.applied = Applied { obstacle: Some(refused(422)), ..Applied::default() };
-    assert_eq!(case.status().last_scale, case.previous.last_scale, "it was not taken");
-    assert!(case.tellings().iter().all(|one| one.reason != "BacklogHigh"), "{:?}", case.tellings());
+    assert_eq!(
+        case.status().last_scale,
+        case.previous.last_scale,
+        "the step before stays"
+    );
+    case.plan.scale = Scale::Step(Decision {
+        from: 4,
+        to: 8,
+        why: Reason::BacklogHigh,
+    });
+    case.applied = Applied {
+        obstacle: Some(refused(422)),
+        ..Applied::default()
+    };
+    assert_eq!(
+        case.status().last_scale,
+        case.previous.last_scale,
+        "it was not taken"
+    );
+    assert!(
+        case.tellings()
+            .iter()
+            .all(|one| one.reason != "BacklogHigh"),
+        "{:?}",
+        case.tellings()
+    );
     case.says(&["ScalingActive=False ApiRequestFailed"]);
     case.applied.scaled = true;
-    assert_eq!(case.status().last_scale.expect("a step").to, 8, "what else is refused does not matter");
+    assert_eq!(
+        case.status().last_scale.expect("a step").to,
+        8,
+        "what else is refused does not matter"
+    );
     case.says(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
 }
 
 fn refused(code: u16) -> ApplyError {
-    let source = CallError::Refused(Box::new(Status { code, message: "spec.x: Invalid value".to_owned(), ..Status::default() }));
-    ApplyError::Apply { kind: ChildKind::Deployment, name: "d".to_owned(), source }
+    let source = CallError::Refused(Box::new(Status {
+        code,
+        message: "spec.x: Invalid value".to_owned(),
+        ..Status::default()
+    }));
+    ApplyError::Apply {
+        kind: ChildKind::Deployment,
+        name: "d".to_owned(),
+        source,
+    }
 }
 
 #[test]
 fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
-    let mut case = scaled(Decision { from: 4, to: 4, why: Reason::ThroughputFlat });
+    let mut case = scaled(Decision {
+        from: 4,
+        to: 4,
+        why: Reason::ThroughputFlat,
+    });
     case.says(&["ScalingActive=False ThroughputFlat"]);
-    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["ThroughputFlat"]);
+    assert_eq!(
+        case.tellings()
+            .iter()
+            .map(|one| one.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["ThroughputFlat"]
+    );
     case.previous = case.status();
-    case.plan.scaling.as_mut().expect("scaled").load.as_mut().expect("known").rows += 1;
+    case.plan
+        .scaling
+        .as_mut()
+        .expect("scaled")
+        .load
+        .as_mut()
+        .expect("known")
+        .rows += 1;
     assert_eq!(case.status().conditions, case.previous.conditions);
 }
 
@@ -431,12 +703,22 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
     case.previous = case.status();
     (case.plan.migration, case.plan.turn) = (Migration::Queued, Turn::Waiting);
     case.plan.rollout = Rollout::WaitForSchema;
-    case.says(&["Ready=True UpgradeQueued", "SchemaReady=True MigrationSucceeded", "Reconciling=False Settled"]);
+    case.says(&[
+        "Ready=True UpgradeQueued",
+        "SchemaReady=True MigrationSucceeded",
+        "Reconciling=False Settled",
+    ]);
     assert_eq!(case.tellings(), []);
     assert_eq!(case.status().migration, case.previous.migration);
     case.plan.turn = Turn::Stopped;
     case.says(&["Ready=True UpgradesStopped"]);
-    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["UpgradesStopped"]);
+    assert_eq!(
+        case.tellings()
+            .iter()
+            .map(|one| one.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["UpgradesStopped"]
+    );
 }
 
 #[test]
@@ -445,51 +727,116 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
     let reason = |why: Unworkable| {
         let status = case.unworkable(&why, None, None);
         let stalled = find(&status.conditions, "Stalled").expect("there").clone();
-        (stalled.status, stalled.reason, stalled.message.contains("other.test/relay:1"))
+        (
+            stalled.status,
+            stalled.reason,
+            stalled.message.contains("other.test/relay:1"),
+        )
     };
     let image = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
-    assert_eq!(reason(image), ("True".to_owned(), "ImageNotAllowed".to_owned(), true));
+    assert_eq!(
+        reason(image),
+        ("True".to_owned(), "ImageNotAllowed".to_owned(), true)
+    );
     let spec = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
-    assert_eq!(reason(spec), ("True".to_owned(), "InvalidSpec".to_owned(), false));
+    assert_eq!(
+        reason(spec),
+        ("True".to_owned(), "InvalidSpec".to_owned(), false)
+    );
 }
 
 #[test]
 fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
     let why = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
-    let mut case = scaled(Decision { from: 2, to: 2, why: Reason::WithinTargets });
+    let mut case = scaled(Decision {
+        from: 2,
+        to: 2,
+        why: Reason::WithinTargets,
+    });
     case.previous = case.status();
     let said = |case: &Case, wish: Option<&Count>, obstacle: Option<&ApplyError>| {
         let conditions = case.unworkable(&why, wish, obstacle).conditions;
-        let say = |type_| find(&conditions, type_).map(|it| format!("{} {}", it.status, it.reason)).expect("there");
+        let say = |type_| {
+            find(&conditions, type_)
+                .map(|it| format!("{} {}", it.status, it.reason))
+                .expect("there")
+        };
         let message = find(&conditions, "Stalled").expect("there").message.clone();
-        (["Available", "Publishing", "ScalingActive"].map(say), message)
+        (
+            ["Available", "Publishing", "ScalingActive"].map(say),
+            message,
+        )
     };
     let suspended = Some(&Count::Suspended);
 
     let (three, message) = said(&case, None, None);
-    assert_eq!(three, ["True AllRelaysAvailable", "True Publishing", "False InvalidSpec"]);
-    assert!(message.ends_with("go on with their old settings."), "{message}");
+    assert_eq!(
+        three,
+        [
+            "True AllRelaysAvailable",
+            "True Publishing",
+            "False InvalidSpec"
+        ]
+    );
+    assert!(
+        message.ends_with("go on with their old settings."),
+        "{message}"
+    );
     let (three, message) = said(&case, suspended, None);
-    assert_eq!(three, ["True Suspended", "True Publishing", "False Suspended"]);
+    assert_eq!(
+        three,
+        ["True Suspended", "True Publishing", "False Suspended"]
+    );
     assert!(message.contains("until then: 2."), "{message}");
     let (_, message) = said(&case, suspended, Some(&refused(403)));
-    assert!(message.contains("could not be stopped: failed to apply"), "{message}");
+    assert!(
+        message.contains("could not be stopped: failed to apply"),
+        "{message}"
+    );
     case.deployment().existing = 0;
     let (three, message) = said(&case, suspended, None);
-    assert_eq!(three, ["True Suspended", "False Suspended", "False Suspended"]);
+    assert_eq!(
+        three,
+        ["True Suspended", "False Suspended", "False Suspended"]
+    );
     assert!(message.contains("no relay runs"), "{message}");
     let (three, message) = said(&case, None, None);
-    assert_eq!(three, ["False InvalidSpec", "False InvalidSpec", "False InvalidSpec"]);
+    assert_eq!(
+        three,
+        [
+            "False InvalidSpec",
+            "False InvalidSpec",
+            "False InvalidSpec"
+        ]
+    );
     assert!(message.contains("No relay is started"), "{message}");
 }
 
 #[test]
 fn a_manifest_of_another_form_stalls_and_is_told() {
-    let (status, telling) = not_understood(&running().relay.identity, "spec.batchSize: invalid type", now());
+    let (status, telling) = not_understood(
+        &running().relay.identity,
+        "spec.batchSize: invalid type",
+        now(),
+    );
     let stalled = find(&status.conditions, "Stalled").expect("there");
-    assert_eq!((stalled.status.as_str(), stalled.reason.as_str(), status.observed_generation), ("True", "NotUnderstood", 3));
-    assert!(stalled.message.contains("spec.batchSize"), "{}", stalled.message);
-    assert_eq!((telling.reason, telling.note), ("NotUnderstood".to_owned(), stalled.message.clone()));
+    assert_eq!(
+        (
+            stalled.status.as_str(),
+            stalled.reason.as_str(),
+            status.observed_generation
+        ),
+        ("True", "NotUnderstood", 3)
+    );
+    assert!(
+        stalled.message.contains("spec.batchSize"),
+        "{}",
+        stalled.message
+    );
+    assert_eq!(
+        (telling.reason, telling.note),
+        ("NotUnderstood".to_owned(), stalled.message.clone())
+    );
 }
 
 #[test]
@@ -500,13 +847,18 @@ fn a_failed_migration_says_why_and_goes_on() {
         "Reconciling=True LockTimeout",
         "Stalled=False NotStalled",
     ]);
-    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned()))))
-        .says(&["SchemaReady=False MigrationFailed", "Available=True AllRelaysAvailable"]);
+    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned())))).says(&[
+        "SchemaReady=False MigrationFailed",
+        "Available=True AllRelaysAvailable",
+    ]);
 }
 
 #[test]
 fn what_only_a_person_can_end_is_stalled() {
-    for class in [ProblemClass::NewerSchema, ProblemClass::SchemaClaimedByOther] {
+    for class in [
+        ProblemClass::NewerSchema,
+        ProblemClass::SchemaClaimedByOther,
+    ] {
         Case::with(|case| waiting(case, failed(reported(class)))).says(&[
             &format!("Stalled=True {class}"),
             &format!("Ready=False {class}"),
@@ -520,9 +872,19 @@ fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
     let mut case = Case::with(|case| waiting(case, failed(reported(ProblemClass::SecretMissing))));
     case.previous = case.status();
     case.observed.reports.clear();
-    for migration in [Migration::Start { attempt: 3 }, Migration::Running { attempt: 3, waiting: None, until: None }] {
+    for migration in [
+        Migration::Start { attempt: 3 },
+        Migration::Running {
+            attempt: 3,
+            waiting: None,
+            until: None,
+        },
+    ] {
         waiting(&mut case, migration);
-        case.says(&["SchemaReady=False SecretMissing", "SecretsResolved=False SecretMissing"]);
+        case.says(&[
+            "SchemaReady=False SecretMissing",
+            "SecretsResolved=False SecretMissing",
+        ]);
         assert_eq!(case.tellings(), []);
     }
 }
@@ -530,7 +892,10 @@ fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
 #[test]
 fn a_schema_that_vanished_after_its_migration_is_not_ready() {
     Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::SchemaNotReady))])
-        .says(&["SchemaReady=False SchemaNotReady", "Ready=False SchemaNotReady"]);
+        .says(&[
+            "SchemaReady=False SchemaNotReady",
+            "Ready=False SchemaNotReady",
+        ]);
 }
 
 #[test]
@@ -539,24 +904,42 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
         waiting(case, Migration::Start { attempt: 1 });
         case.observed = Observed::default();
     })
-    .says(&["SecretsResolved=Unknown NotChecked", "SchemaReady=False MigrationRunning", "Available=False WaitingForSchema"]);
+    .says(&[
+        "SecretsResolved=Unknown NotChecked",
+        "SchemaReady=False MigrationRunning",
+        "Available=False WaitingForSchema",
+    ]);
 }
 
 #[test]
 fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
     let after = |error| Case::with(|case| case.applied.obstacle = Some(error));
-    after(ApplyError::NameConflict("Service 's'".to_owned())).says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
-    after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&["Stalled=False NotStalled", "Reconciling=True FormerChildren"]);
+    after(ApplyError::NameConflict("Service 's'".to_owned()))
+        .says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
+    after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&[
+        "Stalled=False NotStalled",
+        "Reconciling=True FormerChildren",
+    ]);
     after(refused(422)).says(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
-    after(refused(500)).says(&["Stalled=False NotStalled", "Reconciling=True ApiRequestFailed"]);
+    after(refused(500)).says(&[
+        "Stalled=False NotStalled",
+        "Reconciling=True ApiRequestFailed",
+    ]);
 }
 
 #[test]
 fn the_level_of_the_schema_outlives_the_pod_that_told_it() {
     let mut case = running();
     case.previous = case.status();
-    case.plan.migration = Migration::Succeeded { at: now(), schema_version: None, notes: Vec::new() };
-    assert_eq!(case.status().migration.expect("a migration").schema_version, Some(1));
+    case.plan.migration = Migration::Succeeded {
+        at: now(),
+        schema_version: None,
+        notes: Vec::new(),
+    };
+    assert_eq!(
+        case.status().migration.expect("a migration").schema_version,
+        Some(1)
+    );
 }
 
 #[test]
@@ -573,21 +956,45 @@ fn each_bad_turn_is_told_once_and_its_end_too() {
     case.previous = case.status();
     case.observed.reports = vec![report(Some(ProblemClass::TopicMissing))];
     let told = case.tellings();
-    assert_eq!(told.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["TopicMissing"]);
+    assert_eq!(
+        told.iter()
+            .map(|one| one.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["TopicMissing"]
+    );
     case.previous = case.status();
     case.observed.reports = vec![report(None)];
-    assert_eq!(case.tellings().iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["Publishing"]);
+    assert_eq!(
+        case.tellings()
+            .iter()
+            .map(|one| one.reason.as_str())
+            .collect::<Vec<_>>(),
+        ["Publishing"]
+    );
 }
 
 #[test]
 fn a_pass_that_left_something_undone_carried_out_no_generation() {
     let carried_out = |previous: OutboxRelayStatus| {
         let identity = &validated().identity;
-        Facts { identity, previous: &previous, written_at: None, paused: false, now: now() }.carried_out()
+        Facts {
+            identity,
+            previous: &previous,
+            written_at: None,
+            paused: false,
+            now: now(),
+        }
+        .carried_out()
     };
     assert_eq!(carried_out(running().status()), Some(3));
-    assert_eq!(carried_out(Case::with(|case| case.applied.obstacle = Some(refused(422))).status()), None);
-    assert_eq!(carried_out(Case::with(|case| case.applied.obstacle = Some(refused(500))).status()), None);
+    assert_eq!(
+        carried_out(Case::with(|case| case.applied.obstacle = Some(refused(422))).status()),
+        None
+    );
+    assert_eq!(
+        carried_out(Case::with(|case| case.applied.obstacle = Some(refused(500))).status()),
+        None
+    );
     let why = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
     assert_eq!(carried_out(running().unworkable(&why, None, None)), None);
 }
@@ -598,7 +1005,12 @@ fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
         case.relay.plaintext = vec!["spec.database", "spec.kafka"];
         case.plan.scale = Scale::SetBack { from: 5, to: 2 };
     });
-    let reasons = |case: &Case| case.tellings().into_iter().map(|one| one.reason).collect::<Vec<_>>();
+    let reasons = |case: &Case| {
+        case.tellings()
+            .into_iter()
+            .map(|one| one.reason)
+            .collect::<Vec<_>>()
+    };
     case.applied.scaled = false;
     assert_eq!(reasons(&case), ["PlaintextTraffic"], "it was not set back");
     case.applied.scaled = true;
@@ -610,10 +1022,21 @@ fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
 #[test]
 fn when_nothing_can_be_read_what_was_said_stays() {
     let previous = running().status();
-    let identity = Identity { generation: 4, ..running().relay.identity };
+    let identity = Identity {
+        generation: 4,
+        ..running().relay.identity
+    };
     let status = unreadable(&identity, &previous, "failed to list Pods", now());
     assert_eq!(status.observed_generation, 3);
     let ready = find(&status.conditions, "Ready").expect("there");
-    assert_eq!((ready.status.as_str(), ready.observed_generation), ("True", Some(3)));
-    assert_eq!(find(&status.conditions, "Reconciling").expect("there").reason, "ApiRequestFailed");
+    assert_eq!(
+        (ready.status.as_str(), ready.observed_generation),
+        ("True", Some(3))
+    );
+    assert_eq!(
+        find(&status.conditions, "Reconciling")
+            .expect("there")
+            .reason,
+        "ApiRequestFailed"
+    );
 }

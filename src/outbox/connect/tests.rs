@@ -13,25 +13,55 @@ fn folder(name: &str, files: &[(&str, &str)]) -> Secrets {
 }
 
 fn settings(endpoint: Endpoint) -> DatabaseSettings {
-    let tls = TlsSettings { mode: TlsMode::VerifyFull, ca: false, client_certificate: false };
+    let tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: false,
+        client_certificate: false,
+    };
     let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-    DatabaseSettings { endpoint, tls, schema, max_connections: 4, pooler: false }
+    DatabaseSettings {
+        endpoint,
+        tls,
+        schema,
+        max_connections: 4,
+        pooler: false,
+    }
 }
 
 fn host() -> Endpoint {
-    Endpoint::Host { host: "db.example".to_owned(), port: 5433, name: "files".to_owned() }
+    Endpoint::Host {
+        host: "db.example".to_owned(),
+        port: 5433,
+        name: "files".to_owned(),
+    }
 }
 
 #[test]
 fn host_and_credentials_become_a_connection_with_timeouts() {
-    let secrets = folder("host", &[("username", "relay\n"), ("password", "hunter2\n")]);
+    let secrets = folder(
+        "host",
+        &[("username", "relay\n"), ("password", "hunter2\n")],
+    );
     let connect = Connect::relay(&settings(host()), &secrets).expect("complete");
-    assert_eq!((connect.options.get_host(), connect.options.get_port()), ("db.example", 5433));
-    assert_eq!((connect.user(), connect.options.get_database()), ("relay", Some("files")));
-    assert!(matches!(connect.options.get_ssl_mode(), PgSslMode::VerifyFull));
+    assert_eq!(
+        (connect.options.get_host(), connect.options.get_port()),
+        ("db.example", 5433)
+    );
+    assert_eq!(
+        (connect.user(), connect.options.get_database()),
+        ("relay", Some("files"))
+    );
+    assert!(matches!(
+        connect.options.get_ssl_mode(),
+        PgSslMode::VerifyFull
+    ));
     let startup = connect.startup();
     let startup = startup.get_options().expect("timeouts");
-    for name in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
+    for name in [
+        "lock_timeout",
+        "statement_timeout",
+        "idle_in_transaction_session_timeout",
+    ] {
         assert!(startup.contains(name), "{startup}");
     }
 }
@@ -41,23 +71,47 @@ fn neither_debug_nor_display_shows_the_password() {
     let secrets = folder("debug", &[("username", "relay"), ("password", "hunter2")]);
     let connect = Connect::relay(&settings(host()), &secrets).expect("complete");
     let shown = format!("{connect:?} {connect}");
-    assert!(shown.contains("db.example:5433") && !shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("db.example:5433") && !shown.contains("hunter2"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn the_tls_mode_of_the_settings_beats_the_one_of_the_url() {
-    let secrets = folder("url", &[("url", "postgres://app:pa%20ss@db:6000/files?sslmode=disable&options=-c%20statement_timeout%3D0")]);
+    let secrets = folder(
+        "url",
+        &[(
+            "url",
+            "postgres://app:pa%20ss@db:6000/files?sslmode=disable&options=-c%20statement_timeout%3D0",
+        )],
+    );
     let connect = Connect::relay(&settings(Endpoint::Url), &secrets).expect("complete");
-    assert!(matches!(connect.options.get_ssl_mode(), PgSslMode::VerifyFull));
-    assert_eq!((connect.user(), connect.options.get_host(), connect.options.get_port()), ("app", "db", 6000));
+    assert!(matches!(
+        connect.options.get_ssl_mode(),
+        PgSslMode::VerifyFull
+    ));
+    assert_eq!(
+        (
+            connect.user(),
+            connect.options.get_host(),
+            connect.options.get_port()
+        ),
+        ("app", "db", 6000)
+    );
     let startup = connect.startup();
     let startup = startup.get_options().expect("timeouts");
-    assert!(startup.starts_with("-c statement_timeout=0") && startup.contains("-c statement_timeout=30s"), "the last one wins: {startup}");
+    assert!(
+        startup.starts_with("-c statement_timeout=0")
+            && startup.contains("-c statement_timeout=30s"),
+        "the last one wins: {startup}"
+    );
 }
 
 #[test]
 fn parameters_that_sqlx_would_log_are_taken_off_the_url() {
-    let url = known_parameters("postgres://h/d?sslpassword=hunter2&channel_binding=require&user=app");
+    let url =
+        known_parameters("postgres://h/d?sslpassword=hunter2&channel_binding=require&user=app");
     assert_eq!(url.expose_secret(), "postgres://h/d?user=app&password=");
 }
 
@@ -65,7 +119,10 @@ fn parameters_that_sqlx_would_log_are_taken_off_the_url() {
 fn a_url_without_a_password_gets_none_from_elsewhere() {
     for (url, expected) in [
         ("postgres://app@h/d", "postgres://app@h/d?password="),
-        ("postgres://h/d?user=app", "postgres://h/d?user=app&password="),
+        (
+            "postgres://h/d?user=app",
+            "postgres://h/d?user=app&password=",
+        ),
         ("postgres://app:a%40b@h:1/d", "postgres://app:a%40b@h:1/d?"),
         ("postgres://h/d?password=x", "postgres://h/d?password=x"),
     ] {
@@ -76,8 +133,13 @@ fn a_url_without_a_password_gets_none_from_elsewhere() {
 #[test]
 fn a_pooler_gets_no_settings_at_the_start_and_all_of_them_with_each_transaction() {
     let secrets = folder("pooler", &[("username", "relay"), ("password", "hunter2")]);
-    let settings = DatabaseSettings { pooler: true, ..settings(host()) };
-    let connect = Connect::relay(&settings, &secrets).expect("complete").with(&[("enable_sort", "off")]);
+    let settings = DatabaseSettings {
+        pooler: true,
+        ..settings(host())
+    };
+    let connect = Connect::relay(&settings, &secrets)
+        .expect("complete")
+        .with(&[("enable_sort", "off")]);
     assert_eq!(connect.startup().get_options(), None);
     assert_eq!(
         connect.begin().as_str(),
@@ -88,20 +150,37 @@ fn a_pooler_gets_no_settings_at_the_start_and_all_of_them_with_each_transaction(
 
 #[test]
 fn a_url_whose_settings_a_pooler_would_refuse_is_refused() {
-    let secrets = folder("pooler-url", &[("url", "postgres://app:hunter2@h/d?options=-c%20geqo%3Doff")]);
-    let settings = DatabaseSettings { pooler: true, ..settings(Endpoint::Url) };
+    let secrets = folder(
+        "pooler-url",
+        &[("url", "postgres://app:hunter2@h/d?options=-c%20geqo%3Doff")],
+    );
+    let settings = DatabaseSettings {
+        pooler: true,
+        ..settings(Endpoint::Url)
+    };
     let error = Connect::relay(&settings, &secrets).expect_err("options");
     assert_eq!(error.problem().class, ProblemClass::SecretInvalid);
-    assert!(error.to_string().contains("'options'") && error.to_string().contains("spec.database.urlSecretRef"), "{error}");
+    assert!(
+        error.to_string().contains("'options'")
+            && error.to_string().contains("spec.database.urlSecretRef"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_url_that_is_none_is_refused_without_showing_it() {
-    for url in ["hunter2", "mysql://app:hunter2@db/files", "postgres://app:hunter2@db:port/files"] {
+    for url in [
+        "hunter2",
+        "mysql://app:hunter2@db/files",
+        "postgres://app:hunter2@db:port/files",
+    ] {
         let secrets = folder("no-url", &[("url", url)]);
         let error = Connect::relay(&settings(Endpoint::Url), &secrets).expect_err(url);
         assert!(matches!(error, ConnectError::Url { .. }), "{error}");
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        assert!(
+            !format!("{error} {error:?}").contains("hunter2"),
+            "{error:?}"
+        );
     }
 }
 
@@ -109,10 +188,20 @@ fn a_url_that_is_none_is_refused_without_showing_it() {
 fn a_ca_file_without_a_certificate_is_refused() {
     let mut settings = settings(host());
     settings.tls.ca = true;
-    let secrets = folder("ca", &[("username", "relay"), ("password", "hunter2"), ("ca.crt", "no certificate")]);
+    let secrets = folder(
+        "ca",
+        &[
+            ("username", "relay"),
+            ("password", "hunter2"),
+            ("ca.crt", "no certificate"),
+        ],
+    );
     let error = Connect::relay(&settings, &secrets).expect_err("no certificate");
     assert_eq!(error.problem().class, ProblemClass::SecretInvalid);
-    assert!(error.to_string().contains("spec.database.tls.ca"), "{error}");
+    assert!(
+        error.to_string().contains("spec.database.tls.ca"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -121,6 +210,10 @@ fn a_missing_password_is_a_problem_unless_a_client_certificate_stands_for_it() {
     let error = Connect::relay(&settings(host()), &secrets).expect_err("no password");
     assert_eq!(error.problem().class, ProblemClass::SecretMissing);
     let options = PgConnectOptions::new_without_pgpass();
-    let tls = TlsSettings { mode: TlsMode::VerifyFull, ca: false, client_certificate: true };
+    let tls = TlsSettings {
+        mode: TlsMode::VerifyFull,
+        ca: false,
+        client_certificate: true,
+    };
     assert!(with_credentials(options, &tls, &DATABASE, &secrets).is_ok());
 }

@@ -62,15 +62,25 @@ pub struct Contents {
 }
 
 impl Desk {
-    /// Dead letters in the order in which they were written; with payload and headers where `detail` says so.
+    /// Dead letters in the order in which they were written; with payload and headers where
+    /// `detail` says so.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn letters(&self, filter: &Filter, detail: Detail) -> Result<Vec<DeadLetter>, DeskError> {
+    pub async fn letters(
+        &self,
+        filter: &Filter,
+        detail: Detail,
+    ) -> Result<Vec<DeadLetter>, DeskError> {
         let operation = "read the dead letters";
-        let ask = filtered(self.sql(include_str!("../sql/desk/letters.sql")), filter).bind(detail == Detail::Contents);
+        let ask = filtered(self.sql(include_str!("../sql/desk/letters.sql")), filter)
+            .bind(detail == Detail::Contents);
         let rows = self.rows(operation, ask).await?;
-        Ok(rows.iter().map(|row| letter(row, detail)).collect::<Result<_, _>>().map_err(failed(operation))?)
+        Ok(rows
+            .iter()
+            .map(|row| letter(row, detail))
+            .collect::<Result<_, _>>()
+            .map_err(failed(operation))?)
     }
 
     /// Names of the same dead letters.
@@ -79,18 +89,39 @@ impl Desk {
     /// When the database fails, or answers in another shape.
     pub async fn letter_names(&self, filter: &Filter) -> Result<Vec<LetterName>, DeskError> {
         let operation = "read the dead letters";
-        let names = concat!("select event_id, id from (", include_str!("../sql/desk/letters.sql"), ") as letter order by id, event_id");
-        let rows = self.rows(operation, filtered(self.sql(names), filter).bind(false)).await?;
-        let name = |row: &PgRow| Ok(LetterName { event_id: row.try_get(0)?, id: row.try_get(1)? });
-        Ok(rows.iter().map(name).collect::<Result<_, sqlx::Error>>().map_err(failed(operation))?)
+        let names = concat!(
+            "select event_id, id from (",
+            include_str!("../sql/desk/letters.sql"),
+            ") as letter order by id, event_id"
+        );
+        let rows = self
+            .rows(operation, filtered(self.sql(names), filter).bind(false))
+            .await?;
+        let name = |row: &PgRow| {
+            Ok(LetterName {
+                event_id: row.try_get(0)?,
+                id: row.try_get(1)?,
+            })
+        };
+        Ok(rows
+            .iter()
+            .map(name)
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(failed(operation))?)
     }
 
-    /// Brings dead letters back as the last rows of their keys, in one transaction; returns how many were still there.
+    /// Brings dead letters back as the last rows of their keys, in one transaction; returns how
+    /// many were still there.
     ///
     /// # Errors
     /// When the database fails; then all are back, or none.
     pub async fn requeue(&self, names: &[LetterName]) -> Result<u64, DeskError> {
-        self.take("requeue dead letters", include_str!("../sql/desk/requeue.sql"), names).await
+        self.take(
+            "requeue dead letters",
+            include_str!("../sql/desk/requeue.sql"),
+            names,
+        )
+        .await
     }
 
     /// Deletes dead letters for good, in one transaction; returns how many were still there.
@@ -98,14 +129,32 @@ impl Desk {
     /// # Errors
     /// When the database fails; then all are gone, or none.
     pub async fn discard(&self, names: &[LetterName]) -> Result<u64, DeskError> {
-        self.take("discard dead letters", include_str!("../sql/desk/discard.sql"), names).await
+        self.take(
+            "discard dead letters",
+            include_str!("../sql/desk/discard.sql"),
+            names,
+        )
+        .await
     }
 
-    async fn take(&self, operation: &'static str, template: &'static str, names: &[LetterName]) -> Result<u64, DeskError> {
+    async fn take(
+        &self,
+        operation: &'static str,
+        template: &'static str,
+        names: &[LetterName],
+    ) -> Result<u64, DeskError> {
         let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
         let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
-        let rows = self.rows(operation, sqlx::query(self.sql(template)).bind(event_ids).bind(ids)).await?;
-        let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed(operation))?;
+        let rows = self
+            .rows(
+                operation,
+                sqlx::query(self.sql(template)).bind(event_ids).bind(ids),
+            )
+            .await?;
+        let count: i64 = rows
+            .first()
+            .map_or(Ok(0), |row| row.try_get(0))
+            .map_err(failed(operation))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 }
@@ -127,7 +176,11 @@ fn letter(row: &PgRow, detail: Detail) -> Result<DeadLetter, sqlx::Error> {
         failed_at: row.try_get("failed_at")?,
         payload_bytes: row.try_get("payload_bytes")?,
         header_names: row.try_get("header_names")?,
-        contents: if detail == Detail::Contents { Some(contents(row)?) } else { None },
+        contents: if detail == Detail::Contents {
+            Some(contents(row)?)
+        } else {
+            None
+        },
     })
 }
 

@@ -1,4 +1,5 @@
-//! How an outbox is doing, from its tables: who manages it, who works on it, what waits, what was put aside. IO.
+//! How an outbox is doing, from its tables: who manages it, who works on it, what waits, what was
+//! put aside. IO.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
@@ -26,7 +27,8 @@ pub struct Overview {
     pub put_aside: Vec<PutAside>,
     /// Dead rows of the table, as the server estimates them.
     pub dead_rows: i64,
-    /// Age of the oldest transaction that keeps dead rows from being removed; absent: this user sees none.
+    /// Age of the oldest transaction that keeps dead rows from being removed; absent: this user
+    /// sees none.
     pub oldest_transaction_seconds: Option<f64>,
 }
 
@@ -104,7 +106,12 @@ impl Desk {
     /// When the database fails, or answers in another shape.
     pub async fn relays(&self) -> Result<(Vec<RelaySeen>, Vec<i16>), DeskError> {
         let operation = "read the relays";
-        let rows = self.rows(operation, sqlx::query(self.sql(include_str!("../sql/desk/relays.sql")))).await?;
+        let rows = self
+            .rows(
+                operation,
+                sqlx::query(self.sql(include_str!("../sql/desk/relays.sql"))),
+            )
+            .await?;
         let (mut relays, mut free) = (Vec::new(), Vec::new());
         for row in &rows {
             match relay(row).map_err(failed(operation))? {
@@ -128,25 +135,49 @@ impl Desk {
                 oldest_seconds: row.try_get("oldest_seconds")?,
             })
         };
-        Ok(rows.first().ok_or(sqlx::Error::RowNotFound).and_then(waiting).map_err(failed(operation))?)
+        Ok(rows
+            .first()
+            .ok_or(sqlx::Error::RowNotFound)
+            .and_then(waiting)
+            .map_err(failed(operation))?)
     }
 
     async fn put_aside(&self) -> Result<Vec<PutAside>, DeskError> {
         let operation = "count what was put aside";
-        let rows = self.rows(operation, sqlx::query(self.sql(include_str!("../sql/desk/put_aside.sql")))).await?;
-        Ok(rows.iter().map(put_aside).collect::<Result<_, _>>().map_err(failed(operation))?)
+        let rows = self
+            .rows(
+                operation,
+                sqlx::query(self.sql(include_str!("../sql/desk/put_aside.sql"))),
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(put_aside)
+            .collect::<Result<_, _>>()
+            .map_err(failed(operation))?)
     }
 
     async fn vacuum(&self) -> Result<(i64, Option<f64>), DeskError> {
         let operation = "read the numbers of the table";
-        let rows = self.rows(operation, sqlx::query(self.sql(include_str!("../sql/table_wide.sql")))).await?;
+        let rows = self
+            .rows(
+                operation,
+                sqlx::query(self.sql(include_str!("../sql/table_wide.sql"))),
+            )
+            .await?;
         let numbers = |row: &PgRow| Ok((row.try_get("dead_tuples")?, row.try_get("xmin_age")?));
-        Ok(rows.first().ok_or(sqlx::Error::RowNotFound).and_then(numbers).map_err(failed(operation))?)
+        Ok(rows
+            .first()
+            .ok_or(sqlx::Error::RowNotFound)
+            .and_then(numbers)
+            .map_err(failed(operation))?)
     }
 }
 
 fn relay(row: &PgRow) -> Result<Option<RelaySeen>, sqlx::Error> {
-    let Some(pod) = row.try_get("pod")? else { return Ok(None) };
+    let Some(pod) = row.try_get("pod")? else {
+        return Ok(None);
+    };
     Ok(Some(RelaySeen {
         pod,
         instance: row.try_get("instance")?,
@@ -163,5 +194,11 @@ fn put_aside(row: &PgRow) -> Result<PutAside, sqlx::Error> {
         _ => PutAsideKind::DeadLetters,
     };
     let (topic, class) = (row.try_get("topic")?, row.try_get("class")?);
-    Ok(PutAside { kind, topic, class, number: row.try_get("number")?, oldest_at: row.try_get("oldest_at")? })
+    Ok(PutAside {
+        kind,
+        topic,
+        class,
+        number: row.try_get("number")?,
+        oldest_at: row.try_get("oldest_at")?,
+    })
 }

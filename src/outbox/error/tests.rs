@@ -79,12 +79,32 @@ fn each_answer_of_the_server_has_its_class() {
 #[test]
 fn what_a_pooler_says_is_told_apart_by_its_words() {
     let expected = [
-        ("08P01", "unsupported startup parameter: options", ProblemClass::InvalidSettings),
-        ("08P01", "transaction blocks not allowed in statement pooling mode", ProblemClass::InvalidSettings),
-        ("08P01", "SASL authentication failed", ProblemClass::AuthenticationFailed),
+        (
+            "08P01",
+            "unsupported startup parameter: options",
+            ProblemClass::InvalidSettings,
+        ),
+        (
+            "08P01",
+            "transaction blocks not allowed in statement pooling mode",
+            ProblemClass::InvalidSettings,
+        ),
+        (
+            "08P01",
+            "SASL authentication failed",
+            ProblemClass::AuthenticationFailed,
+        ),
         ("08P01", "server conn crashed?", ProblemClass::Unreachable),
-        ("26000", "prepared statement \"sqlx_s_1\" does not exist", ProblemClass::InvalidSettings),
-        ("42P05", "prepared statement \"sqlx_s_1\" already exists", ProblemClass::InvalidSettings),
+        (
+            "26000",
+            "prepared statement \"sqlx_s_1\" does not exist",
+            ProblemClass::InvalidSettings,
+        ),
+        (
+            "42P05",
+            "prepared statement \"sqlx_s_1\" already exists",
+            ProblemClass::InvalidSettings,
+        ),
     ];
     for (code, words, class) in expected {
         let fault = answer_in_words(code, words);
@@ -102,16 +122,31 @@ fn an_unknown_answer_keeps_its_code_and_loses_its_words() {
 
 #[test]
 fn what_fails_on_the_way_is_unreachable() {
-    for kind in [io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut, io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
-        assert_eq!(classify(&sqlx::Error::Io(kind.into())).class, ProblemClass::Unreachable, "{kind}");
+    for kind in [
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::TimedOut,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::Other,
+    ] {
+        assert_eq!(
+            classify(&sqlx::Error::Io(kind.into())).class,
+            ProblemClass::Unreachable,
+            "{kind}"
+        );
     }
-    assert_eq!(classify(&sqlx::Error::PoolTimedOut).class, ProblemClass::Unreachable);
+    assert_eq!(
+        classify(&sqlx::Error::PoolTimedOut).class,
+        ProblemClass::Unreachable
+    );
 }
 
 #[test]
 fn a_failed_handshake_inside_an_io_error_is_a_tls_problem() {
     let handshake = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-    let fault = classify(&sqlx::Error::Io(io::Error::new(io::ErrorKind::InvalidData, handshake)));
+    let fault = classify(&sqlx::Error::Io(io::Error::new(
+        io::ErrorKind::InvalidData,
+        handshake,
+    )));
     assert_eq!(fault.class, ProblemClass::TlsFailed);
     assert!(fault.to_string().contains("tls.ca"), "{fault}");
 }

@@ -1,4 +1,5 @@
-//! A migration's report -> words for people and the bounded message for the operator; and trying until it succeeds. Retrying is IO.
+//! A migration's report -> words for people and the bounded message for the operator; and trying
+//! until it succeeds. Retrying is IO.
 
 use std::time::Duration;
 
@@ -34,8 +35,13 @@ pub fn termination_message(report: &MigrationReport) -> String {
 pub fn in_words(report: &MigrationReport) -> String {
     let applied: Vec<String> = report.applied.iter().map(ToString::to_string).collect();
     let mut text = match report.schema_version {
-        Some(level) if applied.is_empty() => format!("schema is at level {level}, nothing to apply\n"),
-        Some(level) => format!("schema is at level {level}, applied {}\n", applied.join(", ")),
+        Some(level) if applied.is_empty() => {
+            format!("schema is at level {level}, nothing to apply\n")
+        }
+        Some(level) => format!(
+            "schema is at level {level}, applied {}\n",
+            applied.join(", ")
+        ),
         None => String::new(),
     };
     for note in &report.notes {
@@ -44,11 +50,15 @@ pub fn in_words(report: &MigrationReport) -> String {
     text
 }
 
-/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server undoes what was begun.
+/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server
+/// undoes what was begun.
 ///
 /// # Errors
 /// When only a person can change it.
-pub async fn until_done(settings: &RelaySettings, secrets: &Secrets) -> Result<MigrationReport, Problem> {
+pub async fn until_done(
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> Result<MigrationReport, Problem> {
     let mut pause = PAUSE_MIN;
     loop {
         let report = migrate(settings, secrets, LOCK_WAIT).await;
@@ -58,16 +68,24 @@ pub async fn until_done(settings: &RelaySettings, secrets: &Secrets) -> Result<M
                 return Ok(report);
             }
             Some(problem) if !heals(problem.class) => return Err(problem),
-            Some(problem) => tracing::warn!(class = %problem.class, error = problem.message, retry_in = ?pause, "schema is not ready yet"),
+            Some(problem) => {
+                tracing::warn!(class = %problem.class, error = problem.message, retry_in = ?pause, "schema is not ready yet")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a lock.
+/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a
+/// lock.
 fn heals(class: ProblemClass) -> bool {
-    !matches!(class, ProblemClass::SchemaClaimedByOther | ProblemClass::NewerSchema | ProblemClass::InvalidSettings)
+    !matches!(
+        class,
+        ProblemClass::SchemaClaimedByOther
+            | ProblemClass::NewerSchema
+            | ProblemClass::InvalidSettings
+    )
 }
 
 #[cfg(test)]
@@ -75,8 +93,15 @@ mod tests {
     use super::*;
 
     fn report(notes: usize) -> MigrationReport {
-        let notes = (0..notes).map(|note| format!("{note} {}", "x".repeat(100))).collect();
-        MigrationReport { schema_version: Some(2), applied: vec![1, 2], notes, problem: None }
+        let notes = (0..notes)
+            .map(|note| format!("{note} {}", "x".repeat(100)))
+            .collect();
+        MigrationReport {
+            schema_version: Some(2),
+            applied: vec![1, 2],
+            notes,
+            problem: None,
+        }
     }
 
     #[test]
@@ -90,18 +115,35 @@ mod tests {
     #[test]
     fn a_problem_of_the_longest_kind_fits() {
         let problem = Some(Problem::new(ProblemClass::Unreachable, "\u{1}".repeat(256)));
-        assert!(termination_message(&MigrationReport { problem, ..report(0) }).len() <= MESSAGE_BYTES_MAX);
+        assert!(
+            termination_message(&MigrationReport {
+                problem,
+                ..report(0)
+            })
+            .len()
+                <= MESSAGE_BYTES_MAX
+        );
     }
 
     #[test]
     fn words_say_what_was_applied_and_what_to_know() {
         assert!(in_words(&report(1)).starts_with("schema is at level 2, applied 1, 2\nnote: 0 x"));
-        assert_eq!(in_words(&MigrationReport { applied: Vec::new(), ..report(0) }), "schema is at level 2, nothing to apply\n");
+        assert_eq!(
+            in_words(&MigrationReport {
+                applied: Vec::new(),
+                ..report(0)
+            }),
+            "schema is at level 2, nothing to apply\n"
+        );
     }
 
     #[test]
     fn only_what_a_person_must_change_is_not_waited_for() {
-        assert!(heals(ProblemClass::DatabaseMissing) && heals(ProblemClass::SecretMissing) && heals(ProblemClass::AuthenticationFailed));
+        assert!(
+            heals(ProblemClass::DatabaseMissing)
+                && heals(ProblemClass::SecretMissing)
+                && heals(ProblemClass::AuthenticationFailed)
+        );
         assert!(!heals(ProblemClass::SchemaClaimedByOther));
     }
 }

@@ -1,5 +1,5 @@
-//! What policy `Apply` would run, as one script for a database administrator. Reading what is there is IO, in a read-only transaction; writing the
-//! script is pure.
+//! What policy `Apply` would run, as one script for a database administrator. Reading what is there
+//! is IO, in a read-only transaction; writing the script is pure.
 
 use std::collections::BTreeSet;
 
@@ -29,12 +29,16 @@ struct Found {
     taken_from: Option<Owner>,
 }
 
-/// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration stops it, too.
+/// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration
+/// stops it, too.
 ///
 /// # Errors
-/// When the database cannot be reached, the schema is another one's or too new, or a role is missing.
+/// When the database cannot be reached, the schema is another one's or too new, or a role is
+/// missing.
 pub async fn script(settings: &RelaySettings, secrets: &Secrets) -> Result<String, Problem> {
-    let found = Box::pin(look(settings, secrets)).await.map_err(|error| error.problem())?;
+    let found = Box::pin(look(settings, secrets))
+        .await
+        .map_err(|error| error.problem())?;
     Ok(written(&settings.database.schema, &settings.owner, &found))
 }
 
@@ -54,19 +58,46 @@ async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, Migr
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    let exists = query_scalar("select exists (select from pg_namespace where nspname = $1)").bind(schema.as_str());
-    let schema_exists = exists.fetch_one(&mut *transaction).await.map_err(preparing("look for the schema"))?;
+    let exists = query_scalar("select exists (select from pg_namespace where nspname = $1)")
+        .bind(schema.as_str());
+    let schema_exists = exists
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(preparing("look for the schema"))?;
     let applied = applied(&mut transaction, schema, state.level).await?;
-    let grants = grants::script(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
-    Ok(Found { level: state.level, schema_exists, applied, grants, taken_from })
+    let grants = grants::script(
+        &mut transaction,
+        schema,
+        Wanted::new(&settings.migration, relay_user),
+    )
+    .await?;
+    Ok(Found {
+        level: state.level,
+        schema_exists,
+        applied,
+        grants,
+        taken_from,
+    })
 }
 
-async fn applied(connection: &mut PgConnection, schema: &SchemaName, level: i64) -> Result<BTreeSet<i64>, MigrateError> {
+async fn applied(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    level: i64,
+) -> Result<BTreeSet<i64>, MigrateError> {
     if level == 0 {
         return Ok(BTreeSet::new());
     }
-    let versions = query_scalar::<_, i64>(statement("select version from @schema@.schema_migrations", schema));
-    Ok(versions.fetch_all(connection).await.map_err(preparing("read which migrations were applied"))?.into_iter().collect())
+    let versions = query_scalar::<_, i64>(statement(
+        "select version from @schema@.schema_migrations",
+        schema,
+    ));
+    Ok(versions
+        .fetch_all(connection)
+        .await
+        .map_err(preparing("read which migrations were applied"))?
+        .into_iter()
+        .collect())
 }
 
 fn written(schema: &SchemaName, owner: &Owner, found: &Found) -> String {
@@ -84,15 +115,27 @@ begin;
     if !found.schema_exists {
         text.push_str(&format!("create schema {name};\n"));
     }
-    text.push_str(&format!("set local search_path = {name}, pg_temp;\n{}", migrations(found)));
-    let [cluster, namespace, owner] = [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
-    text.push_str("\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An operator works on schemas of its own cluster only.\n");
+    text.push_str(&format!(
+        "set local search_path = {name}, pg_temp;\n{}",
+        migrations(found)
+    ));
+    let [cluster, namespace, owner] =
+        [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
+    text.push_str(
+        "\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An \
+        operator works on schemas of its own cluster only.\n",
+    );
     if let Some(from) = &found.taken_from {
-        let [cluster, namespace, name_] = [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
-        text.push_str(&format!("delete from {name}.owner where (cluster, namespace, name) = ({cluster}, {namespace}, {name_});\n"));
+        let [cluster, namespace, name_] =
+            [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
+        text.push_str(&format!(
+            "delete from {name}.owner where (cluster, namespace, name) = \
+            ({cluster}, {namespace}, {name_});\n"
+        ));
     }
     text.push_str(&format!(
-        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, {owner}) on conflict do nothing;\n"
+        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, \
+         {owner}) on conflict do nothing;\n"
     ));
     text.push_str(&format!("\n-- Rights.\n{}commit;\n", found.grants));
     text
@@ -110,9 +153,16 @@ fn migrations(found: &Found) -> String {
         );
     }
     let all = apply::migrations();
-    for migration in all.iter().filter(|migration| !found.applied.contains(&migration.version)) {
+    for migration in all
+        .iter()
+        .filter(|migration| !found.applied.contains(&migration.version))
+    {
         let description = literal(&migration.description);
-        let checksum: String = migration.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let checksum: String = migration
+            .checksum
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         text.push_str(&format!(
             "\n-- Migration {version}.\n{sql}\ninsert into schema_migrations (version, description, success, checksum, execution_time)
 values ({version}, {description}, true, '\\x{checksum}', -1);\n",
@@ -134,7 +184,11 @@ mod tests {
 
     fn script(level: i64, applied: &[i64]) -> String {
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
-        let owner = Owner { cluster: "c'); drop table x; --".to_owned(), namespace: "n".to_owned(), name: "files".to_owned() };
+        let owner = Owner {
+            cluster: "c'); drop table x; --".to_owned(),
+            namespace: "n".to_owned(),
+            name: "files".to_owned(),
+        };
         let found = Found {
             level,
             schema_exists: level > 0,
@@ -148,10 +202,18 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_in_the_script() {
         let text = script(1, &[1]);
-        assert!(text.contains("-- Migration 2.") && !text.contains("-- Migration 1.") && !text.contains("create schema"), "{text}");
+        assert!(
+            text.contains("-- Migration 2.")
+                && !text.contains("-- Migration 1.")
+                && !text.contains("create schema"),
+            "{text}"
+        );
         let text = script(0, &[]);
         assert!(
-            text.contains("create schema \"outbox\";\nset local search_path = \"outbox\", pg_temp;\ncreate table if not exists"),
+            text.contains(
+                "create schema \"outbox\";\nset local search_path = \"outbox\", \
+                pg_temp;\ncreate table if not exists"
+            ),
             "{text}"
         );
         assert!(!script(LEVEL, &(1..=LEVEL).collect::<Vec<_>>()).contains("-- Migration"));

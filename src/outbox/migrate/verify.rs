@@ -14,7 +14,10 @@ use crate::{
     settings::RelaySettings,
 };
 
-pub(super) async fn verify(settings: &RelaySettings, secrets: &Secrets) -> Result<Done, MigrateError> {
+pub(super) async fn verify(
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> Result<Done, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
     let connect = Connect::migration(settings, secrets)?;
@@ -24,14 +27,30 @@ pub(super) async fn verify(settings: &RelaySettings, secrets: &Secrets) -> Resul
     let state = lock::state(&mut transaction, schema).await?;
     state.judge(schema)?;
     if !state.owned_by(schema, &settings.owner)? {
-        return Err(SchemaError::NotReady { schema: name(schema), level: 0 }.into());
+        return Err(SchemaError::NotReady {
+            schema: name(schema),
+            level: 0,
+        }
+        .into());
     }
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    let missing = grants::missing(&mut transaction, schema, Wanted::new(&settings.migration, relay_user)).await?;
+    let missing = grants::missing(
+        &mut transaction,
+        schema,
+        Wanted::new(&settings.migration, relay_user),
+    )
+    .await?;
     if !missing.is_empty() {
-        return Err(MigrateError::RightsMissing { schema: name(schema), missing });
+        return Err(MigrateError::RightsMissing {
+            schema: name(schema),
+            missing,
+        });
     }
-    Ok(Done { level: state.level, applied: Vec::new(), notes: Vec::new() })
+    Ok(Done {
+        level: state.level,
+        applied: Vec::new(),
+        notes: Vec::new(),
+    })
 }

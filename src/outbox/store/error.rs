@@ -34,13 +34,22 @@ impl StoreError {
     #[must_use]
     pub fn problem(&self) -> Problem {
         match &self.source {
-            StoreErrorSource::Database(fault) => Problem::new(fault.class, format!("{self}: {fault}")),
-            StoreErrorSource::Decode(error) => Problem::new(ProblemClass::DatabaseError, format!("{self}: {error}")),
+            StoreErrorSource::Database(fault) => {
+                Problem::new(fault.class, format!("{self}: {fault}"))
+            }
+            StoreErrorSource::Decode(error) => {
+                Problem::new(ProblemClass::DatabaseError, format!("{self}: {error}"))
+            }
         }
     }
 }
 
 /// Makes a sqlx error one of `operation`.
-pub(in crate::outbox) fn failed<E: Into<StoreErrorSource>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
-    move |error| StoreError { operation, source: error.into() }
+pub(in crate::outbox) fn failed<E: Into<StoreErrorSource>>(
+    operation: &'static str,
+) -> impl FnOnce(E) -> StoreError {
+    move |error| StoreError {
+        operation,
+        source: error.into(),
+    }
 }

@@ -16,7 +16,8 @@ pub struct FetchPlan {
     pub rows_max: Vec<i32>,
     /// At most so many bytes of payload, but always one row.
     pub bytes_max: Vec<i64>,
-    /// No row of late was so large that these could be more than that many bytes: it is not counted first.
+    /// No row of late was so large that these could be more than that many bytes: it is not counted
+    /// first.
     pub small: bool,
     /// Only rows that flow; absent: all.
     pub flowing: Option<Flowing>,
@@ -24,8 +25,9 @@ pub struct FetchPlan {
     pub scan_max: i32,
 }
 
-/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of their types, but for `resting_keys`; and
-/// those of no declared topic, as long as nobody knows of them.
+/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of
+/// their types, but for `resting_keys`; and those of no declared topic, as long as nobody knows of
+/// them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Flowing {
     pub topics: Vec<String>,
@@ -47,7 +49,10 @@ impl Flowing {
 
 /// Keys as an object, which PostgreSQL searches by halving; no topic contains the separator.
 fn keys_json(keys: &[(String, String)]) -> String {
-    let object: serde_json::Map<_, _> = keys.iter().map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into())).collect();
+    let object: serde_json::Map<_, _> = keys
+        .iter()
+        .map(|(topic, key)| (format!("{topic}\u{1f}{key}"), 0.into()))
+        .collect();
     serde_json::Value::Object(object).to_string()
 }
 
@@ -61,7 +66,8 @@ pub struct BacklogPlan {
     pub parked: Option<ParkedRows>,
 }
 
-/// Rows that wait for a person: of `topics`, by their own topic or else by the route of their types, and of `keys`.
+/// Rows that wait for a person: of `topics`, by their own topic or else by the route of their
+/// types, and of `keys`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedRows {
     pub topics: Vec<String>,

@@ -5,11 +5,14 @@ use std::ops::ControlFlow;
 use sqlx::{FromRow, postgres::PgRow, query};
 use uuid::Uuid;
 
-use super::{BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed, tuples};
+use super::{
+    BacklogPlan, Depth, FetchPlan, Store, StoreError, StoreErrorSource, SweepPlan, failed, tuples,
+};
 use crate::outbox::row::{Decoder, Fetched, SequenceState};
 
 impl Store {
-    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood then.
+    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood
+    /// then.
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
@@ -20,8 +23,16 @@ impl Store {
         {
             return Ok(fetched);
         }
-        let statement = if plan.flowing.is_some() { &self.statements.fetch_flowing } else { &self.statements.fetch };
-        let mut fetch = query(statement.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max).bind(&plan.bytes_max);
+        let statement = if plan.flowing.is_some() {
+            &self.statements.fetch_flowing
+        } else {
+            &self.statements.fetch
+        };
+        let mut fetch = query(statement.clone())
+            .bind(&plan.lanes)
+            .bind(&plan.lows)
+            .bind(&plan.rows_max)
+            .bind(&plan.bytes_max);
         if let Some(flowing) = &plan.flowing {
             fetch = fetch
                 .bind(&flowing.topics)
@@ -32,25 +43,53 @@ impl Store {
                 .bind(&flowing.declared);
         }
         let mut fetched = Decoder::default();
-        let take = |row: &PgRow| -> Result<_, StoreErrorSource> { Ok(ControlFlow::Continue(fetched.take(row)?)) };
-        let _all = self.pools.reader.each_row(fetch, take).await.map_err(failed("fetch rows"))?;
+        let take = |row: &PgRow| -> Result<_, StoreErrorSource> {
+            Ok(ControlFlow::Continue(fetched.take(row)?))
+        };
+        let _all = self
+            .pools
+            .reader
+            .each_row(fetch, take)
+            .await
+            .map_err(failed("fetch rows"))?;
         fetched.finish().map_err(failed("fetch rows"))
     }
 
     /// None if the rows are larger than was believed: what has come is thrown away.
-    async fn fetch_small(&self, plan: &FetchPlan) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
-        let fetch = query(self.statements.fetch_small.clone()).bind(&plan.lanes).bind(&plan.lows).bind(&plan.rows_max);
+    async fn fetch_small(
+        &self,
+        plan: &FetchPlan,
+    ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
+        let fetch = query(self.statements.fetch_small.clone())
+            .bind(&plan.lanes)
+            .bind(&plan.lows)
+            .bind(&plan.rows_max);
         let bytes_max = plan.bytes_max.iter().sum();
         let mut fetched = Decoder::default();
         let take = |row: &PgRow| -> Result<_, StoreErrorSource> {
             fetched.take(row)?;
-            Ok(if fetched.bytes() > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(if fetched.bytes() > bytes_max {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
         };
-        let all = self.pools.reader.each_row(fetch, take).await.map_err(failed("fetch rows"))?;
+        let all = self
+            .pools
+            .reader
+            .each_row(fetch, take)
+            .await
+            .map_err(failed("fetch rows"))?;
         if all.is_break() {
-            tracing::info!(bytes_max, "rows are larger than those of late: they are fetched again, in pieces");
+            tracing::info!(
+                bytes_max,
+                "rows are larger than those of late: they are fetched again, in pieces"
+            );
         }
-        all.is_continue().then(|| fetched.finish()).transpose().map_err(failed("fetch rows"))
+        all.is_continue()
+            .then(|| fetched.finish())
+            .transpose()
+            .map_err(failed("fetch rows"))
     }
 
     /// Rows at or below the marks: there should be none.
@@ -58,10 +97,22 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn sweep(&self, plan: &SweepPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
-        let sweep = query(self.statements.sweep.clone()).bind(&plan.lanes).bind(&plan.after).bind(&plan.marks).bind(plan.rows_max);
-        let rows = self.pools.settler.rows(sweep).await.map_err(failed("sweep below the marks"))?;
+        let sweep = query(self.statements.sweep.clone())
+            .bind(&plan.lanes)
+            .bind(&plan.after)
+            .bind(&plan.marks)
+            .bind(plan.rows_max);
+        let rows = self
+            .pools
+            .settler
+            .rows(sweep)
+            .await
+            .map_err(failed("sweep below the marks"))?;
         let rows: Vec<(i16, i64, Uuid)> = tuples(&rows).map_err(failed("sweep below the marks"))?;
-        Ok(rows.into_iter().filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id)))
+            .collect())
     }
 
     /// Rows that wait above the given marks, counted up to `rows_max`, and since when.
@@ -69,8 +120,15 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn backlog(&self, plan: &BacklogPlan, rows_max: u32) -> Result<Depth, StoreError> {
-        let statement = if plan.parked.is_some() { &self.statements.backlog_unparked } else { &self.statements.backlog };
-        let mut backlog = query(statement.clone()).bind(&plan.lanes).bind(&plan.marks).bind(i64::from(rows_max));
+        let statement = if plan.parked.is_some() {
+            &self.statements.backlog_unparked
+        } else {
+            &self.statements.backlog
+        };
+        let mut backlog = query(statement.clone())
+            .bind(&plan.lanes)
+            .bind(&plan.marks)
+            .bind(i64::from(rows_max));
         if let Some(parked) = &plan.parked {
             backlog = backlog
                 .bind(&parked.topics)
@@ -78,8 +136,18 @@ impl Store {
                 .bind(serde_json::json!(parked.by_aggregate_type).to_string())
                 .bind(parked.keys_json());
         }
-        let row = self.pools.settler.row(backlog).await.map_err(failed("count the backlog"))?;
-        let (rows, oldest_us, capped): (i64, Option<i64>, bool) = FromRow::from_row(&row).map_err(failed("count the backlog"))?;
-        Ok(Depth { rows: u64::try_from(rows).unwrap_or(0), capped, oldest_us })
+        let row = self
+            .pools
+            .settler
+            .row(backlog)
+            .await
+            .map_err(failed("count the backlog"))?;
+        let (rows, oldest_us, capped): (i64, Option<i64>, bool) =
+            FromRow::from_row(&row).map_err(failed("count the backlog"))?;
+        Ok(Depth {
+            rows: u64::try_from(rows).unwrap_or(0),
+            capped,
+            oldest_us,
+        })
     }
 }

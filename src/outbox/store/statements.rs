@@ -29,8 +29,14 @@ impl Statements {
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
             fetch: statement(planted::order(include_str!("../sql/fetch.sql")), schema),
-            fetch_small: statement(planted::order(include_str!("../sql/fetch_small.sql")), schema),
-            fetch_flowing: statement(planted::order(include_str!("../sql/fetch_flowing.sql")), schema),
+            fetch_small: statement(
+                planted::order(include_str!("../sql/fetch_small.sql")),
+                schema,
+            ),
+            fetch_flowing: statement(
+                planted::order(include_str!("../sql/fetch_flowing.sql")),
+                schema,
+            ),
             settle: statement(include_str!("../sql/settle.sql"), schema),
             tick: statement(include_str!("../sql/tick.sql"), schema),
             register: statement(include_str!("../sql/register.sql"), schema),

@@ -10,7 +10,10 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let start = Instant::now();
-        Self { breaker: Breaker::new(BreakerSettings::default(), WINDOW, Jitter::seeded(7), start), start }
+        Self {
+            breaker: Breaker::new(BreakerSettings::default(), WINDOW, Jitter::seeded(7), start),
+            start,
+        }
     }
 
     /// With 10 rows outstanding since the start.
@@ -39,11 +42,18 @@ impl Case {
 
 #[test]
 fn it_is_slow_after_two_seconds_and_open_after_ten() {
-    for (seconds, state, room) in
-        [(1, BreakerState::Closed, usize::MAX), (2, BreakerState::Slow, 490), (9, BreakerState::Slow, 490), (10, BreakerState::Open, 64)]
-    {
+    for (seconds, state, room) in [
+        (1, BreakerState::Closed, usize::MAX),
+        (2, BreakerState::Slow, 490),
+        (9, BreakerState::Slow, 490),
+        (10, BreakerState::Open, 64),
+    ] {
         let case = Case::quiet(seconds);
-        assert_eq!((case.breaker.state(), case.breaker.room(10)), (state, room), "after {seconds} s");
+        assert_eq!(
+            (case.breaker.state(), case.breaker.room(10)),
+            (state, room),
+            "after {seconds} s"
+        );
     }
 }
 
@@ -54,13 +64,21 @@ fn nothing_outstanding_is_no_outage_however_long_it_lasts() {
         case.breaker.look(0, true, case.at(second));
     }
     case.breaker.look(10, true, case.at(100));
-    assert_eq!(case.breaker.state(), BreakerState::Closed, "told of a cluster error, but just now sent for the first time");
+    assert_eq!(
+        case.breaker.state(),
+        BreakerState::Closed,
+        "told of a cluster error, but just now sent for the first time"
+    );
 }
 
 #[test]
 fn an_error_of_the_whole_cluster_opens_it_sooner() {
     let mut case = Case::new();
-    for (second, state) in [(0, BreakerState::Closed), (1, BreakerState::Closed), (2, BreakerState::Open)] {
+    for (second, state) in [
+        (0, BreakerState::Closed),
+        (1, BreakerState::Closed),
+        (2, BreakerState::Open),
+    ] {
         case.breaker.look(10, true, case.at(second));
         assert_eq!(case.breaker.state(), state, "after {second} s");
     }
@@ -72,7 +90,11 @@ fn an_acknowledgement_now_and_then_keeps_it_closed() {
     for second in 0..100 {
         case.look(second, 10);
         case.acknowledge(second, 1);
-        assert_eq!(case.breaker.state(), BreakerState::Closed, "after {second} s");
+        assert_eq!(
+            case.breaker.state(),
+            BreakerState::Closed,
+            "after {second} s"
+        );
     }
 }
 
@@ -81,9 +103,16 @@ fn after_an_outage_the_window_doubles_with_each_window_that_is_acknowledged() {
     let mut case = Case::quiet(10);
     case.acknowledge(11, 1);
     for rows_max in [64, 128, 256, 512] {
-        assert_eq!((case.breaker.state(), case.breaker.room(0)), (BreakerState::Closed, rows_max));
+        assert_eq!(
+            (case.breaker.state(), case.breaker.room(0)),
+            (BreakerState::Closed, rows_max)
+        );
         case.acknowledge(12, rows_max - 1);
-        assert_eq!(case.breaker.room(0), rows_max, "not before the whole window is acknowledged");
+        assert_eq!(
+            case.breaker.room(0),
+            rows_max,
+            "not before the whole window is acknowledged"
+        );
         case.acknowledge(12, 1);
     }
     assert_eq!(case.breaker.room(0), usize::MAX);
@@ -93,13 +122,23 @@ fn after_an_outage_the_window_doubles_with_each_window_that_is_acknowledged() {
 fn a_slow_cluster_gets_the_whole_window_back_at_once() {
     let mut case = Case::quiet(5);
     case.acknowledge(6, 1);
-    assert_eq!((case.breaker.state(), case.breaker.room(10)), (BreakerState::Closed, usize::MAX));
+    assert_eq!(
+        (case.breaker.state(), case.breaker.room(10)),
+        (BreakerState::Closed, usize::MAX)
+    );
 }
 
 #[test]
 fn nothing_is_fetched_for_less_than_a_quarter_of_the_window() {
     let case = Case::quiet(5);
-    assert_eq!((case.breaker.room(375), case.breaker.room(376), case.breaker.room(900)), (125, 0, 0));
+    assert_eq!(
+        (
+            case.breaker.room(375),
+            case.breaker.room(376),
+            case.breaker.room(900)
+        ),
+        (125, 0, 0)
+    );
 }
 
 #[test]
@@ -115,7 +154,10 @@ fn probes_become_rarer_and_never_stop() {
     }
     assert!(pauses[0] <= Duration::from_millis(500), "{:?}", pauses[0]);
     let longest = pauses.iter().max().expect("some");
-    assert!(*longest <= Duration::from_secs(30) && *longest > Duration::from_secs(25), "{longest:?}");
+    assert!(
+        *longest <= Duration::from_secs(30) && *longest > Duration::from_secs(25),
+        "{longest:?}"
+    );
 }
 
 #[test]
@@ -123,22 +165,39 @@ fn only_rebuilds_without_a_cause_that_come_close_together_open_it() {
     let mut case = Case::new();
     for second in [0, 30, 61, 100] {
         case.breaker.rebuilt(case.at(second));
-        assert_eq!(case.breaker.state(), BreakerState::Closed, "after {second} s");
+        assert_eq!(
+            case.breaker.state(),
+            BreakerState::Closed,
+            "after {second} s"
+        );
     }
     case.breaker.rebuilt(case.at(110));
-    assert_eq!(case.breaker.state(), BreakerState::Open, "61, 100 and 110 are within a minute");
+    assert_eq!(
+        case.breaker.state(),
+        BreakerState::Open,
+        "61, 100 and 110 are within a minute"
+    );
 }
 
 #[test]
 fn with_nothing_outstanding_an_answer_of_the_brokers_closes_it() {
-    for (outstanding, second, state) in [(0, 12, BreakerState::Closed), (0, 11, BreakerState::Open), (1, 60, BreakerState::Open)] {
+    for (outstanding, second, state) in [
+        (0, 12, BreakerState::Closed),
+        (0, 11, BreakerState::Open),
+        (1, 60, BreakerState::Open),
+    ] {
         let mut case = Case::quiet(10);
         case.breaker.answered(outstanding, case.at(second));
-        assert_eq!(case.breaker.state(), state, "{outstanding} outstanding after {second} s");
+        assert_eq!(
+            case.breaker.state(),
+            state,
+            "{outstanding} outstanding after {second} s"
+        );
     }
 }
 
-/// Ten seconds after it got lanes it is Open; then they are given back, and every second the brokers answer.
+/// Ten seconds after it got lanes it is Open; then they are given back, and every second the
+/// brokers answer.
 #[test]
 fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
     let (mut case, mut second) = (Case::new(), 0);
@@ -172,8 +231,17 @@ fn what_was_slow_and_is_gone_is_not_slow_any_more() {
 
 #[test]
 fn a_fault_that_outlasts_two_leases_may_be_ours() {
-    assert_eq!(Case::quiet(9).breaker.health(Case::quiet(9).at(60)), Health::Well);
+    assert_eq!(
+        Case::quiet(9).breaker.health(Case::quiet(9).at(60)),
+        Health::Well
+    );
     let case = Case::quiet(10);
-    assert_eq!(case.breaker.health(case.at(39)), Health::Open { for_long: false });
-    assert_eq!(case.breaker.health(case.at(40)), Health::Open { for_long: true });
+    assert_eq!(
+        case.breaker.health(case.at(39)),
+        Health::Open { for_long: false }
+    );
+    assert_eq!(
+        case.breaker.health(case.at(40)),
+        Health::Open { for_long: true }
+    );
 }

@@ -4,7 +4,8 @@ use super::*;
 use crate::planted::{self, Bug};
 
 impl Core {
-    /// When the next fetch may begin; `None` while one is under way or there is no room: then a report or a settle has to come first.
+    /// When the next fetch may begin; `None` while one is under way or there is no room: then a
+    /// report or a settle has to come first.
     #[must_use]
     pub fn fetch_at(&self) -> Option<Instant> {
         let possible = !self.fetch_under_way
@@ -12,7 +13,11 @@ impl Core {
             && self.stops.any_flows()
             && self.room_rows() > 0
             && self.window.room_bytes() > 0;
-        possible.then(|| self.breaker.not_before().map_or(self.fetch_at, |at| at.max(self.fetch_at)))
+        possible.then(|| {
+            self.breaker
+                .not_before()
+                .map_or(self.fetch_at, |at| at.max(self.fetch_at))
+        })
     }
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
@@ -20,22 +25,43 @@ impl Core {
         if self.fetch_at().is_none_or(|at| at > now) {
             return None;
         }
-        let (room, hungry) = (self.room_rows(), self.lanes.iter().flatten().filter(|lane| lane.hungry && !lane.draining).count());
-        let mut plan = FetchPlan { flowing: self.filter(), ..FetchPlan::default() };
+        let (room, hungry) = (
+            self.room_rows(),
+            self.lanes
+                .iter()
+                .flatten()
+                .filter(|lane| lane.hungry && !lane.draining)
+                .count(),
+        );
+        let mut plan = FetchPlan {
+            flowing: self.filter(),
+            ..FetchPlan::default()
+        };
         plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
         for (lane, state) in self.lanes.iter().enumerate() {
-            let (lane, Some(state)) = (lane as u8, state) else { continue };
-            let share = if hungry == 0 || !state.hungry { LANES } else { hungry };
+            let (lane, Some(state)) = (lane as u8, state) else {
+                continue;
+            };
+            let share = if hungry == 0 || !state.hungry {
+                LANES
+            } else {
+                hungry
+            };
             let rows = self.lane_room(lane).min((room / share).max(1));
             if state.draining || rows == 0 {
                 continue;
             }
-            let low = if planted::has(Bug::ForwardOnly) { state.high_id } else { state.marks.low(now) };
+            let low = if planted::has(Bug::ForwardOnly) {
+                state.high_id
+            } else {
+                state.marks.low(now)
+            };
             let (again_rows, again_bytes) = self.window.above(lane, low);
             plan.lanes.push(i16::from(lane));
             plan.lows.push(low);
             plan.rows_max.push((rows + again_rows) as i32);
-            plan.bytes_max.push((self.room_bytes() / share + again_bytes).max(1) as i64);
+            plan.bytes_max
+                .push((self.room_bytes() / share + again_bytes).max(1) as i64);
         }
         plan.small = self.are_small(&plan);
         self.fetch_under_way = !plan.lanes.is_empty();
@@ -51,12 +77,16 @@ impl Core {
     /// Whether all rows of a plan fit, if none is larger than those of late.
     fn are_small(&self, plan: &FetchPlan) -> bool {
         let rows: i64 = plan.rows_max.iter().copied().map(i64::from).sum();
-        self.largest.is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
+        self.largest
+            .is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
     }
 
     fn remember_largest(&mut self, rows: &[OutboxRow]) {
         if let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() {
-            self.largest = Some(self.largest.map_or(largest, |before| largest.max(before - before / 8)));
+            self.largest = Some(
+                self.largest
+                    .map_or(largest, |before| largest.max(before - before / 8)),
+            );
         }
     }
 
@@ -84,15 +114,41 @@ impl Core {
         let mut outgoing = Vec::with_capacity(rows.len());
         for (at, lane) in plan.lanes.iter().enumerate() {
             let lane = *lane as u8;
-            let count = rows.as_slice().iter().take_while(|row| row.lane == lane).count();
+            let count = rows
+                .as_slice()
+                .iter()
+                .take_while(|row| row.lane == lane)
+                .count();
             let of_lane = &rows.as_slice()[..count];
-            let scanned = fetched.scanned.iter().find(|(of, _)| *of == lane).map(|(_, id)| *id);
-            let asked = Asked { lane, low: plan.lows[at], rows_max: plan.rows_max[at] as usize, bytes_max: plan.bytes_max[at], scanned };
-            self.seen = of_lane.last().map(|row| row.id).max(scanned).map_or(self.seen, |id| id.max(self.seen));
+            let scanned = fetched
+                .scanned
+                .iter()
+                .find(|(of, _)| *of == lane)
+                .map(|(_, id)| *id);
+            let asked = Asked {
+                lane,
+                low: plan.lows[at],
+                rows_max: plan.rows_max[at] as usize,
+                bytes_max: plan.bytes_max[at],
+                scanned,
+            };
+            self.seen = of_lane
+                .last()
+                .map(|row| row.id)
+                .max(scanned)
+                .map_or(self.seen, |id| id.max(self.seen));
             let covered = self.cover(&asked, of_lane);
             let mut of_lane = rows.by_ref().take(count);
             if let Some((covered, fitting)) = covered {
-                self.take(lane, covered, of_lane.by_ref().take(fitting), &fetched.snapshot, base, now, &mut outgoing);
+                self.take(
+                    lane,
+                    covered,
+                    of_lane.by_ref().take(fitting),
+                    &fetched.snapshot,
+                    base,
+                    now,
+                    &mut outgoing,
+                );
             }
             of_lane.for_each(drop);
         }
@@ -102,9 +158,12 @@ impl Core {
         outgoing
     }
 
-    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it is not ours any more.
+    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it
+    /// is not ours any more.
     fn cover(&self, asked: &Asked, rows: &[OutboxRow]) -> Option<(Covered, usize)> {
-        self.lanes[usize::from(asked.lane)].as_ref().filter(|lane| !lane.draining)?;
+        self.lanes[usize::from(asked.lane)]
+            .as_ref()
+            .filter(|lane| !lane.draining)?;
         let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
         let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
         let (room, mut new) = (self.window.lane_room(asked.lane), 0);
@@ -113,13 +172,30 @@ impl Core {
             new <= room
         };
         // So few all fit, whatever of them is new.
-        let fitting = if rows.len() <= room { rows.len() } else { rows.iter().take_while(fits).count() };
+        let fitting = if rows.len() <= room {
+            rows.len()
+        } else {
+            rows.iter().take_while(fits).count()
+        };
         cut |= fitting < rows.len();
-        let reached = if cut { rows[..fitting].last().map_or(asked.low, |row| row.id) } else { asked.scanned.unwrap_or(i64::MAX) };
-        Some((Covered { low: asked.low, reached }, fitting))
+        let reached = if cut {
+            rows[..fitting].last().map_or(asked.low, |row| row.id)
+        } else {
+            asked.scanned.unwrap_or(i64::MAX)
+        };
+        Some((
+            Covered {
+                low: asked.low,
+                reached,
+            },
+            fitting,
+        ))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one lane of one fetch")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the facts of one lane of one fetch"
+    )]
     fn take(
         &mut self,
         lane: u8,
@@ -130,14 +206,20 @@ impl Core {
         now: Instant,
         outgoing: &mut Vec<Outgoing>,
     ) {
-        let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
+        let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
+            return;
+        };
         #[cfg(feature = "planted-bugs")]
         if planted::has(Bug::ForwardOnly) {
             state.marks.go_forward(state.high_id);
         }
         let reading = state.marks.learn(covered, snapshot, base, now);
         #[cfg(feature = "planted-bugs")]
-        let reading = if planted::has(Bug::ForwardOnly) { Reading::Take } else { reading };
+        let reading = if planted::has(Bug::ForwardOnly) {
+            Reading::Take
+        } else {
+            reading
+        };
         state.hungry = covered.reached != i64::MAX || reading == Reading::Again;
         if reading == Reading::Again {
             return;
@@ -146,10 +228,14 @@ impl Core {
             if self.holds(lane, &row) {
                 continue;
             }
-            let Some(state) = self.lanes[usize::from(lane)].as_mut() else { return };
+            let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
+                return;
+            };
             state.high_id = state.high_id.max(row.id);
             match self.routes.destination(&row) {
-                Destination::Topic(topic) if !self.stops.flows(topic) => state.hold(Left::Topic(topic), row.id - 1),
+                Destination::Topic(topic) if !self.stops.flows(topic) => {
+                    state.hold(Left::Topic(topic), row.id - 1)
+                }
                 Destination::Topic(topic) if self.stops.is_slow(topic, now) => {
                     let id = row.id - 1;
                     state.hold(Left::Key(topic, self.poison.take_slowly(topic, row)), id);
@@ -157,7 +243,9 @@ impl Core {
                 Destination::Topic(topic) => match self.poison.resting_key(topic, row.key()) {
                     Some(key) => state.hold(Left::Key(topic, key), row.id - 1),
                     None => {
-                        let Some(slot) = self.window.take(&row, topic) else { continue };
+                        let Some(slot) = self.window.take(&row, topic) else {
+                            continue;
+                        };
                         self.outstanding.sent(slot, topic, lane, row.bytes(), now);
                         outgoing.push(Outgoing { slot, topic, row });
                     }
@@ -189,7 +277,10 @@ impl Core {
     }
 
     pub(super) fn is_hungry(&self) -> bool {
-        self.lanes.iter().flatten().any(|lane| lane.hungry && !lane.draining)
+        self.lanes
+            .iter()
+            .flatten()
+            .any(|lane| lane.hungry && !lane.draining)
     }
 
     /// Whether the reading position could move on with a new tick.

@@ -1,5 +1,6 @@
-//! Every interleaving of a small world: two relays with the real [`Core`](super::Core), two lanes, a few rows, and faults at any step. The
-//! contract holds in each state; and each planted bug breaks it. Bugs are planted in the world around the core, never in the core.
+//! Every interleaving of a small world: two relays with the real [`Core`](super::Core), two lanes,
+//! a few rows, and faults at any step. The contract holds in each state; and each planted bug
+//! breaks it. Bugs are planted in the world around the core, never in the core.
 //!
 //! ```text
 //!   L  a row is deleted only when Kafka has it, and is never below a mark; when all has healed nothing waits any more
@@ -76,7 +77,8 @@ struct Scenario {
     window: usize,
     window_of_lane: usize,
     deletions_max: usize,
-    /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch reads when it begins, and so on.
+    /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch
+    /// reads when it begins, and so on.
     fine: bool,
     /// A relay that ended comes back even while another runs.
     restarts: bool,
@@ -107,7 +109,9 @@ fn explore(scenario: &Scenario) -> Explored {
     while let Some((world, at)) = stack.pop() {
         for step in world.steps() {
             let mut next = world.clone();
-            let made = next.apply(step).map(|made| made && seen.insert(fingerprint(&next)));
+            let made = next
+                .apply(step)
+                .map(|made| made && seen.insert(fingerprint(&next)));
             match made.and_then(|new| check(&next, new)) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -116,12 +120,18 @@ fn explore(scenario: &Scenario) -> Explored {
                 }
                 Err(violation) => {
                     ways.push((at, step));
-                    return Explored { states: seen.len(), violation: Some(shortest(scenario, now, violation, way(&ways))) };
+                    return Explored {
+                        states: seen.len(),
+                        violation: Some(shortest(scenario, now, violation, way(&ways))),
+                    };
                 }
             }
         }
     }
-    Explored { states: seen.len(), violation: None }
+    Explored {
+        states: seen.len(),
+        violation: None,
+    }
 }
 
 /// A quiet state must be able to end well.
@@ -143,7 +153,12 @@ fn way(ways: &[(usize, Step)]) -> Vec<Step> {
 }
 
 /// Leaves out steps as long as the contract is broken all the same.
-fn shortest(scenario: &Scenario, now: Instant, violation: Violation, steps: Vec<Step>) -> (Violation, Vec<Step>) {
+fn shortest(
+    scenario: &Scenario,
+    now: Instant,
+    violation: Violation,
+    steps: Vec<Step>,
+) -> (Violation, Vec<Step>) {
     let mut found = (violation, steps);
     let mut at = 0;
     while at < found.1.len() {
@@ -166,9 +181,21 @@ fn walk(scenario: &Scenario, now: Instant, steps: &[Step]) -> Result<(), Violati
     Ok(())
 }
 
-const A: Key = Key { name: 0, lane: 0, topic: 0 };
-const B: Key = Key { name: 1, lane: 1, topic: 0 };
-const OTHER_TOPIC: Key = Key { name: 2, lane: 1, topic: 1 };
+const A: Key = Key {
+    name: 0,
+    lane: 0,
+    topic: 0,
+};
+const B: Key = Key {
+    name: 1,
+    lane: 1,
+    topic: 0,
+};
+const OTHER_TOPIC: Key = Key {
+    name: 2,
+    lane: 1,
+    topic: 1,
+};
 
 /// Two relays, two lanes, three rows: two of one key, one of another in the other lane.
 const SMALL: Scenario = Scenario {
@@ -187,83 +214,239 @@ const SMALL: Scenario = Scenario {
 };
 
 /// All rows of one key, in the lane of the first relay; the other takes over.
-const TWO_ROWS: Scenario = Scenario { keys: &[A, B], script: &[0, 0], written_at_start: 2, ..SMALL };
+const TWO_ROWS: Scenario = Scenario {
+    keys: &[A, B],
+    script: &[0, 0],
+    written_at_start: 2,
+    ..SMALL
+};
 /// A second topic shares the lane of B.
-const TWO_TOPICS: Scenario = Scenario { processes: 1, script: &[1, 2, 1], ..SMALL };
+const TWO_TOPICS: Scenario = Scenario {
+    processes: 1,
+    script: &[1, 2, 1],
+    ..SMALL
+};
 /// One key, its last row written while the others are on their way.
-const ONE_KEY: Scenario = Scenario { processes: 1, keys: &[A], script: &[0, 0, 0], written_at_start: 2, window_of_lane: 3, ..SMALL };
+const ONE_KEY: Scenario = Scenario {
+    processes: 1,
+    keys: &[A],
+    script: &[0, 0, 0],
+    written_at_start: 2,
+    window_of_lane: 3,
+    ..SMALL
+};
 /// Ids start again at 1 somewhere behind the second row.
-const AGAIN: Scenario = Scenario { script: &[0, 1, 0], written_at_start: 2, faults: &[Fault::RestartIds], processes: 1, ..SMALL };
+const AGAIN: Scenario = Scenario {
+    script: &[0, 1, 0],
+    written_at_start: 2,
+    faults: &[Fault::RestartIds],
+    processes: 1,
+    ..SMALL
+};
 
-/// The same; each of the relays finds out by itself, and one may have moved the sequence on while the other knows nothing of it.
-const AGAIN_FOR_TWO: Scenario = Scenario { keys: &[A, B], script: &[0, 0], written_at_start: 1, processes: 2, restarts: true, ..AGAIN };
+/// The same; each of the relays finds out by itself, and one may have moved the sequence on while
+/// the other knows nothing of it.
+const AGAIN_FOR_TWO: Scenario = Scenario {
+    keys: &[A, B],
+    script: &[0, 0],
+    written_at_start: 1,
+    processes: 2,
+    restarts: true,
+    ..AGAIN
+};
 
 fn holds(name: &str, scenario: Scenario) -> usize {
     let began = Instant::now();
     let explored = explore(&scenario);
-    eprintln!("{name}: {} states in {:?}", explored.states, began.elapsed());
-    assert_eq!(explored.violation, None, "{name}, after {} states of {scenario:#?}", explored.states);
+    eprintln!(
+        "{name}: {} states in {:?}",
+        explored.states,
+        began.elapsed()
+    );
+    assert_eq!(
+        explored.violation, None,
+        "{name}, after {} states of {scenario:#?}",
+        explored.states
+    );
     explored.states
 }
 
 #[test]
 fn two_relays_keep_the_contract_without_a_fault() {
     holds("no fault", SMALL);
-    holds("no fault, each step by itself", Scenario { fine: true, ..ONE_KEY });
+    holds(
+        "no fault, each step by itself",
+        Scenario {
+            fine: true,
+            ..ONE_KEY
+        },
+    );
 }
 
 #[test]
 fn a_relay_may_be_killed_at_any_step() {
-    holds("killed", Scenario { faults: &[Fault::Kill], ..SMALL });
+    holds(
+        "killed",
+        Scenario {
+            faults: &[Fault::Kill],
+            ..SMALL
+        },
+    );
 }
 
 #[test]
 fn a_relay_may_stand_still_until_its_lease_is_over() {
-    holds("paused", Scenario { faults: &[Fault::Pause], ..TWO_ROWS });
-    holds("paused, each step by itself", Scenario { faults: &[Fault::Pause], fine: true, ..ONE_KEY });
+    holds(
+        "paused",
+        Scenario {
+            faults: &[Fault::Pause],
+            ..TWO_ROWS
+        },
+    );
+    holds(
+        "paused, each step by itself",
+        Scenario {
+            faults: &[Fault::Pause],
+            fine: true,
+            ..ONE_KEY
+        },
+    );
 }
 
 #[test]
 fn a_relay_may_lose_its_lease_at_any_step() {
-    holds("lease lost", Scenario { faults: &[Fault::LoseLease], ..SMALL });
+    holds(
+        "lease lost",
+        Scenario {
+            faults: &[Fault::LoseLease],
+            ..SMALL
+        },
+    );
 }
 
 #[test]
 fn a_producer_may_be_thrown_out_at_any_step() {
-    holds("producer thrown out", Scenario { faults: &[Fault::Retire], processes: 1, ..SMALL });
-    holds("producer thrown out, each step by itself", Scenario { faults: &[Fault::Retire], fine: true, ..ONE_KEY });
+    holds(
+        "producer thrown out",
+        Scenario {
+            faults: &[Fault::Retire],
+            processes: 1,
+            ..SMALL
+        },
+    );
+    holds(
+        "producer thrown out, each step by itself",
+        Scenario {
+            faults: &[Fault::Retire],
+            fine: true,
+            ..ONE_KEY
+        },
+    );
 }
 
 #[test]
 fn any_answer_of_the_database_may_be_lost() {
-    holds("answer lost", Scenario { faults: &[Fault::AnswerLost], ..SMALL });
-    holds("answer lost, each step by itself", Scenario { faults: &[Fault::AnswerLost], fine: true, ..ONE_KEY });
+    holds(
+        "answer lost",
+        Scenario {
+            faults: &[Fault::AnswerLost],
+            ..SMALL
+        },
+    );
+    holds(
+        "answer lost, each step by itself",
+        Scenario {
+            faults: &[Fault::AnswerLost],
+            fine: true,
+            ..ONE_KEY
+        },
+    );
 }
 
 #[test]
 fn a_lane_may_change_hands_at_any_step() {
-    holds("lane given back", Scenario { faults: &[Fault::GiveBack], ..SMALL });
-    holds("lane given back, an answer lost", Scenario { faults: &[Fault::GiveBack, Fault::AnswerLost], faults_max: 2, ..TWO_ROWS });
+    holds(
+        "lane given back",
+        Scenario {
+            faults: &[Fault::GiveBack],
+            ..SMALL
+        },
+    );
+    holds(
+        "lane given back, an answer lost",
+        Scenario {
+            faults: &[Fault::GiveBack, Fault::AnswerLost],
+            faults_max: 2,
+            ..TWO_ROWS
+        },
+    );
 }
 
 #[test]
 fn kafka_may_refuse_any_record() {
-    holds("record refused", Scenario { faults: &[Fault::Refuse], ..ONE_KEY });
-    holds("record refused, two topics", Scenario { faults: &[Fault::Refuse], ..TWO_TOPICS });
+    holds(
+        "record refused",
+        Scenario {
+            faults: &[Fault::Refuse],
+            ..ONE_KEY
+        },
+    );
+    holds(
+        "record refused, two topics",
+        Scenario {
+            faults: &[Fault::Refuse],
+            ..TWO_TOPICS
+        },
+    );
 }
 
 #[test]
 fn kafka_may_refuse_any_record_for_what_it_is() {
-    let all_at_once = Scenario { written_at_start: 3, faults: &[Fault::Poison], ..ONE_KEY };
-    holds("poison", Scenario { written_at_start: 2, ..all_at_once });
-    holds("poison twice", Scenario { faults_max: 2, ..all_at_once });
-    holds("poison, a topic made again", Scenario { faults: &[Fault::Poison, Fault::TopicMissing], faults_max: 2, ..all_at_once });
+    let all_at_once = Scenario {
+        written_at_start: 3,
+        faults: &[Fault::Poison],
+        ..ONE_KEY
+    };
+    holds(
+        "poison",
+        Scenario {
+            written_at_start: 2,
+            ..all_at_once
+        },
+    );
+    holds(
+        "poison twice",
+        Scenario {
+            faults_max: 2,
+            ..all_at_once
+        },
+    );
+    holds(
+        "poison, a topic made again",
+        Scenario {
+            faults: &[Fault::Poison, Fault::TopicMissing],
+            faults_max: 2,
+            ..all_at_once
+        },
+    );
 }
 
 #[test]
 fn a_topic_may_be_missing_for_a_while() {
-    holds("topic missing", Scenario { faults: &[Fault::TopicMissing], ..ONE_KEY });
-    holds("topic missing, two topics", Scenario { faults: &[Fault::TopicMissing], ..TWO_TOPICS });
+    holds(
+        "topic missing",
+        Scenario {
+            faults: &[Fault::TopicMissing],
+            ..ONE_KEY
+        },
+    );
+    holds(
+        "topic missing, two topics",
+        Scenario {
+            faults: &[Fault::TopicMissing],
+            ..TWO_TOPICS
+        },
+    );
 }
 
 #[test]
@@ -276,22 +459,81 @@ fn rows_whose_ids_come_again_are_neither_lost_nor_confused() {
 fn each_planted_bug_is_found() {
     use Fault::*;
     let cases: [(Bug, char, Scenario); 11] = [
-        (Bug::AckBeforeReport, 'L', Scenario { faults: &[Kill], ..SMALL }),
+        (
+            Bug::AckBeforeReport,
+            'L',
+            Scenario {
+                faults: &[Kill],
+                ..SMALL
+            },
+        ),
         (Bug::NoInFlightCheck, 'D', SMALL),
         (Bug::ForgetAtOnce, 'D', SMALL),
         (Bug::SettleById, 'R', AGAIN),
-        (Bug::ForwardOnly, 'L', Scenario { faults: &[Kill], ..SMALL }),
-        (Bug::NextProducerEarly, 'O', Scenario { faults: &[Retire], fine: true, ..ONE_KEY }),
-        (Bug::GapfulProducer, 'O', Scenario { faults: &[Refuse], ..ONE_KEY }),
-        (Bug::NoOpeners, 'O', Scenario { faults: &[Poison], ..ONE_KEY }),
-        (Bug::NoOpenersOnTrial, 'O', Scenario { faults: &[Poison], faults_max: 2, written_at_start: 3, ..ONE_KEY }),
+        (
+            Bug::ForwardOnly,
+            'L',
+            Scenario {
+                faults: &[Kill],
+                ..SMALL
+            },
+        ),
+        (
+            Bug::NextProducerEarly,
+            'O',
+            Scenario {
+                faults: &[Retire],
+                fine: true,
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::GapfulProducer,
+            'O',
+            Scenario {
+                faults: &[Refuse],
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::NoOpeners,
+            'O',
+            Scenario {
+                faults: &[Poison],
+                ..ONE_KEY
+            },
+        ),
+        (
+            Bug::NoOpenersOnTrial,
+            'O',
+            Scenario {
+                faults: &[Poison],
+                faults_max: 2,
+                written_at_start: 3,
+                ..ONE_KEY
+            },
+        ),
         (Bug::SendAstray, 'R', AGAIN),
-        (Bug::ReleaseUndrained, 'D', Scenario { faults: &[GiveBack], ..SMALL }),
+        (
+            Bug::ReleaseUndrained,
+            'D',
+            Scenario {
+                faults: &[GiveBack],
+                ..SMALL
+            },
+        ),
     ];
     for (bug, broken, scenario) in cases {
         let began = Instant::now();
         let Explored { states, violation } = explore(&Scenario { bug, ..scenario });
-        eprintln!("{bug:?}: {states} states in {:?}: {violation:?}", began.elapsed());
-        assert_eq!(violation.map(|((letter, _), _)| letter), Some(broken), "{bug:?}");
+        eprintln!(
+            "{bug:?}: {states} states in {:?}: {violation:?}",
+            began.elapsed()
+        );
+        assert_eq!(
+            violation.map(|((letter, _), _)| letter),
+            Some(broken),
+            "{bug:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What the core makes of a cluster or a topic that does not answer: the breaker's window, and topics that wait for what they have sent. Pure.
+//! What the core makes of a cluster or a topic that does not answer: the breaker's window, and
+//! topics that wait for what they have sent. Pure.
 
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use crate::{
 
 /// A topic may have this part of the window, and of a lane, with the producer for long.
 const SHARE: usize = 4;
-/// With more waiting than fits, a fetch waits for this part of the window: many small ones cost more (8 % of a drain's rate with a quarter).
+/// With more waiting than fits, a fetch waits for this part of the window: many small ones cost
+/// more (8 % of a drain's rate with a quarter).
 const CROWDED: usize = 2;
 /// So much is nobody's business, however small the window is.
 const SHARE_ROWS_MIN: usize = 64;
@@ -28,7 +30,12 @@ impl Core {
     /// With these times, and pauses that differ from those of other relays.
     #[must_use]
     pub fn with_breaker(mut self, settings: BreakerSettings, seed: u64, now: Instant) -> Self {
-        self.breaker = Breaker::new(settings, self.window.budget().rows, Jitter::seeded(seed), now);
+        self.breaker = Breaker::new(
+            settings,
+            self.window.budget().rows,
+            Jitter::seeded(seed),
+            now,
+        );
         self.stops = Stops::new(self.routes.len()).jittered(Jitter::seeded(seed.rotate_left(32)));
         self
     }
@@ -38,11 +45,13 @@ impl Core {
         &self.breaker
     }
 
-    /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn of the loop.
+    /// Looks at what was not acknowledged until now; `trouble`: see [`Breaker::look`]. Once a turn
+    /// of the loop.
     pub fn look(&mut self, trouble: bool, now: Instant) {
         // What a stalled topic has there says nothing about the cluster.
         let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
-        self.breaker.look(self.window.sent() - stalled, trouble, now);
+        self.breaker
+            .look(self.window.sent() - stalled, trouble, now);
         for topic in 0..self.routes.len() {
             if self.stops.flows(topic) && self.must_wait(topic, now) {
                 self.hold_topic(topic);
@@ -70,13 +79,28 @@ impl Core {
     /// What lanes on their way back wait for.
     #[must_use]
     pub fn drain_waits_for(&self) -> DrainWaits {
-        let is_leaving = |lane: u8| self.lanes[usize::from(lane)].as_ref().is_some_and(|lane| lane.draining);
-        let sent: usize = (0..LANES as u8).filter(|lane| is_leaving(*lane)).map(|lane| self.outstanding.in_lane(lane)).sum();
-        let on_trial = self.poison.on_trial().filter(|row| is_leaving(row.lane)).count();
-        DrainWaits { main: sent > on_trial, trial: on_trial > 0 }
+        let is_leaving = |lane: u8| {
+            self.lanes[usize::from(lane)]
+                .as_ref()
+                .is_some_and(|lane| lane.draining)
+        };
+        let sent: usize = (0..LANES as u8)
+            .filter(|lane| is_leaving(*lane))
+            .map(|lane| self.outstanding.in_lane(lane))
+            .sum();
+        let on_trial = self
+            .poison
+            .on_trial()
+            .filter(|row| is_leaving(row.lane))
+            .count();
+        DrainWaits {
+            main: sent > on_trial,
+            trial: on_trial > 0,
+        }
     }
 
-    /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic does not.
+    /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic
+    /// does not.
     #[must_use]
     pub fn is_sick(&self) -> bool {
         self.breaker.state() != BreakerState::Closed || self.stalled().next().is_some()
@@ -96,26 +120,35 @@ impl Core {
     /// Topics whose records do not end, whatever others do.
     pub fn waiting(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
         let oldest = |topic: &TopicIndex| self.outstanding.oldest(*topic);
-        (0..self.routes.len())
-            .filter(move |topic| oldest(topic).is_some_and(|at| now.saturating_duration_since(at) >= self.breaker.slow_after()))
+        (0..self.routes.len()).filter(move |topic| {
+            oldest(topic)
+                .is_some_and(|at| now.saturating_duration_since(at) >= self.breaker.slow_after())
+        })
     }
 
     fn is_stalled(&self, topic: TopicIndex) -> bool {
-        self.outstanding.is_overtaken(topic, self.breaker.slow_after())
+        self.outstanding
+            .is_overtaken(topic, self.breaker.slow_after())
     }
 
     /// Topics with a reason to report, and whether rows went astray.
     #[must_use]
     pub fn troubled_topics(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let (mut topics, astray) = self.stops.reasons();
-        topics.extend(self.stalled().map(|topic| (topic, ProblemClass::TopicStalled)));
+        topics.extend(
+            self.stalled()
+                .map(|topic| (topic, ProblemClass::TopicStalled)),
+        );
         (topics, astray)
     }
 
-    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or no record of any topic ends, and what it
-    /// has there is probe enough; or it has so much there that it could take the window from the others; or enough of it waits for trials.
+    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or
+    /// no record of any topic ends, and what it has there is probe enough; or it has so much there
+    /// that it could take the window from the others; or enough of it waits for trials.
     fn must_wait(&self, topic: TopicIndex, now: Instant) -> bool {
-        let Some(oldest) = self.outstanding.oldest(topic) else { return false };
+        let Some(oldest) = self.outstanding.oldest(topic) else {
+            return false;
+        };
         let is_old = now.saturating_duration_since(oldest) >= self.breaker.slow_after() / SOON;
         self.is_stalled(topic)
             || self.breaker.state() == BreakerState::Open
@@ -123,10 +156,13 @@ impl Core {
             || self.poison.has_enough_to_try(topic)
     }
 
-    /// A part of what those that wait have left of the window, so that any number of them leaves something; or of a lane. A relay of one topic
-    /// has nobody to share with.
+    /// A part of what those that wait have left of the window, so that any number of them leaves
+    /// something; or of a lane. A relay of one topic has nobody to share with.
     fn has_its_share(&self, topic: TopicIndex, free: Amount) -> bool {
-        let (rows, of_lane) = (self.outstanding.rows(topic), share_of_rows(self.window.budget().rows_per_lane));
+        let (rows, of_lane) = (
+            self.outstanding.rows(topic),
+            share_of_rows(self.window.budget().rows_per_lane),
+        );
         self.routes.len() > 1
             && (rows >= share_of_rows(free.rows)
                 || self.outstanding.bytes(topic) >= share_of_bytes(free.bytes)
@@ -135,8 +171,14 @@ impl Core {
 
     /// What the other topics that wait have left of the window.
     fn free_for_others(&self, topic: TopicIndex) -> Amount {
-        let (held, budget) = (self.held_by(|other| other != topic && !self.stops.flows(other)), self.window.budget());
-        Amount { rows: budget.rows.saturating_sub(held.rows), bytes: budget.bytes.saturating_sub(held.bytes) }
+        let (held, budget) = (
+            self.held_by(|other| other != topic && !self.stops.flows(other)),
+            self.window.budget(),
+        );
+        Amount {
+            rows: budget.rows.saturating_sub(held.rows),
+            bytes: budget.bytes.saturating_sub(held.bytes),
+        }
     }
 
     /// What these topics have with the producer.
@@ -148,15 +190,25 @@ impl Core {
         })
     }
 
-    /// Rows that the next fetch may bring. None while much of it could be taken by one topic that has its share: in a moment that has ended, or
-    /// the topic waits.
+    /// Rows that the next fetch may bring. None while much of it could be taken by one topic that
+    /// has its share: in a moment that has ended, or the topic waits.
     pub(super) fn room_rows(&self) -> usize {
         let stuck = self.held_by(|topic| !self.stops.flows(topic));
         let free = self.window.budget().rows.saturating_sub(stuck.rows);
-        let room = self.window.room_rows().min(self.breaker.room(self.window.sent() - stuck.rows));
+        let room = self
+            .window
+            .room_rows()
+            .min(self.breaker.room(self.window.sent() - stuck.rows));
         let bytes = self.window.budget().bytes.saturating_sub(stuck.bytes);
-        let shared = (0..self.routes.len()).any(|topic| self.stops.flows(topic) && self.has_its_share(topic, Amount { rows: free, bytes }));
-        let crowded = self.window.room_rows() < free / CROWDED && self.lanes.iter().flatten().any(|lane| lane.hungry && !lane.draining);
+        let shared = (0..self.routes.len()).any(|topic| {
+            self.stops.flows(topic) && self.has_its_share(topic, Amount { rows: free, bytes })
+        });
+        let crowded = self.window.room_rows() < free / CROWDED
+            && self
+                .lanes
+                .iter()
+                .flatten()
+                .any(|lane| lane.hungry && !lane.draining);
         match (shared || crowded, self.routes.len()) {
             (true, _) => 0,
             (false, 1) => room,
@@ -167,13 +219,21 @@ impl Core {
     /// Bytes that the next fetch may bring.
     pub(super) fn room_bytes(&self) -> usize {
         let room = self.window.room_bytes();
-        if self.routes.len() > 1 { room.min(share_of_bytes(self.window.budget().bytes)) } else { room }
+        if self.routes.len() > 1 {
+            room.min(share_of_bytes(self.window.budget().bytes))
+        } else {
+            room
+        }
     }
 
     /// Rows that the next fetch may bring of a lane.
     pub(super) fn lane_room(&self, lane: u8) -> usize {
         let room = self.window.lane_room(lane);
-        if self.routes.len() > 1 { room.min(share_of_rows(self.window.budget().rows_per_lane)) } else { room }
+        if self.routes.len() > 1 {
+            room.min(share_of_rows(self.window.budget().rows_per_lane))
+        } else {
+            room
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Records that the brokers refuse: suspects are looked up, tried on a producer of their own, and judged; only their keys rest meanwhile. Pure.
+//! Records that the brokers refuse: suspects are looked up, tried on a producer of their own, and
+//! judged; only their keys rest meanwhile. Pure.
 //!
 //! ```text
 //!   refused -> topic rests until all its reports are in -> look its rows up -> their keys rest, the topic flows -> trials
@@ -128,32 +129,52 @@ impl Poison {
     }
 
     pub(super) fn resting_key(&self, topic: TopicIndex, key: &str) -> Option<Arc<str>> {
-        self.keys.get(&topic)?.get_key_value(key).map(|(key, _)| Arc::clone(key))
+        self.keys
+            .get(&topic)?
+            .get_key_value(key)
+            .map(|(key, _)| Arc::clone(key))
     }
 
-    pub(super) fn resting_keys<'a>(&self, name: impl Fn(TopicIndex) -> &'a str) -> Vec<(String, String)> {
-        let keys = self.keys.iter().flat_map(|(topic, keys)| keys.keys().map(move |key| (*topic, key)));
-        keys.map(|(topic, key)| (name(topic).to_owned(), key.to_string())).collect()
+    pub(super) fn resting_keys<'a>(
+        &self,
+        name: impl Fn(TopicIndex) -> &'a str,
+    ) -> Vec<(String, String)> {
+        let keys = self
+            .keys
+            .iter()
+            .flat_map(|(topic, keys)| keys.keys().map(move |key| (*topic, key)));
+        keys.map(|(topic, key)| (name(topic).to_owned(), key.to_string()))
+            .collect()
     }
 
     pub(super) fn is_parked(&self, topic: TopicIndex, key: &str) -> bool {
-        self.keys.get(&topic).and_then(|keys| keys.get(key)).is_some_and(RestingKey::is_parked)
+        self.keys
+            .get(&topic)
+            .and_then(|keys| keys.get(key))
+            .is_some_and(RestingKey::is_parked)
     }
 
     /// Keys that the database says are parked.
     pub(super) fn parked(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
-        let keys = self.keys.iter().flat_map(|(topic, keys)| keys.iter().map(move |(key, resting)| (*topic, key, resting)));
-        keys.filter(|(_, _, resting)| resting.is_parked()).map(|(topic, key, _)| (topic, &**key))
+        let keys = self.keys.iter().flat_map(|(topic, keys)| {
+            keys.iter()
+                .map(move |(key, resting)| (*topic, key, resting))
+        });
+        keys.filter(|(_, _, resting)| resting.is_parked())
+            .map(|(topic, key, _)| (topic, &**key))
     }
 
     fn rest(&mut self, topic: TopicIndex, key: &str, resting: RestingKey) -> Arc<str> {
         let keys = self.keys.entry(topic).or_default();
-        let key = keys.get_key_value(key).map_or_else(|| Arc::from(key), |(key, _)| Arc::clone(key));
+        let key = keys
+            .get_key_value(key)
+            .map_or_else(|| Arc::from(key), |(key, _)| Arc::clone(key));
         keys.insert(Arc::clone(&key), resting);
         key
     }
 
-    /// The first row of a retried key was looked up: with its trial, or without a row, its rest ends.
+    /// The first row of a retried key was looked up: with its trial, or without a row, its rest
+    /// ends.
     fn is_retried(&mut self, topic: TopicIndex, key: &str) {
         let resting = self.keys.get_mut(&topic).and_then(|keys| keys.get_mut(key));
         if let Some(resting) = resting.filter(|resting| resting.rest == Rest::Retried) {
@@ -161,7 +182,8 @@ impl Poison {
         }
     }
 
-    /// Keys for which `over` holds are parked no more: the row that one was parked for is tried first, any other flows again.
+    /// Keys for which `over` holds are parked no more: the row that one was parked for is tried
+    /// first, any other flows again.
     fn retry(&mut self, over: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Left> {
         for (topic, keys) in &mut self.keys {
             for (key, resting) in keys.iter_mut() {
@@ -170,7 +192,12 @@ impl Poison {
                 {
                     resting.rest = Rest::Retried;
                     let purpose = Purpose::Retry(Arc::clone(key));
-                    self.lookups.push_back(Lookup { topic: *topic, class: ProblemClass::RecordRejected, purpose, rows: vec![head] });
+                    self.lookups.push_back(Lookup {
+                        topic: *topic,
+                        class: ProblemClass::RecordRejected,
+                        purpose,
+                        rows: vec![head],
+                    });
                 }
             }
         }
@@ -180,10 +207,13 @@ impl Poison {
     /// Takes out keys of which nothing is on trial any more.
     fn end_trials(&mut self) -> Vec<Left> {
         let Self { keys, trials, .. } = self;
-        end_rest(keys, |topic, key, resting| resting.rest == Rest::OnTrial && !trials.has_key(topic, key))
+        end_rest(keys, |topic, key, resting| {
+            resting.rest == Rest::OnTrial && !trials.has_key(topic, key)
+        })
     }
 
-    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key, which rests now in any case.
+    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key,
+    /// which rests now in any case.
     pub(super) fn take_slowly(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
         let resting = self.resting_key(topic, row.key());
         let waiting = self.slow_rows.entry(topic).or_default();
@@ -193,7 +223,15 @@ impl Poison {
             return key;
         }
         let has_room = waiting.len() < SLOW_ROWS_MAX;
-        let key = self.rest(topic, row.key(), RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None });
+        let key = self.rest(
+            topic,
+            row.key(),
+            RestingKey {
+                lane: row.lane,
+                rest: Rest::OnTrial,
+                head: None,
+            },
+        );
         if has_room {
             self.slow_rows.entry(topic).or_default().push(row);
         }

@@ -5,7 +5,10 @@ use super::*;
 impl Core {
     /// Topics that are left out, and rows without one.
     pub(super) fn left_topics(&self) -> impl Iterator<Item = Left> {
-        self.stops.resting().map(Left::Topic).chain(self.stops.is_astray().then_some(Left::Astray))
+        self.stops
+            .resting()
+            .map(Left::Topic)
+            .chain(self.stops.is_astray().then_some(Left::Astray))
     }
 
     /// What fetches leave out; `None`: nothing.
@@ -19,10 +22,13 @@ impl Core {
         })
     }
 
-    /// From now on fetches leave rows out: what is not settled yet must be found again when they do not.
+    /// From now on fetches leave rows out: what is not settled yet must be found again when they do
+    /// not.
     pub(super) fn hold_all(&mut self, left: &Left) {
         for lane in 0..LANES {
-            if let Some(position) = self.lanes[lane].as_ref().map(|state| self.position(lane as u8, state))
+            if let Some(position) = self.lanes[lane]
+                .as_ref()
+                .map(|state| self.position(lane as u8, state))
                 && let Some(state) = self.lanes[lane].as_mut()
             {
                 state.hold(left.clone(), position);
@@ -30,7 +36,8 @@ impl Core {
         }
     }
 
-    /// The same for a topic, before it stops to flow. One that rests is held already, below all that is in flight of it.
+    /// The same for a topic, before it stops to flow. One that rests is held already, below all
+    /// that is in flight of it.
     pub(super) fn hold_topic(&mut self, topic: TopicIndex) {
         if self.stops.flows(topic) {
             self.hold_all(&Left::Topic(topic));
@@ -53,10 +60,12 @@ impl Core {
     /// When [`Self::resume`] is to be asked next.
     #[must_use]
     pub fn resume_at(&self, now: Instant) -> Option<Instant> {
-        self.stops.next(now, |topic| self.window.sent_of(topic) == 0)
+        self.stops
+            .next(now, |topic| self.window.sent_of(topic) == 0)
     }
 
-    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a record.
+    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a
+    /// record.
     pub fn resume(&mut self, now: Instant) {
         for (topic, class) in self.stops.due(now, |topic| self.window.sent_of(topic) == 0) {
             self.try_topic(topic, class, now);
@@ -95,16 +104,23 @@ impl Core {
 impl Lane {
     pub(super) fn hold(&mut self, left: Left, id: i64) {
         // What was left out with its topic is from now on left out with its key.
-        let topic = if let Left::Key(topic, _) = &left { self.held.get(&Left::Topic(*topic)) } else { None };
+        let topic = if let Left::Key(topic, _) = &left {
+            self.held.get(&Left::Topic(*topic))
+        } else {
+            None
+        };
         let id = topic.map_or(id, |topic| id.min(*topic));
         let held = self.held.entry(left).or_insert(id);
         *held = id.min(*held);
     }
 
     pub(super) fn let_flow(&mut self, left: &Left, stops: &Stops) {
-        let Some(held) = self.held.remove(left) else { return };
+        let Some(held) = self.held.remove(left) else {
+            return;
+        };
         match left {
-            // Its topic rests: what was left out with the key is from now on left out with the topic.
+            // Its topic rests: what was left out with the key is from now on left out with the
+            // topic.
             Left::Key(topic, _) if !stops.flows(*topic) => self.hold(Left::Topic(*topic), held),
             _ => {
                 self.marks.rewind(held);

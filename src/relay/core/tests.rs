@@ -1,5 +1,6 @@
-//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes, lost answers, failed topics, late appends.
-//! Whatever happens, when all is healed no committed row is missing (L) and each key's first occurrences are in order (O).
+//! Random lives of a relay against a small model of PostgreSQL and of a gap-free producer: crashes,
+//! lost answers, failed topics, late appends. Whatever happens, when all is healed no committed row
+//! is missing (L) and each key's first occurrences are in order (O).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,7 +70,14 @@ impl Database {
 
     fn snapshot(&self) -> Snapshot {
         let xmax = self.latest_completed + 1;
-        Snapshot::new(xmax, self.open.keys().copied().filter(|xid| *xid < xmax).collect())
+        Snapshot::new(
+            xmax,
+            self.open
+                .keys()
+                .copied()
+                .filter(|xid| *xid < xmax)
+                .collect(),
+        )
     }
 
     fn insert(&mut self, xid: u64, key: u64) {
@@ -80,7 +88,10 @@ impl Database {
 
     fn commit(&mut self, xid: u64) {
         for row in self.open.remove(&xid).unwrap_or_default() {
-            self.committed.entry(row.key().to_owned()).or_default().push(row.id);
+            self.committed
+                .entry(row.key().to_owned())
+                .or_default()
+                .push(row.id);
             self.rows.insert(row.id, row);
         }
         self.complete(xid);
@@ -90,11 +101,20 @@ impl Database {
         let (mut rows, mut scanned) = (Vec::new(), Vec::new());
         for (at, lane) in plan.lanes.iter().enumerate() {
             let flows = |row: &&OutboxRow| {
-                let (topic, key) = (row.topic().unwrap_or_default().to_owned(), row.key().to_owned());
-                let flows = |flowing: &Flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key));
+                let (topic, key) = (
+                    row.topic().unwrap_or_default().to_owned(),
+                    row.key().to_owned(),
+                );
+                let flows = |flowing: &Flowing| {
+                    flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key))
+                };
                 plan.flowing.as_ref().is_none_or(flows)
             };
-            let above = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(|row| i16::from(row.lane) == *lane);
+            let above = self
+                .rows
+                .range(plan.lows[at] + 1..)
+                .map(|(_, row)| row)
+                .filter(|row| i16::from(row.lane) == *lane);
             if plan.flowing.is_none() {
                 rows.extend(above.take(plan.rows_max[at] as usize).cloned());
                 continue;
@@ -103,9 +123,18 @@ impl Database {
             if page.len() == SCAN_MAX {
                 scanned.push((*lane as u8, page[SCAN_MAX - 1].id));
             }
-            rows.extend(page.into_iter().filter(flows).take(plan.rows_max[at] as usize).cloned());
+            rows.extend(
+                page.into_iter()
+                    .filter(flows)
+                    .take(plan.rows_max[at] as usize)
+                    .cloned(),
+            );
         }
-        Fetched { snapshot: self.snapshot(), rows, scanned }
+        Fetched {
+            snapshot: self.snapshot(),
+            rows,
+            scanned,
+        }
     }
 
     fn parked(&self) -> Parked {
@@ -116,16 +145,28 @@ impl Database {
             attempts: 1,
             head: Some((row.id, row.event_id)),
         };
-        Parked { keys: self.parked.iter().map(key).collect(), topics: vec![] }
+        Parked {
+            keys: self.parked.iter().map(key).collect(),
+            topics: vec![],
+        }
     }
 }
 
 fn row(id: i64, key: u64) -> OutboxRow {
     let (name, topic) = (format!("k{key}"), format!("t{}", key % 3));
-    OutboxRow::with((key % 2) as u8, id, Texts { aggregate_id: &name, topic: Some(&topic), ..Texts::PLAIN })
+    OutboxRow::with(
+        (key % 2) as u8,
+        id,
+        Texts {
+            aggregate_id: &name,
+            topic: Some(&topic),
+            ..Texts::PLAIN
+        },
+    )
 }
 
-/// A producer of the strict profile: records are written in the order in which they were sent, or not at all.
+/// A producer of the strict profile: records are written in the order in which they were sent, or
+/// not at all.
 #[derive(Default)]
 struct Producer {
     queue: std::collections::VecDeque<(Slot, String, i64)>,
@@ -134,17 +175,35 @@ struct Producer {
 }
 
 impl Producer {
-    /// The batch at the head is written, or refused; a refusal ends the producer, and throws everything else out.
-    fn append(&mut self, denied: &BTreeSet<TopicIndex>, sick: Option<TopicIndex>, log: &mut Vec<(String, i64)>) -> bool {
+    /// The batch at the head is written, or refused; a refusal ends the producer, and throws
+    /// everything else out.
+    fn append(
+        &mut self,
+        denied: &BTreeSet<TopicIndex>,
+        sick: Option<TopicIndex>,
+        log: &mut Vec<(String, i64)>,
+    ) -> bool {
         // Topics overtake each other, keys do not.
-        let well = self.queue.iter().position(|(_, key, _)| Some(topic_of(key)) != sick);
-        let Some(head) = well.and_then(|well| self.queue.remove(well)) else { return false };
+        let well = self
+            .queue
+            .iter()
+            .position(|(_, key, _)| Some(topic_of(key)) != sick);
+        let Some(head) = well.and_then(|well| self.queue.remove(well)) else {
+            return false;
+        };
         self.queue.push_front(head);
-        let Some((_, head, _)) = self.queue.front() else { return false };
+        let Some((_, head, _)) = self.queue.front() else {
+            return false;
+        };
         let topic = topic_of(head);
         let in_batch = |at: usize, key: &str| at < BATCH && topic_of(key) == topic;
-        let batch: Vec<_> =
-            self.queue.iter().enumerate().filter(|(at, (_, key, _))| in_batch(*at, key)).map(|(_, record)| record.clone()).collect();
+        let batch: Vec<_> = self
+            .queue
+            .iter()
+            .enumerate()
+            .filter(|(at, (_, key, _))| in_batch(*at, key))
+            .map(|(_, record)| record.clone())
+            .collect();
         let refusal = if denied.contains(&topic) {
             Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)
         } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
@@ -157,7 +216,14 @@ impl Producer {
         };
         self.failed = true;
         for (at, (slot, key, _)) in std::mem::take(&mut self.queue).into_iter().enumerate() {
-            self.reports.push((slot, if in_batch(at, &key) { refusal } else { Outcome::Purged }));
+            self.reports.push((
+                slot,
+                if in_batch(at, &key) {
+                    refusal
+                } else {
+                    Outcome::Purged
+                },
+            ));
         }
         true
     }
@@ -220,7 +286,15 @@ impl World {
         for lane in [0_u8, 1] {
             let (epoch, mark, high_id) = self.database.lanes.entry(lane).or_default();
             *epoch += 1;
-            self.core.granted(&[Grant { lane, epoch: *epoch, mark: *mark, high_id: *high_id }], self.now);
+            self.core.granted(
+                &[Grant {
+                    lane,
+                    epoch: *epoch,
+                    mark: *mark,
+                    high_id: *high_id,
+                }],
+                self.now,
+            );
         }
         self.hear_of_parked_keys();
         for topic in 0..3 {
@@ -229,7 +303,8 @@ impl World {
     }
 
     fn hear_of_parked_keys(&mut self) {
-        self.core.parked(&self.database.parked(), &[0, 1], self.now, self.now);
+        self.core
+            .parked(&self.database.parked(), &[0, 1], self.now, self.now);
     }
 
     fn step(&mut self, faulty: bool) {
@@ -276,7 +351,12 @@ impl World {
     fn write(&mut self) {
         let key = self.dice.below(KEYS);
         let name = format!("k{key}");
-        let holder = self.database.open.iter().find(|(_, rows)| rows.iter().any(|row| row.key() == name)).map(|(xid, _)| *xid);
+        let holder = self
+            .database
+            .open
+            .iter()
+            .find(|(_, rows)| rows.iter().any(|row| row.key() == name))
+            .map(|(xid, _)| *xid);
         let xid = holder.unwrap_or_else(|| self.database.begin());
         self.database.insert(xid, key);
     }
@@ -309,7 +389,11 @@ impl World {
             Some((_, Some(_))) if self.producer.failed => self.core.fetch_failed(self.now),
             Some((plan, Some(fetched))) => {
                 for outgoing in self.core.accept(&plan, fetched, self.now) {
-                    self.producer.queue.push_back((outgoing.slot, outgoing.row.key().to_owned(), outgoing.row.id));
+                    self.producer.queue.push_back((
+                        outgoing.slot,
+                        outgoing.row.key().to_owned(),
+                        outgoing.row.id,
+                    ));
                 }
             }
         }
@@ -337,7 +421,11 @@ impl World {
             return;
         }
         for outgoing in self.core.next_trial(self.now).unwrap_or_default() {
-            self.trial.queue.push_back((outgoing.slot, outgoing.row.key().to_owned(), outgoing.row.id));
+            self.trial.queue.push_back((
+                outgoing.slot,
+                outgoing.row.key().to_owned(),
+                outgoing.row.id,
+            ));
         }
     }
 
@@ -346,7 +434,12 @@ impl World {
             None => self.lookup = self.core.next_lookup(),
             Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.lookup_failed(lookup),
             Some(lookup) => {
-                let found = lookup.rows.iter().filter_map(|name| self.database.rows.get(&name.id)).cloned().collect();
+                let found = lookup
+                    .rows
+                    .iter()
+                    .filter_map(|name| self.database.rows.get(&name.id))
+                    .cloned()
+                    .collect();
                 self.core.looked_up(&lookup, found, self.now);
             }
         }
@@ -360,7 +453,9 @@ impl World {
                 if let Some(row) = self.database.rows.get(&verdict.row.id).cloned() {
                     assert!(is_poison(row.id), "an innocent row was judged");
                     if verdict.policy == OnPoison::Block {
-                        self.database.parked.insert((verdict.topic, verdict.key.to_string()), row);
+                        self.database
+                            .parked
+                            .insert((verdict.topic, verdict.key.to_string()), row);
                     } else {
                         self.database.rows.remove(&row.id);
                         self.database.dead.insert(row.id);
@@ -429,14 +524,23 @@ impl World {
     fn persist_marks(&mut self) {
         let marks = self.core.marks();
         for (at, lane) in marks.lanes.iter().enumerate() {
-            let state = self.database.lanes.get_mut(&(*lane as u8)).expect("claimed");
+            let state = self
+                .database
+                .lanes
+                .get_mut(&(*lane as u8))
+                .expect("claimed");
             if state.0 == marks.epochs[at] {
-                *state = (state.0, state.1.max(marks.marks[at]), state.2.max(marks.high_ids[at]));
+                *state = (
+                    state.0,
+                    state.1.max(marks.marks[at]),
+                    state.2.max(marks.high_ids[at]),
+                );
             }
         }
     }
 
-    /// kill -9: the next incarnation starts from the database's marks; what the old one had sent may still be written.
+    /// kill -9: the next incarnation starts from the database's marks; what the old one had sent
+    /// may still be written.
     fn kill(&mut self) {
         self.faults += 1;
         self.zombies.push(std::mem::take(&mut self.producer));
@@ -451,9 +555,15 @@ impl World {
         if let Some((slot, _, _)) = self.producer.queue.pop_front() {
             self.faults += 1;
             self.producer.failed = true;
-            self.producer.reports.push((slot, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)));
+            self.producer
+                .reports
+                .push((slot, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)));
             let purged = std::mem::take(&mut self.producer.queue);
-            self.producer.reports.extend(purged.into_iter().map(|(slot, _, _)| (slot, Outcome::Purged)));
+            self.producer.reports.extend(
+                purged
+                    .into_iter()
+                    .map(|(slot, _, _)| (slot, Outcome::Purged)),
+            );
         }
     }
 
@@ -490,7 +600,10 @@ impl World {
             self.advance_verdict(false);
             self.send_trial();
             self.hear_of_parked_keys();
-            if self.database.rows.values().all(|row| self.is_parked(row)) && self.core.window().rows() == 0 && self.core.trials_are_over() {
+            if self.database.rows.values().all(|row| self.is_parked(row))
+                && self.core.window().rows() == 0
+                && self.core.trials_are_over()
+            {
                 return;
             }
         }
@@ -498,33 +611,82 @@ impl World {
 
     fn is_parked(&self, row: &OutboxRow) -> bool {
         let key = (topic_of(row.key()), row.key().to_owned());
-        self.database.parked.get(&key).is_some_and(|head| head.id <= row.id)
+        self.database
+            .parked
+            .get(&key)
+            .is_some_and(|head| head.id <= row.id)
     }
 
     fn judge(&self, seed: u64) {
         for (key, committed) in &self.database.committed {
-            let head = self.database.parked.get(&(topic_of(key), key.clone())).map_or(i64::MAX, |row| row.id);
-            let committed: Vec<i64> = committed.iter().copied().filter(|id| *id < head && !self.database.dead.contains(id)).collect();
+            let head = self
+                .database
+                .parked
+                .get(&(topic_of(key), key.clone()))
+                .map_or(i64::MAX, |row| row.id);
+            let committed: Vec<i64> = committed
+                .iter()
+                .copied()
+                .filter(|id| *id < head && !self.database.dead.contains(id))
+                .collect();
             let mut firsts: Vec<i64> = Vec::new();
             for (_, id) in self.log.iter().filter(|(of, _)| of == key) {
                 if !firsts.contains(id) {
                     firsts.push(*id);
                 }
             }
-            assert_eq!(firsts, committed, "seed {seed}: first occurrences of {key} against what was committed");
+            assert_eq!(
+                firsts, committed,
+                "seed {seed}: first occurrences of {key} against what was committed"
+            );
         }
         let unique: std::collections::BTreeSet<_> = self.log.iter().collect();
-        assert!(self.faults > 0 || unique.len() == self.log.len(), "seed {seed}: a duplicate without a fault");
-        let left = self.database.rows.values().filter(|row| !self.is_parked(row)).count();
-        assert_eq!((left, self.core.window().rows()), (0, 0), "seed {seed}: something is left");
+        assert!(
+            self.faults > 0 || unique.len() == self.log.len(),
+            "seed {seed}: a duplicate without a fault"
+        );
+        let left = self
+            .database
+            .rows
+            .values()
+            .filter(|row| !self.is_parked(row))
+            .count();
+        assert_eq!(
+            (left, self.core.window().rows()),
+            (0, 0),
+            "seed {seed}: something is left"
+        );
     }
 }
 
 fn core(now: Instant) -> Core {
-    let topic = |name: &str, on_poison| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison };
-    let routes = Routes::new(&[topic("t0", OnPoison::Block), topic("t1", OnPoison::DeadLetter), topic("t2", OnPoison::Block)]);
-    let quick = BreakerSettings { slow_after_ms: 150, open_after_ms: 500, max_backoff_ms: 800 };
-    Core::new(routes, Budget { rows: 8, bytes: 1000, rows_per_lane: 6 }, Duration::from_millis(50), now).with_breaker(quick, 7, now)
+    let topic = |name: &str, on_poison| TopicSettings {
+        name: name.to_owned(),
+        event_types: vec![],
+        aggregate_types: vec![],
+        on_poison,
+    };
+    let routes = Routes::new(&[
+        topic("t0", OnPoison::Block),
+        topic("t1", OnPoison::DeadLetter),
+        topic("t2", OnPoison::Block),
+    ]);
+    let quick = BreakerSettings {
+        slow_after_ms: 150,
+        open_after_ms: 500,
+        max_backoff_ms: 800,
+    };
+    Core::new(
+        routes,
+        Budget {
+            rows: 8,
+            bytes: 1000,
+            rows_per_lane: 6,
+        },
+        Duration::from_millis(50),
+        now,
+    )
+    .with_breaker(quick, 7, now)
 }
 
 /// Rows published; asserts that outages took place.
@@ -541,7 +703,10 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
         open += world.open;
         stalled += world.stalled;
     }
-    assert!(open > 1000 && stalled > 1000, "{open} steps with an open breaker, {stalled} with a stalled topic");
+    assert!(
+        open > 1000 && stalled > 1000,
+        "{open} steps with an open breaker, {stalled} with a stalled topic"
+    );
     published
 }
 
@@ -549,12 +714,33 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
 fn bytes_are_counted_unless_no_row_of_late_was_large() {
     let now = Instant::now();
     let mut core = core(now);
-    core.granted(&[Grant { lane: 0, epoch: 1, mark: 0, high_id: 0 }], now);
+    core.granted(
+        &[Grant {
+            lane: 0,
+            epoch: 1,
+            mark: 0,
+            high_id: 0,
+        }],
+        now,
+    );
     core.topic_seen(0, true, now);
     let mut fetch_one_of = |bytes: usize| {
-        let plan = core.plan_fetch(core.fetch_at().expect("room")).expect("a plan");
-        let rows = vec![OutboxRow { payload: Some(vec![0; bytes].into()), ..OutboxRow::plain(0, 1) }];
-        core.accept(&plan, Fetched { snapshot: Snapshot::new(1, vec![]), rows, scanned: vec![] }, now);
+        let plan = core
+            .plan_fetch(core.fetch_at().expect("room"))
+            .expect("a plan");
+        let rows = vec![OutboxRow {
+            payload: Some(vec![0; bytes].into()),
+            ..OutboxRow::plain(0, 1)
+        }];
+        core.accept(
+            &plan,
+            Fetched {
+                snapshot: Snapshot::new(1, vec![]),
+                rows,
+                scanned: vec![],
+            },
+            now,
+        );
         plan.small
     };
     assert!(!fetch_one_of(5), "nothing is known yet");

@@ -7,9 +7,15 @@ impl Session<'_> {
         let now = Instant::now();
         match settled.result {
             Ok(tick) => {
-                self.status.metrics.settle.observe((now - settled.began).as_secs_f64());
+                self.status
+                    .metrics
+                    .settle
+                    .observe((now - settled.began).as_secs_f64());
                 for slot in &settled.slots {
-                    self.status.metrics.processing.observe((now - self.taken_at[*slot]).as_secs_f64());
+                    self.status
+                        .metrics
+                        .processing
+                        .observe((now - self.taken_at[*slot]).as_secs_f64());
                 }
                 self.core.tick(tick);
                 self.core.settled(&settled.slots);
@@ -29,7 +35,13 @@ impl Session<'_> {
             return true;
         }
         let (renewed, released, granted, give_back, seen) = match result {
-            Ok(Turned::Holds { renewed, released, granted, give_back, seen }) => (renewed, released, granted, give_back, seen),
+            Ok(Turned::Holds {
+                renewed,
+                released,
+                granted,
+                give_back,
+                seen,
+            }) => (renewed, released, granted, give_back, seen),
             Ok(Turned::Lost) => return false,
             Err(error) => {
                 self.database_failed(Source::Database, &error, now);
@@ -39,7 +51,10 @@ impl Session<'_> {
         if let Some(renewed) = renewed {
             self.deadline = lease_deadline(renewed.sent);
             self.timers.renew = renewed.sent + RENEW_EVERY;
-            self.core.tick(Tick { xid: renewed.xid, drawn: renewed.drawn });
+            self.core.tick(Tick {
+                xid: renewed.xid,
+                drawn: renewed.drawn,
+            });
             if !self.core.owns_exactly(&renewed.ours) {
                 return false;
             }
@@ -65,17 +80,29 @@ impl Session<'_> {
     }
 
     pub(super) fn counted(&mut self, began: Instant, result: Result<Counts, StoreError>) {
-        // Scaling goes by this number: an old one under a growing backlog would say that nothing waits.
-        self.timers.backlog = not_again_before(began, BACKLOG_EVERY).min(Instant::now() + BACKLOG_AT_LATEST);
+        // Scaling goes by this number: an old one under a growing backlog would say that nothing
+        // waits.
+        self.timers.backlog =
+            not_again_before(began, BACKLOG_EVERY).min(Instant::now() + BACKLOG_AT_LATEST);
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(self.core.window().rows() as i64);
-        metrics.in_flight_bytes.set(self.core.window().bytes() as i64);
-        let Ok((depth, table)) = result else { return self.status.set_backlog(None) };
+        metrics
+            .in_flight_bytes
+            .set(self.core.window().bytes() as i64);
+        let Ok((depth, table)) = result else {
+            return self.status.set_backlog(None);
+        };
         self.status.set_table(table);
         let oldest = depth.oldest_us.map(kafka::rfc3339);
         metrics.queue_depth.set(depth.rows as i64);
-        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6));
-        self.status.set_backlog(Some(Backlog { rows: depth.rows, capped: depth.capped, oldest_at: oldest }));
+        metrics.event_age.set(depth.oldest_us.map_or(0.0, |oldest| {
+            outage::now_us().saturating_sub(oldest).max(0) as f64 / 1e6
+        }));
+        self.status.set_backlog(Some(Backlog {
+            rows: depth.rows,
+            capped: depth.capped,
+            oldest_at: oldest,
+        }));
     }
 
     pub(super) fn tell_topics(&self) {
@@ -88,30 +115,41 @@ impl Session<'_> {
         for (topic, keys) in self.core.parked_keys() {
             let name = self.core.routes().name(topic);
             let message = format!(
-                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay parked list`, then retry or skip them"
+                "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay \
+                 parked list`, then retry or skip them"
             );
             problems.push(Problem::new(ProblemClass::KeysParked, message));
         }
         for topic in self.core.parked_topics() {
             let name = self.core.routes().name(topic);
-            let message = format!("topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic {name}` lets it flow again");
+            let message = format!(
+                "topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic \
+                 {name}` lets it flow again"
+            );
             problems.push(Problem::new(ProblemClass::KeysParked, message));
         }
         if astray {
-            let message = "rows name a topic, or have types, that spec.topics does not declare: add it there; they wait until then";
+            let message = "rows name a topic, or have types, that spec.topics does not declare: \
+                add it there; they wait until then";
             problems.push(Problem::new(ProblemClass::TopicNotDeclared, message));
         }
         self.status.tell(Source::Records, problems);
     }
 
-    pub(super) fn swept(&mut self, plan: &SweepPlan, began: Instant, result: Result<Vec<Straggler>, StoreError>) {
+    pub(super) fn swept(
+        &mut self,
+        plan: &SweepPlan,
+        began: Instant,
+        result: Result<Vec<Straggler>, StoreError>,
+    ) {
         self.timers.sweep = not_again_before(began, SWEEP_EVERY);
         let Ok(found) = result else { return };
         self.swept.swept(plan, &found);
         for (lane, id, event_id) in found {
             if self.core.straggler(lane, id, event_id) {
                 self.status.metrics.stragglers.inc();
-                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, after a restore or a TRUNCATE?");
+                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, \
+                    after a restore or a TRUNCATE?");
             }
         }
     }
@@ -132,7 +170,8 @@ impl Session<'_> {
     }
 }
 
-/// When work that has just ended may begin again: after `pause`, or later, so that it never takes more than a hundredth of the database's time.
+/// When work that has just ended may begin again: after `pause`, or later, so that it never takes
+/// more than a hundredth of the database's time.
 fn not_again_before(began: Instant, pause: Duration) -> Instant {
     let now = Instant::now();
     now + pause.max((now - began) * 100)
@@ -144,8 +183,13 @@ fn resting_topic(name: &str, class: ProblemClass) -> Problem {
             "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough \
                                        replicas in sync? Its other rows wait"
         }
-        ProblemClass::TopicNotAuthorized => "may not be written to by this user: allow WRITE on it; its rows wait until then",
-        _ => "does not take a record, for a reason that the relay's log names: it rests and is tried again",
+        ProblemClass::TopicNotAuthorized => {
+            "may not be written to by this user: allow WRITE on it; its rows wait until then"
+        }
+        _ => {
+            "does not take a record, for a reason that the relay's log names: it rests and is \
+             tried again"
+        }
     };
     Problem::new(class, format!("topic '{name}' {why}"))
 }

@@ -5,7 +5,10 @@ use crate::planted;
 
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
-        tracing::info!(rows = self.core.window().rows(), "stopping: finishing what is in flight");
+        tracing::info!(
+            rows = self.core.window().rows(),
+            "stopping: finishing what is in flight"
+        );
         self.finish_within(DRAIN_MAX);
     }
 
@@ -16,10 +19,13 @@ impl Session<'_> {
         self.timers.settle = Some(now);
     }
 
-    /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and this session only ends well what it has sent. Rows
-    /// that Kafka has are deleted rightly even so: they are named by event_id, too.
+    /// Whether ids may have come again, as this fetch shows: then nothing of it may be sent, and
+    /// this session only ends well what it has sent. Rows that Kafka has are deleted rightly even
+    /// so: they are named by event_id, too.
     pub(super) fn breaks(&mut self, sequence: SequenceState) -> bool {
-        let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else { return false };
+        let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else {
+            return false;
+        };
         self.status.tell(Source::Sequence, vec![why.problem()]);
         self.memory.told(Instant::now());
         if !self.is_broken {
@@ -30,7 +36,10 @@ impl Session<'_> {
     }
 
     pub(super) fn is_drained(&self, now: Instant) -> bool {
-        self.stop_by.is_some_and(|by| now >= by || (self.core.window().rows() == 0 && self.fetch.is_none() && self.lease.is_none()))
+        self.stop_by.is_some_and(|by| {
+            now >= by
+                || (self.core.window().rows() == 0 && self.fetch.is_none() && self.lease.is_none())
+        })
     }
 
     /// Gives everything back, in order: no record may be sent any more once a lane is free.
@@ -39,38 +48,50 @@ impl Session<'_> {
         self.retire().await;
         let marks: LaneMarksPlan = self.core.marks();
         let goodbye = async {
-            self.store.release(self.instance, &marks, self.incarnation).await?;
+            self.store
+                .release(self.instance, &marks, self.incarnation)
+                .await?;
             self.store.unregister(self.instance).await
         };
         match tokio::time::timeout(Duration::from_secs(5), goodbye).await {
             _ if self.is_broken => return Ended::SequenceBroke,
             Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
-            _ => tracing::warn!("stopped without telling the database: the lanes are free when the lease runs out"),
+            _ => tracing::warn!(
+                "stopped without telling the database: the lanes are free when the lease runs out"
+            ),
         }
         Ended::Stopped
     }
 
-    /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is still settled.
+    /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is
+    /// still settled.
     pub(super) async fn lose_lease(mut self) -> Ended {
         self.status.set_ready(false);
         self.core.lose_lanes();
         self.status.lost_lanes();
         self.retire().await;
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.store.unregister(self.instance)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.store.unregister(self.instance))
+            .await;
         Ended::LeaseLost
     }
 
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.
     pub(super) async fn retire(&mut self) {
-        self.trial.iter().chain(self.sending.producer()).for_each(Producer::purge);
+        self.trial
+            .iter()
+            .chain(self.sending.producer())
+            .for_each(Producer::purge);
         planted::purge_replaced();
         while self.core.window().sent() > 0 {
             self.drain_reports(Instant::now());
             tokio::time::sleep(REPORTS_EVERY).await;
         }
-        let nothing = Sending::None { retry_at: Instant::now() };
-        if let Sending::Open(producer) | Sending::Flushing(producer, _) | Sending::Retiring(producer) =
-            std::mem::replace(&mut self.sending, nothing)
+        let nothing = Sending::None {
+            retry_at: Instant::now(),
+        };
+        if let Sending::Open(producer)
+        | Sending::Flushing(producer, _)
+        | Sending::Retiring(producer) = std::mem::replace(&mut self.sending, nothing)
         {
             destroy(producer).await;
         }
@@ -81,7 +102,10 @@ impl Session<'_> {
             while let Some(settled) = self.settles.next().await {
                 self.settled(settled);
             }
-            while let Some(settle) = self.core.next_settle(self.options.settings.batch_size as usize, true) {
+            while let Some(settle) = self
+                .core
+                .next_settle(self.options.settings.batch_size as usize, true)
+            {
                 if self.store.settle(&settle.plan).await.is_err() {
                     return;
                 }

@@ -1,4 +1,5 @@
-//! A cluster or a topic that does not answer: what the loop tells of it, and lanes that must not wait for it. What to do is decided in the core.
+//! A cluster or a topic that does not answer: what the loop tells of it, and lanes that must not
+//! wait for it. What to do is decided in the core.
 
 use super::*;
 use crate::report::BreakerState;
@@ -46,18 +47,28 @@ impl Session<'_> {
                 tracing::warn!(
                     rows,
                     before,
-                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is tried again by itself"
+                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is \
+                     tried again by itself"
                 );
                 self.watch.ask_now();
             }
             BreakerState::Slow => {
-                tracing::warn!(rows, before, "breaker Slow: Kafka acknowledges nothing for a while; the window is halved");
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Slow: Kafka acknowledges nothing for a while; the window is halved"
+                );
             }
-            BreakerState::Closed => tracing::info!(rows, before, "breaker Closed: Kafka acknowledges records again"),
+            BreakerState::Closed => tracing::info!(
+                rows,
+                before,
+                "breaker Closed: Kafka acknowledges records again"
+            ),
         }
     }
 
-    /// What the producer holds may never end; a new producer starts at the lowest unsettled rows, here or where the lanes go.
+    /// What the producer holds may never end; a new producer starts at the lowest unsettled rows,
+    /// here or where the lanes go.
     fn end_stuck_drain(&mut self, now: Instant) {
         let waits_for = self.core.drain_waits_for();
         if !(waits_for.main || waits_for.trial) {
@@ -71,12 +82,16 @@ impl Session<'_> {
                 self.trial_by = self.trial.as_ref().map(|_| now);
             }
             if waits_for.main {
-                self.retire_producer("lanes are asked for, and Kafka does not take what is in flight for them");
+                self.retire_producer(
+                    "lanes are asked for, and Kafka does not take what is in flight for them",
+                );
             }
         }
     }
 }
 
 pub(super) fn now_us() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
 }

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Sending, Session};
 use crate::relay::lanes::RENEW_EVERY;
 
-/// An acknowledged row waits at most this long for others to be settled with: each statement is a commit that waits for the disk.
+/// An acknowledged row waits at most this long for others to be settled with: each statement is a
+/// commit that waits for the disk.
 const SETTLE_WITHIN: Duration = Duration::from_millis(20);
-/// With so many others it waits at most this long, since until they are gone every fetch reads them again.
+/// With so many others it waits at most this long, since until they are gone every fetch reads them
+/// again.
 const SETTLE_ROWS: usize = 32;
 const SETTLE_SOON: Duration = Duration::from_millis(5);
 /// Settling statements under way at the same time.
@@ -63,9 +65,14 @@ impl Timers {
     }
 }
 
-/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or of this one.
+/// When so many acknowledged rows are settled at the latest, if nobody thought of a time before or
+/// of this one.
 pub(super) fn settle_at(before: Option<Instant>, acked: usize, now: Instant) -> Option<Instant> {
-    let within = if acked < SETTLE_ROWS { SETTLE_WITHIN } else { SETTLE_SOON };
+    let within = if acked < SETTLE_ROWS {
+        SETTLE_WITHIN
+    } else {
+        SETTLE_SOON
+    };
     (acked > 0).then(|| before.map_or(now + within, |at| at.min(now + within)))
 }
 
@@ -80,10 +87,17 @@ impl Session<'_> {
             Some(self.deadline),
             self.stop_by,
             self.lease.is_none().then_some(timers.lease),
-            may_fetch.then(|| self.core.fetch_at()).flatten().map(database),
-            (self.settles.len() < SETTLES_MAX).then_some(timers.settle).flatten().map(database),
+            may_fetch
+                .then(|| self.core.fetch_at())
+                .flatten()
+                .map(database),
+            (self.settles.len() < SETTLES_MAX)
+                .then_some(timers.settle)
+                .flatten()
+                .map(database),
             (self.core.window().sent() > 0).then_some(timers.reports),
-            (works && self.tick.is_none() && self.core.wants_ticks()).then(|| database(timers.tick)),
+            (works && self.tick.is_none() && self.core.wants_ticks())
+                .then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.sweep.is_none()).then(|| database(timers.sweep)),
             self.core.resume_at(now),

@@ -1,4 +1,5 @@
-//! Carries out what the core decides about refused records: looks rows up, tries them on a producer of their own, writes verdicts.
+//! Carries out what the core decides about refused records: looks rows up, tries them on a producer
+//! of their own, writes verdicts.
 
 use super::*;
 use crate::{outbox::ParkedRow, settings::OnPoison};
@@ -33,17 +34,25 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the next rows on trial. A producer that refused something is used up: the next trial gets a new one.
+    /// Sends the next rows on trial. A producer that refused something is used up: the next trial
+    /// gets a new one.
     pub(super) async fn try_suspects(&mut self, now: Instant) {
         if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
             && (now >= by || trial.is_fatal() || self.trouble.get().is_some())
         {
             trial.purge();
         }
-        if self.core.trials_are_over() || self.trial_by.is_some() || self.trial.as_ref().is_some_and(Producer::is_fatal) {
+        if self.core.trials_are_over()
+            || self.trial_by.is_some()
+            || self.trial.as_ref().is_some_and(Producer::is_fatal)
+        {
             if self.core.has_trial_under_way() {
-                // A record that came in just as the producer gave up is neither sent nor reported, unless it is thrown out.
-                self.trial.iter().filter(|trial| trial.is_fatal()).for_each(Producer::purge);
+                // A record that came in just as the producer gave up is neither sent nor reported,
+                // unless it is thrown out.
+                self.trial
+                    .iter()
+                    .filter(|trial| trial.is_fatal())
+                    .for_each(Producer::purge);
                 return;
             }
             if let Some(used) = self.trial.take() {
@@ -69,9 +78,19 @@ impl Session<'_> {
         if self.verdict.is_none()
             && let Some(verdict) = self.core.next_verdict()
         {
-            let (store, topic) = (self.store.clone(), self.core.routes().name(verdict.topic).to_owned());
+            let (store, topic) = (
+                self.store.clone(),
+                self.core.routes().name(verdict.topic).to_owned(),
+            );
             let (name, class) = (verdict.row, verdict.class);
-            let row = ParkedRow { topic, key: verdict.key.to_string(), lane: name.lane, id: name.id, event_id: name.event_id, class };
+            let row = ParkedRow {
+                topic,
+                key: verdict.key.to_string(),
+                lane: name.lane,
+                id: name.id,
+                event_id: name.event_id,
+                class,
+            };
             self.verdict = start(async move {
                 let done = match verdict.policy {
                     OnPoison::Block => store.park_key(&row).await,
@@ -89,7 +108,11 @@ impl Session<'_> {
             return self.database_failed(Source::Parking, &error, now);
         }
         self.works(Source::Parking);
-        let (topic, row, class) = (self.core.routes().name(verdict.topic), verdict.row, verdict.class);
+        let (topic, row, class) = (
+            self.core.routes().name(verdict.topic),
+            verdict.row,
+            verdict.class,
+        );
         match verdict.policy {
             OnPoison::Block => {
                 tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: its key is parked; see `outbox-relay parked list`");

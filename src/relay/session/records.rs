@@ -3,11 +3,13 @@
 use super::*;
 use crate::planted::{self, Bug};
 
-/// While records are handed over, reports are looked at after so many: to look costs about a tenth of what a record does.
+/// While records are handed over, reports are looked at after so many: to look costs about a tenth
+/// of what a record does.
 const REPORTS_AFTER: usize = 16;
 /// Of brokers, to what a producer had sent when it failed for good.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for what is in flight when the producer is replaced; what is left then may come twice.
+/// Longest wait for what is in flight when the producer is replaced; what is left then may come
+/// twice.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
@@ -20,7 +22,10 @@ impl Session<'_> {
         match fetched {
             Ok((sequence, _)) if self.breaks(sequence) => self.core.fetch_failed(now),
             Ok((_, fetched)) if matches!(self.sending, Sending::Open(_)) => {
-                self.status.metrics.fetch.observe((now - began).as_secs_f64());
+                self.status
+                    .metrics
+                    .fetch
+                    .observe((now - began).as_secs_f64());
                 let outgoing = self.core.accept(plan, fetched, now);
                 self.memory.saw(self.core.seen());
                 self.send(outgoing, Which::Main, now);
@@ -34,10 +39,13 @@ impl Session<'_> {
     }
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, which: Which, now: Instant) {
-        let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let now_ms = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as i64);
         let mut handed_over = 0;
         for (sent, outgoing) in outgoing.into_iter().enumerate() {
-            // After a failure nothing more of its topic is to follow; a producer that failed takes nothing anyway.
+            // After a failure nothing more of its topic is to follow; a producer that failed takes
+            // nothing anyway.
             if sent.is_multiple_of(REPORTS_AFTER) {
                 self.drain_reports(now);
             }
@@ -54,16 +62,30 @@ impl Session<'_> {
             };
             let mut replaced = 0;
             let name = self.core.routes().name(topic);
-            let sent = kafka::headers(&row, self.options.settings.record_headers, &self.source, &mut replaced)
-                .map_err(|_| Fault::Record(ProblemClass::RecordRejected))
-                .and_then(|headers| {
-                    let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
-                    producer.send(name, row.key(), row.payload.as_deref(), headers, timestamp, slot)
-                });
+            let sent = kafka::headers(
+                &row,
+                self.options.settings.record_headers,
+                &self.source,
+                &mut replaced,
+            )
+            .map_err(|_| Fault::Record(ProblemClass::RecordRejected))
+            .and_then(|headers| {
+                let timestamp = kafka::timestamp_ms(row.created_at_us, now_ms);
+                producer.send(
+                    name,
+                    row.key(),
+                    row.payload.as_deref(),
+                    headers,
+                    timestamp,
+                    slot,
+                )
+            });
             (self.created_at_us[slot], self.taken_at[slot]) = (row.created_at_us, now);
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
-                Ok(()) if planted::has(Bug::AckBeforeReport) => self.core.reported(slot, Outcome::Published, now),
+                Ok(()) if planted::has(Bug::AckBeforeReport) => {
+                    self.core.reported(slot, Outcome::Published, now)
+                }
                 Ok(()) => {}
                 Err(Fault::Record(class)) => {
                     if class == ProblemClass::RecordTooLarge {
@@ -85,7 +107,10 @@ impl Session<'_> {
         for producer in self.sending.producer().into_iter().chain(&self.trial) {
             producer.poll(&mut reports);
         }
-        let published = reports.iter().filter(|report| report.outcome.is_ok()).count();
+        let published = reports
+            .iter()
+            .filter(|report| report.outcome.is_ok())
+            .count();
         for report in reports.drain(..).chain(planted::late_reports(now)) {
             self.reported(report, now);
         }
@@ -97,16 +122,28 @@ impl Session<'_> {
     }
 
     fn reported(&mut self, report: Report, now: Instant) {
-        let Some(topic) = self.core.window().topic_of(report.slot) else { return };
+        let Some(topic) = self.core.window().topic_of(report.slot) else {
+            return;
+        };
         match report.outcome {
             Ok(()) => {
-                let latency_us = outage::now_us().saturating_sub(self.created_at_us[report.slot]).max(0);
-                self.status.metrics.publish_latency.observe(latency_us as f64 / 1e6);
-                self.status.metrics.published.with_label_values(&[self.core.routes().name(topic)]).inc();
+                let latency_us = outage::now_us()
+                    .saturating_sub(self.created_at_us[report.slot])
+                    .max(0);
+                self.status
+                    .metrics
+                    .publish_latency
+                    .observe(latency_us as f64 / 1e6);
+                self.status
+                    .metrics
+                    .published
+                    .with_label_values(&[self.core.routes().name(topic)])
+                    .inc();
                 self.core.reported(report.slot, Outcome::Published, now);
             }
             Err(fault) => {
-                self.rebuild.cause_found |= matches!(fault, Fault::Topic(_) | Fault::Record(_)) && !self.core.is_on_trial(report.slot);
+                self.rebuild.cause_found |= matches!(fault, Fault::Topic(_) | Fault::Record(_))
+                    && !self.core.is_on_trial(report.slot);
                 self.failed(report.slot, topic, fault, now);
             }
         }
@@ -128,7 +165,11 @@ impl Session<'_> {
     }
 
     fn count_failure(&self, topic: usize, class: ProblemClass) {
-        self.status.metrics.failed.with_label_values(&[self.core.routes().name(topic), &class.to_string()]).inc();
+        self.status
+            .metrics
+            .failed
+            .with_label_values(&[self.core.routes().name(topic), &class.to_string()])
+            .inc();
     }
 
     pub(super) fn heard(&mut self, news: &News) {
@@ -137,22 +178,30 @@ impl Session<'_> {
             self.core.topic_seen(*topic, *usable, now);
         }
         if self.core.window().sent() == 0 {
-            // Such as idle connections that were closed: it says nothing of what is sent from now on.
+            // Such as idle connections that were closed: it says nothing of what is sent from now
+            // on.
             self.trouble.clear();
         }
         if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.sizes())
             && !producer.sizes().fit(wanted)
         {
-            self.replace_politely("topics take larger records, or smaller batches, than it was made for");
+            self.replace_politely(
+                "topics take larger records, or smaller batches, than it was made for",
+            );
         }
         for (topic, partitions) in news.partitions() {
             self.core.partitions_seen(topic, partitions);
         }
         self.core.answered(now);
-        let waiting: Vec<_> = self.core.waiting(now).filter(|topic| news.is_led(*topic)).collect();
+        let waiting: Vec<_> = self
+            .core
+            .waiting(now)
+            .filter(|topic| news.is_led(*topic))
+            .collect();
         if self.stale_leaders.look(waiting, now) {
             tracing::warn!(
-                "the producers are replaced: records wait although the brokers name leaders; was a topic deleted and made again?"
+                "the producers are replaced: records wait although the brokers name leaders; was \
+                 a topic deleted and made again?"
             );
             self.replace_producers(now);
         }
@@ -162,7 +211,10 @@ impl Session<'_> {
     pub(super) fn replace_politely(&mut self, why: &str) {
         let by = Instant::now() + FLUSH_MAX;
         self.trial_by = self.trial.as_ref().map(|_| by);
-        tracing::info!(in_flight = self.core.window().sent(), "the producer is replaced, once what is in flight is acknowledged: {why}");
+        tracing::info!(
+            in_flight = self.core.window().sent(),
+            "the producer is replaced, once what is in flight is acknowledged: {why}"
+        );
         self.flush_producer(by);
     }
 
@@ -172,39 +224,54 @@ impl Session<'_> {
         self.flush_producer(by);
     }
 
-    /// Retires a producer that failed for good, and makes a new one once the last report of the old one is in.
+    /// Retires a producer that failed for good, and makes a new one once the last report of the old
+    /// one is in.
     pub(super) async fn keep_producer(&mut self, now: Instant) {
         self.give_up_with_producer(now);
         if let Some(bytes) = self.core.take_too_large() {
             self.batch_bytes_max = (bytes / 2).max(kafka::BATCH_BYTES_MIN);
-            self.retire_producer("its batches are larger than a topic takes; a new one makes smaller ones");
+            self.retire_producer(
+                "its batches are larger than a topic takes; a new one makes smaller ones",
+            );
         }
         let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: now });
         self.sending = match sending {
-            Sending::Flushing(producer, _) | Sending::Retiring(producer) if planted::has(Bug::NextProducerEarly) => {
+            Sending::Flushing(producer, _) | Sending::Retiring(producer)
+                if planted::has(Bug::NextProducerEarly) =>
+            {
                 planted::replaced(producer);
                 Sending::None { retry_at: now }
             }
-            Sending::Flushing(producer, _) | Sending::Retiring(producer) if self.core.sent_on_main() == 0 => {
+            Sending::Flushing(producer, _) | Sending::Retiring(producer)
+                if self.core.sent_on_main() == 0 =>
+            {
                 destroy(producer).await;
-                Sending::None { retry_at: now + self.rebuild_pause(now) }
+                Sending::None {
+                    retry_at: now + self.rebuild_pause(now),
+                }
             }
             Sending::Flushing(producer, by) if now >= by || self.trouble.get().is_some() => {
                 producer.purge();
                 Sending::Retiring(producer)
             }
-            Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => self.open_producer(now),
+            Sending::None { retry_at } if retry_at <= now && self.stop_by.is_none() => {
+                self.open_producer(now)
+            }
             other => other,
         };
     }
 
-    /// A producer that failed for good sends nothing more; what the brokers have of it may still be acknowledged, else it would come twice.
+    /// A producer that failed for good sends nothing more; what the brokers have of it may still be
+    /// acknowledged, else it would come twice.
     fn give_up_with_producer(&mut self, now: Instant) {
         let by = now + LAST_ANSWERS_MAX;
         if matches!(&self.sending, Sending::Open(producer) if producer.is_fatal()) {
             self.rebuild.fatal = true;
             self.trouble.clear();
-            tracing::warn!("the producer is replaced: it gave up so as not to leave a gap; a new one starts at the lowest unsettled rows");
+            tracing::warn!(
+                "the producer is replaced: it gave up so as not to leave a gap; a new one starts \
+                 at the lowest unsettled rows"
+            );
             self.flush_producer(by);
         }
         if let Sending::Flushing(producer, until) = &mut self.sending
@@ -219,12 +286,22 @@ impl Session<'_> {
     /// None when it is known what was wrong.
     fn rebuild_pause(&mut self, now: Instant) -> Duration {
         let Rebuild { fatal, cause_found } = std::mem::take(&mut self.rebuild);
-        if fatal && !cause_found { self.core.rebuilt(now) } else { Duration::ZERO }
+        if fatal && !cause_found {
+            self.core.rebuilt(now)
+        } else {
+            Duration::ZERO
+        }
     }
 
-    /// Nothing is sent any more; until then what is in flight may end well, unless no broker takes anything.
+    /// Nothing is sent any more; until then what is in flight may end well, unless no broker takes
+    /// anything.
     pub(super) fn flush_producer(&mut self, by: Instant) {
-        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: Instant::now() });
+        let sending = std::mem::replace(
+            &mut self.sending,
+            Sending::None {
+                retry_at: Instant::now(),
+            },
+        );
         self.sending = match sending {
             Sending::Open(producer) => Sending::Flushing(producer, by),
             other => other,
@@ -232,7 +309,12 @@ impl Session<'_> {
     }
 
     pub(super) fn retire_producer(&mut self, why: &str) {
-        let sending = std::mem::replace(&mut self.sending, Sending::None { retry_at: Instant::now() });
+        let sending = std::mem::replace(
+            &mut self.sending,
+            Sending::None {
+                retry_at: Instant::now(),
+            },
+        );
         self.sending = match sending {
             Sending::Open(producer) => {
                 tracing::warn!("the producer is thrown out: {why}");
@@ -245,11 +327,18 @@ impl Session<'_> {
     }
 
     pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
-        // Until the brokers have named a topic nothing is sent anyway; with it they say how large batches may be.
+        // Until the brokers have named a topic nothing is sent anyway; with it they say how large
+        // batches may be.
         if self.watch.sizes().is_none() {
-            return Sending::None { retry_at: now + FIRST_NEWS };
+            return Sending::None {
+                retry_at: now + FIRST_NEWS,
+            };
         }
-        let Ok(producer) = self.new_producer() else { return Sending::None { retry_at: now + Duration::from_secs(1) } };
+        let Ok(producer) = self.new_producer() else {
+            return Sending::None {
+                retry_at: now + Duration::from_secs(1),
+            };
+        };
         // What the one before met, such as a refused login, says nothing of this one.
         self.trouble.clear();
         self.core.has_new_producer();
@@ -260,9 +349,25 @@ impl Session<'_> {
     pub(super) fn new_producer(&self) -> Result<Producer, kafka::ConfigError> {
         let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
         let known = self.watch.sizes().unwrap_or_default();
-        let sizes = Sizes { batch_bytes: known.batch_bytes.min(self.batch_bytes_max), ..known };
-        let made = Producer::new(&options.settings.kafka, &secrets, &options.pod, sizes, self.trouble.clone());
-        self.status.tell(Source::Producer, made.as_ref().err().map(kafka::ConfigError::problem).into_iter().collect());
+        let sizes = Sizes {
+            batch_bytes: known.batch_bytes.min(self.batch_bytes_max),
+            ..known
+        };
+        let made = Producer::new(
+            &options.settings.kafka,
+            &secrets,
+            &options.pod,
+            sizes,
+            self.trouble.clone(),
+        );
+        self.status.tell(
+            Source::Producer,
+            made.as_ref()
+                .err()
+                .map(kafka::ConfigError::problem)
+                .into_iter()
+                .collect(),
+        );
         made
     }
 }

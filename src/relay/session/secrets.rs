@@ -1,4 +1,5 @@
-//! Secrets that changed: new connections to the database, and a producer that is emptied before its successor begins.
+//! Secrets that changed: new connections to the database, and a producer that is emptied before its
+//! successor begins.
 
 use super::*;
 use crate::relay::{credentials::Side, open::store};
@@ -14,7 +15,8 @@ impl Session<'_> {
         }
     }
 
-    /// Statements under way go on with their connections, which are closed with the last of them; later ones have new ones.
+    /// Statements under way go on with their connections, which are closed with the last of them;
+    /// later ones have new ones.
     fn log_in_again(&mut self) {
         let database = &self.options.settings.database;
         if let Ok(connect) = Connect::relay(database, &self.credentials.database.borrow()) {

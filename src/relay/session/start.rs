@@ -31,7 +31,11 @@ impl Session<'_> {
             self.backlog = start(async move {
                 let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
                 // Numbers of the whole table come from one relay.
-                let table = if plan.lanes.first() == Some(&0) { store.table_wide().await.ok() } else { None };
+                let table = if plan.lanes.first() == Some(&0) {
+                    store.table_wide().await.ok()
+                } else {
+                    None
+                };
                 (now, depth.map(|depth| (depth, table)))
             });
         }
@@ -49,14 +53,23 @@ impl Session<'_> {
         self.timers.settle = settle_at(self.timers.settle, self.core.window().acked(), now);
         while self.settles.len() < SETTLES_MAX && now >= self.timers.database {
             let flush = self.timers.settle.is_some_and(|at| at <= now);
-            let Some(settle) = self.core.next_settle(batch_size, flush) else { return };
+            let Some(settle) = self.core.next_settle(batch_size, flush) else {
+                return;
+            };
             self.timers.settle = settle_at(None, self.core.window().acked(), now);
             self.timers.tick = now + TICK_EVERY;
             let (store, drawn) = (self.store.clone(), self.core.seen());
             self.settles.push(
                 async move {
-                    let result = store.settle(&settle.plan).await.map(|xid| Tick { xid, drawn });
-                    Settled { slots: settle.slots, began: now, result }
+                    let result = store
+                        .settle(&settle.plan)
+                        .await
+                        .map(|xid| Tick { xid, drawn });
+                    Settled {
+                        slots: settle.slots,
+                        began: now,
+                        result,
+                    }
                 }
                 .boxed(),
             );

@@ -5,7 +5,10 @@ fn a_topic_flows_only_once_a_broker_has_named_it() {
     let mut stops = Stops::new(1);
     assert!(!stops.flows(0));
     stops.exists(0);
-    assert!(stops.due(Instant::now(), |_| false).is_empty(), "records of an earlier life are still with the producer");
+    assert!(
+        stops.due(Instant::now(), |_| false).is_empty(),
+        "records of an earlier life are still with the producer"
+    );
     assert_eq!(stops.due(Instant::now(), |_| true).len(), 1);
     stops.flow(0);
     assert!(stops.flows(0));
@@ -33,11 +36,22 @@ fn a_topic_that_waits_flows_when_nothing_of_it_is_with_the_producer() {
     stops.flow(1);
     stops.wait(0);
     assert!(!stops.flows(0) && stops.any_flows());
-    assert_eq!(stops.reasons().0, vec![], "that it has much there is nobody's business");
-    assert_eq!((stops.waited(|_| false), stops.waited(|_| true)), (vec![], vec![0]));
+    assert_eq!(
+        stops.reasons().0,
+        vec![],
+        "that it has much there is nobody's business"
+    );
+    assert_eq!(
+        (stops.waited(|_| false), stops.waited(|_| true)),
+        (vec![], vec![0])
+    );
     stops.failed(1, ProblemClass::TopicNotAuthorized, now);
     stops.wait(1);
-    assert_eq!(stops.reasons().0, vec![(1, ProblemClass::TopicNotAuthorized)], "it rests already");
+    assert_eq!(
+        stops.reasons().0,
+        vec![(1, ProblemClass::TopicNotAuthorized)],
+        "it rests already"
+    );
 }
 
 #[test]
@@ -47,9 +61,20 @@ fn a_failed_topic_rests_longer_each_time_until_a_success() {
     for pause in [1, 2, 4] {
         stops.failed(0, ProblemClass::TopicNotAuthorized, start);
         let over = start + Duration::from_secs(pause);
-        assert!(stops.due(start + Duration::from_millis(pause * 500 - 1), |_| true).is_empty(), "at least half of it");
-        assert!(stops.due(over, |_| false).is_empty(), "records of it are still with the producer");
-        assert_eq!(stops.due(over, |_| true), [(0, ProblemClass::TopicNotAuthorized)]);
+        assert!(
+            stops
+                .due(start + Duration::from_millis(pause * 500 - 1), |_| true)
+                .is_empty(),
+            "at least half of it"
+        );
+        assert!(
+            stops.due(over, |_| false).is_empty(),
+            "records of it are still with the producer"
+        );
+        assert_eq!(
+            stops.due(over, |_| true),
+            [(0, ProblemClass::TopicNotAuthorized)]
+        );
         stops.flow(0);
     }
     stops.succeeded(0);
@@ -63,7 +88,9 @@ fn a_topic_with_a_refused_record_is_slow_for_a_minute() {
     stops.flow(0);
     stops.suspect(0);
     assert!(!stops.flows(0) && stops.identified(0, start) && stops.flows(0));
-    assert!(stops.is_slow(0, start + Duration::from_secs(59)) && !stops.is_slow(0, start + SLOW_FOR));
+    assert!(
+        stops.is_slow(0, start + Duration::from_secs(59)) && !stops.is_slow(0, start + SLOW_FOR)
+    );
 }
 
 #[test]
@@ -84,7 +111,10 @@ fn a_parked_topic_is_not_tried_until_it_is_freed() {
     stops.failed(0, ProblemClass::TopicNotAuthorized, start);
     let over = start + Duration::from_secs(60);
     stops.parked(BTreeSet::from([0]));
-    assert_eq!((stops.due(over, |_| true), stops.next(over, |_| true)), (vec![], None));
+    assert_eq!(
+        (stops.due(over, |_| true), stops.next(over, |_| true)),
+        (vec![], None)
+    );
     stops.parked(BTreeSet::new());
     assert_eq!(stops.due(over, |_| true).len(), 1);
 }

@@ -6,18 +6,23 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// Copies of a record that the no-loss contract needs, and how many of them before it is acknowledged.
+/// Copies of a record that the no-loss contract needs, and how many of them before it is
+/// acknowledged.
 const REPLICAS_MIN: usize = 3;
 const INSYNC_MIN: usize = 2;
 
 /// What needs no second look soon.
 pub(super) fn is_advice(class: ProblemClass) -> bool {
-    matches!(class, ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded)
+    matches!(
+        class,
+        ProblemClass::TopicUnderReplicated | ProblemClass::PartitionsAdded
+    )
 }
 
 pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
     let message = format!(
-        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does not hold across that moment; compare outbox_seq"
+        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does \
+         not hold across that moment; compare outbox_seq"
     );
     Problem::new(ProblemClass::PartitionsAdded, message)
 }
@@ -25,38 +30,57 @@ pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem
 /// As it goes into a report.
 pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
-        ProblemClass::KafkaAuthenticationFailed => "refused the login: check spec.kafka.sasl and its Secret",
-        ProblemClass::KafkaTlsFailed => "failed the TLS check: check spec.kafka.tls, the CA and the host name",
-        _ => "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait until it can",
+        ProblemClass::KafkaAuthenticationFailed => {
+            "refused the login: check spec.kafka.sasl and its Secret"
+        }
+        ProblemClass::KafkaTlsFailed => {
+            "failed the TLS check: check spec.kafka.tls, the CA and the host name"
+        }
+        _ => {
+            "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait \
+             until it can"
+        }
     };
     Problem::new(class, format!("Kafka at {servers} {why}"))
 }
 
 pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) -> Option<Problem> {
     match state {
-        TopicState::Missing => {
-            Some(Problem::new(ProblemClass::TopicMissing, format!("topic '{name}' does not exist: create it; its rows wait until then")))
-        }
+        TopicState::Missing => Some(Problem::new(
+            ProblemClass::TopicMissing,
+            format!("topic '{name}' does not exist: create it; its rows wait until then"),
+        )),
         TopicState::NotAuthorized => {
-            let message = format!("topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait until then");
+            let message = format!(
+                "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait \
+                 until then"
+            );
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
         TopicState::Exists { replicas, .. } => copies_problem(replicas, limits.min_insync_replicas)
-            .map(|why| Problem::new(ProblemClass::TopicUnderReplicated, format!("topic '{name}' {why}"))),
+            .map(|why| {
+                Problem::new(
+                    ProblemClass::TopicUnderReplicated,
+                    format!("topic '{name}' {why}"),
+                )
+            }),
     }
 }
 
-/// What is wrong with how many brokers have a record; how many must have it before it is acknowledged may be unknown.
+/// What is wrong with how many brokers have a record; how many must have it before it is
+/// acknowledged may be unknown.
 fn copies_problem(replicas: usize, min_insync: Option<usize>) -> Option<String> {
     match min_insync {
         Some(min) if min > replicas => Some(format!(
-            "has {replicas} replicas and min.insync.replicas={min}: no record is ever acknowledged; raise its replication factor, or lower that"
+            "has {replicas} replicas and min.insync.replicas={min}: no record is ever \
+             acknowledged; raise its replication factor, or lower that"
         )),
-        _ if replicas < REPLICAS_MIN => {
-            Some(format!("has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"))
-        }
+        _ if replicas < REPLICAS_MIN => Some(format!(
+            "has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+        )),
         Some(min) if min < INSYNC_MIN => Some(format!(
-            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has it, and can be lost with that; set it to {INSYNC_MIN}"
+            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has \
+             it, and can be lost with that; set it to {INSYNC_MIN}"
         )),
         _ => None,
     }
@@ -80,8 +104,15 @@ mod tests {
         ] {
             let why = copies_problem(replicas, min_insync);
             let said = why.as_deref().unwrap_or_default();
-            assert_eq!(why.is_some(), says.is_some(), "{replicas} {min_insync:?}: {said}");
-            assert!(said.contains(says.unwrap_or_default()), "{replicas} {min_insync:?}: {said}");
+            assert_eq!(
+                why.is_some(),
+                says.is_some(),
+                "{replicas} {min_insync:?}: {said}"
+            );
+            assert!(
+                said.contains(says.unwrap_or_default()),
+                "{replicas} {min_insync:?}: {said}"
+            );
         }
     }
 }

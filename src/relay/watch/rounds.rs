@@ -26,7 +26,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(2);
 const AT_LEAST: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(30);
-/// Limits of topics are asked for less often: each time by a client of its own. The first is for rounds that somebody wished for.
+/// Limits of topics are asked for less often: each time by a client of its own. The first is for
+/// rounds that somebody wished for.
 const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
 const LIMITS_EVERY: Duration = Duration::from_secs(60);
 
@@ -45,7 +46,12 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub(super) fn new(options: Arc<RunOptions>, status: Arc<Status>, secrets: Receiver<Secrets>, asking: Asking) -> Self {
+    pub(super) fn new(
+        options: Arc<RunOptions>,
+        status: Arc<Status>,
+        secrets: Receiver<Secrets>,
+        asking: Asking,
+    ) -> Self {
         let topics = options.settings.topics.len();
         Self {
             options,
@@ -87,56 +93,102 @@ impl Rounds {
             };
             self.asking.set(None);
             std::thread::sleep(AT_LEAST);
-            wished = asked.try_iter().count() > 0 || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
+            wished = asked.try_iter().count() > 0
+                || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
         }
     }
 
     /// Asks about every topic once; the answer is the list of what is wrong with them.
-    fn round(&mut self, wished: bool, news: &UnboundedSender<News>) -> Result<Vec<Problem>, Problem> {
+    fn round(
+        &mut self,
+        wished: bool,
+        news: &UnboundedSender<News>,
+    ) -> Result<Vec<Problem>, Problem> {
         let options = Arc::clone(&self.options);
         let settings = &options.settings;
         let topics = match &mut self.client {
             Some(topics) => topics,
             None => {
                 let secrets = self.secrets.borrow_and_update().clone();
-                self.client.insert(Topics::new(&settings.kafka, &secrets, &options.pod).map_err(|error| error.problem())?)
+                self.client.insert(
+                    Topics::new(&settings.kafka, &secrets, &options.pod)
+                        .map_err(|error| error.problem())?,
+                )
             }
         };
         let (mut usable, mut led, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
             self.asking.set(Some(Instant::now()));
-            let state = topics.ask(&topic.name).map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))?;
+            let state = topics.ask(&topic.name).map_err(|class| {
+                cluster_problem(class, &settings.kafka.bootstrap_servers.join(","))
+            })?;
             usable.push((index, matches!(state, TopicState::Exists { .. })));
             led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
             states.push(state);
             if let TopicState::Exists { partitions, .. } = state {
                 let added = self.partitions.seen(index, partitions, Instant::now());
-                self.status.metrics.partitions_added.with_label_values(&[&topic.name]).inc_by(added as u64);
+                self.status
+                    .metrics
+                    .partitions_added
+                    .with_label_values(&[&topic.name])
+                    .inc_by(added as u64);
             }
         }
         self.learn_limits(wished, &usable);
         self.before.clone_from(&usable);
         // Closed: the relay ends, and so does the next round.
-        let _ = news.send(News { usable, led, partitions: self.partitions.counts(), limits: self.limits.clone() });
+        let _ = news.send(News {
+            usable,
+            led,
+            partitions: self.partitions.counts(),
+            limits: self.limits.clone(),
+        });
         Ok(self.problems(&states))
     }
 
     fn problems(&self, states: &[TopicState]) -> Vec<Problem> {
         let now = Instant::now();
         let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicState))| {
-            let growth = self.partitions.growth(index, now).map(|growth| growth_problem(&topic.name, growth));
-            topic_problem(&topic.name, *state, self.limits.0.get(index).copied().unwrap_or_default()).into_iter().chain(growth)
+            let growth = self
+                .partitions
+                .growth(index, now)
+                .map(|growth| growth_problem(&topic.name, growth));
+            topic_problem(
+                &topic.name,
+                *state,
+                self.limits.0.get(index).copied().unwrap_or_default(),
+            )
+            .into_iter()
+            .chain(growth)
         };
-        self.options.settings.topics.iter().zip(states).enumerate().flat_map(of_topic).collect()
+        self.options
+            .settings
+            .topics
+            .iter()
+            .zip(states)
+            .enumerate()
+            .flat_map(of_topic)
+            .collect()
     }
 
-    /// At first, when another topic can be written to, when somebody wishes it, and every minute. Without an answer what was known stays.
+    /// At first, when another topic can be written to, when somebody wishes it, and every minute.
+    /// Without an answer what was known stays.
     fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
         let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
-        if !(older_than(LIMITS_EVERY) || (wished && older_than(LIMITS_AT_LEAST)) || self.before != usable) {
+        if !(older_than(LIMITS_EVERY)
+            || (wished && older_than(LIMITS_AT_LEAST))
+            || self.before != usable)
+        {
             return;
         }
-        let (options, names) = (&self.options, self.options.settings.topics.iter().map(|topic| topic.name.as_str()));
+        let (options, names) = (
+            &self.options,
+            self.options
+                .settings
+                .topics
+                .iter()
+                .map(|topic| topic.name.as_str()),
+        );
         let names: Vec<_> = names.collect();
         let secrets = self.secrets.borrow().clone();
         let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);

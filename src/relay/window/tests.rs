@@ -1,11 +1,21 @@
 use super::*;
 
 fn row(lane: u8, id: i64) -> OutboxRow {
-    OutboxRow { event_id: Uuid::from_u128(7), ..OutboxRow::plain(lane, id) }
+    OutboxRow {
+        event_id: Uuid::from_u128(7),
+        ..OutboxRow::plain(lane, id)
+    }
 }
 
 fn window() -> Window {
-    Window::new(Budget { rows: 3, bytes: 1000, rows_per_lane: 2 }, 1)
+    Window::new(
+        Budget {
+            rows: 3,
+            bytes: 1000,
+            rows_per_lane: 2,
+        },
+        1,
+    )
 }
 
 #[test]
@@ -52,7 +62,14 @@ fn a_row_whose_delete_failed_is_settled_again() {
 fn a_second_report_of_a_row_changes_nothing() {
     let mut window = window();
     let slot = window.take(&row(1, 5), 0).expect("room");
-    let row = RowName { lane: 1, id: 5, event_id: Uuid::from_u128(7) };
+    let row = RowName {
+        lane: 1,
+        id: 5,
+        event_id: Uuid::from_u128(7),
+    };
     assert_eq!(window.failed(slot), Some(GivenBack { row, topic: 0 }));
-    assert_eq!((window.failed(slot), window.acknowledged(slot)), (None, None));
+    assert_eq!(
+        (window.failed(slot), window.acknowledged(slot)),
+        (None, None)
+    );
 }

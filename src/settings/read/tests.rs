@@ -1,4 +1,5 @@
-//! Each field wrong once, found by walking through whatever settings there are; and any text at all.
+//! Each field wrong once, found by walking through whatever settings there are; and any text at
+//! all.
 
 use proptest::prelude::*;
 use serde_yaml::{Mapping, Value};
@@ -26,7 +27,11 @@ spec:
 
 fn good() -> Value {
     let manifest: OutboxRelay = serde_yaml::from_str(MANIFEST).expect("a manifest");
-    let owner = Owner { cluster: "c".to_owned(), namespace: "n".to_owned(), name: "file-service".to_owned() };
+    let owner = Owner {
+        cluster: "c".to_owned(),
+        namespace: "n".to_owned(),
+        name: "file-service".to_owned(),
+    };
     let settings = RelaySettings::from_manifest(owner, &manifest.spec).expect("a good spec");
     let text = serde_yaml::to_string(&settings).expect("plain data");
     assert_eq!(RelaySettings::read(&text), Ok(settings));
@@ -43,14 +48,28 @@ enum Step {
 fn paths(value: &Value) -> Vec<Vec<Step>> {
     let below = |step: Step, value: &Value| {
         let mut all = vec![vec![step.clone()]];
-        all.extend(paths(value).into_iter().map(|path| [vec![step.clone()], path].concat()));
+        all.extend(
+            paths(value)
+                .into_iter()
+                .map(|path| [vec![step.clone()], path].concat()),
+        );
         all
     };
     match value {
-        Value::Mapping(fields) => {
-            fields.iter().flat_map(|(name, value)| below(Step::Field(name.as_str().expect("a name").to_owned()), value)).collect()
-        }
-        Value::Sequence(items) => items.iter().enumerate().flat_map(|(index, value)| below(Step::Item(index), value)).collect(),
+        Value::Mapping(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| {
+                below(
+                    Step::Field(name.as_str().expect("a name").to_owned()),
+                    value,
+                )
+            })
+            .collect(),
+        Value::Sequence(items) => items
+            .iter()
+            .enumerate()
+            .flat_map(|(index, value)| below(Step::Item(index), value))
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -68,7 +87,11 @@ fn written(path: &[Step]) -> String {
         Step::Field(name) => format!(".{name}"),
         Step::Item(index) => format!("[{index}]"),
     };
-    path.iter().map(step).collect::<String>().trim_start_matches('.').to_owned()
+    path.iter()
+        .map(step)
+        .collect::<String>()
+        .trim_start_matches('.')
+        .to_owned()
 }
 
 #[track_caller]
@@ -94,10 +117,21 @@ fn a_value_of_another_kind_is_refused_with_its_field_and_never_quoted() {
         };
         let (field, reason) = refusal(&wrong);
         // Of an endpoint, whose kind decides what its fields are, only the endpoint is named.
-        assert!(written(&path).starts_with(&field), "{} was wrong, {field} is named: {reason}", written(&path));
-        assert!(field.contains("endpoint") || field == written(&path), "{} was wrong, {field} is named", written(&path));
+        assert!(
+            written(&path).starts_with(&field),
+            "{} was wrong, {field} is named: {reason}",
+            written(&path)
+        );
+        assert!(
+            field.contains("endpoint") || field == written(&path),
+            "{} was wrong, {field} is named",
+            written(&path)
+        );
         assert!(!reason.contains("quoted"), "{field}: {reason}");
-        assert!(reason.starts_with("is a text, must be") || reason.starts_with("is a list, must be"), "{field}: {reason}");
+        assert!(
+            reason.starts_with("is a text, must be") || reason.starts_with("is a list, must be"),
+            "{field}: {reason}"
+        );
     }
 }
 
@@ -106,18 +140,33 @@ fn a_field_that_is_missing_or_unknown_is_named() {
     let good = good();
     let mut optional = Vec::new();
     for path in paths(&good) {
-        let (Some(Step::Field(name)), parent) = (path.last(), &path[..path.len() - 1]) else { continue };
+        let (Some(Step::Field(name)), parent) = (path.last(), &path[..path.len() - 1]) else {
+            continue;
+        };
         let mut without = good.clone();
-        at(&mut without, parent).as_mapping_mut().expect("fields").remove(name.as_str());
+        at(&mut without, parent)
+            .as_mapping_mut()
+            .expect("fields")
+            .remove(name.as_str());
         match RelaySettings::read(&serde_yaml::to_string(&without).expect("YAML")) {
             Ok(_) => optional.push(written(&path)),
-            Err(error) => assert!(error.to_string().contains(&format!("missing field `{name}`")), "{error}"),
+            Err(error) => assert!(
+                error
+                    .to_string()
+                    .contains(&format!("missing field `{name}`")),
+                "{error}"
+            ),
         }
     }
-    assert!(optional.len() < paths(&good).len() / 2, "what may be left out: {optional:?}");
+    assert!(
+        optional.len() < paths(&good).len() / 2,
+        "what may be left out: {optional:?}"
+    );
     for path in std::iter::once(Vec::new()).chain(paths(&good)) {
         let mut with = good.clone();
-        let Value::Mapping(fields) = at(&mut with, &path) else { continue };
+        let Value::Mapping(fields) = at(&mut with, &path) else {
+            continue;
+        };
         fields.insert(Value::from("surprise"), Value::from("quoted"));
         let (field, reason) = refusal(&with);
         let expected = if written(&path) == "kafka.properties" {
@@ -125,7 +174,10 @@ fn a_field_that_is_missing_or_unknown_is_named() {
         } else {
             "unknown field `surprise`"
         };
-        assert!(reason.contains(expected) && !reason.contains("quoted"), "{field}: {reason}");
+        assert!(
+            reason.contains(expected) && !reason.contains("quoted"),
+            "{field}: {reason}"
+        );
     }
 }
 
@@ -133,15 +185,44 @@ fn a_field_that_is_missing_or_unknown_is_named() {
 fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
     for (path, value, expected) in [
         ("batchSize", "0", "batchSize: must be at least 1"),
-        ("batchSize", "-1", "batchSize: is a whole number, must be u32"),
-        ("batchSize", "1.5", "batchSize: is a number with a fraction, must be u32"),
+        (
+            "batchSize",
+            "-1",
+            "batchSize: is a whole number, must be u32",
+        ),
+        (
+            "batchSize",
+            "1.5",
+            "batchSize: is a number with a fraction, must be u32",
+        ),
         ("pollIntervalMs", "0", "pollIntervalMs: must be at least 1"),
-        ("pollIntervalMs", "null", "pollIntervalMs: is empty, must be u64"),
-        ("recordHeaders", "quoted", "recordHeaders: is none of what it may be: one of `Standard`, `Debezium`, `CloudEvents`"),
+        (
+            "pollIntervalMs",
+            "null",
+            "pollIntervalMs: is empty, must be u64",
+        ),
+        (
+            "recordHeaders",
+            "quoted",
+            "recordHeaders: is none of what it may be: one of `Standard`, `Debezium`, \
+             `CloudEvents`",
+        ),
         ("topics", "[]", "topics: must name at least one topic"),
-        ("topics", "[{name: a}, {name: a}]", "topics: name one topic twice"),
-        ("topics", "[{name: a, eventTypes: [E]}, {name: b, eventTypes: [E]}]", "topics: route an event type twice"),
-        ("topics", "[{name: a, aggregateTypes: [E, E]}]", "topics: route an aggregate type twice"),
+        (
+            "topics",
+            "[{name: a}, {name: a}]",
+            "topics: name one topic twice",
+        ),
+        (
+            "topics",
+            "[{name: a, eventTypes: [E]}, {name: b, eventTypes: [E]}]",
+            "topics: route an event type twice",
+        ),
+        (
+            "topics",
+            "[{name: a, aggregateTypes: [E, E]}]",
+            "topics: route an aggregate type twice",
+        ),
     ] {
         let mut wrong = good();
         wrong[path] = serde_yaml::from_str(value).expect("YAML");
@@ -157,7 +238,10 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
     wrong["database"]["schema"] = Value::from("Quoted");
     let (field, reason) = refusal(&wrong);
     assert_eq!(field, "database.schema");
-    assert!(reason.starts_with("is no schema name: use 1 to 63") && !reason.contains("Quoted"), "{reason}");
+    assert!(
+        reason.starts_with("is no schema name: use 1 to 63") && !reason.contains("Quoted"),
+        "{reason}"
+    );
     for (part, field, value) in [
         ("database", "maxConnections", "0"),
         ("kafka", "bootstrapServers", "[]"),
@@ -177,11 +261,18 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
 #[test]
 fn what_is_no_yaml_is_refused_by_its_place() {
     for text in ["a: 'quoted", "{", "a: b: c", "- a\nb", "a: 1\na: 2"] {
-        let Err(InvalidSettings::Yaml { place }) = RelaySettings::read(text) else { panic!("{text} was read") };
-        assert!(place.starts_with("look at ") && !place.contains("quoted"), "{place}");
+        let Err(InvalidSettings::Yaml { place }) = RelaySettings::read(text) else {
+            panic!("{text} was read")
+        };
+        assert!(
+            place.starts_with("look at ") && !place.contains("quoted"),
+            "{place}"
+        );
     }
     for text in ["", "null", "quoted", "[quoted]"] {
-        let Err(InvalidSettings::Field { field, .. }) = RelaySettings::read(text) else { panic!("{text} was read") };
+        let Err(InvalidSettings::Field { field, .. }) = RelaySettings::read(text) else {
+            panic!("{text} was read")
+        };
         assert_eq!(field, "the file");
     }
 }
@@ -189,10 +280,21 @@ fn what_is_no_yaml_is_refused_by_its_place() {
 /// Names that YAML would rather take for something else.
 #[test]
 fn names_that_look_like_numbers_stay_names() {
-    for name in ["1", "1e3", "true", "null", "1.5", "0x1F", "2026-01-01", "-", "._-"] {
+    for name in [
+        "1",
+        "1e3",
+        "true",
+        "null",
+        "1.5",
+        "0x1F",
+        "2026-01-01",
+        "-",
+        "._-",
+    ] {
         let mut settings = good();
         settings["topics"][0]["name"] = Value::from(name);
-        let read = RelaySettings::read(&serde_yaml::to_string(&settings).expect("YAML")).expect("good settings");
+        let read = RelaySettings::read(&serde_yaml::to_string(&settings).expect("YAML"))
+            .expect("good settings");
         assert_eq!(read.topics[0].name, name);
     }
 }
@@ -207,9 +309,18 @@ fn any_yaml() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(3, 12, 4, |inner| {
         let fields = prop::collection::vec(("from|name|[a-z]{1,6}", inner.clone()), 0..4);
-        let fields = fields
-            .prop_map(|fields| Value::Mapping(fields.into_iter().map(|(name, value)| (Value::from(name), value)).collect::<Mapping>()));
-        prop_oneof![prop::collection::vec(inner, 0..4).prop_map(Value::from), fields]
+        let fields = fields.prop_map(|fields| {
+            Value::Mapping(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (Value::from(name), value))
+                    .collect::<Mapping>(),
+            )
+        });
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            fields
+        ]
     })
 }
 
@@ -217,7 +328,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}|([a-z]{1,4}|[-:{}\\[\\]&*!|>'\"%@#?, \n\t0]){0,30}") {
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,60}|([a-z]{1,4}|[-:{}\\[\\]&*!|>'\"%@#?, \
+        \n\t0]){0,30}") {
         let _ = RelaySettings::read(&text);
     }
 

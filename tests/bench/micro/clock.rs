@@ -1,4 +1,5 @@
-//! Times of the processor instead of the wall, so that what else runs on the machine counts for little.
+//! Times of the processor instead of the wall, so that what else runs on the machine counts for
+//! little.
 
 use std::time::Duration;
 

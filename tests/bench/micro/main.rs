@@ -1,4 +1,5 @@
-//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion compares each figure with the last run.
+//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion
+//! compares each figure with the last run.
 
 mod clock;
 mod table;
@@ -30,10 +31,17 @@ fn encoding(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("headers");
     group.throughput(Throughput::Elements(SOME as u64));
     let rows = some_rows();
-    for style in [RecordHeaders::Standard, RecordHeaders::Debezium, RecordHeaders::CloudEvents] {
+    for style in [
+        RecordHeaders::Standard,
+        RecordHeaders::Debezium,
+        RecordHeaders::CloudEvents,
+    ] {
         group.bench_function(format!("{style:?}"), |bencher| {
             let mut replaced = 0;
-            bencher.iter(|| rows.iter().for_each(|row| drop(black_box(headers(row, style, SOURCE, &mut replaced)))));
+            bencher.iter(|| {
+                rows.iter()
+                    .for_each(|row| drop(black_box(headers(row, style, SOURCE, &mut replaced))))
+            });
         });
     }
 }
@@ -44,7 +52,11 @@ fn partitioning(criterion: &mut Criterion<CpuTime>) {
     group.throughput(Throughput::Elements(SOME as u64));
     let rows = some_rows();
     group.bench_function("12", |bencher| {
-        bencher.iter(|| rows.iter().map(|row| partition_of(row.key().as_bytes(), black_box(12))).sum::<usize>());
+        bencher.iter(|| {
+            rows.iter()
+                .map(|row| partition_of(row.key().as_bytes(), black_box(12)))
+                .sum::<usize>()
+        });
     });
 }
 
@@ -56,7 +68,10 @@ fn counting(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("published", |bencher| {
         bencher.iter(|| {
             metrics.publish_latency.observe(black_box(0.012));
-            metrics.published.with_label_values(&[black_box(TOPIC)]).inc();
+            metrics
+                .published
+                .with_label_values(&[black_box(TOPIC)])
+                .inc();
             metrics.processing.observe(black_box(0.009));
         });
     });
@@ -81,7 +96,11 @@ fn time(group: &mut BenchmarkGroup<'_, CpuTime>, name: &str, counts: impl Fn(Ste
                 relay.turn(|step, work| {
                     let began = ThreadTime::now();
                     work();
-                    total += if counts(step) { began.elapsed() } else { Duration::ZERO };
+                    total += if counts(step) {
+                        began.elapsed()
+                    } else {
+                        Duration::ZERO
+                    };
                 });
             }
             total

@@ -1,4 +1,5 @@
-//! An outbox that never runs dry: rows as services write them, of about 10,000 keys in 64 lanes. In memory, and in place of a decoded answer.
+//! An outbox that never runs dry: rows as services write them, of about 10,000 keys in 64 lanes. In
+//! memory, and in place of a decoded answer.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +11,7 @@ pub(crate) const LANES: i64 = 64;
 /// Many in each lane.
 const KEYS: i64 = LANES * 156;
 const PAYLOAD_BYTES: usize = 300;
-const HEADERS: &str =
-    r#"{"tenant": "acme", "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
+const HEADERS: &str = r#"{"tenant": "acme", "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
 /// 2026-01-01; a row more each millisecond.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
@@ -47,16 +47,32 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new() -> Self {
-        Self { lanes: (0..LANES).map(|lane| Lane { read: BTreeSet::new(), next: LANES + lane }).collect() }
+        Self {
+            lanes: (0..LANES)
+                .map(|lane| Lane {
+                    read: BTreeSet::new(),
+                    next: LANES + lane,
+                })
+                .collect(),
+        }
     }
 
     /// What the statement finds: by lane, in the order of the ids.
     pub(crate) fn fetch(&mut self, plan: &FetchPlan, snapshot: Snapshot) -> Fetched {
         let mut rows = Vec::new();
         for ((lane, low), rows_max) in plan.lanes.iter().zip(&plan.lows).zip(&plan.rows_max) {
-            rows.extend(self.lanes[*lane as usize].read(*low, *rows_max as usize).into_iter().map(row));
+            rows.extend(
+                self.lanes[*lane as usize]
+                    .read(*low, *rows_max as usize)
+                    .into_iter()
+                    .map(row),
+            );
         }
-        Fetched { snapshot, rows, scanned: Vec::new() }
+        Fetched {
+            snapshot,
+            rows,
+            scanned: Vec::new(),
+        }
     }
 
     pub(crate) fn delete(&mut self, lanes: &[i16], ids: &[i64]) {
@@ -69,8 +85,13 @@ impl Table {
 impl Lane {
     fn read(&mut self, low: i64, rows_max: usize) -> Vec<i64> {
         let again = self.read.range(low + 1..).copied();
-        let ids: Vec<i64> = again.chain((self.next..).step_by(LANES as usize)).take(rows_max).collect();
-        self.next = ids.last().map_or(self.next, |last| self.next.max(last + LANES));
+        let ids: Vec<i64> = again
+            .chain((self.next..).step_by(LANES as usize))
+            .take(rows_max)
+            .collect();
+        self.next = ids
+            .last()
+            .map_or(self.next, |last| self.next.max(last + LANES));
         self.read.extend(&ids);
         ids
     }

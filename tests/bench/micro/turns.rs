@@ -1,5 +1,5 @@
-//! What a relay does for its rows, without servers: the calls of `relay::session` in their order, with a full window, on one topic of twelve
-//! partitions whose records all end well.
+//! What a relay does for its rows, without servers: the calls of `relay::session` in their order,
+//! with a full window, on one topic of twelve partitions whose records all end well.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +45,14 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 6] = [Self::Report, Self::Settle, Self::Plan, Self::Accept, Self::Admit, Self::Encode];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Report,
+        Self::Settle,
+        Self::Plan,
+        Self::Accept,
+        Self::Admit,
+        Self::Encode,
+    ];
 }
 
 /// A relay, its table and its producer.
@@ -61,24 +68,51 @@ pub(crate) struct Relay {
 impl Relay {
     /// With a full window.
     pub(crate) fn under_load() -> Self {
-        let topic = TopicSettings { name: TOPIC.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
+        let topic = TopicSettings {
+            name: TOPIC.to_owned(),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::Block,
+        };
         let now = Instant::now();
-        let mut core = Core::new(Routes::new(&[topic]), Budget::default(), Duration::from_millis(100), now);
-        let grants: Vec<Grant> = (0..LANES as u8).map(|lane| Grant { lane, epoch: 1, mark: 0, high_id: 0 }).collect();
+        let mut core = Core::new(
+            Routes::new(&[topic]),
+            Budget::default(),
+            Duration::from_millis(100),
+            now,
+        );
+        let grants: Vec<Grant> = (0..LANES as u8)
+            .map(|lane| Grant {
+                lane,
+                epoch: 1,
+                mark: 0,
+                high_id: 0,
+            })
+            .collect();
         core.granted(&grants, now);
         core.partitions_seen(0, PARTITIONS);
         core.topic_seen(0, true, now);
-        let mut relay = Self { core, table: Table::new(), sent: VecDeque::new(), xid: 1 };
+        let mut relay = Self {
+            core,
+            table: Table::new(),
+            sent: VecDeque::new(),
+            xid: 1,
+        };
         // The first record to each partition goes alone.
         assert_eq!(relay.turn(|_, work| work()), PARTITIONS);
         relay.report(PARTITIONS, &mut |_, work| work());
         relay.settle(&mut |_, work| work());
         relay.fetch(&mut |_, work| work());
-        assert_eq!(relay.core.window().sent(), Budget::default().rows, "the window is full");
+        assert_eq!(
+            relay.core.window().sent(),
+            Budget::default().rows,
+            "the window is full"
+        );
         relay
     }
 
-    /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were sent.
+    /// Reports, settles, fetches and sends; `meter` runs each step. Returns how many rows were
+    /// sent.
     pub(crate) fn turn(&mut self, mut meter: impl FnMut(Step, &mut dyn FnMut())) -> usize {
         self.report(ROWS, &mut meter);
         self.settle(&mut meter);
@@ -88,16 +122,25 @@ impl Relay {
     fn report(&mut self, rows: usize, meter: &mut impl FnMut(Step, &mut dyn FnMut())) {
         let now = Instant::now();
         let reports: Vec<Slot> = self.sent.drain(..rows.min(self.sent.len())).collect();
-        meter(Step::Report, &mut || reports.iter().for_each(|slot| self.core.reported(*slot, Outcome::Published, now)));
+        meter(Step::Report, &mut || {
+            reports
+                .iter()
+                .for_each(|slot| self.core.reported(*slot, Outcome::Published, now))
+        });
     }
 
     fn settle(&mut self, meter: &mut impl FnMut(Step, &mut dyn FnMut())) {
         let mut settle = None;
         loop {
-            meter(Step::Settle, &mut || settle = self.core.next_settle(SETTLE_ROWS, true));
+            meter(Step::Settle, &mut || {
+                settle = self.core.next_settle(SETTLE_ROWS, true)
+            });
             let Some(settle) = settle.take() else { return };
             self.xid += 1;
-            self.core.tick(Tick { xid: self.xid, drawn: self.core.seen() });
+            self.core.tick(Tick {
+                xid: self.xid,
+                drawn: self.core.seen(),
+            });
             self.table.delete(&settle.plan.lanes, &settle.plan.ids);
             meter(Step::Settle, &mut || self.core.settled(&settle.slots));
         }
@@ -110,9 +153,17 @@ impl Relay {
         let plan = plan.expect("there is room");
         let mut fetched = Some(self.table.fetch(&plan, Snapshot::new(self.xid + 1, vec![])));
         meter(Step::Accept, &mut || {
-            outgoing = fetched.take().map(|fetched| self.core.accept(&plan, fetched, now)).unwrap_or_default();
+            outgoing = fetched
+                .take()
+                .map(|fetched| self.core.accept(&plan, fetched, now))
+                .unwrap_or_default();
         });
-        meter(Step::Admit, &mut || admitted = outgoing.iter().map(|outgoing| self.core.may_send(outgoing, now)).collect());
+        meter(Step::Admit, &mut || {
+            admitted = outgoing
+                .iter()
+                .map(|outgoing| self.core.may_send(outgoing, now))
+                .collect()
+        });
         for (outgoing, admitted) in outgoing.iter().zip(&admitted) {
             if *admitted {
                 self.sent.push_back(outgoing.slot);

@@ -56,7 +56,11 @@ async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result
     for broker in brokers {
         kafka.is_up(*broker).await?;
     }
-    Ok(format!("brokers {brokers:?} for {}, and {} until they listened", seconds(during), seconds(began.elapsed())))
+    Ok(format!(
+        "brokers {brokers:?} for {}, and {} until they listened",
+        seconds(during),
+        seconds(began.elapsed())
+    ))
 }
 
 /// Moves the preferred leaders of a topic on by one broker, and lets them be elected.
@@ -70,16 +74,36 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
         })
         .collect();
     let file = world.folder.join("leaders.json");
-    std::fs::write(&file, serde_json::json!({ "version": 1, "partitions": partitions }).to_string())?;
+    std::fs::write(
+        &file,
+        serde_json::json!({ "version": 1, "partitions": partitions }).to_string(),
+    )?;
     let (file, servers) = (file.display().to_string(), kafka::servers());
-    let reassign = ["org.apache.kafka.tools.reassign.ReassignPartitionsCommand", "--reassignment-json-file", &file, "--execute"];
-    tool(world, &[&reassign[..], &["--bootstrap-server", &servers]].concat()).await?;
-    let elect = ["elections", "--election-type", "preferred", "--all-topic-partitions", "--bootstrap-server", &servers];
+    let reassign = [
+        "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+        "--reassignment-json-file",
+        &file,
+        "--execute",
+    ];
+    tool(
+        world,
+        &[&reassign[..], &["--bootstrap-server", &servers]].concat(),
+    )
+    .await?;
+    let elect = [
+        "elections",
+        "--election-type",
+        "preferred",
+        "--all-topic-partitions",
+        "--bootstrap-server",
+        &servers,
+    ];
     tool(world, &elect).await?;
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches are on their way, with others behind them.
+/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches
+/// are on their way, with others behind them.
 async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
     let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
     let limit = async {
@@ -112,7 +136,8 @@ async fn tool(world: &World, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = world.kafka.lock().await.tool(1);
         command.args(arguments);
         let done = tokio::task::spawn_blocking(move || command.output()).await??;
-        let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned()
+            + &String::from_utf8_lossy(&done.stdout);
         anyhow::ensure!(done.status.success(), "{} {}", arguments[0], said.trim());
         Ok(())
     })
@@ -120,11 +145,20 @@ async fn tool(world: &World, arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 async fn create_topic(world: &World, during: Duration) -> anyhow::Result<String> {
-    let Some(name) = world.writers.open_late_topic() else { return Ok("all topics exist".to_owned()) };
+    let Some(name) = world.writers.open_late_topic() else {
+        return Ok("all topics exist".to_owned());
+    };
     sleep(during).await;
     patiently(async || topics::create(&[name]).await).await?;
-    world.created.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
-    Ok(format!("{name}, {:.1} s after its first rows", during.as_secs_f64()))
+    world
+        .created
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(name.to_owned());
+    Ok(format!(
+        "{name}, {:.1} s after its first rows",
+        during.as_secs_f64()
+    ))
 }
 
 /// What it held is gone. Rows that are written meanwhile wait for the next topic of its name.

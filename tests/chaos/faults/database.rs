@@ -30,15 +30,21 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             Ok(format!("for {}", seconds(fault.during)))
         }
         Kind::TerminateBackends => {
-            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname is not null and pid <> pg_backend_pid()";
-            let done = raw_sql(terminate).execute(&mut postgres::connect().await?).await?;
+            let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname \
+                is not null and pid <> pg_backend_pid()";
+            let done = raw_sql(terminate)
+                .execute(&mut postgres::connect().await?)
+                .await?;
             Ok(format!("{} of them", done.rows_affected()))
         }
         Kind::PinXmin => {
             let mut connection = postgres::connect().await?;
-            raw_sql("begin isolation level repeatable read; select pg_current_xact_id(), count(*) from outbox.event")
-                .execute(&mut connection)
-                .await?;
+            raw_sql(
+                "begin isolation level repeatable read; select pg_current_xact_id(), count(*) \
+                from outbox.event",
+            )
+            .execute(&mut connection)
+            .await?;
             sleep(fault.during).await;
             raw_sql("rollback").execute(&mut connection).await?;
             Ok(format!("for {}", seconds(fault.during)))
@@ -55,7 +61,11 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             postgres.fill_disk()?;
             sleep(fault.during).await;
             let died = postgres.free_disk().await?;
-            Ok(format!("for {}, the server {}", seconds(fault.during), if died { "died of it" } else { "lived on" }))
+            Ok(format!(
+                "for {}, the server {}",
+                seconds(fault.during),
+                if died { "died of it" } else { "lived on" }
+            ))
         }
         Kind::Empty => rewinds::truncate(world, Ids::GoOn).await,
         Kind::Truncate => rewinds::truncate(world, Ids::AtOne).await,

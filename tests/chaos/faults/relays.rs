@@ -33,7 +33,10 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             world.relays.lock().await.set_clock(hours)?;
             sleep(fault.during).await;
             world.relays.lock().await.set_clock(0)?;
-            Ok(format!("relay {CLOCKED} by {hours} h, for {}", seconds(fault.during)))
+            Ok(format!(
+                "relay {CLOCKED} by {hours} h, for {}",
+                seconds(fault.during)
+            ))
         }
         _ => scale(world, fault.during).await,
     }

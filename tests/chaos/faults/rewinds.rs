@@ -1,4 +1,5 @@
-//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits, a restore.
+//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits,
+//! a restore.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -46,18 +47,40 @@ pub(super) enum Ids {
 async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
     let mut connection = postgres::connect().await?;
     let mut transaction = connection.begin().await?;
-    raw_sql("set local lock_timeout = '2s'; lock table outbox.event in exclusive mode").execute(&mut *transaction).await?;
+    raw_sql("set local lock_timeout = '2s'; lock table outbox.event in exclusive mode")
+        .execute(&mut *transaction)
+        .await?;
     let at = now_ms();
-    let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event").fetch_all(&mut *transaction).await?;
-    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives way before that is a deadlock.
-    raw_sql("set local lock_timeout = '100ms'").execute(&mut *transaction).await?;
-    let truncate = if ids == Ids::GoOn { "truncate outbox.event" } else { "truncate outbox.event restart identity" };
+    let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event")
+        .fetch_all(&mut *transaction)
+        .await?;
+    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives
+    // way before that is a deadlock.
+    raw_sql("set local lock_timeout = '100ms'")
+        .execute(&mut *transaction)
+        .await?;
+    let truncate = if ids == Ids::GoOn {
+        "truncate outbox.event"
+    } else {
+        "truncate outbox.event restart identity"
+    };
     raw_sql(truncate).execute(&mut *transaction).await?;
-    if let Some(lowest) = gone.iter().map(|(_, id)| *id).min().filter(|_| ids == Ids::AtThoseThatWaited) {
-        query("select setval('outbox.event_id_seq', $1, false)").bind(lowest).execute(&mut *transaction).await?;
+    if let Some(lowest) = gone
+        .iter()
+        .map(|(_, id)| *id)
+        .min()
+        .filter(|_| ids == Ids::AtThoseThatWaited)
+    {
+        query("select setval('outbox.event_id_seq', $1, false)")
+            .bind(lowest)
+            .execute(&mut *transaction)
+            .await?;
     }
     transaction.commit().await?;
-    Ok(gone.into_iter().map(|(event_id, _)| (event_id, at)).collect())
+    Ok(gone
+        .into_iter()
+        .map(|(event_id, _)| (event_id, at))
+        .collect())
 }
 
 /// A standby that lagged takes over: what was committed last is gone.

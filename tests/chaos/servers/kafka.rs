@@ -30,15 +30,33 @@ pub(crate) struct Kafka {
 
 /// Bootstrap servers.
 pub(crate) fn servers() -> String {
-    (1..=BROKERS).map(|n| format!("{}:{PORT}", Host::Broker(n).address())).collect::<Vec<_>>().join(",")
+    (1..=BROKERS)
+        .map(|n| format!("{}:{PORT}", Host::Broker(n).address()))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 impl Kafka {
     pub(crate) async fn create(run: &Path, root: &Path) -> anyhow::Result<Self> {
-        let mut kafka = Self { folder: run.join("kafka"), root: root.to_owned(), brokers: (0..BROKERS).map(|_| None).collect() };
-        // Not on the machine's disk: while that is busy, the controllers' writes take seconds, and no quorum comes together.
+        let mut kafka = Self {
+            folder: run.join("kafka"),
+            root: root.to_owned(),
+            brokers: (0..BROKERS).map(|_| None).collect(),
+        };
+        // Not on the machine's disk: while that is busy, the controllers' writes take seconds, and
+        // no quorum comes together.
         std::fs::create_dir_all(kafka.data())?;
-        super::net::run("mount", &["-t", "tmpfs", "-o", DISKS, "tmpfs", &kafka.data().display().to_string()])?;
+        super::net::run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                DISKS,
+                "tmpfs",
+                &kafka.data().display().to_string(),
+            ],
+        )?;
         for number in 1..=BROKERS {
             std::fs::write(kafka.settings(number), kafka.properties(number))?;
         }
@@ -52,12 +70,19 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// The first broker's folder is made by Kafka's tool, which takes seconds; those of the others are copies with another name.
+    /// The first broker's folder is made by Kafka's tool, which takes seconds; those of the others
+    /// are copies with another name.
     async fn format(&self) -> anyhow::Result<()> {
         let mut format = self.tool(1);
-        format.args(["storage", "format", "-t", CLUSTER, "-c"]).arg(self.settings(1));
+        format
+            .args(["storage", "format", "-t", CLUSTER, "-c"])
+            .arg(self.settings(1));
         let done = tokio::task::spawn_blocking(move || format.output()).await??;
-        anyhow::ensure!(done.status.success(), "format: {}", String::from_utf8_lossy(&done.stderr));
+        anyhow::ensure!(
+            done.status.success(),
+            "format: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         let first = self.data().join("broker-1");
         for number in 2..=BROKERS {
             let folder = self.data().join(format!("broker-{number}"));
@@ -90,7 +115,9 @@ impl Kafka {
     /// Kafka's own tools, on the host of a broker.
     pub(crate) fn tool(&self, number: u8) -> Command {
         let mut command = Host::Broker(number).command("env");
-        command.arg("RIG_LOG=WARN").arg(self.root.join("tests/rig/kafka/tool"));
+        command
+            .arg("RIG_LOG=WARN")
+            .arg(self.root.join("tests/rig/kafka/tool"));
         command
     }
 
@@ -104,20 +131,34 @@ impl Kafka {
 
     pub(crate) async fn is_up(&mut self, number: u8) -> anyhow::Result<()> {
         let address = Host::Broker(number).address();
-        let broker = self.brokers[usize::from(number) - 1].as_mut().context("it was not started")?;
-        broker.until(&format!("broker {number}"), UP_MAX, async || listens(&address, PORT).await).await
+        let broker = self.brokers[usize::from(number) - 1]
+            .as_mut()
+            .context("it was not started")?;
+        broker
+            .until(&format!("broker {number}"), UP_MAX, async || {
+                listens(&address, PORT).await
+            })
+            .await
     }
 
     pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
-        self.brokers[usize::from(number) - 1].take().context("it is down already")?.kill()
+        self.brokers[usize::from(number) - 1]
+            .take()
+            .context("it is down already")?
+            .kill()
     }
 
     pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
-        self.brokers[usize::from(number) - 1].as_ref().context("it is down")?.signal(name)
+        self.brokers[usize::from(number) - 1]
+            .as_ref()
+            .context("it is down")?
+            .signal(name)
     }
 
     fn properties(&self, number: u8) -> String {
-        let voters: Vec<_> = (1..=BROKERS).map(|n| format!("{n}@{}:{CONTROLLER_PORT}", Host::Broker(n).address())).collect();
+        let voters: Vec<_> = (1..=BROKERS)
+            .map(|n| format!("{n}@{}:{CONTROLLER_PORT}", Host::Broker(n).address()))
+            .collect();
         let (voters, address) = (voters.join(","), Host::Broker(number).address());
         format!(
             "process.roles=broker,controller

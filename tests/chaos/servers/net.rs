@@ -1,5 +1,6 @@
-//! A network of this run's own: each server in a namespace with an address, all on one bridge. The program runs in fresh namespaces of network,
-//! mounts and processes (tests/chaos/run), so all of it is gone when it ends, however it ends.
+//! A network of this run's own: each server in a namespace with an address, all on one bridge. The
+//! program runs in fresh namespaces of network, mounts and processes (tests/chaos/run), so all of
+//! it is gone when it ends, however it ends.
 
 use std::{
     io::Write,
@@ -39,12 +40,15 @@ impl Host {
     /// A command that runs there. It ends with this program.
     pub(crate) fn command(self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name(), program]).stdin(Stdio::null());
+        command
+            .args(["netns", "exec", &self.name(), program])
+            .stdin(Stdio::null());
         command
     }
 }
 
-/// Makes the network. Each host drops what comes from addresses in its set `cut`, and a share of all in its chain `loss`.
+/// Makes the network. Each host drops what comes from addresses in its set `cut`, and a share of
+/// all in its chain `loss`.
 pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
@@ -53,9 +57,25 @@ pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
     for host in hosts {
         let (name, port) = (host.name(), format!("v-{}", host.name()));
         run("ip", &["netns", "add", &name])?;
-        run("ip", &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+        run(
+            "ip",
+            &[
+                "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &name,
+            ],
+        )?;
         run("ip", &["link", "set", &port, "master", BRIDGE, "up"])?;
-        run("ip", &["-n", &name, "addr", "add", &format!("{}/24", host.address()), "dev", "eth0"])?;
+        run(
+            "ip",
+            &[
+                "-n",
+                &name,
+                "addr",
+                "add",
+                &format!("{}/24", host.address()),
+                "dev",
+                "eth0",
+            ],
+        )?;
         run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
         run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
         nft(
@@ -72,38 +92,89 @@ pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
 
 /// Neither hears the other any more: packets vanish.
 pub(crate) fn cut(one: Host, other: Host) -> anyhow::Result<()> {
-    nft(one, &format!("add element inet chaos cut {{ {} }}", other.address()))?;
-    nft(other, &format!("add element inet chaos cut {{ {} }}", one.address()))
+    nft(
+        one,
+        &format!("add element inet chaos cut {{ {} }}", other.address()),
+    )?;
+    nft(
+        other,
+        &format!("add element inet chaos cut {{ {} }}", one.address()),
+    )
 }
 
 pub(crate) fn mend(one: Host, other: Host) -> anyhow::Result<()> {
-    nft(one, &format!("delete element inet chaos cut {{ {} }}", other.address()))?;
-    nft(other, &format!("delete element inet chaos cut {{ {} }}", one.address()))
+    nft(
+        one,
+        &format!("delete element inet chaos cut {{ {} }}", other.address()),
+    )?;
+    nft(
+        other,
+        &format!("delete element inet chaos cut {{ {} }}", one.address()),
+    )
 }
 
 /// A host loses so many of a hundred packets that come from others; 0: none.
 pub(crate) fn lose(host: Host, percent: u8) -> anyhow::Result<()> {
     nft(host, "flush chain inet chaos loss")?;
-    if percent == 0 { Ok(()) } else { nft(host, &format!("add rule inet chaos loss iif eth0 numgen random mod 100 < {percent} drop")) }
+    if percent == 0 {
+        Ok(())
+    } else {
+        nft(
+            host,
+            &format!("add rule inet chaos loss iif eth0 numgen random mod 100 < {percent} drop"),
+        )
+    }
 }
 
-/// Connections from a host to ports of others go to ports of this program instead: host, its port, ours.
+/// Connections from a host to ports of others go to ports of this program instead: host, its port,
+/// ours.
 pub(crate) fn divert(from: Host, ports: &[(Host, u16, u16)]) -> anyhow::Result<()> {
-    let rules = ports.iter().map(|(to, port, here)| format!("ip daddr {} tcp dport {port} dnat to 10.91.0.1:{here}\n", to.address()));
-    let table = format!("table ip divert {{ chain output {{ type nat hook output priority -100;\n{} }}\n }}", rules.collect::<String>());
+    let rules = ports.iter().map(|(to, port, here)| {
+        format!(
+            "ip daddr {} tcp dport {port} dnat to 10.91.0.1:{here}\n",
+            to.address()
+        )
+    });
+    let table = format!(
+        "table ip divert {{ chain output {{ type nat hook output priority -100;\n{} }}\n }}",
+        rules.collect::<String>()
+    );
     nft(from, &table)
 }
 
 fn nft(host: Host, script: &str) -> anyhow::Result<()> {
-    let mut child = host.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().context("no nft")?;
-    child.stdin.take().context("no stdin")?.write_all(script.as_bytes())?;
+    let mut child = host
+        .command("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("no nft")?;
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(script.as_bytes())?;
     let done = child.wait_with_output()?;
-    anyhow::ensure!(done.status.success(), "nft on {}: {}", host.name(), String::from_utf8_lossy(&done.stderr).trim());
+    anyhow::ensure!(
+        done.status.success(),
+        "nft on {}: {}",
+        host.name(),
+        String::from_utf8_lossy(&done.stderr).trim()
+    );
     Ok(())
 }
 
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let done = Command::new(program).args(arguments).output().with_context(|| format!("cannot run {program}"))?;
-    anyhow::ensure!(done.status.success(), "{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
+    let done = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    anyhow::ensure!(
+        done.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&done.stderr).trim()
+    );
     Ok(())
 }

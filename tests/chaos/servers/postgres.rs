@@ -34,7 +34,11 @@ pub(crate) struct Postgres {
 /// Options of the superuser, who needs no password; through PgBouncer or directly.
 pub(crate) fn options(bouncer: bool) -> PgConnectOptions {
     let port = if bouncer { BOUNCER_PORT } else { PORT };
-    PgConnectOptions::new_without_pgpass().host(&Host::Postgres.address()).port(port).username("postgres").database("postgres")
+    PgConnectOptions::new_without_pgpass()
+        .host(&Host::Postgres.address())
+        .port(port)
+        .username("postgres")
+        .database("postgres")
 }
 
 pub(crate) async fn connect() -> sqlx::Result<PgConnection> {
@@ -42,15 +46,24 @@ pub(crate) async fn connect() -> sqlx::Result<PgConnection> {
 }
 
 async fn is_primary() -> bool {
-    let Ok(mut connection) = connect().await else { return false };
-    sqlx::query_scalar("select not pg_is_in_recovery()").fetch_one(&mut connection).await.unwrap_or(false)
+    let Ok(mut connection) = connect().await else {
+        return false;
+    };
+    sqlx::query_scalar("select not pg_is_in_recovery()")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap_or(false)
 }
 
 /// Ends whatever works in a data folder, so that another server may.
 async fn sweep(data: &Path) -> anyhow::Result<()> {
     let works_there = || {
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        processes.filter(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data)).collect::<Vec<_>>()
+        processes
+            .filter(|process| {
+                std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == data)
+            })
+            .collect::<Vec<_>>()
     };
     loop {
         let left = works_there();
@@ -71,17 +84,46 @@ impl Postgres {
         let folder = run.join("postgres");
         std::fs::create_dir_all(&folder)?;
         // A disk of its own, so that it can be full.
-        super::net::run("mount", &["-t", "tmpfs", "-o", DISK, "tmpfs", &folder.display().to_string()])?;
+        super::net::run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                DISK,
+                "tmpfs",
+                &folder.display().to_string(),
+            ],
+        )?;
         chown(&folder, Some(65534), Some(65534))?;
-        let mut postgres = Self { folder, server: None, standby: None, bouncer: None };
+        let mut postgres = Self {
+            folder,
+            server: None,
+            standby: None,
+            bouncer: None,
+        };
         let data = postgres.data();
         let mut initdb = postgres.command("initdb");
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]).arg(&data);
+        initdb
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ])
+            .arg(&data);
         let done = initdb.output().context("initdb")?;
-        anyhow::ensure!(done.status.success(), "initdb: {}", String::from_utf8_lossy(&done.stderr));
+        anyhow::ensure!(
+            done.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         std::fs::write(
             data.join("pg_hba.conf"),
-            "host all,replication all 10.91.0.0/24 trust\nhost all,replication all 127.0.0.1/32 trust\n",
+            "host all,replication all 10.91.0.0/24 trust\nhost all,replication all 127.0.0.1/32 \
+             trust\n",
         )?;
         postgres.start().await?;
         postgres.start_bouncer().await?;
@@ -94,7 +136,10 @@ impl Postgres {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Host::Postgres.command("setpriv");
-        command.args(NOBODY).arg(format!("{PROGRAMS}/{program}")).current_dir(&self.folder);
+        command
+            .args(NOBODY)
+            .arg(format!("{PROGRAMS}/{program}"))
+            .current_dir(&self.folder);
         command
     }
 
@@ -105,7 +150,9 @@ impl Postgres {
 
     async fn start_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         let mut server = self.launch(&self.data(), PORT, settings)?;
-        server.until("PostgreSQL", UP_MAX, async || is_primary().await).await?;
+        server
+            .until("PostgreSQL", UP_MAX, async || is_primary().await)
+            .await?;
         self.server = Some(server);
         Ok(())
     }
@@ -113,8 +160,15 @@ impl Postgres {
     fn launch(&self, data: &Path, port: u16, settings: &[&str]) -> anyhow::Result<Process> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(data).args(["-p", &port.to_string()]);
-        // What is committed survives the end of the process without fsync, and the machine stays on.
-        let always = ["listen_addresses=*", "unix_socket_directories=", "fsync=off", "max_connections=200", "max_wal_size=128MB"];
+        // What is committed survives the end of the process without fsync, and the machine stays
+        // on.
+        let always = [
+            "listen_addresses=*",
+            "unix_socket_directories=",
+            "fsync=off",
+            "max_connections=200",
+            "max_wal_size=128MB",
+        ];
         for setting in always.iter().chain(settings) {
             command.args(["-c", setting]);
         }
@@ -123,13 +177,19 @@ impl Postgres {
 
     /// All its processes go by SIGKILL, and what they had in memory is gone.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        self.server.take().context("PostgreSQL is down already")?.kill()?;
+        self.server
+            .take()
+            .context("PostgreSQL is down already")?
+            .kill()?;
         sweep(&self.data()).await
     }
 
     /// Stops or continues the server with all its processes.
     pub(crate) fn signal_all(&self, name: &str) -> anyhow::Result<()> {
-        self.server.as_ref().context("PostgreSQL is down")?.signal_with_children(name)
+        self.server
+            .as_ref()
+            .context("PostgreSQL is down")?
+            .signal_with_children(name)
     }
 
     pub(crate) async fn start_bouncer(&mut self) -> anyhow::Result<()> {
@@ -144,14 +204,25 @@ impl Postgres {
             ),
         )?;
         let mut command = Host::Postgres.command("setpriv");
-        command.args(NOBODY).arg("pgbouncer").arg(&settings).current_dir(&self.folder);
+        command
+            .args(NOBODY)
+            .arg("pgbouncer")
+            .arg(&settings)
+            .current_dir(&self.folder);
         let mut bouncer = Process::start(command, &self.folder.with_file_name("pgbouncer.log"))?;
-        bouncer.until("PgBouncer", UP_MAX, async || listens(&address, BOUNCER_PORT).await).await?;
+        bouncer
+            .until("PgBouncer", UP_MAX, async || {
+                listens(&address, BOUNCER_PORT).await
+            })
+            .await?;
         self.bouncer = Some(bouncer);
         Ok(())
     }
 
     pub(crate) fn kill_bouncer(&mut self) -> anyhow::Result<()> {
-        self.bouncer.take().context("PgBouncer is down already")?.kill()
+        self.bouncer
+            .take()
+            .context("PgBouncer is down already")?
+            .kill()
     }
 }

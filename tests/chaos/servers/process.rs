@@ -21,10 +21,21 @@ pub(crate) struct Process {
 impl Process {
     /// Its output is added to a log.
     pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
-        let file = File::options().create(true).append(true).open(log).with_context(|| format!("cannot write {}", log.display()))?;
-        command.stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
-        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Self { child, log: log.to_owned() })
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        command
+            .stdout(Stdio::from(file.try_clone()?))
+            .stderr(Stdio::from(file));
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -63,20 +74,36 @@ impl Process {
         self.signal(signal)?;
         let end = Instant::now() + patience;
         while self.ended().is_none() {
-            anyhow::ensure!(Instant::now() < end, "it has not ended {patience:?} after SIG{signal}: {}", self.log.display());
+            anyhow::ensure!(
+                Instant::now() < end,
+                "it has not ended {patience:?} after SIG{signal}: {}",
+                self.log.display()
+            );
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
     /// Waits until a condition holds, while the process lives.
-    pub(crate) async fn until(&mut self, what: &str, patience: Duration, mut holds: impl AsyncFnMut() -> bool) -> anyhow::Result<()> {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        mut holds: impl AsyncFnMut() -> bool,
+    ) -> anyhow::Result<()> {
         let end = Instant::now() + patience;
         while !holds().await {
             if let Some(status) = self.ended() {
-                anyhow::bail!("waited for {what}, and it ended with {status}: see {}", self.log.display());
+                anyhow::bail!(
+                    "waited for {what}, and it ended with {status}: see {}",
+                    self.log.display()
+                );
             }
-            anyhow::ensure!(Instant::now() < end, "waited {patience:?} for {what}: see {}", self.log.display());
+            anyhow::ensure!(
+                Instant::now() < end,
+                "waited {patience:?} for {what}: see {}",
+                self.log.display()
+            );
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())
@@ -86,5 +113,7 @@ impl Process {
 /// Whether somebody takes connections there.
 pub(crate) async fn listens(address: &str, port: u16) -> bool {
     let connect = TcpStream::connect((address, port));
-    tokio::time::timeout(Duration::from_secs(1), connect).await.is_ok_and(|connected| connected.is_ok())
+    tokio::time::timeout(Duration::from_secs(1), connect)
+        .await
+        .is_ok_and(|connected| connected.is_ok())
 }

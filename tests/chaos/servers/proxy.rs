@@ -1,4 +1,5 @@
-//! Stands between one relay and its servers, and makes what passes late. These kernels cannot do it themselves (no netem).
+//! Stands between one relay and its servers, and makes what passes late. These kernels cannot do it
+//! themselves (no netem).
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,15 +41,26 @@ impl Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, address: String, port: u16, delay: Arc<watch::Sender<Delay>>) {
+async fn serve(
+    listener: TcpListener,
+    address: String,
+    port: u16,
+    delay: Arc<watch::Sender<Delay>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         let (address, delay) = (address.clone(), Arc::clone(&delay));
         tokio::spawn(async move {
-            let Ok(server) = TcpStream::connect((address.as_str(), port)).await else { return };
+            let Ok(server) = TcpStream::connect((address.as_str(), port)).await else {
+                return;
+            };
             client.set_nodelay(true).ok();
             server.set_nodelay(true).ok();
-            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            tokio::join!(pass(from_client, to_server, &delay), pass(from_server, to_client, &delay));
+            let ((from_client, to_client), (from_server, to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::join!(
+                pass(from_client, to_server, &delay),
+                pass(from_server, to_client, &delay)
+            );
         });
     }
 }

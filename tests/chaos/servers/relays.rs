@@ -35,7 +35,13 @@ pub(crate) struct Relays {
 }
 
 impl Relays {
-    pub(crate) fn new(run: &Path, program: &Path, other: &Path, topics: &[String], arguments: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        run: &Path,
+        program: &Path,
+        other: &Path,
+        topics: &[String],
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
         let folder = run.join("relays");
         std::fs::create_dir_all(&folder)?;
         let faketime = faketime().context("there is no libfaketime: apt-get install faketime")?;
@@ -58,8 +64,15 @@ impl Relays {
         let file = self.folder.join(format!("relay-{number}.yaml"));
         let (host, pooler) = (Host::Postgres.address(), number.is_multiple_of(3));
         let url = |port| format!("postgres://postgres:unused@{host}:{port}/postgres");
-        let topics: Vec<_> = self.topics.iter().map(|name| format!("{{ name: {name} }}")).collect();
-        let servers: Vec<_> = kafka::servers().split(',').map(|server| format!("'{server}'")).collect();
+        let topics: Vec<_> = self
+            .topics
+            .iter()
+            .map(|name| format!("{{ name: {name} }}"))
+            .collect();
+        let servers: Vec<_> = kafka::servers()
+            .split(',')
+            .map(|server| format!("'{server}'"))
+            .collect();
         let text = format!(
             "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\nmetadata: {{ name: chaos, namespace: chaos }}\nspec:\n  database:\n    \
              urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n    pooler: {pooler}\n  migration:\n    database:\n      \
@@ -86,16 +99,29 @@ impl Relays {
         self.start_program(number, &program, &[])
     }
 
-    fn start_program(&mut self, number: u8, program: &Path, arguments: &[String]) -> anyhow::Result<()> {
+    fn start_program(
+        &mut self,
+        number: u8,
+        program: &Path,
+        arguments: &[String],
+    ) -> anyhow::Result<()> {
         let mut command: Command = Host::Relay(number).command("env");
         command.arg("RUST_BACKTRACE=1");
         if number == CLOCKED {
             // It looks at the file each second, so that the clock steps while the relay runs.
             let file = self.clock();
-            command.arg(format!("LD_PRELOAD={}", self.faketime.display())).arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
-            command.args(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
+            command
+                .arg(format!("LD_PRELOAD={}", self.faketime.display()))
+                .arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
+            command.args([
+                "FAKETIME_CACHE_DURATION=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+            ]);
         }
-        command.arg(program).args(["run", "--pod", &format!("relay-{number}"), "--manifest"]).arg(self.manifest(number)?);
+        command
+            .arg(program)
+            .args(["run", "--pod", &format!("relay-{number}"), "--manifest"])
+            .arg(self.manifest(number)?);
         command.args(["--log", "info"]).args(arguments);
         let process = Process::start(command, &self.folder.join(format!("relay-{number}.log")))?;
         self.running[usize::from(number)] = Some(process);
@@ -114,31 +140,45 @@ impl Relays {
     }
 
     pub(crate) fn is_running(&mut self, number: u8) -> bool {
-        self.running[usize::from(number)].as_mut().is_some_and(|relay| relay.ended().is_none())
+        self.running[usize::from(number)]
+            .as_mut()
+            .is_some_and(|relay| relay.ended().is_none())
     }
 
     /// The numbers of those that run.
     pub(crate) fn running(&mut self) -> Vec<u8> {
-        (1..=RELAYS_MAX).filter(|number| self.is_running(*number)).collect()
+        (1..=RELAYS_MAX)
+            .filter(|number| self.is_running(*number))
+            .collect()
     }
 
     pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
-        self.running[usize::from(number)].take().with_context(|| format!("relay {number} does not run"))?.kill()
+        self.running[usize::from(number)]
+            .take()
+            .with_context(|| format!("relay {number} does not run"))?
+            .kill()
     }
 
     pub(crate) async fn stop(&mut self, number: u8) -> anyhow::Result<()> {
-        let relay = self.running[usize::from(number)].take().with_context(|| format!("relay {number} does not run"))?;
+        let relay = self.running[usize::from(number)]
+            .take()
+            .with_context(|| format!("relay {number} does not run"))?;
         relay.stop("TERM", STOP_MAX).await
     }
 
     pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
-        self.running[usize::from(number)].as_ref().with_context(|| format!("relay {number} does not run"))?.signal(name)
+        self.running[usize::from(number)]
+            .as_ref()
+            .with_context(|| format!("relay {number} does not run"))?
+            .signal(name)
     }
 }
 
 fn faketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).find(|file| file.exists())
+    folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .find(|file| file.exists())
 }
 
 /// What a relay says of itself; `None` while it does not answer.
@@ -148,11 +188,19 @@ pub(crate) async fn report(number: u8) -> Option<RelayReport> {
 
 pub(crate) async fn get(number: u8, path: &str) -> Option<String> {
     let ask = async {
-        let mut stream = TcpStream::connect((Host::Relay(number).address(), PORT)).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: chaos\r\n\r\n").as_bytes()).await.ok()?;
+        let mut stream = TcpStream::connect((Host::Relay(number).address(), PORT))
+            .await
+            .ok()?;
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nhost: chaos\r\n\r\n").as_bytes())
+            .await
+            .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     };
-    tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
+    tokio::time::timeout(Duration::from_secs(2), ask)
+        .await
+        .ok()
+        .flatten()
 }

@@ -1,10 +1,18 @@
-//! What a source names, as full paths: trees of `use` are expanded, renamed and relative names resolved. Pure.
+//! What a source names, as full paths: trees of `use` are expanded, renamed and relative names
+//! resolved. Pure.
 
 use std::collections::BTreeMap;
 
-/// All paths that `code` names; `module` is its own, such as `crate::relay::core`. What is called ends in `(`, a glob in `*`.
+/// All paths that `code` names; `module` is its own, such as `crate::relay::core`. What is called
+/// ends in `(`, a glob in `*`.
 pub(super) fn named(code: &str, module: &str) -> Vec<String> {
-    let mut reader = Reader { tokens: tokens(code), at: 0, module, aliases: BTreeMap::new(), found: Vec::new() };
+    let mut reader = Reader {
+        tokens: tokens(code),
+        at: 0,
+        module,
+        aliases: BTreeMap::new(),
+        found: Vec::new(),
+    };
     let is_use = |reader: &Reader<'_>| reader.is(0, "use") && !reader.is(1, "<");
     while reader.at < reader.tokens.len() {
         let tree = is_use(&reader);
@@ -29,8 +37,13 @@ pub(super) fn named(code: &str, module: &str) -> Vec<String> {
 /// Returns the names that a module re-exports, by `pub use` or `pub(...) use`, with the paths that
 /// they mean.
 pub(super) fn reexported(code: &str, module: &str) -> BTreeMap<String, String> {
-    let mut reader =
-        Reader { tokens: tokens(code), at: 0, module, aliases: BTreeMap::new(), found: Vec::new() };
+    let mut reader = Reader {
+        tokens: tokens(code),
+        at: 0,
+        module,
+        aliases: BTreeMap::new(),
+        found: Vec::new(),
+    };
     while reader.at < reader.tokens.len() {
         // `pub use` or `pub(super) use`.
         let is_public = reader.at > 0 && ["pub", ")"].contains(&reader.tokens[reader.at - 1]);
@@ -40,7 +53,11 @@ pub(super) fn reexported(code: &str, module: &str) -> BTreeMap<String, String> {
             reader.tree(&[]);
         }
     }
-    reader.aliases.into_iter().map(|(name, path)| (name.to_owned(), path)).collect()
+    reader
+        .aliases
+        .into_iter()
+        .map(|(name, path)| (name.to_owned(), path))
+        .collect()
 }
 
 struct Reader<'c> {
@@ -105,10 +122,19 @@ impl<'c> Reader<'c> {
         if !is_name(self.tokens[start]) {
             return;
         }
-        while self.is(0, "::") && self.tokens.get(self.at + 1).is_some_and(|next| is_name(next)) {
+        while self.is(0, "::")
+            && self
+                .tokens
+                .get(self.at + 1)
+                .is_some_and(|next| is_name(next))
+        {
             self.at += 2;
         }
-        let segments: Vec<&str> = self.tokens[start..self.at].iter().copied().filter(|token| *token != "::").collect();
+        let segments: Vec<&str> = self.tokens[start..self.at]
+            .iter()
+            .copied()
+            .filter(|token| *token != "::")
+            .collect();
         let called = if self.is(0, "(") { "(" } else { "" };
         if segments.len() < 2 && called.is_empty() {
             return;
@@ -151,7 +177,8 @@ pub(super) fn tokens(code: &str) -> Vec<&str> {
         let length = if rest.starts_with("::") {
             2
         } else if first.is_alphanumeric() || first == '_' {
-            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len())
         } else {
             first.len_utf8()
         };
@@ -166,46 +193,84 @@ pub(super) fn offset(code: &str, token: &str) -> usize {
     token.as_ptr() as usize - code.as_ptr() as usize
 }
 
-/// Whether `path` is `root` or something below it; a root that ends in `(` is a call, by the end of its path.
+/// Whether `path` is `root` or something below it; a root that ends in `(` is a call, by the end of
+/// its path.
 pub(super) fn is_below(path: &str, root: &str) -> bool {
     if root.ends_with('(') {
-        return path == root || path.strip_suffix(root).is_some_and(|before| before.ends_with("::"));
+        return path == root
+            || path
+                .strip_suffix(root)
+                .is_some_and(|before| before.ends_with("::"));
     }
     if let Some(opened) = path.strip_suffix('*') {
         return format!("{root}::").starts_with(opened) || opened.starts_with(&format!("{root}::"));
     }
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest == "(" || rest.starts_with("::"))
+    path.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest == "(" || rest.starts_with("::"))
 }
 
 #[test]
 fn a_use_is_expanded_whatever_its_form() {
-    let uses = |code: &str, root: &str| named(code, "crate::relay::core").iter().any(|path| is_below(path, root));
+    let uses = |code: &str, root: &str| {
+        named(code, "crate::relay::core")
+            .iter()
+            .any(|path| is_below(path, root))
+    };
     for (code, root) in [
         ("use kube::{Api, Client};", "kube::Client"),
-        ("use kube::{\n    api::{Patch, PatchParams},\n    runtime::{self, wait},\n};", "kube::runtime"),
+        (
+            "use kube::{\n    api::{Patch, PatchParams},\n    runtime::{self, wait},\n};",
+            "kube::runtime",
+        ),
         ("use kube::Client as K;", "kube::Client"),
         ("use kube::*;", "kube::Client"),
         ("use std::{env, fs};", "std::fs"),
         ("use std::env;", "std::env"),
-        ("use std::{self as s};\nfn f() { s::env::var(name) }", "std::env"),
+        (
+            "use std::{self as s};\nfn f() { s::env::var(name) }",
+            "std::env",
+        ),
         ("use kube as k;\nfn f(client: k::Client) {}", "kube::Client"),
         ("fn f() { tokio::spawn(g()) }", "tokio"),
         ("use super::super::kafka::Producer;", "crate::kafka"),
-        ("use super::super::{kafka, relay::session};", "crate::relay::session"),
+        (
+            "use super::super::{kafka, relay::session};",
+            "crate::relay::session",
+        ),
         ("fn f() { std::time::Instant::now() }", "Instant::now("),
-        ("use std::time::Instant as Clock;\nfn f() { Clock::now() }", "Instant::now("),
+        (
+            "use std::time::Instant as Clock;\nfn f() { Clock::now() }",
+            "Instant::now(",
+        ),
         ("fn f() { query(sql).persistent(true) }", "persistent("),
     ] {
-        assert!(uses(code, root), "{code} names {root}: {:?}", named(code, "crate::relay::core"));
+        assert!(
+            uses(code, root),
+            "{code} names {root}: {:?}",
+            named(code, "crate::relay::core")
+        );
     }
     for (code, root) in [
         ("use kube::{ClientBuilder, ResourceExt};", "kube::Client"),
-        ("use k8s_openapi::api::core::v1::Pod; fn f(kube: u8) {}", "kube"),
+        (
+            "use k8s_openapi::api::core::v1::Pod; fn f(kube: u8) {}",
+            "kube",
+        ),
         ("fn f() -> &'static str { env!(name) }", "std::env"),
-        ("use std::time::Instant;\nfn f(now: Instant) {}", "Instant::now("),
-        ("fn f() -> impl Iterator + use<'_> { tokio_less::x() }", "tokio"),
+        (
+            "use std::time::Instant;\nfn f(now: Instant) {}",
+            "Instant::now(",
+        ),
+        (
+            "fn f() -> impl Iterator + use<'_> { tokio_less::x() }",
+            "tokio",
+        ),
         ("use a::{tokio::B, c};", "tokio"),
     ] {
-        assert!(!uses(code, root), "{code} does not name {root}: {:?}", named(code, "crate::relay::core"));
+        assert!(
+            !uses(code, root),
+            "{code} does not name {root}: {:?}",
+            named(code, "crate::relay::core")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The sources below `src/`: their code without comments, texts and tests, and whether they say that they are pure. Reads files.
+//! The sources below `src/`: their code without comments, texts and tests, and whether they say
+//! that they are pure. Reads files.
 
 use std::{
     fs,
@@ -28,9 +29,16 @@ pub(super) struct Source {
 /// All of them but those of tests.
 pub(super) fn sources() -> Vec<Source> {
     let texts = texts_below("src", &["rs"]);
-    let tests: Vec<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let tests: Vec<String> = texts
+        .iter()
+        .flat_map(|(path, text)| test_modules(path, text))
+        .collect();
     let of_tests = |path: &str| tests.iter().any(|test| is_part_of(path, test));
-    texts.iter().filter(|(path, _)| !of_tests(path)).map(|(path, text)| Source::new(path, text)).collect()
+    texts
+        .iter()
+        .filter(|(path, _)| !of_tests(path))
+        .map(|(path, text)| Source::new(path, text))
+        .collect()
 }
 
 impl Source {
@@ -52,7 +60,9 @@ impl Source {
     }
 
     pub(super) fn is_in(&self, places: &[&str]) -> bool {
-        places.iter().any(|place| self.path == *place || (place.ends_with('/') && self.path.starts_with(place)))
+        places.iter().any(|place| {
+            self.path == *place || (place.ends_with('/') && self.path.starts_with(place))
+        })
     }
 
     /// Whether it names `root` or something below it; what ends in `(` stands for a call.
@@ -63,8 +73,15 @@ impl Source {
 
 /// Those that say that they are pure, and what lies below them.
 pub(super) fn pure(sources: &[Source]) -> Vec<&Source> {
-    let roots: Vec<&str> = sources.iter().filter(|source| source.says_pure).map(|source| module(&source.path)).collect();
-    sources.iter().filter(|source| roots.iter().any(|root| is_part_of(&source.path, root))).collect()
+    let roots: Vec<&str> = sources
+        .iter()
+        .filter(|source| source.says_pure)
+        .map(|source| module(&source.path))
+        .collect();
+    sources
+        .iter()
+        .filter(|source| roots.iter().any(|root| is_part_of(&source.path, root)))
+        .collect()
 }
 
 fn module(path: &str) -> &str {
@@ -72,16 +89,27 @@ fn module(path: &str) -> &str {
 }
 
 fn is_part_of(path: &str, module: &str) -> bool {
-    path.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+    path.strip_prefix(module)
+        .is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
-/// A sentence of the header begins with "Pure". One that goes on "but for ..." tells what is not, and is not held to it; a cell that passes share is
-/// no IO.
+/// A sentence of the header begins with "Pure". One that goes on "but for ..." tells what is not,
+/// and is not held to it; a cell that passes share is no IO.
 fn says_pure(text: &str) -> bool {
-    let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).map(|line| line[3..].trim()).collect();
+    let header: Vec<&str> = text
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .map(|line| line[3..].trim())
+        .collect();
     let header = header.join(" ");
-    let mut sentences = header.split(['.', '?']).map(str::trim).filter(|sentence| sentence.starts_with("Pure"));
-    sentences.any(|said| said == "Pure but for the shared cell" || !(said.contains("but for") || said.contains("except")))
+    let mut sentences = header
+        .split(['.', '?'])
+        .map(str::trim)
+        .filter(|sentence| sentence.starts_with("Pure"));
+    sentences.any(|said| {
+        said == "Pure but for the shared cell"
+            || !(said.contains("but for") || said.contains("except"))
+    })
 }
 
 /// Modules that are compiled for tests alone, as paths below `src/` without `.rs`.
@@ -90,13 +118,19 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
     let after = text.split("#[cfg(test)]\n").skip(1);
     let named = after.filter_map(|rest| {
         let (elsewhere, rest) = match rest.strip_prefix("#[path = \"") {
-            Some(rest) => rest.split_once("\"]\n").map(|(file, rest)| (Some(file), rest))?,
+            Some(rest) => rest
+                .split_once("\"]\n")
+                .map(|(file, rest)| (Some(file), rest))?,
             None => (None, rest),
         };
         let name = rest.split_once(";\n")?.0.split_once("mod ")?;
-        let declared = name.0.is_empty() || name.0 == "pub(crate) " || name.0 == "pub ";
+        let declared = ["", "pub ", "pub(crate) ", "pub(super) "].contains(&name.0);
         let beside = Path::new(folder).parent().expect("a folder");
-        declared.then(|| elsewhere.map_or(format!("{folder}/{}", name.1), |file| module(&beside.join(file).to_string_lossy()).to_owned()))
+        declared.then(|| {
+            elsewhere.map_or(format!("{folder}/{}", name.1), |file| {
+                module(&beside.join(file).to_string_lossy()).to_owned()
+            })
+        })
     });
     named.collect()
 }
@@ -109,7 +143,11 @@ pub(super) fn texts_below(folder: &str, extensions: &[&str]) -> Vec<(String, Str
     collect(&root, extensions, &mut files);
     files.sort();
     let text = |file: &PathBuf| {
-        let path = file.strip_prefix(&root).expect("below the folder").to_string_lossy().into_owned();
+        let path = file
+            .strip_prefix(&root)
+            .expect("below the folder")
+            .to_string_lossy()
+            .into_owned();
         (path, fs::read_to_string(file).expect("a text file"))
     };
     files.iter().map(text).collect()
@@ -123,7 +161,11 @@ pub(super) fn root() -> &'static Path {
 fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
         if name == "target" || name.starts_with('.') {
             continue;
@@ -141,7 +183,10 @@ fn a_header_says_whether_its_module_is_pure() {
     for (header, pure) in [
         ("//! Facts in, a plan out. Pure.\n", true),
         ("//! Are the new ones taken? Pure.\n//! More.\n", true),
-        ("//! What the model allows. Pure, and the same for the same\n//! seed.\n", true),
+        (
+            "//! What the model allows. Pure, and the same for the same\n//! seed.\n",
+            true,
+        ),
         ("//! A breaker. Pure but for the shared cell.\n", true),
         ("//! Settings. Pure but for reading secret files.\n", false),
         ("//! Pure, except for [`publish`], which writes.\n", false),
@@ -154,6 +199,14 @@ fn a_header_says_whether_its_module_is_pure() {
 
 #[test]
 fn modules_of_tests_are_found() {
-    let text = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"marks_model.rs\"]\nmod model;\n#[cfg(test)]\npub(crate) mod fixtures;\n#[cfg(test)]\nimpl X {}\n";
-    assert_eq!(test_modules("relay/marks.rs", text), ["relay/marks/tests", "relay/marks_model", "relay/marks/fixtures"]);
+    let text = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\n#[path = \"marks_model.rs\"]\nmod \
+        model;\n#[cfg(test)]\npub(crate) mod fixtures;\n#[cfg(test)]\nimpl X {}\n";
+    assert_eq!(
+        test_modules("relay/marks.rs", text),
+        [
+            "relay/marks/tests",
+            "relay/marks_model",
+            "relay/marks/fixtures"
+        ]
+    );
 }

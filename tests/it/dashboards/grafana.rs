@@ -1,4 +1,5 @@
-//! Dashboards as Grafana reads them: rows of panels become JSON with places on a grid of 24 columns.
+//! Dashboards as Grafana reads them: rows of panels become JSON with places on a grid of 24
+//! columns.
 
 use serde_json::{Value, json};
 
@@ -80,7 +81,9 @@ impl Dashboard {
                 "current": {"text": "All", "value": "$__all"},
             })
         };
-        std::iter::once(source).chain(self.variables.iter().map(variable)).collect()
+        std::iter::once(source)
+            .chain(self.variables.iter().map(variable))
+            .collect()
     }
 
     fn panels(&self) -> Vec<Value> {
@@ -92,7 +95,10 @@ impl Dashboard {
             );
             let width = COLUMNS / u32::try_from(row.panels.len()).expect("few");
             for (x, panel) in (0..).step_by(width as usize).zip(row.panels) {
-                panels.push(panel.json(panels.len() + 1, &json!({"x": x, "y": y + 1, "w": width, "h": row.height})));
+                panels.push(panel.json(
+                    panels.len() + 1,
+                    &json!({"x": x, "y": y + 1, "w": width, "h": row.height}),
+                ));
             }
             y += 1 + row.height;
         }
@@ -118,7 +124,14 @@ impl Panel {
             let hidden = json!({"Time": true, "__name__": true});
             let names: serde_json::Map<String, Value> = (self.queries.iter().zip('A'..))
                 .map(|((_, name), letter)| {
-                    (if self.queries.len() == 1 { "Value".to_owned() } else { format!("Value #{letter}") }, json!(name))
+                    (
+                        if self.queries.len() == 1 {
+                            "Value".to_owned()
+                        } else {
+                            format!("Value #{letter}")
+                        },
+                        json!(name),
+                    )
                 })
                 .collect();
             let organize = json!({"id": "organize", "options": {"excludeByName": hidden, "renameByName": names}});
@@ -148,18 +161,25 @@ impl Look {
     /// Type, defaults of fields, and options.
     fn settings(self, unit: &str) -> (&'static str, Value, Value) {
         let steps = |red: Option<f64>| {
-            let mut steps = vec![json!({"color": if red.is_some() { "green" } else { "text" }, "value": null})];
+            let mut steps =
+                vec![json!({"color": if red.is_some() { "green" } else { "text" }, "value": null})];
             steps.extend(red.map(|from| json!({"color": "red", "value": from})));
             json!({"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}})
         };
         let number = json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background_solid", "graphMode": "area"});
         let lines = json!({"legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]}, "tooltip": {"mode": "multi", "sort": "desc"}});
         match self {
-            Self::Number => {
-                ("stat", steps(None), json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none", "graphMode": "area"}))
-            }
+            Self::Number => (
+                "stat",
+                steps(None),
+                json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none", "graphMode": "area"}),
+            ),
             Self::Bad(from) => ("stat", steps(Some(from)), number),
-            Self::Lines => ("timeseries", json!({"unit": unit, "min": 0, "custom": {"fillOpacity": 10, "showPoints": "never"}}), lines),
+            Self::Lines => (
+                "timeseries",
+                json!({"unit": unit, "min": 0, "custom": {"fillOpacity": 10, "showPoints": "never"}}),
+                lines,
+            ),
             Self::Table => ("table", json!({"unit": unit}), json!({"showHeader": true})),
         }
     }
@@ -167,17 +187,35 @@ impl Look {
 
 pub(super) fn expressions(file: &str, dashboard: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    let panels = dashboard["panels"].as_array().expect("panels").iter().filter(|panel| panel["type"] != "row");
+    let panels = dashboard["panels"]
+        .as_array()
+        .expect("panels")
+        .iter()
+        .filter(|panel| panel["type"] != "row");
     let of_panels = panels.flat_map(|panel| {
         let title = format!("{file}: {}", text(&panel["title"]));
-        panel["targets"].as_array().expect("targets").iter().map(move |target| (title.clone(), text(&target["expr"])))
+        panel["targets"]
+            .as_array()
+            .expect("targets")
+            .iter()
+            .map(move |target| (title.clone(), text(&target["expr"])))
     });
-    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter().filter(|variable| variable["type"] == "query");
+    let variables = dashboard["templating"]["list"]
+        .as_array()
+        .expect("variables")
+        .iter()
+        .filter(|variable| variable["type"] == "query");
     let of_variables = variables.map(|variable| {
         let query = text(&variable["query"]["query"]);
-        let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).expect("label_values");
+        let inner = query
+            .strip_prefix("label_values(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .expect("label_values");
         let (metric, label) = inner.rsplit_once(", ").expect("a metric and a label");
-        (format!("{file}: variable {}", text(&variable["name"])), format!("count by ({label}) ({metric})"))
+        (
+            format!("{file}: variable {}", text(&variable["name"])),
+            format!("count by ({label}) ({metric})"),
+        )
     });
     of_panels.chain(of_variables).collect()
 }

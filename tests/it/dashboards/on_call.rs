@@ -12,14 +12,35 @@ pub(super) fn dashboard() -> Value {
     Dashboard {
         uid: "outbox-on-call",
         title: "Outbox: on call",
-        description: "All OutboxRelays, problems first. Ages and numbers are of rows that may be published.",
+        description: "All OutboxRelays, problems first. Ages and numbers are of rows that may be \
+            published.",
         variables: &[("namespace", "label_values(outbox_build_info, namespace)")],
         rows: &[
-            Row { title: "Is something wrong?", height: 4, panels: NUMBERS },
-            Row { title: "What is wrong", height: 8, panels: PROBLEMS },
-            Row { title: "All outboxes", height: 9, panels: OUTBOXES },
-            Row { title: "Rows that wait", height: 8, panels: WAITING },
-            Row { title: "Records", height: 8, panels: RECORDS },
+            Row {
+                title: "Is something wrong?",
+                height: 4,
+                panels: NUMBERS,
+            },
+            Row {
+                title: "What is wrong",
+                height: 8,
+                panels: PROBLEMS,
+            },
+            Row {
+                title: "All outboxes",
+                height: 9,
+                panels: OUTBOXES,
+            },
+            Row {
+                title: "Rows that wait",
+                height: 8,
+                panels: WAITING,
+            },
+            Row {
+                title: "Records",
+                height: 8,
+                panels: RECORDS,
+            },
         ],
     }
     .json()
@@ -30,43 +51,64 @@ const NUMBERS: &[Panel] = &[
         title: "Oldest row",
         look: Bad(300.0),
         unit: "s",
-        description: "Age of the oldest row of all outboxes. Above five minutes OutboxBacklogOld fires.",
-        queries: &[(r#"max(outbox_event_age_seconds{namespace=~"$namespace"})"#, "age")],
+        description: "Age of the oldest row of all outboxes. Above five minutes OutboxBacklogOld \
+            fires.",
+        queries: &[(
+            r#"max(outbox_event_age_seconds{namespace=~"$namespace"})"#,
+            "age",
+        )],
     },
     Panel {
         title: "Lanes without a relay",
         look: Bad(1.0),
         unit: "none",
-        description: "Of 64 for each outbox; rows in them wait. More than a moment is OutboxLanesUnowned.",
-        queries: &[(r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"}))"#, "lanes")],
+        description: "Of 64 for each outbox; rows in them wait. More than a moment is \
+            OutboxLanesUnowned.",
+        queries: &[(
+            r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"}))"#,
+            "lanes",
+        )],
     },
     Panel {
         title: "Open breakers",
         look: Bad(1.0),
         unit: "none",
         description: "Relays whose records Kafka does not acknowledge.",
-        queries: &[(r#"sum(outbox_breaker_state{namespace=~"$namespace", state="Open"})"#, "relays")],
+        queries: &[(
+            r#"sum(outbox_breaker_state{namespace=~"$namespace", state="Open"})"#,
+            "relays",
+        )],
     },
     Panel {
         title: "Parked keys",
         look: Bad(1.0),
         unit: "none",
         description: "Keys whose rows wait for a person's decision.",
-        queries: &[(r#"sum(max by (namespace, relay) (outbox_parked_keys{namespace=~"$namespace"}))"#, "keys")],
+        queries: &[(
+            r#"sum(max by (namespace, relay) (outbox_parked_keys{namespace=~"$namespace"}))"#,
+            "keys",
+        )],
     },
     Panel {
         title: "Dead letters",
         look: Bad(1.0),
         unit: "none",
         description: "Rows that Kafka refused and nobody got.",
-        queries: &[(r#"sum(max by (namespace, relay) (outbox_dead_letters{namespace=~"$namespace"}))"#, "rows")],
+        queries: &[(
+            r#"sum(max by (namespace, relay) (outbox_dead_letters{namespace=~"$namespace"}))"#,
+            "rows",
+        )],
     },
     Panel {
         title: "Operators seen",
         look: Number,
         unit: "none",
-        description: "Operators that Prometheus sees. Without one relays go on, but nothing is changed.",
-        queries: &[("count(outbox_operator_reconcile_seconds_count) or vector(0)", "operators")],
+        description: "Operators that Prometheus sees. Without one relays go on, but nothing is \
+            changed.",
+        queries: &[(
+            "count(outbox_operator_reconcile_seconds_count) or vector(0)",
+            "operators",
+        )],
     },
 ];
 
@@ -74,8 +116,12 @@ const PROBLEMS: &[Panel] = &[Panel {
     title: "Problems now",
     look: Table,
     unit: "none",
-    description: "What relays report, by OutboxRelay and class; docs/reasons.md has the next step of each. Empty: none.",
-    queries: &[(r#"sum by (namespace, relay, class) (outbox_problems{namespace=~"$namespace"}) > 0"#, "problems")],
+    description: "What relays report, by OutboxRelay and class; docs/reasons.md has the next step \
+        of each. Empty: none.",
+    queries: &[(
+        r#"sum by (namespace, relay, class) (outbox_problems{namespace=~"$namespace"}) > 0"#,
+        "problems",
+    )],
 }];
 
 const OUTBOXES: &[Panel] = &[Panel {
@@ -84,14 +130,38 @@ const OUTBOXES: &[Panel] = &[Panel {
     unit: "none",
     description: "One line for each OutboxRelay.",
     queries: &[
-        (r#"max by (namespace, relay) (outbox_event_age_seconds{namespace=~"$namespace"})"#, "oldest row, s"),
-        (r#"sum by (namespace, relay) (outbox_queue_depth{namespace=~"$namespace"})"#, "rows waiting"),
-        (r#"sum by (namespace, relay) (rate(outbox_events_published_total{namespace=~"$namespace"}[$__rate_interval]))"#, "records/s"),
-        (r#"max by (namespace, relay) (outbox_breaker_state{namespace=~"$namespace", state="Open"})"#, "breaker open"),
-        (r#"max by (namespace, relay) (outbox_parked_keys{namespace=~"$namespace"})"#, "parked keys"),
-        (r#"max by (namespace, relay) (outbox_dead_letters{namespace=~"$namespace"})"#, "dead letters"),
-        (r#"sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"})"#, "lanes"),
-        (r#"count by (namespace, relay) (outbox_build_info{namespace=~"$namespace"})"#, "relays"),
+        (
+            r#"max by (namespace, relay) (outbox_event_age_seconds{namespace=~"$namespace"})"#,
+            "oldest row, s",
+        ),
+        (
+            r#"sum by (namespace, relay) (outbox_queue_depth{namespace=~"$namespace"})"#,
+            "rows waiting",
+        ),
+        (
+            r#"sum by (namespace, relay) (rate(outbox_events_published_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            "records/s",
+        ),
+        (
+            r#"max by (namespace, relay) (outbox_breaker_state{namespace=~"$namespace", state="Open"})"#,
+            "breaker open",
+        ),
+        (
+            r#"max by (namespace, relay) (outbox_parked_keys{namespace=~"$namespace"})"#,
+            "parked keys",
+        ),
+        (
+            r#"max by (namespace, relay) (outbox_dead_letters{namespace=~"$namespace"})"#,
+            "dead letters",
+        ),
+        (
+            r#"sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"})"#,
+            "lanes",
+        ),
+        (
+            r#"count by (namespace, relay) (outbox_build_info{namespace=~"$namespace"})"#,
+            "relays",
+        ),
     ],
 }];
 
@@ -111,7 +181,10 @@ const WAITING: &[Panel] = &[
         look: Lines,
         unit: "short",
         description: "Each relay counts up to 100,000.",
-        queries: &[(r#"topk(10, sum by (namespace, relay) (outbox_queue_depth{namespace=~"$namespace"}))"#, "{{namespace}}/{{relay}}")],
+        queries: &[(
+            r#"topk(10, sum by (namespace, relay) (outbox_queue_depth{namespace=~"$namespace"}))"#,
+            "{{namespace}}/{{relay}}",
+        )],
     },
 ];
 
@@ -130,7 +203,8 @@ const RECORDS: &[Panel] = &[
         title: "Failed",
         look: Lines,
         unit: "cps",
-        description: "Records that were refused for good, or are sent again. An outage of Kafka alone fails none.",
+        description: "Records that were refused for good, or are sent again. An outage of Kafka \
+            alone fails none.",
         queries: &[(
             r#"sum by (namespace, relay, class) (rate(outbox_events_failed_total{namespace=~"$namespace"}[$__rate_interval]))"#,
             "{{namespace}}/{{relay}} {{class}}",

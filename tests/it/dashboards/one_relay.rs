@@ -15,16 +15,47 @@ pub(super) fn dashboard() -> Value {
         description: "One OutboxRelay and the pods that carry it.",
         variables: &[
             ("namespace", "label_values(outbox_build_info, namespace)"),
-            ("relay", r#"label_values(outbox_build_info{namespace=~"$namespace"}, relay)"#),
+            (
+                "relay",
+                r#"label_values(outbox_build_info{namespace=~"$namespace"}, relay)"#,
+            ),
         ],
         rows: &[
-            Row { title: "State", height: 4, panels: STATE },
-            Row { title: "What is wrong", height: 6, panels: PROBLEMS },
-            Row { title: "In and out", height: 8, panels: FLOW },
-            Row { title: "How long it takes", height: 8, panels: TIMES },
-            Row { title: "Pods", height: 8, panels: PODS },
-            Row { title: "Kafka", height: 8, panels: KAFKA },
-            Row { title: "The table", height: 8, panels: TABLE },
+            Row {
+                title: "State",
+                height: 4,
+                panels: STATE,
+            },
+            Row {
+                title: "What is wrong",
+                height: 6,
+                panels: PROBLEMS,
+            },
+            Row {
+                title: "In and out",
+                height: 8,
+                panels: FLOW,
+            },
+            Row {
+                title: "How long it takes",
+                height: 8,
+                panels: TIMES,
+            },
+            Row {
+                title: "Pods",
+                height: 8,
+                panels: PODS,
+            },
+            Row {
+                title: "Kafka",
+                height: 8,
+                panels: KAFKA,
+            },
+            Row {
+                title: "The table",
+                height: 8,
+                panels: TABLE,
+            },
         ],
     }
     .json()
@@ -36,42 +67,60 @@ const STATE: &[Panel] = &[
         look: Bad(300.0),
         unit: "s",
         description: "Age of the oldest row that may be published.",
-        queries: &[(r#"max(outbox_event_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#, "age")],
+        queries: &[(
+            r#"max(outbox_event_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#,
+            "age",
+        )],
     },
     Panel {
         title: "Rows that wait",
         look: Number,
         unit: "short",
         description: "Each relay counts up to 100,000.",
-        queries: &[(r#"sum(outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#, "rows")],
+        queries: &[(
+            r#"sum(outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#,
+            "rows",
+        )],
     },
     Panel {
         title: "Lanes without a relay",
         look: Bad(1.0),
         unit: "none",
         description: "Of 64. Rows in them wait.",
-        queries: &[(r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"}))"#, "lanes")],
+        queries: &[(
+            r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"}))"#,
+            "lanes",
+        )],
     },
     Panel {
         title: "Open breakers",
         look: Bad(1.0),
         unit: "none",
         description: "Pods whose records Kafka does not acknowledge.",
-        queries: &[(r#"sum(outbox_breaker_state{namespace=~"$namespace", relay=~"$relay", state="Open"})"#, "pods")],
+        queries: &[(
+            r#"sum(outbox_breaker_state{namespace=~"$namespace", relay=~"$relay", state="Open"})"#,
+            "pods",
+        )],
     },
     Panel {
         title: "Parked keys",
         look: Bad(1.0),
         unit: "none",
         description: "Keys whose rows wait for a person's decision.",
-        queries: &[(r#"max(outbox_parked_keys{namespace=~"$namespace", relay=~"$relay"})"#, "keys")],
+        queries: &[(
+            r#"max(outbox_parked_keys{namespace=~"$namespace", relay=~"$relay"})"#,
+            "keys",
+        )],
     },
     Panel {
         title: "Dead letters",
         look: Bad(1.0),
         unit: "none",
         description: "Rows that Kafka refused and nobody got.",
-        queries: &[(r#"max(outbox_dead_letters{namespace=~"$namespace", relay=~"$relay"})"#, "rows")],
+        queries: &[(
+            r#"max(outbox_dead_letters{namespace=~"$namespace", relay=~"$relay"})"#,
+            "rows",
+        )],
     },
 ];
 
@@ -80,15 +129,22 @@ const PROBLEMS: &[Panel] = &[
         title: "Problems now",
         look: Table,
         unit: "none",
-        description: "What its pods report; docs/reasons.md has the next step of each class. Empty: none.",
-        queries: &[(r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", relay=~"$relay"}) > 0"#, "problems")],
+        description: "What its pods report; docs/reasons.md has the next step of each class. \
+            Empty: none.",
+        queries: &[(
+            r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", relay=~"$relay"}) > 0"#,
+            "problems",
+        )],
     },
     Panel {
         title: "Versions",
         look: Table,
         unit: "none",
         description: "Which pods run which version.",
-        queries: &[(r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", relay=~"$relay"})"#, "pods")],
+        queries: &[(
+            r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", relay=~"$relay"})"#,
+            "pods",
+        )],
     },
 ];
 
@@ -97,10 +153,17 @@ const FLOW: &[Panel] = &[
         title: "Written and published",
         look: Lines,
         unit: "cps",
-        description: "Rows that were fetched for the first time, and records that Kafka acknowledged. Where the first is above the second, rows pile up.",
+        description: "Rows that were fetched for the first time, and records that Kafka \
+            acknowledged. Where the first is above the second, rows pile up.",
         queries: &[
-            (r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#, "written"),
-            (r#"sum(rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#, "published"),
+            (
+                r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+                "written",
+            ),
+            (
+                r#"sum(rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+                "published",
+            ),
         ],
     },
     Panel {
@@ -198,28 +261,40 @@ const PODS: &[Panel] = &[
         look: Lines,
         unit: "none",
         description: "Lanes of each pod; together 64.",
-        queries: &[(r#"sum by (pod) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+        queries: &[(
+            r#"sum by (pod) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{pod}}",
+        )],
     },
     Panel {
         title: "Rows in flight",
         look: Lines,
         unit: "short",
         description: "Between fetch and deletion, of at most 16,384.",
-        queries: &[(r#"sum by (pod) (outbox_in_flight_rows{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+        queries: &[(
+            r#"sum by (pod) (outbox_in_flight_rows{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{pod}}",
+        )],
     },
     Panel {
         title: "Bytes in flight",
         look: Lines,
         unit: "bytes",
         description: "Of about 64 MiB.",
-        queries: &[(r#"sum by (pod) (outbox_in_flight_bytes{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+        queries: &[(
+            r#"sum by (pod) (outbox_in_flight_bytes{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{pod}}",
+        )],
     },
     Panel {
         title: "Rows that wait",
         look: Lines,
         unit: "short",
         description: "In the lanes of each pod.",
-        queries: &[(r#"sum by (pod) (outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#, "{{pod}}")],
+        queries: &[(
+            r#"sum by (pod) (outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{pod}}",
+        )],
     },
 ];
 
@@ -229,7 +304,10 @@ const KAFKA: &[Panel] = &[
         look: Lines,
         unit: "none",
         description: "Pods by the state of their breaker.",
-        queries: &[(r#"sum by (state) (outbox_breaker_state{namespace=~"$namespace", relay=~"$relay"})"#, "{{state}}")],
+        queries: &[(
+            r#"sum by (state) (outbox_breaker_state{namespace=~"$namespace", relay=~"$relay"})"#,
+            "{{state}}",
+        )],
     },
     Panel {
         title: "New problems",
@@ -258,7 +336,8 @@ const TABLE: &[Panel] = &[
         title: "Oldest transaction",
         look: Lines,
         unit: "s",
-        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld fires.",
+        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld \
+            fires.",
         queries: &[(
             r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{namespace}}/{{relay}}",

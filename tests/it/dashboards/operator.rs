@@ -13,12 +13,31 @@ pub(super) fn dashboard() -> Value {
         uid: "outbox-operator",
         title: "Outbox: operator",
         description: "Passes of the operator over OutboxRelays.",
-        variables: &[("namespace", "label_values(outbox_operator_reconcile_seconds_count, namespace)")],
+        variables: &[(
+            "namespace",
+            "label_values(outbox_operator_reconcile_seconds_count, namespace)",
+        )],
         rows: &[
-            Row { title: "State", height: 4, panels: STATE },
-            Row { title: "Passes", height: 9, panels: PASSES },
-            Row { title: "Scaling", height: 9, panels: SCALING },
-            Row { title: "Upgrades", height: 9, panels: UPGRADES },
+            Row {
+                title: "State",
+                height: 4,
+                panels: STATE,
+            },
+            Row {
+                title: "Passes",
+                height: 9,
+                panels: PASSES,
+            },
+            Row {
+                title: "Scaling",
+                height: 9,
+                panels: SCALING,
+            },
+            Row {
+                title: "Upgrades",
+                height: 9,
+                panels: UPGRADES,
+            },
         ],
     }
     .json()
@@ -30,7 +49,10 @@ const STATE: &[Panel] = &[
         look: Bad(2.0),
         unit: "none",
         description: "1 of all. None: see the runbook of OutboxOperatorAbsent.",
-        queries: &[(r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#, "leaders")],
+        queries: &[(
+            r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#,
+            "leaders",
+        )],
     },
     Panel {
         title: "OutboxRelays that are not ready",
@@ -46,7 +68,8 @@ const STATE: &[Panel] = &[
         title: "OutboxRelays that wait for their schema",
         look: Bad(1.0),
         unit: "none",
-        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays -A`, column SCHEMA.",
+        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays \
+            -A`, column SCHEMA.",
         queries: &[(
             r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", status="False"}) or vector(0)"#,
             "OutboxRelays",
@@ -57,13 +80,17 @@ const STATE: &[Panel] = &[
         look: Bad(1.0),
         unit: "none",
         description: "They are tried again; the operator's log says why it failed.",
-        queries: &[(r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#, "OutboxRelays")],
+        queries: &[(
+            r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#,
+            "OutboxRelays",
+        )],
     },
     Panel {
         title: "Failing passes",
         look: Bad(0.001),
         unit: "cps",
-        description: "Passes that did not come to their end. Lost races are tried again at once and do not count.",
+        description: "Passes that did not come to their end. Lost races are tried again at once \
+            and do not count.",
         queries: &[(
             r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", class!="conflict"}[15m])) or vector(0)"#,
             "passes",
@@ -106,7 +133,8 @@ const PASSES: &[Panel] = &[
         title: "Failed passes",
         look: Lines,
         unit: "cps",
-        description: "By what helps: conflict is tried again at once, transient later, permanent waits for a person.",
+        description: "By what helps: conflict is tried again at once, transient later, permanent \
+            waits for a person.",
         queries: &[(
             r#"sum by (class) (rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
             "{{class}}",
@@ -146,14 +174,21 @@ const UPGRADES: &[Panel] = &[
         title: "Upgrades",
         look: Lines,
         unit: "none",
-        description: "OutboxRelays whose upgrade to a new version of the operator waits or is under way.",
-        queries: &[(r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#, "{{state}}")],
+        description: "OutboxRelays whose upgrade to a new version of the operator waits or is \
+            under way.",
+        queries: &[(
+            r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#,
+            "{{state}}",
+        )],
     },
     Panel {
         title: "Upgrades that failed in a row",
         look: Lines,
         unit: "none",
         description: "Three stop the queue, and OutboxUpgradesStopped fires.",
-        queries: &[(r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#, "failures")],
+        queries: &[(
+            r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#,
+            "failures",
+        )],
     },
 ];

@@ -1,4 +1,5 @@
-//! An API server of a test's own, with nothing in it and no controllers behind it: for what concerns a whole cluster, such as its CRDs.
+//! An API server of a test's own, with nothing in it and no controllers behind it: for what
+//! concerns a whole cluster, such as its CRDs.
 
 use std::{
     io::Write as _,
@@ -19,11 +20,21 @@ pub(crate) struct ApiServer {
 
 impl ApiServer {
     pub(crate) async fn start() -> Self {
-        let folder = std::env::temp_dir().join(format!("it_api_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let folder = std::env::temp_dir().join(format!(
+            "it_api_{}_{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&folder).expect("created");
-        let mut server = Self { children: vec![], folder };
+        let mut server = Self {
+            children: vec![],
+            folder,
+        };
         let (clients, peers, port) = (free_port().await, free_port().await, free_port().await);
-        let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+        let (clients, peers) = (
+            format!("http://127.0.0.1:{clients}"),
+            format!("http://127.0.0.1:{peers}"),
+        );
         server.run(
             "etcd",
             &[
@@ -52,21 +63,39 @@ impl ApiServer {
                 format!("--tls-private-key-file={}", pki("apiserver.key")),
                 "--service-account-issuer=https://it.invalid".to_owned(),
                 format!("--service-account-key-file={}", pki("service-account.pub")),
-                format!("--service-account-signing-key-file={}", pki("service-account.key")),
+                format!(
+                    "--service-account-signing-key-file={}",
+                    pki("service-account.key")
+                ),
                 "--service-cluster-ip-range=10.97.0.0/24".to_owned(),
             ],
         );
         let text = std::fs::read_to_string(&kubeconfig).expect("the rig's kubeconfig");
-        std::fs::write(server.kubeconfig(), text.replace(":6443", &format!(":{port}"))).expect("written");
-        until("the API server to be ready", async || server.kubectl(&["get", "--raw", "/readyz"], "").status.success().then_some(())).await;
+        std::fs::write(
+            server.kubeconfig(),
+            text.replace(":6443", &format!(":{port}")),
+        )
+        .expect("written");
+        until("the API server to be ready", async || {
+            server
+                .kubectl(&["get", "--raw", "/readyz"], "")
+                .status
+                .success()
+                .then_some(())
+        })
+        .await;
         server
     }
 
     fn run(&mut self, name: &str, arguments: &[String]) {
         let log = std::fs::File::create(self.folder.join(format!("{name}.log"))).expect("created");
         let mut command = Command::new(Path::new(&rig("RIG_BIN")).join(name));
-        let command = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::from(log));
-        self.children.push(command.spawn().expect("the rig has its program"));
+        let command = command
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log));
+        self.children
+            .push(command.spawn().expect("the rig has its program"));
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
@@ -91,9 +120,18 @@ impl ApiServer {
     fn command(&self, name: &str, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(Path::new(&rig("RIG_BIN")).join(name));
         command.args(arguments).env("KUBECONFIG", self.kubeconfig());
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the rig has its program");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the rig has its program");
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .expect("it reads its input");
         child.wait_with_output().expect("it ends")
     }
 }
@@ -105,9 +143,13 @@ impl Drop for ApiServer {
             child.wait().ok();
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default();
+            let log =
+                std::fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(20).collect();
-            eprintln!("--- last lines of kube-apiserver\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "--- last lines of kube-apiserver\n{}",
+                last.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         std::fs::remove_dir_all(&self.folder).ok();
     }

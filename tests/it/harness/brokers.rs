@@ -1,5 +1,6 @@
-//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others are brokers. Each node has a second listener
-//! whose address is that of a [`Gate`], so that the cluster can be away for one client alone.
+//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others
+//! are brokers. Each node has a second listener whose address is that of a [`Gate`], so that the
+//! cluster can be away for one client alone.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,20 +39,45 @@ struct Node {
 impl Brokers {
     /// Starts so many nodes.
     pub(crate) async fn start(nodes: u32) -> Self {
-        let folder = std::env::temp_dir().join(format!("brokers-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let folder = std::env::temp_dir().join(format!(
+            "brokers-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&folder).expect("created");
-        let (controller, behind, password) = (closed_port().await, closed_port().await, closed_port().await);
+        let (controller, behind, password) = (
+            closed_port().await,
+            closed_port().await,
+            closed_port().await,
+        );
         let gate = Gate::open(([127, 0, 0, 1], behind).into()).await;
         let password_gate = Gate::open(([127, 0, 0, 1], password).into()).await;
-        let mut brokers = Self { folder, nodes: Vec::new(), gate, password_gate };
+        let mut brokers = Self {
+            folder,
+            nodes: Vec::new(),
+            gate,
+            password_gate,
+        };
         for number in 1..=nodes {
             let port = closed_port().await;
             let settings = brokers.folder.join(format!("node-{number}.properties"));
             let (gate, password_gate) = (brokers.gate.port(), brokers.password_gate.port());
-            let ports = Ports { controller, port, behind, gate, password, password_gate };
-            std::fs::write(&settings, properties(number, &ports, &brokers.folder)).expect("written");
+            let ports = Ports {
+                controller,
+                port,
+                behind,
+                gate,
+                password,
+                password_gate,
+            };
+            std::fs::write(&settings, properties(number, &ports, &brokers.folder))
+                .expect("written");
             format(&settings);
-            brokers.nodes.push(Node { port, settings, process: None });
+            brokers.nodes.push(Node {
+                port,
+                settings,
+                process: None,
+            });
             brokers.launch(number);
         }
         brokers.are_up().await;
@@ -60,30 +86,54 @@ impl Brokers {
 
     /// kill -9.
     pub(crate) fn kill(&mut self, number: u32) {
-        let mut process = self.nodes[number as usize - 1].process.take().expect("it runs");
+        let mut process = self.nodes[number as usize - 1]
+            .process
+            .take()
+            .expect("it runs");
         process.kill().expect("it ran");
         process.wait().expect("it ended");
     }
 
     /// Such as `STOP`: it holds what it has and answers nothing.
     pub(crate) fn signal(&self, number: u32, name: &str) {
-        let process = self.nodes[number as usize - 1].process.as_ref().expect("it runs");
-        let sent = Command::new("kill").args([format!("-{name}"), process.id().to_string()]).status();
+        let process = self.nodes[number as usize - 1]
+            .process
+            .as_ref()
+            .expect("it runs");
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), process.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Starts a node again, with what it had stored.
     pub(crate) fn launch(&mut self, number: u32) {
-        let log = std::fs::File::create(self.folder.join(format!("node-{number}.log"))).expect("created");
+        let log =
+            std::fs::File::create(self.folder.join(format!("node-{number}.log"))).expect("created");
         let node = &mut self.nodes[number as usize - 1];
         let mut command = Command::new(TOOL);
-        command.arg("kafka.Kafka").arg(&node.settings).env("RIG", super::rig::rig("RIG")).env("RIG_LOG", "WARN");
+        command
+            .arg("kafka.Kafka")
+            .arg(&node.settings)
+            .env("RIG", super::rig::rig("RIG"))
+            .env("RIG_LOG", "WARN");
         let log_too = log.try_clone().expect("a second handle");
-        node.process = Some(command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn().expect("bash and java"));
+        node.process = Some(
+            command
+                .stdin(Stdio::null())
+                .stdout(log)
+                .stderr(log_too)
+                .spawn()
+                .expect("bash and java"),
+        );
     }
 
     pub(crate) fn servers(&self) -> String {
-        self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect::<Vec<_>>().join(",")
+        self.nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port))
+            .collect::<Vec<_>>()
+            .join(",")
     }
 
     /// The first node, as seen through the gate.
@@ -99,7 +149,10 @@ impl Brokers {
     /// Waits until every node has said that it is there.
     pub(crate) async fn are_up(&self) {
         let (servers, nodes) = (self.servers(), self.nodes.len());
-        let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &servers).create().expect("a client");
+        let client: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &servers)
+            .create()
+            .expect("a client");
         until("the brokers to be up", async || {
             let metadata = client.fetch_metadata(None, Duration::from_secs(1)).ok()?;
             (metadata.brokers().len() == nodes).then_some(())
@@ -116,9 +169,13 @@ impl Drop for Brokers {
                 process.wait().ok();
             }
             if std::thread::panicking() {
-                let log = std::fs::read_to_string(self.folder.join(format!("node-{number}.log"))).unwrap_or_default();
+                let log = std::fs::read_to_string(self.folder.join(format!("node-{number}.log")))
+                    .unwrap_or_default();
                 let tail = log.len().saturating_sub(2000);
-                eprintln!("--- end of the log of node {number}\n{}", &log[log.ceil_char_boundary(tail)..]);
+                eprintln!(
+                    "--- end of the log of node {number}\n{}",
+                    &log[log.ceil_char_boundary(tail)..]
+                );
             }
         }
         std::fs::remove_dir_all(&self.folder).ok();
@@ -135,14 +192,27 @@ struct Ports {
 }
 
 fn properties(number: u32, ports: &Ports, folder: &Path) -> String {
-    let Ports { controller, port, behind, gate, password, password_gate } = ports;
+    let Ports {
+        controller,
+        port,
+        behind,
+        gate,
+        password,
+        password_gate,
+    } = ports;
     let (roles, mut listeners, mut advertised) = (
-        if number == 1 { "broker,controller" } else { "broker" },
+        if number == 1 {
+            "broker,controller"
+        } else {
+            "broker"
+        },
         format!("PLAINTEXT://127.0.0.1:{port}"),
         format!("PLAINTEXT://127.0.0.1:{port}"),
     );
     if number == 1 {
-        listeners += &format!(",GATED://127.0.0.1:{behind},PASSWORD://127.0.0.1:{password},CONTROLLER://127.0.0.1:{controller}");
+        listeners += &format!(
+            ",GATED://127.0.0.1:{behind},PASSWORD://127.0.0.1:{password},CONTROLLER://127.0.0.1:{controller}"
+        );
         advertised += &format!(",GATED://127.0.0.1:{gate},PASSWORD://127.0.0.1:{password_gate}");
     }
     format!(
@@ -175,7 +245,14 @@ log.cleaner.dedupe.buffer.size=16777216
 
 fn format(settings: &Path) {
     let mut command = Command::new(TOOL);
-    command.args(["storage", "format", "-t", CLUSTER, "-c"]).arg(settings).env("RIG", super::rig::rig("RIG"));
+    command
+        .args(["storage", "format", "-t", CLUSTER, "-c"])
+        .arg(settings)
+        .env("RIG", super::rig::rig("RIG"));
     let done = command.output().expect("bash and java");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }

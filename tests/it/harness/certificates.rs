@@ -33,17 +33,54 @@ pub(crate) fn expired_server() -> Pair {
 
 fn issue(common_name: &str, authority: &str, days: i32) -> Pair {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("it_{}_certificate_{number}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("it_{}_certificate_{number}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("created");
     let path = |file: &str| folder.join(file);
     let ours = PathBuf::from(rig("RIG_TLS"));
-    std::fs::write(path("extensions"), "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("written");
-    openssl(Command::new("openssl").args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"]).arg(path("key")));
-    let request = ["req", "-new", "-subj", &format!("/CN={common_name}"), "-key"].map(str::to_owned);
-    openssl(Command::new("openssl").args(request).arg(path("key")).arg("-out").arg(path("request")));
+    std::fs::write(
+        path("extensions"),
+        "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n",
+    )
+    .expect("written");
     openssl(
         Command::new("openssl")
-            .args(["x509", "-req", "-days", &days.to_string(), "-set_serial", &format!("{}{number:04}", std::process::id()), "-in"])
+            .args([
+                "genpkey",
+                "-algorithm",
+                "EC",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-out",
+            ])
+            .arg(path("key")),
+    );
+    let request = [
+        "req",
+        "-new",
+        "-subj",
+        &format!("/CN={common_name}"),
+        "-key",
+    ]
+    .map(str::to_owned);
+    openssl(
+        Command::new("openssl")
+            .args(request)
+            .arg(path("key"))
+            .arg("-out")
+            .arg(path("request")),
+    );
+    openssl(
+        Command::new("openssl")
+            .args([
+                "x509",
+                "-req",
+                "-days",
+                &days.to_string(),
+                "-set_serial",
+                &format!("{}{number:04}", std::process::id()),
+                "-in",
+            ])
             .arg(path("request"))
             .arg("-CA")
             .arg(ours.join(format!("{authority}.crt")))
@@ -55,12 +92,19 @@ fn issue(common_name: &str, authority: &str, days: i32) -> Pair {
             .arg(path("certificate")),
     );
     let read = |file: &str| std::fs::read_to_string(path(file)).expect("made");
-    let pair = Pair { certificate: read("certificate"), key: read("key") };
+    let pair = Pair {
+        certificate: read("certificate"),
+        key: read("key"),
+    };
     std::fs::remove_dir_all(&folder).ok();
     pair
 }
 
 fn openssl(command: &mut Command) {
     let output = command.output().expect("openssl runs");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

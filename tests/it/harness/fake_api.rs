@@ -1,5 +1,6 @@
-//! An API server in memory, for faults that a real one does not have on demand: objects by path, the verbs that the operator uses, the controllers
-//! of Deployments and Jobs as far as the operator sees them, and an answer that goes wrong at a chosen call.
+//! An API server in memory, for faults that a real one does not have on demand: objects by path,
+//! the verbs that the operator uses, the controllers of Deployments and Jobs as far as the operator
+//! sees them, and an answer that goes wrong at a chosen call.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +53,12 @@ impl FakeApi {
                 let body = body.collect_bytes().await.expect("a whole request");
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let (code, answer) = fake.world().answer(&parts.method, &parts.uri, body);
-                Ok::<_, kube::Error>(Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).expect("an answer"))
+                Ok::<_, kube::Error>(
+                    Response::builder()
+                        .status(code)
+                        .body(Body::from(answer.to_string().into_bytes()))
+                        .expect("an answer"),
+                )
             }
         });
         Client::new(service, "default")
@@ -70,7 +76,11 @@ impl World {
             return (code, refusal(code, "chosen by the test", ""));
         }
         let answer = self.carry_out(method, uri, body);
-        if fault == Some(Fault::DoneAndLost) { (500, refusal(500, "the answer was lost", "")) } else { answer }
+        if fault == Some(Fault::DoneAndLost) {
+            (500, refusal(500, "the answer was lost", ""))
+        } else {
+            answer
+        }
     }
 
     fn carry_out(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
@@ -80,33 +90,52 @@ impl World {
         }
         match (method.as_str(), path.rsplit_once('/')) {
             ("GET", _) if self.objects.contains_key(path) => (200, self.objects[path].clone()),
-            ("GET", _) if is_collection(path) => (200, self.list(path, uri.query().unwrap_or_default())),
+            ("GET", _) if is_collection(path) => {
+                (200, self.list(path, uri.query().unwrap_or_default()))
+            }
             ("POST", _) => self.create(path, body),
-            ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => (409, refusal(409, "another uid", path)),
-            ("PATCH", Some((parent, "scale"))) => {
-                self.change(parent, |object| object["spec"]["replicas"] = body["spec"]["replicas"].clone())
+            ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => {
+                (409, refusal(409, "another uid", path))
             }
-            ("PATCH", Some((parent, "status"))) => self.change(parent, |object| object["status"] = body["status"].clone()),
+            ("PATCH", Some((parent, "scale"))) => self.change(parent, |object| {
+                object["spec"]["replicas"] = body["spec"]["replicas"].clone()
+            }),
+            ("PATCH", Some((parent, "status"))) => {
+                self.change(parent, |object| object["status"] = body["status"].clone())
+            }
             ("PATCH", _) => self.patch(path, &body),
-            ("DELETE", _) if self.objects.remove(path).is_some() => {
-                (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
-            }
+            ("DELETE", _) if self.objects.remove(path).is_some() => (
+                200,
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
+            ),
             _ => (404, refusal(404, "not found", path)),
         }
     }
 
     fn list(&self, path: &str, query: &str) -> Value {
         let query = query.replace("%2F", "/").replace("%3D", "=");
-        let selector = query.split('&').find_map(|part| part.strip_prefix("labelSelector=")?.split_once('='));
+        let selector = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("labelSelector=")?.split_once('='));
         let prefix = format!("{path}/");
-        let of_collection = self.objects.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(_, object)| object);
-        let items: Vec<&Value> =
-            of_collection.filter(|object| selector.is_none_or(|(name, value)| object["metadata"]["labels"][name] == value)).collect();
+        let of_collection = self
+            .objects
+            .iter()
+            .filter(|(path, _)| path.starts_with(&prefix))
+            .map(|(_, object)| object);
+        let items: Vec<&Value> = of_collection
+            .filter(|object| {
+                selector.is_none_or(|(name, value)| object["metadata"]["labels"][name] == value)
+            })
+            .collect();
         json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items})
     }
 
     fn create(&mut self, collection: &str, mut object: Value) -> (u16, Value) {
-        let path = format!("{collection}/{}", object["metadata"]["name"].as_str().unwrap_or_default());
+        let path = format!(
+            "{collection}/{}",
+            object["metadata"]["name"].as_str().unwrap_or_default()
+        );
         if self.objects.contains_key(&path) {
             return (409, refusal(409, "exists already", &path));
         }
@@ -115,7 +144,10 @@ impl World {
         metadata.insert("uid".to_owned(), json!(format!("uid-{}", self.version)));
         metadata.insert("generation".to_owned(), json!(1));
         metadata.insert("creationTimestamp".to_owned(), json!(now()));
-        metadata.insert("managedFields".to_owned(), json!([{"manager": "outbox-operator", "operation": "Update"}]));
+        metadata.insert(
+            "managedFields".to_owned(),
+            json!([{"manager": "outbox-operator", "operation": "Update"}]),
+        );
         self.objects.insert(path, object.clone());
         (201, object)
     }
@@ -125,17 +157,23 @@ impl World {
             return (409, refusal(409, "another uid", path));
         }
         if path.contains("/deployments/") && body["spec"].get("replicas").is_some() {
-            self.violations.push(format!("somebody beside the scale subresource writes the count: {body}"));
+            self.violations.push(format!(
+                "somebody beside the scale subresource writes the count: {body}"
+            ));
         }
         self.change(path, |object| merge(object, body))
     }
 
     fn is_another(&self, path: &str, body: &Value) -> bool {
-        self.objects.get(path).is_some_and(|object| body["metadata"]["uid"] != object["metadata"]["uid"])
+        self.objects
+            .get(path)
+            .is_some_and(|object| body["metadata"]["uid"] != object["metadata"]["uid"])
     }
 
     fn change(&mut self, path: &str, change: impl FnOnce(&mut Value)) -> (u16, Value) {
-        let Some(object) = self.objects.get_mut(path) else { return (404, refusal(404, "not found", path)) };
+        let Some(object) = self.objects.get_mut(path) else {
+            return (404, refusal(404, "not found", path));
+        };
         let before = object["spec"].clone();
         change(object);
         if object["spec"] != before {
@@ -169,7 +207,9 @@ fn now() -> String {
 
 /// `/api/v1/namespaces/n/pods` and the like: without a name.
 fn is_collection(path: &str) -> bool {
-    path.split("/namespaces/").nth(1).is_some_and(|rest| rest.split('/').count() == 2)
+    path.split("/namespaces/")
+        .nth(1)
+        .is_some_and(|rest| rest.split('/').count() == 2)
 }
 
 fn refusal(code: u16, message: &str, path: &str) -> Value {

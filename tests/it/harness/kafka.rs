@@ -8,7 +8,10 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+        TopicReplication,
+    },
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -40,7 +43,11 @@ impl Record {
 
 /// A topic name that no other test has.
 pub(crate) fn topic_name(of: &str) -> String {
-    format!("it-{}-{}-{of}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "it-{}-{}-{of}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Creates a topic with 6 partitions.
@@ -51,14 +58,20 @@ pub(crate) async fn create_topic(name: &str) {
 /// Creates a topic with properties of its own.
 pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
+    let topic = properties
+        .iter()
+        .fold(topic, |topic, (property, value)| topic.set(property, value));
     create_topic_at(&rig("RIG_KAFKA"), &topic).await;
 }
 
 /// Creates a topic on other brokers than the rig's.
 pub(crate) async fn create_topic_at(servers: &str, topic: &NewTopic<'_>) {
-    let admin: AdminClient<DefaultClientContext> = client_of(servers).create().expect("an admin client");
-    let created = admin.create_topics([topic], &AdminOptions::new()).await.expect("an answer");
+    let admin: AdminClient<DefaultClientContext> =
+        client_of(servers).create().expect("an admin client");
+    let created = admin
+        .create_topics([topic], &AdminOptions::new())
+        .await
+        .expect("an answer");
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
@@ -69,18 +82,37 @@ pub(crate) async fn set_scram_password(user: &str, password: &str) {
 
 /// The same on other brokers.
 pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &str) {
-    let mut tool = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
+    let mut tool =
+        std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
     let config = format!("SCRAM-SHA-512=[password={password}]");
-    tool.env("RIG", rig("RIG")).args(["configs", "--bootstrap-server", servers, "--alter", "--entity-type", "users"]);
+    tool.env("RIG", rig("RIG")).args([
+        "configs",
+        "--bootstrap-server",
+        servers,
+        "--alter",
+        "--entity-type",
+        "users",
+    ]);
     tool.args(["--entity-name", user, "--add-config", &config]);
-    let output = tokio::task::spawn_blocking(move || tool.output()).await.expect("not cancelled").expect("the rig's tool runs");
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = tokio::task::spawn_blocking(move || tool.output())
+        .await
+        .expect("not cancelled")
+        .expect("the rig's tool runs");
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Deletes a topic, and all that is in it.
 pub(crate) async fn delete_topic(name: &str) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let deleted = admin.delete_topics(&[name], &AdminOptions::new()).await.expect("an answer");
+    let deleted = admin
+        .delete_topics(&[name], &AdminOptions::new())
+        .await
+        .expect("an answer");
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }
 
@@ -88,14 +120,23 @@ pub(crate) async fn delete_topic(name: &str) {
 pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
-    let changed = admin.alter_configs([&change], &AdminOptions::new()).await.expect("an answer");
+    let changed = admin
+        .alter_configs([&change], &AdminOptions::new())
+        .await
+        .expect("an answer");
     assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
 /// Gives a topic this many partitions in all.
 pub(crate) async fn grow_topic(name: &str, partitions: usize) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
-    let grown = admin.create_partitions([&NewPartitions::new(name, partitions)], &AdminOptions::new()).await.expect("an answer");
+    let grown = admin
+        .create_partitions(
+            [&NewPartitions::new(name, partitions)],
+            &AdminOptions::new(),
+        )
+        .await
+        .expect("an answer");
     assert!(grown.iter().all(Result::is_ok), "{grown:?}");
 }
 
@@ -107,21 +148,33 @@ pub(crate) fn read_all(topic: &str) -> Vec<Record> {
 /// The same on other brokers.
 pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = client_of(servers).create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(10))
+        .expect("metadata");
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
-        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("watermarks");
+        let (_, end) = consumer
+            .fetch_watermarks(topic, partition.id(), Duration::from_secs(10))
+            .expect("watermarks");
         if end > 0 {
             ends.insert(partition.id(), end);
-            assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("valid");
+            assignment
+                .add_partition_offset(topic, partition.id(), Offset::Beginning)
+                .expect("valid");
         }
     }
     consumer.assign(&assignment).expect("assigned");
     let (mut records, give_up) = (Vec::new(), Instant::now() + Duration::from_secs(60));
     while !ends.is_empty() {
-        assert!(Instant::now() < give_up, "after 60 s {} records of {topic} are read, still to come: {ends:?}", records.len());
-        let Some(message) = consumer.poll(Duration::from_millis(500)) else { continue };
+        assert!(
+            Instant::now() < give_up,
+            "after 60 s {} records of {topic} are read, still to come: {ends:?}",
+            records.len()
+        );
+        let Some(message) = consumer.poll(Duration::from_millis(500)) else {
+            continue;
+        };
         let message = message.expect("a record");
         if message.offset() + 1 >= ends.get(&message.partition()).copied().unwrap_or(0) {
             ends.remove(&message.partition());
@@ -133,7 +186,14 @@ pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
             has_key: message.key().is_some(),
             key: message.key().map(text).unwrap_or_default(),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.map(|header| (header.key.to_owned(), header.value.map(text).unwrap_or_default())).collect(),
+            headers: headers
+                .map(|header| {
+                    (
+                        header.key.to_owned(),
+                        header.value.map(text).unwrap_or_default(),
+                    )
+                })
+                .collect(),
             timestamp_ms: message.timestamp().to_millis(),
         });
     }
@@ -146,6 +206,9 @@ fn client() -> ClientConfig {
 
 fn client_of(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", servers).set("group.id", "it").set("enable.partition.eof", "false");
+    config
+        .set("bootstrap.servers", servers)
+        .set("group.id", "it")
+        .set("enable.partition.eof", "false");
     config
 }

@@ -1,5 +1,6 @@
-//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works through one OutboxRelay when told to.
-//! Pods that it makes are never scheduled: what a pod would do is done by the test.
+//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works
+//! through one OutboxRelay when told to. Pods that it makes are never scheduled: what a pod would
+//! do is done by the test.
 
 use std::{
     io::Write,
@@ -56,17 +57,37 @@ impl Namespace {
 
     /// The operator sees the API server through what is made of the test's own client.
     pub(crate) async fn create_with(through: impl FnOnce(Client) -> Client) -> Self {
-        let name = format!("op-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "op-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata":
             {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        kubectl(&["apply", "--server-side", "-f", "-"], &custom_resource_definition());
-        kubectl(&["wait", "--for=condition=Established", "crd/outboxrelays.outboxrelay.dev"], "");
+        kubectl(
+            &["apply", "--server-side", "-f", "-"],
+            &custom_resource_definition(),
+        );
+        kubectl(
+            &[
+                "wait",
+                "--for=condition=Established",
+                "crd/outboxrelays.outboxrelay.dev",
+            ],
+            "",
+        );
         kubectl(&["create", "-f", "-"], &namespace.to_string());
         let requests = Arc::default();
         let client = client(None).await;
         let watched = recording(through(client.clone()), Arc::clone(&requests));
         let operator = Operator::new(watched.clone(), settings(&|_| ()));
-        Self { client, operator, watched, requests, name }
+        Self {
+            client,
+            operator,
+            watched,
+            requests,
+            name,
+        }
     }
 
     /// Another version of the operator, in the place of the first.
@@ -86,39 +107,66 @@ impl Namespace {
         let mut relay = manifest();
         change(&mut relay);
         let relay = serde_json::from_value(relay).expect("a manifest");
-        self.api::<OutboxRelay>().create(&PostParams::default(), &relay).await.expect("a valid manifest")
+        self.api::<OutboxRelay>()
+            .create(&PostParams::default(), &relay)
+            .await
+            .expect("a valid manifest")
     }
 
     pub(crate) async fn patch_relay(&self, patch: Value) {
         let api = self.api::<OutboxRelay>();
-        api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a valid change");
+        api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .expect("a valid change");
     }
 
     pub(crate) async fn get<K>(&self, name: &str) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
-        self.api::<K>().get(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+        self.api::<K>()
+            .get(name)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     pub(crate) async fn get_opt<K>(&self, name: &str) -> Option<K>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
-        self.api::<K>().get_opt(name).await.unwrap_or_else(|error| panic!("{name}: {error}"))
+        self.api::<K>()
+            .get_opt(name)
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     pub(crate) async fn create_object<K>(&self, object: Value) -> K
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let object = serde_json::from_value(object).expect("an object");
-        self.api::<K>().create(&PostParams::default(), &object).await.expect("created")
+        self.api::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("created")
     }
 
     /// One pass that must come to its end.
     pub(crate) async fn pass(&self) {
-        self.operator.pass(&self.name, NAME).await.unwrap_or_else(|error| panic!("{error:?}"));
+        self.operator
+            .pass(&self.name, NAME)
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}"));
     }
 
     /// One pass that must not come to its end.
@@ -127,7 +175,8 @@ impl Namespace {
         assert!(ended.is_err(), "{ended:?}");
     }
 
-    /// Passes until the Deployment controller and the operator agree; the controller needs a moment.
+    /// Passes until the Deployment controller and the operator agree; the controller needs a
+    /// moment.
     pub(crate) async fn settle(&self) {
         for _ in 0..50 {
             let before = self.writes().len();
@@ -141,7 +190,11 @@ impl Namespace {
     }
 
     /// Passes until it is so; else panics with what was seen last.
-    pub(crate) async fn pass_until<T>(&self, seconds: u64, look: impl AsyncFn(&Self) -> Result<T, String>) -> T {
+    pub(crate) async fn pass_until<T>(
+        &self,
+        seconds: u64,
+        look: impl AsyncFn(&Self) -> Result<T, String>,
+    ) -> T {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
             self.pass().await;
@@ -160,7 +213,10 @@ impl Namespace {
             if said == wanted {
                 Ok(())
             } else {
-                Err(format!("{type_} is {said}, not {wanted}: {:?}", ns.get::<OutboxRelay>(NAME).await.status))
+                Err(format!(
+                    "{type_} is {said}, not {wanted}: {:?}",
+                    ns.get::<OutboxRelay>(NAME).await.status
+                ))
             }
         };
         self.pass_until(seconds, look).await;
@@ -169,14 +225,31 @@ impl Namespace {
     /// So many pods more become ready, as far as the API server is told.
     pub(crate) async fn kubelet(&self, count: usize) {
         let is_ready = |pod: &Pod| {
-            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+            let conditions = pod
+                .status
+                .iter()
+                .flat_map(|status| status.conditions.iter().flatten());
+            conditions
+                .into_iter()
+                .any(|one| one.type_ == "Ready" && one.status == "True")
         };
-        let pods = self.api::<Pod>().list(&ListParams::default()).await.expect("a list").items;
+        let pods = self
+            .api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .expect("a list")
+            .items;
         let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         for pod in pods.iter().filter(|pod| !is_ready(pod)).take(count) {
             // It may have been replaced meanwhile.
-            self.api::<Pod>().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ready)).await.ok();
+            self.api::<Pod>()
+                .patch_status(
+                    &pod.name_any(),
+                    &PatchParams::default(),
+                    &Patch::Merge(&ready),
+                )
+                .await
+                .ok();
         }
     }
 
@@ -184,17 +257,26 @@ impl Namespace {
     pub(crate) async fn condition(&self, type_: &str) -> String {
         let relay: OutboxRelay = self.get(NAME).await;
         let conditions = relay.status.expect("a status").conditions;
-        let found = conditions.iter().find(|condition| condition.type_ == type_).unwrap_or_else(|| panic!("no {type_} in {conditions:?}"));
+        let found = conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap_or_else(|| panic!("no {type_} in {conditions:?}"));
         format!("{} {}", found.status, found.reason)
     }
 
     /// Requests of the operator so far, as `"PATCH /apis/..."`.
     pub(crate) fn requests(&self) -> Vec<String> {
-        self.requests.lock().expect("no panic while it is held").clone()
+        self.requests
+            .lock()
+            .expect("no panic while it is held")
+            .clone()
     }
 
     pub(crate) fn writes(&self) -> Vec<String> {
-        self.requests().into_iter().filter(|request| !request.starts_with("GET ")).collect()
+        self.requests()
+            .into_iter()
+            .filter(|request| !request.starts_with("GET "))
+            .collect()
     }
 }
 
@@ -207,7 +289,10 @@ impl Drop for Namespace {
 fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
     let mut installation = Installation {
         relay_image: "localhost/outbox-relay:none".to_owned(),
-        allowed_images: vec!["localhost/allowed/*".to_owned(), "localhost/outbox-relay:it-*".to_owned()],
+        allowed_images: vec![
+            "localhost/allowed/*".to_owned(),
+            "localhost/outbox-relay:it-*".to_owned(),
+        ],
         cluster_name: "it".to_owned(),
         upgrades_max: 5,
         namespace: Some("outbox-system".to_owned()),
@@ -215,7 +300,11 @@ fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
         relays_monitored: false,
     };
     change(&mut installation);
-    Settings { installation, operator_name: "outbox-operator".to_owned(), pod_name: None }
+    Settings {
+        installation,
+        operator_name: "outbox-operator".to_owned(),
+        pod_name: None,
+    }
 }
 
 /// A manifest whose pods no node takes.
@@ -236,7 +325,9 @@ pub(crate) fn manifest() -> Value {
 
 pub(crate) async fn client(user: Option<String>) -> Client {
     let kubeconfig = Kubeconfig::read_from(rig("RIG_KUBECONFIG")).expect("the rig's kubeconfig");
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a context");
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a context");
     config.auth_info.impersonate = user;
     Client::try_from(config).expect("a client")
 }
@@ -244,7 +335,10 @@ pub(crate) async fn client(user: Option<String>) -> Client {
 fn recording(inner: Client, requests: Arc<Mutex<Vec<String>>>) -> Client {
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let line = format!("{} {}", request.method(), request.uri().path());
-        requests.lock().expect("no panic while it is held").push(line);
+        requests
+            .lock()
+            .expect("no panic while it is held")
+            .push(line);
         let inner = inner.clone();
         async move { inner.send(request).await }
     });
@@ -270,13 +364,24 @@ spec:
 /// Brings the kind PodMonitor, unless somebody has brought the real one.
 pub(crate) fn install_pod_monitors() {
     run(&["create", "-f", "-"], POD_MONITORS);
-    kubectl(&["wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"], "");
+    kubectl(
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd/podmonitors.monitoring.coreos.com",
+        ],
+        "",
+    );
 }
 
 /// Runs kubectl with this input; it must succeed.
 pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
     let output = run(arguments, input);
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "kubectl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -287,9 +392,21 @@ fn run(arguments: &[&str], input: &str) -> Output {
 /// Runs a program of the rig's cluster.
 pub(crate) fn program(name: &str, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(format!("{}/{name}", rig("RIG_BIN")));
-    command.args(arguments).env("KUBECONFIG", rig("RIG_KUBECONFIG"));
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap_or_else(|error| panic!("{name}: {error}: start the cluster with `tests/rig/rig up kubernetes`"));
-    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads its input");
+    command
+        .args(arguments)
+        .env("KUBECONFIG", rig("RIG_KUBECONFIG"));
+    let piped = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap_or_else(|error| {
+        panic!("{name}: {error}: start the cluster with `tests/rig/rig up kubernetes`")
+    });
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input.as_bytes())
+        .expect("it reads its input");
     child.wait_with_output().expect("it ends")
 }

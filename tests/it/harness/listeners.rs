@@ -38,10 +38,17 @@ pub(crate) enum Hello {
 
 /// A server that shows this certificate, and closes when the handshake is over.
 pub(crate) fn with_certificate(pair: &Pair, hello: Hello) -> u16 {
-    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<Vec<_>, _>>().expect("certificates");
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .expect("certificates");
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    let config = config.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions();
+    let config = config
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a pair");
     let config = Arc::new(config);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -54,7 +61,11 @@ pub(crate) fn with_certificate(pair: &Pair, hello: Hello) -> u16 {
     port
 }
 
-fn shake_hands(mut client: std::net::TcpStream, config: Arc<ServerConfig>, hello: Hello) -> std::io::Result<()> {
+fn shake_hands(
+    mut client: std::net::TcpStream,
+    config: Arc<ServerConfig>,
+    hello: Hello,
+) -> std::io::Result<()> {
     if matches!(hello, Hello::Asks) {
         client.read_exact(&mut [0; 8])?;
         client.write_all(b"S")?;
@@ -79,8 +90,8 @@ pub(crate) async fn under_another_address(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A way to the server, for one client, that falls silent when told: what is sent then is lost without a word, as in a firewall that forgot the
-/// connection.
+/// A way to the server, for one client, that falls silent when told: what is sent then is lost
+/// without a word, as in a firewall that forgot the connection.
 pub(crate) async fn silent_way(server: SocketAddr) -> (u16, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();

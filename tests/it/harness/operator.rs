@@ -1,4 +1,5 @@
-//! The operator as a process of its own, as it runs in a pod: killed, stopped, frozen and started again like there.
+//! The operator as a process of its own, as it runs in a pod: killed, stopped, frozen and started
+//! again like there.
 
 use std::{
     path::PathBuf,
@@ -14,7 +15,8 @@ use super::{
     server::{free_port, get},
 };
 
-/// A running operator, with a proxy of its own before the API server; killed when it goes out of scope.
+/// A running operator, with a proxy of its own before the API server; killed when it goes out of
+/// scope.
 pub(crate) struct OperatorProcess {
     pub(crate) proxy: ApiProxy,
     child: Child,
@@ -41,21 +43,60 @@ impl OperatorProcess {
 
     /// On a free port, as this user, with further arguments.
     pub(crate) async fn start_as(namespace: &str, user: &str, arguments: &[&str]) -> Self {
-        Self::start_pod(namespace, "pod", free_port().await, Some(user.to_owned()), arguments).await
+        Self::start_pod(
+            namespace,
+            "pod",
+            free_port().await,
+            Some(user.to_owned()),
+            arguments,
+        )
+        .await
     }
 
-    async fn start_pod(namespace: &str, pod: &str, port: u16, user: Option<String>, arguments: &[&str]) -> Self {
+    async fn start_pod(
+        namespace: &str,
+        pod: &str,
+        port: u16,
+        user: Option<String>,
+        arguments: &[&str],
+    ) -> Self {
         let proxy = ApiProxy::start(client(user).await, namespace).await;
         let folder = std::env::temp_dir().join(format!("{namespace}_operator_{pod}"));
         std::fs::create_dir_all(&folder).expect("created");
         let kubeconfig = kubeconfig(&format!("http://{}", proxy.address()));
         std::fs::write(folder.join("kubeconfig"), kubeconfig.to_string()).expect("written");
-        let (listen, lease) = (format!("127.0.0.1:{port}"), format!("{namespace}-outbox-operator"));
-        let own = ["run", "--relay-image", "localhost/outbox-relay:none", "--listen", &listen];
-        let place = ["--namespace", namespace, "--pod-name", pod, "--lease-name", &lease];
-        let arguments = [&own, place.as_slice(), arguments].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let (listen, lease) = (
+            format!("127.0.0.1:{port}"),
+            format!("{namespace}-outbox-operator"),
+        );
+        let own = [
+            "run",
+            "--relay-image",
+            "localhost/outbox-relay:none",
+            "--listen",
+            &listen,
+        ];
+        let place = [
+            "--namespace",
+            namespace,
+            "--pod-name",
+            pod,
+            "--lease-name",
+            &lease,
+        ];
+        let arguments = [&own, place.as_slice(), arguments]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
         let child = spawn(&folder, &arguments);
-        Self { proxy, child, port, folder, arguments }
+        Self {
+            proxy,
+            child,
+            port,
+            folder,
+            arguments,
+        }
     }
 
     /// As kubelet does when the process has ended.
@@ -65,7 +106,11 @@ impl OperatorProcess {
 
     /// Method and path with query, as the operator asked.
     pub(crate) fn requests(&self) -> Vec<(String, String)> {
-        self.proxy.asked().into_iter().map(|asked| (asked.method, asked.path)).collect()
+        self.proxy
+            .asked()
+            .into_iter()
+            .map(|asked| (asked.method, asked.path))
+            .collect()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
@@ -73,7 +118,9 @@ impl OperatorProcess {
     }
 
     pub(crate) async fn leads(&self) -> bool {
-        self.get("/metrics").await.is_some_and(|text| text.lines().any(|line| line == "outbox_operator_leader 1"))
+        self.get("/metrics")
+            .await
+            .is_some_and(|text| text.lines().any(|line| line == "outbox_operator_leader 1"))
     }
 
     /// Whether a probe would be content.
@@ -82,13 +129,18 @@ impl OperatorProcess {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Once it has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        until("the operator to end", async || self.child.try_wait().expect("its status")).await
+        until("the operator to end", async || {
+            self.child.try_wait().expect("its status")
+        })
+        .await
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {
@@ -111,7 +163,11 @@ pub(crate) fn kubeconfig(server: &str) -> Value {
 }
 
 fn spawn(folder: &std::path::Path, arguments: &[String]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("created");
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("created");
     Command::new(env!("CARGO_BIN_EXE_outbox-operator"))
         .args(arguments)
         .env("KUBECONFIG", folder.join("kubeconfig"))
@@ -124,7 +180,11 @@ fn spawn(folder: &std::path::Path, arguments: &[String]) -> Child {
 impl Drop for OperatorProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the operator in {}\n{}", self.folder.display(), self.log());
+            eprintln!(
+                "--- log of the operator in {}\n{}",
+                self.folder.display(),
+                self.log()
+            );
         }
         self.child.kill().ok();
         self.child.wait().ok();

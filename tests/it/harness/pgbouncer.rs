@@ -1,4 +1,5 @@
-//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one of a test's own that may be killed.
+//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one
+//! of a test's own that may be killed.
 
 use std::{path::PathBuf, process::Child};
 
@@ -13,7 +14,12 @@ use super::{
 
 /// The same settings through the pooler at this port; the migration stays direct.
 pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
-    let Endpoint::Host { host, port: direct, .. } = &mut settings.database.endpoint else { panic!("a host") };
+    let Endpoint::Host {
+        host, port: direct, ..
+    } = &mut settings.database.endpoint
+    else {
+        panic!("a host")
+    };
     (*host, *direct) = ("127.0.0.1".to_owned(), port);
     settings.database.pooler = true;
     settings
@@ -21,7 +27,12 @@ pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
 
 /// The port of the rig's pooler, which is in front of PostgreSQL 15.
 pub(crate) fn shared() -> u16 {
-    rig("RIG_PGBOUNCER").rsplit_once(':').expect("address and port").1.parse().expect("a port")
+    rig("RIG_PGBOUNCER")
+        .rsplit_once(':')
+        .expect("address and port")
+        .1
+        .parse()
+        .expect("a port")
 }
 
 /// A pooler of a test's own; ended when it goes out of scope.
@@ -32,19 +43,28 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the database's server, for the user of the relay, with these further lines of configuration.
+    /// In front of the database's server, for the user of the relay, with these further lines of
+    /// configuration.
     pub(crate) async fn start(database: &Database, more: &str) -> Self {
         let folder = Self::folder(database);
         std::fs::create_dir_all(&folder).expect("created");
         let (port, server) = (free_port().await, database.address().port());
-        std::fs::write(folder.join("users.txt"), format!("\"{}\" \"{}\"\n", database.relay, database.password())).expect("written");
+        std::fs::write(
+            folder.join("users.txt"),
+            format!("\"{}\" \"{}\"\n", database.relay, database.password()),
+        )
+        .expect("written");
         let configuration = format!(
             "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\n{more}\n",
             folder.join("users.txt").display()
         );
         std::fs::write(folder.join("pgbouncer.ini"), configuration).expect("written");
-        let mut pooler = Self { port, folder, child: None };
+        let mut pooler = Self {
+            port,
+            folder,
+            child: None,
+        };
         pooler.up().await;
         pooler
     }
@@ -56,8 +76,11 @@ impl PgBouncer {
         std::fs::write(folder.join("tls.crt"), &pair.certificate).expect("written");
         std::fs::write(folder.join("tls.key"), &pair.key).expect("written");
         let file = |name: &str| folder.join(name).display().to_string();
-        let tls =
-            format!("client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}", file("tls.crt"), file("tls.key"));
+        let tls = format!(
+            "client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}",
+            file("tls.crt"),
+            file("tls.key")
+        );
         Self::start(database, &format!("{tls}\n{more}")).await
     }
 
@@ -68,11 +91,17 @@ impl PgBouncer {
     /// Starts it, and returns once it listens.
     pub(crate) async fn up(&mut self) {
         let mut pgbouncer = program("pgbouncer", &self.folder);
-        self.child = Some(pgbouncer.arg(self.folder.join("pgbouncer.ini")).spawn().expect("pgbouncer: `tests/rig/rig up pgbouncer`"));
+        self.child = Some(
+            pgbouncer
+                .arg(self.folder.join("pgbouncer.ini"))
+                .spawn()
+                .expect("pgbouncer: `tests/rig/rig up pgbouncer`"),
+        );
         listens(self.port).await;
     }
 
-    /// From now on this database is on the server at this port; connections move there one by one, as their transactions end.
+    /// From now on this database is on the server at this port; connections move there one by one,
+    /// as their transactions end.
     pub(crate) fn lead_to(&self, database: &str, port: u16) {
         let file = self.folder.join("pgbouncer.ini");
         let before = std::fs::read_to_string(&file).expect("its configuration");
@@ -92,7 +121,13 @@ impl PgBouncer {
         )
         .expect("written");
         let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().expect("kill runs").success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-HUP", &pid])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
     }
 
     /// kill -9.

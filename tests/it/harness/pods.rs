@@ -1,4 +1,5 @@
-//! Relays and migrations as pods on the rig's node: an image of the programs under test, and manifests that they can work with.
+//! Relays and migrations as pods on the rig's node: an image of the programs under test, and
+//! manifests that they can work with.
 
 use std::{path::Path, process::Command, sync::OnceLock};
 
@@ -10,12 +11,29 @@ use super::{kubernetes::Namespace, postgres::Database, rig::rig};
 pub(crate) fn image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let programs = Path::new(env!("CARGO_BIN_EXE_outbox-relay")).parent().expect("a folder");
-        let letters = env!("CARGO_MANIFEST_DIR").chars().filter(char::is_ascii_alphanumeric);
+        let programs = Path::new(env!("CARGO_BIN_EXE_outbox-relay"))
+            .parent()
+            .expect("a folder");
+        let letters = env!("CARGO_MANIFEST_DIR")
+            .chars()
+            .filter(char::is_ascii_alphanumeric);
         let tag = format!("it-{}", letters.collect::<String>().to_ascii_lowercase());
-        let mut pack = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kubernetes/pack-image"));
-        let packed = pack.env("RIG", rig("RIG")).arg(&tag).arg(programs).output().expect("the rig's tool runs");
-        assert!(packed.status.success(), "{}{}", String::from_utf8_lossy(&packed.stdout), String::from_utf8_lossy(&packed.stderr));
+        let mut pack = Command::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/rig/kubernetes/pack-image"
+        ));
+        let packed = pack
+            .env("RIG", rig("RIG"))
+            .arg(&tag)
+            .arg(programs)
+            .output()
+            .expect("the rig's tool runs");
+        assert!(
+            packed.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&packed.stdout),
+            String::from_utf8_lossy(&packed.stderr)
+        );
         format!("localhost/outbox-relay:{tag}")
     })
 }
@@ -23,10 +41,14 @@ pub(crate) fn image() -> &'static str {
 /// A Secret with user name and password.
 pub(crate) async fn credentials(ns: &Namespace, name: &str, user: &str, password: &str) {
     let data = json!({"username": user, "password": password});
-    ns.create_object::<k8s_openapi::api::core::v1::Secret>(json!({"metadata": {"name": name}, "stringData": data})).await;
+    ns.create_object::<k8s_openapi::api::core::v1::Secret>(
+        json!({"metadata": {"name": name}, "stringData": data}),
+    )
+    .await;
 }
 
-/// Makes a manifest one of this database and topic, whose pods the node runs. Their Secrets are `relay` and `owner`.
+/// Makes a manifest one of this database and topic, whose pods the node runs. Their Secrets are
+/// `relay` and `owner`.
 pub(crate) fn real(relay: &mut Value, database: &Database, topic: &str) {
     let address = rig("RIG_POSTGRES_PODS_15");
     let (host, port) = address.rsplit_once(':').expect("an address and a port");
@@ -35,7 +57,8 @@ pub(crate) fn real(relay: &mut Value, database: &Database, topic: &str) {
     let kafka = rig("RIG_KAFKA_PODS");
     let servers: Vec<&str> = kafka.split(',').collect();
     relay["spec"]["database"] = of("relay");
-    relay["spec"]["migration"] = json!({"database": of("owner"), "grants": {"producers": [database.producer]}});
+    relay["spec"]["migration"] =
+        json!({"database": of("owner"), "grants": {"producers": [database.producer]}});
     relay["spec"]["kafka"] = json!({"bootstrapServers": servers, "tls": {"mode": "disable"}});
     relay["spec"]["topics"] = json!([{"name": topic, "eventTypes": ["Uploaded"]}]);
     relay["spec"]["template"] = json!({"image": image()});

@@ -1,4 +1,5 @@
-//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a producer that no other test has.
+//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a
+//! producer that no other test has.
 
 use std::{
     net::SocketAddr,
@@ -15,11 +16,15 @@ use outbox_relay::{
     report::MigrationReport,
     secrets::Secrets,
     settings::{
-        BreakerSettings, DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase, MigrationPolicy, MigrationSettings, OnPoison, Owner,
-        RecordHeaders, RelaySettings, SchemaName, TlsMode, TlsSettings, TopicSettings,
+        BreakerSettings, DatabaseSettings, Endpoint, KafkaSettings, MigrationDatabase,
+        MigrationPolicy, MigrationSettings, OnPoison, Owner, RecordHeaders, RelaySettings,
+        SchemaName, TlsMode, TlsSettings, TopicSettings,
     },
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres, postgres::PgConnectOptions, raw_sql};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, Postgres,
+    postgres::PgConnectOptions, raw_sql,
+};
 
 use super::rig::rig;
 
@@ -73,11 +78,22 @@ impl Database {
 
     /// On the server of this superuser.
     pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
-        let name = format!("it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "it_{}_{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let role = |of: &str| format!("{name}_{of}");
         let (owner, relay, producer) = (role("owner"), role("relay"), role("producer"));
         let folder = std::env::temp_dir().join(&name);
-        let database = Self { name, owner, relay, producer, admin: admin.disable_statement_logging(), folder };
+        let database = Self {
+            name,
+            owner,
+            relay,
+            producer,
+            admin: admin.disable_statement_logging(),
+            folder,
+        };
         database.create_on_server().await;
         database.write_secrets(&database.relay, PASSWORD);
         database
@@ -99,9 +115,17 @@ impl Database {
     async fn create_on_server(&self) {
         let mut connection = self.admin.connect().await.expect("the rig's server");
         for role in [&self.owner, &self.relay, &self.producer] {
-            execute(&mut connection, &format!("create role {role} login password '{PASSWORD}'")).await;
+            execute(
+                &mut connection,
+                &format!("create role {role} login password '{PASSWORD}'"),
+            )
+            .await;
         }
-        execute(&mut connection, &format!("create database {} owner {}", self.name, self.owner)).await;
+        execute(
+            &mut connection,
+            &format!("create database {} owner {}", self.name, self.owner),
+        )
+        .await;
     }
 
     /// The secret files of relay and migration, with this user and password for the relay.
@@ -143,26 +167,62 @@ impl Database {
 
     /// Connections of the producer, for writers that run at the same time.
     pub(crate) fn producer_pool(&self, connections: u32) -> PgPool {
-        let options = self.admin.clone().username(&self.producer).password(PASSWORD).database(&self.name);
-        sqlx::postgres::PgPoolOptions::new().max_connections(connections).connect_lazy_with(options)
+        let options = self
+            .admin
+            .clone()
+            .username(&self.producer)
+            .password(PASSWORD)
+            .database(&self.name);
+        sqlx::postgres::PgPoolOptions::new()
+            .max_connections(connections)
+            .connect_lazy_with(options)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        format!("127.0.0.1:{}", self.admin.get_port()).parse().expect("an address")
+        format!("127.0.0.1:{}", self.admin.get_port())
+            .parse()
+            .expect("an address")
     }
 
-    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that of members of role `certonly`.
+    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that
+    /// of members of role `certonly`.
     pub(crate) async fn needs_a_certificate(&self, admin: &mut PgConnection) {
-        let rules: i64 = value(admin, "select count(*) from pg_hba_file_rules where '+certonly' = any (user_name)").await;
-        assert!(rules > 0, "this server is older than the rig's rules: tests/rig/rig down postgres, then up");
+        let rules: i64 = value(
+            admin,
+            "select count(*) from pg_hba_file_rules where '+certonly' = any (user_name)",
+        )
+        .await;
+        assert!(
+            rules > 0,
+            "this server is older than the rig's rules: tests/rig/rig down postgres, then up"
+        );
         let created = raw_sql("create role certonly").execute(&mut *admin).await;
-        let code = created.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
-        assert!(matches!(code.as_deref(), None | Some("42710" | "23505")), "{code:?}");
-        execute(admin, &format!("grant certonly to {}; alter role {} password null", self.relay, self.relay)).await;
+        let code = created.err().and_then(|error| {
+            error
+                .as_database_error()?
+                .code()
+                .map(|code| code.into_owned())
+        });
+        assert!(
+            matches!(code.as_deref(), None | Some("42710" | "23505")),
+            "{code:?}"
+        );
+        execute(
+            admin,
+            &format!(
+                "grant certonly to {}; alter role {} password null",
+                self.relay, self.relay
+            ),
+        )
+        .await;
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::Host { host: "127.0.0.1".to_owned(), port: self.admin.get_port(), name: self.name.clone() }
+        Endpoint::Host {
+            host: "127.0.0.1".to_owned(),
+            port: self.admin.get_port(),
+            name: self.name.clone(),
+        }
     }
 
     /// Settings that publish to these topics of the rig's broker.
@@ -175,7 +235,11 @@ impl Database {
 
     /// The relay logs in as [`Self::relay`], the migration as [`Self::owner`], without TLS.
     pub(crate) fn settings(&self) -> RelaySettings {
-        let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
+        let tls = TlsSettings {
+            mode: TlsMode::Disable,
+            ca: false,
+            client_certificate: false,
+        };
         let schema = SchemaName::try_from("outbox".to_owned()).expect("a name");
         let topic = TopicSettings {
             name: "files".to_owned(),
@@ -184,16 +248,34 @@ impl Database {
             on_poison: OnPoison::default(),
         };
         RelaySettings {
-            owner: Owner { cluster: "test".to_owned(), namespace: "essays".to_owned(), name: "file-service".to_owned() },
-            database: DatabaseSettings { endpoint: self.endpoint(), tls: tls.clone(), schema, max_connections: 4, pooler: false },
+            owner: Owner {
+                cluster: "test".to_owned(),
+                namespace: "essays".to_owned(),
+                name: "file-service".to_owned(),
+            },
+            database: DatabaseSettings {
+                endpoint: self.endpoint(),
+                tls: tls.clone(),
+                schema,
+                max_connections: 4,
+                pooler: false,
+            },
             migration: MigrationSettings {
                 policy: MigrationPolicy::Apply,
-                database: Some(MigrationDatabase { endpoint: self.endpoint(), tls: tls.clone() }),
+                database: Some(MigrationDatabase {
+                    endpoint: self.endpoint(),
+                    tls: tls.clone(),
+                }),
                 producers: vec![self.producer.clone()],
                 relays: Vec::new(),
                 take_over_from: None,
             },
-            kafka: KafkaSettings { bootstrap_servers: vec!["127.0.0.1:1".to_owned()], tls, sasl: None, properties: [].into() },
+            kafka: KafkaSettings {
+                bootstrap_servers: vec!["127.0.0.1:1".to_owned()],
+                tls,
+                sasl: None,
+                properties: [].into(),
+            },
             record_headers: RecordHeaders::Standard,
             topics: vec![topic],
             batch_size: 1000,
@@ -207,21 +289,41 @@ impl Database {
     }
 
     /// Connections as a relay makes them.
-    pub(crate) fn relay_pool(&self, settings: &'static [(&'static str, &'static str)]) -> Connections {
-        let connect = Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
+    pub(crate) fn relay_pool(
+        &self,
+        settings: &'static [(&'static str, &'static str)],
+    ) -> Connections {
+        let connect =
+            Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
         pool(&connect, 4, settings)
     }
 
     /// The relay's statements, on connections as it makes them.
     pub(crate) fn store(&self) -> Store {
         let lease = self.relay_pool(&[]);
-        let (reader, settler) = (self.relay_pool(READER_OPTIONS), self.relay_pool(READER_OPTIONS));
-        Store::new(Pools { reader, settler, lease }, &self.settings().database.schema)
+        let (reader, settler) = (
+            self.relay_pool(READER_OPTIONS),
+            self.relay_pool(READER_OPTIONS),
+        );
+        Store::new(
+            Pools {
+                reader,
+                settler,
+                lease,
+            },
+            &self.settings().database.schema,
+        )
     }
 
     /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.
     pub(crate) fn manifest(&self, extra: &str) -> PathBuf {
-        let (name, port, owner, relay, producer) = (&self.name, self.admin.get_port(), &self.owner, &self.relay, &self.producer);
+        let (name, port, owner, relay, producer) = (
+            &self.name,
+            self.admin.get_port(),
+            &self.owner,
+            &self.relay,
+            &self.producer,
+        );
         let text = format!(
             "
 apiVersion: outboxrelay.dev/v1alpha1
@@ -253,22 +355,38 @@ spec:
 
     /// A connection of one of the three roles.
     pub(crate) async fn connect_as(&self, role: &str) -> PgConnection {
-        self.open(self.admin.clone().username(role).password(PASSWORD)).await
+        self.open(self.admin.clone().username(role).password(PASSWORD))
+            .await
     }
 
     async fn open(&self, options: PgConnectOptions) -> PgConnection {
-        options.database(&self.name).connect().await.expect("the test's database")
+        options
+            .database(&self.name)
+            .connect()
+            .await
+            .expect("the test's database")
     }
 
     /// Drops are synchronous, the client is not: a thread with a runtime of its own.
     fn drop_on_server(&self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
-        let roles = [self.owner.clone(), self.relay.clone(), self.producer.clone()];
+        let roles = [
+            self.owner.clone(),
+            self.relay.clone(),
+            self.producer.clone(),
+        ];
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async {
                 let mut connection = admin.connect().await.expect("the rig's server");
-                execute(&mut connection, &format!("drop database {name} with (force)")).await;
+                execute(
+                    &mut connection,
+                    &format!("drop database {name} with (force)"),
+                )
+                .await;
                 for role in roles {
                     execute(&mut connection, &format!("drop role {role}")).await;
                 }
@@ -294,7 +412,10 @@ pub(crate) fn execute(connection: &mut PgConnection, sql: &str) -> impl Future<O
     let place = std::panic::Location::caller();
     let text = AssertSqlSafe(sql.to_owned());
     async move {
-        raw_sql(text).execute(connection).await.unwrap_or_else(|error| panic!("{place}: {error}"));
+        raw_sql(text)
+            .execute(connection)
+            .await
+            .unwrap_or_else(|error| panic!("{place}: {error}"));
     }
 }
 
@@ -304,7 +425,10 @@ where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
 {
     let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
-    query.fetch_one(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    query
+        .fetch_one(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 /// One column, all rows.
@@ -313,12 +437,20 @@ where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
 {
     let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
-    query.fetch_all(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    query
+        .fetch_all(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 /// The code with which a statement is refused.
 pub(crate) async fn refused(connection: &mut PgConnection, sql: &str) -> String {
-    let error = raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.expect_err(sql);
-    let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let error = raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .expect_err(sql);
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code().map(|code| code.into_owned()));
     code.unwrap_or_else(|| panic!("{sql}: {error}"))
 }

@@ -26,23 +26,65 @@ impl Sender {
 
     /// With properties that a manifest may set.
     pub(crate) fn with(servers: &str, sizes: Sizes, properties: &[(&str, &str)]) -> Self {
-        let tls = TlsSettings { mode: TlsMode::Disable, ca: false, client_certificate: false };
-        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let settings = KafkaSettings { bootstrap_servers: vec![servers.to_owned()], tls, sasl: None, properties };
+        let tls = TlsSettings {
+            mode: TlsMode::Disable,
+            ca: false,
+            client_certificate: false,
+        };
+        let properties = properties
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let settings = KafkaSettings {
+            bootstrap_servers: vec![servers.to_owned()],
+            tls,
+            sasl: None,
+            properties,
+        };
         let trouble = Trouble::default();
-        let producer = Producer::new(&settings, &Secrets::folder("/nowhere"), "it", sizes, trouble.clone());
-        Self { producer: producer.expect("a producer"), trouble, outcomes: BTreeMap::new() }
+        let producer = Producer::new(
+            &settings,
+            &Secrets::folder("/nowhere"),
+            "it",
+            sizes,
+            trouble.clone(),
+        );
+        Self {
+            producer: producer.expect("a producer"),
+            trouble,
+            outcomes: BTreeMap::new(),
+        }
     }
 
     /// A record whose value begins with its number.
-    pub(crate) fn send(&self, topic: &str, key: &str, number: usize, bytes: usize) -> Result<(), Fault> {
+    pub(crate) fn send(
+        &self,
+        topic: &str,
+        key: &str,
+        number: usize,
+        bytes: usize,
+    ) -> Result<(), Fault> {
         self.send_at(topic, key, number, bytes, None)
     }
 
     /// The same with a time of its own, in ms since 1970.
-    pub(crate) fn send_at(&self, topic: &str, key: &str, number: usize, bytes: usize, ms: Option<i64>) -> Result<(), Fault> {
+    pub(crate) fn send_at(
+        &self,
+        topic: &str,
+        key: &str,
+        number: usize,
+        bytes: usize,
+        ms: Option<i64>,
+    ) -> Result<(), Fault> {
         let value = format!("{number}:{}", noise(number, bytes));
-        self.producer.send(topic, key, Some(value.as_bytes()), OwnedHeaders::new(), ms, number)
+        self.producer.send(
+            topic,
+            key,
+            Some(value.as_bytes()),
+            OwnedHeaders::new(),
+            ms,
+            number,
+        )
     }
 
     /// What became of `records` records, once each has its report.
@@ -75,7 +117,9 @@ impl Sender {
 fn noise(seed: usize, bytes: usize) -> String {
     let mut state = seed as u64 + 1;
     let letter = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         char::from(b'!' + ((state >> 33) % 90) as u8)
     };
     std::iter::repeat_with(letter).take(bytes).collect()
@@ -84,5 +128,8 @@ fn noise(seed: usize, bytes: usize) -> String {
 /// The number that a value of [`Sender::send`] begins with.
 pub(crate) fn number(value: &[u8]) -> usize {
     let text = std::str::from_utf8(value).expect("text");
-    text.split(':').next().and_then(|number| number.parse().ok()).expect("a number")
+    text.split(':')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }

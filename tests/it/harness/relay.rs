@@ -29,15 +29,29 @@ impl Relay {
     }
 
     /// With further arguments.
-    pub(crate) async fn start_with(database: &Database, settings: &RelaySettings, arguments: &[&str]) -> Self {
+    pub(crate) async fn start_with(
+        database: &Database,
+        settings: &RelaySettings,
+        arguments: &[&str],
+    ) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("{}_relay_{number}", database.name));
         std::fs::create_dir_all(&folder).expect("created");
-        std::fs::write(folder.join("settings.yaml"), serde_yaml::to_string(settings).expect("plain data")).expect("written");
+        std::fs::write(
+            folder.join("settings.yaml"),
+            serde_yaml::to_string(settings).expect("plain data"),
+        )
+        .expect("written");
         let port = free_port().await;
         let log = std::fs::File::create(folder.join("log")).expect("created");
         let child = Command::new(env!("CARGO_BIN_EXE_outbox-relay"))
-            .args(["run", "--listen", &format!("127.0.0.1:{port}"), "--pod", &format!("relay-{number}")])
+            .args([
+                "run",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--pod",
+                &format!("relay-{number}"),
+            ])
             .arg("--settings")
             .arg(folder.join("settings.yaml"))
             .arg("--secrets")
@@ -47,7 +61,11 @@ impl Relay {
             .stderr(Stdio::from(log))
             .spawn()
             .expect("the relay's program");
-        Self { child, port, folder }
+        Self {
+            child,
+            port,
+            folder,
+        }
     }
 
     /// kill -9.
@@ -59,12 +77,17 @@ impl Relay {
     /// SIGTERM; returns once it has ended.
     pub(crate) async fn stop(&mut self) {
         self.signal("TERM");
-        let status = until("the relay to end", async || self.child.try_wait().expect("its status")).await;
+        let status = until("the relay to end", async || {
+            self.child.try_wait().expect("its status")
+        })
+        .await;
         assert!(status.success(), "it ended with {status}: {}", self.log());
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
     }
 
@@ -90,7 +113,9 @@ impl Relay {
     /// The value of a metric without labels, 0 when it is not there.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
@@ -115,7 +140,8 @@ impl Drop for Relay {
     }
 }
 
-/// On a busy machine a relay counts its rows rarely: a hundred times as long as counting took has to pass.
+/// On a busy machine a relay counts its rows rarely: a hundred times as long as counting took has
+/// to pass.
 const ANSWER_MAX: Duration = Duration::from_secs(180);
 
 /// Asks until there is an answer.

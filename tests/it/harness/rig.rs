@@ -9,18 +9,25 @@ use std::path::PathBuf;
 #[track_caller]
 pub(crate) fn rig(name: &str) -> String {
     let value = std::env::var(name).ok().or_else(|| from_file(name));
-    value.unwrap_or_else(|| panic!("{name} is unknown: start the servers with `tests/rig/rig up postgres:15,17,18 pgbouncer kafka`"))
+    value.unwrap_or_else(|| {
+        panic!(
+            "{name} is unknown: start the servers with `tests/rig/rig up \
+        postgres:15,17,18 pgbouncer kafka`"
+        )
+    })
 }
 
 /// A file below the rig's certificates.
 pub(crate) fn certificate(file: &str) -> String {
     let path = PathBuf::from(rig("RIG_TLS")).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
 fn from_file(name: &str) -> Option<String> {
     let folder = std::env::var("RIG").unwrap_or_else(|_| "target/rig".to_owned());
     let text = std::fs::read_to_string(PathBuf::from(folder).join("env")).ok()?;
     let start = format!("export {name}=");
-    text.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned))
+    text.lines()
+        .find_map(|line| line.strip_prefix(&start).map(str::to_owned))
 }

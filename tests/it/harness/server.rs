@@ -1,4 +1,5 @@
-//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what servers as processes have in common.
+//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what
+//! servers as processes have in common.
 
 use std::{
     os::unix::{
@@ -36,16 +37,35 @@ impl Server {
     pub(crate) async fn create() -> Self {
         let folder = Self::folder();
         let mut initdb = program(&format!("{PROGRAMS}/initdb"), &folder);
-        let initdb = initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
+        let initdb = initdb.args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+            "-D",
+        ]);
         let made = initdb.arg(folder.join("data")).status().expect("initdb");
-        assert!(made.success(), "{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
-        let mut server = Self { port: free_port().await, folder, child: None };
+        assert!(
+            made.success(),
+            "{}",
+            std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+        );
+        let mut server = Self {
+            port: free_port().await,
+            folder,
+            child: None,
+        };
         server.up().await;
         server
     }
 
     fn folder() -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("it_server_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let folder = std::env::temp_dir().join(format!(
+            "it_server_{}_{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         std::fs::create_dir_all(&folder).expect("created");
         folder
     }
@@ -56,17 +76,36 @@ impl Server {
 
     /// Options of the superuser.
     pub(crate) fn admin(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(self.port).username("postgres").database("postgres")
+        PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username("postgres")
+            .database("postgres")
     }
 
     /// Starts it, and returns once it takes connections.
     pub(crate) async fn up(&mut self) {
         let mut postgres = program(&format!("{PROGRAMS}/postgres"), &self.folder);
-        // What is committed survives the end of the process without fsync, and the machine stays on.
-        let settings = [format!("port={}", self.port), "fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
+        // What is committed survives the end of the process without fsync, and the machine stays
+        // on.
+        let settings = [
+            format!("port={}", self.port),
+            "fsync=off".to_owned(),
+            "unix_socket_directories=".to_owned(),
+        ];
         let settings = settings.iter().flat_map(|setting| ["-c", setting]);
-        self.child = Some(postgres.arg("-D").arg(self.folder.join("data")).args(settings).spawn().expect("postgres"));
-        until("the server to take connections", async || self.admin().connect().await.ok()).await;
+        self.child = Some(
+            postgres
+                .arg("-D")
+                .arg(self.folder.join("data"))
+                .args(settings)
+                .spawn()
+                .expect("postgres"),
+        );
+        until("the server to take connections", async || {
+            self.admin().connect().await.ok()
+        })
+        .await;
     }
 
     /// A standby that has received what is committed now, and nothing later.
@@ -74,7 +113,15 @@ impl Server {
         let mut backup = program(&format!("{PROGRAMS}/pg_basebackup"), &self.folder);
         let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
         backup
-            .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "--port", &port, "--pgdata"])
+            .args([
+                "--host=127.0.0.1",
+                "--username=postgres",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--port",
+                &port,
+                "--pgdata",
+            ])
             .arg(&folder);
         assert!(
             backup.status().expect("pg_basebackup").success(),
@@ -91,7 +138,8 @@ impl Server {
         self.promote().await;
     }
 
-    /// This server has ended; a standby that had received everything takes its place, and is promoted.
+    /// This server has ended; a standby that had received everything takes its place, and is
+    /// promoted.
     pub(crate) async fn switch_over(&mut self) {
         std::fs::write(self.folder.join("data/standby.signal"), "").expect("written");
         self.promote().await;
@@ -99,7 +147,11 @@ impl Server {
 
     /// The standby is promoted, and this server goes on.
     pub(crate) async fn split(&self) -> Self {
-        let mut other = Self { port: free_port().await, folder: Self::folder(), child: None };
+        let mut other = Self {
+            port: free_port().await,
+            folder: Self::folder(),
+            child: None,
+        };
         std::fs::rename(self.folder.join("standby"), other.folder.join("data")).expect("moved in");
         other.promote().await;
         other
@@ -111,19 +163,28 @@ impl Server {
         super::postgres::execute(&mut admin, "select pg_promote()").await;
     }
 
-    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it is started again. Returns once it has ended.
+    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it
+    /// is started again. Returns once it has ended.
     pub(crate) async fn down(&mut self, signal: &str) {
         let mut child = self.child.take().expect("it ran");
-        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([format!("-{signal}"), child.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
-        until("the server to end", async || child.try_wait().expect("its status")).await;
+        until("the server to end", async || {
+            child.try_wait().expect("its status")
+        })
+        .await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            Command::new("kill").args(["-QUIT".to_owned(), child.id().to_string()]).status().ok();
+            Command::new("kill")
+                .args(["-QUIT".to_owned(), child.id().to_string()])
+                .status()
+                .ok();
             child.wait().ok();
         }
         std::fs::remove_dir_all(&self.folder).ok();
@@ -132,10 +193,22 @@ impl Drop for Server {
 
 /// A server's program, never as root, that works in this folder and writes to its `log`.
 pub(crate) fn program(name: &str, folder: &Path) -> Command {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("created");
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))
+        .expect("created");
     let mut command = Command::new(name);
-    command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
-    if std::fs::metadata("/proc/self").expect("of this process").uid() == 0 {
+    command
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log);
+    if std::fs::metadata("/proc/self")
+        .expect("of this process")
+        .uid()
+        == 0
+    {
         chown(folder, Some(NOBODY), Some(NOBODY)).expect("given away");
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -143,7 +216,10 @@ pub(crate) fn program(name: &str, folder: &Path) -> Command {
 }
 
 pub(crate) async fn listens(port: u16) {
-    until(&format!("port {port} to listen"), async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+    until(&format!("port {port} to listen"), async || {
+        TcpStream::connect(("127.0.0.1", port)).await.ok()
+    })
+    .await;
 }
 
 pub(crate) async fn free_port() -> u16 {
@@ -160,8 +236,13 @@ pub(crate) async fn get(port: u16, path: &str) -> Option<String> {
 pub(crate) async fn get_from(host: &str, port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect((host, port)).await.ok()?;
     // Of HTTP 1.0, so that the answer comes in one piece.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n").as_bytes()).await.ok()?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n").as_bytes())
+        .await
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
 }

@@ -1,5 +1,5 @@
-//! Services that go on through faults of the database: what failed is tried again, and what was committed is read from the database itself,
-//! since an error at a commit does not tell.
+//! Services that go on through faults of the database: what failed is tried again, and what was
+//! committed is read from the database itself, since an error at a commit does not tell.
 
 use std::{
     sync::{
@@ -39,21 +39,36 @@ impl Writers {
             database.producer
         );
         execute(&mut database.as_admin().await, &setup).await;
-        let (stop, pool) = (Arc::new(AtomicBool::new(false)), database.producer_pool(WRITERS as u32));
-        let writer = |number| tokio::spawn(writer(pool.clone(), number, topic.to_owned(), Arc::clone(&stop)));
-        Self { tasks: (0..WRITERS).map(writer).collect(), stop }
+        let (stop, pool) = (
+            Arc::new(AtomicBool::new(false)),
+            database.producer_pool(WRITERS as u32),
+        );
+        let writer = |number| {
+            tokio::spawn(writer(
+                pool.clone(),
+                number,
+                topic.to_owned(),
+                Arc::clone(&stop),
+            ))
+        };
+        Self {
+            tasks: (0..WRITERS).map(writer).collect(),
+            stop,
+        }
     }
 
-    /// Event ids that were committed, by key, in the order of their ids, which is that of the commits.
+    /// Event ids that were committed, by key, in the order of their ids, which is that of the
+    /// commits.
     pub(crate) async fn end(self, database: &Database) -> Committed {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("a writer");
         }
-        let rows: Vec<(String, Uuid)> = sqlx::query_as("select key, event_id from written order by id")
-            .fetch_all(&mut database.as_admin().await)
-            .await
-            .expect("what was written");
+        let rows: Vec<(String, Uuid)> =
+            sqlx::query_as("select key, event_id from written order by id")
+                .fetch_all(&mut database.as_admin().await)
+                .await
+                .expect("what was written");
         let mut committed = Committed::new();
         for (key, event_id) in rows {
             committed.entry(key).or_default().push(event_id);
@@ -65,10 +80,16 @@ impl Writers {
 async fn writer(pool: PgPool, number: u64, topic: String, stop: Arc<AtomicBool>) {
     let mut dice = number;
     while !stop.load(Ordering::Relaxed) {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let key = format!("key-{}", (dice >> 33) % KEYS);
         // Some hundred rows a second; after a fault the server gets a moment.
-        let pause = if write(&pool, &key, &topic).await.is_ok() { 5 } else { 100 };
+        let pause = if write(&pool, &key, &topic).await.is_ok() {
+            5
+        } else {
+            100
+        };
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 }
@@ -76,11 +97,17 @@ async fn writer(pool: PgPool, number: u64, topic: String, stop: Arc<AtomicBool>)
 /// A key's row in `aggregate` is locked first, so its commits are in id order.
 async fn write(pool: &PgPool, key: &str, topic: &str) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    sqlx::query("update aggregate set n = n + 1 where key = $1").bind(key).execute(&mut *transaction).await?;
-    sqlx::query("insert into outbox.event (aggregate_type, aggregate_id, event_type, topic) values ('aggregate', $1, 'Counted', $2)")
+    sqlx::query("update aggregate set n = n + 1 where key = $1")
         .bind(key)
-        .bind(topic)
         .execute(&mut *transaction)
         .await?;
+    sqlx::query(
+        "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic) \
+        values ('aggregate', $1, 'Counted', $2)",
+    )
+    .bind(key)
+    .bind(topic)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await
 }

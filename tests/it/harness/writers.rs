@@ -1,5 +1,5 @@
-//! Services that write: several at once, keys whose writers take turns, transactions that stay open, some rolled back. And the judge of what
-//! a consumer saw of it.
+//! Services that write: several at once, keys whose writers take turns, transactions that stay
+//! open, some rolled back. And the judge of what a consumer saw of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,13 +27,18 @@ pub(crate) struct Load {
 /// Rows that were committed, per key in commit order: event ids.
 pub(crate) type Committed = BTreeMap<String, Vec<Uuid>>;
 
-/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in id order.
+/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in
+/// id order.
 pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
     write_during(database, load, async {}).await.0
 }
 
 /// Writes until the time is over and all faults have happened, however slow the machine is.
-pub(crate) async fn write_during<T>(database: &Database, load: &Load, faults: impl Future<Output = T>) -> (Committed, T) {
+pub(crate) async fn write_during<T>(
+    database: &Database,
+    load: &Load,
+    faults: impl Future<Output = T>,
+) -> (Committed, T) {
     let happened = AtomicBool::new(false);
     let faults = async {
         let done = faults.await;
@@ -58,24 +63,35 @@ async fn write_until(database: &Database, load: &Load, happened: &AtomicBool) ->
     for (key, n, event_id) in join_all(writers).await.into_iter().flatten() {
         by_turn.entry(key).or_default().insert(n, event_id);
     }
-    by_turn.into_iter().map(|(key, turns)| (key, turns.into_values().collect())).collect()
+    by_turn
+        .into_iter()
+        .map(|(key, turns)| (key, turns.into_values().collect()))
+        .collect()
 }
 
-async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load, happened: &AtomicBool) -> Vec<(String, i64, Uuid)> {
+async fn writer(
+    pool: &sqlx::PgPool,
+    number: u64,
+    load: &Load,
+    happened: &AtomicBool,
+) -> Vec<(String, i64, Uuid)> {
     let (mut committed, end) = (Vec::new(), Instant::now() + load.during);
     let mut dice = number * 7919 + 17;
     let mut below = move |sides: u64| {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (dice >> 33) % sides
     };
     while Instant::now() < end || !happened.load(Ordering::Relaxed) {
         let key = format!("key-{}", below(load.keys));
         let mut transaction = pool.begin().await.expect("a transaction");
-        let n: i64 = sqlx::query_scalar("update aggregate set n = n + 1 where key = $1 returning n")
-            .bind(&key)
-            .fetch_one(&mut *transaction)
-            .await
-            .expect("the key's turn");
+        let n: i64 =
+            sqlx::query_scalar("update aggregate set n = n + 1 where key = $1 returning n")
+                .bind(&key)
+                .fetch_one(&mut *transaction)
+                .await
+                .expect("the key's turn");
         let event_id = Uuid::new_v4();
         sqlx::query(
             "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
@@ -103,7 +119,8 @@ async fn writer(pool: &sqlx::PgPool, number: u64, load: &Load, happened: &Atomic
     committed
 }
 
-/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is stopped.
+/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is
+/// stopped.
 pub(crate) struct Steady {
     began: Instant,
     rows: watch::Receiver<usize>,
@@ -117,7 +134,11 @@ impl Steady {
         let (stop, stopped) = watch::channel(false);
         let (wrote, rows) = watch::channel(0);
         let running = tokio::spawn(async move {
-            let (mut committed, mut turn, mut every) = (Committed::new(), 0, tokio::time::interval(Duration::from_millis(50)));
+            let (mut committed, mut turn, mut every) = (
+                Committed::new(),
+                0,
+                tokio::time::interval(Duration::from_millis(50)),
+            );
             while !*stopped.borrow() {
                 every.tick().await;
                 for (key, event_id) in batch(&pool, &topic, turn, rows_per_batch).await {
@@ -128,12 +149,20 @@ impl Steady {
             }
             committed
         });
-        Self { began: Instant::now(), rows, stop, running }
+        Self {
+            began: Instant::now(),
+            rows,
+            stop,
+            running,
+        }
     }
 
     /// Waits until it has written so many rows.
     pub(crate) async fn wrote(&self, rows: usize) {
-        super::relay::until(&format!("{rows} written rows"), async || (*self.rows.borrow() >= rows).then_some(())).await;
+        super::relay::until(&format!("{rows} written rows"), async || {
+            (*self.rows.borrow() >= rows).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn stop(self) -> Committed {
@@ -141,14 +170,19 @@ impl Steady {
         let during = self.began.elapsed();
         let committed = self.running.await.expect("it wrote");
         let rows: usize = committed.values().map(Vec::len).sum();
-        eprintln!("{rows} rows in {during:?}: {:.0} a second", rows as f64 / during.as_secs_f64());
+        eprintln!(
+            "{rows} rows in {during:?}: {:.0} a second",
+            rows as f64 / during.as_secs_f64()
+        );
         committed
     }
 }
 
 /// Rows of one statement: keys and event ids, in order.
 async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Vec<(String, Uuid)> {
-    let rows: Vec<_> = (turn..turn + rows).map(|n| (format!("key-{}", n % 100), Uuid::new_v4())).collect();
+    let rows: Vec<_> = (turn..turn + rows)
+        .map(|n| (format!("key-{}", n % 100), Uuid::new_v4()))
+        .collect();
     let (keys, event_ids): (Vec<_>, Vec<_>) = rows.iter().cloned().unzip();
     sqlx::query(
         "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
@@ -164,8 +198,8 @@ async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Ve
     rows
 }
 
-/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a key in commit order without a gap. Returns
-/// how many duplicates there were.
+/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a
+/// key in commit order without a gap. Returns how many duplicates there were.
 pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
     let mut firsts: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
     let mut seen: BTreeMap<Uuid, &Record> = BTreeMap::new();
@@ -182,16 +216,29 @@ pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
             }
             None => {
                 seen.insert(record.event_id(), record);
-                firsts.entry(&record.key).or_default().push(record.event_id());
+                firsts
+                    .entry(&record.key)
+                    .or_default()
+                    .push(record.event_id());
             }
         }
     }
     for (key, ids) in committed {
-        let firsts = firsts.get(key.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let firsts = firsts
+            .get(key.as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let lost: BTreeSet<_> = ids.iter().filter(|id| !firsts.contains(id)).collect();
         assert!(lost.is_empty(), "of {key} these rows are missing: {lost:?}");
-        assert_eq!(firsts, ids, "{key}: what was seen first, against what was committed");
+        assert_eq!(
+            firsts, ids,
+            "{key}: what was seen first, against what was committed"
+        );
     }
-    assert_eq!(seen.len(), committed.values().map(Vec::len).sum::<usize>(), "records without a committed row");
+    assert_eq!(
+        seen.len(),
+        committed.values().map(Vec::len).sum::<usize>(),
+        "records without a committed row"
+    );
     duplicates
 }

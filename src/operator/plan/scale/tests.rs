@@ -4,12 +4,24 @@ use super::*;
 use crate::operator::fixtures::at;
 
 fn policy() -> ScalingPolicy {
-    let (oldest_age, stabilization) = (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
-    ScalingPolicy { min: 1, max: 8, rows_per_relay: 10_000, oldest_age, stabilization }
+    let (oldest_age, stabilization) =
+        (SignedDuration::from_secs(5), SignedDuration::from_secs(300));
+    ScalingPolicy {
+        min: 1,
+        max: 8,
+        rows_per_relay: 10_000,
+        oldest_age,
+        stabilization,
+    }
 }
 
 fn load(rows: i64) -> Load {
-    Load { rows, oldest_age: SignedDuration::ZERO, published_per_second: 100.0, breaker_open: false }
+    Load {
+        rows,
+        oldest_age: SignedDuration::ZERO,
+        published_per_second: 100.0,
+        breaker_open: false,
+    }
 }
 
 /// Relays that scale by what they are told, and the time.
@@ -20,12 +32,20 @@ struct Relays {
 }
 
 fn relays(count: i32) -> Relays {
-    Relays { count, available: count, memory: Remembered::default() }
+    Relays {
+        count,
+        available: count,
+        memory: Remembered::default(),
+    }
 }
 
 impl Relays {
     fn look(&mut self, seconds: i64, load: Option<Load>) -> (i32, Reason) {
-        let facts = ScaleFacts { count: self.count, available: self.available, load };
+        let facts = ScaleFacts {
+            count: self.count,
+            available: self.available,
+            load,
+        };
         let (decision, memory) = decide(&policy(), &facts, &self.memory, at(seconds));
         (self.count, self.memory) = (decision.to, memory);
         (decision.to, decision.why)
@@ -34,34 +54,69 @@ impl Relays {
 
 #[test]
 fn rows_and_age_each_ask_for_relays() {
-    assert_eq!(relays(1).look(0, Some(load(20_000))), (2, Reason::BacklogHigh));
-    let old = Load { oldest_age: SignedDuration::from_secs(10), ..load(1) };
+    assert_eq!(
+        relays(1).look(0, Some(load(20_000))),
+        (2, Reason::BacklogHigh)
+    );
+    let old = Load {
+        oldest_age: SignedDuration::from_secs(10),
+        ..load(1)
+    };
     assert_eq!(relays(2).look(0, Some(old)), (4, Reason::OldestHigh));
 }
 
 #[test]
 fn a_tenth_more_or_less_changes_nothing() {
     for rows in [18_001, 20_000, 21_999] {
-        assert_eq!(relays(2).look(0, Some(load(rows))), (2, Reason::WithinTargets), "{rows}");
+        assert_eq!(
+            relays(2).look(0, Some(load(rows))),
+            (2, Reason::WithinTargets),
+            "{rows}"
+        );
     }
-    assert_eq!(relays(2).look(0, Some(load(22_500))), (3, Reason::BacklogHigh));
+    assert_eq!(
+        relays(2).look(0, Some(load(22_500))),
+        (3, Reason::BacklogHigh)
+    );
 }
 
 #[test]
 fn a_step_is_the_double_at_most_and_ends_at_the_maximum() {
-    assert_eq!(relays(2).look(0, Some(load(10_000_000))), (4, Reason::BacklogHigh));
-    assert_eq!(relays(6).look(0, Some(load(i64::MAX))), (8, Reason::BacklogHigh));
-    assert_eq!(relays(8).look(0, Some(load(i64::MAX))), (8, Reason::AtMaximum));
+    assert_eq!(
+        relays(2).look(0, Some(load(10_000_000))),
+        (4, Reason::BacklogHigh)
+    );
+    assert_eq!(
+        relays(6).look(0, Some(load(i64::MAX))),
+        (8, Reason::BacklogHigh)
+    );
+    assert_eq!(
+        relays(8).look(0, Some(load(i64::MAX))),
+        (8, Reason::AtMaximum)
+    );
 }
 
 #[test]
 fn the_next_step_waits_for_the_last_one_to_arrive_and_to_be_measured() {
     let mut relays = relays(1);
-    let busy = |published_per_second| Some(Load { published_per_second, ..load(100_000) });
+    let busy = |published_per_second| {
+        Some(Load {
+            published_per_second,
+            ..load(100_000)
+        })
+    };
     assert_eq!(relays.look(0, busy(100.0)), (2, Reason::BacklogHigh));
-    assert_eq!(relays.look(30, busy(100.0)), (2, Reason::WaitingForRelays), "the second pod has not come");
+    assert_eq!(
+        relays.look(30, busy(100.0)),
+        (2, Reason::WaitingForRelays),
+        "the second pod has not come"
+    );
     relays.available = 2;
-    assert_eq!(relays.look(40, busy(100.0)), (2, Reason::WaitingForRelays), "its share is not in the average");
+    assert_eq!(
+        relays.look(40, busy(100.0)),
+        (2, Reason::WaitingForRelays),
+        "its share is not in the average"
+    );
     assert_eq!(relays.look(49, busy(150.0)), (2, Reason::WaitingForRelays));
     assert_eq!(relays.look(50, busy(190.0)), (4, Reason::BacklogHigh));
 }
@@ -69,7 +124,12 @@ fn the_next_step_waits_for_the_last_one_to_arrive_and_to_be_measured() {
 #[test]
 fn two_steps_are_fifteen_seconds_apart() {
     let mut relays = relays(1);
-    let busy = |published_per_second| Some(Load { published_per_second, ..load(100_000) });
+    let busy = |published_per_second| {
+        Some(Load {
+            published_per_second,
+            ..load(100_000)
+        })
+    };
     relays.look(0, busy(100.0));
     relays.available = 2;
     relays.look(3, busy(150.0));
@@ -84,32 +144,63 @@ fn a_step_that_did_not_help_is_the_last_until_throughput_rises_or_the_load_ends(
         relays.look(0, Some(load(100_000)));
         relays.available = 2;
         relays.look(5, Some(load(100_000)));
-        assert_eq!(relays.look(15, Some(load(100_000))), (2, Reason::ThroughputFlat));
-        assert_eq!(relays.look(600, Some(load(200_000))), (2, Reason::ThroughputFlat));
+        assert_eq!(
+            relays.look(15, Some(load(100_000))),
+            (2, Reason::ThroughputFlat)
+        );
+        assert_eq!(
+            relays.look(600, Some(load(200_000))),
+            (2, Reason::ThroughputFlat)
+        );
         relays
     };
-    let faster = Load { published_per_second: 120.0, ..load(100_000) };
-    assert_eq!(after_a_step().look(615, Some(faster)), (4, Reason::BacklogHigh));
+    let faster = Load {
+        published_per_second: 120.0,
+        ..load(100_000)
+    };
+    assert_eq!(
+        after_a_step().look(615, Some(faster)),
+        (4, Reason::BacklogHigh)
+    );
     let mut drained = after_a_step();
     drained.look(615, Some(load(20_000)));
-    assert_eq!(drained.look(630, Some(load(100_000))), (4, Reason::BacklogHigh));
+    assert_eq!(
+        drained.look(630, Some(load(100_000))),
+        (4, Reason::BacklogHigh)
+    );
 }
 
 #[test]
 fn relays_go_when_fewer_were_enough_for_the_whole_window() {
     let mut relays = relays(4);
     assert_eq!(relays.look(0, Some(load(0))), (4, Reason::Stabilizing));
-    assert_eq!(relays.look(100, Some(load(30_000))), (4, Reason::Stabilizing));
+    assert_eq!(
+        relays.look(100, Some(load(30_000))),
+        (4, Reason::Stabilizing)
+    );
     assert_eq!(relays.look(299, Some(load(0))), (4, Reason::Stabilizing));
-    assert_eq!(relays.look(300, Some(load(0))), (3, Reason::LoadLow), "three were wanted within the window");
+    assert_eq!(
+        relays.look(300, Some(load(0))),
+        (3, Reason::LoadLow),
+        "three were wanted within the window"
+    );
     assert_eq!(relays.look(400, Some(load(0))), (1, Reason::LoadLow));
 }
 
 #[test]
 fn a_steady_load_keeps_the_relays_that_carry_it() {
     let mut relays = relays(2);
-    let publishing = |published_per_second, rows| Some(Load { published_per_second, ..load(rows) });
-    assert_eq!(relays.look(0, publishing(1000.0, 80_000)), (4, Reason::BacklogHigh), "two publish 500 each and are too few");
+    let publishing = |published_per_second, rows| {
+        Some(Load {
+            published_per_second,
+            ..load(rows)
+        })
+    };
+    assert_eq!(
+        relays.look(0, publishing(1000.0, 80_000)),
+        (4, Reason::BacklogHigh),
+        "two publish 500 each and are too few"
+    );
     relays.available = 4;
     for seconds in [15, 315, 615] {
         relays.look(seconds, publishing(1400.0, 0));
@@ -127,17 +218,27 @@ fn what_is_not_known_adds_nothing_and_takes_nothing_away() {
     for seconds in [0, 300, 600] {
         assert_eq!(relays.look(seconds, None), (4, Reason::ReportsIncomplete));
     }
-    assert_eq!(relays.look(615, Some(load(0))), (4, Reason::Stabilizing), "the window begins when something is known");
+    assert_eq!(
+        relays.look(615, Some(load(0))),
+        (4, Reason::Stabilizing),
+        "the window begins when something is known"
+    );
 }
 
 #[test]
 fn an_outage_of_kafka_adds_nothing() {
     let mut relays = relays(2);
-    let away = Load { breaker_open: true, ..load(1_000_000) };
+    let away = Load {
+        breaker_open: true,
+        ..load(1_000_000)
+    };
     for seconds in [0, 300, 600] {
         assert_eq!(relays.look(seconds, Some(away)), (2, Reason::BreakerOpen));
     }
-    assert_eq!(relays.look(615, Some(load(1_000_000))), (4, Reason::BacklogHigh));
+    assert_eq!(
+        relays.look(615, Some(load(1_000_000))),
+        (4, Reason::BacklogHigh)
+    );
 }
 
 #[test]

@@ -35,9 +35,19 @@ impl Row {
     }
 
     pub(super) fn as_read(&self) -> OutboxRow {
-        let (key, topic) = (format!("k{}", self.key.name), format!("t{}", self.key.topic));
-        let texts = Texts { aggregate_id: &key, topic: Some(&topic), ..Texts::PLAIN };
-        OutboxRow { event_id: self.event_id(), ..OutboxRow::with(self.key.lane, self.id, texts) }
+        let (key, topic) = (
+            format!("k{}", self.key.name),
+            format!("t{}", self.key.topic),
+        );
+        let texts = Texts {
+            aggregate_id: &key,
+            topic: Some(&topic),
+            ..Texts::PLAIN
+        };
+        OutboxRow {
+            event_id: self.event_id(),
+            ..OutboxRow::with(self.key.lane, self.id, texts)
+        }
     }
 }
 
@@ -71,9 +81,18 @@ pub(super) struct Database {
 }
 
 impl Hash for Database {
-    /// Without the next xids: what is remembered of transactions only compares them, and new ones are above all.
+    /// Without the next xids: what is remembered of transactions only compares them, and new ones
+    /// are above all.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.open, &self.rows, &self.committed, &self.leases, &self.lanes, self.next_id).hash(state);
+        (
+            &self.open,
+            &self.rows,
+            &self.committed,
+            &self.leases,
+            &self.lanes,
+            self.next_id,
+        )
+            .hash(state);
         (self.ids_come_again, self.incarnation).hash(state);
         if !self.open.is_empty() {
             (self.next_xid, self.completed_xid).hash(state);
@@ -109,16 +128,28 @@ impl Database {
     /// A key has one writer at a time: the row joins the transaction that has it, or a new one.
     pub(super) fn insert(&mut self, key: Key) -> u64 {
         let of_key = |rows: &[Row]| rows.iter().any(|row| row.key == key);
-        let holder = self.open.iter().find(|(_, rows)| of_key(rows)).map(|(xid, _)| *xid);
+        let holder = self
+            .open
+            .iter()
+            .find(|(_, rows)| of_key(rows))
+            .map(|(xid, _)| *xid);
         let xid = holder.unwrap_or_else(|| self.begin());
-        let row = Row { id: self.next_id, event: self.next_event, key };
+        let row = Row {
+            id: self.next_id,
+            event: self.next_event,
+            key,
+        };
         (self.next_id, self.next_event) = (self.next_id + 1, self.next_event + 1);
         self.open.entry(xid).or_default().push(row);
         xid
     }
 
     pub(super) fn writers(&self) -> Vec<u64> {
-        self.open.iter().filter(|(_, rows)| !rows.is_empty()).map(|(xid, _)| *xid).collect()
+        self.open
+            .iter()
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(xid, _)| *xid)
+            .collect()
     }
 
     pub(super) fn commit(&mut self, xid: u64) {
@@ -152,46 +183,73 @@ impl Database {
         (!self.ids_come_again).then_some(self.incarnation)
     }
 
-    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more. It waits for writers.
+    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more.
+    /// It waits for writers.
     pub(super) fn resume_sequence(&mut self) {
         if !self.ids_come_again || !self.writers().is_empty() {
             return;
         }
         let above = self.lanes.iter().map(|lane| lane.high_id).fold(0, i64::max) + JUMP;
-        let moved = |row: &Row| Row { id: row.id + above, ..*row };
+        let moved = |row: &Row| Row {
+            id: row.id + above,
+            ..*row
+        };
         let waiting = std::mem::take(&mut self.rows);
-        for row in self.committed.iter_mut().filter(|row| waiting.contains(row)) {
+        for row in self
+            .committed
+            .iter_mut()
+            .filter(|row| waiting.contains(row))
+        {
             *row = moved(row);
         }
         self.rows = waiting.iter().map(moved).collect();
         self.next_id += above;
-        self.lanes.iter_mut().for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
+        self.lanes
+            .iter_mut()
+            .for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
         (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 
     /// A committed row by its event_id, as far as this is not a disguise.
     pub(super) fn row(&self, event_id: Uuid) -> Option<Row> {
-        self.committed.iter().find(|row| row.event == event_id.as_u64_pair().1).copied()
+        self.committed
+            .iter()
+            .find(|row| row.event == event_id.as_u64_pair().1)
+            .copied()
     }
 
     // --- statements of a relay
 
     pub(super) fn fetch(&self, plan: &FetchPlan) -> Fetched {
         let xmax = self.completed_xid + 1;
-        let running = self.open.keys().copied().filter(|xid| *xid < xmax).collect();
+        let running = self
+            .open
+            .keys()
+            .copied()
+            .filter(|xid| *xid < xmax)
+            .collect();
         let mut rows = Vec::new();
         for (at, lane) in plan.lanes.iter().enumerate() {
-            let above = self.rows.iter().filter(|row| i16::from(row.key.lane) == *lane && row.id > plan.lows[at]);
+            let above = self
+                .rows
+                .iter()
+                .filter(|row| i16::from(row.key.lane) == *lane && row.id > plan.lows[at]);
             let read = above.map(Row::as_read).filter(|row| flows(plan, row));
             rows.extend(read.take(plan.rows_max[at] as usize));
         }
-        Fetched { snapshot: Snapshot::new(xmax, running), rows, scanned: vec![] }
+        Fetched {
+            snapshot: Snapshot::new(xmax, running),
+            rows,
+            scanned: vec![],
+        }
     }
 
     /// The DELETE; returns what it deleted.
     pub(super) fn settle(&mut self, rows: &[Row], bug: Bug) -> Vec<Row> {
         let named = |row: &Row| match bug {
-            Bug::SettleById => rows.iter().any(|other| (other.key.lane, other.id) == (row.key.lane, row.id)),
+            Bug::SettleById => rows
+                .iter()
+                .any(|other| (other.key.lane, other.id) == (row.key.lane, row.id)),
             _ => rows.contains(row),
         };
         self.rows.extract_if(.., named).collect()
@@ -205,20 +263,35 @@ impl Database {
 
     /// Rows that a sweep finds: (lane, id, event_id).
     pub(super) fn sweep(&self, marks: &LaneMarksPlan) -> Vec<Row> {
-        let below =
-            |row: &&Row| marks.lanes.iter().zip(&marks.marks).any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark);
+        let below = |row: &&Row| {
+            marks
+                .lanes
+                .iter()
+                .zip(&marks.marks)
+                .any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark)
+        };
         self.rows.iter().filter(below).copied().collect()
     }
 
-    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it. While ids come again marks say nothing.
+    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it.
+    /// While ids come again marks say nothing.
     pub(super) fn below_mark(&self) -> Option<Row> {
         self.incarnation()?;
         let waiting = self.rows.iter().chain(self.open.values().flatten());
-        waiting.copied().find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
+        waiting
+            .copied()
+            .find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
     }
 
-    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns which these are: none in another incarnation.
-    pub(super) fn write_marks(&mut self, (instance, incarnation): (u8, u8), plan: &LaneMarksPlan, give_back: bool, bug: Bug) -> Vec<u8> {
+    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns
+    /// which these are: none in another incarnation.
+    pub(super) fn write_marks(
+        &mut self,
+        (instance, incarnation): (u8, u8),
+        plan: &LaneMarksPlan,
+        give_back: bool,
+        bug: Bug,
+    ) -> Vec<u8> {
         let mut ours = Vec::new();
         if self.incarnation() != Some(incarnation) {
             return ours;
@@ -226,7 +299,11 @@ impl Database {
         for (at, lane) in plan.lanes.iter().enumerate() {
             let row = &mut self.lanes[*lane as usize];
             if (row.owner, row.epoch) == (Some(instance), plan.epochs[at]) {
-                let mark = if bug == Bug::ForwardOnly { plan.high_ids[at] } else { plan.marks[at] };
+                let mark = if bug == Bug::ForwardOnly {
+                    plan.high_ids[at]
+                } else {
+                    plan.marks[at]
+                };
                 (row.mark, row.high_id) = (row.mark.max(mark), row.high_id.max(plan.high_ids[at]));
                 row.owner = row.owner.filter(|_| !give_back);
                 ours.push(*lane as u8);
@@ -236,23 +313,40 @@ impl Database {
     }
 
     /// Takes all free lanes; instances whose lease has run out are deleted first.
-    pub(super) fn claim(&mut self, instance: u8, known: &LaneMarksPlan, lanes_max: usize) -> Vec<Grant> {
+    pub(super) fn claim(
+        &mut self,
+        instance: u8,
+        known: &LaneMarksPlan,
+        lanes_max: usize,
+    ) -> Vec<Grant> {
         self.leases.retain(|_, runs| *runs);
         let mut grants = Vec::new();
         for (lane, row) in self.lanes.iter_mut().enumerate() {
             let lost_claim = row.owner == Some(instance) && !known.lanes.contains(&(lane as i16));
-            let owned = row.owner.is_some_and(|owner| self.leases.contains_key(&owner));
+            let owned = row
+                .owner
+                .is_some_and(|owner| self.leases.contains_key(&owner));
             if (owned && !lost_claim) || grants.len() == lanes_max {
                 continue;
             }
             (row.owner, row.epoch) = (Some(instance), row.epoch + 1);
-            grants.push(Grant { lane: lane as u8, epoch: row.epoch, mark: row.mark, high_id: row.high_id });
+            grants.push(Grant {
+                lane: lane as u8,
+                epoch: row.epoch,
+                mark: row.mark,
+                high_id: row.high_id,
+            });
         }
         grants
     }
 }
 
 fn flows(plan: &FetchPlan, row: &OutboxRow) -> bool {
-    let (topic, key) = (row.topic().unwrap_or_default().to_owned(), row.key().to_owned());
-    plan.flowing.as_ref().is_none_or(|flowing| flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key)))
+    let (topic, key) = (
+        row.topic().unwrap_or_default().to_owned(),
+        row.key().to_owned(),
+    );
+    plan.flowing.as_ref().is_none_or(|flowing| {
+        flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key))
+    })
 }

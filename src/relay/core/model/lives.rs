@@ -1,5 +1,6 @@
-//! Random lives in a larger world: several relays, lanes, keys and topics, transactions that stay open, small windows, many faults. A life that
-//! breaks the contract is made shorter until each step of it is needed.
+//! Random lives in a larger world: several relays, lanes, keys and topics, transactions that stay
+//! open, small windows, many faults. A life that breaks the contract is made shorter until each
+//! step of it is needed.
 
 use std::time::Instant;
 
@@ -16,11 +17,31 @@ use super::{
 
 /// k3 shares the lane of k0 and has another topic; topic 2 alone is in lane 2.
 const KEYS: &[Key] = &[
-    Key { name: 0, lane: 0, topic: 0 },
-    Key { name: 1, lane: 1, topic: 0 },
-    Key { name: 2, lane: 2, topic: 2 },
-    Key { name: 3, lane: 0, topic: 1 },
-    Key { name: 4, lane: 1, topic: 1 },
+    Key {
+        name: 0,
+        lane: 0,
+        topic: 0,
+    },
+    Key {
+        name: 1,
+        lane: 1,
+        topic: 0,
+    },
+    Key {
+        name: 2,
+        lane: 2,
+        topic: 2,
+    },
+    Key {
+        name: 3,
+        lane: 0,
+        topic: 1,
+    },
+    Key {
+        name: 4,
+        lane: 1,
+        topic: 1,
+    },
 ];
 const TOPICS: u8 = 3;
 const PROCESSES: usize = 2;
@@ -45,7 +66,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..120_u8).prop_map(Step::Wait),
         1 => instance.prop_map(Step::Expire),
     ];
-    let reading = prop_oneof![of_process(Step::Plan), of_process(Step::Read), of_process(Step::Accept)];
+    let reading = prop_oneof![
+        of_process(Step::Plan),
+        of_process(Step::Read),
+        of_process(Step::Accept)
+    ];
     let settling = prop_oneof![
         2 => of_process(Step::Settle),
         1 => of_process(Step::SettleBegins),
@@ -78,24 +103,31 @@ fn any_step() -> impl Strategy<Value = Step> {
         of_process(Step::Retire),
         Just(Step::RestartIds),
         (at.clone(), topic.clone()).prop_map(|(at, topic)| Step::Refuse(at, topic)),
-        (at.clone(), topic.clone(), 1..4_usize).prop_map(|(at, topic, records)| Step::Poison(at, topic, records)),
-        (at, topic, 1..4_usize).prop_map(|(at, topic, records)| Step::PoisonTrial(at, topic, records)),
+        (at.clone(), topic.clone(), 1..4_usize)
+            .prop_map(|(at, topic, records)| Step::Poison(at, topic, records)),
+        (at, topic, 1..4_usize)
+            .prop_map(|(at, topic, records)| Step::PoisonTrial(at, topic, records)),
     ];
     prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
 }
 
 fn any_life() -> impl Strategy<Value = Life> {
     let steps = prop::collection::vec(any_step(), 0..400);
-    (2..8_usize, 1..5_usize, 0..5_u8, steps).prop_map(|(window, window_of_lane, faults_max, steps)| Life {
-        window,
-        window_of_lane,
-        faults_max,
-        steps,
-    })
+    (2..8_usize, 1..5_usize, 0..5_u8, steps).prop_map(
+        |(window, window_of_lane, faults_max, steps)| Life {
+            window,
+            window_of_lane,
+            faults_max,
+            steps,
+        },
+    )
 }
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
-    use Fault::{AnswerLost, GiveBack, Kill, LoseLease, Pause, Poison, Refuse, RestartIds, Retire, TopicMissing};
+    use Fault::{
+        AnswerLost, GiveBack, Kill, LoseLease, Pause, Poison, Refuse, RestartIds, Retire,
+        TopicMissing,
+    };
     let scenario = Scenario {
         processes: PROCESSES,
         keys: KEYS,
@@ -106,17 +138,38 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
         deletions_max: 2,
         fine: true,
         restarts: true,
-        faults: &[Kill, Pause, LoseLease, Refuse, Poison, Retire, AnswerLost, GiveBack, TopicMissing, RestartIds],
+        faults: &[
+            Kill,
+            Pause,
+            LoseLease,
+            Refuse,
+            Poison,
+            Retire,
+            AnswerLost,
+            GiveBack,
+            TopicMissing,
+            RestartIds,
+        ],
         faults_max: life.faults_max,
         bug,
     };
     let mut world = World::new(scenario, Instant::now());
-    let steps = life.steps.iter().try_for_each(|step| world.apply(*step).map(drop));
-    steps.and_then(|()| world.heal()).map_err(|(letter, what)| TestCaseError::fail(format!("contract {letter}: {what}")))
+    let steps = life
+        .steps
+        .iter()
+        .try_for_each(|step| world.apply(*step).map(drop));
+    steps
+        .and_then(|()| world.heal())
+        .map_err(|(letter, what)| TestCaseError::fail(format!("contract {letter}: {what}")))
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -131,11 +184,26 @@ proptest! {
 /// Always the same lives: a bug that they find today they find tomorrow.
 #[test]
 fn random_lives_find_planted_bugs_and_are_made_short() {
-    for bug in [Bug::AckBeforeReport, Bug::NoInFlightCheck, Bug::ForgetAtOnce, Bug::ForwardOnly, Bug::NoOpeners] {
-        let result = TestRunner::new_with_rng(config(2000), TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-            .run(&any_life(), |life| live(&life, bug));
-        let Err(TestError::Fail(why, life)) = result else { panic!("{bug:?} survived: {result:?}") };
+    for bug in [
+        Bug::AckBeforeReport,
+        Bug::NoInFlightCheck,
+        Bug::ForgetAtOnce,
+        Bug::ForwardOnly,
+        Bug::NoOpeners,
+    ] {
+        let result = TestRunner::new_with_rng(
+            config(2000),
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        )
+        .run(&any_life(), |life| live(&life, bug));
+        let Err(TestError::Fail(why, life)) = result else {
+            panic!("{bug:?} survived: {result:?}")
+        };
         eprintln!("{bug:?}: {why}: {life:?}");
-        assert!(life.steps.len() < 25, "{bug:?} is found by a life of {} steps, which is hard to read: {life:?}", life.steps.len());
+        assert!(
+            life.steps.len() < 25,
+            "{bug:?} is found by a life of {} steps, which is hard to read: {life:?}",
+            life.steps.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! One relay process: the real [`Core`], a producer of the strict profile, and what is under way. As `session` drives them, step by step.
+//! One relay process: the real [`Core`], a producer of the strict profile, and what is under way.
+//! As `session` drives them, step by step.
 
 use std::{
     collections::BTreeSet,
@@ -75,11 +76,30 @@ pub(super) struct Fetch {
 
 impl Hash for Fetch {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (plan, topics) = (&self.plan, self.plan.flowing.as_ref().map(|flowing| &flowing.topics));
-        (&plan.lanes, &plan.lows, &plan.rows_max, topics, self.answer.is_some()).hash(state);
-        if let Some((incarnation, Fetched { snapshot, rows, scanned })) = &self.answer {
+        let (plan, topics) = (
+            &self.plan,
+            self.plan.flowing.as_ref().map(|flowing| &flowing.topics),
+        );
+        (
+            &plan.lanes,
+            &plan.lows,
+            &plan.rows_max,
+            topics,
+            self.answer.is_some(),
+        )
+            .hash(state);
+        if let Some((
+            incarnation,
+            Fetched {
+                snapshot,
+                rows,
+                scanned,
+            },
+        )) = &self.answer
+        {
             (incarnation, scanned, snapshot.xmax(), snapshot.running()).hash(state);
-            rows.iter().for_each(|row| (row.id, row.event_id).hash(state));
+            rows.iter()
+                .for_each(|row| (row.id, row.event_id).hash(state));
         }
     }
 }
@@ -104,8 +124,25 @@ impl Hash for Deletion {
 impl Hash for Core {
     /// What a step can depend on. Time stands still in the model, and the bounds do not change.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { routes: _, window, stops, poison, openers, trial_openers, ticks, lanes, .. } = self;
-        let Self { seen, fetch_under_way, fetch_is_stale, fetch_at, pause, .. } = self;
+        let Self {
+            routes: _,
+            window,
+            stops,
+            poison,
+            openers,
+            trial_openers,
+            ticks,
+            lanes,
+            ..
+        } = self;
+        let Self {
+            seen,
+            fetch_under_way,
+            fetch_is_stale,
+            fetch_at,
+            pause,
+            ..
+        } = self;
         (window, stops, poison, openers, trial_openers, ticks, lanes).hash(state);
         (seen, fetch_under_way, fetch_is_stale, fetch_at, pause).hash(state);
     }
@@ -142,7 +179,11 @@ impl Process {
             on_poison: OnPoison::DeadLetter,
         };
         let topics: Vec<_> = (0..scenario.topics()).map(topic).collect();
-        let budget = Budget { rows: scenario.window, bytes: 1000, rows_per_lane: scenario.window_of_lane };
+        let budget = Budget {
+            rows: scenario.window,
+            bytes: 1000,
+            rows_per_lane: scenario.window_of_lane,
+        };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
         (0..topics.len()).for_each(|topic| core.topic_seen(topic, true, now));
         Self {
@@ -172,9 +213,16 @@ impl Process {
         self.ticked = self.ticked.max(drawn);
     }
 
-    /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they come, before or after.
+    /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they
+    /// come, before or after.
     pub(super) fn accept(&mut self, database: &Database, bug: Bug, now: Instant) {
-        let Some(Fetch { plan, answer: Some((_, mut fetched)) }) = self.fetch.take() else { return };
+        let Some(Fetch {
+            plan,
+            answer: Some((_, mut fetched)),
+        }) = self.fetch.take()
+        else {
+            return;
+        };
         if bug == Bug::NoInFlightCheck {
             self.disguise(&mut fetched);
         }
@@ -185,13 +233,17 @@ impl Process {
             let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoOpeners;
             match database.row(outgoing.row.event_id) {
                 Some(row) if may_send && self.sending == Sending::Open => {
-                    let record = Record { slot: outgoing.slot, row };
+                    let record = Record {
+                        slot: outgoing.slot,
+                        row,
+                    };
                     self.queue.push(record);
                     if bug == Bug::AckBeforeReport {
                         self.reports.push((record, Outcome::Published));
                     }
                 }
-                // It waits for an opener, or is refused by a broken producer; or truncated meanwhile, and of no interest.
+                // It waits for an opener, or is refused by a broken producer; or truncated
+                // meanwhile, and of no interest.
                 _ => self.core.reported(outgoing.slot, Outcome::Purged, now),
             }
         }
@@ -201,17 +253,28 @@ impl Process {
     fn disguise(&self, fetched: &mut Fetched) {
         for row in &mut fetched.rows {
             let name = row.event_id.as_u64_pair().1;
-            let free = (0..).map(|mask| uuid::Uuid::from_u64_pair(mask, name)).find(|id| !self.core.window.holds(row.lane, row.id, *id));
+            let free = (0..)
+                .map(|mask| uuid::Uuid::from_u64_pair(mask, name))
+                .find(|id| !self.core.window.holds(row.lane, row.id, *id));
             row.event_id = free.unwrap_or(row.event_id);
         }
     }
 
-    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The first only, in one step.
+    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The
+    /// first only, in one step.
     pub(super) fn try_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
-            let named =
-                |row: &&Row| lookup.rows.iter().any(|name| (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id()));
-            let rows = database.rows.iter().filter(named).map(Row::as_read).collect();
+            let named = |row: &&Row| {
+                lookup.rows.iter().any(|name| {
+                    (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id())
+                })
+            };
+            let rows = database
+                .rows
+                .iter()
+                .filter(named)
+                .map(Row::as_read)
+                .collect();
             self.core.looked_up(&lookup, rows, now);
             return true;
         }
@@ -222,7 +285,10 @@ impl Process {
         for outgoing in &trial {
             let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoOpenersOnTrial;
             match database.row(outgoing.row.event_id) {
-                Some(row) if may_send => self.trial.push(Record { slot: outgoing.slot, row }),
+                Some(row) if may_send => self.trial.push(Record {
+                    slot: outgoing.slot,
+                    row,
+                }),
                 Some(_) => self.core.reported(outgoing.slot, Outcome::Purged, now),
                 None => self.core.reported(outgoing.slot, Outcome::Published, now),
             }
@@ -233,7 +299,9 @@ impl Process {
     /// One that refused something is used up, and so is one with nothing to try.
     fn has_trial_producer(&mut self) -> bool {
         let is_over = self.core.trials_are_over();
-        if (is_over || self.trial_producer == TrialProducer::Broken) && !self.core.has_trial_under_way() {
+        if (is_over || self.trial_producer == TrialProducer::Broken)
+            && !self.core.has_trial_under_way()
+        {
             self.trial_producer = TrialProducer::None;
         }
         if self.trial_producer == TrialProducer::None && !is_over {
@@ -243,20 +311,30 @@ impl Process {
         matches!(self.trial_producer, TrialProducer::Open(_))
     }
 
-    /// Everything that is not acknowledged is thrown out. Returns what may be written all the same, since it is on its way.
+    /// Everything that is not acknowledged is thrown out. Returns what may be written all the same,
+    /// since it is on its way.
     pub(super) fn purge(&mut self) -> Vec<Record> {
         let queue = std::mem::take(&mut self.queue);
-        self.reports.extend(queue.iter().map(|record| (*record, Outcome::Purged)));
+        self.reports
+            .extend(queue.iter().map(|record| (*record, Outcome::Purged)));
         self.sending = Sending::Retiring;
         queue
     }
 
-    /// The first `records` of a topic are refused for good: gapless takes everything else with it. Returns what is on its way all the same: of other
-    /// topics, and of this one if its broker does not know the producer, and so does not notice that something is missing.
-    pub(super) fn refuse(&mut self, topic: u8, records: usize, outcome: Outcome, bug: Bug) -> Vec<Record> {
+    /// The first `records` of a topic are refused for good: gapless takes everything else with it.
+    /// Returns what is on its way all the same: of other topics, and of this one if its broker does
+    /// not know the producer, and so does not notice that something is missing.
+    pub(super) fn refuse(
+        &mut self,
+        topic: u8,
+        records: usize,
+        outcome: Outcome,
+        bug: Bug,
+    ) -> Vec<Record> {
         let (refused, rest) = split_first(std::mem::take(&mut self.queue), topic, records);
         self.queue = rest;
-        self.reports.extend(refused.into_iter().map(|record| (record, outcome)));
+        self.reports
+            .extend(refused.into_iter().map(|record| (record, outcome)));
         if bug == Bug::GapfulProducer {
             return vec![];
         }
@@ -267,12 +345,23 @@ impl Process {
     }
 
     /// The same, of the producer for trials.
-    pub(super) fn refuse_on_trial(&mut self, topic: u8, records: usize, now: Instant) -> Vec<Record> {
-        let (refused, mut on_its_way) = split_first(std::mem::take(&mut self.trial), topic, records);
-        let known = matches!(&self.trial_producer, TrialProducer::Open(known) if known.contains(&topic));
+    pub(super) fn refuse_on_trial(
+        &mut self,
+        topic: u8,
+        records: usize,
+        now: Instant,
+    ) -> Vec<Record> {
+        let (refused, mut on_its_way) =
+            split_first(std::mem::take(&mut self.trial), topic, records);
+        let known =
+            matches!(&self.trial_producer, TrialProducer::Open(known) if known.contains(&topic));
         self.trial_producer = TrialProducer::Broken;
         for record in refused {
-            self.core.reported(record.slot, Outcome::Refused(ProblemClass::RecordRejected), now);
+            self.core.reported(
+                record.slot,
+                Outcome::Refused(ProblemClass::RecordRejected),
+                now,
+            );
         }
         for record in &on_its_way {
             self.core.reported(record.slot, Outcome::Purged, now);
@@ -281,10 +370,15 @@ impl Process {
         on_its_way
     }
 
-    /// A topic that is made again does not know who wrote to the one before. Not so while records for it are on their way: they may find that it is
-    /// another one before anybody knows, and everything written there is lost anyway.
+    /// A topic that is made again does not know who wrote to the one before. Not so while records
+    /// for it are on their way: they may find that it is another one before anybody knows, and
+    /// everything written there is lost anyway.
     pub(super) fn forget_at_brokers(&mut self, topic: u8, exists: bool) {
-        let is_on_its_way = self.queue.iter().chain(&self.trial).any(|record| record.row.key.topic == topic);
+        let is_on_its_way = self
+            .queue
+            .iter()
+            .chain(&self.trial)
+            .any(|record| record.row.key.topic == topic);
         if exists || is_on_its_way {
             return;
         }

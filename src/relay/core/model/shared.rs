@@ -13,7 +13,10 @@ pub(super) struct Shared<T> {
 
 impl<T: Clone + Hash> Shared<T> {
     pub(super) fn new(value: T) -> Self {
-        Self { fingerprint: fingerprint(&value), value: Rc::new(value) }
+        Self {
+            fingerprint: fingerprint(&value),
+            value: Rc::new(value),
+        }
     }
 
     pub(super) fn get(&self) -> &T {

@@ -1,4 +1,5 @@
-//! A database, relay processes and Kafka, and every step that one of them can make. A step that is not possible changes nothing.
+//! A database, relay processes and Kafka, and every step that one of them can make. A step that is
+//! not possible changes nothing.
 
 mod judge;
 mod possible;
@@ -43,7 +44,8 @@ pub(super) enum Step {
     Accept(usize),
     /// The oldest report reaches the core.
     Report(usize),
-    /// Kafka writes the oldest record of a topic: of a process, or, above those, of a producer that is gone.
+    /// Kafka writes the oldest record of a topic: of a process, or, above those, of a producer that
+    /// is gone.
     Append(usize, u8),
     Settle(usize),
     SettleBegins(usize),
@@ -109,7 +111,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(scenario: Scenario, now: Instant) -> Self {
-        let lanes = scenario.keys.iter().map(|key| key.lane + 1).max().unwrap_or(1);
+        let lanes = scenario
+            .keys
+            .iter()
+            .map(|key| key.lane + 1)
+            .max()
+            .unwrap_or(1);
         let mut world = Self {
             database: Shared::new(Database::new(lanes.into())),
             processes: vec![],
@@ -144,8 +151,14 @@ impl World {
         })?;
         let instance = self.instances;
         self.instances += 1;
-        self.database.edit(|database| database.leases.insert(instance, true));
-        Some(Shared::new(Process::new(instance, incarnation, &self.scenario, self.now)))
+        self.database
+            .edit(|database| database.leases.insert(instance, true));
+        Some(Shared::new(Process::new(
+            instance,
+            incarnation,
+            &self.scenario,
+            self.now,
+        )))
     }
 
     pub(super) fn process(&self, at: usize) -> &Process {
@@ -163,14 +176,26 @@ impl World {
                 self.now += Duration::from_millis(ms.into());
                 Ok(true)
             }
-            Step::Write | Step::Insert(_) | Step::Commit(_) | Step::RollBack(_) | Step::RestartIds => Ok(self.serve(step)),
-            Step::Kill(at) | Step::Restart(at) | Step::Wake(at) | Step::Pause(at) | Step::LoseLease(at) => Ok(self.live(at, step)),
+            Step::Write
+            | Step::Insert(_)
+            | Step::Commit(_)
+            | Step::RollBack(_)
+            | Step::RestartIds => Ok(self.serve(step)),
+            Step::Kill(at)
+            | Step::Restart(at)
+            | Step::Wake(at)
+            | Step::Pause(at)
+            | Step::LoseLease(at) => Ok(self.live(at, step)),
             Step::Expire(instance) => Ok(self.expire(instance)),
-            Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::Sweep(at) => Ok(self.read(at, step)),
-            Step::Append(from, topic) => self.append(from, topic),
-            Step::Report(at) | Step::Refuse(at, _) | Step::Poison(at, ..) | Step::Retire(at) | Step::NewProducer(at) => {
-                Ok(self.produce(at, step))
+            Step::Plan(at) | Step::Read(at) | Step::Accept(at) | Step::Sweep(at) => {
+                Ok(self.read(at, step))
             }
+            Step::Append(from, topic) => self.append(from, topic),
+            Step::Report(at)
+            | Step::Refuse(at, _)
+            | Step::Poison(at, ..)
+            | Step::Retire(at)
+            | Step::NewProducer(at) => Ok(self.produce(at, step)),
             Step::Try(at)
             | Step::AppendTrial(at)
             | Step::PoisonTrial(at, ..)
@@ -183,8 +208,15 @@ impl World {
                     Ok(false)
                 }
             }
-            Step::Settle(at) | Step::SettleBegins(at) | Step::SettleRuns(at) | Step::SettleAnswers(at, _) => self.settle(at, step),
-            Step::Renew(at) | Step::Tick(at) | Step::Claim(at, _) | Step::GiveBack(at) | Step::Release(at, _) => {
+            Step::Settle(at)
+            | Step::SettleBegins(at)
+            | Step::SettleRuns(at)
+            | Step::SettleAnswers(at, _) => self.settle(at, step),
+            Step::Renew(at)
+            | Step::Tick(at)
+            | Step::Claim(at, _)
+            | Step::GiveBack(at)
+            | Step::Release(at, _) => {
                 if self.runs(at) {
                     self.lease(at, step)
                 } else {
@@ -211,7 +243,12 @@ impl World {
                 None => return Ok(false),
             },
         };
-        let Some(first) = queue.iter().position(|record| record.row.key.topic == topic) else { return Ok(false) };
+        let Some(first) = queue
+            .iter()
+            .position(|record| record.row.key.topic == topic)
+        else {
+            return Ok(false);
+        };
         let row = queue[first].row;
         if own {
             self.processes[from].edit(|process| {
@@ -219,8 +256,12 @@ impl World {
                 process.known.insert(topic);
                 match self.scenario.bug {
                     Bug::AckBeforeReport => {}
-                    _ if self.scenario.fine || process.life == Life::Paused => process.reports.push((record, Outcome::Published)),
-                    _ => process.core.reported(record.slot, Outcome::Published, self.now),
+                    _ if self.scenario.fine || process.life == Life::Paused => {
+                        process.reports.push((record, Outcome::Published))
+                    }
+                    _ => process
+                        .core
+                        .reported(record.slot, Outcome::Published, self.now),
                 }
             });
         } else {

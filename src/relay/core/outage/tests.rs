@@ -17,9 +17,14 @@ use super::*;
 
 const SICK: TopicIndex = 0;
 const WELL: TopicIndex = 1;
-const BUDGET: Budget = Budget { rows: 800, bytes: 1 << 20, rows_per_lane: 100 };
+const BUDGET: Budget = Budget {
+    rows: 800,
+    bytes: 1 << 20,
+    rows_per_lane: 100,
+};
 
-/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is sick.
+/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is
+/// sick.
 struct World {
     core: Core,
     now: Instant,
@@ -34,15 +39,38 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let topic =
-            |name: &str| TopicSettings { name: name.to_owned(), event_types: vec![], aggregate_types: vec![], on_poison: OnPoison::Block };
-        let core = Core::new(Routes::new(&[topic("t0"), topic("t1")]), BUDGET, Duration::from_millis(50), now);
+        let topic = |name: &str| TopicSettings {
+            name: name.to_owned(),
+            event_types: vec![],
+            aggregate_types: vec![],
+            on_poison: OnPoison::Block,
+        };
+        let core = Core::new(
+            Routes::new(&[topic("t0"), topic("t1")]),
+            BUDGET,
+            Duration::from_millis(50),
+            now,
+        );
         let mut core = core.with_breaker(BreakerSettings::default(), 3, now);
-        let grant = |lane| Grant { lane, epoch: 1, mark: 0, high_id: 0 };
+        let grant = |lane| Grant {
+            lane,
+            epoch: 1,
+            mark: 0,
+            high_id: 0,
+        };
         core.granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
         core.topic_seen(SICK, true, now);
         core.topic_seen(WELL, true, now);
-        Self { core, now, rows: BTreeMap::new(), sent: vec![], published: 0, xid: 10, next_id: 1, fetches: 0 }
+        Self {
+            core,
+            now,
+            rows: BTreeMap::new(),
+            sent: vec![],
+            published: 0,
+            xid: 10,
+            next_id: 1,
+            fetches: 0,
+        }
     }
 
     /// Commits rows of a topic, in lanes that take turns up to `lanes`.
@@ -65,28 +93,58 @@ impl World {
             self.try_rows();
             self.acknowledge();
             while let Some(settle) = self.core.next_settle(1000, true) {
-                settle.plan.ids.iter().for_each(|id| drop(self.rows.remove(id)));
+                settle
+                    .plan
+                    .ids
+                    .iter()
+                    .for_each(|id| drop(self.rows.remove(id)));
                 self.core.settled(&settle.slots);
             }
             self.xid += 1;
-            self.core.tick(Tick { xid: self.xid, drawn: self.core.seen() });
+            self.core.tick(Tick {
+                xid: self.xid,
+                drawn: self.core.seen(),
+            });
         }
     }
 
     fn fetch(&mut self) {
-        let Some(plan) = self.core.plan_fetch(self.now) else { return };
+        let Some(plan) = self.core.plan_fetch(self.now) else {
+            return;
+        };
         self.fetches += 1;
-        let fetched = Fetched { snapshot: Snapshot::new(self.xid + 1, vec![]), rows: self.select(&plan), scanned: vec![] };
+        let fetched = Fetched {
+            snapshot: Snapshot::new(self.xid + 1, vec![]),
+            rows: self.select(&plan),
+            scanned: vec![],
+        };
         let outgoing = self.core.accept(&plan, fetched, self.now);
-        self.sent.extend(outgoing.into_iter().map(|outgoing| (outgoing.slot, outgoing.topic)));
+        self.sent.extend(
+            outgoing
+                .into_iter()
+                .map(|outgoing| (outgoing.slot, outgoing.topic)),
+        );
     }
 
     fn select(&self, plan: &FetchPlan) -> Vec<OutboxRow> {
-        let flows =
-            |row: &&OutboxRow| plan.flowing.as_ref().is_none_or(|flowing| flowing.topics.iter().any(|topic| row.topic() == Some(topic)));
+        let flows = |row: &&OutboxRow| {
+            plan.flowing.as_ref().is_none_or(|flowing| {
+                flowing
+                    .topics
+                    .iter()
+                    .any(|topic| row.topic() == Some(topic))
+            })
+        };
         let of_lane = |at: usize| {
-            let rows = self.rows.range(plan.lows[at] + 1..).map(|(_, row)| row).filter(move |row| i16::from(row.lane) == plan.lanes[at]);
-            rows.filter(flows).take(plan.rows_max[at] as usize).cloned().collect::<Vec<_>>()
+            let rows = self
+                .rows
+                .range(plan.lows[at] + 1..)
+                .map(|(_, row)| row)
+                .filter(move |row| i16::from(row.lane) == plan.lanes[at]);
+            rows.filter(flows)
+                .take(plan.rows_max[at] as usize)
+                .cloned()
+                .collect::<Vec<_>>()
         };
         (0..plan.lanes.len()).flat_map(of_lane).collect()
     }
@@ -94,11 +152,20 @@ impl World {
     /// What the core wants to look up is read, and what it wants to try is sent.
     fn try_rows(&mut self) {
         while let Some(lookup) = self.core.next_lookup() {
-            let rows = lookup.rows.iter().filter_map(|name| self.rows.get(&name.id)).cloned().collect();
+            let rows = lookup
+                .rows
+                .iter()
+                .filter_map(|name| self.rows.get(&name.id))
+                .cloned()
+                .collect();
             self.core.looked_up(&lookup, rows, self.now);
         }
         while let Some(outgoing) = self.core.next_trial(self.now) {
-            self.sent.extend(outgoing.into_iter().map(|outgoing| (outgoing.slot, outgoing.topic)));
+            self.sent.extend(
+                outgoing
+                    .into_iter()
+                    .map(|outgoing| (outgoing.slot, outgoing.topic)),
+            );
         }
     }
 
@@ -111,14 +178,21 @@ impl World {
             let at = self.sent.iter().position(|(_, of)| *of == topic)?;
             Some(self.sent.swap_remove(at).0)
         });
-        self.core.reported(refused.expect("it was fetched"), Outcome::Refused(ProblemClass::RecordRejected), self.now);
+        self.core.reported(
+            refused.expect("it was fetched"),
+            Outcome::Refused(ProblemClass::RecordRejected),
+            self.now,
+        );
     }
 
     fn acknowledge(&mut self) {
-        let (sick, well): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent).into_iter().partition(|(_, topic)| *topic == SICK);
+        let (sick, well): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent)
+            .into_iter()
+            .partition(|(_, topic)| *topic == SICK);
         self.sent = sick;
         self.published += well.len();
-        well.into_iter().for_each(|(slot, _)| self.core.reported(slot, Outcome::Published, self.now));
+        well.into_iter()
+            .for_each(|(slot, _)| self.core.reported(slot, Outcome::Published, self.now));
     }
 
     fn heal(&mut self) {
@@ -138,7 +212,15 @@ impl World {
 
 fn row(lane: u8, id: i64, topic: TopicIndex) -> OutboxRow {
     let (key, topic) = (format!("k{id}"), format!("t{topic}"));
-    OutboxRow::with(lane, id, Texts { aggregate_id: &key, topic: Some(&topic), ..Texts::PLAIN })
+    OutboxRow::with(
+        lane,
+        id,
+        Texts {
+            aggregate_id: &key,
+            topic: Some(&topic),
+            ..Texts::PLAIN
+        },
+    )
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -156,12 +238,20 @@ fn a_sick_topic_neither_takes_the_window_nor_a_lane_from_the_others() {
             world.turn(Duration::from_millis(100));
         }
         assert_eq!(world.state(), BreakerState::Closed);
-        assert_eq!(world.problems(), vec![(SICK, ProblemClass::TopicStalled)], "{lanes} lanes");
+        assert_eq!(
+            world.problems(),
+            vec![(SICK, ProblemClass::TopicStalled)],
+            "{lanes} lanes"
+        );
         let mut behind = 0;
         for _ in 0..20 {
             world.commit(WELL, 5, lanes);
             world.turn(Duration::from_millis(200));
-            behind = world.rows.values().filter(|row| row.topic() == Some("t1")).count();
+            behind = world
+                .rows
+                .values()
+                .filter(|row| row.topic() == Some("t1"))
+                .count();
         }
         assert_eq!((world.published, behind), (400, 0), "{lanes} lanes");
         world.heal();
@@ -175,10 +265,17 @@ fn a_topic_that_is_sick_alone_leaves_room_for_those_that_come_later() {
     let mut world = World::new();
     world.commit(SICK, 3000, 64);
     world.turn(seconds(60));
-    assert_eq!(world.state(), BreakerState::Open, "nothing else tells whether the cluster works");
+    assert_eq!(
+        world.state(),
+        BreakerState::Open,
+        "nothing else tells whether the cluster works"
+    );
     world.commit(WELL, 300, 64);
     world.turn(seconds(31));
-    assert_eq!((world.published, world.state()), (300, BreakerState::Closed));
+    assert_eq!(
+        (world.published, world.state()),
+        (300, BreakerState::Closed)
+    );
     assert_eq!(world.problems(), vec![(SICK, ProblemClass::TopicStalled)]);
 }
 
@@ -206,7 +303,11 @@ fn after_an_outage_rows_flow_again_in_small_steps() {
     assert_eq!(world.state(), BreakerState::Closed);
     world.turn(Duration::from_millis(40));
     // 200 old rows were acknowledged: that is two windows, of 64 and of 128.
-    assert!((1..=256).contains(&world.sent.len()), "{} rows", world.sent.len());
+    assert!(
+        (1..=256).contains(&world.sent.len()),
+        "{} rows",
+        world.sent.len()
+    );
 }
 
 #[test]
@@ -216,12 +317,24 @@ fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take
     world.commit(WELL, 1, 64);
     world.turn(Duration::from_millis(40));
     world.core.drain(64, world.now);
-    let for_main = DrainWaits { main: true, trial: false };
-    assert!(world.core.drain_waits_for() == for_main && !world.core.is_sick(), "it has only just been sent");
+    let for_main = DrainWaits {
+        main: true,
+        trial: false,
+    };
+    assert!(
+        world.core.drain_waits_for() == for_main && !world.core.is_sick(),
+        "it has only just been sent"
+    );
     world.turn(seconds(2));
     assert!(world.core.drain_waits_for() == for_main && world.core.is_sick());
     world.heal();
-    assert_eq!(world.core.drain_waits_for(), DrainWaits { main: false, trial: false });
+    assert_eq!(
+        world.core.drain_waits_for(),
+        DrainWaits {
+            main: false,
+            trial: false
+        }
+    );
 }
 
 /// A batch was refused, and the row is on trial when its partition loses its leader.
@@ -239,36 +352,64 @@ fn with_a_stuck_trial() -> World {
 #[test]
 fn a_trial_that_does_not_end_is_told_and_holds_up_nobody_else() {
     let mut world = with_a_stuck_trial();
-    assert_eq!((world.problems(), world.published), (vec![(SICK, ProblemClass::TopicStalled)], 150));
-    assert_eq!(world.core.sent_on_main(), 0, "a new producer need not wait for it");
+    assert_eq!(
+        (world.problems(), world.published),
+        (vec![(SICK, ProblemClass::TopicStalled)], 150)
+    );
+    assert_eq!(
+        world.core.sent_on_main(),
+        0,
+        "a new producer need not wait for it"
+    );
     world.refuse(WELL);
     world.turn(Duration::from_millis(100));
-    assert_eq!((world.published, world.state()), (151, BreakerState::Closed), "the other topic has its trial meanwhile");
+    assert_eq!(
+        (world.published, world.state()),
+        (151, BreakerState::Closed),
+        "the other topic has its trial meanwhile"
+    );
     for _ in 0..2000 {
         world.heal();
         world.turn(Duration::from_millis(20));
     }
-    assert!(world.rows.is_empty() && world.core.trials_are_over() && world.problems().is_empty(), "{} rows are left", world.rows.len());
+    assert!(
+        world.rows.is_empty() && world.core.trials_are_over() && world.problems().is_empty(),
+        "{} rows are left",
+        world.rows.len()
+    );
 }
 
 #[test]
 fn few_rows_of_a_topic_wait_for_a_trial_that_does_not_end() {
     let world = with_a_stuck_trial();
     let fetched = SHARE_ROWS_MIN.max(BUDGET.rows / SHARE) * 2;
-    assert!(world.core.poison.waiting(SICK) <= 500 + fetched, "{} rows", world.core.poison.waiting(SICK));
+    assert!(
+        world.core.poison.waiting(SICK) <= 500 + fetched,
+        "{} rows",
+        world.core.poison.waiting(SICK)
+    );
 }
 
 #[test]
 fn a_trial_that_does_not_end_keeps_no_lane() {
     let mut world = with_a_stuck_trial();
     world.core.drain(64, world.now);
-    assert_eq!(world.core.drain_waits_for(), DrainWaits { main: false, trial: true });
+    assert_eq!(
+        world.core.drain_waits_for(),
+        DrainWaits {
+            main: false,
+            trial: true
+        }
+    );
     assert!(world.core.is_sick());
     for (slot, _) in std::mem::take(&mut world.sent) {
         world.core.reported(slot, Outcome::Purged, world.now);
     }
     world.turn(Duration::from_millis(20));
-    assert!(world.sent.is_empty() && world.core.trials_are_over(), "who has the lanes next decides about their rows");
+    assert!(
+        world.sent.is_empty() && world.core.trials_are_over(),
+        "who has the lanes next decides about their rows"
+    );
     assert_eq!(world.core.drained().lanes.len(), LANES);
 }
 
@@ -282,28 +423,49 @@ fn a_topic_whose_trial_goes_with_its_lane_is_tried_by_the_next_rows() {
         world.fetch();
     }
     let (slot, _) = world.sent.remove(0);
-    world.core.reported(slot, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized), world.now);
+    world.core.reported(
+        slot,
+        Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
+        world.now,
+    );
     world.turn(seconds(2));
-    assert!(world.core.has_trial_under_way(), "its row is on trial, which does not end");
+    assert!(
+        world.core.has_trial_under_way(),
+        "its row is on trial, which does not end"
+    );
     world.core.drain(1, world.now);
     let (slot, _) = world.sent.remove(0);
     world.core.reported(slot, Outcome::Purged, world.now);
     assert_eq!(world.core.drained().lanes, [63]);
     world.commit(SICK, 1, 64);
     world.turn(seconds(1));
-    assert_eq!((world.sent.len(), world.problems()), (1, vec![]), "the topic flows in the other lanes");
+    assert_eq!(
+        (world.sent.len(), world.problems()),
+        (1, vec![]),
+        "the topic flows in the other lanes"
+    );
 }
 
 #[test]
 fn nothing_of_a_parked_topic_goes_on_trial() {
-    let parked = |topics: &[&str]| Parked { topics: topics.iter().map(|topic| (*topic).to_owned()).collect(), keys: vec![] };
+    let parked = |topics: &[&str]| Parked {
+        topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+        keys: vec![],
+    };
     let lanes: Vec<i16> = (0..LANES as i16).collect();
     let mut world = World::new();
     world.refuse(SICK);
-    world.core.parked(&parked(&["t0"]), &lanes, world.now, world.now);
+    world
+        .core
+        .parked(&parked(&["t0"]), &lanes, world.now, world.now);
     world.turn(seconds(5));
-    assert!(world.sent.is_empty() && !world.core.trials_are_over(), "a batch was refused; its row waits");
-    world.core.parked(&parked(&[]), &lanes, world.now, world.now);
+    assert!(
+        world.sent.is_empty() && !world.core.trials_are_over(),
+        "a batch was refused; its row waits"
+    );
+    world
+        .core
+        .parked(&parked(&[]), &lanes, world.now, world.now);
     world.turn(Duration::from_millis(20));
     assert_eq!(world.sent.len(), 1);
 }
@@ -314,11 +476,26 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
     world.next_id = 63;
     world.commit(WELL, 1, 64);
     let plan = world.core.plan_fetch(world.now).expect("it is time");
-    let fetched = Fetched { snapshot: Snapshot::new(world.xid + 1, vec![]), rows: world.select(&plan), scanned: vec![] };
+    let fetched = Fetched {
+        snapshot: Snapshot::new(world.xid + 1, vec![]),
+        rows: world.select(&plan),
+        scanned: vec![],
+    };
     assert_eq!(fetched.rows.len(), 1);
     world.core.drain(1, world.now);
     let left = world.core.drained();
     world.core.released(&left);
-    world.core.granted(&[Grant { lane: 63, epoch: 3, mark: 63, high_id: 63 }], world.now);
-    assert!(world.core.accept(&plan, fetched, world.now).is_empty(), "another relay published it meanwhile");
+    world.core.granted(
+        &[Grant {
+            lane: 63,
+            epoch: 3,
+            mark: 63,
+            high_id: 63,
+        }],
+        world.now,
+    );
+    assert!(
+        world.core.accept(&plan, fetched, world.now).is_empty(),
+        "another relay published it meanwhile"
+    );
 }

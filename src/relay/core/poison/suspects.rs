@@ -1,9 +1,15 @@
-//! Who is suspect: rows of a topic that failed, or of a batch that was refused, looked up by name. Pure.
+//! Who is suspect: rows of a topic that failed, or of a batch that was refused, looked up by name.
+//! Pure.
 
 use super::*;
 
 impl Core {
-    pub(in crate::relay::core) fn topic_failed(&mut self, given_back: GivenBack, class: ProblemClass, now: Instant) {
+    pub(in crate::relay::core) fn topic_failed(
+        &mut self,
+        given_back: GivenBack,
+        class: ProblemClass,
+        now: Instant,
+    ) {
         let (row, topic) = (given_back.row, given_back.topic);
         self.hold_topic(topic);
         let head = self.poison.heads.entry(topic).or_insert(row);
@@ -13,12 +19,23 @@ impl Core {
         self.stops.failed(topic, class, now);
     }
 
-    /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else their producer.
-    pub(in crate::relay::core) fn try_topic(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
+    /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else
+    /// their producer.
+    pub(in crate::relay::core) fn try_topic(
+        &mut self,
+        topic: TopicIndex,
+        class: ProblemClass,
+        now: Instant,
+    ) {
         match self.poison.heads.remove(&topic) {
             Some(head) => {
                 self.stops.on_trial(topic, class);
-                self.poison.lookups.push_back(Lookup { topic, class, purpose: Purpose::Topic, rows: vec![head] });
+                self.poison.lookups.push_back(Lookup {
+                    topic,
+                    class,
+                    purpose: Purpose::Topic,
+                    rows: vec![head],
+                });
             }
             None => {
                 self.stops.flow(topic);
@@ -32,11 +49,16 @@ impl Core {
     pub(in crate::relay::core) fn suspect(&mut self, given_back: GivenBack, class: ProblemClass) {
         self.hold_topic(given_back.topic);
         self.stops.suspect(given_back.topic);
-        let (_, rows) = self.poison.suspects.entry(given_back.topic).or_insert_with(|| (class, BTreeSet::new()));
+        let (_, rows) = self
+            .poison
+            .suspects
+            .entry(given_back.topic)
+            .or_insert_with(|| (class, BTreeSet::new()));
         rows.insert(given_back.row);
     }
 
-    /// The producer refused the row of this slot at once, without asking the brokers: no trial is needed.
+    /// The producer refused the row of this slot at once, without asking the brokers: no trial is
+    /// needed.
     pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
         self.outstanding.ended(slot);
         self.openers_of(slot).ended(slot, false, now);
@@ -49,13 +71,24 @@ impl Core {
         }
     }
 
-    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or [`Self::lookup_failed`] must follow.
+    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or
+    /// [`Self::lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
-        let ready = self.poison.suspects.keys().copied().find(|topic| self.window.sent_of(*topic) == 0);
+        let ready = self
+            .poison
+            .suspects
+            .keys()
+            .copied()
+            .find(|topic| self.window.sent_of(*topic) == 0);
         if let Some(topic) = ready
             && let Some((class, rows)) = self.poison.suspects.remove(&topic)
         {
-            return Some(Lookup { topic, class, purpose: Purpose::Suspects, rows: rows.into_iter().collect() });
+            return Some(Lookup {
+                topic,
+                class,
+                purpose: Purpose::Suspects,
+                rows: rows.into_iter().collect(),
+            });
         }
         self.poison.lookups.pop_front()
     }
@@ -67,7 +100,9 @@ impl Core {
     /// The rows that were looked up, as far as they still exist, by lane and id.
     pub fn looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
-        rows.retain(|row| self.is_staying(row.lane) && !self.window.holds(row.lane, row.id, row.event_id));
+        rows.retain(|row| {
+            self.is_staying(row.lane) && !self.window.holds(row.lane, row.id, row.event_id)
+        });
         if lookup.purpose == Purpose::Topic {
             return match rows.pop() {
                 Some(row) => self.poison.trials.try_topic(topic, row),
@@ -81,7 +116,11 @@ impl Core {
             _ => {}
         }
         for row in &rows {
-            let resting = RestingKey { lane: row.lane, rest: Rest::OnTrial, head: None };
+            let resting = RestingKey {
+                lane: row.lane,
+                rest: Rest::OnTrial,
+                head: None,
+            };
             let key = self.poison.rest(topic, row.key(), resting);
             self.hold(row.lane, Left::Key(topic, key), row.id - 1);
         }

@@ -5,13 +5,19 @@ use super::*;
 impl Core {
     /// The next rows to try, on a producer of their own, in this order.
     pub fn next_trial(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
-        let mut group = self.poison.trials.next_group(|topic| !self.stops.is_parked(topic))?;
+        let mut group = self
+            .poison
+            .trials
+            .next_group(|topic| !self.stops.is_parked(topic))?;
         let mut taken = [0; LANES];
         let fits = |row: &&OutboxRow| {
             taken[usize::from(row.lane)] += 1;
-            taken[usize::from(row.lane)] <= self.window.lane_room(row.lane) && taken.iter().sum::<usize>() <= self.window.room_rows()
+            taken[usize::from(row.lane)] <= self.window.lane_room(row.lane)
+                && taken.iter().sum::<usize>() <= self.window.room_rows()
         };
-        let rest = group.rows.split_off(group.rows.iter().take_while(fits).count());
+        let rest = group
+            .rows
+            .split_off(group.rows.iter().take_while(fits).count());
         if !rest.is_empty() {
             self.poison.trials.postpone(group.with(rest));
         }
@@ -22,10 +28,17 @@ impl Core {
         let outgoing: Vec<Outgoing> = group
             .rows
             .iter()
-            .filter_map(|row| self.window.take(row, topic).map(|slot| Outgoing { slot, topic, row: row.clone() }))
+            .filter_map(|row| {
+                self.window.take(row, topic).map(|slot| Outgoing {
+                    slot,
+                    topic,
+                    row: row.clone(),
+                })
+            })
             .collect();
         for Outgoing { slot, row, .. } in &outgoing {
-            self.outstanding.sent(*slot, topic, row.lane, row.bytes(), now);
+            self.outstanding
+                .sent(*slot, topic, row.lane, row.bytes(), now);
         }
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
         self.poison.trials.began(group, &slots);
@@ -45,7 +58,12 @@ impl Core {
         self.poison.trials.is_under_way()
     }
 
-    pub(in crate::relay::core) fn trial_reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+    pub(in crate::relay::core) fn trial_reported(
+        &mut self,
+        slot: Slot,
+        outcome: Outcome,
+        now: Instant,
+    ) {
         let end = match outcome {
             Outcome::Published => Ended::Published,
             Outcome::Refused(class) => Ended::Refused(class),
@@ -60,7 +78,9 @@ impl Core {
             self.topic_failed(given_back, class, now);
         }
         // Until its last report is in, a trial ends nobody's rest.
-        let Some(findings) = self.poison.trials.ended(slot, end) else { return };
+        let Some(findings) = self.poison.trials.ended(slot, end) else {
+            return;
+        };
         for finding in findings {
             self.found(finding, now);
         }
@@ -70,7 +90,12 @@ impl Core {
 
     fn found(&mut self, finding: Finding, now: Instant) {
         match finding {
-            Finding::Culprit { topic, row, class, attempts } => {
+            Finding::Culprit {
+                topic,
+                row,
+                class,
+                attempts,
+            } => {
                 self.stops.refused(topic, now);
                 self.judge(topic, &row, class, attempts, now);
             }

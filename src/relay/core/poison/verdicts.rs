@@ -3,18 +3,49 @@
 use super::*;
 
 impl Core {
-    pub(super) fn judge(&mut self, topic: TopicIndex, row: &OutboxRow, class: ProblemClass, attempts: u32, now: Instant) {
+    pub(super) fn judge(
+        &mut self,
+        topic: TopicIndex,
+        row: &OutboxRow,
+        class: ProblemClass,
+        attempts: u32,
+        now: Instant,
+    ) {
         let policy = self.routes.on_poison(topic);
-        let name = RowName { lane: row.lane, id: row.id, event_id: row.event_id };
-        let key = self.poison.rest(topic, row.key(), RestingKey { lane: row.lane, rest: Rest::Judged, head: Some(name) });
+        let name = RowName {
+            lane: row.lane,
+            id: row.id,
+            event_id: row.event_id,
+        };
+        let key = self.poison.rest(
+            topic,
+            row.key(),
+            RestingKey {
+                lane: row.lane,
+                rest: Rest::Judged,
+                head: Some(name),
+            },
+        );
         self.hold(row.lane, Left::Key(topic, Arc::clone(&key)), row.id - 1);
-        // They are read again once the verdict is carried out: until then somebody else may come to another one.
-        let untried = self.poison.trials.drop_where(|of, row| of == topic && row.key() == &*key);
-        self.poison.verdicts.push_back(Verdict { row: name, topic, key, class, attempts, policy });
+        // They are read again once the verdict is carried out: until then somebody else may come to
+        // another one.
+        let untried = self
+            .poison
+            .trials
+            .drop_where(|of, row| of == topic && row.key() == &*key);
+        self.poison.verdicts.push_back(Verdict {
+            row: name,
+            topic,
+            key,
+            class,
+            attempts,
+            policy,
+        });
         self.untried(&untried, now);
     }
 
-    /// The rows that were to tell whether these topics take records again are not tried: those that flow next will tell.
+    /// The rows that were to tell whether these topics take records again are not tried: those that
+    /// flow next will tell.
     fn untried(&mut self, topics: &[TopicIndex], now: Instant) {
         for topic in topics {
             self.topic_works(*topic, now);
@@ -38,12 +69,28 @@ impl Core {
         }
         match verdict.policy {
             OnPoison::Block => {
-                self.poison.rest(topic, key, RestingKey { lane, rest: Rest::Parked { since: now }, head: Some(verdict.row) });
+                self.poison.rest(
+                    topic,
+                    key,
+                    RestingKey {
+                        lane,
+                        rest: Rest::Parked { since: now },
+                        head: Some(verdict.row),
+                    },
+                );
             }
             OnPoison::DeadLetter => {
                 let same = |other: &Verdict| other.topic == topic && other.key == *key;
                 if !self.poison.verdicts.iter().any(same) {
-                    self.poison.rest(topic, key, RestingKey { lane, rest: Rest::OnTrial, head: None });
+                    self.poison.rest(
+                        topic,
+                        key,
+                        RestingKey {
+                            lane,
+                            rest: Rest::OnTrial,
+                            head: None,
+                        },
+                    );
                 }
                 self.end_trials(now);
             }
@@ -52,12 +99,21 @@ impl Core {
 
     // --- parked rows
 
-    /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or flows again, what is new rests.
+    /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or
+    /// flows again, what is new rests.
     pub fn parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
-        let index = |name: &str| (0..self.routes.len()).find(|topic| self.routes.name(*topic) == name);
-        let topics = parked.topics.iter().filter_map(|name| index(name)).collect();
-        let listed: BTreeMap<(TopicIndex, &str), &ParkedKey> =
-            parked.keys.iter().filter_map(|parked| Some(((index(&parked.topic)?, parked.key.as_str()), parked))).collect();
+        let index =
+            |name: &str| (0..self.routes.len()).find(|topic| self.routes.name(*topic) == name);
+        let topics = parked
+            .topics
+            .iter()
+            .filter_map(|name| index(name))
+            .collect();
+        let listed: BTreeMap<(TopicIndex, &str), &ParkedKey> = parked
+            .keys
+            .iter()
+            .filter_map(|parked| Some(((index(&parked.topic)?, parked.key.as_str()), parked)))
+            .collect();
         for ((topic, key), parked) in &listed {
             self.key_is_parked(*topic, key, parked, asked);
         }
@@ -70,27 +126,51 @@ impl Core {
         for topic in added {
             self.hold_all(&Left::Topic(topic));
         }
-        flowing.extend(freed.into_iter().filter(|topic| self.stops.flows(*topic)).map(Left::Topic));
+        flowing.extend(
+            freed
+                .into_iter()
+                .filter(|topic| self.stops.flows(*topic))
+                .map(Left::Topic),
+        );
         self.flow_again(&flowing, now);
     }
 
     fn key_is_parked(&mut self, topic: TopicIndex, key: &str, parked: &ParkedKey, asked: Instant) {
         let lane = parked.lane;
-        let Some(state) = self.lanes[usize::from(lane)].as_ref() else { return };
+        let Some(state) = self.lanes[usize::from(lane)].as_ref() else {
+            return;
+        };
         if self.poison.resting_key(topic, key).is_some() {
             return;
         }
         let position = self.position(lane, state);
-        let head = parked.head.map(|(id, event_id)| RowName { lane, id, event_id });
-        let key = self.poison.rest(topic, key, RestingKey { lane, rest: Rest::Parked { since: asked }, head });
+        let head = parked
+            .head
+            .map(|(id, event_id)| RowName { lane, id, event_id });
+        let key = self.poison.rest(
+            topic,
+            key,
+            RestingKey {
+                lane,
+                rest: Rest::Parked { since: asked },
+                head,
+            },
+        );
         self.hold(lane, Left::Key(topic, key), position);
     }
 
     /// Keys that are parked, by topic.
     #[must_use]
     pub fn parked_keys(&self) -> Vec<(TopicIndex, usize)> {
-        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| keys.values().filter(|resting| resting.is_parked()).count();
-        self.poison.keys.iter().map(|(topic, keys)| (*topic, count(keys))).filter(|(_, keys)| *keys > 0).collect()
+        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| {
+            keys.values().filter(|resting| resting.is_parked()).count()
+        };
+        self.poison
+            .keys
+            .iter()
+            .map(|(topic, keys)| (*topic, count(keys)))
+            .filter(|(_, keys)| *keys > 0)
+            .collect()
     }
 
     /// Topics that a person parked.
@@ -101,7 +181,9 @@ impl Core {
     // --- lanes that go
 
     pub(super) fn is_staying(&self, lane: u8) -> bool {
-        self.lanes[usize::from(lane)].as_ref().is_some_and(|lane| !lane.draining)
+        self.lanes[usize::from(lane)]
+            .as_ref()
+            .is_some_and(|lane| !lane.draining)
     }
 
     pub(super) fn hold(&mut self, lane: u8, left: Left, id: i64) {
@@ -111,15 +193,26 @@ impl Core {
     }
 
     pub(in crate::relay::core) fn drop_trials_of_leaving_lanes(&mut self, now: Instant) {
-        let leaving: Vec<u8> = (0..LANES as u8).filter(|lane| !self.is_staying(*lane)).collect();
-        let untried = self.poison.trials.drop_where(|_, row| leaving.contains(&row.lane));
+        let leaving: Vec<u8> = (0..LANES as u8)
+            .filter(|lane| !self.is_staying(*lane))
+            .collect();
+        let untried = self
+            .poison
+            .trials
+            .drop_where(|_, row| leaving.contains(&row.lane));
         self.untried(&untried, now);
     }
 
     /// Another relay decides about their keys from now on.
     pub(in crate::relay::core) fn forget_keys_of_lost_lanes(&mut self) {
-        let lost: Vec<u8> = (0..LANES as u8).filter(|lane| self.lanes[usize::from(*lane)].is_none()).collect();
-        end_rest(&mut self.poison.keys, |_, _, resting| lost.contains(&resting.lane));
-        self.poison.verdicts.retain(|verdict| !lost.contains(&verdict.row.lane));
+        let lost: Vec<u8> = (0..LANES as u8)
+            .filter(|lane| self.lanes[usize::from(*lane)].is_none())
+            .collect();
+        end_rest(&mut self.poison.keys, |_, _, resting| {
+            lost.contains(&resting.lane)
+        });
+        self.poison
+            .verdicts
+            .retain(|verdict| !lost.contains(&verdict.row.lane));
     }
 }

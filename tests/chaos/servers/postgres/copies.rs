@@ -13,9 +13,24 @@ impl Postgres {
     fn copy(&self, name: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(name);
         let mut backup = self.command("pg_basebackup");
-        backup.args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast", "--no-sync", "--wal-method=stream"]);
-        let done = backup.args(arguments).arg("--pgdata").arg(&folder).output().context("pg_basebackup")?;
-        anyhow::ensure!(done.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&done.stderr));
+        backup.args([
+            "--host=127.0.0.1",
+            "--username=postgres",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--wal-method=stream",
+        ]);
+        let done = backup
+            .args(arguments)
+            .arg("--pgdata")
+            .arg(&folder)
+            .output()
+            .context("pg_basebackup")?;
+        anyhow::ensure!(
+            done.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         Ok(folder)
     }
 
@@ -31,17 +46,27 @@ impl Postgres {
         let mut standby = self.launch(&data, STANDBY_PORT, &[])?;
         let follows = "select count(*) > 0 from pg_stat_replication where state = 'streaming'";
         let follows = async || {
-            let Ok(mut connection) = super::connect().await else { return false };
-            sqlx::query_scalar(follows).fetch_one(&mut connection).await.unwrap_or(false)
+            let Ok(mut connection) = super::connect().await else {
+                return false;
+            };
+            sqlx::query_scalar(follows)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap_or(false)
         };
-        standby.until("the standby to follow", super::UP_MAX, follows).await?;
+        standby
+            .until("the standby to follow", super::UP_MAX, follows)
+            .await?;
         self.standby = Some(standby);
         Ok(())
     }
 
     /// From here on it does not hear what is committed.
     pub(crate) fn stop_following(&self) -> anyhow::Result<()> {
-        self.standby.as_ref().context("there is no standby")?.signal_with_children("STOP")
+        self.standby
+            .as_ref()
+            .context("there is no standby")?
+            .signal_with_children("STOP")
     }
 
     /// The standby becomes the server, which has ended.
@@ -51,11 +76,22 @@ impl Postgres {
         self.take_place("standby")?;
         let mut server = self.launch(&self.data(), super::PORT, &[])?;
         let promote = async || {
-            let Ok(mut connection) = super::connect().await else { return false };
-            sqlx::query("select pg_promote()").execute(&mut connection).await.is_ok()
+            let Ok(mut connection) = super::connect().await else {
+                return false;
+            };
+            sqlx::query("select pg_promote()")
+                .execute(&mut connection)
+                .await
+                .is_ok()
         };
-        server.until("the standby to be promoted", super::UP_MAX, promote).await?;
-        server.until("the new primary", super::UP_MAX, async || super::is_primary().await).await?;
+        server
+            .until("the standby to be promoted", super::UP_MAX, promote)
+            .await?;
+        server
+            .until("the new primary", super::UP_MAX, async || {
+                super::is_primary().await
+            })
+            .await?;
         self.server = Some(server);
         Ok(())
     }
@@ -64,23 +100,40 @@ impl Postgres {
         self.copy("backup", &[]).map(drop)
     }
 
-    /// The backup becomes the server, which has ended, on a timeline of its own as after any recovery to a point in time.
+    /// The backup becomes the server, which has ended, on a timeline of its own as after any
+    /// recovery to a point in time.
     pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
         self.take_place("backup")?;
         std::fs::write(self.data().join("recovery.signal"), "")?;
-        self.start_with(&["restore_command=false", "recovery_target=immediate", "recovery_target_action=promote"]).await
+        self.start_with(&[
+            "restore_command=false",
+            "recovery_target=immediate",
+            "recovery_target_action=promote",
+        ])
+        .await
     }
 
     pub(crate) fn fill_disk(&self) -> anyhow::Result<()> {
         // What is left after the first is less than a page.
-        net::run("dd", &["if=/dev/zero", &format!("of={}", self.folder.join("filler").display()), "bs=64k"]).err();
+        net::run(
+            "dd",
+            &[
+                "if=/dev/zero",
+                &format!("of={}", self.folder.join("filler").display()),
+                "bs=64k",
+            ],
+        )
+        .err();
         Ok(())
     }
 
     /// Whether the server had died of it; then it is started again.
     pub(crate) async fn free_disk(&mut self) -> anyhow::Result<bool> {
         std::fs::remove_file(self.folder.join("filler"))?;
-        let died = self.server.as_mut().is_none_or(|server| server.ended().is_some());
+        let died = self
+            .server
+            .as_mut()
+            .is_none_or(|server| server.ended().is_some());
         if died {
             sweep(&self.data()).await?;
             self.start().await?;

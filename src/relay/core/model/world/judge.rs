@@ -1,10 +1,17 @@
-//! The contract, judged when Kafka writes, when a row is deleted, when a mark is written, and when all has healed.
+//! The contract, judged when Kafka writes, when a row is deleted, when a mark is written, and when
+//! all has healed.
 
 use super::*;
 
 impl World {
     pub(super) fn remember_in_flight(&mut self, at: usize) {
-        let held = self.database.get().committed.iter().filter(|row| self.processes[at].get().holds(row)).map(|row| row.event);
+        let held = self
+            .database
+            .get()
+            .committed
+            .iter()
+            .filter(|row| self.processes[at].get().holds(row))
+            .map(|row| row.event);
         self.may_repeat.extend(held);
         self.may_repeat.sort_unstable();
         self.may_repeat.dedup();
@@ -18,18 +25,35 @@ impl World {
         let database = self.database.get();
         if self.is_published(&row) {
             let excused = self.may_repeat.binary_search(&row.event).is_ok();
-            return if excused { Ok(()) } else { Err(('D', format!("{row:?} was published twice without a fault"))) };
+            return if excused {
+                Ok(())
+            } else {
+                Err(('D', format!("{row:?} was published twice without a fault")))
+            };
         }
         // What was truncated on its way is of no interest.
-        let known = database.committed.iter().any(|other| other.event == row.event);
-        let of_key = || database.committed.iter().filter(|other| other.key == row.key);
-        let earlier = of_key().take_while(|other| other.event != row.event).find(|other| !self.is_published(other));
+        let known = database
+            .committed
+            .iter()
+            .any(|other| other.event == row.event);
+        let of_key = || {
+            database
+                .committed
+                .iter()
+                .filter(|other| other.key == row.key)
+        };
+        let earlier = of_key()
+            .take_while(|other| other.event != row.event)
+            .find(|other| !self.is_published(other));
         if let Some(earlier) = earlier.filter(|_| known) {
             return Err(('O', format!("{row:?} went out before {earlier:?}")));
         }
         let highest = self.highest.entry(row.key).or_default();
         if known && row.id <= *highest {
-            return Err(('R', format!("{row:?} is taken for an old one: {highest} was written before")));
+            return Err((
+                'R',
+                format!("{row:?} is taken for an old one: {highest} was written before"),
+            ));
         }
         *highest = row.id.max(*highest);
         if let Some(at) = self.published.binary_search(&row.event).err() {
@@ -40,7 +64,10 @@ impl World {
 
     pub(super) fn judge_deleted(&self, named: &[Row], deleted: &[Row]) -> Result<(), Violation> {
         if let Some(row) = deleted.iter().find(|row| !named.contains(row)) {
-            return Err(('R', format!("{row:?} was deleted in place of another row with its id")));
+            return Err((
+                'R',
+                format!("{row:?} was deleted in place of another row with its id"),
+            ));
         }
         match deleted.iter().find(|row| !self.is_published(row)) {
             Some(row) => Err(('L', format!("{row:?} was deleted and is not published"))),
@@ -50,19 +77,27 @@ impl World {
 
     /// A verdict of the relay: its row goes to dead_letter.
     pub(super) fn judge_poison(&mut self, at: usize) -> Result<bool, Violation> {
-        let Some(verdict) = self.processes[at].edit(|process| process.core.next_verdict()) else { return Ok(false) };
+        let Some(verdict) = self.processes[at].edit(|process| process.core.next_verdict()) else {
+            return Ok(false);
+        };
         let (now, event) = (self.now, verdict.row.event_id.as_u64_pair().1);
         self.database.edit(|database| database.bury(event));
         self.processes[at].edit(|process| process.core.judged(&verdict, now));
         match self.refused.contains(&event) {
             true => Ok(true),
-            false => Err(('L', format!("{:?} is a dead letter and was never refused", verdict.row))),
+            false => Err((
+                'L',
+                format!("{:?} is a dead letter and was never refused", verdict.row),
+            )),
         }
     }
 
     pub(super) fn judge_marks(&self) -> Result<(), Violation> {
         match self.database.get().below_mark() {
-            Some(row) => Err(('L', format!("{row:?} is below the mark of its lane: nobody reads it"))),
+            Some(row) => Err((
+                'L',
+                format!("{row:?} is below the mark of its lane: nobody reads it"),
+            )),
             None => Ok(()),
         }
     }
@@ -70,8 +105,12 @@ impl World {
     /// Nothing is under way.
     pub(in super::super) fn is_quiet(&self) -> bool {
         self.processes.iter().map(Shared::get).all(|process| {
-            let idle = process.queue.is_empty() && process.reports.is_empty() && process.deletions.is_empty();
-            idle && process.trial.is_empty() && process.fetch.is_none() && process.life != Life::Paused
+            let idle = process.queue.is_empty()
+                && process.reports.is_empty()
+                && process.deletions.is_empty();
+            idle && process.trial.is_empty()
+                && process.fetch.is_none()
+                && process.life != Life::Paused
         })
     }
 
@@ -87,13 +126,23 @@ impl World {
             for at in 0..self.processes.len() {
                 self.turn(at)?;
             }
-            let alive = self.processes.iter().map(Shared::get).filter(|process| process.life != Life::Gone);
+            let alive = self
+                .processes
+                .iter()
+                .map(Shared::get)
+                .filter(|process| process.life != Life::Gone);
             let in_flight: usize = alive.map(|process| process.core.window().rows()).sum();
             if in_flight == 0 && self.database.get().rows.is_empty() {
                 return Ok(());
             }
         }
-        Err(('L', format!("after all has healed these are still waiting: {:?}", self.database.get().rows)))
+        Err((
+            'L',
+            format!(
+                "after all has healed these are still waiting: {:?}",
+                self.database.get().rows
+            ),
+        ))
     }
 
     pub(super) fn turn(&mut self, at: usize) -> Result<(), Violation> {
@@ -101,11 +150,24 @@ impl World {
             self.apply(step)?;
         }
         while self.apply(Step::Report(at))? {}
-        for step in [Step::NewProducer(at), Step::Restart(at), Step::Resume(at), Step::Release(at, Answer::Arrives), Step::Renew(at)] {
+        for step in [
+            Step::NewProducer(at),
+            Step::Restart(at),
+            Step::Resume(at),
+            Step::Release(at, Answer::Arrives),
+            Step::Renew(at),
+        ] {
             self.apply(step)?;
         }
         let (claim, tick) = (Step::Claim(at, Answer::Arrives), Step::Tick(at));
-        for step in [claim, tick, Step::Sweep(at), Step::Plan(at), Step::Read(at), Step::Accept(at)] {
+        for step in [
+            claim,
+            tick,
+            Step::Sweep(at),
+            Step::Plan(at),
+            Step::Read(at),
+            Step::Accept(at),
+        ] {
             self.apply(step)?;
         }
         for topic in 0..self.scenario.topics() {
@@ -113,9 +175,16 @@ impl World {
             while self.apply(Step::Append(at, topic))? {}
         }
         // What is on trial already comes first.
-        while self.apply(Step::AppendTrial(at))? || self.apply(Step::Judge(at))? || self.apply(Step::Try(at))? {}
+        while self.apply(Step::AppendTrial(at))?
+            || self.apply(Step::Judge(at))?
+            || self.apply(Step::Try(at))?
+        {}
         while self.apply(Step::Report(at))? {}
-        for step in [Step::Settle(at), Step::SettleRuns(at), Step::SettleAnswers(at, Answer::Arrives)] {
+        for step in [
+            Step::Settle(at),
+            Step::SettleRuns(at),
+            Step::SettleAnswers(at, Answer::Arrives),
+        ] {
             self.apply(step)?;
         }
         Ok(())

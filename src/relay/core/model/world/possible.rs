@@ -3,21 +3,36 @@
 use super::*;
 
 impl World {
-    /// Every step that is possible here; a few of them may not be after all. Once nothing is left to publish, only what is under way ends.
+    /// Every step that is possible here; a few of them may not be after all. Once nothing is left
+    /// to publish, only what is under way ends.
     pub(in super::super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let over = self.database.get().rows.is_empty() && self.script_at == self.scenario.script.len();
+        let over =
+            self.database.get().rows.is_empty() && self.script_at == self.scenario.script.len();
         if self.script_at < self.scenario.script.len() {
             steps.push(Step::Write);
         }
-        steps.extend(self.database.get().leases.keys().map(|instance| Step::Expire(*instance)));
+        steps.extend(
+            self.database
+                .get()
+                .leases
+                .keys()
+                .map(|instance| Step::Expire(*instance)),
+        );
         for at in 0..self.processes.len() {
             self.steps_of(at, over, &mut steps);
         }
         let producers = self.processes.len() + self.zombies.len();
-        steps.extend((0..producers).flat_map(|from| (0..self.scenario.topics()).map(move |topic| Step::Append(from, topic))));
+        steps.extend((0..producers).flat_map(|from| {
+            (0..self.scenario.topics()).map(move |topic| Step::Append(from, topic))
+        }));
         if self.faults_left > 0 && !over {
-            steps.extend(self.scenario.faults.iter().flat_map(|fault| self.steps_of_fault(*fault)));
+            steps.extend(
+                self.scenario
+                    .faults
+                    .iter()
+                    .flat_map(|fault| self.steps_of_fault(*fault)),
+            );
         }
         steps
     }
@@ -26,7 +41,12 @@ impl World {
         let process = self.process(at);
         steps.extend(process.deletions.iter().map(|_| Step::SettleRuns(at)));
         match process.life {
-            _ if over => steps.extend(process.fetch.iter().flat_map(|_| [Step::Read(at), Step::Accept(at)])),
+            _ if over => steps.extend(
+                process
+                    .fetch
+                    .iter()
+                    .flat_map(|_| [Step::Read(at), Step::Accept(at)]),
+            ),
             Life::Gone => steps.push(Step::Restart(at)),
             Life::Paused => steps.push(Step::Wake(at)),
             Life::Lost => steps.push(Step::Restart(at)),
@@ -52,7 +72,9 @@ impl World {
                 if self.faults_left > 0 {
                     steps.push(Step::Renew(at));
                 }
-                steps.extend((0..self.scenario.topics()).map(|topic| Step::TopicSeen(at, topic, true)));
+                steps.extend(
+                    (0..self.scenario.topics()).map(|topic| Step::TopicSeen(at, topic, true)),
+                );
             }
         }
         if matches!(process.life, Life::Runs | Life::Lost) {
@@ -71,16 +93,28 @@ impl World {
             Fault::LoseLease => vec![Step::LoseLease(at)],
             Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
             Fault::Poison => {
-                let batches =
-                    |topic| [1, usize::MAX].map(|records| [Step::Poison(at, topic, records), Step::PoisonTrial(at, topic, records)]);
+                let batches = |topic| {
+                    [1, usize::MAX].map(|records| {
+                        [
+                            Step::Poison(at, topic, records),
+                            Step::PoisonTrial(at, topic, records),
+                        ]
+                    })
+                };
                 topics.flat_map(batches).flatten().collect()
             }
             Fault::Retire => vec![Step::Retire(at)],
             Fault::AnswerLost => {
-                vec![Step::SettleAnswers(at, Answer::Lost), Step::Claim(at, Answer::Lost), Step::Release(at, Answer::Lost)]
+                vec![
+                    Step::SettleAnswers(at, Answer::Lost),
+                    Step::Claim(at, Answer::Lost),
+                    Step::Release(at, Answer::Lost),
+                ]
             }
             Fault::GiveBack => vec![Step::GiveBack(at)],
-            Fault::TopicMissing => topics.map(|topic| Step::TopicSeen(at, topic, false)).collect(),
+            Fault::TopicMissing => topics
+                .map(|topic| Step::TopicSeen(at, topic, false))
+                .collect(),
             Fault::RestartIds => vec![Step::RestartIds],
         }
     }

@@ -7,26 +7,50 @@ impl World {
         let (bug, process) = (self.scenario.bug, self.process(at));
         let (paused, deletions) = (process.life == Life::Paused, &process.deletions);
         match step {
-            Step::Settle(_) if !paused && deletions.len() < self.scenario.deletions_max && process.core.window().acked() > 0 => {
+            Step::Settle(_)
+                if !paused
+                    && deletions.len() < self.scenario.deletions_max
+                    && process.core.window().acked() > 0 =>
+            {
                 self.processes[at].edit(|process| {
                     let drawn = process.core.seen();
                     let settle = process.core.next_settle(2, true);
-                    process.deletions.extend(settle.map(|settle| Deletion { settle, drawn, xid: None, done: false }));
+                    process.deletions.extend(settle.map(|settle| Deletion {
+                        settle,
+                        drawn,
+                        xid: None,
+                        done: false,
+                    }));
                 });
-                if self.scenario.fine { Ok(true) } else { self.settle(at, Step::SettleRuns(at)) }
+                if self.scenario.fine {
+                    Ok(true)
+                } else {
+                    self.settle(at, Step::SettleRuns(at))
+                }
             }
             Step::SettleBegins(_) => {
-                let Some(next) = deletions.iter().position(|deletion| deletion.xid.is_none()) else { return Ok(false) };
+                let Some(next) = deletions.iter().position(|deletion| deletion.xid.is_none())
+                else {
+                    return Ok(false);
+                };
                 let xid = self.database.edit(Database::begin);
                 self.processes[at].edit(|process| process.deletions[next].xid = Some(xid));
                 Ok(true)
             }
             Step::SettleRuns(_) => {
-                let Some(next) = deletions.iter().position(|deletion| !deletion.done) else { return Ok(false) };
+                let Some(next) = deletions.iter().position(|deletion| !deletion.done) else {
+                    return Ok(false);
+                };
                 let names = deletions[next].settle.plan.event_ids.clone();
                 let plan = &deletions[next].settle.plan;
-                let key = |lane: i16| Key { name: 0, lane: lane as u8, topic: 0 };
-                let named: Vec<_> = (0..names.len()).map(|at| self.row_of(names[at], plan.ids[at], key(plan.lanes[at]))).collect();
+                let key = |lane: i16| Key {
+                    name: 0,
+                    lane: lane as u8,
+                    topic: 0,
+                };
+                let named: Vec<_> = (0..names.len())
+                    .map(|at| self.row_of(names[at], plan.ids[at], key(plan.lanes[at])))
+                    .collect();
                 let begun = deletions[next].xid;
                 let (xid, deleted) = self.database.edit(|database| {
                     let xid = begun.unwrap_or_else(|| database.begin());
@@ -34,17 +58,28 @@ impl World {
                     database.commit(xid);
                     (xid, deleted)
                 });
-                self.processes[at].edit(|process| (process.deletions[next].xid, process.deletions[next].done) = (Some(xid), true));
+                self.processes[at].edit(|process| {
+                    (process.deletions[next].xid, process.deletions[next].done) = (Some(xid), true)
+                });
                 self.judge_deleted(&named, &deleted)?;
                 Ok(true)
             }
             Step::SettleAnswers(_, answer) if !paused => {
-                let Some(first) = deletions.iter().position(|deletion| deletion.done || answer == Answer::Lost) else { return Ok(false) };
+                let Some(first) = deletions
+                    .iter()
+                    .position(|deletion| deletion.done || answer == Answer::Lost)
+                else {
+                    return Ok(false);
+                };
                 if answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
                     return Ok(false);
                 }
-                let begun = self.process(at).deletions[first].xid.filter(|_| !self.process(at).deletions[first].done);
-                begun.into_iter().for_each(|xid| self.database.edit(|database| database.roll_back(xid)));
+                let begun = self.process(at).deletions[first]
+                    .xid
+                    .filter(|_| !self.process(at).deletions[first].done);
+                begun
+                    .into_iter()
+                    .for_each(|xid| self.database.edit(|database| database.roll_back(xid)));
                 self.processes[at].edit(|process| {
                     let deletion = process.deletions.remove(first);
                     match deletion.xid {
@@ -64,22 +99,36 @@ impl World {
         }
     }
 
-    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a name.
+    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a
+    /// name.
     pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
-        self.database.get().row(event_id).map_or(Row { id, event: event_id.as_u64_pair().1, key }, |row| Row { id, ..row })
+        self.database.get().row(event_id).map_or(
+            Row {
+                id,
+                event: event_id.as_u64_pair().1,
+                key,
+            },
+            |row| Row { id, ..row },
+        )
     }
 
     // --- leases
 
     pub(super) fn lease(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
         let (bug, process) = (self.scenario.bug, self.process(at));
-        let (instance, seen, news) = (process.instance, process.core.seen(), process.core.seen() > process.ticked);
+        let (instance, seen, news) = (
+            process.instance,
+            process.core.seen(),
+            process.core.seen() > process.ticked,
+        );
         let writer = (instance, process.incarnation);
         match step {
             Step::Renew(_) => {
                 let marks = process.core.marks();
                 let before = self.database.get().lanes.clone();
-                let ours = self.database.edit(|database| database.write_marks(writer, &marks, false, bug));
+                let ours = self
+                    .database
+                    .edit(|database| database.write_marks(writer, &marks, false, bug));
                 self.judge_marks()?;
                 if !self.process(at).core.owns_exactly(&ours) {
                     self.lose_lease(at);
@@ -97,8 +146,13 @@ impl World {
                     return Ok(self.claim(at, usize::MAX));
                 }
                 let known = process.core.marks();
-                let possible = self.faults_left > 0 && self.scenario.faults.contains(&Fault::AnswerLost);
-                let lost = possible && !self.database.edit(|database| database.claim(instance, &known, usize::MAX)).is_empty();
+                let possible =
+                    self.faults_left > 0 && self.scenario.faults.contains(&Fault::AnswerLost);
+                let lost = possible
+                    && !self
+                        .database
+                        .edit(|database| database.claim(instance, &known, usize::MAX))
+                        .is_empty();
                 Ok(lost && self.spend(Fault::AnswerLost))
             }
             Step::GiveBack(_) => {
@@ -110,12 +164,18 @@ impl World {
                 Ok(possible)
             }
             Step::Release(_, answer) => {
-                let drained =
-                    if bug == Bug::ReleaseUndrained && process.core.owned() == 0 { process.core.marks() } else { process.core.drained() };
-                if drained.lanes.is_empty() || answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
+                let drained = if bug == Bug::ReleaseUndrained && process.core.owned() == 0 {
+                    process.core.marks()
+                } else {
+                    process.core.drained()
+                };
+                if drained.lanes.is_empty()
+                    || answer == Answer::Lost && !self.spend(Fault::AnswerLost)
+                {
                     return Ok(false);
                 }
-                self.database.edit(|database| database.write_marks(writer, &drained, true, bug));
+                self.database
+                    .edit(|database| database.write_marks(writer, &drained, true, bug));
                 if answer == Answer::Arrives {
                     self.processes[at].edit(|process| process.core.released(&drained));
                 }
@@ -127,8 +187,14 @@ impl World {
     }
 
     pub(super) fn claim(&mut self, at: usize, lanes_max: usize) -> bool {
-        let (instance, known, now) = (self.process(at).instance, self.process(at).core.marks(), self.now);
-        let grants = self.database.edit(|database| database.claim(instance, &known, lanes_max));
+        let (instance, known, now) = (
+            self.process(at).instance,
+            self.process(at).core.marks(),
+            self.now,
+        );
+        let grants = self
+            .database
+            .edit(|database| database.claim(instance, &known, lanes_max));
         if !grants.is_empty() {
             self.processes[at].edit(|process| process.core.granted(&grants, now));
         }
@@ -136,13 +202,21 @@ impl World {
     }
 
     pub(super) fn expire(&mut self, instance: u8) -> bool {
-        let process = self.processes.iter().position(|process| process.get().instance == instance);
+        let process = self
+            .processes
+            .iter()
+            .position(|process| process.get().instance == instance);
         let life = process.map_or(Life::Gone, |at| self.process(at).life);
-        if !matches!(life, Life::Paused | Life::Gone) || self.database.get().leases.get(&instance) != Some(&true) {
+        if !matches!(life, Life::Paused | Life::Gone)
+            || self.database.get().leases.get(&instance) != Some(&true)
+        {
             return false;
         }
-        process.into_iter().for_each(|at| self.remember_in_flight(at));
-        self.database.edit(|database| database.leases.insert(instance, false));
+        process
+            .into_iter()
+            .for_each(|at| self.remember_in_flight(at));
+        self.database
+            .edit(|database| database.leases.insert(instance, false));
         true
     }
 
@@ -152,8 +226,8 @@ impl World {
         self.zombies.push(on_its_way);
     }
 
-    /// A new instance begins: after a kill, or once the old one has all reports. What it had not settled yet stays. While another relay runs
-    /// that one takes over.
+    /// A new instance begins: after a kill, or once the old one has all reports. What it had not
+    /// settled yet stays. While another relay runs that one takes over.
     pub(super) fn restart(&mut self, at: usize) -> bool {
         let process = self.process(at);
         let over = match process.life {
@@ -164,10 +238,13 @@ impl World {
         if over {
             let (instance, says_goodbye) = (process.instance, process.life == Life::Lost);
             if says_goodbye {
-                self.database.edit(|database| database.leases.remove(&instance));
+                self.database
+                    .edit(|database| database.leases.remove(&instance));
             }
             if self.scenario.restarts || (0..self.processes.len()).all(|other| !self.runs(other)) {
-                let Some(process) = self.start() else { return says_goodbye };
+                let Some(process) = self.start() else {
+                    return says_goodbye;
+                };
                 self.processes[at] = process;
             } else {
                 self.processes[at].edit(|process| process.life = Life::Gone);

@@ -1,5 +1,5 @@
-//! Steps of services, of a process, and of Kafka's answers to it; those of statements are in [`super::statements`]. Each says whether it was
-//! possible.
+//! Steps of services, of a process, and of Kafka's answers to it; those of statements are in
+//! [`super::statements`]. Each says whether it was possible.
 
 use super::*;
 
@@ -15,13 +15,20 @@ impl World {
             }
             Step::Commit(at) | Step::RollBack(at) => {
                 let writers = self.database.get().writers();
-                let Some(at) = at.checked_rem(writers.len()) else { return false };
-                let end = if matches!(step, Step::Commit(_)) { Database::commit } else { Database::roll_back };
+                let Some(at) = at.checked_rem(writers.len()) else {
+                    return false;
+                };
+                let end = if matches!(step, Step::Commit(_)) {
+                    Database::commit
+                } else {
+                    Database::roll_back
+                };
                 self.database.edit(|database| end(database, writers[at]));
                 true
             }
             _ => {
-                let possible = self.database.get().writers().is_empty() && self.spend(Fault::RestartIds);
+                let possible =
+                    self.database.get().writers().is_empty() && self.spend(Fault::RestartIds);
                 if possible {
                     self.database.edit(Database::restart_ids);
                 }
@@ -50,7 +57,10 @@ impl World {
                 let on_its_way = self.processes[at].edit(|process| {
                     (process.life, process.fetch, process.deletions) = (Life::Gone, None, vec![]);
                     process.reports.clear();
-                    [std::mem::take(&mut process.queue), std::mem::take(&mut process.trial)]
+                    [
+                        std::mem::take(&mut process.queue),
+                        std::mem::take(&mut process.trial),
+                    ]
                 });
                 self.zombies.extend(on_its_way);
                 true
@@ -80,27 +90,50 @@ impl World {
         let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
         let runs = process.life == Life::Runs;
         match (step, &process.fetch) {
-            (Step::Plan(_), None) if runs && process.sending == Sending::Open => self.processes[at].edit(|process| {
-                let at = process.core.fetch_at().map(|at| at.max(now));
-                let plan = at.and_then(|at| process.core.plan_fetch(at));
-                process.fetch = plan.map(|plan| {
-                    let answer = (!self.scenario.fine).then(|| (self.database.get().incarnation(), self.database.get().fetch(&plan)));
-                    Fetch { plan, answer }
-                });
-                process.fetch.is_some()
-            }),
+            (Step::Plan(_), None) if runs && process.sending == Sending::Open => self.processes[at]
+                .edit(|process| {
+                    let at = process.core.fetch_at().map(|at| at.max(now));
+                    let plan = at.and_then(|at| process.core.plan_fetch(at));
+                    process.fetch = plan.map(|plan| {
+                        let answer = (!self.scenario.fine).then(|| {
+                            (
+                                self.database.get().incarnation(),
+                                self.database.get().fetch(&plan),
+                            )
+                        });
+                        Fetch { plan, answer }
+                    });
+                    process.fetch.is_some()
+                }),
             (Step::Read(_), Some(Fetch { plan, answer: None })) => {
-                let answer = (self.database.get().incarnation(), self.database.get().fetch(plan));
-                self.processes[at].edit(|process| process.fetch.iter_mut().for_each(|fetch| fetch.answer = Some(answer.clone())));
+                let answer = (
+                    self.database.get().incarnation(),
+                    self.database.get().fetch(plan),
+                );
+                self.processes[at].edit(|process| {
+                    process
+                        .fetch
+                        .iter_mut()
+                        .for_each(|fetch| fetch.answer = Some(answer.clone()))
+                });
                 true
             }
-            (Step::Accept(_), Some(Fetch { answer: Some((seen, _)), .. }))
-                if runs && *seen != Some(process.incarnation) && bug != Bug::SendAstray =>
-            {
+            (
+                Step::Accept(_),
+                Some(Fetch {
+                    answer: Some((seen, _)),
+                    ..
+                }),
+            ) if runs && *seen != Some(process.incarnation) && bug != Bug::SendAstray => {
                 self.lose_lease(at);
                 true
             }
-            (Step::Accept(_), Some(Fetch { answer: Some(_), .. })) if runs => {
+            (
+                Step::Accept(_),
+                Some(Fetch {
+                    answer: Some(_), ..
+                }),
+            ) if runs => {
                 let database = self.database.get();
                 self.processes[at].edit(|process| process.accept(database, bug, now));
                 true
@@ -108,7 +141,9 @@ impl World {
             (Step::Sweep(_), _) if runs => {
                 let found = self.database.get().sweep(&process.core.marks());
                 for row in &found {
-                    self.processes[at].edit(|process| process.core.straggler(row.key.lane, row.id, row.event_id()));
+                    self.processes[at].edit(|process| {
+                        process.core.straggler(row.key.lane, row.id, row.event_id())
+                    });
                 }
                 !found.is_empty()
             }
@@ -122,7 +157,10 @@ impl World {
         let (runs, sending) = (process.life == Life::Runs, process.sending);
         let reported = process.core.sent_on_main() == 0 || bug == Bug::NextProducerEarly;
         match step {
-            Step::Report(_) if !process.reports.is_empty() && matches!(process.life, Life::Runs | Life::Lost) => {
+            Step::Report(_)
+                if !process.reports.is_empty()
+                    && matches!(process.life, Life::Runs | Life::Lost) =>
+            {
                 self.processes[at].edit(|process| {
                     let (record, outcome) = process.reports.remove(0);
                     process.core.reported(record.slot, outcome, now);
@@ -130,18 +168,35 @@ impl World {
                 true
             }
             Step::Refuse(_, topic) => {
-                let Some(_) = first_of(&process.queue, topic).filter(|_| sending == Sending::Open && self.spend(Fault::Refuse)) else {
+                let Some(_) = first_of(&process.queue, topic)
+                    .filter(|_| sending == Sending::Open && self.spend(Fault::Refuse))
+                else {
                     return false;
                 };
-                self.refuse(at, topic, 1, Outcome::TopicFailed(ProblemClass::TopicNotAuthorized))
+                self.refuse(
+                    at,
+                    topic,
+                    1,
+                    Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
+                )
             }
             Step::Poison(_, topic, records) => {
-                let first = first_of(&process.queue, topic).filter(|_| sending == Sending::Open && self.spend(Fault::Poison));
+                let first = first_of(&process.queue, topic)
+                    .filter(|_| sending == Sending::Open && self.spend(Fault::Poison));
                 let Some(first) = first else { return false };
                 self.refused.insert(first.event);
-                self.refuse(at, topic, records, Outcome::Refused(ProblemClass::RecordRejected))
+                self.refuse(
+                    at,
+                    topic,
+                    records,
+                    Outcome::Refused(ProblemClass::RecordRejected),
+                )
             }
-            Step::Retire(_) if runs && (sending == Sending::Broken || sending == Sending::Open && self.spend(Fault::Retire)) => {
+            Step::Retire(_)
+                if runs
+                    && (sending == Sending::Broken
+                        || sending == Sending::Open && self.spend(Fault::Retire)) =>
+            {
                 self.remember_in_flight(at);
                 let on_its_way = self.processes[at].edit(Process::purge);
                 self.zombies.push(on_its_way);
@@ -162,7 +217,8 @@ impl World {
     fn refuse(&mut self, at: usize, topic: u8, records: usize, outcome: Outcome) -> bool {
         let bug = self.scenario.bug;
         self.remember_in_flight(at);
-        let on_its_way = self.processes[at].edit(|process| process.refuse(topic, records, outcome, bug));
+        let on_its_way =
+            self.processes[at].edit(|process| process.refuse(topic, records, outcome, bug));
         self.zombies.push(on_its_way);
         true
     }
@@ -184,21 +240,29 @@ impl World {
                     record
                 });
                 self.judge_appended(record.row)?;
-                self.processes[at].edit(|process| process.core.reported(record.slot, Outcome::Published, now));
+                self.processes[at]
+                    .edit(|process| process.core.reported(record.slot, Outcome::Published, now));
                 Ok(true)
             }
             Step::PoisonTrial(_, topic, records) => {
-                let Some(first) = first_of(&process.trial, topic).filter(|_| self.spend(Fault::Poison)) else { return Ok(false) };
+                let Some(first) =
+                    first_of(&process.trial, topic).filter(|_| self.spend(Fault::Poison))
+                else {
+                    return Ok(false);
+                };
                 self.refused.insert(first.event);
                 self.remember_in_flight(at);
-                let on_its_way = self.processes[at].edit(|process| process.refuse_on_trial(topic, records, now));
+                let on_its_way =
+                    self.processes[at].edit(|process| process.refuse_on_trial(topic, records, now));
                 self.zombies.push(on_its_way);
                 Ok(true)
             }
             Step::Judge(_) => self.judge_poison(at),
             Step::Resume(_) => {
                 let due = process.core.resume_at(now);
-                due.into_iter().for_each(|due| self.processes[at].edit(|process| process.core.resume(due.max(now))));
+                due.into_iter().for_each(|due| {
+                    self.processes[at].edit(|process| process.core.resume(due.max(now)))
+                });
                 Ok(due.is_some())
             }
             Step::TopicSeen(_, topic, exists) => {
@@ -218,5 +282,8 @@ impl World {
 }
 
 fn first_of(queue: &[Record], topic: u8) -> Option<Row> {
-    queue.iter().map(|record| record.row).find(|row| row.key.topic == topic)
+    queue
+        .iter()
+        .map(|record| record.row)
+        .find(|row| row.key.topic == topic)
 }
