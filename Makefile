@@ -47,6 +47,10 @@ bench-micro: ## What the relay's own code costs for a row, in CPU time and witho
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator
 
+.PHONY: figures
+figures: ## Sizes, circles of imports, words: figures of the code, to compare two versions of it
+	@cargo test --quiet --locked --test it architecture::figures::figures -- --nocapture --ignored
+
 .PHONY: fmt
 fmt: ## Formats the Rust files
 	cargo fmt
