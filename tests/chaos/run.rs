@@ -218,8 +218,8 @@ async fn collect_facts(testbed: &Testbed) -> anyhow::Result<Facts> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) from \
-        outbox.parked_topic)";
+    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) \
+        from outbox.parked_topic)";
     Ok(Facts {
         events: testbed.ledger.snapshot(),
         journal: ids(&mut connection, "select event_id from app.journal").await?,
