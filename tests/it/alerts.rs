@@ -103,7 +103,7 @@ fn every_alert_passes_its_promtool_test() {
             .collect();
         assert!(
             expected.contains(&true) && expected.contains(&false),
-            "{file} tests that it fires, and that it does not"
+            "{file} tests that the alert fires and that it does not"
         );
         assert!(
             cases
@@ -133,12 +133,12 @@ fn the_chart_links_each_alert_to_its_runbook() {
     let rendered = program("helm", &arguments, "");
     assert!(rendered.status.success(), "{}", output_text(&rendered));
     let rule: Value = serde_yaml::from_slice(&rendered.stdout).expect("YAML");
-    let mut wanted = alerts();
-    for alert in &mut wanted {
+    let mut expected = alerts();
+    for alert in &mut expected {
         alert["annotations"]["runbook_url"] =
             format!("https://wiki.invalid/books/{}.md", text(alert, "/alert")).into();
     }
-    assert_eq!(of(&rule["spec"]), wanted);
+    assert_eq!(of(&rule["spec"]), expected);
 }
 
 /// The commands of a page that call the relay's program, in a pod or elsewhere, from its name on.

@@ -76,7 +76,9 @@ fn everything() -> Value {
             "apiServerPorts": [6443],
             "apiServerAddresses": ["10.0.0.1/32", "fd00::/8"],
             "metricsFrom": [
-                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+                {"namespaceSelector": {
+                    "matchLabels": {"kubernetes.io/metadata.name": "monitoring"},
+                }},
             ],
         },
         "monitoring": {

@@ -49,10 +49,10 @@ async fn insert(admin: &mut PgConnection, topic: &str, large: u32) {
     execute(admin, &sql).await;
 }
 
-async fn waiting(admin: &mut PgConnection, wanted: i64) {
-    until(&format!("{wanted} rows"), async || {
+async fn waiting(admin: &mut PgConnection, expected: i64) {
+    until(&format!("{expected} rows"), async || {
         let rows = value::<i64>(admin, "select count(*) from outbox.event").await;
-        (rows == wanted).then_some(())
+        (rows == expected).then_some(())
     })
     .await;
 }
@@ -160,13 +160,13 @@ async fn rows_parked_by_hand_wait_until_they_are_retried() {
         &format!("parked retry --topic {flowing} --yes"),
     );
     waiting(&mut admin, 50).await;
-    until("the parked topic, told", async || {
-        let told = relay.report().await?.problems.iter().any(|problem| {
+    until("the parked topic in the report", async || {
+        let is_reported = relay.report().await?.problems.iter().any(|problem| {
             problem
                 .message
                 .contains(&format!("parked retry --topic {parked}`"))
         });
-        (told
+        (is_reported
             && relay
                 .get("/metrics")
                 .await?

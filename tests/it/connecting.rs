@@ -348,7 +348,7 @@ async fn a_connection_that_dies_silently_times_out() {
     let error = connections
         .rows(sqlx::query("select 1"))
         .await
-        .expect_err("no answer comes");
+        .expect_err("there is no answer");
     let fault = classify(&error);
     assert_eq!(fault.class, ProblemClass::Unreachable);
     assert!(fault.to_string().contains("no answer in time"), "{fault}");

@@ -51,7 +51,7 @@ fn is_of_a_rule(words: &str, schema: &Value) -> bool {
         .as_array()
         .into_iter()
         .flatten();
-    let said = rules
+    let is_message = rules
         .filter_map(|rule| rule["message"].as_str())
         .any(|message| message.contains(words));
     let parts = schema
@@ -59,7 +59,7 @@ fn is_of_a_rule(words: &str, schema: &Value) -> bool {
         .into_iter()
         .flat_map(|object| object.values());
     let items = schema.as_array().into_iter().flatten();
-    said || parts.chain(items).any(|part| is_of_a_rule(words, part))
+    is_message || parts.chain(items).any(|part| is_of_a_rule(words, part))
 }
 
 async fn accepts(changes: &[Change]) {
@@ -627,7 +627,7 @@ async fn the_schema_of_the_database_stays() {
 }
 
 #[tokio::test]
-async fn a_new_object_says_that_nobody_has_seen_it_yet() {
+async fn a_new_object_has_a_status_of_no_observed_generation() {
     let ns = Namespace::create().await;
     let relay = ns.create_relay(|_| ()).await;
     assert_eq!(relay.status.expect("a default").observed_generation, -1);

@@ -15,7 +15,7 @@ use crate::{
         server::Server,
         writers::verify,
     },
-    relay_order::{drained, lanes, read},
+    relay_order::{lanes, read, wait_until_drained},
 };
 
 /// A relay under load.
@@ -71,7 +71,7 @@ impl Running {
         .await;
     }
 
-    async fn shows(&self, class: ProblemClass) -> String {
+    async fn wait_for_problem(&self, class: ProblemClass) -> String {
         until(&format!("problem {class}"), async || {
             let problems = self.relay.report().await?.problems;
             problems
@@ -86,15 +86,15 @@ impl Running {
     /// did not restart.
     async fn end(mut self) {
         let committed = self.writers.end(&self.database).await;
-        drained(&self.database).await;
+        wait_until_drained(&self.database).await;
         verify(&committed, &read(self.topic).await);
         let mut admin = self.database.as_admin().await;
-        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) \
+        let rejected = "select (select count(*) from outbox.dead_letter) + (select count(*) \
             from outbox.parked_key)";
         assert_eq!(
-            value::<i64>(&mut admin, blamed).await,
+            value::<i64>(&mut admin, rejected).await,
             0,
-            "rows were blamed for a fault of the database"
+            "rows were rejected because of a fault of the database"
         );
         self.relay.stop().await;
     }
@@ -109,7 +109,7 @@ async fn a_server_that_is_restarted_or_crashes_costs_nothing_but_time() {
             .publishes_without(&[ProblemClass::Unreachable])
             .await;
         server.down(signal).await;
-        running.shows(ProblemClass::Unreachable).await;
+        running.wait_for_problem(ProblemClass::Unreachable).await;
         server.up().await;
     }
     running
@@ -129,7 +129,7 @@ async fn a_server_that_is_down_for_longer_than_a_lease_costs_nothing_but_time() 
         (running.relay.report().await?.lanes == 0).then_some(())
     })
     .await;
-    running.shows(ProblemClass::Unreachable).await;
+    running.wait_for_problem(ProblemClass::Unreachable).await;
     server.up().await;
     running
         .publishes_without(&[ProblemClass::Unreachable])
@@ -137,7 +137,7 @@ async fn a_server_that_is_down_for_longer_than_a_lease_costs_nothing_but_time() 
     assert_ne!(
         running.relay.report().await.expect("a report").instance,
         instance,
-        "a lost lease is not taken up again"
+        "a lost lease is not continued"
     );
     running.end().await;
 }
@@ -158,7 +158,9 @@ async fn a_read_only_database_is_reported_and_recovery_is_automatic() {
          select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'"
     );
     execute(&mut admin, &read_only).await;
-    let message = running.shows(ProblemClass::DatabaseReadOnly).await;
+    let message = running
+        .wait_for_problem(ProblemClass::DatabaseReadOnly)
+        .await;
     assert!(
         message.contains("default_transaction_read_only"),
         "{message}"
@@ -167,7 +169,9 @@ async fn a_read_only_database_is_reported_and_recovery_is_automatic() {
         (running.relay.report().await?.lanes == 0).then_some(())
     })
     .await;
-    running.shows(ProblemClass::DatabaseReadOnly).await;
+    running
+        .wait_for_problem(ProblemClass::DatabaseReadOnly)
+        .await;
     execute(
         &mut admin,
         &format!("alter database {name} reset default_transaction_read_only"),
@@ -195,7 +199,7 @@ async fn a_full_disk_is_reported_and_recovery_is_automatic() {
          function full_disk()",
     )
     .await;
-    let message = running.shows(ProblemClass::DatabaseFull).await;
+    let message = running.wait_for_problem(ProblemClass::DatabaseFull).await;
     assert!(
         message.contains("settle") && message.contains("make room"),
         "{message}"
@@ -211,7 +215,7 @@ async fn a_full_disk_is_reported_and_recovery_is_automatic() {
         (running.relay.report().await?.lanes == 0).then_some(())
     })
     .await;
-    running.shows(ProblemClass::DatabaseFull).await;
+    running.wait_for_problem(ProblemClass::DatabaseFull).await;
     execute(&mut admin, "drop function full_disk cascade").await;
     running
         .publishes_without(&[ProblemClass::DatabaseFull])

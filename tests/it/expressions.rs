@@ -179,14 +179,14 @@ fn alerts_and_dashboards_ask_only_for_what_is_documented() {
 
 #[test]
 fn every_documented_metric_is_shown_or_alerted_on() {
-    let asked: Vec<String> = all()
+    let used: Vec<String> = all()
         .iter()
         .flat_map(|(_, expression)| names(expression).metrics)
         .map(|(metric, _)| metric)
         .collect();
     let unseen: Vec<String> = documented()
         .into_keys()
-        .filter(|name| !asked.iter().any(|metric| metric.starts_with(name.as_str())))
+        .filter(|name| !used.iter().any(|metric| metric.starts_with(name.as_str())))
         .collect();
     assert!(
         unseen.is_empty(),

@@ -81,7 +81,7 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     let (status, message) = health(&live(&ns).await);
     assert!(
         status == "Progressing" && !message.is_empty(),
-        "pods that no node takes: {status}: {message}"
+        "pods that cannot be scheduled: {status}: {message}"
     );
     ns.patch_relay(json!({"spec": {"replicas": 0}})).await;
     assert_eq!(
@@ -91,8 +91,8 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     );
     ns.pass_until_condition(60, "Ready", "True ScaledToZero")
         .await;
-    let wished = live(&ns).await;
-    assert_eq!(health(&wished).0, "Healthy", "scaled to 0: {wished}");
+    let requested = live(&ns).await;
+    assert_eq!(health(&requested).0, "Healthy", "scaled to 0: {requested}");
     ns.patch_relay(
         json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}},
         "spec": {"replicas": 2}}),
@@ -130,7 +130,7 @@ fn conditions(stalled: &str, ready: &str) -> Value {
 
 #[test]
 fn each_state_has_its_health() {
-    for (stalled, ready, wanted) in [
+    for (stalled, ready, expected) in [
         ("False", "True", ("Healthy", "Ready \"says\" so")),
         ("False", "False", ("Progressing", "Ready \"says\" so")),
         ("Unknown", "Unknown", ("Progressing", "Ready \"says\" so")),
@@ -138,7 +138,7 @@ fn each_state_has_its_health() {
     ] {
         assert_eq!(
             health(&conditions(stalled, ready)),
-            (wanted.0.to_owned(), wanted.1.to_owned()),
+            (expected.0.to_owned(), expected.1.to_owned()),
             "Stalled {stalled}, Ready {ready}"
         );
     }

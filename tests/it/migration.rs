@@ -281,7 +281,7 @@ on_each_server! {
             .migrate(&database.settings())
             .await
             .problem
-            .expect("an index too many");
+            .expect("an additional index");
         assert_eq!(problem.class, ProblemClass::SchemaNotReady);
         assert!(
             problem.message.contains("index using btree (id)"),

@@ -65,7 +65,7 @@ on_each_server! {
             writer.expect("a writer");
         }
         done.store(true, Ordering::Relaxed);
-        reading.await.expect("a prefix at every look");
+        reading.await.expect("a prefix at every read");
         let mut admin = database.as_admin().await;
         assert_eq!(
             value::<i64>(&mut admin, "select count(*) from outbox.event").await,
@@ -146,7 +146,7 @@ on_each_server! {
         );
         assert!(
             value::<bool>(&mut observer, &lock("pg_try_advisory_xact_lock", high)).await,
-            "nobody holds the high bucket"
+            "no caller holds the high bucket"
         );
         execute(&mut admin, "commit").await;
         while let Some(added) = callers.join_next().await {

@@ -113,7 +113,7 @@ on_each_server! {
         assert_eq!(
             rows_read_by_settling(&database, BY_CTID).await,
             0,
-            "it knows where they lie"
+            "it uses their ctids"
         );
     }
 }
@@ -140,7 +140,7 @@ on_each_server! {
         assert_eq!(
             rows_read_by_settling(&database, BY_CTID).await,
             0,
-            "it knows where they lie"
+            "it uses their ctids"
         );
     }
 }

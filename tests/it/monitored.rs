@@ -97,7 +97,7 @@ async fn objects() -> Namespace {
 
 /// Fills in the variables of an expression with all values selected. A stalled topic needs failing
 /// brokers, so the expression asks for any problem instead.
-fn asked(name: &str, expression: &str) -> String {
+fn with_variables(name: &str, expression: &str) -> String {
     let expression = expression
         .replace(RATE_INTERVAL, "20s")
         .replace("$namespace", ".*")
@@ -160,7 +160,7 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
     let (topics, ns, operator_port) = (topics().await, objects().await, free_port().await);
     let settings = database.publishing(topics.to_vec());
     let relay = Relay::start(&database, &settings).await;
-    let mut gone = Relay::start(&database, &settings).await;
+    let mut removed = Relay::start(&database, &settings).await;
     let load = Steady::start(&database, &topics[0].name, 50);
     let prometheus = Prometheus::start(&[
         (
@@ -172,7 +172,7 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
             ],
         ),
         (
-            gone.port(),
+            removed.port(),
             &[("namespace", "essays"), ("relay", "gone"), ("pod", "b")],
         ),
         (
@@ -195,11 +195,11 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
     .await;
 
     let _operator = OperatorProcess::start(&ns.name, operator_port, None).await;
-    gone.stop().await;
+    removed.stop().await;
     // At this time, so that the remaining relay has processed them.
     write_rejected_rows(&database, &topics).await;
     for (name, expression) in all.iter().filter(|(name, _)| name != ABSENT) {
-        has_answer(&prometheus, name, &asked(name, expression)).await;
+        has_answer(&prometheus, name, &with_variables(name, expression)).await;
     }
     load.stop().await;
 

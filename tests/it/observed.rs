@@ -54,10 +54,10 @@ async fn busy() -> (Database, Relay, String) {
                 .backlog
                 .as_ref()
                 .is_some_and(|backlog| backlog.rows > 0 && backlog.oldest_at.is_some());
-            let told = [ProblemClass::KeysParked, ProblemClass::TopicNotDeclared]
+            let reported = [ProblemClass::KeysParked, ProblemClass::TopicNotDeclared]
                 .map(|class| report.problems.iter().any(|problem| problem.class == class));
             let done = waits
-                && told == [true, true]
+                && reported == [true, true]
                 && report.parked_keys == Some(1)
                 && report.lanes == 64;
             if !done && seen.as_ref() != Some(&report) {

@@ -241,7 +241,7 @@ on_each_server! {
             aggregate_id, event_type) overriding system value
           select xact, id, event_id, aggregate_type, aggregate_id, event_type \
           from public.backup").await;
-        assert!(store.bury(&row, 5).await.expect("buried again"));
+        assert!(store.bury(&row, 5).await.expect("a second dead letter"));
         assert_eq!(
             values::<i32>(&mut admin, "select attempts from outbox.dead_letter").await,
             [5]

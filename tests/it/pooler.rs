@@ -47,17 +47,17 @@ fn times(factor: i64, number: i64) -> Statement<'static> {
 /// client's answer.
 async fn count_mixed_up<A>(
     calls: i64,
-    ask: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static,
+    query: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static,
 ) -> usize
 where
     A: Future<Output = i64> + Send,
 {
     let client = |number: i64| {
-        let (ask, factor) = (ask.clone(), 2 + number % 2);
+        let (query, factor) = (query.clone(), 2 + number % 2);
         tokio::spawn(async move {
             let mut wrong = 0;
             for call in 1..=calls {
-                wrong += usize::from(ask(factor, call).await != call * factor);
+                wrong += usize::from(query(factor, call).await != call * factor);
             }
             wrong
         })
@@ -73,7 +73,7 @@ where
 async fn every_answer_belongs_to_its_question() {
     let database = Database::create(15).await;
     let connections = connections(&database, &through(database.settings(), shared()), 6);
-    let ask = move |factor, number| {
+    let query = move |factor, number| {
         let connections = connections.clone();
         async move {
             connections
@@ -83,7 +83,7 @@ async fn every_answer_belongs_to_its_question() {
                 .get(0)
         }
     };
-    assert_eq!(count_mixed_up(2000, ask).await, 0);
+    assert_eq!(count_mixed_up(2000, query).await, 0);
 }
 
 /// Shows why units of work are needed: the statements of the test above fail if they are unnamed
@@ -102,7 +102,7 @@ async fn without_a_transaction_clients_get_the_answers_of_others() {
     let plain = sqlx::postgres::PgPoolOptions::new()
         .max_connections(6)
         .connect_lazy_with(options);
-    let ask = move |factor, number| {
+    let query = move |factor, number| {
         let plain = plain.clone();
         // The pooler also returns an error if no statement was prepared on the connection.
         async move {
@@ -114,10 +114,10 @@ async fn without_a_transaction_clients_get_the_answers_of_others() {
         }
     };
     let deadline = Instant::now() + Duration::from_secs(60);
-    while count_mixed_up(200, ask.clone()).await == 0 {
+    while count_mixed_up(200, query.clone()).await == 0 {
         assert!(
             Instant::now() < deadline,
-            "within 60 s nobody got another's answer"
+            "no client got another's answer within 60 s"
         );
     }
 }

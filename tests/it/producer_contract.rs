@@ -28,7 +28,7 @@ use crate::harness::{
 };
 
 const RECORDS: usize = 200;
-const FINE: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
+const NO_ERROR: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
 /// Limits that allow about 15 records in a batch.
 const SMALL: Sizes = Sizes {
@@ -75,7 +75,7 @@ async fn log(cluster: &Cluster, topic: &str) -> BTreeMap<i32, Vec<usize>> {
     log
 }
 
-async fn only_log(cluster: &Cluster, topic: &str) -> Vec<usize> {
+async fn log_of_single_partition(cluster: &Cluster, topic: &str) -> Vec<usize> {
     log(cluster, topic)
         .await
         .into_values()
@@ -84,18 +84,18 @@ async fn only_log(cluster: &Cluster, topic: &str) -> Vec<usize> {
 }
 
 /// Makes the brokers answer the third batch with this error.
-fn refuse_the_third_batch(cluster: &Cluster, answer: Answer) {
-    cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, answer]);
+fn reject_third_batch(cluster: &Cluster, answer: Answer) {
+    cluster.request_errors(RDKafkaApiKey::Produce, &[NO_ERROR, NO_ERROR, answer]);
 }
 
 /// Checks the log and the errors of the records after a permanent error of the third batch.
-async fn nothing_follows_a_refused_batch(answer: Answer, blamed: DeliveryError) {
+async fn check_that_nothing_follows_a_rejected_batch(answer: Answer, blamed: DeliveryError) {
     let cluster = cluster(1, &[("topic", 1)]);
-    refuse_the_third_batch(&cluster, answer);
+    reject_third_batch(&cluster, answer);
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..RECORDS);
     let outcomes = sender.outcomes(RECORDS).await.clone();
-    let log = only_log(&cluster, "topic").await;
+    let log = log_of_single_partition(&cluster, "topic").await;
     let published = log.len();
     assert!(
         published > 1 && published < RECORDS,
@@ -134,7 +134,7 @@ async fn nothing_follows_a_refused_batch(answer: Answer, blamed: DeliveryError) 
 
 #[tokio::test]
 async fn message_too_large_is_fatal_and_leaves_no_gap() {
-    nothing_follows_a_refused_batch(
+    check_that_nothing_follows_a_rejected_batch(
         Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
         DeliveryError::Record(ProblemClass::RecordTooLarge),
     )
@@ -143,7 +143,8 @@ async fn message_too_large_is_fatal_and_leaves_no_gap() {
 
 #[tokio::test]
 async fn invalid_record_is_fatal_and_leaves_no_gap() {
-    nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, REJECTED).await;
+    check_that_nothing_follows_a_rejected_batch(Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, REJECTED)
+        .await;
 }
 
 /// The producer marks the topic as bad: its waiting records get the same code as the rejected
@@ -182,14 +183,14 @@ async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_n
             .all(|outcome| *outcome == Err(DeliveryError::Purged)),
         "{well:?}"
     );
-    assert_eq!(only_log(&cluster, "sick").await, [0]);
-    assert_eq!(only_log(&cluster, "well").await, [0; 0]);
+    assert_eq!(log_of_single_partition(&cluster, "sick").await, [0]);
+    assert_eq!(log_of_single_partition(&cluster, "well").await, [0; 0]);
 }
 
 #[tokio::test]
 async fn out_of_order_sequence_is_fatal_and_leaves_no_gap() {
     let blamed = DeliveryError::Cluster(ProblemClass::KafkaError);
-    nothing_follows_a_refused_batch(
+    check_that_nothing_follows_a_rejected_batch(
         Answer::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
         blamed,
     )
@@ -197,17 +198,17 @@ async fn out_of_order_sequence_is_fatal_and_leaves_no_gap() {
 }
 
 /// An error that a retry resolves is not reported.
-async fn all_arrive_in_order_in_spite_of(answer: Answer) {
+async fn check_that_all_arrive_in_order_after(answer: Answer) {
     let cluster = cluster(1, &[("topic", 1)]);
     cluster.request_errors(
         RDKafkaApiKey::Produce,
-        &[FINE, answer, FINE, answer, answer],
+        &[NO_ERROR, answer, NO_ERROR, answer, answer],
     );
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..RECORDS);
     assert!(sender.outcomes(RECORDS).await.values().all(Result::is_ok));
     assert_eq!(
-        only_log(&cluster, "topic").await,
+        log_of_single_partition(&cluster, "topic").await,
         (0..RECORDS).collect::<Vec<_>>()
     );
     assert!(!sender.producer.is_fatal());
@@ -215,32 +216,34 @@ async fn all_arrive_in_order_in_spite_of(answer: Answer) {
 
 #[tokio::test]
 async fn not_enough_replicas_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS).await;
+    check_that_all_arrive_in_order_after(Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS).await;
 }
 
 #[tokio::test]
 async fn not_enough_replicas_after_append_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND)
-        .await;
+    check_that_all_arrive_in_order_after(
+        Answer::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn not_leader_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION).await;
+    check_that_all_arrive_in_order_after(Answer::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION).await;
 }
 
 #[tokio::test]
 async fn request_timed_out_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT).await;
+    check_that_all_arrive_in_order_after(Answer::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT).await;
 }
 
 #[tokio::test]
 async fn a_broken_connection_is_retried_in_order() {
-    all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR__TRANSPORT).await;
+    check_that_all_arrive_in_order_after(Answer::RD_KAFKA_RESP_ERR__TRANSPORT).await;
 }
 
 /// A producer without the relay's settings, but with these properties.
-fn loose(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
+fn default_producer(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", servers)
@@ -253,7 +256,7 @@ fn loose(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
     BaseProducer::from_config(&config).expect("a producer")
 }
 
-fn send_all_loosely(producer: &BaseProducer, topic: &str) {
+fn send_all_by_default_producer(producer: &BaseProducer, topic: &str) {
     for record in 0..RECORDS {
         let value = format!("{record}:{}", "x".repeat(100));
         producer
@@ -323,16 +326,16 @@ async fn of_a_batch_with_one_bad_record_all_are_blamed() {
 /// Control: the tests above would find the gap of an idempotent producer without the gapless
 /// guarantee.
 #[tokio::test]
-async fn without_the_gapless_guarantee_a_refused_batch_leaves_a_gap() {
+async fn without_the_gapless_guarantee_a_rejected_batch_leaves_a_gap() {
     let cluster = cluster(1, &[("topic", 1)]);
-    refuse_the_third_batch(&cluster, Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
-    let producer = loose(&cluster.bootstrap_servers(), &[]);
-    send_all_loosely(&producer, "topic");
+    reject_third_batch(&cluster, Answer::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+    let producer = default_producer(&cluster.bootstrap_servers(), &[]);
+    send_all_by_default_producer(&producer, "topic");
     tokio::task::spawn_blocking(move || producer.flush(Duration::from_secs(60)))
         .await
         .expect("joined")
         .expect("flushed");
-    let log = only_log(&cluster, "topic").await;
+    let log = log_of_single_partition(&cluster, "topic").await;
     assert!(
         log.len() < RECORDS && log.last() == Some(&(RECORDS - 1)),
         "{log:?}"
@@ -346,13 +349,13 @@ async fn no_record_fails_for_being_late() {
     let mut sender = Sender::new(&cluster.bootstrap_servers(), SMALL);
     send_all(&sender, "topic", 0..1);
     sender.outcomes(1).await;
-    let impatient = loose(
+    let impatient = default_producer(
         &cluster.bootstrap_servers(),
         &[("message.timeout.ms", "1000")],
     );
     cluster.broker_down(1).expect("a broker");
     send_all(&sender, "topic", 1..RECORDS);
-    send_all_loosely(&impatient, "impatient");
+    send_all_by_default_producer(&impatient, "impatient");
     until("the impatient producer to give up", async || {
         impatient.poll(Duration::ZERO);
         (impatient.in_flight_count() == 0).then_some(())
@@ -370,7 +373,7 @@ async fn no_record_fails_for_being_late() {
     cluster.broker_up(1).expect("a broker");
     assert!(sender.outcomes(RECORDS).await.values().all(Result::is_ok));
     assert_eq!(
-        only_log(&cluster, "topic").await,
+        log_of_single_partition(&cluster, "topic").await,
         (0..RECORDS).collect::<Vec<_>>()
     );
 }
@@ -412,7 +415,7 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
             .values()
             .all(Result::is_ok)
     );
-    let log = only_log(&cluster, "topic").await;
+    let log = log_of_single_partition(&cluster, "topic").await;
     let mut firsts = Vec::new();
     for record in &log {
         if firsts.last().is_none_or(|last| record > last) {
@@ -425,7 +428,7 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
 /// Three brokers process batches of two topics when one broker rejects a batch. That batch can be
 /// distinguished from queued and in-flight batches, and no partition has a gap.
 #[tokio::test]
-async fn of_many_partitions_only_the_refused_batch_is_blamed() {
+async fn only_the_rejected_batch_of_many_partitions_is_blamed() {
     let cluster = cluster(3, &[("sick", 3), ("well", 3)]);
     for topic in ["sick", "well"] {
         for partition in 0..3 {
@@ -437,12 +440,12 @@ async fn of_many_partitions_only_the_refused_batch_is_blamed() {
     cluster.request_errors(
         RDKafkaApiKey::Produce,
         &[
-            FINE,
-            FINE,
-            FINE,
-            FINE,
-            FINE,
-            FINE,
+            NO_ERROR,
+            NO_ERROR,
+            NO_ERROR,
+            NO_ERROR,
+            NO_ERROR,
+            NO_ERROR,
             Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD,
         ],
     );

@@ -42,7 +42,7 @@ async fn insert(database: &Database, topic: &str, rows: &[&str]) {
     }
 }
 
-async fn drained(database: &Database) {
+async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
@@ -104,7 +104,7 @@ async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
     ];
     insert(&database, &topic, &rows.each_ref().map(String::as_str)).await;
     let _relay = Relay::start(&database, &settings).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let line = |last: u8, rest: &str, time: &str, data: &str| {
         let id = id(last);
         let id = id.trim_matches('\'');
@@ -159,7 +159,7 @@ async fn a_tombstone_has_no_value_and_all_headers_in_each_style() {
         )
         .await;
         let _relay = Relay::start(&database, &settings).await;
-        drained(&database).await;
+        wait_until_drained(&database).await;
         let records = read(topic).await;
         assert_eq!(
             (records.len(), &records[0].value, records[0].key.as_str()),
@@ -198,7 +198,7 @@ async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_t
     )
     .await;
     let _relay = Relay::start(&database, &settings).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     let headers: Vec<_> = records
         .iter()
@@ -233,7 +233,7 @@ async fn headers_of_each_kind_of_json_arrive() {
     )
     .await;
     let relay = Relay::start(&database, &settings).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     let mut found = records[0].headers.clone();
     assert!(
@@ -279,7 +279,7 @@ async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts
     });
     insert(&database, &topic, &[large]).await;
     let _relay = Relay::start(&database, &settings).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     assert_eq!(
         (

@@ -34,7 +34,7 @@ async fn insert(database: &Database, topic: &str, rows: u32) {
     execute(&mut database.as_admin().await, &sql).await;
 }
 
-async fn drained(database: &Database) {
+async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
@@ -102,11 +102,11 @@ async fn a_topic_that_accepts_only_small_batches_gets_many_small_rows_without_a_
         &database.publishing(vec![topic(&usual), topic(&strict)]),
     )
     .await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         (count(&strict).await, count(&usual).await),
         (5000, 1000),
-        "each once: nothing was refused and sent again"
+        "each once: nothing was rejected and sent again"
     );
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
 }
@@ -128,7 +128,7 @@ async fn a_running_relay_sends_larger_records_once_a_topic_accepts_them() {
     create_topic(&name).await;
     let relay = Relay::start(&database, &database.publishing(vec![topic(&name)])).await;
     insert(&database, &name, 10).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     alter_topic(&name, "max.message.bytes", "3000000").await;
     insert_large(&database, &name, "refused").await;
     let mut admin = database.as_admin().await;
@@ -150,7 +150,7 @@ async fn a_running_relay_sends_larger_records_once_a_topic_accepts_them() {
     })
     .await;
     execute(&mut admin, "delete from outbox.parked_key").await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(count(&name).await, 12);
 }
 
@@ -162,14 +162,14 @@ async fn rows_that_are_suddenly_large_are_fetched_in_pieces() {
     create_topic(&usual).await;
     let relay = Relay::start(&database, &database.publishing(vec![topic(&usual)])).await;
     insert(&database, &usual, 1000).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 500000), 'UTF8') \
          from generate_series(1, 200) n"
     );
     execute(&mut database.as_admin().await, &large).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(count(&usual).await, 1200, "each once");
     assert!(relay.log().contains("larger than"), "{}", relay.log());
 }
@@ -186,7 +186,7 @@ async fn partitions_added_under_load_are_counted_and_reported() {
     )
     .await;
     insert(&database, &grows, 1000).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     grow_topic(&grows, 5).await;
     insert(&database, &grows, 1000).await;
     let message = until("the problem PartitionsAdded", async || {
@@ -209,7 +209,7 @@ async fn partitions_added_under_load_are_counted_and_reported() {
         ),
         (3.0, 0.0)
     );
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(count(&grows).await, 2000);
 }
 
@@ -280,6 +280,6 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
     );
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(count(&hidden).await, 1000);
 }

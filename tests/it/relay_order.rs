@@ -40,7 +40,7 @@ pub(crate) fn load(topic: &str) -> Load {
     }
 }
 
-pub(crate) async fn drained(database: &Database) {
+pub(crate) async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
         let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
@@ -49,9 +49,9 @@ pub(crate) async fn drained(database: &Database) {
     .await;
 }
 
-pub(crate) async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
+pub(crate) async fn lanes(relay: &Relay, expected: impl Fn(u32) -> bool) {
     until("the lanes", async || {
-        relay.report().await.filter(|report| wanted(report.lanes))
+        relay.report().await.filter(|report| expected(report.lanes))
     })
     .await;
 }
@@ -91,7 +91,7 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(
         third
     };
     let (committed, third) = write_during(database, &load, faults).await;
-    drained(database).await;
+    wait_until_drained(database).await;
     verify(&committed, &read(topic).await);
     lanes(&third, |lanes| lanes == 32).await;
 }
@@ -111,26 +111,26 @@ pub(crate) async fn one_of_two_hands_over(
     let moving: Vec<i16> = value(&mut database.as_admin().await, &moving).await;
     let hand_over = async {
         wait_until_publishing(&first).await;
-        let asked = SystemTime::now()
+        let requested_at = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .expect("after 1970")
             .as_millis() as i64;
         first.stop().await;
         lanes(&second, |lanes| lanes == 64).await;
-        asked
+        requested_at
     };
     let load = load(&topic);
-    let (committed, asked) = write_during(database, &load, hand_over).await;
-    drained(database).await;
+    let (committed, requested_at) = write_during(database, &load, hand_over).await;
+    wait_until_drained(database).await;
     let records = read(topic).await;
     assert_eq!(verify(&committed, &records), 0, "duplicates by a hand-over");
-    print_pause(database, &records, &moving, asked).await;
+    print_pause(database, &records, &moving, requested_at).await;
     second
 }
 
-/// Prints the longest pause of the lanes that moved after `asked`: from the last record of the old
-/// relay to the first record of the new one.
-async fn print_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
+/// Prints the longest pause of the lanes that moved after `requested_at`: from the last record of
+/// the old relay to the first record of the new one.
+async fn print_pause(database: &Database, records: &[Record], moving: &[i16], requested_at: i64) {
     let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate \
         where (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
     let keys: Vec<String> = sqlx::query_scalar(of_lanes)
@@ -146,7 +146,7 @@ async fn print_pause(database: &Database, records: &[Record], moving: &[i16], as
     times.sort_unstable();
     let pause = times
         .windows(2)
-        .filter(|pair| pair[1] > asked)
+        .filter(|pair| pair[1] > requested_at)
         .map(|pair| pair[1] - pair[0])
         .max();
     eprintln!(
@@ -178,7 +178,7 @@ async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned
         ..load(&topic)
     };
     let committed = write(&database, &load).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         verify(&committed, &read(topic).await),
         0,
@@ -225,7 +225,7 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
         ..load(&topic)
     };
     let (committed, ()) = Box::pin(write_during(&database, &load, cuts)).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         verify(&committed, &read(topic).await),
         0,
@@ -253,6 +253,6 @@ async fn a_relay_paused_for_longer_than_its_lease_does_no_harm_when_it_continues
         ..load(&topic)
     };
     let (committed, ()) = tokio::join!(write(&database, &load), sleep);
-    drained(&database).await;
+    wait_until_drained(&database).await;
     verify(&committed, &read(topic).await);
 }

@@ -26,21 +26,21 @@ fn declared(name: &str) -> TopicSettings {
     }
 }
 
-async fn lanes(relay: &Relay, wanted: impl Fn(u32) -> bool) {
+async fn lanes(relay: &Relay, expected: impl Fn(u32) -> bool) {
     until("the lanes", async || {
-        relay.report().await.filter(|report| wanted(report.lanes))
+        relay.report().await.filter(|report| expected(report.lanes))
     })
     .await;
 }
 
-async fn breaker(relay: &Relay, wanted: BreakerState) -> RelayReport {
+async fn breaker(relay: &Relay, expected: BreakerState) -> RelayReport {
     let is = |report: &RelayReport| {
         report
             .breaker
             .as_ref()
-            .is_some_and(|breaker| breaker.state == wanted)
+            .is_some_and(|breaker| breaker.state == expected)
     };
-    let report = until(&format!("breaker {wanted:?}"), async || {
+    let report = until(&format!("breaker {expected:?}"), async || {
         relay.report().await.filter(is)
     })
     .await;
@@ -52,8 +52,8 @@ async fn breaker(relay: &Relay, wanted: BreakerState) -> RelayReport {
             ))
             .await;
         assert!(
-            metric == f64::from(u8::from(state == wanted)),
-            "{state:?} is {metric} while the report says {wanted:?}"
+            metric == f64::from(u8::from(state == expected)),
+            "{state:?} is {metric} while the report says {expected:?}"
         );
     }
     report
@@ -79,7 +79,7 @@ async fn published(relay: &Relay, topic: &str) -> f64 {
         .await
 }
 
-async fn flows(relay: &Relay, topic: &str, rows: f64) {
+async fn wait_until_publishing(relay: &Relay, topic: &str, rows: f64) {
     let before = published(relay, topic).await;
     until(
         &format!("{rows} rows of {topic} more than {before}"),
@@ -88,7 +88,7 @@ async fn flows(relay: &Relay, topic: &str, rows: f64) {
     .await;
 }
 
-async fn drained(database: &Database) {
+async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     until("the outbox to be empty", async || {
         let rows: i64 = value(&mut admin, "select count(*) from outbox.event").await;
@@ -111,8 +111,8 @@ fn settings(database: &Database, servers: &str, topics: &[&str]) -> RelaySetting
 }
 
 /// Waits until the outage has lasted for this time.
-async fn lasts(since: Instant, long: Duration) {
-    until("the outage to have lasted", async || {
+async fn wait_until_lasted(since: Instant, long: Duration) {
+    until("the end of the outage", async || {
         (since.elapsed() >= long).then_some(())
     })
     .await;
@@ -134,17 +134,17 @@ async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
     )
     .await;
     let outage = async {
-        flows(&relay, &topic, 100.0).await;
+        wait_until_publishing(&relay, &topic, 100.0).await;
         let before = breaker(&relay, BreakerState::Closed).await;
         brokers.kill(1);
         let killed = Instant::now();
         let open = breaker(&relay, BreakerState::Open).await;
         eprintln!("Open {:?} after the kill", killed.elapsed());
-        lasts(killed, Duration::from_secs(20)).await;
+        wait_until_lasted(killed, Duration::from_secs(20)).await;
         assert_eq!(
             relay.report().await.expect("it answers").breaker,
             open.breaker,
-            "it stays Open: no flapping"
+            "it stays Open without flapping"
         );
         brokers.launch(1);
         brokers.wait_until_up().await;
@@ -154,8 +154,8 @@ async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
             "Closed {:?} after the broker answered again",
             launched.elapsed()
         );
-        flows(&relay, &topic, 1000.0).await;
-        assert_eq!(before.instance, after.instance, "it has not started again");
+        wait_until_publishing(&relay, &topic, 1000.0).await;
+        assert_eq!(before.instance, after.instance, "it has not restarted");
     };
     let load = Load {
         topic: topic.clone(),
@@ -165,11 +165,11 @@ async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
         open_max: Duration::from_millis(200),
     };
     let (committed, ()) = tokio::join!(write(&database, &load), outage);
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         verify(&committed, &read(&brokers, &topic).await),
         0,
-        "the producer that went through the outage repeats nothing"
+        "the producer that survived the outage repeats nothing"
     );
 }
 
@@ -190,31 +190,31 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
     )
     .await;
     let service = Steady::start(&database, &topic, 50);
-    flows(&relay, &topic, 1000.0).await;
+    wait_until_publishing(&relay, &topic, 1000.0).await;
     let before = breaker(&relay, BreakerState::Closed).await;
     brokers.signal(1, "STOP");
     let stopped = Instant::now();
     let open = breaker(&relay, BreakerState::Open).await;
     eprintln!("Open {:?} after SIGSTOP", stopped.elapsed());
-    lasts(stopped, Duration::from_secs(20)).await;
+    wait_until_lasted(stopped, Duration::from_secs(20)).await;
     assert_eq!(
         relay.report().await.expect("it answers").breaker,
         open.breaker,
-        "it stays Open: no flapping"
+        "it stays Open without flapping"
     );
     brokers.signal(1, "CONT");
     let goes_on = Instant::now();
     let after = breaker(&relay, BreakerState::Closed).await;
     eprintln!("Closed {:?} after SIGCONT", goes_on.elapsed());
-    flows(&relay, &topic, 1000.0).await;
-    assert_eq!(before.instance, after.instance, "it has not started again");
+    wait_until_publishing(&relay, &topic, 1000.0).await;
+    assert_eq!(before.instance, after.instance, "it has not restarted");
     let committed = service.stop().await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     eprintln!("drained {:?} after SIGCONT", goes_on.elapsed());
     assert_eq!(
         verify(&committed, &read(&brokers, &topic).await),
         0,
-        "the producer that went through the outage repeats nothing"
+        "the producer that survived the outage repeats nothing"
     );
 }
 
@@ -223,26 +223,26 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
 struct StalledTopic {
     brokers: Brokers,
     database: Database,
-    sick: String,
-    well: String,
+    stalled: String,
+    healthy: String,
     settings: RelaySettings,
 }
 
-async fn sick() -> StalledTopic {
+async fn stalled() -> StalledTopic {
     let brokers = Brokers::start(2).await;
-    let (sick, well) = (topic_name("sick"), topic_name("well"));
-    for (topic, replicas) in [(&sick, [&[1][..], &[2]]), (&well, [&[1][..], &[1]])] {
+    let (stalled, healthy) = (topic_name("stalled"), topic_name("healthy"));
+    for (topic, replicas) in [(&stalled, [&[1][..], &[2]]), (&healthy, [&[1][..], &[1]])] {
         let topic = NewTopic::new(topic, 2, TopicReplication::Variable(&replicas))
             .set("max.message.bytes", "100000");
         create_topic_at(&brokers.servers(), &topic).await;
     }
     let database = Database::create(15).await.migrated().await;
-    let settings = settings(&database, &brokers.servers(), &[&sick, &well]);
+    let settings = settings(&database, &brokers.servers(), &[&stalled, &healthy]);
     StalledTopic {
         brokers,
         database,
-        sick,
-        well,
+        stalled,
+        healthy,
         settings,
     }
 }
@@ -252,28 +252,28 @@ async fn a_partition_without_a_leader_pauses_its_topic_alone() {
     let StalledTopic {
         mut brokers,
         database,
-        sick,
-        well,
+        stalled,
+        healthy,
         settings,
-    } = sick().await;
+    } = stalled().await;
     let relay = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (
-        Steady::start(&database, &sick, 100),
-        Steady::start(&database, &well, 20),
+    let (to_stalled, to_healthy) = (
+        Steady::start(&database, &stalled, 100),
+        Steady::start(&database, &healthy, 20),
     );
-    flows(&relay, &sick, 100.0).await;
-    flows(&relay, &well, 100.0).await;
+    wait_until_publishing(&relay, &stalled, 100.0).await;
+    wait_until_publishing(&relay, &healthy, 100.0).await;
     brokers.kill(2);
     let killed = Instant::now();
     problem(&relay, ProblemClass::TopicStalled).await;
-    eprintln!("told {:?} after the kill", killed.elapsed());
-    lasts(killed, Duration::from_secs(15)).await;
-    to_sick.wait_until_written(20_000).await;
-    let stuck = published(&relay, &sick).await;
-    flows(&relay, &well, 500.0).await;
+    eprintln!("reported {:?} after the kill", killed.elapsed());
+    wait_until_lasted(killed, Duration::from_secs(15)).await;
+    to_stalled.wait_until_written(20_000).await;
+    let stuck = published(&relay, &stalled).await;
+    wait_until_publishing(&relay, &healthy, 500.0).await;
     assert!(
-        published(&relay, &sick).await == stuck,
-        "what a stalled topic has written does not go out of order"
+        published(&relay, &stalled).await == stuck,
+        "records of a stalled topic stay in order"
     );
     let in_flight = relay.metric("outbox_in_flight_rows").await;
     assert!(
@@ -282,18 +282,18 @@ async fn a_partition_without_a_leader_pauses_its_topic_alone() {
     );
     breaker(&relay, BreakerState::Closed).await;
     brokers.launch(2);
-    flows(&relay, &sick, 1000.0).await;
-    let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
-    drained(&database).await;
+    wait_until_publishing(&relay, &stalled, 1000.0).await;
+    let (stalled_rows, healthy_rows) = (to_stalled.stop().await, to_healthy.stop().await);
+    wait_until_drained(&database).await;
     assert_eq!(
-        verify(&well_rows, &read(&brokers, &well).await),
+        verify(&healthy_rows, &read(&brokers, &healthy).await),
         0,
-        "duplicates of a topic that was well"
+        "duplicates of a healthy topic"
     );
     assert_eq!(
-        verify(&sick_rows, &read(&brokers, &sick).await),
+        verify(&stalled_rows, &read(&brokers, &stalled).await),
         0,
-        "duplicates of the sick topic"
+        "duplicates of the stalled topic"
     );
     until("no problem", async || {
         relay.report().await.filter(|report| {
@@ -322,7 +322,7 @@ async fn shares_and_stops(
     eprintln!("stopped after {:?}", began.elapsed());
     assert!(
         first.log().contains("stopped: all lanes are free"),
-        "it gave its lanes back"
+        "it released its lanes"
     );
     second
 }
@@ -332,32 +332,32 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     let StalledTopic {
         mut brokers,
         database,
-        sick,
-        well,
+        stalled,
+        healthy,
         settings,
-    } = sick().await;
+    } = stalled().await;
     let mut first = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (
-        Steady::start(&database, &sick, 20),
-        Steady::start(&database, &well, 20),
+    let (to_stalled, to_healthy) = (
+        Steady::start(&database, &stalled, 20),
+        Steady::start(&database, &healthy, 20),
     );
-    flows(&first, &sick, 100.0).await;
-    flows(&first, &well, 100.0).await;
+    wait_until_publishing(&first, &stalled, 100.0).await;
+    wait_until_publishing(&first, &healthy, 100.0).await;
     brokers.kill(2);
     problem(&first, ProblemClass::TopicStalled).await;
     let second = shares_and_stops(&mut first, &database, &settings).await;
     lanes(&second, |lanes| lanes == 64).await;
-    flows(&second, &well, 100.0).await;
+    wait_until_publishing(&second, &healthy, 100.0).await;
     brokers.launch(2);
-    flows(&second, &sick, 100.0).await;
-    let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
-    drained(&database).await;
+    wait_until_publishing(&second, &stalled, 100.0).await;
+    let (stalled_rows, healthy_rows) = (to_stalled.stop().await, to_healthy.stop().await);
+    wait_until_drained(&database).await;
     // The producer was replaced twice. Each time at most one request per broker may be written
     // twice.
     eprintln!(
         "{} duplicates",
-        verify(&well_rows, &read(&brokers, &well).await)
-            + verify(&sick_rows, &read(&brokers, &sick).await)
+        verify(&healthy_rows, &read(&brokers, &healthy).await)
+            + verify(&stalled_rows, &read(&brokers, &stalled).await)
     );
 }
 
@@ -383,45 +383,45 @@ async fn a_probe_that_does_not_end_is_reported_and_blocks_neither_other_probes_n
     let StalledTopic {
         mut brokers,
         database,
-        sick,
-        well,
+        stalled,
+        healthy,
         settings,
-    } = sick().await;
+    } = stalled().await;
     let mut first = Relay::start(&database, &settings).await;
-    let (to_sick, to_well) = (
-        Steady::start(&database, &sick, 20),
-        Steady::start(&database, &well, 20),
+    let (to_stalled, to_healthy) = (
+        Steady::start(&database, &stalled, 20),
+        Steady::start(&database, &healthy, 20),
     );
-    flows(&first, &sick, 100.0).await;
-    flows(&first, &well, 100.0).await;
-    refused(&database, &sick).await;
+    wait_until_publishing(&first, &stalled, 100.0).await;
+    wait_until_publishing(&first, &healthy, 100.0).await;
+    refused(&database, &stalled).await;
     brokers.kill(2);
     let killed = Instant::now();
     problem(&first, ProblemClass::TopicStalled).await;
-    eprintln!("told {:?} after the kill", killed.elapsed());
+    eprintln!("reported {:?} after the kill", killed.elapsed());
     let began = Instant::now();
-    refused(&database, &well).await;
+    refused(&database, &healthy).await;
     eprintln!(
-        "a refused row of the other topic is judged after {:?}",
+        "a rejected row of the other topic is parked after {:?}",
         began.elapsed()
     );
-    flows(&first, &well, 100.0).await;
+    wait_until_publishing(&first, &healthy, 100.0).await;
     let second = shares_and_stops(&mut first, &database, &settings).await;
     brokers.launch(2);
-    flows(&second, &sick, 100.0).await;
-    let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
-    for topic in [&sick, &well] {
+    wait_until_publishing(&second, &stalled, 100.0).await;
+    let (stalled_rows, healthy_rows) = (to_stalled.stop().await, to_healthy.stop().await);
+    for topic in [&stalled, &healthy] {
         execute(
             &mut database.as_admin().await,
             &format!("select outbox.skip_parked('{topic}', 'large')"),
         )
         .await;
     }
-    drained(&database).await;
+    wait_until_drained(&database).await;
     eprintln!(
         "{} duplicates",
-        verify(&well_rows, &read(&brokers, &well).await)
-            + verify(&sick_rows, &read(&brokers, &sick).await)
+        verify(&healthy_rows, &read(&brokers, &healthy).await)
+            + verify(&stalled_rows, &read(&brokers, &stalled).await)
     );
 }
 
@@ -450,8 +450,8 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     lanes(&cut_off, |lanes| lanes == 32).await;
     lanes(&other, |lanes| lanes == 32).await;
     let service = Steady::start(&database, &topic, 20);
-    flows(&cut_off, &topic, 100.0).await;
-    flows(&other, &topic, 100.0).await;
+    wait_until_publishing(&cut_off, &topic, 100.0).await;
+    wait_until_publishing(&other, &topic, 100.0).await;
     brokers.gate.set_open(false);
     let cut = Instant::now();
     breaker(&cut_off, BreakerState::Open).await;
@@ -460,7 +460,7 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     eprintln!("the other one has all lanes after {:?}", cut.elapsed());
     breaker(&other, BreakerState::Closed).await;
     let committed = service.stop().await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     breaker(&cut_off, BreakerState::Open).await;
     brokers.gate.set_open(true);
     lanes(&cut_off, |lanes| lanes == 32).await;

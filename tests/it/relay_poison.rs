@@ -47,14 +47,14 @@ async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[
     execute(&mut database.as_admin().await, &sql).await;
 }
 
-async fn rows(database: &Database, wanted: i64) {
+async fn rows(database: &Database, expected: i64) {
     let mut admin = database.as_admin().await;
-    until(&format!("{wanted} rows"), async || {
+    until(&format!("{expected} rows"), async || {
         let waiting = value::<i64>(&mut admin, "select count(*) from outbox.event").await;
-        if waiting != wanted {
+        if waiting != expected {
             eprintln!("{waiting} rows wait");
         }
-        (waiting == wanted).then_some(())
+        (waiting == expected).then_some(())
     })
     .await;
 }
@@ -148,13 +148,13 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
         value::<String>(&mut admin, &of_key).await,
         format!("k42 RecordTooLarge {head}")
     );
-    until("the report of it", async || {
+    until("the report of the key", async || {
         let report = relay.report().await?;
-        let told = report
+        let is_reported = report
             .problems
             .iter()
             .any(|problem| problem.class == ProblemClass::KeysParked);
-        (told && report.parked_keys == Some(1)).then_some(())
+        (is_reported && report.parked_keys == Some(1)).then_some(())
     })
     .await;
 
@@ -227,7 +227,7 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
         assert_eq!(
             firsts(&records, key),
             all,
-            "the large record is read as 0, and comes last"
+            "the large record is read as 0 and is the last one"
         );
     }
 }
@@ -235,24 +235,27 @@ async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_above_every_limit_parks_its_key_alone() {
     let database = Database::create(15).await.migrated().await;
-    let (sick, well) = (topic_name("sick"), topic_name("well"));
-    create_topic(&sick).await;
-    create_topic(&well).await;
-    let topics = vec![topic(&sick, OnPoison::Block), topic(&well, OnPoison::Block)];
+    let (parked_topic, other_topic) = (topic_name("parked"), topic_name("other"));
+    create_topic(&parked_topic).await;
+    create_topic(&other_topic).await;
+    let topics = vec![
+        topic(&parked_topic, OnPoison::Block),
+        topic(&other_topic, OnPoison::Block),
+    ];
     let _relay = Relay::start(&database, &database.publishing(topics)).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         values ('a', 'k7', 'E', '{sick}', convert_to(repeat('x', 2000000), 'UTF8'))"
+         values ('a', 'k7', 'E', '{parked_topic}', convert_to(repeat('x', 2000000), 'UTF8'))"
     );
     execute(&mut database.as_admin().await, &large).await;
-    insert(&database, &sick, 1, 100, &[]).await;
-    insert(&database, &well, 1, 100, &[]).await;
+    insert(&database, &parked_topic, 1, 100, &[]).await;
+    insert(&database, &other_topic, 1, 100, &[]).await;
     rows(&database, 2).await;
     assert_eq!(
         (
             parked(&database).await,
-            read(&well).await.len(),
-            read(&sick).await.len()
+            read(&other_topic).await.len(),
+            read(&parked_topic).await.len()
         ),
         (1, 100, 99)
     );
@@ -323,20 +326,20 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_when_retried() {
     let database = Database::create(15).await.migrated().await;
-    let (mountain, other) = (topic_name("mountain"), topic_name("other"));
-    create_topic(&mountain).await;
+    let (parked_topic, other) = (topic_name("parked"), topic_name("other"));
+    create_topic(&parked_topic).await;
     create_topic(&other).await;
     let mut admin = database.as_admin().await;
     execute(
         &mut admin,
-        &format!("insert into outbox.parked_topic (topic) values ('{mountain}')"),
+        &format!("insert into outbox.parked_topic (topic) values ('{parked_topic}')"),
     )
     .await;
     let height = parked_topic_rows();
-    insert(&database, &mountain, 1, height, &[]).await;
+    insert(&database, &parked_topic, 1, height, &[]).await;
     insert(&database, &other, 1, 64, &[]).await;
     let topics = vec![
-        topic(&mountain, OnPoison::Block),
+        topic(&parked_topic, OnPoison::Block),
         topic(&other, OnPoison::Block),
     ];
     let began = Instant::now();
@@ -347,7 +350,7 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
         began.elapsed()
     );
     assert_eq!(
-        (read(&other).await.len(), read(&mountain).await.len()),
+        (read(&other).await.len(), read(&parked_topic).await.len()),
         (64, 0)
     );
     // Later rows also pass the parked rows. Those are not part of the backlog, which would need
@@ -356,7 +359,7 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
     let began = Instant::now();
     rows(&database, height.into()).await;
     eprintln!("64 later ones after {:?}", began.elapsed());
-    until("a backlog of nothing", async || {
+    until("an empty backlog", async || {
         relay
             .report()
             .await?
@@ -368,9 +371,9 @@ async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_
     execute(&mut admin, "delete from outbox.parked_topic").await;
     let began = Instant::now();
     rows(&database, 0).await;
-    eprintln!("the mountain after {:?}", began.elapsed());
+    eprintln!("the parked rows after {:?}", began.elapsed());
     let mut by_key: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for record in read(&mountain).await {
+    for record in read(&parked_topic).await {
         by_key.entry(record.key).or_default().push(
             String::from_utf8_lossy(&record.value.expect("a value"))
                 .parse()

@@ -18,8 +18,8 @@ use crate::{
         writers::verify,
     },
     relay_order::{
-        begin, drained, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read,
-        wait_until_publishing,
+        begin, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read,
+        wait_until_drained, wait_until_publishing,
     },
 };
 
@@ -36,7 +36,7 @@ async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_dupl
     assert_eq!(second.metric("outbox_stragglers_found_total").await, 0.0);
     let mut admin = database.as_admin().await;
     let relays: i64 = value(&mut admin, "select count(*) from outbox.relay").await;
-    assert_eq!(relays, 1, "the one that stopped has signed off");
+    assert_eq!(relays, 1, "the stopped relay has unregistered");
 }
 
 /// The rare statements also work through the pooler: fetching rows by id, parking, dead letters.
@@ -73,7 +73,7 @@ async fn rejected_rows_are_parked_or_dead_lettered_behind_a_pooler() {
     )
     .await;
     until(
-        "two rows to wait, one to be buried and one key to be parked",
+        "two waiting rows, one dead letter and one parked key",
         async || {
             let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select \
             count(*) from outbox.dead_letter),
@@ -82,7 +82,7 @@ async fn rejected_rows_are_parked_or_dead_lettered_behind_a_pooler() {
         },
     )
     .await;
-    until("the numbers of the table", async || {
+    until("the statistics of the table", async || {
         let report = relay.report().await?;
         (report.parked_keys == Some(1) && report.dead_letters == Some(1)).then_some(())
     })
@@ -111,7 +111,7 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
         .await;
     }
     let committed = writers.end(&database).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     verify(&committed, &read(topic).await);
     relay.stop().await;
 }
@@ -134,7 +134,7 @@ async fn rows_pass_a_pooler_that_requires_tls_once_its_authority_is_trusted() {
     };
     database.write_secret("database/ca.crt", &certificate("rogue-ca.crt"));
     let mut relay = Relay::start(&database, &settings).await;
-    until("the problem to show", async || {
+    until("the problem to be reported", async || {
         relay
             .report()
             .await?
@@ -148,7 +148,7 @@ async fn rows_pass_a_pooler_that_requires_tls_once_its_authority_is_trusted() {
     let writers = Writers::start(&database, &topic).await;
     wait_until_publishing(&relay).await;
     let committed = writers.end(&database).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(verify(&committed, &read(topic).await), 0, "duplicates");
     assert!(pooler.log().contains("tls=TLSv1.3"), "{}", pooler.log());
     relay.stop().await;
@@ -171,7 +171,7 @@ async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
         })
         .await;
         pooler.kill();
-        until("the problem to show", async || {
+        until("the problem to be reported", async || {
             relay
                 .report()
                 .await?
@@ -181,7 +181,7 @@ async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
         })
         .await;
         pooler.up().await;
-        until("the problem to be gone", async || {
+        until("the problem to be resolved", async || {
             relay
                 .report()
                 .await?
@@ -193,7 +193,7 @@ async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
         .await;
     }
     let committed = writers.end(&database).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     verify(&committed, &read(topic).await);
     relay.stop().await;
 }

@@ -41,21 +41,21 @@ async fn problem(relay: &Relay, class: ProblemClass) -> String {
     .await
 }
 
-async fn healed(relay: &Relay, class: ProblemClass) -> RelayReport {
+async fn wait_until_resolved(relay: &Relay, class: ProblemClass) -> RelayReport {
     let gone = |report: &RelayReport| {
         report.lanes == 64 && report.problems.iter().all(|problem| problem.class != class)
     };
-    until(&format!("problem {class} to be gone"), async || {
+    until(&format!("problem {class} to be resolved"), async || {
         relay.report().await.filter(gone)
     })
     .await
 }
 
-async fn rows(database: &Database, wanted: i64) {
+async fn rows(database: &Database, expected: i64) {
     let mut admin = database.as_admin().await;
     let waiting = "select count(*) from outbox.event";
-    until(&format!("{wanted} rows"), async || {
-        (value::<i64>(&mut admin, waiting).await == wanted).then_some(())
+    until(&format!("{expected} rows"), async || {
+        (value::<i64>(&mut admin, waiting).await == expected).then_some(())
     })
     .await;
 }
@@ -101,11 +101,15 @@ async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists() {
     )
     .await;
     rows(&database, 1).await;
-    assert_eq!(read(&there).await.len(), 1, "the other topic flows");
+    assert_eq!(
+        read(&there).await.len(),
+        1,
+        "rows of the other topic to be published"
+    );
     create_topic(&missing).await;
     rows(&database, 0).await;
     assert_eq!(read(&missing).await.len(), 1);
-    healed(&relay, ProblemClass::TopicMissing).await;
+    wait_until_resolved(&relay, ProblemClass::TopicMissing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +153,7 @@ async fn a_wrong_database_password_is_reported_until_the_secret_is_right() {
     let message = problem(&relay, ProblemClass::AuthenticationFailed).await;
     assert!(!message.contains("wrong\""), "{message}");
     database.write_secrets(&database.relay, &right);
-    healed(&relay, ProblemClass::AuthenticationFailed).await;
+    wait_until_resolved(&relay, ProblemClass::AuthenticationFailed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,7 +165,7 @@ async fn a_relay_waits_for_its_schema() {
     let relay = Relay::start(&database, &settings).await;
     problem(&relay, ProblemClass::SchemaNotReady).await;
     assert_eq!(database.migrate(&settings).await.problem, None);
-    healed(&relay, ProblemClass::SchemaNotReady).await;
+    wait_until_resolved(&relay, ProblemClass::SchemaNotReady).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,7 +217,7 @@ async fn a_wrong_kafka_password_is_reported_until_the_secret_is_right() {
     rows(&database, 1).await;
     database.write_secret("kafka/password", &rig("RIG_KAFKA_PASSWORD"));
     rows(&database, 0).await;
-    healed(&relay, ProblemClass::KafkaAuthenticationFailed).await;
+    wait_until_resolved(&relay, ProblemClass::KafkaAuthenticationFailed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,7 +244,7 @@ async fn a_client_certificate_is_a_login_and_a_foreign_authority_is_refused() {
     problem(&relay, ProblemClass::KafkaTlsFailed).await;
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
     rows(&database, 0).await;
-    healed(&relay, ProblemClass::KafkaTlsFailed).await;
+    wait_until_resolved(&relay, ProblemClass::KafkaTlsFailed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -80,7 +80,7 @@ async fn problem(relay: &Relay, class: ProblemClass) {
     .await;
 }
 
-async fn drained(database: &Database) {
+async fn wait_until_drained(database: &Database) {
     let mut admin = database.as_admin().await;
     let waiting = "select count(*) from outbox.event";
     until("an empty table", async || {
@@ -99,10 +99,10 @@ async fn read(topic: &str) -> Vec<Record> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
     let database = Database::create(15).await.migrated().await;
-    let (sick, well) = (topic_name("forbidden"), topic_name("allowed"));
-    create_topic(&sick).await;
-    create_topic(&well).await;
-    for topic in [&sick, &well] {
+    let (forbidden, allowed) = (topic_name("forbidden"), topic_name("allowed"));
+    create_topic(&forbidden).await;
+    create_topic(&allowed).await;
+    for topic in [&forbidden, &allowed] {
         acls(&[
             "--add",
             "--allow-principal",
@@ -116,19 +116,23 @@ async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
         ])
         .await;
     }
-    let relay = Relay::start(&database, &bound_by_acls(&database, &[&sick, &well])).await;
-    let (to_sick, to_well) = (
-        Steady::start(&database, &sick, 10),
-        Steady::start(&database, &well, 10),
+    let relay = Relay::start(
+        &database,
+        &bound_by_acls(&database, &[&forbidden, &allowed]),
+    )
+    .await;
+    let (to_forbidden, to_allowed) = (
+        Steady::start(&database, &forbidden, 10),
+        Steady::start(&database, &allowed, 10),
     );
     let published = |topic: &str| format!("outbox_events_published_total{{topic=\"{topic}\"}}");
-    let reaches = async |topic: &str, wanted: f64| {
-        until(&format!("{wanted} records"), async || {
-            (relay.metric(&published(topic)).await >= wanted).then_some(())
+    let reaches = async |topic: &str, expected: f64| {
+        until(&format!("{expected} records"), async || {
+            (relay.metric(&published(topic)).await >= expected).then_some(())
         })
         .await;
     };
-    reaches(&sick, 100.0).await;
+    reaches(&forbidden, 100.0).await;
 
     acls(&[
         "--add",
@@ -137,12 +141,12 @@ async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
         "--operation",
         "Write",
         "--topic",
-        &sick,
+        &forbidden,
     ])
     .await;
     problem(&relay, ProblemClass::TopicNotAuthorized).await;
-    let before = relay.metric(&published(&well)).await;
-    reaches(&well, before + 1000.0).await;
+    let before = relay.metric(&published(&allowed)).await;
+    reaches(&allowed, before + 1000.0).await;
 
     acls(&[
         "--remove",
@@ -152,13 +156,13 @@ async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
         "--operation",
         "Write",
         "--topic",
-        &sick,
+        &forbidden,
     ])
     .await;
-    let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
-    drained(&database).await;
-    let duplicates =
-        verify(&sick_rows, &read(&sick).await) + verify(&well_rows, &read(&well).await);
+    let (forbidden_rows, allowed_rows) = (to_forbidden.stop().await, to_allowed.stop().await);
+    wait_until_drained(&database).await;
+    let duplicates = verify(&forbidden_rows, &read(&forbidden).await)
+        + verify(&allowed_rows, &read(&allowed).await);
     eprintln!("{duplicates} duplicates");
     assert_eq!(
         value::<i64>(
@@ -167,7 +171,7 @@ async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
         )
         .await,
         0,
-        "no row is to blame"
+        "no row is rejected"
     );
 }
 
@@ -196,7 +200,7 @@ async fn batches_that_an_unknown_limit_rejects_become_smaller_and_no_row_is_blam
     );
     execute(&mut database.as_admin().await, &rows).await;
     let _relay = Relay::start(&database, &bound_by_acls(&database, &[&hidden])).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let mut events: Vec<_> = read(&hidden).await.iter().map(Record::event_id).collect();
     events.sort_unstable();
     events.dedup();
@@ -222,30 +226,30 @@ async fn batches_that_an_unknown_limit_rejects_become_smaller_and_no_row_is_blam
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order() {
     let database = Database::create(15).await.migrated().await;
-    let (again, well) = (topic_name("again"), topic_name("well"));
-    create_topic(&again).await;
-    create_topic(&well).await;
+    let (recreated, allowed) = (topic_name("recreated"), topic_name("other"));
+    create_topic(&recreated).await;
+    create_topic(&allowed).await;
     let relay = Relay::start(
         &database,
-        &database.publishing(vec![topic(&again), topic(&well)]),
+        &database.publishing(vec![topic(&recreated), topic(&allowed)]),
     )
     .await;
-    let (to_again, to_well) = (
-        Steady::start(&database, &again, 10),
-        Steady::start(&database, &well, 10),
+    let (to_recreated, to_allowed) = (
+        Steady::start(&database, &recreated, 10),
+        Steady::start(&database, &allowed, 10),
     );
-    to_again.wait_until_written(500).await;
-    delete_topic(&again).await;
+    to_recreated.wait_until_written(500).await;
+    delete_topic(&recreated).await;
     problem(&relay, ProblemClass::TopicMissing).await;
-    create_topic(&again).await;
-    to_again.wait_until_written(2000).await;
-    let (again_rows, well_rows) = (to_again.stop().await, to_well.stop().await);
-    drained(&database).await;
-    verify(&well_rows, &read(&well).await);
+    create_topic(&recreated).await;
+    to_recreated.wait_until_written(2000).await;
+    let (recreated_rows, allowed_rows) = (to_recreated.stop().await, to_allowed.stop().await);
+    wait_until_drained(&database).await;
+    verify(&allowed_rows, &read(&allowed).await);
     // Records that were acknowledged earlier are deleted with the topic. The remaining rows of each
     // key arrived in order and without a gap.
-    let records = read(&again).await;
-    for (key, committed) in again_rows {
+    let records = read(&recreated).await;
+    for (key, committed) in recreated_rows {
         let mut firsts = Vec::new();
         for record in records.iter().filter(|record| record.key == key) {
             if !firsts.contains(&record.event_id()) {

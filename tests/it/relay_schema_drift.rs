@@ -78,12 +78,12 @@ async fn insert(database: &Database) {
     .await;
 }
 
-async fn problem(relay: &Relay, wanted: impl Fn(ProblemClass) -> bool) -> String {
+async fn problem(relay: &Relay, expected: impl Fn(ProblemClass) -> bool) -> String {
     until("the problem", async || {
         let problems = relay.report().await?.problems;
         problems
             .into_iter()
-            .find(|problem| wanted(problem.class))
+            .find(|problem| expected(problem.class))
             .map(|problem| problem.message)
     })
     .await
@@ -104,7 +104,7 @@ async fn published(database: &Database, topic: &str, rows: usize) {
     );
 }
 
-fn stops(class: ProblemClass) -> bool {
+fn blocks_reading(class: ProblemClass) -> bool {
     matches!(
         class,
         ProblemClass::SchemaNotReady | ProblemClass::NewerSchema
@@ -118,7 +118,7 @@ async fn a_relay_that_starts_on_a_changed_table_names_the_change_and_publishes_o
         insert(&database).await;
         execute(&mut database.as_admin().await, change.made).await;
         let relay = start(&database, &topic).await;
-        let message = problem(&relay, stops).await;
+        let message = problem(&relay, blocks_reading).await;
         assert!(message.contains(change.named), "{}: {message}", change.made);
         assert_eq!(
             value::<i64>(
@@ -141,7 +141,7 @@ async fn a_table_changed_under_a_running_relay_loses_no_row_and_recovery_is_auto
         insert(&database).await;
         published(&database, &topic, 1).await;
         execute(&mut database.as_admin().await, change.made).await;
-        let message = problem(&relay, stops).await;
+        let message = problem(&relay, blocks_reading).await;
         assert!(
             message.contains("undo that") || message.contains("migration"),
             "{}: {message}",
@@ -192,7 +192,7 @@ async fn additions_to_the_table_are_reported_and_rows_are_published() {
             report
                 .problem
                 .is_some_and(|problem| problem.message.contains(named)),
-            "the migration refuses it too: {made}"
+            "the migration also rejects it: {made}"
         );
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         relay::{Relay, until},
         writers::{Committed, Load, verify, write},
     },
-    relay_order::{begin, drained, lanes, load, read},
+    relay_order::{begin, lanes, load, read, wait_until_drained},
 };
 
 /// SQL that inserts `each` rows of each key in turn. Adds them to `committed`.
@@ -55,7 +55,7 @@ async fn rows_that_commit_late_are_published_in_order_and_delay_no_others() {
         ..load(&topic)
     };
     let mut committed = write(&database, &load).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         verify(&committed, &read(topic.clone()).await),
         0,
@@ -65,7 +65,7 @@ async fn rows_that_commit_late_are_published_in_order_and_delay_no_others() {
     execute(&mut late, "commit").await;
     let mut next = database.connect_as(&database.producer).await;
     execute(&mut next, &rows_of(keys, 10, &topic, &mut of_late)).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     committed.append(&mut of_late);
     assert_eq!(
         verify(&committed, &read(topic).await),
@@ -107,7 +107,7 @@ async fn a_pinned_horizon_is_reported_and_a_relay_that_takes_over_misses_no_row(
     };
     let load = load(&topic);
     let (committed, second) = tokio::join!(write(&database, &load), take_over);
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         verify(&committed, &read(topic).await),
         0,
@@ -123,7 +123,7 @@ async fn a_pinned_horizon_is_reported_and_a_relay_that_takes_over_misses_no_row(
     execute(&mut pin, "commit").await;
 }
 
-fn again(topic: &str, ids: std::ops::RangeInclusive<i64>) -> String {
+fn rows_with_ids(topic: &str, ids: std::ops::RangeInclusive<i64>) -> String {
     format!(
         "insert into outbox.event (id, aggregate_type, aggregate_id, event_type, topic, payload) \
          overriding system value
@@ -137,7 +137,7 @@ fn again(topic: &str, ids: std::ops::RangeInclusive<i64>) -> String {
 async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
     let database = Database::create(15).await.migrated().await;
     let mut admin = database.as_admin().await;
-    execute(&mut admin, &again("t", 1..=250)).await;
+    execute(&mut admin, &rows_with_ids("t", 1..=250)).await;
     let lane: i16 = value(&mut admin, "select distinct lane from outbox.event").await;
     let (store, mut after, mut pages) = (database.store(), 0, Vec::new());
     for _ in 0..3 {
@@ -171,23 +171,23 @@ async fn rows_with_reused_ids_below_the_watermark_are_found_by_the_gap_scan() {
          select 'a', 'k', 'E', '{topic}', 'once' from generate_series(1, 500) n"
     );
     execute(&mut admin, &insert).await;
-    drained(&database).await;
-    until("the mark in the database", async || {
+    wait_until_drained(&database).await;
+    until("the watermark in the database", async || {
         let marks: Vec<i64> =
             values(&mut admin, "select mark from outbox.lane where mark >= 400").await;
         (!marks.is_empty()).then_some(())
     })
     .await;
-    execute(&mut admin, &again(&topic, 1..=250)).await;
-    until("the sweep", async || {
+    execute(&mut admin, &rows_with_ids(&topic, 1..=250)).await;
+    until("the gap scan", async || {
         (relay.metric("outbox_stragglers_found_total").await > 0.0).then_some(())
     })
     .await;
-    drained(&database).await;
-    let again = read(topic)
+    wait_until_drained(&database).await;
+    let rows_with_ids = read(topic)
         .await
         .iter()
         .filter(|record| record.value.as_deref() == Some(b"again"))
         .count();
-    assert_eq!(again, 250);
+    assert_eq!(rows_with_ids, 250);
 }

@@ -177,7 +177,7 @@ on_each_server! {
         assert_eq!(
             keys(&mut admin).await,
             "k3 k4 k1 k2",
-            "by id, which says nothing now"
+            "by id, which has no meaning here"
         );
         assert_eq!(resume(&database, 0).await, (true, 4));
         assert_eq!(keys(&mut admin).await, "k1 k2 k3 k4");
@@ -280,8 +280,8 @@ on_each_server! {
         assert_eq!(
             resume(&database, 0).await,
             (true, 4),
-            "1, 2 and 3 were used, though the \
-            sequence stands above them by now"
+            "1, 2 and 3 were used, although the \
+            sequence is above them by now"
         );
         assert_eq!(keys(&mut admin).await, "a b c d");
     }

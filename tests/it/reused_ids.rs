@@ -21,7 +21,7 @@ use crate::{
         server::Server,
         writers::{Committed, Load, verify, write, write_during},
     },
-    relay_order::{begin, begin_on, drained, lanes, load, read, wait_until_publishing},
+    relay_order::{begin, begin_on, lanes, load, read, wait_until_drained, wait_until_publishing},
 };
 
 /// The size of each jump of the sequence.
@@ -48,7 +48,7 @@ fn seq(record: &Record) -> i64 {
     record.headers["outbox_seq"].parse().expect("a number")
 }
 
-async fn shows(relay: &Relay, class: ProblemClass) -> String {
+async fn wait_for_problem(relay: &Relay, class: ProblemClass) -> String {
     until(&format!("problem {class}"), async || {
         let problems = relay.report().await?.problems;
         problems
@@ -60,8 +60,8 @@ async fn shows(relay: &Relay, class: ProblemClass) -> String {
 }
 
 /// Waits until the sequence has jumped.
-async fn jumped(admin: &mut PgConnection) {
-    until("the sequence to go forward", async || {
+async fn wait_until_jumped(admin: &mut PgConnection) {
+    until("the sequence to be advanced", async || {
         (value::<i64>(admin, "select position from outbox.sequence_state").await > JUMP)
             .then_some(())
     })
@@ -104,14 +104,14 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
              truncate outbox.event restart identity; commit",
         )
         .await;
-        jumped(&mut admin).await;
+        wait_until_jumped(&mut admin).await;
     };
     let load = Load {
         during: Duration::from_secs(10),
         ..load(&topic)
     };
     let (mut committed, ()) = write_during(database, &load, truncate).await;
-    drained(database).await;
+    wait_until_drained(database).await;
     let records = read(topic).await;
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
     let truncated: BTreeSet<Uuid> = values(&mut admin, "select event_id from truncated")
@@ -126,7 +126,7 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
     assert_eq!(
         consumed(&records),
         committed,
-        "what a consumer takes that goes by outbox_seq"
+        "records that a consumer keeps if it uses outbox_seq"
     );
     assert!(
         seq(records
@@ -135,7 +135,7 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
             .expect("some"))
             > JUMP
     );
-    let told = async |relay: &Relay| {
+    let reports_it = async |relay: &Relay| {
         relay
             .report()
             .await
@@ -144,7 +144,10 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
             .iter()
             .any(|problem| problem.class == ProblemClass::SequenceWentBack)
     };
-    assert!(told(&first).await || told(&second).await, "nobody tells");
+    assert!(
+        reports_it(&first).await || reports_it(&second).await,
+        "no relay reports it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,19 +173,19 @@ async fn a_sequence_that_is_set_back_under_load_is_advanced_and_nothing_is_lost(
     let set_back = async {
         wait_until_publishing(&relay).await;
         execute(&mut admin, "select setval('outbox.event_id_seq', 1)").await;
-        jumped(&mut admin).await;
-        shows(&relay, ProblemClass::SequenceWentBack).await
+        wait_until_jumped(&mut admin).await;
+        wait_for_problem(&relay, ProblemClass::SequenceWentBack).await
     };
     let load = load(&topic);
     let (committed, message) = write_during(&database, &load, set_back).await;
     assert!(message.contains("docs/restore.md"), "{message}");
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     verify(&committed, &records);
     assert_eq!(
         consumed(&records),
         committed,
-        "what a consumer takes that goes by outbox_seq"
+        "records that a consumer keeps if it uses outbox_seq"
     );
 }
 
@@ -193,18 +196,18 @@ async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
     let mut admin = database.as_admin().await;
     let mut before = Relay::start(&database, &settings).await;
     add(&mut admin, &topic, "a b c a b c").await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     before.stop().await;
 
     execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
     add(&mut admin, &topic, "d e").await;
     let relay = Relay::start(&database, &settings).await;
-    let message = shows(&relay, ProblemClass::SequenceWentBack).await;
+    let message = wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
     assert!(
         message.contains("it stood at 2") && message.contains("2 waiting rows"),
         "{message}"
     );
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     assert_eq!(in_order(&records), "a b c a b c d e");
     assert_eq!(
@@ -228,13 +231,13 @@ async fn lanes_pause_until_the_right_to_advance_the_sequence_is_granted() {
     execute(&mut admin, "update outbox.origin set system_identifier = 1").await;
     add(&mut admin, &topic, "a").await;
     let relay = Relay::start(&database, &settings).await;
-    let message = shows(&relay, ProblemClass::InsufficientPrivilege).await;
+    let message = wait_for_problem(&relay, ProblemClass::InsufficientPrivilege).await;
     assert!(
         message.contains("move the sequence of ids on")
             && message.contains("run the migration again"),
         "{message}"
     );
-    shows(&relay, ProblemClass::SequenceWentBack).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
     assert_eq!(relay.report().await.expect("a report").lanes, 0);
     assert_eq!(
         value::<i64>(&mut admin, "select count(*) from outbox.event").await,
@@ -242,13 +245,13 @@ async fn lanes_pause_until_the_right_to_advance_the_sequence_is_granted() {
     );
 
     assert_eq!(database.migrate(&settings).await.problem, None);
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(read(topic).await.len(), 1);
 }
 
 /// Publishes rows, makes a dump while two rows wait, and publishes more rows. The relay keeps
 /// running.
-async fn dumped_and_gone_on(
+async fn dump_and_continue(
     database: &Database,
     settings: &RelaySettings,
     topic: &str,
@@ -257,13 +260,13 @@ async fn dumped_and_gone_on(
     let mut relay = Relay::start(database, settings).await;
     let mut admin = database.as_admin().await;
     add(&mut admin, topic, "a b c").await;
-    drained(database).await;
+    wait_until_drained(database).await;
     relay.stop().await;
     add(&mut admin, topic, "a wait").await;
     let dumped = dump(database, dumping);
     let relay = Relay::start(database, settings).await;
     add(&mut admin, topic, "a b c a b c").await;
-    drained(database).await;
+    wait_until_drained(database).await;
     (dumped, relay)
 }
 
@@ -280,10 +283,7 @@ fn above(published: &[Record], records: &[Record]) -> Vec<Record> {
 fn assert_complete(records: &[Record]) {
     let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
     let taken: BTreeSet<Uuid> = consumed(records).into_values().flatten().collect();
-    assert_eq!(
-        taken, all,
-        "a consumer that goes by outbox_seq misses nothing"
-    );
+    assert_eq!(taken, all, "a consumer that uses outbox_seq misses nothing");
 }
 
 /// A dump of the outbox is restored into another cluster of a newer version while the first one
@@ -291,7 +291,7 @@ fn assert_complete(records: &[Record]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_restored_into_another_cluster_continues_above_everything_published() {
     let (old, settings, topic) = begin(15).await;
-    let (dump, mut relay) = dumped_and_gone_on(&old, &settings, &topic, &[]).await;
+    let (dump, mut relay) = dump_and_continue(&old, &settings, &topic, &[]).await;
     relay.stop().await;
     let published = read(topic.clone()).await;
     assert_eq!(in_order(&published), "a b c a wait a b c a b c");
@@ -303,14 +303,14 @@ async fn a_dump_restored_into_another_cluster_continues_above_everything_publish
     let mut admin = new.as_admin().await;
     add(&mut admin, &topic, "a b c wait").await;
     let relay = Relay::start(&new, &settings).await;
-    shows(&relay, ProblemClass::SequenceWentBack).await;
-    drained(&new).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
+    wait_until_drained(&new).await;
     let records = read(topic).await;
     let after = above(&published, &records);
     assert_eq!(
         in_order(&after),
         "a wait a b c wait",
-        "what waited in the dump comes again, and then what is new"
+        "waiting rows of the dump are published again before new ones"
     );
     assert!(after.iter().all(|record| seq(record) > JUMP));
     assert_complete(&records);
@@ -320,7 +320,7 @@ async fn a_dump_restored_into_another_cluster_continues_above_everything_publish
 /// ids are reused from that time on.
 async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     let (database, settings, topic) = begin(15).await;
-    let (dump, mut relay) = dumped_and_gone_on(&database, &settings, &topic, &[kind]).await;
+    let (dump, mut relay) = dump_and_continue(&database, &settings, &topic, &[kind]).await;
     let mut admin = database.as_admin().await;
     let published = read(topic.clone()).await;
     if !runs {
@@ -332,14 +332,14 @@ async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     if !runs {
         relay = Relay::start(&database, &settings).await;
     }
-    shows(&relay, ProblemClass::SequenceWentBack).await;
-    drained(&database).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     let after = above(&published, &records);
     assert_eq!(
         in_order(&after),
         "a wait a b c wait",
-        "what waited in the dump comes again, and then what is new"
+        "waiting rows of the dump are published again before new ones"
     );
     assert_complete(&records);
 }
@@ -449,13 +449,13 @@ async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_only_ids() {
     let origin = "select incarnation::text from outbox.origin";
     let moved_on: String = value(&mut admin, origin).await;
     let after = write(&database, &load(&topic)).await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     assert_eq!(
         value::<String>(&mut admin, origin).await,
         moved_on,
-        "it is moved on once"
+        "it is advanced once"
     );
-    shows(&relay, ProblemClass::SequenceWentBack).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
     let (first, records): (Vec<_>, Vec<_>) = read(topic)
         .await
         .into_iter()
@@ -492,8 +492,8 @@ async fn a_pooler_that_switches_to_a_promoted_standby_under_a_running_relay_conf
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
     let after = write(&database, &load(&topic)).await;
-    shows(&relay, ProblemClass::SequenceWentBack).await;
-    drained(&database).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
+    wait_until_drained(&database).await;
     let records = read(topic).await;
     // Unpublished rows that only the old server has are lost.
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
@@ -521,15 +521,15 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
         },
     )
     .await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     server.down("QUIT").await;
     server.fail_over().await;
 
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
     let after = write(&database, &load(&topic)).await;
-    shows(&relay, ProblemClass::SequenceWentBack).await;
-    drained(&database).await;
+    wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
+    wait_until_drained(&database).await;
     verify_after_a_loss(before, lost, after, &read(topic).await);
 }
 
@@ -559,7 +559,7 @@ fn verify_after_a_loss(before: Committed, lost: Committed, after: Committed, rec
             .collect();
         assert_eq!(
             taken, ids,
-            "{key}: what a consumer takes that goes by outbox_seq"
+            "{key}: records that a consumer keeps if it uses outbox_seq"
         );
     }
 }
@@ -580,21 +580,21 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     )
     .await;
     let relay = Relay::start(&database, &settings).await;
-    shows(&relay, ProblemClass::KeysParked).await;
+    wait_for_problem(&relay, ProblemClass::KeysParked).await;
     add(&mut admin, &topic, "other").await;
     until("the other key to be published", async || {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())
     })
     .await;
     execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
-    jumped(&mut admin).await;
+    wait_until_jumped(&mut admin).await;
     let head = "select count(*) from outbox.parked_key as p join outbox.event as e on (e.lane, \
         e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)
         where e.id = (select min(id) from outbox.event)";
     assert_eq!(value::<i64>(&mut admin, head).await, 1);
     add(&mut admin, &topic, "k").await;
     execute(&mut admin, "delete from outbox.parked_key").await;
-    drained(&database).await;
+    wait_until_drained(&database).await;
     let written: Vec<Uuid> = read(topic)
         .await
         .iter()

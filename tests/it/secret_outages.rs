@@ -51,12 +51,12 @@ impl Setup {
             service,
             instance: String::new(),
         };
-        setup.flows().await;
+        setup.wait_until_publishing().await;
         setup.instance = setup.relay.report().await.expect("a report").instance;
         setup
     }
 
-    async fn flows(&self) {
+    async fn wait_until_publishing(&self) {
         let published = async || {
             self.relay
                 .metric("outbox_publish_latency_seconds_count")
@@ -75,9 +75,9 @@ impl Setup {
         self.breaker(BreakerState::Open).await;
     }
 
-    async fn breaker(&self, wanted: BreakerState) {
-        until(&format!("breaker {wanted:?}"), async || {
-            (self.relay.report().await?.breaker?.state == wanted).then_some(())
+    async fn breaker(&self, expected: BreakerState) {
+        until(&format!("breaker {expected:?}"), async || {
+            (self.relay.report().await?.breaker?.state == expected).then_some(())
         })
         .await;
     }
@@ -103,7 +103,7 @@ impl Setup {
         assert_eq!(
             self.relay.report().await.expect("a report").instance,
             self.instance,
-            "it began anew"
+            "the relay restarted"
         );
         let (servers, topic) = (self.brokers.servers(), self.topic);
         verify(
@@ -145,7 +145,7 @@ async fn a_new_password_for_the_brokers_is_used_once_kafka_is_available_again() 
     })
     .await;
     setup.brokers.password_gate.set_open(true);
-    setup.flows().await;
+    setup.wait_until_publishing().await;
     setup.breaker(BreakerState::Closed).await;
     assert!(
         !setup
@@ -182,7 +182,7 @@ async fn a_new_database_password_is_used_while_kafka_is_down() {
     .await;
     setup.breaker(BreakerState::Open).await;
     setup.brokers.password_gate.set_open(true);
-    setup.flows().await;
+    setup.wait_until_publishing().await;
     // The connection was cut. One request may have been written without an answer, and the producer
     // repeats it.
     assert_eq!(

@@ -124,7 +124,7 @@ impl Setup {
     /// Asserts that nothing failed, restarted, was lost, duplicated or out of order, and that no
     /// secret was shown.
     async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
-        self.drained().await;
+        self.wait_until_drained().await;
         let topic = self.topic.clone();
         let records = tokio::task::spawn_blocking(move || read_all(&topic))
             .await
@@ -137,7 +137,7 @@ impl Setup {
             relay.log()
         );
         let report = relay.report().await.expect("a report");
-        assert_eq!(report.instance, instance, "it began anew");
+        assert_eq!(report.instance, instance, "the relay restarted");
         let metrics = relay.metrics().await;
         let failed: Vec<&str> = metrics
             .lines()
@@ -156,16 +156,16 @@ impl Setup {
         );
         assert!(
             shown.contains("outbox_lanes_owned") && shown.contains("problems"),
-            "nothing to look at: {shown}"
+            "nothing to search: {shown}"
         );
         for secret in &self.secrets {
-            assert!(secret.len() > 10, "too short to be looked for: {secret}");
+            assert!(secret.len() > 10, "too short to search for: {secret}");
             let line = shown.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "shows {secret}");
         }
     }
 
-    async fn drained(&self) {
+    async fn wait_until_drained(&self) {
         let mut admin = self.database.as_admin().await;
         until("the outbox to be empty", async || {
             (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 0).then_some(())
@@ -180,7 +180,7 @@ impl Setup {
         let topic = &self.topic;
         let sql = format!("{insert} values (gen_random_uuid(), 'a', 'k', 'E', '{topic}', 'x')");
         execute(&mut self.database.as_admin().await, &sql).await;
-        self.drained().await;
+        self.wait_until_drained().await;
     }
 }
 
@@ -189,7 +189,7 @@ async fn instance(relay: &Relay) -> String {
 }
 
 /// Waits until rows are published, and until a number of further rows have arrived.
-async fn flows(relay: &Relay) {
+async fn wait_until_publishing(relay: &Relay) {
     let before = relay.metric("outbox_publish_latency_seconds_count").await;
     until("rows to be published", async || {
         (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())
@@ -216,7 +216,7 @@ async fn problem(relay: &Relay, class: ProblemClass) -> Problem {
     .await
 }
 
-async fn healed(relay: &Relay) {
+async fn wait_until_resolved(relay: &Relay) {
     until("no problem", async || {
         let quiet = |class| matches!(class, ProblemClass::TopicUnderReplicated);
         relay
@@ -262,12 +262,12 @@ async fn the_database_password_is_rotated_under_load() {
     let instance = instance(&relay).await;
     let service = setup.busy_service();
     for password in ["first-new-password", "second-new-password"] {
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         let old = backends(&setup.database).await;
         alter_password(&setup.database, password).await;
         setup.write("database/password", password);
         all_new(&setup.database, &old).await;
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
     }
     let committed = service.stop().await;
     setup
@@ -290,7 +290,7 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
     let load = setup.load();
     let writes = write(&setup.database, &load);
     let rotation = async {
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         let old = backends(&setup.database).await;
         setup
             .database
@@ -301,7 +301,7 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
         settings.migration.relays = vec![setup.database.relay.clone()];
         assert_eq!(setup.database.migrate(&settings).await.problem, None);
         all_new(&setup.database, &old).await;
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
     };
     let (committed, ()) = tokio::join!(writes, rotation);
     setup.secrets.push("password-of-the-second".to_owned());
@@ -332,11 +332,11 @@ async fn the_password_for_the_brokers_is_rotated_under_load() {
     let instance = instance(&relay).await;
     let service = setup.busy_service();
     for (times, password) in [(1, "kafka-password-2"), (2, "kafka-password-3")] {
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         set_scram_password(&user, password).await;
         setup.write("kafka/password", password);
         logged(&relay, PRODUCER_REPLACED, times).await;
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
     }
     let committed = service.stop().await;
     setup
@@ -356,9 +356,9 @@ async fn authority_and_client_certificate_for_the_brokers_are_rotated_under_load
     let rotations = async {
         let replaced = async |times| {
             logged(&relay, PRODUCER_REPLACED, times).await;
-            flows(&relay).await;
+            wait_until_publishing(&relay).await;
         };
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         setup.database.write_secret("kafka/ca.crt", &both);
         replaced(1).await;
         setup
@@ -400,18 +400,18 @@ async fn authority_and_client_certificate_for_the_database_are_rotated_under_loa
     let both = format!("{}{}", certificate("rogue-ca.crt"), certificate("ca.crt"));
     let writes = write(&setup.database, &load);
     let rotations = async {
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         let old = backends(&setup.database).await;
         setup.database.write_secret("database/ca.crt", &both);
         all_new(&setup.database, &old).await;
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
         let old = backends(&setup.database).await;
         setup
             .database
             .write_secret("database/tls.crt", &second.certificate);
         setup.database.write_secret("database/tls.key", &second.key);
         all_new(&setup.database, &old).await;
-        flows(&relay).await;
+        wait_until_publishing(&relay).await;
     };
     let (committed, ()) = tokio::join!(writes, rotations);
     setup.write_pair("database", &second);
@@ -456,12 +456,12 @@ async fn a_wrong_new_database_password_is_a_problem_until_the_right_one_comes() 
     .await;
     setup.write("database/password", "the-right-new-password");
     all_new(&setup.database, &before).await;
-    healed(&relay).await;
+    wait_until_resolved(&relay).await;
     setup.still_publishes().await;
     assert_eq!(
         relay.report().await.expect("a report").instance,
         instance,
-        "it began anew"
+        "the relay restarted"
     );
     setup.expect_nothing_shown(&relay).await;
 }
@@ -477,17 +477,17 @@ async fn a_wrong_new_password_for_the_brokers_is_a_problem_until_the_right_one_c
     setup.still_publishes().await;
     assert!(
         !relay.log().contains(PRODUCER_REPLACED),
-        "a producer that worked was thrown away"
+        "a working producer was replaced"
     );
     set_scram_password(&user, "the-right-new-password").await;
     setup.write("kafka/password", "the-right-new-password");
     logged(&relay, PRODUCER_REPLACED, 1).await;
-    healed(&relay).await;
+    wait_until_resolved(&relay).await;
     setup.still_publishes().await;
     assert_eq!(
         relay.report().await.expect("a report").instance,
         instance,
-        "it began anew"
+        "the relay restarted"
     );
     setup.expect_nothing_shown(&relay).await;
 }
@@ -560,16 +560,16 @@ async fn missing_or_mismatched_files_are_problems_and_the_last_good_ones_are_use
         );
         setup.still_publishes().await;
         setup.database.write_secret(file, &right);
-        healed(&relay).await;
+        wait_until_resolved(&relay).await;
     }
     assert!(
         !relay.log().contains(PRODUCER_REPLACED),
-        "what is in use came back, and is not used anew"
+        "the secret in use came back, and the producer is not replaced"
     );
     assert_eq!(
         relay.report().await.expect("a report").instance,
         instance,
-        "it began anew"
+        "the relay restarted"
     );
     setup.expect_nothing_shown(&relay).await;
 }

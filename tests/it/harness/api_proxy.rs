@@ -34,7 +34,7 @@ struct Proxy {
     client: Client,
     namespace: String,
     asked: Arc<Mutex<Vec<Asked>>>,
-    illness: watch::Sender<Illness>,
+    active_fault: watch::Sender<ActiveFault>,
 }
 
 /// A request of an operator.
@@ -87,12 +87,12 @@ pub(crate) enum Fault {
 }
 
 #[derive(Clone)]
-struct Illness {
+struct ActiveFault {
     fault: Fault,
     of: Arc<dyn Fn(&Asked) -> bool + Send + Sync>,
 }
 
-impl Illness {
+impl ActiveFault {
     fn of(&self, asked: &Asked) -> Fault {
         if (self.of)(asked) {
             self.fault
@@ -104,7 +104,7 @@ impl Illness {
 
 impl ApiProxy {
     pub(crate) async fn start(client: Client, namespace: &str) -> Self {
-        let (illness, _) = watch::channel(Illness {
+        let (active_fault, _) = watch::channel(ActiveFault {
             fault: Fault::None,
             of: Arc::new(|_| true),
         });
@@ -112,7 +112,7 @@ impl ApiProxy {
             client,
             namespace: namespace.to_owned(),
             asked: Arc::default(),
-            illness,
+            active_fault,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let gate = Gate::open(listener.local_addr().expect("bound")).await;
@@ -145,7 +145,7 @@ impl ApiProxy {
         fault: Fault,
         of: impl Fn(&Asked) -> bool + Send + Sync + 'static,
     ) {
-        self.proxy.illness.send_replace(Illness {
+        self.proxy.active_fault.send_replace(ActiveFault {
             fault,
             of: Arc::new(of),
         });
@@ -175,12 +175,12 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
         .lock()
         .expect("no panic while it is held")
         .push(asked.clone());
-    let mut illness = proxy.illness.subscribe();
-    let fault = illness.borrow_and_update().of(&asked);
+    let mut active_fault = proxy.active_fault.subscribe();
+    let fault = active_fault.borrow_and_update().of(&asked);
     match fault {
         Fault::None | Fault::Hold => {}
         Fault::Silence => std::future::pending().await,
-        Fault::Answer(code) => return refusal(code),
+        Fault::Answer(code) => return error_status(code),
         Fault::Expired => return expired(),
         Fault::Delay(pause) => tokio::time::sleep(pause).await,
     }
@@ -202,12 +202,12 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
         Ok(answer) => answer,
         Err(error) => return (http::StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     };
-    illness
+    active_fault
         .wait_for(|now| now.of(&asked) != Fault::Hold)
         .await
         .expect("the proxy lives");
     let (parts, body) = answer.into_parts();
-    let mut response = Response::new(Body::from_stream(silenced(body, illness, asked)));
+    let mut response = Response::new(Body::from_stream(silenced(body, active_fault, asked)));
     *response.status_mut() = parts.status;
     if let Some(kind) = parts.headers.get("content-type") {
         response.headers_mut().insert("content-type", kind.clone());
@@ -218,15 +218,15 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
 /// The body of an answer, which stops when its request is silenced.
 fn silenced(
     body: kube::client::Body,
-    illness: watch::Receiver<Illness>,
+    active_fault: watch::Receiver<ActiveFault>,
     asked: Asked,
 ) -> impl Stream<Item = Result<hyper::body::Bytes, kube::Error>> {
-    let flow = Box::pin(body.into_data_stream());
+    let chunks = Box::pin(body.into_data_stream());
     stream::unfold(
-        (flow, illness, asked),
-        |(mut flow, mut illness, asked)| async move {
+        (chunks, active_fault, asked),
+        |(mut chunks, mut active_fault, asked)| async move {
             let silent = async {
-                illness
+                active_fault
                     .wait_for(|now| now.of(&asked) == Fault::Silence)
                     .await
                     .ok();
@@ -234,15 +234,15 @@ fn silenced(
             let item = tokio::select! {
                 biased;
                 () = silent => std::future::pending().await,
-                item = flow.next() => item?,
+                item = chunks.next() => item?,
             };
-            Some((item, (flow, illness, asked)))
+            Some((item, (chunks, active_fault, asked)))
         },
     )
 }
 
 /// An error answer, like that of an overloaded API server.
-fn refusal(code: u16) -> Response {
+fn error_status(code: u16) -> Response {
     let seconds = if code == 429 { 2 } else { 0 };
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,

@@ -76,17 +76,17 @@ impl World {
         self.calls += 1;
         let fault = self.faults.remove(&self.calls);
         if let Some(Fault::Refused(code)) = fault {
-            return (code, refusal(code, "chosen by the test", ""));
+            return (code, error_status(code, "chosen by the test", ""));
         }
-        let answer = self.carry_out(method, uri, body);
+        let answer = self.perform(method, uri, body);
         if fault == Some(Fault::DoneAndLost) {
-            (500, refusal(500, "the answer was lost", ""))
+            (500, error_status(500, "the answer was lost", ""))
         } else {
             answer
         }
     }
 
-    fn carry_out(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
+    fn perform(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
         let path = uri.path();
         if *method != Method::GET {
             let path_and_query = uri.path_and_query().map_or(path, |both| both.as_str());
@@ -98,8 +98,8 @@ impl World {
                 (200, self.list(path, uri.query().unwrap_or_default()))
             }
             ("POST", _) => self.create(path, body),
-            ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => {
-                (409, refusal(409, "another uid", path))
+            ("PATCH", Some((parent, "scale"))) if self.has_another_uid(parent, &body) => {
+                (409, error_status(409, "another uid", path))
             }
             ("PATCH", Some((parent, "scale"))) => {
                 let replicas = &body["spec"]["replicas"];
@@ -116,7 +116,7 @@ impl World {
                 200,
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}),
             ),
-            _ => (404, refusal(404, "not found", path)),
+            _ => (404, error_status(404, "not found", path)),
         }
     }
 
@@ -145,7 +145,7 @@ impl World {
             object["metadata"]["name"].as_str().unwrap_or_default()
         );
         if self.objects.contains_key(&path) {
-            return (409, refusal(409, "exists already", &path));
+            return (409, error_status(409, "exists already", &path));
         }
         self.version += 1;
         let metadata = object["metadata"].as_object_mut().expect("metadata");
@@ -161,8 +161,8 @@ impl World {
     }
 
     fn patch(&mut self, path: &str, body: &Value) -> (u16, Value) {
-        if self.is_another(path, body) {
-            return (409, refusal(409, "another uid", path));
+        if self.has_another_uid(path, body) {
+            return (409, error_status(409, "another uid", path));
         }
         if path.contains("/deployments/") && body["spec"].get("replicas").is_some() {
             self.violations.push(format!(
@@ -172,7 +172,7 @@ impl World {
         self.change(path, |object| merge(object, body))
     }
 
-    fn is_another(&self, path: &str, body: &Value) -> bool {
+    fn has_another_uid(&self, path: &str, body: &Value) -> bool {
         self.objects
             .get(path)
             .is_some_and(|object| body["metadata"]["uid"] != object["metadata"]["uid"])
@@ -180,7 +180,7 @@ impl World {
 
     fn change(&mut self, path: &str, change: impl FnOnce(&mut Value)) -> (u16, Value) {
         let Some(object) = self.objects.get_mut(path) else {
-            return (404, refusal(404, "not found", path));
+            return (404, error_status(404, "not found", path));
         };
         let before = object["spec"].clone();
         change(object);
@@ -239,7 +239,7 @@ fn is_collection(path: &str) -> bool {
         .is_some_and(|rest| rest.split('/').count() == 2)
 }
 
-fn refusal(code: u16, message: &str, path: &str) -> Value {
+fn error_status(code: u16, message: &str, path: &str) -> Value {
     let reason = match code {
         404 => "NotFound",
         409 => "Conflict",

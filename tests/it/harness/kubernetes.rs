@@ -206,14 +206,14 @@ impl Namespace {
     }
 
     /// Reconciles until a condition has this status and reason.
-    pub(crate) async fn pass_until_condition(&self, seconds: u64, type_: &str, wanted: &str) {
+    pub(crate) async fn pass_until_condition(&self, seconds: u64, type_: &str, expected: &str) {
         let look = async |ns: &Self| {
             let status = ns.condition(type_).await;
-            if status == wanted {
+            if status == expected {
                 Ok(())
             } else {
                 Err(format!(
-                    "{type_} is {status}, not {wanted}: {:?}",
+                    "{type_} is {status}, not {expected}: {:?}",
                     ns.get::<OutboxRelay>(NAME).await.status
                 ))
             }

@@ -97,13 +97,13 @@ pub(crate) async fn silenceable_proxy(server: SocketAddr) -> (u16, Arc<Notify>) 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let silence = Arc::new(Notify::new());
-    let told = Arc::clone(&silence);
+    let silenced = Arc::clone(&silence);
     tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.expect("a client");
         let mut server = TcpStream::connect(server).await.expect("the server");
         tokio::select! {
             _ = copy_bidirectional(&mut client, &mut server) => {}
-            () = told.notified() => pending().await,
+            () = silenced.notified() => pending().await,
         }
     });
     (port, silence)

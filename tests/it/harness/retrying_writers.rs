@@ -80,12 +80,12 @@ impl Writers {
 }
 
 async fn writer(pool: PgPool, number: u64, topic: String, stop: Arc<AtomicBool>) {
-    let mut dice = number;
+    let mut random = number;
     while !stop.load(Ordering::Relaxed) {
-        dice = dice
+        random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        let key = format!("key-{}", (dice >> 33) % KEYS);
+        let key = format!("key-{}", (random >> 33) % KEYS);
         // Some hundred rows per second, with a pause after an error.
         let pause = if write(&pool, &key, &topic).await.is_ok() {
             5

@@ -102,7 +102,7 @@ impl Server {
                 .spawn()
                 .expect("postgres"),
         );
-        until("the server to take connections", async || {
+        until("the server to accept connections", async || {
             self.admin().connect().await.ok()
         })
         .await;

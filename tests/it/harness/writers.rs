@@ -76,12 +76,12 @@ async fn writer(
     happened: &AtomicBool,
 ) -> Vec<(String, i64, Uuid)> {
     let (mut committed, end) = (Vec::new(), Instant::now() + load.during);
-    let mut dice = number * 7919 + 17;
+    let mut random = number * 7919 + 17;
     let mut below = move |sides: u64| {
-        dice = dice
+        random = random
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (dice >> 33) % sides
+        (random >> 33) % sides
     };
     while Instant::now() < end || !happened.load(Ordering::Relaxed) {
         let key = format!("key-{}", below(load.keys));
@@ -91,7 +91,7 @@ async fn writer(
                 .bind(&key)
                 .fetch_one(&mut *transaction)
                 .await
-                .expect("the key's turn");
+                .expect("the lock of the key");
         let event_id = Uuid::new_v4();
         sqlx::query(
             "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, \
@@ -231,11 +231,8 @@ pub(crate) fn verify(committed: &Committed, records: &[Record]) -> usize {
             .map(Vec::as_slice)
             .unwrap_or_default();
         let lost: BTreeSet<_> = ids.iter().filter(|id| !firsts.contains(id)).collect();
-        assert!(lost.is_empty(), "of {key} these rows are missing: {lost:?}");
-        assert_eq!(
-            firsts, ids,
-            "{key}: what was seen first, against what was committed"
-        );
+        assert!(lost.is_empty(), "rows of {key} are missing: {lost:?}");
+        assert_eq!(firsts, ids, "{key}: first occurrences, and committed rows");
     }
     assert_eq!(
         seen.len(),
