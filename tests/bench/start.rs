@@ -1,6 +1,9 @@
 //! Starts each contender on a table and a topic.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
 use outbox_relay::settings::RELAY_ENVIRONMENT;
@@ -50,75 +53,89 @@ pub(crate) async fn start(
     let log = folder.join(contender.name());
     match contender {
         Contender::Relay => {
-            let mut command = Command::new(&cli.relay);
-            // The operator starts it with this environment.
-            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1);
-            command
-                .args([
-                    "run",
-                    "--listen",
-                    "127.0.0.1:0",
-                    "--log",
-                    "warn",
-                    "--manifest",
-                ])
-                .arg(manifest(cli, table)?);
-            let started = Started::new(&mut command, &log)?;
+            let started = Started::new(&mut relay(cli, table)?, &log)?;
             table.wait_until_lanes_are_owned().await?;
             Ok(started)
         }
-        Contender::BareLoop => {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args([
-                "bare-loop",
-                &table.url,
-                &cli.kafka,
-            ]);
-            Started::new(&mut command, &log)
-        }
+        Contender::BareLoop => Started::new(&mut bare_loop(cli, table)?, &log),
         Contender::Debezium => {
-            let (worker, connector) = (
-                folder.join("worker.properties"),
-                folder.join("connector.properties"),
-            );
-            let offsets = folder.join("offsets");
-            let worker_text = format!(
-                "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\n\
-                 listeners=http://127.0.0.1:18083\n",
-                cli.kafka,
-                offsets.display()
-            );
-            std::fs::write(&worker, worker_text)?;
-            std::fs::write(
-                &connector,
-                format!("{DEBEZIUM}{}", debezium_database(table)?),
-            )?;
-            let mut command = Command::new("java");
-            command.args(["-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:-UsePerfData"]);
-            command.arg(format!(
-                "-Dlog4j2.configurationFile={}",
-                cli.peers.join("log4j2.properties").display()
-            ));
-            command
-                .arg("-cp")
-                .arg(cli.connect.join("*"))
-                .arg("org.apache.kafka.connect.cli.ConnectStandalone")
-                .arg(worker)
-                .arg(connector);
-            let mut started = Started::new(&mut command, &log)?;
+            let mut started = Started::new(&mut debezium(cli, table, &folder)?, &log)?;
             started.wait_for_output("Starting streaming").await?;
             Ok(started)
         }
         Contender::Poller => {
-            let mut command = Command::new(&cli.python);
-            command
-                .arg(cli.peers.join("poller.py"))
-                .args([&table.url, &cli.kafka]);
-            let mut started = Started::new(&mut command, &log)?;
+            let mut started = Started::new(&mut poller(cli, table), &log)?;
             started.wait_for_output("started").await?;
             Ok(started)
         }
     }
+}
+
+fn relay(cli: &Cli, table: &Table) -> anyhow::Result<Command> {
+    let mut command = Command::new(&cli.relay);
+    // The operator starts it with this environment.
+    command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1);
+    command
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--log",
+            "warn",
+            "--manifest",
+        ])
+        .arg(manifest(cli, table)?);
+    Ok(command)
+}
+
+fn bare_loop(cli: &Cli, table: &Table) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1).args([
+        "bare-loop",
+        &table.url,
+        &cli.kafka,
+    ]);
+    Ok(command)
+}
+
+/// Kafka Connect with the files of its worker and its connector in a folder.
+fn debezium(cli: &Cli, table: &Table, folder: &Path) -> anyhow::Result<Command> {
+    let (worker, connector) = (
+        folder.join("worker.properties"),
+        folder.join("connector.properties"),
+    );
+    let worker_text = format!(
+        "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\n\
+         listeners=http://127.0.0.1:18083\n",
+        cli.kafka,
+        folder.join("offsets").display()
+    );
+    std::fs::write(&worker, worker_text)?;
+    std::fs::write(
+        &connector,
+        format!("{DEBEZIUM}{}", debezium_database(table)?),
+    )?;
+    let mut command = Command::new("java");
+    command.args(["-Xms256m", "-Xmx1g", "-XX:+UseG1GC", "-XX:-UsePerfData"]);
+    command.arg(format!(
+        "-Dlog4j2.configurationFile={}",
+        cli.peers.join("log4j2.properties").display()
+    ));
+    command
+        .arg("-cp")
+        .arg(cli.connect.join("*"))
+        .arg("org.apache.kafka.connect.cli.ConnectStandalone")
+        .arg(worker)
+        .arg(connector);
+    Ok(command)
+}
+
+fn poller(cli: &Cli, table: &Table) -> Command {
+    let mut command = Command::new(&cli.python);
+    command
+        .arg(cli.peers.join("poller.py"))
+        .args([&table.url, &cli.kafka]);
+    command
 }
 
 fn debezium_database(table: &Table) -> anyhow::Result<String> {
