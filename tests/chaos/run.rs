@@ -199,7 +199,7 @@ async fn run_to_end(
                 testbed,
                 format!("rows are left {time_limit:?} after the writers stopped"),
             )
-            .await?
+            .await?;
         }
     }
     owner_recorder.abort();

@@ -255,7 +255,7 @@ impl Testbed {
                         name: MACHINE_STALLED,
                         from,
                         until,
-                    })
+                    });
                 });
             }
         }

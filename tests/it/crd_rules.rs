@@ -112,7 +112,7 @@ fn the_crd_and_a_manifest_bring_no_warnings() {
 #[tokio::test]
 async fn names_that_are_valid_for_children_are_accepted_and_others_rejected() {
     accepts(&[&|r| r["metadata"]["name"] = json!("a".repeat(46)), &|r| {
-        r["metadata"]["name"] = json!("a")
+        r["metadata"]["name"] = json!("a");
     }])
     .await;
     let rule = "metadata.name must be at most 46 characters";
@@ -127,7 +127,7 @@ async fn names_that_are_valid_for_children_are_accepted_and_others_rejected() {
 #[tokio::test]
 async fn a_database_is_a_host_or_a_url_and_never_both() {
     accepts(&[&|_| (), &|r| {
-        r["spec"]["database"] = json!({"urlSecretRef": {"name": "db-app", "key": "uri"}})
+        r["spec"]["database"] = json!({"urlSecretRef": {"name": "db-app", "key": "uri"}});
     }])
     .await;
     refuses(&[
@@ -138,7 +138,7 @@ async fn a_database_is_a_host_or_a_url_and_never_both() {
         (
             &|r| {
                 r["spec"]["database"] =
-                    json!({"urlSecretRef": {"name": "n", "key": "k"}, "name": "files"})
+                    json!({"urlSecretRef": {"name": "n", "key": "k"}, "name": "files"});
             },
             "urlSecretRef carries name and credentials",
         ),
@@ -303,7 +303,7 @@ async fn the_rule_on_routed_types_works_at_the_largest_size() {
                 r["spec"]["topics"] = json!([
                     {"name": "b", "eventTypes": ["A"]},
                     {"name": "a", "eventTypes": ["B", "A"]},
-                ])
+                ]);
             },
             "an event type stands at two topics",
         ),
@@ -312,7 +312,7 @@ async fn the_rule_on_routed_types_works_at_the_largest_size() {
                 r["spec"]["topics"] = json!([
                     {"name": "a", "aggregateTypes": ["A"]},
                     {"name": "b", "aggregateTypes": ["A"]},
-                ])
+                ]);
             },
             "an aggregate type stands at two topics",
         ),
@@ -458,7 +458,7 @@ async fn an_owner_to_take_over_from_has_three_parts() {
     for owner in ["files", "n/files", "c/n/files/x", "c//files"] {
         let ns = Namespace::create().await;
         let refusal = answer(&ns, &|r| {
-            r["spec"]["migration"]["takeOverFrom"] = json!(owner)
+            r["spec"]["migration"]["takeOverFrom"] = json!(owner);
         })
         .await
         .expect_err(owner);
@@ -470,7 +470,8 @@ async fn an_owner_to_take_over_from_has_three_parts() {
 async fn kafka_properties_are_accepted_unless_they_weaken_the_promises() {
     accepts(&[
         &|r| {
-            r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"})
+            r["spec"]["kafka"]["properties"] =
+                json!({"linger.ms": "1", "compression.type": "zstd"});
         },
         &|r| {
             r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1000"});
@@ -521,7 +522,7 @@ async fn kafka_properties_are_accepted_unless_they_weaken_the_promises() {
 #[tokio::test]
 async fn a_certificate_comes_from_exactly_one_place() {
     accepts(&[&|r| {
-        r["spec"]["kafka"]["tls"] = json!({"ca": {"configMapRef": {"name": "n", "key": "k"}}})
+        r["spec"]["kafka"]["tls"] = json!({"ca": {"configMapRef": {"name": "n", "key": "k"}}});
     }])
     .await;
     let key = || json!({"name": "n", "key": "k"});
@@ -585,7 +586,7 @@ async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_h
             &|r| {
                 r["spec"]["template"]["affinity"] = json!({
                     "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]},
-                })
+                });
             },
             "spec.template.affinity",
         ),
@@ -600,7 +601,7 @@ async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_h
         (
             &|r| {
                 r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "2"},
-            "limits": {"memory": "64 Mi"}})
+            "limits": {"memory": "64 Mi"}});
             },
             "limits.memory",
         ),

@@ -139,9 +139,9 @@ async fn another_host_name_is_refused_unless_only_the_chain_counts() {
         let other = at_another_address(rig("RIG_KAFKA_MTLS").parse().expect("an address")).await;
         let login = login.at(format!("127.0.0.2:{}", other.port()));
         if accepted {
-            login.is_let_in().await
+            login.is_let_in().await;
         } else {
-            login.is_refused(ProblemClass::KafkaTlsFailed).await
+            login.is_refused(ProblemClass::KafkaTlsFailed).await;
         }
     }
 }

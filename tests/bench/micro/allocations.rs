@@ -20,7 +20,7 @@ fn a_row_costs_few_allocations() {
     let mut counts = Step::ALL.map(|step| (step, 0));
     for _ in 0..TURNS {
         let sent = relay.turn(|step, work| {
-            counts[step as usize].1 += allocation_counter::measure(work).count_total
+            counts[step as usize].1 += allocation_counter::measure(work).count_total;
         });
         assert_eq!(sent, ROWS, "each turn sends as many rows as the last");
     }

@@ -40,7 +40,7 @@ fn encoding(criterion: &mut Criterion<CpuTime>) {
             let mut replaced = 0;
             bencher.iter(|| {
                 rows.iter()
-                    .for_each(|row| drop(black_box(headers(row, style, SOURCE, &mut replaced))))
+                    .for_each(|row| drop(black_box(headers(row, style, SOURCE, &mut replaced))));
             });
         });
     }

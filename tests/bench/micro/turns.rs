@@ -127,7 +127,7 @@ impl Relay {
         meter(Step::Report, &mut || {
             reports
                 .iter()
-                .for_each(|slot| self.core.reported(*slot, Outcome::Published, now))
+                .for_each(|slot| self.core.reported(*slot, Outcome::Published, now));
         });
     }
 
@@ -135,7 +135,7 @@ impl Relay {
         let mut settle = None;
         loop {
             meter(Step::Settle, &mut || {
-                settle = self.core.next_settle(SETTLE_ROWS, true)
+                settle = self.core.next_settle(SETTLE_ROWS, true);
             });
             let Some(settle) = settle.take() else { return };
             self.xid += 1;
@@ -164,7 +164,7 @@ impl Relay {
             admitted = outgoing
                 .iter()
                 .map(|outgoing| self.core.may_send(outgoing, now))
-                .collect()
+                .collect();
         });
         for (outgoing, admitted) in outgoing.iter().zip(&admitted) {
             if *admitted {

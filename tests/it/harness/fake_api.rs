@@ -104,7 +104,7 @@ impl World {
             ("PATCH", Some((parent, "scale"))) => {
                 let replicas = &body["spec"]["replicas"];
                 let (code, answer) = self.change(parent, |object| {
-                    object["spec"]["replicas"] = replicas.clone()
+                    object["spec"]["replicas"] = replicas.clone();
                 });
                 (code, if code == 200 { scale(&answer) } else { answer })
             }
