@@ -52,7 +52,7 @@ fmt: ## Formats the Rust files
 	cargo fmt
 
 .PHONY: generate
-generate: ## Writes the files that come out of the code: the CRD, the chart's README and dashboards
+generate: ## Writes the files that are generated from the code: CRD, reference page, the chart's README and dashboards
 	cargo run --quiet --bin outbox-operator -- crd >target/crd.yaml
 	cp target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
 	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
