@@ -58,6 +58,10 @@ generate: ## Writes the files that are generated from the code: CRD, reference p
 	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
 	UPDATE_GENERATED=1 cargo test --quiet --test it generated
 
+.PHONY: docs
+docs: ## Builds the documentation as a site that works from disk; needs Python 3 alone
+	@site/build
+
 .PHONY: rig-up
 rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
 	$(rig) up postgres:15,16,17,18 pgbouncer kafka kubernetes
