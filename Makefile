@@ -20,7 +20,7 @@ test: ## All tests, against real servers: installs, builds and starts what they 
 	@tests/all
 
 .PHONY: check
-check: ## Format, lints, dependencies, shell scripts
+check: ## Format, lints, dependencies, shell scripts, links of the documentation
 	@tests/check
 
 .PHONY: e2e

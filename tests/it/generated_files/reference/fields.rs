@@ -46,7 +46,7 @@ impl Schema {
         }
     }
 
-    /// In the order of their declaration.
+    /// The fields below this node, in the order of their declaration.
     pub(super) fn properties(&self) -> Vec<(String, Self)> {
         let declared = self.rust["properties"].as_object().into_iter().flatten();
         let found: Vec<_> = declared
