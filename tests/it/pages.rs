@@ -62,8 +62,11 @@ fn collect(folder: &Path, pages: &mut Vec<PathBuf>) {
     }
 }
 
-/// The targets of `[text](target)` that are not on another host.
+/// The targets of `[text](target)` that are not on another host. Code has no links.
 fn links(text: &str) -> Vec<String> {
+    let without_code = |line: &str| line.split('`').step_by(2).collect::<String>();
+    let lines: Vec<String> = text.lines().map(without_code).collect();
+    let text = lines.join("\n");
     let targets = text
         .split("](")
         .skip(1)
