@@ -1,8 +1,9 @@
 //! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first
 //! at `/status`, a migration leaves the second as its termination message; the operator reads both.
-//! No secret, no payload, no server's own words are in them.
+//! No secret, no payload, no server's own words are in them. Constants that both halves must agree
+//! on are here, too.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
 use serde::{
     Deserialize, Serialize,
@@ -10,6 +11,16 @@ use serde::{
 };
 
 pub use crate::api::BreakerState;
+
+/// Number of lanes of every outbox: hash buckets of keys. It never changes, because rows of one key
+/// must stay in one lane.
+pub const LANES: usize = 64;
+
+/// Time span over which [`RelayReport::published_per_second`] is averaged, 10 s.
+pub const RATE_SPAN: Duration = Duration::from_secs(10);
+
+/// TCP port on which a relay serves `/healthz`, `/readyz`, `/metrics` and `/status`.
+pub const HTTP_PORT: u16 = 9090;
 
 /// What one relay replica says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

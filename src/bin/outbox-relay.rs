@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     io::Write,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +16,7 @@ use outbox_relay::{
     cli::{self, ConfigSource},
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
-    report::MigrationReport,
+    report::{HTTP_PORT, MigrationReport},
     secrets::Secrets,
     settings::{RelaySettings, source::SettingsSource},
     telemetry::{self, LogFormat},
@@ -25,6 +25,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 const LOGS: &str = "Logs";
+
+/// Address that a relay listens on unless `--listen` is given: all addresses, IPv4 included.
+const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, HTTP_PORT, 0, 0));
 
 /// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key,
 /// through outages.
@@ -77,7 +81,7 @@ struct Run {
     from: From,
     /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of
     /// IPv4 too.
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
     /// Name of this replica, for people.
     #[arg(
