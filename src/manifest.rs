@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     api::OutboxRelay,
-    secrets::{Documents, Secrets},
+    secrets::{EmbeddedData, Secrets},
     settings::{
         InvalidSpec, Owner, RelaySettings, database_projections, migration_projections,
         relay_projections,
@@ -103,7 +103,7 @@ fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {
     }
 }
 
-fn secrets(relay: &OutboxRelay, documents: Documents, folder: Option<PathBuf>) -> Secrets {
+fn secrets(relay: &OutboxRelay, documents: EmbeddedData, folder: Option<PathBuf>) -> Secrets {
     let mut sources = relay_projections(&relay.spec);
     let of_the_relay = database_projections(&relay.spec).len();
     sources.extend(

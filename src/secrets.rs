@@ -4,7 +4,7 @@
 
 mod certificates;
 pub mod change;
-mod reading;
+mod snapshot;
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use reading::SecretSnapshot;
 use secrecy::SecretString;
+pub use snapshot::SecretSnapshot;
 
 use crate::{
     report::{Problem, ProblemClass},
@@ -24,27 +24,27 @@ use crate::{
 /// its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("{place} is missing: create it, or correct {}", field(*file))]
-    Missing { file: SecretFile, place: String },
-    #[error("{place} cannot be read: check its permissions")]
+    #[error("{location} is missing: create it, or correct {}", manifest_field(*file))]
+    Missing { file: SecretFile, location: String },
+    #[error("{location} cannot be read: check its permissions")]
     Read {
-        place: String,
+        location: String,
         #[source]
         source: io::Error,
     },
-    #[error("{place} is no UTF-8 text: check what {} names", field(*file))]
-    NotText { file: SecretFile, place: String },
-    #[error("{place} is empty: correct what {} names", field(*file))]
-    Empty { file: SecretFile, place: String },
-    #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
+    #[error("{location} is no UTF-8 text: check what {} names", manifest_field(*file))]
+    NotText { file: SecretFile, location: String },
+    #[error("{location} is empty: correct what {} names", manifest_field(*file))]
+    Empty { file: SecretFile, location: String },
+    #[error("{location} is no {what} in PEM form: correct what {} names", manifest_field(*file))]
     Pem {
         file: SecretFile,
-        place: String,
+        location: String,
         what: &'static str,
     },
-    #[error("{place} does not belong to the key beside it: bring both anew in one step, or \
-        correct what {} names", field(*file))]
-    NoPair { file: SecretFile, place: String },
+    #[error("{location} does not belong to the key beside it: bring both anew in one step, or \
+        correct what {} names", manifest_field(*file))]
+    KeyMismatch { file: SecretFile, location: String },
 }
 
 impl SecretError {
@@ -71,23 +71,23 @@ enum Store {
     /// `<name>/<key>`.
     Manifest {
         sources: Vec<Projection>,
-        documents: Documents,
+        documents: EmbeddedData,
         folder: Option<PathBuf>,
     },
     /// As they were at one moment.
-    SecretSnapshot(SecretSnapshot),
+    Snapshot(SecretSnapshot),
 }
 
 /// Data of the `Secret` and `ConfigMap` documents of a manifest.
 #[derive(Clone, Default)]
-pub struct Documents {
+pub struct EmbeddedData {
     secrets: BTreeMap<String, Data>,
     config_maps: BTreeMap<String, Data>,
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
 
-impl Documents {
+impl EmbeddedData {
     pub(crate) fn add_secret(&mut self, name: String, data: Data) {
         self.secrets.entry(name).or_default().extend(data);
     }
@@ -116,7 +116,7 @@ impl Secrets {
     #[must_use]
     pub fn manifest(
         sources: Vec<Projection>,
-        documents: Documents,
+        documents: EmbeddedData,
         folder: Option<PathBuf>,
     ) -> Self {
         Self(Store::Manifest {
@@ -131,14 +131,14 @@ impl Secrets {
     /// # Errors
     /// When it is missing, cannot be read, is empty, or is no text.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
-        let place = self.place(file);
+        let location = self.location(file);
         let Some(bytes) = self.read(file)? else {
-            return Err(SecretError::Missing { file, place });
+            return Err(SecretError::Missing { file, location });
         };
         match String::from_utf8(bytes).map(without_newline) {
-            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, place }),
+            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, location }),
             Ok(text) => Ok(text.into()),
-            Err(_) => Err(SecretError::NotText { file, place }),
+            Err(_) => Err(SecretError::NotText { file, location }),
         }
     }
 
@@ -147,13 +147,13 @@ impl Secrets {
     pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files
             .iter()
-            .map(|file| (*file, self.place(*file), self.read_bytes(*file)))
+            .map(|file| (*file, self.location(*file), self.read_bytes(*file)))
             .collect()
     }
 
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
         self.read_bytes(file).map_err(|source| SecretError::Read {
-            place: self.place(file),
+            location: self.location(file),
             source,
         })
     }
@@ -177,16 +177,16 @@ impl Secrets {
                 };
                 folder.join(path)
             }
-            Store::SecretSnapshot(reading) => return reading.read(file),
+            Store::Snapshot(snapshot) => return snapshot.read(file),
         };
         read_file(&path)
     }
 
     /// How a person would name it.
-    pub(crate) fn place(&self, file: SecretFile) -> String {
+    pub(crate) fn location(&self, file: SecretFile) -> String {
         let sources = match &self.0 {
             Store::Folder(_) => return format!("secret file '{}'", file.path()),
-            Store::SecretSnapshot(reading) => return reading.place(file),
+            Store::Snapshot(snapshot) => return snapshot.location(file),
             Store::Manifest { sources, .. } => sources,
         };
         match source(sources, file) {
@@ -200,8 +200,8 @@ impl Secrets {
 }
 
 impl From<SecretSnapshot> for Secrets {
-    fn from(reading: SecretSnapshot) -> Self {
-        Self(Store::SecretSnapshot(reading))
+    fn from(snapshot: SecretSnapshot) -> Self {
+        Self(Store::Snapshot(snapshot))
     }
 }
 
@@ -211,14 +211,14 @@ impl fmt::Debug for Secrets {
     }
 }
 
-impl fmt::Debug for Documents {
+impl fmt::Debug for EmbeddedData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Documents(..)")
     }
 }
 
 /// The field of the manifest that says where a file comes from.
-pub(crate) fn field(file: SecretFile) -> &'static str {
+pub(crate) fn manifest_field(file: SecretFile) -> &'static str {
     match file {
         SecretFile::DatabaseUrl => "spec.database.urlSecretRef",
         SecretFile::DatabaseUsername | SecretFile::DatabasePassword => {

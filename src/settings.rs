@@ -24,7 +24,7 @@ pub use secret_files::{
 pub const SCHEMA_LEVEL: i64 = 6;
 
 /// Why `spec.kafka.properties` may not hold this; `None`: it may. The schema has the same rules.
-pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> {
+pub(crate) fn property_error(name: &str, value: &str) -> Option<&'static str> {
     let milliseconds = || {
         value.len() <= 4
             && value.bytes().all(|byte| byte.is_ascii_digit())

@@ -51,7 +51,7 @@ enum Command {
     /// changes nothing.
     Migrate(Migrate),
     #[command(flatten)]
-    OnCall(cli::Command),
+    Administration(cli::Command),
     /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the
     /// database is there.
     Run(Run),
@@ -169,7 +169,9 @@ async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
         },
         Command::Run(arguments) => run(arguments).await,
         // Ctrl-C ends it as it ends any program: the batch under way is done, or not.
-        Command::OnCall(command) => Ok(cli::run(command, &mut std::io::stdout()).await?.into()),
+        Command::Administration(command) => {
+            Ok(cli::run(command, &mut std::io::stdout()).await?.into())
+        }
     }
 }
 
@@ -237,7 +239,7 @@ fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
 async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "planted-bugs")]
     if let Some(bug) = arguments.planted_bug {
-        outbox_relay::failpoints::plant(bug);
+        outbox_relay::failpoints::enable(bug);
     }
     let source = arguments.from.source();
     let (settings, secrets) = source.load()?;

@@ -9,7 +9,7 @@ use serde_yaml::Value;
 use crate::{
     api::OutboxRelay,
     manifest::{ManifestError, unknown_fields},
-    secrets::Documents,
+    secrets::EmbeddedData,
 };
 
 /// What is in a manifest.
@@ -17,7 +17,7 @@ pub(super) struct Parsed {
     /// Which document the relay is, from 1.
     pub(super) document: usize,
     pub(super) relay: OutboxRelay,
-    pub(super) documents: Documents,
+    pub(super) documents: EmbeddedData,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +64,17 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
                 }
                 relay = Some((document, read_relay(document, value)?));
             }
-            "Secret" => secrets.push(secret(read("Secret", document, value, Reason::Hidden)?)),
+            "Secret" => secrets.push(secret(read(
+                "Secret",
+                document,
+                value,
+                ParserMessage::Hidden,
+            )?)),
             "ConfigMap" => config_maps.push(config_map(read(
                 "ConfigMap",
                 document,
                 value,
-                Reason::Hidden,
+                ParserMessage::Hidden,
             )?)),
             _ => {}
         }
@@ -77,7 +82,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
     let (document, relay) = relay.ok_or(ManifestError::NoRelay)?;
     let ours =
         |other: &Metadata| other.namespace.is_none() || other.namespace == relay.metadata.namespace;
-    let mut documents = Documents::default();
+    let mut documents = EmbeddedData::default();
     secrets
         .into_iter()
         .filter(|(of, _)| ours(of))
@@ -105,7 +110,7 @@ fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
             Err(error) => {
                 return Err(ManifestError::Yaml {
                     document: number,
-                    reason: place(&error),
+                    reason: location(&error),
                 });
             }
         }
@@ -119,9 +124,13 @@ fn merged(mut value: Value) -> Result<Value, serde_yaml::Error> {
     Ok(value)
 }
 
-fn place(error: &serde_yaml::Error) -> String {
+fn location(error: &serde_yaml::Error) -> String {
     match error.location() {
-        Some(place) => format!("look at line {}, column {}", place.line(), place.column()),
+        Some(location) => format!(
+            "look at line {}, column {}",
+            location.line(),
+            location.column()
+        ),
         None => "look at its quotes, brackets and merge keys".to_owned(),
     }
 }
@@ -152,8 +161,8 @@ fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestErro
             reason,
         });
     }
-    let relay: OutboxRelay = read("OutboxRelay", document, value, Reason::Shown)?;
-    if relay.metadata.name.as_deref().is_some_and(good_name) {
+    let relay: OutboxRelay = read("OutboxRelay", document, value, ParserMessage::Shown)?;
+    if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
         return Ok(relay);
     }
     let reason = "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -"
@@ -166,7 +175,7 @@ fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestErro
     })
 }
 
-fn good_name(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 46
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -176,7 +185,7 @@ fn good_name(name: &str) -> bool {
 
 /// Whether the reader's own words may be shown: they can quote the value.
 #[derive(Clone, Copy)]
-enum Reason {
+enum ParserMessage {
     Shown,
     Hidden,
 }
@@ -185,7 +194,7 @@ fn read<T: DeserializeOwned>(
     kind: &'static str,
     document: usize,
     value: Value,
-    reason: Reason,
+    reason: ParserMessage,
 ) -> Result<T, ManifestError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match error.path().to_string() {
@@ -193,8 +202,8 @@ fn read<T: DeserializeOwned>(
             path => path,
         };
         let reason = match reason {
-            Reason::Shown => error.into_inner().to_string(),
-            Reason::Hidden => {
+            ParserMessage::Shown => error.into_inner().to_string(),
+            ParserMessage::Hidden => {
                 "cannot be read: names and texts stand in quotes, data is base64".to_owned()
             }
         };

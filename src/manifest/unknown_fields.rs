@@ -45,16 +45,16 @@ fn walk(value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> 
 fn field(name: &str, value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> {
     let path = format!("{path}.{name}");
     // A map of free names, or anything at all.
-    let known = schema.get("properties").and_then(Schema::as_object)?;
-    match known.get(name) {
+    let properties = schema.get("properties").and_then(Schema::as_object)?;
+    match properties.get(name) {
         Some(schema) => walk(value, schema, &path),
         None => {
-            let known = known
+            let properties = properties
                 .keys()
                 .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join(", ");
-            Some((path, format!("is no field; known are: {known}")))
+            Some((path, format!("is no field; known are: {properties}")))
         }
     }
 }

@@ -19,9 +19,9 @@ impl Secrets {
     ///
     /// # Errors
     /// When there is none, or the file cannot be used.
-    pub(crate) fn authority(&self, file: SecretFile) -> Result<SecretString, SecretError> {
+    pub(crate) fn ca_certificates(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let pem = self.get(file)?;
-        self.certificates(file, &pem)?;
+        self.parsed_certificates(file, &pem)?;
         Ok(pem)
     }
 
@@ -34,22 +34,22 @@ impl Secrets {
         files: &TlsFiles,
     ) -> Result<(SecretString, SecretString), SecretError> {
         let (certificate, key) = (self.get(files.certificate)?, self.get(files.key)?);
-        let chain = self.certificates(files.certificate, &certificate)?;
+        let chain = self.parsed_certificates(files.certificate, &certificate)?;
         let parsed = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
-        let parsed = parsed.map_err(|_| self.no_pem(files.key, "private key"))?;
+        let parsed = parsed.map_err(|_| self.not_pem(files.key, "private key"))?;
         // Only a certain no counts: the servers may know kinds of keys that this check does not.
         match CertifiedKey::from_der(chain, parsed, &ring::default_provider()) {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                Err(SecretError::NoPair {
+                Err(SecretError::KeyMismatch {
                     file: files.certificate,
-                    place: self.place(files.certificate),
+                    location: self.location(files.certificate),
                 })
             }
             _ => Ok((certificate, key)),
         }
     }
 
-    fn certificates(
+    fn parsed_certificates(
         &self,
         file: SecretFile,
         pem: &SecretString,
@@ -58,13 +58,13 @@ impl Secrets {
             CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
         all.ok()
             .filter(|all| !all.is_empty())
-            .ok_or_else(|| self.no_pem(file, "certificate"))
+            .ok_or_else(|| self.not_pem(file, "certificate"))
     }
 
-    fn no_pem(&self, file: SecretFile, what: &'static str) -> SecretError {
+    fn not_pem(&self, file: SecretFile, what: &'static str) -> SecretError {
         SecretError::Pem {
             file,
-            place: self.place(file),
+            location: self.location(file),
             what,
         }
     }

@@ -94,7 +94,7 @@ impl RelaySettings {
                 endpoint: endpoint(&spec.database.connection(), "spec.database")?,
                 tls: tls(&spec.database.tls, "spec.database.tls")?,
                 schema: SchemaName::try_from(spec.database.schema.clone())?,
-                max_connections: within(
+                max_connections: in_range(
                     "spec.database.maxConnections",
                     spec.database.max_connections,
                     3,
@@ -106,7 +106,7 @@ impl RelaySettings {
             kafka: kafka(&spec.kafka)?,
             record_headers: spec.record_headers,
             topics: topics(&spec.topics)?,
-            batch_size: within("spec.batchSize", spec.batch_size, 1, 10_000)?,
+            batch_size: in_range("spec.batchSize", spec.batch_size, 1, 10_000)?,
             poll_interval_ms: millis(poll_interval),
             breaker: breaker(&spec.breaker)?,
         })
@@ -139,7 +139,7 @@ fn breaker(breaker: &Breaker) -> Result<BreakerSettings, InvalidSpec> {
     })
 }
 
-fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
+fn in_range(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
     match u32::try_from(value) {
         Ok(number) if (min..=max).contains(&value) => Ok(number),
         _ => Err(InvalidSpec::Range {
@@ -224,7 +224,7 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if let Some(reason) = kafka
         .properties
         .iter()
-        .find_map(|(name, value)| crate::settings::refused_property(name, value))
+        .find_map(|(name, value)| crate::settings::property_error(name, value))
     {
         return Err(InvalidSpec::KafkaProperty(reason));
     }

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::settings::{RelaySettings, refused_property};
+use crate::settings::{RelaySettings, property_error};
 
 /// Why a text is no settings: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
-    #[error("it is no YAML: {place}")]
-    Yaml { place: String },
+    #[error("it is no YAML: {location}")]
+    Yaml { location: String },
     #[error("{field}: {reason}")]
     Field { field: String, reason: String },
 }
@@ -23,7 +23,7 @@ impl RelaySettings {
     pub fn read(text: &str) -> Result<Self, InvalidSettings> {
         let value: serde_yaml::Value =
             serde_yaml::from_str(text).map_err(|error| InvalidSettings::Yaml {
-                place: place(&error),
+                location: location(&error),
             })?;
         let settings: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = match error.path().to_string() {
@@ -59,7 +59,7 @@ impl RelaySettings {
         let refused = kafka
             .properties
             .iter()
-            .find_map(|(name, value)| refused_property(name, value));
+            .find_map(|(name, value)| property_error(name, value));
         let checks = [
             (
                 database.max_connections == 0,
@@ -127,9 +127,13 @@ fn is_topic_name(name: &str) -> bool {
 }
 
 /// The reader's own words quote the text.
-fn place(error: &serde_yaml::Error) -> String {
+fn location(error: &serde_yaml::Error) -> String {
     match error.location() {
-        Some(place) => format!("look at line {}, column {}", place.line(), place.column()),
+        Some(location) => format!(
+            "look at line {}, column {}",
+            location.line(),
+            location.column()
+        ),
         None => "look at its quotes and brackets".to_owned(),
     }
 }

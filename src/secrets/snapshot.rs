@@ -8,12 +8,12 @@ use crate::settings::SecretFile;
 
 /// Contents of a set of files; two are equal when nobody could tell them apart.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretSnapshot(Arc<BTreeMap<SecretFile, Found>>);
+pub struct SecretSnapshot(Arc<BTreeMap<SecretFile, FileState>>);
 
 #[derive(PartialEq, Eq)]
-struct Found {
+struct FileState {
     /// How a person would name it.
-    place: String,
+    location: String,
     content: Result<Option<Content>, io::ErrorKind>,
 }
 
@@ -31,11 +31,11 @@ impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for SecretS
     fn from_iter<T: IntoIterator<Item = (SecretFile, String, io::Result<Option<Vec<u8>>>)>>(
         files: T,
     ) -> Self {
-        let found = |(file, place, content): (_, _, io::Result<Option<Vec<u8>>>)| {
+        let found = |(file, location, content): (_, _, io::Result<Option<Vec<u8>>>)| {
             let content = content
                 .map(|bytes| bytes.map(|bytes| Content(bytes.into())))
                 .map_err(|error| error.kind());
-            (file, Found { place, content })
+            (file, FileState { location, content })
         };
         Self(Arc::new(files.into_iter().map(found).collect()))
     }
@@ -50,19 +50,19 @@ impl SecretSnapshot {
         }
     }
 
-    pub(super) fn place(&self, file: SecretFile) -> String {
+    pub(super) fn location(&self, file: SecretFile) -> String {
         self.0.get(&file).map_or_else(
             || format!("secret file '{}'", file.path()),
-            |found| found.place.clone(),
+            |found| found.location.clone(),
         )
     }
 
     /// The first file that `self` has and `later` lacks.
-    pub(super) fn first_lost_in(&self, later: &Self) -> Option<SecretFile> {
-        let has = |reading: &Self, file| {
+    pub(super) fn first_missing_in(&self, later: &Self) -> Option<SecretFile> {
+        let has = |snapshot: &Self, file| {
             matches!(
-                reading.0.get(&file),
-                Some(Found {
+                snapshot.0.get(&file),
+                Some(FileState {
                     content: Ok(Some(_)),
                     ..
                 })
@@ -77,6 +77,6 @@ impl SecretSnapshot {
 
 impl fmt::Debug for SecretSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reading(..)")
+        f.write_str("SecretSnapshot(..)")
     }
 }
