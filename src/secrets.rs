@@ -1,6 +1,9 @@
-//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of
-//! a manifest and a folder beside it (`run --manifest`), read anew at every call; or from a
-//! [`SecretSnapshot`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+//! Contents of [`SecretFile`]s. IO. No value appears in errors, logs or Debug output.
+//!
+//! There are three sources:
+//! - a folder, such as a pod's projected volume; files are read again at every call
+//! - the documents of a manifest, with a folder for what they lack (`run --manifest`)
+//! - a [`SecretSnapshot`] of one of these, which never changes
 
 mod certificates;
 pub mod change;
@@ -20,35 +23,41 @@ use crate::{
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. Each names the file, its source where it is known, and never
-/// its content.
+/// Why a secret file cannot be used. The text contains the location of the file and the field of the
+/// manifest that refers to it, but never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// The file does not exist.
     #[error("{location} is missing: create it, or correct {}", manifest_field(*file))]
     Missing { file: SecretFile, location: String },
+    /// Reading the file failed.
     #[error("{location} cannot be read: check its permissions")]
     Read {
         location: String,
         #[source]
         source: io::Error,
     },
+    /// The content is not UTF-8.
     #[error("{location} is no UTF-8 text: check what {} names", manifest_field(*file))]
     NotText { file: SecretFile, location: String },
+    /// The content is empty, apart from one newline.
     #[error("{location} is empty: correct what {} names", manifest_field(*file))]
     Empty { file: SecretFile, location: String },
+    /// The content is not PEM of the expected kind.
     #[error("{location} is no {what} in PEM form: correct what {} names", manifest_field(*file))]
     Pem {
         file: SecretFile,
         location: String,
         what: &'static str,
     },
+    /// A client certificate and its private key do not match; `file` is the certificate.
     #[error("{location} does not belong to the key beside it: bring both anew in one step, or \
         correct what {} names", manifest_field(*file))]
     KeyMismatch { file: SecretFile, location: String },
 }
 
 impl SecretError {
-    /// As it goes into a report.
+    /// Problem for a status report or a migration report.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let class = match self {
@@ -59,40 +68,43 @@ impl SecretError {
     }
 }
 
-/// Where the contents come from.
+/// Source of the contents of secret files.
 #[derive(Clone)]
 pub struct Secrets(Store);
 
 #[derive(Clone)]
 enum Store {
-    /// One file per [`SecretFile`], at its fixed path.
+    /// A folder with one file per [`SecretFile`], at its fixed path.
     Folder(PathBuf),
-    /// The manifest's references, looked up in its documents first, then below the folder as
+    /// A manifest. Its references are looked up in its documents first, then below the folder as
     /// `<name>/<key>`.
     Manifest {
         sources: Vec<Projection>,
-        documents: EmbeddedData,
+        embedded: EmbeddedData,
         folder: Option<PathBuf>,
     },
-    /// As they were at one moment.
+    /// Contents as they were at one moment.
     Snapshot(SecretSnapshot),
 }
 
-/// Data of the `Secret` and `ConfigMap` documents of a manifest.
+/// Data of the `Secret` and `ConfigMap` documents in a manifest file, by name of the object.
 #[derive(Clone, Default)]
 pub struct EmbeddedData {
-    secrets: BTreeMap<String, Data>,
-    config_maps: BTreeMap<String, Data>,
+    secrets: BTreeMap<String, DataByKey>,
+    config_maps: BTreeMap<String, DataByKey>,
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
+/// Data of one `Secret` or `ConfigMap`.
+pub(crate) type DataByKey = BTreeMap<String, Vec<u8>>;
 
 impl EmbeddedData {
-    pub(crate) fn add_secret(&mut self, name: String, data: Data) {
+    /// Adds the data of a `Secret` document. A later document with the same name wins.
+    pub(crate) fn add_secret(&mut self, name: String, data: DataByKey) {
         self.secrets.entry(name).or_default().extend(data);
     }
 
-    pub(crate) fn add_config_map(&mut self, name: String, data: Data) {
+    /// Adds the data of a `ConfigMap` document. A later document with the same name wins.
+    pub(crate) fn add_config_map(&mut self, name: String, data: DataByKey) {
         self.config_maps.entry(name).or_default().extend(data);
     }
 
@@ -105,31 +117,31 @@ impl EmbeddedData {
 }
 
 impl Secrets {
-    /// Files at their fixed paths below a folder, as the operator projects them into a pod.
+    /// Secrets in files at fixed paths below a folder, as the operator projects them into a pod.
     #[must_use]
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Self(Store::Folder(path.into()))
     }
 
-    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or
-    /// ConfigMap>/<key>`.
+    /// Secrets that a manifest refers to. A reference is looked up in the documents of its file
+    /// first, then as `<folder>/<name of the Secret or ConfigMap>/<key>`.
     #[must_use]
     pub fn manifest(
         sources: Vec<Projection>,
-        documents: EmbeddedData,
+        embedded: EmbeddedData,
         folder: Option<PathBuf>,
     ) -> Self {
         Self(Store::Manifest {
             sources,
-            documents,
+            embedded,
             folder,
         })
     }
 
-    /// The content, without one newline at its end.
+    /// Content of a file, without one newline at its end.
     ///
     /// # Errors
-    /// When it is missing, cannot be read, is empty, or is no text.
+    /// If the file is missing, cannot be read, is empty, or is not UTF-8.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let location = self.location(file);
         let Some(bytes) = self.read(file)? else {
@@ -142,7 +154,7 @@ impl Secrets {
         }
     }
 
-    /// These files as they are now.
+    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of it.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files
@@ -163,16 +175,16 @@ impl Secrets {
             Store::Folder(folder) => folder.join(file.path()),
             Store::Manifest {
                 sources,
-                documents,
+                embedded,
                 folder,
             } => {
                 let Some(source) = source(sources, file) else {
                     return Ok(None);
                 };
-                if let Some(content) = documents.get(source) {
+                if let Some(content) = embedded.get(source) {
                     return Ok(Some(content.clone()));
                 }
-                let (Some(folder), Some(path)) = (folder, relative(source)) else {
+                let (Some(folder), Some(path)) = (folder, relative_path(source)) else {
                     return Ok(None);
                 };
                 folder.join(path)
@@ -182,7 +194,7 @@ impl Secrets {
         read_file(&path)
     }
 
-    /// How a person would name it.
+    /// Location of a file in words, for problems.
     pub(crate) fn location(&self, file: SecretFile) -> String {
         let sources = match &self.0 {
             Store::Folder(_) => return format!("secret file '{}'", file.path()),
@@ -213,11 +225,11 @@ impl fmt::Debug for Secrets {
 
 impl fmt::Debug for EmbeddedData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Documents(..)")
+        f.write_str("EmbeddedData(..)")
     }
 }
 
-/// The field of the manifest that says where a file comes from.
+/// Field of the manifest that refers to the source of a file.
 pub(crate) fn manifest_field(file: SecretFile) -> &'static str {
     match file {
         SecretFile::DatabaseUrl => "spec.database.urlSecretRef",
@@ -249,13 +261,15 @@ fn source(sources: &[Projection], file: SecretFile) -> Option<&SecretSource> {
         .map(|projection| &projection.source)
 }
 
-/// Names and keys hold no slash in Kubernetes; one that does would leave the folder.
-fn relative(source: &SecretSource) -> Option<PathBuf> {
+/// Path `<name>/<key>` below the folder; `None` for a name or key that would leave the folder. In
+/// Kubernetes neither contains a slash.
+fn relative_path(source: &SecretSource) -> Option<PathBuf> {
     let (SecretSource::Secret { name, key } | SecretSource::ConfigMap { name, key }) = source;
-    let plain = |part: &str| !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..");
-    (plain(name) && plain(key)).then(|| Path::new(name).join(key))
+    let is_file_name = |part: &str| !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..");
+    (is_file_name(name) && is_file_name(key)).then(|| Path::new(name).join(key))
 }
 
+/// Content of a file; `None` if it does not exist.
 fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),

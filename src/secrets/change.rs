@@ -1,4 +1,4 @@
-//! Secret files are not what they were: are the new ones taken, or are the last good ones kept?
+//! Old and new secret files -> whether the new ones may be used, or the last good ones stay in use.
 //! Pure.
 
 use crate::{
@@ -6,48 +6,52 @@ use crate::{
     secrets::{SecretError, SecretSnapshot, Secrets},
 };
 
-/// What to do about a set of files.
+/// Result of comparing a set of secret files with the ones in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretChange {
-    /// They are what is in use.
+    /// The files are the ones in use.
     Unchanged,
-    /// They cannot be used; what is in use stays so.
+    /// The files cannot be used. The ones in use, if any, stay in use.
     Unusable(Problem),
-    /// They are complete and fit together. Whether a server accepts them is for it to say.
+    /// The files are complete and match each other. Only a server can decide whether it accepts
+    /// them.
     Usable,
 }
 
-/// Compares what is in use, if anything is yet, with the files of `now`. `usable` is whether a
-/// connection can be made of them.
+/// Compares the `current` files with the ones in use, if there are any yet. `usable` checks whether
+/// a client can be created with the current ones.
 #[must_use]
 pub fn decide(
     in_use: Option<&SecretSnapshot>,
-    now: &SecretSnapshot,
+    current: &SecretSnapshot,
     usable: impl FnOnce(&Secrets) -> Result<(), Problem>,
 ) -> SecretChange {
-    if in_use == Some(now) {
+    if in_use == Some(current) {
         return SecretChange::Unchanged;
     }
-    // A file that is not always needed, such as the password beside a client certificate, still
-    // does not vanish on purpose.
-    let lost = in_use
-        .and_then(|in_use| in_use.first_missing_in(now))
-        .map(|file| SecretError::Missing {
-            file,
-            location: now.location(file),
-        });
-    match usable(&now.clone().into()).and_then(|()| lost.map_or(Ok(()), |lost| Err(lost.problem())))
-    {
-        Ok(()) => SecretChange::Usable,
-        Err(problem) if in_use.is_some() => SecretChange::Unusable(
-            Problem::new(
-                problem.class,
-                format!("{}; the last good one is used", problem.message),
-            )
-            .with_last_good_used(),
-        ),
-        Err(problem) => SecretChange::Unusable(problem),
+    let problem = match usable(&current.clone().into()) {
+        Err(problem) => problem,
+        Ok(()) => match in_use.and_then(|in_use| missing(in_use, current)) {
+            Some(problem) => problem,
+            None => return SecretChange::Usable,
+        },
+    };
+    if in_use.is_none() {
+        return SecretChange::Unusable(problem);
     }
+    let message = format!("{}; the last good one is used", problem.message);
+    SecretChange::Unusable(Problem::new(problem.class, message).with_last_good_used())
+}
+
+/// Problem of a file that is in use and no longer exists. A file may be optional, such as the
+/// password beside a client certificate, but nobody removes it on purpose while it is in use.
+fn missing(in_use: &SecretSnapshot, current: &SecretSnapshot) -> Option<Problem> {
+    let file = in_use.first_missing_in(current)?;
+    let error = SecretError::Missing {
+        file,
+        location: current.location(file),
+    };
+    Some(error.problem())
 }
 
 #[cfg(test)]
