@@ -1,5 +1,6 @@
-//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is
-//! installed whether it works (`check`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and checks whether an
+//! installed operator works (`check`). Parses arguments, starts logs, runs, and maps the result to an
+//! exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -43,16 +44,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Watches OutboxRelays and keeps their relays running.
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
     /// Asks an installed operator whether it is well, and the API server whether it knows
     /// OutboxRelays: what `helm test` does.
-    Check(Check),
+    Check(CheckArgs),
 }
 
 #[derive(Args)]
-struct Check {
+struct CheckArgs {
     /// Host and port of the operator's /healthz.
     #[arg(long, value_name = "HOST:PORT")]
     operator: String,
@@ -62,7 +63,7 @@ struct Check {
 }
 
 #[derive(Args)]
-struct Run {
+struct RunArgs {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
@@ -146,57 +147,33 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
+async fn check(CheckArgs { operator, patience }: CheckArgs) -> anyhow::Result<()> {
     Ok(install_check::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]
-async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run {
-        relay_image,
-        allowed_images,
-        cluster_name,
-        operator_name,
-        watch_namespaces,
-        watch_seconds,
-        ..
-    } = arguments;
-    let Run {
-        listen,
-        upgrade_max_concurrent,
-        pod_name,
-        namespace,
-        monitoring_namespace,
-        relays_monitored,
-        lease_name,
-        ..
-    } = arguments;
-    let upgrades_max = usize::from(upgrade_max_concurrent);
+async fn run(arguments: RunArgs) -> anyhow::Result<()> {
+    let namespaces = arguments.watch_namespaces.into_iter();
     let installation = operator::Installation {
-        relay_image,
-        allowed_images,
-        cluster_name,
-        upgrades_max,
-        namespace,
-        monitoring_namespace,
-        relays_monitored,
+        relay_image: arguments.relay_image,
+        allowed_images: arguments.allowed_images,
+        cluster_name: arguments.cluster_name,
+        upgrades_max: usize::from(arguments.upgrade_max_concurrent),
+        namespace: arguments.namespace,
+        monitoring_namespace: arguments.monitoring_namespace,
+        relays_monitored: arguments.relays_monitored,
     };
     let settings = operator::Settings {
         installation,
-        operator_name,
-        pod_name,
+        operator_name: arguments.operator_name,
+        pod_name: arguments.pod_name,
     };
-    let namespaces = watch_namespaces
-        .into_iter()
-        .filter(|namespace| !namespace.is_empty())
-        .collect();
-    let watch_round = Duration::from_secs(watch_seconds);
-    Ok(operator::run(operator::Options {
+    let options = operator::Options {
         settings,
-        listen,
-        namespaces,
-        lease_name,
-        watch_round,
-    })
-    .await?)
+        listen: arguments.listen,
+        namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
+        lease_name: arguments.lease_name,
+        watch_round: Duration::from_secs(arguments.watch_seconds),
+    };
+    Ok(operator::run(options).await?)
 }

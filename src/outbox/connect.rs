@@ -12,7 +12,7 @@ use sqlx::{
 use crate::{
     outbox::{error::DatabaseError, unit_of_work::Connections},
     report::{Problem, ProblemClass},
-    secrets::{SecretError, Secrets, field},
+    secrets::{SecretError, Secrets, manifest_field},
     settings::{
         DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile,
         TlsMode, TlsSettings,
@@ -48,10 +48,10 @@ pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct \
-        what {} names", field(*file))]
+        what {} names", manifest_field(*file))]
     Url { file: SecretFile, place: String },
     #[error("{place} has the parameter 'options', which a pooler does not take: remove it from \
-        what {} names", field(*file))]
+        what {} names", manifest_field(*file))]
     Options { file: SecretFile, place: String },
     #[error("cannot connect to {place}")]
     Open {
@@ -163,7 +163,7 @@ impl Connect {
         if peer == Peer::Pooler && options.get_options().is_some() {
             return Err(ConnectError::Options {
                 file: files.url,
-                place: secrets.place(files.url),
+                place: secrets.location(files.url),
             });
         }
         let options = with_tls(options, tls, files, secrets)?;
@@ -264,7 +264,7 @@ fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, Con
     let url = secrets.get(file)?;
     let refuse = || ConnectError::Url {
         file,
-        place: secrets.place(file),
+        place: secrets.location(file),
     };
     let url = known_parameters(url.expose_secret());
     let scheme = url
@@ -338,7 +338,7 @@ fn with_tls(
         TlsMode::Disable => PgSslMode::Disable,
     });
     if tls.ca {
-        let ca = secrets.authority(files.tls.ca)?;
+        let ca = secrets.ca_certificates(files.tls.ca)?;
         options = options.ssl_root_cert_from_pem(ca.expose_secret().as_bytes().to_vec());
     }
     if tls.client_certificate {

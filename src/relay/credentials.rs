@@ -10,13 +10,13 @@ use std::{
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 use crate::{
-    kafka::{Topics, client_config},
+    kafka::{MetadataClient, client_config},
     outbox::connect::Connect,
     relay::{ProblemSource, RunOptions, Status, connect, topic_metadata::cluster_problem},
     report::{Problem, ProblemClass},
     secrets::{
         SecretSnapshot, Secrets,
-        change::{Decision, decide},
+        change::{SecretChange, decide},
     },
     settings::{RelaySettings, SecretFile},
 };
@@ -91,7 +91,7 @@ impl Follower {
     fn begin(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
         let seen = options.secrets.read_all(&side.files(&options.settings));
         let usable = |secrets: &Secrets| side.usable(&options.settings, secrets);
-        let in_use = (decide(None, &seen, usable) == Decision::Take).then(|| seen.clone());
+        let in_use = (decide(None, &seen, usable) == SecretChange::Usable).then(|| seen.clone());
         Self {
             side,
             options,
@@ -136,11 +136,13 @@ impl Follower {
         match decide(self.in_use.as_ref(), &self.seen, |secrets| {
             side.usable(settings, secrets)
         }) {
-            Decision::Nothing => self.set_problems(None),
+            SecretChange::Unchanged => self.set_problems(None),
             // Without a good set, those who need it tell what is wrong.
-            Decision::Keep(problem) => self.set_problems(self.in_use.is_some().then_some(problem)),
-            Decision::Take if self.waits() => {}
-            Decision::Take => match self.try_it().await {
+            SecretChange::Unusable(problem) => {
+                self.set_problems(self.in_use.is_some().then_some(problem))
+            }
+            SecretChange::Usable if self.waits() => {}
+            SecretChange::Usable => match self.try_it().await {
                 Ok(()) => {
                     tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
                         are accepted, and used from now on");
@@ -242,12 +244,12 @@ fn not_accepted(problem: &Problem) -> Problem {
 /// Whether the brokers answer a client with these secrets. Blocks.
 fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
-    let client =
-        Topics::new(&settings.kafka, secrets, &options.pod).map_err(|error| error.problem())?;
+    let client = MetadataClient::new(&settings.kafka, secrets, &options.pod)
+        .map_err(|error| error.problem())?;
     let Some(topic) = settings.topics.first() else {
         return Ok(());
     };
-    let answer = client.ask(&topic.name);
+    let answer = client.describe(&topic.name);
     answer
         .map(drop)
         .map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    kafka::{self, DeliveryError, LastClusterError, Producer, Report, Sizes},
+    kafka::{self, BatchLimits, DeliveryError, DeliveryReport, LastClusterError, Producer},
     outbox::{
         Depth, FetchRequest, Fetched, GapScanPlan, LaneWatermarks, OutboxRow, SequenceState, Store,
         StoreError, TableWide, connect::Connect,
@@ -147,7 +147,7 @@ pub(super) struct Session<'a> {
     rebuild: Rebuild,
     /// Room for those that come next: to make it anew for each batch was a twentieth of the relay's
     /// work.
-    reports: Vec<Report>,
+    reports: Vec<DeliveryReport>,
     created_at_us: Vec<i64>,
     taken_at: Vec<Instant>,
     source: String,

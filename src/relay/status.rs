@@ -13,13 +13,11 @@ use crate::{
     kafka,
     outbox::TableWide,
     relay::metrics::Metrics,
-    report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, RATE_SPAN, RelayReport},
 };
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Span of `published_per_second`.
-const RATE_SPAN: Duration = Duration::from_secs(10);
 
 /// Where a problem comes from; each part of the relay tells only of its own, and replaces what it
 /// told before.

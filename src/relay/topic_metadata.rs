@@ -18,7 +18,7 @@ use tokio::sync::{
 pub(super) use crate::relay::topic_metadata::problems::cluster_problem;
 use crate::{
     failpoints::{self, Bug},
-    kafka::{Limits, Sizes, sizes},
+    kafka::{BatchLimits, LimitsByTopic},
     relay::{RunOptions, Status, core::clock_step::Clock, topic_metadata::rounds::Rounds},
     secrets::Secrets,
 };
@@ -35,7 +35,7 @@ pub(super) struct TopicMetadata {
     /// Partitions of each declared topic; none while it was never seen.
     partitions: Vec<usize>,
     /// What the topics take, as far as known.
-    limits: Limits,
+    limits: LimitsByTopic,
 }
 
 impl TopicMetadata {
@@ -70,7 +70,7 @@ pub(super) struct TopicMetadataWatch {
     secrets: Receiver<Secrets>,
     thread: Thread,
     clock: Clock,
-    sizes: Option<Sizes>,
+    batch_limits: Option<BatchLimits>,
 }
 
 /// The thread that asks. It ends when nobody hears its news any more.
@@ -108,7 +108,7 @@ impl TopicMetadataWatch {
             secrets,
             thread,
             clock: Clock::new(SystemTime::now(), Instant::now()),
-            sizes: None,
+            batch_limits: None,
         }
     }
 
@@ -141,14 +141,14 @@ impl TopicMetadataWatch {
     /// The next news. Cancelled midway, none is lost.
     pub(super) async fn next(&mut self) -> Option<TopicMetadata> {
         let news = self.thread.news.recv().await?;
-        self.sizes = Some(sizes(&news.limits));
+        self.batch_limits = Some(BatchLimits::for_topics(&news.limits));
         Some(news)
     }
 
     /// Sizes of a producer that fits the topics as the latest news has them; `None` before the
     /// first.
-    pub(super) fn sizes(&self) -> Option<Sizes> {
-        self.sizes
+    pub(super) fn batch_limits(&self) -> Option<BatchLimits> {
+        self.batch_limits
     }
 
     /// Asks the brokers again at once; for limits too, but these at most every 10 s.

@@ -16,7 +16,7 @@ use source::{Source, pure, sources};
 
 /// What decides, and so must say that it is pure: no module gets out of the rule by saying nothing.
 const DECIDING: &[&str] = &[
-    "kafka/fault.rs",
+    "kafka/delivery_error.rs",
     "operator/reconcile/build.rs",
     "operator/process/election.rs",
     "operator/reconcile/plan.rs",

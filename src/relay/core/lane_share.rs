@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Others, Survey};
+pub use crate::report::LANES;
 
-/// Lanes of an outbox, for ever: rows of one key must never move to another lane.
-pub const LANES: usize = 64;
+use crate::outbox::{Others, Survey};
 
 /// A lease lasts this long on the database's clock.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);

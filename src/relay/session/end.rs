@@ -1,7 +1,6 @@
 //! The two ways to end: drained and given back, or with the lease lost.
 
 use super::*;
-use crate::failpoints;
 
 impl Session<'_> {
     pub(super) fn begin_to_stop(&mut self) {
@@ -84,7 +83,7 @@ impl Session<'_> {
             .iter()
             .chain(self.sending.producer())
             .for_each(Producer::purge);
-        failpoints::purge_replaced();
+        kafka::replaced_producers::purge();
         while self.core.in_flight().sent() > 0 {
             self.drain_reports(Instant::now());
             tokio::time::sleep(REPORTS_EVERY).await;

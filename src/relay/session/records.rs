@@ -111,7 +111,10 @@ impl Session<'_> {
             .iter()
             .filter(|report| report.outcome.is_ok())
             .count();
-        for report in reports.drain(..).chain(failpoints::late_reports(now)) {
+        for report in reports
+            .drain(..)
+            .chain(kafka::replaced_producers::late_reports(now))
+        {
             self.reported(report, now);
         }
         self.reports = reports;
@@ -121,7 +124,7 @@ impl Session<'_> {
         }
     }
 
-    fn reported(&mut self, report: Report, now: Instant) {
+    fn reported(&mut self, report: DeliveryReport, now: Instant) {
         let Some(topic) = self.core.in_flight().topic_of(report.slot) else {
             return;
         };
@@ -185,8 +188,8 @@ impl Session<'_> {
             // on.
             self.cluster_error.clear();
         }
-        if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.sizes())
-            && !producer.sizes().fit(wanted)
+        if let (Sending::Open(producer), Some(wanted)) = (&self.sending, self.watch.batch_limits())
+            && !producer.batch_limits().fits(wanted)
         {
             self.replace_politely(
                 "topics take larger records, or smaller batches, than it was made for",
@@ -242,7 +245,7 @@ impl Session<'_> {
             Sending::Flushing(producer, _) | Sending::Retiring(producer)
                 if failpoints::has(Bug::NextProducerEarly) =>
             {
-                failpoints::replaced(producer);
+                kafka::replaced_producers::keep(producer);
                 Sending::None { retry_at: now }
             }
             Sending::Flushing(producer, _) | Sending::Retiring(producer)
@@ -332,7 +335,7 @@ impl Session<'_> {
     pub(super) fn open_producer(&mut self, now: Instant) -> Sending {
         // Until the brokers have named a topic nothing is sent anyway; with it they say how large
         // batches may be.
-        if self.watch.sizes().is_none() {
+        if self.watch.batch_limits().is_none() {
             return Sending::None {
                 retry_at: now + FIRST_NEWS,
             };
@@ -351,8 +354,8 @@ impl Session<'_> {
     /// A producer for the secrets as they are now.
     pub(super) fn new_producer(&self) -> Result<Producer, kafka::ConfigError> {
         let (options, secrets) = (self.options, self.credentials.kafka.borrow().clone());
-        let known = self.watch.sizes().unwrap_or_default();
-        let sizes = Sizes {
+        let known = self.watch.batch_limits().unwrap_or_default();
+        let batch_limits = BatchLimits {
             batch_bytes: known.batch_bytes.min(self.batch_bytes_max),
             ..known
         };
@@ -360,7 +363,7 @@ impl Session<'_> {
             &options.settings.kafka,
             &secrets,
             &options.pod,
-            sizes,
+            batch_limits,
             self.cluster_error.clone(),
         );
         self.status.set_problems(

@@ -1,7 +1,7 @@
 //! What is wrong with the cluster or a topic, as it goes into a report. Pure.
 
 use crate::{
-    kafka::{TopicLimits, TopicState},
+    kafka::{TopicDescription, TopicLimits},
     relay::core::partition_growth::Growth,
     report::{Problem, ProblemClass},
 };
@@ -44,26 +44,31 @@ pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> P
     Problem::new(class, format!("Kafka at {servers} {why}"))
 }
 
-pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) -> Option<Problem> {
+pub(super) fn topic_problem(
+    name: &str,
+    state: TopicDescription,
+    limits: TopicLimits,
+) -> Option<Problem> {
     match state {
-        TopicState::Missing => Some(Problem::new(
+        TopicDescription::Missing => Some(Problem::new(
             ProblemClass::TopicMissing,
             format!("topic '{name}' does not exist: create it; its rows wait until then"),
         )),
-        TopicState::NotAuthorized => {
+        TopicDescription::NotAuthorized => {
             let message = format!(
                 "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait \
                  until then"
             );
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
-        TopicState::Exists { replicas, .. } => copies_problem(replicas, limits.min_insync_replicas)
-            .map(|why| {
+        TopicDescription::Exists { replicas, .. } => {
+            copies_problem(replicas, limits.min_insync_replicas).map(|why| {
                 Problem::new(
                     ProblemClass::TopicUnderReplicated,
                     format!("topic '{name}' {why}"),
                 )
-            }),
+            })
+        }
     }
 }
 

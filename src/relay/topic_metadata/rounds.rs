@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
+    kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
         ProblemSource, RunOptions, Status,
         core::partition_growth::Partitions,
@@ -40,8 +40,8 @@ pub(super) struct Rounds {
     secrets: Receiver<Secrets>,
     runtime: Handle,
     asking: Asking,
-    client: Option<Topics>,
-    limits: Limits,
+    client: Option<MetadataClient>,
+    limits: LimitsByTopic,
     limits_at: Option<Instant>,
     partitions: Partitions,
     /// What could be written to in the round before.
@@ -63,7 +63,7 @@ impl Rounds {
             runtime: Handle::current(),
             asking,
             client: None,
-            limits: Limits(vec![TopicLimits::default(); topics]),
+            limits: LimitsByTopic(vec![TopicLimits::default(); topics]),
             limits_at: None,
             partitions: Partitions::new(topics),
             before: Vec::new(),
@@ -119,7 +119,7 @@ impl Rounds {
             None => {
                 let secrets = self.secrets.borrow_and_update().clone();
                 self.client.insert(
-                    Topics::new(&settings.kafka, &secrets, &options.pod)
+                    MetadataClient::new(&settings.kafka, &secrets, &options.pod)
                         .map_err(|error| error.problem())?,
                 )
             }
@@ -127,13 +127,22 @@ impl Rounds {
         let (mut usable, mut led, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for (index, topic) in settings.topics.iter().enumerate() {
             self.asking.set(Some(Instant::now()));
-            let state = topics.ask(&topic.name).map_err(|class| {
+            let state = topics.describe(&topic.name).map_err(|class| {
                 cluster_problem(class, &settings.kafka.bootstrap_servers.join(","))
             })?;
-            usable.push((index, matches!(state, TopicState::Exists { .. })));
-            led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
+            usable.push((index, matches!(state, TopicDescription::Exists { .. })));
+            led.extend(
+                matches!(
+                    state,
+                    TopicDescription::Exists {
+                        has_leaders: true,
+                        ..
+                    }
+                )
+                .then_some(index),
+            );
             states.push(state);
-            if let TopicState::Exists { partitions, .. } = state {
+            if let TopicDescription::Exists { partitions, .. } = state {
                 let added = self.partitions.seen(index, partitions, Instant::now());
                 self.status
                     .metrics
@@ -154,9 +163,9 @@ impl Rounds {
         Ok(self.problems(&states))
     }
 
-    fn problems(&self, states: &[TopicState]) -> Vec<Problem> {
+    fn problems(&self, states: &[TopicDescription]) -> Vec<Problem> {
         let now = Instant::now();
-        let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicState))| {
+        let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicDescription))| {
             let growth = self
                 .partitions
                 .growth(index, now)
@@ -199,7 +208,7 @@ impl Rounds {
         );
         let names: Vec<_> = names.collect();
         let secrets = self.secrets.borrow().clone();
-        let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
+        let asked = request_topic_limits(&options.settings.kafka, &secrets, &options.pod, &names);
         self.asking.set(Some(Instant::now()));
         let answer = self.runtime.block_on(asked);
         self.limits_at = answer.as_ref().map(|_| Instant::now());

@@ -17,10 +17,10 @@ use crate::{
         identity::{FORM, GENERATION, WISHES, hash8},
         reconcile::{
             build::pod::{HTTP, arguments, container, labels, pod, some_map},
-            observe::relay_reports::HTTP_PORT,
             validate::ValidatedRelay,
         },
     },
+    report::HTTP_PORT,
     settings::RELAY_ENVIRONMENT,
 };
 

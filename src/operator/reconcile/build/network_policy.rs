@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use crate::operator::reconcile::{observe::relay_reports::HTTP_PORT, validate::ValidatedRelay};
+use crate::{operator::reconcile::validate::ValidatedRelay, report::HTTP_PORT};
 
 /// Set by the API server on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

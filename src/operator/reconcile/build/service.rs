@@ -5,8 +5,9 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use crate::operator::reconcile::{
-    build::pod::HTTP, observe::relay_reports::HTTP_PORT, validate::ValidatedRelay,
+use crate::{
+    operator::reconcile::{build::pod::HTTP, validate::ValidatedRelay},
+    report::HTTP_PORT,
 };
 
 pub(super) fn build(relay: &ValidatedRelay) -> Service {

@@ -14,11 +14,9 @@ use tokio::net::TcpStream;
 
 use crate::{
     operator::reconcile::observe::RelayPod,
-    report::{Problem, RelayReport},
+    report::{HTTP_PORT, Problem, RelayReport},
 };
 
-/// Port of a relay's HTTP surface.
-pub(crate) const HTTP_PORT: u16 = 9090;
 const LONGEST: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const PROBLEMS_MAX: usize = 16;

@@ -8,11 +8,9 @@ use k8s_openapi::{
 use crate::{
     api::BacklogStatus,
     operator::reconcile::{observe::relay_reports::PodReport, plan::Load},
-    report::BreakerState,
+    report::{BreakerState, LANES},
 };
 
-/// Lanes that all relays own together.
-const LANES: u32 = 64;
 /// Numbers are written this often at most.
 const PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
@@ -25,8 +23,8 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
         .collect();
     if known
         .iter()
-        .map(|report| report.lanes)
-        .fold(0, u32::saturating_add)
+        .map(|report| report.lanes as usize)
+        .fold(0, usize::saturating_add)
         != LANES
     {
         return None;

@@ -14,14 +14,15 @@ use std::collections::VecDeque;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::operator::reason::Reason;
+use crate::{operator::reason::Reason, report};
 
 /// Within this part of the target nothing changes; a step that brought less than this did not help.
 const TOLERANCE: f64 = 0.1;
 /// At most one step up in this time.
 const STEP_PAUSE: SignedDuration = SignedDuration::from_secs(15);
 /// Relays report what they published over this span: earlier, a step cannot be judged.
-const RATE_SPAN: SignedDuration = SignedDuration::from_secs(10);
+const RATE_SPAN: SignedDuration =
+    SignedDuration::from_secs(report::RATE_SPAN.as_secs().cast_signed());
 
 /// `spec.scaling`, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
