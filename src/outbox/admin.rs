@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        connect::{Connect, ConnectError, pool},
+        connect::{Connect, ConnectError},
         schema::{SchemaError, SchemaState, statement},
         store::{StoreError, failed},
         unit_of_work::{Connections, Statement},
@@ -111,7 +111,7 @@ impl AdminClient {
         // Not only by the pool: it tries for seconds, and then cannot say why it failed.
         drop(connect.open().await?);
         let desk = Self {
-            connections: pool(&connect, 1, &[]),
+            connections: Connections::new(&connect, 1, &[]),
             schema: settings.database.schema.clone(),
         };
         desk.state().await?.judge(&desk.schema)?;

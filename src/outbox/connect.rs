@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use crate::{
-    outbox::{error::DatabaseError, unit_of_work::Connections},
+    outbox::error::DatabaseError,
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets, field},
     settings::{
@@ -21,8 +21,6 @@ use crate::{
 
 /// Longest wait for a new connection, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a connection of a pool.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A setting of the server, and its value.
 pub type Setting = (&'static str, &'static str);
@@ -240,12 +238,6 @@ impl Connect {
     pub fn problem(&self, fault: &DatabaseError) -> Problem {
         Problem::new(fault.class, format!("{}: {fault}", self.place))
     }
-}
-
-/// Connections that are opened when they are wanted. `settings` go on top of the timeouts.
-#[must_use]
-pub fn pool(connect: &Connect, max: u32, settings: &'static [Setting]) -> Connections {
-    Connections::new(connect, max, settings)
 }
 
 impl fmt::Debug for Connect {

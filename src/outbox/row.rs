@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
-    row_text::{OwnedTexts, RowText},
+    row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
 
@@ -20,7 +20,7 @@ pub struct OutboxRow {
     /// Microseconds since 1970.
     pub created_at_us: i64,
     pub payload: Option<Box<[u8]>>,
-    pub(crate) texts: OwnedTexts,
+    pub(crate) texts: OwnedRowText,
 }
 
 impl OutboxRow {
@@ -34,7 +34,7 @@ impl OutboxRow {
             place: Ctid::default(),
             created_at_us: 0,
             payload: None,
-            texts: OwnedTexts::of(texts),
+            texts: OwnedRowText::of(texts),
         }
     }
 
@@ -210,7 +210,7 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
             .map_err(|_| DecodeError::Value)?,
         created_at_us: timestamp_us(row, 11)?,
         payload: payload.map(Box::from),
-        texts: OwnedTexts::of(texts),
+        texts: OwnedRowText::of(texts),
     })
 }
 

@@ -36,7 +36,7 @@ const HEADERS: usize = 5;
 /// The same, owned.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct OwnedTexts {
+pub(crate) struct OwnedRowText {
     all: Box<str>,
     /// Where each column ends in `all`.
     ends: [u32; COLUMNS],
@@ -44,7 +44,7 @@ pub(crate) struct OwnedTexts {
     has_event_key: bool,
 }
 
-impl OwnedTexts {
+impl OwnedRowText {
     pub(super) fn of(texts: RowText<'_>) -> Self {
         let RowText {
             aggregate_type,
@@ -141,7 +141,7 @@ mod tests {
                 ..texts
             },
         ] {
-            let owned = OwnedTexts::of(texts);
+            let owned = OwnedRowText::of(texts);
             assert!(owned.get() == texts);
             assert_eq!(owned.key(), texts.event_key.unwrap_or(texts.aggregate_id));
             assert_eq!(owned.weight(), owned.key().len() + texts.headers.len());

@@ -15,7 +15,7 @@ pub enum SchemaDrift {
     /// As the migrations left it.
     No,
     /// Rows can be read and deleted as before, but speed or order may suffer.
-    Bearable(Problem),
+    Tolerable(Problem),
     /// Rows cannot be read, or not as they are meant: they wait until it is undone.
     Unreadable(Problem),
 }
@@ -78,7 +78,7 @@ fn judge(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
                 "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
                  order or rows"
             );
-            SchemaDrift::Bearable(Problem::new(ProblemClass::TableChanged, message))
+            SchemaDrift::Tolerable(Problem::new(ProblemClass::TableChanged, message))
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         let found: Vec<_> = found.iter().map(|line| (*line).to_owned()).collect();
         match (judge(TABLE, &found, "outbox"), expected) {
             (SchemaDrift::No, Ok("")) => {}
-            (SchemaDrift::Bearable(problem), Ok(what)) => assert!(
+            (SchemaDrift::Tolerable(problem), Ok(what)) => assert!(
                 !what.is_empty() && problem.message.contains(what),
                 "{}",
                 problem.message

@@ -5,6 +5,7 @@
 
 mod error;
 mod lease;
+mod parking;
 mod plans;
 mod reading;
 mod sequence;
@@ -16,15 +17,15 @@ use std::sync::Arc;
 use sqlx::{FromRow, postgres::PgRow};
 
 use crate::{
-    outbox::{
-        connect::Setting, parking::ParkingStatements, row::DecodeError, unit_of_work::Connections,
-    },
+    outbox::{connect::Setting, row::DecodeError, unit_of_work::Connections},
     settings::SchemaName,
 };
 pub(super) use error::failed;
+use parking::ParkingStatements;
 use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
+pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use plans::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
     ParkedRows, Resumed, SettlePlan, Survey,
@@ -52,9 +53,9 @@ pub struct Pools {
 /// The relay's side of the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pub(super) pools: Pools,
+    pools: Pools,
     statements: Arc<Statements>,
-    pub(super) parking: Arc<ParkingStatements>,
+    parking: Arc<ParkingStatements>,
 }
 
 impl Store {
@@ -75,7 +76,7 @@ impl Store {
 }
 
 /// Rows as tuples of their columns.
-pub(super) fn tuples<T: for<'r> FromRow<'r, PgRow>>(rows: &[PgRow]) -> Result<Vec<T>, sqlx::Error> {
+fn tuples<T: for<'r> FromRow<'r, PgRow>>(rows: &[PgRow]) -> Result<Vec<T>, sqlx::Error> {
     rows.iter().map(T::from_row).collect()
 }
 

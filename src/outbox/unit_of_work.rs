@@ -24,10 +24,13 @@ use sqlx::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::outbox::connect::{ACQUIRE_TIMEOUT, Connect, Peer, Setting};
+use crate::outbox::connect::{Connect, Peer, Setting};
 
 /// A statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// Longest wait for a connection of a pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pool asks the server whether a connection lives whenever it gets one back, which would be
 /// every second message: between two units of work a connection rests outside of it, and goes back
@@ -77,7 +80,9 @@ impl Resting {
 }
 
 impl Connections {
-    pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
+    /// Connections that are opened on first use. `settings` are added to those of `connect`.
+    #[must_use]
+    pub fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
         let connect = connect.clone().with(settings);
         let pool = PgPoolOptions::new()
             .max_connections(max)

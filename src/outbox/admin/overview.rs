@@ -150,7 +150,7 @@ impl AdminClient {
         let rows = self
             .rows(
                 operation,
-                sqlx::query(self.sql(include_str!("../sql/admin/put_aside.sql"))),
+                sqlx::query(self.sql(include_str!("../sql/admin/attention.sql"))),
             )
             .await?;
         Ok(rows

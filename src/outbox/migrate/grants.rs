@@ -11,8 +11,8 @@ use sqlx::{PgConnection, query, query_scalar, raw_sql};
 
 use crate::{
     outbox::{
-        migrate::{MigrateError, preparing, script::literal},
-        schema::{quoted, statement, statement_for_role},
+        migrate::{MigrateError, preparing},
+        schema::{literal, quoted, statement, statement_for_role},
     },
     settings::{MigrationSettings, SchemaName},
 };

@@ -13,7 +13,7 @@ use crate::{
             grants::{self, Wanted},
             lock, preparing, relay_user, shape,
         },
-        schema::{LEVEL, quoted, statement},
+        schema::{LEVEL, literal, quoted, statement},
     },
     report::Problem,
     secrets::Secrets,
@@ -171,11 +171,6 @@ values ({version}, {description}, true, '\\x{checksum}', -1);\n",
         ));
     }
     text
-}
-
-/// A text in quotes, for a server with standard_conforming_strings.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

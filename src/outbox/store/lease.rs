@@ -65,7 +65,7 @@ impl Store {
         if !renewed.is_empty() {
             lanes = work
                 .rows(bind_marks(
-                    &self.statements.write_marks,
+                    &self.statements.write_watermarks,
                     instance,
                     marks,
                     incarnation,

@@ -27,7 +27,7 @@ impl Store {
             return Ok(fetched);
         }
         let statement = if plan.flowing.is_some() {
-            &self.statements.fetch_flowing
+            &self.statements.fetch_filtered
         } else {
             &self.statements.fetch
         };

@@ -67,19 +67,19 @@ pub struct TableWide {
 pub(super) struct ParkingStatements {
     parked: SqlStr,
     park_key: SqlStr,
-    bury: SqlStr,
+    dead_letter: SqlStr,
     table_wide: SqlStr,
-    fetch_named: SqlStr,
+    fetch_by_ids: SqlStr,
 }
 
 impl ParkingStatements {
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
-            parked: statement(include_str!("sql/parked.sql"), schema),
-            park_key: statement(include_str!("sql/park_key.sql"), schema),
-            bury: statement(include_str!("sql/dead_letter.sql"), schema),
-            table_wide: statement(include_str!("sql/table_wide.sql"), schema),
-            fetch_named: statement(include_str!("sql/fetch_named.sql"), schema),
+            parked: statement(include_str!("../sql/parked.sql"), schema),
+            park_key: statement(include_str!("../sql/park_key.sql"), schema),
+            dead_letter: statement(include_str!("../sql/dead_letter.sql"), schema),
+            table_wide: statement(include_str!("../sql/table_wide.sql"), schema),
+            fetch_by_ids: statement(include_str!("../sql/fetch_by_ids.sql"), schema),
         }
     }
 }
@@ -149,8 +149,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails; then it may have been moved, or not.
-    pub async fn bury(&self, row: &ParkedRow, attempts: u32) -> Result<bool, StoreError> {
-        let bury = query(self.parking.bury.clone())
+    pub async fn dead_letter(&self, row: &ParkedRow, attempts: u32) -> Result<bool, StoreError> {
+        let dead_letter = query(self.parking.dead_letter.clone())
             .bind(i16::from(row.lane))
             .bind(row.id)
             .bind(row.event_id)
@@ -160,7 +160,7 @@ impl Store {
         let row = self
             .pools
             .settler
-            .row(bury)
+            .row(dead_letter)
             .await
             .map_err(failed("bury a row"))?;
         row.try_get(0).map_err(failed("bury a row"))
@@ -199,13 +199,13 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails, or answers in another shape.
-    pub async fn fetch_named(
+    pub async fn fetch_by_ids(
         &self,
         lanes: &[i16],
         ids: &[i64],
         event_ids: &[Uuid],
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        let named = query(self.parking.fetch_named.clone())
+        let named = query(self.parking.fetch_by_ids.clone())
             .bind(lanes)
             .bind(ids)
             .bind(event_ids);
