@@ -19,8 +19,8 @@ pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
-    Parked, ParkedKey, ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store,
-    StoreError, StoreErrorSource, Survey, TableWide,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Operation,
+    Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan,
+    Store, StoreError, StoreErrorSource, Survey, TableWide,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

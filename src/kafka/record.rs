@@ -51,7 +51,7 @@ pub fn headers(
     source: &str,
     replaced: &mut u64,
 ) -> Result<OwnedHeaders, HeaderError> {
-    let (own, of_row) = (own(row, style, source), of_row(row.texts().headers)?);
+    let (own, of_row) = (own(row, style, source), of_row(row.text().headers)?);
     let mut all = OwnedHeaders::new_with_capacity(own.len() + of_row.len());
     for (Text(key), json) in &of_row {
         let value = value(json)?;
@@ -136,7 +136,7 @@ fn own<'a>(
     style: RecordHeaders,
     source: &'a str,
 ) -> Vec<(&'static str, Cow<'a, str>)> {
-    let texts = row.texts();
+    let texts = row.text();
     let seq = ("outbox_seq", row.id.to_string().into());
     match style {
         RecordHeaders::Standard => vec![

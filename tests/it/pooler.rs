@@ -405,12 +405,12 @@ async fn rows_are_read_and_settled_on_new_connections() {
                 &[fetched.rows[0].event_id],
             )
             .await;
-        assert_eq!(named.expect("an answer")[0].place, fetched.rows[0].place);
+        assert_eq!(named.expect("an answer")[0].ctid, fetched.rows[0].ctid);
         let settle = SettlePlan {
             lanes: vec![i16::from(fetched.rows[0].lane)],
             ids: vec![fetched.rows[0].id],
             event_ids: vec![fetched.rows[0].event_id],
-            places: vec![fetched.rows[0].place],
+            places: vec![fetched.rows[0].ctid],
         };
         store().settle(&settle).await.expect("settled");
         let mut admin = database.as_admin().await;

@@ -1,69 +1,72 @@
-//! Rows that Kafka refused: parking their keys, burying them, reading them by name; and the numbers
-//! of the whole table. IO.
+//! Rows that Kafka rejected: parking their keys, moving them to the dead letters, reading them again;
+//! and numbers of the whole table. IO.
 
 use std::fmt;
 
-use sqlx::{FromRow, Row, SqlStr, query};
+use sqlx::{SqlStr, query};
 use uuid::Uuid;
 
 use crate::{
     outbox::{
         row::{DecodeError, OutboxRow, decode_row},
         schema::statement,
-        store::{Store, StoreError, failed, tuples},
+        store::{Operation, Store, StoreError, count, failed, row, rows, tuple, tuples},
     },
     report::ProblemClass,
     settings::SchemaName,
 };
 
-/// What rests until a person lets it flow again.
+/// Keys and topics that wait for a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parked {
-    /// Of the lanes that were asked for, by topic and key.
+    /// Parked keys of the requested lanes, in the order of topic and key.
     pub keys: Vec<ParkedKey>,
+    /// Parked topics, whatever the lane.
     pub topics: Vec<String>,
 }
 
-/// A key whose rows wait, all of them.
+/// A parked key: all its rows wait.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParkedKey {
-    /// Where its rows go, routed or named by the row.
+    /// Topic of its rows, by route or given by the row.
     pub topic: String,
     pub key: String,
     pub lane: u8,
-    /// How often its first row has failed.
+    /// Number of times that its first row has failed.
     pub attempts: u32,
-    /// id and event_id of the row that it is parked for; absent when a person parked it.
+    /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
     pub head: Option<(i64, Uuid)>,
 }
 
-/// A row that Kafka refused.
+/// A row that Kafka rejected.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ParkedRow {
-    /// Where it was to go, routed or named by the row.
+    /// Topic of the row, by route or given by the row.
     pub topic: String,
     pub key: String,
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
+    /// Why Kafka rejected it.
     pub class: ProblemClass,
 }
 
-/// Numbers of the whole table, whoever owns its lanes.
+/// Numbers of the whole table, for all lanes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TableWide {
     pub dead_letters: u64,
     pub parked_keys: u64,
     pub parked_topics: u64,
-    /// Age of the oldest transaction that keeps vacuum from removing dead rows. A role without
-    /// `pg_read_all_stats` sees its own sessions and prepared transactions only; absent: it sees
-    /// none.
+    /// Age in seconds of the oldest transaction that keeps vacuum from removing dead rows.
+    ///
+    /// A role without `pg_read_all_stats` sees only its own sessions and prepared transactions.
+    /// `None`: it sees no transaction.
     pub xmin_age_seconds: Option<f64>,
-    /// Dead rows of `event`, as the server estimates them.
+    /// Dead rows of `event`, estimated by the server.
     pub dead_tuples: u64,
 }
 
-/// Statement texts with the schema put in.
+/// Texts of the statements, with the name of the schema inserted.
 pub(super) struct ParkingStatements {
     parked: SqlStr,
     park_key: SqlStr,
@@ -85,18 +88,18 @@ impl ParkingStatements {
 }
 
 impl Store {
-    /// Keys of these lanes and topics that are parked.
+    /// Reads the parked keys of these lanes, and all parked topics.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
-        let rows = self
-            .pools
-            .lease
-            .rows(query(self.parking.parked.clone()).bind(lanes))
-            .await
-            .map_err(failed("read what is parked"))?;
-        let rows: Vec<ParkedLine> = tuples(&rows).map_err(failed("read what is parked"))?;
+        let operation = Operation::ReadParked;
+        let read = query(self.parking.parked.clone()).bind(lanes);
+        let rows = rows(&self.pools.lease, operation, read).await?;
+        let rows: Vec<ParkedColumns> = tuples(operation, &rows)?;
         let mut parked = Parked::default();
         for row in rows {
             match row {
@@ -105,28 +108,24 @@ impl Store {
                     parked.keys.push(ParkedKey {
                         topic,
                         key,
-                        lane: lane
-                            .and_then(|lane| u8::try_from(lane).ok())
-                            .ok_or(DecodeError::Value)
-                            .map_err(failed("read what is parked"))?,
-                        attempts: attempts
-                            .and_then(|attempts| u32::try_from(attempts).ok())
-                            .unwrap_or(0),
+                        lane: decode_lane(lane).map_err(failed(operation))?,
+                        attempts: decode_attempts(attempts),
                         head: head_id.zip(head_event_id),
-                    })
+                    });
                 }
             }
         }
         Ok(parked)
     }
 
-    /// Parks the key of a row that Kafka refused, or counts one more attempt when it is parked. A
-    /// row that is gone parks nothing.
-    ///
-    /// If dropped midway the key may or may not be parked; parking it again only counts.
+    /// Parks the key of a row that Kafka rejected. When the key is parked already, counts one more
+    /// attempt. A row that no longer exists parks nothing.
     ///
     /// # Errors
-    /// When the database fails; then it may be parked, or not.
+    /// Returns an error when the database fails. The key may be parked then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the key may be parked, or not. Parking it again only counts an attempt.
     pub async fn park_key(&self, row: &ParkedRow) -> Result<(), StoreError> {
         let park = query(self.parking.park_key.clone())
             .bind(&row.topic)
@@ -135,56 +134,49 @@ impl Store {
             .bind(row.id)
             .bind(row.event_id)
             .bind(row.class.to_string());
-        self.pools
-            .settler
-            .rows(park)
-            .await
-            .map_err(failed("park a key"))?;
+        rows(&self.pools.settler, Operation::ParkKey, park).await?;
         Ok(())
     }
 
-    /// Moves a row that Kafka refused to the dead letters; false: it is not in `event` any more.
-    ///
-    /// If dropped midway the row is in one of the two tables; burying it again is harmless.
+    /// Moves a row that Kafka rejected to the dead letters. Returns false when the row is not in
+    /// `event` any more.
     ///
     /// # Errors
-    /// When the database fails; then it may have been moved, or not.
-    pub async fn dead_letter(&self, row: &ParkedRow, attempts: u32) -> Result<bool, StoreError> {
+    /// Returns an error when the database fails. The row may have been moved then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the row is in one of the two tables. Moving it again is harmless.
+    pub async fn dead_letter(
+        &self,
+        rejected: &ParkedRow,
+        attempts: u32,
+    ) -> Result<bool, StoreError> {
+        let operation = Operation::WriteDeadLetter;
         let dead_letter = query(self.parking.dead_letter.clone())
-            .bind(i16::from(row.lane))
-            .bind(row.id)
-            .bind(row.event_id)
-            .bind(&row.topic)
-            .bind(row.class.to_string())
+            .bind(i16::from(rejected.lane))
+            .bind(rejected.id)
+            .bind(rejected.event_id)
+            .bind(&rejected.topic)
+            .bind(rejected.class.to_string())
             .bind(i32::try_from(attempts).unwrap_or(i32::MAX));
-        let row = self
-            .pools
-            .settler
-            .row(dead_letter)
-            .await
-            .map_err(failed("bury a row"))?;
-        row.try_get(0).map_err(failed("bury a row"))
+        let row = row(&self.pools.settler, operation, dead_letter).await?;
+        let (moved,) = tuple(operation, &row)?;
+        Ok(moved)
     }
 
-    /// Numbers of the whole table.
+    /// Reads numbers of the whole table.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn table_wide(&self) -> Result<TableWide, StoreError> {
-        let row = self
-            .pools
-            .settler
-            .row(query(self.parking.table_wide.clone()))
-            .await
-            .map_err(failed("read the numbers of the table"))?;
-        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples): (
-            i64,
-            i64,
-            i64,
-            Option<f64>,
-            i64,
-        ) = FromRow::from_row(&row).map_err(failed("read the numbers of the table"))?;
-        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let operation = Operation::ReadTableWide;
+        let read = query(self.parking.table_wide.clone());
+        let row = row(&self.pools.settler, operation, read).await?;
+        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples) =
+            tuple(operation, &row)?;
         Ok(TableWide {
             dead_letters: count(dead_letters),
             parked_keys: count(parked_keys),
@@ -194,36 +186,34 @@ impl Store {
         })
     }
 
-    /// The rows of these names that still exist, by lane and then id. Parallel lists, an entry per
-    /// row.
+    /// Reads those of the given rows that still exist, in the order of lane and id. The three lists
+    /// are parallel, one entry for each row.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn fetch_by_ids(
         &self,
         lanes: &[i16],
         ids: &[i64],
         event_ids: &[Uuid],
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        let named = query(self.parking.fetch_by_ids.clone())
+        let operation = Operation::FetchRowsByIds;
+        let fetch = query(self.parking.fetch_by_ids.clone())
             .bind(lanes)
             .bind(ids)
             .bind(event_ids);
-        let rows = self
-            .pools
-            .reader
-            .rows(named)
-            .await
-            .map_err(failed("fetch rows by name"))?;
-        rows.iter()
-            .map(decode_row)
-            .collect::<Result<_, _>>()
-            .map_err(failed("fetch rows by name"))
+        let rows = rows(&self.pools.reader, operation, fetch).await?;
+        let rows: Result<_, _> = rows.iter().map(decode_row).collect();
+        rows.map_err(failed(operation))
     }
 }
 
-/// Topic; key, lane, attempts and head, which a parked topic has not.
-type ParkedLine = (
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row. A
+/// parked topic has only the first.
+type ParkedColumns = (
     String,
     Option<String>,
     Option<i16>,
@@ -232,7 +222,16 @@ type ParkedLine = (
     Option<Uuid>,
 );
 
-/// A key does not get into logs.
+fn decode_lane(lane: Option<i16>) -> Result<u8, DecodeError> {
+    let lane = lane.ok_or(DecodeError::Value)?;
+    u8::try_from(lane).map_err(|_| DecodeError::Value)
+}
+
+fn decode_attempts(attempts: Option<i32>) -> u32 {
+    u32::try_from(attempts.unwrap_or(0)).unwrap_or(0)
+}
+
+/// Leaves out the key: it may be personal data and must not get into logs.
 impl fmt::Debug for ParkedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ParkedKey")
@@ -243,6 +242,7 @@ impl fmt::Debug for ParkedKey {
     }
 }
 
+/// Leaves out the key: it may be personal data and must not get into logs.
 impl fmt::Debug for ParkedRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ParkedRow")
