@@ -1,4 +1,5 @@
-//! Arguments of the on-call's commands. Pure.
+//! Arguments of the commands for people on call. Doc comments of commands and flags are their help
+//! texts. Pure.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,70 +8,74 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
-    outbox::admin::Filter,
+    outbox::admin::{Filter, Role},
     settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
 
+/// Heading of the flags that select rows, in `--help`.
 const FILTERS: &str = "Which ones (all conditions must hold)";
 
-/// What whoever is on call can ask for.
+/// Commands for people on call.
 #[derive(Subcommand)]
 pub enum Command {
     /// Shows how the outbox is doing: its relays, what waits, what was put aside.
-    Status(Asked),
+    Status(CommonArgs),
     /// Rows that Kafka refused and that were taken out of the table: look at them, bring them back,
     /// discard them.
     DeadLetters {
         #[command(subcommand)]
-        command: DeadLetters,
+        command: DeadLettersCommand,
     },
     /// Topics and keys whose rows wait: look at them, park, let flow again, skip the refused row.
     Parked {
         #[command(subcommand)]
-        command: Parked,
+        command: ParkedCommand,
     },
     /// The OutboxRelay that manages the schema: show it, or free the schema for another one.
     Owner {
         #[command(subcommand)]
-        command: OwnerOf,
+        command: OwnerCommand,
     },
 }
 
+/// Subcommands of `dead-letters`.
 #[derive(Subcommand)]
-pub enum DeadLetters {
+pub enum DeadLettersCommand {
     /// Lists dead letters, oldest first.
-    List(Listing),
+    List(ListArgs),
     /// Shows dead letters with all that is known of them.
-    Show(Showing),
+    Show(ShowArgs),
     /// Brings dead letters back: they are published under new ids, as the last rows of their keys.
-    Requeue(Changing),
+    Requeue(ChangeArgs),
     /// Deletes dead letters for good. Nothing else in these commands deletes an event.
-    Discard(Changing),
+    Discard(ChangeArgs),
 }
 
+/// Subcommands of `parked`.
 #[derive(Subcommand)]
-pub enum Parked {
+pub enum ParkedCommand {
     /// Lists parked topics and keys, longest first.
-    List(Listing),
+    List(ListArgs),
     /// Parks a topic, or one key of it: its rows wait until `parked retry`. Relays notice it within
     /// seconds.
-    Add(Adding),
+    Add(AddArgs),
     /// Lets topics and keys flow again, refused row first, under the ids that they have.
-    Retry(Changing),
+    Retry(ChangeArgs),
     /// Moves the refused row of each key to the dead letters and lets the rows behind it flow.
-    Skip(Changing),
+    Skip(ChangeArgs),
 }
 
+/// Subcommands of `owner`.
 #[derive(Subcommand)]
-pub enum OwnerOf {
+pub enum OwnerCommand {
     /// Shows the OutboxRelay that manages the schema.
-    Show(Asked),
+    Show(CommonArgs),
     /// Frees the schema: the next OutboxRelay that migrates it becomes its owner. Stop the relays
     /// of the old one first.
-    Release(Releasing),
+    Release(ReleaseArgs),
 }
 
-/// Where settings and secrets are; by default where a relay's pod has them.
+/// Source of settings and secrets. By default they are read from where a relay's pod has them.
 #[derive(Args)]
 #[group(skip)]
 pub struct ConfigSource {
@@ -86,7 +91,8 @@ pub struct ConfigSource {
 }
 
 impl ConfigSource {
-    /// `cluster`: what the owner of a manifest's schema is called.
+    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made for
+    /// a manifest.
     #[must_use]
     pub fn source(self, cluster: String) -> SettingsSource {
         match self.manifest {
@@ -103,7 +109,7 @@ impl ConfigSource {
     }
 }
 
-/// How the answer looks.
+/// Format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people; long values are cut, and what could harm a terminal is escaped.
@@ -112,17 +118,19 @@ pub enum Output {
     Json,
 }
 
+/// Flags of all commands.
 #[derive(Args)]
-pub struct Asked {
+pub struct CommonArgs {
     #[command(flatten)]
-    pub place: ConfigSource,
+    pub config: ConfigSource,
     /// How the answer looks.
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Output,
 }
 
+/// Flags that select dead letters, parked topics and parked keys.
 #[derive(Args)]
-pub struct Which {
+pub struct Selector {
     /// Rows for this topic, routed or named by the row.
     #[arg(long, value_name = "TOPIC", help_heading = FILTERS)]
     pub topic: Option<String>,
@@ -140,7 +148,8 @@ pub struct Which {
     pub event_id: Option<Uuid>,
 }
 
-impl Which {
+impl Selector {
+    /// Converts the flags to a filter of at most `limit` results.
     pub(super) fn filter(&self, limit: Option<u64>) -> Filter {
         Filter {
             topic: self.topic.clone(),
@@ -153,28 +162,31 @@ impl Which {
     }
 }
 
+/// Flags of commands that list.
 #[derive(Args)]
-pub struct Listing {
+pub struct ListArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub which: Which,
+    pub selector: Selector,
     /// At most so many.
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: u64,
 }
 
+/// Flags of `dead-letters show`.
 #[derive(Args)]
-pub struct Showing {
+pub struct ShowArgs {
     #[command(flatten)]
-    pub listing: Listing,
+    pub list: ListArgs,
     /// Also show payloads and the values of headers: they may be personal data.
     #[arg(long)]
     pub show_payload: bool,
 }
 
+/// Flags of commands that ask before they change something.
 #[derive(Args)]
-pub struct Asking {
+pub struct ConfirmArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -183,13 +195,25 @@ pub struct Asking {
     pub yes: bool,
 }
 
+impl ConfirmArgs {
+    /// Database user that the command needs: a dry run only reads.
+    pub(super) fn role(&self) -> Role {
+        if self.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        }
+    }
+}
+
+/// Flags of commands that change what a selector finds.
 #[derive(Args)]
 #[command(group = ArgGroup::new("chosen").required(true).multiple(true).args(["topic", "key", "class", "older_than", "event_id", "all"]))]
-pub struct Changing {
+pub struct ChangeArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub which: Which,
+    pub selector: Selector,
     /// All of them; a condition or this must be given.
     #[arg(long, conflicts_with_all = ["topic", "key", "class", "older_than", "event_id"], help_heading = FILTERS)]
     pub all: bool,
@@ -197,13 +221,14 @@ pub struct Changing {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: Option<u64>,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }
 
+/// Flags of `parked add`.
 #[derive(Args)]
-pub struct Adding {
+pub struct AddArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     /// The topic, as the manifest names it.
     #[arg(long, value_name = "TOPIC")]
     pub topic: String,
@@ -211,13 +236,14 @@ pub struct Adding {
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }
 
+/// Flags of `owner release`.
 #[derive(Args)]
-pub struct Releasing {
+pub struct ReleaseArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }

@@ -56,7 +56,7 @@ pub fn headers(
     replaced: &mut u64,
 ) -> Result<OwnedHeaders, HeaderError> {
     let relay_headers = relay_headers(row, style, source);
-    let row_headers = row_headers(row.texts().headers)?;
+    let row_headers = row_headers(row.text().headers)?;
     let mut all = OwnedHeaders::new_with_capacity(relay_headers.len() + row_headers.len());
     for (Text(key), json) in &row_headers {
         let value = header_value(json)?;
@@ -144,7 +144,7 @@ fn relay_headers<'a>(
     style: RecordHeaders,
     source: &'a str,
 ) -> Vec<(&'static str, Cow<'a, str>)> {
-    let texts = row.texts();
+    let texts = row.text();
     let seq = ("outbox_seq", row.id.to_string().into());
     match style {
         RecordHeaders::Standard => vec![

@@ -1,6 +1,8 @@
-//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure.
-//! The server's own words stay behind: they can quote rows, and a status is read by people who may
-//! not read the database.
+//! Errors of PostgreSQL and of the connection to it -> a class and a sentence: what, why, next step.
+//! Pure.
+//!
+//! The server's own message is dropped: it can quote rows, and a status is read by people who may not
+//! read the database.
 
 use std::io;
 
@@ -8,8 +10,8 @@ use sqlx::error::DatabaseError as ServerError;
 
 use crate::report::{Problem, ProblemClass};
 
-/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes
-/// further.
+/// Database error in a form that people may see. It is made from [`sqlx::Error`], whose own text is
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DatabaseError {
@@ -18,6 +20,7 @@ pub struct DatabaseError {
 }
 
 impl DatabaseError {
+    /// Creates an error from a sentence that quotes no data.
     pub(crate) fn new(class: ProblemClass, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -25,7 +28,7 @@ impl DatabaseError {
         }
     }
 
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         Problem::new(self.class, self.message.clone())
@@ -51,7 +54,7 @@ impl From<sqlx::migrate::MigrateError> for DatabaseError {
     }
 }
 
-/// The class of an error, and what to tell people.
+/// Class of an error, and a sentence for people.
 #[must_use]
 pub fn classify(error: &sqlx::Error) -> DatabaseError {
     use ProblemClass::{DatabaseError as Failed, SecretInvalid, TlsFailed, Unreachable};
@@ -97,7 +100,7 @@ pub fn classify(error: &sqlx::Error) -> DatabaseError {
     }
 }
 
-/// The whole table of answers; a code that is not in it keeps its number.
+/// Table of the server's error codes. The message of any other code contains the code.
 fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
     use ProblemClass::{
         AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
@@ -176,7 +179,7 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
                  the server itself",
             )
         }
-        // PgBouncer has this one code for all that it says itself.
+        // PgBouncer sends this code for all errors of its own, so only the message tells them apart.
         "08P01" if answer.message().ends_with("authentication failed") => (
             AuthenticationFailed,
             "the pooler refused user name or password: correct the Secret; a new value is picked \
@@ -205,17 +208,17 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
     DatabaseError::new(class, message)
 }
 
-/// What a server or a pooler says of the settings of a session, or of statements that went to
-/// another connection.
+/// Whether an error shows that a pooler is in between: it concerns settings of the session, or a
+/// prepared statement that went to another connection.
 fn is_by_pooler(answer: &dyn ServerError) -> bool {
-    let words = answer.message();
-    [
+    let starts = [
         "invalid value for parameter",
         "unsupported startup parameter",
         "prepared statement",
-    ]
-    .iter()
-    .any(|start| words.starts_with(start))
+    ];
+    starts
+        .iter()
+        .any(|start| answer.message().starts_with(start))
 }
 
 fn by_io(error: &io::Error) -> DatabaseError {
@@ -223,7 +226,7 @@ fn by_io(error: &io::Error) -> DatabaseError {
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
         TimedOut, UnexpectedEof,
     };
-    // A failed handshake comes as an IO error around the real one.
+    // sqlx wraps the error of a failed TLS handshake in an IO error.
     if let Some(error) = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
@@ -239,7 +242,7 @@ fn by_io(error: &io::Error) -> DatabaseError {
         HostUnreachable | NetworkUnreachable => {
             "there is no way to that host: check the host, and that the network lets us through"
         }
-        // The resolver's answers have no kind of their own.
+        // Errors of the resolver have no kind of their own.
         _ if error.to_string().starts_with("failed to lookup address") => {
             "the host name is not known: check it"
         }

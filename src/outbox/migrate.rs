@@ -1,4 +1,4 @@
-//! Settings -> the schema as this version needs it, owned, granted, checked; and a report for the
+//! Settings -> a schema at the level of this version, with its owner and grants; and a report for the
 //! operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
 mod apply;
@@ -8,6 +8,7 @@ mod outcome;
 mod resume;
 mod script;
 pub(super) mod shape;
+mod transaction;
 mod verify;
 
 use std::time::Duration;
@@ -27,10 +28,10 @@ pub use outcome::{in_words, termination_message, until_done};
 pub use resume::{resume_script, resume_sequence};
 pub use script::script;
 
-/// How long to wait for another migration of the same schema.
+/// Longest wait for another migration of the same schema.
 pub const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-/// Why a migration failed. Nothing was changed then.
+/// Why a migration failed. Nothing was changed then, unless only the commit failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error(transparent)]
@@ -121,7 +122,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         use ProblemClass::{
@@ -163,29 +164,36 @@ fn no_right_to_create(error: &MigrateError) -> Problem {
     )
 }
 
-/// What a migration did.
+/// Result of a successful migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Done {
+struct Migrated {
+    /// Level of the schema after it.
     level: i64,
+    /// Numbers of the migrations that it applied.
     applied: Vec<i64>,
+    /// Facts that people should know.
     notes: Vec<String>,
 }
 
-/// Does what `migration.policy` says. Running it again changes nothing; of several at once one
-/// works and the others wait, at most `lock_wait`. Dropped mid-way, the server undoes the
-/// transaction.
+/// Migrates the schema as `migration.policy` says. Errors are in the report.
+///
+/// Running it again changes nothing. Of several migrations of a schema at a time, one runs and the
+/// others wait, each at most `lock_wait`.
+///
+/// # Cancel safety
+/// If dropped midway, the server rolls the transaction back, unless it was just being committed.
 pub async fn migrate(
     settings: &RelaySettings,
     secrets: &Secrets,
     lock_wait: Duration,
 ) -> MigrationReport {
-    let done = match settings.migration.policy {
+    let result = match settings.migration.policy {
         MigrationPolicy::Apply => Box::pin(apply::apply(settings, secrets, lock_wait)).await,
         MigrationPolicy::Verify => Box::pin(verify::verify(settings, secrets)).await,
         MigrationPolicy::Never => return nothing_to_do(),
     };
-    match done {
-        Ok(Done {
+    match result {
+        Ok(Migrated {
             level,
             applied,
             notes,
@@ -195,15 +203,12 @@ pub async fn migrate(
             notes,
             problem: None,
         },
-        Err(error) => {
-            let problem = Some(error.problem());
-            MigrationReport {
-                schema_version: None,
-                applied: Vec::new(),
-                notes: Vec::new(),
-                problem,
-            }
-        }
+        Err(error) => MigrationReport {
+            schema_version: None,
+            applied: Vec::new(),
+            notes: Vec::new(),
+            problem: Some(error.problem()),
+        },
     }
 }
 
@@ -217,7 +222,8 @@ fn nothing_to_do() -> MigrationReport {
     }
 }
 
-/// Makes a fault of a step that every migration goes through.
+/// Returns a function that turns an error of a statement into one of a migration, for `map_err`.
+/// `what` completes "cannot ...".
 fn preparing<E: Into<DatabaseError>>(what: &'static str) -> impl FnOnce(E) -> MigrateError {
     move |error| MigrateError::Prepare {
         what,
@@ -229,7 +235,7 @@ fn name(schema: &SchemaName) -> String {
     schema.as_str().to_owned()
 }
 
-/// The user that the relays log in as.
+/// User that relays log in as.
 fn relay_user(settings: &RelaySettings, secrets: &Secrets) -> Result<String, ConnectError> {
     Connect::relay_user(&settings.database, secrets)
 }

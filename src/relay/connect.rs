@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
-        connect::{Connect, pool},
+        Connections, Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
+        connect::Connect,
         schema::{LEVEL, check_schema},
     },
     relay::{
@@ -96,7 +96,7 @@ async fn attempt(
     };
     let advice = match found.map_err(|fault| fault.problem())? {
         SchemaDrift::No => vec![],
-        SchemaDrift::Bearable(problem) => vec![problem],
+        SchemaDrift::Tolerable(problem) => vec![problem],
         SchemaDrift::Unreadable(problem) => return Err(problem),
     };
     let incarnation = resume(&store, status, memory).await?;
@@ -171,9 +171,9 @@ pub(super) async fn log_in(
 pub(super) fn store(database: &DatabaseSettings, connect: &Connect) -> Store {
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
     let pools = Pools {
-        reader: pool(connect, 1, READER_OPTIONS),
-        settler: pool(connect, settlers, READER_OPTIONS),
-        lease: pool(connect, 1, &[]),
+        reader: Connections::new(connect, 1, READER_OPTIONS),
+        settler: Connections::new(connect, settlers, READER_OPTIONS),
+        lease: Connections::new(connect, 1, &[]),
     };
     Store::new(pools, &database.schema)
 }

@@ -2,7 +2,8 @@
 
 use outbox_relay::{
     outbox::{
-        connect::{Connect, ConnectError, pool},
+        Connections,
+        connect::{Connect, ConnectError},
         error::classify,
     },
     report::{Problem, ProblemClass},
@@ -240,7 +241,7 @@ on_each_server! {
 on_each_server! {
     async fn a_pool_comes_back_after_its_connections_were_killed(database: Database) {
         let connect = Connect::relay(&database.settings().database, &database.secrets()).expect("good secrets");
-        let pool = pool(&connect, 1, &[]);
+        let pool = Connections::new(&connect, 1, &[]);
         let first: i32 = pool.row(sqlx::query("select pg_backend_pid()")).await.expect("a connection").get(0);
         let mut admin = database.as_admin().await;
         execute(&mut admin, &format!("select pg_terminate_backend({first}, 5000)")).await;
@@ -256,7 +257,7 @@ async fn a_connection_that_dies_without_a_word_is_given_up() {
     let (port, silence) = silent_way(database.address()).await;
     let mut settings = database.settings().database;
     at(&mut settings, "127.0.0.1", port);
-    let connections = pool(
+    let connections = Connections::new(
         &Connect::relay(&settings, &database.secrets()).expect("good secrets"),
         1,
         &[],

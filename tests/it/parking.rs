@@ -99,7 +99,7 @@ on_each_server! {
         store.park_key(&row).await.expect("parked");
         store.park_key(&row).await.expect("parked again");
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await.len(), 1);
-        assert!(store.bury(&row, 2).await.expect("buried"));
+        assert!(store.dead_letter(&row, 2).await.expect("buried"));
     }
 }
 
@@ -125,9 +125,9 @@ on_each_server! {
         let before = value::<String>(&mut admin, &format!("{columns} from outbox.event")).await;
         for id in [1, 2] {
             let row = refused_row(&mut admin, id).await;
-            assert!(!store.bury(&ParkedRow { event_id: Uuid::new_v4(), ..row.clone() }, 3).await.expect("no error"));
-            assert!(store.bury(&row, 3).await.expect("buried"));
-            assert!(!store.bury(&row, 3).await.expect("no error"));
+            assert!(!store.dead_letter(&ParkedRow { event_id: Uuid::new_v4(), ..row.clone() }, 3).await.expect("no error"));
+            assert!(store.dead_letter(&row, 3).await.expect("buried"));
+            assert!(!store.dead_letter(&row, 3).await.expect("no error"));
         }
         assert_eq!(value::<String>(&mut admin, &format!("{columns} from outbox.dead_letter")).await, before);
         let why = "select distinct format('%s %s %s', destination, class, attempts) from outbox.dead_letter";
@@ -157,10 +157,10 @@ on_each_server! {
         execute(&mut admin, ADD).await;
         execute(&mut admin, "create table public.backup as select * from outbox.event").await;
         let row = refused_row(&mut admin, 1).await;
-        assert!(store.bury(&row, 1).await.expect("buried"));
+        assert!(store.dead_letter(&row, 1).await.expect("buried"));
         execute(&mut admin, "insert into outbox.event (xact, id, event_id, aggregate_type, aggregate_id, event_type) overriding system value
           select xact, id, event_id, aggregate_type, aggregate_id, event_type from public.backup").await;
-        assert!(store.bury(&row, 5).await.expect("buried again"));
+        assert!(store.dead_letter(&row, 5).await.expect("buried again"));
         assert_eq!(values::<i32>(&mut admin, "select attempts from outbox.dead_letter").await, [5]);
         assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
     }
@@ -181,7 +181,7 @@ on_each_server! {
         let lanes: Vec<i16> = names.iter().map(|name| i16::from(name.lane)).collect();
         let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
         let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
-        let found = store.fetch_named(&lanes, &ids, &event_ids).await.expect("fetched");
+        let found = store.fetch_by_ids(&lanes, &ids, &event_ids).await.expect("fetched");
         let mut expected: Vec<_> = names[..4].iter().map(|name| (name.lane, name.id, name.event_id)).collect();
         expected.sort_unstable();
         assert_eq!(found.iter().map(|row| (row.lane, row.id, row.event_id)).collect::<Vec<_>>(), expected);
@@ -210,7 +210,7 @@ on_each_server! {
             set enable_sort = off; set enable_seqscan = off";
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
-        let text = include_str!("../../src/outbox/sql/fetch_named.sql").replace("@schema@", "outbox");
+        let text = include_str!("../../src/outbox/sql/fetch_by_ids.sql").replace("@schema@", "outbox");
         execute(&mut relay, &format!("prepare named (smallint[], bigint[], uuid[]) as {text}")).await;
         execute(&mut relay, "begin").await;
         let some = "create temporary table named_rows as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
@@ -234,7 +234,7 @@ on_each_server! {
         execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from generate_series(1, 4) i;
           insert into outbox.parked_topic (topic) values ('a'), ('b'), ('c')").await;
         let rows = [refused_row(&mut admin, 1).await, refused_row(&mut admin, 2).await, refused_row(&mut admin, 3).await];
-        store.bury(&rows[0], 1).await.expect("buried");
+        store.dead_letter(&rows[0], 1).await.expect("buried");
         store.park_key(&rows[1]).await.expect("parked");
         store.park_key(&rows[2]).await.expect("parked");
         let quiet = store.table_wide().await.expect("read");

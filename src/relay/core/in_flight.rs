@@ -233,7 +233,7 @@ impl InFlight {
             lane,
             id,
             event_id,
-            place,
+            ctid: place,
             ..
         } = row;
         self.entries[slot] = Some(Entry {

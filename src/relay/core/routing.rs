@@ -76,7 +76,7 @@ impl Routes {
         };
         let found = row
             .topic()
-            .map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
+            .map_or_else(|| by_types(row.text()), |topic| self.by_name.get(topic));
         found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
     }
 

@@ -14,7 +14,7 @@ impl Session<'_> {
             let ids: Vec<i64> = lookup.rows.iter().map(|row| row.id).collect();
             let event_ids: Vec<Uuid> = lookup.rows.iter().map(|row| row.event_id).collect();
             self.lookup = start(async move {
-                let rows = store.fetch_named(&lanes, &ids, &event_ids).await;
+                let rows = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
                 (lookup, rows)
             });
         }
@@ -94,7 +94,9 @@ impl Session<'_> {
             self.verdict = start(async move {
                 let done = match verdict.policy {
                     OnPoison::Block => store.park_key(&row).await,
-                    OnPoison::DeadLetter => store.bury(&row, verdict.attempts).await.map(|_| ()),
+                    OnPoison::DeadLetter => {
+                        store.dead_letter(&row, verdict.attempts).await.map(|_| ())
+                    }
                 };
                 (verdict, done)
             });
