@@ -91,8 +91,8 @@ pub struct ConfigSource {
 }
 
 impl ConfigSource {
-    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made for
-    /// a manifest.
+    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made
+    /// for a manifest.
     #[must_use]
     pub fn source(self, cluster: String) -> SettingsSource {
         match self.manifest {

@@ -1,5 +1,5 @@
-//! Changes to many dead letters, parked topics or parked keys: find them, show or confirm, change them
-//! in batches, report. IO; the texts are made by pure functions.
+//! Changes to many dead letters, parked topics or parked keys: find them, show or confirm, change
+//! them in batches, report. IO; the texts are made by pure functions.
 
 use std::io::{self, IsTerminal, Write};
 

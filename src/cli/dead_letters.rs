@@ -1,4 +1,5 @@
-//! `dead-letters list|show|requeue|discard`. Querying the database is IO, making the output is pure.
+//! `dead-letters list|show|requeue|discard`. Querying the database is IO, making the output is
+//! pure.
 
 use std::io::Write;
 

@@ -170,7 +170,8 @@ fn describe(topic: &str, key: Option<&str>) -> String {
     }
 }
 
-/// Checks that the manifest declares the topic. A misspelt topic would be parked without any effect.
+/// Checks that the manifest declares the topic. A misspelt topic would be parked without any
+/// effect.
 fn check_declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError> {
     let topics = &settings.topics;
     if topics.iter().any(|declared| declared.name == topic) {

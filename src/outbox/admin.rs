@@ -1,5 +1,5 @@
-//! Access of the command line to an outbox: its state, dead letters, parked topics and keys, and the
-//! owner of the schema. IO; every statement goes through [`AdminClient::rows`].
+//! Access of the command line to an outbox: its state, dead letters, parked topics and keys, and
+//! the owner of the schema. IO; every statement goes through [`AdminClient::rows`].
 
 mod dead_letters;
 mod overview;
@@ -31,8 +31,8 @@ pub use parked::ParkedEntry;
 pub enum Role {
     /// The relay's user, which may read everything.
     Relay,
-    /// The owner of the tables: the user of `migration.database` when its secrets are available, else
-    /// the relay's user.
+    /// The owner of the tables: the user of `migration.database` when its secrets are available,
+    /// else the relay's user.
     Owner,
 }
 
@@ -113,8 +113,8 @@ impl AdminClient {
             Role::Relay => Connect::relay(&settings.database, secrets),
             Role::Owner => owner_or_relay(settings, secrets),
         }?;
-        // The pool tries for seconds and then cannot report why it failed. Connecting once without it
-        // fails at once, with the reason.
+        // The pool tries for seconds and then cannot report why it failed. Connecting once without
+        // it fails at once, with the reason.
         drop(connect.open().await?);
         let client = Self {
             connections: Connections::new(&connect, 1, &[]),
@@ -198,7 +198,8 @@ impl AdminClient {
     }
 }
 
-/// Connects as the owner of the tables when its credentials are available, else as the relay's user.
+/// Connects as the owner of the tables when its credentials are available, else as the relay's
+/// user.
 ///
 /// The pod of a relay does not have the owner's credentials. Its user may have been granted the
 /// rights by hand.

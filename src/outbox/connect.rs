@@ -197,8 +197,8 @@ impl Connect {
         self.peer
     }
 
-    /// Options that a connection starts with. They hold no settings for a pooler, which would refuse
-    /// them.
+    /// Options that a connection starts with. They hold no settings for a pooler, which would
+    /// refuse them.
     pub(super) fn startup(&self) -> PgConnectOptions {
         match self.peer {
             Peer::Server => self.options.clone().options(self.settings.iter().copied()),

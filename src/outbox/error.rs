@@ -1,8 +1,8 @@
-//! Errors of PostgreSQL and of the connection to it -> a class and a sentence: what, why, next step.
-//! Pure.
+//! Errors of PostgreSQL and of the connection to it -> a class and a sentence: what, why, next
+//! step. Pure.
 //!
-//! The server's own message is dropped: it can quote rows, and a status is read by people who may not
-//! read the database.
+//! The server's own message is dropped: it can quote rows, and a status is read by people who may
+//! not read the database.
 
 use std::io;
 
@@ -179,7 +179,8 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
                  the server itself",
             )
         }
-        // PgBouncer sends this code for all errors of its own, so only the message tells them apart.
+        // PgBouncer sends this code for all errors of its own, so only the message tells them
+        // apart.
         "08P01" if answer.message().ends_with("authentication failed") => (
             AuthenticationFailed,
             "the pooler refused user name or password: correct the Secret; a new value is picked \

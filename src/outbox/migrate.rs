@@ -1,5 +1,5 @@
-//! Settings -> a schema at the level of this version, with its owner and grants; and a report for the
-//! operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
+//! Settings -> a schema at the level of this version, with its owner and grants; and a report for
+//! the operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
 mod apply;
 mod grants;

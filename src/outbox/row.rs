@@ -241,14 +241,14 @@ fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     }
 }
 
-/// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds since
-/// 2000.
+/// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds
+/// since 2000.
 fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     const YEAR_2000_US: i64 = 946_684_800_000_000;
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
-    // -infinity and infinity are the smallest and the largest i64. Saturating keeps them at the ends
-    // instead of wrapping around.
+    // -infinity and infinity are the smallest and the largest i64. Saturating keeps them at the
+    // ends instead of wrapping around.
     Ok(since_2000.saturating_add(YEAR_2000_US))
 }

@@ -1,5 +1,5 @@
-//! State of the outbox's schema: its level and its owner; and the only place that inserts names into
-//! SQL. Reading the state is IO, checking it is pure.
+//! State of the outbox's schema: its level and its owner; and the only place that inserts names
+//! into SQL. Reading the state is IO, checking it is pure.
 
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ pub enum SchemaError {
          name that one in spec.migration.takeOverFrom"
     )]
     ClaimedByOther { schema: String, other: Owner },
-    /// The owner has this namespace and name in another cluster. Usually it is the same OutboxRelay,
-    /// and the command line did not give its cluster.
+    /// The owner has this namespace and name in another cluster. Usually it is the same
+    /// OutboxRelay, and the command line did not give its cluster.
     #[error(
         "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on \
          a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"

@@ -1,5 +1,5 @@
-//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is pure;
-//! the query is IO, one statement.
+//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is
+//! pure; the query is IO, one statement.
 //!
 //! A change that makes reading wrong stops the relay. Any other change is only reported.
 
@@ -22,8 +22,8 @@ pub enum SchemaDrift {
     Unreadable(Problem),
 }
 
-/// Compares table `event` with the one that this version expects. Call it only when the schema is at
-/// the level of this version: a newer level may have another table.
+/// Compares table `event` with the one that this version expects. Call it only when the schema is
+/// at the level of this version: a newer level may have another table.
 ///
 /// # Errors
 /// Returns an error when the database fails.
@@ -69,8 +69,8 @@ fn unreadable(expected: &[&str], found: &[String]) -> Option<String> {
     if found.iter().any(|line| line == "row security") {
         return Some("there is 'row security'".to_owned());
     }
-    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its xid
-    // before it draws an id.
+    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its
+    // xid before it draws an id.
     let position = |name: &str| found.iter().position(|line| line.starts_with(name));
     if position("column xact ") > position("column id ") {
         return Some("column xact is no longer before column id".to_owned());

@@ -133,9 +133,9 @@ async fn run_migrations(
     })
 }
 
-/// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx for
-/// migrations of its own. Applied migrations that this version does not know are accepted, because
-/// `compatible_from` protects the schema.
+/// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx
+/// for migrations of its own. Applied migrations that this version does not know are accepted,
+/// because `compatible_from` protects the schema.
 fn migrator(schema: &SchemaName) -> Migrator {
     let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));

@@ -1,9 +1,10 @@
 //! Rights of the roles in `migration.grants` and of the relay's own user. Choosing them is pure,
 //! granting and reading them is IO.
 //!
-//! A role that is removed from the manifest loses its rights. Table `grantee` records the roles that
-//! came from the manifest, so that rights granted by hand are never revoked. The relay's own user is
-//! not recorded: after a change of the user, old relays keep working until they are replaced.
+//! A role that is removed from the manifest loses its rights. Table `grantee` records the roles
+//! that came from the manifest, so that rights granted by hand are never revoked. The relay's own
+//! user is not recorded: after a change of the user, old relays keep working until they are
+//! replaced.
 
 use std::collections::BTreeSet;
 
@@ -114,8 +115,8 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// Returns the statements of [`apply`] as text. Tables that do not exist yet will belong to the role
-/// that runs the script.
+/// Returns the statements of [`apply`] as text. Tables that do not exist yet will belong to the
+/// role that runs the script.
 ///
 /// # Errors
 /// Returns an error when a role does not exist, or the database fails.

@@ -1,5 +1,5 @@
-//! Script of what policy `Apply` would run, for a database administrator. Reading the schema is IO, in
-//! a read-only transaction; writing the script is pure.
+//! Script of what policy `Apply` would run, for a database administrator. Reading the schema is IO,
+//! in a read-only transaction; writing the script is pure.
 
 use std::collections::BTreeSet;
 
