@@ -64,11 +64,12 @@ fn with_next_step(error: &StoreError) -> Problem {
     let problem = error.problem();
     let next = match problem.class {
         ProblemClass::InsufficientPrivilege => {
-            "that takes the schema's owner; its credentials, of spec.migration.database, are used \
-             where they are at hand"
+            "this needs the owner of the schema; its credentials (spec.migration.database) are \
+             used where they are available"
         }
         ProblemClass::LockTimeout => {
-            "a transaction holds on to it, such as a writer of the same key: call this again"
+            "another transaction holds the lock, such as a writer of the same key: run the command \
+             again"
         }
         _ => return problem,
     };

@@ -45,11 +45,11 @@ const MIGRATION_TIMEOUTS: &[Setting] = &[
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{location} is no URL of the form postgres://user:password@host:port/database: correct \
-        what {} names", field(*file))]
+    #[error("{location} is not a URL of the form postgres://user:password@host:port/database: \
+        correct the value that {} refers to", field(*file))]
     Url { file: SecretFile, location: String },
-    #[error("{location} has the parameter 'options', which a pooler does not take: remove it from \
-        what {} names", field(*file))]
+    #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
+        value that {} refers to", field(*file))]
     Options { file: SecretFile, location: String },
     #[error("cannot connect to {database}")]
     Open {

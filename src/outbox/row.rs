@@ -112,20 +112,20 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error(
-        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a column of the outbox has an unexpected type, probably changed by hand: undo the change; \
+         outbox-relay migrate shows which one"
     )]
     Column(#[source] sqlx::Error),
     #[error(
-        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a value of the outbox has an unexpected form, probably because the table was changed by \
+         hand: undo the change; outbox-relay migrate shows it"
     )]
     Value,
-    #[error("the snapshot cannot be read")]
+    #[error("the snapshot cannot be parsed")]
     Snapshot(#[source] ParseSnapshotError),
     /// The fetch returned no row for the sequence. While another relay moves the sequence on, the
     /// old file of the sequence is empty for a moment.
-    #[error("the sequence of ids was just moved on: it is tried again")]
+    #[error("the id sequence was just advanced; this is retried")]
     NoSnapshot,
 }
 

@@ -46,14 +46,15 @@ pub async fn check_drift(
 fn classify_drift(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
     if let Some(what) = unreadable(expected, found) {
         let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo that, its rows wait until then"
+            "table {schema}.event was changed by hand: {what}; undo the change, its rows wait \
+             until then"
         );
         return SchemaDrift::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
     }
     if let Some(what) = tolerable(expected, found) {
         let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
-             order or rows"
+            "table {schema}.event was changed by hand: {what}; undo the change, which can cost \
+             speed, order or rows"
         );
         return SchemaDrift::Tolerable(Problem::new(ProblemClass::TableChanged, message));
     }

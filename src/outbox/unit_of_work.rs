@@ -226,7 +226,7 @@ pub struct UnitOfWork {
     idle: IdleConnections,
     peer: Peer,
     in_transaction: bool,
-    /// Fields are dropped in order, this one last: whoever gets the permit next finds the
+    /// Fields are dropped in order, this one last: the next owner of the permit finds the
     /// connection.
     _permit: OwnedSemaphorePermit,
 }

@@ -192,7 +192,7 @@ pub(super) async fn missing(
         .bind(kinds)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read the rights"))?;
+        .map_err(preparing("read the privileges"))?;
     let roles: Vec<String> = missing
         .iter()
         .map(|(role, kind)| format!("'{role}' as {kind}"))
@@ -237,7 +237,7 @@ async fn check_roles_exist(
         .bind(columns(all).0)
         .fetch_all(connection)
         .await
-        .map_err(preparing("look for the roles"))?;
+        .map_err(preparing("check whether the roles exist"))?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -265,7 +265,7 @@ async fn stale_roles(
         .bind(kinds)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read who had rights"))
+        .map_err(preparing("read the recorded roles"))
 }
 
 /// Replaces the contents of table `grantee`.
@@ -282,7 +282,7 @@ async fn record_grantees(
         .bind(&kinds)
         .execute(&mut *connection)
         .await
-        .map_err(preparing("forget who had rights"))?;
+        .map_err(preparing("delete recorded roles"))?;
     let insert = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], \
         $2::text[]) on conflict do nothing";
     query(statement(insert, schema))
@@ -290,7 +290,7 @@ async fn record_grantees(
         .bind(kinds)
         .execute(connection)
         .await
-        .map_err(preparing("remember who has rights"))?;
+        .map_err(preparing("record the roles"))?;
     Ok(())
 }
 

@@ -76,6 +76,7 @@ pub(super) struct ParkingStatements {
 }
 
 impl ParkingStatements {
+    /// Inserts the name of the schema.
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
             parked: statement(include_str!("../sql/parked.sql"), schema),

@@ -98,7 +98,7 @@ impl Store {
         if end.is_break() {
             tracing::info!(
                 bytes_max,
-                "rows are larger than those of late: they are fetched again, in pieces"
+                "rows are larger than recent ones: fetching them again in smaller pieces"
             );
             return Ok(None);
         }
