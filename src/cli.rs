@@ -1,6 +1,6 @@
-//! Commands for people on call: the state of an outbox, dead letters, parked topics and keys, and the
-//! owner of the schema. Arguments come in, text or JSON goes out. IO is thin: the output is made by
-//! pure functions.
+//! Commands for people on call: the state of an outbox, dead letters, parked topics and keys, and
+//! the owner of the schema. Arguments come in, text or JSON goes out. IO is thin: the output is
+//! made by pure functions.
 
 mod args;
 mod change;
@@ -56,7 +56,7 @@ impl From<Exit> for ExitCode {
 pub enum CliError {
     #[error("{0}")]
     Problem(ProblemText),
-    #[error("cannot write the answer")]
+    #[error("cannot write the output")]
     Write(#[source] io::Error),
     #[error("cannot ask for confirmation")]
     Ask(#[source] io::Error),
@@ -135,7 +135,7 @@ fn truncate<T>(list: &mut Vec<T>, limit: u64) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if list.len() > limit {
         list.truncate(limit);
-        note("there are more: --limit shows them, conditions narrow them down");
+        note("there are more: raise --limit to list them, or add conditions");
     }
 }
 

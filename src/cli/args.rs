@@ -13,25 +13,25 @@ use crate::{
 };
 
 /// Heading of the flags that select rows, in `--help`.
-const FILTERS: &str = "Which ones (all conditions must hold)";
+const FILTERS: &str = "Selection (all conditions must hold)";
 
 /// Commands for people on call.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Shows how the outbox is doing: its relays, what waits, what was put aside.
+    /// Shows the state of the outbox: relays, waiting rows, parked topics and keys, dead letters.
     Status(CommonArgs),
-    /// Rows that Kafka refused and that were taken out of the table: look at them, bring them back,
-    /// discard them.
+    /// Shows, requeues or discards rows that Kafka rejected and that were moved to the dead
+    /// letters.
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
-    /// Topics and keys whose rows wait: look at them, park, let flow again, skip the refused row.
+    /// Lists, parks or unparks topics and keys, or skips the rejected row of a key.
     Parked {
         #[command(subcommand)]
         command: ParkedCommand,
     },
-    /// The OutboxRelay that manages the schema: show it, or free the schema for another one.
+    /// Shows the OutboxRelay that manages the schema, or releases the schema for another one.
     Owner {
         #[command(subcommand)]
         command: OwnerCommand,
@@ -43,25 +43,26 @@ pub enum Command {
 pub enum DeadLettersCommand {
     /// Lists dead letters, oldest first.
     List(ListArgs),
-    /// Shows dead letters with all that is known of them.
+    /// Shows all details of dead letters.
     Show(ShowArgs),
-    /// Brings dead letters back: they are published under new ids, as the last rows of their keys.
+    /// Requeues dead letters: they are published under new ids, as the last rows of their keys.
     Requeue(ChangeArgs),
-    /// Deletes dead letters for good. Nothing else in these commands deletes an event.
+    /// Deletes dead letters for good. No other command here deletes an event.
     Discard(ChangeArgs),
 }
 
 /// Subcommands of `parked`.
 #[derive(Subcommand)]
 pub enum ParkedCommand {
-    /// Lists parked topics and keys, longest first.
+    /// Lists parked topics and keys, oldest first.
     List(ListArgs),
     /// Parks a topic, or one key of it: its rows wait until `parked retry`. Relays notice it within
     /// seconds.
     Add(AddArgs),
-    /// Lets topics and keys flow again, refused row first, under the ids that they have.
+    /// Unparks topics and keys: their rows are published under the same ids, the rejected row
+    /// first.
     Retry(ChangeArgs),
-    /// Moves the refused row of each key to the dead letters and lets the rows behind it flow.
+    /// Moves the rejected row of each key to the dead letters and unparks the key.
     Skip(ChangeArgs),
 }
 
@@ -70,8 +71,8 @@ pub enum ParkedCommand {
 pub enum OwnerCommand {
     /// Shows the OutboxRelay that manages the schema.
     Show(CommonArgs),
-    /// Frees the schema: the next OutboxRelay that migrates it becomes its owner. Stop the relays
-    /// of the old one first.
+    /// Releases the schema: the next OutboxRelay that migrates it becomes its owner. Stop the
+    /// relays of the old owner first.
     Release(ReleaseArgs),
 }
 
@@ -79,20 +80,20 @@ pub enum OwnerCommand {
 #[derive(Args)]
 #[group(skip)]
 pub struct ConfigSource {
-    /// Settings as the operator writes them; in a pod of a relay they are found without it.
+    /// Settings file, as the operator writes it. It is not needed in a pod of a relay.
     #[arg(long, value_name = "FILE", requires = "secrets")]
     pub settings: Option<PathBuf>,
-    /// An OutboxRelay, with its Secrets and ConfigMaps as further documents.
+    /// File with an OutboxRelay, and its Secrets and ConfigMaps as further documents.
     #[arg(long, value_name = "FILE", conflicts_with = "settings")]
     pub manifest: Option<PathBuf>,
-    /// Folder of secrets; with --manifest: what is not in it, as DIR/NAME/KEY.
+    /// Folder of secrets. With --manifest: those that the file does not contain, as DIR/NAME/KEY.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
 }
 
 impl ConfigSource {
-    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made for
-    /// a manifest.
+    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made
+    /// for a manifest.
     #[must_use]
     pub fn source(self, cluster: String) -> SettingsSource {
         match self.manifest {
@@ -112,9 +113,9 @@ impl ConfigSource {
 /// Format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people; long values are cut, and what could harm a terminal is escaped.
+    /// For people: long values are cut, and characters that could control a terminal are escaped.
     Table,
-    /// For programs; whole values.
+    /// For programs: complete values.
     Json,
 }
 
@@ -123,7 +124,7 @@ pub enum Output {
 pub struct CommonArgs {
     #[command(flatten)]
     pub config: ConfigSource,
-    /// How the answer looks.
+    /// Output format.
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Output,
 }
@@ -131,16 +132,17 @@ pub struct CommonArgs {
 /// Flags that select dead letters, parked topics and parked keys.
 #[derive(Args)]
 pub struct Selector {
-    /// Rows for this topic, routed or named by the row.
+    /// Rows for this topic, by route or given by the row.
     #[arg(long, value_name = "TOPIC", help_heading = FILTERS)]
     pub topic: Option<String>,
     /// Rows with this Kafka key.
     #[arg(long, value_name = "KEY", help_heading = FILTERS)]
     pub key: Option<String>,
-    /// Refused with this class of error, such as RecordRejected; ParkedByHand: a person did it.
+    /// Rows rejected with this class of error, such as RecordRejected; ParkedByHand: parked by a
+    /// person.
     #[arg(long, value_name = "CLASS", help_heading = FILTERS)]
     pub class: Option<String>,
-    /// Put aside at least so long ago, such as 30m or 1h.
+    /// Parked or rejected at least this long ago, such as 30m or 1h.
     #[arg(long, value_name = "AGE", value_parser = parse_duration, help_heading = FILTERS)]
     pub older_than: Option<Duration>,
     /// The row with this event_id.
@@ -169,7 +171,7 @@ pub struct ListArgs {
     pub common: CommonArgs,
     #[command(flatten)]
     pub selector: Selector,
-    /// At most so many.
+    /// Maximum number of results.
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: u64,
 }
@@ -179,7 +181,7 @@ pub struct ListArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     pub list: ListArgs,
-    /// Also show payloads and the values of headers: they may be personal data.
+    /// Show payloads and values of headers too, which may be personal data.
     #[arg(long)]
     pub show_payload: bool,
 }
@@ -187,10 +189,10 @@ pub struct ShowArgs {
 /// Flags of commands that ask before they change something.
 #[derive(Args)]
 pub struct ConfirmArgs {
-    /// Say what would be done, and do nothing.
+    /// Show what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask. Without a terminal nothing is done unless this is given.
+    /// Do not ask for confirmation. Required when there is no terminal.
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -214,10 +216,10 @@ pub struct ChangeArgs {
     pub common: CommonArgs,
     #[command(flatten)]
     pub selector: Selector,
-    /// All of them; a condition or this must be given.
+    /// Select everything. Either this or a condition is required.
     #[arg(long, conflicts_with_all = ["topic", "key", "class", "older_than", "event_id"], help_heading = FILTERS)]
     pub all: bool,
-    /// At most so many, the oldest ones.
+    /// Maximum number of changes, oldest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: Option<u64>,
     #[command(flatten)]
@@ -229,7 +231,7 @@ pub struct ChangeArgs {
 pub struct AddArgs {
     #[command(flatten)]
     pub common: CommonArgs,
-    /// The topic, as the manifest names it.
+    /// Topic, as the manifest declares it.
     #[arg(long, value_name = "TOPIC")]
     pub topic: String,
     /// Only rows with this Kafka key.

@@ -1,5 +1,5 @@
-//! Changes to many dead letters, parked topics or parked keys: find them, show or confirm, change them
-//! in batches, report. IO; the texts are made by pure functions.
+//! Changes to many dead letters, parked topics or parked keys: find them, show or confirm, change
+//! them in batches, report. IO; the texts are made by pure functions.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -149,6 +149,7 @@ pub(super) struct Changed {
 }
 
 impl Changed {
+    /// Result before anything was changed.
     pub(super) fn new(verb: &Verb, matched: usize) -> Self {
         Self {
             action: verb.infinitive,
@@ -164,7 +165,7 @@ impl Changed {
         }
         let gone = match self.matched - self.done {
             0 => String::new(),
-            gone => format!("; {} had gone or changed meanwhile", thousands(gone)),
+            gone => format!("; {} no longer existed or had changed", thousands(gone)),
         };
         format!("{} {}{gone}\n", verb.past, verb.count(self.done))
     }
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!(describe(false, 1234, 1234), "requeued 1,234 dead letters\n");
         assert_eq!(
             describe(false, 3, 1),
-            "requeued 1 dead letter; 2 had gone or changed meanwhile\n"
+            "requeued 1 dead letter; 2 no longer existed or had changed\n"
         );
     }
 }

@@ -12,7 +12,7 @@ pub(super) enum Answer {
 }
 
 /// Asks the user, unless `--yes` is set. Without a terminal the answer is no. After a no, the user
-/// has been told on stderr that nothing was done.
+/// has read on stderr that nothing was done.
 ///
 /// # Errors
 /// Returns an error when the terminal cannot be read or written.
@@ -22,8 +22,8 @@ pub(super) fn confirm(arguments: &ConfirmArgs, question: &str) -> Result<Answer,
     }
     if !io::stdin().is_terminal() {
         note(&format!(
-            "{question} There is no terminal to ask at: nothing was done. --yes does it, \
-             --dry-run shows it."
+            "{question} Nothing was done, because there is no terminal to confirm at. Use --yes to \
+             confirm, or --dry-run to see what would change."
         ));
         return Ok(Answer::No);
     }

@@ -1,4 +1,5 @@
-//! `dead-letters list|show|requeue|discard`. Querying the database is IO, making the output is pure.
+//! `dead-letters list|show|requeue|discard`. Querying the database is IO, making the output is
+//! pure.
 
 use std::io::Write;
 
@@ -44,7 +45,7 @@ impl Change for Action {
         let those = self.verb().count(matched);
         match self {
             Self::Requeue => format!("Requeue {those}? Each becomes the last row of its key."),
-            Self::Discard => format!("Discard {those} for good? Nobody can bring them back."),
+            Self::Discard => format!("Discard {those}? This cannot be undone."),
         }
     }
 
@@ -193,14 +194,14 @@ fn metadata(dead_letter: &DeadLetter) -> Vec<(&'static str, String)> {
         ("event_id", dead_letter.event_id.to_string()),
         (
             "outbox_seq",
-            format!("{} (when it was refused)", dead_letter.outbox_seq),
+            format!("{} (when it was rejected)", dead_letter.outbox_seq),
         ),
         ("topic", line(&dead_letter.topic)),
         ("key", line(&dead_letter.key)),
         ("event_type", line(&dead_letter.event_type)),
         ("aggregate", aggregate(dead_letter)),
         ("written", dead_letter.created_at.clone()),
-        ("refused", attempts(dead_letter)),
+        ("rejected", attempts(dead_letter)),
         ("class", line(&dead_letter.class)),
         ("payload", payload_size(dead_letter.payload_bytes)),
     ]

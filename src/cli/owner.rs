@@ -68,10 +68,10 @@ async fn active_relays(client: &AdminClient) -> Result<usize, AdminError> {
 fn in_words(managed: &Managed) -> String {
     let relays = count(managed.relays as u64, "relay");
     match &managed.owner {
-        Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} at work\n"),
+        Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} active\n"),
         None => format!(
-            "nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at \
-             work\n"
+            "the schema has no owner: the next OutboxRelay that migrates it becomes its owner; \
+             {relays} active\n"
         ),
     }
 }
@@ -83,7 +83,7 @@ async fn release(arguments: ReleaseArgs, out: &mut impl Write) -> Result<Exit, C
     } = arguments;
     let client = open(config, confirm_args.role()).await?;
     let Some(owner) = client.owner().await? else {
-        note("nobody manages the schema: it is free already");
+        note("the schema has no owner: there is nothing to release");
         return Ok(Exit::NothingMatched);
     };
     let relays = active_relays(&client).await?;
@@ -104,25 +104,25 @@ async fn release(arguments: ReleaseArgs, out: &mut impl Write) -> Result<Exit, C
 
 fn question(owner: &Owner, relays: usize) -> String {
     let at_work = match relays {
-        0 => "None of its relays is at work.".to_owned(),
+        0 => "None of its relays is active.".to_owned(),
         relays => format!(
-            "{} still at work; they go on until they are stopped.",
+            "{} still active; stop them, or they keep running.",
             count(relays as u64, "relay")
         ),
     };
-    format!("Take the schema away from OutboxRelay '{owner}'? {at_work}")
+    format!("Release the schema from OutboxRelay '{owner}'? {at_work}")
 }
 
 fn describe(result: &Released) -> String {
     let owner = &result.owner;
     if result.dry_run {
-        return format!("would take the schema away from OutboxRelay '{owner}'\n");
+        return format!("would release the schema from OutboxRelay '{owner}'\n");
     }
     if result.released {
-        return "the schema is free: the next OutboxRelay that migrates it becomes its owner\n"
+        return "the schema is released: the next OutboxRelay that migrates it becomes its owner\n"
             .to_owned();
     }
-    format!("OutboxRelay '{owner}' does not manage the schema any more; nothing was done\n")
+    format!("OutboxRelay '{owner}' no longer manages the schema; nothing was done\n")
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
             name: "files".to_owned(),
         };
         assert!(
-            question(&owner, 2).contains("2 relays still at work"),
+            question(&owner, 2).contains("2 relays still active"),
             "{}",
             question(&owner, 2)
         );
@@ -180,7 +180,7 @@ mod tests {
                 owner: None,
                 relays: 0
             })
-            .starts_with("nobody")
+            .starts_with("the schema has no owner")
         );
     }
 }

@@ -33,7 +33,7 @@ enum Action {
 impl Change for Action {
     type Item = ParkedEntry;
 
-    const NOTHING_MATCHES: &'static str = "nothing that is parked matches";
+    const NOTHING_MATCHES: &'static str = "no parked topic or key matches";
 
     fn verb(&self) -> Verb {
         match self {
@@ -46,8 +46,8 @@ impl Change for Action {
             Self::Skip => Verb {
                 infinitive: "skip",
                 past: "skipped",
-                noun: "refused row",
-                nouns: "refused rows",
+                noun: "rejected row",
+                nouns: "rejected rows",
             },
         }
     }
@@ -55,9 +55,9 @@ impl Change for Action {
     fn question(&self, matched: u64) -> String {
         let those = self.verb().count(matched);
         match self {
-            Self::Retry => format!("Let {those} flow again?"),
+            Self::Retry => format!("Unpark {those}? Their rows are published again."),
             Self::Skip => {
-                format!("Move {those} to the dead letters, and let the rows behind flow?")
+                format!("Move {those} to the dead letters and unpark their keys?")
             }
         }
     }
@@ -150,13 +150,13 @@ async fn add(arguments: AddArgs, out: &mut impl Write) -> Result<Exit, CliError>
         write(out, output, &changed, |_| format!("would park {what}\n"))?;
         return Ok(Exit::Done);
     }
-    let question = format!("Park {what}? Its rows wait until `parked retry`.");
+    let question = format!("Park {what}? Its rows wait until you run `parked retry`.");
     if confirm(&confirm_args, &question)? == Answer::No {
         return Ok(Exit::Refused);
     }
     changed.done = u64::from(client.park(&topic, key.as_deref()).await?);
     let verb = match changed.done {
-        0 => "was parked already:",
+        0 => "already parked:",
         _ => "parked",
     };
     write(out, output, &changed, |_| format!("{verb} {what}\n"))?;
@@ -170,7 +170,8 @@ fn describe(topic: &str, key: Option<&str>) -> String {
     }
 }
 
-/// Checks that the manifest declares the topic. A misspelt topic would be parked without any effect.
+/// Checks that the manifest declares the topic. A misspelt topic would be parked without any
+/// effect.
 fn check_declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError> {
     let topics = &settings.topics;
     if topics.iter().any(|declared| declared.name == topic) {
@@ -181,7 +182,7 @@ fn check_declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError>
         .map(|topic| format!("'{}'", topic.name))
         .collect();
     let message = format!(
-        "the manifest declares no topic '{}', but {}",
+        "the manifest does not declare topic '{}'; it declares {}",
         cell(topic),
         declared.join(", ")
     );
@@ -195,7 +196,7 @@ fn with_rejected_row(entries: Vec<ParkedEntry>) -> Vec<ParkedEntry> {
         .partition(|entry| entry.key.is_some() && entry.outbox_seq.is_some());
     if !others.is_empty() {
         note(&format!(
-            "{} parked by hand have no refused row to skip: `parked retry` lets them flow again",
+            "{} parked by hand have no rejected row to skip: unpark them with `parked retry`",
             others.len()
         ));
     }

@@ -31,7 +31,7 @@ pub(super) async fn status(arguments: CommonArgs, out: &mut impl Write) -> Resul
 fn in_words(overview: &Overview) -> String {
     let schema = format!("{}, level {}", overview.schema, overview.level);
     let owner = match &overview.owner {
-        None => "nobody".to_owned(),
+        None => "no OutboxRelay".to_owned(),
         Some(owner) => line(&owner.to_string()),
     };
     let mut text = fields(&[
@@ -59,7 +59,7 @@ fn waiting(waiting: &Waiting) -> String {
 
 fn dead_rows(overview: &Overview) -> String {
     let oldest = match overview.oldest_transaction_seconds {
-        None => "none seen".to_owned(),
+        None => "none visible".to_owned(),
         Some(seconds) => format!("{} old", age(seconds)),
     };
     let rows = thousands(unsigned(overview.dead_rows));
@@ -68,7 +68,7 @@ fn dead_rows(overview: &Overview) -> String {
 
 fn relays(relays: &[RelayEntry]) -> String {
     if relays.is_empty() {
-        return "\nno relay is at work\n".to_owned();
+        return "\nno relay is active\n".to_owned();
     }
     let cells = |relay: &RelayEntry| {
         [
@@ -90,7 +90,7 @@ fn lease(relay: &RelayEntry) -> String {
     if relay.is_active() {
         format!("{} left", age(relay.lease_seconds))
     } else {
-        format!("ran out {} ago", age(-relay.lease_seconds))
+        format!("expired {} ago", age(-relay.lease_seconds))
     }
 }
 
@@ -115,7 +115,7 @@ fn attention(items: &[Attention]) -> String {
         ]
     };
     let table = table(
-        ["PUT ASIDE", "TOPIC", "CLASS", "SINCE"],
+        ["ATTENTION", "TOPIC", "CLASS", "SINCE"],
         items.iter().map(cells),
     );
     format!("\n{table}")
@@ -229,14 +229,14 @@ mod tests {
 schema      outbox, level 2
 managed by  c/n/files
 waiting     more than 1,000,000 rows, the oldest for 1m15s (since 2026-01-01T00:00:00Z)
-dead rows   1,234; oldest transaction: none seen
+dead rows   1,234; oldest transaction: none visible
 
 RELAY    LEASE              BREAKER  LANES
 relay-0  12s left           Closed   4      0-2, 7
-relay-1  ran out 1m01s ago  Closed   1      8
+relay-1  expired 1m01s ago  Closed   1      8
 56 lanes without a relay: 8-63
 
-PUT ASIDE      TOPIC  CLASS           SINCE
+ATTENTION      TOPIC  CLASS           SINCE
 2 parked keys  files  RecordRejected  2026-01-01T00:00:00Z
 1 dead letter  files  RecordRejected  2026-01-01T00:00:00Z
 ";
@@ -253,9 +253,9 @@ PUT ASIDE      TOPIC  CLASS           SINCE
         };
         let text = in_words(&alone);
         assert!(
-            text.contains("no relay is at work")
+            text.contains("no relay is active")
                 && text.contains("nothing is parked")
-                && text.contains("nobody"),
+                && text.contains("no OutboxRelay"),
             "{text}"
         );
     }

@@ -1,5 +1,5 @@
-//! Formatting of output. Values are escaped, because keys, topics and payloads are written by others:
-//! control characters could control the terminal, and line ends could break a table. Pure.
+//! Formatting of output. Values are escaped, because keys, topics and payloads are written by
+//! others: control characters could control the terminal, and line ends could break a table. Pure.
 
 use std::fmt::Write;
 
@@ -96,7 +96,8 @@ pub(super) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("plain data of our own");
     let mut safe = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        // Serde itself writes line ends between the fields. Those inside values are escaped already.
+        // Serde itself writes line ends between the fields. Those inside values are escaped
+        // already.
         if harmful(c) && c != '\n' {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(safe, "\\u{unit:04x}");

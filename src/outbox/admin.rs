@@ -1,5 +1,5 @@
-//! Access of the command line to an outbox: its state, dead letters, parked topics and keys, and the
-//! owner of the schema. IO; every statement goes through [`AdminClient::rows`].
+//! Access of the command line to an outbox: its state, dead letters, parked topics and keys, and
+//! the owner of the schema. IO; every statement goes through [`AdminClient::rows`].
 
 mod dead_letters;
 mod overview;
@@ -31,8 +31,8 @@ pub use parked::ParkedEntry;
 pub enum Role {
     /// The relay's user, which may read everything.
     Relay,
-    /// The owner of the tables: the user of `migration.database` when its secrets are available, else
-    /// the relay's user.
+    /// The owner of the tables: the user of `migration.database` when its secrets are available,
+    /// else the relay's user.
     Owner,
 }
 
@@ -64,11 +64,12 @@ fn with_next_step(error: &StoreError) -> Problem {
     let problem = error.problem();
     let next = match problem.class {
         ProblemClass::InsufficientPrivilege => {
-            "that takes the schema's owner; its credentials, of spec.migration.database, are used \
-             where they are at hand"
+            "this needs the owner of the schema; its credentials (spec.migration.database) are \
+             used where they are available"
         }
         ProblemClass::LockTimeout => {
-            "a transaction holds on to it, such as a writer of the same key: call this again"
+            "another transaction holds the lock, such as a writer of the same key: run the command \
+             again"
         }
         _ => return problem,
     };
@@ -113,8 +114,8 @@ impl AdminClient {
             Role::Relay => Connect::relay(&settings.database, secrets),
             Role::Owner => owner_or_relay(settings, secrets),
         }?;
-        // The pool tries for seconds and then cannot report why it failed. Connecting once without it
-        // fails at once, with the reason.
+        // The pool tries for seconds and then cannot report why it failed. Connecting once without
+        // it fails at once, with the reason.
         drop(connect.open().await?);
         let client = Self {
             connections: Connections::new(&connect, 1, &[]),
@@ -198,7 +199,8 @@ impl AdminClient {
     }
 }
 
-/// Connects as the owner of the tables when its credentials are available, else as the relay's user.
+/// Connects as the owner of the tables when its credentials are available, else as the relay's
+/// user.
 ///
 /// The pod of a relay does not have the owner's credentials. Its user may have been granted the
 /// rights by hand.

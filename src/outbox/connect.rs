@@ -45,11 +45,11 @@ const MIGRATION_TIMEOUTS: &[Setting] = &[
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{location} is no URL of the form postgres://user:password@host:port/database: correct \
-        what {} names", manifest_field(*file))]
+    #[error("{location} is not a URL of the form postgres://user:password@host:port/database: \
+        correct the value that {} refers to", manifest_field(*file))]
     Url { file: SecretFile, location: String },
-    #[error("{location} has the parameter 'options', which a pooler does not take: remove it from \
-        what {} names", manifest_field(*file))]
+    #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
+        value that {} refers to", manifest_field(*file))]
     Options { file: SecretFile, location: String },
     #[error("cannot connect to {database}")]
     Open {
@@ -197,8 +197,8 @@ impl Connect {
         self.peer
     }
 
-    /// Options that a connection starts with. They hold no settings for a pooler, which would refuse
-    /// them.
+    /// Options that a connection starts with. They hold no settings for a pooler, which would
+    /// refuse them.
     pub(super) fn startup(&self) -> PgConnectOptions {
         match self.peer {
             Peer::Server => self.options.clone().options(self.settings.iter().copied()),

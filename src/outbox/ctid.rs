@@ -15,8 +15,8 @@ use sqlx::{
 
 /// Physical position of a row version.
 ///
-/// It is a hint only: an update of the row or a rewrite of the table invalidates it, and another row
-/// may then be found there.
+/// It is a hint only: an update of the row or a rewrite of the table invalidates it, and another
+/// row may then be found there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ctid {
     /// Number of the page in the table's file.

@@ -1,5 +1,5 @@
-//! Settings -> a schema at the level of this version, with its owner and grants; and a report for the
-//! operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
+//! Settings -> a schema at the level of this version, with its owner and grants; and a report for
+//! the operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
 mod apply;
 mod grants;
@@ -44,10 +44,10 @@ pub enum MigrateError {
         #[source]
         source: DatabaseError,
     },
-    #[error("the server's version is {major}: PostgreSQL 15 or newer is needed")]
+    #[error("the server runs PostgreSQL {major}, but version 15 or newer is required: upgrade it")]
     ServerTooOld { major: i32 },
     #[error(
-        "another migration of schema '{schema}' has been running for {waited:?}: it is tried again"
+        "another migration of schema '{schema}' has been running for {waited:?}; this is retried"
     )]
     LockHeld { schema: String, waited: Duration },
     #[error("cannot create schema '{schema}'")]
@@ -57,13 +57,13 @@ pub enum MigrateError {
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' holds tables that are not the outbox's: set spec.database.schema to a \
-         name of its own"
+        "schema '{schema}' contains tables that do not belong to the outbox: set \
+         spec.database.schema to a schema of its own"
     )]
     NotOurs { schema: String },
     #[error(
-        "everybody may create objects in schema '{schema}', and so stand in for ours: revoke \
-         create on schema {schema} from public"
+        "every role may create objects in schema '{schema}' and so replace those of the outbox: \
+         revoke create on schema {schema} from public"
     )]
     OpenToAll { schema: String },
     #[error("cannot apply the migrations to schema '{schema}'")]
@@ -73,41 +73,41 @@ pub enum MigrateError {
         source: DatabaseError,
     },
     #[error(
-        "migration {version} of schema '{schema}' was applied in another form: use the version \
-         that applied it, or an empty schema"
+        "migration {version} of schema '{schema}' was applied with other contents: use the version \
+         of outbox-relay that applied it, or an empty schema"
     )]
     OtherForm { schema: String, version: i64 },
-    #[error("table {schema}.event was changed by hand: {difference}; undo that")]
+    #[error("table {schema}.event was changed by hand: {difference}; undo the change")]
     ShapeChanged { schema: String, difference: String },
-    #[error("cannot take schema '{schema}' into ownership")]
+    #[error("cannot become the owner of schema '{schema}'")]
     Claim {
         schema: String,
         #[source]
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at \
-         work ({relays}): suspend or delete it first"
+        "schema '{schema}' cannot be taken over from OutboxRelay '{owner}' while its relays are \
+         active ({relays}): suspend or delete it first"
     )]
     OwnerAtWork {
         schema: String,
         owner: Owner,
         relays: i64,
     },
-    #[error("there is no role {roles}: create it, or correct spec.migration.grants")]
+    #[error("missing roles: {roles}; create them, or correct spec.migration.grants")]
     RolesMissing { roles: String },
-    #[error("cannot give role '{role}' its rights")]
+    #[error("cannot grant role '{role}' its privileges")]
     Grant {
         role: String,
         #[source]
         source: DatabaseError,
     },
     #[error(
-        "roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, \
-         or grant them"
+        "roles lack privileges on schema '{schema}': {missing}; set spec.migration.policy to \
+         Apply, or grant them"
     )]
     RightsMissing { schema: String, missing: String },
-    #[error("cannot move the sequence of ids of schema '{schema}' on")]
+    #[error("cannot advance the id sequence of schema '{schema}'")]
     ResumeSequence {
         schema: String,
         #[source]
@@ -156,8 +156,8 @@ impl MigrateError {
 }
 
 fn no_right_to_create(error: &MigrateError) -> Problem {
-    let next = "the user may not create schemas here: grant it create on the database, or name an \
-        owner's credentials in spec.migration.database";
+    let next = "the user may not create schemas here: grant it create on the database, or set \
+        spec.migration.database to the credentials of an owner";
     Problem::new(
         ProblemClass::InsufficientPrivilege,
         format!("{error}: {next}"),
@@ -213,7 +213,7 @@ pub async fn migrate(
 }
 
 fn nothing_to_do() -> MigrationReport {
-    let notes = vec!["spec.migration.policy is Never: nothing was looked at or changed".to_owned()];
+    let notes = vec!["spec.migration.policy is Never: nothing was checked or changed".to_owned()];
     MigrationReport {
         schema_version: None,
         applied: Vec::new(),

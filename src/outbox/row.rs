@@ -112,20 +112,20 @@ pub struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error(
-        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a column of the outbox has an unexpected type, probably changed by hand: undo the change; \
+         outbox-relay migrate shows which one"
     )]
     Column(#[source] sqlx::Error),
     #[error(
-        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a value of the outbox has an unexpected form, probably because the table was changed by \
+         hand: undo the change; outbox-relay migrate shows it"
     )]
     Value,
-    #[error("the snapshot cannot be read")]
+    #[error("the snapshot cannot be parsed")]
     Snapshot(#[source] ParseSnapshotError),
     /// The fetch returned no row for the sequence. While another relay moves the sequence on, the
     /// old file of the sequence is empty for a moment.
-    #[error("the sequence of ids was just moved on: it is tried again")]
+    #[error("the id sequence was just advanced; this is retried")]
     NoSnapshot,
 }
 
@@ -241,14 +241,14 @@ fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     }
 }
 
-/// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds since
-/// 2000.
+/// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds
+/// since 2000.
 fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     const YEAR_2000_US: i64 = 946_684_800_000_000;
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
-    // -infinity and infinity are the smallest and the largest i64. Saturating keeps them at the ends
-    // instead of wrapping around.
+    // -infinity and infinity are the smallest and the largest i64. Saturating keeps them at the
+    // ends instead of wrapping around.
     Ok(since_2000.saturating_add(YEAR_2000_US))
 }

@@ -18,6 +18,7 @@ pub struct RowText<'a> {
 
 #[cfg(test)]
 impl RowText<'static> {
+    /// Text columns of a row that uses defaults where it can.
     pub(crate) const PLAIN: Self = Self {
         aggregate_type: "essay",
         aggregate_id: "e-1",
@@ -47,9 +48,9 @@ pub(crate) struct OwnedRowText {
     all: Box<str>,
     /// Byte offset in `all` at which each column ends.
     ends: [u32; COLUMNS],
-    /// Tells an empty topic from an absent one.
+    /// Distinguishes an empty topic from an absent one.
     has_topic: bool,
-    /// Tells an empty key from an absent one.
+    /// Distinguishes an empty key from an absent one.
     has_event_key: bool,
 }
 

@@ -1,5 +1,5 @@
-//! State of the outbox's schema: its level and its owner; and the only place that inserts names into
-//! SQL. Reading the state is IO, checking it is pure.
+//! State of the outbox's schema: its level and its owner; and the only place that inserts names
+//! into SQL. Reading the state is IO, checking it is pure.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ pub enum SchemaError {
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run \
-         (outbox-relay migrate)"
+        "schema '{schema}' is at level {level}, but this version needs level {LEVEL}: run the \
+         migration (outbox-relay migrate)"
     )]
     NotReady { schema: String, level: i64 },
     #[error(
-        "schema '{schema}' needs relays of level {compatible_from} or newer, this version knows \
-         {LEVEL}: upgrade it"
+        "schema '{schema}' needs relays of level {compatible_from} or higher, but this version has \
+         level {LEVEL}: upgrade it"
     )]
     Newer {
         schema: String,
@@ -41,14 +41,14 @@ pub enum SchemaError {
     },
     #[error(
         "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or \
-         name that one in spec.migration.takeOverFrom"
+         set spec.migration.takeOverFrom to that one"
     )]
     ClaimedByOther { schema: String, other: Owner },
-    /// The owner has this namespace and name in another cluster. Usually it is the same OutboxRelay,
-    /// and the command line did not give its cluster.
+    /// The owner has this namespace and name in another cluster. Usually it is the same
+    /// OutboxRelay, and the command line did not give its cluster.
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on \
-         a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"
+        "schema '{schema}' belongs to OutboxRelay '{other}', which has this name in another \
+         cluster: on a command line, set --cluster-name; else set spec.migration.takeOverFrom"
     )]
     ClaimedInOtherCluster { schema: String, other: Owner },
 }

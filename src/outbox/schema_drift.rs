@@ -1,5 +1,5 @@
-//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is pure;
-//! the query is IO, one statement.
+//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is
+//! pure; the query is IO, one statement.
 //!
 //! A change that makes reading wrong stops the relay. Any other change is only reported.
 
@@ -22,8 +22,8 @@ pub enum SchemaDrift {
     Unreadable(Problem),
 }
 
-/// Compares table `event` with the one that this version expects. Call it only when the schema is at
-/// the level of this version: a newer level may have another table.
+/// Compares table `event` with the one that this version expects. Call it only when the schema is
+/// at the level of this version: a newer level may have another table.
 ///
 /// # Errors
 /// Returns an error when the database fails.
@@ -46,14 +46,15 @@ pub async fn check_drift(
 fn classify_drift(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
     if let Some(what) = unreadable(expected, found) {
         let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo that, its rows wait until then"
+            "table {schema}.event was changed by hand: {what}; undo the change, its rows wait \
+             until then"
         );
         return SchemaDrift::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
     }
     if let Some(what) = tolerable(expected, found) {
         let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
-             order or rows"
+            "table {schema}.event was changed by hand: {what}; undo the change, which can cost \
+             speed, order or rows"
         );
         return SchemaDrift::Tolerable(Problem::new(ProblemClass::TableChanged, message));
     }
@@ -69,8 +70,8 @@ fn unreadable(expected: &[&str], found: &[String]) -> Option<String> {
     if found.iter().any(|line| line == "row security") {
         return Some("there is 'row security'".to_owned());
     }
-    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its xid
-    // before it draws an id.
+    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its
+    // xid before it draws an id.
     let position = |name: &str| found.iter().position(|line| line.starts_with(name));
     if position("column xact ") > position("column id ") {
         return Some("column xact is no longer before column id".to_owned());

@@ -11,7 +11,7 @@ pub struct Snapshot {
 
 /// The text is not a snapshot. It holds the first 64 characters of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no pg_snapshot")]
+#[error("'{0}' is not a pg_snapshot")]
 pub struct ParseSnapshotError(String);
 
 impl Snapshot {

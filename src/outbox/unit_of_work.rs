@@ -37,15 +37,16 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time that a connection stays outside of the pool.
 ///
-/// The pool sends a ping to the server whenever a connection is returned. That would be every second
-/// message. So between two units of work a connection is kept outside of the pool, and returned after
-/// this time. The pool then closes it if it is too old.
+/// The pool sends a ping to the server whenever a connection is returned. That would be every
+/// second message. So between two units of work a connection is kept outside of the pool, and
+/// returned after this time. The pool then closes it if it is too old.
 const CHECKOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Longest wait for the server's answer to a statement, longer than `statement_timeout`.
 ///
 /// Without an answer by then, the connection is dead: the host was switched off, or a firewall
-/// dropped the connection from its table. TCP does not report that, and only a new connection helps.
+/// dropped the connection from its table. TCP does not report that, and only a new connection
+/// helps.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Connections for one kind of work, opened on first use.
@@ -109,7 +110,8 @@ impl Connections {
     /// Runs one statement in a transaction of its own and returns all its rows.
     ///
     /// # Errors
-    /// Returns an error when the database fails. The statement may have been committed then, or not.
+    /// Returns an error when the database fails. The statement may have been committed then, or
+    /// not.
     ///
     /// # Cancel safety
     /// If dropped midway, the statement may have been committed, or not.
@@ -120,7 +122,8 @@ impl Connections {
         Ok(rows)
     }
 
-    /// Runs one statement in a transaction of its own and passes its rows to `on_row` as they arrive.
+    /// Runs one statement in a transaction of its own and passes its rows to `on_row` as they
+    /// arrive.
     ///
     /// When `on_row` breaks, the connection is closed, which ends the statement.
     ///
@@ -164,7 +167,8 @@ impl Connections {
             .ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// Begins a unit of work of one statement. The server itself needs no explicit transaction then.
+    /// Begins a unit of work of one statement. The server itself needs no explicit transaction
+    /// then.
     async fn begin_single(&self) -> Result<UnitOfWork, sqlx::Error> {
         match self.peer {
             Peer::Server => self.acquire().await,
@@ -222,7 +226,8 @@ pub struct UnitOfWork {
     idle: IdleConnections,
     peer: Peer,
     in_transaction: bool,
-    /// Fields are dropped in order, this one last: whoever gets the permit next finds the connection.
+    /// Fields are dropped in order, this one last: the next owner of the permit finds the
+    /// connection.
     _permit: OwnedSemaphorePermit,
 }
 

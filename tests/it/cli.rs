@@ -148,7 +148,7 @@ on_each_server! {
             assert_eq!(keys(&cli.json(&format!("dead-letters list{conditions}"))), expected, "{conditions}");
         }
         let list = cli.run("dead-letters list --limit 2");
-        assert!(stderr(&list).contains("there are more: --limit"), "{list:?}");
+        assert!(stderr(&list).contains("there are more: raise --limit"), "{list:?}");
     }
 }
 

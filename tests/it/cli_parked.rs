@@ -43,7 +43,7 @@ on_each_server! {
         assert_eq!(names(&cli.json("parked list")).len(), 2);
         assert_eq!(cli.ends(0, "parked add --topic files --yes"), "parked topic 'files'\n");
         assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "parked key 'f3' of topic 'files'\n");
-        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "was parked already: \
+        assert_eq!(cli.ends(0, "parked add --topic files --key f3 --yes"), "already parked: \
             key 'f3' of topic 'files'\n");
         let typo = cli.run("parked add --topic fils --yes");
         assert_eq!(typo.status.code(), Some(1));
@@ -74,9 +74,9 @@ on_each_server! {
         let cli = Cli::new(&database);
         cli.ends(0, "parked add --topic files --key f3 --yes");
         let dry = cli.ends(0, "parked skip --all --dry-run");
-        assert!(dry.ends_with("would skip 2 refused rows\n"), "{dry}");
+        assert!(dry.ends_with("would skip 2 rejected rows\n"), "{dry}");
         let output = cli.run("parked skip --topic files --yes");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "skipped 2 refused rows\n");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "skipped 2 rejected rows\n");
         assert!(stderr(&output).contains("1 parked by hand"), "{output:?}");
         assert_eq!(values::<String>(&mut owner, "select event_type from outbox.event order by id").await, ["E3", "E4"]);
         assert_eq!(values::<String>(&mut owner, "select event_type from outbox.dead_letter order \
@@ -123,7 +123,7 @@ async fn behind_a_pooler_the_commands_work_too() {
     assert!(called("status").contains("2 parked keys"));
     assert_eq!(
         called("parked skip --key f1 --yes"),
-        "skipped 1 refused row\n"
+        "skipped 1 rejected row\n"
     );
     assert_eq!(
         called("parked retry --all --yes"),

@@ -107,7 +107,7 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
     waiting(&mut admin, 8).await;
     assert_eq!(
         called(&database, &settings, "parked skip --key k2 --yes"),
-        "skipped 1 refused row\n"
+        "skipped 1 rejected row\n"
     );
     waiting(&mut admin, 0).await;
     assert_eq!(

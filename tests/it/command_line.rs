@@ -102,7 +102,7 @@ on_each_server! {
             shown(&output.stdout)
         };
         let mut admin = database.as_admin().await;
-        assert!(migrate(&[]).contains("note: the sequence of ids stood at 0 and was moved on; 0 \
+        assert!(migrate(&[]).contains("note: the id sequence was at 0 and has been advanced; 0 \
             waiting rows got new ids\n"));
         execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
         let before: i64 = value(&mut admin, POSITION).await;
@@ -112,7 +112,7 @@ on_each_server! {
         assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
 
         let done = migrate(&[]);
-        assert!(done.contains(&format!("stood at {before} and was moved on; 1 waiting rows")), "{done}");
+        assert!(done.contains(&format!("was at {before} and has been advanced; 1 waiting rows")), "{done}");
         assert!(value::<i64>(&mut admin, POSITION).await > before);
         assert!(shown(&outbox_relay(&["migrate", "--help"]).stdout).contains("--resume-sequence"));
     }

@@ -143,7 +143,7 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
         execute(&mut database.as_admin().await, change.made).await;
         let message = problem(&relay, stops).await;
         assert!(
-            message.contains("undo that") || message.contains("migration"),
+            message.contains("undo the change") || message.contains("migration"),
             "{}: {message}",
             change.made
         );
@@ -172,7 +172,7 @@ async fn what_is_added_to_the_table_is_told_and_rows_flow() {
         insert(&database).await;
         let relay = start(&database, &topic).await;
         let message = problem(&relay, |class| class == ProblemClass::TableChanged).await;
-        assert!(message.contains(named) && message.contains("undo that"), "{made}: {message}");
+        assert!(message.contains(named) && message.contains("undo the change"), "{made}: {message}");
         published(&database, &topic, 1).await;
         let report = database.migrate(&database.settings()).await;
         assert!(report.problem.is_some_and(|problem| problem.message.contains(named)), "the migration refuses it too: {made}");

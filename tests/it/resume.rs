@@ -229,8 +229,7 @@ async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_gr
     let relay = Relay::start(&database, &settings).await;
     let message = shows(&relay, ProblemClass::InsufficientPrivilege).await;
     assert!(
-        message.contains("move the sequence of ids on")
-            && message.contains("run the migration again"),
+        message.contains("advance the id sequence") && message.contains("run the migration again"),
         "{message}"
     );
     shows(&relay, ProblemClass::SequenceWentBack).await;

@@ -109,8 +109,8 @@ impl AdminClient {
         self.decoded(Operation::ReadDeadLetters, list, decode).await
     }
 
-    /// Requeues dead letters as the last rows of their keys, in one transaction. Returns how many of
-    /// them still existed.
+    /// Requeues dead letters as the last rows of their keys, in one transaction. Returns how many
+    /// of them still existed.
     ///
     /// # Errors
     /// Returns an error when the database fails. Then either all are requeued, or none.

@@ -80,7 +80,7 @@ async fn create_schema(
         .bind(schema.as_str())
         .fetch_one(connection)
         .await
-        .map_err(preparing("look at the schema's rights"))?;
+        .map_err(preparing("read the privileges on the schema"))?;
     if is_open {
         return Err(MigrateError::OpenToAll {
             schema: name(schema),
@@ -104,7 +104,7 @@ pub(super) async fn schema_exists(
         .bind(schema.as_str())
         .fetch_one(connection)
         .await
-        .map_err(preparing("look for the schema"))
+        .map_err(preparing("check whether the schema exists"))
 }
 
 async fn run_migrations(
@@ -133,9 +133,9 @@ async fn run_migrations(
     })
 }
 
-/// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx for
-/// migrations of its own. Applied migrations that this version does not know are accepted, because
-/// `compatible_from` protects the schema.
+/// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx
+/// for migrations of its own. Applied migrations that this version does not know are accepted,
+/// because `compatible_from` protects the schema.
 fn migrator(schema: &SchemaName) -> Migrator {
     let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));
@@ -173,7 +173,7 @@ pub(super) async fn check_no_active_relays(
     let relays: i64 = query_scalar(statement(count, schema))
         .fetch_one(connection)
         .await
-        .map_err(preparing("look for relays at work"))?;
+        .map_err(preparing("check for active relays"))?;
     if relays == 0 {
         return Ok(());
     }
@@ -231,7 +231,11 @@ async fn describe_result(
     let level = SchemaState::read(&mut *connection, schema).await?.level;
     let mut notes = Vec::new();
     if !uses_lz4(connection, schema).await? {
-        notes.push("this server was built without lz4: payloads are compressed in its default way, a little slower".to_owned());
+        notes.push(
+            "this server was built without lz4: payloads are compressed with its default \
+            method, which is a little slower"
+                .to_owned(),
+        );
     }
     Ok(Migrated {
         level,
@@ -250,5 +254,5 @@ async fn uses_lz4(
     query_scalar(statement(lz4, schema))
         .fetch_one(connection)
         .await
-        .map_err(preparing("look at the payload's compression"))
+        .map_err(preparing("read the compression of payloads"))
 }

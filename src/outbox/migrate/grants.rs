@@ -1,9 +1,10 @@
 //! Rights of the roles in `migration.grants` and of the relay's own user. Choosing them is pure,
 //! granting and reading them is IO.
 //!
-//! A role that is removed from the manifest loses its rights. Table `grantee` records the roles that
-//! came from the manifest, so that rights granted by hand are never revoked. The relay's own user is
-//! not recorded: after a change of the user, old relays keep working until they are replaced.
+//! A role that is removed from the manifest loses its rights. Table `grantee` records the roles
+//! that came from the manifest, so that rights granted by hand are never revoked. The relay's own
+//! user is not recorded: after a change of the user, old relays keep working until they are
+//! replaced.
 
 use std::collections::BTreeSet;
 
@@ -114,8 +115,8 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// Returns the statements of [`apply`] as text. Tables that do not exist yet will belong to the role
-/// that runs the script.
+/// Returns the statements of [`apply`] as text. Tables that do not exist yet will belong to the
+/// role that runs the script.
 ///
 /// # Errors
 /// Returns an error when a role does not exist, or the database fails.
@@ -191,7 +192,7 @@ pub(super) async fn missing(
         .bind(kinds)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read the rights"))?;
+        .map_err(preparing("read the privileges"))?;
     let roles: Vec<String> = missing
         .iter()
         .map(|(role, kind)| format!("'{role}' as {kind}"))
@@ -236,7 +237,7 @@ async fn check_roles_exist(
         .bind(columns(all).0)
         .fetch_all(connection)
         .await
-        .map_err(preparing("look for the roles"))?;
+        .map_err(preparing("check whether the roles exist"))?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -264,7 +265,7 @@ async fn stale_roles(
         .bind(kinds)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read who had rights"))
+        .map_err(preparing("read the recorded roles"))
 }
 
 /// Replaces the contents of table `grantee`.
@@ -281,7 +282,7 @@ async fn record_grantees(
         .bind(&kinds)
         .execute(&mut *connection)
         .await
-        .map_err(preparing("forget who had rights"))?;
+        .map_err(preparing("delete recorded roles"))?;
     let insert = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], \
         $2::text[]) on conflict do nothing";
     query(statement(insert, schema))
@@ -289,7 +290,7 @@ async fn record_grantees(
         .bind(kinds)
         .execute(connection)
         .await
-        .map_err(preparing("remember who has rights"))?;
+        .map_err(preparing("record the roles"))?;
     Ok(())
 }
 

@@ -95,7 +95,7 @@ async fn has_migrations_table(
     query_scalar(exists)
         .fetch_one(connection)
         .await
-        .map_err(preparing("look for the schema"))
+        .map_err(preparing("check whether the schema exists"))
 }
 
 /// Whether a table of that name exists, but without our columns or our other tables.

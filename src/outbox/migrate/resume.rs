@@ -38,8 +38,8 @@ pub async fn resume_sequence(
 #[must_use]
 pub fn resume_script(schema: &SchemaName) -> String {
     format!(
-        "\n-- Moves the sequence of ids on, and gives rows whose ids may have been used already \
-         new ones.\n{};\n",
+        "\n-- Advances the id sequence, and gives new ids to rows whose ids may have been used \
+         already.\n{};\n",
         statement(RESUME, schema).as_str()
     )
 }
@@ -63,6 +63,6 @@ async fn resume(settings: &RelaySettings, secrets: &Secrets) -> Result<String, M
     let (was_at, moved): (i64, i64) = FromRow::from_row(&row).map_err(failed)?;
     transaction::commit(transaction).await.map_err(failed)?;
     Ok(format!(
-        "the sequence of ids stood at {was_at} and was moved on; {moved} waiting rows got new ids"
+        "the id sequence was at {was_at} and has been advanced; {moved} waiting rows got new ids"
     ))
 }

@@ -1,5 +1,5 @@
-//! Script of what policy `Apply` would run, for a database administrator. Reading the schema is IO, in
-//! a read-only transaction; writing the script is pure.
+//! Script of what policy `Apply` would run, for a database administrator. Reading the schema is IO,
+//! in a read-only transaction; writing the script is pure.
 
 use std::collections::BTreeSet;
 
@@ -94,8 +94,9 @@ async fn applied_versions(
 fn render(schema: &SchemaName, owner: &Owner, inputs: &ScriptInputs) -> String {
     let schema = quoted(schema.as_str());
     let mut text = format!(
-        "-- What outbox-relay {} runs to bring schema {schema} from level {} to {}.
--- Run it as the role that owns the tables, and not as a superuser, whose rights the functions would have:
+        "-- Statements that outbox-relay {} runs to bring schema {schema} from level {} to {}.
+-- Run this script as the role that owns the tables. Do not run it as a superuser: the functions
+-- would have the privileges of a superuser.
 --   psql --set ON_ERROR_STOP=1 --file FILE DATABASE
 begin;
 ",
@@ -111,14 +112,14 @@ begin;
         render_migrations(inputs),
         render_owner(&schema, owner, inputs.replaced.as_ref()),
     ));
-    text.push_str(&format!("\n-- Rights.\n{}commit;\n", inputs.grants));
+    text.push_str(&format!("\n-- Privileges.\n{}commit;\n", inputs.grants));
     text
 }
 
 /// Statements that set the owner. `schema` is quoted.
 fn render_owner(schema: &str, owner: &Owner, replaced: Option<&Owner>) -> String {
-    let mut text = "\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An \
-        operator works on schemas of its own cluster only.\n"
+    let mut text = "\n-- Owner of the schema: cluster (--cluster-name), namespace and name. An \
+        operator manages schemas of its own cluster only.\n"
         .to_owned();
     if let Some(replaced) = replaced {
         let replaced = owner_literals(replaced);

@@ -45,7 +45,7 @@ pub(super) async fn check(
     let found: Vec<String> = query_scalar(sql)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read the table's shape"))?;
+        .map_err(preparing("read the definition of table event"))?;
     match difference(EXPECTED, &found) {
         None => Ok(()),
         Some(difference) => Err(MigrateError::ShapeChanged {

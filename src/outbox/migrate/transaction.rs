@@ -56,7 +56,7 @@ impl MigrationConnection {
             .connection
             .begin_with(self.connect.begin())
             .await
-            .map_err(preparing("begin"))?;
+            .map_err(preparing("begin a transaction"))?;
         // pg_temp comes explicitly last: functions store exactly this path, and without it
         // temporary tables would hide those of the schema.
         let path = statement("set local search_path = @schema@, pg_temp", schema);
@@ -83,7 +83,7 @@ impl MigrationConnection {
         query("set transaction read only")
             .execute(&mut *transaction)
             .await
-            .map_err(preparing("set the transaction read only"))?;
+            .map_err(preparing("make the transaction read-only"))?;
         Ok(transaction)
     }
 }
@@ -94,7 +94,7 @@ async fn check_server_version(connection: &mut PgConnection) -> Result<(), Migra
     let major = version
         .fetch_one(connection)
         .await
-        .map_err(preparing("ask for the server's version"))?;
+        .map_err(preparing("read the server's version"))?;
     if major < SERVER_VERSION_MIN {
         return Err(MigrateError::ServerTooOld { major });
     }

@@ -1,6 +1,8 @@
--- Writes the marks of the lanes that are still ours and says which these are: none when the outbox lives elsewhere, where our marks say nothing.
--- What has been drawn is written, too. `materialized`: an update locks what it joins, and a sequence cannot be locked.
--- $1 instance, $2 lanes, $3 epochs, $4 marks, $5 highest ids, $6 incarnation.
+-- Writes the watermarks of the lanes that the relay still owns, and returns these lanes. There are
+-- none when the outbox has another incarnation by now: the relay's watermarks mean nothing there.
+-- Also writes the last id that was drawn.
+-- `materialized`: an update locks what it joins, and a sequence cannot be locked.
+-- $1 instance, $2 lanes, $3 epochs, $4 watermarks, $5 highest ids, $6 incarnation.
 with s as materialized (select incarnation, position from @schema@.sequence_state)
 update @schema@.lane as l
 set mark = greatest(l.mark, u.mark), high_id = greatest(l.high_id, u.high_id, s.position)

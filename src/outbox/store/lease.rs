@@ -40,8 +40,9 @@ impl Store {
 
     /// Renews the lease and writes the state of the breaker and the watermarks, in one transaction.
     ///
-    /// Returns the id of the transaction and the lanes that this instance still owns. There are none
-    /// when the outbox has another incarnation by now. Returns `None` when the lease had expired.
+    /// Returns the id of the transaction and the lanes that this instance still owns. There are
+    /// none when the outbox has another incarnation by now. Returns `None` when the lease had
+    /// expired.
     ///
     /// # Errors
     /// Returns an error when the database fails. The lease may have been renewed then, or not.

@@ -1,5 +1,5 @@
-//! Rows that Kafka rejected: parking their keys, moving them to the dead letters, reading them again;
-//! and numbers of the whole table. IO.
+//! Rows that Kafka rejected: parking their keys, moving them to the dead letters, reading them
+//! again; and numbers of the whole table. IO.
 
 use std::fmt;
 
@@ -76,6 +76,7 @@ pub(super) struct ParkingStatements {
 }
 
 impl ParkingStatements {
+    /// Inserts the name of the schema.
     pub(super) fn new(schema: &SchemaName) -> Self {
         Self {
             parked: statement(include_str!("../sql/parked.sql"), schema),

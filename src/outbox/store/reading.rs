@@ -15,8 +15,8 @@ use crate::outbox::{
 };
 
 impl Store {
-    /// Reads the rows above the position of each lane, with the snapshot that saw them and the state
-    /// of the sequence at that moment.
+    /// Reads the rows above the position of each lane, with the snapshot that saw them and the
+    /// state of the sequence at that moment.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
@@ -98,7 +98,7 @@ impl Store {
         if end.is_break() {
             tracing::info!(
                 bytes_max,
-                "rows are larger than those of late: they are fetched again, in pieces"
+                "rows are larger than recent ones: fetching them again in smaller pieces"
             );
             return Ok(None);
         }

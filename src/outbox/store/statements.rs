@@ -27,6 +27,7 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// Inserts the name of the schema.
     pub(super) fn new(schema: &SchemaName) -> Self {
         let sql = |template| statement(template, schema);
         // A failpoint can change the order in which rows are read.
