@@ -6,85 +6,78 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::references::{SecretKey, Tls, UserCredentials};
 
-/// The database of the outbox table: `urlSecretRef`, or `host` with `name` and
-/// `credentialsSecretRef`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
-#[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
-#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && \
-    !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
-#[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such \
-    names are PostgreSQL's own"))]
-#[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay \
-    behind in the old one"))]
-pub struct Database {
-    /// Host name or address of the server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub host: Option<String>,
-    /// TCP port of the server. Used with host. Default: 5432.
-    #[serde(default = "default_port")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// Name of the database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub name: Option<String>,
-    /// User name and password of the relay.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials_secret_ref: Option<UserCredentials>,
-    /// Key of a Secret that holds a whole URL, `postgres://user:password@host:port/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_secret_ref: Option<SecretKey>,
-    /// TLS towards the server.
-    #[serde(default)]
-    pub tls: Tls,
-    /// Schema of the outbox's tables. Immutable. Default: outbox.
-    #[serde(default = "default_schema")]
-    #[schemars(length(max = 63), regex(pattern = r"^[a-z_][a-z0-9_]{0,62}$"))]
-    pub schema: String,
-    /// Connections of each relay pod, 3 to 16. Default: 4.
-    #[serde(default = "default_max_connections")]
-    #[schemars(range(min = 3, max = 16))]
-    pub max_connections: i32,
-    /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It
-    /// should have 3 connections to the server for each replica: with less, a long read can delay a
-    /// lease. The migration goes through it, too, unless `migration.database` names a direct
-    /// endpoint. Default: false.
-    #[serde(default)]
-    pub pooler: bool,
+/// Defines a database connection: six fields with three rules, then the struct's own fields. Not a
+/// flattened struct, because serde loses the path of a field with an error in it.
+macro_rules! connection {
+    (
+        $(#[$attribute:meta])*
+        pub struct $name:ident {
+            credentials: $credentials:literal,
+            $($own_fields:tt)*
+        }
+    ) => {
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+        #[serde(rename_all = "camelCase")]
+        #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
+        #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
+        #[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+        $(#[$attribute])*
+        pub struct $name {
+            /// Host name or address of the server.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(length(min = 1, max = 253))]
+            pub host: Option<String>,
+            /// TCP port of the server. Used with host. Default: 5432.
+            #[serde(default = "default_port")]
+            #[schemars(range(min = 1, max = 65535))]
+            pub port: i32,
+            /// Name of the database.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(length(min = 1, max = 63))]
+            pub name: Option<String>,
+            #[doc = $credentials]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub credentials_secret_ref: Option<UserCredentials>,
+            /// Key of a Secret that holds a whole URL, `postgres://user:password@host:port/name`.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub url_secret_ref: Option<SecretKey>,
+            /// TLS towards the server.
+            #[serde(default)]
+            pub tls: Tls,
+            $($own_fields)*
+        }
+    };
 }
 
-/// A direct endpoint with the rights to create the schema, used by the migration alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
-#[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
-#[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && \
-    !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
-pub struct DatabaseConnection {
-    /// Host name or address of the server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub host: Option<String>,
-    /// TCP port of the server. Used with host. Default: 5432.
-    #[serde(default = "default_port")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
-    /// Name of the database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub name: Option<String>,
-    /// User name and password of the owner of the schema.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials_secret_ref: Option<UserCredentials>,
-    /// Key of a Secret that holds a whole URL, `postgres://user:password@host:port/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_secret_ref: Option<SecretKey>,
-    /// TLS towards the server.
-    #[serde(default)]
-    pub tls: Tls,
+connection! {
+    /// The database of the outbox table: `urlSecretRef`, or `host` with `name` and
+    /// `credentialsSecretRef`.
+    #[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such names are PostgreSQL's own"))]
+    #[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
+    pub struct Database {
+        credentials: "User name and password of the relay.",
+        /// Schema of the outbox's tables. Immutable. Default: outbox.
+        #[serde(default = "default_schema")]
+        #[schemars(length(max = 63), regex(pattern = r"^[a-z_][a-z0-9_]{0,62}$"))]
+        pub schema: String,
+        /// Connections of each relay pod, 3 to 16. Default: 4.
+        #[serde(default = "default_max_connections")]
+        #[schemars(range(min = 3, max = 16))]
+        pub max_connections: i32,
+        /// True: host and port are those of PgBouncer, or of another pooler, in transaction mode. It
+        /// should have 3 connections to the server for each replica: with less, a long read can delay a
+        /// lease. The migration goes through it, too, unless `migration.database` names a direct
+        /// endpoint. Default: false.
+        #[serde(default)]
+        pub pooler: bool,
+    }
+}
+
+connection! {
+    /// A direct endpoint with the rights to create the schema, used by the migration alone.
+    pub struct DatabaseConnection {
+        credentials: "User name and password of the owner of the schema.",
+    }
 }
 
 impl Database {
