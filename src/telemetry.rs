@@ -19,7 +19,7 @@ pub enum LogFormat {
 /// The log filter cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as \
+    "'{filter}' is not a log filter: use levels or module=level pairs, separated by commas, such as \
      info,outbox_relay=debug"
 )]
 pub struct InvalidFilter {

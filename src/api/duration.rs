@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no duration: write numbers with a unit of ms, s, m or h, such as 50ms or 1m30s")]
+#[error("'{0}' is not a duration: use numbers with unit ms, s, m or h, such as 50ms or 1m30s")]
 pub struct ParseDurationError(String);
 
 /// Parses a duration such as `50ms`, `1.5s` or `1m30s`.

@@ -154,15 +154,16 @@ fn restart_without_postgres_variables() -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let program = std::env::current_exe()
-        .context("cannot find this program, to start it without the PG* variables; unset them")?;
+    let program = std::env::current_exe().context(
+        "cannot find the file of this program to restart it without PG* variables; unset them",
+    )?;
     let mut restarted = std::process::Command::new(program);
     restarted.args(std::env::args_os().skip(1));
     for name in names {
         restarted.env_remove(name);
     }
     // `exec` only returns if it fails.
-    Err(restarted.exec()).context("cannot start this program without the PG* variables; unset them")
+    Err(restarted.exec()).context("cannot restart this program without PG* variables; unset them")
 }
 
 async fn run_command(command: Command) -> anyhow::Result<ExitCode> {

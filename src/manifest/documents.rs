@@ -135,11 +135,11 @@ fn with_merge_keys_applied(mut value: Value) -> Result<Value, serde_yaml::Error>
 fn error_location(error: &serde_yaml::Error) -> String {
     match error.location() {
         Some(location) => format!(
-            "look at line {}, column {}",
+            "check line {}, column {}",
             location.line(),
             location.column()
         ),
-        None => "look at its quotes, brackets and merge keys".to_owned(),
+        None => "check its quotes, brackets and merge keys".to_owned(),
     }
 }
 
@@ -216,7 +216,8 @@ fn read<T: DeserializeOwned>(
         let reason = match parser_message {
             ParserMessage::Shown => error.into_inner().to_string(),
             ParserMessage::Hidden => {
-                "cannot be read: names and texts stand in quotes, data is base64".to_owned()
+                "cannot be read: put names and texts in quotes, and encode data as base64"
+                    .to_owned()
             }
         };
         ManifestError::Field {
