@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     Auto,
     /// Text for people.
     Text,
