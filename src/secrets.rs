@@ -23,8 +23,8 @@ use crate::{
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. The text contains the location of the file and the field of the
-/// manifest that refers to it, but never its content.
+/// Why a secret file cannot be used. The text contains the location of the file and the field of
+/// the manifest that refers to it, but never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file does not exist.
@@ -154,7 +154,8 @@ impl Secrets {
         }
     }
 
-    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of it.
+    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of
+    /// it.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files

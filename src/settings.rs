@@ -1,6 +1,6 @@
 //! `RelaySettings`: the seam from operator to relay. The operator writes it as YAML into a
-//! ConfigMap, and the relay reads it; `run --manifest` builds it from the same manifest. It contains
-//! no secrets: those are files with fixed names ([`SecretFile`]).
+//! ConfigMap, and the relay reads it; `run --manifest` builds it from the same manifest. It
+//! contains no secrets: those are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
 mod read;
@@ -164,7 +164,8 @@ impl FromStr for Owner {
 /// The text is not an [`Owner`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is not an owner: use <cluster>/<namespace>/<name>, as 'outbox-relay owner show' prints it"
+    "'{0}' is not an owner: use <cluster>/<namespace>/<name>, as 'outbox-relay owner show' prints \
+     it"
 )]
 pub struct InvalidOwner(String);
 

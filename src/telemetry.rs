@@ -19,8 +19,8 @@ pub enum LogFormat {
 /// The log filter cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{filter}' is not a log filter: use levels or module=level pairs, separated by commas, such as \
-     info,outbox_relay=debug"
+    "'{filter}' is not a log filter: use levels or module=level pairs, separated by commas, such \
+     as info,outbox_relay=debug"
 )]
 pub struct InvalidFilter {
     filter: String,

@@ -1,17 +1,20 @@
-//! `spec.breaker`: when the circuit breaker reacts to a Kafka cluster that acknowledges nothing; and
-//! the breaker's state.
+//! `spec.breaker`: when the circuit breaker reacts to a Kafka cluster that acknowledges nothing;
+//! and the breaker's state.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When the relay stops sending to a Kafka cluster that acknowledges nothing. Meanwhile rows wait in
-/// the table, and no row counts as failed.
+/// When the relay stops sending to a Kafka cluster that acknowledges nothing. Meanwhile rows wait
+/// in the table, and no row counts as failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < \
-        duration(self.openAfter) && duration(self.openAfter) <= duration('10m')", "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"),
+    validation = (
+        "duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < \
+         duration(self.openAfter) && duration(self.openAfter) <= duration('10m')",
+        "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"
+    ),
     validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= \
         duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
 )]
@@ -22,8 +25,8 @@ pub struct Breaker {
     #[serde(default = "default_slow_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub slow_after: String,
-    /// Time without an acknowledgement after which the relay stops sending new records. At most 10m.
-    /// Default: 10s.
+    /// Time without an acknowledgement after which the relay stops sending new records. At most
+    /// 10m. Default: 10s.
     #[serde(default = "default_open_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub open_after: String,

@@ -18,9 +18,18 @@ macro_rules! connection {
     ) => {
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
         #[serde(rename_all = "camelCase")]
-        #[x_kube(validation = ("has(self.urlSecretRef) != has(self.host)", "set exactly one of urlSecretRef and host"))]
-        #[x_kube(validation = ("!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))", "host needs name and credentialsSecretRef"))]
-        #[x_kube(validation = ("!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))", "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"))]
+        #[x_kube(validation = (
+            "has(self.urlSecretRef) != has(self.host)",
+            "set exactly one of urlSecretRef and host"
+        ))]
+        #[x_kube(validation = (
+            "!has(self.host) || (has(self.name) && has(self.credentialsSecretRef))",
+            "host needs name and credentialsSecretRef"
+        ))]
+        #[x_kube(validation = (
+            "!has(self.urlSecretRef) || (!has(self.name) && !has(self.credentialsSecretRef))",
+            "urlSecretRef carries name and credentials: remove name and credentialsSecretRef"
+        ))]
         $(#[$attribute])*
         pub struct $name {
             /// Host name or IP address of the server.
@@ -38,7 +47,8 @@ macro_rules! connection {
             #[doc = $credentials]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub credentials_secret_ref: Option<UserCredentials>,
-            /// Key of a Secret that contains a complete URL, `postgres://user:password@host:port/name`.
+            /// Key of a Secret that contains a complete URL,
+            /// `postgres://user:password@host:port/name`.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub url_secret_ref: Option<SecretKey>,
             /// TLS to the server.
@@ -52,8 +62,14 @@ macro_rules! connection {
 connection! {
     /// Database of the outbox table. Set either `urlSecretRef`, or `host` with `name` and
     /// `credentialsSecretRef`.
-    #[x_kube(validation = ("!self.schema.startsWith('pg_')", "schema must not start with pg_: such names are PostgreSQL's own"))]
-    #[x_kube(validation = ("self.schema == oldSelf.schema", "schema is immutable: rows would stay behind in the old one"))]
+    #[x_kube(validation = (
+        "!self.schema.startsWith('pg_')",
+        "schema must not start with pg_: such names are PostgreSQL's own"
+    ))]
+    #[x_kube(validation = (
+        "self.schema == oldSelf.schema",
+        "schema is immutable: rows would stay behind in the old one"
+    ))]
     pub struct Database {
         credentials: "User name and password of the relay.",
         /// Schema of the outbox tables. Immutable. Default: outbox.
@@ -81,7 +97,8 @@ connection! {
 }
 
 impl Database {
-    /// Connection without the other fields. The migration uses it if `migration.database` is absent.
+    /// Connection without the other fields. The migration uses it if `migration.database` is
+    /// absent.
     #[must_use]
     pub fn connection(&self) -> DatabaseConnection {
         DatabaseConnection {
@@ -134,10 +151,9 @@ pub struct Migration {
     /// Roles that get rights on the schema.
     #[serde(default)]
     pub grants: Grants,
-    /// Owner that the schema is taken over from, as `<cluster>/<namespace>/<name>`;
-    /// `outbox-relay owner show` prints it. Stop the relays of that owner first. If the schema has a
-    /// different owner, it is not taken over. If absent, a schema of another OutboxRelay is never
-    /// changed.
+    /// Owner that the schema is taken over from, as `<cluster>/<namespace>/<name>`; `outbox-relay
+    /// owner show` prints it. Stop the relays of that owner first. If the schema has a different
+    /// owner, it is not taken over. If absent, a schema of another OutboxRelay is never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 5, max = 380),

@@ -29,12 +29,27 @@ pub struct Kafka {
     /// Properties of librdkafka. Only `linger.ms` (0 to 1000) and `compression.type` (none, gzip,
     /// snappy, lz4 or zstd) may be set. If absent, `linger.ms` is 0 and `compression.type` is lz4.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8), extend("additionalProperties" = {"type": "string", "maxLength": 64}))]
-    #[x_kube(validation = ("self.all(name, name in ['linger.ms', 'compression.type'])", "only linger.ms and compression.type may be set: the others carry the order and no-loss guarantees"))]
-    #[x_kube(validation = ("!('linger.ms' in self) || \
-        self['linger.ms'].matches('^([0-9]{1,3}|1000)$')", "linger.ms must be a number of milliseconds, 0 to 1000"))]
-    #[x_kube(validation = ("!('compression.type' in self) || self['compression.type'] in ['none', \
-        'gzip', 'snappy', 'lz4', 'zstd']", "compression.type must be none, gzip, snappy, lz4 or zstd"))]
+    #[schemars(
+        extend("maxProperties" = 8),
+        extend("additionalProperties" = {
+            "type": "string",
+            "maxLength": 64
+        })
+    )]
+    #[x_kube(validation = (
+        "self.all(name, name in ['linger.ms', 'compression.type'])",
+        "only linger.ms and compression.type may be set: the others carry the order and no-loss \
+         guarantees"
+    ))]
+    #[x_kube(validation = (
+        "!('linger.ms' in self) || self['linger.ms'].matches('^([0-9]{1,3}|1000)$')",
+        "linger.ms must be a number of milliseconds, 0 to 1000"
+    ))]
+    #[x_kube(validation = (
+        "!('compression.type' in self) || self['compression.type'] in ['none', 'gzip', 'snappy', \
+         'lz4', 'zstd']",
+        "compression.type must be none, gzip, snappy, lz4 or zstd"
+    ))]
     pub properties: BTreeMap<String, String>,
 }
 

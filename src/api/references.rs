@@ -73,7 +73,10 @@ pub enum TlsMode {
 /// Source of CA certificates in PEM form. Set exactly one of the two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.secretRef) != has(self.configMapRef)", "set exactly one of secretRef and configMapRef"))]
+#[x_kube(validation = (
+    "has(self.secretRef) != has(self.configMapRef)",
+    "set exactly one of secretRef and configMapRef"
+))]
 pub struct CertificateSource {
     /// Key of a Secret that contains the PEM bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,12 +114,14 @@ fn private_key_key() -> String {
 /// TLS to a server. If absent, `mode` is verify-full with the system's root certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.mode != 'disable' || (!has(self.ca) && \
-    !has(self.clientCertSecretRef))", "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"))]
+#[x_kube(validation = (
+    "self.mode != 'disable' || (!has(self.ca) && !has(self.clientCertSecretRef))",
+    "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"
+))]
 pub struct Tls {
-    /// How the server's certificate is verified; overrides `sslmode` of a URL. verify-full: chain and
-    /// host name. verify-ca: the chain only. disable: no TLS; passwords and payloads can be read on
-    /// the network. Default: verify-full.
+    /// How the server's certificate is verified; overrides `sslmode` of a URL. verify-full: chain
+    /// and host name. verify-ca: the chain only. disable: no TLS; passwords and payloads can be
+    /// read on the network. Default: verify-full.
     #[serde(default)]
     pub mode: TlsMode,
     /// CA that signed the server's certificate. If absent, the system's root certificates in the

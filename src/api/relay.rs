@@ -24,29 +24,47 @@ use crate::api::{
     namespaced,
     status = "OutboxRelayStatus",
     derive = "PartialEq",
-    doc = "Sends committed rows of one PostgreSQL outbox table to Kafka: without loss, in order per \
-        key, through outages.",
+    doc = "Sends committed rows of one PostgreSQL outbox table to Kafka: without loss, in order \
+        per key, through outages.",
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
     annotation("helm.sh/resource-policy", "keep"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
-    printcolumn(name = "Schema", type_ = "string", json_path = ".status.conditions[?(@.type=='SchemaReady')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(
+        name = "Schema",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='SchemaReady')].status"
+    ),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.rows"),
     printcolumn(name = "Oldest", type_ = "date", json_path = ".status.backlog.oldestAt"),
     printcolumn(name = "Breaker", type_ = "string", json_path = ".status.breaker"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = ("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && \
-        size(self.metadata.name) <= 46", "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -")
+    validation = (
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && \
+         size(self.metadata.name) <= 46",
+        "metadata.name must be at most 46 characters, start with a letter, and hold only a-z, 0-9 \
+         and -"
+    )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.scaling) || !has(oldSelf.scaling) || self.replicas == \
-    oldSelf.replicas", "replicas is not used while scaling is set: remove scaling first, or change scaling.minReplicas"))]
+#[x_kube(validation = (
+    "!has(self.scaling) || !has(oldSelf.scaling) || self.replicas == oldSelf.replicas",
+    "replicas is not used while scaling is set: remove scaling first, or change scaling.minReplicas"
+))]
 pub struct OutboxRelaySpec {
     /// Database of the outbox table. Set either `urlSecretRef`, or `host` with `name` and
     /// `credentialsSecretRef`.
@@ -56,26 +74,33 @@ pub struct OutboxRelaySpec {
     pub migration: Migration,
     /// Kafka cluster that records are sent to.
     pub kafka: Kafka,
-    /// Headers that the relay adds to each record, in addition to the row's own. Standard: event_id,
-    /// event_type, aggregate_type, aggregate_id, outbox_seq and outbox_created_at. Debezium: id,
-    /// eventType and outbox_seq. CloudEvents: binary mode, and outbox_seq. Default: Standard.
+    /// Headers that the relay adds to each record, in addition to the row's own. Standard:
+    /// event_id, event_type, aggregate_type, aggregate_id, outbox_seq and outbox_created_at.
+    /// Debezium: id, eventType and outbox_seq. CloudEvents: binary mode, and outbox_seq. Default:
+    /// Standard.
     #[serde(default)]
     pub record_headers: RecordHeaders,
     /// Topics that rows may be published to, 1 to 64.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || \
-        !a.eventTypes.exists(type, type in b.eventTypes)))", "an event type stands at two topics: keep it at one"))]
-    #[x_kube(validation = ("self.all(a, self.all(b, a.name >= b.name || \
-        !a.aggregateTypes.exists(type, type in b.aggregateTypes)))", "an aggregate type stands at two topics: keep it at one"))]
+    #[x_kube(validation = (
+        "self.all(a, self.all(b, a.name >= b.name || !a.eventTypes.exists(type, type in \
+         b.eventTypes)))",
+        "an event type stands at two topics: keep it at one"
+    ))]
+    #[x_kube(validation = (
+        "self.all(a, self.all(b, a.name >= b.name || !a.aggregateTypes.exists(type, type in \
+         b.aggregateTypes)))",
+        "an aggregate type stands at two topics: keep it at one"
+    ))]
     pub topics: Vec<Topic>,
-    /// Maximum number of rows that one statement settles, 1 to 10,000. More than 400 rows do not fit
-    /// into one TLS record, and can be slower with TLS. Default: 400.
+    /// Maximum number of rows that one statement settles, 1 to 10,000. More than 400 rows do not
+    /// fit into one TLS record, and can be slower with TLS. Default: 400.
     #[serde(default = "default_batch_size")]
     #[schemars(range(min = 1, max = 10000))]
     pub batch_size: i32,
-    /// Longest pause between two reads of an idle table, from 5ms to 10s. A duration is a number with
-    /// unit ms, s, m or h. Default: 50ms.
+    /// Longest pause between two reads of an idle table, from 5ms to 10s. A duration is a number
+    /// with unit ms, s, m or h. Default: 50ms.
     #[serde(default = "default_poll_interval")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     #[x_kube(validation = ("duration(self) >= duration('5ms') && duration(self) <= \
@@ -141,7 +166,14 @@ pub struct Template {
     pub resources: Option<PodResources>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), extend("additionalProperties" = {"type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"}))]
+    #[schemars(
+        extend("maxProperties" = 32),
+        extend("additionalProperties" = {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+        })
+    )]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -149,14 +181,27 @@ pub struct Template {
     pub tolerations: Vec<Toleration>,
     /// Additional labels of the pods. `app.kubernetes.io/*` and `outboxrelay.dev/*` are reserved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), extend("additionalProperties" = {"type": "string", "maxLength": 63, "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"}))]
-    #[x_kube(validation = ("self.all(name, !name.startsWith('app.kubernetes.io/') && \
-        !name.startsWith('outboxrelay.dev/'))", "app.kubernetes.io/* and outboxrelay.dev/* are the operator's own"))]
+    #[schemars(
+        extend("maxProperties" = 32),
+        extend("additionalProperties" = {
+            "type": "string",
+            "maxLength": 63,
+            "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+        })
+    )]
+    #[x_kube(validation = (
+        "self.all(name, !name.startsWith('app.kubernetes.io/') && \
+         !name.startsWith('outboxrelay.dev/'))",
+        "app.kubernetes.io/* and outboxrelay.dev/* are the operator's own"
+    ))]
     pub labels: BTreeMap<String, String>,
     /// Additional annotations of the pods. `outboxrelay.dev/*` is reserved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = ("self.all(name, !name.startsWith('outboxrelay.dev/'))", "outboxrelay.dev/* are the operator's own"))]
+    #[x_kube(validation = (
+        "self.all(name, !name.startsWith('outboxrelay.dev/'))",
+        "outboxrelay.dev/* are the operator's own"
+    ))]
     pub annotations: BTreeMap<String, String>,
     /// Affinity of the pods to nodes and to other pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,8 +214,8 @@ pub struct Template {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Name of an existing ServiceAccount that the pods run as. Its token is not mounted. If absent,
-    /// the operator creates a ServiceAccount without rights.
+    /// Name of an existing ServiceAccount that the pods run as. Its token is not mounted. If
+    /// absent, the operator creates a ServiceAccount without rights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),
@@ -193,10 +238,24 @@ pub struct Template {
 pub struct PodResources {
     /// Resources that the scheduler reserves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8), extend("additionalProperties" = {"type": "string", "maxLength": 32, "pattern": "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"}))]
+    #[schemars(
+        extend("maxProperties" = 8),
+        extend("additionalProperties" = {
+            "type": "string",
+            "maxLength": 32,
+            "pattern": "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+        })
+    )]
     pub requests: BTreeMap<String, String>,
     /// Resources that the container may not exceed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8), extend("additionalProperties" = {"type": "string", "maxLength": 32, "pattern": "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"}))]
+    #[schemars(
+        extend("maxProperties" = 8),
+        extend("additionalProperties" = {
+            "type": "string",
+            "maxLength": 32,
+            "pattern": "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+        })
+    )]
     pub limits: BTreeMap<String, String>,
 }

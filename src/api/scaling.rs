@@ -1,5 +1,5 @@
-//! `spec.scaling`: number of relays by waiting rows. `spec.monitoring` and `spec.networkPolicy`: how
-//! relays are found, and who may connect to them.
+//! `spec.scaling`: number of relays by waiting rows. `spec.monitoring` and `spec.networkPolicy`:
+//! how relays are found, and who may connect to them.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,15 @@ use serde::{Deserialize, Serialize};
 #[x_kube(
     validation = ("self.minReplicas <= self.maxReplicas", "scaling.minReplicas must not be more \
         than scaling.maxReplicas"),
-    validation = ("duration(self.targetOldestAge) >= duration('1s') && \
-        duration(self.targetOldestAge) <= duration('1h')", "scaling.targetOldestAge must be between 1s and 1h"),
-    validation = ("duration(self.scaleDownStabilization) <= duration('1h')", "scaling.scaleDownStabilization must be at most 1h")
+    validation = (
+        "duration(self.targetOldestAge) >= duration('1s') && duration(self.targetOldestAge) <= \
+         duration('1h')",
+        "scaling.targetOldestAge must be between 1s and 1h"
+    ),
+    validation = (
+        "duration(self.scaleDownStabilization) <= duration('1h')",
+        "scaling.scaleDownStabilization must be at most 1h"
+    )
 )]
 pub struct Scaling {
     /// Minimum number of relay pods, 1 to 64. Without a relay pod, nothing could report the waiting
@@ -37,8 +43,8 @@ pub struct Scaling {
     #[serde(default = "default_target_age")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub target_oldest_age: String,
-    /// Time for which fewer relay pods must have been enough before the operator removes any, at most
-    /// 1h. A duration is a number with unit ms, s, m or h. Default: 300s.
+    /// Time for which fewer relay pods must have been enough before the operator removes any, at
+    /// most 1h. A duration is a number with unit ms, s, m or h. Default: 300s.
     #[serde(default = "default_stabilization")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub scale_down_stabilization: String,

@@ -15,8 +15,8 @@ pub struct OutboxRelayStatus {
     /// object.
     #[serde(default = "never_observed")]
     pub observed_generation: i64,
-    /// Conditions: Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved,
-    /// ReportsAvailable, ScalingActive and Paused.
+    /// Conditions: Ready, Reconciling, Stalled, SchemaReady, Available, Publishing,
+    /// SecretsResolved, ReportsAvailable, ScalingActive and Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -4,8 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A topic that rows may be published to. A row's own topic must be one of the list; a row without a
-/// topic is routed by its types.
+/// A topic that rows may be published to. A row's own topic must be one of the list; a row without
+/// a topic is routed by its types.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Topic {

@@ -1,6 +1,6 @@
 //! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and checks whether an
-//! installed operator works (`check`). Parses arguments, starts logs, runs, and maps the result to an
-//! exit code.
+//! installed operator works (`check`). Parses arguments, starts logs, runs, and maps the result to
+//! an exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -68,8 +68,8 @@ struct RunArgs {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
-    /// Images that `template.image` of an OutboxRelay may use, separated by commas. A `*` at the end
-    /// matches any suffix. Default: the relay image only.
+    /// Images that `template.image` of an OutboxRelay may use, separated by commas. A `*` at the
+    /// end matches any suffix. Default: the relay image only.
     #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
     allowed_images: Vec<String>,
     /// First part of the owner's name under which schemas are claimed. It must be unique for each
@@ -89,22 +89,33 @@ struct RunArgs {
         value_delimiter = ','
     )]
     watch_namespaces: Vec<String>,
-    /// Seconds after which a watch ends and is opened again. A watch that is silent for three times as
-    /// long fails /healthz.
-    #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
+    /// Seconds after which a watch ends and is opened again. A watch that is silent for three times
+    /// as long fails /healthz.
+    #[arg(
+        long,
+        env = "WATCH_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = clap::value_parser!(u64).range(1..=240)
+    )]
     watch_seconds: u64,
     /// Address of /healthz, /readyz and /metrics. [::] means all addresses, including IPv4.
     #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
     /// Maximum number of OutboxRelays that are upgraded at the same time.
-    #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        env = "UPGRADE_MAX_CONCURRENT",
+        default_value = "5",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     upgrade_max_concurrent: u16,
-    /// Name of this pod, used as holder of the Lease and in Events. It must be unique among operators.
-    /// Default: a random name.
+    /// Name of this pod, used as holder of the Lease and in Events. It must be unique among
+    /// operators. Default: a random name.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
-    /// Namespace of this pod. It contains the Lease, and NetworkPolicies of relays allow connections
-    /// from it. Default: the namespace of the pod or of KUBECONFIG.
+    /// Namespace of this pod. It contains the Lease, and NetworkPolicies of relays allow
+    /// connections from it. Default: the namespace of the pod or of KUBECONFIG.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: Option<String>,
     /// Namespace of the monitoring system. NetworkPolicies of relays allow connections from it.

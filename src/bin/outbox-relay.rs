@@ -39,22 +39,39 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Log filter: levels or module=level pairs, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true, help_heading = LOGS)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log: String,
     /// Format of log lines.
-    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true, help_heading = LOGS)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "auto",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates or upgrades the schema of the outbox, and grants roles their rights. Running it again
-    /// changes nothing.
+    /// Creates or upgrades the schema of the outbox, and grants roles their rights. Running it
+    /// again changes nothing.
     Migrate(MigrateArgs),
     #[command(flatten)]
     Administration(cli::Command),
-    /// Relays rows until it is stopped. With a manifest, it waits until the database is available, and
-    /// migrates first.
+    /// Relays rows until it is stopped. With a manifest, it waits until the database is available,
+    /// and migrates first.
     Run(RunArgs),
 }
 
@@ -62,7 +79,8 @@ enum Command {
 struct MigrateArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// File to write the result to as JSON, at most 3 KiB, such as the termination message of a pod.
+    /// File to write the result to as JSON, at most 3 KiB, such as the termination message of a
+    /// pod.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
     /// Print the SQL that would run, for a database administrator, and change nothing. Ignores
@@ -80,7 +98,8 @@ struct MigrateArgs {
 struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Address of /healthz, /readyz, /metrics and /status. [::] means all addresses, including IPv4.
+    /// Address of /healthz, /readyz, /metrics and /status. [::] means all addresses, including
+    /// IPv4.
     #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
     /// Name of this relay, such as the name of its pod.
@@ -104,9 +123,9 @@ struct RunArgs {
 struct SourceArgs {
     #[command(flatten)]
     config: ConfigSource,
-    /// With --manifest: first part of the owner's name under which the schema is claimed. An operator
-    /// uses `clusterName` of its chart, or the uid of namespace kube-system. `owner show` prints the
-    /// owner of a schema.
+    /// With --manifest: first part of the owner's name under which the schema is claimed. An
+    /// operator uses `clusterName` of its chart, or the uid of namespace kube-system. `owner show`
+    /// prints the owner of a schema.
     #[arg(
         long,
         value_name = "NAME",

@@ -178,8 +178,8 @@ fn relay_headers<'a>(
     }
 }
 
-/// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times before
-/// year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
+/// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times
+/// before year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));

@@ -48,8 +48,8 @@ struct Metadata {
     namespace: Option<String>,
 }
 
-/// Parses a manifest file. Documents of other kinds are ignored, and so are Secrets and ConfigMaps in
-/// another namespace than the relay's.
+/// Parses a manifest file. Documents of other kinds are ignored, and so are Secrets and ConfigMaps
+/// in another namespace than the relay's.
 ///
 /// # Errors
 /// If a document cannot be read, or the file does not contain exactly one `OutboxRelay`.
@@ -241,7 +241,8 @@ impl SecretDocument {
 }
 
 impl ConfigMapDocument {
-    /// Data by key. The API rejects a key that is in both `data` and `binaryData`; here `data` wins.
+    /// Data by key. The API rejects a key that is in both `data` and `binaryData`; here `data`
+    /// wins.
     fn into_data(self) -> DataByKey {
         let mut data = bytes(self.binary_data);
         for (key, text) in self.data {

@@ -45,8 +45,8 @@ impl RelaySettings {
         }
     }
 
-    /// First field whose value has the right type, but cannot work, with the reason. These rules are
-    /// weaker than those of a manifest.
+    /// First field whose value has the right type, but cannot work, with the reason. These rules
+    /// are weaker than those of a manifest.
     fn unusable(&self) -> Option<Unusable> {
         if self.database.max_connections == 0 {
             return Some(("database.maxConnections", "must be at least 1"));

@@ -1,5 +1,5 @@
-//! Sources of a process' settings and secrets: files that the operator wrote, or a manifest. Reading
-//! them is IO.
+//! Sources of a process' settings and secrets: files that the operator wrote, or a manifest.
+//! Reading them is IO.
 
 use std::{
     io,
