@@ -33,11 +33,11 @@ pub enum ManifestError {
         source: io::Error,
     },
     /// A document is not YAML; `reason` says where.
-    #[error("document {document} is no YAML: {reason}")]
+    #[error("document {document} is not YAML: {reason}")]
     Yaml { document: usize, reason: String },
     /// The `OutboxRelay` has an `apiVersion` that this program does not read.
     #[error(
-        "document {document} is of version '{found}': this version reads outboxrelay.dev/v1alpha1"
+        "document {document} has apiVersion '{found}': this program reads outboxrelay.dev/v1alpha1"
     )]
     Version { document: usize, found: String },
     /// A field is unknown, missing or cannot be read.
@@ -49,12 +49,12 @@ pub enum ManifestError {
         reason: String,
     },
     /// The file contains no `OutboxRelay`.
-    #[error("there is no document of kind OutboxRelay")]
+    #[error("the file contains no document of kind OutboxRelay: add one")]
     NoRelay,
     /// The file contains more than one `OutboxRelay`.
     #[error(
-        "documents {first} and {second} are both of kind OutboxRelay: one process runs one of \
-         them, split the file"
+        "documents {first} and {second} are both of kind OutboxRelay: a process runs only \
+         one, so split the file"
     )]
     SeveralRelays { first: usize, second: usize },
     /// The spec is readable, but cannot work.

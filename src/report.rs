@@ -1,5 +1,5 @@
-//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves its report at
-//! `/status`, a migration writes its report as termination message, and the operator reads both.
+//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves its report
+//! at `/status`, a migration writes its report as termination message, and the operator reads both.
 //! Reports contain no secrets, no payloads and no texts of servers. Constants that both halves must
 //! agree on are here, too.
 
@@ -119,8 +119,8 @@ impl Problem {
         }
     }
 
-    /// Marks the problem as one of a secret that cannot be used, while the last good one is still in
-    /// use.
+    /// Marks the problem as one of a secret that cannot be used, while the last good one is still
+    /// in use.
     #[must_use]
     pub fn with_last_good_used(self) -> Self {
         Self {
@@ -227,8 +227,8 @@ impl FromStr for ProblemClass {
     }
 }
 
-/// Result of a migration. The exit code of its process says whether it succeeded; the report explains
-/// it.
+/// Result of a migration. The exit code of its process says whether it succeeded; the report
+/// explains it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationReport {

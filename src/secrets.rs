@@ -23,8 +23,8 @@ use crate::{
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. The text contains the location of the file and the field of the
-/// manifest that refers to it, but never its content.
+/// Why a secret file cannot be used. The text contains the location of the file and the field of
+/// the manifest that refers to it, but never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file does not exist.
@@ -38,21 +38,21 @@ pub enum SecretError {
         source: io::Error,
     },
     /// The content is not UTF-8.
-    #[error("{location} is no UTF-8 text: check what {} names", manifest_field(*file))]
+    #[error("{location} is not UTF-8 text: correct it, or {}", manifest_field(*file))]
     NotText { file: SecretFile, location: String },
     /// The content is empty, apart from one newline.
-    #[error("{location} is empty: correct what {} names", manifest_field(*file))]
+    #[error("{location} is empty: fill it, or correct {}", manifest_field(*file))]
     Empty { file: SecretFile, location: String },
     /// The content is not PEM of the expected kind.
-    #[error("{location} is no {what} in PEM form: correct what {} names", manifest_field(*file))]
+    #[error("{location} is not a {what} in PEM form: correct it, or {}", manifest_field(*file))]
     Pem {
         file: SecretFile,
         location: String,
         what: &'static str,
     },
     /// A client certificate and its private key do not match; `file` is the certificate.
-    #[error("{location} does not belong to the key beside it: bring both anew in one step, or \
-        correct what {} names", manifest_field(*file))]
+    #[error("{location} does not match its private key: update both in one step, or correct \
+        {}", manifest_field(*file))]
     KeyMismatch { file: SecretFile, location: String },
 }
 
@@ -154,7 +154,8 @@ impl Secrets {
         }
     }
 
-    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of it.
+    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of
+    /// it.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files

@@ -1,6 +1,6 @@
 //! `RelaySettings`: the seam from operator to relay. The operator writes it as YAML into a
-//! ConfigMap, and the relay reads it; `run --manifest` builds it from the same manifest. It contains
-//! no secrets: those are files with fixed names ([`SecretFile`]).
+//! ConfigMap, and the relay reads it; `run --manifest` builds it from the same manifest. It
+//! contains no secrets: those are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
 mod read;
@@ -164,7 +164,8 @@ impl FromStr for Owner {
 /// The text is not an [`Owner`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' names no owner: write <cluster>/<namespace>/<name>, as 'outbox-relay owner' shows it"
+    "'{0}' is not an owner: use <cluster>/<namespace>/<name>, as 'outbox-relay owner show' prints \
+     it"
 )]
 pub struct InvalidOwner(String);
 
@@ -302,7 +303,10 @@ pub struct SchemaName(String);
 
 /// The text is not a valid [`SchemaName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no schema name: use 1 to 63 of a-z, 0-9 and _, not starting with a digit or pg_")]
+#[error(
+    "'{0}' is not a valid schema name: use 1 to 63 characters of a-z, 0-9 and _, and do not start \
+     with a digit or pg_"
+)]
 pub struct InvalidSchemaName(String);
 
 impl TryFrom<String> for SchemaName {

@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     Auto,
     /// Text for people.
     Text,
@@ -19,8 +19,8 @@ pub enum LogFormat {
 /// The log filter cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as \
-     info,outbox_relay=debug"
+    "'{filter}' is not a log filter: use levels or module=level pairs, separated by commas, such \
+     as info,outbox_relay=debug"
 )]
 pub struct InvalidFilter {
     filter: String,

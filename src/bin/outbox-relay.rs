@@ -31,30 +31,47 @@ const LOGS: &str = "Logs";
 const LISTEN_DEFAULT: SocketAddr =
     SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, HTTP_PORT, 0, 0));
 
-/// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key,
+/// Sends committed rows of a PostgreSQL outbox table to Kafka: without loss, in order per key,
 /// through outages.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true, help_heading = LOGS)]
+    /// Log filter: levels or module=level pairs, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log: String,
-    /// How log lines look; auto: text on a terminal, else JSON.
-    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true, help_heading = LOGS)]
+    /// Format of log lines.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "auto",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates or upgrades the outbox's schema and gives roles their rights; running it again
-    /// changes nothing.
+    /// Creates or upgrades the schema of the outbox, and grants roles their rights. Running it
+    /// again changes nothing.
     Migrate(MigrateArgs),
     #[command(flatten)]
     Administration(cli::Command),
-    /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the
-    /// database is there.
+    /// Relays rows until it is stopped. With a manifest, it waits until the database is available,
+    /// and migrates first.
     Run(RunArgs),
 }
 
@@ -62,16 +79,17 @@ enum Command {
 struct MigrateArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
+    /// File to write the result to as JSON, at most 3 KiB, such as the termination message of a
+    /// pod.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
-    /// Print the SQL that would run, for a database administrator, and change nothing; whatever
-    /// migration.policy says.
+    /// Print the SQL that would run, for a database administrator, and change nothing. Ignores
+    /// migration.policy.
     #[arg(long, conflicts_with = "result")]
     dry_run: bool,
-    /// Afterwards move the sequence of ids on, and give waiting rows whose ids may have been used
-    /// already new ones: for a database that was put back to an older state while no relay ran.
-    /// Relays notice other restores by themselves.
+    /// Afterwards move the sequence of ids forward, and give new ids to waiting rows whose ids may
+    /// have been used already. Use it for a database that was restored to an older state while no
+    /// relay was running. Relays detect other restores automatically.
     #[arg(long)]
     resume_sequence: bool,
 }
@@ -80,11 +98,11 @@ struct MigrateArgs {
 struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
-    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of
-    /// IPv4 too.
+    /// Address of /healthz, /readyz, /metrics and /status. [::] means all addresses, including
+    /// IPv4.
     #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
-    /// Name of this replica, for people.
+    /// Name of this relay, such as the name of its pod.
     #[arg(
         long,
         value_name = "NAME",
@@ -93,7 +111,7 @@ struct RunArgs {
         hide_env_values = true
     )]
     pod: String,
-    /// Be wrong in this way.
+    /// Bug to enable in this process, for tests.
     #[cfg(feature = "planted-bugs")]
     #[arg(long, value_enum)]
     planted_bug: Option<outbox_relay::failpoints::Bug>,
@@ -105,9 +123,9 @@ struct RunArgs {
 struct SourceArgs {
     #[command(flatten)]
     config: ConfigSource,
-    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is
-    /// `clusterName` of its chart, or the uid of namespace kube-system; `owner show` tells whose a
-    /// schema is.
+    /// With --manifest: first part of the owner's name under which the schema is claimed. An
+    /// operator uses `clusterName` of its chart, or the uid of namespace kube-system. `owner show`
+    /// prints the owner of a schema.
     #[arg(
         long,
         value_name = "NAME",
@@ -154,15 +172,16 @@ fn restart_without_postgres_variables() -> anyhow::Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let program = std::env::current_exe()
-        .context("cannot find this program, to start it without the PG* variables; unset them")?;
+    let program = std::env::current_exe().context(
+        "cannot find the file of this program to restart it without PG* variables; unset them",
+    )?;
     let mut restarted = std::process::Command::new(program);
     restarted.args(std::env::args_os().skip(1));
     for name in names {
         restarted.env_remove(name);
     }
     // `exec` only returns if it fails.
-    Err(restarted.exec()).context("cannot start this program without the PG* variables; unset them")
+    Err(restarted.exec()).context("cannot restart this program without PG* variables; unset them")
 }
 
 async fn run_command(command: Command) -> anyhow::Result<ExitCode> {

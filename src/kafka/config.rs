@@ -18,7 +18,8 @@ pub enum ConfigError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(
-        "Kafka client cannot be made; check spec.kafka: certificates and keys must be PEM, and belong to each other"
+        "cannot create a Kafka client: check spec.kafka; certificates and keys must be in PEM \
+         form, and match each other"
     )]
     Create(#[source] rdkafka::error::KafkaError),
 }

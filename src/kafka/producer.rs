@@ -99,7 +99,7 @@ impl Context {
     fn log_once(&self, topic: &str, code: RDKafkaErrorCode) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.insert((topic.to_owned(), code as i32)) {
-            tracing::warn!(topic, error = ?code, "Kafka did not take a record");
+            tracing::warn!(topic, error = ?code, "Kafka did not accept a record");
         }
     }
 }

@@ -13,13 +13,14 @@ use crate::{outbox::OutboxRow, settings::RecordHeaders};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     #[error(
-        "column headers of a row holds {kind}, no JSON object: make it an object of names and texts"
+        "column headers of a row holds {kind} instead of a JSON object: change it to an object of \
+         names and texts"
     )]
     /// The column holds JSON that is not an object, or no JSON at all.
     NotAnObject { kind: &'static str },
     #[error(
-        "column headers of a row holds a name or a text with a character that no record can \
-         carry: take it out"
+        "column headers of a row holds a name or a text with a character that a record cannot \
+         carry: remove the character"
     )]
     /// A name or a value holds NUL, or an escape sequence that is not valid text.
     Character,
@@ -111,7 +112,7 @@ fn header_error(json: &str) -> HeaderError {
         Some(b't' | b'f') => "a boolean",
         Some(b'n') => "null",
         Some(b'-' | b'0'..=b'9') => "a number",
-        _ => "no JSON",
+        _ => "invalid JSON",
     };
     HeaderError::NotAnObject { kind }
 }
@@ -177,8 +178,8 @@ fn relay_headers<'a>(
     }
 }
 
-/// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times before
-/// year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
+/// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times
+/// before year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));

@@ -48,8 +48,8 @@ struct Metadata {
     namespace: Option<String>,
 }
 
-/// Parses a manifest file. Documents of other kinds are ignored, and so are Secrets and ConfigMaps in
-/// another namespace than the relay's.
+/// Parses a manifest file. Documents of other kinds are ignored, and so are Secrets and ConfigMaps
+/// in another namespace than the relay's.
 ///
 /// # Errors
 /// If a document cannot be read, or the file does not contain exactly one `OutboxRelay`.
@@ -135,11 +135,11 @@ fn with_merge_keys_applied(mut value: Value) -> Result<Value, serde_yaml::Error>
 fn error_location(error: &serde_yaml::Error) -> String {
     match error.location() {
         Some(location) => format!(
-            "look at line {}, column {}",
+            "check line {}, column {}",
             location.line(),
             location.column()
         ),
-        None => "look at its quotes, brackets and merge keys".to_owned(),
+        None => "check its quotes, brackets and merge keys".to_owned(),
     }
 }
 
@@ -216,7 +216,8 @@ fn read<T: DeserializeOwned>(
         let reason = match parser_message {
             ParserMessage::Shown => error.into_inner().to_string(),
             ParserMessage::Hidden => {
-                "cannot be read: names and texts stand in quotes, data is base64".to_owned()
+                "cannot be read: put names and texts in quotes, and encode data as base64"
+                    .to_owned()
             }
         };
         ManifestError::Field {
@@ -240,7 +241,8 @@ impl SecretDocument {
 }
 
 impl ConfigMapDocument {
-    /// Data by key. The API rejects a key that is in both `data` and `binaryData`; here `data` wins.
+    /// Data by key. The API rejects a key that is in both `data` and `binaryData`; here `data`
+    /// wins.
     fn into_data(self) -> DataByKey {
         let mut data = bytes(self.binary_data);
         for (key, text) in self.data {

@@ -52,7 +52,7 @@ fn field(name: &str, value: &Value, schema: &Schema, path: &str) -> Option<(Stri
         None => {
             let properties: Vec<_> = properties.keys().map(String::as_str).collect();
             let properties = properties.join(", ");
-            Some((path, format!("is no field; known are: {properties}")))
+            Some((path, format!("is not a field; use one of: {properties}")))
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn decide(
     if in_use.is_none() {
         return SecretChange::Unusable(problem);
     }
-    let message = format!("{}; the last good one is used", problem.message);
+    let message = format!("{}; the last good one stays in use", problem.message);
     SecretChange::Unusable(Problem::new(problem.class, message).with_last_good_used())
 }
 

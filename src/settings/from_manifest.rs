@@ -46,7 +46,7 @@ pub enum InvalidSpec {
     #[error("spec.breaker.maxBackoff: must be between 1s and 10m")]
     BackoffRange,
     /// Neither the fields of a URL nor those of a host are set completely, or both are.
-    #[error("{field}: set urlSecretRef, or host with name and credentialsSecretRef, not both")]
+    #[error("{field}: set either urlSecretRef, or host with name and credentialsSecretRef")]
     Endpoint { field: &'static str },
     /// A number is out of range.
     #[error("{field}: must be between {min} and {max}, is {value}")]
@@ -60,14 +60,14 @@ pub enum InvalidSpec {
     #[error("spec.migration.takeOverFrom: {0}")]
     TakeOverFrom(#[from] InvalidOwner),
     /// The list of bootstrap servers is empty.
-    #[error("spec.kafka.bootstrapServers: name at least one host:port")]
+    #[error("spec.kafka.bootstrapServers: add at least one host:port")]
     NoBootstrapServer,
     /// A librdkafka property is not allowed, or has a value that is not.
     #[error("spec.kafka.properties: {0}")]
     KafkaProperty(&'static str),
     /// TLS is disabled, but certificates are set.
     #[error(
-        "{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set \
+        "{field}: ca and clientCertSecretRef have no effect with mode disable; remove them or set \
          mode verify-full"
     )]
     TlsDisabled { field: &'static str },
@@ -76,20 +76,22 @@ pub enum InvalidSpec {
     CertificateSource { field: &'static str },
     /// SASL PLAIN would send the password unencrypted.
     #[error(
-        "spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full"
+        "spec.kafka.sasl: PLAIN would send the password unencrypted; set spec.kafka.tls.mode to \
+         verify-full"
     )]
     PlainWithoutTls,
     /// A field of `spec.scaling` is out of range.
     #[error(
-        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, \
-         targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
+        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64, minReplicas must not \
+         be more than maxReplicas, targetBacklogPerReplica must be at least 1, and \
+         targetOldestAge at least 1s"
     )]
     Scaling,
     /// There is no topic, or there are more than 64.
-    #[error("spec.topics: name 1 to 64 topics")]
+    #[error("spec.topics: list 1 to 64 topics")]
     TopicCount,
     /// A topic is listed twice.
-    #[error("spec.topics: topic '{0}' stands there twice")]
+    #[error("spec.topics: topic '{0}' is listed twice; remove one")]
     TopicTwice(String),
     /// An event type or aggregate type is routed to two topics.
     #[error("spec.topics: {kind} '{name}' is routed to both '{first}' and '{second}'; keep one")]

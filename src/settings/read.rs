@@ -9,7 +9,7 @@ use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, property_erro
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
     /// The text is not YAML; `location` says where.
-    #[error("it is no YAML: {location}")]
+    #[error("it is not YAML: {location}")]
     Yaml { location: String },
     /// A field is missing, unknown, or has a value that cannot be used.
     #[error("{field}: {reason}")]
@@ -45,8 +45,8 @@ impl RelaySettings {
         }
     }
 
-    /// First field whose value has the right type, but cannot work, with the reason. These rules are
-    /// weaker than those of a manifest.
+    /// First field whose value has the right type, but cannot work, with the reason. These rules
+    /// are weaker than those of a manifest.
     fn unusable(&self) -> Option<Unusable> {
         if self.database.max_connections == 0 {
             return Some(("database.maxConnections", "must be at least 1"));
@@ -71,12 +71,15 @@ impl KafkaSettings {
     fn unusable(&self) -> Option<Unusable> {
         let servers = &self.bootstrap_servers;
         if servers.is_empty() {
-            return Some(("kafka.bootstrapServers", "must name at least one host:port"));
+            return Some((
+                "kafka.bootstrapServers",
+                "must contain at least one host:port",
+            ));
         }
         if servers.iter().any(String::is_empty) {
             return Some((
                 "kafka.bootstrapServers",
-                "holds an empty text, must be host:port",
+                "contains an empty text, must be host:port",
             ));
         }
         let mut properties = self.properties.iter();
@@ -87,15 +90,16 @@ impl KafkaSettings {
 
 fn unusable_topics(topics: &[TopicSettings]) -> Option<&'static str> {
     if topics.is_empty() {
-        return Some("must name at least one topic");
+        return Some("must contain at least one topic");
     }
     if !topics.iter().all(|topic| is_topic_name(&topic.name)) {
         return Some(
-            "holds a name that is none of Kafka's: use 1 to 249 of a-z, A-Z, 0-9, ., _ and -",
+            "contain a name that Kafka does not accept: use 1 to 249 characters of a-z, A-Z, 0-9, \
+             ., _ and -",
         );
     }
     if has_duplicates(topics.iter().map(|topic| &topic.name)) {
-        return Some("name one topic twice");
+        return Some("contain a topic twice");
     }
     if has_duplicates(topics.iter().flat_map(|topic| &topic.event_types)) {
         return Some("route an event type twice");
@@ -119,11 +123,11 @@ fn is_topic_name(name: &str) -> bool {
 fn error_location(error: &serde_yaml::Error) -> String {
     match error.location() {
         Some(location) => format!(
-            "look at line {}, column {}",
+            "check line {}, column {}",
             location.line(),
             location.column()
         ),
-        None => "look at its quotes and brackets".to_owned(),
+        None => "check its quotes and brackets".to_owned(),
     }
 }
 
@@ -139,14 +143,14 @@ fn reason(message: &str) -> String {
     match (found, expected) {
         (Some(found), Some(expected)) => format!("is {}, must be {expected}", kind(found)),
         (None, Some(expected)) if message.starts_with("unknown variant `") => {
-            format!("is none of what it may be: {expected}")
+            format!("has an unknown value, must be {expected}")
         }
         _ if message.starts_with("missing field `") || message.starts_with("unknown field `") => {
             message.to_owned()
         }
-        _ => match message.rsplit_once("' is no schema name: ") {
-            Some((_, rule)) => format!("is no schema name: {rule}"),
-            None => "holds what cannot be read".to_owned(),
+        _ => match message.rsplit_once("' is not a valid schema name: ") {
+            Some((_, rule)) => format!("is not a valid schema name: {rule}"),
+            None => "cannot be read".to_owned(),
         },
     }
 }

@@ -251,7 +251,8 @@ mod tests {
     #[track_caller]
     fn check(database: &str, kafka: &str) {
         let text = format!(
-            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}"
+            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, \
+             topics: [{{ name: t }}] }}"
         );
         let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");
         let owner = Owner {

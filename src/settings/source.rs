@@ -1,5 +1,5 @@
-//! Sources of a process' settings and secrets: files that the operator wrote, or a manifest. Reading
-//! them is IO.
+//! Sources of a process' settings and secrets: files that the operator wrote, or a manifest.
+//! Reading them is IO.
 
 use std::{
     io,
@@ -46,8 +46,8 @@ pub enum SettingsSourceError {
         source: io::Error,
     },
     /// The content of the settings file is not usable.
-    #[error("settings '{}' are of another version, or changed by hand; let the operator write \
-        them, and run its version", file.display())]
+    #[error("settings '{}' were written by another version or edited by hand; let the operator \
+        write them, and run a relay of its version", file.display())]
     ParseSettings {
         file: PathBuf,
         #[source]

@@ -221,7 +221,7 @@ fn what_is_no_object_is_refused_by_its_kind_and_never_quoted() {
         ("-1", "a number"),
         ("true", "a boolean"),
         ("null", "null"),
-        ("quoted", "no JSON"),
+        ("quoted", "invalid JSON"),
     ] {
         let error = crate::kafka::record::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
             .map(|_| ())
