@@ -1,6 +1,5 @@
-//! What a relay could do at best: read, send and delete, both ends at once, and nothing else. No
-//! leases, no faults, no order across failures: a limit to measure against. It runs in a process of
-//! its own.
+//! The upper limit for a relay: a loop that only reads, sends and deletes. It has no leases,
+//! handles no faults and keeps no order across failures. It runs in a separate process.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -20,24 +19,29 @@ use uuid::Uuid;
 use super::table::plain;
 
 const LANES: i16 = 64;
-const WINDOW: usize = 16_384;
+/// Most rows in flight.
+const IN_FLIGHT_MAX: usize = 16_384;
+/// Rows of one DELETE.
 pub(crate) const BATCH: usize = 1000;
-/// When no lane has more to give.
+/// Pause after a read that found the ends of all lanes.
 const PAUSE: Duration = Duration::from_millis(5);
-/// DELETEs under way at the same time.
+/// Most DELETEs at the same time.
 const SETTLES: usize = 4;
-const TAKE: &str = "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
-     select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type, e.aggregate_type from outbox.event as e
+const FETCH: &str =
+    "select m.* from unnest($1::smallint[], $2::bigint[]) as u (lane, low) cross join lateral (
+     select e.lane, e.id, e.topic, e.aggregate_id, e.payload, e.event_id, e.event_type,
+       e.aggregate_type from outbox.event as e
      where e.lane = u.lane and e.id > u.low order by e.id limit $3) as m";
-/// Through the index, as most would: the relay knows where its rows lie, and is faster.
+/// Deletes through the index, as most programs do. The relay deletes by ctid, which is faster.
 pub(crate) const SETTLE: &str = "select settled from outbox.settle($1, $2, $3)";
 
-/// As long as a relay's: the same records for the broker.
+/// Value of the header, as long as a relay's, so that records have the same size.
 const CREATED_AT: &str = "2026-01-01T00:00:00.000000Z";
 
-type Name = (i16, i64, Uuid);
+/// Lane, id and event id of a row.
+type RowKey = (i16, i64, Uuid);
 
-/// Slots of records that were written.
+/// Slots of acknowledged records.
 #[derive(Default)]
 struct Acks(Mutex<Vec<usize>>);
 
@@ -49,70 +53,72 @@ impl ProducerContext for Acks {
     fn delivery(&self, report: &DeliveryResult<'_>, slot: usize) {
         assert!(
             report.is_ok(),
-            "a bare loop has no answer to a record that fails"
+            "the bare loop cannot handle a failed record"
         );
         self.0.lock().expect("not poisoned").push(slot);
     }
 }
 
-/// Up to where each lane was read.
+/// Positions of the reads in all lanes.
 pub(crate) struct Lanes {
-    lows: Vec<i64>,
-    /// Those that gave as much as they were asked for: the next read is theirs.
-    hungry: Vec<i16>,
+    /// Highest id that was read, by lane.
+    read_up_to: Vec<i64>,
+    /// Lanes that returned as many rows as requested. Only they are read next.
+    with_more: Vec<i16>,
 }
 
 impl Lanes {
     pub(crate) fn unread() -> Self {
         Self {
-            lows: vec![0; LANES as usize],
-            hungry: (0..LANES).collect(),
+            read_up_to: vec![0; LANES as usize],
+            with_more: (0..LANES).collect(),
         }
     }
 
-    /// The next rows, this many at most, or as many as there are lanes.
-    pub(crate) async fn take(
+    /// Reads the next rows: `rows` at most, but at least one per lane.
+    pub(crate) async fn fetch(
         &mut self,
         reader: &mut PgConnection,
         rows: usize,
     ) -> anyhow::Result<Vec<PgRow>> {
-        if self.hungry.is_empty() {
-            self.hungry = (0..LANES).collect();
+        if self.with_more.is_empty() {
+            self.with_more = (0..LANES).collect();
         }
-        let of_each = (rows / self.hungry.len()).max(1);
-        let lows: Vec<i64> = self
-            .hungry
+        let rows_per_lane = (rows / self.with_more.len()).max(1);
+        let read_up_to: Vec<i64> = self
+            .with_more
             .iter()
-            .map(|lane| self.lows[*lane as usize])
+            .map(|lane| self.read_up_to[*lane as usize])
             .collect();
-        let rows = sqlx::query(TAKE)
-            .bind(&self.hungry)
-            .bind(&lows)
-            .bind(of_each as i64)
+        let rows = sqlx::query(FETCH)
+            .bind(&self.with_more)
+            .bind(&read_up_to)
+            .bind(rows_per_lane as i64)
             .fetch_all(reader)
             .await?;
-        let mut came = [0; LANES as usize];
+        let mut counts = [0; LANES as usize];
         for row in &rows {
-            let (lane, id, _) = name(row);
-            self.lows[lane as usize] = id;
-            came[lane as usize] += 1;
+            let (lane, id, _) = row_key(row);
+            self.read_up_to[lane as usize] = id;
+            counts[lane as usize] += 1;
         }
-        self.hungry.retain(|lane| came[*lane as usize] == of_each);
+        self.with_more
+            .retain(|lane| counts[*lane as usize] == rows_per_lane);
         Ok(rows)
     }
 
     /// Whether the last read found the end of all lanes.
     pub(crate) fn are_read(&self) -> bool {
-        self.hungry.is_empty()
+        self.with_more.is_empty()
     }
 }
 
-/// Lane, id and event id.
-pub(crate) fn name(row: &PgRow) -> Name {
+/// Lane, id and event id of a fetched row.
+pub(crate) fn row_key(row: &PgRow) -> RowKey {
     (row.get(0), row.get(1), row.get(5))
 }
 
-/// Carries rows until it is stopped.
+/// Publishes rows until it is killed.
 pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     let producer = producer(kafka)?;
     let options = connect(url)?;
@@ -122,8 +128,10 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
         .connect_with(options.clone())
         .await?;
     let (mut reader, mut lanes) = (options.connect().await?, Lanes::unread());
-    let (mut slots, mut free): (Vec<Name>, Vec<usize>) =
-        (vec![(0, 0, Uuid::nil()); WINDOW], (0..WINDOW).collect());
+    let (mut slots, mut free): (Vec<RowKey>, Vec<usize>) = (
+        vec![(0, 0, Uuid::nil()); IN_FLIGHT_MAX],
+        (0..IN_FLIGHT_MAX).collect(),
+    );
     let (mut acked, mut settles) = (Vec::new(), JoinSet::new());
     loop {
         while settles.try_join_next().transpose()?.transpose()?.is_some() {}
@@ -132,22 +140,22 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
             free.push(slot);
         }
         while settles.len() < SETTLES
-            && (acked.len() >= BATCH || (free.len() == WINDOW && !acked.is_empty()))
+            && (acked.len() >= BATCH || (free.len() == IN_FLIGHT_MAX && !acked.is_empty()))
         {
             settles.spawn(settle(
                 settlers.clone(),
                 acked.split_off(acked.len().saturating_sub(BATCH)),
             ));
         }
-        if free.len() < WINDOW / 4 || acked.len() >= WINDOW {
+        if free.len() < IN_FLIGHT_MAX / 4 || acked.len() >= IN_FLIGHT_MAX {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
-        for row in lanes.take(&mut reader, free.len()).await? {
+        for row in lanes.fetch(&mut reader, free.len()).await? {
             let Some(slot) = free.pop() else {
-                anyhow::bail!("more rows than were asked for")
+                anyhow::bail!("more rows than requested")
             };
-            slots[slot] = name(&row);
+            slots[slot] = row_key(&row);
             send(&producer, &row, slot)?;
         }
         if lanes.are_read() {
@@ -156,7 +164,7 @@ pub(crate) async fn run(url: &str, kafka: &str) -> anyhow::Result<()> {
     }
 }
 
-/// With the planner's settings of a relay, and like all here without TLS.
+/// Options to connect with a relay's planner settings, without TLS as all contenders.
 pub(crate) fn connect(url: &str) -> anyhow::Result<PgConnectOptions> {
     Ok(plain(url)?.options(READER_OPTIONS.iter().copied()))
 }
@@ -179,20 +187,20 @@ fn producer(kafka: &str) -> anyhow::Result<BaseProducer<Acks>> {
     Ok(config.create_with_context(Acks::default())?)
 }
 
-/// All that came: one call brings those of one batch at most.
+/// All delivery reports so far. One poll returns those of one batch at most.
 fn reports(producer: &BaseProducer<Acks>) -> Vec<usize> {
     let mut all = Vec::new();
     loop {
         producer.poll(Duration::ZERO);
         match std::mem::take(&mut *producer.context().0.lock().expect("not poisoned")) {
-            none if none.is_empty() => return all,
-            brought => all.extend(brought),
+            reports if reports.is_empty() => return all,
+            reports => all.extend(reports),
         }
     }
 }
 
-/// Deletes.
-async fn settle(settlers: PgPool, rows: Vec<Name>) -> anyhow::Result<()> {
+/// Deletes rows.
+async fn settle(settlers: PgPool, rows: Vec<RowKey>) -> anyhow::Result<()> {
     let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) = rows.into_iter().collect();
     sqlx::query(SETTLE)
         .bind(&lanes)

@@ -1,4 +1,4 @@
-//! Bars as SVG.
+//! Bar charts as SVG. Pure.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,13 @@ const LABELS: usize = 330;
 const WIDTH: f64 = 480.0;
 const ROW: usize = 28;
 
-/// One bar for each name.
+/// Draws one bar for each name.
 pub(crate) fn bars(title: &str, values: &[(String, f64)]) -> String {
     let largest = values.iter().map(|(_, value)| *value).fold(1.0, f64::max);
     let (width, height) = (LABELS + WIDTH as usize + 110, (values.len() + 2) * ROW);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"22\" \
              font-weight=\"bold\">{title}</text>\n"
     );
@@ -26,7 +27,8 @@ pub(crate) fn bars(title: &str, values: &[(String, f64)]) -> String {
         let (text, end) = (top + 15, LABELS as f64 + length + 6.0);
         let _ = writeln!(
             svg,
-            "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{name}</text><rect x=\"{LABELS}\" y=\"{top}\" width=\"{length:.1}\" height=\"20\" \
+            "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{name}</text>\
+             <rect x=\"{LABELS}\" y=\"{top}\" width=\"{length:.1}\" height=\"20\" \
              fill=\"{colour}\"/><text x=\"{end:.1}\" y=\"{text}\">{value:.decimals$}</text>",
             LABELS - 8
         );

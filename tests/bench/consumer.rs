@@ -1,4 +1,4 @@
-//! A consumer that keeps up, and how old each record was when it came.
+//! A consumer that records when each record arrived.
 
 use std::{
     sync::{
@@ -14,24 +14,24 @@ use rdkafka::{
     message::Headers,
 };
 
-/// Digits of the number that a payload may begin with.
+/// Digits of the number at the start of a payload.
 pub(crate) const NUMBER: usize = 16;
 
-/// A record that came. Times in microseconds since 1970.
+/// An arrived record. Times are microseconds since 1970.
 #[derive(Clone, Copy)]
 pub(crate) struct Arrival {
-    /// What the payload begins with.
+    /// Number at the start of the payload.
     pub(crate) number: Option<u64>,
-    /// What the relay's records say.
+    /// Header `outbox_created_at` of the relay's records.
     pub(crate) created_us: Option<i64>,
     pub(crate) arrived_us: i64,
 }
 
-/// Milliseconds, sorted.
+/// Latencies in milliseconds, sorted.
 pub(crate) struct Latencies(Vec<f64>);
 
 impl Latencies {
-    /// From the insert, or what else `since` says, to the consumer.
+    /// Latencies from the time that `since` returns to the arrival.
     pub(crate) fn new(arrivals: &[Arrival], since: impl Fn(&Arrival) -> Option<i64>) -> Self {
         let age = |arrival: &Arrival| Some((arrival.arrived_us - since(arrival)?) as f64 / 1e3);
         let mut ages: Vec<f64> = arrivals.iter().filter_map(age).collect();
@@ -39,25 +39,29 @@ impl Latencies {
         Self(ages)
     }
 
+    /// A quantile: `q` is 0.5 for the median. NaN without values.
     pub(crate) fn quantile(&self, q: f64) -> f64 {
         let at = ((self.0.len() as f64 * q).ceil() as usize).clamp(1, self.0.len().max(1)) - 1;
         self.0.get(at).copied().unwrap_or(f64::NAN)
     }
 }
 
+/// The time now, in microseconds since 1970.
 pub(crate) fn now_us() -> i64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_micros() as i64)
 }
 
-pub(crate) struct Running {
+/// A consumer that reads in a thread.
+pub(crate) struct RunningConsumer {
     seen: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<anyhow::Result<Vec<Arrival>>>,
 }
 
-pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
+/// Starts a consumer that reads a topic from its first record.
+pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<RunningConsumer> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", kafka)
@@ -79,7 +83,7 @@ pub(crate) fn start(kafka: &str, topic: &str) -> anyhow::Result<Running> {
         let (seen, stop) = (Arc::clone(&seen), Arc::clone(&stop));
         move || read(&consumer, &seen, &stop)
     });
-    Ok(Running { seen, stop, thread })
+    Ok(RunningConsumer { seen, stop, thread })
 }
 
 fn read(
@@ -117,15 +121,15 @@ fn read(
     Ok(arrivals)
 }
 
-impl Running {
-    /// Waits for so many records.
+impl RunningConsumer {
+    /// Waits until `records` records have arrived, and returns them.
     pub(crate) async fn finish(self, records: u64) -> anyhow::Result<Vec<Arrival>> {
-        let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         while self.seen.load(Ordering::Relaxed) < records {
             let seen = self.seen.load(Ordering::Relaxed);
             anyhow::ensure!(
-                tokio::time::Instant::now() < give_up,
-                "after 60 s {seen} of {records} records have come"
+                tokio::time::Instant::now() < deadline,
+                "only {seen} of {records} records arrived within 60 s"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -1,5 +1,5 @@
-//! What the machine can do at best: librdkafka alone with the same records, and PostgreSQL alone
-//! with the same reads and deletes.
+//! The limits of the machine: librdkafka alone with the same records, and PostgreSQL alone with the
+//! same reads and deletes.
 
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use super::{
     topic::Topic,
 };
 
-/// Rows of a read.
+/// Rows per read.
 const ROWS: usize = 8192;
 
+/// Measures librdkafka without a database.
 pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
     let (topic, kafka, rows, bytes) = (
         Topic::create(&cli.kafka, cli.replicas).await?,
@@ -48,13 +49,13 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
         for n in 0..rows {
             let key = format!("key-{}", n % 10_000);
             let mut record = BaseRecord::to(&name).key(&key).payload(&payload);
-            while let Err((error, back)) = producer.send(record) {
+            while let Err((error, returned)) = producer.send(record) {
                 anyhow::ensure!(
                     error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull),
                     "{error}"
                 );
                 std::thread::sleep(Duration::from_micros(200));
-                record = back;
+                record = returned;
             }
         }
         producer.flush(Duration::from_secs(120))?;
@@ -65,19 +66,19 @@ pub(crate) async fn producer_alone(cli: &Cli) -> anyhow::Result<Value> {
     Ok(json!({ "rows_per_second": rows_per_second }))
 }
 
-/// One connection that reads and deletes, one after the other.
+/// Measures one connection that alternately reads and deletes, without Kafka.
 pub(crate) async fn postgres_alone(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::BareLoop).await?;
-    table.fill(cli.rows, cli.bytes).await?;
+    table.insert_backlog(cli.rows, cli.bytes).await?;
     let mut connection = bareloop::connect(&table.url)?.connect().await?;
     let mut lanes = bareloop::Lanes::unread();
     let began = Instant::now();
     while !lanes.are_read() {
         let rows: Vec<_> = lanes
-            .take(&mut connection, ROWS)
+            .fetch(&mut connection, ROWS)
             .await?
             .iter()
-            .map(bareloop::name)
+            .map(bareloop::row_key)
             .collect();
         for batch in rows.chunks(bareloop::BATCH) {
             let (lanes, ids, event_ids): (Vec<i16>, Vec<i64>, Vec<Uuid>) =

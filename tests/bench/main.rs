@@ -1,8 +1,8 @@
-//! What the relay costs and how fast it is, on real servers, beside what others use and what the
-//! machine can do at best: all interleaved in one run, since ratios are what counts. Prints a table
-//! and what of the targets holds; writes JSON and charts.
+//! Measures the speed and the cost of the relay on real servers, beside other tools and beside the
+//! limits of the machine. All measurements are interleaved in one run, because their ratios
+//! count. Prints a table and the targets, and writes JSON and charts.
 
-#![expect(clippy::print_stdout, reason = "what it prints is for people")]
+#![expect(clippy::print_stdout, reason = "people read the output")]
 
 mod bareloop;
 mod chart;
@@ -31,9 +31,9 @@ use tokio::runtime::Builder;
 
 #[derive(Parser)]
 enum Command {
-    /// Measures.
+    /// Performs the measurements.
     Measure(Box<Cli>),
-    /// Reads, sends and deletes until it is stopped.
+    /// Reads, sends and deletes until it is killed.
     BareLoop { postgres: String, kafka: String },
 }
 
@@ -48,10 +48,10 @@ struct Cli {
     /// Bootstrap servers of the Kafka to use.
     #[arg(long)]
     kafka: String,
-    /// Process id of its (first) broker.
+    /// Process id of its first broker.
     #[arg(long)]
     kafka_pid: u32,
-    /// Copies of each partition.
+    /// Replicas of each partition.
     #[arg(long, default_value_t = 1)]
     replicas: i32,
     /// The relay's program.
@@ -63,10 +63,10 @@ struct Cli {
     /// Folder of the jars of Kafka Connect and Debezium.
     #[arg(long, default_value = "target/bench/connect")]
     connect: PathBuf,
-    /// A Python that has aiokafka and asyncpg.
+    /// A Python with aiokafka and asyncpg.
     #[arg(long, default_value = "target/bench/python/bin/python")]
     python: PathBuf,
-    /// Who is measured.
+    /// The programs to measure.
     #[arg(
         long,
         value_enum,
@@ -77,7 +77,7 @@ struct Cli {
     /// Rows of the backlog.
     #[arg(long, default_value_t = 1_000_000)]
     rows: u64,
-    /// Rows of a large backlog; 0: none.
+    /// Rows of a large backlog. 0 skips it.
     #[arg(long, default_value_t = 0)]
     mountain_rows: u64,
     /// Bytes of a payload.
@@ -86,18 +86,17 @@ struct Cli {
     /// Seconds of each steady rate.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// Seconds that a transaction pins the horizon, at 2,000 rows/s; 0: not at all.
+    /// Seconds for which a transaction pins the horizon, at 2,000 rows/s. 0 skips it.
     #[arg(long, default_value_t = 20)]
     pinned_seconds: u64,
-    /// Seconds that a transaction is open before it commits its rows, at 5,000 rows/s; 0: not at
-    /// all.
+    /// Seconds for which a transaction is open before it commits its rows, at 5,000 rows/s. 0 skips
+    /// it.
     #[arg(long, default_value_t = 5)]
     late_seconds: u64,
-    /// Each measurement is made so often, in turn with the others; medians are what is told in the
-    /// end.
+    /// How often each measurement is made, in turn with the others. The results are medians.
     #[arg(long, default_value_t = 1)]
     runs: usize,
-    /// Only measurements whose name has this in it.
+    /// Only measurements whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
     /// Folder for result.json and the charts.
@@ -119,30 +118,31 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn measure(cli: &Cli) -> anyhow::Result<()> {
-    let (mut results, conditions) = (Results::default(), conditions::of(cli).await?);
-    Measurement::warm_up(cli).make(cli).await?;
+    let (mut results, conditions) = (Results::default(), conditions::collect(cli).await?);
+    Measurement::warm_up(cli).run(cli).await?;
     for run in 1..=cli.runs {
         for measurement in Measurement::all(cli)
             .into_iter()
             .filter(|measurement| measurement.name().contains(&cli.only))
         {
-            let result = measurement.make(cli).await?;
+            let result = measurement.run(cli).await?;
             println!(
                 "run {run}  {:<44} {}",
                 measurement.name(),
-                results::in_words(&result)
+                results::summary(&result)
             );
             results.add(measurement.name(), result);
         }
-        tell(cli, run, &results, &conditions)?;
+        report(cli, run, &results, &conditions)?;
     }
     Ok(())
 }
 
-/// After each run, so that one that is cut short still says something.
-fn tell(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow::Result<()> {
+/// Prints and writes the results so far. Called after each run, so that an aborted bench has
+/// results.
+fn report(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow::Result<()> {
     println!("\nmedians of {runs}\n{results}");
-    let targets = targets::judge(results, cli.rows, cli.bytes);
+    let targets = targets::evaluate(results, cli.rows, cli.bytes);
     targets.iter().for_each(|target| println!("{target}"));
     match &cli.output {
         Some(folder) => write(folder, results, &targets, conditions),
@@ -150,6 +150,7 @@ fn tell(cli: &Cli, runs: usize, results: &Results, conditions: &Value) -> anyhow
     }
 }
 
+/// Writes result.json and the charts.
 fn write(
     folder: &Path,
     results: &Results,

@@ -1,4 +1,4 @@
-//! What is measured, and how.
+//! All measurements of the bench.
 
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::{
     table::{LATE_ROWS, Table},
 };
 
+/// One measurement.
 #[derive(Clone, Copy)]
 pub(crate) enum Measurement {
     ProducerAlone,
@@ -26,13 +27,13 @@ pub(crate) enum Measurement {
         seconds: u64,
         pinned: bool,
     },
-    /// Writers as fast as they can be, beside a contender or none.
+    /// Writers without a limit to their rate, beside a contender or alone.
     Writers(Option<Contender>),
     Late,
     Idle,
 }
 
-/// A committed backlog, carried away.
+/// Publishing of a committed backlog.
 #[derive(Clone, Copy)]
 pub(crate) struct Drain {
     contender: Contender,
@@ -43,10 +44,10 @@ pub(crate) struct Drain {
 }
 
 impl Measurement {
-    /// In the order in which they are made.
+    /// All measurements in their order.
     pub(crate) fn all(cli: &Cli) -> Vec<Self> {
         let drain = |contender| Drain::of(contender, cli.rows, cli.bytes);
-        let ours = drain(Contender::Relay);
+        let relay = drain(Contender::Relay);
         let mut all = vec![Self::ProducerAlone, Self::PostgresAlone];
         all.extend(
             cli.contenders
@@ -56,27 +57,27 @@ impl Measurement {
         all.extend(
             cli.contenders
                 .iter()
-                .filter(|one| **one != Contender::BareLoop)
-                .map(|one| {
+                .filter(|contender| **contender != Contender::BareLoop)
+                .map(|contender| {
                     Self::Drain(Drain {
                         bytes: 1024,
-                        ..drain(*one)
+                        ..drain(*contender)
                     })
                 }),
         );
         all.extend(
             [
-                ours.pinned(),
+                relay.pinned(),
                 Drain {
                     processes: 3,
-                    ..ours
+                    ..relay
                 },
             ]
             .map(Self::Drain),
         );
         all.extend((cli.mountain_rows > 0).then_some(Self::Drain(Drain {
             rows: cli.mountain_rows,
-            ..ours
+            ..relay
         })));
         let steady = |contender, rate, seconds, pinned| Self::Steady {
             contender,
@@ -102,18 +103,19 @@ impl Measurement {
         all.extend(
             cli.contenders
                 .iter()
-                .filter(|one| **one != Contender::BareLoop)
-                .map(|one| Self::Writers(Some(*one))),
+                .filter(|contender| **contender != Contender::BareLoop)
+                .map(|contender| Self::Writers(Some(*contender))),
         );
         all.push(Self::Idle);
         all
     }
 
-    /// A drain that does not count: a broker's JVM is slow at first.
+    /// A drain without a result, because a broker's JVM is slow at first.
     pub(crate) fn warm_up(cli: &Cli) -> Self {
         Self::Drain(Drain::of(Contender::Relay, cli.rows, cli.bytes))
     }
 
+    /// Name in the results.
     pub(crate) fn name(&self) -> String {
         let pin = |pinned: &bool| if *pinned { ", pinned" } else { "" };
         match self {
@@ -150,11 +152,12 @@ impl Measurement {
         }
     }
 
-    pub(crate) async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
+    /// Performs the measurement. Returns its figures by name.
+    pub(crate) async fn run(&self, cli: &Cli) -> anyhow::Result<Value> {
         match *self {
             Self::ProducerAlone => limits::producer_alone(cli).await,
             Self::PostgresAlone => limits::postgres_alone(cli).await,
-            Self::Drain(drain) => drain.make(cli).await,
+            Self::Drain(drain) => drain.run(cli).await,
             Self::Steady {
                 contender,
                 rate,
@@ -169,7 +172,7 @@ impl Measurement {
 }
 
 impl Drain {
-    /// One process, of a backlog of this many rows, or of its share of them.
+    /// A drain by one process. The backlog has `rows` rows, or fewer for a slow contender.
     pub(crate) fn of(contender: Contender, rows: u64, bytes: usize) -> Self {
         Self {
             contender,
@@ -187,9 +190,9 @@ impl Drain {
         }
     }
 
-    async fn make(&self, cli: &Cli) -> anyhow::Result<Value> {
+    async fn run(&self, cli: &Cli) -> anyhow::Result<Value> {
         let table = Table::create(cli, self.contender).await?;
-        table.fill(self.rows, self.bytes).await?;
+        table.insert_backlog(self.rows, self.bytes).await?;
         let pin = if self.pinned {
             Some(table.pin_horizon().await?)
         } else {
@@ -205,15 +208,14 @@ impl Drain {
                 .map(|process| Usage::of_tree(process.pid()))
                 .sum::<anyhow::Result<Usage>>()
         };
-        // What it cost to start is not counted, as far as nothing was published before the first
-        // look.
+        // The cost of the start is not counted if nothing was published before this moment.
         let (before, postgres, kafka, published) = (
             usage()?,
             Usage::of_tree(cli.postgres_pid)?,
             Usage::of_tree(cli.kafka_pid)?,
             table.topic.records()?,
         );
-        table.drained(self.rows).await?;
+        table.wait_until_published(self.rows).await?;
         let (after, postgres_after, kafka_after) = (
             usage()?,
             Usage::of_tree(cli.postgres_pid)?,
@@ -239,8 +241,8 @@ impl Drain {
     }
 }
 
-/// Transactions of one row each, and how long each row took from its commit, as its writer saw it,
-/// to a consumer.
+/// Measures transactions of one row each at a steady rate, with the latency from the commit, as its
+/// writer sees it, to a consumer.
 async fn steady(
     cli: &Cli,
     contender: Contender,
@@ -256,7 +258,7 @@ async fn steady(
         None
     };
     let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
-    let warming = table
+    let warm_up = table
         .write(
             Some(rate),
             Duration::from_secs(contender.warm_up_seconds()),
@@ -271,13 +273,13 @@ async fn steady(
     let committed = table
         .write(Some(rate), Duration::from_secs(seconds), cli.bytes)
         .await?;
-    let wrote_for = began.elapsed().as_secs_f64();
+    let seconds_written = began.elapsed().as_secs_f64();
     let (after, postgres_after) = (
         Usage::of_tree(process.pid())?,
         Usage::of_tree(cli.postgres_pid)?,
     );
     let mut arrivals = consumer
-        .finish((warming.len() + committed.len()) as u64)
+        .finish((warm_up.len() + committed.len()) as u64)
         .await?;
     drop(pin);
     process.stop().await?;
@@ -291,16 +293,17 @@ async fn steady(
         committed.get(&arrival.number?).copied()
     });
     Ok(json!({
-        "rows_per_second": committed.len() as f64 / wrote_for,
+        "rows_per_second": committed.len() as f64 / seconds_written,
         "p50_ms": latencies.quantile(0.5),
         "p99_ms": latencies.quantile(0.99),
         "max_ms": latencies.quantile(1.0),
-        "cores": (after.cpu_seconds - before.cpu_seconds) / wrote_for,
-        "postgres_cores": (postgres_after.cpu_seconds - postgres.cpu_seconds) / wrote_for,
+        "cores": (after.cpu_seconds - before.cpu_seconds) / seconds_written,
+        "postgres_cores": (postgres_after.cpu_seconds - postgres.cpu_seconds) / seconds_written,
         "rss_mib": after.rss_mib,
     }))
 }
 
+/// Measures the rate of writers, beside a contender or alone.
 async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Value> {
     let table = Table::create(cli, contender.unwrap_or(Contender::Relay)).await?;
     let process = match contender {
@@ -320,18 +323,18 @@ async fn writers(cli: &Cli, contender: Option<Contender>) -> anyhow::Result<Valu
     Ok(json!({ "rows_per_second": rows_per_second }))
 }
 
-/// A transaction commits late while others flow: how long after its commit its rows have come, and
-/// what the others notice.
+/// Measures a transaction that commits late while others commit at a steady rate: how long its rows
+/// take to arrive after the commit, and the latency of the other rows.
 async fn late(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::Relay).await?;
     let process = start(cli, Contender::Relay, &table).await?;
     let consumer = consumer::start(&cli.kafka, &table.topic.name)?;
     let open = Duration::from_secs(cli.late_seconds);
-    let (committed, straggled) = tokio::join!(
+    let (committed, open_for) = tokio::join!(
         table.write(Some(5000), open + Duration::from_secs(3), cli.bytes),
-        table.straggle(open, cli.bytes)
+        table.commit_late(open, cli.bytes)
     );
-    let (committed, straggled) = (committed?, straggled?);
+    let (committed, open_for) = (committed?, open_for?);
     let arrivals = consumer.finish(committed.len() as u64 + LATE_ROWS).await?;
     process.stop().await?;
     table.remove().await?;
@@ -339,13 +342,15 @@ async fn late(cli: &Cli) -> anyhow::Result<Value> {
         .into_iter()
         .partition(|arrival| arrival.number.is_some());
     let latencies = Latencies::new(&others, |arrival| committed.get(&arrival.number?).copied());
+    let late = Latencies::new(&late, |arrival| arrival.created_us);
     Ok(json!({
-        "late_ms_after_commit": Latencies::new(&late, |arrival| arrival.created_us).quantile(1.0) - straggled.as_secs_f64() * 1e3,
+        "late_ms_after_commit": late.quantile(1.0) - open_for.as_secs_f64() * 1e3,
         "p50_ms": latencies.quantile(0.5),
         "p99_ms": latencies.quantile(0.99),
     }))
 }
 
+/// Measures a relay without rows.
 async fn idle(cli: &Cli) -> anyhow::Result<Value> {
     let table = Table::create(cli, Contender::Relay).await?;
     let process = start(cli, Contender::Relay, &table).await?;
@@ -353,7 +358,7 @@ async fn idle(cli: &Cli) -> anyhow::Result<Value> {
     let (before, transactions) = (Usage::of_tree(process.pid())?, table.transactions().await?);
     let began = Instant::now();
     sleep(Duration::from_secs(cli.seconds)).await;
-    // The server tells of transactions with a delay of up to a second or so: this is an average.
+    // PostgreSQL reports transactions with a delay of up to about a second, so this is an average.
     let (after, seconds) = (
         Usage::of_tree(process.pid())?,
         began.elapsed().as_secs_f64(),

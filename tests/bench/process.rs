@@ -1,4 +1,4 @@
-//! Processes: started, stopped, and what they use, from /proc.
+//! Starts and stops processes, and reads their resource usage from /proc.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,10 +9,10 @@ use std::{
 use anyhow::Context;
 use tokio::time::{Instant, sleep};
 
-/// Clock ticks a second of /proc's times; 100 on every Linux that we know.
+/// Clock ticks per second in /proc: 100 on Linux.
 const TICKS: f64 = 100.0;
 
-/// What a process has used since it began.
+/// Resources that a process has used since its start.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu_seconds: f64,
@@ -20,6 +20,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// Usage of one process.
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .with_context(|| format!("process {pid} has ended"))?;
@@ -40,7 +41,7 @@ impl Usage {
         })
     }
 
-    /// The same of a process and its children.
+    /// Usage of a process and its children.
     pub(crate) fn of_tree(root: u32) -> anyhow::Result<Self> {
         let mut all = vec![Self::of(root)?];
         for entry in std::fs::read_dir("/proc")?.flatten() {
@@ -75,22 +76,23 @@ impl std::iter::Sum for Usage {
     }
 }
 
-/// Fields of /proc/PID/stat after the program's name, which may contain anything: state, parent,
-/// ...
+/// Fields of /proc/PID/stat after the program's name, which may contain any characters. The first
+/// two are the state and the parent.
 fn fields(stat: &str) -> Vec<&str> {
     stat.rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
+        .map_or("", |(_, fields)| fields)
         .split_whitespace()
         .collect()
 }
 
-/// A process of ours, with all that it says in a file. Dropped, it is killed.
+/// A process whose output goes to a log file. It is killed when this is dropped.
 pub(crate) struct Started {
     child: Child,
     log: PathBuf,
 }
 
 impl Started {
+    /// Starts a process.
     pub(crate) fn new(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let file = std::fs::File::create(log)?;
         let child = command
@@ -108,14 +110,14 @@ impl Started {
         self.child.id()
     }
 
-    /// Waits until it says this.
-    pub(crate) async fn says(&mut self, words: &str) -> anyhow::Result<()> {
-        let give_up = Instant::now() + Duration::from_secs(120);
-        while !std::fs::read_to_string(&self.log)?.contains(words) {
+    /// Waits until the log contains a text.
+    pub(crate) async fn wait_for_output(&mut self, text: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !std::fs::read_to_string(&self.log)?.contains(text) {
             let ended = self.child.try_wait()?;
             anyhow::ensure!(
-                ended.is_none() && Instant::now() < give_up,
-                "no {words:?} yet ({ended:?}): see {}",
+                ended.is_none() && Instant::now() < deadline,
+                "no {text:?} yet ({ended:?}): see {}",
                 self.log.display()
             );
             sleep(Duration::from_millis(50)).await;
@@ -123,11 +125,11 @@ impl Started {
         Ok(())
     }
 
-    /// Asks it to stop, and does not ask twice.
+    /// Sends SIGTERM and waits up to 30 s. Dropping kills the process after that.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         Command::new("kill").arg(self.pid().to_string()).status()?;
-        let give_up = Instant::now() + Duration::from_secs(30);
-        while self.child.try_wait()?.is_none() && Instant::now() < give_up {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.child.try_wait()?.is_none() && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())

@@ -1,22 +1,22 @@
-//! What was measured, and the medians of it.
+//! The results of all measurements, and their medians. Pure.
 
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-/// Each measurement with its results, in the order in which they came.
+/// Measurements with their results, in the order of the first results.
 #[derive(Default)]
 pub(crate) struct Results(Vec<(String, Vec<Value>)>);
 
 impl Results {
     pub(crate) fn add(&mut self, name: String, result: Value) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        match self.0.iter_mut().find(|(existing, _)| *existing == name) {
             Some((_, results)) => results.push(result),
             None => self.0.push((name, vec![result])),
         }
     }
 
-    /// One figure of all measurements with this in their name.
+    /// The medians of one figure of all measurements whose names contain `part`.
     pub(crate) fn of(&self, part: &str, figure: &str) -> Vec<(String, f64)> {
         let named = self.0.iter().filter(|(name, _)| name.contains(part));
         named
@@ -26,14 +26,17 @@ impl Results {
             .collect()
     }
 
-    /// The median of one figure of a measurement, if it was made.
+    /// The median of one figure of a measurement, if it has results.
     pub(crate) fn median(&self, name: &str, figure: &str) -> Option<f64> {
-        let (_, results) = self.0.iter().find(|(known, _)| known == name)?;
+        let (_, results) = self.0.iter().find(|(existing, _)| existing == name)?;
         medians(results).get(figure)?.as_f64()
     }
 
     pub(crate) fn json(&self) -> Value {
-        self.0.iter().map(|(name, results)| json!({ "name": name, "median": medians(results), "runs": results })).collect()
+        let measurements = self.0.iter().map(
+            |(name, results)| json!({ "name": name, "median": medians(results), "runs": results }),
+        );
+        measurements.collect()
     }
 }
 
@@ -43,13 +46,13 @@ impl fmt::Display for Results {
             writeln!(
                 f,
                 "{name:<44} {}",
-                in_words(&Value::Object(medians(results)))
+                summary(&Value::Object(medians(results)))
             )
         })
     }
 }
 
-/// Of each figure of its own.
+/// The median of each figure.
 fn medians(results: &[Value]) -> Map<String, Value> {
     let figures = results
         .first()
@@ -70,7 +73,8 @@ fn medians(results: &[Value]) -> Map<String, Value> {
         .collect()
 }
 
-pub(crate) fn in_words(result: &Value) -> String {
+/// Figures as one line of text.
+pub(crate) fn summary(result: &Value) -> String {
     let pairs = result.as_object().into_iter().flatten();
     pairs
         .map(|(name, value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN)))

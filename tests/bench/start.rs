@@ -1,4 +1,4 @@
-//! How each contender is started, on a table and for a topic.
+//! Starts each contender on a table and a topic.
 
 use std::{path::PathBuf, process::Command};
 
@@ -7,7 +7,7 @@ use outbox_relay::settings::RELAY_ENVIRONMENT;
 
 use super::{Cli, contender::Contender, process::Started, table::Table};
 
-/// As fast as it gets with 1 GiB: what its documentation and its users tell to tune is tuned.
+/// Settings of Kafka Connect, tuned for speed with 1 GiB as its documentation and its users advise.
 const CONNECT: &str = "\
 key.converter=org.apache.kafka.connect.storage.StringConverter
 value.converter=org.apache.kafka.connect.storage.StringConverter
@@ -39,7 +39,7 @@ transforms=outbox
 transforms.outbox.type=io.debezium.transforms.outbox.EventRouter
 ";
 
-/// Starts it, and waits until it carries rows.
+/// Starts a contender, and waits until it is ready to publish rows.
 pub(crate) async fn start(
     cli: &Cli,
     contender: Contender,
@@ -51,7 +51,7 @@ pub(crate) async fn start(
     match contender {
         Contender::Relay => {
             let mut command = Command::new(&cli.relay);
-            // As the operator starts it.
+            // The operator starts it with this environment.
             command.env(RELAY_ENVIRONMENT.0, RELAY_ENVIRONMENT.1);
             command
                 .args([
@@ -64,7 +64,7 @@ pub(crate) async fn start(
                 ])
                 .arg(manifest(cli, table)?);
             let started = Started::new(&mut command, &log)?;
-            table.lanes_are_owned().await?;
+            table.wait_until_lanes_are_owned().await?;
             Ok(started)
         }
         Contender::BareLoop => {
@@ -83,7 +83,8 @@ pub(crate) async fn start(
             );
             let offsets = folder.join("offsets");
             let worker_text = format!(
-                "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\nlisteners=http://127.0.0.1:18083\n",
+                "{CONNECT}bootstrap.servers={}\noffset.storage.file.filename={}\n\
+                 listeners=http://127.0.0.1:18083\n",
                 cli.kafka,
                 offsets.display()
             );
@@ -105,7 +106,7 @@ pub(crate) async fn start(
                 .arg(worker)
                 .arg(connector);
             let mut started = Started::new(&mut command, &log)?;
-            started.says("Starting streaming").await?;
+            started.wait_for_output("Starting streaming").await?;
             Ok(started)
         }
         Contender::Poller => {
@@ -114,36 +115,43 @@ pub(crate) async fn start(
                 .arg(cli.peers.join("poller.py"))
                 .args([&table.url, &cli.kafka]);
             let mut started = Started::new(&mut command, &log)?;
-            started.says("started").await?;
+            started.wait_for_output("started").await?;
             Ok(started)
         }
     }
 }
 
 fn debezium_database(table: &Table) -> anyhow::Result<String> {
-    let rest = table
+    let without_scheme = table
         .url
         .strip_prefix("postgres://")
         .context("a URL of PostgreSQL")?;
-    let (login, place) = rest.split_once('@').context("a URL with a user")?;
+    let (login, address_and_name) = without_scheme
+        .split_once('@')
+        .context("a URL with a user")?;
     let (user, password) = login.split_once(':').context("a URL with a password")?;
-    let (address, name) = place.split_once('/').context("a URL with a database")?;
+    let (address, name) = address_and_name
+        .split_once('/')
+        .context("a URL with a database")?;
     let (host, port) = address.split_once(':').context("a URL with a port")?;
     Ok(format!(
-        "database.hostname={host}\ndatabase.port={port}\ndatabase.user={user}\ndatabase.password={password}\ndatabase.dbname={name}\n\
+        "database.hostname={host}\ndatabase.port={port}\ndatabase.user={user}\n\
+         database.password={password}\ndatabase.dbname={name}\n\
          database.sslmode=disable\n\
          slot.name={name}\ntransforms.outbox.route.topic.replacement={}\n",
         table.topic.name
     ))
 }
 
-/// A manifest file for the relay.
+/// Writes a manifest for the relay. Returns its file.
 pub(crate) fn manifest(cli: &Cli, table: &Table) -> anyhow::Result<PathBuf> {
     let file = std::env::temp_dir().join(format!("{}.yaml", table.name));
     let text = format!(
-        "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\nmetadata: {{ name: bench, namespace: bench }}\nspec:\n  database:\n    \
-         urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n  kafka:\n    bootstrapServers: ['{}']\n    \
-         tls: {{ mode: disable }}\n  topics: [{{ name: {} }}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: bench }}\n\
+        "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\n\
+         metadata: {{ name: bench, namespace: bench }}\nspec:\n  database:\n    \
+         urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n  kafka:\n    \
+         bootstrapServers: ['{}']\n    tls: {{ mode: disable }}\n  topics: [{{ name: {} }}]\n\
+         ---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: bench }}\n\
          stringData: {{ uri: '{}' }}\n",
         cli.kafka, table.topic.name, table.url
     );

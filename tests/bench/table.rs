@@ -1,4 +1,4 @@
-//! A database with the table of a contender, a topic, and what writes rows.
+//! A database with the table of a contender, a topic, and writers of rows.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,16 @@ use super::{
     topic::Topic,
 };
 
-/// Of the next payload.
+/// Number of the next payload.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
-/// A commit waits for the disk: fewer do not reach the higher rate.
+/// Number of writers. A commit waits for the disk, and fewer writers do not reach the higher rate.
 const WRITERS: u64 = 32;
 /// Rows of a transaction of a backlog.
 const TRANSACTION: u64 = 100;
 /// Rows of a transaction that commits late.
 pub(crate) const LATE_ROWS: u64 = 20;
 
+/// A database with a table and a topic.
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) url: String,
@@ -40,7 +41,7 @@ pub(crate) struct Table {
     pool: PgPool,
 }
 
-/// Text that a codec makes about half as large, as it does with real events.
+/// Text that compresses to about half its size, like real events.
 pub(crate) fn payload(bytes: usize) -> String {
     let mut state = 42_u64;
     let mut letter = |at: usize| {
@@ -56,7 +57,7 @@ pub(crate) fn payload(bytes: usize) -> String {
     (0..bytes).map(&mut letter).collect()
 }
 
-/// Without TLS: what it costs is not what is compared, and each client would do it in its own way.
+/// Options to connect without TLS, whose cost is not compared.
 pub(crate) fn plain(url: &str) -> anyhow::Result<PgConnectOptions> {
     Ok(url
         .parse::<PgConnectOptions>()?
@@ -64,7 +65,7 @@ pub(crate) fn plain(url: &str) -> anyhow::Result<PgConnectOptions> {
 }
 
 impl Table {
-    /// An empty one, never analysed.
+    /// Creates an empty table without statistics.
     pub(crate) async fn create(cli: &Cli, contender: Contender) -> anyhow::Result<Self> {
         let topic = Topic::create(&cli.kafka, cli.replicas).await?;
         let name = topic.name.replace('-', "_");
@@ -107,6 +108,7 @@ impl Table {
         Ok(table)
     }
 
+    /// Removes the database and the topic.
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
         self.pool.close().await;
         let mut admin = PgConnection::connect(&self.admin).await?;
@@ -125,18 +127,20 @@ impl Table {
         self.topic.delete().await
     }
 
-    /// A backlog, committed in many transactions, and written to disk.
-    pub(crate) async fn fill(&self, rows: u64, bytes: usize) -> anyhow::Result<()> {
+    /// Inserts a backlog in many transactions, and writes it to disk.
+    pub(crate) async fn insert_backlog(&self, rows: u64, bytes: usize) -> anyhow::Result<()> {
         let insert = self
             .contender
             .insert("generate_series(n0, n0 + 99)")
             .replace("$1", "payload")
             .replace("$2", "topic");
-        let filling = format!(
-            "create procedure fill(rows bigint, payload text, topic text) language plpgsql as $body$ begin
-               for n0 in 0 .. rows - 1 by {TRANSACTION} loop {insert}; commit; end loop; end $body$"
+        let procedure = format!(
+            "create procedure fill(rows bigint, payload text, topic text) language plpgsql as $body$
+             begin
+               for n0 in 0 .. rows - 1 by {TRANSACTION} loop {insert}; commit; end loop;
+             end $body$"
         );
-        sqlx::raw_sql(AssertSqlSafe(filling))
+        sqlx::raw_sql(AssertSqlSafe(procedure))
             .execute(&self.pool)
             .await?;
         let mut connection = self.pool.acquire().await?;
@@ -158,33 +162,34 @@ impl Table {
         Ok(())
     }
 
-    /// Waits until everything was published, and deleted if the contender does that.
-    pub(crate) async fn drained(&self, records: u64) -> anyhow::Result<()> {
-        let give_up = Instant::now() + Duration::from_secs(1200);
+    /// Waits until all records are published and, if the contender deletes rows, the table is
+    /// empty.
+    pub(crate) async fn wait_until_published(&self, records: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(1200);
         loop {
             let have = self.topic.records()?;
             if have >= records && self.is_empty().await? {
                 return Ok(());
             }
             anyhow::ensure!(
-                Instant::now() < give_up,
-                "after 20 minutes {have} of {records} records have come"
+                Instant::now() < deadline,
+                "only {have} of {records} records were published within 20 minutes"
             );
             sleep(Duration::from_millis(100)).await;
         }
     }
 
     /// Waits until relays own all lanes.
-    pub(crate) async fn lanes_are_owned(&self) -> anyhow::Result<()> {
-        let give_up = Instant::now() + Duration::from_secs(60);
+    pub(crate) async fn wait_until_lanes_are_owned(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(60);
         let owned = "select not exists (select from outbox.lane where owner is null)";
         while !sqlx::query_scalar::<_, bool>(owned)
             .fetch_one(&self.pool)
             .await?
         {
             anyhow::ensure!(
-                Instant::now() < give_up,
-                "after 60 s the relay does not own all lanes"
+                Instant::now() < deadline,
+                "the relay did not own all lanes within 60 s"
             );
             sleep(Duration::from_millis(50)).await;
         }
@@ -202,13 +207,12 @@ impl Table {
         )
     }
 
-    /// Transactions of one row each at this rate, the writers one after the other; without a rate
-    /// as many as can be. Returns when each was committed, by its number; in us since 1970, as a
-    /// service sees it.
+    /// Writes transactions of one row each, at a rate per second or without a limit. Returns the
+    /// times of the commits by number, in microseconds since 1970, as a service sees them.
     pub(crate) async fn write(
         &self,
         rate: Option<u64>,
-        during: Duration,
+        duration: Duration,
         bytes: usize,
     ) -> anyhow::Result<HashMap<u64, i64>> {
         let writers = (0..WRITERS).map(|writer| {
@@ -223,7 +227,7 @@ impl Table {
                     Duration::from_nanos(1_000_000_000 * WRITERS / rate)
                 });
                 let (began, mut committed) = (Instant::now(), Vec::new());
-                while began.elapsed() < during {
+                while began.elapsed() < duration {
                     sleep_until(
                         began
                             + pause * committed.len() as u32
@@ -250,9 +254,13 @@ impl Table {
         Ok(committed)
     }
 
-    /// A transaction of a few rows that stays open. Returns how long it was open after its last
-    /// insert, until it was committed.
-    pub(crate) async fn straggle(&self, open: Duration, bytes: usize) -> anyhow::Result<Duration> {
+    /// Writes a transaction of [`LATE_ROWS`] rows that stays open for a time. Returns the time from
+    /// its inserts to its commit.
+    pub(crate) async fn commit_late(
+        &self,
+        open: Duration,
+        bytes: usize,
+    ) -> anyhow::Result<Duration> {
         let mut transaction = self.pool.begin().await?;
         let inserted = Instant::now();
         let insert = self.contender.insert("generate_series(1, $3::bigint)");
@@ -266,7 +274,7 @@ impl Table {
         Ok(inserted.elapsed())
     }
 
-    /// A transaction that keeps vacuum from removing anything, for as long as the connection lives.
+    /// Begins a transaction that keeps vacuum from removing rows while the connection is open.
     pub(crate) async fn pin_horizon(&self) -> anyhow::Result<PgConnection> {
         let mut connection = plain(&self.url)?.connect().await?;
         sqlx::raw_sql("begin isolation level repeatable read; select count(*) from pg_class")
@@ -275,7 +283,7 @@ impl Table {
         Ok(connection)
     }
 
-    /// Transactions of this database so far.
+    /// Number of transactions in this database so far.
     pub(crate) async fn transactions(&self) -> anyhow::Result<i64> {
         let query = "select xact_commit + xact_rollback from pg_stat_database where datname = \
             current_database()";

@@ -1,4 +1,4 @@
-//! What the relay has to reach, by the medians of a run. Pure.
+//! Targets for the medians of a run. Pure.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use super::{
     results::Results,
 };
 
-/// A figure, or a ratio of two, and its bound.
+/// A figure or a ratio of two figures, with its bound.
 pub(crate) struct Target {
-    what: &'static str,
-    is: f64,
+    name: &'static str,
+    value: f64,
     bound: Bound,
 }
 
@@ -27,8 +27,8 @@ use Bound::{AtLeast, AtMost};
 impl Target {
     fn holds(&self) -> bool {
         match self.bound {
-            AtLeast(bound) => self.is >= bound,
-            AtMost(bound) => self.is <= bound,
+            AtLeast(bound) => self.value >= bound,
+            AtMost(bound) => self.value <= bound,
         }
     }
 
@@ -37,7 +37,7 @@ impl Target {
             AtLeast(bound) => ("at_least", bound),
             AtMost(bound) => ("at_most", bound),
         };
-        json!({ "target": self.what, "is": self.is, kind: bound, "holds": self.holds() })
+        json!({ "target": self.name, "is": self.value, kind: bound, "holds": self.holds() })
     }
 }
 
@@ -50,15 +50,15 @@ impl fmt::Display for Target {
         write!(
             f,
             "{:<58} {:>9.3} {sign} {bound:<7} {}",
-            self.what,
-            self.is,
+            self.name,
+            self.value,
             if self.holds() { "holds" } else { "MISSED" }
         )
     }
 }
 
-/// Those of which all parts were measured.
-pub(crate) fn judge(results: &Results, rows: u64, bytes: usize) -> Vec<Target> {
+/// Evaluates all targets whose figures were measured.
+pub(crate) fn evaluate(results: &Results, rows: u64, bytes: usize) -> Vec<Target> {
     let drain = |contender| Drain::of(contender, rows, bytes);
     let of = |measurement: Measurement, figure| results.median(&measurement.name(), figure);
     let rate = |drain: Drain| of(Measurement::Drain(drain), "rows_per_second");
@@ -138,10 +138,10 @@ pub(crate) fn judge(results: &Results, rows: u64, bytes: usize) -> Vec<Target> {
     ];
     targets
         .into_iter()
-        .filter_map(|(what, is, bound)| {
+        .filter_map(|(name, value, bound)| {
             Some(Target {
-                what,
-                is: is?,
+                name,
+                value: value?,
                 bound,
             })
         })

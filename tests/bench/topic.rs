@@ -1,5 +1,5 @@
-//! A topic of its own for each measurement, whose records bear the broker's time: the same clock
-//! for everybody.
+//! A topic for each measurement. The broker sets the timestamps of its records, so that all
+//! contenders are measured with one clock.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -15,10 +15,12 @@ use rdkafka::{
 };
 
 pub(crate) const PARTITIONS: i32 = 12;
-const WITHIN: Duration = Duration::from_secs(10);
+/// Limit for one request to Kafka.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// A topic and a consumer for it.
 pub(crate) struct Topic {
     pub(crate) name: String,
     kafka: String,
@@ -26,6 +28,7 @@ pub(crate) struct Topic {
 }
 
 impl Topic {
+    /// Creates a topic with a new name.
     pub(crate) async fn create(kafka: &str, replicas: i32) -> anyhow::Result<Self> {
         let name = format!(
             "bench-{}-{}",
@@ -49,6 +52,7 @@ impl Topic {
         })
     }
 
+    /// Deletes the topic.
     pub(crate) async fn delete(self) -> anyhow::Result<()> {
         admin(&self.kafka)?
             .delete_topics(&[&self.name], &AdminOptions::new())
@@ -56,12 +60,12 @@ impl Topic {
         Ok(())
     }
 
-    /// Records in it.
+    /// Number of records in the topic.
     pub(crate) fn records(&self) -> anyhow::Result<u64> {
         let ends = (0..PARTITIONS).map(|partition| {
             Ok(self
                 .consumer
-                .fetch_watermarks(&self.name, partition, WITHIN)?
+                .fetch_watermarks(&self.name, partition, TIMEOUT)?
                 .1 as u64)
         });
         ends.sum()
@@ -73,7 +77,7 @@ impl Topic {
         for partition in 0..PARTITIONS {
             let (low, high) = self
                 .consumer
-                .fetch_watermarks(&self.name, partition, WITHIN)?;
+                .fetch_watermarks(&self.name, partition, TIMEOUT)?;
             if high > low {
                 first = first.min(self.appended_at(partition, low)?);
                 last = last.max(self.appended_at(partition, high - 1)?);
@@ -82,14 +86,14 @@ impl Topic {
         Ok((last - first) as f64 / 1e3)
     }
 
-    /// Milliseconds since 1970.
+    /// Timestamp of a record, in milliseconds since 1970.
     fn appended_at(&self, partition: i32, offset: i64) -> anyhow::Result<i64> {
         let mut one = TopicPartitionList::new();
         one.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
         self.consumer.assign(&one)?;
-        let give_up = Instant::now() + WITHIN;
-        while Instant::now() < give_up {
-            // It comes back empty-handed for other events, too.
+        let deadline = Instant::now() + TIMEOUT;
+        while Instant::now() < deadline {
+            // A poll also returns without a message for other events.
             if let Some(message) = self.consumer.poll(Duration::from_millis(100)) {
                 return message?
                     .timestamp()

@@ -1,10 +1,13 @@
-//! The promises of the README against the facts of a run. Pure.
+//! Checks the promises of the README against the facts of a run. Pure.
 //!
 //! ```text
-//!   L  what was committed is published, or a dead letter; when all has healed nothing waits; what was rolled back is never published
-//!   O  first occurrences of a key whose writers take turns come in their order
-//!   D  duplicates come after faults only, and are identical; who drops seq <= last of a key sees each event once, in order
-//!   R  all of that across ids that come again
+//!   L  Nothing is lost: a committed event is published or becomes a dead letter. No row waits
+//!      after the last fault has ended. An event that was rolled back is never published.
+//!   O  Order: the first occurrences of the events of a key have the order of their commits, if its
+//!      writers lock the key.
+//!   D  Duplicates: they come after faults only, and they are identical. A consumer that drops
+//!      records with seq <= last of the key sees each event once, in order.
+//!   R  Rewinds: L, O and D also hold when the database goes back and draws ids a second time.
 //! ```
 
 mod keys;
@@ -14,306 +17,339 @@ use std::collections::{BTreeMap, HashMap};
 use outbox_relay::kafka::partition_of;
 use uuid::Uuid;
 
-use crate::facts::{Event, Facts, Fate, FaultWindow, Ms, Record};
+use crate::facts::{CommitResult, Event, Facts, FaultWindow, Ms, Record};
 
-/// A promise, or what must be true of the harness itself.
+/// A promise of the README, or a condition that the test itself must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Promise {
-    /// L: a committed event is nowhere.
+    /// L: each committed event is in Kafka, or excused.
     NothingLost,
-    /// L: a committed event still waits, long after all has healed.
+    /// L: no committed event still waits at the end.
     NothingWaits,
-    /// L: an event that was rolled back, or that nobody wrote, was published.
-    NoGhost,
-    /// O
+    /// L: no record has an event that was rolled back or that no writer wrote.
+    OnlyCommitted,
+    /// O: first occurrences have the order of their commits.
     Order,
-    /// D: a consumer that goes by outbox_seq misses an event, or sees one twice or late.
-    SeqIsEnough,
-    /// Key, value, headers and topic are those of the row.
+    /// D: a consumer that deduplicates with `outbox_seq` sees each event once, in order.
+    SeqDeduplicates,
+    /// Key, payload, headers and topic of a record are those of the row.
     Unaltered,
-    /// The partition is the one of Java's producers.
+    /// The partition is the one that Kafka's Java producer chooses.
     Partition,
     /// D: duplicates are identical.
     IdenticalDuplicates,
     /// D: duplicates come after faults only.
     DuplicatesAfterFaultsOnly,
-    /// D: a fault repeats no more than windows can hold.
-    FewDuplicates,
+    /// D: a fault causes no more duplicates than rows are in flight.
+    BoundedDuplicates,
     /// A lane has one owner at a time.
     OneOwner,
-    /// Rows of before a fault was mended are out in time, without another fault that sets free what
-    /// stands, and then all relays work.
-    HealsByItself,
-    /// All lanes have a live owner, and nothing is parked, when all has healed.
-    AtRest,
-    /// The harness: what writers know and what the database shows belong together.
-    HonestLedger,
+    /// Rows that were written before a fault was repaired are published in time, without the help
+    /// of another fault. Afterwards all relays work.
+    RecoversUnaided,
+    /// All lanes have a live owner and nothing is parked at the end.
+    EndsHealthy,
+    /// The test itself: the ledger of the writers agrees with the database.
+    ConsistentLedger,
 }
 
-/// How often a promise was broken, and how it looked at first.
+/// Violations of one promise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Broken {
-    pub(crate) times: usize,
+pub(crate) struct Violations {
+    pub(crate) count: usize,
+    /// Descriptions of the first ones, [`EXAMPLES_MAX`] at most.
     pub(crate) examples: Vec<String>,
 }
 
+/// Result of all checks of a run.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct CheckReport {
     pub(crate) committed: usize,
     pub(crate) rolled_back: usize,
     /// Commits whose answer never came.
     pub(crate) unknown: usize,
-    /// Committed, and lost by the database when it went back; and how many of these consumers saw.
-    pub(crate) vanished: usize,
-    pub(crate) vanished_seen: usize,
+    /// Events that were committed and that the database lost when it went back.
+    pub(crate) lost_by_database: usize,
+    /// Events of `lost_by_database` that were published before.
+    pub(crate) lost_but_published: usize,
     pub(crate) records: usize,
+    /// Number of duplicates by the name of the fault that caused them.
     pub(crate) duplicates: BTreeMap<&'static str, usize>,
-    pub(crate) broken: BTreeMap<Promise, Broken>,
+    pub(crate) violations: BTreeMap<Promise, Violations>,
 }
 
-/// What is kept of each broken promise.
-const EXAMPLES: usize = 3;
-/// Rows that one relay has in flight at most, times the relays that one fault may take along.
+/// Examples that a report keeps of each violated promise.
+const EXAMPLES_MAX: usize = 3;
+/// Most duplicates of one kind of fault: the rows that one relay has in flight at most, times the
+/// relays that one fault may affect.
 const DUPLICATES_OF_A_FAULT_MAX: usize = 3 * 16_384;
 
-impl Verdict {
-    pub(crate) fn kept(&self) -> bool {
-        self.broken.is_empty() && self.committed > 0
+impl CheckReport {
+    /// Whether all promises were kept and the run was not empty.
+    pub(crate) fn passed(&self) -> bool {
+        self.violations.is_empty() && self.committed > 0
     }
 
-    fn breaks(&mut self, promise: Promise, example: impl FnOnce() -> String) {
-        let broken = self.broken.entry(promise).or_default();
-        broken.times += 1;
-        if broken.examples.len() < EXAMPLES {
-            broken.examples.push(example());
+    fn violates(&mut self, promise: Promise, example: impl FnOnce() -> String) {
+        let violations = self.violations.entry(promise).or_default();
+        violations.count += 1;
+        if violations.examples.len() < EXAMPLES_MAX {
+            violations.examples.push(example());
         }
     }
 }
 
-/// What became of an event's transaction.
+/// How the transaction of an event really ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Committed,
     RolledBack,
-    /// Committed, and gone with a database that went back.
-    Vanished,
+    /// Committed, and lost when the database went back.
+    LostByDatabase,
 }
 
-pub(crate) fn check(facts: &Facts) -> Verdict {
-    let mut verdict = Verdict {
+/// One event of a run with all that the checks of a single event need.
+#[derive(Clone, Copy)]
+struct EventFacts<'a> {
+    id: Uuid,
+    event: &'a Event,
+    outcome: Outcome,
+    /// Records of the event in the order of their offsets.
+    records: &'a [&'a Record],
+    run: &'a Facts,
+}
+
+/// Checks all promises.
+pub(crate) fn check(facts: &Facts) -> CheckReport {
+    let mut report = CheckReport {
         records: facts.records.len(),
-        ..Verdict::default()
+        ..CheckReport::default()
     };
-    let mut seen: HashMap<Uuid, Vec<&Record>> = HashMap::new();
-    for record in in_order(&facts.records) {
+    let outcomes = check_events(facts, &mut report);
+    keys::check(facts, &outcomes, &mut report);
+    check_duplicate_counts(&mut report);
+    check_owners(facts, &mut report);
+    check_end_state(facts, &mut report);
+    report
+}
+
+fn check_events(facts: &Facts, report: &mut CheckReport) -> HashMap<Uuid, Outcome> {
+    let records_of = records_by_event(facts, report);
+    let mut outcomes = HashMap::new();
+    for (id, event) in &facts.events {
+        let outcome = outcome(*id, event, facts, report);
+        outcomes.insert(*id, outcome);
+        let event = EventFacts {
+            id: *id,
+            event,
+            outcome,
+            records: records_of.get(id).map(Vec::as_slice).unwrap_or_default(),
+            run: facts,
+        };
+        check_publication(event, report);
+        for record in event.records {
+            check_content(event, record, report);
+            check_partition(event, record, report);
+        }
+        check_duplicates(event, report);
+    }
+    outcomes
+}
+
+fn records_by_event<'a>(
+    facts: &'a Facts,
+    report: &mut CheckReport,
+) -> HashMap<Uuid, Vec<&'a Record>> {
+    let mut records_of: HashMap<Uuid, Vec<&Record>> = HashMap::new();
+    for record in by_offset(&facts.records) {
         match record.event_id().filter(|id| facts.events.contains_key(id)) {
-            Some(id) => seen.entry(id).or_default().push(record),
-            None => verdict.breaks(Promise::NoGhost, || {
-                format!("nobody wrote what is at {}", place(record))
+            Some(id) => records_of.entry(id).or_default().push(record),
+            None => report.violates(Promise::OnlyCommitted, || {
+                format!("no writer wrote the record at {}", position(record))
             }),
         }
     }
-    let mut outcomes = HashMap::new();
-    for (id, event) in &facts.events {
-        let records = seen.get(id).map(Vec::as_slice).unwrap_or_default();
-        let outcome = outcome(*id, event, facts, &mut verdict);
-        outcomes.insert(*id, outcome);
-        fate(*id, event, outcome, records, facts, &mut verdict);
-        for record in records {
-            unaltered(*id, event, record, facts, &mut verdict);
+    records_of
+}
+
+/// Sorts records by topic, partition and offset.
+fn by_offset(records: &[Record]) -> Vec<&Record> {
+    let mut records: Vec<&Record> = records.iter().collect();
+    records.sort_by_key(|record| (&record.topic, record.partition, record.offset));
+    records
+}
+
+/// Compares what the writer knows with what the database shows.
+fn outcome(id: Uuid, event: &Event, facts: &Facts, report: &mut CheckReport) -> Outcome {
+    report.unknown += usize::from(event.commit_result == CommitResult::Unknown);
+    let in_database = facts.journal.contains(&id);
+    match event.commit_result {
+        CommitResult::RolledBack if in_database => {
+            report.violates(Promise::ConsistentLedger, || {
+                format!("{id} was rolled back, and the database shows it")
+            });
+            Outcome::Committed
         }
-        duplicates(*id, records, facts, &mut verdict);
+        _ if in_database => Outcome::Committed,
+        CommitResult::RolledBack => Outcome::RolledBack,
+        CommitResult::Unknown if facts.rewinds.is_empty() => Outcome::RolledBack,
+        CommitResult::Unknown => Outcome::LostByDatabase,
+        CommitResult::Committed(window) => {
+            let may_be_lost = facts
+                .rewinds
+                .iter()
+                .any(|(from, until)| window.requested <= *until && *from <= window.answered);
+            if !may_be_lost {
+                report.violates(Promise::ConsistentLedger, || {
+                    format!("{id} was committed, {window:?}, and the database does not show it")
+                });
+            }
+            Outcome::LostByDatabase
+        }
     }
-    keys::check(facts, &outcomes, &mut verdict);
-    let too_many: Vec<_> = verdict
+}
+
+fn check_publication(event: EventFacts<'_>, report: &mut CheckReport) {
+    match event.outcome {
+        Outcome::Committed => {
+            report.committed += 1;
+            if event.run.waiting.contains(&event.id) {
+                report.violates(Promise::NothingWaits, || event.describe());
+            } else if event.records.is_empty() && !event.may_be_missing() {
+                report.violates(Promise::NothingLost, || event.describe());
+            }
+        }
+        Outcome::RolledBack => {
+            report.rolled_back += 1;
+            if let Some(record) = event.records.first() {
+                report.violates(Promise::OnlyCommitted, || {
+                    format!(
+                        "{} was rolled back, and is at {}",
+                        event.describe(),
+                        position(record)
+                    )
+                });
+            }
+        }
+        Outcome::LostByDatabase => {
+            report.lost_by_database += 1;
+            report.lost_but_published += usize::from(!event.records.is_empty());
+        }
+    }
+}
+
+fn check_content(event: EventFacts<'_>, record: &Record, report: &mut CheckReport) {
+    let row = event.event;
+    let is_same = record.topic == row.topic
+        && record.key == row.key.as_bytes()
+        && record.payload == row.payload
+        && record.header("correlation_id") == Some(&row.correlation_id)
+        && record.seq().is_some();
+    if !is_same {
+        report.violates(Promise::Unaltered, || {
+            format!(
+                "{} differs from the record at {}",
+                event.describe(),
+                position(record)
+            )
+        });
+    }
+}
+
+fn check_partition(event: EventFacts<'_>, record: &Record, report: &mut CheckReport) {
+    let partitions = event.run.partitions.get(&record.topic);
+    let partitions = partitions.copied().unwrap_or(1);
+    let expected = partition_of(event.event.key.as_bytes(), partitions) as i32;
+    if record.partition != expected {
+        report.violates(Promise::Partition, || {
+            format!(
+                "{} belongs to partition {expected}, and is at {}",
+                event.describe(),
+                position(record)
+            )
+        });
+    }
+}
+
+fn check_duplicates(event: EventFacts<'_>, report: &mut CheckReport) {
+    let Some((first, later)) = event.records.split_first() else {
+        return;
+    };
+    let id = event.id;
+    for record in later {
+        if !are_identical(first, record, event.run.ids_reused) {
+            report.violates(Promise::IdenticalDuplicates, || {
+                format!("{id} at {} and at {}", position(first), position(record))
+            });
+        }
+        let cause = cause(record, &event.run.faults);
+        *report
+            .duplicates
+            .entry(cause.unwrap_or("no fault"))
+            .or_default() += 1;
+        if cause.is_none() {
+            report.violates(Promise::DuplicatesAfterFaultsOnly, || {
+                format!(
+                    "{id} at {} and, with no fault near, at {}",
+                    position(first),
+                    position(record)
+                )
+            });
+        }
+    }
+}
+
+/// Whether two records of one event are the same.
+fn are_identical(one: &Record, other: &Record, ids_reused: bool) -> bool {
+    // A row that got another id while it waited is published with the new one. A relay that had it
+    // in flight also publishes it with the old one, before or after.
+    let is_compared = |name: &str| !ids_reused || name != "outbox_seq";
+    let headers = |record: &Record| {
+        let headers = record.headers.iter();
+        headers
+            .filter(|(name, _)| is_compared(name))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    one.partition == other.partition
+        && one.key == other.key
+        && one.payload == other.payload
+        && headers(one) == headers(other)
+}
+
+/// The fault that explains a duplicate: of all that had not ended when a broker received the
+/// record, the one that began last.
+fn cause(record: &Record, faults: &[FaultWindow]) -> Option<&'static str> {
+    let active = faults
+        .iter()
+        .filter(|fault| (fault.from..=fault.until).contains(&record.at));
+    active
+        .max_by_key(|fault| fault.from)
+        .map(|fault| fault.name)
+}
+
+fn check_duplicate_counts(report: &mut CheckReport) {
+    let too_many: Vec<_> = report
         .duplicates
         .iter()
         .filter(|(_, count)| **count > DUPLICATES_OF_A_FAULT_MAX)
         .map(|(name, _)| *name)
         .collect();
     for name in too_many {
-        verdict.breaks(Promise::FewDuplicates, || {
+        report.violates(Promise::BoundedDuplicates, || {
             format!("{name} repeated more than {DUPLICATES_OF_A_FAULT_MAX} rows")
         });
     }
-    owners(facts, &mut verdict);
-    for what in &facts.unhealed {
-        verdict.breaks(Promise::HealsByItself, || what.clone());
-    }
-    verdict
 }
 
-/// By topic, partition and offset.
-fn in_order(records: &[Record]) -> Vec<&Record> {
-    let mut records: Vec<&Record> = records.iter().collect();
-    records.sort_by_key(|record| (&record.topic, record.partition, record.offset));
-    records
-}
-
-fn outcome(id: Uuid, event: &Event, facts: &Facts, verdict: &mut Verdict) -> Outcome {
-    verdict.unknown += usize::from(event.fate == Fate::Unknown);
-    let shown = facts.journal.contains(&id);
-    match event.fate {
-        Fate::RolledBack if shown => {
-            verdict.breaks(Promise::HonestLedger, || {
-                format!("{id} was rolled back, and the database shows it")
-            });
-            Outcome::Committed
-        }
-        _ if shown => Outcome::Committed,
-        Fate::RolledBack => Outcome::RolledBack,
-        Fate::Unknown if facts.rewinds.is_empty() => Outcome::RolledBack,
-        Fate::Unknown => Outcome::Vanished,
-        Fate::Committed(during) => {
-            if !facts
-                .rewinds
-                .iter()
-                .any(|(from, until)| during.asked <= *until && *from <= during.answered)
-            {
-                verdict.breaks(Promise::HonestLedger, || {
-                    format!("{id} was committed, {during:?}, and the database does not show it")
-                });
-            }
-            Outcome::Vanished
-        }
-    }
-}
-
-fn fate(
-    id: Uuid,
-    event: &Event,
-    outcome: Outcome,
-    records: &[&Record],
-    facts: &Facts,
-    verdict: &mut Verdict,
-) {
-    match outcome {
-        Outcome::Committed => {
-            verdict.committed += 1;
-            if facts.waiting.contains(&id) {
-                verdict.breaks(Promise::NothingWaits, || describe(id, event));
-            } else if records.is_empty() && !is_excused(id, event, facts) {
-                verdict.breaks(Promise::NothingLost, || describe(id, event));
-            }
-        }
-        Outcome::RolledBack => {
-            verdict.rolled_back += 1;
-            if let Some(record) = records.first() {
-                verdict.breaks(Promise::NoGhost, || {
-                    format!(
-                        "{} was rolled back, and is at {}",
-                        describe(id, event),
-                        place(record)
-                    )
-                });
-            }
-        }
-        Outcome::Vanished => {
-            verdict.vanished += 1;
-            verdict.vanished_seen += usize::from(!records.is_empty());
-        }
-    }
-}
-
-/// Whether a committed event may be missing in Kafka.
-fn is_excused(id: Uuid, event: &Event, facts: &Facts) -> bool {
-    let gone = |until: &Ms| match event.fate {
-        Fate::Committed(during) => during.asked <= *until,
-        Fate::Unknown | Fate::RolledBack => true,
-    };
-    facts.dead_letters.contains(&id)
-        || facts.truncated.contains_key(&id)
-        || facts.deleted_topics.get(&event.topic).is_some_and(gone)
-}
-
-fn unaltered(id: Uuid, event: &Event, record: &Record, facts: &Facts, verdict: &mut Verdict) {
-    let same = (
-        record.topic.as_str(),
-        record.key.as_slice(),
-        record.payload.as_slice(),
-    ) == (
-        event.topic.as_str(),
-        event.key.as_bytes(),
-        event.payload.as_slice(),
-    ) && record.header("correlation_id") == Some(&event.correlation_id)
-        && record.seq().is_some();
-    if !same {
-        verdict.breaks(Promise::Unaltered, || {
-            format!(
-                "{} is not what is at {}",
-                describe(id, event),
-                place(record)
-            )
-        });
-    }
-    let partitions = facts.partitions.get(&record.topic).copied().unwrap_or(1);
-    let wanted = partition_of(event.key.as_bytes(), partitions) as i32;
-    if record.partition != wanted {
-        verdict.breaks(Promise::Partition, || {
-            format!(
-                "{} belongs to partition {wanted}, and is at {}",
-                describe(id, event),
-                place(record)
-            )
-        });
-    }
-}
-
-fn duplicates(id: Uuid, records: &[&Record], facts: &Facts, verdict: &mut Verdict) {
-    let Some((first, later)) = records.split_first() else {
-        return;
-    };
-    for record in later {
-        // A row that got another id while it waited comes with that; under the old one too, before
-        // or after, if a relay had it on its way.
-        let is_same = |name: &str| !facts.ids_came_again || name != "outbox_seq";
-        let headers = |of: &Record| {
-            of.headers
-                .iter()
-                .filter(|(name, _)| is_same(name))
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        if (record.partition, &record.key, &record.payload)
-            != (first.partition, &first.key, &first.payload)
-            || headers(record) != headers(first)
-        {
-            verdict.breaks(Promise::IdenticalDuplicates, || {
-                format!("{id} at {} and at {}", place(first), place(record))
-            });
-        }
-        match cause(record, &facts.faults) {
-            Some(name) => *verdict.duplicates.entry(name).or_default() += 1,
-            None => {
-                *verdict.duplicates.entry("no fault").or_default() += 1;
-                verdict.breaks(Promise::DuplicatesAfterFaultsOnly, || {
-                    format!(
-                        "{id} at {} and, with no fault near, at {}",
-                        place(first),
-                        place(record)
-                    )
-                });
-            }
-        }
-    }
-}
-
-/// The fault that began last before a record was taken, and had not healed.
-fn cause(record: &Record, faults: &[FaultWindow]) -> Option<&'static str> {
-    let of = faults
-        .iter()
-        .filter(|fault| (fault.from..=fault.until).contains(&record.at));
-    of.max_by_key(|fault| fault.from).map(|fault| fault.name)
-}
-
-fn owners(facts: &Facts, verdict: &mut Verdict) {
-    let mut known = HashMap::new();
+fn check_owners(facts: &Facts, report: &mut CheckReport) {
+    let mut owners = HashMap::new();
     for seen in &facts.owners {
-        let first = *known
-            .entry((seen.life, seen.lane, seen.epoch))
+        let first = *owners
+            .entry((seen.generation, seen.lane, seen.epoch))
             .or_insert(seen.owner);
         if first != seen.owner {
-            verdict.breaks(Promise::OneOwner, || {
+            report.violates(Promise::OneOwner, || {
                 format!(
                     "lane {} had owners {first} and {} in epoch {}",
                     seen.lane, seen.owner, seen.epoch
@@ -321,29 +357,51 @@ fn owners(facts: &Facts, verdict: &mut Verdict) {
             });
         }
     }
+}
+
+fn check_end_state(facts: &Facts, report: &mut CheckReport) {
     if facts.lanes_unowned > 0 || facts.parked > 0 {
-        verdict.breaks(Promise::AtRest, || {
+        report.violates(Promise::EndsHealthy, || {
             format!(
                 "{} lanes have no live owner, {} keys or topics are parked",
                 facts.lanes_unowned, facts.parked
             )
         });
     }
+    for description in &facts.not_recovered {
+        report.violates(Promise::RecoversUnaided, || description.clone());
+    }
 }
 
-fn describe(id: Uuid, event: &Event) -> String {
-    let turn = event
-        .turn
-        .map_or(String::new(), |turn| format!(" turn {turn}"));
-    format!(
-        "{id} ({} {}{turn}, {:?})",
-        event.topic, event.key, event.fate
-    )
+impl EventFacts<'_> {
+    /// Whether a committed event may be missing in Kafka.
+    fn may_be_missing(&self) -> bool {
+        let was_in_topic = |deleted_at: &Ms| match self.event.commit_result {
+            CommitResult::Committed(window) => window.requested <= *deleted_at,
+            CommitResult::Unknown | CommitResult::RolledBack => true,
+        };
+        let deleted_at = self.run.deleted_topics.get(&self.event.topic);
+        self.run.dead_letters.contains(&self.id)
+            || self.run.truncated.contains_key(&self.id)
+            || deleted_at.is_some_and(was_in_topic)
+    }
+
+    fn describe(&self) -> String {
+        let event = self.event;
+        let version = event
+            .version
+            .map_or(String::new(), |version| format!(" version {version}"));
+        format!(
+            "{} ({} {}{version}, {:?})",
+            self.id, event.topic, event.key, event.commit_result
+        )
+    }
 }
 
-fn place(record: &Record) -> String {
+/// Describes where a record is: topic, partition, offset, sequence number and time.
+fn position(record: &Record) -> String {
     let seq = record.seq().map_or(String::new(), |seq| {
-        format!(" (seq {seq}, taken at {})", record.at)
+        format!(" (seq {seq}, received at {})", record.at)
     });
     format!(
         "{}/{} {}{seq}",

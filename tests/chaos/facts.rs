@@ -1,5 +1,5 @@
-//! What a run knows at its end: what writers meant, what the database shows, what Kafka has. Plain
-//! data.
+//! Facts of a run for the checker: what writers wrote, what the database shows, what Kafka has.
+//! Plain data.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,49 +8,49 @@ use uuid::Uuid;
 /// Milliseconds since 1970, on this machine's clock: writers, brokers and the harness share it.
 pub(crate) type Ms = i64;
 
-/// An event as its writer meant it.
+/// An event with the content that its writer intended.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) topic: String,
     pub(crate) key: String,
-    /// Drawn under the key's lock: the order of commits. `None`: nobody serialises the writers of
-    /// this key, and no order is promised.
-    pub(crate) turn: Option<i64>,
+    /// Version of the aggregate, drawn under the key's lock: the order of commits. `None` if the
+    /// writers of the key take no lock, so that no order is promised.
+    pub(crate) version: Option<i64>,
     pub(crate) payload: Vec<u8>,
-    /// Header of the row itself.
+    /// Header that the writer puts into the row.
     pub(crate) correlation_id: String,
-    pub(crate) fate: Fate,
+    pub(crate) commit_result: CommitResult,
 }
 
-/// A commit happened somewhere in this time: before it was asked for it cannot, and an answer may
-/// be read long after.
+/// Time in which a commit happened: not before it was requested. The answer may be read long after
+/// the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct During {
-    pub(crate) asked: Ms,
+pub(crate) struct CommitWindow {
+    pub(crate) requested: Ms,
     pub(crate) answered: Ms,
 }
 
-/// What the writer knows of its transaction.
+/// Result of a transaction as its writer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum CommitResult {
     /// The answer to the commit never came.
     Unknown,
-    Committed(During),
+    Committed(CommitWindow),
     /// Rolled back, or failed before its commit was sent.
     RolledBack,
 }
 
-/// A record of Kafka.
+/// A record in Kafka.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
-    /// When a broker took it.
+    /// Time at which a broker appended the record.
     pub(crate) at: Ms,
     pub(crate) key: Vec<u8>,
     pub(crate) payload: Vec<u8>,
-    /// Of the relay and of the row, in their order.
+    /// Headers of the relay and of the row, in the order of the record.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -71,7 +71,7 @@ impl Record {
     }
 }
 
-/// When something was broken, from its first moment until all had healed.
+/// A fault, from its first moment until the rows that it delayed were published.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultWindow {
     pub(crate) name: &'static str,
@@ -79,41 +79,43 @@ pub(crate) struct FaultWindow {
     pub(crate) until: Ms,
 }
 
-/// The owner of a lane, as once seen.
+/// The owner of a lane at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ownership {
-    /// Counts the times that the database went back: epochs begin again.
-    pub(crate) life: usize,
+    /// How often the database went back before: epochs restart each time.
+    pub(crate) generation: usize,
     pub(crate) lane: i16,
     pub(crate) epoch: i64,
     pub(crate) owner: Uuid,
 }
 
+/// All facts of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) events: HashMap<Uuid, Event>,
-    /// Events whose transaction the database shows to be committed.
+    /// Events whose transactions are committed according to the database.
     pub(crate) journal: HashSet<Uuid>,
     pub(crate) records: Vec<Record>,
-    /// Rows that are still in the table at the end.
+    /// Rows that are still in the table.
     pub(crate) waiting: HashSet<Uuid>,
     pub(crate) dead_letters: HashSet<Uuid>,
-    /// Rows that somebody truncated, and when.
+    /// Truncated rows with the time of the TRUNCATE.
     pub(crate) truncated: HashMap<Uuid, Ms>,
-    /// Topics that were deleted: what was committed until then may be gone with them.
+    /// Deleted topics with the time of their deletion. Events committed until then may be lost.
     pub(crate) deleted_topics: BTreeMap<String, Ms>,
-    /// The database went back: what was committed in between may be gone.
+    /// Times (from, until) whose commits the database may have lost when it went back.
     pub(crate) rewinds: Vec<(Ms, Ms)>,
-    /// The sequence of ids began again, by a rewind or a TRUNCATE: waiting rows may have got new
+    /// Whether a rewind or a TRUNCATE restarted the sequence of ids. Waiting rows may have got new
     /// ids.
-    pub(crate) ids_came_again: bool,
+    pub(crate) ids_reused: bool,
+    /// Number of partitions of each topic.
     pub(crate) partitions: BTreeMap<String, usize>,
     pub(crate) faults: Vec<FaultWindow>,
-    /// What had not come to rest long after it was mended, in words.
-    pub(crate) unhealed: Vec<String>,
+    /// Descriptions of faults after which the relays did not recover in time.
+    pub(crate) not_recovered: Vec<String>,
     pub(crate) owners: HashSet<Ownership>,
-    /// Lanes without a live owner, at the end.
+    /// Lanes without a live owner.
     pub(crate) lanes_unowned: i64,
-    /// Parked keys and topics, at the end.
+    /// Parked keys and topics.
     pub(crate) parked: i64,
 }

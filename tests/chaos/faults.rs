@@ -1,4 +1,4 @@
-//! Breaks things and mends them, each sphere in a file of its own.
+//! Injects faults and repairs them. Each domain has a file.
 
 mod brokers;
 mod database;
@@ -12,97 +12,105 @@ use anyhow::Context;
 use tokio::time::sleep;
 
 use crate::{
+    diagnostics,
     ledger::now_ms,
-    schedule::{Fault, Kind, Sphere},
-    testimony,
-    world::World,
+    schedule::{Fault, FaultDomain, FaultKind},
+    testbed::Testbed,
 };
 
-/// A duplicate may be written this long after the rows of before are settled.
-const SLACK: Duration = Duration::from_secs(3);
+/// A duplicate may be written this long after the earlier rows were settled.
+const DUPLICATE_GRACE: Duration = Duration::from_secs(3);
 
-/// How a fault went.
-pub(crate) struct Healed {
-    pub(crate) kind: Kind,
-    /// From when it was mended until all rows of before were settled; `None`: not within that time.
-    pub(crate) after: Option<Duration>,
+/// Result of one fault.
+pub(crate) struct Recovery {
+    pub(crate) kind: FaultKind,
+    /// Time from the repair until all earlier rows were published. `None` if that took longer than
+    /// [`Testbed::recovery_max`].
+    pub(crate) published_after: Option<Duration>,
 }
 
-/// Breaks, waits, mends, and waits until all has healed.
-pub(crate) async fn inject(world: &World, fault: Fault) -> anyhow::Result<Healed> {
+/// Injects a fault, repairs it, and waits until all rows that were written before are published.
+///
+/// # Errors
+///
+/// If the fault cannot be injected or repaired.
+pub(crate) async fn inject(testbed: &Testbed, fault: Fault) -> anyhow::Result<Recovery> {
     let name = name(fault.kind);
-    if fault.kind.minds_open_transactions() {
-        // Rows that wait can move only while no transaction has rows of its own: docs/restore.md.
-        world
-            .reaches(fault.at.saturating_sub(world.writers.held_max()))
+    if fault.kind.needs_no_open_transactions() {
+        // Waiting rows can get new ids only while no open transaction has written rows
+        // (docs/restore.md).
+        testbed
+            .sleep_until(fault.at.saturating_sub(testbed.writers.held_max()))
             .await;
-        world.writers.hold_nothing().await;
+        testbed.writers.pause_long_transactions().await;
     }
-    world.reaches(fault.at).await;
-    let alone = world.spheres[fault.kind.sphere() as usize].lock().await;
-    let window = world.fault_began(name);
-    let what = match fault.kind.sphere() {
-        Sphere::Relays => relays::inject(world, fault).await,
-        Sphere::Brokers | Sphere::Topics => brokers::inject(world, fault).await,
-        Sphere::Database => database::inject(world, fault).await,
-        Sphere::Network => network::inject(world, fault).await,
+    testbed.sleep_until(fault.at).await;
+    let domain_lock = testbed.domains[fault.kind.domain() as usize].lock().await;
+    let window = testbed.fault_started(name);
+    let what = match fault.kind.domain() {
+        FaultDomain::Relays => relays::inject(testbed, fault).await,
+        FaultDomain::Brokers | FaultDomain::Topics => brokers::inject(testbed, fault).await,
+        FaultDomain::Database => database::inject(testbed, fault).await,
+        FaultDomain::Network => network::inject(testbed, fault).await,
     };
-    let what = what.with_context(|| format!("the harness could not make the fault '{name}'"))?;
-    drop(alone);
-    let mended = now_ms();
-    world.say(&format!("{name}: {what}, mended"));
-    let after = world.settles(mended, world.heal_max).await;
-    if after.is_none() {
-        let what = format!(
-            "{name}: {:?} after it was mended rows of before still wait",
-            world.heal_max
+    let what = what.with_context(|| format!("cannot inject the fault '{name}'"))?;
+    drop(domain_lock);
+    let repaired_at = now_ms();
+    testbed.log(&format!("{name}: {what}, repaired"));
+    let published_after = testbed
+        .wait_until_published(repaired_at, testbed.recovery_max)
+        .await;
+    if published_after.is_none() {
+        let description = format!(
+            "{name}: earlier rows still wait {:?} after the repair",
+            testbed.recovery_max
         );
-        testimony::not_at_rest(world, what).await?;
+        diagnostics::record_not_recovered(testbed, description).await?;
     }
-    sleep(SLACK).await;
-    world.fault_healed(window);
-    if fault.kind.minds_open_transactions() {
-        world.writers.hold_again();
+    sleep(DUPLICATE_GRACE).await;
+    testbed.fault_ended(window);
+    if fault.kind.needs_no_open_transactions() {
+        testbed.writers.resume_long_transactions();
     }
-    Ok(Healed {
+    Ok(Recovery {
         kind: fault.kind,
-        after,
+        published_after,
     })
 }
 
-/// As people say how long.
-fn seconds(during: Duration) -> String {
-    format!("{:.1} s", during.as_secs_f64())
+/// Formats a duration for the output.
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// As people call it.
-pub(crate) fn name(kind: Kind) -> &'static str {
+/// Name of a kind of faults in the output.
+pub(crate) fn name(kind: FaultKind) -> &'static str {
     match kind {
-        Kind::KillRelay => "kill -9 of a relay",
-        Kind::PauseRelay => "a relay stands still",
-        Kind::Scale => "replicas 1, 5, 2",
-        Kind::OtherVersion => "a relay of another version",
-        Kind::StepClock => "clock of a relay stepped",
-        Kind::KillBroker => "kill -9 of a broker",
-        Kind::PauseBroker => "a broker stands still",
-        Kind::ElectLeaders => "leaders move",
-        Kind::CreateTopic => "topic created under load",
-        Kind::LimitBatches => "small batches only",
-        Kind::RecreateTopic => "topic deleted, made again",
-        Kind::KillTwoBrokers => "no leaders",
-        Kind::KillPostgres => "kill -9 of PostgreSQL",
-        Kind::PausePostgres => "PostgreSQL stands still",
-        Kind::TerminateBackends => "backends terminated",
-        Kind::PinXmin => "xmin pinned",
-        Kind::FillDisk => "disk full",
-        Kind::Empty => "TRUNCATE",
-        Kind::Truncate => "TRUNCATE RESTART IDENTITY",
-        Kind::SetBack => "TRUNCATE, sequence set back",
-        Kind::FailOver => "asynchronous failover",
-        Kind::Restore => "restore to an earlier time",
-        Kind::RestartBouncer => "PgBouncer restarted",
-        Kind::Cut => "network cut",
-        Kind::Loss => "packets lost",
-        Kind::Latency => "network slow",
+        FaultKind::KillRelay => "kill -9 of a relay",
+        FaultKind::PauseRelay => "a relay paused",
+        FaultKind::Scale => "replicas 1, 5, 2",
+        FaultKind::OtherVersion => "a relay of another version",
+        FaultKind::StepClock => "clock of a relay stepped",
+        FaultKind::KillBroker => "kill -9 of a broker",
+        FaultKind::PauseBroker => "a broker paused",
+        FaultKind::ElectLeaders => "leaders move",
+        FaultKind::CreateTopic => "topic created under load",
+        FaultKind::LimitBatches => "small batches only",
+        FaultKind::RecreateTopic => "topic deleted and recreated",
+        FaultKind::KillTwoBrokers => "no leaders",
+        FaultKind::KillPostgres => "kill -9 of PostgreSQL",
+        FaultKind::PausePostgres => "PostgreSQL paused",
+        FaultKind::TerminateBackends => "backends terminated",
+        FaultKind::PinXmin => "xmin pinned",
+        FaultKind::FillDisk => "disk full",
+        FaultKind::Empty => "TRUNCATE",
+        FaultKind::Truncate => "TRUNCATE RESTART IDENTITY",
+        FaultKind::SetBack => "TRUNCATE, sequence set back",
+        FaultKind::FailOver => "asynchronous failover",
+        FaultKind::Restore => "restore to an earlier time",
+        FaultKind::RestartBouncer => "PgBouncer restarted",
+        FaultKind::Cut => "network cut",
+        FaultKind::Loss => "packets lost",
+        FaultKind::Latency => "network slow",
     }
 }

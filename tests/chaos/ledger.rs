@@ -1,4 +1,4 @@
-//! What writers meant and what they know of it.
+//! Record of all events that writers wrote, with the results of their transactions.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,9 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::facts::{Event, Fate, Ms};
+use crate::facts::{CommitResult, Event, Ms};
 
+/// Events by id, shared by all writers.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<HashMap<Uuid, Event>>);
 
@@ -18,15 +19,15 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before its row is written: from here on its record may be seen.
-    pub(crate) fn meant(&self, id: Uuid, event: Event) {
+    /// Adds an event. Call it before the row is written: the record may be seen soon after.
+    pub(crate) fn add(&self, id: Uuid, event: Event) {
         self.lock().insert(id, event);
     }
 
-    /// Drawn under the lock of the key.
-    pub(crate) fn turn(&self, id: Uuid, turn: i64) {
+    /// Sets the version of an event, which its writer drew under the lock of the key.
+    pub(crate) fn set_version(&self, id: Uuid, version: i64) {
         if let Some(event) = self.lock().get_mut(&id) {
-            event.turn = Some(turn);
+            event.version = Some(version);
         }
     }
 
@@ -38,20 +39,23 @@ impl Ledger {
             .unwrap_or_default()
     }
 
-    pub(crate) fn ended(&self, ids: &[Uuid], fate: Fate) {
+    /// Sets the result of the transaction that wrote these events.
+    pub(crate) fn set_result(&self, ids: &[Uuid], commit_result: CommitResult) {
         let mut events = self.lock();
         for id in ids {
             if let Some(event) = events.get_mut(id) {
-                event.fate = fate;
+                event.commit_result = commit_result;
             }
         }
     }
 
-    pub(crate) fn copy(&self) -> HashMap<Uuid, Event> {
+    /// A copy of all events.
+    pub(crate) fn snapshot(&self) -> HashMap<Uuid, Event> {
         self.lock().clone()
     }
 }
 
+/// The time now, in milliseconds since 1970.
 pub(crate) fn now_ms() -> Ms {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

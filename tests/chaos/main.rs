@@ -1,27 +1,27 @@
-//! Breaks what a relay rests on, from a seed, while services write; then judges what Kafka has. See
-//! README.md beside it.
+//! Breaks the servers and relays while services write, with faults that a seed determines. Then it
+//! checks the records in Kafka. See README.md in this folder.
 
-#![expect(clippy::print_stdout, reason = "what it prints is for people")]
+#![expect(clippy::print_stdout, reason = "people read the output")]
 
 mod checker;
 mod controls;
-mod dice;
+mod diagnostics;
 mod facts;
 mod faults;
 mod ledger;
+mod rng;
 mod run;
 mod schedule;
 mod servers;
-mod testimony;
+mod testbed;
 mod topics;
-mod world;
 mod writers;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::schedule::Kind;
+use crate::schedule::FaultKind;
 
 #[derive(Parser)]
 struct Cli {
@@ -31,11 +31,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One run. Exit code 1 when a promise was broken.
+    /// Performs one run. Exit code 1 if a promise was broken.
     Run(Run),
-    /// Prints what a run would break, and when.
+    /// Prints the faults of a run with their times.
     Schedule(Schedule),
-    /// Prints the names of bugs that a run must find: `run --control NAME`.
+    /// Prints the names of the bugs that a run must find with `run --control NAME`.
     Controls,
 }
 
@@ -43,10 +43,10 @@ enum Command {
 struct Run {
     #[command(flatten)]
     schedule: Schedule,
-    /// With a planted bug, and faults that provoke it. Exit code 1 when no promise was broken.
+    /// Plants this bug, with faults that provoke it. Exit code 1 if no promise was broken.
     #[arg(long)]
     control: Option<String>,
-    /// Transactions a second.
+    /// Transactions per second.
     #[arg(long, default_value_t = 250)]
     rate: u32,
     /// Longest time that a transaction stays open, in seconds.
@@ -55,13 +55,13 @@ struct Run {
     /// The relay's program.
     #[arg(long)]
     relay: PathBuf,
-    /// A relay of another version; none: the same.
+    /// The program of a relay of another version. Default: the relay's own program.
     #[arg(long)]
     other_relay: Option<PathBuf>,
-    /// The repository.
+    /// Root folder of the repository.
     #[arg(long)]
     root: PathBuf,
-    /// Where data and logs go; emptied first.
+    /// Folder for data and logs. It is emptied first.
     #[arg(long)]
     folder: PathBuf,
 }
@@ -70,18 +70,18 @@ struct Run {
 struct Schedule {
     #[arg(long)]
     seed: u64,
-    /// How long things are broken.
+    /// Time from the start to the end of the last fault, in seconds.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
-    /// Only these faults; none: all.
+    /// Only these kinds of faults. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
-    faults: Vec<Kind>,
+    faults: Vec<FaultKind>,
 }
 
 impl Schedule {
     fn draw(&self) -> Vec<schedule::Fault> {
         let kinds = if self.faults.is_empty() {
-            Kind::value_variants()
+            FaultKind::value_variants()
         } else {
             &self.faults
         };
@@ -99,7 +99,7 @@ async fn main() -> ExitCode {
                     "   {:>6.1} s  {} for {:.1} s",
                     fault.at.as_secs_f64(),
                     faults::name(fault.kind),
-                    fault.during.as_secs_f64()
+                    fault.duration.as_secs_f64()
                 );
             }
             Ok(true)

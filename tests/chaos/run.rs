@@ -1,4 +1,4 @@
-//! One run: start, write, break, mend, read, judge.
+//! One run: start the servers, write, inject faults, repair them, read Kafka, check the promises.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,34 +16,37 @@ use uuid::Uuid;
 
 use crate::{
     Run,
-    checker::{self, Verdict},
-    controls::{self, Control, Plant},
+    checker::{self, CheckReport},
+    controls::{self, Control, PlantedBug},
+    diagnostics,
     facts::Facts,
-    faults::{self, Healed},
+    faults::{self, Recovery},
     ledger::now_ms,
     schedule::Fault,
     servers::postgres,
-    testimony, topics,
-    world::{self, Options, STALLED, World},
+    testbed::{self, MACHINE_STALLED, Options, Testbed},
+    topics,
 };
 
-/// Written after all has healed, when nothing may come twice any more.
-const CALM_AT_THE_END: Duration = Duration::from_secs(5);
-/// For the rows that are left when nobody writes any more.
+/// Time without faults before the writers stop. Duplicates are not allowed in it.
+const FAULT_FREE_END: Duration = Duration::from_secs(5);
+/// Limit for the remaining rows to be published after the writers have stopped.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
-/// Until rows that were written before a fault was mended are published.
-const HEAL_MAX: Duration = Duration::from_secs(120);
-/// With a planted bug neither may ever be.
-const OF_CONTROL_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether a planted bug shows by now.
-const LOOK_EVERY: Duration = Duration::from_secs(4);
+/// Limit for rows that were written before a repair to be published.
+const RECOVERY_MAX: Duration = Duration::from_secs(120);
+/// Replaces [`DRAIN_MAX`] and [`RECOVERY_MAX`] in a control: with a planted bug, rows may wait
+/// until the end.
+const CONTROL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Interval of the checks whether a planted bug shows.
+const CHECK_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Whether all promises were kept; with a planted bug: whether it was found.
+/// Performs a run. Returns whether all promises were kept or, in a control, whether the planted bug
+/// was found.
 pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
     let Some(name) = &arguments.control else {
         let (seed, seconds) = (arguments.schedule.seed, arguments.schedule.seconds);
-        let verdict = play(&arguments, arguments.schedule.draw(), None).await?;
-        if verdict.kept() {
+        let report = run_once(&arguments, arguments.schedule.draw(), None).await?;
+        if report.passed() {
             println!("All promises kept.");
         } else {
             println!(
@@ -52,162 +55,173 @@ pub(crate) async fn run(arguments: Run) -> anyhow::Result<bool> {
                 arguments.folder.display()
             );
         }
-        return Ok(verdict.kept());
+        return Ok(report.passed());
     };
-    let control = controls::named(name).with_context(|| format!("there is no control '{name}'"))?;
-    let verdict = play(
+    let control =
+        controls::by_name(name).with_context(|| format!("there is no control '{name}'"))?;
+    let report = run_once(
         &arguments,
         control.schedule(arguments.schedule.seed),
         Some(control),
     )
     .await?;
-    let found = control.is_found(&verdict);
+    let found = control.is_found(&report);
     println!(
         "{}: {}",
         control.name,
         if found {
             "found, as it must be"
         } else {
-            "NOT FOUND: this harness is blind to it"
+            "NOT FOUND: the chaos test does not detect it"
         }
     );
     Ok(found)
 }
 
-async fn play(
+async fn run_once(
     arguments: &Run,
     faults: Vec<Fault>,
     control: Option<&Control>,
-) -> anyhow::Result<Verdict> {
+) -> anyhow::Result<CheckReport> {
     println!(
         "Chaos: seed {}, {} faults{}",
         arguments.schedule.seed,
         faults.len(),
-        control.map_or(String::new(), |it| format!(", {}", it.name))
+        control.map_or(String::new(), |control| format!(", {}", control.name))
     );
-    let planted = match control.map(|control| control.plant) {
-        Some(Plant::Relay(bug)) => vec!["--planted-bug".to_owned(), bug.to_owned()],
+    let planted = match control.map(|control| control.bug) {
+        Some(PlantedBug::Relay(bug)) => vec!["--planted-bug".to_owned(), bug.to_owned()],
         _ => vec![],
     };
-    let world = World::create(&Options {
+    let testbed = Testbed::create(&Options {
         root: &arguments.root,
         folder: &arguments.folder,
         relay: &arguments.relay,
         other_relay: arguments.other_relay.as_ref().unwrap_or(&arguments.relay),
         relay_arguments: &planted,
         load: arguments.load(),
-        heal_max: if control.is_some() {
-            OF_CONTROL_MAX
+        recovery_max: if control.is_some() {
+            CONTROL_WAIT_MAX
         } else {
-            HEAL_MAX
+            RECOVERY_MAX
         },
     })
     .await
     .context("cannot start the servers")?;
-    if let Some(Plant::Database(sql)) = control.map(|control| control.plant) {
+    if let Some(PlantedBug::Database(sql)) = control.map(|control| control.bug) {
         sqlx::raw_sql(sql)
             .execute(&mut postgres::connect().await?)
             .await?;
     }
     tokio::select! {
-        verdict = to_the_end(&world, arguments.schedule.seed, faults, control) => verdict,
-        verdict = shows(&world, control) => {
-            print_broken(&verdict);
-            Ok(verdict)
+        report = run_to_end(&testbed, arguments.schedule.seed, faults, control) => report,
+        report = until_bug_found(&testbed, control) => {
+            print_violations(&report);
+            Ok(report)
         }
     }
 }
 
-/// The verdict as soon as a planted bug shows; never, without one.
-async fn shows(world: &World, control: Option<&Control>) -> Verdict {
-    let Some(control) = control.filter(|control| control.shows_early()) else {
+/// Checks the records at intervals, and returns as soon as a planted bug shows. Never returns
+/// without a control.
+async fn until_bug_found(testbed: &Testbed, control: Option<&Control>) -> CheckReport {
+    let Some(control) = control.filter(|control| control.is_found_while_writing()) else {
         return pending().await;
     };
     loop {
-        sleep(LOOK_EVERY).await;
-        // A broker that is down now cannot be asked.
-        let Ok(facts) = gather(world).await else {
+        sleep(CHECK_INTERVAL).await;
+        // Fails while a broker is down.
+        let Ok(facts) = collect_facts(testbed).await else {
             continue;
         };
-        let Ok(mut verdict) = spawn_blocking(move || checker::check(&facts)).await else {
+        let Ok(mut report) = spawn_blocking(move || checker::check(&facts)).await else {
             continue;
         };
-        if control.is_found(&verdict) {
-            // Others cannot be judged while writers write.
-            verdict
-                .broken
-                .retain(|promise, _| control.breaks.contains(promise));
-            world.say("it shows");
-            return verdict;
+        if control.is_found(&report) {
+            // Other promises cannot be checked while writers write.
+            report
+                .violations
+                .retain(|promise, _| control.violates.contains(promise));
+            testbed.log("the planted bug shows");
+            return report;
         }
     }
 }
 
-async fn to_the_end(
-    world: &Arc<World>,
+/// Injects all faults, waits until the relays have recovered, and checks the promises.
+async fn run_to_end(
+    testbed: &Arc<Testbed>,
     seed: u64,
     faults: Vec<Fault>,
     control: Option<&Control>,
-) -> anyhow::Result<Verdict> {
-    world.say("three brokers, PostgreSQL, PgBouncer and three relays are up; writers begin");
+) -> anyhow::Result<CheckReport> {
+    testbed.log("three brokers, PostgreSQL, PgBouncer and three relays are up; writers start");
     let stop = CancellationToken::new();
-    let writing = tokio::spawn(Arc::clone(&world.writers).run(seed, stop.clone()));
-    let watching = tokio::spawn(Arc::clone(world).watch_machine());
-    let observing = tokio::spawn(Arc::clone(world).observe());
-    let healed = try_join_all(faults.into_iter().map(|fault| faults::inject(world, fault))).await?;
-    world
-        .reaches(Duration::from_secs(
+    let writers = tokio::spawn(Arc::clone(&testbed.writers).run(seed, stop.clone()));
+    let stall_detector = tokio::spawn(Arc::clone(testbed).detect_stalls());
+    let owner_recorder = tokio::spawn(Arc::clone(testbed).record_lane_owners());
+    let recoveries = try_join_all(
+        faults
+            .into_iter()
+            .map(|fault| faults::inject(testbed, fault)),
+    )
+    .await?;
+    testbed
+        .sleep_until(Duration::from_secs(
             control.map_or(0, |control| control.seconds),
         ))
         .await;
-    match world.rests().await {
-        Ok(after) => world.say(&format!(
-            "all is mended; all lanes have an owner after {:.1} s more",
+    match testbed.wait_until_all_owned().await {
+        Ok(after) => testbed.log(&format!(
+            "all faults are repaired; all lanes have an owner after {:.1} s more",
             after.as_secs_f64()
         )),
-        Err(error) => testimony::not_at_rest(world, error.to_string()).await?,
+        Err(error) => diagnostics::record_not_recovered(testbed, error.to_string()).await?,
     }
-    sleep(CALM_AT_THE_END).await;
+    sleep(FAULT_FREE_END).await;
     stop.cancel();
-    writing.await?;
-    let patience = if control.is_some() {
-        OF_CONTROL_MAX
+    writers.await?;
+    let time_limit = if control.is_some() {
+        CONTROL_WAIT_MAX
     } else {
         DRAIN_MAX
     };
-    match world.settles(now_ms() + 1000, patience).await {
-        Some(after) => world.say(&format!(
+    match testbed
+        .wait_until_published(now_ms() + 1000, time_limit)
+        .await
+    {
+        Some(after) => testbed.log(&format!(
             "writers have stopped; no row is left after {:.1} s",
             after.as_secs_f64()
         )),
         None => {
-            testimony::not_at_rest(
-                world,
-                format!("{patience:?} after writers stopped rows are left"),
+            diagnostics::record_not_recovered(
+                testbed,
+                format!("rows are left {time_limit:?} after the writers stopped"),
             )
             .await?
         }
     }
-    observing.abort();
-    watching.abort();
-    let verdict = checker::check(&gather(world).await?);
-    print(&verdict, &healed);
-    Ok(verdict)
+    owner_recorder.abort();
+    stall_detector.abort();
+    let report = checker::check(&collect_facts(testbed).await?);
+    print_report(&report, &recoveries);
+    Ok(report)
 }
 
-/// What is known by now. In this order: what was committed and waits no more has a record by the
-/// time that records are read.
-async fn gather(world: &World) -> anyhow::Result<Facts> {
+/// Collects the facts of the run so far. Records are read last: a committed event that no longer
+/// waits has a record by then.
+async fn collect_facts(testbed: &Testbed) -> anyhow::Result<Facts> {
     let mut connection = postgres::connect().await?;
-    let topics = world
+    let topics = testbed
         .created
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
-    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) from \
-        outbox.parked_topic)";
+    let parked = "select (select count(*) from outbox.parked_key) + (select count(*) \
+        from outbox.parked_topic)";
     Ok(Facts {
-        events: world.ledger.copy(),
+        events: testbed.ledger.snapshot(),
         journal: ids(&mut connection, "select event_id from app.journal").await?,
         waiting: ids(&mut connection, "select event_id from outbox.event").await?,
         dead_letters: ids(&mut connection, "select event_id from outbox.dead_letter").await?,
@@ -218,11 +232,11 @@ async fn gather(world: &World) -> anyhow::Result<Facts> {
         records: topics::read(topics)
             .await
             .context("cannot read the topics")?,
-        lanes_unowned: world::unowned().await?,
+        lanes_unowned: testbed::unowned_lanes().await?,
         parked: sqlx::query_scalar(parked)
             .fetch_one(&mut connection)
             .await?,
-        ..world.note(|notes| notes.clone())
+        ..testbed.update_facts(|facts| facts.clone())
     })
 }
 
@@ -234,63 +248,65 @@ async fn ids(connection: &mut PgConnection, select: &'static str) -> sqlx::Resul
         .collect())
 }
 
-fn print(verdict: &Verdict, healed: &[Healed]) {
+fn print_report(report: &CheckReport, recoveries: &[Recovery]) {
     println!();
     println!(
-        "   rows committed    {:>8}   of these the answer was lost: {} of all commits",
-        verdict.committed, verdict.unknown
+        "   rows committed    {:>8}   commits whose answer was lost: {}",
+        report.committed, report.unknown
     );
-    println!("   rows rolled back  {:>8}", verdict.rolled_back);
-    println!("   records           {:>8}", verdict.records);
-    if verdict.vanished > 0 {
+    println!("   rows rolled back  {:>8}", report.rolled_back);
+    println!("   records           {:>8}", report.records);
+    if report.lost_by_database > 0 {
         println!(
             "   rows that the database lost {:>6}, of which consumers saw {}",
-            verdict.vanished, verdict.vanished_seen
+            report.lost_by_database, report.lost_but_published
         );
     }
     println!();
     println!(
-        "   {:<28} {:>6} {:>10}   seconds until rows of before were published",
+        "   {:<28} {:>6} {:>10}   seconds from repair until earlier rows were published",
         "fault", "times", "duplicates"
     );
-    let mut kinds: BTreeMap<_, Vec<&Healed>> = BTreeMap::new();
-    for one in healed {
-        kinds.entry(one.kind).or_default().push(one);
+    let mut kinds: BTreeMap<_, Vec<&Recovery>> = BTreeMap::new();
+    for recovery in recoveries {
+        kinds.entry(recovery.kind).or_default().push(recovery);
     }
     for (kind, all) in kinds {
         let name = faults::name(kind);
         let times: Vec<_> = all
             .iter()
-            .map(|one| {
-                one.after.map_or("never".to_owned(), |after| {
-                    format!("{:.1}", after.as_secs_f64())
-                })
+            .map(|recovery| {
+                recovery
+                    .published_after
+                    .map_or("never".to_owned(), |after| {
+                        format!("{:.1}", after.as_secs_f64())
+                    })
             })
             .collect();
         println!(
             "   {name:<28} {:>6} {:>10}   {}",
             all.len(),
-            verdict.duplicates.get(name).unwrap_or(&0),
+            report.duplicates.get(name).unwrap_or(&0),
             times.join(" ")
         );
     }
-    if let Some(duplicates) = verdict.duplicates.get(STALLED) {
-        println!("   {STALLED:<28} {:>6} {duplicates:>10}", "");
+    if let Some(duplicates) = report.duplicates.get(MACHINE_STALLED) {
+        println!("   {MACHINE_STALLED:<28} {:>6} {duplicates:>10}", "");
     }
     println!(
         "   {:<28} {:>6} {:>10}",
         "all",
-        healed.len(),
-        verdict.duplicates.values().sum::<usize>()
+        recoveries.len(),
+        report.duplicates.values().sum::<usize>()
     );
     println!();
-    print_broken(verdict);
+    print_violations(report);
 }
 
-fn print_broken(verdict: &Verdict) {
-    for (promise, broken) in &verdict.broken {
-        println!("   BROKEN {promise:?}: {} times", broken.times);
-        for example in &broken.examples {
+fn print_violations(report: &CheckReport) {
+    for (promise, violations) in &report.violations {
+        println!("   BROKEN {promise:?}: {} times", violations.count);
+        for example in &violations.examples {
             println!("      {example}");
         }
     }

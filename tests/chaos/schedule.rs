@@ -1,65 +1,65 @@
-//! When what is broken, and for how long: drawn from a seed. Pure.
+//! The schedule of a run: what is broken, when and for how long. A seed determines it. Pure.
 
 use std::time::Duration;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
-/// What can be broken.
+/// Kinds of faults. The schedule depends on their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// kill -9; another one is started in its place.
+pub(crate) enum FaultKind {
+    /// A relay is killed with SIGKILL. Another one is started in its place.
     KillRelay,
-    /// SIGSTOP, half to three times as long as a lease.
+    /// A relay is paused with SIGSTOP for half to three times the length of a lease.
     PauseRelay,
-    /// Replicas 1, then 5, then 2, then 3 again.
+    /// Replicas change to 1, then 5, then 2, then 3 again.
     Scale,
-    /// A relay of another version works beside ours.
+    /// A relay of another version runs with the others.
     OtherVersion,
-    /// The clock of a relay is set to another hour, and back.
+    /// The clock of a relay is stepped by hours, and back.
     StepClock,
     KillBroker,
-    /// So many that no partition has a leader.
+    /// Two of three brokers are killed, so that no partition has a leader.
     KillTwoBrokers,
     PauseBroker,
-    /// Leaders move to other brokers, and back.
+    /// Leaders of partitions move to other brokers.
     ElectLeaders,
     /// A topic is created while rows for it wait.
     CreateTopic,
-    /// A topic takes small batches only.
+    /// A topic accepts only small batches.
     LimitBatches,
-    /// A topic is deleted, and made again.
+    /// A topic is deleted and created again.
     RecreateTopic,
     KillPostgres,
     PausePostgres,
     TerminateBackends,
     /// A transaction pins the horizon of vacuum.
     PinXmin,
-    /// PgBouncer goes by SIGKILL, and comes back.
+    /// PgBouncer is killed with SIGKILL and started again.
     RestartBouncer,
     /// The disk of PostgreSQL is full.
     FillDisk,
-    /// Rows that wait are gone, by TRUNCATE, and the next ones take their places; ids go on.
+    /// TRUNCATE. The next rows get the ctids of the old ones, and ids continue.
     Empty,
-    /// The same, and ids begin at one again.
+    /// TRUNCATE RESTART IDENTITY: ids restart at one.
     Truncate,
-    /// The same, and ids begin with those of the rows that waited.
+    /// TRUNCATE, and the sequence is set back to the ids of the rows that waited.
     SetBack,
-    /// A standby that lags takes over.
+    /// A standby that lags becomes the primary.
     FailOver,
-    /// A backup takes the place of the database.
+    /// A backup replaces the database.
     Restore,
-    /// A relay and PostgreSQL, or a relay and a broker, or two brokers: neither hears the other.
+    /// No packets pass between a relay and PostgreSQL, a relay and a broker, or two brokers.
     Cut,
-    /// A relay or a broker loses some of the packets that come.
+    /// A relay or a broker loses some of the packets that it should receive.
     Loss,
-    /// What one relay says and hears comes late.
+    /// The network of one relay is slow in both directions.
     Latency,
 }
 
-/// What a fault touches: of each sphere one fault at a time, else nobody could say what it takes to
-/// survive it.
+/// Part of the system that a fault affects. Each domain has one fault at a time: two at once may
+/// be more than a relay has to survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sphere {
+pub(crate) enum FaultDomain {
     Relays,
     Brokers,
     Database,
@@ -67,52 +67,53 @@ pub(crate) enum Sphere {
     Network,
 }
 
-pub(crate) const SPHERES: usize = 5;
+pub(crate) const FAULT_DOMAINS: usize = 5;
 
-/// Of a relay, as in `src/relay/core/lane_share.rs`.
-const LEASE: f64 = 15.0;
+/// Length of a relay's lease in seconds, as in `src/relay/core/lane_share.rs`.
+const LEASE_SECONDS: f64 = 15.0;
 
-impl Kind {
-    pub(crate) fn sphere(self) -> Sphere {
+impl FaultKind {
+    /// The domain that the fault affects.
+    pub(crate) fn domain(self) -> FaultDomain {
         match self {
             Self::KillRelay
             | Self::PauseRelay
             | Self::Scale
             | Self::OtherVersion
-            | Self::StepClock => Sphere::Relays,
+            | Self::StepClock => FaultDomain::Relays,
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker | Self::ElectLeaders => {
-                Sphere::Brokers
+                FaultDomain::Brokers
             }
-            Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => Sphere::Topics,
+            Self::CreateTopic | Self::LimitBatches | Self::RecreateTopic => FaultDomain::Topics,
             Self::KillPostgres
             | Self::PausePostgres
             | Self::TerminateBackends
             | Self::PinXmin
-            | Self::RestartBouncer => Sphere::Database,
+            | Self::RestartBouncer => FaultDomain::Database,
             Self::FillDisk
             | Self::Empty
             | Self::Truncate
             | Self::SetBack
             | Self::FailOver
-            | Self::Restore => Sphere::Database,
-            Self::Cut | Self::Loss | Self::Latency => Sphere::Network,
+            | Self::Restore => FaultDomain::Database,
+            Self::Cut | Self::Loss | Self::Latency => FaultDomain::Network,
         }
     }
 
-    /// Whether no transaction may be open when it comes: rows of its own could not move
-    /// (docs/restore.md), and TRUNCATE would wait for it.
-    pub(crate) fn minds_open_transactions(self) -> bool {
+    /// Whether no transaction may be open when the fault begins. TRUNCATE would wait for it, and
+    /// its rows could not get new ids (docs/restore.md).
+    pub(crate) fn needs_no_open_transactions(self) -> bool {
         matches!(
             self,
             Self::Empty | Self::Truncate | Self::SetBack | Self::FailOver | Self::Restore
         )
     }
 
-    /// Least and longest time until it is mended, in seconds.
+    /// Shortest and longest time until the fault is repaired, in seconds.
     fn seconds(self) -> (f64, f64) {
         match self {
             Self::KillRelay => (0.5, 5.0),
-            Self::PauseRelay => (0.5 * LEASE, 3.0 * LEASE),
+            Self::PauseRelay => (0.5 * LEASE_SECONDS, 3.0 * LEASE_SECONDS),
             Self::Scale => (8.0, 14.0),
             Self::OtherVersion | Self::StepClock => (5.0, 12.0),
             Self::KillBroker | Self::KillTwoBrokers | Self::PauseBroker => (1.0, 12.0),
@@ -132,43 +133,44 @@ impl Kind {
     }
 }
 
-/// One fault.
+/// One fault of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Fault {
-    pub(crate) kind: Kind,
-    /// After the first row.
+    pub(crate) kind: FaultKind,
+    /// Time from the start of the writers.
     pub(crate) at: Duration,
-    pub(crate) during: Duration,
-    /// Whose turn it is, among relays, brokers or topics.
+    /// Time until the fault is repaired.
+    pub(crate) duration: Duration,
+    /// Random number that selects the relay, broker or topic.
     pub(crate) victim: u64,
 }
 
-/// Nothing is broken before: what a calm run looks like is asserted, too.
-pub(crate) const CALM: Duration = Duration::from_secs(8);
+/// Time before the first fault. The checker also checks a run without faults this way.
+pub(crate) const FAULT_FREE_START: Duration = Duration::from_secs(8);
 
-/// Faults that end so long after the start; each kind comes once before one comes twice.
-pub(crate) fn draw(seed: u64, end: Duration, kinds: &[Kind]) -> Vec<Fault> {
-    let (mut dice, mut bag, mut faults) = (Dice::seeded(seed), Vec::new(), Vec::new());
-    let (mut clock, mut free) = (CALM, [CALM; SPHERES]);
+/// Draws faults that end before `end`. Each kind comes once before one comes twice.
+pub(crate) fn draw(seed: u64, end: Duration, kinds: &[FaultKind]) -> Vec<Fault> {
+    let (mut rng, mut bag, mut faults) = (Rng::from_seed(seed), Vec::new(), Vec::new());
+    let (mut clock, mut free) = (FAULT_FREE_START, [FAULT_FREE_START; FAULT_DOMAINS]);
     while clock < end && !kinds.is_empty() {
         if bag.is_empty() {
             bag = kinds.to_vec();
-            dice.shuffle(&mut bag);
+            rng.shuffle(&mut bag);
         }
         let Some(kind) = bag.pop() else { break };
         let (least, most) = kind.seconds();
-        let sphere = kind.sphere() as usize;
-        let at = clock.max(free[sphere]);
+        let domain = kind.domain() as usize;
+        let at = clock.max(free[domain]);
         let fault = Fault {
             kind,
             at,
-            during: Duration::from_secs_f64(dice.between(least, most)),
-            victim: dice.next(),
+            duration: Duration::from_secs_f64(rng.between(least, most)),
+            victim: rng.next(),
         };
-        clock += Duration::from_secs_f64(dice.between(1.0, 6.0));
-        if fault.at + fault.during <= end {
-            free[sphere] =
-                fault.at + fault.during + Duration::from_secs_f64(dice.between(1.0, 5.0));
+        clock += Duration::from_secs_f64(rng.between(1.0, 6.0));
+        if fault.at + fault.duration <= end {
+            free[domain] =
+                fault.at + fault.duration + Duration::from_secs_f64(rng.between(1.0, 5.0));
             faults.push(fault);
         }
     }
@@ -183,30 +185,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_draws_the_same_faults_again_and_another_seed_others() {
+    fn a_seed_always_draws_the_same_faults_and_another_seed_different_ones() {
         assert_eq!(
-            draw(7, Duration::from_secs(300), Kind::value_variants()),
-            draw(7, Duration::from_secs(300), Kind::value_variants())
+            draw(7, Duration::from_secs(300), FaultKind::value_variants()),
+            draw(7, Duration::from_secs(300), FaultKind::value_variants())
         );
         assert_ne!(
-            draw(7, Duration::from_secs(300), Kind::value_variants()),
-            draw(8, Duration::from_secs(300), Kind::value_variants())
+            draw(7, Duration::from_secs(300), FaultKind::value_variants()),
+            draw(8, Duration::from_secs(300), FaultKind::value_variants())
         );
     }
 
     #[test]
-    fn faults_begin_after_the_calm_end_before_the_end_and_share_no_sphere() {
+    fn faults_begin_after_the_fault_free_start_end_in_time_and_never_share_a_domain() {
         for seed in 0..200 {
-            let faults = draw(seed, Duration::from_secs(300), Kind::value_variants());
-            assert!(faults.iter().all(
-                |fault| fault.at >= CALM && fault.at + fault.during <= Duration::from_secs(300)
-            ));
+            let faults = draw(seed, Duration::from_secs(300), FaultKind::value_variants());
+            assert!(faults.iter().all(|fault| fault.at >= FAULT_FREE_START
+                && fault.at + fault.duration <= Duration::from_secs(300)));
             for (n, fault) in faults.iter().enumerate() {
-                let meets = |other: &&Fault| {
-                    other.kind.sphere() == fault.kind.sphere() && other.at < fault.at + fault.during
+                let overlaps = |other: &&Fault| {
+                    other.kind.domain() == fault.kind.domain()
+                        && other.at < fault.at + fault.duration
                 };
                 assert_eq!(
-                    faults[n + 1..].iter().find(meets),
+                    faults[n + 1..].iter().find(overlaps),
                     None,
                     "seed {seed}: {fault:?}"
                 );
@@ -215,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn within_ten_minutes_every_kind_comes() {
+    fn every_kind_comes_within_ten_minutes() {
         for seed in 0..50 {
-            let faults = draw(seed, Duration::from_secs(600), Kind::value_variants());
-            for kind in Kind::value_variants() {
+            let faults = draw(seed, Duration::from_secs(600), FaultKind::value_variants());
+            for kind in FaultKind::value_variants() {
                 assert!(
                     faults.iter().any(|fault| fault.kind == *kind),
                     "seed {seed}: no {kind:?}"

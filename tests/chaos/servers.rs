@@ -1,4 +1,4 @@
-//! What a run starts: PostgreSQL, PgBouncer, three brokers, relays; each on a host of its own.
+//! The servers of a run: PostgreSQL with PgBouncer, three brokers, relays. Each has its own host.
 
 pub(crate) mod kafka;
 pub(crate) mod net;
@@ -7,8 +7,9 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relays;
 
-/// Servers refuse to run as root: `nobody` and its group.
-const NOBODY: [&str; 4] = [
+/// Arguments of `setpriv` that run a server as user `nobody`. PostgreSQL and PgBouncer refuse to
+/// run as root.
+const AS_NOBODY: [&str; 4] = [
     "--reuid=65534",
     "--regid=65534",
     "--clear-groups",

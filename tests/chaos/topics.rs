@@ -1,4 +1,4 @@
-//! Topics: made, and read from their first record to their last.
+//! Creates, deletes, limits and reads topics.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,13 @@ use rdkafka::{
 use crate::{facts::Record, servers::kafka};
 
 pub(crate) const PARTITIONS: i32 = 6;
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Then another broker is asked: this one may stand still.
-const ALTERED_MAX: Duration = Duration::from_secs(2);
-const READ_MAX: Duration = Duration::from_secs(120);
+/// Limit for one request to Kafka.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit for one attempt to alter a topic. It is short because the broker may be paused; the next
+/// attempt reaches another one.
+const ALTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Limit for reading all topics.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn config() -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -28,7 +31,8 @@ fn config() -> ClientConfig {
     config
 }
 
-/// Three replicas, of which two must have a record; brokers say when they took it.
+/// Creates topics with three replicas, two of which must have a record. Brokers set the timestamps
+/// of records.
 pub(crate) async fn create(names: &[&str]) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = config().create()?;
     let topics: Vec<NewTopic<'_>> = names
@@ -38,60 +42,60 @@ pub(crate) async fn create(names: &[&str]) -> anyhow::Result<()> {
                 .set("message.timestamp.type", "LogAppendTime")
         })
         .collect();
-    let end = Instant::now() + ANSWER_MAX;
+    let end = Instant::now() + ANSWER_TIMEOUT;
     loop {
-        let made = admin
+        let created = admin
             .create_topics(
                 &topics,
-                &AdminOptions::new().request_timeout(Some(ANSWER_MAX)),
+                &AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)),
             )
             .await;
-        match made.map_err(anyhow::Error::from).and_then(|results| {
-            let refused = results
+        match created.map_err(anyhow::Error::from).and_then(|results| {
+            let failure = results
                 .into_iter()
                 .filter_map(Result::err)
                 .find(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
-            refused.map_or(Ok(()), |(name, code)| {
+            failure.map_or(Ok(()), |(name, code)| {
                 Err(anyhow::anyhow!("topic {name}: {code}"))
             })
         }) {
             Ok(()) => return Ok(()),
-            // Just after the start a controller may still be looked for.
+            // Right after the start the cluster may not have elected a controller yet.
             Err(error) if Instant::now() > end => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
 }
 
-/// Deletes a topic; it is gone, or will be soon.
+/// Deletes a topic. Brokers may take a moment longer to remove it.
 pub(crate) async fn delete(name: &str) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = config().create()?;
     let deleted = admin
         .delete_topics(
             &[name],
-            &AdminOptions::new().request_timeout(Some(ANSWER_MAX)),
+            &AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT)),
         )
         .await?;
     match &deleted[..] {
-        // A request before this one may have been carried out, though its answer never came.
+        // An earlier request may have deleted the topic although its answer never came.
         [Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition))] => Ok(()),
-        refused => anyhow::bail!("cannot delete topic {name}: {refused:?}"),
+        failure => anyhow::bail!("cannot delete topic {name}: {failure:?}"),
     }
 }
 
-/// Batches may have so many bytes; `None`: as many as brokers take anyway.
+/// Limits the size of batches in bytes. `None` removes the limit.
 pub(crate) async fn limit_batches(name: &str, bytes: Option<u32>) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = config().create()?;
     let limit = bytes.map(|bytes| bytes.to_string());
-    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(name))
+    let mut alteration = AlterConfig::new(ResourceSpecifier::Topic(name))
         .set("message.timestamp.type", "LogAppendTime");
     if let Some(limit) = &limit {
-        wanted = wanted.set("max.message.bytes", limit);
+        alteration = alteration.set("max.message.bytes", limit);
     }
     let altered = admin
         .alter_configs(
-            [&wanted],
-            &AdminOptions::new().request_timeout(Some(ALTERED_MAX)),
+            [&alteration],
+            &AdminOptions::new().request_timeout(Some(ALTER_TIMEOUT)),
         )
         .await?;
     anyhow::ensure!(
@@ -101,7 +105,7 @@ pub(crate) async fn limit_batches(name: &str, bytes: Option<u32>) -> anyhow::Res
     Ok(())
 }
 
-/// All records of all partitions, up to what is there now.
+/// Reads all records of all partitions up to their current ends.
 pub(crate) async fn read(names: Vec<String>) -> anyhow::Result<Vec<Record>> {
     tokio::task::spawn_blocking(move || read_all(&names)).await?
 }
@@ -113,33 +117,33 @@ fn read_all(names: &[String]) -> anyhow::Result<Vec<Record>> {
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false")
         .create()?;
-    let (mut list, mut left) = (TopicPartitionList::new(), std::collections::HashMap::new());
+    let (mut list, mut unread) = (TopicPartitionList::new(), std::collections::HashMap::new());
     for name in names {
         for partition in 0..PARTITIONS {
             let (_, high) = consumer
-                .fetch_watermarks(name, partition, ANSWER_MAX)
+                .fetch_watermarks(name, partition, ANSWER_TIMEOUT)
                 .with_context(|| format!("{name}/{partition}"))?;
             list.add_partition_offset(name, partition, Offset::Beginning)?;
             if high > 0 {
-                left.insert((name.clone(), partition), high);
+                unread.insert((name.clone(), partition), high);
             }
         }
     }
     consumer.assign(&list)?;
-    let (mut records, end) = (Vec::new(), Instant::now() + READ_MAX);
-    while !left.is_empty() {
+    let (mut records, end) = (Vec::new(), Instant::now() + READ_TIMEOUT);
+    while !unread.is_empty() {
         anyhow::ensure!(
             Instant::now() < end,
-            "not read after {READ_MAX:?}: {left:?}"
+            "some partitions were not read within {READ_TIMEOUT:?}: {unread:?}"
         );
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 let at = (message.topic().to_owned(), message.partition());
-                if left
+                if unread
                     .get(&at)
                     .is_some_and(|high| message.offset() + 1 >= *high)
                 {
-                    left.remove(&at);
+                    unread.remove(&at);
                 }
                 records.push(record(&message));
             }

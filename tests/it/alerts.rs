@@ -1,5 +1,4 @@
-//! The chart's alerts: what each has, and that it fires when it should, as promtool judges. No
-//! server.
+//! The chart's alerts: their fields, and their tests by promtool. Needs no server.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{
     kubernetes::program,
-    prometheus::{promtool, said},
+    prometheus::{output_text, promtool},
 };
 
 const RULES: &str = "charts/outbox-operator/files/alerts.yaml";
@@ -21,7 +20,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All alerts, as they stand in the chart.
+/// All alerts of the chart.
 pub(crate) fn alerts() -> Vec<Value> {
     let text = fs::read_to_string(root().join(RULES)).expect("the chart's alerts");
     of(&serde_yaml::from_str(&text).expect("YAML"))
@@ -42,7 +41,7 @@ fn text<'a>(alert: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// The names of a folder's files, without `.md` or `.yaml`.
+/// Names of the files in a folder, without `.md` or `.yaml`.
 fn names(folder: &str) -> BTreeSet<String> {
     let files =
         fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
@@ -76,7 +75,7 @@ fn every_alert_has_a_runbook_and_a_test_and_there_are_no_others() {
 }
 
 #[test]
-fn every_alert_says_how_bad_it_is_what_happened_and_what_to_do() {
+fn every_alert_has_a_severity_a_summary_and_a_next_step() {
     for alert in alerts() {
         assert!(
             ["critical", "warning"].contains(&text(&alert, "/labels/severity")),
@@ -89,9 +88,9 @@ fn every_alert_says_how_bad_it_is_what_happened_and_what_to_do() {
 }
 
 #[test]
-fn every_alert_fires_and_keeps_silent_as_its_test_says() {
+fn every_alert_passes_its_promtool_test() {
     let checked = promtool(&["check", "rules", RULES], "");
-    assert!(checked.status.success(), "{}", said(&checked));
+    assert!(checked.status.success(), "{}", output_text(&checked));
     for name in names("tests/alerts") {
         let file = format!("tests/alerts/{name}.yaml");
         let test: Value =
@@ -113,13 +112,14 @@ fn every_alert_fires_and_keeps_silent_as_its_test_says() {
             "{file} tests {name}"
         );
         let tested = promtool(&["test", "rules", &file], "");
-        assert!(tested.status.success(), "{}", said(&tested));
+        assert!(tested.status.success(), "{}", output_text(&tested));
     }
 }
 
 #[test]
 fn the_chart_links_each_alert_to_its_runbook() {
-    let values = "monitoring.prometheusRule.enabled=true,monitoring.prometheusRule.runbookUrl=https://wiki.invalid/books";
+    let values = "monitoring.prometheusRule.enabled=true,\
+                  monitoring.prometheusRule.runbookUrl=https://wiki.invalid/books";
     let chart = root().join("charts/outbox-operator");
     let arguments = [
         "template",
@@ -131,7 +131,7 @@ fn the_chart_links_each_alert_to_its_runbook() {
         values,
     ];
     let rendered = program("helm", &arguments, "");
-    assert!(rendered.status.success(), "{}", said(&rendered));
+    assert!(rendered.status.success(), "{}", output_text(&rendered));
     let rule: Value = serde_yaml::from_slice(&rendered.stdout).expect("YAML");
     let mut wanted = alerts();
     for alert in &mut wanted {
@@ -141,7 +141,7 @@ fn the_chart_links_each_alert_to_its_runbook() {
     assert_eq!(of(&rule["spec"]), wanted);
 }
 
-/// The lines of a page that call the relay's program, in a pod or elsewhere, from its name on.
+/// The commands of a page that call the relay's program, in a pod or elsewhere, from its name on.
 fn commands(page: &str) -> Vec<String> {
     let lines = page
         .lines()
@@ -154,10 +154,10 @@ fn commands(page: &str) -> Vec<String> {
     lines.filter_map(call).collect()
 }
 
-/// They are called as they stand, and get as far as the manifest or the settings, which are not
-/// here.
+/// Each command is called as it is written. It fails when it reads the manifest or the settings,
+/// which do not exist here.
 #[test]
-fn commands_of_pages_are_ones_that_the_program_takes() {
+fn the_program_accepts_all_commands_of_the_pages() {
     let pages = ["docs/runbooks", "docs"].map(|folder| {
         names(folder)
             .into_iter()
@@ -176,12 +176,12 @@ fn commands_of_pages_are_ones_that_the_program_takes() {
                 .args(called.split_whitespace())
                 .output()
                 .expect("the program");
-            let said = said(&output);
+            let output_text = output_text(&output);
             assert!(
-                output.status.code() == Some(1) && said.contains("cannot read"),
-                "{page}: outbox-relay {command}: {said}"
+                output.status.code() == Some(1) && output_text.contains("cannot read"),
+                "{page}: outbox-relay {command}: {output_text}"
             );
-            // Else it would be for cluster "local", and never for the operator's.
+            // Otherwise the runbook would refer to cluster "local" and not to the operator's.
             assert!(
                 !command.starts_with("migrate") || command.contains("--cluster-name"),
                 "{page}: outbox-relay {command}"

@@ -1,5 +1,5 @@
-//! The chart on API servers of its own: what each set of values renders is admitted; it is
-//! installed, upgraded, removed and installed again.
+//! The chart on separate API servers: the API server admits what each set of values renders, and
+//! the chart is installed, upgraded, removed and installed again.
 
 use std::{
     path::Path,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     api_server::ApiServer,
     kubernetes::{manifest, program},
-    prometheus::said,
+    prometheus::output_text,
     server::free_port,
 };
 
@@ -22,12 +22,12 @@ const SPACE: &str = "outbox-system";
 
 #[track_caller]
 fn must(output: &Output) -> String {
-    assert!(output.status.success(), "{}", said(output));
-    said(output)
+    assert!(output.status.success(), "{}", output_text(output));
+    output_text(output)
 }
 
-/// With the CRDs of the Prometheus Operator, and a namespace that takes only restricted pods and
-/// complains about others.
+/// Starts an API server with the CRDs of the Prometheus Operator and a namespace that enforces the
+/// `restricted` Pod Security Standard.
 async fn cluster() -> ApiServer {
     let server = ApiServer::start().await;
     let monitoring = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/monitoring-crds");
@@ -42,19 +42,23 @@ async fn cluster() -> ApiServer {
         ],
         "",
     ));
-    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"});
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": labels}});
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted",
+        "pod-security.kubernetes.io/warn": "restricted"});
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE,
+        "labels": labels}});
     must(&server.kubectl(&["create", "-f", "-"], &namespace.to_string()));
-    // No controller makes it here.
+    // No controller creates it here.
     must(&server.kubectl(&["create", "serviceaccount", "default", "-n", SPACE], ""));
     server
 }
 
 fn everything() -> Value {
     json!({
-        "image": {"repository": "registry.invalid/outbox-relay", "tag": "1.2.3", "pullPolicy": "Always"},
+        "image": {"repository": "registry.invalid/outbox-relay", "tag": "1.2.3",
+            "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "registry"}],
-        "relay": {"image": "registry.invalid/outbox-relay:1.2.4", "allowedImages": ["registry.invalid/outbox-relay:*"]},
+        "relay": {"image": "registry.invalid/outbox-relay:1.2.4",
+            "allowedImages": ["registry.invalid/outbox-relay:*"]},
         "upgrade": {"maxConcurrent": 2},
         "monitoringNamespace": "monitoring",
         "clusterName": "blue",
@@ -71,7 +75,9 @@ fn everything() -> Value {
             "enabled": true,
             "apiServerPorts": [6443],
             "apiServerAddresses": ["10.0.0.1/32", "fd00::/8"],
-            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "metricsFrom": [
+                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+            ],
         },
         "monitoring": {
             "labels": {"release": "prometheus"},
@@ -79,13 +85,14 @@ fn everything() -> Value {
             "serviceMonitor": {"enabled": true},
             "podMonitor": {"enabled": true},
             "prometheusRule": {"enabled": true, "runbookUrl": "https://wiki.invalid"},
-            "dashboards": {"enabled": true, "labels": {"grafana_dashboard": "yes"}, "annotations": {"folder": "Outbox"}},
+            "dashboards": {"enabled": true, "labels": {"grafana_dashboard": "yes"},
+                "annotations": {"folder": "Outbox"}},
         },
         "crds": {"install": true},
     })
 }
 
-/// Nothing set, everything set, and each part of it set alone.
+/// Sets of values: none, all, and each alone.
 fn matrix() -> Vec<Value> {
     let everything = everything();
     let parts = everything
@@ -112,7 +119,7 @@ fn matrix() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn whatever_is_set_the_api_server_admits_it_without_a_warning() {
+async fn the_api_server_admits_the_chart_with_any_values_without_a_warning() {
     let server = cluster().await;
     for values in matrix() {
         let file = server.file("values.yaml", &values.to_string());
@@ -126,7 +133,11 @@ async fn whatever_is_set_the_api_server_admits_it_without_a_warning() {
             "-f",
             &file,
         ]);
-        assert!(rendered.status.success(), "{values}: {}", said(&rendered));
+        assert!(
+            rendered.status.success(),
+            "{values}: {}",
+            output_text(&rendered)
+        );
         let rendered = String::from_utf8(rendered.stdout).expect("UTF-8");
         let applied = server.kubectl(
             &[
@@ -140,10 +151,10 @@ async fn whatever_is_set_the_api_server_admits_it_without_a_warning() {
             ],
             &rendered,
         );
-        let said = said(&applied);
+        let output_text = output_text(&applied);
         assert!(
-            applied.status.success() && !said.contains("Warning"),
-            "{values}: {said}"
+            applied.status.success() && !output_text.contains("Warning"),
+            "{values}: {output_text}"
         );
     }
 }
@@ -167,14 +178,14 @@ fn values_of_a_wrong_form_are_refused_by_name() {
     ] {
         let output = program("helm", &["template", "x", CHART, "--set", value], "");
         assert!(
-            !output.status.success() && said(&output).contains(named),
+            !output.status.success() && output_text(&output).contains(named),
             "{value}: {}",
-            said(&output)
+            output_text(&output)
         );
     }
 }
 
-/// The chart as it was before its CRD had one of its fields.
+/// Writes the chart of an earlier version, whose CRD lacks a field. Returns its folder.
 fn earlier(server: &ApiServer) -> String {
     let of_copy = Path::new(&server.file("chart", "")).with_file_name("earlier");
     must(
@@ -200,7 +211,7 @@ fn earlier(server: &ApiServer) -> String {
 }
 
 #[test]
-fn the_operator_is_told_of_a_pod_monitor_for_all_relays() {
+fn the_operator_is_configured_for_a_pod_monitor_of_all_relays() {
     let tells = |values: &str| {
         let rendered = program(
             "helm",
@@ -215,14 +226,14 @@ fn the_operator_is_told_of_a_pod_monitor_for_all_relays() {
             ],
             "",
         );
-        assert!(rendered.status.success(), "{}", said(&rendered));
-        said(&rendered).contains("RELAYS_MONITORED")
+        assert!(rendered.status.success(), "{}", output_text(&rendered));
+        output_text(&rendered).contains("RELAYS_MONITORED")
     };
     assert!(tells("monitoring.podMonitor.enabled=true"));
     assert!(!tells("monitoring.serviceMonitor.enabled=true"));
 }
 
-/// What tells that an OutboxRelay is still the same object.
+/// Identifies an OutboxRelay object: its uid and spec.
 fn relay(server: &ApiServer) -> String {
     must(&server.kubectl(
         &[
@@ -250,7 +261,7 @@ fn schema_of_chart() -> Value {
     serde_yaml::from_str::<Value>(&text).expect("YAML")["spec"]["versions"][0]["schema"].clone()
 }
 
-/// Where two values differ first; 64 and 64.0 are the same.
+/// The first difference of two values. 64 and 64.0 are equal.
 fn difference(path: &str, a: &Value, b: &Value) -> Option<String> {
     match (a, b) {
         (Value::Object(of_a), Value::Object(of_b)) => {
@@ -277,7 +288,7 @@ fn is_there(server: &ApiServer, object: &str) -> bool {
 }
 
 #[tokio::test]
-async fn releases_come_and_go_and_outboxrelays_stay() {
+async fn outboxrelays_survive_upgrade_removal_and_reinstallation_of_the_chart() {
     let server = cluster().await;
     let release = |verb: &str, name: &str, chart: &str, more: &[&str]| {
         server.helm(&[[verb, name, chart, "-n", SPACE].as_slice(), more].concat())
@@ -344,9 +355,9 @@ async fn releases_come_and_go_and_outboxrelays_stay() {
 
     let refused = release("install", "another-outbox-operator", CHART, &[]);
     assert!(
-        !refused.status.success() && said(&refused).contains("meta.helm.sh/release-name"),
+        !refused.status.success() && output_text(&refused).contains("meta.helm.sh/release-name"),
         "{}",
-        said(&refused)
+        output_text(&refused)
     );
     must(&release(
         "install",
@@ -365,8 +376,8 @@ async fn releases_come_and_go_and_outboxrelays_stay() {
     assert_eq!(relay(&server), uid, "installed under other names");
 }
 
-/// Says this of its health, whatever it is asked.
-async fn operator_that_says(status: u16) -> String {
+/// Starts a server that answers all requests with this status. Returns its address.
+async fn operator_answering(status: u16) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a free port");
@@ -377,7 +388,7 @@ async fn operator_that_says(status: u16) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn helm_test_notices_an_operator_that_is_away_or_unwell_and_a_crd_that_is_missing() {
+async fn helm_test_finds_an_unreachable_or_unhealthy_operator_and_a_missing_crd() {
     let server = ApiServer::start().await;
     let check = |operator: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_outbox-operator"));
@@ -387,7 +398,7 @@ async fn helm_test_notices_an_operator_that_is_away_or_unwell_and_a_crd_that_is_
             .output()
             .expect("the program")
     };
-    let (well, unwell) = (operator_that_says(200).await, operator_that_says(503).await);
+    let (well, unwell) = (operator_answering(200).await, operator_answering(503).await);
     let nowhere = format!("127.0.0.1:{}", free_port().await);
     for (operator, complaint) in [
         (&nowhere, "failed to reach"),
@@ -396,9 +407,9 @@ async fn helm_test_notices_an_operator_that_is_away_or_unwell_and_a_crd_that_is_
     ] {
         let output = check(operator);
         assert!(
-            !output.status.success() && said(&output).contains(complaint),
+            !output.status.success() && output_text(&output).contains(complaint),
             "{}",
-            said(&output)
+            output_text(&output)
         );
     }
     must(&server.kubectl(&["create", "-f", &format!("{CHART}/files/{CRD}.yaml")], ""));

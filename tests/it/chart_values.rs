@@ -1,5 +1,5 @@
-//! The chart's values: each is documented where it stands, in the README that is written from
-//! there, and known to the schema. Reads files.
+//! The chart's values: each has a comment in values.yaml, is in the generated README, and is in the
+//! schema. Reads files.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -22,11 +22,11 @@ fn values() -> Value {
     serde_yaml::from_str(&chart("values.yaml")).expect("YAML")
 }
 
-/// A value's path, such as `image.tag`, and the comment above it.
+/// Paths of values, such as `image.tag`, with the comments above them.
 type Documented = Vec<(String, String)>;
 
-/// Comment lines belong to the key right below them; keys below a documented one are part of its
-/// value.
+/// Reads the comments of a values file. Comment lines belong to the key directly below them. Keys
+/// below a documented key are part of its value.
 fn documented(text: &str) -> Documented {
     let (mut found, mut path, mut comment) =
         (Documented::new(), Vec::<(usize, String)>::new(), Vec::new());
@@ -98,7 +98,7 @@ fn below(path: &str, key: &str) -> String {
     }
 }
 
-/// Paths of all values that are no maps, or are documented as a whole.
+/// Collects the paths of all values that are not maps or are documented as a whole.
 fn leaves(path: &str, value: &Value, whole: &BTreeSet<String>, found: &mut BTreeSet<String>) {
     let Some(map) = value.as_object().filter(|_| !whole.contains(path)) else {
         found.insert(path.to_owned());
@@ -120,7 +120,7 @@ fn every_value_is_documented() {
     assert_eq!(all, documented, "all values, and the documented ones");
 }
 
-/// Of a schema, with `$ref` followed; what takes any key is a leaf.
+/// Collects the paths of a schema and follows `$ref`. A map with any keys is a leaf.
 fn properties(path: &str, schema: &Value, root: &Value, found: &mut BTreeSet<String>) {
     let schema = schema["$ref"]
         .as_str()
@@ -140,13 +140,13 @@ fn properties(path: &str, schema: &Value, root: &Value, found: &mut BTreeSet<Str
 }
 
 #[test]
-fn the_schema_knows_the_values_and_no_others() {
+fn the_schema_has_exactly_the_documented_values() {
     let schema: Value = serde_json::from_str(&chart("values.schema.json")).expect("JSON");
     let mut known = BTreeSet::new();
     properties("", &schema, &schema, &mut known);
-    // Helm's own.
+    // Helm's own value.
     assert!(known.remove("global"));
-    // One value of two parts.
+    // One value with two parts.
     assert!(
         known.remove("resources.requests")
             && known.remove("resources.limits")

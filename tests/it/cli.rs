@@ -1,5 +1,5 @@
-//! `outbox-relay status` and `dead-letters`, the program against real servers: what it finds,
-//! prints and changes, and its exit codes.
+//! `outbox-relay status` and `dead-letters` against real servers: what the program finds, prints
+//! and changes, and its exit codes.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::postgres::{Database, execute, value, values};
 
-/// The program, as in a script: nobody is there to answer.
+/// The program without a terminal, as in a script.
 pub(crate) struct Cli {
     manifest: PathBuf,
 }
@@ -39,7 +39,7 @@ impl Cli {
         self.command(arguments).output().expect("the program")
     }
 
-    /// Standard output of a command that ends with this code.
+    /// Runs a command that must end with this exit code. Returns its standard output.
     #[track_caller]
     pub(crate) fn ends(&self, code: i32, arguments: &str) -> String {
         let output = self.run(arguments);
@@ -47,7 +47,7 @@ impl Cli {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// The answer of a command that succeeds.
+    /// Runs a command that must succeed. Returns its JSON.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &str) -> Value {
         serde_json::from_str(&self.ends(0, &format!("{arguments} --output json"))).expect("JSON")
@@ -63,7 +63,7 @@ pub(crate) fn outbox_relay(arguments: &[String]) -> Output {
         .expect("the program")
 }
 
-/// The program with these settings and the database's secret files, as in a pod.
+/// Runs the program with these settings and the database's secret files, as in a pod.
 pub(crate) fn with_settings(
     database: &Database,
     settings: &RelaySettings,
@@ -93,21 +93,29 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Dead letters: f1 to f3 of topic files, f4 of topic essays with another class and an hour old; f5
-/// still waits.
-async fn with_letters(database: &Database) -> sqlx::PgConnection {
+/// Creates dead letters: f1 to f3 of topic files, and f4 of topic essays with another class and an
+/// age of an hour. Row f5 still waits.
+async fn with_dead_letters(database: &Database) -> sqlx::PgConnection {
     let mut owner = database.connect_as(&database.owner).await;
-    execute(&mut owner, r#"
-      select outbox.enqueue('file', 'f' || i, 'Uploaded', '{"secret": 1}', headers => '{"trace": "hidden value"}') from generate_series(1, 5) i;
-      select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event where id <= 3;
-      select outbox.bury(lane, id, event_id, 'essays', 'KafkaError', 1) from outbox.event where id = 4;
-      update outbox.dead_letter set failed_at = failed_at - interval '61 minutes' where id = 4"#).await;
+    execute(
+        &mut owner,
+        r#"
+      select outbox.enqueue('file', 'f' || i, 'Uploaded', '{"secret": 1}',
+        headers => '{"trace": "hidden value"}') from generate_series(1, 5) i;
+      select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event
+        where id <= 3;
+      select outbox.bury(lane, id, event_id, 'essays', 'KafkaError', 1) from outbox.event
+        where id = 4;
+      update outbox.dead_letter set failed_at = failed_at - interval '61 minutes'
+        where id = 4"#,
+    )
+    .await;
     owner
 }
 
-/// Names only the first that differs of many.
+/// Compares two long lists, and reports only the first difference.
 #[track_caller]
-fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
+fn assert_in_order(found: &[String], expected: impl Iterator<Item = String>) {
     let expected: Vec<String> = expected.collect();
     assert_eq!(found.len(), expected.len());
     assert_eq!(
@@ -119,8 +127,8 @@ fn in_order(found: &[String], expected: impl Iterator<Item = String>) {
     );
 }
 
-fn keys(letters: &Value) -> Vec<String> {
-    letters
+fn keys(dead_letters: &Value) -> Vec<String> {
+    dead_letters
         .as_array()
         .expect("a list")
         .iter()
@@ -131,10 +139,14 @@ fn keys(letters: &Value) -> Vec<String> {
 on_each_server! {
     async fn dead_letters_are_found_by_each_condition(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let cli = Cli::new(&database);
-        let event_id = value::<String>(&mut owner, "select event_id::text from outbox.dead_letter \
-            where id = 2").await;
+        let event_id = value::<String>(
+            &mut owner,
+            "select event_id::text from outbox.dead_letter \
+            where id = 2",
+        )
+        .await;
         for (conditions, expected) in [
             (String::new(), vec!["f1", "f2", "f3", "f4"]),
             (" --topic files".to_owned(), vec!["f1", "f2", "f3"]),
@@ -145,36 +157,70 @@ on_each_server! {
             (" --topic files --limit 2".to_owned(), vec!["f1", "f2"]),
             (" --topic essays --class RecordRejected".to_owned(), vec![]),
         ] {
-            assert_eq!(keys(&cli.json(&format!("dead-letters list{conditions}"))), expected, "{conditions}");
+            assert_eq!(
+                keys(&cli.json(&format!("dead-letters list{conditions}"))),
+                expected,
+                "{conditions}"
+            );
         }
         let list = cli.run("dead-letters list --limit 2");
-        assert!(stderr(&list).contains("there are more: raise --limit"), "{list:?}");
+        assert!(
+            stderr(&list).contains("there are more: raise --limit"),
+            "{list:?}"
+        );
     }
 }
 
 on_each_server! {
     async fn payloads_and_header_values_are_shown_only_when_asked_for(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
-        execute(&mut owner, r"update outbox.dead_letter set payload = '\x00ff' where id = 2").await;
+        let mut owner = with_dead_letters(&database).await;
+        execute(
+            &mut owner,
+            r"update outbox.dead_letter set payload = '\x00ff' where id = 2",
+        )
+        .await;
         let cli = Cli::new(&database);
-        for command in ["dead-letters list", "dead-letters list --output json", "dead-letters show", "dead-letters show --output json"] {
+        for command in [
+            "dead-letters list",
+            "dead-letters list --output json",
+            "dead-letters show",
+            "dead-letters show --output json",
+        ] {
             let text = cli.ends(0, command);
-            assert!(!text.contains("secret") && !text.contains("hidden"), "{command}: {text}");
+            assert!(
+                !text.contains("secret") && !text.contains("hidden"),
+                "{command}: {text}"
+            );
         }
         let text = cli.ends(0, "dead-letters show --key f1 --show-payload");
-        assert!(text.contains(r#"{"secret": 1}"#) && text.contains("hidden value"), "{text}");
+        assert!(
+            text.contains(r#"{"secret": 1}"#) && text.contains("hidden value"),
+            "{text}"
+        );
         let json = cli.json("dead-letters show --show-payload");
-        assert_eq!((json[0]["payload"].as_str(), json[0]["headers"]["trace"].as_str()), (Some(r#"{"secret": 1}"#), Some("hidden value")));
-        assert_eq!((json[1]["payload"].as_str(), json[1]["payloadBase64"].as_str()), (None, Some("AP8=")));
+        assert_eq!(
+            (
+                json[0]["payload"].as_str(),
+                json[0]["headers"]["trace"].as_str()
+            ),
+            (Some(r#"{"secret": 1}"#), Some("hidden value"))
+        );
+        assert_eq!(
+            (
+                json[1]["payload"].as_str(),
+                json[1]["payloadBase64"].as_str()
+            ),
+            (None, Some("AP8="))
+        );
         cli.ends(3, "dead-letters show --key nobody");
     }
 }
 
 on_each_server! {
-    async fn nothing_is_changed_without_a_condition_or_a_yes(database: Database) {
+    async fn nothing_changes_without_a_condition_or_a_confirmation(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let cli = Cli::new(&database);
         for command in ["requeue", "discard"] {
             cli.ends(2, &format!("dead-letters {command} --yes"));
@@ -182,90 +228,174 @@ on_each_server! {
             cli.ends(2, &format!("dead-letters {command} --all --key f1 --yes"));
             let refused = cli.run(&format!("dead-letters {command} --all"));
             assert_eq!(refused.status.code(), Some(4), "{refused:?}");
-            assert!(stderr(&refused).contains("4 dead letters") && stderr(&refused).contains("--yes"), "{refused:?}");
+            assert!(
+                stderr(&refused).contains("4 dead letters") && stderr(&refused).contains("--yes"),
+                "{refused:?}"
+            );
             let dry = cli.ends(0, &format!("dead-letters {command} --all --dry-run"));
-            assert!(dry.contains("f4") && dry.ends_with(&format!("would {command} 4 dead \
-                letters\n")), "{dry}");
+            assert!(
+                dry.contains("f4")
+                    && dry.ends_with(&format!(
+                        "would {command} 4 dead \
+                letters\n"
+                    )),
+                "{dry}"
+            );
             cli.ends(3, &format!("dead-letters {command} --key nobody --yes"));
         }
-        assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await, 4);
+        assert_eq!(
+            value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await,
+            4
+        );
     }
 }
 
 on_each_server! {
-    async fn requeued_letters_are_back_and_the_others_stay(database: Database) {
+    async fn requeued_dead_letters_return_and_the_others_stay(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let cli = Cli::new(&database);
-        assert_eq!(cli.ends(0, "dead-letters requeue --topic files --limit 2 --yes"), "requeued 2 dead letters\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event order by \
-            id").await, ["f5", "f1", "f2"]);
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
-            order by id").await, ["f3", "f4"]);
+        assert_eq!(
+            cli.ends(0, "dead-letters requeue --topic files --limit 2 --yes"),
+            "requeued 2 dead letters\n"
+        );
+        assert_eq!(
+            values::<String>(
+                &mut owner,
+                "select aggregate_id from outbox.event order by \
+            id"
+            )
+            .await,
+            ["f5", "f1", "f2"]
+        );
+        assert_eq!(
+            values::<String>(
+                &mut owner,
+                "select aggregate_id from outbox.dead_letter \
+            order by id"
+            )
+            .await,
+            ["f3", "f4"]
+        );
         let json = cli.json("dead-letters requeue --all --yes");
-        assert_eq!((json["action"].as_str(), json["matched"].as_u64(), json["done"].as_u64()), (Some("requeue"), Some(2), Some(2)));
+        assert_eq!(
+            (
+                json["action"].as_str(),
+                json["matched"].as_u64(),
+                json["done"].as_u64()
+            ),
+            (Some("requeue"), Some(2), Some(2))
+        );
     }
 }
 
 on_each_server! {
-    async fn discarded_letters_are_gone_for_good_and_the_others_stay(database: Database) {
+    async fn discarded_dead_letters_are_deleted_and_the_others_stay(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let cli = Cli::new(&database);
-        assert_eq!(cli.ends(0, "dead-letters discard --class KafkaError --yes"), "discarded 1 dead letter\n");
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.dead_letter \
-            order by id").await, ["f1", "f2", "f3"]);
-        assert_eq!(values::<String>(&mut owner, "select aggregate_id from outbox.event").await, ["f5"]);
+        assert_eq!(
+            cli.ends(0, "dead-letters discard --class KafkaError --yes"),
+            "discarded 1 dead letter\n"
+        );
+        assert_eq!(
+            values::<String>(
+                &mut owner,
+                "select aggregate_id from outbox.dead_letter \
+            order by id"
+            )
+            .await,
+            ["f1", "f2", "f3"]
+        );
+        assert_eq!(
+            values::<String>(&mut owner, "select aggregate_id from outbox.event").await,
+            ["f5"]
+        );
     }
 }
 
 on_each_server! {
-    async fn many_are_requeued_in_batches_that_tell_how_far_they_are(database: Database) {
+    async fn many_dead_letters_are_requeued_in_batches_with_progress(database: Database) {
         let database = database.migrated().await;
         let mut owner = database.connect_as(&database.owner).await;
-        execute(&mut owner, "select outbox.enqueue('file', 'f' || i % 7, 'E' || i, '{}') from generate_series(1, 1234) i;
-          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
+        execute(&mut owner, "select outbox.enqueue('file', 'f' || i % 7, 'E' || i, '{}') \
+            from generate_series(1, 1234) i;
+          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) \
+          from outbox.event").await;
         let output = Cli::new(&database).run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let far = ["500", "1,000", "1,234"].map(|done| format!("requeued {done} of 1,234 dead \
-            letters"));
+        let far = ["500", "1,000", "1,234"].map(|done| {
+            format!(
+                "requeued {done} of 1,234 dead \
+            letters"
+            )
+        });
         assert_eq!(stderr(&output).lines().collect::<Vec<_>>(), far);
-        let types = values::<String>(&mut owner, "select event_type from outbox.event order by id").await;
-        in_order(&types, (1..=1234).map(|i| format!("E{i}")));
+        let types = values::<String>(
+            &mut owner,
+            "select event_type from outbox.event order by id",
+        )
+        .await;
+        assert_in_order(&types, (1..=1234).map(|i| format!("E{i}")));
     }
 }
 
 on_each_server! {
-    /// A writer of a key in the second batch keeps that from going on, until the program is killed.
-    async fn a_requeue_that_is_killed_loses_nothing_and_goes_on_where_it_was(database: Database) {
+    /// A writer of a key in the second batch blocks the program until it is killed.
+    async fn a_killed_requeue_loses_nothing_and_continues_where_it_stopped(database: Database) {
         let database = database.migrated().await;
         let mut owner = database.connect_as(&database.owner).await;
-        execute(&mut owner, "select outbox.enqueue('file', case i when 700 then 'held' else 'f1' end, 'E' || i, '{}') from generate_series(1, 1200) i;
-          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event").await;
+        execute(&mut owner, "select outbox.enqueue('file', case i when 700 then 'held' else 'f1' \
+            end, 'E' || i, '{}') from generate_series(1, 1200) i;
+          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) \
+          from outbox.event").await;
         let mut writer = database.connect_as(&database.producer).await;
-        execute(&mut writer, "begin; select outbox.enqueue('file', 'held', 'Later', '{}')").await;
+        execute(
+            &mut writer,
+            "begin; select outbox.enqueue('file', 'held', 'Later', '{}')",
+        )
+        .await;
         let cli = Cli::new(&database);
-        let mut child = cli.command("dead-letters requeue --all --yes").stderr(Stdio::piped()).spawn().expect("the program");
+        let mut child = cli
+            .command("dead-letters requeue --all --yes")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program");
         let mut line = String::new();
-        BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("a line");
+        BufReader::new(child.stderr.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
         assert_eq!(line, "requeued 500 of 1,200 dead letters\n");
         child.kill().expect("killed");
         child.wait().expect("ended");
         execute(&mut writer, "commit").await;
-        // What the server still does for the killed program it does whole.
-        let both = "select event_id from outbox.event union all select event_id from outbox.dead_letter";
-        let count = format!("select format('%s %s', count(*), count(distinct event_id)) from \
-            ({both}) as both_tables");
+        // The server may still complete a statement of the killed program.
+        let both =
+            "select event_id from outbox.event union all select event_id from outbox.dead_letter";
+        let count = format!(
+            "select format('%s %s', count(*), count(distinct event_id)) \
+            from ({both}) as both_tables"
+        );
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
 
         let output = cli.run("dead-letters requeue --all --yes");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(value::<String>(&mut owner, &count).await, "1201 1201");
-        let of_key = |key: &str| format!("select event_type from outbox.event where aggregate_id \
-            = '{key}' order by id");
+        let of_key = |key: &str| {
+            format!(
+                "select event_type from outbox.event where aggregate_id \
+            = '{key}' order by id"
+            )
+        };
         let types = values::<String>(&mut owner, &of_key("f1")).await;
-        in_order(&types, (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")));
-        assert_eq!(values::<String>(&mut owner, &of_key("held")).await, ["Later", "E700"]);
+        assert_in_order(
+            &types,
+            (1..=1200).filter(|i| *i != 700).map(|i| format!("E{i}")),
+        );
+        assert_eq!(
+            values::<String>(&mut owner, &of_key("held")).await,
+            ["Later", "E700"]
+        );
     }
 }
 
@@ -274,24 +404,41 @@ on_each_server! {
         let database = database.migrated().await;
         let mut owner = database.connect_as(&database.owner).await;
         execute(&mut owner, r#"
-          select outbox.enqueue('file', E'a\nb\x1b[2J\u202e' || chr(155), E'type\r\x07', '{}', headers => '{"\u001b[2J": "v"}');
+          select outbox.enqueue('file', E'a\nb\x1b[2J\u202e' || chr(155), E'type\r\x07', '{}',
+            headers => '{"\u001b[2J": "v"}');
           select outbox.enqueue('file', repeat('x', 1000000), 'Uploaded', '{}');
-          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1) from outbox.event"#).await;
+          select outbox.bury(lane, id, event_id, 'files', 'RecordRejected', 1)
+            from outbox.event"#).await;
         let cli = Cli::new(&database);
         let list = cli.ends(0, "dead-letters list");
         assert_eq!(list.lines().count(), 3, "{list:?}");
-        assert!(list.lines().all(|line| line.chars().count() < 300), "{list:?}");
-        for text in [list, cli.ends(0, "dead-letters show --show-payload"), cli.ends(0, "dead-letters list --output json")] {
-            assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert!(
+            list.lines().all(|line| line.chars().count() < 300),
+            "{list:?}"
+        );
+        for text in [
+            list,
+            cli.ends(0, "dead-letters show --show-payload"),
+            cli.ends(0, "dead-letters list --output json"),
+        ] {
+            assert!(
+                !text
+                    .chars()
+                    .any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')),
+                "{text:?}"
+            );
         }
-        assert_eq!(keys(&cli.json("dead-letters list"))[0], "a\nb\u{1b}[2J\u{202e}\u{9b}");
+        assert_eq!(
+            keys(&cli.json("dead-letters list"))[0],
+            "a\nb\u{1b}[2J\u{202e}\u{9b}"
+        );
     }
 }
 
 on_each_server! {
-    async fn status_tells_who_is_at_work_and_what_is_put_aside(database: Database) {
+    async fn status_shows_instances_parked_keys_and_dead_letters(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, "
           insert into outbox.relay (instance, pod, lease_until) values
@@ -299,49 +446,106 @@ on_each_server! {
             ('00000000-0000-0000-0000-000000000002', 'relay-1', now() - interval '10 minutes');
           update outbox.lane set owner = '00000000-0000-0000-0000-000000000001' where lane < 40;
           update outbox.lane set owner = '00000000-0000-0000-0000-000000000002' where lane = 63;
-          select outbox.park_key('files', 'f5', lane, id, event_id, 'RecordRejected') from outbox.event").await;
-        execute(&mut owner, "insert into outbox.parked_topic (topic) values ('essays')").await;
+          select outbox.park_key('files', 'f5', lane, id, event_id, 'RecordRejected') \
+          from outbox.event").await;
+        execute(
+            &mut owner,
+            "insert into outbox.parked_topic (topic) values ('essays')",
+        )
+        .await;
         let cli = Cli::new(&database);
         let json = cli.json("status");
-        assert_eq!((json["schema"].as_str(), json["owner"]["name"].as_str()), (Some("outbox"), Some("file-service")));
-        assert_eq!((json["waiting"]["rows"].as_u64(), json["waiting"]["capped"].as_bool()), (Some(1), Some(false)));
+        assert_eq!(
+            (json["schema"].as_str(), json["owner"]["name"].as_str()),
+            (Some("outbox"), Some("file-service"))
+        );
+        assert_eq!(
+            (
+                json["waiting"]["rows"].as_u64(),
+                json["waiting"]["capped"].as_bool()
+            ),
+            (Some(1), Some(false))
+        );
         assert_eq!(json["relays"].as_array().map(Vec::len), Some(2));
-        assert_eq!((json["relays"][0]["pod"].as_str(), json["relays"][0]["lanes"].as_array().map(Vec::len)), (Some("relay-0"), Some(40)));
-        assert_eq!(json["lanesWithoutRelay"], serde_json::json!((40..64).collect::<Vec<_>>()));
-        let aside: Vec<String> = json["putAside"].as_array().expect("a list").iter()
-            .map(|aside| format!("{} {} {} {}", aside["kind"], aside["topic"], aside["class"], aside["number"]).replace('"', ""))
+        assert_eq!(
+            (
+                json["relays"][0]["pod"].as_str(),
+                json["relays"][0]["lanes"].as_array().map(Vec::len)
+            ),
+            (Some("relay-0"), Some(40))
+        );
+        assert_eq!(
+            json["lanesWithoutRelay"],
+            serde_json::json!((40..64).collect::<Vec<_>>())
+        );
+        let aside: Vec<String> = json["putAside"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|aside| {
+                format!(
+                    "{} {} {} {}",
+                    aside["kind"], aside["topic"], aside["class"], aside["number"]
+                )
+                .replace('"', "")
+            })
             .collect();
-        assert_eq!(aside, [
-            "parkedKeys files RecordRejected 1", "deadLetters essays KafkaError 1", "deadLetters files RecordRejected 3",
-            "parkedTopic essays ParkedByHand 1",
-        ]);
+        assert_eq!(
+            aside,
+            [
+                "parkedKeys files RecordRejected 1",
+                "deadLetters essays KafkaError 1",
+                "deadLetters files RecordRejected 3",
+                "parkedTopic essays ParkedByHand 1",
+            ]
+        );
         let text = cli.ends(0, "status");
-        assert!(text.contains("relay-0") && text.contains("24 lanes without a relay: 40-63") && text.contains("3 dead letters"), "{text}");
+        assert!(
+            text.contains("relay-0")
+                && text.contains("24 lanes without a relay: 40-63")
+                && text.contains("3 dead letters"),
+            "{text}"
+        );
     }
 }
 
 on_each_server! {
-    async fn the_relays_credentials_are_enough_to_look_and_not_to_change(database: Database) {
+    async fn the_relays_credentials_allow_reading_and_no_changes(database: Database) {
         let database = database.migrated().await;
-        let mut owner = with_letters(&database).await;
+        let mut owner = with_dead_letters(&database).await;
         let mut settings = database.settings();
         settings.migration.database = None;
         let call = |command: &str| with_settings(&database, &settings, command);
         for command in [
-            "status", "dead-letters list", "dead-letters show --show-payload", "dead-letters requeue --all --dry-run", "parked list", "owner show",
+            "status",
+            "dead-letters list",
+            "dead-letters show --show-payload",
+            "dead-letters requeue --all --dry-run",
+            "parked list",
+            "owner show",
             "owner release --dry-run",
         ] {
             let output = call(command);
             assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
         }
         for command in [
-            "dead-letters requeue --all --yes", "dead-letters discard --all --yes", "parked add --topic files --yes", "owner release --yes",
+            "dead-letters requeue --all --yes",
+            "dead-letters discard --all --yes",
+            "parked add --topic files --yes",
+            "owner release --yes",
         ] {
             let output = call(command);
             assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
-            assert!(stderr(&output).starts_with("error: InsufficientPrivilege: ") && stderr(&output).contains("migration.database"), "{output:?}");
+            assert!(
+                stderr(&output).starts_with("error: InsufficientPrivilege: ")
+                    && stderr(&output).contains("migration.database"),
+                "{output:?}"
+            );
         }
-        assert_eq!(value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await, 4);
+        assert_eq!(
+            value::<i64>(&mut owner, "select count(*) from outbox.dead_letter").await,
+            4
+        );
     }
 }
 
@@ -350,11 +554,21 @@ on_each_server! {
         let cli = Cli::new(&database);
         let output = cli.run("status");
         assert_eq!(output.status.code(), Some(1));
-        assert!(stderr(&output).starts_with("error: SchemaNotReady: ") && stderr(&output).lines().count() == 1, "{output:?}");
-        let wrong = std::fs::read_to_string(&cli.manifest).expect("written").replace("not-secret", "wrong-password");
+        assert!(
+            stderr(&output).starts_with("error: SchemaNotReady: ")
+                && stderr(&output).lines().count() == 1,
+            "{output:?}"
+        );
+        let wrong = std::fs::read_to_string(&cli.manifest)
+            .expect("written")
+            .replace("not-secret", "wrong-password");
         std::fs::write(&cli.manifest, wrong).expect("written");
         let output = cli.run("dead-letters list");
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-        assert!(stderr(&output).starts_with("error: AuthenticationFailed: ") && !stderr(&output).contains("wrong-password"), "{output:?}");
+        assert!(
+            stderr(&output).starts_with("error: AuthenticationFailed: ")
+                && !stderr(&output).contains("wrong-password"),
+            "{output:?}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The on-call's commands beside a relay at work: what is put aside, and what flows again.
+//! Administration commands while a relay runs: rows that are parked and published again.
 
 use std::process::Output;
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// What the program prints for these settings.
-fn called(database: &Database, settings: &RelaySettings, command: &str) -> String {
+/// Runs the program with these settings. Returns its output.
+fn run_command(database: &Database, settings: &RelaySettings, command: &str) -> String {
     let output: Output = with_settings(database, settings, command);
     assert_eq!(
         output.status.code(),
@@ -36,13 +36,14 @@ fn blocking(name: &str) -> TopicSettings {
     }
 }
 
-/// Rows 1 to 50 of this topic, row n of key `k<n % 5>`; where `large` says so one is 300 kB that no
-/// codec makes smaller.
+/// Writes rows 1 to 50 of this topic, row n with key `k<n % 5>`. Row number `large` has 300 kB that
+/// do not compress.
 async fn insert(admin: &mut PgConnection, topic: &str, large: u32) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          select 'a', 'k' || n % 5, 'E', '{topic}', case when n = {large}
-           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) else convert_to(n::text, 'UTF8') end
+           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) \
+           else convert_to(n::text, 'UTF8') end
          from generate_series(1, 50) n order by n"
     );
     execute(admin, &sql).await;
@@ -56,7 +57,7 @@ async fn waiting(admin: &mut PgConnection, wanted: i64) {
     .await;
 }
 
-/// The numbers of a key's records, first occurrences only; the large one is 0.
+/// The numbers of a key's records, only first occurrences. The large one is 0.
 async fn numbers(topic: &str, key: &str) -> Vec<u32> {
     let name = topic.to_owned();
     let records = tokio::task::spawn_blocking(move || read_all(&name))
@@ -75,7 +76,7 @@ async fn numbers(topic: &str, key: &str) -> Vec<u32> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() {
+async fn a_rejected_row_is_retried_skipped_and_requeued_while_a_relay_runs() {
     let database = Database::create(17).await.migrated().await;
     let name = topic_name("oncall");
     create_topic_with(&name, 3, &[("max.message.bytes", "100000")]).await;
@@ -86,7 +87,7 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
     let parked = async || {
         until("the key to be parked", async || {
             let list: Value =
-                serde_json::from_str(&called(&database, &settings, "parked list -o json"))
+                serde_json::from_str(&run_command(&database, &settings, "parked list -o json"))
                     .expect("JSON");
             list[0]["key"]
                 .as_str()
@@ -97,16 +98,16 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
     assert_eq!(parked().await, "k2 RecordTooLarge");
     // 12, 17, ... 47.
     waiting(&mut admin, 8).await;
-    assert!(called(&database, &settings, "status").contains("1 parked key"));
+    assert!(run_command(&database, &settings, "status").contains("1 parked key"));
 
     assert_eq!(
-        called(&database, &settings, "parked retry --key k2 --yes"),
+        run_command(&database, &settings, "parked retry --key k2 --yes"),
         "unparked 1 topic or key\n"
     );
     assert_eq!(parked().await, "k2 RecordTooLarge");
     waiting(&mut admin, 8).await;
     assert_eq!(
-        called(&database, &settings, "parked skip --key k2 --yes"),
+        run_command(&database, &settings, "parked skip --key k2 --yes"),
         "skipped 1 rejected row\n"
     );
     waiting(&mut admin, 0).await;
@@ -117,7 +118,7 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
 
     alter_topic(&name, "max.message.bytes", "1000000").await;
     assert_eq!(
-        called(
+        run_command(
             &database,
             &settings,
             "dead-letters requeue --class RecordTooLarge --yes"
@@ -132,18 +133,18 @@ async fn a_refused_row_is_retried_skipped_and_requeued_beside_a_relay_at_work() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_person_parks_waits_until_it_is_retried() {
+async fn rows_parked_by_hand_wait_until_they_are_retried() {
     let database = Database::create(18).await.migrated().await;
     let (flowing, parked) = (topic_name("flows"), topic_name("rests"));
     create_topic(&flowing).await;
     create_topic(&parked).await;
     let settings = database.publishing(vec![blocking(&flowing), blocking(&parked)]);
-    called(
+    run_command(
         &database,
         &settings,
         &format!("parked add --topic {parked} --yes"),
     );
-    called(
+    run_command(
         &database,
         &settings,
         &format!("parked add --topic {flowing} --key k3 --yes"),
@@ -153,7 +154,7 @@ async fn what_a_person_parks_waits_until_it_is_retried() {
     insert(&mut admin, &parked, 0).await;
     let relay = Relay::start(&database, &settings).await;
     waiting(&mut admin, 60).await;
-    called(
+    run_command(
         &database,
         &settings,
         &format!("parked retry --topic {flowing} --yes"),
@@ -178,7 +179,7 @@ async fn what_a_person_parks_waits_until_it_is_retried() {
         [3, 8, 13, 18, 23, 28, 33, 38, 43, 48]
     );
     assert_eq!(numbers(&parked, "k3").await, Vec::<u32>::new());
-    called(&database, &settings, "parked retry --all --yes");
+    run_command(&database, &settings, "parked retry --all --yes");
     waiting(&mut admin, 0).await;
     assert_eq!(
         numbers(&parked, "k3").await,

@@ -1,4 +1,4 @@
-//! The program itself: exit codes, what it prints, and the result that the operator reads.
+//! The relay's program: exit codes, output, and the result file that the operator reads.
 
 use std::{
     path::{Path, PathBuf},
@@ -46,18 +46,30 @@ on_each_server! {
     async fn a_manifest_is_migrated_and_the_result_written(database: Database) {
         let result = database.manifest("").with_file_name("result.json");
         let (output, report) = migrate(&database.manifest(""), &result);
-        assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
-        assert!(shown(&output.stdout).starts_with("schema is at level 6, applied 1, 2, 3, 4, 5, \
-            6\n"), "{}", shown(&output.stdout));
-        assert_eq!((report.problem, report.applied, report.schema_version), (None, vec![1, 2, 3, 4, 5, 6], Some(6)));
+        assert_eq!(
+            (output.status.code(), shown(&output.stderr)),
+            (Some(0), String::new())
+        );
+        assert!(
+            shown(&output.stdout).starts_with(
+                "schema is at level 6, applied 1, 2, 3, 4, 5, \
+            6\n"
+            ),
+            "{}",
+            shown(&output.stdout)
+        );
+        assert_eq!(
+            (report.problem, report.applied, report.schema_version),
+            (None, vec![1, 2, 3, 4, 5, 6], Some(6))
+        );
         let (output, report) = migrate(&database.manifest(""), &result);
         assert!(shown(&output.stdout).starts_with("schema is at level 6, nothing to apply\n"));
         assert_eq!((report.problem, report.applied), (None, vec![]));
     }
 }
 
-/// The manifest alone says how to connect: each of these would keep it from that, or change the
-/// session.
+/// Only the manifest defines how to connect. Each of these variables would prevent the connection
+/// or change the session if libpq's defaults applied.
 #[tokio::test]
 async fn variables_of_postgres_change_nothing() {
     let database = Database::create(15).await;
@@ -94,25 +106,50 @@ async fn variables_of_postgres_change_nothing() {
 const POSITION: &str = "select position from outbox.sequence_state";
 
 on_each_server! {
-    async fn a_person_can_move_the_sequence_on(database: Database) {
+    async fn an_administrator_can_advance_the_sequence(database: Database) {
         let manifest = text(&database.manifest(""));
         let migrate = |more: &[&str]| {
-            let output = outbox_relay(&[&["migrate", "--resume-sequence", "--manifest", &manifest], more].concat());
-            assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+            let output = outbox_relay(
+                &[
+                    &["migrate", "--resume-sequence", "--manifest", &manifest],
+                    more,
+                ]
+                .concat(),
+            );
+            assert_eq!(
+                (output.status.code(), shown(&output.stderr)),
+                (Some(0), String::new())
+            );
             shown(&output.stdout)
         };
         let mut admin = database.as_admin().await;
-        assert!(migrate(&[]).contains("note: the id sequence was at 0 and has been advanced; 0 \
-            waiting rows got new ids\n"));
-        execute(&mut admin, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        assert!(migrate(&[]).contains(
+            "note: the id sequence was at 0 and has been advanced; 0 \
+            waiting rows got new ids\n"
+        ));
+        execute(
+            &mut admin,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+        )
+        .await;
         let before: i64 = value(&mut admin, POSITION).await;
         let dry = migrate(&["--dry-run"]);
-        assert!(dry.ends_with("select was_at, moved from \"outbox\".resume_sequence(anyway => \
-            true);\n"), "{dry}");
+        assert!(
+            dry.ends_with(
+                "select was_at, moved from \"outbox\".resume_sequence(anyway => \
+            true);\n"
+            ),
+            "{dry}"
+        );
         assert_eq!(value::<i64>(&mut admin, POSITION).await, before);
 
         let done = migrate(&[]);
-        assert!(done.contains(&format!("was at {before} and has been advanced; 1 waiting rows")), "{done}");
+        assert!(
+            done.contains(&format!(
+                "was at {before} and has been advanced; 1 waiting rows"
+            )),
+            "{done}"
+        );
         assert!(value::<i64>(&mut admin, POSITION).await > before);
         assert!(shown(&outbox_relay(&["migrate", "--help"]).stdout).contains("--resume-sequence"));
     }
@@ -120,31 +157,58 @@ on_each_server! {
 
 on_each_server! {
     async fn a_dry_run_prints_sql_and_changes_nothing(database: Database) {
-        let output = outbox_relay(&["migrate", "--dry-run", "--manifest", &text(&database.manifest(""))]);
-        assert_eq!((output.status.code(), shown(&output.stderr)), (Some(0), String::new()));
+        let output = outbox_relay(&[
+            "migrate",
+            "--dry-run",
+            "--manifest",
+            &text(&database.manifest("")),
+        ]);
+        assert_eq!(
+            (output.status.code(), shown(&output.stderr)),
+            (Some(0), String::new())
+        );
         let sql = shown(&output.stdout);
-        assert!(sql.contains("\nbegin;\n") && sql.contains("create table event") && sql.ends_with("commit;\n"), "{sql}");
+        assert!(
+            sql.contains("\nbegin;\n")
+                && sql.contains("create table event")
+                && sql.ends_with("commit;\n"),
+            "{sql}"
+        );
         let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
-        assert_eq!(value::<i64>(&mut database.as_admin().await, schemas).await, 0);
+        assert_eq!(
+            value::<i64>(&mut database.as_admin().await, schemas).await,
+            0
+        );
     }
 }
 
 on_each_server! {
     async fn a_failure_is_one_line_an_exit_code_and_a_result(database: Database) {
         let manifest = database.manifest("");
-        let wrong = std::fs::read_to_string(&manifest).expect("written").replace("not-secret", "wrong-password");
+        let wrong = std::fs::read_to_string(&manifest)
+            .expect("written")
+            .replace("not-secret", "wrong-password");
         std::fs::write(&manifest, wrong).expect("written");
         let (output, report) = migrate(&manifest, &manifest.with_file_name("result.json"));
-        assert_eq!((output.status.code(), shown(&output.stdout)), (Some(1), String::new()));
+        assert_eq!(
+            (output.status.code(), shown(&output.stdout)),
+            (Some(1), String::new())
+        );
         let line = shown(&output.stderr);
-        assert!(line.starts_with("error: AuthenticationFailed: ") && line.lines().count() == 1, "{line}");
+        assert!(
+            line.starts_with("error: AuthenticationFailed: ") && line.lines().count() == 1,
+            "{line}"
+        );
         assert!(!line.contains("wrong-password"), "{line}");
-        assert_eq!(report.problem.expect("a problem").class, ProblemClass::AuthenticationFailed);
+        assert_eq!(
+            report.problem.expect("a problem").class,
+            ProblemClass::AuthenticationFailed
+        );
     }
 }
 
 #[test]
-fn settings_that_cannot_be_read_are_a_result_too() {
+fn unreadable_settings_are_written_as_a_result() {
     let folder = std::env::temp_dir().join(format!("it_{}_settings", std::process::id()));
     std::fs::create_dir_all(&folder).expect("created");
     let (settings, result) = (folder.join("settings.yaml"), folder.join("result.json"));
@@ -205,18 +269,37 @@ on_each_server! {
     async fn a_run_from_a_manifest_waits_until_the_database_is_there(database: Database) {
         let later = format!("{}_later", database.name);
         let manifest: PathBuf = database.manifest("");
-        let of_later = std::fs::read_to_string(&manifest).expect("written").replace(&format!("name: {},", database.name), &format!("name: {later},"));
+        let of_later = std::fs::read_to_string(&manifest)
+            .expect("written")
+            .replace(
+                &format!("name: {},", database.name),
+                &format!("name: {later},"),
+            );
         std::fs::write(&manifest, of_later).expect("written");
-        let (settings, secrets) = manifest::load(&manifest, None, "local").expect("a good manifest");
+        let (settings, secrets) =
+            manifest::load(&manifest, None, "local").expect("a good manifest");
         let mut admin = database.as_admin().await;
         let started = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            execute(&mut admin, &format!("create database {later} owner {}", database.owner)).await;
+            execute(
+                &mut admin,
+                &format!("create database {later} owner {}", database.owner),
+            )
+            .await;
         };
         let (done, ()) = tokio::join!(until_done(&settings, &secrets), started);
         assert_eq!(done.expect("migrated").applied, [1, 2, 3, 4, 5, 6]);
-        assert_eq!(value::<i64>(&mut admin, &format!("select count(*) from pg_database where \
-            datname = '{later}'")).await, 1);
+        assert_eq!(
+            value::<i64>(
+                &mut admin,
+                &format!(
+                    "select count(*) from pg_database \
+            where datname = '{later}'"
+                )
+            )
+            .await,
+            1
+        );
         execute(&mut admin, &format!("drop database {later} with (force)")).await;
     }
 }

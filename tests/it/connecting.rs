@@ -1,4 +1,4 @@
-//! TLS, logins and pools against real servers and against listeners that are none.
+//! TLS, logins and pools against real servers and against faulty listeners.
 
 use outbox_relay::{
     outbox::{
@@ -15,14 +15,14 @@ use sqlx::Row;
 use crate::harness::{
     certificates::expired_server,
     listeners::{
-        Hello, another_protocol, closed_port, silent_way, under_another_address, with_certificate,
-        without_tls,
+        Hello, at_another_address, closed_port, server_of_another_protocol, server_without_tls,
+        silenceable_proxy, with_certificate,
     },
     postgres::{Database, execute, value},
     rig::{certificate, rig},
 };
 
-/// The relay's settings with TLS and the rig's authority.
+/// The relay's settings with TLS and the rig's certificate authority.
 fn with_tls(database: &Database, mode: TlsMode) -> DatabaseSettings {
     database.write_secret("database/ca.crt", &certificate("ca.crt"));
     let mut settings = database.settings().database;
@@ -59,15 +59,23 @@ on_each_server! {
     async fn the_right_host_and_authority_are_accepted(database: Database) {
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
         at(&mut settings, "localhost", database.address().port());
-        let mut connection = open(&database, &settings).await.expect("a good certificate");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
-            pg_backend_pid()").await);
+        let mut connection = open(&database, &settings)
+            .await
+            .expect("a good certificate");
+        assert!(
+            value::<bool>(
+                &mut connection,
+                "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()"
+            )
+            .await
+        );
     }
 }
 
 on_each_server! {
     async fn another_host_name_is_refused_unless_only_the_chain_counts(database: Database) {
-        let other = under_another_address(database.address()).await;
+        let other = at_another_address(database.address()).await;
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
         at(&mut settings, "127.0.0.2", other.port());
         let refused = problem(&database, &settings).await;
@@ -86,12 +94,15 @@ on_each_server! {
         assert_eq!(refused.class, ProblemClass::TlsFailed);
         assert!(refused.message.contains("authority"), "{refused:?}");
         settings.tls.mode = TlsMode::VerifyCa;
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+        assert_eq!(
+            problem(&database, &settings).await.class,
+            ProblemClass::TlsFailed
+        );
     }
 }
 
-/// What docs/secrets.md says of the database client: a given authority is one more, unless the
-/// system has none.
+/// Checks docs/secrets.md: a configured authority is trusted in addition to the system's, unless
+/// the system has none.
 #[tokio::test]
 async fn the_given_authority_is_trusted_besides_those_of_the_system() {
     let database = Database::create(15).await;
@@ -130,14 +141,14 @@ async fn the_given_authority_is_trusted_besides_those_of_the_system() {
             .await
             .expect("not cancelled")
             .expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(
             output.status.success(),
             accepted,
-            "{given} with {}: {said}",
+            "{given} with {}: {stderr}",
             of_the_system.display()
         );
-        assert!(accepted || said.contains("TlsFailed"), "{said}");
+        assert!(accepted || stderr.contains("TlsFailed"), "{stderr}");
     }
 }
 
@@ -157,68 +168,118 @@ async fn an_expired_certificate_is_refused() {
 on_each_server! {
     async fn a_server_without_tls_gets_no_password(database: Database) {
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
-        at(&mut settings, "localhost", without_tls().await);
+        at(&mut settings, "localhost", server_without_tls().await);
         let refused = problem(&database, &settings).await;
         assert_eq!(refused.class, ProblemClass::TlsFailed);
-        assert!(refused.message.contains("does not offer TLS"), "{refused:?}");
+        assert!(
+            refused.message.contains("does not offer TLS"),
+            "{refused:?}"
+        );
     }
 }
 
 on_each_server! {
-    async fn something_else_that_listens_is_unreachable(database: Database) {
+    async fn a_server_of_another_protocol_is_unreachable(database: Database) {
         let mut settings = database.settings().database;
-        at(&mut settings, "127.0.0.1", another_protocol().await);
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::Unreachable);
+        at(
+            &mut settings,
+            "127.0.0.1",
+            server_of_another_protocol().await,
+        );
+        assert_eq!(
+            problem(&database, &settings).await.class,
+            ProblemClass::Unreachable
+        );
         at(&mut settings, "127.0.0.1", closed_port().await);
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::Unreachable);
+        assert_eq!(
+            problem(&database, &settings).await.class,
+            ProblemClass::Unreachable
+        );
     }
 }
 
 on_each_server! {
-    async fn a_url_brings_user_and_password_and_the_settings_tls_mode_holds(database: Database) {
+    async fn a_url_sets_user_and_password_and_not_the_tls_mode(database: Database) {
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
         settings.endpoint = Endpoint::Url;
         let address = database.address();
-        let url = format!("postgresql://{}:not-secret@{address}/{}?sslmode=disable", database.relay, database.name);
+        let url = format!(
+            "postgresql://{}:not-secret@{address}/{}?sslmode=disable",
+            database.relay, database.name
+        );
         database.write_secret("database/url", &url);
         let mut connection = open(&database, &settings).await.expect("a good URL");
-        assert!(value::<bool>(&mut connection, "select ssl from pg_stat_ssl where pid = \
-            pg_backend_pid()").await);
+        assert!(
+            value::<bool>(
+                &mut connection,
+                "select ssl from pg_stat_ssl where pid = \
+            pg_backend_pid()"
+            )
+            .await
+        );
         database.write_secret("database/url", &url.replace("not-secret", "wrong-password"));
         let refused = problem(&database, &settings).await;
         assert_eq!(refused.class, ProblemClass::AuthenticationFailed);
-        assert!(!refused.message.contains("wrong-password") && !refused.message.contains(&database.relay), "{refused:?}");
+        assert!(
+            !refused.message.contains("wrong-password")
+                && !refused.message.contains(&database.relay),
+            "{refused:?}"
+        );
     }
 }
 
 on_each_server! {
-    async fn a_client_certificate_stands_for_a_password(database: Database) {
-        // The rig asks for certificates in databases of this name; the client certificate's user is
-        // `relay`. Other tests use them as well.
+    async fn a_client_certificate_replaces_a_password(database: Database) {
+        // The rig requires certificates in databases of this name. The certificate's user is
+        // `relay`, which other tests use as well.
         let mut admin = database.as_admin().await;
         for sql in ["create role relay login", "create database certonly"] {
-            let created = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut admin).await;
-            let code = created.err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
-            assert!(matches!(code.as_deref(), None | Some("42710" | "42P04" | "23505")), "{sql}: {code:?}");
+            let created = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+                .execute(&mut admin)
+                .await;
+            let code = created.err().and_then(|error| {
+                error
+                    .as_database_error()?
+                    .code()
+                    .map(|code| code.into_owned())
+            });
+            assert!(
+                matches!(code.as_deref(), None | Some("42710" | "42P04" | "23505")),
+                "{sql}: {code:?}"
+            );
         }
         let mut settings = with_tls(&database, TlsMode::VerifyFull);
-        let Endpoint::Host { name, .. } = &mut settings.endpoint else { panic!("a host") };
+        let Endpoint::Host { name, .. } = &mut settings.endpoint else {
+            panic!("a host")
+        };
         *name = "certonly".to_owned();
         database.write_secret("database/username", "relay");
         database.remove_secret("database/password");
         database.write_secret("database/tls.crt", &certificate("client.crt"));
         database.write_secret("database/tls.key", &certificate("client.key"));
         settings.tls.client_certificate = true;
-        let mut connection = open(&database, &settings).await.expect("a good certificate");
-        assert_eq!(value::<String>(&mut connection, "select current_user::text").await, "relay");
+        let mut connection = open(&database, &settings)
+            .await
+            .expect("a good certificate");
+        assert_eq!(
+            value::<String>(&mut connection, "select current_user::text").await,
+            "relay"
+        );
 
         database.write_secret("database/tls.crt", &certificate("rogue.crt"));
         database.write_secret("database/tls.key", &certificate("rogue.key"));
-        assert_eq!(problem(&database, &settings).await.class, ProblemClass::TlsFailed);
+        assert_eq!(
+            problem(&database, &settings).await.class,
+            ProblemClass::TlsFailed
+        );
         database.write_secret("database/tls.key", &certificate("client.key"));
         let refused = problem(&database, &settings).await;
         assert_eq!(refused.class, ProblemClass::SecretInvalid, "not a pair");
-        assert!(refused.message.contains("database/tls.crt") && refused.message.contains("clientCertSecretRef"), "{refused:?}");
+        assert!(
+            refused.message.contains("database/tls.crt")
+                && refused.message.contains("clientCertSecretRef"),
+            "{refused:?}"
+        );
     }
 }
 
@@ -232,29 +293,46 @@ on_each_server! {
             ("idle_in_transaction_session_timeout", "10s"),
             ("application_name", "outbox-relay"),
         ] {
-            let row = pool.row(sqlx::query("select current_setting($1)").bind(name)).await.expect("a setting");
+            let row = pool
+                .row(sqlx::query("select current_setting($1)").bind(name))
+                .await
+                .expect("a setting");
             assert_eq!(row.get::<String, _>(0), expected, "{name}");
         }
     }
 }
 
 on_each_server! {
-    async fn a_pool_comes_back_after_its_connections_were_killed(database: Database) {
-        let connect = Connect::relay(&database.settings().database, &database.secrets()).expect("good secrets");
+    async fn a_pool_recovers_after_its_connections_were_killed(database: Database) {
+        let connect = Connect::relay(&database.settings().database, &database.secrets())
+            .expect("good secrets");
         let pool = Connections::new(&connect, 1, &[]);
-        let first: i32 = pool.row(sqlx::query("select pg_backend_pid()")).await.expect("a connection").get(0);
+        let first: i32 = pool
+            .row(sqlx::query("select pg_backend_pid()"))
+            .await
+            .expect("a connection")
+            .get(0);
         let mut admin = database.as_admin().await;
-        execute(&mut admin, &format!("select pg_terminate_backend({first}, 5000)")).await;
-        let error = pool.rows(sqlx::query("select 1")).await.expect_err("the connection is dead");
+        execute(
+            &mut admin,
+            &format!("select pg_terminate_backend({first}, 5000)"),
+        )
+        .await;
+        let error = pool
+            .rows(sqlx::query("select 1"))
+            .await
+            .expect_err("the connection is dead");
         assert_eq!(classify(&error).class, ProblemClass::Unreachable);
-        pool.rows(sqlx::query("select 1")).await.expect("a new connection");
+        pool.rows(sqlx::query("select 1"))
+            .await
+            .expect("a new connection");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_without_a_word_is_given_up() {
+async fn a_connection_that_dies_silently_times_out() {
     let database = Database::create(15).await;
-    let (port, silence) = silent_way(database.address()).await;
+    let (port, silence) = silenceable_proxy(database.address()).await;
     let mut settings = database.settings().database;
     at(&mut settings, "127.0.0.1", port);
     let connections = Connections::new(

@@ -1,6 +1,5 @@
-//! Each rule of the schema on a real API server: what it accepts, what it refuses, and that the
-//! refusal names the field and the way out. Rules in CEL are also judged without one: both must say
-//! the same.
+//! Each rule of the schema on a real API server: what it accepts and rejects, and that the message
+//! has the field and a fix. Rules in CEL are also evaluated without a server, with equal results.
 
 use kube::api::{Patch, PatchParams, PostParams};
 use outbox_relay::api::{OutboxRelay, custom_resource_definition};
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::kubernetes::{NAME, Namespace, kubectl, manifest};
 
-/// The answer to a changed manifest, without creating anything.
+/// The API server's answer to a changed manifest in a dry run.
 async fn answer(ns: &Namespace, change: &dyn Fn(&mut Value)) -> Result<(), String> {
     let mut relay = manifest();
     change(&mut relay);
@@ -31,8 +30,8 @@ async fn answer(ns: &Namespace, change: &dyn Fn(&mut Value)) -> Result<(), Strin
 
 type Change = &'static dyn Fn(&mut Value);
 
-/// What the rules in CEL say of a changed manifest, after the defaults.
-fn judged_alone(change: &dyn Fn(&mut Value)) -> Result<(), String> {
+/// Evaluates the rules in CEL on a changed manifest, after applying the defaults.
+fn check_without_api_server(change: &dyn Fn(&mut Value)) -> Result<(), String> {
     let mut relay = manifest();
     change(&mut relay);
     kube_cel::Validator::new()
@@ -45,8 +44,8 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Whether these are words of a rule in CEL, and not of the API server about a type, a pattern or a
-/// bound.
+/// Whether a message is from a rule in CEL, and not from the API server about a type, a pattern or
+/// a bound.
 fn is_of_a_rule(words: &str, schema: &Value) -> bool {
     let rules = schema["x-kubernetes-validations"]
         .as_array()
@@ -68,7 +67,7 @@ async fn accepts(changes: &[Change]) {
     for (number, change) in changes.iter().enumerate() {
         assert_eq!(answer(&ns, change).await, Ok(()), "change {number}");
         assert_eq!(
-            judged_alone(change),
+            check_without_api_server(change),
             Ok(()),
             "change {number}, without the server"
         );
@@ -86,7 +85,7 @@ async fn refuses(changes: &[(Change, &str)]) {
             "change {number}: '{words}' is not in: {refusal}"
         );
         if is_of_a_rule(words, &schema()) {
-            let refusal = judged_alone(change).expect_err(&format!(
+            let refusal = check_without_api_server(change).expect_err(&format!(
                 "change {number} should be refused without the server, too: {words}"
             ));
             assert!(
@@ -111,7 +110,7 @@ fn the_crd_and_a_manifest_bring_no_warnings() {
 }
 
 #[tokio::test]
-async fn names_that_children_can_carry_are_accepted_and_others_refused() {
+async fn names_that_are_valid_for_children_are_accepted_and_others_rejected() {
     accepts(&[&|r| r["metadata"]["name"] = json!("a".repeat(46)), &|r| {
         r["metadata"]["name"] = json!("a")
     }])
@@ -270,14 +269,19 @@ async fn topics_are_named_once_and_at_least_one_is() {
     .await;
 }
 
-/// As many topics and types as the schema allows; `type_of` names the types.
+/// As many topics and types as the schema allows. `type_of` returns the names of types.
 fn topics(type_of: impl Fn(usize, usize) -> String) -> Value {
     let types = |topic| {
         (0..16)
             .map(|number| type_of(topic, number))
             .collect::<Vec<_>>()
     };
-    let topic = |number| json!({"name": format!("{number:02}{}", "t".repeat(247)), "eventTypes": types(number), "aggregateTypes": types(number)});
+    let topic = |number| {
+        json!({
+            "name": format!("{number:02}{}", "t".repeat(247)),
+            "eventTypes": types(number), "aggregateTypes": types(number),
+        })
+    };
     Value::Array((0..64).map(topic).collect())
 }
 
@@ -285,10 +289,9 @@ fn long(topic: usize, number: usize) -> String {
     format!("{topic:02}{number:02}{}", "x".repeat(251))
 }
 
-/// The rule compares each with each: it must not run out of what the API server spends on one
-/// object.
+/// The rule compares all pairs. It must not exceed the API server's cost budget for one object.
 #[tokio::test]
-async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
+async fn the_rule_on_routed_types_works_at_the_largest_size() {
     accepts(&[&|r| r["spec"]["topics"] = topics(long), &|r| {
         r["spec"]["topics"] =
             json!([{"name": "a", "eventTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]);
@@ -296,14 +299,27 @@ async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
     .await;
     refuses(&[
         (
-            &|r| r["spec"]["topics"] = json!([{"name": "b", "eventTypes": ["A"]}, {"name": "a", "eventTypes": ["B", "A"]}]),
+            &|r| {
+                r["spec"]["topics"] = json!([
+                    {"name": "b", "eventTypes": ["A"]},
+                    {"name": "a", "eventTypes": ["B", "A"]},
+                ])
+            },
             "an event type stands at two topics",
         ),
         (
-            &|r| r["spec"]["topics"] = json!([{"name": "a", "aggregateTypes": ["A"]}, {"name": "b", "aggregateTypes": ["A"]}]),
+            &|r| {
+                r["spec"]["topics"] = json!([
+                    {"name": "a", "aggregateTypes": ["A"]},
+                    {"name": "b", "aggregateTypes": ["A"]},
+                ])
+            },
             "an aggregate type stands at two topics",
         ),
-        (&|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": vec!["A"; 17]}]), "spec.topics[0].eventTypes"),
+        (
+            &|r| r["spec"]["topics"] = json!([{"name": "a", "eventTypes": vec!["A"; 17]}]),
+            "spec.topics[0].eventTypes",
+        ),
     ])
     .await;
     let ns = Namespace::create().await;
@@ -326,7 +342,10 @@ async fn a_type_is_routed_to_one_topic_at_the_largest_size_too() {
 #[tokio::test]
 async fn scaling_has_bounds_and_an_order() {
     accepts(&[&|r| r["spec"]["scaling"] = json!({}), &|r| {
-        r["spec"]["scaling"] = json!({"minReplicas": 8, "maxReplicas": 8, "targetBacklogPerReplica": 1, "targetOldestAge": "1s", "scaleDownStabilization": "0s"});
+        r["spec"]["scaling"] = json!({
+            "minReplicas": 8, "maxReplicas": 8, "targetBacklogPerReplica": 1,
+            "targetOldestAge": "1s", "scaleDownStabilization": "0s",
+        });
     }])
     .await;
     refuses(&[
@@ -395,10 +414,15 @@ async fn the_count_cannot_be_changed_while_it_is_not_used() {
 }
 
 #[tokio::test]
-async fn plaintext_goes_with_nothing_that_needs_tls() {
-    accepts(&[&|r| r["spec"]["kafka"]["tls"] = json!({"mode": "disable"}), &|r| {
-        r["spec"]["kafka"]["sasl"] = json!({"mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"}});
-    }])
+async fn plaintext_excludes_settings_that_need_tls() {
+    accepts(&[
+        &|r| r["spec"]["kafka"]["tls"] = json!({"mode": "disable"}),
+        &|r| {
+            r["spec"]["kafka"]["sasl"] = json!({
+                "mechanism": "PLAIN", "username": "u", "credentialsSecretRef": {"name": "n"},
+            });
+        },
+    ])
     .await;
     let certificate = || json!({"mode": "disable", "clientCertSecretRef": {"name": "n"}});
     let ca = || json!({"mode": "disable", "ca": {"secretRef": {"name": "n", "key": "k"}}});
@@ -443,7 +467,7 @@ async fn an_owner_to_take_over_from_has_three_parts() {
 }
 
 #[tokio::test]
-async fn kafka_can_be_told_what_does_not_weaken_the_promise() {
+async fn kafka_properties_are_accepted_unless_they_weaken_the_promises() {
     accepts(&[
         &|r| {
             r["spec"]["kafka"]["properties"] = json!({"linger.ms": "1", "compression.type": "zstd"})
@@ -533,19 +557,53 @@ async fn a_template_cannot_take_the_operators_labels_or_bring_what_pods_cannot_h
     ])
     .await;
     refuses(&[
-        (&|r| r["spec"]["template"]["labels"] = json!({"app.kubernetes.io/name": "x"}), "are the operator's own"),
-        (&|r| r["spec"]["template"]["labels"] = json!({"outboxrelay.dev/relay": "x"}), "are the operator's own"),
-        (&|r| r["spec"]["template"]["labels"] = json!({"a": "b c"}), "spec.template.labels.a"),
-        (&|r| r["spec"]["template"]["annotations"] = json!({"outboxrelay.dev/x": "x"}), "are the operator's own"),
-        (&|r| r["spec"]["template"]["image"] = json!("relay 1"), "spec.template.image"),
-        (&|r| r["spec"]["template"]["serviceAccountName"] = json!("No Name"), "spec.template.serviceAccountName"),
         (
-            &|r| r["spec"]["template"]["affinity"] = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}}),
+            &|r| r["spec"]["template"]["labels"] = json!({"app.kubernetes.io/name": "x"}),
+            "are the operator's own",
+        ),
+        (
+            &|r| r["spec"]["template"]["labels"] = json!({"outboxrelay.dev/relay": "x"}),
+            "are the operator's own",
+        ),
+        (
+            &|r| r["spec"]["template"]["labels"] = json!({"a": "b c"}),
+            "spec.template.labels.a",
+        ),
+        (
+            &|r| r["spec"]["template"]["annotations"] = json!({"outboxrelay.dev/x": "x"}),
+            "are the operator's own",
+        ),
+        (
+            &|r| r["spec"]["template"]["image"] = json!("relay 1"),
+            "spec.template.image",
+        ),
+        (
+            &|r| r["spec"]["template"]["serviceAccountName"] = json!("No Name"),
+            "spec.template.serviceAccountName",
+        ),
+        (
+            &|r| {
+                r["spec"]["template"]["affinity"] = json!({
+                    "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]},
+                })
+            },
             "spec.template.affinity",
         ),
-        (&|r| r["spec"]["template"]["nodeSelector"] = json!({"a": "b c"}), "spec.template.nodeSelector.a"),
-        (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "much"}}), "spec.template.resources.requests.cpu"),
-        (&|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "2"}, "limits": {"memory": "64 Mi"}}), "limits.memory"),
+        (
+            &|r| r["spec"]["template"]["nodeSelector"] = json!({"a": "b c"}),
+            "spec.template.nodeSelector.a",
+        ),
+        (
+            &|r| r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "much"}}),
+            "spec.template.resources.requests.cpu",
+        ),
+        (
+            &|r| {
+                r["spec"]["template"]["resources"] = json!({"requests": {"cpu": "2"},
+            "limits": {"memory": "64 Mi"}})
+            },
+            "limits.memory",
+        ),
     ])
     .await;
 }

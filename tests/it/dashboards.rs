@@ -1,5 +1,5 @@
-//! The dashboards of the chart: what they show, and how Grafana is told. The files in the chart are
-//! written from here: `UPDATE_GENERATED=1 cargo test generated`.
+//! The dashboards of the chart. The files in the chart are generated from here:
+//! `UPDATE_GENERATED=1 cargo test generated`.
 
 mod grafana;
 mod on_call;
@@ -12,7 +12,7 @@ use crate::generated_files::compare;
 
 pub(crate) use grafana::RATE_INTERVAL;
 
-/// File name without `.json`, and content.
+/// All dashboards: file names without `.json`, and contents.
 pub(crate) fn all() -> [(&'static str, Value); 3] {
     [
         ("on-call", on_call::dashboard()),
@@ -21,7 +21,7 @@ pub(crate) fn all() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// The expressions of all panels and variables, with what they belong to.
+/// The expressions of all panels and variables, with the names of their owners.
 pub(crate) fn expressions() -> Vec<(String, String)> {
     all()
         .iter()
@@ -41,7 +41,7 @@ fn generated_dashboards_are_what_the_chart_has() {
 }
 
 #[test]
-fn every_panel_says_what_it_shows_and_asks_the_chosen_prometheus() {
+fn every_panel_has_a_description_and_queries_the_chosen_prometheus() {
     for (file, dashboard) in all() {
         for panel in dashboard["panels"]
             .as_array()

@@ -1,5 +1,5 @@
-//! Faults of the database under load: no row is lost, keys stay in order, the process lives on, the
-//! problem shows with its class and goes away by itself.
+//! Faults of the database under load: no row is lost, keys stay in order, the process continues,
+//! and the problem is reported with its class until it is resolved automatically.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -11,9 +11,9 @@ use crate::{
         kafka::{create_topic, topic_name},
         postgres::{Database, execute, value},
         relay::{Relay, until},
+        retrying_writers::Writers,
         server::Server,
-        stubborn_writers::Writers,
-        writers::judge,
+        writers::verify,
     },
     relay_order::{drained, lanes, read},
 };
@@ -47,7 +47,7 @@ impl Running {
         }
     }
 
-    /// Rows reach Kafka, and no problem of these classes is left.
+    /// Waits until rows reach Kafka and no problem of these classes is reported.
     async fn publishes_without(&self, classes: &[ProblemClass]) {
         let published = async || {
             self.relay
@@ -55,7 +55,7 @@ impl Running {
                 .await
         };
         let before = published().await;
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (published().await > before + 100.0).then_some(())
         })
         .await;
@@ -82,15 +82,15 @@ impl Running {
         .await
     }
 
-    /// Everything that was committed has arrived, in order, from the same process as in the
-    /// beginning.
+    /// Stops the writers, and checks that all committed rows arrived in order and that the process
+    /// did not restart.
     async fn end(mut self) {
         let committed = self.writers.end(&self.database).await;
         drained(&self.database).await;
-        judge(&committed, &read(self.topic).await);
+        verify(&committed, &read(self.topic).await);
         let mut admin = self.database.as_admin().await;
-        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) from \
-            outbox.parked_key)";
+        let blamed = "select (select count(*) from outbox.dead_letter) + (select count(*) \
+            from outbox.parked_key)";
         assert_eq!(
             value::<i64>(&mut admin, blamed).await,
             0,
@@ -101,7 +101,7 @@ impl Running {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_stopped_or_crashes_and_comes_back_costs_nothing_but_time() {
+async fn a_server_that_is_restarted_or_crashes_costs_nothing_but_time() {
     let mut server = Server::create().await;
     let running = Running::begin(Database::create_on(server.admin()).await.migrated().await).await;
     for signal in ["INT", "QUIT"] {
@@ -119,7 +119,7 @@ async fn a_server_that_is_stopped_or_crashes_and_comes_back_costs_nothing_but_ti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_away_for_longer_than_a_lease_costs_nothing_but_time() {
+async fn a_server_that_is_down_for_longer_than_a_lease_costs_nothing_but_time() {
     let mut server = Server::create().await;
     let running = Running::begin(Database::create_on(server.admin()).await.migrated().await).await;
     running.publishes_without(&[]).await;
@@ -142,10 +142,10 @@ async fn a_server_that_is_away_for_longer_than_a_lease_costs_nothing_but_time() 
     running.end().await;
 }
 
-/// A standby that was promoted elsewhere, or an administrator's brake. The connections of before
-/// keep the setting: they have to go.
+/// The cause may be a standby, or an administrator who made the database read-only. Old connections
+/// keep the setting, so they must be replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_only_allows_reading_shows_and_heals() {
+async fn a_read_only_database_is_reported_and_recovery_is_automatic() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
     let (name, user) = (
         running.database.name.clone(),
@@ -179,18 +179,20 @@ async fn a_database_that_only_allows_reading_shows_and_heals() {
     running.end().await;
 }
 
-/// The error of a full disk comes from triggers here: a disk that fills up at a wanted statement
-/// cannot be had without rights on the machine.
+/// Triggers raise the error of a full disk here: filling a disk at a chosen statement needs rights
+/// on the machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_shows_and_heals() {
+async fn a_full_disk_is_reported_and_recovery_is_automatic() {
     let running = Running::begin(Database::create(15).await.migrated().await).await;
     let mut admin = running.database.as_admin().await;
     running.publishes_without(&[]).await;
     execute(
         &mut admin,
         "create function full_disk() returns trigger language plpgsql
-           as 'begin raise exception ''could not extend file: No space left on device'' using errcode = ''disk_full''; end';
-         create trigger full_disk before delete on outbox.event for each statement execute function full_disk()",
+           as 'begin raise exception ''could not extend file: No space left on device'' using \
+           errcode = ''disk_full''; end';
+         create trigger full_disk before delete on outbox.event for each statement execute \
+         function full_disk()",
     )
     .await;
     let message = running.shows(ProblemClass::DatabaseFull).await;
@@ -198,7 +200,7 @@ async fn a_full_disk_shows_and_heals() {
         message.contains("settle") && message.contains("make room"),
         "{message}"
     );
-    // Then it is the lease's turn, and the registration after it.
+    // Then the lease fails, and after it the registration.
     execute(
         &mut admin,
         "create trigger full_disk before insert or update on outbox.relay for \

@@ -1,5 +1,4 @@
-//! What alerts and dashboards ask for is documented in docs/metrics.md: metrics and their labels.
-//! Pure.
+//! docs/metrics.md documents all metrics and labels that alerts and dashboards use. Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +10,7 @@ use crate::{
     observed::{Families, documented},
 };
 
-/// What else stands in an expression.
+/// Other words in expressions: functions and keywords.
 const WORDS: &[&str] = &[
     "absent",
     "and",
@@ -30,7 +29,7 @@ const WORDS: &[&str] = &[
     "vector",
 ];
 
-/// All expressions of the chart, with what they belong to.
+/// All expressions of the chart, with the names of their owners.
 pub(crate) fn all() -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let alerts = alerts::alerts()
@@ -42,9 +41,9 @@ pub(crate) fn all() -> Vec<(String, String)> {
 /// The names in an expression.
 #[derive(Debug, Default, PartialEq)]
 struct Names {
-    /// Each with the labels that its selector names.
+    /// Metrics with the labels of their selectors.
     metrics: Vec<(String, BTreeSet<String>)>,
-    /// Of `by (..)`, `on (..)` and `group_left (..)`.
+    /// Labels of `by (..)`, `on (..)` and `group_left (..)`.
     groups: BTreeSet<String>,
     words: BTreeSet<String>,
     /// Values of the label `class`.
@@ -112,8 +111,8 @@ fn labels(selector: &str, classes: &mut Vec<String>) -> BTreeSet<String> {
     matchers.map(name).collect()
 }
 
-/// The labels that a metric has in Prometheus, with those that the chart's monitors give. `None`:
-/// it is not documented.
+/// The labels of a metric in Prometheus, with those that the chart's monitors add. `None` if the
+/// metric is not documented.
 fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
     let of_histogram = ["_bucket", "_sum", "_count"]
         .iter()
@@ -130,7 +129,7 @@ fn has(metric: &str, documented: &Families) -> Option<BTreeSet<String>> {
     Some(labels)
 }
 
-/// What is wrong with an expression.
+/// The undocumented names in an expression.
 fn undocumented(expression: &str, documented: &Families) -> Vec<String> {
     let names = names(expression);
     let mut wrong: Vec<String> = names
@@ -200,9 +199,10 @@ fn a_name_that_does_not_exist_is_found() {
     let documented = documented();
     let check = |expression| undocumented(expression, &documented);
     assert_eq!(
-        check(
-            r#"sum by (relay) (rate(outbox_events_failed_total{topic="t", class="KeysParked"}[$__rate_interval])) > 0.5"#
-        ),
+        check(concat!(
+            r#"sum by (relay) (rate(outbox_events_failed_total{topic="t", "#,
+            r#"class="KeysParked"}[$__rate_interval])) > 0.5"#,
+        )),
         [] as [&str; 0]
     );
     assert_eq!(check("max(outbox_queue_dept)"), ["outbox_queue_dept"]);

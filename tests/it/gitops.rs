@@ -1,5 +1,5 @@
-//! What docs/gitops.md says of health: its script for Argo CD, run on OutboxRelays that the
-//! operator has worked through.
+//! Runs the health script for Argo CD of docs/gitops.md on OutboxRelays that the operator has
+//! reconciled.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::kubernetes::{NAME, Namespace};
 
-/// The page's script.
+/// The script of the page.
 fn script() -> String {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/gitops.md"))
         .expect("a page");
@@ -20,11 +20,12 @@ fn script() -> String {
         .to_owned()
 }
 
-/// As Lua writes it.
+/// Formats a value as Lua.
 fn lua(value: &Value) -> String {
     match value {
         Value::Null => "nil".to_owned(),
-        // JSON escapes like Lua, but for characters beyond ASCII, which both take as they are.
+        // JSON and Lua have equal escapes, except for characters beyond ASCII, which both accept
+        // unescaped.
         Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
         Value::Array(list) => format!(
             "{{{}}}",
@@ -39,7 +40,7 @@ fn lua(value: &Value) -> String {
     }
 }
 
-/// What the script says of an object: status and message.
+/// Runs the script on an object. Returns status and message.
 fn health(object: &Value) -> (String, String) {
     let program = format!(
         "obj = {}\nlocal function judge()\n{}\nend\nlocal health = \
@@ -92,7 +93,11 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
         .await;
     let wished = live(&ns).await;
     assert_eq!(health(&wished).0, "Healthy", "scaled to 0: {wished}");
-    ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}}, "spec": {"replicas": 2}})).await;
+    ns.patch_relay(
+        json!({"metadata": {"annotations": {"outboxrelay.dev/paused": "true"}},
+        "spec": {"replicas": 2}}),
+    )
+    .await;
     ns.settle().await;
     let paused = live(&ns).await;
     assert_eq!(health(&paused).0, "Suspended", "paused: {paused}");
@@ -115,8 +120,12 @@ async fn argo_cd_sees_a_stalled_outboxrelay_as_degraded() {
 }
 
 fn conditions(stalled: &str, ready: &str) -> Value {
-    let condition = |name: &str, status: &str| json!({"type": name, "status": status, "reason": "R", "message": format!("{name} \"says\" so")});
-    json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2, "conditions": [condition("Stalled", stalled), condition("Ready", ready)]}})
+    let condition = |name: &str, status: &str| {
+        json!({"type": name, "status": status, "reason": "R",
+        "message": format!("{name} \"says\" so")})
+    };
+    json!({"metadata": {"generation": 2}, "status": {"observedGeneration": 2,
+        "conditions": [condition("Stalled", stalled), condition("Ready", ready)]}})
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What tests share: where the rig's servers are, a database per test, listeners that misbehave.
+//! Shared by tests: addresses of the rig's servers, a database per test, servers with faults.
 
 pub(crate) mod api_proxy;
 pub(crate) mod api_server;
@@ -17,7 +17,7 @@ pub(crate) mod pods;
 pub(crate) mod producer;
 pub(crate) mod prometheus;
 pub(crate) mod relay;
+pub(crate) mod retrying_writers;
 pub(crate) mod rig;
 pub(crate) mod server;
-pub(crate) mod stubborn_writers;
 pub(crate) mod writers;

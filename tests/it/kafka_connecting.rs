@@ -1,5 +1,5 @@
-//! TLS and logins against the rig's broker and against listeners that are none: who is let in, and
-//! with which class others are refused.
+//! TLS and logins against the rig's broker and against faulty listeners: which logins are accepted,
+//! and the problem classes of the others.
 
 use outbox_relay::{
     kafka::{MetadataClient, TopicDescription},
@@ -10,19 +10,19 @@ use outbox_relay::{
 use crate::harness::{
     certificates::{client, expired_server},
     kafka::{create_topic, topic_name},
-    listeners::{Hello, closed_port, under_another_address, with_certificate},
+    listeners::{Hello, at_another_address, closed_port, with_certificate},
     postgres::Database,
     rig::{certificate, rig},
 };
 
-/// Where to log in, and with what.
+/// A broker's address with credentials.
 struct Login {
     database: Database,
     settings: KafkaSettings,
 }
 
 impl Login {
-    /// Towards a listener of the rig, with its authority.
+    /// A login at a listener of the rig, with the rig's authority.
     async fn to(listener: &str, mode: TlsMode) -> Self {
         let database = Database::create(15).await;
         database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
@@ -136,7 +136,7 @@ async fn another_host_name_is_refused_unless_only_the_chain_counts() {
         let login = Login::to("RIG_KAFKA_MTLS", mode)
             .await
             .with_certificate(&pair.certificate, &pair.key);
-        let other = under_another_address(rig("RIG_KAFKA_MTLS").parse().expect("an address")).await;
+        let other = at_another_address(rig("RIG_KAFKA_MTLS").parse().expect("an address")).await;
         let login = login.at(format!("127.0.0.2:{}", other.port()));
         if accepted {
             login.is_let_in().await

@@ -1,4 +1,4 @@
-//! Both programs listen as they do in a pod, whose only address may be one of IPv6.
+//! Both programs listen on IPv4 and IPv6, because a pod may have only an IPv6 address.
 
 use std::process::{Child, Command, Stdio};
 
@@ -11,14 +11,14 @@ use crate::harness::{
     server::{free_port, get_from},
 };
 
-/// Killed when it goes out of scope.
+/// A running program. It is killed when this is dropped.
 struct Program {
     child: Child,
     port: u16,
 }
 
 impl Program {
-    /// With what an operator's Deployment, or its chart, says of where to listen.
+    /// Starts a program with the listen address of the Deployment or the chart.
     async fn start(command: &mut Command) -> Self {
         let port = free_port().await;
         let listening = command
@@ -69,7 +69,7 @@ async fn a_relay_answers_on_ipv4_and_on_ipv6() {
     Program::start(&mut run).await.answers_everywhere().await;
 }
 
-/// Its API server is away.
+/// The operator's API server is not available.
 #[tokio::test]
 async fn an_operator_answers_on_ipv4_and_on_ipv6() {
     let file = std::env::temp_dir().join(format!("it_{}_listening", std::process::id()));

@@ -1,4 +1,4 @@
-//! Who may do what in the schema: exactly what each role needs, also against a role that tries.
+//! Rights in the schema: each role has exactly what it needs, and attacks fail.
 
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
@@ -11,9 +11,19 @@ on_each_server! {
         let database = database.migrated().await;
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, ADD).await;
-        assert_eq!(value::<i64>(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', \
-            '{}')").await, 2);
-        let many = r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "f1", "event_type": "Uploaded"}]')"#;
+        assert_eq!(
+            value::<i64>(
+                &mut producer,
+                "select outbox.enqueue('file', 'f1', 'Uploaded', \
+            '{}')"
+            )
+            .await,
+            2
+        );
+        let many = concat!(
+            r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "#,
+            r#""f1", "event_type": "Uploaded"}]')"#,
+        );
         assert_eq!(value::<i64>(&mut producer, many).await, 1);
         for sql in [
             "select from outbox.event",
@@ -49,14 +59,19 @@ on_each_server! {
     async fn a_producer_cannot_choose_id_lane_xact_or_time(database: Database) {
         let database = database.migrated().await;
         let mut producer = database.connect_as(&database.producer).await;
-        for (column, value) in [("id", "5"), ("lane", "5"), ("xact", "'5'"), ("created_at", "now()")] {
+        for (column, value) in [
+            ("id", "5"),
+            ("lane", "5"),
+            ("xact", "'5'"),
+            ("created_at", "now()"),
+        ] {
             for overriding in ["", "overriding system value"] {
                 let sql = format!(
                     "insert into outbox.event (aggregate_type, aggregate_id, event_type, \
                      {column}) {overriding} values ('a', 'b', 'c', {value})"
                 );
                 let code = refused(&mut producer, &sql).await;
-                // A generated column is refused before rights are looked at.
+                // PostgreSQL rejects a generated column before it checks rights.
                 assert!(code == DENIED || code == "428C9", "{sql}: {code}");
             }
         }
@@ -123,12 +138,15 @@ on_each_server! {
         let settle = "select settled from outbox.event e, outbox.settle(array[e.lane], \
             array[e.id], array[e.event_id], array[e.ctid])";
         assert_eq!(value::<i64>(&mut relay, settle).await, 1);
-        assert_eq!(value::<i64>(&mut relay, "select count(*) from outbox.event").await, 0);
+        assert_eq!(
+            value::<i64>(&mut relay, "select count(*) from outbox.event").await,
+            0
+        );
     }
 }
 
 on_each_server! {
-    async fn everybody_else_has_no_right_at_all(database: Database) {
+    async fn other_roles_have_no_rights(database: Database) {
         let mut settings = database.settings();
         settings.migration.producers.clear();
         assert_eq!(database.migrate(&settings).await.problem, None);
@@ -137,12 +155,17 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         let open = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace \
             and has_function_privilege('public', oid, 'execute')";
-        assert_eq!(values::<String>(&mut admin, open).await, Vec::<String>::new());
+        assert_eq!(
+            values::<String>(&mut admin, open).await,
+            Vec::<String>::new()
+        );
     }
 }
 
 on_each_server! {
-    async fn a_role_taken_out_of_the_manifest_loses_its_rights_and_no_other_does(database: Database) {
+    async fn a_role_taken_out_of_the_manifest_loses_its_rights_and_no_other_does(
+        database: Database,
+    ) {
         let mut settings = database.settings();
         settings.migration.relays.push(database.producer.clone());
         assert_eq!(database.migrate(&settings).await.problem, None);
@@ -153,12 +176,22 @@ on_each_server! {
         settings.migration.relays.clear();
         assert_eq!(database.migrate(&settings).await.problem, None);
         execute(&mut producer, ADD).await;
-        assert_eq!(refused(&mut producer, "select from outbox.event").await, DENIED);
+        assert_eq!(
+            refused(&mut producer, "select from outbox.event").await,
+            DENIED
+        );
 
-        // By hand, and to a role that the manifest never named.
+        // A grant by hand to a role that was never in the manifest.
         let mut admin = database.as_admin().await;
-        execute(&mut admin, &format!("grant usage on schema outbox to {0}; grant delete on \
-            outbox.event to {0}", database.relay)).await;
+        execute(
+            &mut admin,
+            &format!(
+                "grant usage on schema outbox to {0}; grant delete on \
+            outbox.event to {0}",
+                database.relay
+            ),
+        )
+        .await;
         settings.migration.producers.clear();
         assert_eq!(database.migrate(&settings).await.problem, None);
         assert_eq!(refused(&mut producer, ADD).await, DENIED);
@@ -177,7 +210,11 @@ on_each_server! {
         settings.migration.producers.clear();
         assert_eq!(database.migrate(&settings).await.problem, None);
         let mut owner = database.connect_as(&database.owner).await;
-        execute(&mut owner, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        execute(
+            &mut owner,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+        )
+        .await;
     }
 }
 
@@ -186,7 +223,14 @@ on_each_server! {
         let mut settings = database.settings();
         assert_eq!(database.migrate(&settings).await.problem, None);
         let mut admin = database.as_admin().await;
-        execute(&mut admin, &format!("reassign owned by {} to {}", database.owner, database.producer)).await;
+        execute(
+            &mut admin,
+            &format!(
+                "reassign owned by {} to {}",
+                database.owner, database.producer
+            ),
+        )
+        .await;
         settings.migration.database = None;
         settings.migration.producers.clear();
         database.write_secrets(&database.producer, "not-secret");
@@ -211,20 +255,24 @@ const DEFINERS: [&str; 9] = [
 ];
 
 on_each_server! {
-    async fn functions_of_the_owner_look_into_temporary_schemas_last(database: Database) {
+    async fn functions_of_the_owner_search_temporary_schemas_last(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         let definers = "select distinct proname::text from pg_proc where pronamespace = \
             'outbox'::regnamespace and prosecdef order by 1";
         assert_eq!(values::<String>(&mut admin, definers).await, DEFINERS);
-        let unsafe_paths = "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
+        let unsafe_paths =
+            "select proname::text from pg_proc where pronamespace = 'outbox'::regnamespace
           and not coalesce(proconfig, '{}') && array['search_path=outbox, pg_temp']";
-        assert_eq!(values::<String>(&mut admin, unsafe_paths).await, Vec::<String>::new());
+        assert_eq!(
+            values::<String>(&mut admin, unsafe_paths).await,
+            Vec::<String>::new()
+        );
     }
 }
 
-/// A temporary table that stands in for `event`, and a trigger that would then run with the rights
-/// of whoever inserts.
+/// Creates a temporary table in place of `event`, with a trigger that would run with the rights of
+/// the inserting role.
 const ATTACK: &str = "
   create temporary table event (like outbox_shape including defaults);
   create temporary table caught (who text);
@@ -237,16 +285,33 @@ on_each_server! {
     async fn a_temporary_table_cannot_stand_in_for_the_outbox(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        // The attacker may not read the real one's shape; it is no secret.
-        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; \
-            grant select on public.outbox_shape to public").await;
+        // The attacker may not read the real table's columns, which are no secret.
+        execute(
+            &mut admin,
+            "create table public.outbox_shape as select * from outbox.event; \
+            grant select on public.outbox_shape to public",
+        )
+        .await;
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, ATTACK).await;
-        execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
-        let many = r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "f1", "event_type": "Uploaded"}]')"#;
+        execute(
+            &mut producer,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+        )
+        .await;
+        let many = concat!(
+            r#"select outbox.enqueue_many('[{"aggregate_type": "file", "aggregate_id": "#,
+            r#""f1", "event_type": "Uploaded"}]')"#,
+        );
         execute(&mut producer, many).await;
-        assert_eq!(values::<String>(&mut producer, "select who from pg_temp.caught").await, Vec::<String>::new());
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 2);
+        assert_eq!(
+            values::<String>(&mut producer, "select who from pg_temp.caught").await,
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            2
+        );
     }
 }
 
@@ -254,48 +319,85 @@ on_each_server! {
     async fn the_attack_works_on_a_path_without_pg_temp(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        execute(&mut admin, "create table public.outbox_shape as select * from outbox.event; \
-            grant select on public.outbox_shape to public").await;
-        let open = "select format('alter function %s set search_path = outbox', oid::regprocedure) from pg_proc
+        execute(
+            &mut admin,
+            "create table public.outbox_shape as select * from outbox.event; \
+            grant select on public.outbox_shape to public",
+        )
+        .await;
+        let open = "select format('alter function %s set search_path = outbox', \
+            oid::regprocedure) from pg_proc
           where pronamespace = 'outbox'::regnamespace and proname = 'enqueue'";
         let open = value::<String>(&mut admin, open).await;
         execute(&mut admin, &open).await;
         let mut producer = database.connect_as(&database.producer).await;
         execute(&mut producer, ATTACK).await;
-        execute(&mut producer, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
-        assert_eq!(values::<String>(&mut producer, "select who from pg_temp.caught").await, [database.owner.as_str()]);
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+        execute(
+            &mut producer,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+        )
+        .await;
+        assert_eq!(
+            values::<String>(&mut producer, "select who from pg_temp.caught").await,
+            [database.owner.as_str()]
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            0
+        );
     }
 }
 
-/// The same for what the relay moves: a forged row that it would park or bury.
-const ATTACK_ON_MOVES: &str = "
+/// Creates temporary tables with a forged row that a relay would park or move to the dead letters.
+const ATTACK_ON_MOVED_ROWS: &str = "
   create temporary table event (like outbox_shape including defaults);
   create temporary table dead_letter (like letter_shape including defaults);
   create temporary table parked_key (like parked_shape including defaults);
   grant all on event, dead_letter, parked_key to public;
-  insert into pg_temp.event (xact, id, lane, event_id, aggregate_type, aggregate_id, event_type, headers, created_at)
+  insert into pg_temp.event (xact, id, lane, event_id, aggregate_type, aggregate_id, event_type, \
+  headers, created_at)
     values ('1', 99, 1, '00000000-0000-0000-0000-000000000099', 'a', 'forged', 'c', '{}', now());";
 
 on_each_server! {
     async fn temporary_tables_cannot_stand_in_for_what_a_relay_moves(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
-        execute(&mut admin, "
+        execute(
+            &mut admin,
+            "
           create table public.outbox_shape as select * from outbox.event;
           create table public.letter_shape as select * from outbox.dead_letter;
           create table public.parked_shape as select * from outbox.parked_key;
-          grant select on all tables in schema public to public").await;
+          grant select on all tables in schema public to public",
+        )
+        .await;
         let mut relay = database.connect_as(&database.relay).await;
-        execute(&mut relay, ATTACK_ON_MOVES).await;
+        execute(&mut relay, ATTACK_ON_MOVED_ROWS).await;
         let forged = "1::smallint, 99, '00000000-0000-0000-0000-000000000099'";
-        execute(&mut relay, &format!("select outbox.park_key('files', 'forged', {forged}, \
-            'RecordRejected')")).await;
-        assert!(!value::<bool>(&mut relay, &format!("select outbox.bury({forged}, 'files', \
-            'RecordRejected', 1)")).await);
-        assert_eq!(value::<i64>(&mut relay, "select count(*) from pg_temp.event").await, 1);
-        let moved = "select (select count(*) from outbox.dead_letter) + (select count(*) from \
-            outbox.parked_key)";
+        execute(
+            &mut relay,
+            &format!(
+                "select outbox.park_key('files', 'forged', {forged}, \
+            'RecordRejected')"
+            ),
+        )
+        .await;
+        assert!(
+            !value::<bool>(
+                &mut relay,
+                &format!(
+                    "select outbox.bury({forged}, 'files', \
+            'RecordRejected', 1)"
+                )
+            )
+            .await
+        );
+        assert_eq!(
+            value::<i64>(&mut relay, "select count(*) from pg_temp.event").await,
+            1
+        );
+        let moved = "select (select count(*) from outbox.dead_letter) + (select count(*) \
+            from outbox.parked_key)";
         assert_eq!(value::<i64>(&mut admin, moved).await, 0);
     }
 }

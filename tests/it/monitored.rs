@@ -1,5 +1,5 @@
-//! Dashboards and alerts are true: Prometheus watches relays and an operator at work, and each
-//! expression of the chart has an answer.
+//! Prometheus scrapes running relays and an operator, and each expression of dashboards and alerts
+//! has a result.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ use crate::{
     observed::{Exported, documented},
 };
 
-/// Alerts whose cause the stage has: they must fire. Of the others the number that they compare
-/// must be there.
+/// Alerts whose causes this test creates: they must fire. The other alerts must have a value to
+/// compare.
 const FIRING: [&str; 5] = [
     "OutboxKeysParked",
     "OutboxDeadLetters",
@@ -37,10 +37,10 @@ const FIRING: [&str; 5] = [
     "OutboxTopicStalled",
     "OutboxOperatorFailing",
 ];
-/// It fires where nobody is, and so is asked for before the operator is started.
+/// An alert that fires without an operator, so it is checked before the operator starts.
 const ABSENT: &str = "OutboxOperatorAbsent";
 
-/// Two topics that refuse large rows: one parks their keys, one makes them dead letters.
+/// Creates two topics that reject large rows: one parks their keys, one makes them dead letters.
 async fn topics() -> [TopicSettings; 2] {
     let topics = [
         ("monitored-block", OnPoison::Block),
@@ -58,8 +58,8 @@ async fn topics() -> [TopicSettings; 2] {
     topics
 }
 
-/// A large row for each of them, and one that waits for a topic that nobody declared.
-async fn write_troublesome_rows(database: &Database, topics: &[TopicSettings]) {
+/// Writes a large row for each topic, and a row of an undeclared topic.
+async fn write_rejected_rows(database: &Database, topics: &[TopicSettings]) {
     let large = "(select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g)";
     let rows = topics
         .iter()
@@ -74,8 +74,8 @@ async fn write_troublesome_rows(database: &Database, topics: &[TopicSettings]) {
     }
 }
 
-/// One OutboxRelay that gets on and scales, and one whose name is taken, so that its schema does
-/// not come.
+/// Creates an OutboxRelay that works and scales, and one with a name conflict, whose schema is
+/// never created.
 async fn objects() -> Namespace {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| relay["spec"]["scaling"] = json!({"minReplicas": 1, "maxReplicas": 3}))
@@ -95,8 +95,8 @@ async fn objects() -> Namespace {
     ns
 }
 
-/// As it is asked on a dashboard with everything chosen. A topic that stalls takes brokers that
-/// fail: any other problem is asked for instead.
+/// Fills in the variables of an expression with all values selected. A stalled topic needs failing
+/// brokers, so the expression asks for any problem instead.
 fn asked(name: &str, expression: &str) -> String {
     let expression = expression
         .replace(RATE_INTERVAL, "20s")
@@ -114,7 +114,7 @@ fn asked(name: &str, expression: &str) -> String {
     }
 }
 
-/// What is compared with a number at the end.
+/// An expression without its comparison at the end.
 fn without_threshold(expression: &str) -> &str {
     let compared = |at: usize| {
         expression[at + 3..]
@@ -129,14 +129,14 @@ fn without_threshold(expression: &str) -> &str {
         .unwrap_or(expression)
 }
 
-/// A sample that is a number.
+/// Whether one of the samples is a number.
 fn has_number(samples: &[Value]) -> bool {
     samples.iter().any(|sample| sample["value"][1] != "NaN")
 }
 
 async fn has_answer(prometheus: &Prometheus, name: &str, expression: &str) {
     let mut last = Ok(vec![]);
-    let give_up = std::time::Instant::now() + Duration::from_secs(120);
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
     loop {
         let answer = prometheus.query(expression).await;
         if answer.as_ref().is_ok_and(|samples| has_number(samples)) {
@@ -147,7 +147,7 @@ async fn has_answer(prometheus: &Prometheus, name: &str, expression: &str) {
             last = answer;
         }
         assert!(
-            std::time::Instant::now() < give_up,
+            std::time::Instant::now() < deadline,
             "{name}: {expression} has no answer: {last:?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -196,8 +196,8 @@ async fn every_expression_of_dashboards_and_alerts_has_an_answer() {
 
     let _operator = OperatorProcess::start(&ns.name, operator_port, None).await;
     gone.stop().await;
-    // Now, so that the relay that stays has met them.
-    write_troublesome_rows(&database, &topics).await;
+    // At this time, so that the remaining relay has processed them.
+    write_rejected_rows(&database, &topics).await;
     for (name, expression) in all.iter().filter(|(name, _)| name != ABSENT) {
         has_answer(&prometheus, name, &asked(name, expression)).await;
     }

@@ -1,5 +1,5 @@
-//! What a relay tells of itself, against the pages that document it: `/metrics` and
-//! docs/metrics.md, `/status` and docs/status.md.
+//! Compares the reports of a relay with the pages that document them: `/metrics` with
+//! docs/metrics.md, `/status` with docs/status.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,15 +15,15 @@ use serde_json::Value;
 use crate::harness::{
     kafka::{create_topic_with, topic_name},
     postgres::{Database, execute},
-    prometheus::{promtool, said},
+    prometheus::{output_text, promtool},
     relay::{Relay, until},
 };
 
-/// Type and labels by name.
+/// Types and labels of metrics by name.
 pub(crate) type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// A relay that has published rows, that has parked a key behind a refused one, and to which a row
-/// waits that it may not publish.
+/// Starts a relay that has published rows and parked a key behind a rejected row. Another row waits
+/// because its topic is not declared.
 async fn busy() -> (Database, Relay, String) {
     let database = Database::create(15).await.migrated().await;
     let topic = topic_name("observed");
@@ -31,9 +31,11 @@ async fn busy() -> (Database, Relay, String) {
     let rows = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          select 'a', 'k' || n, 'E', '{topic}', case when n = 7
-           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) else convert_to(n::text, 'UTF8') end
+           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) \
+           else convert_to(n::text, 'UTF8') end
          from generate_series(1, 20) n;
-         insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) values ('a', 'k1', 'E', 'nobody.declared', '')"
+         insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload) \
+         values ('a', 'k1', 'E', 'nobody.declared', '')"
     );
     execute(&mut database.as_admin().await, &rows).await;
     let declared = TopicSettings {
@@ -69,7 +71,7 @@ async fn busy() -> (Database, Relay, String) {
     (database, relay, topic)
 }
 
-/// The cells of the rows of a page's table whose first cell is a name in backquotes.
+/// The cells of a page's table rows whose first cell is a name in backquotes.
 fn table(page: &str) -> Vec<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("docs")
@@ -133,22 +135,22 @@ async fn metrics_are_the_documented_ones_with_harmless_labels_and_promtool_has_n
     }
     let checked = promtool(&["check", "metrics"], &text);
     assert!(
-        checked.status.success() && said(&checked).is_empty(),
+        checked.status.success() && output_text(&checked).is_empty(),
         "promtool: {}",
-        said(&checked)
+        output_text(&checked)
     );
 }
 
-/// What stands at `/metrics`.
+/// The metrics of `/metrics`.
 #[derive(Default)]
 pub(crate) struct Exported {
     pub(crate) families: Families,
-    /// All values by label.
+    /// All values of each label.
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Exported {
-    /// Families that have no sample are not in the text.
+    /// Parses the text format. Families without samples are not in the text.
     pub(crate) fn parse(text: &str) -> Self {
         let mut exported = Self::default();
         let mut family = String::new();
@@ -169,7 +171,7 @@ impl Exported {
         exported
     }
 
-    /// `name{label="value",...} number`; `le` belongs to the type.
+    /// Adds a sample `name{label="value",...} number`. `le` belongs to the type.
     fn sample(&mut self, family: &str, line: &str) {
         let labels = line
             .split_once('{')
@@ -211,7 +213,7 @@ async fn the_status_is_a_report_with_exactly_the_documented_fields() {
     );
 }
 
-/// The paths of all fields, of lists too: `backlog.rows`, `problems[].class`.
+/// Collects the paths of all fields, including those in lists: `backlog.rows`, `problems[].class`.
 fn fields(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {

@@ -1,5 +1,5 @@
-//! Rows that Kafka refused, as the relay handles them: keys are parked, rows are buried and found
-//! again by name.
+//! The relay's statements for rejected rows: they park keys, move rows to the dead letters, and
+//! fetch rows by lane, id and event id.
 
 use outbox_relay::{
     outbox::{ParkedKey, ParkedRow, Store},
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::harness::postgres::{Database, execute, refused, value, values};
 
-/// The waiting row with this id, as if Kafka had refused it.
+/// The waiting row with this id, as if Kafka had rejected it.
 async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
     let name = format!("from outbox.event where id = {id}");
     ParkedRow {
@@ -28,7 +28,7 @@ async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
     }
 }
 
-/// Lanes 0 to 63 without this one.
+/// All lanes except this one.
 fn lanes_but(lane: u8) -> Vec<i16> {
     (0..64).filter(|other| *other != i16::from(lane)).collect()
 }
@@ -48,16 +48,34 @@ on_each_server! {
         store.park_key(&row).await.expect("parked");
         let first = "select first_failed_at::text from outbox.parked_key";
         let first_failed_at = value::<String>(&mut admin, first).await;
-        store.park_key(&ParkedRow { class: ProblemClass::KafkaError, ..row.clone() }).await.expect("parked again");
+        store
+            .park_key(&ParkedRow {
+                class: ProblemClass::KafkaError,
+                ..row.clone()
+            })
+            .await
+            .expect("parked again");
 
-        let expected = ParkedKey { topic: "files".to_owned(), key: "f1".to_owned(), lane: row.lane, attempts: 2, head: Some((row.id, row.event_id)) };
+        let expected = ParkedKey {
+            topic: "files".to_owned(),
+            key: "f1".to_owned(),
+            lane: row.lane,
+            attempts: 2,
+            head: Some((row.id, row.event_id)),
+        };
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);
         assert_eq!(value::<String>(&mut admin, first).await, first_failed_at);
-        let head = "select format('%s %s %s', head_id, head_event_id, class) from \
-            outbox.parked_key";
-        assert_eq!(value::<String>(&mut admin, head).await, format!("1 {} KafkaError", row.event_id));
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
+        let head = "select format('%s %s %s', head_id, head_event_id, class) \
+            from outbox.parked_key";
+        assert_eq!(
+            value::<String>(&mut admin, head).await,
+            format!("1 {} KafkaError", row.event_id)
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            1
+        );
     }
 }
 
@@ -68,19 +86,35 @@ on_each_server! {
         execute(&mut admin, ADD).await;
         let row = refused_row(&mut admin, 1).await;
         store.park_key(&row).await.expect("parked");
-        store.park_key(&ParkedRow { topic: "essays".to_owned(), ..row.clone() }).await.expect("parked");
-        let topics: Vec<String> = keys(&store, &[i16::from(row.lane)]).await.into_iter().map(|key| key.topic).collect();
+        store
+            .park_key(&ParkedRow {
+                topic: "essays".to_owned(),
+                ..row.clone()
+            })
+            .await
+            .expect("parked");
+        let topics: Vec<String> = keys(&store, &[i16::from(row.lane)])
+            .await
+            .into_iter()
+            .map(|key| key.topic)
+            .collect();
         assert_eq!(topics, ["essays", "files"]);
     }
 }
 
 on_each_server! {
-    async fn a_row_that_is_gone_parks_nothing(database: Database) {
+    async fn a_missing_row_parks_nothing(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
         execute(&mut admin, ADD).await;
         let row = refused_row(&mut admin, 1).await;
-        store.park_key(&ParkedRow { event_id: Uuid::new_v4(), ..row.clone() }).await.expect("no error");
+        store
+            .park_key(&ParkedRow {
+                event_id: Uuid::new_v4(),
+                ..row.clone()
+            })
+            .await
+            .expect("no error");
         execute(&mut admin, "delete from outbox.event").await;
         store.park_key(&row).await.expect("no error");
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await, []);
@@ -91,9 +125,13 @@ on_each_server! {
     async fn a_key_of_a_megabyte_is_parked(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
-        // Hexadecimal digests, so that it does not shrink into an index entry.
-        execute(&mut admin, "select outbox.enqueue('file', string_agg(md5(i::text), ''), \
-            'Uploaded', '{}') from generate_series(1, 32768) i").await;
+        // Hexadecimal digests do not compress enough to fit into an index entry.
+        execute(
+            &mut admin,
+            "select outbox.enqueue('file', string_agg(md5(i::text), ''), \
+            'Uploaded', '{}') from generate_series(1, 32768) i",
+        )
+        .await;
         let row = refused_row(&mut admin, 1).await;
         assert_eq!(row.key.len(), 1 << 20);
         store.park_key(&row).await.expect("parked");
@@ -104,65 +142,114 @@ on_each_server! {
 }
 
 on_each_server! {
-    async fn topics_that_a_person_parked_are_listed_for_every_lane(database: Database) {
+    async fn topics_parked_by_hand_are_listed_for_every_lane(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
-        execute(&mut admin, "insert into outbox.parked_topic (topic) values ('files'), ('essays')").await;
+        execute(
+            &mut admin,
+            "insert into outbox.parked_topic (topic) values ('files'), ('essays')",
+        )
+        .await;
         let parked = store.parked(&[]).await.expect("read");
-        assert_eq!((parked.topics, parked.keys), (vec!["essays".to_owned(), "files".to_owned()], vec![]));
+        assert_eq!(
+            (parked.topics, parked.keys),
+            (vec!["essays".to_owned(), "files".to_owned()], vec![])
+        );
     }
 }
 
 on_each_server! {
-    async fn a_row_is_buried_whole_and_once(database: Database) {
+    async fn a_row_is_dead_lettered_completely_and_once(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
         execute(&mut admin, r#"
-          select outbox.enqueue('file', 'f1', 'Uploaded', '\x00ff', headers => '{"a": "b"}', event_key => 'k', topic => 'files');
+          select outbox.enqueue('file', 'f1', 'Uploaded', '\x00ff', headers => '{"a": "b"}',
+            event_key => 'k', topic => 'files');
           select outbox.enqueue('file', 'f2', 'Removed', null)"#).await;
-        let columns = "select string_agg(format('%s %s %s %s %s %s %s %s %s %s %s', id, lane, event_id, aggregate_type, aggregate_id,
-          event_type, coalesce(topic, '-'), coalesce(event_key, '-'), coalesce(payload::text, '-'), headers, created_at), ',' order by id)";
+        let columns = "select string_agg(format('%s %s %s %s %s %s %s %s %s %s %s', id, lane, \
+            event_id, aggregate_type, aggregate_id,
+          event_type, coalesce(topic, '-'), coalesce(event_key, '-'), coalesce(payload::text, \
+          '-'), headers, created_at), ',' order by id)";
         let before = value::<String>(&mut admin, &format!("{columns} from outbox.event")).await;
         for id in [1, 2] {
             let row = refused_row(&mut admin, id).await;
-            assert!(!store.dead_letter(&ParkedRow { event_id: Uuid::new_v4(), ..row.clone() }, 3).await.expect("no error"));
+            assert!(
+                !store
+                    .dead_letter(
+                        &ParkedRow {
+                            event_id: Uuid::new_v4(),
+                            ..row.clone()
+                        },
+                        3
+                    )
+                    .await
+                    .expect("no error")
+            );
             assert!(store.dead_letter(&row, 3).await.expect("buried"));
             assert!(!store.dead_letter(&row, 3).await.expect("no error"));
         }
-        assert_eq!(value::<String>(&mut admin, &format!("{columns} from outbox.dead_letter")).await, before);
-        let why = "select distinct format('%s %s %s', destination, class, attempts) from outbox.dead_letter";
-        assert_eq!(values::<String>(&mut admin, why).await, ["files RecordRejected 3"]);
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+        assert_eq!(
+            value::<String>(&mut admin, &format!("{columns} from outbox.dead_letter")).await,
+            before
+        );
+        let why = "select distinct format('%s %s %s', destination, class, attempts) \
+            from outbox.dead_letter";
+        assert_eq!(
+            values::<String>(&mut admin, why).await,
+            ["files RecordRejected 3"]
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            0
+        );
     }
 }
 
 on_each_server! {
-    async fn a_row_that_cannot_be_buried_stays_where_it_was(database: Database) {
+    async fn a_row_that_cannot_be_dead_lettered_stays_where_it_was(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
         execute(&mut admin, ADD).await;
         let mut relay = database.connect_as(&database.relay).await;
-        let bad_class = "select outbox.bury(lane, id, event_id, 'files', 'no class', 1) from \
-            outbox.event";
+        let bad_class = "select outbox.dead_letter(lane, id, event_id, 'files', 'no class', 1) \
+            from outbox.event";
         assert_eq!(refused(&mut relay, bad_class).await, "23514");
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 1);
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await, 0);
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            1
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.dead_letter").await,
+            0
+        );
     }
 }
 
 on_each_server! {
-    async fn a_row_that_comes_again_after_a_restore_is_buried_again(database: Database) {
+    async fn a_row_that_a_restore_brought_back_is_dead_lettered_again(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
         execute(&mut admin, ADD).await;
-        execute(&mut admin, "create table public.backup as select * from outbox.event").await;
+        execute(
+            &mut admin,
+            "create table public.backup as select * from outbox.event",
+        )
+        .await;
         let row = refused_row(&mut admin, 1).await;
         assert!(store.dead_letter(&row, 1).await.expect("buried"));
-        execute(&mut admin, "insert into outbox.event (xact, id, event_id, aggregate_type, aggregate_id, event_type) overriding system value
-          select xact, id, event_id, aggregate_type, aggregate_id, event_type from public.backup").await;
+        execute(&mut admin, "insert into outbox.event (xact, id, event_id, aggregate_type, \
+            aggregate_id, event_type) overriding system value
+          select xact, id, event_id, aggregate_type, aggregate_id, event_type \
+          from public.backup").await;
         assert!(store.dead_letter(&row, 5).await.expect("buried again"));
-        assert_eq!(values::<i32>(&mut admin, "select attempts from outbox.dead_letter").await, [5]);
-        assert_eq!(value::<i64>(&mut admin, "select count(*) from outbox.event").await, 0);
+        assert_eq!(
+            values::<i32>(&mut admin, "select attempts from outbox.dead_letter").await,
+            [5]
+        );
+        assert_eq!(
+            value::<i64>(&mut admin, "select count(*) from outbox.event").await,
+            0
+        );
     }
 }
 
@@ -170,28 +257,53 @@ on_each_server! {
     async fn rows_are_fetched_by_name_in_the_order_of_lane_and_id(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
-        execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from \
-            generate_series(1, 200) i; delete from outbox.event where id = 7").await;
+        execute(
+            &mut admin,
+            "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') \
+            from generate_series(1, 200) i; delete from outbox.event where id = 7",
+        )
+        .await;
         let mut names = Vec::new();
         for id in [200, 3, 150, 4, 5] {
             names.push(refused_row(&mut admin, id).await);
         }
-        names.push(ParkedRow { id: 7, ..names[0].clone() });
+        names.push(ParkedRow {
+            id: 7,
+            ..names[0].clone()
+        });
         names[4].event_id = Uuid::new_v4();
         let lanes: Vec<i16> = names.iter().map(|name| i16::from(name.lane)).collect();
         let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
         let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
-        let found = store.fetch_by_ids(&lanes, &ids, &event_ids).await.expect("fetched");
-        let mut expected: Vec<_> = names[..4].iter().map(|name| (name.lane, name.id, name.event_id)).collect();
+        let found = store
+            .fetch_by_ids(&lanes, &ids, &event_ids)
+            .await
+            .expect("fetched");
+        let mut expected: Vec<_> = names[..4]
+            .iter()
+            .map(|name| (name.lane, name.id, name.event_id))
+            .collect();
         expected.sort_unstable();
-        assert_eq!(found.iter().map(|row| (row.lane, row.id, row.event_id)).collect::<Vec<_>>(), expected);
-        assert_eq!(found.iter().find(|row| row.id == 150).map(|row| row.key().to_owned()), Some("f150".to_owned()));
+        assert_eq!(
+            found
+                .iter()
+                .map(|row| (row.lane, row.id, row.event_id))
+                .collect::<Vec<_>>(),
+            expected
+        );
+        assert_eq!(
+            found
+                .iter()
+                .find(|row| row.id == 150)
+                .map(|row| row.key().to_owned()),
+            Some("f150".to_owned())
+        );
     }
 }
 
 on_each_server! {
-    /// The statistics of a drained queue say that it is empty, and tempt the planner to read it
-    /// whole.
+    /// The statistics of a drained queue show an empty table. A planner may then choose to scan all
+    /// of it.
     async fn naming_rows_reads_only_these(database: Database) {
         let database = database.migrated().await;
         let mut admin = database.as_admin().await;
@@ -210,14 +322,20 @@ on_each_server! {
             set enable_sort = off; set enable_seqscan = off";
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
-        let text = include_str!("../../src/outbox/sql/fetch_by_ids.sql").replace("@schema@", "outbox");
-        execute(&mut relay, &format!("prepare named (smallint[], bigint[], uuid[]) as {text}")).await;
+        let text =
+            include_str!("../../src/outbox/sql/fetch_by_ids.sql").replace("@schema@", "outbox");
+        execute(
+            &mut relay,
+            &format!("prepare named (smallint[], bigint[], uuid[]) as {text}"),
+        )
+        .await;
         execute(&mut relay, "begin").await;
-        let some = "create temporary table named_rows as select array_agg(lane) lanes, array_agg(id) ids, array_agg(event_id) event_ids
+        let some = "create temporary table named_rows as select array_agg(lane) lanes, \
+            array_agg(id) ids, array_agg(event_id) event_ids
           from (select * from outbox.event order by lane, id limit 100) first";
         execute(&mut relay, some).await;
-        let call = "select format('execute named (%L, %L, %L)', lanes, ids, event_ids) from \
-            named_rows";
+        let call = "select format('execute named (%L, %L, %L)', lanes, ids, event_ids) \
+            from named_rows";
         let call = value::<String>(&mut relay, call).await;
         let read = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relid \
             = 'outbox.event'::regclass";
@@ -228,30 +346,73 @@ on_each_server! {
 }
 
 on_each_server! {
-    async fn numbers_of_the_table_count_what_is_put_aside_and_name_an_old_transaction(database: Database) {
+    async fn table_statistics_count_parked_rows_and_report_an_old_transaction(database: Database) {
         let database = database.migrated().await;
         let (store, mut admin) = (database.store(), database.as_admin().await);
-        execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') from generate_series(1, 4) i;
+        execute(&mut admin, "select outbox.enqueue('file', 'f' || i, 'Uploaded', '{}') \
+            from generate_series(1, 4) i;
           insert into outbox.parked_topic (topic) values ('a'), ('b'), ('c')").await;
-        let rows = [refused_row(&mut admin, 1).await, refused_row(&mut admin, 2).await, refused_row(&mut admin, 3).await];
+        let rows = [
+            refused_row(&mut admin, 1).await,
+            refused_row(&mut admin, 2).await,
+            refused_row(&mut admin, 3).await,
+        ];
         store.dead_letter(&rows[0], 1).await.expect("buried");
         store.park_key(&rows[1]).await.expect("parked");
         store.park_key(&rows[2]).await.expect("parked");
         let quiet = store.table_wide().await.expect("read");
-        assert_eq!((quiet.dead_letters, quiet.parked_keys, quiet.parked_topics, quiet.xmin_age_seconds), (1, 2, 3, None));
+        assert_eq!(
+            (
+                quiet.dead_letters,
+                quiet.parked_keys,
+                quiet.parked_topics,
+                quiet.xmin_age_seconds
+            ),
+            (1, 2, 3, None)
+        );
 
         let mut holder = database.connect_as(&database.relay).await;
-        execute(&mut holder, "begin isolation level repeatable read; select 1").await;
-        let age = store.table_wide().await.expect("read").xmin_age_seconds.expect("a session of the same role is visible");
+        execute(
+            &mut holder,
+            "begin isolation level repeatable read; select 1",
+        )
+        .await;
+        let age = store
+            .table_wide()
+            .await
+            .expect("read")
+            .xmin_age_seconds
+            .expect("a session of the same role is visible");
         assert!((0.0..600.0).contains(&age), "{age}");
         execute(&mut holder, "rollback").await;
-        assert_eq!(store.table_wide().await.expect("read").xmin_age_seconds, None);
+        assert_eq!(
+            store.table_wide().await.expect("read").xmin_age_seconds,
+            None
+        );
 
-        // Another role's session: with the right to see it.
+        // The session of another role, which the relay needs a right to see.
         let mut holder = database.connect_as(&database.producer).await;
-        execute(&mut holder, "begin isolation level repeatable read; select 1").await;
-        assert_eq!(store.table_wide().await.expect("read").xmin_age_seconds, None);
-        execute(&mut admin, &format!("grant pg_read_all_stats to {}", database.relay)).await;
-        assert!(store.table_wide().await.expect("read").xmin_age_seconds.is_some());
+        execute(
+            &mut holder,
+            "begin isolation level repeatable read; select 1",
+        )
+        .await;
+        assert_eq!(
+            store.table_wide().await.expect("read").xmin_age_seconds,
+            None
+        );
+        execute(
+            &mut admin,
+            &format!("grant pg_read_all_stats to {}", database.relay),
+        )
+        .await;
+        assert!(
+            store
+                .table_wide()
+                .await
+                .expect("read")
+                .xmin_age_seconds
+                .is_some()
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! Units of work behind PgBouncer in transaction mode, two connections to the server for all of us:
-//! every answer belongs to its question, nothing stays behind, and what makes the planner walk the
-//! one index arrives.
+//! Units of work behind PgBouncer in transaction mode with two server connections for all clients.
+//! Each client gets the answers to its own statements, nothing is left on the connections, and the
+//! planner settings apply.
 
 use std::{
     task::Poll,
@@ -37,14 +37,15 @@ fn connections(database: &Database, settings: &RelaySettings, max: u32) -> Conne
     )
 }
 
-/// A question that only one client asks: 2 for the first, 3 for the second. Their texts differ,
-/// their types do not.
+/// A statement that only one client sends, with factor 2 for the first client and 3 for the second.
+/// The texts differ, the types are equal.
 fn times(factor: i64, number: i64) -> Statement<'static> {
     sqlx::query(AssertSqlSafe(format!("select $1::bigint * {factor}"))).bind(number)
 }
 
-/// Questions of six clients at once, thousands each; how many got the answer to another's.
-async fn mixed_up<A>(
+/// Runs thousands of statements for each of six concurrent clients. Returns how many got another
+/// client's answer.
+async fn count_mixed_up<A>(
     calls: i64,
     ask: impl Fn(i64, i64) -> A + Clone + Send + Sync + 'static,
 ) -> usize
@@ -82,11 +83,11 @@ async fn every_answer_belongs_to_its_question() {
                 .get(0)
         }
     };
-    assert_eq!(mixed_up(2000, ask).await, 0);
+    assert_eq!(count_mixed_up(2000, ask).await, 0);
 }
 
-/// Why units of work are there: the same questions, unnamed and without a transaction. Without it
-/// the test above could not fail.
+/// Shows why units of work are needed: the statements of the test above fail if they are unnamed
+/// and without a transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_transaction_clients_get_the_answers_of_others() {
     let database = Database::create(15).await;
@@ -103,7 +104,7 @@ async fn without_a_transaction_clients_get_the_answers_of_others() {
         .connect_lazy_with(options);
     let ask = move |factor, number| {
         let plain = plain.clone();
-        // The pooler may also refuse: where nothing was prepared yet.
+        // The pooler also returns an error if no statement was prepared on the connection.
         async move {
             times(factor, number)
                 .persistent(false)
@@ -112,17 +113,17 @@ async fn without_a_transaction_clients_get_the_answers_of_others() {
                 .map_or(number * factor, |row| row.get(0))
         }
     };
-    let give_up = Instant::now() + Duration::from_secs(60);
-    while mixed_up(200, ask.clone()).await == 0 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while count_mixed_up(200, ask.clone()).await == 0 {
         assert!(
-            Instant::now() < give_up,
+            Instant::now() < deadline,
             "within 60 s nobody got another's answer"
         );
     }
 }
 
-/// Waits for the work until it has been woken so often; what is left of it is dropped then.
-async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T> {
+/// Polls a future until it was woken `wakes` times, and then drops it.
+async fn cancelled_after<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T> {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {
         if wakes == 0 {
@@ -134,9 +135,9 @@ async fn given_up<T>(work: impl Future<Output = T>, mut wakes: u32) -> Option<T>
     .await
 }
 
-/// The server at this port, a few milliseconds away: none of its answers is there before somebody
-/// waits for it.
-async fn far_away(port: u16) -> u16 {
+/// Starts a proxy that delays all answers of the server at this port by a few milliseconds, so that
+/// each answer arrives after its client started to wait.
+async fn delayed_proxy(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let far = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -161,10 +162,10 @@ async fn far_away(port: u16) -> u16 {
     far
 }
 
-/// Answers that nobody waits for, at each moment of a unit of work: no transaction stays open, and
-/// no answer goes to the next question.
+/// Cancels a unit of work at each of its await points: no transaction stays open, and no answer
+/// goes to the next statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_that_is_given_up_midway_leaves_nothing_behind() {
+async fn cancelled_work_leaves_nothing_behind() {
     for behind_a_pooler in [true, false] {
         let database = Database::create(15).await;
         let port = if behind_a_pooler {
@@ -172,11 +173,11 @@ async fn work_that_is_given_up_midway_leaves_nothing_behind() {
         } else {
             database.address().port()
         };
-        let mut settings = through(database.settings(), far_away(port).await);
+        let mut settings = through(database.settings(), delayed_proxy(port).await);
         settings.database.pooler = behind_a_pooler;
         let connect =
             Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
-        // The server must not end by itself what we forgot.
+        // The server must not end forgotten transactions automatically.
         let connections =
             Connections::new(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
         let mut admin = database.as_admin().await;
@@ -192,7 +193,7 @@ async fn work_that_is_given_up_midway_leaves_nothing_behind() {
                 work.rows(times(3, 1)).await?;
                 work.commit().await
             };
-            ended = given_up(work, wakes).await;
+            ended = cancelled_after(work, wakes).await;
             until("no transaction to be open", async || {
                 (value::<i64>(&mut admin, &open).await == 0).then_some(())
             })
@@ -205,7 +206,7 @@ async fn work_that_is_given_up_midway_leaves_nothing_behind() {
             assert_eq!(answer, i64::from(wakes) * 5, "after {wakes} wakes");
             wakes += 1;
         }
-        // One for each answer: begin, two for each statement, commit.
+        // One wake for each answer: begin, two per statement, commit.
         assert!(
             wakes > 6 && ended.is_some_and(|ended| ended.is_ok()),
             "it ended after {wakes} wakes"
@@ -233,10 +234,10 @@ async fn a_statement_that_fails_costs_the_next_one_nothing() {
     }
 }
 
-/// Names of prepared statements on the server's connections that the user has through the pooler.
+/// Names of prepared statements on the user's server connections of the pooler.
 async fn left_behind(connections: &Connections) -> Vec<String> {
     let mut names = Vec::new();
-    // Two units at once are on both connections.
+    // Two concurrent units use both connections.
     let (mut first, mut second) = (
         connections.begin().await.expect("work"),
         connections.begin().await.expect("work"),
@@ -275,7 +276,7 @@ async fn a_migration_goes_through_a_pooler_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrations_at_the_same_time_take_turns_behind_a_pooler() {
+async fn concurrent_migrations_run_one_after_another_behind_a_pooler() {
     let database = Database::create(15).await;
     database.write_secrets(&database.owner, database.password());
     let mut settings = through(database.settings(), shared());
@@ -296,7 +297,7 @@ async fn migrations_at_the_same_time_take_turns_behind_a_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_the_manifest_does_not_name_is_recognised() {
+async fn a_pooler_is_detected_without_the_setting_in_the_manifest() {
     let database = Database::create(15).await;
     let mut settings = through(database.settings(), shared());
     settings.database.pooler = false;
@@ -313,7 +314,7 @@ async fn a_pooler_that_the_manifest_does_not_name_is_recognised() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_mode_does_as_well() {
+async fn session_mode_works() {
     let database = Database::create(15).await;
     let session_mode = PgBouncer::start(&database, "pool_mode = session").await;
     let settings = through(database.settings(), session_mode.port);
@@ -325,7 +326,7 @@ async fn session_mode_does_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_pooler_says_has_a_class() {
+async fn errors_of_a_pooler_have_a_class() {
     let database = Database::create(15).await;
     let statement_mode = PgBouncer::start(&database, "pool_mode = statement").await;
     let settings = through(database.settings(), statement_mode.port);
@@ -350,8 +351,7 @@ async fn what_a_pooler_says_has_a_class() {
     );
 }
 
-/// A type that sqlx has to ask for in the midst of a statement makes the server forget that
-/// statement.
+/// If sqlx queries a type between the steps of a statement, the server drops that statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_read_and_settled_on_new_connections() {
     let database = Database::create(15).await.migrated().await;
@@ -426,8 +426,7 @@ async fn rows_are_read_and_settled_on_new_connections() {
     }
 }
 
-/// The lines of a plan, with a limit at which a planner without statistics would rather scan and
-/// sort.
+/// The lines of a plan. Its limit would make a planner without statistics prefer to scan and sort.
 async fn plan_of(
     fetch: &'static str,
     more: impl FnOnce(Statement<'static>) -> Statement<'static>,
@@ -493,7 +492,7 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
             .await,
         ] {
             assert!(plan.contains("Index Scan using event_pkey"), "{plan}");
-            // Tables of one row are read whole.
+            // Tables with one row are scanned sequentially.
             assert!(
                 ["Sort", "Bitmap", "Seq Scan on event e"]
                     .iter()
@@ -501,7 +500,7 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
                 "{plan}"
             );
         }
-        // A statement that the planner walks only with the settings: they arrive.
+        // The planner uses the index for this statement only with the settings.
         let walk = async |settings| {
             let explain = sqlx::query(
                 "explain select id from outbox.event where lane = 1 and id > 0 order by id",

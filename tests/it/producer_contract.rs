@@ -1,6 +1,6 @@
-//! What the relay's order rests on: how the producer behaves when a broker refuses something. One
-//! test for each kind of answer, on librdkafka's mock cluster, so that an upgrade of librdkafka
-//! that leaves a gap shows here.
+//! Behaviour of the producer after errors of a broker, on which the relay's order depends. There is
+//! one test for each kind of answer, on librdkafka's mock cluster, so that an upgrade of librdkafka
+//! that leaves a gap fails here.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use crate::harness::{
 const RECORDS: usize = 200;
 const FINE: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
-/// About 15 of the records below in a batch.
+/// Limits that allow about 15 records in a batch.
 const SMALL: BatchLimits = BatchLimits {
     batch_bytes: 2048,
     message_max_bytes: 1_000_000,
@@ -38,7 +38,7 @@ const SMALL: BatchLimits = BatchLimits {
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
-/// Brokers that take their time, so that records queue up behind the first batches.
+/// Starts slow brokers, so that records queue up behind the first batches.
 fn cluster(brokers: i32, topics: &[(&str, i32)]) -> Cluster {
     let cluster = MockCluster::new(brokers).expect("a mock cluster");
     for (topic, partitions) in topics {
@@ -60,8 +60,7 @@ fn send_all(sender: &Sender, topic: &str, records: Range<usize>) {
     }
 }
 
-/// Numbers of the records in a topic, in their order; of a topic with several partitions one after
-/// the other.
+/// Numbers of the records in a topic by partition, in their order.
 async fn log(cluster: &Cluster, topic: &str) -> BTreeMap<i32, Vec<usize>> {
     let (servers, topic) = (cluster.bootstrap_servers(), topic.to_owned());
     let records = tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
@@ -84,13 +83,12 @@ async fn only_log(cluster: &Cluster, topic: &str) -> Vec<usize> {
         .unwrap_or_default()
 }
 
-/// The third batch is answered with this.
+/// Makes the brokers answer the third batch with this error.
 fn refuse_the_third_batch(cluster: &Cluster, answer: Answer) {
     cluster.request_errors(RDKafkaApiKey::Produce, &[FINE, FINE, answer]);
 }
 
-/// What is in the log, and who is to blame, after the third batch got an answer that no retry
-/// helps.
+/// Checks the log and the errors of the records after a permanent error of the third batch.
 async fn nothing_follows_a_refused_batch(answer: Answer, blamed: DeliveryError) {
     let cluster = cluster(1, &[("topic", 1)]);
     refuse_the_third_batch(&cluster, answer);
@@ -148,8 +146,8 @@ async fn invalid_record_is_fatal_and_leaves_no_gap() {
     nothing_follows_a_refused_batch(Answer::RD_KAFKA_RESP_ERR_INVALID_RECORD, REJECTED).await;
 }
 
-/// The topic is marked as bad inside the producer: its waiting records carry the same code as the
-/// refused batch. Those of other topics are purged.
+/// The producer marks the topic as bad: its waiting records get the same code as the rejected
+/// batch. Those of other topics are purged.
 #[tokio::test]
 async fn topic_authorization_failed_is_fatal_blames_the_topic_alone_and_leaves_no_gap() {
     let cluster = cluster(1, &[("sick", 1), ("well", 1)]);
@@ -198,7 +196,7 @@ async fn out_of_order_sequence_is_fatal_and_leaves_no_gap() {
     .await;
 }
 
-/// Nobody hears of an answer that a retry heals.
+/// An error that a retry resolves is not reported.
 async fn all_arrive_in_order_in_spite_of(answer: Answer) {
     let cluster = cluster(1, &[("topic", 1)]);
     cluster.request_errors(
@@ -241,7 +239,7 @@ async fn a_broken_connection_is_retried_in_order() {
     all_arrive_in_order_in_spite_of(Answer::RD_KAFKA_RESP_ERR__TRANSPORT).await;
 }
 
-/// Where the relay's producer differs from what most people use.
+/// A producer without the relay's settings, but with these properties.
 fn loose(servers: &str, differs: &[(&str, &str)]) -> BaseProducer {
     let mut config = ClientConfig::new();
     config
@@ -265,8 +263,8 @@ fn send_all_loosely(producer: &BaseProducer, topic: &str) {
     }
 }
 
-/// One batch of 200 to a real broker, some of its records from the future; returns the blamed ones.
-/// A real broker names the records that it finds wrong.
+/// Sends one batch of 200 records to a real broker, some with timestamps in the future. Returns the
+/// records with errors. A real broker reports the numbers of invalid records.
 async fn blamed_for_the_future(future: &[usize]) -> Vec<usize> {
     let topic = topic_name("future");
     create_topic_with(&topic, 1, &[]).await;
@@ -312,8 +310,8 @@ async fn of_a_batch_with_several_bad_records_only_these_are_blamed() {
     assert_eq!(blamed_for_the_future(&[50, 150]).await, [50, 150]);
 }
 
-/// librdkafka 2.12 gives the code of a single bad record to its whole batch. Should it learn to
-/// tell them apart, this may only become one.
+/// librdkafka 2.12 gives the code of a single bad record to its whole batch. If a later version
+/// reports only the bad record, this test may expect one.
 #[tokio::test]
 async fn of_a_batch_with_one_bad_record_all_are_blamed() {
     assert_eq!(
@@ -322,7 +320,8 @@ async fn of_a_batch_with_one_bad_record_all_are_blamed() {
     );
 }
 
-/// The control: what the tests above would find in an idempotent producer that is not gapless.
+/// Control: the tests above would find the gap of an idempotent producer without the gapless
+/// guarantee.
 #[tokio::test]
 async fn without_the_gapless_guarantee_a_refused_batch_leaves_a_gap() {
     let cluster = cluster(1, &[("topic", 1)]);
@@ -340,7 +339,7 @@ async fn without_the_gapless_guarantee_a_refused_batch_leaves_a_gap() {
     );
 }
 
-/// The outage lasts until a producer with a time-out of a second has given up all of its records.
+/// The outage lasts until a producer with a timeout of one second has failed all its records.
 #[tokio::test]
 async fn no_record_fails_for_being_late() {
     let cluster = cluster(1, &[("topic", 1), ("impatient", 1)]);
@@ -376,8 +375,8 @@ async fn no_record_fails_for_being_late() {
     );
 }
 
-/// A producer is thrown out while records wait in it and one batch is under way; its successor
-/// starts at the lowest that has no success.
+/// A producer is replaced while records wait in it and one batch is in flight. Its successor starts
+/// at the lowest record without success.
 #[tokio::test]
 async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() {
     let cluster = cluster(1, &[("topic", 1)]);
@@ -423,8 +422,8 @@ async fn a_successor_of_a_purged_producer_repeats_but_never_skips_or_reorders() 
     assert_eq!(firsts, (0..RECORDS).collect::<Vec<_>>(), "{log:?}");
 }
 
-/// Three brokers work on batches of two topics when one of them refuses one: the batch that is to
-/// blame can be told from its neighbours, in the queue and under way, and no partition has a gap.
+/// Three brokers process batches of two topics when one broker rejects a batch. That batch can be
+/// distinguished from queued and in-flight batches, and no partition has a gap.
 #[tokio::test]
 async fn of_many_partitions_only_the_refused_batch_is_blamed() {
     let cluster = cluster(3, &[("sick", 3), ("well", 3)]);

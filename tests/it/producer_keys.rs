@@ -1,5 +1,5 @@
-//! Where keys go: to the partition that Java's producers choose, so that topics written by both can
-//! be joined and keep their order.
+//! Keys go to the partition that Kafka's Java producer chooses. Topics of both producers can
+//! therefore be joined, and keys stay in order.
 
 use outbox_relay::kafka::{BatchLimits, partition_of};
 

@@ -1,5 +1,5 @@
-//! Records as consumers read them: headers, times, tombstones. docs/records.md says the same to
-//! users.
+//! Records as consumers read them: headers, timestamps, tombstones. docs/records.md describes them
+//! for users.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::harness::{
     rig::rig,
 };
 
-/// A topic of one partition, so that records are in the order of their rows.
+/// Starts a relay with a topic of one partition, so that records have the order of their rows.
 async fn begin(
     style: RecordHeaders,
     properties: &[(&str, &str)],
@@ -30,11 +30,12 @@ async fn begin(
     (database, settings, topic)
 }
 
-/// Rows of one key, and what follows `aggregate_id` in each.
+/// Writes rows of one key. Each has the values of the columns after `aggregate_id`.
 async fn insert(database: &Database, topic: &str, rows: &[&str]) {
     for row in rows {
         let sql = format!(
-            "insert into outbox.event (topic, event_type, event_key, aggregate_type, event_id, aggregate_id, payload, headers, created_at)
+            "insert into outbox.event (topic, event_type, event_key, aggregate_type, event_id, \
+             aggregate_id, payload, headers, created_at)
              values ('{topic}', 'Uploaded', 'key', 'file', {row})"
         );
         execute(&mut database.as_admin().await, &sql).await;
@@ -59,7 +60,7 @@ fn id(last: u8) -> String {
     format!("'00000000-0000-0000-0000-0000000000{last:02}'")
 }
 
-/// Lines that the CloudEvents SDK for Java makes of the records.
+/// Reads the records with the CloudEvents SDK for Java. Returns a line for each.
 async fn as_cloud_events(topic: &str) -> Vec<String> {
     let mut read = std::process::Command::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -85,10 +86,16 @@ async fn as_cloud_events(topic: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
     let (database, settings, topic) = begin(RecordHeaders::CloudEvents, &[]).await;
-    let forged = r#"{"content-type": "application/cloudevents+json", "CE_ID": "forged", "ce_source": "forged"}"#;
+    let forged = concat!(
+        r#"{"content-type": "application/cloudevents+json", "CE_ID": "forged", "#,
+        r#""ce_source": "forged"}"#,
+    );
     let rows = [
         format!(
-            r#"{}, 'f1', '{{}}', '{{"content-type": "application/json", "ce_attempt": 2, "trace": "t"}}', '2026-01-02 03:04:05.678901+00'"#,
+            concat!(
+                r#"{}, 'f1', '{{}}', '{{"content-type": "application/json", "ce_attempt": 2, "#,
+                r#""trace": "t"}}', '2026-01-02 03:04:05.678901+00'"#,
+            ),
             id(1)
         ),
         format!("{}, 'f1', null, '{{}}', '2026-01-02 03:04:05+00'", id(2)),
@@ -125,7 +132,7 @@ async fn the_cloud_events_sdk_reads_every_record_of_that_style() {
         ),
     ];
     assert_eq!(as_cloud_events(&topic).await, expected);
-    // The SDK takes an empty value for none; Kafka does not.
+    // The SDK does not distinguish an empty value from none. Kafka does.
     let values: Vec<_> = read(topic)
         .await
         .into_iter()
@@ -215,7 +222,10 @@ async fn a_time_far_from_now_stays_in_the_header_and_is_the_time_of_sending_on_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_of_each_kind_of_json_arrive() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
-    let headers = r#"{"": "no name", "n": 1.10, "b": true, "z": null, "a": [1, "x"], "o": {"k": {"l": []}}, "Outbox_Seq": "forged", "event_id": 7, "Ö": "ö"}"#;
+    let headers = concat!(
+        r#"{"": "no name", "n": 1.10, "b": true, "z": null, "a": [1, "x"], "o": "#,
+        r#"{"k": {"l": []}}, "Outbox_Seq": "forged", "event_id": 7, "Ö": "ö"}"#,
+    );
     insert(
         &database,
         &topic,
@@ -252,9 +262,9 @@ async fn headers_of_each_kind_of_json_arrive() {
     assert_eq!(relay.metric("outbox_replaced_headers_total").await, 2.0);
 }
 
-/// 1 MB of headers make a record of 1 MB, whatever its payload.
+/// 1 MB of headers makes a record of 1 MB with any payload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_topic_takes_them() {
+async fn a_megabyte_of_headers_and_a_long_key_are_published_if_the_topic_accepts_them() {
     let large = "gen_random_uuid(), repeat('k', 100000), 'x', jsonb_build_object('large', \
         repeat('h', 1100000)), now()";
     let (database, mut settings, topic) =
@@ -282,7 +292,7 @@ async fn a_megabyte_of_headers_and_a_key_of_a_hundred_kilobytes_go_where_the_top
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_whose_headers_no_topic_takes_parks_its_key_and_is_never_quoted() {
+async fn a_record_whose_headers_no_topic_accepts_parks_its_key_and_is_never_quoted() {
     let (database, settings, topic) = begin(RecordHeaders::Standard, &[]).await;
     insert(
         &database,

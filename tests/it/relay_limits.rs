@@ -1,5 +1,4 @@
-//! What topics say of themselves: how large their batches may be, and how many partitions they
-//! have.
+//! Metadata of topics: the limit of their batches, and the number of their partitions.
 
 use outbox_relay::{
     kafka::{LimitsByTopic, TopicLimits, request_topic_limits},
@@ -24,11 +23,12 @@ fn topic(name: &str) -> TopicSettings {
     }
 }
 
-/// Rows of 300 bytes that no codec makes smaller.
+/// Writes rows of 300 bytes that do not compress.
 async fn insert(database: &Database, topic: &str, rows: u32) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', 'key-' || n % 50, 'E', '{topic}', (select string_agg(sha256(convert_to(n || '-' || part, 'UTF8')), '') from generate_series(1, 9) part)
+         select 'a', 'key-' || n % 50, 'E', '{topic}', (select string_agg(sha256(convert_to(n || \
+         '-' || part, 'UTF8')), '') from generate_series(1, 9) part)
          from generate_series(1, {rows}) n"
     );
     execute(&mut database.as_admin().await, &sql).await;
@@ -90,7 +90,7 @@ async fn limits_are_known_of_topics_that_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_refusal() {
+async fn a_topic_that_accepts_only_small_batches_gets_many_small_rows_without_a_rejection() {
     let database = Database::create(15).await.migrated().await;
     let (strict, usual) = (topic_name("strict"), topic_name("usual"));
     create_topic_with(&strict, 1, &[("max.message.bytes", "20000")]).await;
@@ -111,17 +111,18 @@ async fn a_topic_that_takes_only_small_batches_gets_many_small_rows_without_a_re
     assert!(!relay.log().contains("a record failed"), "{}", relay.log());
 }
 
-/// A row of 2 MB under this key, which no codec makes smaller.
+/// Writes a row of 2 MB with this key, which does not compress.
 async fn insert_large(database: &Database, topic: &str, key: &str) {
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', '{key}', 'E', '{topic}', string_agg(sha256(int4send(n)), '') from generate_series(1, 65000) n"
+         select 'a', '{key}', 'E', '{topic}', string_agg(sha256(int4send(n)), '') \
+         from generate_series(1, 65000) n"
     );
     execute(&mut database.as_admin().await, &sql).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_made_to_take_larger_records_gets_them_from_the_relay_that_runs() {
+async fn a_running_relay_sends_larger_records_once_a_topic_accepts_them() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("grown");
     create_topic(&name).await;
@@ -153,10 +154,9 @@ async fn a_topic_that_is_made_to_take_larger_records_gets_them_from_the_relay_th
     assert_eq!(count(&name).await, 12);
 }
 
-/// Together they are more than the relay keeps in memory, and nothing of the rows before lets it
-/// expect that.
+/// Together the rows exceed the relay's memory budget, which earlier rows do not predict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
+async fn rows_that_are_suddenly_large_are_fetched_in_pieces() {
     let database = Database::create(15).await.migrated().await;
     let usual = topic_name("usual");
     create_topic(&usual).await;
@@ -165,7 +165,8 @@ async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
     drained(&database).await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 500000), 'UTF8') from generate_series(1, 200) n"
+         select 'a', 'key-' || n % 50, 'E', '{usual}', convert_to(repeat('a', 500000), 'UTF8') \
+         from generate_series(1, 200) n"
     );
     execute(&mut database.as_admin().await, &large).await;
     drained(&database).await;
@@ -174,7 +175,7 @@ async fn rows_that_are_large_all_of_a_sudden_are_fetched_in_pieces() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
+async fn partitions_added_under_load_are_counted_and_reported() {
     let database = Database::create(15).await.migrated().await;
     let (grows, stays) = (topic_name("grows"), topic_name("stays"));
     create_topic_with(&grows, 2, &[]).await;
@@ -212,7 +213,7 @@ async fn partitions_that_are_added_while_rows_flow_are_counted_and_told() {
     assert_eq!(count(&grows).await, 2000);
 }
 
-/// The user may write to it and see it, as little as a relay needs.
+/// Grants the user only the rights to write to and describe a topic, which a relay needs.
 fn only_write(topic: &str) {
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
     let user = format!("User:{}", rig("RIG_KAFKA_USER"));
@@ -240,7 +241,7 @@ fn only_write(topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_whose_configuration_we_may_not_see_is_of_unknown_limit_and_gets_its_rows() {
+async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_rows() {
     let database = Database::create(15).await.migrated().await;
     let (hidden, shown) = (topic_name("hidden"), topic_name("shown"));
     create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;

@@ -9,7 +9,7 @@ use crate::harness::{
     kafka::{Record, create_topic_with, read_all, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
-    writers::{Load, judge, write, write_during},
+    writers::{Load, verify, write, write_during},
 };
 
 pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
@@ -19,7 +19,7 @@ pub(crate) async fn begin(version: u32) -> (Database, RelaySettings, String) {
 pub(crate) async fn begin_on(database: Database) -> (Database, RelaySettings, String) {
     let database = database.migrated().await;
     let topic = topic_name("counted");
-    // With the broker's times, which tell how long a hand-over lasts.
+    // The broker's timestamps show how long a hand-over takes.
     create_topic_with(&topic, 6, &[("message.timestamp.type", "LogAppendTime")]).await;
     let settings = database.publishing(vec![TopicSettings {
         name: topic.clone(),
@@ -62,14 +62,14 @@ pub(crate) async fn read(topic: String) -> Vec<Record> {
         .expect("read")
 }
 
-pub(crate) async fn flow(relay: &Relay) {
-    until("rows to flow", async || {
+pub(crate) async fn wait_until_publishing(relay: &Relay) {
+    until("rows to be published", async || {
         (relay.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())
     })
     .await;
 }
 
-/// One of two relays is killed under load and comes back: nothing is lost, keys stay in order.
+/// Kills one of two relays under load and starts it again: nothing is lost, keys stay in order.
 pub(crate) async fn one_of_two_is_killed_and_comes_back(
     database: &Database,
     settings: &RelaySettings,
@@ -84,7 +84,7 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(
         ..load(&topic)
     };
     let faults = async {
-        flow(&first).await;
+        wait_until_publishing(&first).await;
         first.kill();
         let third = Relay::start(database, settings).await;
         lanes(&third, |lanes| lanes > 0).await;
@@ -92,12 +92,11 @@ pub(crate) async fn one_of_two_is_killed_and_comes_back(
     };
     let (committed, third) = write_during(database, &load, faults).await;
     drained(database).await;
-    judge(&committed, &read(topic).await);
+    verify(&committed, &read(topic).await);
     lanes(&third, |lanes| lanes == 32).await;
 }
 
-/// One of two relays is asked to stop under load: it hands over without a duplicate. Returns the
-/// other one.
+/// Stops one of two relays under load: it hands over without duplicates. Returns the other one.
 pub(crate) async fn one_of_two_hands_over(
     database: &Database,
     settings: &RelaySettings,
@@ -111,7 +110,7 @@ pub(crate) async fn one_of_two_hands_over(
     let moving = format!("select array_agg(lane) from outbox.lane where owner = '{instance}'");
     let moving: Vec<i16> = value(&mut database.as_admin().await, &moving).await;
     let hand_over = async {
-        flow(&first).await;
+        wait_until_publishing(&first).await;
         let asked = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .expect("after 1970")
@@ -124,16 +123,16 @@ pub(crate) async fn one_of_two_hands_over(
     let (committed, asked) = write_during(database, &load, hand_over).await;
     drained(database).await;
     let records = read(topic).await;
-    assert_eq!(judge(&committed, &records), 0, "duplicates by a hand-over");
-    tell_pause(database, &records, &moving, asked).await;
+    assert_eq!(verify(&committed, &records), 0, "duplicates by a hand-over");
+    print_pause(database, &records, &moving, asked).await;
     second
 }
 
-/// Of the lanes that moved: the longest time without a record after `asked`, from the old relay's
-/// last to the new one's first.
-async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
-    let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate where \
-        (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
+/// Prints the longest pause of the lanes that moved after `asked`: from the last record of the old
+/// relay to the first record of the new one.
+async fn print_pause(database: &Database, records: &[Record], moving: &[i16], asked: i64) {
+    let of_lanes = "select coalesce(array_agg(key), '{}') from aggregate \
+        where (hashtextextended(key collate \"C\", 0) & 63)::int2 = any ($1)";
     let keys: Vec<String> = sqlx::query_scalar(of_lanes)
         .bind(moving)
         .fetch_one(&mut database.as_admin().await)
@@ -157,8 +156,8 @@ async fn tell_pause(database: &Database, records: &[Record], moving: &[i16], ask
     );
 }
 
-/// The marks are safety: transactions that stay open for seconds, ids that commit out of order, and
-/// a horizon that nothing can vacuum. The sweep, which would hide a mistake, must find nothing.
+/// Tests the watermarks with transactions that stay open for seconds, ids that commit out of order,
+/// and a pinned vacuum horizon. The gap scan would hide a mistake, so it must find nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned() {
     let (database, settings, topic) = begin(15).await;
@@ -181,7 +180,7 @@ async fn no_row_is_missed_while_transactions_stay_open_and_the_horizon_is_pinned
     let committed = write(&database, &load).await;
     drained(&database).await;
     assert_eq!(
-        judge(&committed, &read(topic).await),
+        verify(&committed, &read(topic).await),
         0,
         "duplicates without a fault"
     );
@@ -214,7 +213,7 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
                 database.relay
             );
             execute(&mut admin, &cut).await;
-            until("rows to flow again", async || {
+            until("rows to be published again", async || {
                 (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0)
                     .then_some(())
             })
@@ -228,22 +227,22 @@ async fn connections_that_the_server_cuts_cost_nothing_but_time() {
     let (committed, ()) = Box::pin(write_during(&database, &load, cuts)).await;
     drained(&database).await;
     assert_eq!(
-        judge(&committed, &read(topic).await),
+        verify(&committed, &read(topic).await),
         0,
         "duplicates by lost connections"
     );
 }
 
-/// SIGSTOP for longer than a lease: another relay takes the lanes, and the one that wakes up must
-/// neither lose a row nor break an order.
+/// SIGSTOP for longer than a lease: another relay takes the lanes. The paused one must neither lose
+/// a row nor break an order when it continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
+async fn a_relay_paused_for_longer_than_its_lease_does_no_harm_when_it_continues() {
     let (database, settings, topic) = begin(15).await;
     let first = Relay::start(&database, &settings).await;
     let second = Relay::start(&database, &settings).await;
     lanes(&second, |lanes| lanes == 32).await;
     let sleep = async {
-        flow(&first).await;
+        wait_until_publishing(&first).await;
         first.signal("STOP");
         lanes(&second, |lanes| lanes == 64).await;
         first.signal("CONT");
@@ -255,5 +254,5 @@ async fn a_relay_that_slept_through_its_lease_does_no_harm_when_it_wakes_up() {
     };
     let (committed, ()) = tokio::join!(write(&database, &load), sleep);
     drained(&database).await;
-    judge(&committed, &read(topic).await);
+    verify(&committed, &read(topic).await);
 }

@@ -1,5 +1,5 @@
-//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's way to it costs
-//! nothing but time, and only what is sick waits.
+//! Contract B on real servers: an outage of Kafka, of a partition or of one relay's connection to
+//! Kafka costs nothing but time, and only the affected rows wait.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::harness::{
     kafka::{Record, create_topic_at, read_all_at, topic_name},
     postgres::{Database, execute, value},
     relay::{Relay, until},
-    writers::{Load, Steady, judge, write},
+    writers::{Load, Steady, verify, write},
 };
 
 fn declared(name: &str) -> TopicSettings {
@@ -110,7 +110,7 @@ fn settings(database: &Database, servers: &str, topics: &[&str]) -> RelaySetting
     settings
 }
 
-/// Until the outage has lasted that long.
+/// Waits until the outage has lasted for this time.
 async fn lasts(since: Instant, long: Duration) {
     until("the outage to have lasted", async || {
         (since.elapsed() >= long).then_some(())
@@ -119,7 +119,7 @@ async fn lasts(since: Instant, long: Duration) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
+async fn a_cluster_that_is_down_under_load_costs_nothing_but_time() {
     let mut brokers = Brokers::start(1).await;
     let topic = topic_name("away");
     create_topic_at(
@@ -147,7 +147,7 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
             "it stays Open: no flapping"
         );
         brokers.launch(1);
-        brokers.are_up().await;
+        brokers.wait_until_up().await;
         let launched = Instant::now();
         let after = breaker(&relay, BreakerState::Closed).await;
         eprintln!(
@@ -167,13 +167,13 @@ async fn a_cluster_that_is_away_under_load_costs_nothing_but_time() {
     let (committed, ()) = tokio::join!(write(&database, &load), outage);
     drained(&database).await;
     assert_eq!(
-        judge(&committed, &read(&brokers, &topic).await),
+        verify(&committed, &read(&brokers, &topic).await),
         0,
         "the producer that went through the outage repeats nothing"
     );
 }
 
-/// SIGSTOP is another outage than kill -9: connections stay, and nothing tells of an error.
+/// SIGSTOP differs from SIGKILL: connections stay open, and there is no error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() {
     let brokers = Brokers::start(1).await;
@@ -212,15 +212,15 @@ async fn a_broker_that_hangs_for_20_seconds_under_load_costs_nothing_but_time() 
     drained(&database).await;
     eprintln!("drained {:?} after SIGCONT", goes_on.elapsed());
     assert_eq!(
-        judge(&committed, &read(&brokers, &topic).await),
+        verify(&committed, &read(&brokers, &topic).await),
         0,
         "the producer that went through the outage repeats nothing"
     );
 }
 
-/// The sick topic has a partition that lives and one whose only replica is on the second node, and
-/// more rows than the window holds.
-struct Sick {
+/// A topic with one working partition and one whose only replica is on the second node. It has more
+/// rows than the relay has in flight.
+struct StalledTopic {
     brokers: Brokers,
     database: Database,
     sick: String,
@@ -228,7 +228,7 @@ struct Sick {
     settings: RelaySettings,
 }
 
-async fn sick() -> Sick {
+async fn sick() -> StalledTopic {
     let brokers = Brokers::start(2).await;
     let (sick, well) = (topic_name("sick"), topic_name("well"));
     for (topic, replicas) in [(&sick, [&[1][..], &[2]]), (&well, [&[1][..], &[1]])] {
@@ -238,7 +238,7 @@ async fn sick() -> Sick {
     }
     let database = Database::create(15).await.migrated().await;
     let settings = settings(&database, &brokers.servers(), &[&sick, &well]);
-    Sick {
+    StalledTopic {
         brokers,
         database,
         sick,
@@ -248,8 +248,8 @@ async fn sick() -> Sick {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_without_a_leader_stops_its_topic_alone() {
-    let Sick {
+async fn a_partition_without_a_leader_pauses_its_topic_alone() {
+    let StalledTopic {
         mut brokers,
         database,
         sick,
@@ -268,7 +268,7 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     problem(&relay, ProblemClass::TopicStalled).await;
     eprintln!("told {:?} after the kill", killed.elapsed());
     lasts(killed, Duration::from_secs(15)).await;
-    to_sick.wrote(20_000).await;
+    to_sick.wait_until_written(20_000).await;
     let stuck = published(&relay, &sick).await;
     flows(&relay, &well, 500.0).await;
     assert!(
@@ -286,12 +286,12 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
     assert_eq!(
-        judge(&well_rows, &read(&brokers, &well).await),
+        verify(&well_rows, &read(&brokers, &well).await),
         0,
         "duplicates of a topic that was well"
     );
     assert_eq!(
-        judge(&sick_rows, &read(&brokers, &sick).await),
+        verify(&sick_rows, &read(&brokers, &sick).await),
         0,
         "duplicates of the sick topic"
     );
@@ -306,8 +306,8 @@ async fn a_partition_without_a_leader_stops_its_topic_alone() {
     .await;
 }
 
-/// Another relay gets half of the lanes, and then the first one stops and gives back the rest.
-/// Returns the other one.
+/// Starts another relay, which gets half of the lanes. Then the first one stops and releases its
+/// remaining lanes. Returns the other one.
 async fn shares_and_stops(
     first: &mut Relay,
     database: &Database,
@@ -329,7 +329,7 @@ async fn shares_and_stops(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes() {
-    let Sick {
+    let StalledTopic {
         mut brokers,
         database,
         sick,
@@ -352,22 +352,23 @@ async fn a_stalled_topic_keeps_no_relay_from_stopping_or_from_sharing_its_lanes(
     flows(&second, &sick, 100.0).await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
-    // A producer was thrown out twice: at most one request per broker may be written twice each
-    // time.
+    // The producer was replaced twice. Each time at most one request per broker may be written
+    // twice.
     eprintln!(
         "{} duplicates",
-        judge(&well_rows, &read(&brokers, &well).await)
-            + judge(&sick_rows, &read(&brokers, &sick).await)
+        verify(&well_rows, &read(&brokers, &well).await)
+            + verify(&sick_rows, &read(&brokers, &sick).await)
     );
 }
 
-/// A row that the brokers refuse, until its key is parked: for a minute after it the rows of its
-/// topic go by the trial producer.
+/// Writes a row that the brokers reject, and waits until its key is parked. For a minute afterwards
+/// the rows of its topic use the probe producer.
 async fn refused(database: &Database, topic: &str) {
     let mut admin = database.as_admin().await;
     let large = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', 'large', 'E', '{topic}', string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g"
+         select 'a', 'large', 'E', '{topic}', string_agg(sha256(int4send(g)), '') \
+         from generate_series(1, 9500) g"
     );
     execute(&mut admin, &large).await;
     let parked = format!("select count(*) from outbox.parked_key where topic = '{topic}'");
@@ -378,8 +379,8 @@ async fn refused(database: &Database, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_lanes() {
-    let Sick {
+async fn a_probe_that_does_not_end_is_reported_and_blocks_neither_other_probes_nor_lanes() {
+    let StalledTopic {
         mut brokers,
         database,
         sick,
@@ -419,13 +420,13 @@ async fn a_trial_that_does_not_end_is_told_and_keeps_neither_other_trials_nor_la
     drained(&database).await;
     eprintln!(
         "{} duplicates",
-        judge(&well_rows, &read(&brokers, &well).await)
-            + judge(&sick_rows, &read(&brokers, &sick).await)
+        verify(&well_rows, &read(&brokers, &well).await)
+            + verify(&sick_rows, &read(&brokers, &sick).await)
     );
 }
 
-/// The way to Kafka is cut for one relay alone: the other one takes its lanes, and gives them back
-/// when the way is open again.
+/// The connection to Kafka is cut for only one relay. The other one takes its lanes and returns
+/// them after the connection is restored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other() {
     let brokers = Brokers::start(1).await;
@@ -464,9 +465,9 @@ async fn a_relay_that_is_cut_off_from_kafka_alone_leaves_its_lanes_to_the_other(
     brokers.gate.set_open(true);
     lanes(&cut_off, |lanes| lanes == 32).await;
     breaker(&cut_off, BreakerState::Closed).await;
-    // One request may have been written and not been answered.
+    // One request may have been written without an answer.
     eprintln!(
         "{} duplicates",
-        judge(&committed, &read(&brokers, &topic).await)
+        verify(&committed, &read(&brokers, &topic).await)
     );
 }

@@ -1,5 +1,5 @@
-//! Rows that Kafka refuses: they stop their own key at most, everything else flows, and a person
-//! decides.
+//! Rows that Kafka rejects: they block at most their own key, all other rows are published, and an
+//! administrator decides what happens to them.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -14,11 +14,11 @@ use crate::harness::{
     relay::{Relay, until},
 };
 
-/// Kafka takes no batch of this topic that is larger.
+/// Limit of the batches of a topic.
 const SMALL: &[(&str, &str)] = &[("max.message.bytes", "100000")];
 
-/// How high a mountain is; another number with `OUTBOX_TEST_MOUNTAIN_ROWS`.
-fn mountain_rows() -> u32 {
+/// Number of rows of the parked topic. `OUTBOX_TEST_MOUNTAIN_ROWS` overrides it.
+fn parked_topic_rows() -> u32 {
     std::env::var("OUTBOX_TEST_MOUNTAIN_ROWS")
         .map_or(200_000, |rows| rows.parse().expect("a number"))
 }
@@ -32,14 +32,15 @@ fn topic(name: &str, on_poison: OnPoison) -> TopicSettings {
     }
 }
 
-/// Rows number `from` to `to`, row n of key `k<n % 100>`, small; the rows in `poison` are 300 kB
-/// that no codec makes smaller.
+/// Writes the small rows `from` to `to`, row n with key `k<n % 100>`. The rows in `poison` have
+/// 300 kB that do not compress.
 async fn insert(database: &Database, topic: &str, from: u32, to: u32, poison: &[u32]) {
     let poison: Vec<String> = poison.iter().map(u32::to_string).collect();
     let sql = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
          select 'a', 'k' || n % 100, 'E', '{topic}', case when n = any (array[{}]::int[])
-           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) else convert_to(n::text, 'UTF8') end
+           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) \
+           else convert_to(n::text, 'UTF8') end
          from generate_series({from}, {to}) n order by n",
         poison.join(",")
     );
@@ -73,7 +74,7 @@ async fn read(topic: &str) -> Vec<Record> {
         .expect("read")
 }
 
-/// The numbers of a key's small records, first occurrences only.
+/// The numbers of a key's small records, only first occurrences.
 fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     let mut firsts = Vec::new();
     for record in records.iter().filter(|record| record.key == key) {
@@ -87,10 +88,10 @@ fn firsts(records: &[Record], key: &str) -> Vec<u32> {
     firsts
 }
 
-/// Brokers notice a gap only in partitions where they know the producer. Here each bad row is the
-/// first of its key, in partitions that are empty.
+/// Brokers detect a gap only in partitions where they know the producer. Here each poison row is
+/// the first of its key, in empty partitions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_row_overtakes_a_refused_one_that_was_the_first_in_its_partition() {
+async fn no_row_overtakes_a_rejected_one_that_was_the_first_in_its_partition() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("first");
     create_topic_with(&name, 24, SMALL).await;
@@ -100,7 +101,7 @@ async fn no_row_overtakes_a_refused_one_that_was_the_first_in_its_partition() {
         &database.publishing(vec![topic(&name, OnPoison::Block)]),
     )
     .await;
-    // Of 24 keys all three rows wait, of 76 none.
+    // All three rows of 24 keys wait, and no rows of the other 76 keys.
     rows(&database, 72).await;
     until("24 parked keys", async || {
         (parked(&database).await == 24).then_some(())
@@ -130,7 +131,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     )
     .await;
 
-    // Of key k42 the rows 5042, 5142, ... 9942 wait.
+    // The rows 5042, 5142, ... 9942 of key k42 wait.
     rows(&database, 50).await;
     until("the parked key", async || {
         (parked(&database).await == 1).then_some(())
@@ -157,7 +158,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
     })
     .await;
 
-    // A retry changes nothing: it is parked again, and nothing passes it.
+    // A retry changes nothing: the key is parked again, and no row overtakes.
     execute(&mut admin, "delete from outbox.parked_key").await;
     until("the key to be parked again", async || {
         (parked(&database).await == 1).then_some(())
@@ -190,7 +191,7 @@ async fn a_poison_row_among_10_000_rows_of_100_keys_blocks_one_key_until_it_is_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_lets_its_key_go_on_and_comes_back_after_everything_sent_when_requeued() {
+async fn a_dead_letter_unblocks_its_key_and_follows_all_sent_rows_when_requeued() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("dead");
     create_topic_with(&name, 6, SMALL).await;
@@ -202,7 +203,8 @@ async fn a_dead_letter_lets_its_key_go_on_and_comes_back_after_everything_sent_w
     .await;
     rows(&database, 0).await;
     let mut admin = database.as_admin().await;
-    let dead = "select string_agg(format('%s %s', event_key is null, class), ',' order by id) from outbox.dead_letter";
+    let dead = "select string_agg(format('%s %s', event_key is null, class), ',' order by id) \
+        from outbox.dead_letter";
     assert_eq!(
         value::<String>(&mut admin, dead).await,
         "t RecordTooLarge,t RecordTooLarge"
@@ -268,7 +270,7 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
         &format!("insert into outbox.parked_topic (topic) values ('{of_topic}')"),
     )
     .await;
-    // Rows 1 to 100 of an undeclared topic; then of key k42 the rows 142 and 242, and 2,000 rows of
+    // Rows 1 to 100 of an undeclared topic, then the rows 142 and 242 of key k42, and 2,000 rows of
     // the parked topic.
     insert(&database, "undeclared", 1, 100, &[]).await;
     insert(&database, &of_key, 101, 300, &[142]).await;
@@ -286,8 +288,8 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
         (parked(&database).await == 1).then_some(())
     })
     .await;
-    // They are found and told although a filter leaves out what is parked, and the sweep has
-    // nothing to find.
+    // They are found and reported although fetches exclude parked rows, and the gap scan finds
+    // nothing.
     until("the problem", async || {
         relay
             .report()
@@ -319,7 +321,7 @@ async fn parked_rows_are_no_backlog_even_behind_rows_that_wait_for_another_reaso
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_when_it_is_freed() {
+async fn many_rows_of_a_parked_topic_block_no_others_and_are_published_in_order_when_retried() {
     let database = Database::create(15).await.migrated().await;
     let (mountain, other) = (topic_name("mountain"), topic_name("other"));
     create_topic(&mountain).await;
@@ -330,7 +332,7 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
         &format!("insert into outbox.parked_topic (topic) values ('{mountain}')"),
     )
     .await;
-    let height = mountain_rows();
+    let height = parked_topic_rows();
     insert(&database, &mountain, 1, height, &[]).await;
     insert(&database, &other, 1, 64, &[]).await;
     let topics = vec![
@@ -348,8 +350,8 @@ async fn a_mountain_of_rows_of_a_parked_topic_blocks_nobody_and_comes_in_order_w
         (read(&other).await.len(), read(&mountain).await.len()),
         (64, 0)
     );
-    // Rows that come later pass the mountain too, and the mountain is no backlog: nobody has to do
-    // anything about it.
+    // Later rows also pass the parked rows. Those are not part of the backlog, which would need
+    // action.
     insert(&database, &other, 65, 128, &[]).await;
     let began = Instant::now();
     rows(&database, height.into()).await;

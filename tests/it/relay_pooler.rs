@@ -1,5 +1,5 @@
-//! The relay behind PgBouncer in transaction mode with two connections for all replicas: the
-//! contracts are the same as without.
+//! The relay behind PgBouncer in transaction mode with two connections for all replicas. All
+//! contracts hold.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -13,13 +13,13 @@ use crate::{
         pgbouncer::{PgBouncer, shared, through},
         postgres::{Database, execute, value},
         relay::{Relay, until},
+        retrying_writers::Writers,
         rig::certificate,
-        stubborn_writers::Writers,
-        writers::judge,
+        writers::verify,
     },
     relay_order::{
-        begin, drained, flow, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back,
-        read,
+        begin, drained, lanes, one_of_two_hands_over, one_of_two_is_killed_and_comes_back, read,
+        wait_until_publishing,
     },
 };
 
@@ -39,9 +39,9 @@ async fn a_relay_that_is_asked_to_stop_behind_a_pooler_hands_over_without_a_dupl
     assert_eq!(relays, 1, "the one that stopped has signed off");
 }
 
-/// Reads by name, parks, buries: what a relay seldom does goes through the pooler, too.
+/// The rare statements also work through the pooler: fetching rows by id, parking, dead letters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
+async fn rejected_rows_are_parked_or_dead_lettered_behind_a_pooler() {
     let database = Database::create(15).await.migrated().await;
     let (block, bury) = (topic_name("block"), topic_name("bury"));
     let topics =
@@ -57,7 +57,7 @@ async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
         create_topic_with(&topic.name, 6, &[("max.message.bytes", "100000")]).await;
     }
     let mut admin = database.as_admin().await;
-    // Of each topic ten keys with three rows each; the second row of one key is too large.
+    // Each topic has ten keys with three rows each. The second row of one key is too large.
     let rows = "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
         select 'a', 'k' || n % 10, 'E', topic, case when n = 15
           then (select string_agg(sha256(int4send(g)), '') from generate_series(1, 9500) g) end
@@ -72,11 +72,15 @@ async fn refused_rows_are_parked_or_buried_behind_a_pooler() {
         &through(database.publishing(topics.to_vec()), shared()),
     )
     .await;
-    until("two rows to wait, one to be buried and one key to be parked", async || {
-        let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select count(*) from outbox.dead_letter),
+    until(
+        "two rows to wait, one to be buried and one key to be parked",
+        async || {
+            let counts = "select concat_ws(' ', (select count(*) from outbox.event), (select \
+            count(*) from outbox.dead_letter),
             (select count(*) from outbox.parked_key))";
-        (value::<String>(&mut admin, counts).await == "2 1 1").then_some(())
-    })
+            (value::<String>(&mut admin, counts).await == "2 1 1").then_some(())
+        },
+    )
     .await;
     until("the numbers of the table", async || {
         let report = relay.report().await?;
@@ -100,7 +104,7 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
             database.relay
         );
         execute(&mut admin, &cut).await;
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (relay.metric("outbox_publish_latency_seconds_count").await > before + 20.0)
                 .then_some(())
         })
@@ -108,13 +112,13 @@ async fn connections_that_the_server_cuts_behind_a_pooler_cost_nothing_but_time(
     }
     let committed = writers.end(&database).await;
     drained(&database).await;
-    judge(&committed, &read(topic).await);
+    verify(&committed, &read(topic).await);
     relay.stop().await;
 }
 
-/// The pooler refuses whoever speaks plaintext; the relay checks chain and host name.
+/// The pooler rejects plaintext connections. The relay checks the certificate chain and host name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_flow_through_a_pooler_that_wants_tls_once_its_authority_is_trusted() {
+async fn rows_pass_a_pooler_that_requires_tls_once_its_authority_is_trusted() {
     let (database, settings, topic) = begin(15).await;
     let pooler = PgBouncer::start_with_tls(
         &database,
@@ -142,10 +146,10 @@ async fn rows_flow_through_a_pooler_that_wants_tls_once_its_authority_is_trusted
     database.write_secret("database/ca.crt", &certificate("ca.crt"));
     lanes(&relay, |lanes| lanes == 64).await;
     let writers = Writers::start(&database, &topic).await;
-    flow(&relay).await;
+    wait_until_publishing(&relay).await;
     let committed = writers.end(&database).await;
     drained(&database).await;
-    assert_eq!(judge(&committed, &read(topic).await), 0, "duplicates");
+    assert_eq!(verify(&committed, &read(topic).await), 0, "duplicates");
     assert!(pooler.log().contains("tls=TLSv1.3"), "{}", pooler.log());
     relay.stop().await;
 }
@@ -161,7 +165,7 @@ async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
     let writers = Writers::start(&database, &topic).await;
     for _ in 0..3 {
         let before = relay.metric("outbox_publish_latency_seconds_count").await;
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0)
                 .then_some(())
         })
@@ -190,6 +194,6 @@ async fn a_pooler_that_is_killed_under_load_costs_nothing_but_time() {
     }
     let committed = writers.end(&database).await;
     drained(&database).await;
-    judge(&committed, &read(topic).await);
+    verify(&committed, &read(topic).await);
     relay.stop().await;
 }

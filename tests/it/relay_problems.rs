@@ -1,5 +1,5 @@
-//! What is wrong shows in the report with its class, rows stay where they are, and everything heals
-//! by itself.
+//! Each problem is in the status report with its class, rows stay in the table, and the relay
+//! recovers automatically.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ fn uuid(last: u8) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_a_missing_topic_wait_and_flow_once_it_exists() {
+async fn rows_of_a_missing_topic_wait_and_are_published_once_it_exists() {
     let database = Database::create(15).await.migrated().await;
     let (missing, there) = (topic_name("missing"), topic_name("there"));
     create_topic(&there).await;
@@ -139,7 +139,7 @@ async fn rows_that_no_declared_topic_takes_wait_until_the_manifest_declares_it()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_database_password_shows_and_heals_once_the_secret_is_right() {
+async fn a_wrong_database_password_is_reported_until_the_secret_is_right() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("password");
     create_topic(&name).await;
@@ -153,7 +153,7 @@ async fn a_wrong_database_password_shows_and_heals_once_the_secret_is_right() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_that_comes_late_is_waited_for() {
+async fn a_relay_waits_for_its_schema() {
     let database = Database::create(15).await;
     let name = topic_name("late");
     create_topic(&name).await;
@@ -197,7 +197,7 @@ fn encrypted(settings: &mut RelaySettings, database: &Database, password: &str) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_kafka_password_shows_and_heals_once_the_secret_is_right() {
+async fn a_wrong_kafka_password_is_reported_until_the_secret_is_right() {
     let database = Database::create(15).await.migrated().await;
     let name = topic_name("scram");
     create_topic(&name).await;

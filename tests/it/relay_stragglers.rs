@@ -1,5 +1,5 @@
-//! Rows that become visible late, and a horizon that vacuum cannot pass: nobody waits for them,
-//! nothing is missed. And the sweep, which would find what was.
+//! Rows that become visible late and a pinned vacuum horizon: no other row waits for them, and none
+//! is missed. Also the gap scan, which would find missed rows.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::{
     harness::{
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
-        writers::{Committed, Load, judge, write},
+        writers::{Committed, Load, verify, write},
     },
     relay_order::{begin, drained, lanes, load, read},
 };
 
-/// SQL that inserts so many rows of each key, in turns; they are noted in `committed`.
+/// SQL that inserts `each` rows of each key in turn. Adds them to `committed`.
 fn rows_of(keys: [&str; 3], each: usize, topic: &str, committed: &mut Committed) -> String {
     let mut rows = Vec::new();
     for _ in 0..each {
@@ -34,10 +34,10 @@ fn rows_of(keys: [&str; 3], each: usize, topic: &str, committed: &mut Committed)
     )
 }
 
-/// All visible rows are gone while the transaction is still open: its ids hold nobody up. What it
-/// wrote is far below what was read since.
+/// All visible rows are settled while the transaction is still open, so its ids delay no other row.
+/// Its rows have ids far below those that were read later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
+async fn rows_that_commit_late_are_published_in_order_and_delay_no_others() {
     let (database, settings, topic) = begin(17).await;
     let relay = Relay::start(&database, &settings).await;
     lanes(&relay, |lanes| lanes == 64).await;
@@ -57,7 +57,7 @@ async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
     let mut committed = write(&database, &load).await;
     drained(&database).await;
     assert_eq!(
-        judge(&committed, &read(topic.clone()).await),
+        verify(&committed, &read(topic.clone()).await),
         0,
         "everything but the open transaction's rows"
     );
@@ -68,17 +68,17 @@ async fn rows_that_commit_late_are_published_in_order_and_hold_nobody_up() {
     drained(&database).await;
     committed.append(&mut of_late);
     assert_eq!(
-        judge(&committed, &read(topic).await),
+        verify(&committed, &read(topic).await),
         0,
         "duplicates without a fault"
     );
     assert_eq!(relay.metric("outbox_stragglers_found_total").await, 0.0);
 }
 
-/// What was deleted cannot be vacuumed: whoever takes the lanes over has all of it before its first
-/// row.
+/// Deleted rows cannot be vacuumed. A relay that takes over the lanes reads past all of them before
+/// its first row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
+async fn a_pinned_horizon_is_reported_and_a_relay_that_takes_over_misses_no_row() {
     let (database, settings, topic) = begin(15).await;
     let mut admin = database.as_admin().await;
     execute(
@@ -95,7 +95,7 @@ async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
     let mut first = Relay::start(&database, &settings).await;
     lanes(&first, |lanes| lanes == 64).await;
     let take_over = async {
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (first.metric("outbox_publish_latency_seconds_count").await > 100.0).then_some(())
         })
         .await;
@@ -109,7 +109,7 @@ async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
     let (committed, second) = tokio::join!(write(&database, &load), take_over);
     drained(&database).await;
     assert_eq!(
-        judge(&committed, &read(topic).await),
+        verify(&committed, &read(topic).await),
         0,
         "duplicates without a fault"
     );
@@ -125,7 +125,8 @@ async fn a_pinned_horizon_shows_and_a_relay_that_takes_over_misses_no_row() {
 
 fn again(topic: &str, ids: std::ops::RangeInclusive<i64>) -> String {
     format!(
-        "insert into outbox.event (id, aggregate_type, aggregate_id, event_type, topic, payload) overriding system value
+        "insert into outbox.event (id, aggregate_type, aggregate_id, event_type, topic, payload) \
+         overriding system value
          select n, 'a', 'k', 'E', '{topic}', 'again' from generate_series({}, {}) n",
         ids.start(),
         ids.end()
@@ -133,7 +134,7 @@ fn again(topic: &str, ids: std::ops::RangeInclusive<i64>) -> String {
 }
 
 #[tokio::test]
-async fn a_sweep_reads_page_by_page_up_to_the_mark() {
+async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
     let database = Database::create(15).await.migrated().await;
     let mut admin = database.as_admin().await;
     execute(&mut admin, &again("t", 1..=250)).await;
@@ -159,9 +160,9 @@ async fn a_sweep_reads_page_by_page_up_to_the_mark() {
     assert_eq!(pages, [(1, 100, 100), (101, 200, 100), (201, 240, 40)]);
 }
 
-/// More of them than a page has.
+/// There are more rows than a page of the scan holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_whose_ids_come_again_below_the_mark_are_found_by_the_sweep() {
+async fn rows_with_reused_ids_below_the_watermark_are_found_by_the_gap_scan() {
     let (database, settings, topic) = begin(18).await;
     let relay = Relay::start(&database, &settings).await;
     let mut admin = database.as_admin().await;

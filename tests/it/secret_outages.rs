@@ -1,5 +1,5 @@
-//! Secrets that change while Kafka is away: they wait for it, or do not need it; nothing restarts,
-//! nothing is lost, and keys stay in order.
+//! Secrets that change during an outage of Kafka: they are used afterwards, or at once if they do
+//! not need Kafka. Nothing restarts, nothing is lost, and keys stay in order.
 
 use outbox_relay::{
     report::{BreakerState, ProblemClass},
@@ -12,15 +12,15 @@ use crate::harness::{
     kafka::{create_topic_at, read_all_at, set_scram_password_at, topic_name},
     postgres::{Database, execute, value, values},
     relay::{Relay, until},
-    writers::{Steady, judge},
+    writers::{Steady, verify},
 };
 
 const USER: &str = "rotated";
 const OLD: &str = "the-old-password";
 const NEW: &str = "the-new-password";
 
-/// A relay that logs in by password at brokers behind a gate, while a service writes.
-struct Scene {
+/// A relay that logs in with a password at brokers behind a gate, and a service that writes.
+struct Setup {
     brokers: Brokers,
     database: Database,
     topic: String,
@@ -29,7 +29,7 @@ struct Scene {
     instance: String,
 }
 
-impl Scene {
+impl Setup {
     async fn begin() -> Self {
         let brokers = Brokers::start(1).await;
         let topic = topic_name("rotated");
@@ -43,7 +43,7 @@ impl Scene {
         database.write_secret("kafka/password", OLD);
         let relay = Relay::start(&database, &settings(&database, &brokers, &topic)).await;
         let service = Steady::start(&database, &topic, 20);
-        let mut scene = Self {
+        let mut setup = Self {
             brokers,
             database,
             topic,
@@ -51,9 +51,9 @@ impl Scene {
             service,
             instance: String::new(),
         };
-        scene.flows().await;
-        scene.instance = scene.relay.report().await.expect("a report").instance;
-        scene
+        setup.flows().await;
+        setup.instance = setup.relay.report().await.expect("a report").instance;
+        setup
     }
 
     async fn flows(&self) {
@@ -63,13 +63,13 @@ impl Scene {
                 .await
         };
         let before = published().await;
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (published().await > before + 200.0).then_some(())
         })
         .await;
     }
 
-    /// Kafka is away for the relay, and it has noticed.
+    /// Disconnects the relay from Kafka, and waits until it reports the problem.
     async fn lose_kafka(&self) {
         self.brokers.password_gate.set_open(false);
         self.breaker(BreakerState::Open).await;
@@ -92,7 +92,7 @@ impl Scene {
         })
     }
 
-    /// Returns how many records came twice.
+    /// Stops the service and verifies the records. Returns the number of duplicates.
     async fn end(self) -> usize {
         let committed = self.service.stop().await;
         let mut admin = self.database.as_admin().await;
@@ -106,7 +106,7 @@ impl Scene {
             "it began anew"
         );
         let (servers, topic) = (self.brokers.servers(), self.topic);
-        judge(
+        verify(
             &committed,
             &tokio::task::spawn_blocking(move || read_all_at(&servers, &topic))
                 .await
@@ -132,61 +132,61 @@ fn settings(database: &Database, brokers: &Brokers, topic: &str) -> RelaySetting
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_password_at_the_brokers_is_taken_when_kafka_is_back_and_rows_flow_again() {
-    let scene = Scene::begin().await;
-    scene.lose_kafka().await;
-    set_scram_password_at(&scene.brokers.servers(), USER, NEW).await;
-    scene.database.write_secret("kafka/password", NEW);
+async fn a_new_password_for_the_brokers_is_used_once_kafka_is_available_again() {
+    let setup = Setup::begin().await;
+    setup.lose_kafka().await;
+    set_scram_password_at(&setup.brokers.servers(), USER, NEW).await;
+    setup.database.write_secret("kafka/password", NEW);
     until("the new secret to wait for Kafka", async || {
-        scene
+        setup
             .has_problem(ProblemClass::KafkaUnreachable, true)
             .await
             .then_some(())
     })
     .await;
-    scene.brokers.password_gate.set_open(true);
-    scene.flows().await;
-    scene.breaker(BreakerState::Closed).await;
+    setup.brokers.password_gate.set_open(true);
+    setup.flows().await;
+    setup.breaker(BreakerState::Closed).await;
     assert!(
-        !scene
+        !setup
             .has_problem(ProblemClass::KafkaUnreachable, true)
             .await,
         "the new secret is in use"
     );
-    // The producer was replaced while Kafka was away: what it had sent may have been written.
-    eprintln!("{} duplicates", scene.end().await);
+    // The producer was replaced during the outage. Records that it had sent may have been written.
+    eprintln!("{} duplicates", setup.end().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_password_at_the_database_is_taken_while_kafka_is_away() {
-    let scene = Scene::begin().await;
+async fn a_new_database_password_is_used_while_kafka_is_down() {
+    let setup = Setup::begin().await;
     let backends = async || {
         let of_relay = format!(
             "select pid from pg_stat_activity where usename = '{}'",
-            scene.database.relay
+            setup.database.relay
         );
-        values::<i32>(&mut scene.database.as_admin().await, &of_relay).await
+        values::<i32>(&mut setup.database.as_admin().await, &of_relay).await
     };
-    scene.lose_kafka().await;
+    setup.lose_kafka().await;
     let old = backends().await;
     execute(
-        &mut scene.database.as_admin().await,
-        &format!("alter role {} password '{NEW}'", scene.database.relay),
+        &mut setup.database.as_admin().await,
+        &format!("alter role {} password '{NEW}'", setup.database.relay),
     )
     .await;
-    scene.database.write_secret("database/password", NEW);
+    setup.database.write_secret("database/password", NEW);
     until("new connections only", async || {
         let now = backends().await;
         (!now.is_empty() && now.iter().all(|pid| !old.contains(pid))).then_some(())
     })
     .await;
-    scene.breaker(BreakerState::Open).await;
-    scene.brokers.password_gate.set_open(true);
-    scene.flows().await;
-    // The connection was cut: one request may have been written and not been answered, and is
-    // repeated by the same producer.
+    setup.breaker(BreakerState::Open).await;
+    setup.brokers.password_gate.set_open(true);
+    setup.flows().await;
+    // The connection was cut. One request may have been written without an answer, and the producer
+    // repeats it.
     assert_eq!(
-        scene.end().await,
+        setup.end().await,
         0,
         "duplicates of a producer that was not replaced"
     );

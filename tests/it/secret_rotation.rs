@@ -1,6 +1,6 @@
-//! Secrets that change under a running relay: nothing restarts, nothing fails, nothing comes twice.
-//! What cannot be used, or is refused, is a problem, and the last good secret is used until it is
-//! mended.
+//! Secrets that change while a relay runs: nothing restarts, nothing fails, and there are no
+//! duplicates. An unusable or rejected secret is a problem, and the last good one is used until it
+//! is fixed.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::harness::{
     postgres::{Database, execute, value, values},
     relay::{Relay, until},
     rig::{certificate, rig},
-    writers::{Committed, Load, Steady, judge, write},
+    writers::{Committed, Load, Steady, verify, write},
 };
 
-/// A relay that logs all it can, and what it is told of.
-struct Scene {
+/// A relay that logs at the most detailed level, and its secrets.
+struct Setup {
     database: Database,
     settings: RelaySettings,
     topic: String,
-    /// Contents that must never be seen.
+    /// Contents that must never be logged or reported.
     secrets: Vec<String>,
 }
 
-impl Scene {
+impl Setup {
     async fn new(version: u32) -> Self {
         let database = Database::create(version).await.migrated().await;
         let topic = topic_name("rotated");
@@ -49,43 +49,43 @@ impl Scene {
         }
     }
 
-    /// Towards the listener that wants a password, as a user of the test's own.
+    /// A setup with the listener that requires a password, with a separate user.
     async fn with_kafka_password(version: u32, password: &str) -> (Self, String) {
-        let mut scene = Self::new(version).await;
-        let user = scene.topic.clone();
+        let mut setup = Self::new(version).await;
+        let user = setup.topic.clone();
         set_scram_password(&user, password).await;
-        scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
-        scene.settings.kafka.tls = TlsSettings {
+        setup.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_SASL_SSL")];
+        setup.settings.kafka.tls = TlsSettings {
             mode: TlsMode::VerifyFull,
             ca: true,
             client_certificate: false,
         };
-        scene.settings.kafka.sasl = Some(SaslSettings {
+        setup.settings.kafka.sasl = Some(SaslSettings {
             mechanism: SaslMechanism::ScramSha512,
             username: user.clone(),
         });
-        scene.write("kafka/ca.crt", &certificate("ca.crt"));
-        scene.write("kafka/password", password);
-        (scene, user)
+        setup.write("kafka/ca.crt", &certificate("ca.crt"));
+        setup.write("kafka/password", password);
+        (setup, user)
     }
 
-    /// Towards the listener that wants a client certificate.
+    /// A setup with the listener that requires a client certificate.
     async fn with_kafka_certificate(version: u32) -> Self {
-        let mut scene = Self::new(version).await;
-        scene.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_MTLS")];
-        scene.settings.kafka.tls = TlsSettings {
+        let mut setup = Self::new(version).await;
+        setup.settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA_MTLS")];
+        setup.settings.kafka.tls = TlsSettings {
             mode: TlsMode::VerifyFull,
             ca: true,
             client_certificate: true,
         };
-        scene.write("kafka/ca.crt", &certificate("ca.crt"));
-        scene.write_pair("kafka", &client("first"));
-        scene
+        setup.write("kafka/ca.crt", &certificate("ca.crt"));
+        setup.write_pair("kafka", &client("first"));
+        setup
     }
 
-    /// A new content of a secret file; remembered as one that must not be shown.
+    /// Writes a secret file. Its content must not be logged or reported.
     fn write(&mut self, file: &str, content: &str) {
-        // Of a PEM file any line in the middle gives it away.
+        // Any line in the middle of a PEM file would reveal it.
         let middle = content.lines().nth(1).unwrap_or(content);
         self.secrets.push(middle.to_owned());
         self.database.write_secret(file, content);
@@ -116,13 +116,13 @@ impl Scene {
         }
     }
 
-    /// 1,000 rows a second.
+    /// A service that writes 1,000 rows per second.
     fn busy_service(&self) -> Steady {
         Steady::start(&self.database, &self.topic, 50)
     }
 
-    /// Nothing failed, came twice, out of order or not at all; nothing restarted; nothing secret
-    /// was shown.
+    /// Asserts that nothing failed, restarted, was lost, duplicated or out of order, and that no
+    /// secret was shown.
     async fn expect_a_quiet_rotation(&self, relay: &Relay, instance: &str, committed: &Committed) {
         self.drained().await;
         let topic = self.topic.clone();
@@ -131,7 +131,7 @@ impl Scene {
             .expect("read");
         eprintln!("ROWS {}", records.len());
         assert_eq!(
-            judge(committed, &records),
+            verify(committed, &records),
             0,
             "duplicates; log: {}",
             relay.log()
@@ -173,7 +173,7 @@ impl Scene {
         .await;
     }
 
-    /// One more row arrives.
+    /// Waits until one more row arrives.
     async fn still_publishes(&self) {
         let insert = "insert into outbox.event (event_id, aggregate_type, aggregate_id, \
             event_type, topic, payload)";
@@ -188,10 +188,10 @@ async fn instance(relay: &Relay) -> String {
     relay.report().await.expect("a report").instance
 }
 
-/// Waits until rows flow, and until so many more have arrived.
+/// Waits until rows are published, and until a number of further rows have arrived.
 async fn flows(relay: &Relay) {
     let before = relay.metric("outbox_publish_latency_seconds_count").await;
-    until("rows to flow", async || {
+    until("rows to be published", async || {
         (relay.metric("outbox_publish_latency_seconds_count").await > before + 100.0).then_some(())
     })
     .await;
@@ -229,7 +229,7 @@ async fn healed(relay: &Relay) {
 
 const PRODUCER_REPLACED: &str = "the producer is replaced";
 
-/// Processes of the server that serve the relay.
+/// Ids of the server processes of the relay's connections.
 async fn backends(database: &Database) -> Vec<i32> {
     let of_relay = format!(
         "select pid from pg_stat_activity where application_name = 'outbox-relay' and datname = \
@@ -256,62 +256,62 @@ async fn alter_password(database: &Database, password: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_databases_password_is_rotated_while_rows_flow() {
-    let mut scene = Scene::new(15).await;
-    let relay = scene.start().await;
+async fn the_database_password_is_rotated_under_load() {
+    let mut setup = Setup::new(15).await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let service = scene.busy_service();
+    let service = setup.busy_service();
     for password in ["first-new-password", "second-new-password"] {
         flows(&relay).await;
-        let old = backends(&scene.database).await;
-        alter_password(&scene.database, password).await;
-        scene.write("database/password", password);
-        all_new(&scene.database, &old).await;
+        let old = backends(&setup.database).await;
+        alter_password(&setup.database, password).await;
+        setup.write("database/password", password);
+        all_new(&setup.database, &old).await;
         flows(&relay).await;
     }
     let committed = service.stop().await;
-    scene
+    setup
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_database_user_takes_over_once_it_has_its_rights() {
-    let mut scene = Scene::new(17).await;
-    let relay = scene.start().await;
+    let mut setup = Setup::new(17).await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let second = format!("{}_second", scene.database.relay);
-    let mut admin = scene.database.as_admin().await;
+    let second = format!("{}_second", setup.database.relay);
+    let mut admin = setup.database.as_admin().await;
     execute(
         &mut admin,
         &format!("create role {second} login password 'password-of-the-second'"),
     )
     .await;
-    let load = scene.load();
-    let writes = write(&scene.database, &load);
+    let load = setup.load();
+    let writes = write(&setup.database, &load);
     let rotation = async {
         flows(&relay).await;
-        let old = backends(&scene.database).await;
-        scene
+        let old = backends(&setup.database).await;
+        setup
             .database
             .write_secrets(&second, "password-of-the-second");
         let problem = problem(&relay, ProblemClass::InsufficientPrivilege).await;
         assert!(problem.last_good_used, "{problem:?}");
-        let mut settings = scene.settings.clone();
-        settings.migration.relays = vec![scene.database.relay.clone()];
-        assert_eq!(scene.database.migrate(&settings).await.problem, None);
-        all_new(&scene.database, &old).await;
+        let mut settings = setup.settings.clone();
+        settings.migration.relays = vec![setup.database.relay.clone()];
+        assert_eq!(setup.database.migrate(&settings).await.problem, None);
+        all_new(&setup.database, &old).await;
         flows(&relay).await;
     };
     let (committed, ()) = tokio::join!(writes, rotation);
-    scene.secrets.push("password-of-the-second".to_owned());
-    scene
+    setup.secrets.push("password-of-the-second".to_owned());
+    setup
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
     let users = format!(
         "select distinct usename::text from pg_stat_activity where application_name = \
          'outbox-relay' and datname = '{}'",
-        scene.database.name
+        setup.database.name
     );
     assert_eq!(
         values::<String>(&mut admin, &users).await,
@@ -326,126 +326,124 @@ async fn a_second_database_user_takes_over_once_it_has_its_rights() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_password_at_the_brokers_is_rotated_while_rows_flow() {
-    let (mut scene, user) = Scene::with_kafka_password(17, "kafka-password-1").await;
-    let relay = scene.start().await;
+async fn the_password_for_the_brokers_is_rotated_under_load() {
+    let (mut setup, user) = Setup::with_kafka_password(17, "kafka-password-1").await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let service = scene.busy_service();
+    let service = setup.busy_service();
     for (times, password) in [(1, "kafka-password-2"), (2, "kafka-password-3")] {
         flows(&relay).await;
         set_scram_password(&user, password).await;
-        scene.write("kafka/password", password);
+        setup.write("kafka/password", password);
         logged(&relay, PRODUCER_REPLACED, times).await;
         flows(&relay).await;
     }
     let committed = service.stop().await;
-    scene
+    setup
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn authority_and_client_certificate_at_the_brokers_are_rotated_while_rows_flow() {
-    let mut scene = Scene::with_kafka_certificate(18).await;
-    let relay = scene.start().await;
+async fn authority_and_client_certificate_for_the_brokers_are_rotated_under_load() {
+    let mut setup = Setup::with_kafka_certificate(18).await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let load = scene.load();
+    let load = setup.load();
     let second = client("second");
     let both = format!("{}{}", certificate("rogue-ca.crt"), certificate("ca.crt"));
-    let writes = write(&scene.database, &load);
+    let writes = write(&setup.database, &load);
     let rotations = async {
         let replaced = async |times| {
             logged(&relay, PRODUCER_REPLACED, times).await;
             flows(&relay).await;
         };
         flows(&relay).await;
-        scene.database.write_secret("kafka/ca.crt", &both);
+        setup.database.write_secret("kafka/ca.crt", &both);
         replaced(1).await;
-        scene
+        setup
             .database
             .write_secret("kafka/tls.crt", &second.certificate);
-        scene.database.write_secret("kafka/tls.key", &second.key);
+        setup.database.write_secret("kafka/tls.key", &second.key);
         replaced(2).await;
-        scene
+        setup
             .database
             .write_secret("kafka/ca.crt", &certificate("ca.crt"));
         replaced(3).await;
     };
     let (committed, ()) = tokio::join!(writes, rotations);
-    scene.write_pair("kafka", &second);
-    scene
+    setup.write_pair("kafka", &second);
+    setup
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn authority_and_client_certificate_at_the_database_are_rotated_while_rows_flow() {
-    let mut scene = Scene::new(15).await;
+async fn authority_and_client_certificate_for_the_database_are_rotated_under_load() {
+    let mut setup = Setup::new(15).await;
     // Members of this role need a certificate of their name. Other tests use it as well.
-    let mut admin = scene.database.as_admin().await;
-    scene.database.needs_a_certificate(&mut admin).await;
-    let user = scene.database.relay.clone();
-    scene.settings.database.tls = TlsSettings {
+    let mut admin = setup.database.as_admin().await;
+    setup.database.needs_a_certificate(&mut admin).await;
+    let user = setup.database.relay.clone();
+    setup.settings.database.tls = TlsSettings {
         mode: TlsMode::VerifyFull,
         ca: true,
         client_certificate: true,
     };
-    scene.database.remove_secret("database/password");
-    scene.write("database/ca.crt", &certificate("ca.crt"));
-    scene.write_pair("database", &client(&user));
-    let relay = scene.start().await;
+    setup.database.remove_secret("database/password");
+    setup.write("database/ca.crt", &certificate("ca.crt"));
+    setup.write_pair("database", &client(&user));
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let load = scene.load();
+    let load = setup.load();
     let second = client(&user);
     let both = format!("{}{}", certificate("rogue-ca.crt"), certificate("ca.crt"));
-    let writes = write(&scene.database, &load);
+    let writes = write(&setup.database, &load);
     let rotations = async {
         flows(&relay).await;
-        let old = backends(&scene.database).await;
-        scene.database.write_secret("database/ca.crt", &both);
-        all_new(&scene.database, &old).await;
+        let old = backends(&setup.database).await;
+        setup.database.write_secret("database/ca.crt", &both);
+        all_new(&setup.database, &old).await;
         flows(&relay).await;
-        let old = backends(&scene.database).await;
-        scene
+        let old = backends(&setup.database).await;
+        setup
             .database
             .write_secret("database/tls.crt", &second.certificate);
-        scene.database.write_secret("database/tls.key", &second.key);
-        all_new(&scene.database, &old).await;
+        setup.database.write_secret("database/tls.key", &second.key);
+        all_new(&setup.database, &old).await;
         flows(&relay).await;
     };
     let (committed, ()) = tokio::join!(writes, rotations);
-    scene.write_pair("database", &second);
-    scene
+    setup.write_pair("database", &second);
+    setup
         .expect_a_quiet_rotation(&relay, &instance, &committed)
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it()
- {
-    let mut scene = Scene::new(15).await;
-    let relay = scene.start().await;
+async fn a_wrong_new_database_password_is_a_problem_until_the_right_one_comes() {
+    let mut setup = Setup::new(15).await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    let before = backends(&scene.database).await;
-    scene.write("database/password", "a-wrong-new-password");
+    let before = backends(&setup.database).await;
+    setup.write("database/password", "a-wrong-new-password");
     let problem = problem(&relay, ProblemClass::AuthenticationFailed).await;
     assert!(problem.last_good_used, "{problem:?}");
-    scene.still_publishes().await;
+    setup.still_publishes().await;
     assert!(
-        backends(&scene.database)
+        backends(&setup.database)
             .await
             .iter()
             .any(|pid| before.contains(pid)),
         "connections that worked were closed"
     );
-    // The old one is not valid any more, and nothing is left of its connections: rows wait for the
-    // file.
-    alter_password(&scene.database, "the-right-new-password").await;
+    // The old password is no longer valid and its connections are closed: rows wait for the file.
+    alter_password(&setup.database, "the-right-new-password").await;
     let cut = format!(
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",
-        scene.database.relay
+        setup.database.relay
     );
-    execute(&mut scene.database.as_admin().await, &cut).await;
+    execute(&mut setup.database.as_admin().await, &cut).await;
     until("old and new to be refused", async || {
         let problems = relay.report().await?.problems;
         (problems
@@ -456,51 +454,50 @@ async fn a_wrong_new_database_password_is_a_problem_while_the_old_one_works_and_
             .then_some(())
     })
     .await;
-    scene.write("database/password", "the-right-new-password");
-    all_new(&scene.database, &before).await;
+    setup.write("database/password", "the-right-new-password");
+    all_new(&setup.database, &before).await;
     healed(&relay).await;
-    scene.still_publishes().await;
+    setup.still_publishes().await;
     assert_eq!(
         relay.report().await.expect("a report").instance,
         instance,
         "it began anew"
     );
-    scene.expect_nothing_shown(&relay).await;
+    setup.expect_nothing_shown(&relay).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_new_password_for_the_brokers_is_a_problem_while_the_old_one_works_and_the_right_one_heals_it()
- {
-    let (mut scene, user) = Scene::with_kafka_password(15, "kafka-password-1").await;
-    let relay = scene.start().await;
+async fn a_wrong_new_password_for_the_brokers_is_a_problem_until_the_right_one_comes() {
+    let (mut setup, user) = Setup::with_kafka_password(15, "kafka-password-1").await;
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
-    scene.write("kafka/password", "a-wrong-new-password");
+    setup.write("kafka/password", "a-wrong-new-password");
     let problem = problem(&relay, ProblemClass::KafkaAuthenticationFailed).await;
     assert!(problem.last_good_used, "{problem:?}");
-    scene.still_publishes().await;
+    setup.still_publishes().await;
     assert!(
         !relay.log().contains(PRODUCER_REPLACED),
         "a producer that worked was thrown away"
     );
     set_scram_password(&user, "the-right-new-password").await;
-    scene.write("kafka/password", "the-right-new-password");
+    setup.write("kafka/password", "the-right-new-password");
     logged(&relay, PRODUCER_REPLACED, 1).await;
     healed(&relay).await;
-    scene.still_publishes().await;
+    setup.still_publishes().await;
     assert_eq!(
         relay.report().await.expect("a report").instance,
         instance,
         "it began anew"
     );
-    scene.expect_nothing_shown(&relay).await;
+    setup.expect_nothing_shown(&relay).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good_ones_are_used() {
-    let mut scene = Scene::with_kafka_certificate(15).await;
+async fn missing_or_mismatched_files_are_problems_and_the_last_good_ones_are_used() {
+    let mut setup = Setup::with_kafka_certificate(15).await;
     let good = client("good");
-    scene.write_pair("kafka", &good);
-    let relay = scene.start().await;
+    setup.write_pair("kafka", &good);
+    let relay = setup.start().await;
     let instance = instance(&relay).await;
     let other = client("other");
     let (missing, invalid) = (ProblemClass::SecretMissing, ProblemClass::SecretInvalid);
@@ -550,19 +547,19 @@ async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good
         ),
     ];
     for (file, content, class, field) in cases {
-        let right = std::fs::read_to_string(scene.database.secrets_folder().join(file))
+        let right = std::fs::read_to_string(setup.database.secrets_folder().join(file))
             .expect("it was there");
         match content {
-            None => scene.database.remove_secret(file),
-            Some(content) => scene.database.write_secret(file, content),
+            None => setup.database.remove_secret(file),
+            Some(content) => setup.database.write_secret(file, content),
         }
         let problem = problem(&relay, class).await;
         assert!(
             problem.message.contains(field) && problem.last_good_used,
             "{file}: {problem:?}"
         );
-        scene.still_publishes().await;
-        scene.database.write_secret(file, &right);
+        setup.still_publishes().await;
+        setup.database.write_secret(file, &right);
         healed(&relay).await;
     }
     assert!(
@@ -574,5 +571,5 @@ async fn files_that_vanish_or_do_not_fit_together_are_problems_and_the_last_good
         instance,
         "it began anew"
     );
-    scene.expect_nothing_shown(&relay).await;
+    setup.expect_nothing_shown(&relay).await;
 }

@@ -32,25 +32,65 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         // No right of everybody's is what makes it work.
         let closed = "revoke all on database {0} from public; grant connect on database {0} to {1}";
-        execute(&mut admin, &closed.replace("{0}", &database.name).replace("{1}", &database.producer)).await;
+        execute(
+            &mut admin,
+            &closed
+                .replace("{0}", &database.name)
+                .replace("{1}", &database.producer),
+        )
+        .await;
         execute(&mut admin, &roles).await;
-        let (mut owner, mut relay) = (format!("{}_page_outbox", database.name), format!("{}_page_relay", database.name));
+        let (mut owner, mut relay) = (
+            format!("{}_page_outbox", database.name),
+            format!("{}_page_relay", database.name),
+        );
         swap(&mut database.owner, &mut owner);
         swap(&mut database.relay, &mut relay);
         database.write_secrets(&database.relay, database.password());
 
         assert_eq!(database.migrate(&database.settings()).await.problem, None);
-        execute(&mut admin, &format!("revoke create on database {} from {}", database.name, database.owner)).await;
-        assert_eq!(database.migrate(&database.settings()).await.problem, None, "create is needed once");
-        execute(&mut database.connect_as(&database.producer).await, "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')").await;
+        execute(
+            &mut admin,
+            &format!(
+                "revoke create on database {} from {}",
+                database.name, database.owner
+            ),
+        )
+        .await;
+        assert_eq!(
+            database.migrate(&database.settings()).await.problem,
+            None,
+            "create is needed once"
+        );
+        execute(
+            &mut database.connect_as(&database.producer).await,
+            "select outbox.enqueue('file', 'f1', 'Uploaded', '{}')",
+        )
+        .await;
         let mut as_relay = database.connect_as(&database.relay).await;
-        assert_eq!(value::<i64>(&mut as_relay, "select count(*) from outbox.event").await, 1);
-        assert!(value::<bool>(&mut as_relay, "select pg_has_role('pg_read_all_stats', 'usage')").await);
+        assert_eq!(
+            value::<i64>(&mut as_relay, "select count(*) from outbox.event").await,
+            1
+        );
+        assert!(
+            value::<bool>(
+                &mut as_relay,
+                "select pg_has_role('pg_read_all_stats', 'usage')"
+            )
+            .await
+        );
         drop(as_relay);
 
-        execute(&mut database.connect_as(&database.owner).await, &remove_schema).await;
+        execute(
+            &mut database.connect_as(&database.owner).await,
+            &remove_schema,
+        )
+        .await;
         execute(&mut admin, &remove_roles).await;
-        let left = format!("select count(*) from pg_roles where rolname in ('{}', '{}')", database.owner, database.relay);
+        let left = format!(
+            "select count(*) from pg_roles where rolname in ('{}', '{}')",
+            database.owner, database.relay
+        );
         assert_eq!(value::<i64>(&mut admin, &left).await, 0);
         let schemas = "select count(*) from pg_namespace where nspname = 'outbox'";
         assert_eq!(value::<i64>(&mut admin, schemas).await, 0);

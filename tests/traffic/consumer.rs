@@ -1,4 +1,4 @@
-//! Reads all partitions of all topics from their first record on, and puts what comes into the
+//! Reads all partitions of all topics from their first record on, and adds the records to the
 //! ledger.
 
 use std::{
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::ledger::{Arrival, Ledger};
 
+/// Starts a thread that reads until `stop` is cancelled.
 pub(crate) fn start(
     kafka: &str,
     topics: &[String],
@@ -40,13 +41,13 @@ pub(crate) fn start(
                 partitions.add_partition_offset(name, partition.id(), Offset::Beginning)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        anyhow::ensure!(!count.is_empty(), "there is no topic {name}");
+        anyhow::ensure!(!count.is_empty(), "topic {name} does not exist");
     }
     consumer.assign(&partitions)?;
     Ok(std::thread::spawn(move || {
         while !stop.is_cancelled() {
             match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => take(&message, &ledger),
+                Some(Ok(message)) => record_arrival(&message, &ledger),
                 Some(Err(error)) => eprintln!("consumer: {error}"),
                 None => {}
             }
@@ -54,7 +55,7 @@ pub(crate) fn start(
     }))
 }
 
-fn take(message: &BorrowedMessage<'_>, ledger: &Ledger) {
+fn record_arrival(message: &BorrowedMessage<'_>, ledger: &Ledger) {
     let at = Instant::now();
     let headers: Vec<(String, Vec<u8>)> = message
         .headers()

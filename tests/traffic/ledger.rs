@@ -1,4 +1,4 @@
-//! What was written and what became of it, and what arrived: the two sides of the comparison.
+//! The written rows with the results of their transactions, and the records that arrived.
 
 use std::{
     collections::HashMap,
@@ -8,26 +8,27 @@ use std::{
 
 use uuid::Uuid;
 
-/// An event as the service meant it.
+/// An event as its service wrote it.
 #[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) topic: String,
     pub(crate) key: String,
-    /// Drawn under the lock on the aggregate's row: for one key, the order of commits.
+    /// Revision of the aggregate, drawn under the lock on its row: the order of commits of a key.
     pub(crate) revision: i64,
     pub(crate) payload: Vec<u8>,
-    pub(crate) fate: Fate,
+    pub(crate) outcome: Outcome,
     pub(crate) arrivals: Vec<Arrival>,
 }
 
+/// Result of a transaction.
 #[derive(Clone, Copy)]
-pub(crate) enum Fate {
+pub(crate) enum Outcome {
     Open,
     Committed(Instant),
     RolledBack,
 }
 
-/// A record that carries the event's id.
+/// A record of an event.
 #[derive(Clone)]
 pub(crate) struct Arrival {
     pub(crate) topic: String,
@@ -35,7 +36,7 @@ pub(crate) struct Arrival {
     pub(crate) offset: i64,
     pub(crate) key: Vec<u8>,
     pub(crate) payload: Vec<u8>,
-    /// Those of the relay and the row's own, in their order.
+    /// Headers of the relay and of the row, in the order of the record.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) at: Instant,
 }
@@ -48,15 +49,15 @@ impl Row {
             key,
             revision,
             payload: payload.to_owned(),
-            fate: Fate::Open,
+            outcome: Outcome::Open,
             arrivals: Vec::new(),
         }
     }
 
-    /// When it arrived, and how long that took from its commit. Zero where the record was faster
-    /// than the answer to the commit.
+    /// The time of arrival, and the milliseconds from commit to arrival. Zero if the record came
+    /// before the answer to the commit.
     pub(crate) fn latency_ms(&self) -> Option<(Instant, f64)> {
-        let (Fate::Committed(at), Some(first)) = (self.fate, self.arrivals.first()) else {
+        let (Outcome::Committed(at), Some(first)) = (self.outcome, self.arrivals.first()) else {
             return None;
         };
         Some((
@@ -66,6 +67,7 @@ impl Row {
     }
 }
 
+/// Numbers of events and records so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) committed: usize,
@@ -80,13 +82,14 @@ impl Counts {
     }
 }
 
-/// When something was broken.
+/// Time of a fault.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) began: Instant,
     pub(crate) ended: Option<Instant>,
 }
 
+/// All rows of a run.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Inner>);
 
@@ -110,16 +113,16 @@ impl Ledger {
     pub(crate) fn committed(&self, events: &[Uuid]) {
         let mut inner = self.lock();
         inner.counts.committed += events.len();
-        inner.decide(events, Fate::Committed(Instant::now()));
+        inner.set_outcome(events, Outcome::Committed(Instant::now()));
     }
 
     pub(crate) fn rolled_back(&self, events: &[Uuid]) {
         let mut inner = self.lock();
         inner.counts.rolled_back += events.len();
-        inner.decide(events, Fate::RolledBack);
+        inner.set_outcome(events, Outcome::RolledBack);
     }
 
-    /// A record of another run is not ours to judge.
+    /// Adds a record. Records of other runs are ignored.
     pub(crate) fn arrived(&self, event_id: Uuid, arrival: Arrival) {
         let mut inner = self.lock();
         let Some(row) = inner.rows.get_mut(&event_id) else {
@@ -144,7 +147,7 @@ impl Ledger {
         self.lock().counts
     }
 
-    /// The row whose record came last.
+    /// The row whose record arrived last.
     pub(crate) fn latest(&self) -> Option<Row> {
         let inner = self.lock();
         inner.rows.get(&inner.latest?).cloned()
@@ -156,10 +159,10 @@ impl Ledger {
 }
 
 impl Inner {
-    fn decide(&mut self, events: &[Uuid], fate: Fate) {
+    fn set_outcome(&mut self, events: &[Uuid], outcome: Outcome) {
         for event in events {
             if let Some(row) = self.rows.get_mut(event) {
-                row.fate = fate;
+                row.outcome = outcome;
             }
         }
     }

@@ -1,16 +1,17 @@
-//! Traffic for the demo and the end-to-end test. `run` plays services that write business rows and
-//! outbox rows in one transaction each, reads all their topics from the first record on, and
-//! judges: nothing lost, nothing that was rolled back, each key in order. `topics` makes topics.
+//! Traffic for the demo and the end-to-end test. `run` simulates services that write business rows
+//! and outbox rows in one transaction each. It reads all their topics from the first record on and
+//! checks that nothing is lost, nothing that was rolled back is published, and each key is in
+//! order. `topics` creates topics.
 
-#![expect(clippy::print_stdout, reason = "what it prints is for people")]
+#![expect(clippy::print_stdout, reason = "people read the output")]
 
+mod check;
+mod commands;
 mod consumer;
-mod fault;
 mod ledger;
-mod live;
+mod progress;
 mod service;
 mod topics;
-mod verdict;
 mod writer;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
@@ -31,39 +32,39 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes the topics that OutboxRelays name, or removes them.
+    /// Creates the topics of OutboxRelays, or removes them.
     Topics(topics::Topics),
-    /// Writes rows, reads records, judges. Exit code 1 when a promise was broken.
+    /// Writes rows, reads records and compares them. Exit code 1 if a promise was broken.
     Run(Run),
 }
 
 #[derive(Args)]
 struct Run {
-    /// Bootstrap servers, as a consumer reaches them without TLS.
+    /// Bootstrap servers for the consumer, without TLS.
     #[arg(long)]
     kafka: String,
-    /// A service: file of its OutboxRelay, its business table, URL of its database as its own role.
+    /// A service: file of its OutboxRelay, its business table, URL of its database with its own
+    /// role.
     #[arg(long = "service", value_name = "MANIFEST,TABLE,URL", required = true)]
     services: Vec<ServiceArgument>,
-    /// How long rows are written, at least: they are until the commands have ended, and some
-    /// seconds more.
+    /// Shortest time to write rows, in seconds. Writing also continues for some seconds after the
+    /// last command.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Transactions a second, of each service.
+    /// Transactions per second of each service.
     #[arg(long, default_value_t = 100)]
     rate: u32,
-    /// How long the last rows may take to arrive.
+    /// Limit for the last rows to arrive, in seconds.
     #[arg(long, default_value_t = 60)]
     patience: u64,
-    /// A command of the shell that changes something on the way, of which no row comes twice;
-    /// several are run one after the other.
+    /// A shell command that changes something without causing duplicates. Several commands run in
+    /// their order.
     #[arg(long = "change")]
     changes: Vec<String>,
-    /// A command of the shell that breaks something, after them: rows that were under way may come
-    /// twice.
+    /// A shell command that breaks something, after the changes. Rows in flight may be duplicated.
     #[arg(long)]
     fault: Option<String>,
-    /// When the first command is run, in seconds.
+    /// Time until the first command, in seconds.
     #[arg(long, default_value_t = 5)]
     after: u64,
 }
@@ -88,26 +89,29 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
     let services: Vec<Arc<Service>> = arguments
         .services
         .iter()
-        .map(|it| Service::open(it).map(Arc::new))
+        .map(|service| Service::open(service).map(Arc::new))
         .collect::<Result<_, _>>()?;
-    let topics: Vec<String> = services.iter().flat_map(|it| it.topics()).collect();
+    let topics: Vec<String> = services
+        .iter()
+        .flat_map(|service| service.topics())
+        .collect();
     let ledger = Arc::new(Ledger::default());
     let stop = CancellationToken::new();
 
     let consumer = consumer::start(&arguments.kafka, &topics, Arc::clone(&ledger), stop.clone())
         .context("cannot read the topics")?;
-    let live = tokio::spawn(live::show(Arc::clone(&ledger), stop.clone()));
+    let progress = tokio::spawn(progress::print(Arc::clone(&ledger), stop.clone()));
     let end = CancellationToken::new();
-    let write = |it: &Arc<Service>| {
+    let write = |service: &Arc<Service>| {
         tokio::spawn(writer::write(
-            Arc::clone(it),
+            Arc::clone(service),
             Arc::clone(&ledger),
             arguments.rate,
             end.clone(),
         ))
     };
     let writers: Vec<_> = services.iter().map(write).collect();
-    let commands = fault::Commands {
+    let commands = commands::Commands {
         after: Duration::from_secs(arguments.after),
         changes: arguments.changes,
         fault: arguments.fault,
@@ -123,16 +127,16 @@ async fn run(arguments: Run) -> anyhow::Result<bool> {
     commands?;
     await_arrivals(&ledger, Duration::from_secs(arguments.patience)).await;
     stop.cancel();
-    live.await?;
+    progress.await?;
     consumer
         .join()
         .map_err(|_| anyhow::anyhow!("the consumer ended early"))?;
-    let verdict = verdict::judge(&ledger.rows(), ledger.last_fault());
-    verdict.print(&ledger);
-    Ok(verdict.kept())
+    let report = check::check(&ledger.rows(), ledger.last_fault());
+    report.print(&ledger);
+    Ok(report.passed())
 }
 
-/// Until each committed row has arrived, and two seconds more for records that should not come.
+/// Waits until each committed row has arrived, and two seconds more for unexpected records.
 async fn await_arrivals(ledger: &Ledger, patience: Duration) {
     let end = Instant::now() + patience;
     while ledger.counts().waiting() > 0 && Instant::now() < end {
@@ -141,7 +145,7 @@ async fn await_arrivals(ledger: &Ledger, patience: Duration) {
     sleep(Duration::from_secs(2)).await;
 }
 
-/// The manifests of `topics` and `run` are read the way a relay reads them.
+/// Reads a manifest as a relay does.
 fn topic_settings(manifest: &Path) -> anyhow::Result<RelaySettings> {
     let (settings, _) = outbox_relay::manifest::load(manifest, None, "traffic")
         .with_context(|| format!("cannot use {}", manifest.display()))?;

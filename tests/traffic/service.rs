@@ -1,4 +1,4 @@
-//! A service that is played: what of its OutboxRelay matters to a writer, and its database.
+//! A simulated service: its database, and the parts of its OutboxRelay that a writer needs.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use outbox_relay::settings::TopicSettings;
 use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr, SqlStr, postgres::PgPoolOptions};
 
-/// As given on the command line.
+/// A service on the command line: MANIFEST,TABLE,URL.
 #[derive(Clone)]
 pub(crate) struct ServiceArgument {
     manifest: PathBuf,
@@ -30,13 +30,15 @@ impl FromStr for ServiceArgument {
     }
 }
 
+/// A service with its database and its topics.
 pub(crate) struct Service {
     pub(crate) aggregate_type: String,
     pub(crate) routes: Vec<TopicSettings>,
     pub(crate) pool: PgPool,
-    /// Writes the business row: the aggregate's next revision, under a lock on its row until the
-    /// transaction ends.
-    pub(crate) revise: SqlStr,
+    /// SQL that writes the business row with the next revision of the aggregate. It locks the row
+    /// until the transaction ends.
+    pub(crate) next_revision: SqlStr,
+    /// SQL that writes the outbox row.
     pub(crate) enqueue: SqlStr,
 }
 
@@ -47,7 +49,7 @@ impl Service {
         let pool = PgPoolOptions::new()
             .max_connections(8)
             .connect_lazy(&argument.url)
-            .context("bad URL of a database")?;
+            .context("the URL of a database is invalid")?;
         Ok(Self {
             aggregate_type: table.trim_end_matches('s').to_owned(),
             routes: settings
@@ -56,7 +58,7 @@ impl Service {
                 .filter(|topic| !topic.event_types.is_empty())
                 .collect(),
             pool,
-            revise: AssertSqlSafe(format!(
+            next_revision: AssertSqlSafe(format!(
                 "insert into {table} (id, revision) values ($1, 1) on conflict (id) do update set \
                  revision = {table}.revision + 1 returning revision"
             ))

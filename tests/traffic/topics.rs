@@ -1,4 +1,4 @@
-//! Makes topics: the relay never does.
+//! Creates topics, which the relay never does.
 
 use std::path::PathBuf;
 
@@ -13,19 +13,20 @@ use rdkafka::{
 
 #[derive(Args)]
 pub(crate) struct Topics {
-    /// Bootstrap servers, as a client reaches them without TLS.
+    /// Bootstrap servers, without TLS.
     #[arg(long)]
     kafka: String,
     /// Partitions of each topic.
     #[arg(long, default_value_t = 6)]
     partitions: i32,
-    /// Removes them instead.
+    /// Removes the topics instead.
     #[arg(long)]
     remove: bool,
     /// Files of OutboxRelays.
     manifests: Vec<PathBuf>,
 }
 
+/// Creates or removes the topics.
 pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", &arguments.kafka)
@@ -41,7 +42,7 @@ pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let options = AdminOptions::new();
-    let (results, fine) = if arguments.remove {
+    let (results, accepted) = if arguments.remove {
         (
             admin.delete_topics(&names, &options).await?,
             RDKafkaErrorCode::UnknownTopicOrPartition,
@@ -58,7 +59,7 @@ pub(crate) async fn run(arguments: Topics) -> anyhow::Result<()> {
     };
     for result in results {
         match result {
-            Err((topic, code)) if code != fine => {
+            Err((topic, code)) if code != accepted => {
                 return Err(code).with_context(|| format!("topic {topic}"));
             }
             Ok(topic) | Err((topic, _)) => println!("   {topic}"),

@@ -1,5 +1,5 @@
-//! Plays a service: business rows and outbox rows, in one transaction each; one in ten thinks
-//! better of it.
+//! Simulates a service that writes business rows and outbox rows in one transaction each. One in
+//! ten transactions is rolled back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 const WORKERS: u32 = 4;
 const AGGREGATES: u128 = 40;
 
-/// `rate` transactions a second.
+/// Writes `rate` transactions per second until `end` is cancelled.
 pub(crate) async fn write(
     service: Arc<Service>,
     ledger: Arc<Ledger>,
@@ -28,7 +28,7 @@ pub(crate) async fn write(
 ) -> sqlx::Result<()> {
     let mut workers = JoinSet::new();
     for _ in 0..WORKERS {
-        workers.spawn(work(
+        workers.spawn(run_worker(
             Arc::clone(&service),
             Arc::clone(&ledger),
             Duration::from_secs(1) * WORKERS / rate,
@@ -41,35 +41,35 @@ pub(crate) async fn write(
     Ok(())
 }
 
-async fn work(
+async fn run_worker(
     service: Arc<Service>,
     ledger: Arc<Ledger>,
-    every: Duration,
+    pause: Duration,
     end: CancellationToken,
 ) -> sqlx::Result<()> {
-    let mut ticks = interval(every);
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !end.is_cancelled() {
         ticks.tick().await;
-        transact(&service, &ledger).await?;
+        run_transaction(&service, &ledger).await?;
     }
     Ok(())
 }
 
-async fn transact(service: &Service, ledger: &Ledger) -> sqlx::Result<()> {
-    let dice = Uuid::new_v4().as_u128();
-    let aggregate = format!("{}-{:04}", service.aggregate_type, dice % AGGREGATES);
+async fn run_transaction(service: &Service, ledger: &Ledger) -> sqlx::Result<()> {
+    let random = Uuid::new_v4().as_u128();
+    let aggregate = format!("{}-{:04}", service.aggregate_type, random % AGGREGATES);
     let mut transaction = service.pool.begin().await?;
     let mut events = Vec::new();
-    for _ in 0..=(dice >> 16) % 2 {
+    for _ in 0..=(random >> 16) % 2 {
         events.push(add_event(service, ledger, &aggregate, &mut transaction).await?);
     }
-    if (dice >> 32).is_multiple_of(50) {
-        // A slow transaction: others of other keys overtake it, and the relay has to come back for
-        // its rows.
+    if (random >> 32).is_multiple_of(50) {
+        // A slow transaction: those of other keys overtake it, and the relay finds its rows with a
+        // gap scan.
         sleep(Duration::from_millis(400)).await;
     }
-    if (dice >> 48).is_multiple_of(10) {
+    if (random >> 48).is_multiple_of(10) {
         transaction.rollback().await?;
         ledger.rolled_back(&events);
     } else {
@@ -85,7 +85,7 @@ async fn add_event(
     aggregate: &str,
     transaction: &mut Transaction<'_, Postgres>,
 ) -> sqlx::Result<Uuid> {
-    let revision: i64 = sqlx::query_scalar(service.revise.clone())
+    let revision: i64 = sqlx::query_scalar(service.next_revision.clone())
         .bind(aggregate)
         .fetch_one(&mut **transaction)
         .await?;

@@ -1,12 +1,12 @@
-//! Times of the processor instead of the wall, so that what else runs on the machine counts for
-//! little.
+//! Measures CPU time instead of wall time, so that other programs on the machine have little
+//! effect.
 
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 
-/// How long this thread has run.
+/// CPU time of this thread.
 pub(crate) struct CpuTime;
 
 impl Measurement for CpuTime {

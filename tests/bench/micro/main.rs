@@ -1,5 +1,5 @@
-//! What the relay's own code costs for a row, without servers: `make bench-micro`. criterion
-//! compares each figure with the last run.
+//! Measures the cost of the relay's own code for a row, without servers: `make bench-micro`.
+//! criterion compares each figure with the last run.
 
 mod clock;
 mod table;
@@ -19,18 +19,18 @@ use outbox_relay::{
 use table::{TOPIC, row};
 use turns::{ROWS, Relay, SOURCE, Step};
 
-/// Enough that they do not all stay in the nearest cache.
-const SOME: i64 = 4096;
+/// Number of rows. They are more than the first cache of the CPU holds.
+const ROW_COUNT: i64 = 4096;
 
-fn some_rows() -> Vec<OutboxRow> {
-    (0..SOME).map(row).collect()
+fn rows() -> Vec<OutboxRow> {
+    (0..ROW_COUNT).map(row).collect()
 }
 
-/// Row -> headers of its record.
+/// Measures the headers of a record.
 fn encoding(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("headers");
-    group.throughput(Throughput::Elements(SOME as u64));
-    let rows = some_rows();
+    group.throughput(Throughput::Elements(ROW_COUNT as u64));
+    let rows = rows();
     for style in [
         RecordHeaders::Standard,
         RecordHeaders::Debezium,
@@ -46,11 +46,11 @@ fn encoding(criterion: &mut Criterion<CpuTime>) {
     }
 }
 
-/// Key -> partition.
+/// Measures the partition of a key.
 fn partitioning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("partition_of");
-    group.throughput(Throughput::Elements(SOME as u64));
-    let rows = some_rows();
+    group.throughput(Throughput::Elements(ROW_COUNT as u64));
+    let rows = rows();
     group.bench_function("12", |bencher| {
         bencher.iter(|| {
             rows.iter()
@@ -60,7 +60,7 @@ fn partitioning(criterion: &mut Criterion<CpuTime>) {
     });
 }
 
-/// What is counted and observed for each published row.
+/// Measures the metrics of a published row.
 fn counting(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("metrics");
     group.throughput(Throughput::Elements(1));
@@ -77,7 +77,7 @@ fn counting(criterion: &mut Criterion<CpuTime>) {
     });
 }
 
-/// A window of 16,384 rows, full, of which a quarter is reported, settled, and filled again.
+/// Measures one turn: of 16,384 rows in flight, half are reported, settled, and fetched again.
 fn turning(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("turn");
     group.throughput(Throughput::Elements(ROWS as u64));

@@ -1,5 +1,5 @@
-//! An outbox that never runs dry: rows as services write them, of about 10,000 keys in 64 lanes. In
-//! memory, and in place of a decoded answer.
+//! An outbox table in memory that never is empty. Its rows are like those of services, with about
+//! 10,000 keys in 64 lanes. It replaces the decoded answer of a database.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,17 @@ use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
 pub(crate) const LANES: i64 = 64;
-/// Many in each lane.
+/// Number of keys, many in each lane.
 const KEYS: i64 = LANES * 156;
 const PAYLOAD_BYTES: usize = 300;
-const HEADERS: &str = r#"{"tenant": "acme", "content-type": "application/json", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
-/// 2026-01-01; a row more each millisecond.
+const HEADERS: &str = concat!(
+    r#"{"tenant": "acme", "content-type": "application/json", "#,
+    r#""traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#
+);
+/// Time of the first row, in microseconds since 1970: 2026-01-01. Each row is a millisecond later.
 const FIRST_US: i64 = 1_767_225_600_000_000;
 
-/// The row of this id; its lane is the one of its key.
+/// The row with this id, in the lane of its key.
 pub(crate) fn row(id: i64) -> OutboxRow {
     let event_id = Uuid::from_u128(0x0199_4b7e_5c00_7000_8000_0000_0000_0000 | id as u128);
     let file = format!("file-{:08}", id % KEYS);
@@ -35,12 +38,13 @@ pub(crate) fn row(id: i64) -> OutboxRow {
 
 /// Ids of the rows of one lane.
 struct Lane {
-    /// Read, and not settled yet.
+    /// Ids that were read and not settled yet.
     read: BTreeSet<i64>,
-    /// The first that was never read.
+    /// The first id that was never read.
     next: i64,
 }
 
+/// The table.
 pub(crate) struct Table {
     lanes: Vec<Lane>,
 }
@@ -57,7 +61,7 @@ impl Table {
         }
     }
 
-    /// What the statement finds: by lane, in the order of the ids.
+    /// The rows that a fetch finds, by lane and id.
     pub(crate) fn fetch(&mut self, plan: &FetchRequest, snapshot: Snapshot) -> Fetched {
         let mut rows = Vec::new();
         for ((lane, low), rows_max) in plan.lanes.iter().zip(&plan.lows).zip(&plan.rows_max) {
@@ -84,8 +88,8 @@ impl Table {
 
 impl Lane {
     fn read(&mut self, low: i64, rows_max: usize) -> Vec<i64> {
-        let again = self.read.range(low + 1..).copied();
-        let ids: Vec<i64> = again
+        let unsettled = self.read.range(low + 1..).copied();
+        let ids: Vec<i64> = unsettled
             .chain((self.next..).step_by(LANES as usize))
             .take(rows_max)
             .collect();

@@ -1,5 +1,6 @@
-//! What a relay does for its rows, without servers: the calls of `relay::session` in their order,
-//! with a full window, on one topic of twelve partitions whose records all end well.
+//! The work of a relay for its rows, without servers: the calls of `relay::session` in their order.
+//! As many rows as possible are in flight, on one topic of twelve partitions, and all records are
+//! acknowledged.
 
 use std::{
     collections::VecDeque,
@@ -21,26 +22,27 @@ use outbox_relay::{
 
 use super::table::{LANES, TOPIC, Table};
 
-/// Rows of one turn: as soon as so much of the window is free a relay under load fetches again.
+/// Rows of one turn: a relay under load fetches when there is room for this many rows.
 pub(crate) const ROWS: usize = 8192;
 const PARTITIONS: usize = 12;
+/// Rows of one DELETE.
 const SETTLE_ROWS: usize = 400;
 pub(crate) const SOURCE: &str = "/outbox/essays/file-service";
 
 /// Parts of a turn, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Delivery reports of the rows that were sent first.
+    /// Handles the delivery reports of the rows that were sent first.
     Report,
-    /// Which rows are to be deleted, and that they are.
+    /// Selects the rows to delete, and forgets deleted ones.
     Settle,
-    /// What to fetch.
+    /// Plans a fetch.
     Plan,
-    /// What of the fetched rows is new.
+    /// Accepts the fetched rows that are new.
     Accept,
-    /// Whether each may be sent.
+    /// Decides for each row whether it may be sent.
     Admit,
-    /// Its headers and its timestamp.
+    /// Makes the headers and the timestamp of each record.
     Encode,
 }
 
@@ -61,12 +63,12 @@ pub(crate) struct Relay {
     table: Table,
     /// Rows whose reports are still to come, the oldest first.
     sent: VecDeque<Slot>,
-    /// Of our last transaction.
+    /// Id of the last transaction.
     xid: u64,
 }
 
 impl Relay {
-    /// With a full window.
+    /// A relay with as many rows in flight as possible.
     pub(crate) fn under_load() -> Self {
         let topic = TopicSettings {
             name: TOPIC.to_owned(),
@@ -177,7 +179,7 @@ impl Relay {
     }
 }
 
-/// A row becomes a record, and is not needed any more.
+/// Makes a record of a row and drops the row.
 fn encode(outgoing: Outgoing) {
     let row = outgoing.row;
     let mut replaced = 0;

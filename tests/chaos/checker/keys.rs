@@ -4,95 +4,116 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{Outcome, Promise, Verdict, in_order, place};
+use super::{CheckReport, Outcome, Promise, by_offset, position};
 use crate::facts::{Facts, Record};
 
-/// A record of a key whose writers take turns, with its event and turn.
-struct Turn<'a> {
+/// A record of a key whose writers lock the key, with its event and its version.
+struct KeyRecord<'a> {
     record: &'a Record,
     id: Uuid,
-    turn: i64,
+    version: i64,
 }
 
-pub(super) fn check(facts: &Facts, outcomes: &HashMap<Uuid, Outcome>, verdict: &mut Verdict) {
-    let mut keys: BTreeMap<(&str, &str), Vec<Turn<'_>>> = BTreeMap::new();
-    for record in in_order(&facts.records) {
+pub(super) fn check(facts: &Facts, outcomes: &HashMap<Uuid, Outcome>, report: &mut CheckReport) {
+    let mut keys: BTreeMap<(&str, &str), Vec<KeyRecord<'_>>> = BTreeMap::new();
+    for record in by_offset(&facts.records) {
         let Some((id, event)) = record
             .event_id()
             .and_then(|id| Some((id, facts.events.get(&id)?)))
         else {
             continue;
         };
-        // What the database lost has no place in its order, nor what somebody took from it: a relay
-        // that stood still may send that late.
-        let came_after = facts
+        // Events that the database lost have no position in its order. Truncated events have none
+        // either: a relay that was paused may send them late.
+        let is_after_truncate = facts
             .truncated
             .get(&id)
-            .is_some_and(|truncated| *truncated <= record.at);
+            .is_some_and(|truncated_at| *truncated_at <= record.at);
         if outcomes.get(&id) == Some(&Outcome::Committed)
-            && !came_after
-            && let Some(turn) = event.turn
+            && !is_after_truncate
+            && let Some(version) = event.version
         {
             keys.entry((&event.topic, &event.key))
                 .or_default()
-                .push(Turn { record, id, turn });
+                .push(KeyRecord {
+                    record,
+                    id,
+                    version,
+                });
         }
     }
     for ((topic, key), records) in &keys {
-        in_turn(&format!("{topic} {key}"), records, verdict);
-        by_seq(
-            &format!("{topic} {key}"),
-            records,
-            facts.ids_came_again,
-            verdict,
-        );
+        let key = format!("{topic} {key}");
+        check_order(&key, records, report);
+        check_deduplication(&key, records, facts.ids_reused, report);
     }
 }
 
-/// First occurrences come in the order of their turns. That none is missing is for L.
-fn in_turn(key: &str, records: &[Turn<'_>], verdict: &mut Verdict) {
+/// Checks that first occurrences have the order of their versions. Missing events are found by
+/// [`Promise::NothingLost`].
+fn check_order(key: &str, records: &[KeyRecord<'_>], report: &mut CheckReport) {
     let (mut seen, mut highest) = (HashSet::new(), i64::MIN);
-    for Turn { record, id, turn } in records {
+    for KeyRecord {
+        record,
+        id,
+        version,
+    } in records
+    {
         if seen.insert(id) {
-            if *turn < highest {
-                verdict.breaks(Promise::Order, || {
+            if *version < highest {
+                report.violates(Promise::Order, || {
                     format!(
-                        "{key}: turn {turn} comes after turn {highest}, {id} at {}",
-                        place(record)
+                        "{key}: version {version} comes after version {highest}, {id} at {}",
+                        position(record)
                     )
                 });
             }
-            highest = highest.max(*turn);
+            highest = highest.max(*version);
         }
     }
 }
 
-/// What is left when seq <= last is dropped: each event once, in order. An event that got another
-/// id while it waited may come once more.
-fn by_seq(key: &str, records: &[Turn<'_>], may_come_again: bool, verdict: &mut Verdict) {
+/// Checks that a consumer that drops records with seq <= last sees each event once, in order. If
+/// ids were reused, an event that got another id while it waited may come twice.
+fn check_deduplication(
+    key: &str,
+    records: &[KeyRecord<'_>],
+    ids_reused: bool,
+    report: &mut CheckReport,
+) {
     let (mut last, mut kept, mut highest) = (i64::MIN, HashSet::new(), i64::MIN);
-    for Turn { record, id, turn } in records {
+    for KeyRecord {
+        record,
+        id,
+        version,
+    } in records
+    {
         let Some(seq) = record.seq().filter(|seq| *seq > last) else {
             continue;
         };
         last = seq;
         let again = !kept.insert(*id);
-        if again && !may_come_again || !again && *turn < highest {
-            verdict.breaks(Promise::SeqIsEnough, || {
+        if again && !ids_reused || !again && *version < highest {
+            report.violates(Promise::SeqDeduplicates, || {
                 format!(
-                    "{key}: turn {turn} after turn {highest}, {id} at {}",
-                    place(record)
+                    "{key}: version {version} comes after version {highest}, {id} at {}",
+                    position(record)
                 )
             });
         }
-        highest = highest.max(*turn);
+        highest = highest.max(*version);
     }
-    for Turn { record, id, turn } in records {
+    for KeyRecord {
+        record,
+        id,
+        version,
+    } in records
+    {
         if kept.insert(*id) {
-            verdict.breaks(Promise::SeqIsEnough, || {
+            report.violates(Promise::SeqDeduplicates, || {
                 format!(
-                    "{key}: turn {turn} is dropped by who goes by seq, {id} at {}",
-                    place(record)
+                    "{key}: version {version} is dropped by a consumer that uses seq, {id} at {}",
+                    position(record)
                 )
             });
         }

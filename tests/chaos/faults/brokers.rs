@@ -1,4 +1,5 @@
-//! Brokers that die or stand still, leaders that move, topics that come and go.
+//! Faults of brokers and topics: killed and paused brokers, moved leaders, created, deleted and
+//! limited topics.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -10,62 +11,65 @@ use tokio::time::{Instant, sleep};
 use super::seconds;
 use crate::{
     ledger::now_ms,
-    schedule::{Fault, Kind},
+    schedule::{Fault, FaultKind},
     servers::kafka::{self, BROKERS},
+    testbed::{DELETABLE_TOPIC, Testbed},
     topics,
-    world::{MORTAL, World},
 };
 
-/// Batches of ten rows or so.
-const SMALL_BATCH: u32 = 4000;
-/// Services are at it when the limit comes, and go on for a while.
+/// Limit in bytes that allows batches of about ten rows.
+const SMALL_BATCH_BYTES: u32 = 4000;
+/// Length of a burst. Services write it when the limit begins, and continue for a while.
 const BURST: Duration = Duration::from_secs(4);
-const BURST_BEFORE: Duration = Duration::from_secs(1);
-/// For what the cluster's controller is asked.
-const TOOL_MAX: Duration = Duration::from_secs(120);
+/// Time from the start of a burst to the start of the limit.
+const BURST_LEAD: Duration = Duration::from_secs(1);
+/// Limit for a request to the cluster's controller, with all attempts.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String> {
+pub(super) async fn inject(testbed: &Testbed, fault: Fault) -> anyhow::Result<String> {
     let broker = (fault.victim % u64::from(BROKERS)) as u8 + 1;
     match fault.kind {
-        Kind::KillBroker => kill(world, &[broker], fault.during).await,
-        // Neither records nor the cluster's own metadata have a majority.
-        Kind::KillTwoBrokers => kill(world, &[broker, broker % BROKERS + 1], fault.during).await,
-        Kind::PauseBroker => {
-            world.kafka.lock().await.signal(broker, "STOP")?;
-            sleep(fault.during).await;
-            world.kafka.lock().await.signal(broker, "CONT")?;
-            Ok(format!("broker {broker} for {}", seconds(fault.during)))
+        FaultKind::KillBroker => kill(testbed, &[broker], fault.duration).await,
+        // Neither the partitions nor the cluster's metadata have a majority.
+        FaultKind::KillTwoBrokers => {
+            kill(testbed, &[broker, broker % BROKERS + 1], fault.duration).await
         }
-        Kind::ElectLeaders => elect(world, fault).await,
-        Kind::CreateTopic => create_topic(world, fault.during).await,
-        Kind::RecreateTopic => recreate_topic(world, fault.during).await,
-        _ => limit_batches(world, fault).await,
+        FaultKind::PauseBroker => {
+            testbed.kafka.lock().await.signal(broker, "STOP")?;
+            sleep(fault.duration).await;
+            testbed.kafka.lock().await.signal(broker, "CONT")?;
+            Ok(format!("broker {broker} for {}", seconds(fault.duration)))
+        }
+        FaultKind::ElectLeaders => move_leaders(testbed, fault).await,
+        FaultKind::CreateTopic => create_topic(testbed, fault.duration).await,
+        FaultKind::RecreateTopic => recreate_topic(testbed, fault.duration).await,
+        _ => limit_batches(testbed, fault).await,
     }
 }
 
-async fn kill(world: &World, brokers: &[u8], during: Duration) -> anyhow::Result<String> {
+async fn kill(testbed: &Testbed, brokers: &[u8], duration: Duration) -> anyhow::Result<String> {
     for broker in brokers {
-        world.kafka.lock().await.kill(*broker)?;
+        testbed.kafka.lock().await.kill(*broker)?;
     }
-    sleep(during).await;
+    sleep(duration).await;
     let began = Instant::now();
-    let mut kafka = world.kafka.lock().await;
+    let mut kafka = testbed.kafka.lock().await;
     for broker in brokers {
         kafka.start(*broker)?;
     }
     for broker in brokers {
-        kafka.is_up(*broker).await?;
+        kafka.wait_until_up(*broker).await?;
     }
     Ok(format!(
         "brokers {brokers:?} for {}, and {} until they listened",
-        seconds(during),
+        seconds(duration),
         seconds(began.elapsed())
     ))
 }
 
-/// Moves the preferred leaders of a topic on by one broker, and lets them be elected.
-async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
-    let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
+/// Changes the preferred leaders of a topic and has them elected.
+async fn move_leaders(testbed: &Testbed, fault: Fault) -> anyhow::Result<String> {
+    let topic = &testbed.topics[(fault.victim % testbed.topics.len() as u64) as usize];
     let first = (fault.victim / 7 % u64::from(BROKERS)) as i32;
     let partitions: Vec<_> = (0..topics::PARTITIONS)
         .map(|partition| {
@@ -73,7 +77,7 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
             serde_json::json!({ "topic": topic, "partition": partition, "replicas": replicas })
         })
         .collect();
-    let file = world.folder.join("leaders.json");
+    let file = testbed.folder.join("leaders.json");
     std::fs::write(
         &file,
         serde_json::json!({ "version": 1, "partitions": partitions }).to_string(),
@@ -86,11 +90,11 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
         "--execute",
     ];
     tool(
-        world,
+        testbed,
         &[&reassign[..], &["--bootstrap-server", &servers]].concat(),
     )
     .await?;
-    let elect = [
+    let move_leaders = [
         "elections",
         "--election-type",
         "preferred",
@@ -98,29 +102,29 @@ async fn elect(world: &World, fault: Fault) -> anyhow::Result<String> {
         "--bootstrap-server",
         &servers,
     ];
-    tool(world, &elect).await?;
+    tool(testbed, &move_leaders).await?;
     Ok(format!("of {topic}"))
 }
 
-/// Brokers refuse batches of more bytes, though each of their records would fit; and such batches
-/// are on their way, with others behind them.
-async fn limit_batches(world: &World, fault: Fault) -> anyhow::Result<String> {
-    let topic = &world.topics[(fault.victim % world.topics.len() as u64) as usize];
+/// Brokers reject larger batches, although each record would fit. Such batches are in flight when
+/// the limit begins, with others behind them.
+async fn limit_batches(testbed: &Testbed, fault: Fault) -> anyhow::Result<String> {
+    let topic = &testbed.topics[(fault.victim % testbed.topics.len() as u64) as usize];
     let limit = async {
-        sleep(BURST_BEFORE).await;
-        patiently(async || topics::limit_batches(topic, Some(SMALL_BATCH)).await).await
+        sleep(BURST_LEAD).await;
+        retry(async || topics::limit_batches(topic, Some(SMALL_BATCH_BYTES)).await).await
     };
-    let burst = tokio::spawn(Arc::clone(&world.writers).burst(topic.clone(), BURST));
+    let burst = tokio::spawn(Arc::clone(&testbed.writers).burst(topic.clone(), BURST));
     limit.await?;
-    sleep(fault.during).await;
+    sleep(fault.duration).await;
     burst.await?;
-    patiently(async || topics::limit_batches(topic, None).await).await?;
-    Ok(format!("of {topic}, for {}", seconds(fault.during)))
+    retry(async || topics::limit_batches(topic, None).await).await?;
+    Ok(format!("of {topic}, for {}", seconds(fault.duration)))
 }
 
-/// Again and again for a while: the cluster may have no controller just now.
-async fn patiently(attempt: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let end = Instant::now() + TOOL_MAX;
+/// Retries an attempt for [`TOOL_TIMEOUT`]: the cluster may have no controller now.
+async fn retry(attempt: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let end = Instant::now() + TOOL_TIMEOUT;
     loop {
         match attempt().await {
             Err(error) if Instant::now() > end => return Err(error),
@@ -130,42 +134,46 @@ async fn patiently(attempt: impl AsyncFn() -> anyhow::Result<()>) -> anyhow::Res
     }
 }
 
-/// A broker that has just come back may not be known yet.
-async fn tool(world: &World, arguments: &[&str]) -> anyhow::Result<()> {
-    patiently(async || {
-        let mut command = world.kafka.lock().await.tool(1);
+/// Runs a tool of Kafka, with retries: a broker that has just restarted may not be registered yet.
+async fn tool(testbed: &Testbed, arguments: &[&str]) -> anyhow::Result<()> {
+    retry(async || {
+        let mut command = testbed.kafka.lock().await.tool(1);
         command.args(arguments);
         let done = tokio::task::spawn_blocking(move || command.output()).await??;
-        let said = String::from_utf8_lossy(&done.stderr).into_owned()
+        let output = String::from_utf8_lossy(&done.stderr).into_owned()
             + &String::from_utf8_lossy(&done.stdout);
-        anyhow::ensure!(done.status.success(), "{} {}", arguments[0], said.trim());
+        anyhow::ensure!(done.status.success(), "{} {}", arguments[0], output.trim());
         Ok(())
     })
     .await
 }
 
-async fn create_topic(world: &World, during: Duration) -> anyhow::Result<String> {
-    let Some(name) = world.writers.open_late_topic() else {
+async fn create_topic(testbed: &Testbed, duration: Duration) -> anyhow::Result<String> {
+    let Some(name) = testbed.writers.open_late_topic() else {
         return Ok("all topics exist".to_owned());
     };
-    sleep(during).await;
-    patiently(async || topics::create(&[name]).await).await?;
-    world
+    sleep(duration).await;
+    retry(async || topics::create(&[name]).await).await?;
+    testbed
         .created
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(name.to_owned());
     Ok(format!(
         "{name}, {:.1} s after its first rows",
-        during.as_secs_f64()
+        duration.as_secs_f64()
     ))
 }
 
-/// What it held is gone. Rows that are written meanwhile wait for the next topic of its name.
-async fn recreate_topic(world: &World, during: Duration) -> anyhow::Result<String> {
-    patiently(async || topics::delete(MORTAL).await).await?;
-    sleep(during).await;
-    patiently(async || topics::create(&[MORTAL]).await).await?;
-    world.note(|notes| notes.deleted_topics.insert(MORTAL.to_owned(), now_ms()));
-    Ok(format!("{MORTAL}, {} later", seconds(during)))
+/// Deletes a topic with its records and creates it again. Rows written meanwhile wait for it.
+async fn recreate_topic(testbed: &Testbed, duration: Duration) -> anyhow::Result<String> {
+    retry(async || topics::delete(DELETABLE_TOPIC).await).await?;
+    sleep(duration).await;
+    retry(async || topics::create(&[DELETABLE_TOPIC]).await).await?;
+    testbed.update_facts(|facts| {
+        facts
+            .deleted_topics
+            .insert(DELETABLE_TOPIC.to_owned(), now_ms())
+    });
+    Ok(format!("{DELETABLE_TOPIC}, {} later", seconds(duration)))
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL that dies or stands still, and what people do to it.
+//! Faults of the database: a killed or paused server and the operations of administrators.
 
 use sqlx::raw_sql;
 use tokio::time::sleep;
@@ -8,36 +8,36 @@ use super::{
     seconds,
 };
 use crate::{
-    schedule::{Fault, Kind},
+    schedule::{Fault, FaultKind},
     servers::postgres,
-    world::World,
+    testbed::Testbed,
 };
 
-pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String> {
+pub(super) async fn inject(testbed: &Testbed, fault: Fault) -> anyhow::Result<String> {
     match fault.kind {
-        Kind::KillPostgres => {
-            let mut postgres = world.postgres.lock().await;
+        FaultKind::KillPostgres => {
+            let mut postgres = testbed.postgres.lock().await;
             postgres.kill().await?;
-            sleep(fault.during).await;
+            sleep(fault.duration).await;
             postgres.start().await?;
-            Ok(format!("for {}", seconds(fault.during)))
+            Ok(format!("for {}", seconds(fault.duration)))
         }
-        Kind::PausePostgres => {
-            let postgres = world.postgres.lock().await;
+        FaultKind::PausePostgres => {
+            let postgres = testbed.postgres.lock().await;
             postgres.signal_all("STOP")?;
-            sleep(fault.during).await;
+            sleep(fault.duration).await;
             postgres.signal_all("CONT")?;
-            Ok(format!("for {}", seconds(fault.during)))
+            Ok(format!("for {}", seconds(fault.duration)))
         }
-        Kind::TerminateBackends => {
+        FaultKind::TerminateBackends => {
             let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname \
                 is not null and pid <> pg_backend_pid()";
             let done = raw_sql(terminate)
                 .execute(&mut postgres::connect().await?)
                 .await?;
-            Ok(format!("{} of them", done.rows_affected()))
+            Ok(format!("{} backends", done.rows_affected()))
         }
-        Kind::PinXmin => {
+        FaultKind::PinXmin => {
             let mut connection = postgres::connect().await?;
             raw_sql(
                 "begin isolation level repeatable read; select pg_current_xact_id(), count(*) \
@@ -45,32 +45,32 @@ pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String
             )
             .execute(&mut connection)
             .await?;
-            sleep(fault.during).await;
+            sleep(fault.duration).await;
             raw_sql("rollback").execute(&mut connection).await?;
-            Ok(format!("for {}", seconds(fault.during)))
+            Ok(format!("for {}", seconds(fault.duration)))
         }
-        Kind::RestartBouncer => {
-            let mut postgres = world.postgres.lock().await;
+        FaultKind::RestartBouncer => {
+            let mut postgres = testbed.postgres.lock().await;
             postgres.kill_bouncer()?;
-            sleep(fault.during).await;
+            sleep(fault.duration).await;
             postgres.start_bouncer().await?;
-            Ok(format!("after {}", seconds(fault.during)))
+            Ok(format!("after {}", seconds(fault.duration)))
         }
-        Kind::FillDisk => {
-            let mut postgres = world.postgres.lock().await;
+        FaultKind::FillDisk => {
+            let mut postgres = testbed.postgres.lock().await;
             postgres.fill_disk()?;
-            sleep(fault.during).await;
-            let died = postgres.free_disk().await?;
+            sleep(fault.duration).await;
+            let crashed = postgres.free_disk().await?;
             Ok(format!(
                 "for {}, the server {}",
-                seconds(fault.during),
-                if died { "died of it" } else { "lived on" }
+                seconds(fault.duration),
+                if crashed { "crashed" } else { "kept running" }
             ))
         }
-        Kind::Empty => rewinds::truncate(world, Ids::GoOn).await,
-        Kind::Truncate => rewinds::truncate(world, Ids::AtOne).await,
-        Kind::SetBack => rewinds::truncate(world, Ids::AtThoseThatWaited).await,
-        Kind::FailOver => rewinds::fail_over(world, fault.during).await,
-        _ => rewinds::restore(world, fault.during).await,
+        FaultKind::Empty => rewinds::truncate(testbed, Ids::Continue).await,
+        FaultKind::Truncate => rewinds::truncate(testbed, Ids::RestartAtOne).await,
+        FaultKind::SetBack => rewinds::truncate(testbed, Ids::RestartAtWaiting).await,
+        FaultKind::FailOver => rewinds::fail_over(testbed, fault.duration).await,
+        _ => rewinds::restore(testbed, fault.duration).await,
     }
 }

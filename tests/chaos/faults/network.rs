@@ -1,4 +1,4 @@
-//! A network that cuts, loses and delays.
+//! Faults of the network: cut connections, lost packets, delays.
 
 use std::time::Duration;
 
@@ -6,58 +6,59 @@ use tokio::time::sleep;
 
 use super::seconds;
 use crate::{
-    schedule::{Fault, Kind},
+    schedule::{Fault, FaultKind},
     servers::{
         kafka::BROKERS,
         net::{self, Host},
         proxy::Delay,
     },
-    world::{DIVERTED, World},
+    testbed::{PROXIED_HOST, Testbed},
 };
 
-pub(super) async fn inject(world: &World, fault: Fault) -> anyhow::Result<String> {
+pub(super) async fn inject(testbed: &Testbed, fault: Fault) -> anyhow::Result<String> {
     match fault.kind {
-        Kind::Cut => {
-            let (one, other) = two_ends(fault.victim);
+        FaultKind::Cut => {
+            let (one, other) = endpoints(fault.victim);
             net::cut(one, other)?;
-            sleep(fault.during).await;
-            net::mend(one, other)?;
+            sleep(fault.duration).await;
+            net::reconnect(one, other)?;
             Ok(format!(
                 "between {} and {} for {}",
                 one.name(),
                 other.name(),
-                seconds(fault.during)
+                seconds(fault.duration)
             ))
         }
-        Kind::Loss => {
-            let (_, host) = two_ends(fault.victim);
+        FaultKind::Loss => {
+            let (_, host) = endpoints(fault.victim);
             let percent = 2 + (fault.victim >> 40) as u8 % 30;
-            net::lose(host, percent)?;
-            sleep(fault.during).await;
-            net::lose(host, 0)?;
+            net::drop_packets(host, percent)?;
+            sleep(fault.duration).await;
+            net::drop_packets(host, 0)?;
             Ok(format!(
-                "{percent} % of what {} should hear, for {}",
+                "{percent} % of the packets to {}, for {}",
                 host.name(),
-                seconds(fault.during)
+                seconds(fault.duration)
             ))
         }
         _ => {
             let least = Duration::from_millis(2 + (fault.victim >> 40) % 100);
-            world.proxy.set((least, 3 * least));
-            sleep(fault.during).await;
-            world.proxy.set(Delay::default());
+            testbed.proxy.set((least, 3 * least));
+            sleep(fault.duration).await;
+            testbed.proxy.set(Delay::default());
             Ok(format!(
                 "{least:?} to {:?} each way for {}, for {}",
                 3 * least,
-                DIVERTED.name(),
-                seconds(fault.during)
+                PROXIED_HOST.name(),
+                seconds(fault.duration)
             ))
         }
     }
 }
 
-/// Two hosts that speak to each other. Not the diverted relay: that speaks to this program.
-fn two_ends(victim: u64) -> (Host, Host) {
+/// Two hosts that have connections to each other. Never [`PROXIED_HOST`], which connects to this
+/// program.
+fn endpoints(victim: u64) -> (Host, Host) {
     let relay = if victim & 8 == 0 {
         Host::Relay(1)
     } else {

@@ -1,5 +1,5 @@
-//! What takes rows away, and mostly makes ids come again: TRUNCATE, a failover that loses commits,
-//! a restore.
+//! Faults that remove rows and mostly make the database reuse ids: TRUNCATE, a failover that loses
+//! commits, a restore.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -8,23 +8,23 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::seconds;
-use crate::{facts::Ms, ledger::now_ms, servers::postgres, world::World};
+use crate::{facts::Ms, ledger::now_ms, servers::postgres, testbed::Testbed};
 
-/// What was committed so shortly before may not be on its way to the standby yet.
-const ON_ITS_WAY_MS: i64 = 1000;
-/// Until nobody holds a lock that keeps TRUNCATE out.
-const LOCK_MAX: Duration = Duration::from_secs(60);
+/// A commit of the last milliseconds may not have been sent to the standby or backup yet.
+const UNREPLICATED_MS: i64 = 1000;
+/// Limit for TRUNCATE to get its lock, with all attempts.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Rows that wait are gone, by somebody's wish.
-pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> {
-    let end = Instant::now() + LOCK_MAX;
+/// Truncates the table with the rows that wait.
+pub(super) async fn truncate(testbed: &Testbed, ids: Ids) -> anyhow::Result<String> {
+    let end = Instant::now() + LOCK_TIMEOUT;
     loop {
         match try_truncate(ids).await {
-            Ok(gone) => {
-                let rows = gone.len();
-                world.note(|notes| {
-                    notes.truncated.extend(gone);
-                    notes.ids_came_again |= ids != Ids::GoOn;
+            Ok(deleted) => {
+                let rows = deleted.len();
+                testbed.update_facts(|facts| {
+                    facts.truncated.extend(deleted);
+                    facts.ids_reused |= ids != Ids::Continue;
                 });
                 return Ok(format!("{rows} rows"));
             }
@@ -34,16 +34,16 @@ pub(super) async fn truncate(world: &World, ids: Ids) -> anyhow::Result<String> 
     }
 }
 
-/// Which ids come next.
+/// The ids of the rows that are written after a TRUNCATE.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ids {
-    GoOn,
-    AtOne,
-    /// With the very ids of the rows that waited, of which relays have some in flight.
-    AtThoseThatWaited,
+    Continue,
+    RestartAtOne,
+    /// The ids of the rows that waited. Relays have some of those rows in flight.
+    RestartAtWaiting,
 }
 
-/// Which rows are gone, and since when.
+/// Truncates the table once. Returns the rows with the time of the TRUNCATE.
 async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
     let mut connection = postgres::connect().await?;
     let mut transaction = connection.begin().await?;
@@ -51,25 +51,25 @@ async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
         .execute(&mut *transaction)
         .await?;
     let at = now_ms();
-    let gone: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event")
+    let deleted: Vec<(Uuid, i64)> = query_as("select event_id, id from outbox.event")
         .fetch_all(&mut *transaction)
         .await?;
-    // It takes the table and then the sequence, a fetch the sequence and then the table: it gives
-    // way before that is a deadlock.
+    // TRUNCATE locks the table and then the sequence, a fetch locks them in the opposite order. The
+    // short limit ends TRUNCATE before PostgreSQL detects a deadlock and ends the fetch.
     raw_sql("set local lock_timeout = '100ms'")
         .execute(&mut *transaction)
         .await?;
-    let truncate = if ids == Ids::GoOn {
+    let truncate = if ids == Ids::Continue {
         "truncate outbox.event"
     } else {
         "truncate outbox.event restart identity"
     };
     raw_sql(truncate).execute(&mut *transaction).await?;
-    if let Some(lowest) = gone
+    if let Some(lowest) = deleted
         .iter()
         .map(|(_, id)| *id)
         .min()
-        .filter(|_| ids == Ids::AtThoseThatWaited)
+        .filter(|_| ids == Ids::RestartAtWaiting)
     {
         query("select setval('outbox.event_id_seq', $1, false)")
             .bind(lowest)
@@ -77,44 +77,45 @@ async fn try_truncate(ids: Ids) -> sqlx::Result<Vec<(Uuid, Ms)>> {
             .await?;
     }
     transaction.commit().await?;
-    Ok(gone
+    Ok(deleted
         .into_iter()
         .map(|(event_id, _)| (event_id, at))
         .collect())
 }
 
-/// A standby that lagged takes over: what was committed last is gone.
-pub(super) async fn fail_over(world: &World, lag: Duration) -> anyhow::Result<String> {
-    let mut postgres = world.postgres.lock().await;
-    postgres.stand_by().await?;
-    let lags_from = now_ms() - ON_ITS_WAY_MS;
-    postgres.stop_following()?;
+/// Promotes a standby that lags: the last commits are lost.
+pub(super) async fn fail_over(testbed: &Testbed, lag: Duration) -> anyhow::Result<String> {
+    let mut postgres = testbed.postgres.lock().await;
+    postgres.start_standby().await?;
+    let lags_from = now_ms() - UNREPLICATED_MS;
+    postgres.pause_standby()?;
     sleep(lag).await;
-    world.life.fetch_add(1, Ordering::AcqRel);
+    testbed.generation.fetch_add(1, Ordering::AcqRel);
     postgres.kill().await?;
     let lost_until = now_ms();
     postgres.promote().await?;
-    went_back(world, lags_from, lost_until);
+    record_rewind(testbed, lags_from, lost_until);
     Ok(format!("to a standby that was {} behind", seconds(lag)))
 }
 
-/// Everything since a backup is gone.
-pub(super) async fn restore(world: &World, age: Duration) -> anyhow::Result<String> {
-    let mut postgres = world.postgres.lock().await;
-    let backup_from = now_ms() - ON_ITS_WAY_MS;
+/// Restores a backup: all commits since then are lost.
+pub(super) async fn restore(testbed: &Testbed, age: Duration) -> anyhow::Result<String> {
+    let mut postgres = testbed.postgres.lock().await;
+    let backup_from = now_ms() - UNREPLICATED_MS;
     postgres.back_up()?;
     sleep(age).await;
-    world.life.fetch_add(1, Ordering::AcqRel);
+    testbed.generation.fetch_add(1, Ordering::AcqRel);
     postgres.kill().await?;
     let lost_until = now_ms();
     postgres.restore().await?;
-    went_back(world, backup_from, lost_until);
+    record_rewind(testbed, backup_from, lost_until);
     Ok(format!("of {} ago", seconds(age)))
 }
 
-fn went_back(world: &World, from: i64, until: i64) {
-    world.note(|notes| {
-        notes.rewinds.push((from, until));
-        notes.ids_came_again = true;
+/// Records that commits between the two times may be lost and that ids may be reused.
+fn record_rewind(testbed: &Testbed, from: i64, until: i64) {
+    testbed.update_facts(|facts| {
+        facts.rewinds.push((from, until));
+        facts.ids_reused = true;
     });
 }

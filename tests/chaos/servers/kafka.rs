@@ -1,4 +1,4 @@
-//! Three brokers that are controllers, too.
+//! Three brokers, which are also the controllers.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,17 +10,19 @@ use anyhow::Context;
 
 use super::{
     net::Host,
-    process::{Process, listens},
+    process::{Process, accepts_connections},
 };
 
 pub(crate) const PORT: u16 = 9092;
 const CONTROLLER_PORT: u16 = 9093;
-const CLUSTER: &str = "Y2hhb3MtY2x1c3Rlci0wMQ";
-const DISKS: &str = "size=4g";
-/// A JVM that starts, twice, on a machine that others use, too.
-const UP_MAX: Duration = Duration::from_secs(300);
+const CLUSTER_ID: &str = "Y2hhb3MtY2x1c3Rlci0wMQ";
+const TMPFS_SIZE: &str = "size=4g";
+/// Limit for a broker to start. It is long because the machine may be busy.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// Number of brokers.
 pub(crate) const BROKERS: u8 = 3;
 
+/// The cluster.
 pub(crate) struct Kafka {
     folder: PathBuf,
     /// The folder of the repository, with the rig's scripts.
@@ -28,7 +30,7 @@ pub(crate) struct Kafka {
     brokers: Vec<Option<Process>>,
 }
 
-/// Bootstrap servers.
+/// Addresses of the bootstrap servers.
 pub(crate) fn servers() -> String {
     (1..=BROKERS)
         .map(|n| format!("{}:{PORT}", Host::Broker(n).address()))
@@ -37,14 +39,15 @@ pub(crate) fn servers() -> String {
 }
 
 impl Kafka {
+    /// Formats and starts all brokers.
     pub(crate) async fn create(run: &Path, root: &Path) -> anyhow::Result<Self> {
         let mut kafka = Self {
             folder: run.join("kafka"),
             root: root.to_owned(),
             brokers: (0..BROKERS).map(|_| None).collect(),
         };
-        // Not on the machine's disk: while that is busy, the controllers' writes take seconds, and
-        // no quorum comes together.
+        // In memory: on a busy disk, writes of the controllers take seconds and the quorum
+        // fails.
         std::fs::create_dir_all(kafka.data())?;
         super::net::run(
             "mount",
@@ -52,7 +55,7 @@ impl Kafka {
                 "-t",
                 "tmpfs",
                 "-o",
-                DISKS,
+                TMPFS_SIZE,
                 "tmpfs",
                 &kafka.data().display().to_string(),
             ],
@@ -65,17 +68,17 @@ impl Kafka {
             kafka.start(number)?;
         }
         for number in 1..=BROKERS {
-            kafka.is_up(number).await?;
+            kafka.wait_until_up(number).await?;
         }
         Ok(kafka)
     }
 
-    /// The first broker's folder is made by Kafka's tool, which takes seconds; those of the others
-    /// are copies with another name.
+    /// Formats the folder of the first broker with Kafka's tool, which takes seconds. The folders
+    /// of the other brokers are copies with other ids.
     async fn format(&self) -> anyhow::Result<()> {
         let mut format = self.tool(1);
         format
-            .args(["storage", "format", "-t", CLUSTER, "-c"])
+            .args(["storage", "format", "-t", CLUSTER_ID, "-c"])
             .arg(self.settings(1));
         let done = tokio::task::spawn_blocking(move || format.output()).await??;
         anyhow::ensure!(
@@ -103,7 +106,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// What survives a broker's end.
+    /// Folder of the data that survives a kill.
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
@@ -112,7 +115,7 @@ impl Kafka {
         self.folder.join(format!("broker-{number}.properties"))
     }
 
-    /// Kafka's own tools, on the host of a broker.
+    /// A command that runs a tool of Kafka on the host of a broker.
     pub(crate) fn tool(&self, number: u8) -> Command {
         let mut command = Host::Broker(number).command("env");
         command
@@ -129,14 +132,14 @@ impl Kafka {
         Ok(())
     }
 
-    pub(crate) async fn is_up(&mut self, number: u8) -> anyhow::Result<()> {
+    pub(crate) async fn wait_until_up(&mut self, number: u8) -> anyhow::Result<()> {
         let address = Host::Broker(number).address();
         let broker = self.brokers[usize::from(number) - 1]
             .as_mut()
-            .context("it was not started")?;
+            .context("the broker was not started")?;
         broker
-            .until(&format!("broker {number}"), UP_MAX, async || {
-                listens(&address, PORT).await
+            .wait_until(&format!("broker {number}"), START_TIMEOUT, async || {
+                accepts_connections(&address, PORT).await
             })
             .await
     }
@@ -144,14 +147,14 @@ impl Kafka {
     pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
         self.brokers[usize::from(number) - 1]
             .take()
-            .context("it is down already")?
+            .context("the broker is already down")?
             .kill()
     }
 
     pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
         self.brokers[usize::from(number) - 1]
             .as_ref()
-            .context("it is down")?
+            .context("the broker is down")?
             .signal(name)
     }
 

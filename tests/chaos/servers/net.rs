@@ -1,6 +1,6 @@
-//! A network of this run's own: each server in a namespace with an address, all on one bridge. The
-//! program runs in fresh namespaces of network, mounts and processes (tests/chaos/run), so all of
-//! it is gone when it ends, however it ends.
+//! The network of a run. Each server has a namespace with an address, and all are on one bridge.
+//! The program runs in fresh namespaces of network, mounts and processes (tests/chaos/run). The
+//! kernel removes them when the program ends for whatever reason.
 
 use std::{
     io::Write,
@@ -11,7 +11,7 @@ use anyhow::Context;
 
 const BRIDGE: &str = "chaos0";
 
-/// A machine, as far as others can tell.
+/// A host in this network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Host {
     Postgres,
@@ -37,7 +37,7 @@ impl Host {
         format!("10.91.0.{last}")
     }
 
-    /// A command that runs there. It ends with this program.
+    /// A command that runs on this host. The process ends with this program.
     pub(crate) fn command(self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command
@@ -47,8 +47,8 @@ impl Host {
     }
 }
 
-/// Makes the network. Each host drops what comes from addresses in its set `cut`, and a share of
-/// all in its chain `loss`.
+/// Creates the network. Each host drops packets from the addresses in its set `cut`. Its chain
+/// `loss` drops a share of all packets.
 pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
     run("ip", &["link", "set", "lo", "up"])?;
     run("ip", &["link", "add", BRIDGE, "type", "bridge"])?;
@@ -90,7 +90,7 @@ pub(crate) fn create(hosts: &[Host]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Neither hears the other any more: packets vanish.
+/// Cuts the connection between two hosts: packets in both directions are dropped.
 pub(crate) fn cut(one: Host, other: Host) -> anyhow::Result<()> {
     nft(
         one,
@@ -102,7 +102,8 @@ pub(crate) fn cut(one: Host, other: Host) -> anyhow::Result<()> {
     )
 }
 
-pub(crate) fn mend(one: Host, other: Host) -> anyhow::Result<()> {
+/// Restores the connection between two hosts.
+pub(crate) fn reconnect(one: Host, other: Host) -> anyhow::Result<()> {
     nft(
         one,
         &format!("delete element inet chaos cut {{ {} }}", other.address()),
@@ -113,8 +114,8 @@ pub(crate) fn mend(one: Host, other: Host) -> anyhow::Result<()> {
     )
 }
 
-/// A host loses so many of a hundred packets that come from others; 0: none.
-pub(crate) fn lose(host: Host, percent: u8) -> anyhow::Result<()> {
+/// Drops a percentage of the packets that a host receives from others. 0 drops none.
+pub(crate) fn drop_packets(host: Host, percent: u8) -> anyhow::Result<()> {
     nft(host, "flush chain inet chaos loss")?;
     if percent == 0 {
         Ok(())
@@ -126,9 +127,9 @@ pub(crate) fn lose(host: Host, percent: u8) -> anyhow::Result<()> {
     }
 }
 
-/// Connections from a host to ports of others go to ports of this program instead: host, its port,
-/// ours.
-pub(crate) fn divert(from: Host, ports: &[(Host, u16, u16)]) -> anyhow::Result<()> {
+/// Redirects connections from a host to ports of this program. Each entry is a server, its port,
+/// and the port of this program.
+pub(crate) fn redirect(from: Host, ports: &[(Host, u16, u16)]) -> anyhow::Result<()> {
     let rules = ports.iter().map(|(to, port, here)| {
         format!(
             "ip daddr {} tcp dport {port} dnat to 10.91.0.1:{here}\n",
@@ -149,11 +150,11 @@ fn nft(host: Host, script: &str) -> anyhow::Result<()> {
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("no nft")?;
+        .context("cannot run nft")?;
     child
         .stdin
         .take()
-        .context("no stdin")?
+        .context("nft has no stdin")?
         .write_all(script.as_bytes())?;
     let done = child.wait_with_output()?;
     anyhow::ensure!(
@@ -165,6 +166,11 @@ fn nft(host: Host, script: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a program and waits for it.
+///
+/// # Errors
+///
+/// If it cannot be run or fails. The message has its stderr.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let done = Command::new(program)
         .args(arguments)

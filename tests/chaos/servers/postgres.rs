@@ -1,4 +1,4 @@
-//! PostgreSQL 15, as Debian has it, with PgBouncer in front.
+//! PostgreSQL 15 from Debian's packages, with PgBouncer.
 
 mod copies;
 
@@ -13,17 +13,18 @@ use anyhow::Context;
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 
 use super::{
-    NOBODY,
+    AS_NOBODY,
     net::Host,
-    process::{Process, listens},
+    process::{Process, accepts_connections},
 };
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 pub(crate) const PORT: u16 = 5432;
 pub(crate) const BOUNCER_PORT: u16 = 6432;
-const DISK: &str = "size=2g";
-const UP_MAX: Duration = Duration::from_secs(60);
+const TMPFS_SIZE: &str = "size=2g";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The server with its standby and its pooler.
 pub(crate) struct Postgres {
     folder: PathBuf,
     server: Option<Process>,
@@ -31,7 +32,7 @@ pub(crate) struct Postgres {
     bouncer: Option<Process>,
 }
 
-/// Options of the superuser, who needs no password; through PgBouncer or directly.
+/// Options to connect as superuser, through PgBouncer or directly. No password is needed.
 pub(crate) fn options(bouncer: bool) -> PgConnectOptions {
     let port = if bouncer { BOUNCER_PORT } else { PORT };
     PgConnectOptions::new_without_pgpass()
@@ -41,6 +42,7 @@ pub(crate) fn options(bouncer: bool) -> PgConnectOptions {
         .database("postgres")
 }
 
+/// Connects as superuser, without PgBouncer.
 pub(crate) async fn connect() -> sqlx::Result<PgConnection> {
     options(false).connect().await
 }
@@ -55,9 +57,9 @@ async fn is_primary() -> bool {
         .unwrap_or(false)
 }
 
-/// Ends whatever works in a data folder, so that another server may.
-async fn sweep(data: &Path) -> anyhow::Result<()> {
-    let works_there = || {
+/// Kills all processes that work in a data folder, so that another server can use it.
+async fn kill_processes_in(data: &Path) -> anyhow::Result<()> {
+    let processes_there = || {
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         processes
             .filter(|process| {
@@ -66,7 +68,7 @@ async fn sweep(data: &Path) -> anyhow::Result<()> {
             .collect::<Vec<_>>()
     };
     loop {
-        let left = works_there();
+        let left = processes_there();
         if left.is_empty() {
             break;
         }
@@ -83,14 +85,14 @@ impl Postgres {
     pub(crate) async fn create(run: &Path) -> anyhow::Result<Self> {
         let folder = run.join("postgres");
         std::fs::create_dir_all(&folder)?;
-        // A disk of its own, so that it can be full.
+        // A separate file system, so that it can be full.
         super::net::run(
             "mount",
             &[
                 "-t",
                 "tmpfs",
                 "-o",
-                DISK,
+                TMPFS_SIZE,
                 "tmpfs",
                 &folder.display().to_string(),
             ],
@@ -137,13 +139,13 @@ impl Postgres {
     fn command(&self, program: &str) -> Command {
         let mut command = Host::Postgres.command("setpriv");
         command
-            .args(NOBODY)
+            .args(AS_NOBODY)
             .arg(format!("{PROGRAMS}/{program}"))
             .current_dir(&self.folder);
         command
     }
 
-    /// Starts the server, and returns once it takes connections.
+    /// Starts the server, and waits until it accepts connections.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         self.start_with(&[]).await
     }
@@ -151,7 +153,7 @@ impl Postgres {
     async fn start_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         let mut server = self.launch(&self.data(), PORT, settings)?;
         server
-            .until("PostgreSQL", UP_MAX, async || is_primary().await)
+            .wait_until("PostgreSQL", START_TIMEOUT, async || is_primary().await)
             .await?;
         self.server = Some(server);
         Ok(())
@@ -160,8 +162,8 @@ impl Postgres {
     fn launch(&self, data: &Path, port: u16, settings: &[&str]) -> anyhow::Result<Process> {
         let mut command = self.command("postgres");
         command.arg("-D").arg(data).args(["-p", &port.to_string()]);
-        // What is committed survives the end of the process without fsync, and the machine stays
-        // on.
+        // Without fsync, commits survive the end of the process but not a crash of the machine,
+        // which the test does not need.
         let always = [
             "listen_addresses=*",
             "unix_socket_directories=",
@@ -175,16 +177,16 @@ impl Postgres {
         Process::start(command, &self.folder.with_extension("log"))
     }
 
-    /// All its processes go by SIGKILL, and what they had in memory is gone.
+    /// Kills all processes of the server with SIGKILL.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.server
             .take()
-            .context("PostgreSQL is down already")?
+            .context("PostgreSQL is already down")?
             .kill()?;
-        sweep(&self.data()).await
+        kill_processes_in(&self.data()).await
     }
 
-    /// Stops or continues the server with all its processes.
+    /// Sends a signal to all processes of the server: `STOP` or `CONT`.
     pub(crate) fn signal_all(&self, name: &str) -> anyhow::Result<()> {
         self.server
             .as_ref()
@@ -198,21 +200,23 @@ impl Postgres {
         std::fs::write(
             &settings,
             format!(
-                "[databases]\n* = user=postgres host=127.0.0.1 port={PORT}\n[pgbouncer]\nlisten_addr = {address}\nlisten_port = {BOUNCER_PORT}\nunix_socket_dir =\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 10\nmax_client_conn = 200\n\
+                "[databases]\n* = user=postgres host=127.0.0.1 port={PORT}\n[pgbouncer]\n\
+                 listen_addr = {address}\nlisten_port = {BOUNCER_PORT}\nunix_socket_dir =\n\
+                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 10\n\
+                 max_client_conn = 200\n\
                  ignore_startup_parameters = extra_float_digits\n"
             ),
         )?;
         let mut command = Host::Postgres.command("setpriv");
         command
-            .args(NOBODY)
+            .args(AS_NOBODY)
             .arg("pgbouncer")
             .arg(&settings)
             .current_dir(&self.folder);
         let mut bouncer = Process::start(command, &self.folder.with_file_name("pgbouncer.log"))?;
         bouncer
-            .until("PgBouncer", UP_MAX, async || {
-                listens(&address, BOUNCER_PORT).await
+            .wait_until("PgBouncer", START_TIMEOUT, async || {
+                accepts_connections(&address, BOUNCER_PORT).await
             })
             .await?;
         self.bouncer = Some(bouncer);
@@ -222,7 +226,7 @@ impl Postgres {
     pub(crate) fn kill_bouncer(&mut self) -> anyhow::Result<()> {
         self.bouncer
             .take()
-            .context("PgBouncer is down already")?
+            .context("PgBouncer is already down")?
             .kill()
     }
 }

@@ -1,4 +1,4 @@
-//! A server as a process: started on a host, killed, stopped, continued.
+//! A server process that can be started, killed, paused and stopped.
 
 use std::{
     fs::File,
@@ -13,13 +13,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+/// A process with its log file.
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// Its output is added to a log.
+    /// Starts a process and appends its output to a log file.
     pub(crate) fn start(mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let file = File::options()
             .create(true)
@@ -42,41 +43,42 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it did.
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    /// The exit status, if the process has ended.
+    pub(crate) fn exit_status(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// SIGKILL. Whatever state it is in.
+    /// Kills the process with SIGKILL, in any state.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().ok();
         self.child.wait()?;
         Ok(())
     }
 
+    /// Sends a signal to the process: `STOP`, `CONT`, `TERM`.
     pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
         super::net::run("kill", &[&format!("-{name}"), &self.pid().to_string()])
     }
 
-    /// The same for the processes that it has made, too.
+    /// Sends a signal to the process and to its children.
     pub(crate) fn signal_with_children(&self, name: &str) -> anyhow::Result<()> {
         let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid()))?;
         self.signal(name)?;
         for child in children.split_whitespace() {
-            // One that has just ended needs no signal.
+            // Fails for a child that has just ended, which needs no signal.
             super::net::run("kill", &[&format!("-{name}"), child]).ok();
         }
         Ok(())
     }
 
-    /// Asks it to end, and waits until it has.
-    pub(crate) async fn stop(mut self, signal: &str, patience: Duration) -> anyhow::Result<()> {
+    /// Sends a signal and waits until the process has ended.
+    pub(crate) async fn stop(mut self, signal: &str, time_limit: Duration) -> anyhow::Result<()> {
         self.signal(signal)?;
-        let end = Instant::now() + patience;
-        while self.ended().is_none() {
+        let end = Instant::now() + time_limit;
+        while self.exit_status().is_none() {
             anyhow::ensure!(
                 Instant::now() < end,
-                "it has not ended {patience:?} after SIG{signal}: {}",
+                "the process is still running {time_limit:?} after SIG{signal}: see {}",
                 self.log.display()
             );
             sleep(Duration::from_millis(20)).await;
@@ -84,24 +86,28 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until a condition holds, while the process lives.
-    pub(crate) async fn until(
+    /// Waits until a condition holds.
+    ///
+    /// # Errors
+    ///
+    /// If the process ends or the condition does not hold within `time_limit`.
+    pub(crate) async fn wait_until(
         &mut self,
         what: &str,
-        patience: Duration,
+        time_limit: Duration,
         mut holds: impl AsyncFnMut() -> bool,
     ) -> anyhow::Result<()> {
-        let end = Instant::now() + patience;
+        let end = Instant::now() + time_limit;
         while !holds().await {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 anyhow::bail!(
-                    "waited for {what}, and it ended with {status}: see {}",
+                    "waited for {what}, but the process ended with {status}: see {}",
                     self.log.display()
                 );
             }
             anyhow::ensure!(
                 Instant::now() < end,
-                "waited {patience:?} for {what}: see {}",
+                "waited {time_limit:?} for {what}: see {}",
                 self.log.display()
             );
             sleep(Duration::from_millis(50)).await;
@@ -110,8 +116,8 @@ impl Process {
     }
 }
 
-/// Whether somebody takes connections there.
-pub(crate) async fn listens(address: &str, port: u16) -> bool {
+/// Whether a server accepts connections at this address.
+pub(crate) async fn accepts_connections(address: &str, port: u16) -> bool {
     let connect = TcpStream::connect((address, port));
     tokio::time::timeout(Duration::from_secs(1), connect)
         .await

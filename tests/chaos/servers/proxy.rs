@@ -1,5 +1,5 @@
-//! Stands between one relay and its servers, and makes what passes late. These kernels cannot do it
-//! themselves (no netem).
+//! A proxy between one relay and its servers that delays data. It replaces netem, which these
+//! kernels do not have.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,27 +15,29 @@ use tokio::{
 
 use super::net::{self, Host};
 
-/// How late what passes is, in each direction: at least the first, at most the second.
+/// Shortest and longest delay in each direction.
 pub(crate) type Delay = (Duration, Duration);
 
+/// A running proxy.
 pub(crate) struct Proxy {
     delay: Arc<watch::Sender<Delay>>,
 }
 
 impl Proxy {
-    /// What a host sends to these servers goes through here.
+    /// Redirects the connections of a host to these servers through a proxy.
     pub(crate) async fn between(host: Host, servers: &[(Host, u16)]) -> anyhow::Result<Self> {
         let delay = Arc::new(watch::Sender::new(Delay::default()));
-        let mut diverted = Vec::new();
+        let mut redirected = Vec::new();
         for (server, port) in servers {
             let listener = TcpListener::bind("10.91.0.1:0").await?;
-            diverted.push((*server, *port, listener.local_addr()?.port()));
+            redirected.push((*server, *port, listener.local_addr()?.port()));
             tokio::spawn(serve(listener, server.address(), *port, Arc::clone(&delay)));
         }
-        net::divert(host, &diverted)?;
+        net::redirect(host, &redirected)?;
         Ok(Self { delay })
     }
 
+    /// Sets the delay.
     pub(crate) fn set(&self, delay: Delay) {
         self.delay.send_replace(delay);
     }
@@ -58,29 +60,29 @@ async fn serve(
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
             tokio::join!(
-                pass(from_client, to_server, &delay),
-                pass(from_server, to_client, &delay)
+                forward(from_client, to_server, &delay),
+                forward(from_server, to_client, &delay)
             );
         });
     }
 }
 
-/// One direction, until either end closes. What came first leaves first.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: &watch::Sender<Delay>) {
-    let (late, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(1000);
+/// Forwards data in one direction until either end closes. The order of the data is kept.
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: &watch::Sender<Delay>) {
+    let (sender, mut receiver) = mpsc::channel::<(Instant, Vec<u8>)>(1000);
     let read = async move {
-        let (mut buffer, mut turn) = (vec![0; 64 << 10], 0_u32);
+        let (mut buffer, mut random) = (vec![0; 64 << 10], 0_u32);
         while let Ok(bytes) = from.read(&mut buffer).await {
-            turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let (least, most) = *delay.borrow();
-            let at = Instant::now() + least + (most - least) * (turn >> 22) / 1024;
-            if bytes == 0 || late.send((at, buffer[..bytes].to_vec())).await.is_err() {
+            let at = Instant::now() + least + (most - least) * (random >> 22) / 1024;
+            if bytes == 0 || sender.send((at, buffer[..bytes].to_vec())).await.is_err() {
                 break;
             }
         }
     };
     let write = async move {
-        while let Some((at, bytes)) = due.recv().await {
+        while let Some((at, bytes)) = receiver.recv().await {
             sleep_until(at).await;
             if to.write_all(&bytes).await.is_err() {
                 break;

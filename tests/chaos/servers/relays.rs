@@ -1,4 +1,4 @@
-//! Relays as processes: each on its own host, with the manifest that a laptop would use.
+//! Relays as processes. Each has its own host and reads a manifest from a file.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,20 +16,22 @@ use tokio::{
 use super::{kafka, net::Host, process::Process};
 
 const PORT: u16 = 9090;
-/// With SIGTERM, for all that is in flight.
-const STOP_MAX: Duration = Duration::from_secs(40);
+/// Limit for a relay to drain after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// Most relays that run at the same time.
 pub(crate) const RELAYS_MAX: u8 = 5;
 /// The relay whose clock can be stepped.
-pub(crate) const CLOCKED: u8 = 1;
+pub(crate) const STEPPED_CLOCK_RELAY: u8 = 1;
 
+/// All relays of a run.
 pub(crate) struct Relays {
     folder: PathBuf,
     program: PathBuf,
-    /// Of another version.
+    /// Program of another version.
     other: PathBuf,
     topics: Vec<String>,
     arguments: Vec<String>,
-    /// What shows a program another time.
+    /// The library that changes the time that a program sees.
     faketime: PathBuf,
     running: Vec<Option<Process>>,
 }
@@ -44,7 +46,7 @@ impl Relays {
     ) -> anyhow::Result<Self> {
         let folder = run.join("relays");
         std::fs::create_dir_all(&folder)?;
-        let faketime = faketime().context("there is no libfaketime: apt-get install faketime")?;
+        let faketime = faketime().context("libfaketime is missing: apt-get install faketime")?;
         let running = (0..=RELAYS_MAX).map(|_| None).collect();
         let relays = Self {
             folder,
@@ -59,7 +61,7 @@ impl Relays {
         Ok(relays)
     }
 
-    /// Every third goes through PgBouncer.
+    /// Writes the manifest of a relay. Every third relay connects through PgBouncer.
     fn manifest(&self, number: u8) -> anyhow::Result<PathBuf> {
         let file = self.folder.join(format!("relay-{number}.yaml"));
         let (host, pooler) = (Host::Postgres.address(), number.is_multiple_of(3));
@@ -74,10 +76,14 @@ impl Relays {
             .map(|server| format!("'{server}'"))
             .collect();
         let text = format!(
-            "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\nmetadata: {{ name: chaos, namespace: chaos }}\nspec:\n  database:\n    \
-             urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n    pooler: {pooler}\n  migration:\n    database:\n      \
-             urlSecretRef: {{ name: db, key: direct }}\n      tls: {{ mode: disable }}\n  kafka:\n    bootstrapServers: [{}]\n    \
-             tls: {{ mode: disable }}\n  topics: [{}]\n---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: db, namespace: chaos }}\n\
+            "apiVersion: outboxrelay.dev/v1alpha1\nkind: OutboxRelay\n\
+             metadata: {{ name: chaos, namespace: chaos }}\nspec:\n  database:\n    \
+             urlSecretRef: {{ name: db, key: uri }}\n    tls: {{ mode: disable }}\n    \
+             pooler: {pooler}\n  migration:\n    database:\n      \
+             urlSecretRef: {{ name: db, key: direct }}\n      tls: {{ mode: disable }}\n  \
+             kafka:\n    bootstrapServers: [{}]\n    tls: {{ mode: disable }}\n  \
+             topics: [{}]\n---\napiVersion: v1\nkind: Secret\n\
+             metadata: {{ name: db, namespace: chaos }}\n\
              stringData: {{ uri: '{}', direct: '{}' }}\n",
             servers.join(", "),
             topics.join(", "),
@@ -88,12 +94,13 @@ impl Relays {
         Ok(file)
     }
 
+    /// Starts a relay.
     pub(crate) fn start(&mut self, number: u8) -> anyhow::Result<()> {
         let (program, arguments) = (self.program.clone(), self.arguments.clone());
         self.start_program(number, &program, &arguments)
     }
 
-    /// The other version.
+    /// Starts a relay of the other version.
     pub(crate) fn start_other(&mut self, number: u8) -> anyhow::Result<()> {
         let program = self.other.clone();
         self.start_program(number, &program, &[])
@@ -107,8 +114,8 @@ impl Relays {
     ) -> anyhow::Result<()> {
         let mut command: Command = Host::Relay(number).command("env");
         command.arg("RUST_BACKTRACE=1");
-        if number == CLOCKED {
-            // It looks at the file each second, so that the clock steps while the relay runs.
+        if number == STEPPED_CLOCK_RELAY {
+            // libfaketime reads the file each second, so that the clock steps while the relay runs.
             let file = self.clock();
             command
                 .arg(format!("LD_PRELOAD={}", self.faketime.display()))
@@ -132,7 +139,7 @@ impl Relays {
         self.folder.join("clock")
     }
 
-    /// Steps the wall clock of relay [`CLOCKED`].
+    /// Steps the wall clock of relay [`STEPPED_CLOCK_RELAY`].
     pub(crate) fn set_clock(&self, hours: i32) -> anyhow::Result<()> {
         let next = self.folder.join("clock.next");
         std::fs::write(&next, format!("{hours:+}h\n"))?;
@@ -142,10 +149,10 @@ impl Relays {
     pub(crate) fn is_running(&mut self, number: u8) -> bool {
         self.running[usize::from(number)]
             .as_mut()
-            .is_some_and(|relay| relay.ended().is_none())
+            .is_some_and(|relay| relay.exit_status().is_none())
     }
 
-    /// The numbers of those that run.
+    /// The numbers of the running relays.
     pub(crate) fn running(&mut self) -> Vec<u8> {
         (1..=RELAYS_MAX)
             .filter(|number| self.is_running(*number))
@@ -155,21 +162,22 @@ impl Relays {
     pub(crate) fn kill(&mut self, number: u8) -> anyhow::Result<()> {
         self.running[usize::from(number)]
             .take()
-            .with_context(|| format!("relay {number} does not run"))?
+            .with_context(|| format!("relay {number} is not running"))?
             .kill()
     }
 
+    /// Stops a relay with SIGTERM and waits until it has ended.
     pub(crate) async fn stop(&mut self, number: u8) -> anyhow::Result<()> {
         let relay = self.running[usize::from(number)]
             .take()
-            .with_context(|| format!("relay {number} does not run"))?;
-        relay.stop("TERM", STOP_MAX).await
+            .with_context(|| format!("relay {number} is not running"))?;
+        relay.stop("TERM", STOP_TIMEOUT).await
     }
 
     pub(crate) fn signal(&self, number: u8, name: &str) -> anyhow::Result<()> {
         self.running[usize::from(number)]
             .as_ref()
-            .with_context(|| format!("relay {number} does not run"))?
+            .with_context(|| format!("relay {number} is not running"))?
             .signal(name)
     }
 }
@@ -181,13 +189,14 @@ fn faketime() -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// What a relay says of itself; `None` while it does not answer.
+/// The status report of a relay. `None` if it does not answer.
 pub(crate) async fn report(number: u8) -> Option<RelayReport> {
     serde_json::from_str(&get(number, "/status").await?).ok()
 }
 
+/// Body of the answer to a GET request. `None` if the relay does not answer within 2 s.
 pub(crate) async fn get(number: u8, path: &str) -> Option<String> {
-    let ask = async {
+    let request = async {
         let mut stream = TcpStream::connect((Host::Relay(number).address(), PORT))
             .await
             .ok()?;
@@ -199,7 +208,7 @@ pub(crate) async fn get(number: u8, path: &str) -> Option<String> {
         stream.read_to_string(&mut answer).await.ok()?;
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     };
-    tokio::time::timeout(Duration::from_secs(2), ask)
+    tokio::time::timeout(Duration::from_secs(2), request)
         .await
         .ok()
         .flatten()

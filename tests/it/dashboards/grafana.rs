@@ -1,23 +1,22 @@
-//! Dashboards as Grafana reads them: rows of panels become JSON with places on a grid of 24
-//! columns.
+//! Makes Grafana's JSON of rows of panels, with positions on a grid of 24 columns. Pure.
 
 use serde_json::{Value, json};
 
-/// Grafana's variable for a span that has at least four scrapes.
+/// Grafana's variable for a time span with at least four scrapes.
 pub(crate) const RATE_INTERVAL: &str = "$__rate_interval";
 
-/// How a panel looks.
+/// The kind of a panel.
 #[derive(Clone, Copy)]
 pub(super) enum Look {
-    /// One number that is of no concern.
+    /// One number.
     Number,
-    /// One number that is red from here on.
+    /// One number that is red from this threshold on.
     Bad(f64),
     Lines,
     Table,
 }
 
-/// Title, unit of Grafana, what it shows, expressions with the names of their series.
+/// A panel: title, Grafana's unit, description, expressions with the names of their series.
 pub(super) struct Panel {
     pub title: &'static str,
     pub look: Look,
@@ -26,7 +25,7 @@ pub(super) struct Panel {
     pub queries: &'static [(&'static str, &'static str)],
 }
 
-/// Panels beside each other.
+/// Panels side by side.
 pub(super) struct Row {
     pub title: &'static str,
     pub height: u32,
@@ -37,7 +36,7 @@ pub(super) struct Dashboard {
     pub uid: &'static str,
     pub title: &'static str,
     pub description: &'static str,
-    /// Names, and the expressions `label_values(..)` that fill them.
+    /// Names of variables, and the expressions `label_values(..)` that fill them.
     pub variables: &'static [(&'static str, &'static str)],
     pub rows: &'static [Row],
 }
@@ -60,14 +59,16 @@ impl Dashboard {
             "graphTooltip": 1,
             "refresh": "30s",
             "time": {"from": "now-1h", "to": "now"},
-            "links": [{"type": "dashboards", "title": "Outbox", "tags": ["outbox"], "asDropdown": true, "includeVars": true, "keepTime": true}],
+            "links": [{"type": "dashboards", "title": "Outbox", "tags": ["outbox"],
+                "asDropdown": true, "includeVars": true, "keepTime": true}],
             "templating": {"list": self.variables()},
             "panels": self.panels(),
         })
     }
 
     fn variables(&self) -> Vec<Value> {
-        let source = json!({"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"});
+        let source = json!({"name": "datasource", "label": "Data source", "type": "datasource",
+            "query": "prometheus"});
         let variable = |(name, query): &(&str, &str)| {
             json!({
                 "name": name,
@@ -91,7 +92,8 @@ impl Dashboard {
         for row in self.rows {
             let place = json!({"x": 0, "y": y, "w": COLUMNS, "h": 1});
             panels.push(
-                json!({"id": panels.len() + 1, "type": "row", "title": row.title, "collapsed": false, "gridPos": place, "panels": []}),
+                json!({"id": panels.len() + 1, "type": "row", "title": row.title,
+                    "collapsed": false, "gridPos": place, "panels": []}),
             );
             let width = COLUMNS / u32::try_from(row.panels.len()).expect("few");
             for (x, panel) in (0..).step_by(width as usize).zip(row.panels) {
@@ -134,7 +136,8 @@ impl Panel {
                     )
                 })
                 .collect();
-            let organize = json!({"id": "organize", "options": {"excludeByName": hidden, "renameByName": names}});
+            let organize = json!({"id": "organize", "options": {"excludeByName": hidden,
+                "renameByName": names}});
             panel["transformations"] = json!([{"id": "merge", "options": {}}, organize]);
         }
         panel
@@ -158,7 +161,7 @@ impl Panel {
 }
 
 impl Look {
-    /// Type, defaults of fields, and options.
+    /// Type, field defaults and options of a panel.
     fn settings(self, unit: &str) -> (&'static str, Value, Value) {
         let steps = |red: Option<f64>| {
             let mut steps =
@@ -166,18 +169,22 @@ impl Look {
             steps.extend(red.map(|from| json!({"color": "red", "value": from})));
             json!({"unit": unit, "thresholds": {"mode": "absolute", "steps": steps}})
         };
-        let number = json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background_solid", "graphMode": "area"});
-        let lines = json!({"legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]}, "tooltip": {"mode": "multi", "sort": "desc"}});
+        let number = json!({"reduceOptions": {"calcs": ["lastNotNull"]},
+            "colorMode": "background_solid", "graphMode": "area"});
+        let lines = json!({"legend": {"displayMode": "table", "placement": "bottom",
+            "calcs": ["lastNotNull", "max"]}, "tooltip": {"mode": "multi", "sort": "desc"}});
         match self {
             Self::Number => (
                 "stat",
                 steps(None),
-                json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none", "graphMode": "area"}),
+                json!({"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "none",
+                    "graphMode": "area"}),
             ),
             Self::Bad(from) => ("stat", steps(Some(from)), number),
             Self::Lines => (
                 "timeseries",
-                json!({"unit": unit, "min": 0, "custom": {"fillOpacity": 10, "showPoints": "never"}}),
+                json!({"unit": unit, "min": 0, "custom": {"fillOpacity": 10,
+                    "showPoints": "never"}}),
                 lines,
             ),
             Self::Table => ("table", json!({"unit": unit}), json!({"showHeader": true})),

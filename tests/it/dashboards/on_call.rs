@@ -1,4 +1,4 @@
-//! For whoever is on call: all outboxes, problems first.
+//! The dashboard for on-call duty: all outboxes, problems first.
 
 use serde_json::Value;
 
@@ -139,11 +139,18 @@ const OUTBOXES: &[Panel] = &[Panel {
             "rows waiting",
         ),
         (
-            r#"sum by (namespace, relay) (rate(outbox_events_published_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay) "#,
+                r#"(rate(outbox_events_published_total{namespace=~"$namespace"}"#,
+                r#"[$__rate_interval]))"#,
+            ),
             "records/s",
         ),
         (
-            r#"max by (namespace, relay) (outbox_breaker_state{namespace=~"$namespace", state="Open"})"#,
+            concat!(
+                r#"max by (namespace, relay) (outbox_breaker_state{namespace=~"$namespace", "#,
+                r#"state="Open"})"#,
+            ),
             "breaker open",
         ),
         (
@@ -172,7 +179,10 @@ const WAITING: &[Panel] = &[
         unit: "s",
         description: "Age of the oldest row that may be published.",
         queries: &[(
-            r#"topk(10, max by (namespace, relay) (outbox_event_age_seconds{namespace=~"$namespace"}))"#,
+            concat!(
+                r#"topk(10, max by (namespace, relay) "#,
+                r#"(outbox_event_age_seconds{namespace=~"$namespace"}))"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },
@@ -195,7 +205,11 @@ const RECORDS: &[Panel] = &[
         unit: "cps",
         description: "Records that Kafka acknowledged.",
         queries: &[(
-            r#"sum by (namespace, relay) (rate(outbox_events_published_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay) "#,
+                r#"(rate(outbox_events_published_total{namespace=~"$namespace"}"#,
+                r#"[$__rate_interval]))"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },
@@ -206,7 +220,10 @@ const RECORDS: &[Panel] = &[
         description: "Records that were refused for good, or are sent again. An outage of Kafka \
             alone fails none.",
         queries: &[(
-            r#"sum by (namespace, relay, class) (rate(outbox_events_failed_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay, class) "#,
+                r#"(rate(outbox_events_failed_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            ),
             "{{namespace}}/{{relay}} {{class}}",
         )],
     },
@@ -216,7 +233,10 @@ const RECORDS: &[Panel] = &[
         unit: "cps",
         description: "How often a problem began: one that comes and goes shows here.",
         queries: &[(
-            r#"sum by (namespace, relay, class) (rate(outbox_relay_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay, class) "#,
+                r#"(rate(outbox_relay_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            ),
             "{{namespace}}/{{relay}} {{class}}",
         )],
     },

@@ -1,4 +1,4 @@
-//! One outbox: its relays side by side.
+//! The dashboard of one outbox, with its relays side by side.
 
 use serde_json::Value;
 
@@ -88,7 +88,10 @@ const STATE: &[Panel] = &[
         unit: "none",
         description: "Of 64. Rows in them wait.",
         queries: &[(
-            r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"}))"#,
+            concat!(
+                r#"sum(64 - sum by (namespace, relay) "#,
+                r#"(outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"}))"#,
+            ),
             "lanes",
         )],
     },
@@ -132,7 +135,10 @@ const PROBLEMS: &[Panel] = &[
         description: "What its pods report; docs/reasons.md has the next step of each class. \
             Empty: none.",
         queries: &[(
-            r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", relay=~"$relay"}) > 0"#,
+            concat!(
+                r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}) > 0"#,
+            ),
             "problems",
         )],
     },
@@ -142,7 +148,10 @@ const PROBLEMS: &[Panel] = &[
         unit: "none",
         description: "Which pods run which version.",
         queries: &[(
-            r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", relay=~"$relay"})"#,
+            concat!(
+                r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"})"#,
+            ),
             "pods",
         )],
     },
@@ -157,11 +166,17 @@ const FLOW: &[Panel] = &[
             acknowledged. Where the first is above the second, rows pile up.",
         queries: &[
             (
-                r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+                concat!(
+                    r#"sum(rate(outbox_events_added_total{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval]))"#,
+                ),
                 "written",
             ),
             (
-                r#"sum(rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+                concat!(
+                    r#"sum(rate(outbox_events_published_total{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval]))"#,
+                ),
                 "published",
             ),
         ],
@@ -172,7 +187,10 @@ const FLOW: &[Panel] = &[
         unit: "cps",
         description: "Records that Kafka acknowledged.",
         queries: &[(
-            r#"sum by (topic) (rate(outbox_events_published_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (topic) (rate(outbox_events_published_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{topic}}",
         )],
     },
@@ -182,7 +200,11 @@ const FLOW: &[Panel] = &[
         unit: "cps",
         description: "Records that were refused for good, or are sent again.",
         queries: &[(
-            r#"sum by (topic, class) (rate(outbox_events_failed_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (topic, class) "#,
+                r#"(rate(outbox_events_failed_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{topic}} {{class}}",
         )],
     },
@@ -196,11 +218,19 @@ const TIMES: &[Panel] = &[
         description: "From a row's created_at to Kafka's acknowledgement.",
         queries: &[
             (
-                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.5, sum by (le) "#,
+                    r#"(rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "median",
             ),
             (
-                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.99, sum by (le) "#,
+                    r#"(rate(outbox_publish_latency_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "99 %",
             ),
         ],
@@ -212,11 +242,19 @@ const TIMES: &[Panel] = &[
         description: "From the fetch that brought a row to its deletion.",
         queries: &[
             (
-                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.5, sum by (le) "#,
+                    r#"(rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "median",
             ),
             (
-                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.99, sum by (le) "#,
+                    r#"(rate(outbox_relay_processing_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "99 %",
             ),
         ],
@@ -228,11 +266,19 @@ const TIMES: &[Panel] = &[
         description: "One fetch from the database. It grows with dead rows.",
         queries: &[
             (
-                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.5, sum by (le) "#,
+                    r#"(rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "median",
             ),
             (
-                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.99, sum by (le) "#,
+                    r#"(rate(outbox_fetch_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "99 %",
             ),
         ],
@@ -244,11 +290,19 @@ const TIMES: &[Panel] = &[
         description: "One statement that deletes published rows.",
         queries: &[
             (
-                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_settle_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.5, sum by (le) "#,
+                    r#"(rate(outbox_settle_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "median",
             ),
             (
-                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_settle_seconds_bucket{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.99, sum by (le) "#,
+                    r#"(rate(outbox_settle_seconds_bucket{namespace=~"$namespace", "#,
+                    r#"relay=~"$relay"}[$__rate_interval])))"#,
+                ),
                 "99 %",
             ),
         ],
@@ -315,7 +369,10 @@ const KAFKA: &[Panel] = &[
         unit: "cps",
         description: "How often a problem began.",
         queries: &[(
-            r#"sum by (class) (rate(outbox_relay_errors_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (class) (rate(outbox_relay_errors_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{class}}",
         )],
     },
@@ -325,7 +382,11 @@ const KAFKA: &[Panel] = &[
         unit: "none",
         description: "Keys of the topic moved, and their order does not hold across that moment.",
         queries: &[(
-            r#"sum by (topic) (increase(outbox_topic_partitions_added_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (topic) "#,
+                r#"(increase(outbox_topic_partitions_added_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{topic}}",
         )],
     },
@@ -339,7 +400,10 @@ const TABLE: &[Panel] = &[
         description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld \
             fires.",
         queries: &[(
-            r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", relay=~"$relay"})"#,
+            concat!(
+                r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"})"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },
@@ -349,7 +413,10 @@ const TABLE: &[Panel] = &[
         unit: "short",
         description: "As the server estimates them.",
         queries: &[(
-            r#"max by (namespace, relay) (outbox_dead_tuples{namespace=~"$namespace", relay=~"$relay"})"#,
+            concat!(
+                r#"max by (namespace, relay) (outbox_dead_tuples{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"})"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },
@@ -359,7 +426,11 @@ const TABLE: &[Panel] = &[
         unit: "none",
         description: "Rows that only the sweep found. Above 0: ids came again.",
         queries: &[(
-            r#"sum by (namespace, relay) (increase(outbox_stragglers_found_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay) "#,
+                r#"(increase(outbox_stragglers_found_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },
@@ -369,7 +440,11 @@ const TABLE: &[Panel] = &[
         unit: "none",
         description: "Headers of rows that bore the name of one of the relay's own.",
         queries: &[(
-            r#"sum by (namespace, relay) (increase(outbox_replaced_headers_total{namespace=~"$namespace", relay=~"$relay"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (namespace, relay) "#,
+                r#"(increase(outbox_replaced_headers_total{namespace=~"$namespace", "#,
+                r#"relay=~"$relay"}[$__rate_interval]))"#,
+            ),
             "{{namespace}}/{{relay}}",
         )],
     },

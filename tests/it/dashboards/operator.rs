@@ -1,4 +1,4 @@
-//! The operator: is it there, and does it get on?
+//! The dashboard of the operator.
 
 use serde_json::Value;
 
@@ -60,7 +60,10 @@ const STATE: &[Panel] = &[
         unit: "none",
         description: "`kubectl get outboxrelays -A` names them, with the reason.",
         queries: &[(
-            r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="Ready", status!="True"}) or vector(0)"#,
+            concat!(
+                r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="Ready", "#,
+                r#"status!="True"}) or vector(0)"#,
+            ),
             "OutboxRelays",
         )],
     },
@@ -71,7 +74,10 @@ const STATE: &[Panel] = &[
         description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays \
             -A`, column SCHEMA.",
         queries: &[(
-            r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", status="False"}) or vector(0)"#,
+            concat!(
+                r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", "#,
+                r#"status="False"}) or vector(0)"#,
+            ),
             "OutboxRelays",
         )],
     },
@@ -92,7 +98,10 @@ const STATE: &[Panel] = &[
         description: "Passes that did not come to their end. Lost races are tried again at once \
             and do not count.",
         queries: &[(
-            r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", class!="conflict"}[15m])) or vector(0)"#,
+            concat!(
+                r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", "#,
+                r#"class!="conflict"}[15m])) or vector(0)"#,
+            ),
             "passes",
         )],
     },
@@ -102,7 +111,11 @@ const STATE: &[Panel] = &[
         unit: "s",
         description: "99 of 100 passes were faster.",
         queries: &[(
-            r#"histogram_quantile(0.99, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[15m])))"#,
+            concat!(
+                r#"histogram_quantile(0.99, sum by (le) "#,
+                r#"(rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}"#,
+                r#"[15m])))"#,
+            ),
             "99 %",
         )],
     },
@@ -115,7 +128,11 @@ const PASSES: &[Panel] = &[
         unit: "reqps",
         description: "By answer; none: it did not come.",
         queries: &[(
-            r#"sum by (verb, code) (rate(outbox_operator_api_request_seconds_count{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (verb, code) "#,
+                r#"(rate(outbox_operator_api_request_seconds_count{namespace=~"$namespace"}"#,
+                r#"[$__rate_interval]))"#,
+            ),
             "{{verb}} {{code}}",
         )],
     },
@@ -125,7 +142,11 @@ const PASSES: &[Panel] = &[
         unit: "cps",
         description: "Each OutboxRelay is looked at every 15 s, and when something of it changes.",
         queries: &[(
-            r#"sum by (outcome) (rate(outbox_operator_reconciliations_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (outcome) "#,
+                r#"(rate(outbox_operator_reconciliations_total{namespace=~"$namespace"}"#,
+                r#"[$__rate_interval]))"#,
+            ),
             "{{outcome}}",
         )],
     },
@@ -136,7 +157,11 @@ const PASSES: &[Panel] = &[
         description: "By what helps: conflict is tried again at once, transient later, permanent \
             waits for a person.",
         queries: &[(
-            r#"sum by (class) (rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+            concat!(
+                r#"sum by (class) "#,
+                r#"(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace"}"#,
+                r#"[$__rate_interval]))"#,
+            ),
             "{{class}}",
         )],
     },
@@ -147,11 +172,19 @@ const PASSES: &[Panel] = &[
         description: "It grows with the API server's answers.",
         queries: &[
             (
-                r#"histogram_quantile(0.5, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.5, sum by (le) "#,
+                    r#"(rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}"#,
+                    r#"[$__rate_interval])))"#,
+                ),
                 "median",
             ),
             (
-                r#"histogram_quantile(0.99, sum by (le) (rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}[$__rate_interval])))"#,
+                concat!(
+                    r#"histogram_quantile(0.99, sum by (le) "#,
+                    r#"(rate(outbox_operator_reconcile_seconds_bucket{namespace=~"$namespace"}"#,
+                    r#"[$__rate_interval])))"#,
+                ),
                 "99 %",
             ),
         ],
@@ -164,7 +197,11 @@ const SCALING: &[Panel] = &[Panel {
     unit: "cps",
     description: "What came of them, and why; docs/reasons.md explains the reasons.",
     queries: &[(
-        r#"sum by (direction, reason) (rate(outbox_operator_scale_decisions_total{namespace=~"$namespace"}[$__rate_interval]))"#,
+        concat!(
+            r#"sum by (direction, reason) "#,
+            r#"(rate(outbox_operator_scale_decisions_total{namespace=~"$namespace"}"#,
+            r#"[$__rate_interval]))"#,
+        ),
         "{{direction}} {{reason}}",
     )],
 }];

@@ -1,5 +1,5 @@
-//! A proxy before the API server, of one operator's own: it notes what is asked, shows one
-//! namespace where asked for all, and falls ill when told to.
+//! A proxy between one operator and the API server. It records requests, limits requests for all
+//! namespaces to one namespace, and injects faults.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::gate::Gate;
 
-/// A running proxy; its connections end when it goes out of scope.
+/// A running proxy. Its connections end when it is dropped.
 pub(crate) struct ApiProxy {
     served: JoinHandle<()>,
     gate: Gate,
@@ -37,12 +37,12 @@ struct Proxy {
     illness: watch::Sender<Illness>,
 }
 
-/// What an operator asked for.
+/// A request of an operator.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
     pub(crate) method: String,
-    /// With its query.
+    /// Path with its query.
     pub(crate) path: String,
 }
 
@@ -64,24 +64,25 @@ impl Asked {
         self.path.contains("/leases")
     }
 
-    /// Of a Lease nothing is at stake.
+    /// Whether the request changes an object other than a Lease.
     pub(crate) fn is_write(&self) -> bool {
         self.method != "GET" && !self.is_of_lease()
     }
 }
 
-/// What happens to requests.
+/// A fault of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// They are taken and never answered; what flows already stops.
+    /// Requests are accepted and never answered. Answers in progress stop.
     Silence,
+    /// Requests fail with this status code.
     Answer(u16),
-    /// Watches are told that what they saw last is too long ago to go on from.
+    /// Watches get the error that their resource version is too old.
     Expired,
-    /// They are passed on later.
+    /// Requests are delayed.
     Delay(Duration),
-    /// Their answers are kept until this fault is over.
+    /// Answers are held back until this fault ends.
     Hold,
 }
 
@@ -138,7 +139,7 @@ impl ApiProxy {
             .clone()
     }
 
-    /// From now on these requests suffer this fault, and no other.
+    /// Replaces the current fault by one for these requests.
     pub(crate) fn fall_ill(
         &self,
         fault: Fault,
@@ -154,7 +155,7 @@ impl ApiProxy {
         self.fall_ill(Fault::None, |_| true);
     }
 
-    /// Down: connections are cut and none is taken.
+    /// Opens or closes the proxy. Closing cuts all connections and accepts no new ones.
     pub(crate) fn set_up(&self, up: bool) {
         self.gate.set_open(up);
     }
@@ -214,7 +215,7 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
     response
 }
 
-/// What flows, but nothing more once its request is silenced.
+/// The body of an answer, which stops when its request is silenced.
 fn silenced(
     body: kube::client::Body,
     illness: watch::Receiver<Illness>,
@@ -240,11 +241,13 @@ fn silenced(
     )
 }
 
-/// As an API server puts it that is asked too much.
+/// An error answer, like that of an overloaded API server.
 fn refusal(code: u16) -> Response {
     let seconds = if code == 429 { 2 } else { 0 };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "ill", "reason": "Ill",
-        "details": {"retryAfterSeconds": seconds}});
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+        "message": "ill", "reason": "Ill", "details": {"retryAfterSeconds": seconds},
+    });
     let response = Response::builder()
         .status(code)
         .header("content-type", "application/json")
@@ -254,14 +257,17 @@ fn refusal(code: u16) -> Response {
         .expect("a response")
 }
 
-/// The server's answer to such a watch is fine, and its first event is this.
+/// A successful answer to a watch whose first event is the error.
 fn expired() -> Response {
-    let object = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "message": "ill", "reason": "Expired"});
+    let object = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+        "message": "ill", "reason": "Expired",
+    });
     let event = json!({"type": "ERROR", "object": object});
     ([("content-type", "application/json")], format!("{event}\n")).into_response()
 }
 
-/// A list or watch of all namespaces becomes one of this namespace.
+/// Changes a list or watch of all namespaces to one of this namespace.
 fn narrowed(asked: &str, namespace: &str) -> String {
     let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
     let steps: Vec<&str> = path.trim_start_matches('/').split('/').collect();

@@ -1,5 +1,5 @@
-//! An API server of a test's own, with nothing in it and no controllers behind it: for what
-//! concerns a whole cluster, such as its CRDs.
+//! A separate, empty API server without controllers, for tests of a whole cluster, such as of its
+//! CRDs.
 
 use std::{
     io::Write as _,
@@ -12,7 +12,7 @@ use super::{relay::until, rig::rig, server::free_port};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// etcd and kube-apiserver; ended when it goes out of scope.
+/// etcd and kube-apiserver. They are killed when this is dropped.
 pub(crate) struct ApiServer {
     children: Vec<Child>,
     folder: PathBuf,
@@ -47,7 +47,7 @@ impl ApiServer {
                 format!("--initial-cluster=default={peers}"),
             ],
         );
-        // The rig's certificates, and so its administrator.
+        // With the rig's certificates, its administrator can log in.
         let kubeconfig = PathBuf::from(rig("RIG_KUBECONFIG"));
         let pki = kubeconfig.parent().expect("a folder").join("pki");
         let pki = |file: &str| pki.join(file).display().to_string();
@@ -102,7 +102,7 @@ impl ApiServer {
         self.folder.join("kubeconfig")
     }
 
-    /// A file of this name that commands can read.
+    /// Writes a file that commands can read. Returns its path.
     pub(crate) fn file(&self, name: &str, content: &str) -> String {
         let path = self.folder.join(name);
         std::fs::write(&path, content).expect("written");

@@ -1,6 +1,6 @@
-//! A Kafka cluster of a test's own, to be taken away: node 1 is controller and broker, the others
-//! are brokers. Each node has a second listener whose address is that of a [`Gate`], so that the
-//! cluster can be away for one client alone.
+//! A separate Kafka cluster that a test can stop. Node 1 is controller and broker, the others are
+//! brokers. Each node has a second listener with the address of a [`Gate`], so that a test can
+//! disconnect a single client.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,13 +20,13 @@ const TOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool");
 const CLUSTER: &str = "b3duLWNsdXN0ZXItMDAwMQ";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// The cluster; killed when it goes out of scope.
+/// The cluster. It is killed when this is dropped.
 pub(crate) struct Brokers {
     folder: PathBuf,
     nodes: Vec<Node>,
-    /// What stands between the first node and clients of [`Self::behind_the_gate`].
+    /// Gate between the first node and clients of [`Self::behind_the_gate`].
     pub(crate) gate: Gate,
-    /// The same, for clients with a password: [`Self::with_password`].
+    /// Gate between the first node and clients of [`Self::with_password`].
     pub(crate) password_gate: Gate,
 }
 
@@ -37,7 +37,7 @@ struct Node {
 }
 
 impl Brokers {
-    /// Starts so many nodes.
+    /// Starts a cluster of `nodes` nodes.
     pub(crate) async fn start(nodes: u32) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "brokers-{}-{}",
@@ -80,11 +80,11 @@ impl Brokers {
             });
             brokers.launch(number);
         }
-        brokers.are_up().await;
+        brokers.wait_until_up().await;
         brokers
     }
 
-    /// kill -9.
+    /// Kills a node with SIGKILL.
     pub(crate) fn kill(&mut self, number: u32) {
         let mut process = self.nodes[number as usize - 1]
             .process
@@ -94,7 +94,7 @@ impl Brokers {
         process.wait().expect("it ended");
     }
 
-    /// Such as `STOP`: it holds what it has and answers nothing.
+    /// Sends a signal to a node. `STOP` pauses it: its connections stay, and it answers nothing.
     pub(crate) fn signal(&self, number: u32, name: &str) {
         let process = self.nodes[number as usize - 1]
             .process
@@ -106,7 +106,7 @@ impl Brokers {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Starts a node again, with what it had stored.
+    /// Starts a node again with its stored data.
     pub(crate) fn launch(&mut self, number: u32) {
         let log =
             std::fs::File::create(self.folder.join(format!("node-{number}.log"))).expect("created");
@@ -136,18 +136,18 @@ impl Brokers {
             .join(",")
     }
 
-    /// The first node, as seen through the gate.
+    /// Address of the first node through the gate.
     pub(crate) fn behind_the_gate(&self) -> String {
         format!("127.0.0.1:{}", self.gate.port())
     }
 
-    /// The same for a user who logs in by SCRAM-SHA-512, without TLS.
+    /// Address of the first node through the gate, for a user with SCRAM-SHA-512 and without TLS.
     pub(crate) fn with_password(&self) -> String {
         format!("127.0.0.1:{}", self.password_gate.port())
     }
 
-    /// Waits until every node has said that it is there.
-    pub(crate) async fn are_up(&self) {
+    /// Waits until every node has registered.
+    pub(crate) async fn wait_until_up(&self) {
         let (servers, nodes) = (self.servers(), self.nodes.len());
         let client: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &servers)
@@ -211,7 +211,8 @@ fn properties(number: u32, ports: &Ports, folder: &Path) -> String {
     );
     if number == 1 {
         listeners += &format!(
-            ",GATED://127.0.0.1:{behind},PASSWORD://127.0.0.1:{password},CONTROLLER://127.0.0.1:{controller}"
+            ",GATED://127.0.0.1:{behind},PASSWORD://127.0.0.1:{password},\
+             CONTROLLER://127.0.0.1:{controller}"
         );
         advertised += &format!(",GATED://127.0.0.1:{gate},PASSWORD://127.0.0.1:{password_gate}");
     }
@@ -223,9 +224,11 @@ controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listeners={listeners}
 advertised.listeners={advertised}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT,PASSWORD:SASL_PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,GATED:PLAINTEXT,\
+PASSWORD:SASL_PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.password.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.password.scram-sha-512.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs={}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1

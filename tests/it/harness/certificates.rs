@@ -1,4 +1,4 @@
-//! Certificates of a test's own, from the rig's authorities.
+//! Certificates for a test, from the rig's certificate authorities.
 
 use std::{
     path::PathBuf,
@@ -10,13 +10,13 @@ use super::rig::rig;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A certificate and its key, PEM.
+/// A certificate and its key as PEM.
 pub(crate) struct Pair {
     pub(crate) certificate: String,
     pub(crate) key: String,
 }
 
-/// A client's certificate from the rig's authority.
+/// A client certificate from the rig's authority.
 pub(crate) fn client(common_name: &str) -> Pair {
     issue(common_name, "ca", 1)
 }
@@ -26,7 +26,7 @@ pub(crate) fn server() -> Pair {
     issue("localhost", "ca", 1)
 }
 
-/// A certificate for 127.0.0.1 from the rig's authority that ran out yesterday.
+/// A certificate for 127.0.0.1 from the rig's authority that expired yesterday.
 pub(crate) fn expired_server() -> Pair {
     issue("localhost", "ca", -1)
 }

@@ -1,6 +1,6 @@
-//! An API server in memory, for faults that a real one does not have on demand: objects by path,
-//! the verbs that the operator uses, the controllers of Deployments and Jobs as far as the operator
-//! sees them, and an answer that goes wrong at a chosen call.
+//! An API server in memory, for faults that a real one does not have on demand. It has objects by
+//! path, the verbs that the operator uses, and simple controllers of Deployments and Jobs. One
+//! chosen call fails.
 
 use std::{
     collections::BTreeMap,
@@ -12,32 +12,32 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 
-/// How an answer goes wrong.
+/// A failure of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing is done.
+    /// The request is not performed and fails with this status code.
     Refused(u16),
-    /// It is done, and the answer is an error.
+    /// The request is performed, but its answer is an error.
     DoneAndLost,
 }
 
 #[derive(Default)]
 pub(crate) struct World {
-    /// By path.
+    /// Objects by path.
     pub(crate) objects: BTreeMap<String, Value>,
-    /// Calls so far, and the ones that go wrong.
+    /// Number of calls so far, and the ones that fail.
     pub(crate) calls: usize,
     pub(crate) faults: BTreeMap<usize, Fault>,
     /// Requests that change something, with their queries, without Events.
     pub(crate) writes: Vec<String>,
     /// Events that were written.
     pub(crate) events: Vec<Value>,
-    /// What must never happen, and did.
+    /// Actions of the operator that must never happen.
     pub(crate) violations: Vec<String>,
     version: u64,
 }
 
-/// Shared between the test and the client.
+/// The API server, shared between the test and the client.
 #[derive(Clone, Default)]
 pub(crate) struct FakeApi(Arc<Mutex<World>>);
 
@@ -166,7 +166,7 @@ impl World {
         }
         if path.contains("/deployments/") && body["spec"].get("replicas").is_some() {
             self.violations.push(format!(
-                "somebody beside the scale subresource writes the count: {body}"
+                "replicas are written without the scale subresource: {body}"
             ));
         }
         self.change(path, |object| merge(object, body))
@@ -191,36 +191,48 @@ impl World {
         (200, object.clone())
     }
 
-    /// What the controllers of Kubernetes do in a moment: Deployments arrive, Jobs end.
+    /// Simulates the controllers of Kubernetes: all Deployments become ready, all Jobs complete.
     pub(crate) fn let_controllers_work(&mut self) {
         for (path, object) in &mut self.objects {
             if path.contains("/deployments/") {
                 let count = object["spec"]["replicas"].clone();
-                object["status"] = json!({"observedGeneration": object["metadata"]["generation"], "replicas": count, "updatedReplicas": count,
-                    "readyReplicas": count, "availableReplicas": count, "conditions": [{"type": "Progressing", "status": "True",
-                    "reason": "NewReplicaSetAvailable"}]});
+                object["status"] = json!({
+                    "observedGeneration": object["metadata"]["generation"],
+                    "replicas": count, "updatedReplicas": count,
+                    "readyReplicas": count, "availableReplicas": count,
+                    "conditions": [{
+                        "type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable",
+                    }],
+                });
             }
             if path.contains("/jobs/") && object["status"].is_null() {
-                object["status"] = json!({"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": now()}]});
+                object["status"] = json!({
+                    "conditions": [
+                        {"type": "Complete", "status": "True", "lastTransitionTime": now()},
+                    ],
+                });
             }
         }
     }
 }
 
-/// What the scale subresource shows of an object.
+/// The scale subresource of an object.
 fn scale(object: &Value) -> Value {
     let (metadata, replicas) = (&object["metadata"], &object["spec"]["replicas"]);
     let status = json!({"replicas": replicas, "selector": ""});
-    json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": replicas}, "status": status})
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
+        "spec": {"replicas": replicas}, "status": status,
+    })
 }
 
-/// In whole seconds, as the API server keeps times.
+/// The time now in whole seconds, as the API server stores times.
 fn now() -> String {
     let now = Timestamp::now().as_second();
     Timestamp::from_second(now).expect("now").to_string()
 }
 
-/// `/api/v1/namespaces/n/pods` and the like: without a name.
+/// Whether a path has no name of an object, like `/api/v1/namespaces/n/pods`.
 fn is_collection(path: &str) -> bool {
     path.split("/namespaces/")
         .nth(1)
@@ -234,7 +246,10 @@ fn refusal(code: u16, message: &str, path: &str) -> Value {
         _ => "InternalError",
     };
     let name = path.rsplit('/').next().unwrap_or_default();
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": reason, "details": {"name": name}})
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+        "message": message, "reason": reason, "details": {"name": name},
+    })
 }
 
 fn merge(object: &mut Value, patch: &Value) {

@@ -1,4 +1,5 @@
-//! A gate between clients and a server: closed, it cuts what goes through it and lets nobody in.
+//! A TCP proxy between clients and a server. Closing it cuts all connections and accepts no new
+//! ones.
 
 use std::net::SocketAddr;
 
@@ -9,7 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The gate; closed for good when it goes out of scope.
+/// The gate. It stays closed after it is dropped.
 pub(crate) struct Gate {
     port: u16,
     is_open: watch::Sender<bool>,
@@ -29,7 +30,9 @@ impl Gate {
                         let Ok((mut client, _)) = client else { return };
                         if *opened.borrow() {
                             through.spawn(async move {
-                                let Ok(mut server) = TcpStream::connect(server).await else { return };
+                                let Ok(mut server) = TcpStream::connect(server).await else {
+                                    return;
+                                };
                                 copy_bidirectional(&mut client, &mut server).await.ok();
                             });
                         }

@@ -1,4 +1,4 @@
-//! Topics of its own for a test on the rig's broker, and everything that is in them.
+//! Creates topics for a test on the rig's broker, and reads their records.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Record {
     pub(crate) partition: i32,
     pub(crate) key: String,
-    /// An empty key is not the same as none.
+    /// Whether the record has a key, which may be empty.
     pub(crate) has_key: bool,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ impl Record {
     }
 }
 
-/// A topic name that no other test has.
+/// A topic name that no other test uses.
 pub(crate) fn topic_name(of: &str) -> String {
     format!(
         "it-{}-{}-{of}",
@@ -55,7 +55,7 @@ pub(crate) async fn create_topic(name: &str) {
     create_topic_with(name, 6, &[]).await;
 }
 
-/// Creates a topic with properties of its own.
+/// Creates a topic with a number of partitions and these properties.
 pub(crate) async fn create_topic_with(name: &str, partitions: i32, properties: &[(&str, &str)]) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
     let topic = properties
@@ -80,7 +80,7 @@ pub(crate) async fn set_scram_password(user: &str, password: &str) {
     set_scram_password_at(&rig("RIG_KAFKA"), user, password).await;
 }
 
-/// The same on other brokers.
+/// Sets the password of a user for SCRAM-SHA-512 on other brokers than the rig's.
 pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &str) {
     let mut tool =
         std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/kafka/tool"));
@@ -106,7 +106,7 @@ pub(crate) async fn set_scram_password_at(servers: &str, user: &str, password: &
     );
 }
 
-/// Deletes a topic, and all that is in it.
+/// Deletes a topic with its records.
 pub(crate) async fn delete_topic(name: &str) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let deleted = admin
@@ -116,7 +116,7 @@ pub(crate) async fn delete_topic(name: &str) {
     assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
 }
 
-/// Changes a setting of a topic; its other settings go back to their defaults.
+/// Changes a setting of a topic. Its other settings are reset to their defaults.
 pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
@@ -127,7 +127,7 @@ pub(crate) async fn alter_topic(name: &str, key: &str, value: &str) {
     assert!(changed.iter().all(Result::is_ok), "{changed:?}");
 }
 
-/// Gives a topic this many partitions in all.
+/// Increases the number of partitions of a topic to `partitions`.
 pub(crate) async fn grow_topic(name: &str, partitions: usize) {
     let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
     let grown = admin
@@ -140,12 +140,12 @@ pub(crate) async fn grow_topic(name: &str, partitions: usize) {
     assert!(grown.iter().all(Result::is_ok), "{grown:?}");
 }
 
-/// Everything in a topic, partition by partition. Blocks.
+/// Reads all records of a topic, by partition. Blocks.
 pub(crate) fn read_all(topic: &str) -> Vec<Record> {
     read_all_at(&rig("RIG_KAFKA"), topic)
 }
 
-/// The same on other brokers.
+/// Reads all records of a topic on other brokers than the rig's. Blocks.
 pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
     let consumer: BaseConsumer = client_of(servers).create().expect("a consumer");
     let metadata = consumer
@@ -165,11 +165,11 @@ pub(crate) fn read_all_at(servers: &str, topic: &str) -> Vec<Record> {
         }
     }
     consumer.assign(&assignment).expect("assigned");
-    let (mut records, give_up) = (Vec::new(), Instant::now() + Duration::from_secs(60));
+    let (mut records, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(60));
     while !ends.is_empty() {
         assert!(
-            Instant::now() < give_up,
-            "after 60 s {} records of {topic} are read, still to come: {ends:?}",
+            Instant::now() < deadline,
+            "only {} records of {topic} were read within 60 s, missing up to: {ends:?}",
             records.len()
         );
         let Some(message) = consumer.poll(Duration::from_millis(500)) else {

@@ -1,6 +1,5 @@
-//! A namespace of its own for a test on the rig's cluster, with the CRD, and an operator that works
-//! through one OutboxRelay when told to. Pods that it makes are never scheduled: what a pod would
-//! do is done by the test.
+//! A namespace for a test on the rig's cluster with the CRD, and an operator that reconciles one
+//! OutboxRelay on request. Its pods are never scheduled; the test simulates them.
 
 use std::{
     io::Write,
@@ -34,7 +33,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// Name of the OutboxRelay of each test.
 pub(crate) const NAME: &str = "file-service";
 
-/// A namespace; deleted when it goes out of scope.
+/// A namespace. It is deleted when this is dropped.
 pub(crate) struct Namespace {
     pub(crate) name: String,
     pub(crate) client: Client,
@@ -44,18 +43,19 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// With the `restricted` Pod Security Standard in force.
+    /// Creates a namespace that enforces the `restricted` Pod Security Standard.
     pub(crate) async fn create() -> Self {
         Self::create_as(None).await
     }
 
-    /// The operator acts as this user, where given; the test itself may do everything.
+    /// Creates a namespace. The operator acts as this user if there is one; the test itself has all
+    /// rights.
     pub(crate) async fn create_as(user: Option<String>) -> Self {
         let seen = client(user).await;
         Self::create_with(|_| seen).await
     }
 
-    /// The operator sees the API server through what is made of the test's own client.
+    /// Creates a namespace. The operator uses the client that `through` makes of the test's client.
     pub(crate) async fn create_with(through: impl FnOnce(Client) -> Client) -> Self {
         let name = format!(
             "op-{}-{}",
@@ -90,7 +90,7 @@ impl Namespace {
         }
     }
 
-    /// Another version of the operator, in the place of the first.
+    /// Replaces the operator by another version.
     pub(crate) fn replace_operator(&mut self, change: &dyn Fn(&mut Installation)) {
         self.operator = Operator::new(self.watched.clone(), settings(change));
     }
@@ -161,7 +161,7 @@ impl Namespace {
             .expect("created")
     }
 
-    /// One pass that must come to its end.
+    /// Reconciles once, which must succeed.
     pub(crate) async fn pass(&self) {
         self.operator
             .pass(&self.name, NAME)
@@ -169,14 +169,13 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("{error:?}"));
     }
 
-    /// One pass that must not come to its end.
+    /// Reconciles once, which must fail.
     pub(crate) async fn failing_pass(&self) {
         let ended = self.operator.pass(&self.name, NAME).await;
         assert!(ended.is_err(), "{ended:?}");
     }
 
-    /// Passes until the Deployment controller and the operator agree; the controller needs a
-    /// moment.
+    /// Reconciles until the Deployment controller and the operator agree.
     pub(crate) async fn settle(&self) {
         for _ in 0..50 {
             let before = self.writes().len();
@@ -189,7 +188,7 @@ impl Namespace {
         panic!("still writing after 50 passes: {:?}", self.writes());
     }
 
-    /// Passes until it is so; else panics with what was seen last.
+    /// Reconciles until a check succeeds. Panics with the last result after the time limit.
     pub(crate) async fn pass_until<T>(
         &self,
         seconds: u64,
@@ -206,15 +205,15 @@ impl Namespace {
         }
     }
 
-    /// Passes until a condition has this status and reason.
+    /// Reconciles until a condition has this status and reason.
     pub(crate) async fn pass_until_condition(&self, seconds: u64, type_: &str, wanted: &str) {
         let look = async |ns: &Self| {
-            let said = ns.condition(type_).await;
-            if said == wanted {
+            let status = ns.condition(type_).await;
+            if status == wanted {
                 Ok(())
             } else {
                 Err(format!(
-                    "{type_} is {said}, not {wanted}: {:?}",
+                    "{type_} is {status}, not {wanted}: {:?}",
                     ns.get::<OutboxRelay>(NAME).await.status
                 ))
             }
@@ -222,7 +221,7 @@ impl Namespace {
         self.pass_until(seconds, look).await;
     }
 
-    /// So many pods more become ready, as far as the API server is told.
+    /// Reports `count` more pods as ready, in place of a kubelet.
     pub(crate) async fn kubelet(&self, count: usize) {
         let is_ready = |pod: &Pod| {
             let conditions = pod
@@ -239,9 +238,10 @@ impl Namespace {
             .await
             .expect("a list")
             .items;
-        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready",
+            "status": "True"}]}});
         for pod in pods.iter().filter(|pod| !is_ready(pod)).take(count) {
-            // It may have been replaced meanwhile.
+            // The pod may have been replaced meanwhile.
             self.api::<Pod>()
                 .patch_status(
                     &pod.name_any(),
@@ -253,7 +253,7 @@ impl Namespace {
         }
     }
 
-    /// `"True NameConflict"`: status and reason of a condition.
+    /// Status and reason of a condition, like `"True NameConflict"`.
     pub(crate) async fn condition(&self, type_: &str) -> String {
         let relay: OutboxRelay = self.get(NAME).await;
         let conditions = relay.status.expect("a status").conditions;
@@ -264,7 +264,7 @@ impl Namespace {
         format!("{} {}", found.status, found.reason)
     }
 
-    /// Requests of the operator so far, as `"PATCH /apis/..."`.
+    /// Requests of the operator so far, like `"PATCH /apis/..."`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests
             .lock()
@@ -307,14 +307,15 @@ fn settings(change: &dyn Fn(&mut Installation)) -> Settings {
     }
 }
 
-/// A manifest whose pods no node takes.
+/// A manifest whose pods are never scheduled.
 pub(crate) fn manifest() -> Value {
     json!({
         "apiVersion": "outboxrelay.dev/v1alpha1",
         "kind": "OutboxRelay",
         "metadata": {"name": NAME},
         "spec": {
-            "database": {"host": "db.invalid", "name": "files", "credentialsSecretRef": {"name": "files-db"}},
+            "database": {"host": "db.invalid", "name": "files",
+                "credentialsSecretRef": {"name": "files-db"}},
             "migration": {"policy": "Never"},
             "kafka": {"bootstrapServers": ["kafka.invalid:9093"]},
             "topics": [{"name": "files.v1", "eventTypes": ["FileAdded"]}],
@@ -345,7 +346,7 @@ fn recording(inner: Client, requests: Arc<Mutex<Vec<String>>>) -> Client {
     Client::new(service, "default")
 }
 
-/// As of the Prometheus operator, without its schema.
+/// The CRD of PodMonitors from the Prometheus Operator, without its schema.
 const POD_MONITORS: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -361,7 +362,7 @@ spec:
       schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 ";
 
-/// Brings the kind PodMonitor, unless somebody has brought the real one.
+/// Installs the CRD of PodMonitors, unless the cluster has one.
 pub(crate) fn install_pod_monitors() {
     run(&["create", "-f", "-"], POD_MONITORS);
     kubectl(
@@ -374,7 +375,7 @@ pub(crate) fn install_pod_monitors() {
     );
 }
 
-/// Runs kubectl with this input; it must succeed.
+/// Runs kubectl with this input, which must succeed. Returns its output.
 pub(crate) fn kubectl(arguments: &[&str], input: &str) -> String {
     let output = run(arguments, input);
     assert!(

@@ -1,4 +1,4 @@
-//! Listeners on loopback that stand between a client and a server, or answer like a bad one.
+//! Listeners on loopback that forward connections to a server or answer like a faulty one.
 
 use std::{
     future::pending,
@@ -27,16 +27,16 @@ pub(crate) async fn closed_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// Whom a server with TLS speaks to.
+/// The protocol of a client before its TLS handshake.
 #[derive(Clone, Copy)]
 pub(crate) enum Hello {
-    /// PostgreSQL's clients, which ask for TLS first.
+    /// PostgreSQL's clients request TLS first.
     Asks,
-    /// Kafka's clients, which begin with it.
+    /// Kafka's clients start with the handshake.
     Begins,
 }
 
-/// A server that shows this certificate, and closes when the handshake is over.
+/// Starts a server that presents this certificate and closes after the handshake. Returns its port.
 pub(crate) fn with_certificate(pair: &Pair, hello: Hello) -> u16 {
     let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -75,8 +75,9 @@ fn shake_hands(
     Ok(())
 }
 
-/// The server under another address of this machine, one that its certificate does not name.
-pub(crate) async fn under_another_address(server: SocketAddr) -> SocketAddr {
+/// Forwards another address of this machine to the server. Its certificate is not valid for that
+/// address.
+pub(crate) async fn at_another_address(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.2:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -90,9 +91,9 @@ pub(crate) async fn under_another_address(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A way to the server, for one client, that falls silent when told: what is sent then is lost
-/// without a word, as in a firewall that forgot the connection.
-pub(crate) async fn silent_way(server: SocketAddr) -> (u16, Arc<Notify>) {
+/// Starts a proxy for one client that becomes silent on request. It then drops all data without
+/// closing, like a firewall that forgot the connection.
+pub(crate) async fn silenceable_proxy(server: SocketAddr) -> (u16, Arc<Notify>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let silence = Arc::new(Notify::new());
@@ -108,13 +109,13 @@ pub(crate) async fn silent_way(server: SocketAddr) -> (u16, Arc<Notify>) {
     (port, silence)
 }
 
-/// A server that declines TLS.
-pub(crate) async fn without_tls() -> u16 {
+/// Starts a server that declines TLS. Returns its port.
+pub(crate) async fn server_without_tls() -> u16 {
     answering(b"N").await
 }
 
-/// Something that is no PostgreSQL server.
-pub(crate) async fn another_protocol() -> u16 {
+/// Starts a server that is not a PostgreSQL server. Returns its port.
+pub(crate) async fn server_of_another_protocol() -> u16 {
     answering(b"HTTP/1.1 400 Bad Request\r\n\r\n").await
 }
 
@@ -126,7 +127,7 @@ async fn answering(answer: &'static [u8]) -> u16 {
             let mut request = [0; 8];
             client.read_exact(&mut request).await.ok();
             client.write_all(answer).await.ok();
-            // Until the client goes: closing at once could take the answer away.
+            // Wait until the client closes: closing first could discard the answer.
             client.read_exact(&mut request).await.ok();
         }
     });

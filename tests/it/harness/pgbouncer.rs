@@ -1,5 +1,5 @@
-//! PgBouncer in transaction mode: the rig's, with 2 connections for each database and user, or one
-//! of a test's own that may be killed.
+//! PgBouncer in transaction mode. The rig's has 2 connections for each database and user. A
+//! separate one for a test can be killed.
 
 use std::{path::PathBuf, process::Child};
 
@@ -9,10 +9,10 @@ use super::{
     certificates::Pair,
     postgres::Database,
     rig::rig,
-    server::{free_port, listens, program},
+    server::{free_port, program, wait_until_listening},
 };
 
-/// The same settings through the pooler at this port; the migration stays direct.
+/// Changes settings to connect through the pooler at this port. The migration stays direct.
 pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
     let Endpoint::Host {
         host, port: direct, ..
@@ -25,7 +25,7 @@ pub(crate) fn through(mut settings: RelaySettings, port: u16) -> RelaySettings {
     settings
 }
 
-/// The port of the rig's pooler, which is in front of PostgreSQL 15.
+/// The port of the rig's pooler for PostgreSQL 15.
 pub(crate) fn shared() -> u16 {
     rig("RIG_PGBOUNCER")
         .rsplit_once(':')
@@ -35,7 +35,7 @@ pub(crate) fn shared() -> u16 {
         .expect("a port")
 }
 
-/// A pooler of a test's own; ended when it goes out of scope.
+/// A separate pooler. It is killed when this is dropped.
 pub(crate) struct PgBouncer {
     pub(crate) port: u16,
     folder: PathBuf,
@@ -43,7 +43,7 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the database's server, for the user of the relay, with these further lines of
+    /// Starts a pooler for the database's server and the relay's user, with these further lines of
     /// configuration.
     pub(crate) async fn start(database: &Database, more: &str) -> Self {
         let folder = Self::folder(database);
@@ -55,7 +55,8 @@ impl PgBouncer {
         )
         .expect("written");
         let configuration = format!(
-            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+            "[databases]\n* = host=127.0.0.1 port={server}\n[pgbouncer]\nlisten_addr = \
+             127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\n{more}\n",
             folder.join("users.txt").display()
         );
@@ -69,7 +70,7 @@ impl PgBouncer {
         pooler
     }
 
-    /// One that takes TLS only, with this certificate.
+    /// Starts a pooler that accepts only TLS, with this certificate.
     pub(crate) async fn start_with_tls(database: &Database, pair: &Pair, more: &str) -> Self {
         let folder = Self::folder(database);
         std::fs::create_dir_all(&folder).expect("created");
@@ -88,7 +89,7 @@ impl PgBouncer {
         std::env::temp_dir().join(format!("{}_pgbouncer", database.name))
     }
 
-    /// Starts it, and returns once it listens.
+    /// Starts the process and waits until it listens.
     pub(crate) async fn up(&mut self) {
         let mut pgbouncer = program("pgbouncer", &self.folder);
         self.child = Some(
@@ -97,12 +98,12 @@ impl PgBouncer {
                 .spawn()
                 .expect("pgbouncer: `tests/rig/rig up pgbouncer`"),
         );
-        listens(self.port).await;
+        wait_until_listening(self.port).await;
     }
 
-    /// From now on this database is on the server at this port; connections move there one by one,
-    /// as their transactions end.
-    pub(crate) fn lead_to(&self, database: &str, port: u16) {
+    /// Moves a database to the server at this port. Each connection moves when its transaction
+    /// ends.
+    pub(crate) fn switch_to(&self, database: &str, port: u16) {
         let file = self.folder.join("pgbouncer.ini");
         let before = std::fs::read_to_string(&file).expect("its configuration");
         let leads = format!(
@@ -130,7 +131,7 @@ impl PgBouncer {
         );
     }
 
-    /// kill -9.
+    /// Kills the pooler with SIGKILL.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it ran");
         child.kill().expect("killed");

@@ -1,5 +1,5 @@
-//! Relays and migrations as pods on the rig's node: an image of the programs under test, and
-//! manifests that they can work with.
+//! Relays and migrations as pods on the rig's node: an image of the tested programs, and manifests
+//! for them.
 
 use std::{path::Path, process::Command, sync::OnceLock};
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::{kubernetes::Namespace, postgres::Database, rig::rig};
 
-/// The image of this checkout's programs, packed once; each checkout has a tag of its own.
+/// The image of this checkout's programs. It is packed once, and each checkout has its own tag.
 pub(crate) fn image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let programs = Path::new(env!("CARGO_BIN_EXE_outbox-relay"))
             .parent()
             .expect("a folder");
-        let letters = env!("CARGO_MANIFEST_DIR")
+        let folder = env!("CARGO_MANIFEST_DIR")
             .chars()
             .filter(char::is_ascii_alphanumeric);
-        let tag = format!("it-{}", letters.collect::<String>().to_ascii_lowercase());
+        let tag = format!("it-{}", folder.collect::<String>().to_ascii_lowercase());
         let mut pack = Command::new(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/rig/kubernetes/pack-image"
@@ -38,7 +38,7 @@ pub(crate) fn image() -> &'static str {
     })
 }
 
-/// A Secret with user name and password.
+/// Creates a Secret with user name and password.
 pub(crate) async fn credentials(ns: &Namespace, name: &str, user: &str, password: &str) {
     let data = json!({"username": user, "password": password});
     ns.create_object::<k8s_openapi::api::core::v1::Secret>(
@@ -47,13 +47,16 @@ pub(crate) async fn credentials(ns: &Namespace, name: &str, user: &str, password
     .await;
 }
 
-/// Makes a manifest one of this database and topic, whose pods the node runs. Their Secrets are
+/// Changes a manifest to this database and topic, so that the node runs its pods. Its Secrets are
 /// `relay` and `owner`.
 pub(crate) fn real(relay: &mut Value, database: &Database, topic: &str) {
     let address = rig("RIG_POSTGRES_PODS_15");
     let (host, port) = address.rsplit_once(':').expect("an address and a port");
     let port: u16 = port.parse().expect("a port");
-    let of = |secret: &str| json!({"host": host, "port": port, "name": database.name, "credentialsSecretRef": {"name": secret}, "tls": {"mode": "disable"}});
+    let of = |secret: &str| {
+        json!({"host": host, "port": port, "name": database.name,
+        "credentialsSecretRef": {"name": secret}, "tls": {"mode": "disable"}})
+    };
     let kafka = rig("RIG_KAFKA_PODS");
     let servers: Vec<&str> = kafka.split(',').collect();
     relay["spec"]["database"] = of("relay");

@@ -1,5 +1,5 @@
-//! A database of its own for a test, on one of the rig's servers, with an owner, a relay user and a
-//! producer that no other test has.
+//! A database for a test on one of the rig's servers. It has an owner, a relay user and a producer
+//! that no other test uses.
 
 use std::{
     net::SocketAddr,
@@ -28,9 +28,12 @@ use sqlx::{
 
 use super::rig::rig;
 
-/// One test per server version; each gets a fresh database.
+/// Declares one test per server version. Each gets a new database.
 macro_rules! on_each_server {
-    ($(#[$attribute:meta])* async fn $name:ident($database:ident: $type:ident) $body:block) => {
+    (
+        $(#[$attribute:meta])*
+        async fn $name:ident($database:ident: $type:ident $(,)?) $body:block
+    ) => {
         $(#[$attribute])*
         mod $name {
             #[allow(unused_imports, reason = "not each test needs all of its file")]
@@ -64,7 +67,7 @@ macro_rules! on_each_server {
 const PASSWORD: &str = "not-secret";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// An empty database that its owner may fill. Dropped with its roles when it goes out of scope.
+/// A database, empty at first. It is dropped with its roles when this is dropped.
 pub(crate) struct Database {
     pub(crate) name: String,
     pub(crate) owner: String,
@@ -75,13 +78,13 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// On one of the rig's servers.
+    /// Creates a database on the rig's server of this version.
     pub(crate) async fn create(version: u32) -> Self {
         let url = rig(&format!("RIG_POSTGRES_URL_{version}"));
         Self::create_on(url.parse().expect("the rig's URL")).await
     }
 
-    /// On the server of this superuser.
+    /// Creates a database on the server of this superuser.
     pub(crate) async fn create_on(admin: PgConnectOptions) -> Self {
         let name = format!(
             "it_{}_{}",
@@ -104,13 +107,13 @@ impl Database {
         database
     }
 
-    /// From now on its connections go to the server of this superuser, which has a copy of it.
+    /// Directs new connections to the server of this superuser, which has a copy of the database.
     pub(crate) fn moved_to(mut self, admin: PgConnectOptions) -> Self {
         self.admin = admin.disable_statement_logging();
         self
     }
 
-    /// With the schema in it.
+    /// Creates the schema in the database.
     pub(crate) async fn migrated(self) -> Self {
         let report = self.migrate(&self.settings()).await;
         assert_eq!(report.problem, None);
@@ -133,7 +136,7 @@ impl Database {
         .await;
     }
 
-    /// The secret files of relay and migration, with this user and password for the relay.
+    /// Writes the secret files of relay and migration, with this user and password for the relay.
     pub(crate) fn write_secrets(&self, user: &str, password: &str) {
         let files = [
             ("database/username", user),
@@ -170,7 +173,7 @@ impl Database {
         &self.folder
     }
 
-    /// Connections of the producer, for writers that run at the same time.
+    /// A pool of the producer's connections for concurrent writers.
     pub(crate) fn producer_pool(&self, connections: u32) -> PgPool {
         let options = self
             .admin
@@ -189,8 +192,8 @@ impl Database {
             .expect("an address")
     }
 
-    /// From now on the relay's user is let in by a certificate of its name only: the rig wants that
-    /// of members of role `certonly`.
+    /// Makes the relay's user need a certificate of its name: the rig requires that from members of
+    /// role `certonly`.
     pub(crate) async fn needs_a_certificate(&self, admin: &mut PgConnection) {
         let rules: i64 = value(
             admin,
@@ -230,7 +233,7 @@ impl Database {
         }
     }
 
-    /// Settings that publish to these topics of the rig's broker.
+    /// Settings that publish to these topics on the rig's broker.
     pub(crate) fn publishing(&self, topics: Vec<TopicSettings>) -> RelaySettings {
         let mut settings = self.settings();
         settings.kafka.bootstrap_servers = vec![rig("RIG_KAFKA")];
@@ -238,7 +241,8 @@ impl Database {
         settings
     }
 
-    /// The relay logs in as [`Self::relay`], the migration as [`Self::owner`], without TLS.
+    /// Settings without TLS: the relay logs in as [`Self::relay`], the migration as
+    /// [`Self::owner`].
     pub(crate) fn settings(&self) -> RelaySettings {
         let tls = TlsSettings {
             mode: TlsMode::Disable,
@@ -293,7 +297,7 @@ impl Database {
         migrate(settings, &self.secrets(), LOCK_WAIT).await
     }
 
-    /// Connections as a relay makes them.
+    /// A pool of connections with a relay's options.
     pub(crate) fn relay_pool(
         &self,
         settings: &'static [(&'static str, &'static str)],
@@ -303,7 +307,7 @@ impl Database {
         Connections::new(&connect, 4, settings)
     }
 
-    /// The relay's statements, on connections as it makes them.
+    /// The relay's statements on connections with its options.
     pub(crate) fn store(&self) -> Store {
         let lease = self.relay_pool(&[]);
         let (reader, settler) = (
@@ -320,7 +324,7 @@ impl Database {
         )
     }
 
-    /// The same as [`Self::settings`] as a manifest, secrets and all; `extra` goes below `spec`.
+    /// Writes [`Self::settings`] as a manifest with its Secrets. `extra` is added to `spec`.
     pub(crate) fn manifest(&self, extra: &str) -> PathBuf {
         let (name, port, owner, relay, producer) = (
             &self.name,
@@ -336,7 +340,8 @@ kind: OutboxRelay
 metadata: {{ name: file-service, namespace: essays }}
 spec:
   database: &direct
-    {{ host: 127.0.0.1, port: {port}, name: {name}, credentialsSecretRef: {{ name: relay }}, tls: {{ mode: disable }} }}
+    {{ host: 127.0.0.1, port: {port}, name: {name}, credentialsSecretRef: {{ name: relay }}, \
+    tls: {{ mode: disable }} }}
   migration:
     database: {{ <<: *direct, credentialsSecretRef: {{ name: owner }} }}
     grants: {{ producers: [ {producer} ] }}
@@ -344,21 +349,23 @@ spec:
   topics: [ {{ name: files, eventTypes: [ Uploaded ] }} ]
 {extra}
 ---
-{{ apiVersion: v1, kind: Secret, metadata: {{ name: relay }}, stringData: {{ username: {relay}, password: {PASSWORD} }} }}
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: relay }}, stringData: {{ username: {relay}, \
+password: {PASSWORD} }} }}
 ---
-{{ apiVersion: v1, kind: Secret, metadata: {{ name: owner }}, stringData: {{ username: {owner}, password: {PASSWORD} }} }}
+{{ apiVersion: v1, kind: Secret, metadata: {{ name: owner }}, stringData: {{ username: {owner}, \
+password: {PASSWORD} }} }}
 "
         );
         self.write_secret("manifest.yaml", &text);
         self.folder.join("manifest.yaml")
     }
 
-    /// A connection of the server's superuser.
+    /// A connection as the server's superuser.
     pub(crate) async fn as_admin(&self) -> PgConnection {
         self.open(self.admin.clone()).await
     }
 
-    /// A connection of one of the three roles.
+    /// A connection as one of the three roles.
     pub(crate) async fn connect_as(&self, role: &str) -> PgConnection {
         self.open(self.admin.clone().username(role).password(PASSWORD))
             .await
@@ -372,7 +379,8 @@ spec:
             .expect("the test's database")
     }
 
-    /// Drops are synchronous, the client is not: a thread with a runtime of its own.
+    /// Drops the database and its roles. `drop` is synchronous and the client is not, so it uses a
+    /// thread with its own runtime.
     fn drop_on_server(&self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
         let roles = [
@@ -411,7 +419,7 @@ impl Drop for Database {
     }
 }
 
-/// Runs statements; for tests only, and so with any text.
+/// Runs statements of any text, which only tests may do.
 #[track_caller]
 pub(crate) fn execute(connection: &mut PgConnection, sql: &str) -> impl Future<Output = ()> {
     let place = std::panic::Location::caller();
@@ -424,7 +432,7 @@ pub(crate) fn execute(connection: &mut PgConnection, sql: &str) -> impl Future<O
     }
 }
 
-/// One value of one row.
+/// Reads one value of one row.
 pub(crate) async fn value<T>(connection: &mut PgConnection, sql: &str) -> T
 where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
@@ -436,7 +444,7 @@ where
         .unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-/// One column, all rows.
+/// Reads one column of all rows.
 pub(crate) async fn values<T>(connection: &mut PgConnection, sql: &str) -> Vec<T>
 where
     T: Send + Unpin + for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
@@ -448,7 +456,7 @@ where
         .unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-/// The code with which a statement is refused.
+/// Runs a statement that must fail. Returns its SQLSTATE.
 pub(crate) async fn refused(connection: &mut PgConnection, sql: &str) -> String {
     let error = raw_sql(AssertSqlSafe(sql.to_owned()))
         .execute(connection)

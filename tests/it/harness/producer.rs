@@ -1,4 +1,4 @@
-//! The relay's producer alone, and what became of each record that it was given.
+//! The relay's producer without a relay, and the results of its records.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use rdkafka::message::OwnedHeaders;
 
 use super::relay::until;
 
-/// A producer whose records are numbered by their slots.
+/// A producer that numbers its records by slot.
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
     cluster_error: LastClusterError,
@@ -24,7 +24,7 @@ impl Sender {
         Self::with(servers, batch_limits, &[])
     }
 
-    /// With properties that a manifest may set.
+    /// Creates a producer with properties that a manifest may set.
     pub(crate) fn with(
         servers: &str,
         batch_limits: BatchLimits,
@@ -60,7 +60,7 @@ impl Sender {
         }
     }
 
-    /// A record whose value begins with its number.
+    /// Sends a record whose value begins with its number.
     pub(crate) fn send(
         &self,
         topic: &str,
@@ -71,7 +71,7 @@ impl Sender {
         self.send_at(topic, key, number, bytes, None)
     }
 
-    /// The same with a time of its own, in ms since 1970.
+    /// Sends a record with a timestamp, in milliseconds since 1970.
     pub(crate) fn send_at(
         &self,
         topic: &str,
@@ -91,7 +91,7 @@ impl Sender {
         )
     }
 
-    /// What became of `records` records, once each has its report.
+    /// Waits for the delivery reports of `records` records and returns their results.
     pub(crate) async fn outcomes(
         &mut self,
         records: usize,
@@ -104,7 +104,7 @@ impl Sender {
         &self.outcomes
     }
 
-    /// What it says of the cluster.
+    /// The producer's last error of the whole cluster.
     pub(crate) fn cluster_error(&mut self) -> Option<ProblemClass> {
         self.poll();
         self.cluster_error.get()
@@ -120,7 +120,7 @@ impl Sender {
     }
 }
 
-/// Text that no codec makes smaller.
+/// Text that does not compress.
 fn noise(seed: usize, bytes: usize) -> String {
     let mut state = seed as u64 + 1;
     let letter = || {
@@ -132,7 +132,7 @@ fn noise(seed: usize, bytes: usize) -> String {
     std::iter::repeat_with(letter).take(bytes).collect()
 }
 
-/// The number that a value of [`Sender::send`] begins with.
+/// The number at the start of a value of [`Sender::send`].
 pub(crate) fn number(value: &[u8]) -> usize {
     let text = std::str::from_utf8(value).expect("text");
     text.split(':')

@@ -1,4 +1,4 @@
-//! Debian's Prometheus: `promtool`, and a server of a test's own.
+//! Debian's Prometheus: `promtool`, and a separate server for a test.
 
 use std::{
     path::{Path, PathBuf},
@@ -42,19 +42,19 @@ pub(crate) fn promtool(arguments: &[&str], input: &str) -> Output {
     promtool.wait_with_output().expect("it ends")
 }
 
-/// All that it said, on both ways.
-pub(crate) fn said(output: &Output) -> String {
+/// The output of a program: stdout and stderr.
+pub(crate) fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
-/// Asks some addresses each second; ended when it goes out of scope.
+/// A server that scrapes some addresses each second. It is killed when this is dropped.
 pub(crate) struct Prometheus {
     child: Child,
     port: u16,
     folder: PathBuf,
 }
 
-/// An address to ask, with the labels that a monitor of the chart gives.
+/// A port to scrape, with the labels that a monitor of the chart adds.
 pub(crate) type Target<'a> = (u16, &'a [(&'a str, &'a str)]);
 
 impl Prometheus {
@@ -102,7 +102,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// The samples that an expression has now, or why it has none.
+    /// The current samples of an expression, or the error.
     pub(crate) async fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let answer = get(
             self.port,
@@ -119,7 +119,7 @@ impl Prometheus {
     }
 }
 
-/// As it may stand in an address.
+/// Encodes text for the query of a URL.
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| {

@@ -1,4 +1,5 @@
-//! A relay as a process of its own, as it runs in a pod: killed, stopped and asked like there.
+//! A relay as a separate process, started as in a pod. Tests kill and stop it and request its
+//! status.
 
 use std::{
     path::PathBuf,
@@ -16,7 +17,7 @@ use super::{
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A running relay; killed when it goes out of scope.
+/// A running relay. It is killed when this is dropped.
 pub(crate) struct Relay {
     child: Child,
     port: u16,
@@ -28,7 +29,7 @@ impl Relay {
         Self::start_with(database, settings, &[]).await
     }
 
-    /// With further arguments.
+    /// Starts a relay with further arguments.
     pub(crate) async fn start_with(
         database: &Database,
         settings: &RelaySettings,
@@ -68,13 +69,13 @@ impl Relay {
         }
     }
 
-    /// kill -9.
+    /// Kills the relay with SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it ran");
         self.child.wait().expect("it ended");
     }
 
-    /// SIGTERM; returns once it has ended.
+    /// Stops the relay with SIGTERM and waits until it has ended.
     pub(crate) async fn stop(&mut self) {
         self.signal("TERM");
         let status = until("the relay to end", async || {
@@ -95,12 +96,12 @@ impl Relay {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// What it reports; `None` while it does not listen.
+    /// The status report. `None` while the relay does not listen.
     pub(crate) async fn report(&self) -> Option<RelayReport> {
         serde_json::from_str(&self.get("/status").await?).ok()
     }
 
-    /// The same as text.
+    /// The status report as text.
     pub(crate) async fn status(&self) -> String {
         self.get("/status").await.unwrap_or_default()
     }
@@ -110,7 +111,7 @@ impl Relay {
         self.get("/metrics").await.unwrap_or_default()
     }
 
-    /// The value of a metric without labels, 0 when it is not there.
+    /// The value of a metric without labels, or 0 if there is none.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = self.metrics().await;
         let line = text
@@ -119,7 +120,7 @@ impl Relay {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// The body of an answer; `None` while it does not listen.
+    /// The body of an answer. `None` while the relay does not listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         get(self.port, path).await
     }
@@ -140,21 +141,25 @@ impl Drop for Relay {
     }
 }
 
-/// On a busy machine a relay counts its rows rarely: a hundred times as long as counting took has
-/// to pass.
+/// Limit for [`until`]. It is long because a relay on a busy machine counts its rows rarely: it
+/// waits a hundred times as long as counting took.
 const ANSWER_MAX: Duration = Duration::from_secs(180);
 
-/// Asks until there is an answer.
+/// Repeats a check until it returns a value.
 ///
 /// # Panics
+///
 /// After [`ANSWER_MAX`].
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + ANSWER_MAX;
+    let deadline = Instant::now() + ANSWER_MAX;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < give_up, "waited {ANSWER_MAX:?} for {what}");
+        assert!(
+            Instant::now() < deadline,
+            "waited {ANSWER_MAX:?} for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,11 +1,12 @@
-//! Where the rig's servers are: environment variables, or the file that the rig keeps.
+//! Addresses of the rig's servers, from environment variables or from the file of the rig.
 
 use std::path::PathBuf;
 
 /// The value of a variable of the rig, such as `RIG_POSTGRES_URL_15`.
 ///
 /// # Panics
-/// When it is unknown, with the command that brings the servers up.
+///
+/// If the variable is unknown, with the command that starts the servers.
 #[track_caller]
 pub(crate) fn rig(name: &str) -> String {
     let value = std::env::var(name).ok().or_else(|| from_file(name));
@@ -17,7 +18,7 @@ pub(crate) fn rig(name: &str) -> String {
     })
 }
 
-/// A file below the rig's certificates.
+/// Content of a file in the rig's folder of certificates.
 pub(crate) fn certificate(file: &str) -> String {
     let path = PathBuf::from(rig("RIG_TLS")).join(file);
     std::fs::read_to_string(&path)

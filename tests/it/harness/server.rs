@@ -1,5 +1,5 @@
-//! A PostgreSQL server of a test's own, which may be stopped, killed and started again; and what
-//! servers as processes have in common.
+//! A separate PostgreSQL server that a test can stop, kill and start again, and functions for all
+//! servers that run as processes.
 
 use std::{
     os::unix::{
@@ -21,12 +21,12 @@ use super::relay::until;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Debian's, as the rig uses them.
+/// Folder of Debian's programs, which the rig also uses.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
-/// `nobody`: servers refuse to run as root.
+/// Id of user `nobody`. Servers refuse to run as root.
 const NOBODY: u32 = 65534;
 
-/// Version 15, with a data folder of its own; ended when it goes out of scope.
+/// A server of version 15 with its own data folder. It is killed when this is dropped.
 pub(crate) struct Server {
     port: u16,
     folder: PathBuf,
@@ -83,11 +83,11 @@ impl Server {
             .database("postgres")
     }
 
-    /// Starts it, and returns once it takes connections.
+    /// Starts the server and waits until it accepts connections.
     pub(crate) async fn up(&mut self) {
         let mut postgres = program(&format!("{PROGRAMS}/postgres"), &self.folder);
-        // What is committed survives the end of the process without fsync, and the machine stays
-        // on.
+        // Without fsync, commits survive the end of the process but not a crash of the machine,
+        // which tests do not need.
         let settings = [
             format!("port={}", self.port),
             "fsync=off".to_owned(),
@@ -108,8 +108,8 @@ impl Server {
         .await;
     }
 
-    /// A standby that has received what is committed now, and nothing later.
-    pub(crate) fn stand_by(&self) {
+    /// Makes a standby that has received all commits so far and receives no later ones.
+    pub(crate) fn start_standby(&self) {
         let mut backup = program(&format!("{PROGRAMS}/pg_basebackup"), &self.folder);
         let (port, folder) = (self.port.to_string(), self.folder.join("standby"));
         backup
@@ -131,21 +131,20 @@ impl Server {
         std::fs::write(folder.join("standby.signal"), "").expect("written");
     }
 
-    /// The standby takes the place of this server, which has ended, and is promoted.
+    /// Promotes the standby in place of this server, which has ended.
     pub(crate) async fn fail_over(&mut self) {
         std::fs::rename(self.folder.join("data"), self.folder.join("lost")).expect("moved away");
         std::fs::rename(self.folder.join("standby"), self.folder.join("data")).expect("moved in");
         self.promote().await;
     }
 
-    /// This server has ended; a standby that had received everything takes its place, and is
-    /// promoted.
+    /// Promotes a standby that has received all commits in place of this server, which has ended.
     pub(crate) async fn switch_over(&mut self) {
         std::fs::write(self.folder.join("data/standby.signal"), "").expect("written");
         self.promote().await;
     }
 
-    /// The standby is promoted, and this server goes on.
+    /// Promotes the standby while this server continues.
     pub(crate) async fn split(&self) -> Self {
         let mut other = Self {
             port: free_port().await,
@@ -163,8 +162,8 @@ impl Server {
         super::postgres::execute(&mut admin, "select pg_promote()").await;
     }
 
-    /// With SIGINT it says goodbye to its clients; with SIGQUIT it does not, and recovers when it
-    /// is started again. Returns once it has ended.
+    /// Stops the server with a signal and waits until it has ended. With SIGINT it closes its
+    /// connections. With SIGQUIT it does not, and recovers at the next start.
     pub(crate) async fn down(&mut self, signal: &str) {
         let mut child = self.child.take().expect("it ran");
         let sent = Command::new("kill")
@@ -191,7 +190,7 @@ impl Drop for Server {
     }
 }
 
-/// A server's program, never as root, that works in this folder and writes to its `log`.
+/// A command for a server's program that runs as `nobody` in this folder and writes to its `log`.
 pub(crate) fn program(name: &str, folder: &Path) -> Command {
     let log = std::fs::File::options()
         .create(true)
@@ -215,7 +214,7 @@ pub(crate) fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
-pub(crate) async fn listens(port: u16) {
+pub(crate) async fn wait_until_listening(port: u16) {
     until(&format!("port {port} to listen"), async || {
         TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
@@ -227,15 +226,16 @@ pub(crate) async fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-/// The body of an answer over HTTP, of this machine; `None` while nobody listens.
+/// The body of an answer over HTTP from this machine. `None` while no server listens.
 pub(crate) async fn get(port: u16, path: &str) -> Option<String> {
     get_from("127.0.0.1", port, path).await
 }
 
-/// The same, from another of its addresses.
+/// The body of an answer over HTTP from another address of this machine. `None` while no server
+/// listens.
 pub(crate) async fn get_from(host: &str, port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect((host, port)).await.ok()?;
-    // Of HTTP 1.0, so that the answer comes in one piece.
+    // HTTP 1.0, so that the answer is not chunked.
     stream
         .write_all(format!("GET {path} HTTP/1.0\r\nhost: it\r\n\r\n").as_bytes())
         .await

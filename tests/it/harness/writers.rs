@@ -1,5 +1,5 @@
-//! Services that write: several at once, keys whose writers take turns, transactions that stay
-//! open, some rolled back. And the judge of what a consumer saw of it.
+//! Concurrent services whose writers lock keys, keep some transactions open and roll some back. And
+//! the check of the records that a consumer received.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,27 +13,27 @@ use uuid::Uuid;
 
 use super::{kafka::Record, postgres::Database};
 
-/// How services write.
+/// The load that services create.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) topic: String,
     pub(crate) writers: usize,
     pub(crate) keys: u64,
     pub(crate) during: Duration,
-    /// Longest time that a transaction stays open after its row was written; most end at once.
+    /// Longest time that a transaction stays open after its row was written. Most end immediately.
     pub(crate) open_max: Duration,
 }
 
-/// Rows that were committed, per key in commit order: event ids.
+/// Event ids of the committed rows by key, in the order of their commits.
 pub(crate) type Committed = BTreeMap<String, Vec<Uuid>>;
 
-/// Writes until the time is over. A key's row in `aggregate` is locked first, so its commits are in
-/// id order.
+/// Writes for the time of the load. Writers first lock the key's row in `aggregate`, so that ids
+/// have the order of commits.
 pub(crate) async fn write(database: &Database, load: &Load) -> Committed {
     write_during(database, load, async {}).await.0
 }
 
-/// Writes until the time is over and all faults have happened, however slow the machine is.
+/// Writes for the time of the load, and until all faults have happened.
 pub(crate) async fn write_during<T>(
     database: &Database,
     load: &Load,
@@ -94,7 +94,8 @@ async fn writer(
                 .expect("the key's turn");
         let event_id = Uuid::new_v4();
         sqlx::query(
-            "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
+            "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, \
+             topic, payload)
              values ($1, 'aggregate', $2, 'Counted', $3, convert_to($4, 'UTF8'))",
         )
         .bind(event_id)
@@ -119,7 +120,7 @@ async fn writer(
     committed
 }
 
-/// A service that writes a batch of rows of 100 keys twenty times a second, in order, until it is
+/// A service that writes a batch of rows of 100 keys twenty times per second, in order, until it is
 /// stopped.
 pub(crate) struct Steady {
     began: Instant,
@@ -132,7 +133,7 @@ impl Steady {
     pub(crate) fn start(database: &Database, topic: &str, rows_per_batch: usize) -> Self {
         let (pool, topic) = (database.producer_pool(1), topic.to_owned());
         let (stop, stopped) = watch::channel(false);
-        let (wrote, rows) = watch::channel(0);
+        let (wait_until_written, rows) = watch::channel(0);
         let running = tokio::spawn(async move {
             let (mut committed, mut turn, mut every) = (
                 Committed::new(),
@@ -145,7 +146,7 @@ impl Steady {
                     committed.entry(key).or_default().push(event_id);
                 }
                 turn += rows_per_batch;
-                wrote.send_replace(turn);
+                wait_until_written.send_replace(turn);
             }
             committed
         });
@@ -157,8 +158,8 @@ impl Steady {
         }
     }
 
-    /// Waits until it has written so many rows.
-    pub(crate) async fn wrote(&self, rows: usize) {
+    /// Waits until `rows` rows are written.
+    pub(crate) async fn wait_until_written(&self, rows: usize) {
         super::relay::until(&format!("{rows} written rows"), async || {
             (*self.rows.borrow() >= rows).then_some(())
         })
@@ -178,14 +179,15 @@ impl Steady {
     }
 }
 
-/// Rows of one statement: keys and event ids, in order.
+/// Writes rows with one statement. Returns their keys and event ids in order.
 async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Vec<(String, Uuid)> {
     let rows: Vec<_> = (turn..turn + rows)
         .map(|n| (format!("key-{}", n % 100), Uuid::new_v4()))
         .collect();
     let (keys, event_ids): (Vec<_>, Vec<_>) = rows.iter().cloned().unzip();
     sqlx::query(
-        "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, payload)
+        "insert into outbox.event (event_id, aggregate_type, aggregate_id, event_type, topic, \
+         payload)
          select event_id, 'aggregate', key, 'Counted', $1, convert_to(key, 'UTF8')
          from unnest($2::text[], $3::uuid[]) with ordinality as row (key, event_id, n) order by n",
     )
@@ -198,9 +200,9 @@ async fn batch(pool: &sqlx::PgPool, topic: &str, turn: usize, rows: usize) -> Ve
     rows
 }
 
-/// Asserts contracts L and O: every committed row is there, nothing else, first occurrences of a
-/// key in commit order without a gap. Returns how many duplicates there were.
-pub(crate) fn judge(committed: &Committed, records: &[Record]) -> usize {
+/// Asserts contracts L and O: exactly the committed rows are published, and the first occurrences
+/// of a key have the order of commits without a gap. Returns the number of duplicates.
+pub(crate) fn verify(committed: &Committed, records: &[Record]) -> usize {
     let mut firsts: BTreeMap<&str, Vec<Uuid>> = BTreeMap::new();
     let mut seen: BTreeMap<Uuid, &Record> = BTreeMap::new();
     let mut duplicates = 0;

@@ -1,15 +1,16 @@
-//! Copies of the server: a standby that follows, a backup that does not; and a disk that is full.
+//! Copies of the server, which are a standby and a backup, and a full disk.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::{Postgres, sweep};
+use super::{Postgres, kill_processes_in};
 use crate::servers::net;
 
 const STANDBY_PORT: u16 = 5433;
 
 impl Postgres {
+    /// Makes a copy of the running server. Returns its folder.
     fn copy(&self, name: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
         let folder = self.folder.join(name);
         let mut backup = self.command("pg_basebackup");
@@ -34,46 +35,50 @@ impl Postgres {
         Ok(folder)
     }
 
-    /// Another copy takes the place of the data.
-    fn take_place(&self, name: &str) -> anyhow::Result<()> {
+    /// Replaces the data of the server by a copy.
+    fn replace_data(&self, name: &str) -> anyhow::Result<()> {
         std::fs::remove_dir_all(self.data())?;
         std::fs::rename(self.folder.join(name), self.data()).with_context(|| format!("no {name}"))
     }
 
-    /// Starts a standby, and waits until it follows.
-    pub(crate) async fn stand_by(&mut self) -> anyhow::Result<()> {
+    /// Starts a standby, and waits until it replicates.
+    pub(crate) async fn start_standby(&mut self) -> anyhow::Result<()> {
         let data = self.copy("standby", &["--write-recovery-conf"])?;
         let mut standby = self.launch(&data, STANDBY_PORT, &[])?;
-        let follows = "select count(*) > 0 from pg_stat_replication where state = 'streaming'";
-        let follows = async || {
+        let sql = "select count(*) > 0 from pg_stat_replication where state = 'streaming'";
+        let is_streaming = async || {
             let Ok(mut connection) = super::connect().await else {
                 return false;
             };
-            sqlx::query_scalar(follows)
+            sqlx::query_scalar(sql)
                 .fetch_one(&mut connection)
                 .await
                 .unwrap_or(false)
         };
         standby
-            .until("the standby to follow", super::UP_MAX, follows)
+            .wait_until(
+                "the standby to replicate",
+                super::START_TIMEOUT,
+                is_streaming,
+            )
             .await?;
         self.standby = Some(standby);
         Ok(())
     }
 
-    /// From here on it does not hear what is committed.
-    pub(crate) fn stop_following(&self) -> anyhow::Result<()> {
+    /// Pauses the standby: it receives no more commits.
+    pub(crate) fn pause_standby(&self) -> anyhow::Result<()> {
         self.standby
             .as_ref()
             .context("there is no standby")?
             .signal_with_children("STOP")
     }
 
-    /// The standby becomes the server, which has ended.
+    /// Promotes the standby to the server, after the old server was killed.
     pub(crate) async fn promote(&mut self) -> anyhow::Result<()> {
         self.standby.take().context("there is no standby")?.kill()?;
-        sweep(&self.folder.join("standby")).await?;
-        self.take_place("standby")?;
+        kill_processes_in(&self.folder.join("standby")).await?;
+        self.replace_data("standby")?;
         let mut server = self.launch(&self.data(), super::PORT, &[])?;
         let promote = async || {
             let Ok(mut connection) = super::connect().await else {
@@ -85,10 +90,10 @@ impl Postgres {
                 .is_ok()
         };
         server
-            .until("the standby to be promoted", super::UP_MAX, promote)
+            .wait_until("the standby to be promoted", super::START_TIMEOUT, promote)
             .await?;
         server
-            .until("the new primary", super::UP_MAX, async || {
+            .wait_until("the new primary", super::START_TIMEOUT, async || {
                 super::is_primary().await
             })
             .await?;
@@ -96,14 +101,15 @@ impl Postgres {
         Ok(())
     }
 
+    /// Makes a backup.
     pub(crate) fn back_up(&self) -> anyhow::Result<()> {
         self.copy("backup", &[]).map(drop)
     }
 
-    /// The backup becomes the server, which has ended, on a timeline of its own as after any
-    /// recovery to a point in time.
+    /// Restores the backup, after the old server was killed. It gets a new timeline, as after any
+    /// point-in-time recovery.
     pub(crate) async fn restore(&mut self) -> anyhow::Result<()> {
-        self.take_place("backup")?;
+        self.replace_data("backup")?;
         std::fs::write(self.data().join("recovery.signal"), "")?;
         self.start_with(&[
             "restore_command=false",
@@ -113,8 +119,10 @@ impl Postgres {
         .await
     }
 
+    /// Fills the file system of the server.
     pub(crate) fn fill_disk(&self) -> anyhow::Result<()> {
-        // What is left after the first is less than a page.
+        // The rest of the disk is smaller than one block of 64 KiB. dd ends with an error when the
+        // disk is full.
         net::run(
             "dd",
             &[
@@ -127,17 +135,17 @@ impl Postgres {
         Ok(())
     }
 
-    /// Whether the server had died of it; then it is started again.
+    /// Frees the disk, and starts the server again if it crashed. Returns whether it did.
     pub(crate) async fn free_disk(&mut self) -> anyhow::Result<bool> {
         std::fs::remove_file(self.folder.join("filler"))?;
-        let died = self
+        let crashed = self
             .server
             .as_mut()
-            .is_none_or(|server| server.ended().is_some());
-        if died {
-            sweep(&self.data()).await?;
+            .is_none_or(|server| server.exit_status().is_some());
+        if crashed {
+            kill_processes_in(&self.data()).await?;
             self.start().await?;
         }
-        Ok(died)
+        Ok(crashed)
     }
 }

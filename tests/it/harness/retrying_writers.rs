@@ -1,5 +1,5 @@
-//! Services that go on through faults of the database: what failed is tried again, and what was
-//! committed is read from the database itself, since an error at a commit does not tell.
+//! Services that continue during faults of the database and retry failed transactions. Committed
+//! events are read from the database, because the result of a failed commit is unknown.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use super::{
 const WRITERS: u64 = 4;
 const KEYS: u64 = 40;
 
-/// Writers at work.
+/// Running writers.
 pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -34,8 +34,10 @@ impl Writers {
              grant select, update on aggregate to {};
              create table written (id bigint, key text, event_id uuid);
              create function written() returns trigger language plpgsql security definer
-               as 'begin insert into public.written values (new.id, new.aggregate_id, new.event_id); return null; end';
-             create trigger written after insert on outbox.event for each row execute function written()",
+               as 'begin insert into public.written values (new.id, new.aggregate_id, \
+               new.event_id); return null; end';
+             create trigger written after insert on outbox.event for each row execute function \
+             written()",
             database.producer
         );
         execute(&mut database.as_admin().await, &setup).await;
@@ -57,8 +59,8 @@ impl Writers {
         }
     }
 
-    /// Event ids that were committed, by key, in the order of their ids, which is that of the
-    /// commits.
+    /// Stops the writers. Returns the committed event ids by key, in the order of their row ids,
+    /// which is the order of their commits.
     pub(crate) async fn end(self, database: &Database) -> Committed {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -84,7 +86,7 @@ async fn writer(pool: PgPool, number: u64, topic: String, stop: Arc<AtomicBool>)
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let key = format!("key-{}", (dice >> 33) % KEYS);
-        // Some hundred rows a second; after a fault the server gets a moment.
+        // Some hundred rows per second, with a pause after an error.
         let pause = if write(&pool, &key, &topic).await.is_ok() {
             5
         } else {
@@ -94,7 +96,8 @@ async fn writer(pool: PgPool, number: u64, topic: String, stop: Arc<AtomicBool>)
     }
 }
 
-/// A key's row in `aggregate` is locked first, so its commits are in id order.
+/// Writes one row. It first locks the key's row in `aggregate`, so that ids have the order of
+/// commits.
 async fn write(pool: &PgPool, key: &str, topic: &str) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query("update aggregate set n = n + 1 where key = $1")

@@ -1,9 +1,10 @@
-//! Chance from a seed: the same seed, the same run. SplitMix64. Pure.
+//! Random numbers from a seed (SplitMix64): a seed always gives the same sequence. Pure.
 
-pub(crate) struct Dice(u64);
+/// A pseudo-random number generator.
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    pub(crate) fn seeded(seed: u64) -> Self {
+impl Rng {
+    pub(crate) fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -15,16 +16,17 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// 0 to `sides - 1`.
-    pub(crate) fn below(&mut self, sides: u64) -> u64 {
-        self.next() % sides.max(1)
+    /// A number from 0 to `bound - 1`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
     }
 
-    /// 0 to less than 1.
+    /// A number from 0 to less than 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
+    /// True with a probability of `chance` percent.
     pub(crate) fn percent(&mut self, chance: f64) -> bool {
         self.fraction() * 100.0 < chance
     }
@@ -40,7 +42,8 @@ impl Dice {
     }
 }
 
-/// Ranks 0 to `count - 1`, the lower the more often, as keys of real services are.
+/// Zipf's distribution over the ranks 0 to `count - 1`: low ranks come more often, like the hot
+/// keys of real services.
 pub(crate) struct Zipf(Vec<f64>);
 
 impl Zipf {
@@ -57,9 +60,9 @@ impl Zipf {
         )
     }
 
-    pub(crate) fn draw(&self, dice: &mut Dice) -> usize {
+    pub(crate) fn draw(&self, rng: &mut Rng) -> usize {
         let total = self.0.last().copied().unwrap_or(0.0);
-        let at = dice.fraction() * total;
+        let at = rng.fraction() * total;
         self.0
             .partition_point(|upto| *upto <= at)
             .min(self.0.len().saturating_sub(1))
@@ -71,17 +74,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_rank_comes_about_twice_as_often_as_the_second() {
-        let (zipf, mut dice) = (Zipf::of(1000), Dice::seeded(7));
+    fn the_first_rank_is_drawn_about_twice_as_often_as_the_second() {
+        let (zipf, mut rng) = (Zipf::of(1000), Rng::from_seed(7));
         let mut drawn = vec![0_u32; 1000];
         for _ in 0..100_000 {
-            drawn[zipf.draw(&mut dice)] += 1;
+            drawn[zipf.draw(&mut rng)] += 1;
         }
         let ratio = f64::from(drawn[0]) / f64::from(drawn[1]);
         assert!((1.8..2.2).contains(&ratio), "{ratio}");
         assert!(
             drawn[500..].iter().sum::<u32>() > 5_000,
-            "the rare half is drawn, too"
+            "the rare half is also drawn"
         );
     }
 }

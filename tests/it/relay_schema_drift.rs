@@ -1,5 +1,5 @@
-//! A table that somebody changed by hand, or a schema that is too new: told by name, no row lost,
-//! and healed once it is undone.
+//! A table that was changed by hand, or a schema that is too new: it is reported by name, no row is
+//! lost, and the relay recovers when the change is undone.
 
 use outbox_relay::{
     report::ProblemClass,
@@ -12,15 +12,15 @@ use crate::harness::{
     relay::{Relay, until},
 };
 
-/// What somebody did, and how to undo it.
+/// A change of the table, and the SQL to undo it.
 struct Change {
     made: &'static str,
     undone: &'static str,
-    /// What the message has to name.
+    /// Text that the message must contain.
     named: &'static str,
 }
 
-/// Changes that make reading wrong.
+/// Changes with which a relay must not read the table.
 const UNREADABLE: &[Change] = &[
     Change {
         made: "alter table outbox.event rename column event_type to kind",
@@ -69,7 +69,7 @@ async fn start(database: &Database, name: &str) -> Relay {
     Relay::start(database, &database.publishing(vec![topic])).await
 }
 
-/// A row that needs no column but the ones that it names.
+/// Writes a row with only the required columns.
 async fn insert(database: &Database) {
     execute(
         &mut database.as_admin().await,
@@ -134,7 +134,7 @@ async fn a_relay_that_starts_on_a_changed_table_names_the_change_and_publishes_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() {
+async fn a_table_changed_under_a_running_relay_loses_no_row_and_recovery_is_automatic() {
     for change in &UNREADABLE[..3] {
         let (database, topic) = begin().await;
         let relay = start(&database, &topic).await;
@@ -154,17 +154,27 @@ async fn a_table_that_is_changed_under_a_running_relay_loses_no_row_and_heals() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_added_to_the_table_is_told_and_rows_flow() {
+async fn additions_to_the_table_are_reported_and_rows_are_published() {
     for (made, named) in [
-        ("alter table outbox.event add note text", "'column note text null'"),
-        ("create index by_time on outbox.event (created_at)", "'index using btree (created_at) \
-            not unique'"),
+        (
+            "alter table outbox.event add note text",
+            "'column note text null'",
+        ),
+        (
+            "create index by_time on outbox.event (created_at)",
+            "'index using btree (created_at) \
+            not unique'",
+        ),
         (
             "create function audit() returns trigger language plpgsql as 'begin return null; end';
-             create trigger audit after insert on outbox.event for each row execute function audit()",
+             create trigger audit after insert on outbox.event for each row execute function \
+             audit()",
             "'trigger audit'",
         ),
-        ("create rule nothing as on update to outbox.event do also nothing", "'rule nothing'"),
+        (
+            "create rule nothing as on update to outbox.event do also nothing",
+            "'rule nothing'",
+        ),
         ("alter table outbox.event set unlogged", "'unlogged'"),
     ] {
         let (database, topic) = begin().await;
@@ -172,9 +182,17 @@ async fn what_is_added_to_the_table_is_told_and_rows_flow() {
         insert(&database).await;
         let relay = start(&database, &topic).await;
         let message = problem(&relay, |class| class == ProblemClass::TableChanged).await;
-        assert!(message.contains(named) && message.contains("undo the change"), "{made}: {message}");
+        assert!(
+            message.contains(named) && message.contains("undo the change"),
+            "{made}: {message}"
+        );
         published(&database, &topic, 1).await;
         let report = database.migrate(&database.settings()).await;
-        assert!(report.problem.is_some_and(|problem| problem.message.contains(named)), "the migration refuses it too: {made}");
+        assert!(
+            report
+                .problem
+                .is_some_and(|problem| problem.message.contains(named)),
+            "the migration refuses it too: {made}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A line each second: how many rows, how many records, and the record that came last.
+//! Prints a line each second: numbers of rows and records, and the record that arrived last.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 
-pub(crate) async fn show(ledger: Arc<Ledger>, stop: CancellationToken) {
+/// Prints until `stop` is cancelled.
+pub(crate) async fn print(ledger: Arc<Ledger>, stop: CancellationToken) {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     seconds.tick().await;

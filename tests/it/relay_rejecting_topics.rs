@@ -1,5 +1,5 @@
-//! Contract B for topics that refuse everything: forbidden, deleted, or with batches that are too
-//! large. Only they wait, and their order holds.
+//! Contract B for topics that reject all records: forbidden, deleted, or with a limit below the
+//! size of batches. Only their rows wait, and they stay in order.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use crate::harness::{
     postgres::{Database, execute, value},
     relay::{Relay, until},
     rig::{certificate, rig},
-    writers::{Steady, judge},
+    writers::{Steady, verify},
 };
 
 fn topic(name: &str) -> TopicSettings {
@@ -49,7 +49,7 @@ async fn acls(arguments: &[&str]) {
     );
 }
 
-/// A relay that logs in as a user whom ACLs bind.
+/// Settings of a relay whose user is restricted by ACLs.
 fn bound_by_acls(database: &Database, topics: &[&String]) -> RelaySettings {
     let mut settings = database.publishing(topics.iter().map(|name| topic(name)).collect());
     database.write_secret("kafka/ca.crt", &certificate("ca.crt"));
@@ -97,7 +97,7 @@ async fn read(topic: &str) -> Vec<Record> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_forbidden_under_load_stops_alone_and_goes_on_in_order() {
+async fn a_topic_forbidden_under_load_is_paused_alone_and_continues_in_order() {
     let database = Database::create(15).await.migrated().await;
     let (sick, well) = (topic_name("forbidden"), topic_name("allowed"));
     create_topic(&sick).await;
@@ -157,7 +157,8 @@ async fn a_topic_that_is_forbidden_under_load_stops_alone_and_goes_on_in_order()
     .await;
     let (sick_rows, well_rows) = (to_sick.stop().await, to_well.stop().await);
     drained(&database).await;
-    let duplicates = judge(&sick_rows, &read(&sick).await) + judge(&well_rows, &read(&well).await);
+    let duplicates =
+        verify(&sick_rows, &read(&sick).await) + verify(&well_rows, &read(&well).await);
     eprintln!("{duplicates} duplicates");
     assert_eq!(
         value::<i64>(
@@ -171,7 +172,7 @@ async fn a_topic_that_is_forbidden_under_load_stops_alone_and_goes_on_in_order()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_that_an_unknown_limit_refuses_become_smaller_and_no_row_is_blamed() {
+async fn batches_that_an_unknown_limit_rejects_become_smaller_and_no_row_is_blamed() {
     let database = Database::create(15).await.migrated().await;
     let hidden = topic_name("hidden");
     create_topic_with(&hidden, 1, &[("max.message.bytes", "30000")]).await;
@@ -189,7 +190,8 @@ async fn batches_that_an_unknown_limit_refuses_become_smaller_and_no_row_is_blam
     .await;
     let rows = format!(
         "insert into outbox.event (aggregate_type, aggregate_id, event_type, topic, payload)
-         select 'a', 'k' || n % 100, 'E', '{hidden}', (select string_agg(sha256(int4send(n * 10 + g)), '') from generate_series(1, 10) g)
+         select 'a', 'k' || n % 100, 'E', '{hidden}', (select string_agg(sha256(int4send(n * 10 \
+         + g)), '') from generate_series(1, 10) g)
          from generate_series(1, 5000) n order by n"
     );
     execute(&mut database.as_admin().await, &rows).await;
@@ -218,7 +220,7 @@ async fn batches_that_an_unknown_limit_refuses_become_smaller_and_no_row_is_blam
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_order() {
+async fn a_topic_deleted_and_recreated_under_load_gets_its_rows_in_order() {
     let database = Database::create(15).await.migrated().await;
     let (again, well) = (topic_name("again"), topic_name("well"));
     create_topic(&again).await;
@@ -232,16 +234,16 @@ async fn a_topic_that_is_deleted_and_made_again_under_load_gets_its_rows_in_orde
         Steady::start(&database, &again, 10),
         Steady::start(&database, &well, 10),
     );
-    to_again.wrote(500).await;
+    to_again.wait_until_written(500).await;
     delete_topic(&again).await;
     problem(&relay, ProblemClass::TopicMissing).await;
     create_topic(&again).await;
-    to_again.wrote(2000).await;
+    to_again.wait_until_written(2000).await;
     let (again_rows, well_rows) = (to_again.stop().await, to_well.stop().await);
     drained(&database).await;
-    judge(&well_rows, &read(&well).await);
-    // What was acknowledged before is gone with the topic; of each key the rest came, in order and
-    // without a gap.
+    verify(&well_rows, &read(&well).await);
+    // Records that were acknowledged earlier are deleted with the topic. The remaining rows of each
+    // key arrived in order and without a gap.
     let records = read(&again).await;
     for (key, committed) in again_rows {
         let mut firsts = Vec::new();

@@ -5,48 +5,54 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ledger::{Fate, Fault, Ledger, Row};
+use crate::ledger::{Arrival, Fault, Ledger, Outcome, Row};
 
-/// What a process had under way when it was killed was first seen by a consumer at most so long
-/// before, or after.
-const UNDER_WAY: Duration = Duration::from_secs(5);
+/// Longest time between a fault and the first record of a row that was in flight then.
+const IN_FLIGHT_MAX: Duration = Duration::from_secs(5);
 
+/// Result of the comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct CheckReport {
     committed: usize,
     rolled_back: usize,
     records: usize,
-    /// Committed, never seen.
+    /// Committed events without a record.
     lost: usize,
-    /// Rolled back, seen all the same.
-    ghosts: usize,
-    /// First occurrences that came after a later one of their topic and key.
+    /// Events that were rolled back and have a record.
+    rolled_back_seen: usize,
+    /// First occurrences that came after a later event of their topic and key.
     out_of_order: usize,
     duplicates: usize,
-    /// Those that no fault explains.
-    unprovoked: usize,
-    /// Records with another topic, key or value than their row, or duplicates with another
-    /// partition or other headers than the first.
+    /// Duplicates that no fault explains.
+    unexplained: usize,
+    /// Records whose topic, key or value differs from their row, and duplicates whose partition or
+    /// headers differ from the first record.
     altered: usize,
 }
 
-pub(crate) fn judge(rows: &[Row], fault: Option<Fault>) -> Verdict {
-    let mut verdict = Verdict::default();
+/// Compares all rows with their records.
+pub(crate) fn check(rows: &[Row], fault: Option<Fault>) -> CheckReport {
+    let mut report = CheckReport::default();
     let mut keys: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        verdict.count(row);
-        verdict.unprovoked += unprovoked(row, fault);
+        report.count(row);
+        report.unexplained += unexplained(row, fault);
         keys.entry((&row.topic, &row.key)).or_default().push(row);
     }
-    verdict.out_of_order = keys.values().map(|rows| out_of_order(rows)).sum();
-    verdict.altered += keys.values().filter(|rows| partitions(rows) > 1).count();
-    verdict
+    report.out_of_order = keys.values().map(|rows| out_of_order(rows)).sum();
+    report.altered += keys.values().filter(|rows| partitions(rows) > 1).count();
+    report
 }
 
 fn out_of_order(rows: &[&Row]) -> usize {
     let mut firsts: Vec<(i64, i64)> = rows
         .iter()
-        .filter_map(|row| Some((row.arrivals.iter().map(|it| it.offset).min()?, row.revision)))
+        .filter_map(|row| {
+            Some((
+                row.arrivals.iter().map(|record| record.offset).min()?,
+                row.revision,
+            ))
+        })
         .collect();
     firsts.sort_unstable();
     let mut highest = 0;
@@ -58,8 +64,8 @@ fn out_of_order(rows: &[&Row]) -> usize {
     late
 }
 
-/// Duplicates that came before the fault, or of rows that were not under way when it was.
-fn unprovoked(row: &Row, fault: Option<Fault>) -> usize {
+/// Counts duplicates that came before the fault, or whose rows were not in flight during it.
+fn unexplained(row: &Row, fault: Option<Fault>) -> usize {
     let Some((first, others)) = row.arrivals.split_first() else {
         return 0;
     };
@@ -67,50 +73,52 @@ fn unprovoked(row: &Row, fault: Option<Fault>) -> usize {
         return others.len();
     };
     let ended = fault.ended.unwrap_or(fault.began);
-    let was_under_way = first.at + UNDER_WAY >= fault.began && first.at <= ended + UNDER_WAY;
+    let was_in_flight =
+        first.at + IN_FLIGHT_MAX >= fault.began && first.at <= ended + IN_FLIGHT_MAX;
     others
         .iter()
-        .filter(|other| other.at < fault.began || !was_under_way)
+        .filter(|other| other.at < fault.began || !was_in_flight)
         .count()
 }
 
 fn partitions(rows: &[&Row]) -> usize {
     rows.iter()
         .flat_map(|row| &row.arrivals)
-        .map(|it| it.partition)
+        .map(|record| record.partition)
         .collect::<HashSet<_>>()
         .len()
 }
 
-impl Verdict {
+impl CheckReport {
     fn count(&mut self, row: &Row) {
         self.records += row.arrivals.len();
-        match row.fate {
-            Fate::Committed(_) => {
+        match row.outcome {
+            Outcome::Committed(_) => {
                 self.committed += 1;
                 self.lost += usize::from(row.arrivals.is_empty());
             }
-            Fate::RolledBack => {
+            Outcome::RolledBack => {
                 self.rolled_back += 1;
-                self.ghosts += usize::from(!row.arrivals.is_empty());
+                self.rolled_back_seen += usize::from(!row.arrivals.is_empty());
             }
-            Fate::Open => {}
+            Outcome::Open => {}
         }
         let Some(first) = row.arrivals.first() else {
             return;
         };
         self.duplicates += row.arrivals.len() - 1;
-        let same = |it: &&crate::ledger::Arrival| {
-            (&it.topic, it.key.as_slice(), &it.payload)
-                == (&row.topic, row.key.as_bytes(), &row.payload)
-                && it.headers == first.headers
+        let is_same = |record: &&Arrival| {
+            record.topic == row.topic
+                && record.key == row.key.as_bytes()
+                && record.payload == row.payload
+                && record.headers == first.headers
         };
-        self.altered += row.arrivals.len() - row.arrivals.iter().filter(same).count();
+        self.altered += row.arrivals.len() - row.arrivals.iter().filter(is_same).count();
     }
 
-    /// Whether all promises were kept; duplicates are allowed of what was under way at a fault.
-    pub(crate) fn kept(&self) -> bool {
-        self.lost + self.ghosts + self.out_of_order + self.altered + self.unprovoked == 0
+    /// Whether all promises were kept. Rows that were in flight during a fault may have duplicates.
+    pub(crate) fn passed(&self) -> bool {
+        self.lost + self.rolled_back_seen + self.out_of_order + self.altered + self.unexplained == 0
             && self.committed > 0
     }
 
@@ -119,7 +127,7 @@ impl Verdict {
         println!("   rows committed    {:>8}", self.committed);
         println!(
             "   rows rolled back  {:>8}   seen in Kafka: {}",
-            self.rolled_back, self.ghosts
+            self.rolled_back, self.rolled_back_seen
         );
         println!(
             "   records seen      {:>8}   with another key, value, headers or partition: {}",
@@ -129,14 +137,14 @@ impl Verdict {
         println!("   out of order      {:>8}", self.out_of_order);
         println!(
             "   duplicates        {:>8}   that no fault explains: {}",
-            self.duplicates, self.unprovoked
+            self.duplicates, self.unexplained
         );
         print_latency(&ledger.rows(), ledger.last_fault().map(|fault| fault.began));
     }
 }
 
-/// The last third shows servers that are warm: in the first seconds brokers compile their code, and
-/// a relay's first record to each partition goes alone.
+/// Prints latencies. The last third shows servers that are warm: in the first seconds brokers
+/// compile their code, and the first record of a relay to each partition goes alone.
 fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
     let latencies: Vec<(Instant, f64)> = rows.iter().filter_map(Row::latency_ms).collect();
     let arrivals = || latencies.iter().map(|(arrived, _)| *arrived);
@@ -144,11 +152,11 @@ fn print_latency(rows: &[Row], fault_at: Option<Instant>) {
         return;
     };
     let last_third = first + (last - first) * 2 / 3;
-    let of = |wanted: &dyn Fn(Instant) -> bool| {
+    let of = |is_included: &dyn Fn(Instant) -> bool| {
         percentiles(
             latencies
                 .iter()
-                .filter(|(arrived, _)| wanted(*arrived))
+                .filter(|(arrived, _)| is_included(*arrived))
                 .map(|(_, ms)| *ms)
                 .collect(),
         )

@@ -1,4 +1,4 @@
-//! Changes and breaks something on the way, by commands of the shell.
+//! Shell commands that change or break something while rows are written.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,10 @@ use tokio::time::sleep;
 
 use crate::ledger::{Fault, Ledger};
 
-/// For so long rows are written after the last command.
-const AFTERWARDS: Duration = Duration::from_secs(8);
+/// Time for which rows are written after the last command.
+const WRITE_AFTER: Duration = Duration::from_secs(8);
 
+/// Commands of a run.
 pub(crate) struct Commands {
     pub(crate) after: Duration,
     pub(crate) changes: Vec<String>,
@@ -16,6 +17,7 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
+    /// Runs all commands in their order.
     pub(crate) async fn run(self, ledger: &Ledger) -> anyhow::Result<()> {
         if self.changes.is_empty() && self.fault.is_none() {
             return Ok(());
@@ -33,12 +35,12 @@ impl Commands {
                 ended: Some(Instant::now()),
             });
         }
-        sleep(AFTERWARDS).await;
+        sleep(WRITE_AFTER).await;
         Ok(())
     }
 }
 
-/// Shows what the command says.
+/// Runs a command and prints its output.
 async fn run(command: String) -> anyhow::Result<()> {
     println!("         $ {command}");
     let output = tokio::task::spawn_blocking(move || {
@@ -50,7 +52,7 @@ async fn run(command: String) -> anyhow::Result<()> {
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         println!("           {line}");
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    anyhow::ensure!(output.status.success(), "the command failed: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    anyhow::ensure!(output.status.success(), "the command failed: {stderr}");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Contract R on real servers: ids that come again are never confused with rows already published.
-//! The sequence goes forward by itself, nothing that waits is lost, keys stay in order, and the
-//! problem shows.
+//! Contract R on real servers: reused ids are never confused with rows that were published before.
+//! The sequence is advanced automatically, no waiting row is lost, keys stay in order, and the
+//! problem is reported.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,16 +19,16 @@ use crate::{
         postgres::{Database, execute, value, values},
         relay::{Relay, until},
         server::Server,
-        writers::{Committed, Load, judge, write, write_during},
+        writers::{Committed, Load, verify, write, write_during},
     },
-    relay_order::{begin, begin_on, drained, flow, lanes, load, read},
+    relay_order::{begin, begin_on, drained, lanes, load, read, wait_until_publishing},
 };
 
-/// What every jump of the sequence adds.
+/// The size of each jump of the sequence.
 const JUMP: i64 = 1 << 32;
 
-/// What a consumer takes that drops an `outbox_seq` lower than or equal to the last one of its key:
-/// event ids by key.
+/// The event ids by key that a consumer keeps if it drops each `outbox_seq` lower than or equal to
+/// the last one of its key.
 fn consumed(records: &[Record]) -> Committed {
     let (mut last, mut taken) = (BTreeMap::<&str, i64>::new(), Committed::new());
     for record in records {
@@ -68,7 +68,7 @@ async fn jumped(admin: &mut PgConnection) {
     .await;
 }
 
-/// Rows by hand, one of each of these keys, separated by spaces.
+/// Writes one row of each of these keys, separated by spaces.
 async fn add(connection: &mut PgConnection, topic: &str, keys: &str) {
     for key in keys.split(' ') {
         execute(
@@ -79,7 +79,7 @@ async fn add(connection: &mut PgConnection, topic: &str, keys: &str) {
     }
 }
 
-/// Keys of all records by `outbox_seq`, each once.
+/// The keys of all records, sorted by `outbox_seq` and without duplicates.
 fn in_order(records: &[Record]) -> String {
     let by_seq: BTreeMap<i64, &str> = records
         .iter()
@@ -88,18 +88,19 @@ fn in_order(records: &[Record]) -> String {
     by_seq.into_values().collect::<Vec<_>>().join(" ")
 }
 
-/// Under load, with two relays. What is truncated while it waits is gone by the hand of whoever did
-/// it; all else arrives.
+/// Truncates the table under load with two relays. Waiting rows that were truncated are lost, as
+/// the administrator intended. All other rows arrive.
 async fn truncated_under_load(database: &Database, settings: &RelaySettings, topic: String) {
     let first = Relay::start(database, settings).await;
     let second = Relay::start(database, settings).await;
     lanes(&second, |lanes| lanes == 32).await;
     let mut admin = database.as_admin().await;
     let truncate = async {
-        flow(&first).await;
+        wait_until_publishing(&first).await;
         execute(
             &mut admin,
-            "begin; lock table outbox.event in access exclusive mode; create table truncated as select event_id from outbox.event;
+            "begin; lock table outbox.event in access exclusive mode; create table truncated \
+             as select event_id from outbox.event;
              truncate outbox.event restart identity; commit",
         )
         .await;
@@ -121,7 +122,7 @@ async fn truncated_under_load(database: &Database, settings: &RelaySettings, top
         .values_mut()
         .for_each(|ids| ids.retain(|id| arrived.contains(id) || !truncated.contains(id)));
     committed.retain(|_, ids| !ids.is_empty());
-    judge(&committed, &records);
+    verify(&committed, &records);
     assert_eq!(
         consumed(&records),
         committed,
@@ -159,15 +160,15 @@ async fn a_truncate_that_restarts_ids_under_load_confuses_nothing_behind_a_poole
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost() {
+async fn a_sequence_that_is_set_back_under_load_is_advanced_and_nothing_is_lost() {
     let (database, settings, topic) = begin(18).await;
     let mut admin = database.as_admin().await;
-    // So far back that no writer gets to where it stood before a relay looks, nor to the id of a
-    // row that waits: then nothing would tell.
+    // So far back that writers reach neither the old position nor the id of a waiting row before a
+    // relay checks the sequence. Otherwise the regression could not be detected.
     execute(&mut admin, "select setval('outbox.event_id_seq', 1000000)").await;
     let relay = Relay::start(&database, &settings).await;
     let set_back = async {
-        flow(&relay).await;
+        wait_until_publishing(&relay).await;
         execute(&mut admin, "select setval('outbox.event_id_seq', 1)").await;
         jumped(&mut admin).await;
         shows(&relay, ProblemClass::SequenceWentBack).await
@@ -177,7 +178,7 @@ async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost
     assert!(message.contains("docs/restore.md"), "{message}");
     drained(&database).await;
     let records = read(topic).await;
-    judge(&committed, &records);
+    verify(&committed, &records);
     assert_eq!(
         consumed(&records),
         committed,
@@ -185,7 +186,7 @@ async fn a_sequence_that_is_set_back_under_load_goes_forward_and_nothing_is_lost
     );
 }
 
-/// The only memory is what relays wrote with their lanes.
+/// The only evidence is what relays wrote with their lanes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
     let (database, settings, topic) = begin(17).await;
@@ -213,7 +214,7 @@ async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_granted() {
+async fn lanes_pause_until_the_right_to_advance_the_sequence_is_granted() {
     let (database, settings, topic) = begin(15).await;
     let mut admin = database.as_admin().await;
     execute(
@@ -244,8 +245,8 @@ async fn without_the_right_to_move_the_sequence_lanes_stand_still_until_it_is_gr
     assert_eq!(read(topic).await.len(), 1);
 }
 
-/// What was published, then a dump while two rows wait, then more that was published, by the relay
-/// that still runs.
+/// Publishes rows, makes a dump while two rows wait, and publishes more rows. The relay keeps
+/// running.
 async fn dumped_and_gone_on(
     database: &Database,
     settings: &RelaySettings,
@@ -265,7 +266,7 @@ async fn dumped_and_gone_on(
     (dumped, relay)
 }
 
-/// Records above everything published before.
+/// The records with an `outbox_seq` above all earlier ones.
 fn above(published: &[Record], records: &[Record]) -> Vec<Record> {
     let highest = published.iter().map(seq).max().expect("some");
     records
@@ -275,7 +276,7 @@ fn above(published: &[Record], records: &[Record]) -> Vec<Record> {
         .collect()
 }
 
-fn misses_nothing(records: &[Record]) {
+fn assert_complete(records: &[Record]) {
     let all: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
     let taken: BTreeSet<Uuid> = consumed(records).into_values().flatten().collect();
     assert_eq!(
@@ -284,10 +285,10 @@ fn misses_nothing(records: &[Record]) {
     );
 }
 
-/// A dump of the outbox goes into another cluster, of a newer version, while the first one goes on
-/// publishing.
+/// A dump of the outbox is restored into another cluster of a newer version while the first one
+/// continues to publish.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published() {
+async fn a_dump_restored_into_another_cluster_continues_above_everything_published() {
     let (old, settings, topic) = begin(15).await;
     let (dump, mut relay) = dumped_and_gone_on(&old, &settings, &topic, &[]).await;
     relay.stop().await;
@@ -311,11 +312,11 @@ async fn a_dump_restored_into_another_cluster_goes_on_above_everything_published
         "what waited in the dump comes again, and then what is new"
     );
     assert!(after.iter().all(|record| seq(record) > JUMP));
-    misses_nothing(&records);
+    assert_complete(&records);
 }
 
-/// As who restores a backup of last night over what there is: rows that were published since wait
-/// again, and ids begin again from there.
+/// Restores an older backup over the current data: rows that were published since wait again, and
+/// ids are reused from that time on.
 async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
     let (database, settings, topic) = begin(15).await;
     let (dump, mut relay) = dumped_and_gone_on(&database, &settings, &topic, &[kind]).await;
@@ -339,7 +340,7 @@ async fn restored_over_itself(kind: &str, empty: &str, runs: bool) {
         "a wait a b c wait",
         "what waited in the dump comes again, and then what is new"
     );
-    misses_nothing(&records);
+    assert_complete(&records);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,8 +353,8 @@ async fn a_dump_restored_over_the_same_database_under_a_running_relay_confuses_n
     restored_over_itself("--clean", "", true).await;
 }
 
-/// The sequence is the same one, and all that is in the database says so: only the relay's memory
-/// tells.
+/// The database shows no sign of the restore, because the sequence is unchanged. Only the relay's
+/// memory shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_alone_restored_over_the_same_database_under_a_running_relay_confuse_nothing() {
     let empty = "do $$ begin execute (select 'truncate ' || string_agg(format('outbox.%I', \
@@ -380,7 +381,7 @@ fn dump(database: &Database, arguments: &[&str]) -> Vec<u8> {
     dump.stdout
 }
 
-/// As the owner that the database is to have, in one transaction.
+/// Restores a dump as the owner of the database, in one transaction.
 fn restore(database: &Database, dump: &[u8]) {
     let mut psql = client("psql", database);
     psql.args([
@@ -415,10 +416,10 @@ fn client(program: &str, database: &Database) -> Command {
     command
 }
 
-/// Nothing is lost, but a relay cannot know that: the sequence jumps, what waits gets new ids once,
-/// and all goes on as before.
+/// Nothing is lost, but a relay cannot know that. The sequence jumps, waiting rows get new ids
+/// once, and publishing continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_nothing_else() {
+async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_only_ids() {
     let mut server = Server::create().await;
     let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
     let relay = Relay::start(&database, &settings).await;
@@ -459,30 +460,30 @@ async fn a_promotion_that_loses_nothing_under_a_running_relay_costs_ids_and_noth
         .into_iter()
         .partition(|record| record.key == "first");
     assert_eq!(first.len(), 1);
-    judge_after_a_loss(before, Committed::new(), after, &records);
+    verify_after_a_loss(before, Committed::new(), after, &records);
 }
 
-/// A pooler leads to another server from one transaction to the next, and the one before goes on:
-/// as after a failover that fenced nothing.
+/// A pooler switches to another server between two transactions while the old server continues, as
+/// after a failover without fencing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuses_nothing() {
+async fn a_pooler_that_switches_to_a_promoted_standby_under_a_running_relay_confuses_nothing() {
     let server = Server::create().await;
     let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
     let pooler = PgBouncer::start(&database, "pool_mode = transaction").await;
     let relay = Relay::start(&database, &through(settings, pooler.port)).await;
     let before = write(&database, &load(&topic)).await;
-    server.stand_by();
+    server.start_standby();
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
     let other = server.split().await;
     let published = async || relay.metric("outbox_publish_latency_seconds_count").await;
     let leads_away = async {
         let enough = published().await + 100.0;
-        until("rows to flow", async || {
+        until("rows to be published", async || {
             (published().await > enough).then_some(())
         })
         .await;
-        pooler.lead_to(&database.name, other.port());
+        pooler.switch_to(&database.name, other.port());
     };
     let (mut lost, ()) = write_during(&database, &load(&topic), leads_away).await;
     let database = database.moved_to(other.admin());
@@ -493,22 +494,22 @@ async fn a_pooler_that_leads_to_a_promoted_standby_under_a_running_relay_confuse
     shows(&relay, ProblemClass::SequenceWentBack).await;
     drained(&database).await;
     let records = read(topic).await;
-    // What only the server before knows, and was not published, is lost.
+    // Unpublished rows that only the old server has are lost.
     let arrived: BTreeSet<Uuid> = records.iter().map(Record::event_id).collect();
     lost.values_mut()
         .for_each(|ids| ids.retain(|id| arrived.contains(id)));
-    judge_after_a_loss(before, lost, after, &records);
+    verify_after_a_loss(before, lost, after, &records);
 }
 
-/// Rows that were committed and published before the failover are not there any more; their ids
-/// come again with others.
+/// Rows that were committed and published before the failover are lost, and other rows get their
+/// ids.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let mut server = Server::create().await;
     let (database, settings, topic) = begin_on(Database::create_on(server.admin()).await).await;
     let relay = Relay::start(&database, &settings).await;
     let before = write(&database, &load(&topic)).await;
-    server.stand_by();
+    server.start_standby();
     let mut admin = database.as_admin().await;
     execute(&mut admin, "drop table aggregate").await;
     let lost = write(
@@ -528,12 +529,12 @@ async fn a_failover_that_lost_commits_under_a_running_relay_confuses_nothing() {
     let after = write(&database, &load(&topic)).await;
     shows(&relay, ProblemClass::SequenceWentBack).await;
     drained(&database).await;
-    judge_after_a_loss(before, lost, after, &read(topic).await);
+    verify_after_a_loss(before, lost, after, &read(topic).await);
 }
 
-/// Rows that the standby had received, but not that they were settled, may come again behind the
-/// jump.
-fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, records: &[Record]) {
+/// Verifies the records after a failover that lost commits. Rows whose settling the standby had not
+/// received may be published again behind the jump.
+fn verify_after_a_loss(before: Committed, lost: Committed, after: Committed, records: &[Record]) {
     let mut committed = before;
     for rows in [lost, after.clone()] {
         rows.into_iter()
@@ -547,7 +548,7 @@ fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, reco
             record
         })
         .collect();
-    eprintln!("{} duplicates", judge(&committed, &without_seq));
+    eprintln!("{} duplicates", verify(&committed, &without_seq));
     let taken = consumed(records);
     for (key, ids) in after {
         let taken: Vec<Uuid> = taken[&key]
@@ -562,8 +563,8 @@ fn judge_after_a_loss(before: Committed, lost: Committed, after: Committed, reco
     }
 }
 
-/// A key waits for its refused row, which gets another id meanwhile: a retry finds it, and the
-/// key's rows stay behind it.
+/// A key waits for its rejected row, which gets another id meanwhile. A retry finds the row, and
+/// the key's other rows stay behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_key_is_retried_under_the_new_ids() {
     let (database, settings, topic) = begin(18).await;
@@ -580,13 +581,14 @@ async fn a_parked_key_is_retried_under_the_new_ids() {
     let relay = Relay::start(&database, &settings).await;
     shows(&relay, ProblemClass::KeysParked).await;
     add(&mut admin, &topic, "other").await;
-    until("the other key to flow", async || {
+    until("the other key to be published", async || {
         (value::<i64>(&mut admin, "select count(*) from outbox.event").await == 3).then_some(())
     })
     .await;
     execute(&mut admin, "select setval('outbox.event_id_seq', 1, false)").await;
     jumped(&mut admin).await;
-    let head = "select count(*) from outbox.parked_key as p join outbox.event as e on (e.lane, e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)
+    let head = "select count(*) from outbox.parked_key as p join outbox.event as e on (e.lane, \
+        e.id, e.event_id) = (p.lane, p.head_id, p.head_event_id)
         where e.id = (select min(id) from outbox.event)";
     assert_eq!(value::<i64>(&mut admin, head).await, 1);
     add(&mut admin, &topic, "k").await;
