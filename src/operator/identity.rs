@@ -1,6 +1,6 @@
 //! Who an OutboxRelay is, and how everything that belongs to it is named and labelled. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::{
@@ -22,7 +22,7 @@ pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
 /// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the
 /// value that it was created under.
-pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
+pub(crate) const RECONCILE_AT: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 /// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
@@ -50,13 +50,36 @@ pub(crate) fn is_looked_after(
 }
 
 /// On a Deployment and on a Job: what of it pods are made from.
-pub(crate) const FORM: &str = "outboxrelay.dev/form";
+pub(crate) const REVISION_HASH: &str = "outboxrelay.dev/form";
 /// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one
 /// asked for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
-pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
+pub(crate) const SPEC_HASH: &str = "outboxrelay.dev/wishes";
 
-/// An OutboxRelay without its wishes.
+/// Namespace and name of an OutboxRelay.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl RelayKey {
+    /// Returns the key of the OutboxRelay `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for RelayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An OutboxRelay without its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub namespace: String,

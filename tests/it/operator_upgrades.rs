@@ -21,7 +21,7 @@ fn names(count: usize) -> Vec<String> {
 /// One pass over each; those that fail are tried again by the next round.
 async fn round(ns: &Namespace, names: &[String]) {
     for name in names {
-        ns.operator.pass(&ns.name, name).await.ok();
+        ns.reconcile_named(name).await.ok();
     }
 }
 

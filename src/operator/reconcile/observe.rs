@@ -26,11 +26,14 @@ pub(crate) use deployment_state::WrittenFor;
 pub(crate) use job_state::{JobOutcome, MigrationJob};
 pub(crate) use pod_state::{MigrationPod, RelayPod};
 
-use crate::operator::{
-    call::{CallError, call, call_opt},
-    identity::Identity,
-    ownership::{Ownership, ownership},
-    reconcile::observe::relay_reports::PodReport,
+use crate::{
+    operator::{
+        call::{CallError, call, call_opt},
+        identity::Identity,
+        ownership::{Ownership, ownership},
+        reconcile::upgrade_queue::PodReplacement,
+    },
+    report::RelayReport,
 };
 
 /// What exists for one OutboxRelay.
@@ -58,13 +61,31 @@ impl Observed {
         running.max(usize::try_from(counted).unwrap_or(0))
     }
 
-    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody
-    /// watches.
+    /// Returns whether the Deployment is replacing its pods.
+    pub(crate) fn rollout(&self) -> PodReplacement {
+        match &self.deployment {
+            Some(deployment) if deployment.rolling && !deployment.rolled_out() => {
+                PodReplacement::Under
+            }
+            _ => PodReplacement::Over,
+        }
+    }
+
+    /// Returns whether watches report every change of it. An unfinished Job may have no pod: the
+    /// reason is in Events, which are not watched.
     pub(crate) fn is_watched(&self) -> bool {
         self.jobs
             .iter()
             .all(|job| job.outcome != JobOutcome::Unfinished)
     }
+}
+
+/// Report of one relay pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PodReport {
+    pub pod: String,
+    /// Absent if the pod could not be asked, or did not answer with a report.
+    pub report: Option<RelayReport>,
 }
 
 /// Name and uid: enough to delete this very object and no later one of its name.

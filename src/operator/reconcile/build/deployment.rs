@@ -14,7 +14,7 @@ use k8s_openapi::{
 
 use crate::{
     operator::{
-        identity::{FORM, GENERATION, WISHES, hash8},
+        identity::{GENERATION, REVISION_HASH, SPEC_HASH, hash8},
         reconcile::{
             build::pod::{HTTP, arguments, container, labels, pod, some_map},
             observe::relay_reports::HTTP_PORT,
@@ -53,9 +53,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         ..DeploymentSpec::default()
     };
     let written_for = [
-        (FORM, form(relay, &spec)),
+        (REVISION_HASH, revision_hash(relay, &spec)),
         (GENERATION, identity.generation.to_string()),
-        (WISHES, relay.wishes.clone()),
+        (SPEC_HASH, relay.spec_hash.clone()),
     ];
     let metadata = ObjectMeta {
         annotations: Some(
@@ -73,7 +73,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
 }
 
 /// Whatever replaces pods, or migrates first, is another form.
-fn form(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
+fn revision_hash(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
     let migration = relay.migration.as_ref().map(|target| &target.hash);
     hash8(&serde_json::to_vec(&(spec, migration)).expect("typed objects are JSON"))
 }

@@ -16,7 +16,7 @@ use crate::operator::reconcile::{observe::relay_reports::HTTP_PORT, validate::Va
 /// Set by the API server on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolicy {
+pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> NetworkPolicy {
     let identity = &relay.identity;
     let port = NetworkPolicyPort {
         port: Some(IntOrString::Int(HTTP_PORT.into())),
@@ -24,14 +24,19 @@ pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolic
         end_port: None,
     };
     let rule = NetworkPolicyIngressRule {
-        from: Some(admitted.iter().map(|name| namespace(name)).collect()),
+        from: Some(
+            allowed_namespaces
+                .iter()
+                .map(|name| namespace(name))
+                .collect(),
+        ),
         ports: Some(vec![port]),
     };
     let spec = NetworkPolicySpec {
         pod_selector: Some(identity.relay_selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),
         // A rule from nobody would let everybody in.
-        ingress: (!admitted.is_empty()).then(|| vec![rule]),
+        ingress: (!allowed_namespaces.is_empty()).then(|| vec![rule]),
         egress: None,
     };
     NetworkPolicy {
@@ -59,9 +64,13 @@ mod tests {
     use super::*;
     use crate::operator::fixtures::validated;
 
-    fn built(admitted: &[&str]) -> serde_json::Value {
-        let admitted: Vec<String> = admitted.iter().map(|name| (*name).to_owned()).collect();
-        serde_json::to_value(build(&validated(), &admitted)).expect("JSON")["spec"].clone()
+    fn built(allowed_namespaces: &[&str]) -> serde_json::Value {
+        let allowed_namespaces: Vec<String> = allowed_namespaces
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        serde_json::to_value(build(&validated(), &allowed_namespaces)).expect("JSON")["spec"]
+            .clone()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::operator::{
     fingerprint::fingerprint,
-    identity::{FORM, GENERATION, WISHES},
+    identity::{GENERATION, REVISION_HASH, SPEC_HASH},
     ownership::controller_uid,
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct RelayDeployment {
     /// Why no pod could be created.
     pub refusal: Option<String>,
     /// New pods are on their way.
-    pub moving: bool,
+    pub rolling: bool,
     /// The rollout of its latest form has made no progress for ten minutes.
     pub stuck: bool,
 }
@@ -41,18 +41,18 @@ pub(crate) struct RelayDeployment {
 /// What a Deployment was last written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WrittenFor {
-    pub form: String,
+    pub revision_hash: String,
     pub generation: String,
-    pub wishes: String,
+    pub spec_hash: String,
 }
 
 impl WrittenFor {
     fn of(object: &Deployment) -> Option<Self> {
         let said = |name: &str| object.annotations().get(name).cloned();
         Some(Self {
-            form: said(FORM)?,
+            revision_hash: said(REVISION_HASH)?,
             generation: said(GENERATION)?,
-            wishes: said(WISHES)?,
+            spec_hash: said(SPEC_HASH)?,
         })
     }
 }
@@ -74,7 +74,7 @@ impl RelayDeployment {
             available: status.available_replicas.unwrap_or(0),
             refusal: condition(conditions, "ReplicaFailure", "True")
                 .and_then(|found| found.message.clone()),
-            moving: condition(conditions, "Progressing", "True")
+            rolling: condition(conditions, "Progressing", "True")
                 .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
             stuck: observed && condition(conditions, "Progressing", "False").is_some(),
         }

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::operator::{
-    identity::{ATTEMPT, FORM, Identity, NUDGE},
+    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH},
     ownership::{Ownership, ownership},
     reconcile::observe::{
         ObjectKey,
@@ -26,9 +26,9 @@ pub(crate) struct MigrationJob {
     /// Counted from 1.
     pub attempt: u32,
     /// Value of the nudging annotation when it was created.
-    pub nudge: Option<String>,
+    pub reconcile_at: Option<String>,
     /// What of it pods are made from, as it says itself; absent: an older version wrote it.
-    pub form: Option<String>,
+    pub revision_hash: Option<String>,
     pub created_at: Timestamp,
     pub config_map: Option<String>,
     pub outcome: JobOutcome,
@@ -81,8 +81,8 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
             .get(ATTEMPT)
             .and_then(|count| count.parse().ok())
             .unwrap_or(1),
-        nudge: job.annotations().get(NUDGE).cloned(),
-        form: job.annotations().get(FORM).cloned(),
+        reconcile_at: job.annotations().get(RECONCILE_AT).cloned(),
+        revision_hash: job.annotations().get(REVISION_HASH).cloned(),
         created_at: job
             .creation_timestamp()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),

@@ -13,29 +13,22 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::{
-    operator::reconcile::observe::RelayPod,
+    operator::reconcile::observe::{PodReport, RelayPod},
     report::{Problem, RelayReport},
 };
 
 /// Port of a relay's HTTP surface.
 pub(crate) const HTTP_PORT: u16 = 9090;
-const LONGEST: Duration = Duration::from_secs(2);
+/// Time limit for one relay's report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const PROBLEMS_MAX: usize = 16;
 const ASKED_AT_ONCE: usize = 16;
 
-/// What one pod said of itself.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PodReport {
-    pub pod: String,
-    /// Absent: it could not be asked, or its answer was none.
-    pub report: Option<RelayReport>,
-}
-
 /// Why a pod gave no report.
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
-    #[error("no answer within {}s", LONGEST.as_secs())]
+    #[error("no answer within {}s", REPORT_TIMEOUT.as_secs())]
     Timeout,
     #[error("failed to connect")]
     Connect(#[source] std::io::Error),
@@ -70,7 +63,7 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
 }
 
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(LONGEST, ask(address))
+    let answer = tokio::time::timeout(REPORT_TIMEOUT, ask(address))
         .await
         .unwrap_or(Err(ReportError::Timeout));
     match answer {

@@ -17,9 +17,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
     operator::reconcile::{
-        build::migration_form,
+        build::Desired,
         observe::{JobOutcome, MigrationJob, MigrationPod},
-        validate::{MigrationTarget, ValidatedRelay},
+        validate::MigrationTarget,
     },
     report::Problem,
 };
@@ -76,7 +76,7 @@ impl Migration {
     }
 
     /// When something is due that no watch will tell.
-    pub(super) fn look_again_in(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
         let at = match self {
             Self::Failed { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
@@ -93,12 +93,9 @@ impl Migration {
     }
 }
 
-pub(super) fn decide(
-    relay: &ValidatedRelay,
-    job: Option<&MigrationJob>,
-    now: Timestamp,
-) -> Migration {
-    let Some(target) = &relay.migration else {
+/// Decides what comes next, from the Job of the current target if there is one.
+pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
+    let Some(target) = &desired.relay.migration else {
         return Migration::Off;
     };
     let Some(job) = job else {
@@ -106,7 +103,7 @@ pub(super) fn decide(
     };
     match &job.outcome {
         JobOutcome::Unfinished
-            if job.waits() && job.form != Some(migration_form(relay, target)) =>
+            if job.waits() && job.revision_hash != desired.hashes.migration_job =>
         {
             Migration::Start {
                 attempt: job.attempt,
@@ -168,8 +165,8 @@ fn failed(
         .at
         .checked_add(pause(job.attempt))
         .unwrap_or(Timestamp::MAX);
-    let nudged = target.nudge.is_some() && target.nudge != job.nudge;
-    if nudged || now >= again_at {
+    let requested = target.reconcile_at.is_some() && target.reconcile_at != job.reconcile_at;
+    if requested || now >= again_at {
         return Migration::Start {
             attempt: job.attempt.saturating_add(1),
         };
@@ -215,7 +212,7 @@ mod tests {
     use crate::{
         api::MigrationPolicy,
         operator::{
-            fixtures::{at, now, validated, validated_with},
+            fixtures::{at, desired, desired_with, now, validated},
             reconcile::observe::ObjectKey,
         },
         report::{MigrationReport, ProblemClass},
@@ -232,8 +229,8 @@ mod tests {
                 uid: "u".to_owned(),
             },
             attempt: 3,
-            nudge: None,
-            form: Some(migration_form(&validated(), &target())),
+            reconcile_at: None,
+            revision_hash: desired().hashes.migration_job,
             created_at: now(),
             config_map: None,
             outcome,
@@ -267,10 +264,10 @@ mod tests {
     #[test]
     fn without_a_job_one_is_started() {
         assert_eq!(
-            decide(&validated(), None, now()),
+            decide(&desired(), None, now()),
             Migration::Start { attempt: 1 }
         );
-        let never = validated_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
+        let never = desired_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(decide(&never, None, now()), Migration::Off);
     }
 
@@ -278,11 +275,11 @@ mod tests {
     fn a_job_without_a_pod_has_twenty_seconds() {
         let job = job(JobOutcome::Unfinished);
         assert!(matches!(
-            decide(&validated(), Some(&job), at(19)),
+            decide(&desired(), Some(&job), at(19)),
             Migration::Running { .. }
         ));
         assert_eq!(
-            decide(&validated(), Some(&job), at(20)),
+            decide(&desired(), Some(&job), at(20)),
             Migration::Refused {
                 why: "exceeded quota".to_owned()
             }
@@ -291,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_job_that_cannot_run_starts_again_when_its_pods_would_be_other_ones() {
-        let corrected = validated_with(|relay| {
+        let corrected = desired_with(|relay| {
             relay.spec.template.image = Some("registry.test/relay:2".to_owned())
         });
         let again = |job: &MigrationJob| {
@@ -317,14 +314,10 @@ mod tests {
             !again(&job(JobOutcome::Succeeded { at: now() })),
             "it is the memory"
         );
-        let same = decide(
-            &validated(),
-            Some(&with(Some("ImagePullBackOff: m"))),
-            now(),
-        );
+        let same = decide(&desired(), Some(&with(Some("ImagePullBackOff: m"))), now());
         assert!(matches!(same, Migration::Running { .. }), "{same:?}");
         let of_an_older_version = MigrationJob {
-            form: None,
+            revision_hash: None,
             ..with(Some("ImagePullBackOff: m"))
         };
         assert!(again(&of_an_older_version));
@@ -339,16 +332,16 @@ mod tests {
             schema_version: Some(1),
             notes: vec!["note".to_owned()],
         };
-        assert_eq!(decide(&validated(), Some(&job), now()), expected);
+        assert_eq!(decide(&desired(), Some(&job), now()), expected);
         job.pod = None;
-        assert!(decide(&validated(), Some(&job), now()).is_done());
+        assert!(decide(&desired(), Some(&job), now()).is_done());
     }
 
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
         let why = |pod: Option<MigrationPod>| match decide(
-            &validated(),
+            &desired(),
             Some(&MigrationJob {
                 pod,
                 ..failed_job()
@@ -372,14 +365,14 @@ mod tests {
     #[test]
     fn a_failed_job_is_tried_again_after_its_back_off() {
         let job = failed_job();
-        let early = decide(&validated(), Some(&job), at(39));
+        let early = decide(&desired(), Some(&job), at(39));
         assert!(
             matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)),
             "{early:?}"
         );
-        assert_eq!(early.look_again_in(at(39)), Some(Duration::from_secs(2)));
+        assert_eq!(early.requeue_after(at(39)), Some(Duration::from_secs(2)));
         assert_eq!(
-            decide(&validated(), Some(&job), at(40)),
+            decide(&desired(), Some(&job), at(40)),
             Migration::Start { attempt: 4 }
         );
     }
@@ -387,15 +380,20 @@ mod tests {
     #[test]
     fn a_nudge_ends_the_back_off_once() {
         let mut job = failed_job();
-        let mut nudged = validated();
-        nudged.migration.as_mut().expect("policy Apply").nudge = Some("now".to_owned());
+        let mut requested = desired();
+        requested
+            .relay
+            .migration
+            .as_mut()
+            .expect("policy Apply")
+            .reconcile_at = Some("now".to_owned());
         assert_eq!(
-            decide(&nudged, Some(&job), now()),
+            decide(&requested, Some(&job), now()),
             Migration::Start { attempt: 4 }
         );
-        job.nudge = Some("now".to_owned());
+        job.reconcile_at = Some("now".to_owned());
         assert!(matches!(
-            decide(&nudged, Some(&job), now()),
+            decide(&requested, Some(&job), now()),
             Migration::Failed { .. }
         ));
     }

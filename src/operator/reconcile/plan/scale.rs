@@ -14,7 +14,10 @@ use std::collections::VecDeque;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::operator::reason::Reason;
+use crate::operator::{
+    reason::Reason,
+    reconcile::{plan::load::Load, validate::ScalingPolicy},
+};
 
 /// Within this part of the target nothing changes; a step that brought less than this did not help.
 const TOLERANCE: f64 = 0.1;
@@ -23,30 +26,9 @@ const STEP_PAUSE: SignedDuration = SignedDuration::from_secs(15);
 /// Relays report what they published over this span: earlier, a step cannot be judged.
 const RATE_SPAN: SignedDuration = SignedDuration::from_secs(10);
 
-/// `spec.scaling`, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ScalingPolicy {
-    pub min: i32,
-    pub max: i32,
-    pub rows_per_relay: i32,
-    pub oldest_age: SignedDuration,
-    pub stabilization: SignedDuration,
-}
-
-/// What all relays together report.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Load {
-    pub rows: i64,
-    /// Zero: nothing waits.
-    pub oldest_age: SignedDuration,
-    pub published_per_second: f64,
-    /// One of them finds Kafka away.
-    pub breaker_open: bool,
-}
-
 /// What is so now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScaleFacts {
+pub(crate) struct ScaleInputs {
     /// Relays that the Deployment is set to.
     pub count: i32,
     pub available: i32,
@@ -64,7 +46,7 @@ pub(crate) struct Decision {
 
 /// What one decision leaves to the next. May be lost: then it starts from the Deployment's count.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Remembered {
+pub(crate) struct ScalingMemory {
     /// The count that we left; another one was written by somebody else.
     pub count: Option<i32>,
     /// Counts that were enough, each with the last time when it was; falling, so that the first is
@@ -91,10 +73,10 @@ struct Step {
 /// One look. The caller remembers the second part when it has done what the first says.
 pub(crate) fn decide(
     policy: &ScalingPolicy,
-    facts: &ScaleFacts,
-    before: &Remembered,
+    facts: &ScaleInputs,
+    before: &ScalingMemory,
     now: Timestamp,
-) -> (Decision, Remembered) {
+) -> (Decision, ScalingMemory) {
     let mut memory = before.clone();
     let from = facts.count;
     let (to, why) = judge(policy, facts, &mut memory, now);
@@ -104,8 +86,8 @@ pub(crate) fn decide(
 
 fn judge(
     policy: &ScalingPolicy,
-    facts: &ScaleFacts,
-    memory: &mut Remembered,
+    facts: &ScaleInputs,
+    memory: &mut ScalingMemory,
     now: Timestamp,
 ) -> (i32, Reason) {
     let count = facts.count.clamp(policy.min, policy.max);
@@ -171,7 +153,7 @@ fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
     ((f64::from(count) * ratio).ceil() as i32, pressure)
 }
 
-fn down(count: i32, wanted: i32, memory: &Remembered) -> (i32, Reason) {
+fn down(count: i32, wanted: i32, memory: &ScalingMemory) -> (i32, Reason) {
     let most = memory.enough.front().map_or(count, |(_, most)| *most);
     match () {
         () if most < count => (most, Reason::LoadLow),
@@ -187,7 +169,7 @@ enum LastStep {
     Helped,
 }
 
-impl Remembered {
+impl ScalingMemory {
     /// A smaller count before this one can never again be the most.
     fn note(&mut self, enough: i32, now: Timestamp) {
         while self
@@ -226,7 +208,7 @@ impl Remembered {
             })
     }
 
-    fn last_step(&mut self, facts: &ScaleFacts, load: &Load, now: Timestamp) -> LastStep {
+    fn last_step(&mut self, facts: &ScaleInputs, load: &Load, now: Timestamp) -> LastStep {
         let more = |before: f64| load.published_per_second > before * (1.0 + TOLERANCE);
         if let Some(step) = &mut self.step {
             if step.arrived_at.is_none() && facts.available >= facts.count {

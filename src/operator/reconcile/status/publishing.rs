@@ -7,9 +7,9 @@ use crate::{
     operator::{
         reason::{Reason, stops_publishing},
         reconcile::status::{
-            Scene,
-            available::{Wish, none_runs},
-            conditions::{Finding, State, find, repeat},
+            ConditionInputs,
+            available::{ZeroCause, zero_cause_if_none_runs},
+            conditions::{ConditionType, Finding, State, find, repeat},
             schema::{problems, sentence},
         },
     },
@@ -18,54 +18,55 @@ use crate::{
 
 /// What stops the rows of a relay that published is told when it has lasted so long: most of it
 /// passes by itself, and a condition that flaps helps nobody.
-const LASTING: SignedDuration = SignedDuration::from_secs(30);
+const REPORTED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
-    if let Some(wish) = none_runs(scene) {
+pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
+    if let Some(wish) = zero_cause_if_none_runs(inputs) {
         return stopped(wish);
     }
-    let found = reported(scene);
-    let passes_by = found.state == State::False && !lasts(scene);
-    said_true(scene).filter(|_| passes_by).unwrap_or(found)
+    let found = reported(inputs);
+    let passes_by = found.state == State::False && !lasts(inputs);
+    previously_true(inputs)
+        .filter(|_| passes_by)
+        .unwrap_or(found)
 }
 
-pub(super) fn stopped((reason, why): Wish) -> Finding {
+pub(super) fn stopped((reason, why): ZeroCause) -> Finding {
     finding(State::False, reason, format!("{why}: rows wait."))
 }
 
 fn finding(state: State, reason: Reason, message: String) -> Finding {
-    Finding::new("Publishing", state, reason, message)
+    Finding::new(ConditionType::Publishing, state, reason, message)
 }
 
 /// Of this very manifest, whose relays have run for a while: what it brings itself is told at once.
-fn said_true(scene: &Scene<'_>) -> Option<Finding> {
-    let said = &scene.facts.previous.conditions;
-    find(said, "Publishing")
-        .filter(|it| it.observed_generation == Some(scene.facts.identity.generation))?;
-    find(said, "Available").filter(|it| {
-        it.status == State::True.text() && is_lasting(scene, it.last_transition_time.0)
-    })?;
-    repeat(said, "Publishing", State::True)
+fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
+    let said = &inputs.context.previous.conditions;
+    find(said, ConditionType::Publishing)
+        .filter(|it| it.generation == Some(inputs.context.identity.generation))?;
+    find(said, ConditionType::Available)
+        .filter(|it| it.state == State::True && is_lasting(inputs, it.since))?;
+    repeat(said, ConditionType::Publishing, State::True)
 }
 
-fn is_lasting(scene: &Scene<'_>, since: Timestamp) -> bool {
-    scene.facts.now.duration_since(since) >= LASTING
+fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
+    inputs.context.now.duration_since(since) >= REPORTED_AFTER
 }
 
 /// By the relays' clocks. An older relay does not say since when.
-fn lasts(scene: &Scene<'_>) -> bool {
+fn lasts(inputs: &ConditionInputs<'_>) -> bool {
     let lasting = |since: Option<&str>| {
         since
             .and_then(|since| since.parse().ok())
-            .is_none_or(|since| is_lasting(scene, since))
+            .is_none_or(|since| is_lasting(inputs, since))
     };
-    open_breaker(scene).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
-        || problems(scene)
+    open_breaker(inputs).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
+        || problems(inputs)
             .any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))
 }
 
-fn reported(scene: &Scene<'_>) -> Finding {
-    if scene
+fn reported(inputs: &ConditionInputs<'_>) -> Finding {
+    if inputs
         .observed
         .reports
         .iter()
@@ -77,9 +78,9 @@ fn reported(scene: &Scene<'_>) -> Finding {
             "No relay has reported.".to_owned(),
         );
     }
-    let all: Vec<_> = problems(scene).collect();
+    let all: Vec<_> = problems(inputs).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
-    if let Some((pod, _)) = open_breaker(scene)
+    if let Some((pod, _)) = open_breaker(inputs)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {
         let why = worst.map_or_else(
@@ -111,8 +112,8 @@ fn reported(scene: &Scene<'_>) -> Finding {
     )
 }
 
-fn open_breaker<'a>(scene: &'a Scene<'_>) -> Option<(&'a str, &'a Breaker)> {
-    let mut breakers = scene
+fn open_breaker<'a>(inputs: &'a ConditionInputs<'_>) -> Option<(&'a str, &'a Breaker)> {
+    let mut breakers = inputs
         .observed
         .reports
         .iter()

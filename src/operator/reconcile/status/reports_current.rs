@@ -6,20 +6,21 @@ use crate::operator::{
     reconcile::{
         plan::load,
         status::{
-            Scene,
-            available::none_runs,
-            conditions::{Finding, State},
+            ConditionInputs,
+            available::zero_cause_if_none_runs,
+            conditions::{ConditionType, Finding, State},
         },
     },
 };
 
-pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
-    let finding =
-        |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
-    if let Some((reason, _)) = none_runs(scene) {
+pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
+    let finding = |state, reason, message: &str| {
+        Finding::new(ConditionType::ReportsAvailable, state, reason, message)
+    };
+    if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
         return nobody(reason);
     }
-    let reports = &scene.observed.reports;
+    let reports = &inputs.observed.reports;
     if load::total(reports).is_some() {
         return finding(
             State::True,
@@ -43,7 +44,7 @@ pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
 
 pub(super) fn nobody(reason: Reason) -> Finding {
     Finding::new(
-        "ReportsAvailable",
+        ConditionType::ReportsAvailable,
         State::Unknown,
         reason,
         "No relay runs that could report.",

@@ -3,30 +3,32 @@
 
 use crate::{
     operator::{
-        identity::NUDGE,
+        identity::RECONCILE_AT,
         reason::{Reason, is_about_secrets, is_about_the_schema},
         reconcile::{
             plan::{Failure, Migration},
             status::{
-                Scene,
-                conditions::{Finding, State, find, repeat},
+                ConditionInputs,
+                conditions::{ConditionType, Finding, State, find, repeat},
             },
         },
     },
     report::Problem,
 };
 
-pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
-    let not = |reason, message: String| Finding::new("SchemaReady", State::False, reason, message);
-    let job = scene
+pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
+    let not = |reason, message: String| {
+        Finding::new(ConditionType::SchemaReady, State::False, reason, message)
+    };
+    let job = inputs
         .relay
         .migration
         .as_ref()
         .map_or("", |target| &target.job);
-    match &scene.plan.migration {
-        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
-        Migration::Queued => as_it_was(scene),
-        Migration::Start { .. } if scene.facts.paused => not(
+    match &inputs.plan.migration {
+        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(inputs),
+        Migration::Queued => as_it_was(inputs),
+        Migration::Start { .. } if inputs.context.paused => not(
             Reason::Paused,
             "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
         ),
@@ -38,8 +40,8 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
             ..
         } if *attempt > 1 => {
             let said = repeat(
-                &scene.facts.previous.conditions,
-                "SchemaReady",
+                &inputs.context.previous.conditions,
+                ConditionType::SchemaReady,
                 State::False,
             );
             said.unwrap_or_else(|| {
@@ -76,7 +78,7 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
         } => {
             let again = format!(
                 "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
-                 {NUDGE} gets a new value."
+                 {RECONCILE_AT} gets a new value."
             );
             match why {
                 Failure::Reported(problem) => not(
@@ -95,27 +97,35 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     }
 }
 
-fn as_it_was(scene: &Scene<'_>) -> Finding {
-    let said = find(&scene.facts.previous.conditions, "SchemaReady")
-        .filter(|said| said.status != State::Unknown.text());
+fn as_it_was(inputs: &ConditionInputs<'_>) -> Finding {
+    let previous = find(
+        &inputs.context.previous.conditions,
+        ConditionType::SchemaReady,
+    )
+    .filter(|previous| previous.state != State::Unknown);
     let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
-    match said {
-        Some(said) => Finding {
-            type_: "SchemaReady",
-            state: State::of(said.status == State::True.text()),
-            reason: said.reason.clone(),
-            message: said.message.clone(),
+    match previous {
+        Some(previous) => Finding {
+            type_: ConditionType::SchemaReady,
+            state: previous.state,
+            reason: previous.reason.unwrap_or(Reason::UpgradeQueued),
+            message: previous.message.to_owned(),
         },
-        None => Finding::new("SchemaReady", State::True, Reason::UpgradeQueued, message),
+        None => Finding::new(
+            ConditionType::SchemaReady,
+            State::True,
+            Reason::UpgradeQueued,
+            message,
+        ),
     }
 }
 
 /// Relays see the schema as it is now; the Job saw it when it ended.
-fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
+fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
-        problems(scene).find(|(_, problem)| is_about_the_schema(problem.class))
+        problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
     {
-        let next = scene
+        let next = inputs
             .relay
             .migration
             .as_ref()
@@ -126,24 +136,24 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
             next.unwrap_or_default()
         );
         return Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::False,
             Reason::Problem(problem.class),
             message,
         );
     }
-    match &scene.plan.migration {
+    match &inputs.plan.migration {
         Migration::Succeeded {
             schema_version: Some(level),
             ..
         } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             format!("The schema is at level {level}."),
         ),
         Migration::Succeeded { .. } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             "The migration succeeded.",
@@ -151,14 +161,19 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
         _ => {
             let message = "migration.policy is Never: the operator does not touch the schema, \
                 relays check it when they start.";
-            Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
+            Finding::new(
+                ConditionType::SchemaReady,
+                State::True,
+                Reason::MigrationOff,
+                message,
+            )
         }
     }
 }
 
 /// The operator reads no Secret: it only knows what those who do have said.
-pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
-    let reported = match &scene.plan.migration {
+pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
+    let reported = match &inputs.plan.migration {
         Migration::Failed {
             why: Failure::Reported(problem),
             ..
@@ -168,28 +183,28 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
     let everybody = reported
         .clone()
         .into_iter()
-        .chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
+        .chain(problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
     if let Some((who, problem)) = everybody
         .into_iter()
         .find(|(_, problem)| is_about_secrets(problem))
     {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
         return Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::False,
             Reason::Problem(problem.class),
             message,
         );
     }
-    let anybody = scene
+    let anybody = inputs
         .observed
         .reports
         .iter()
         .any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. })
+    if anybody || reported.is_some() || matches!(inputs.plan.migration, Migration::Succeeded { .. })
     {
         return Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::True,
             Reason::SecretsRead,
             "Every referenced Secret and ConfigMap was read.",
@@ -197,23 +212,25 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
     }
     let unknown = || {
         Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::Unknown,
             Reason::NotChecked,
             "No migration or relay has reported yet.",
         )
     };
     repeat(
-        &scene.facts.previous.conditions,
-        "SecretsResolved",
+        &inputs.context.previous.conditions,
+        ConditionType::SecretsResolved,
         State::False,
     )
     .unwrap_or_else(unknown)
 }
 
 /// Problems of all relays with their pods, the most urgent of each first.
-pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = scene
+pub(super) fn problems<'a>(
+    inputs: &ConditionInputs<'a>,
+) -> impl Iterator<Item = (&'a str, &'a Problem)> {
+    let reports = inputs
         .observed
         .reports
         .iter()

@@ -65,7 +65,7 @@ struct World {
     published: VecDeque<i64>,
     /// Since when each relay exists.
     relays: Vec<i64>,
-    memory: Remembered,
+    memory: ScalingMemory,
 }
 
 /// One look.
@@ -122,7 +122,7 @@ impl World {
             published_per_second: self.published.iter().sum::<i64>() as f64 / 10.0,
             breaker_open: weather.sink == 0,
         };
-        let facts = ScaleFacts {
+        let facts = ScaleInputs {
             count: self.relays.len() as i32,
             available: self.running(second) as i32,
             load: weather.reported.then_some(load),
@@ -153,7 +153,7 @@ fn hour() -> Vec<Point> {
         waiting: VecDeque::new(),
         published: VecDeque::new(),
         relays: vec![-100],
-        memory: Remembered::default(),
+        memory: ScalingMemory::default(),
     };
     let mut curve = Vec::new();
     for second in 0..3600 {

@@ -28,20 +28,20 @@ fn load(rows: i64) -> Load {
 struct Relays {
     count: i32,
     available: i32,
-    memory: Remembered,
+    memory: ScalingMemory,
 }
 
 fn relays(count: i32) -> Relays {
     Relays {
         count,
         available: count,
-        memory: Remembered::default(),
+        memory: ScalingMemory::default(),
     }
 }
 
 impl Relays {
     fn look(&mut self, seconds: i64, load: Option<Load>) -> (i32, Reason) {
-        let facts = ScaleFacts {
+        let facts = ScaleInputs {
             count: self.count,
             available: self.available,
             load,
