@@ -47,6 +47,10 @@ bench-micro: ## What the relay's own code costs for a row, in CPU time and witho
 bench-operator: ## What the operator costs with 500 OutboxRelays: time to come to rest, requests, memory: OBJECTS=100
 	@tests/bench/operator
 
+.PHONY: figures
+figures: ## Sizes, circles of imports, words: figures of the code, to compare two versions of it
+	@cargo test --quiet --locked --test it architecture::figures::figures -- --nocapture --ignored
+
 .PHONY: fmt
 fmt: ## Formats the Rust files
 	cargo fmt
@@ -59,8 +63,8 @@ generate: ## Writes the files that come out of the code: the CRD, the chart's RE
 	UPDATE_GENERATED=1 cargo test --quiet --test it generated
 
 .PHONY: rig-up
-rig-up: ## Starts PostgreSQL 15, 17 and 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
-	$(rig) up postgres:15,17,18 pgbouncer kafka kubernetes
+rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`
+	$(rig) up postgres:15,16,17,18 pgbouncer kafka kubernetes
 
 .PHONY: rig-down
 rig-down: ## Stops them; their data stays

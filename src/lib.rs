@@ -5,6 +5,9 @@
 pub mod api;
 pub mod cli;
 pub mod failpoints;
+#[cfg(test)]
+#[path = "../tests/it/contract/golden.rs"]
+mod golden;
 pub mod kafka;
 pub mod listen;
 pub mod manifest;

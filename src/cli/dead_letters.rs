@@ -390,6 +390,29 @@ mod tests {
     }
 
     #[test]
+    fn contract_of_json() {
+        let contents = |headers| Contents {
+            payload: None,
+            payload_base64: Some("AA==".to_owned()),
+            headers,
+        };
+        let shown = DeadLetter {
+            contents: Some(contents(serde_json::json!({"traceparent": "00-1"}))),
+            ..letter("f1")
+        };
+        crate::golden::compare(
+            "cli-dead-letters.json",
+            &crate::cli::text::json(&[letter("f1"), shown]),
+        );
+        let changed = |action: Action| Changed::new(&action.verb(), 2);
+        let both = [changed(Action::Requeue), changed(Action::Discard)];
+        crate::golden::compare(
+            "cli-dead-letters-changed.json",
+            &crate::cli::text::json(&both),
+        );
+    }
+
+    #[test]
     fn json_names_are_those_of_the_documentation() {
         let json = serde_json::to_value(letter("f1")).expect("plain data");
         assert_eq!(

@@ -144,6 +144,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn contract_of_json() {
+        let owner = || Owner {
+            cluster: "c".to_owned(),
+            namespace: "n".to_owned(),
+            name: "files".to_owned(),
+        };
+        let shown = [
+            Managed {
+                owner: Some(owner()),
+                relays: 2,
+            },
+            Managed {
+                owner: None,
+                relays: 0,
+            },
+        ];
+        crate::golden::compare("cli-owner.json", &crate::cli::text::json(&shown));
+        let released = Released {
+            owner: owner(),
+            dry_run: false,
+            released: true,
+        };
+        crate::golden::compare(
+            "cli-owner-released.json",
+            &crate::cli::text::json(&released),
+        );
+    }
+
+    #[test]
     fn relays_at_work_are_named_before_their_schema_is_taken_away() {
         let owner = Owner {
             cluster: "c".to_owned(),

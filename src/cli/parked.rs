@@ -305,6 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn contract_of_json() {
+        let full = ParkedEntry {
+            lane: Some(3),
+            event_id: Some(uuid::Uuid::nil().to_string()),
+            first_failed_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            ..entry(Some("f1"), Some(5))
+        };
+        crate::golden::compare(
+            "cli-parked.json",
+            &crate::cli::text::json(&[full, entry(None, None)]),
+        );
+        let changed =
+            [ADD, Action::Retry.verb(), Action::Skip.verb()].map(|verb| Changed::new(&verb, 2));
+        crate::golden::compare("cli-parked-changed.json", &crate::cli::text::json(&changed));
+    }
+
+    #[test]
     fn a_topic_is_told_from_a_key_and_a_hostile_key_stays_in_its_line() {
         let text = listed(&[entry(None, None), entry(Some("a\n\u{1b}[31m"), Some(5))]);
         assert_eq!(text.lines().count(), 3);

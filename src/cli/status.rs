@@ -193,6 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn contract_of_json() {
+        let full = Overview {
+            oldest_transaction_seconds: Some(1.5),
+            lanes_without_relay: vec![63],
+            ..overview()
+        };
+        let topic = PutAside {
+            kind: PutAsideKind::ParkedTopic,
+            ..full.put_aside[0].clone()
+        };
+        let all = Overview {
+            put_aside: [full.put_aside.clone(), vec![topic]].concat(),
+            ..full
+        };
+        crate::golden::compare("cli-status.json", &crate::cli::text::json(&all));
+    }
+
+    #[test]
     fn a_status_reads_from_top_to_bottom() {
         let expected = "\
 schema      outbox, level 2

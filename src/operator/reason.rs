@@ -231,6 +231,21 @@ mod tests {
     }
 
     #[test]
+    fn contract_of_reasons_and_problem_classes() {
+        let lines = |names: BTreeSet<String>| {
+            names
+                .into_iter()
+                .map(|name| name + "\n")
+                .collect::<String>()
+        };
+        crate::golden::compare(
+            "reasons.txt",
+            &lines(Reason::OWN.iter().map(|reason| reason.name()).collect()),
+        );
+        crate::golden::compare("problem-classes.txt", &lines(problem_classes()));
+    }
+
+    #[test]
     fn a_reported_problem_keeps_its_name() {
         assert_eq!(
             Reason::Problem(ProblemClass::TopicMissing).name(),

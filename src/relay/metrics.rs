@@ -318,3 +318,29 @@ fn keep<C: Collector + Clone + 'static>(
         .expect("each of our names is registered once");
     collector
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contract_of_metrics() {
+        let metrics = Metrics::new(&["topic".to_owned()]);
+        metrics.set_problems(ProblemClass::Other, 1);
+        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples) =
+            (0, 0, 0, None, 0);
+        metrics.set_table(Some(TableWide {
+            dead_letters,
+            parked_keys,
+            parked_topics,
+            xmin_age_seconds,
+            dead_tuples,
+        }));
+        metrics.failed.with_label_values(&["topic", "class"]).inc();
+        metrics.errors.with_label_values(&["class"]).inc();
+        let text = metrics
+            .render()
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+        crate::golden::compare("metrics-relay.txt", &crate::golden::without_values(&text));
+    }
+}

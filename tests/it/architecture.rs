@@ -1,7 +1,16 @@
 //! ARCHITECTURE.md in force: who may import whom. Reads the sources; no server.
 
+mod circles;
+mod cut;
+mod docs;
+mod figures;
+mod functions;
+mod lexer;
+mod markdown;
 mod paths;
+mod rooms;
 mod source;
+mod words;
 
 use source::{Source, pure, sources};
 
@@ -72,6 +81,17 @@ fn guilty<'s>(sources: impl Iterator<Item = &'s Source>, uses: &[&str]) -> Vec<S
             .collect()
     };
     sources.flat_map(used).collect()
+}
+
+/// Fails, and prints everything that was found, if that is more than `max`.
+#[track_caller]
+fn at_most(max: usize, found: &[String], why: &str) {
+    let count = found.len();
+    assert!(
+        count <= max,
+        "{why}. Found {count}, at most {max} are allowed:\n{}",
+        found.join("\n")
+    );
 }
 
 const RELAY: &[&str] = &[

@@ -12,6 +12,7 @@ mod cli_parked;
 mod cli_relay;
 mod command_line;
 mod connecting;
+mod contract;
 mod crd_rules;
 mod dashboards;
 mod database_faults;

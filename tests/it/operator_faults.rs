@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    fake_api::{DeliveryError, FakeApi},
+    fake_api::{FakeApi, Fault},
     kubernetes::{NAME, manifest},
 };
 
@@ -71,11 +71,11 @@ fn wishes() -> impl Strategy<Value = Wishes> {
     })
 }
 
-fn fault() -> impl Strategy<Value = DeliveryError> {
+fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
-        Just(DeliveryError::DoneAndLost),
+        Just(Fault::DoneAndLost),
         prop_oneof![Just(500_u16), Just(429), Just(409), Just(403), Just(503)]
-            .prop_map(DeliveryError::Refused),
+            .prop_map(Fault::Refused),
     ]
 }
 
@@ -84,7 +84,7 @@ fn fault() -> impl Strategy<Value = DeliveryError> {
 #[derive(Clone, Debug)]
 struct Step {
     wishes: Wishes,
-    faults: Vec<(usize, DeliveryError)>,
+    faults: Vec<(usize, Fault)>,
     foreign_count: Option<i32>,
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::
 use serde_json::json;
 
 use crate::harness::{
-    api_proxy::{Asked, DeliveryError},
+    api_proxy::{Asked, Fault},
     kubernetes::{NAME, Namespace},
     operator::OperatorProcess,
     relay::until,
@@ -130,7 +130,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on_and_ends() {
     let (mut leader, standby) = two(&ns).await;
     // It has asked whether there is such a child, and will hear only when it has been followed.
     let is_look = |asked: &Asked| asked.method == "GET" && asked.path.contains("/serviceaccounts/");
-    leader.proxy.fall_ill(DeliveryError::Hold, is_look);
+    leader.proxy.fall_ill(Fault::Hold, is_look);
     ns.create_relay(|_| ()).await;
     until("it to look for a child", async || {
         leader
@@ -171,9 +171,7 @@ async fn a_leader_that_was_frozen_writes_nothing_when_it_goes_on_and_ends() {
 async fn a_leader_that_cannot_renew_ends_before_it_is_followed() {
     let ns = Namespace::create().await;
     let (mut leader, standby) = two(&ns).await;
-    leader
-        .proxy
-        .fall_ill(DeliveryError::Silence, Asked::is_of_lease);
+    leader.proxy.fall_ill(Fault::Silence, Asked::is_of_lease);
     let ended = leader.ended().await;
     let last = leader
         .proxy

@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
 use crate::harness::{
-    api_proxy::{Asked, DeliveryError},
+    api_proxy::{Asked, Fault},
     kubernetes::Namespace,
     operator::OperatorProcess,
     relay::until,
@@ -132,7 +132,7 @@ async fn an_api_server_that_refuses_is_asked_rarely() {
         let ill = Instant::now();
         operator
             .proxy
-            .fall_ill(DeliveryError::Answer(code), |asked| !asked.is_of_lease());
+            .fall_ill(Fault::Answer(code), |asked| !asked.is_of_lease());
         ns.patch_relay(json!({"spec": {"replicas": count}})).await;
         let asked = asked_for(&operator, ill, Duration::from_secs(12)).await;
         eprintln!("{code}: {} requests in 12 s", asked.len());
@@ -166,7 +166,7 @@ async fn an_api_server_that_takes_a_second_for_each_answer_is_worked_with() {
     let mut operator = OperatorProcess::start_one(&ns.name, "one", &[]).await;
     operator
         .proxy
-        .fall_ill(DeliveryError::Delay(Duration::from_secs(1)), |_| true);
+        .fall_ill(Fault::Delay(Duration::from_secs(1)), |_| true);
     let start = Instant::now();
     ns.create_relay(|_| ()).await;
     replicas_become(&ns, 2).await;

@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::harness::{
-    api_proxy::{Asked, DeliveryError},
+    api_proxy::{Asked, Fault},
     kubernetes::Namespace,
     operator::OperatorProcess,
     relay::until,
@@ -99,17 +99,13 @@ async fn what_happens_to_a_relay_at_rest_is_noticed_at_once() {
 async fn what_went_between_two_watches_is_noticed_at_the_next_look() {
     let (ns, operator) = at_rest().await;
     let of_deployments = |asked: &Asked| asked.is_watch() && asked.path.contains("/deployments");
-    operator
-        .proxy
-        .fall_ill(DeliveryError::Silence, of_deployments);
+    operator.proxy.fall_ill(Fault::Silence, of_deployments);
     let deleted = Instant::now();
     ns.api::<Deployment>()
         .delete(RELAY, &DeleteParams::default())
         .await
         .expect("deleted");
-    operator
-        .proxy
-        .fall_ill(DeliveryError::Expired, of_deployments);
+    operator.proxy.fall_ill(Fault::Expired, of_deployments);
     until("it to be there again", async || {
         ns.get_opt::<Deployment>(RELAY).await
     })

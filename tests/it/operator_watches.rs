@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 
 use crate::harness::{
-    api_proxy::{Asked, DeliveryError},
+    api_proxy::{Asked, Fault},
     kubernetes::Namespace,
     operator::OperatorProcess,
     relay::until,
@@ -65,7 +65,7 @@ async fn a_watch_that_stops_delivering_and_cannot_be_opened_again_fails_liveness
     let ns = Namespace::create().await;
     let operator = leading(&ns, &[]).await;
     let ill = Instant::now();
-    operator.proxy.fall_ill(DeliveryError::Silence, |asked| {
+    operator.proxy.fall_ill(Fault::Silence, |asked| {
         asked.is_watch() && asked.path.contains("/deployments")
     });
     let why = liveness_fails(&operator).await;
@@ -86,7 +86,7 @@ async fn watches_that_never_begin_fail_liveness() {
     let mut operator = leading(&ns, &[]).await;
     operator.signal("KILL");
     operator.ended().await;
-    operator.proxy.fall_ill(DeliveryError::Silence, |asked| {
+    operator.proxy.fall_ill(Fault::Silence, |asked| {
         !asked.is_of_lease() && asked.path.contains("/pods")
     });
     operator.start_again();
@@ -137,11 +137,9 @@ async fn ten_namespaces_are_served_by_one_operator_and_one_silent_watch_of_forty
 
     let seventh = format!("/namespaces/{}/pods", names[7]);
     let (ill, silenced) = (Instant::now(), seventh.clone());
-    operator
-        .proxy
-        .fall_ill(DeliveryError::Silence, move |asked| {
-            asked.is_watch() && asked.path.contains(&silenced)
-        });
+    operator.proxy.fall_ill(Fault::Silence, move |asked| {
+        asked.is_watch() && asked.path.contains(&silenced)
+    });
     let why = liveness_fails(&operator).await;
     eprintln!("one of forty was noticed after {:?}: {why}", ill.elapsed());
     assert!(why.contains(&seventh), "{why}");

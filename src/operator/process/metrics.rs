@@ -277,12 +277,47 @@ mod tests {
         );
     }
 
-    #[test]
-    fn relays_that_are_gone_are_not_counted() {
+    fn ready() -> OutboxRelay {
         let condition = json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let mut relay = crate::operator::fixtures::relay();
         relay.status =
             Some(serde_json::from_value(json!({"conditions": [condition]})).expect("a status"));
+        relay
+    }
+
+    #[test]
+    fn contract_of_metrics() {
+        let metrics = Metrics::new();
+        metrics.passed(Duration::ZERO);
+        for class in [
+            ErrorClass::Conflict,
+            ErrorClass::Transient,
+            ErrorClass::Permanent,
+        ] {
+            metrics.failed(Duration::ZERO, class);
+        }
+        metrics.asked("GET", None, Duration::ZERO);
+        for to in 1..=3 {
+            metrics.decided(&Decision {
+                from: 2,
+                to,
+                why: Reason::Ready,
+            });
+        }
+        let text = metrics.text(Census {
+            relays: [ready()].iter(),
+            in_backoff: 0,
+            refused: 0,
+        });
+        crate::golden::compare(
+            "metrics-operator.txt",
+            &crate::golden::without_values(&text),
+        );
+    }
+
+    #[test]
+    fn relays_that_are_gone_are_not_counted() {
+        let relay = ready();
         let metrics = Metrics::new();
         let two = metrics.text(Census {
             relays: [relay.clone(), relay].iter(),

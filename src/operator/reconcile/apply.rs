@@ -165,8 +165,8 @@ pub(crate) async fn apply(target: &Target<'_>, plan: &Plan<'_>, observed: &Obser
     }
 }
 
-/// Writes all children. Running relays are scaled even if the rest fails; the first relays start after
-/// the rest, and so with the current revision.
+/// Writes all children. Running relays are scaled even if the rest fails; the first relays start
+/// after the rest, and so with the current revision.
 async fn carry_out(target: &Target<'_>, plan: &RelayPlan<'_>, observed: &Observed) -> Applied {
     let mut applied = Applied::default();
     let scale_last = plan.scale.starts_the_first();

@@ -1,5 +1,5 @@
-//! ValidatedRelay -> every object that may exist for it, with the hashes that planning compares. Pure,
-//! and cannot fail: everything was checked before.
+//! ValidatedRelay -> every object that may exist for it, with the hashes that planning compares.
+//! Pure, and cannot fail: everything was checked before.
 
 mod config_map;
 mod deployment;

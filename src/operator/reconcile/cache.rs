@@ -1,5 +1,5 @@
-//! What the operator keeps between two reconciliations, per OutboxRelay. All of it may be lost: after a
-//! restart each child is applied once more.
+//! What the operator keeps between two reconciliations, per OutboxRelay. All of it may be lost:
+//! after a restart each child is applied once more.
 
 use std::{
     collections::HashMap,
@@ -217,8 +217,8 @@ impl Cache {
     }
 }
 
-/// Hashes what a child should be. The body carries the owner's uid: a new OutboxRelay of an old name
-/// finds nothing up to date.
+/// Hashes what a child should be. The body carries the owner's uid: a new OutboxRelay of an old
+/// name finds nothing up to date.
 fn body_hash(child: &Prepared) -> u64 {
     let mut hasher = DefaultHasher::new();
     child.body.to_string().hash(&mut hasher);

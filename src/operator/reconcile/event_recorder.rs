@@ -29,8 +29,8 @@ impl EventRecorder {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Writes Events as far as possible. A lost Event is a log line and no error: the condition says
-    /// the same.
+    /// Writes Events as far as possible. A lost Event is a log line and no error: the condition
+    /// says the same.
     ///
     /// # Cancel safety
     /// If dropped, the Events that are not written yet are lost.

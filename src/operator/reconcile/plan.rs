@@ -232,7 +232,8 @@ impl RelayPlan<'_> {
     }
 }
 
-/// Decides the only thing that is done for an invalid manifest: one that asks for no relay has none.
+/// Decides the only thing that is done for an invalid manifest: one that asks for no relay has
+/// none.
 fn stop(zero: Option<&DesiredReplicas>, observed: &Observed) -> Scale {
     match zero {
         Some(_) => set(observed.deployment.as_ref(), 0, SpecChange::New),
@@ -305,8 +306,8 @@ fn scaled(
     (decision.to, scale, Some(scaling))
 }
 
-/// Returns kinds of children that the manifest does not ask for. A ServiceAccount is needed until no
-/// pod of an older revision is left, or may have to be created again.
+/// Returns kinds of children that the manifest does not ask for. A ServiceAccount is needed until
+/// no pod of an older revision is left, or may have to be created again.
 fn unwanted(desired: &Desired, observed: &Observed) -> Vec<ChildKind> {
     let relay = &desired.relay;
     let arrived = |deployment: &RelayDeployment| {

@@ -94,8 +94,8 @@ pub(crate) fn assess(
     (status, events)
 }
 
-/// Returns the status of a manifest that this version cannot read. The previous one could not be read
-/// either, so nothing of it stays.
+/// Returns the status of a manifest that this version cannot read. The previous one could not be
+/// read either, so nothing of it stays.
 fn unreadable_status(context: &StatusInputs<'_>, findings: &[Finding]) -> OutboxRelayStatus {
     let generation = context.identity.generation;
     OutboxRelayStatus {

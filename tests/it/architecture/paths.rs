@@ -23,9 +23,41 @@ pub(super) fn named(code: &str, module: &str) -> Vec<String> {
     }
     reader.at = 0;
     while reader.at < reader.tokens.len() {
-        reader.path();
+        if is_use(&reader) {
+            while reader.at < reader.tokens.len() && !reader.is(0, ";") {
+                reader.at += 1;
+            }
+        } else {
+            reader.path();
+        }
     }
     reader.found
+}
+
+/// Returns the names that a module re-exports, by `pub use` or `pub(...) use`, with the paths that
+/// they mean.
+pub(super) fn reexported(code: &str, module: &str) -> BTreeMap<String, String> {
+    let mut reader = Reader {
+        tokens: tokens(code),
+        at: 0,
+        module,
+        aliases: BTreeMap::new(),
+        found: Vec::new(),
+    };
+    while reader.at < reader.tokens.len() {
+        // `pub use` or `pub(super) use`.
+        let is_public = reader.at > 0 && ["pub", ")"].contains(&reader.tokens[reader.at - 1]);
+        let is_use = is_public && reader.is(0, "use");
+        reader.at += 1;
+        if is_use {
+            reader.tree(&[]);
+        }
+    }
+    reader
+        .aliases
+        .into_iter()
+        .map(|(name, path)| (name.to_owned(), path))
+        .collect()
 }
 
 struct Reader<'c> {
@@ -133,12 +165,12 @@ fn absolute(segments: &[&str], module: &str) -> String {
     base.join("::")
 }
 
-fn is_name(token: &str) -> bool {
+pub(super) fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
 /// Names, `::`, and every other sign that is no space.
-fn tokens(code: &str) -> Vec<&str> {
+pub(super) fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -154,6 +186,11 @@ fn tokens(code: &str) -> Vec<&str> {
         rest = rest[length..].trim_start();
     }
     tokens
+}
+
+/// Returns the offset of a token in the `code` that it was cut from.
+pub(super) fn offset(code: &str, token: &str) -> usize {
+    token.as_ptr() as usize - code.as_ptr() as usize
 }
 
 /// Whether `path` is `root` or something below it; a root that ends in `(` is a call, by the end of
@@ -197,7 +234,7 @@ fn a_use_is_expanded_whatever_its_form() {
         ("fn f() { tokio::spawn(g()) }", "tokio"),
         ("use super::super::kafka::Producer;", "crate::kafka"),
         (
-            "use super::{fetch, super::session};",
+            "use super::super::{kafka, relay::session};",
             "crate::relay::session",
         ),
         ("fn f() { std::time::Instant::now() }", "Instant::now("),
@@ -228,6 +265,7 @@ fn a_use_is_expanded_whatever_its_form() {
             "fn f() -> impl Iterator + use<'_> { tokio_less::x() }",
             "tokio",
         ),
+        ("use a::{tokio::B, c};", "tokio"),
     ] {
         assert!(
             !uses(code, root),

@@ -6,34 +6,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::paths::{is_below, named};
+use super::{
+    lexer,
+    paths::{is_below, named},
+};
 
 pub(super) struct Source {
     /// Below `src/`.
     pub(super) path: String,
+    /// Path of the module, such as `crate::relay::core`.
+    pub(super) module: String,
+    /// Text of the file with tests overwritten by spaces.
+    pub(super) text: String,
+    /// `text` with comments and literals overwritten by spaces as well.
     pub(super) code: String,
-    /// What it names, as full paths.
-    paths: Vec<String>,
-    /// Its own header says so.
+    /// Full paths of everything that the code refers to.
+    pub(super) paths: Vec<String>,
+    /// Whether the header of the file says that the module is pure.
     says_pure: bool,
 }
 
 /// All of them but those of tests.
 pub(super) fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    let texts: Vec<(String, String)> = files
-        .iter()
-        .map(|file| {
-            let path = file
-                .strip_prefix(&root)
-                .expect("below src")
-                .to_string_lossy()
-                .into_owned();
-            (path, fs::read_to_string(file).expect("a source file"))
-        })
-        .collect();
+    let texts = texts_below("src", &["rs"]);
     let tests: Vec<String> = texts
         .iter()
         .flat_map(|(path, text)| test_modules(path, text))
@@ -48,15 +43,17 @@ pub(super) fn sources() -> Vec<Source> {
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        let code = code(
-            text.split("\n#[cfg(test)]\nmod tests {")
-                .next()
-                .unwrap_or_default(),
-        );
-        let module = format!("crate::{}", module(path).replace('/', "::"));
+        let production = lexer::production(text);
+        let code = lexer::code(&production);
+        let module = match module(path) {
+            "lib" => "crate".to_owned(),
+            below => format!("crate::{}", below.replace('/', "::")),
+        };
         Self {
             path: path.to_owned(),
             paths: named(&code, &module),
+            module,
+            text: production,
             code,
             says_pure: says_pure(text),
         }
@@ -127,7 +124,7 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
             None => (None, rest),
         };
         let name = rest.split_once(";\n")?.0.split_once("mod ")?;
-        let declared = name.0.is_empty() || name.0 == "pub(crate) " || name.0 == "pub ";
+        let declared = ["", "pub ", "pub(crate) ", "pub(super) "].contains(&name.0);
         let beside = Path::new(folder).parent().expect("a folder");
         declared.then(|| {
             elsewhere.map_or(format!("{folder}/{}", name.1), |file| {
@@ -138,94 +135,47 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
     named.collect()
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// Returns path below `folder` and text of each file with one of these extensions, sorted by path.
+/// The extension of a file without one is empty. Folders named `target` and hidden ones are skipped.
+pub(super) fn texts_below(folder: &str, extensions: &[&str]) -> Vec<(String, String)> {
+    let root = root().join(folder);
+    let mut files = Vec::new();
+    collect(&root, extensions, &mut files);
+    files.sort();
+    let text = |file: &PathBuf| {
+        let path = file
+            .strip_prefix(&root)
+            .expect("below the folder")
+            .to_string_lossy()
+            .into_owned();
+        (path, fs::read_to_string(file).expect("a text file"))
+    };
+    files.iter().map(text).collect()
+}
+
+/// Returns the root folder of the project.
+pub(super) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        if name == "target" || name.starts_with('.') {
+            continue;
+        }
         if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, extensions, files);
+        } else if extensions.contains(&extension) {
             files.push(path);
         }
     }
-}
-
-/// Without comments and texts, which import nothing.
-fn code(text: &str) -> String {
-    let mut code = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['/', '"', '\'']) {
-        let (before, from) = rest.split_at(at);
-        code.push_str(before);
-        let skipped = if from.starts_with("//") {
-            from.find('\n').unwrap_or(from.len())
-        } else if from.starts_with('"') {
-            let raw = before.ends_with('r') || before.ends_with('#');
-            text_length(
-                from,
-                if raw {
-                    before.len() - before.trim_end_matches('#').len()
-                } else {
-                    0
-                },
-                raw,
-            )
-        } else if from.starts_with('\'') {
-            character_length(from)
-        } else {
-            0
-        };
-        code.push_str(if skipped == 0 { &from[..1] } else { " " });
-        rest = &from[skipped.max(1)..];
-    }
-    code + rest
-}
-
-/// Of a text from its first quote to its last.
-fn text_length(text: &str, hashes: usize, raw: bool) -> usize {
-    if raw {
-        let end = format!("\"{}", "#".repeat(hashes));
-        return text[1..]
-            .find(&end)
-            .map_or(text.len(), |at| at + 1 + end.len());
-    }
-    let mut escaped = false;
-    let end = text[1..].find(|c| {
-        let ends = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        ends
-    });
-    end.map_or(text.len(), |at| at + 2)
-}
-
-/// Of a character in quotes; 0: it is a lifetime.
-fn character_length(text: &str) -> usize {
-    let mut characters = text.char_indices().skip(1);
-    let Some((_, first)) = characters.next() else {
-        return 0;
-    };
-    let closing = characters.find(|(_, c)| *c == '\'').map(|(at, _)| at + 1);
-    match (first, text.chars().nth(2)) {
-        ('\\', _) if text[2..].starts_with('\'') => 4,
-        ('\\', _) => closing.unwrap_or(0),
-        (_, Some('\'')) => closing.unwrap_or(0),
-        _ => 0,
-    }
-}
-
-#[test]
-fn comments_texts_and_characters_are_no_code() {
-    let source = r##"a // kube::Client
-        "kube::\" x" b '"' c 'x' d<'a>( '\'' , r#"kube "::" Client"# ) e '\u{1f}' "two
-        lines" f"##;
-    let kept: Vec<&str> = source_words(source);
-    assert_eq!(kept, ["a", "b", "c", "d", "a", "r", "e", "f"]);
-}
-
-fn source_words(text: &str) -> Vec<&'static str> {
-    let code = code(text).leak();
-    code.split(|c: char| !c.is_alphabetic())
-        .filter(|word| !word.is_empty())
-        .collect()
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Asked {
 
 /// What happens to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeliveryError {
+pub(crate) enum Fault {
     None,
     /// They are taken and never answered; what flows already stops.
     Silence,
@@ -87,16 +87,16 @@ pub(crate) enum DeliveryError {
 
 #[derive(Clone)]
 struct Illness {
-    fault: DeliveryError,
+    fault: Fault,
     of: Arc<dyn Fn(&Asked) -> bool + Send + Sync>,
 }
 
 impl Illness {
-    fn of(&self, asked: &Asked) -> DeliveryError {
+    fn of(&self, asked: &Asked) -> Fault {
         if (self.of)(asked) {
             self.fault
         } else {
-            DeliveryError::None
+            Fault::None
         }
     }
 }
@@ -104,7 +104,7 @@ impl Illness {
 impl ApiProxy {
     pub(crate) async fn start(client: Client, namespace: &str) -> Self {
         let (illness, _) = watch::channel(Illness {
-            fault: DeliveryError::None,
+            fault: Fault::None,
             of: Arc::new(|_| true),
         });
         let proxy = Proxy {
@@ -141,7 +141,7 @@ impl ApiProxy {
     /// From now on these requests suffer this fault, and no other.
     pub(crate) fn fall_ill(
         &self,
-        fault: DeliveryError,
+        fault: Fault,
         of: impl Fn(&Asked) -> bool + Send + Sync + 'static,
     ) {
         self.proxy.illness.send_replace(Illness {
@@ -151,7 +151,7 @@ impl ApiProxy {
     }
 
     pub(crate) fn recover(&self) {
-        self.fall_ill(DeliveryError::None, |_| true);
+        self.fall_ill(Fault::None, |_| true);
     }
 
     /// Down: connections are cut and none is taken.
@@ -177,11 +177,11 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
     let mut illness = proxy.illness.subscribe();
     let fault = illness.borrow_and_update().of(&asked);
     match fault {
-        DeliveryError::None | DeliveryError::Hold => {}
-        DeliveryError::Silence => std::future::pending().await,
-        DeliveryError::Answer(code) => return refusal(code),
-        DeliveryError::Expired => return expired(),
-        DeliveryError::Delay(pause) => tokio::time::sleep(pause).await,
+        Fault::None | Fault::Hold => {}
+        Fault::Silence => std::future::pending().await,
+        Fault::Answer(code) => return refusal(code),
+        Fault::Expired => return expired(),
+        Fault::Delay(pause) => tokio::time::sleep(pause).await,
     }
     let body = axum::body::to_bytes(body, 1 << 20)
         .await
@@ -202,7 +202,7 @@ async fn forward(State(proxy): State<Proxy>, request: axum::extract::Request) ->
         Err(error) => return (http::StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     };
     illness
-        .wait_for(|now| now.of(&asked) != DeliveryError::Hold)
+        .wait_for(|now| now.of(&asked) != Fault::Hold)
         .await
         .expect("the proxy lives");
     let (parts, body) = answer.into_parts();
@@ -226,7 +226,7 @@ fn silenced(
         |(mut flow, mut illness, asked)| async move {
             let silent = async {
                 illness
-                    .wait_for(|now| now.of(&asked) == DeliveryError::Silence)
+                    .wait_for(|now| now.of(&asked) == Fault::Silence)
                     .await
                     .ok();
             };

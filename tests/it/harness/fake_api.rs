@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// How an answer goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeliveryError {
+pub(crate) enum Fault {
     /// Nothing is done.
     Refused(u16),
     /// It is done, and the answer is an error.
@@ -27,9 +27,11 @@ pub(crate) struct World {
     pub(crate) objects: BTreeMap<String, Value>,
     /// Calls so far, and the ones that go wrong.
     pub(crate) calls: usize,
-    pub(crate) faults: BTreeMap<usize, DeliveryError>,
-    /// Requests that change something, without Events.
+    pub(crate) faults: BTreeMap<usize, Fault>,
+    /// Requests that change something, with their queries, without Events.
     pub(crate) writes: Vec<String>,
+    /// Events that were written.
+    pub(crate) events: Vec<Value>,
     /// What must never happen, and did.
     pub(crate) violations: Vec<String>,
     version: u64,
@@ -68,15 +70,16 @@ impl FakeApi {
 impl World {
     fn answer(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
         if uri.path().contains("/events.k8s.io/") {
+            self.events.push(body.clone());
             return (201, body);
         }
         self.calls += 1;
         let fault = self.faults.remove(&self.calls);
-        if let Some(DeliveryError::Refused(code)) = fault {
+        if let Some(Fault::Refused(code)) = fault {
             return (code, refusal(code, "chosen by the test", ""));
         }
         let answer = self.carry_out(method, uri, body);
-        if fault == Some(DeliveryError::DoneAndLost) {
+        if fault == Some(Fault::DoneAndLost) {
             (500, refusal(500, "the answer was lost", ""))
         } else {
             answer
@@ -86,7 +89,8 @@ impl World {
     fn carry_out(&mut self, method: &Method, uri: &http::Uri, body: Value) -> (u16, Value) {
         let path = uri.path();
         if *method != Method::GET {
-            self.writes.push(format!("{method} {path}"));
+            let path_and_query = uri.path_and_query().map_or(path, |both| both.as_str());
+            self.writes.push(format!("{method} {path_and_query}"));
         }
         match (method.as_str(), path.rsplit_once('/')) {
             ("GET", _) if self.objects.contains_key(path) => (200, self.objects[path].clone()),
@@ -97,9 +101,13 @@ impl World {
             ("PATCH", Some((parent, "scale"))) if self.is_another(parent, &body) => {
                 (409, refusal(409, "another uid", path))
             }
-            ("PATCH", Some((parent, "scale"))) => self.change(parent, |object| {
-                object["spec"]["replicas"] = body["spec"]["replicas"].clone()
-            }),
+            ("PATCH", Some((parent, "scale"))) => {
+                let replicas = &body["spec"]["replicas"];
+                let (code, answer) = self.change(parent, |object| {
+                    object["spec"]["replicas"] = replicas.clone()
+                });
+                (code, if code == 200 { scale(&answer) } else { answer })
+            }
             ("PATCH", Some((parent, "status"))) => {
                 self.change(parent, |object| object["status"] = body["status"].clone())
             }
@@ -197,6 +205,13 @@ impl World {
             }
         }
     }
+}
+
+/// What the scale subresource shows of an object.
+fn scale(object: &Value) -> Value {
+    let (metadata, replicas) = (&object["metadata"], &object["spec"]["replicas"]);
+    let status = json!({"replicas": replicas, "selector": ""});
+    json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": replicas}, "status": status})
 }
 
 /// In whole seconds, as the API server keeps times.

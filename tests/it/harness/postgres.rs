@@ -44,6 +44,11 @@ macro_rules! on_each_server {
             }
 
             #[tokio::test]
+            async fn on_16() {
+                Box::pin(check($crate::harness::postgres::Database::create(16).await)).await;
+            }
+
+            #[tokio::test]
             async fn on_17() {
                 Box::pin(check($crate::harness::postgres::Database::create(17).await)).await;
             }

@@ -10,9 +10,10 @@ use crate::operator::reconcile::{
 
 /// Returns whether the next write of the Deployment is an upgrade.
 ///
-/// A Deployment carries the generation that it was last written for, and the hash of that spec. Both
-/// must differ for a change to be a user's: a new number of replicas is a new generation of the same
-/// spec hash, and a version that knows more fields reads the same generation with other defaults.
+/// A Deployment carries the generation that it was last written for, and the hash of that spec.
+/// Both must differ for a change to be a user's: a new number of replicas is a new generation of
+/// the same spec hash, and a version that knows more fields reads the same generation with other
+/// defaults.
 pub(crate) fn change(desired: &Desired, observed: &Observed) -> Change {
     let Some(deployment) = &observed.deployment else {
         return Change::BySpec;
@@ -47,8 +48,8 @@ pub(crate) enum WriteResult {
     Refused,
 }
 
-/// Returns how far the rollout of a relay is; nothing without a turn. `observed` holds what was just
-/// written.
+/// Returns how far the rollout of a relay is; nothing without a turn. `observed` holds what was
+/// just written.
 pub(crate) fn progress(
     plan: &RelayPlan<'_>,
     observed: &Observed,
