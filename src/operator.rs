@@ -23,7 +23,6 @@ use kube::Client;
 
 pub use identity::RelayKey;
 pub use installation::Installation;
-pub use process::{Options, RunError, run};
 pub use reconcile::{ReconcileError, Requeue};
 
 use crate::operator::{

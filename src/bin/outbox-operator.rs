@@ -191,7 +191,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         .filter(|namespace| !namespace.is_empty())
         .collect();
     let watch_round = Duration::from_secs(watch_seconds);
-    Ok(operator::run(operator::Options {
+    Ok(operator::process::run(operator::process::Options {
         settings,
         listen,
         namespaces,
