@@ -49,12 +49,29 @@ pub(crate) fn is_looked_after(
     })
 }
 
-/// On a Deployment and on a Job: what of it pods are made from.
-pub(crate) const REVISION_HASH: &str = "outboxrelay.dev/form";
-/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one
-/// asked for.
+/// On a Deployment and on a Job: hash of what pods are made from.
+pub(crate) const REVISION_HASH: &str = "outboxrelay.dev/revision-hash";
+/// On a Deployment: generation of the OutboxRelay that it was last written for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
-pub(crate) const SPEC_HASH: &str = "outboxrelay.dev/wishes";
+/// On a Deployment: hash of the spec that it was last written for, without the number of replicas.
+pub(crate) const SPEC_HASH: &str = "outboxrelay.dev/spec-hash";
+
+/// Names that [`REVISION_HASH`] and [`SPEC_HASH`] had before the first release. They are read where
+/// the new ones are absent, because a Job that succeeded stays as it is, and never written. Remove
+/// them after the first release.
+const FORMER_NAMES: [(&str, &str); 2] = [
+    (REVISION_HASH, "outboxrelay.dev/form"),
+    (SPEC_HASH, "outboxrelay.dev/wishes"),
+];
+
+/// Returns the value of an annotation of a child, under its name or its former name.
+pub(crate) fn annotation(annotations: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    let former = || {
+        let (_, former) = FORMER_NAMES.iter().find(|(new, _)| *new == name)?;
+        annotations.get(*former)
+    };
+    annotations.get(name).or_else(former).cloned()
+}
 
 /// Namespace and name of an OutboxRelay.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +221,24 @@ mod tests {
         ] {
             assert!(name.len() <= 63, "{name}");
         }
+    }
+
+    #[test]
+    fn an_annotation_is_read_under_its_former_name_unless_the_new_one_is_there() {
+        let with = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let all = all.iter();
+            all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let former = ("outboxrelay.dev/form", "old");
+        assert_eq!(
+            annotation(&with(&[former]), REVISION_HASH).as_deref(),
+            Some("old")
+        );
+        let both = with(&[former, (REVISION_HASH, "new")]);
+        assert_eq!(annotation(&both, REVISION_HASH).as_deref(), Some("new"));
+        assert_eq!(annotation(&both, SPEC_HASH), None);
+        assert_eq!(annotation(&both, ATTEMPT), None);
     }
 
     #[test]

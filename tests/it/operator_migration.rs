@@ -298,3 +298,34 @@ async fn a_job_whose_pod_is_refused_is_replaced_by_the_corrected_one() {
     ns.reconcile_until_condition(30, "SchemaReady", "False PodsPending")
         .await;
 }
+
+#[tokio::test]
+async fn a_job_with_the_former_annotation_is_neither_replaced_nor_run_again() {
+    let mut ns = Namespace::create().await;
+    ns.create_relay(migrated).await;
+    ns.reconcile().await;
+    let waiting = play_controller(&ns).await;
+    let hash = &waiting.annotations()["outboxrelay.dev/revision-hash"];
+    let former = json!({"outboxrelay.dev/revision-hash": null, "outboxrelay.dev/form": hash});
+    ns.api::<Job>()
+        .patch(
+            &waiting.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"annotations": former}})),
+        )
+        .await
+        .expect("a valid change");
+
+    // It has no pod, so another hash would replace it.
+    ns.replace_operator(&|_| ());
+    ns.reconcile().await;
+    assert_eq!(job(&ns).await.uid(), waiting.uid());
+    assert_eq!(ns.condition("SchemaReady").await, "False MigrationRunning");
+
+    end(&ns, &waiting, true).await;
+    ns.replace_operator(&|_| ());
+    ns.settle().await;
+    assert_eq!(job(&ns).await.uid(), waiting.uid());
+    assert_eq!(ns.condition("SchemaReady").await, "True MigrationSucceeded");
+    ns.get::<Deployment>(RELAY).await;
+}

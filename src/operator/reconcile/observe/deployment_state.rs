@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::operator::{
     fingerprint::fingerprint,
-    identity::{GENERATION, REVISION_HASH, SPEC_HASH},
+    identity::{GENERATION, REVISION_HASH, SPEC_HASH, annotation},
     ownership::controller_uid,
 };
 
@@ -48,11 +48,11 @@ pub(crate) struct WrittenFor {
 
 impl WrittenFor {
     fn of(object: &Deployment) -> Option<Self> {
-        let said = |name: &str| object.annotations().get(name).cloned();
+        let annotations = object.annotations();
         Some(Self {
-            revision_hash: said(REVISION_HASH)?,
-            generation: said(GENERATION)?,
-            spec_hash: said(SPEC_HASH)?,
+            revision_hash: annotation(annotations, REVISION_HASH)?,
+            generation: annotation(annotations, GENERATION)?,
+            spec_hash: annotation(annotations, SPEC_HASH)?,
         })
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::operator::{
-    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH},
+    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH, annotation},
     ownership::{Ownership, ownership},
     reconcile::observe::{
         ObjectKey,
@@ -82,7 +82,7 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
             .and_then(|count| count.parse().ok())
             .unwrap_or(1),
         reconcile_at: job.annotations().get(RECONCILE_AT).cloned(),
-        revision_hash: job.annotations().get(REVISION_HASH).cloned(),
+        revision_hash: annotation(job.annotations(), REVISION_HASH),
         created_at: job
             .creation_timestamp()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
