@@ -13,23 +13,25 @@ use crate::api::OutboxRelay;
 
 /// Name of the operator as field manager, event reporter and value of `managed-by`.
 pub(crate) const OPERATOR: &str = "outbox-operator";
+/// Standard label of Kubernetes for the manager of an object.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Carried by relay pods and everything around them; their selectors use it alone.
+/// Label of relay pods and everything around them; their selectors use it alone.
 pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
-/// Carried by migration Jobs and pods instead: no Service, budget or Deployment may count them in.
+/// Label of migration Jobs and pods. They do not have [`RELAY_LABEL`], so no Service, budget or
+/// Deployment selects them.
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
-/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the
-/// value that it was created under.
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job carries the value
+/// that it was created with.
 pub(crate) const RECONCILE_AT: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 /// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
 pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 
-/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is
-/// meant for the one with the usual name, so that each has one operator and none has two.
+/// Returns whether an OutboxRelay is meant for the operator of this name. Without the annotation it
+/// is meant for the operator with the usual name, so each has exactly one operator.
 pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     let named = meta
         .annotations
@@ -38,9 +40,9 @@ pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
-/// Whether passes over it are made again and again: it is understood, meant for the operator of
-/// this name, and not about to go.
-pub(crate) fn is_looked_after(
+/// Returns whether the operator of this name reconciles the object regularly: this version can read
+/// it, it is meant for this operator, and it is not about to go.
+pub(crate) fn is_reconciled(
     found: &Result<OutboxRelay, InvalidObject>,
     operator_name: &str,
 ) -> bool {
@@ -115,9 +117,9 @@ impl Identity {
         }
     }
 
-    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The
-    /// suffix keeps them apart from the objects of the service next door, which is usually called
-    /// like the OutboxRelay.
+    /// Returns the name of the Deployment, the ServiceAccount, the Service and the
+    /// PodDisruptionBudget. The suffix avoids names of the service whose events are relayed: it
+    /// usually has the name of the OutboxRelay.
     pub(crate) fn relay_name(&self) -> String {
         format!("{}-relay", self.name)
     }
@@ -158,7 +160,7 @@ impl Identity {
         }
     }
 
-    /// The relay pods' selector as `kubectl -l` takes it.
+    /// Returns the selector of relay pods as `kubectl -l` takes it.
     pub(crate) fn relay_selector_text(&self) -> String {
         format!("{RELAY_LABEL}={}", self.name)
     }
@@ -167,7 +169,7 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
+    /// Returns the metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
     /// OutboxRelays.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         let owner = OwnerReference {
@@ -188,7 +190,7 @@ impl Identity {
     }
 }
 
-/// First eight hex digits of a SHA-256, as names of children carry them.
+/// Returns the first eight hex digits of a SHA-256, as names of children carry them.
 pub(crate) fn hash8(content: &[u8]) -> String {
     Sha256::digest(content)
         .iter()
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
         let looked_after = |change: fn(&mut Meta)| {
-            is_looked_after(
+            is_reconciled(
                 &Ok(relay_with(|relay| change(&mut relay.metadata))),
                 OPERATOR,
             )
@@ -271,7 +273,7 @@ mod tests {
             error: "of another version".to_owned(),
             metadata: Meta::default(),
         };
-        assert!(!is_looked_after(&Err(invalid), OPERATOR));
+        assert!(!is_reconciled(&Err(invalid), OPERATOR));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Reason {
         )
     }
 
-    /// Returns whether the state passes automatically, so that it is no news.
+    /// Returns whether the state passes automatically, so that it is not worth an Event.
     pub(crate) fn is_temporary(self) -> bool {
         matches!(
             self,
@@ -128,7 +128,8 @@ impl Reason {
     }
 }
 
-/// Problems that keep rows from going out. The others are advice, or are healed without a person.
+/// Returns whether a problem keeps rows from being published. Other problems are advice, or end
+/// automatically.
 pub(crate) fn stops_publishing(problem: &Problem) -> bool {
     use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
     !problem.last_good_used
@@ -138,7 +139,7 @@ pub(crate) fn stops_publishing(problem: &Problem) -> bool {
         )
 }
 
-/// A secret is missing, or a new one is not used.
+/// Returns whether a secret is missing, or a new one cannot be used.
 pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
     problem.last_good_used
         || matches!(
@@ -147,6 +148,7 @@ pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
         )
 }
 
+/// Returns whether a problem is one of the database schema.
 pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
     matches!(
         class,
@@ -156,7 +158,8 @@ pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
     )
 }
 
-/// Only a person can end it: retrying goes on, but `Stalled` says that it is not expected to help.
+/// Returns whether only a person can end a problem: retries continue, but `Stalled` says that they
+/// are not expected to help.
 pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
     matches!(
         class,

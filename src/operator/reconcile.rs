@@ -283,7 +283,7 @@ impl Operator {
         match &plan.scaling {
             Some(scaling) => {
                 self.metrics.decided(&scaling.decision);
-                self.cache.record_scaling(key, scaling.remember.clone());
+                self.cache.record_scaling(key, scaling.next_memory.clone());
             }
             None if matches!(plan.desired.relay.replicas, DesiredReplicas::Scaled(_)) => {}
             None => self.cache.record_scaling(key, ScalingMemory::default()),

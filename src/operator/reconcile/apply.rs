@@ -1,6 +1,6 @@
-//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours
-//! that somebody else has stops the pass before anything is touched. How many relays run is apart
-//! from that: no other object, ours or not, may keep a relay from being suspended.
+//! Writes the children that a plan selects. IO. It reads before it writes: if somebody else owns an
+//! object with the name of a child, nothing is written. Only the number of replicas is set anyway:
+//! no other object may keep a relay from being suspended.
 
 mod write;
 
@@ -70,6 +70,7 @@ pub(crate) enum ApplyError {
 }
 
 impl ApplyError {
+    /// Returns the failed request, if there was one.
     pub(crate) fn call(&self) -> Option<&CallError> {
         match self {
             Self::NameConflict(_) | Self::FormerChildren(_) => None,
@@ -82,6 +83,7 @@ impl ApplyError {
         }
     }
 
+    /// Returns when another attempt can help.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::NameConflict(_) => ErrorClass::Permanent,
@@ -115,7 +117,7 @@ impl Target<'_> {
     }
 }
 
-/// Children as they should be but may not be, with what stands in their place.
+/// Children that may need a write, each with the live object of its name.
 type Due<'a> = Vec<(&'a Prepared, Option<DynamicObject>)>;
 
 /// What was written, and what went wrong.
@@ -245,8 +247,8 @@ async fn read_due<'a>(
     Ok(due)
 }
 
-/// An object that is not there is named by the answer; of a kind that is not there nothing can be
-/// named.
+/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the answer
+/// has its name.
 fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404
         && status
@@ -255,7 +257,8 @@ fn is_unknown_kind(status: &Status) -> bool {
             .is_none_or(|details| details.name.is_empty())
 }
 
-/// Looked for as seldom as what should be there.
+/// Removes a child that the manifest does not ask for. It is looked up as rarely as children that
+/// should exist.
 async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> {
     let nothing = Prepared {
         kind,
@@ -288,7 +291,7 @@ async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> 
 
 fn is_up_to_date(target: &Target<'_>, child: &Prepared, observed: &Observed) -> bool {
     match child.kind {
-        // It is only built when it is to be created.
+        // It is only selected if it is to be created.
         ChildKind::MigrationJob => false,
         ChildKind::ConfigMap => observed
             .config_maps
@@ -328,8 +331,8 @@ fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), App
     }
 }
 
-/// Of the Deployment that was observed, and of no later one of its name.
-pub(crate) async fn set_scale(
+/// Sets the replicas of the Deployment that was observed; the uid excludes a later one of its name.
+async fn set_scale(
     target: &Target<'_>,
     scale: Scale,
     observed: &Observed,
@@ -359,7 +362,7 @@ pub(crate) async fn set_scale(
         .map_err(|source| ApplyError::Scale { name, source })
 }
 
-/// This very object: one that took its name meanwhile stays. Its pods go with it.
+/// Deletes an object with its pods. Another object that took the name meanwhile stays.
 async fn delete(target: &Target<'_>, kind: ChildKind, key: &ObjectKey) -> Result<(), ApplyError> {
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {

@@ -265,7 +265,7 @@ mod tests {
         assert!(!cache.is_up_to_date(&RelayKey::new("essays", "other"), &child("a"), Some(1), now));
     }
 
-    fn remembers(cache: &Cache, now: Instant) -> bool {
+    fn has_snapshot(cache: &Cache, now: Instant) -> bool {
         cache.recall(&key(), now).manifest.is_some()
     }
 
@@ -276,37 +276,40 @@ mod tests {
         assert!(first.manifest.is_none());
         let keep = || cache.keep(&key(), first.mark, snapshot(), now);
         keep();
-        assert!(remembers(&cache, now));
+        assert!(has_snapshot(&cache, now));
         assert!(
-            !remembers(&cache, now),
+            !has_snapshot(&cache, now),
             "a pass that does not come to its end leaves nothing"
         );
         keep();
-        assert!(!remembers(&cache, now + CACHE_TTL));
+        assert!(!has_snapshot(&cache, now + CACHE_TTL));
         keep();
         cache.changed(&RelayKey::new("essays", "another"));
-        assert!(remembers(&cache, now));
+        assert!(has_snapshot(&cache, now));
         keep();
         cache.changed(&key());
-        assert!(!remembers(&cache, now));
+        assert!(!has_snapshot(&cache, now));
         keep();
-        assert!(!remembers(&cache, now), "it changed after that pass began");
+        assert!(
+            !has_snapshot(&cache, now),
+            "it changed after that pass began"
+        );
     }
 
     #[test]
     fn a_watch_that_begins_anew_makes_everything_be_looked_at() {
         let now = Instant::now();
-        let remembers_after = |namespace: Option<&str>| {
+        let has_snapshot_after = |namespace: Option<&str>| {
             let cache = Cache::default();
             let mark = cache.recall(&key(), now).mark;
             cache.all_changed(namespace);
             cache.keep(&key(), mark, snapshot(), now);
-            remembers(&cache, now)
+            has_snapshot(&cache, now)
         };
-        assert!(!remembers_after(None));
-        assert!(!remembers_after(Some("essays")));
+        assert!(!has_snapshot_after(None));
+        assert!(!has_snapshot_after(Some("essays")));
         assert!(
-            remembers_after(Some("another")),
+            has_snapshot_after(Some("another")),
             "it begins anew again and again where it is refused"
         );
     }

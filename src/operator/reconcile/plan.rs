@@ -135,7 +135,7 @@ pub(crate) struct Scaling {
     pub decision: Decision,
     pub load: Option<Load>,
     /// Input of the next decision, if this one is carried out.
-    pub remember: ScalingMemory,
+    pub next_memory: ScalingMemory,
 }
 
 /// What earlier reconciliations left, and what others allow now.
@@ -292,7 +292,7 @@ fn scaled(
         available: found.available,
         load,
     };
-    let (decision, remember) = scale::decide(policy, &inputs, memory, now);
+    let (decision, next_memory) = scale::decide(policy, &inputs, memory, now);
     let scale = if decision.to == decision.from {
         Scale::Keep
     } else {
@@ -301,7 +301,7 @@ fn scaled(
     let scaling = Scaling {
         decision,
         load,
-        remember,
+        next_memory,
     };
     (decision.to, scale, Some(scaling))
 }
@@ -523,7 +523,7 @@ mod tests {
             (Scale::Keep, 3, Reason::ReportsIncomplete)
         );
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let second = after(&desired, &observed, 3, &scaling.remember);
+        let second = after(&desired, &observed, 3, &scaling.next_memory);
         assert_eq!(
             (second.scale, second.scaling),
             (Scale::SetBack { from: 1, to: 3 }, None)

@@ -1,5 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks
-//! at the raw spec's rules. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no rule
+//! of the raw spec. Pure.
 
 use std::collections::BTreeSet;
 
@@ -25,34 +25,34 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidatedRelay {
     pub identity: Identity,
-    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps
-    /// its old settings.
+    /// Content of the ConfigMap. Its name has the hash of the content, so an old pod keeps its old
+    /// settings.
     pub settings: String,
     pub config_map: String,
-    /// Absent: `policy: Never`.
+    /// Absent with `policy: Never`.
     pub migration: Option<MigrationTarget>,
     pub replicas: DesiredReplicas,
-    /// Hash of what the manifest asks for, but for the count.
+    /// Hash of the spec without the number of replicas.
     pub spec_hash: String,
     pub template: Template,
-    /// Of relay and migration.
+    /// Image of relays and migration.
     pub image: String,
     pub pod_monitor: bool,
-    /// Namespaces that may reach the relays; absent: all may.
+    /// Namespaces that may connect to the relays; absent if all may.
     pub allowed_namespaces: Option<Vec<String>>,
     pub relay_files: Vec<Projection>,
-    /// Sides that talk in plaintext, for a Warning.
+    /// Connections without TLS, for a Warning.
     pub plaintext: Vec<&'static str>,
 }
 
-/// What says how many relays there are.
+/// Number of relays that the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DesiredReplicas {
-    /// None: `spec.suspend`.
+    /// No relay: `spec.suspend`.
     Suspended,
-    /// `spec.replicas`.
+    /// A number: `spec.replicas`.
     Fixed(i32),
-    /// `spec.scaling`.
+    /// As many as the load needs: `spec.scaling`.
     Scaled(ScalingPolicy),
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct MigrationTarget {
     pub hash: String,
     pub job: String,
     pub files: Vec<Projection>,
-    /// Value of the annotation that ends a back-off.
+    /// Value of annotation `reconcile-at`, which ends a back-off.
     pub reconcile_at: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn validate(
         Ok(relay) => {
             validate_relay(relay, installation).map_err(|error| InvalidManifest::Invalid {
                 error,
-                zero: no_relay_requested(&relay.spec),
+                zero: zero_replicas(&relay.spec),
             })
         }
         Err(error) => Err(InvalidManifest::Unreadable(error.clone())),
@@ -165,8 +165,9 @@ fn spec_hash(spec: &OutboxRelaySpec) -> String {
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
-/// That a manifest wishes for no relay holds whatever else it says.
-pub(crate) fn no_relay_requested(spec: &OutboxRelaySpec) -> Option<DesiredReplicas> {
+/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if the rest of
+/// the spec is invalid.
+pub(crate) fn zero_replicas(spec: &OutboxRelaySpec) -> Option<DesiredReplicas> {
     desired_replicas(spec).ok().filter(|replicas| {
         matches!(
             replicas,
@@ -183,8 +184,7 @@ fn desired_replicas(spec: &OutboxRelaySpec) -> Result<DesiredReplicas, InvalidSp
     })
 }
 
-/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale
-/// without an end.
+/// Checks the rules of the CRD again: a maximum or a target of 0 would scale without limit.
 fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
     let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
     let bounds = 1 <= scaling.min_replicas
@@ -246,8 +246,8 @@ fn migration_target(
     }
 }
 
-/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade
-/// that brings no new schema runs none.
+/// Hashes what a migration depends on. Neither the image nor the version of the operator is covered:
+/// an upgrade without a new schema runs no migration.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_count_is_one_of_three() {
+    fn the_number_of_relays_has_one_of_three_sources() {
         let count = |change: fn(&mut OutboxRelay)| {
             validate_relay(&relay_with(change), &installation()).map(|valid| valid.replicas)
         };
@@ -413,27 +413,27 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_for_no_relay_is_read_whatever_else_the_manifest_says() {
-        let wish = |change: fn(&mut OutboxRelay)| {
+    fn zero_replicas_are_read_whatever_else_is_wrong_with_the_manifest() {
+        let zero = |change: fn(&mut OutboxRelay)| {
             let broken = relay_with(|r| {
                 r.spec.topics.clear();
                 r.spec.scaling = serde_yaml::from_str("maxReplicas: 65").ok();
                 change(r);
             });
             assert!(validate_relay(&broken, &installation()).is_err());
-            no_relay_requested(&broken.spec)
+            zero_replicas(&broken.spec)
         };
-        assert_eq!(wish(|_| ()), None);
+        assert_eq!(zero(|_| ()), None);
         assert_eq!(
-            wish(|r| r.spec.suspend = true),
+            zero(|r| r.spec.suspend = true),
             Some(DesiredReplicas::Suspended)
         );
         assert_eq!(
-            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
+            zero(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
             Some(DesiredReplicas::Fixed(0))
         );
         assert_eq!(
-            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
+            zero(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
             None
         );
     }
@@ -490,10 +490,10 @@ mod tests {
 
     #[test]
     fn relays_that_are_scraped_already_get_no_monitor_of_their_own() {
-        let wished = relay_with(|r| r.spec.monitoring.pod_monitor = true);
+        let requested = relay_with(|r| r.spec.monitoring.pod_monitor = true);
         let of = |relays_monitored| {
             validate_relay(
-                &wished,
+                &requested,
                 &Installation {
                     relays_monitored,
                     ..installation()

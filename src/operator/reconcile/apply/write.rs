@@ -2,7 +2,7 @@
 //!
 //! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
 //! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
-//! later would stay for ever; and once the entry were gone, the next apply would leave everything
+//! later would stay; and once the entry were gone, the next apply would leave everything
 //! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
 //! owns a single label, and the apply after it takes the rest.
 
@@ -25,8 +25,14 @@ use crate::operator::{
     },
 };
 
-/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again
-/// before ten minutes have passed.
+/// Writes one child. Returns a Deployment as the API server has it now; other kinds are not read
+/// again for ten minutes.
+///
+/// # Errors
+/// When the API server refuses a write or does not answer.
+///
+/// # Cancel safety
+/// If dropped, the child may exist without the fields that the next reconciliation writes.
 pub(super) async fn write(
     target: &Target<'_>,
     child: &Prepared,
@@ -115,7 +121,8 @@ async fn claim(
     })
 }
 
-/// Its uid goes along: an object that took the name meanwhile is refused instead of overwritten.
+/// Applies the child. The body has the uid of the live object: the API server refuses to overwrite
+/// another object that took the name meanwhile.
 async fn server_side_apply(
     target: &Target<'_>,
     child: &Prepared,

@@ -22,7 +22,9 @@ use crate::operator::{
     },
 };
 
+/// File whose content the kubelet copies into the status of the pod.
 const TERMINATION_MESSAGE: &str = "/dev/termination-log";
+/// Longest run of one attempt, in seconds.
 const DEADLINE_SECONDS: i64 = 600;
 
 /// Builds the Job of the first attempt.
@@ -72,7 +74,7 @@ fn annotations(target: &MigrationTarget, template: &PodTemplateSpec) -> BTreeMap
     all
 }
 
-/// A drained node is no failure of the migration.
+/// Ignores evictions: a drained node is no failure of the migration.
 fn ignore_evictions() -> PodFailurePolicy {
     let pattern = PodFailurePolicyOnPodConditionsPattern {
         type_: "DisruptionTarget".to_owned(),
@@ -119,7 +121,7 @@ mod tests {
         assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
         assert!(
             job["spec"].get("ttlSecondsAfterFinished").is_none(),
-            "a Job that succeeded is the memory of it"
+            "a Job that succeeded is the record of it"
         );
         assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never");
         assert_eq!(
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_of_the_manifest_holds_for_the_migration_too() {
+    fn the_template_of_the_manifest_applies_to_the_migration_too() {
         let relay = validated_with(|r| {
             r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into()
         });

@@ -1,5 +1,5 @@
-//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on
-//! the HTTP port alone. Probes come from the node, which no NetworkPolicy keeps out.
+//! Access to the relays: the operator, for their reports, and the Prometheus server, both on the HTTP
+//! port alone. Probes come from the node, which no NetworkPolicy excludes. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,10 @@ use k8s_openapi::{
 
 use crate::operator::reconcile::{observe::relay_reports::HTTP_PORT, validate::ValidatedRelay};
 
-/// Set by the API server on each namespace.
+/// Label that the API server sets on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
+/// Builds a NetworkPolicy that admits pods of these namespaces.
 pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> NetworkPolicy {
     let identity = &relay.identity;
     let port = NetworkPolicyPort {
@@ -35,7 +36,7 @@ pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> Ne
     let spec = NetworkPolicySpec {
         pod_selector: Some(identity.relay_selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),
-        // A rule from nobody would let everybody in.
+        // A rule with an empty `from` would admit all sources.
         ingress: (!allowed_namespaces.is_empty()).then(|| vec![rule]),
         egress: None,
     };
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_admitted_namespaces_reach_the_http_port() {
+    fn only_allowed_namespaces_reach_the_http_port() {
         let from = |name: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
         let rule = json!({"from": [from("monitoring"), from("outbox-system")], "ports": [{"port": 9090, "protocol": "TCP"}]});
         let spec = built(&["monitoring", "outbox-system"]);
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_admitted_nobody_is() {
+    fn without_allowed_namespaces_nothing_is_admitted() {
         assert_eq!(built(&[]).get("ingress"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! For the Prometheus operator, where it is installed: scrape the relays. Its kind is not one of
+//! A PodMonitor, with which the Prometheus operator scrapes the relays. Its kind is not one of
 //! Kubernetes' own, so there is no type for it.
 
 use serde_json::json;
@@ -8,6 +8,7 @@ use crate::operator::{
     reconcile::{build::pod::HTTP, validate::ValidatedRelay},
 };
 
+/// Builds the PodMonitor.
 pub(super) fn build(relay: &ValidatedRelay) -> Prepared {
     let identity = &relay.identity;
     let resource = ChildKind::PodMonitor.resource();
@@ -17,7 +18,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Prepared {
         "metadata": identity.child_meta(identity.relay_name(), identity.relay_labels()),
         "spec": {
             "selector": identity.relay_selector(),
-            // The label `relay` tells OutboxRelays apart; a pod's name changes with each rollout.
+            // The label `relay` identifies the OutboxRelay; names of pods change with each rollout.
             "podMetricsEndpoints": [{"port": HTTP, "relabelings": [
                 {"sourceLabels": ["__meta_kubernetes_pod_label_outboxrelay_dev_relay"], "targetLabel": "relay"},
             ]}],

@@ -1,5 +1,5 @@
-//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are
-//! bounded, redirects are not followed.
+//! Requests reports from relay pods. IO. Answers are not trusted: time, size and texts are bounded,
+//! redirects are not followed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,13 +17,16 @@ use crate::{
     report::{Problem, RelayReport},
 };
 
-/// Port of a relay's HTTP surface.
+/// Port of a relay's HTTP server.
 pub(crate) const HTTP_PORT: u16 = 9090;
 /// Time limit for one relay's report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest answer, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Number of problems of one relay that are kept.
 const PROBLEMS_MAX: usize = 16;
-const ASKED_AT_ONCE: usize = 16;
+/// Number of relays that are asked at the same time.
+const CONCURRENT_REQUESTS_MAX: usize = 16;
 
 /// Why a pod gave no report.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,10 @@ enum ReportError {
     Parse(#[source] serde_json::Error),
 }
 
-/// Reports of all pods that can be asked, in the order of their names.
+/// Returns the reports of all pods with an address, in the order of their names.
+///
+/// # Cancel safety
+/// Safe to drop: open connections are closed.
 pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
     let asked: Vec<(String, IpAddr)> = pods
         .iter()
@@ -55,7 +61,7 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
                 pod,
             }
         })
-        .buffer_unordered(ASKED_AT_ONCE)
+        .buffer_unordered(CONCURRENT_REQUESTS_MAX)
         .collect()
         .await;
     reports.sort_by(|a, b| a.pod.cmp(&b.pod));

@@ -7,7 +7,7 @@ use k8s_openapi::{
 
 use crate::{api::BacklogStatus, operator::reconcile::observe::PodReport, report::BreakerState};
 
-/// Lanes that all relays own together.
+/// Number of lanes that all relays own together.
 const LANES: u32 = 64;
 /// Shortest pause between two writes of numbers alone, and the smallest change of the oldest row's
 /// time that is shown.
@@ -24,8 +24,8 @@ pub(crate) struct Load {
     pub breaker_open: bool,
 }
 
-/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like
-/// progress.
+/// Returns the backlog of all lanes. Nothing while a lane has no reporting owner: the sum of a part
+/// would look like progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     let known: Vec<_> = reports
         .iter()
@@ -54,7 +54,7 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     })
 }
 
-/// What scaling goes by; none while a lane has no reporting owner.
+/// Returns the load that scaling uses; nothing while a lane has no reporting owner.
 pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     let backlog = total(reports)?;
     let known = reports.iter().filter_map(|one| one.report.as_ref());
@@ -68,7 +68,7 @@ pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     })
 }
 
-/// The worst of what relays report; none while no report has it.
+/// Returns the worst breaker state that relays report; nothing if no report has one.
 pub(crate) fn worst_breaker(reports: &[PodReport]) -> Option<BreakerState> {
     reports
         .iter()
@@ -91,8 +91,8 @@ pub(crate) fn refresh(written_at: Option<Timestamp>, now: Timestamp) -> Refresh 
     }
 }
 
-/// What status should say: a noticeable change when it is due, and at once that something is not
-/// known any more.
+/// Returns the backlog that the status should show: a noticeable change when it is due, and nothing
+/// as soon as it is unknown.
 pub(crate) fn to_show(
     shown: Option<&BacklogStatus>,
     found: Option<BacklogStatus>,
@@ -106,7 +106,8 @@ pub(crate) fn to_show(
     }
 }
 
-/// What the status should show of a number that changes rarely: every change, when it is due.
+/// Returns the number that the status should show: every change when it is due, and nothing as soon
+/// as it is unknown.
 pub(crate) fn count_to_show(
     shown: Option<i64>,
     found: Option<u64>,
@@ -120,7 +121,8 @@ pub(crate) fn count_to_show(
     }
 }
 
-/// A tenth more or less, whether anything waits at all, or another half minute of the oldest row.
+/// Returns whether the backlog changed by a tenth, from or to zero, or the time of its oldest row by
+/// half a minute.
 fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
     let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
     let moved = match (&before.oldest_at, &after.oldest_at) {

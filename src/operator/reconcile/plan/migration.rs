@@ -1,15 +1,15 @@
 //! How far the migration is, and what comes next. Pure.
 //!
 //! ```text
-//! (no Job) --> Start --> Running --> Succeeded        a Job that succeeded stays: it is the memory
+//! (no Job) --> Start --> Running --> Succeeded        a Job that succeeded stays as the record of it
 //!                ^          |  ^
-//!                |          |  `--- Refused           no pod after 20 s; the Job controller keeps trying
+//!                |          |  `--- Refused           no pod after 20 s; the Job controller retries
 //!                |          v
-//!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or a nudge
+//!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or `reconcile-at`
 //! ```
 //!
-//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too:
-//! its cause may just have been removed.
+//! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
+//! change of the manifest may have removed the cause.
 
 use std::time::Duration;
 
@@ -24,9 +24,11 @@ use crate::{
     report::Problem,
 };
 
-const PAUSE_FIRST: SignedDuration = SignedDuration::from_secs(10);
-const PAUSE_LONGEST: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that was not created by then has been refused.
+/// Pause after the first failed attempt; it doubles with each further one.
+const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
+/// Longest pause between two attempts.
+const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// Age of a Job at which a missing pod means that the cluster refuses it.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 
 /// State of the migration of the current target.
@@ -34,11 +36,11 @@ const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 pub(crate) enum Migration {
     /// The operator does not touch this schema.
     Off,
-    /// The relay waits for its upgrade: its schema is as it was.
+    /// The relay waits for its upgrade: its schema is not touched.
     Queued,
     /// A Job is to be created; one of this name that failed, or cannot run, makes room.
     Start { attempt: u32 },
-    /// A Job is at work, or its pod is about to be.
+    /// A Job runs, or its pod is about to be created.
     Running {
         attempt: u32,
         waiting: Option<String>,
@@ -46,13 +48,13 @@ pub(crate) enum Migration {
     },
     /// The cluster lets the Job create no pod.
     Refused { why: String },
-    /// The schema is as this version needs it.
+    /// The schema is ready for this version.
     Succeeded {
         at: Timestamp,
         schema_version: Option<i64>,
         notes: Vec<String>,
     },
-    /// It will be tried again.
+    /// It is retried at `again_at`.
     Failed {
         attempt: u32,
         why: Failure,
@@ -63,19 +65,19 @@ pub(crate) enum Migration {
 /// What a failed migration left as an explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Its own words.
+    /// The problem that the migration reported.
     Reported(Problem),
-    /// It left none: what Kubernetes saw.
+    /// What Kubernetes reports, because the migration left no report.
     Unexplained(String),
 }
 
 impl Migration {
-    /// Relays may get the current spec.
+    /// Returns whether relays may get the current revision.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Off | Self::Succeeded { .. })
     }
 
-    /// When something is due that no watch will tell.
+    /// Returns when something is due that no watch reports.
     pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
         let at = match self {
             Self::Failed { again_at, .. } => Some(*again_at),
@@ -200,10 +202,10 @@ fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
     }
 }
 
-/// 10 s, 20 s, 40 s, ... 5 min.
+/// Returns the pause after an attempt: 10 s, 20 s, 40 s, ... 5 min.
 fn pause(attempt: u32) -> SignedDuration {
     let doublings = attempt.saturating_sub(1).min(10);
-    (PAUSE_FIRST * 2_i32.pow(doublings)).min(PAUSE_LONGEST)
+    (BACKOFF_MIN * 2_i32.pow(doublings)).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nudge_ends_the_back_off_once() {
+    fn a_new_value_of_reconcile_at_ends_the_back_off_once() {
         let mut job = failed_job();
         let mut requested = desired();
         requested

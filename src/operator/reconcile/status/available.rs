@@ -14,16 +14,17 @@ use crate::operator::{
     },
 };
 
-/// Why no relay is wished for.
+/// Why there should be no relay: a reason, and the part of the manifest that asks for it.
 pub(super) type ZeroCause = (Reason, &'static str);
 
+/// Finds condition `Available`.
 pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
     let finding = |holds, reason, message: String| {
         Finding::new(ConditionType::Available, State::of(holds), reason, message)
     };
     let wanted = inputs.plan.replicas;
-    if let Some(wish) = zero_cause(&inputs.relay.replicas) {
-        return without_relays(wish, inputs.observed.relays());
+    if let Some(zero) = zero_cause(&inputs.relay.replicas) {
+        return without_relays(zero, inputs.observed.relays());
     }
     match &inputs.observed.deployment {
         None if inputs.plan.rollout == Rollout::Go => finding(
@@ -60,7 +61,7 @@ pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
     }
 }
 
-/// Why there shall be no relay, where that is so.
+/// Returns why there should be no relay, if that is so.
 pub(super) fn zero_cause(replicas: &DesiredReplicas) -> Option<ZeroCause> {
     match replicas {
         DesiredReplicas::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
@@ -69,12 +70,12 @@ pub(super) fn zero_cause(replicas: &DesiredReplicas) -> Option<ZeroCause> {
     }
 }
 
-/// The same, once none is left.
+/// Returns why there should be no relay, once none is left.
 pub(super) fn zero_cause_if_none_runs(inputs: &ConditionInputs<'_>) -> Option<ZeroCause> {
     zero_cause(&inputs.relay.replicas).filter(|_| inputs.observed.relays() == 0)
 }
 
-/// As it was wished for, with so many that have not gone yet.
+/// Finds `Available` where no relay is requested; `left` relays have not gone yet.
 pub(super) fn without_relays((reason, why): ZeroCause, left: usize) -> Finding {
     let message = match left {
         0 => format!("{why}: no relay runs, rows wait."),
@@ -85,7 +86,8 @@ pub(super) fn without_relays((reason, why): ZeroCause, left: usize) -> Finding {
     Finding::new(ConditionType::Available, State::True, reason, message)
 }
 
-/// Why relays are missing: what they say themselves, else what keeps their pods from running.
+/// Returns why relays are missing: the problem that they report, else what keeps their pods from
+/// running.
 fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason, String) {
     if let Some((pod, problem)) = problems(inputs).find(|(_, problem)| stops_publishing(problem)) {
         return (

@@ -1,5 +1,4 @@
-//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped
-//! all the same. Pure.
+//! Conditions of an invalid manifest, and of its relays, which keep running or were stopped. Pure.
 
 use crate::operator::{
     reason::Reason,
@@ -35,7 +34,7 @@ pub(super) fn invalid(
         let (reason, why) = zero.unwrap_or((reason, "no relay runs"));
         findings.extend([
             publishing::stopped((reason, why)),
-            reports_current::nobody(reason),
+            reports_current::no_relay_runs(reason),
         ]);
     }
     findings
@@ -55,7 +54,8 @@ fn relays(zero: Option<ZeroCause>, left: usize, error: Option<&ApplyError>) -> S
     }
 }
 
-/// Relays that run on are as available as they were.
+/// Finds `Available` if no relay runs or is requested. Relays that keep running are as available as
+/// they were.
 fn available(reason: Reason, zero: Option<ZeroCause>, left: usize) -> Option<Finding> {
     let message = "No relay runs, and none is started before the manifest can work.";
     let none =

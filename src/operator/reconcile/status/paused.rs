@@ -9,6 +9,7 @@ use crate::operator::{
     },
 };
 
+/// Finds condition `Paused`.
 pub(super) fn paused(context: &StatusInputs<'_>) -> Finding {
     if context.paused {
         let message = format!(

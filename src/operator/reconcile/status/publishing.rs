@@ -1,5 +1,5 @@
-//! `Publishing`: do rows reach Kafka? What the relays say, and no part of `Ready`: an outage of
-//! Kafka must not block the rollout of services that only wait for their outbox. Pure.
+//! `Publishing`: do rows reach Kafka? It comes from the reports of the relays and does not change
+//! `Ready`: an outage of Kafka must not block the rollout of services. Pure.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -16,21 +16,23 @@ use crate::{
     report::{Breaker, BreakerState, ProblemClass},
 };
 
-/// What stops the rows of a relay that published is told when it has lasted so long: most of it
-/// passes by itself, and a condition that flaps helps nobody.
+/// Time for which a problem must last before a relay that published gets `Publishing=False`: most
+/// problems pass automatically, and a condition should not flap.
 const REPORTED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
+/// Finds condition `Publishing`.
 pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
-    if let Some(wish) = zero_cause_if_none_runs(inputs) {
-        return stopped(wish);
+    if let Some(zero) = zero_cause_if_none_runs(inputs) {
+        return stopped(zero);
     }
     let found = reported(inputs);
-    let passes_by = found.state == State::False && !lasts(inputs);
+    let is_short = found.state == State::False && !lasts(inputs);
     previously_true(inputs)
-        .filter(|_| passes_by)
+        .filter(|_| is_short)
         .unwrap_or(found)
 }
 
+/// Finds `Publishing` where no relay runs.
 pub(super) fn stopped((reason, why): ZeroCause) -> Finding {
     finding(State::False, reason, format!("{why}: rows wait."))
 }
@@ -39,21 +41,23 @@ fn finding(state: State, reason: Reason, message: String) -> Finding {
     Finding::new(ConditionType::Publishing, state, reason, message)
 }
 
-/// Of this very manifest, whose relays have run for a while: what it brings itself is told at once.
+/// Returns the previous finding if it was `True` for this generation, and relays have run for a while:
+/// a problem that a new manifest causes is reported at once.
 fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
-    let said = &inputs.context.previous.conditions;
-    find(said, ConditionType::Publishing)
+    let previous = &inputs.context.previous.conditions;
+    find(previous, ConditionType::Publishing)
         .filter(|it| it.generation == Some(inputs.context.identity.generation))?;
-    find(said, ConditionType::Available)
+    find(previous, ConditionType::Available)
         .filter(|it| it.state == State::True && is_lasting(inputs, it.since))?;
-    repeat(said, ConditionType::Publishing, State::True)
+    repeat(previous, ConditionType::Publishing, State::True)
 }
 
 fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
     inputs.context.now.duration_since(since) >= REPORTED_AFTER
 }
 
-/// By the relays' clocks. An older relay does not say since when.
+/// Returns whether a problem has lasted, by the clocks of the relays. Older relays do not report since
+/// when a problem exists; then it has.
 fn lasts(inputs: &ConditionInputs<'_>) -> bool {
     let lasting = |since: Option<&str>| {
         since
@@ -121,7 +125,8 @@ fn open_breaker<'a>(inputs: &'a ConditionInputs<'_>) -> Option<(&'a str, &'a Bre
     breakers.find(|(_, breaker)| breaker.state == BreakerState::Open)
 }
 
-/// What an open breaker says better; a refused login, say, is for a person to mend.
+/// Returns whether an open breaker is the better reason. It is not for a refused login, for example,
+/// which a person must fix.
 fn is_an_outage(class: ProblemClass) -> bool {
     matches!(
         class,

@@ -1,4 +1,4 @@
-//! `Ready`, `Reconciling` and `Stalled`: the sum of the others. Pure.
+//! `Ready`, `Reconciling` and `Stalled`: the summary of the other conditions. Pure.
 
 use crate::operator::{
     call::CallError,
@@ -19,7 +19,7 @@ use crate::operator::{
     },
 };
 
-/// The three that say the same in different words.
+/// The three conditions that summarise the others.
 struct ReadySet {
     ready: Finding,
     reconciling: Finding,
@@ -27,7 +27,7 @@ struct ReadySet {
 }
 
 impl ReadySet {
-    /// Nothing goes on before a person changes something.
+    /// Returns the set of a relay that makes no progress until a person changes something.
     fn stalled(reason: Reason, message: &str) -> Self {
         Self {
             ready: Finding::new(ConditionType::Ready, State::False, reason, message),
@@ -68,7 +68,7 @@ fn not_stalled() -> Finding {
     )
 }
 
-/// There is no more to be said of it.
+/// Returns the findings of a relay that makes no progress until a person changes something.
 pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
     let ReadySet {
         ready,
@@ -78,6 +78,7 @@ pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
     vec![ready, reconciling, stalled]
 }
 
+/// Finds the conditions of a manifest that this version cannot read.
 pub(super) fn unreadable_manifest(error: &str) -> Vec<Finding> {
     let message = format!(
         "The manifest is not of a form that this version of the operator knows: {error}. Apply it \
@@ -86,6 +87,7 @@ pub(super) fn unreadable_manifest(error: &str) -> Vec<Finding> {
     stalled(Reason::NotUnderstood, &message)
 }
 
+/// Finds the conditions of a valid manifest.
 pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
     let schema = schema_ready(inputs);
     let available = available(inputs);
@@ -116,7 +118,7 @@ pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
     ]
 }
 
-/// What the sum is made of.
+/// Findings that the summary depends on.
 struct Components<'a> {
     schema: &'a Finding,
     available: &'a Finding,
@@ -140,9 +142,9 @@ fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
         return rolling_out(inputs, stuck);
     }
     let ready = ready(inputs, parts);
-    let some_are_to_go =
+    let some_are_left =
         zero_cause(&inputs.relay.replicas).is_some() && inputs.observed.relays() > 0;
-    if some_are_to_go || available.reason == Reason::SomeRelaysAvailable {
+    if some_are_left || available.reason == Reason::SomeRelaysAvailable {
         return ReadySet {
             reconciling: available.as_type(ConditionType::Reconciling, State::True),
             ..ReadySet::settled(ready)
@@ -164,8 +166,8 @@ fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
     }
 }
 
-/// A relay that was ready for this very generation stays so while its pods are replaced; a new spec
-/// is ready when it has arrived everywhere.
+/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready; a
+/// new spec is ready when every pod has it.
 fn rolling_out(inputs: &ConditionInputs<'_>, stuck: bool) -> ReadySet {
     let generation = Some(inputs.context.identity.generation);
     let was_ready = find(&inputs.context.previous.conditions, ConditionType::Ready)
@@ -187,7 +189,7 @@ fn rolling_out(inputs: &ConditionInputs<'_>, stuck: bool) -> ReadySet {
     ))
 }
 
-/// True; where rows do not flow or relays are missing, the reason says so.
+/// Finds `Ready` as `True`. If rows are not published or relays are missing, the reason is theirs.
 fn ready(
     inputs: &ConditionInputs<'_>,
     Components {
@@ -199,7 +201,7 @@ fn ready(
     let all = available.reason == Reason::AllRelaysAvailable;
     if publishing.state == State::False {
         publishing.as_type(ConditionType::Ready, State::True)
-    } else if let Some((reason, message)) = held(inputs.plan.turn)
+    } else if let Some((reason, message)) = waiting_for_upgrade(inputs.plan.turn)
         && all
     {
         Finding::new(ConditionType::Ready, State::True, reason, message)
@@ -224,7 +226,8 @@ fn ready(
     }
 }
 
-fn held(turn: Turn) -> Option<(Reason, &'static str)> {
+/// Returns why a relay keeps its revision, if it must wait.
+fn waiting_for_upgrade(turn: Turn) -> Option<(Reason, &'static str)> {
     match turn {
         Turn::Go => None,
         Turn::Waiting => Some((
@@ -276,6 +279,7 @@ fn not_applied(error: &ApplyError) -> ReadySet {
     }
 }
 
+/// Returns the message of an error that is retried.
 pub(super) fn retry_message(error: &ApplyError) -> String {
     format!(
         "{error}: {}. It is tried again.",

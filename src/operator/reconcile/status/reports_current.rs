@@ -1,5 +1,5 @@
-//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be
-//! asked may publish all the same. Pure.
+//! `ReportsAvailable`: do all relays report their state? It does not change `Ready`: a relay that
+//! cannot be reached may publish all the same. Pure.
 
 use crate::operator::{
     reason::Reason,
@@ -13,12 +13,13 @@ use crate::operator::{
     },
 };
 
+/// Finds condition `ReportsAvailable`.
 pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
     let finding = |state, reason, message: &str| {
         Finding::new(ConditionType::ReportsAvailable, state, reason, message)
     };
     if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
-        return nobody(reason);
+        return no_relay_runs(reason);
     }
     let reports = &inputs.observed.reports;
     if load::total(reports).is_some() {
@@ -42,7 +43,8 @@ pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
-pub(super) fn nobody(reason: Reason) -> Finding {
+/// Finds `ReportsAvailable` where no relay runs.
+pub(super) fn no_relay_runs(reason: Reason) -> Finding {
     Finding::new(
         ConditionType::ReportsAvailable,
         State::Unknown,

@@ -1,4 +1,4 @@
-//! `ScalingActive`: can the operator choose the count? And the last step that it took. Pure.
+//! `ScalingActive`: can the operator choose the number of relays? Also the last step. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -18,6 +18,7 @@ use crate::{
     },
 };
 
+/// Finds condition `ScalingActive`.
 pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
     if !matches!(inputs.relay.replicas, DesiredReplicas::Scaled(_)) {
         return off(zero_cause(&inputs.relay.replicas)
@@ -43,9 +44,10 @@ pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
     let why = scaling.decision.why;
-    finding(State::of(!holds_blindly(why)), why, explanation(why))
+    finding(State::of(!is_held(why)), why, explanation(why))
 }
 
+/// Finds `ScalingActive` where the manifest sets the number of relays.
 pub(super) fn off((reason, why): ZeroCause) -> Finding {
     finding(
         State::False,
@@ -54,7 +56,7 @@ pub(super) fn off((reason, why): ZeroCause) -> Finding {
     )
 }
 
-/// While the manifest cannot work.
+/// Finds `ScalingActive` while the manifest is invalid.
 pub(super) fn held(reason: Reason) -> Finding {
     finding(
         State::False,
@@ -67,8 +69,8 @@ fn finding(state: State, reason: Reason, message: &str) -> Finding {
     Finding::new(ConditionType::ScalingActive, state, reason, message)
 }
 
-/// More may be needed, or less, and it is not done.
-fn holds_blindly(why: Reason) -> bool {
+/// Returns whether the number of relays stays although another one may be needed.
+fn is_held(why: Reason) -> bool {
     matches!(
         why,
         Reason::ReportsIncomplete | Reason::BreakerOpen | Reason::ThroughputFlat

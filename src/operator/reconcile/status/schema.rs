@@ -1,4 +1,4 @@
-//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and
+//! `SchemaReady` and `SecretsResolved`: what the migration and the relays report about schema and
 //! secrets. Pure.
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     report::Problem,
 };
 
+/// Finds condition `SchemaReady`.
 pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
     let not = |reason, message: String| {
         Finding::new(ConditionType::SchemaReady, State::False, reason, message)
@@ -27,24 +28,24 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
         .map_or("", |target| &target.job);
     match &inputs.plan.migration {
         Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(inputs),
-        Migration::Queued => as_it_was(inputs),
+        Migration::Queued => previous_finding(inputs),
         Migration::Start { .. } if inputs.context.paused => not(
             Reason::Paused,
             "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
         ),
-        // An attempt in progress does not unsay why the last one failed.
+        // While another attempt runs, the condition keeps the reason why the last one failed.
         Migration::Start { attempt }
         | Migration::Running {
             attempt,
             waiting: None,
             ..
         } if *attempt > 1 => {
-            let said = repeat(
+            let previous = repeat(
                 &inputs.context.previous.conditions,
                 ConditionType::SchemaReady,
                 State::False,
             );
-            said.unwrap_or_else(|| {
+            previous.unwrap_or_else(|| {
                 not(
                     Reason::MigrationRunning,
                     format!("Attempt {attempt} of the migration is running (Job '{job}')."),
@@ -97,7 +98,7 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
     }
 }
 
-fn as_it_was(inputs: &ConditionInputs<'_>) -> Finding {
+fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
     let previous = find(
         &inputs.context.previous.conditions,
         ConditionType::SchemaReady,
@@ -120,7 +121,8 @@ fn as_it_was(inputs: &ConditionInputs<'_>) -> Finding {
     }
 }
 
-/// Relays see the schema as it is now; the Job saw it when it ended.
+/// Finds the schema ready unless a relay reports otherwise. Relays see the schema as it is now; the
+/// Job saw it when it ended.
 fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
         problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
@@ -171,7 +173,8 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     }
 }
 
-/// The operator reads no Secret: it only knows what those who do have said.
+/// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on reports
+/// of the migration and the relays.
 pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
     let reported = match &inputs.plan.migration {
         Migration::Failed {
@@ -180,11 +183,11 @@ pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
         } => Some(("the migration".to_owned(), problem)),
         _ => None,
     };
-    let everybody = reported
+    let all = reported
         .clone()
         .into_iter()
         .chain(problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody
+    if let Some((who, problem)) = all
         .into_iter()
         .find(|(_, problem)| is_about_secrets(problem))
     {
@@ -196,12 +199,14 @@ pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
             message,
         );
     }
-    let anybody = inputs
+    let any_relay = inputs
         .observed
         .reports
         .iter()
         .any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(inputs.plan.migration, Migration::Succeeded { .. })
+    if any_relay
+        || reported.is_some()
+        || matches!(inputs.plan.migration, Migration::Succeeded { .. })
     {
         return Finding::new(
             ConditionType::SecretsResolved,
@@ -226,7 +231,7 @@ pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
     .unwrap_or_else(unknown)
 }
 
-/// Problems of all relays with their pods, the most urgent of each first.
+/// Returns the problems of all relays with their pods, the most urgent of each first.
 pub(super) fn problems<'a>(
     inputs: &ConditionInputs<'a>,
 ) -> impl Iterator<Item = (&'a str, &'a Problem)> {
@@ -238,8 +243,8 @@ pub(super) fn problems<'a>(
     reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
 }
 
-/// Starts large and ends with a dot, whatever a report made of it.
-pub(crate) fn sentence(text: &str) -> String {
+/// Returns a text with a capital letter at its start and a full stop at its end.
+pub(super) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
     let mut sentence: String = letters

@@ -175,7 +175,7 @@ impl Case {
 
     /// Each as `"Ready=True Ready"`, in the order asked for.
     #[track_caller]
-    fn says(&self, expected: &[&str]) {
+    fn has(&self, expected: &[&str]) {
         let conditions = self.status().conditions;
         for line in expected {
             let type_ = line.split('=').next().unwrap_or_default();
@@ -214,7 +214,7 @@ fn waiting(case: &mut Case, migration: Migration) {
 
 #[test]
 fn a_relay_that_runs_is_ready_and_settled() {
-    running().says(&[
+    running().has(&[
         "Ready=True Ready",
         "Reconciling=False Settled",
         "Stalled=False NotStalled",
@@ -238,7 +238,7 @@ fn a_relay_that_runs_is_ready_and_settled() {
 #[test]
 fn an_outage_of_kafka_shows_but_does_not_make_a_relay_unready() {
     Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))])
-        .says(&[
+        .has(&[
             "Ready=True KafkaUnreachable",
             "Publishing=False KafkaUnreachable",
             "Available=True AllRelaysAvailable",
@@ -269,7 +269,7 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
     ] {
         let case =
             Case::with(|case| case.observed.reports = vec![report(None), open_breaker(problem)]);
-        case.says(&[
+        case.has(&[
             &format!("Ready=True {reason}"),
             &format!("Publishing=False {reason}"),
             "Stalled=False NotStalled",
@@ -283,14 +283,14 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
     assert_eq!(running().status().breaker, None, "no relay said");
 }
 
-/// A problem that stops publishing, there for so many seconds.
-fn trouble(seconds: i64) -> PodReport {
+/// A problem that stops publishing, which has lasted for this number of seconds.
+fn outage(seconds: i64) -> PodReport {
     let mut report = report(Some(ProblemClass::KafkaUnreachable));
     report.report.as_mut().expect("a report").problems[0].since = Some(at(-seconds).to_string());
     report
 }
 
-/// The status of a relay that has run for so many seconds.
+/// The status of a relay that has run for this number of seconds.
 fn having_run(seconds: i64) -> OutboxRelayStatus {
     let mut status = running().status();
     status
@@ -301,32 +301,32 @@ fn having_run(seconds: i64) -> OutboxRelayStatus {
 }
 
 #[test]
-fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
-    let mut case = Case::with(|case| case.observed.reports = vec![trouble(29)]);
-    case.says(&["Publishing=False KafkaUnreachable"]); // of one that never published
+fn a_problem_of_less_than_half_a_minute_changes_no_condition() {
+    let mut case = Case::with(|case| case.observed.reports = vec![outage(29)]);
+    case.has(&["Publishing=False KafkaUnreachable"]); // of one that never published
     case.previous = having_run(30);
-    case.says(&["Publishing=True Publishing", "Ready=True Ready"]);
+    case.has(&["Publishing=True Publishing", "Ready=True Ready"]);
     assert_eq!(
         (case.status().conditions, case.pending_events()),
         (case.previous.conditions.clone(), Vec::new())
     );
-    case.observed.reports = vec![trouble(30)];
-    case.says(&[
+    case.observed.reports = vec![outage(30)];
+    case.has(&[
         "Publishing=False KafkaUnreachable",
         "Ready=True KafkaUnreachable",
     ]);
     case.previous = case.status();
     case.observed.reports = vec![report(None)];
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=True Publishing"]);
 }
 
 #[test]
 fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() {
-    let mut case = Case::with(|case| case.observed.reports = vec![trouble(1), trouble(31)]);
+    let mut case = Case::with(|case| case.observed.reports = vec![outage(1), outage(31)]);
     case.previous = having_run(90);
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.observed.reports = vec![open_breaker(None)];
-    case.says(&["Publishing=False BreakerOpen"]);
+    case.has(&["Publishing=False BreakerOpen"]);
     let breaker = case.observed.reports[0]
         .report
         .as_mut()
@@ -335,7 +335,7 @@ fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() 
         .as_mut()
         .expect("a breaker");
     breaker.since = at(-29).to_string();
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=True Publishing"]);
 }
 
 #[test]
@@ -343,18 +343,18 @@ fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
     let mut case = running();
     case.previous = having_run(90);
     case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]; // no `since`
-    case.says(&["Publishing=False KafkaUnreachable"]);
-    case.observed.reports = vec![trouble(1)];
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
+    case.observed.reports = vec![outage(1)];
+    case.has(&["Publishing=True Publishing"]);
     case.previous = having_run(29);
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.previous = having_run(90);
     case.desired.relay.identity.generation += 1;
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.desired.relay.replicas = DesiredReplicas::Suspended;
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.deployment().existing = 0;
-    case.says(&["Publishing=False Suspended"]);
+    case.has(&["Publishing=False Suspended"]);
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn advice_shows_without_stopping_anything() {
     Case::with(|case| {
         case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))]
     })
-    .says(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
+    .has(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
             report.report.as_mut().expect("a report").problems[0].last_good_used = true;
             case.observed.reports = vec![report];
         })
-        .says(&[
+        .has(&[
             "Ready=True Ready",
             &format!("Publishing=True {class}"),
             &format!("SecretsResolved=False {class}"),
@@ -391,7 +391,7 @@ fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
         case.deployment().available = 0;
         case.observed.reports = vec![report(Some(ProblemClass::AuthenticationFailed))];
     })
-    .says(&[
+    .has(&[
         "Ready=False AuthenticationFailed",
         "Available=False AuthenticationFailed",
         "Reconciling=True AuthenticationFailed",
@@ -407,24 +407,24 @@ fn pods_that_cannot_run_are_explained_by_what_is_known() {
             change(case);
         })
     };
-    none(&|_| ()).says(&[
+    none(&|_| ()).has(&[
         "Available=False NoRelayAvailable",
         "Publishing=Unknown NoReports",
     ]);
-    none(&|case| case.deployment().rolling = true).says(&["Available=False RollingOut"]);
+    none(&|case| case.deployment().rolling = true).has(&["Available=False RollingOut"]);
     none(&|case| case.deployment().refusal = Some("exceeded quota".to_owned()))
-        .says(&["Available=False PodsRefused"]);
+        .has(&["Available=False PodsRefused"]);
     let pending = RelayPod {
         name: "p".to_owned(),
         address: None,
         waiting: Some("ImagePullBackOff: no".to_owned()),
     };
-    none(&|case| case.observed.pods = vec![pending.clone()]).says(&["Ready=False PodsPending"]);
+    none(&|case| case.observed.pods = vec![pending.clone()]).has(&["Ready=False PodsPending"]);
 }
 
 #[test]
 fn one_relay_of_two_is_enough_to_be_ready() {
-    Case::with(|case| case.deployment().available = 1).says(&[
+    Case::with(|case| case.deployment().available = 1).has(&[
         "Ready=True SomeRelaysAvailable",
         "Available=True SomeRelaysAvailable",
         "Reconciling=True SomeRelaysAvailable",
@@ -434,9 +434,9 @@ fn one_relay_of_two_is_enough_to_be_ready() {
 #[test]
 fn a_new_spec_is_ready_when_it_has_arrived_everywhere_and_an_upgrade_stays_ready() {
     let mut case = Case::with(|case| case.deployment().updated = 1);
-    case.says(&["Ready=False RollingOut", "Reconciling=True RollingOut"]);
+    case.has(&["Ready=False RollingOut", "Reconciling=True RollingOut"]);
     case.previous = running().status();
-    case.says(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
+    case.has(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
 }
 
 #[test]
@@ -450,7 +450,7 @@ fn zero_relays_are_available_but_publish_nothing() {
         });
         case.observed.reports.clear();
     })
-    .says(&[
+    .has(&[
         "Ready=True ScaledToZero",
         "Available=True ScaledToZero",
         "Publishing=False ScaledToZero",
@@ -468,7 +468,7 @@ fn a_suspended_relay_is_ready_and_publishes_nothing() {
         });
         case.observed.reports.clear();
     })
-    .says(&[
+    .has(&[
         "Ready=True Suspended",
         "Available=True Suspended",
         "Publishing=False Suspended",
@@ -488,7 +488,7 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
             .message
             .clone()
     };
-    case.says(&[
+    case.has(&[
         "Ready=True Suspended",
         "Reconciling=True Suspended",
         "Publishing=True Publishing",
@@ -509,14 +509,14 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
         address: "10.0.0.1".parse().ok(),
         waiting: None,
     }];
-    case.says(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
+    case.has(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
     assert!(
         available(&case).contains("until then: 1."),
         "{}",
         available(&case)
     );
     case.observed.pods[0].address = None;
-    case.says(&[
+    case.has(&[
         "Ready=True Suspended",
         "Reconciling=False Settled",
         "Publishing=False Suspended",
@@ -531,11 +531,11 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
 #[test]
 fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
     let mut case = running();
-    case.says(&["Paused=False NotPaused"]);
+    case.has(&["Paused=False NotPaused"]);
     case.previous = case.status();
     case.paused = true;
     case.desired.relay.identity.generation = 4;
-    case.says(&["Paused=True Paused", "Ready=True Ready"]);
+    case.has(&["Paused=True Paused", "Ready=True Ready"]);
     let status = case.status();
     let generation = |type_| {
         condition(&status.conditions, type_)
@@ -551,26 +551,26 @@ fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
         (3, Some(3), Some(4))
     );
     waiting(&mut case, Migration::Start { attempt: 1 });
-    case.says(&["SchemaReady=False Paused"]);
+    case.has(&["SchemaReady=False Paused"]);
 }
 
 #[test]
 fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
     let with = |reports| Case::with(|case| case.observed.reports = reports);
-    with(Vec::new()).says(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
+    with(Vec::new()).has(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
     let mut half = report(None);
     half.report.as_mut().expect("a report").lanes = 32;
-    with(vec![half]).says(&[
+    with(vec![half]).has(&[
         "ReportsAvailable=False ReportsIncomplete",
         "Ready=True Ready",
     ]);
-    running().says(&["ReportsAvailable=True ReportsComplete"]);
+    running().has(&["ReportsAvailable=True ReportsComplete"]);
 }
 
 #[test]
 fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
     let mut case = Case::with(|case| case.applied.no_pod_monitors = true);
-    case.says(&[
+    case.has(&[
         "Ready=True PodMonitorUnavailable",
         "Reconciling=False Settled",
     ]);
@@ -591,7 +591,7 @@ fn scaled(decision: Decision) -> Case {
         case.plan.scaling = Some(Scaling {
             decision,
             load: Some(load),
-            remember: ScalingMemory::default(),
+            next_memory: ScalingMemory::default(),
         });
         case.plan.scale = if decision.from == decision.to {
             Scale::Keep
@@ -608,7 +608,7 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         to: 4,
         why: Reason::BacklogHigh,
     });
-    case.says(&["ScalingActive=True BacklogHigh"]);
+    case.has(&["ScalingActive=True BacklogHigh"]);
     let last = case.status().last_scale.expect("a step");
     assert_eq!(
         (last.from, last.to, last.reason.as_str(), last.time.0),
@@ -651,14 +651,14 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         "{:?}",
         case.pending_events()
     );
-    case.says(&["ScalingActive=False ApiRequestFailed"]);
+    case.has(&["ScalingActive=False ApiRequestFailed"]);
     case.applied.scaled = true;
     assert_eq!(
         case.status().last_scale.expect("a step").to,
         8,
         "what else is refused does not matter"
     );
-    case.says(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
+    case.has(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
 }
 
 fn refused(code: u16) -> ApplyError {
@@ -681,7 +681,7 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
         to: 4,
         why: Reason::ThroughputFlat,
     });
-    case.says(&["ScalingActive=False ThroughputFlat"]);
+    case.has(&["ScalingActive=False ThroughputFlat"]);
     assert_eq!(case.event_reasons(), ["ThroughputFlat"]);
     case.previous = case.status();
     case.plan
@@ -697,7 +697,7 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
 
 #[test]
 fn without_scaling_the_manifest_says_the_count() {
-    running().says(&["ScalingActive=False ScalingOff"]);
+    running().has(&["ScalingActive=False ScalingOff"]);
     assert_eq!(running().pending_events(), []);
 }
 
@@ -707,7 +707,7 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
     case.previous = case.status();
     (case.plan.migration, case.plan.turn) = (Migration::Queued, Turn::Waiting);
     case.plan.rollout = Rollout::WaitForSchema;
-    case.says(&[
+    case.has(&[
         "Ready=True UpgradeQueued",
         "SchemaReady=True MigrationSucceeded",
         "Reconciling=False Settled",
@@ -715,12 +715,12 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
     assert_eq!(case.pending_events(), []);
     assert_eq!(case.status().migration, case.previous.migration);
     case.plan.turn = Turn::Stopped;
-    case.says(&["Ready=True UpgradesStopped"]);
+    case.has(&["Ready=True UpgradesStopped"]);
     assert_eq!(case.event_reasons(), ["UpgradesStopped"]);
 }
 
 #[test]
-fn a_manifest_that_cannot_work_stalls_with_its_reason() {
+fn an_invalid_manifest_stalls_with_its_reason() {
     let case = running();
     let reason = |why: ValidationError| {
         let status = case.invalid(&why, None, Applied::default());
@@ -746,7 +746,7 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
 }
 
 #[test]
-fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
+fn relays_of_an_invalid_manifest_run_on_unless_none_is_requested() {
     let why = ValidationError::Spec(crate::settings::InvalidSpec::TopicCount);
     let mut case = scaled(Decision {
         from: 2,
@@ -820,7 +820,7 @@ fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
 }
 
 #[test]
-fn a_manifest_of_another_form_stalls_and_is_told() {
+fn an_unreadable_manifest_stalls_and_gets_an_event() {
     let plan = Plan::Unreadable {
         error: "spec.batchSize: invalid type",
     };
@@ -851,13 +851,13 @@ fn a_manifest_of_another_form_stalls_and_is_told() {
 
 #[test]
 fn a_failed_migration_says_why_and_goes_on() {
-    Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).says(&[
+    Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).has(&[
         "Ready=False LockTimeout",
         "SchemaReady=False LockTimeout",
         "Reconciling=True LockTimeout",
         "Stalled=False NotStalled",
     ]);
-    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned())))).says(&[
+    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned())))).has(&[
         "SchemaReady=False MigrationFailed",
         "Available=True AllRelaysAvailable",
     ]);
@@ -869,7 +869,7 @@ fn what_only_a_person_can_end_is_stalled() {
         ProblemClass::NewerSchema,
         ProblemClass::SchemaClaimedByOther,
     ] {
-        Case::with(|case| waiting(case, failed(reported(class)))).says(&[
+        Case::with(|case| waiting(case, failed(reported(class)))).has(&[
             &format!("Stalled=True {class}"),
             &format!("Ready=False {class}"),
             &format!("Reconciling=False {class}"),
@@ -891,7 +891,7 @@ fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
         },
     ] {
         waiting(&mut case, migration);
-        case.says(&[
+        case.has(&[
             "SchemaReady=False SecretMissing",
             "SecretsResolved=False SecretMissing",
         ]);
@@ -902,7 +902,7 @@ fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
 #[test]
 fn a_schema_that_vanished_after_its_migration_is_not_ready() {
     Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::SchemaNotReady))])
-        .says(&[
+        .has(&[
             "SchemaReady=False SchemaNotReady",
             "Ready=False SchemaNotReady",
         ]);
@@ -914,7 +914,7 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
         waiting(case, Migration::Start { attempt: 1 });
         case.observed = Observed::default();
     })
-    .says(&[
+    .has(&[
         "SecretsResolved=Unknown NotChecked",
         "SchemaReady=False MigrationRunning",
         "Available=False WaitingForSchema",
@@ -925,13 +925,13 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
 fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
     let after = |error| Case::with(|case| case.applied.error = Some(error));
     after(ApplyError::NameConflict("Service 's'".to_owned()))
-        .says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
-    after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&[
+        .has(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
+    after(ApplyError::FormerChildren("Service 's'".to_owned())).has(&[
         "Stalled=False NotStalled",
         "Reconciling=True FormerChildren",
     ]);
-    after(refused(422)).says(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
-    after(refused(500)).says(&[
+    after(refused(422)).has(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
+    after(refused(500)).has(&[
         "Stalled=False NotStalled",
         "Reconciling=True ApiRequestFailed",
     ]);
@@ -953,7 +953,7 @@ fn the_level_of_the_schema_outlives_the_pod_that_told_it() {
 }
 
 #[test]
-fn the_same_scene_gives_the_same_status() {
+fn the_same_inputs_give_the_same_status() {
     let mut case = running();
     case.previous = case.status();
     assert_eq!(case.status(), case.previous);
@@ -972,7 +972,7 @@ fn each_bad_turn_is_told_once_and_its_end_too() {
 }
 
 #[test]
-fn a_pass_that_left_something_undone_carried_out_no_generation() {
+fn a_reconciliation_that_left_something_undone_carried_out_no_generation() {
     let carried_out = |previous: OutboxRelayStatus| carried_out_generation(&previous);
     assert_eq!(carried_out(running().status()), Some(3));
     assert_eq!(
@@ -1006,7 +1006,7 @@ fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
 }
 
 #[test]
-fn when_nothing_can_be_read_what_was_said_stays() {
+fn when_nothing_can_be_read_the_previous_conditions_stay() {
     let previous = running().status();
     let identity = Identity {
         generation: 4,
