@@ -181,12 +181,12 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
         operator_name: arguments.operator_name,
         pod_name: arguments.pod_name,
     };
-    let options = operator::Options {
+    let options = operator::process::Options {
         settings,
         listen: arguments.listen,
         namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
         lease_name: arguments.lease_name,
         watch_round: Duration::from_secs(arguments.watch_seconds),
     };
-    Ok(operator::run(options).await?)
+    Ok(operator::process::run(options).await?)
 }

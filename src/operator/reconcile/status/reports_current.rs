@@ -1,25 +1,27 @@
-//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be
-//! asked may publish all the same. Pure.
+//! `ReportsAvailable`: do all relays report their state? It does not change `Ready`: a relay that
+//! cannot be reached may publish all the same. Pure.
 
 use crate::operator::{
     reason::Reason,
     reconcile::{
         plan::load,
         status::{
-            Scene,
-            available::none_runs,
-            conditions::{Finding, State},
+            ConditionInputs,
+            available::zero_cause_if_none_runs,
+            conditions::{ConditionType, Finding, State},
         },
     },
 };
 
-pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
-    let finding =
-        |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
-    if let Some((reason, _)) = none_runs(scene) {
-        return nobody(reason);
+/// Finds condition `ReportsAvailable`.
+pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
+    let finding = |state, reason, message: &str| {
+        Finding::new(ConditionType::ReportsAvailable, state, reason, message)
+    };
+    if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
+        return no_relay_runs(reason);
     }
-    let reports = &scene.observed.reports;
+    let reports = &inputs.observed.reports;
     if load::total(reports).is_some() {
         return finding(
             State::True,
@@ -41,9 +43,10 @@ pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
-pub(super) fn nobody(reason: Reason) -> Finding {
+/// Finds `ReportsAvailable` where no relay runs.
+pub(super) fn no_relay_runs(reason: Reason) -> Finding {
     Finding::new(
-        "ReportsAvailable",
+        ConditionType::ReportsAvailable,
         State::Unknown,
         reason,
         "No relay runs that could report.",

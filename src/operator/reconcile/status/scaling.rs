@@ -1,4 +1,4 @@
-//! `ScalingActive`: can the operator choose the count? And the last step that it took. Pure.
+//! `ScalingActive`: can the operator choose the number of relays? Also the last step. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -7,47 +7,48 @@ use crate::{
     operator::{
         reason::Reason,
         reconcile::{
-            apply::Applied,
             plan::{Plan, Scale},
             status::{
-                Facts, Scene, Verdict,
-                available::{Wish, none_wanted},
-                conditions::{Finding, State},
+                ConditionInputs, Outcome, StatusInputs,
+                available::{ZeroCause, zero_cause},
+                conditions::{ConditionType, Finding, State},
             },
-            validate::Count,
+            validate::DesiredReplicas,
         },
     },
 };
 
-pub(super) fn scaling_active(scene: &Scene<'_>) -> Finding {
-    if !matches!(scene.relay.count, Count::Scaled(_)) {
-        return off(none_wanted(&scene.relay.count)
+/// Finds condition `ScalingActive`.
+pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
+    if !matches!(inputs.relay.replicas, DesiredReplicas::Scaled(_)) {
+        return off(zero_cause(&inputs.relay.replicas)
             .unwrap_or((Reason::ScalingOff, "spec.scaling is absent")));
     }
-    if scene.facts.paused {
+    if inputs.context.paused {
         return finding(
             State::False,
             Reason::Paused,
             "The count stays while the OutboxRelay is paused.",
         );
     }
-    let Some(scaling) = &scene.plan.scaling else {
+    let Some(scaling) = &inputs.plan.scaling else {
         return finding(
             State::Unknown,
             Reason::WaitingForRelays,
             "Nothing has been decided yet.",
         );
     };
-    if !scene.applied.scaled {
+    if !inputs.applied.scaled {
         let message = "The count that was decided could not be set, and is decided again: see \
             condition Ready.";
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
     let why = scaling.decision.why;
-    finding(State::of(!holds_blindly(why)), why, explanation(why))
+    finding(State::of(!is_held(why)), why, explanation(why))
 }
 
-pub(super) fn off((reason, why): Wish) -> Finding {
+/// Finds `ScalingActive` where the manifest sets the number of relays.
+pub(super) fn off((reason, why): ZeroCause) -> Finding {
     finding(
         State::False,
         reason,
@@ -55,7 +56,7 @@ pub(super) fn off((reason, why): Wish) -> Finding {
     )
 }
 
-/// While the manifest cannot work.
+/// Finds `ScalingActive` while the manifest is invalid.
 pub(super) fn held(reason: Reason) -> Finding {
     finding(
         State::False,
@@ -65,11 +66,11 @@ pub(super) fn held(reason: Reason) -> Finding {
 }
 
 fn finding(state: State, reason: Reason, message: &str) -> Finding {
-    Finding::new("ScalingActive", state, reason, message)
+    Finding::new(ConditionType::ScalingActive, state, reason, message)
 }
 
-/// More may be needed, or less, and it is not done.
-fn holds_blindly(why: Reason) -> bool {
+/// Returns whether the number of relays stays although another one may be needed.
+fn is_held(why: Reason) -> bool {
     matches!(
         why,
         Reason::ReportsIncomplete | Reason::BreakerOpen | Reason::ThroughputFlat
@@ -113,22 +114,18 @@ fn explanation(why: Reason) -> &'static str {
     }
 }
 
-/// The step of this pass if there was one and it was taken, else the one before.
-pub(super) fn last_scale(facts: &Facts<'_>, verdict: &Verdict<'_>) -> Option<LastScale> {
-    match verdict {
-        Verdict::Planned {
-            plan: Plan {
-                scale: Scale::Step(step),
-                ..
-            },
-            applied: Applied { scaled: true, .. },
-            ..
-        } => Some(LastScale {
-            time: Time(facts.now),
+/// Returns the step of this reconciliation if there was one and it was taken, else the one before.
+pub(super) fn last_scale(context: &StatusInputs<'_>, outcome: &Outcome<'_>) -> Option<LastScale> {
+    if let Plan::CarryOut(plan) = outcome.plan
+        && let Scale::Step(step) = plan.scale
+        && outcome.applied.scaled
+    {
+        return Some(LastScale {
+            time: Time(context.now),
             from: step.from,
             to: step.to,
             reason: step.why.name(),
-        }),
-        _ => facts.previous.last_scale.clone(),
+        });
     }
+    context.previous.last_scale.clone()
 }

@@ -1,48 +1,51 @@
-//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and
+//! `SchemaReady` and `SecretsResolved`: what the migration and the relays report about schema and
 //! secrets. Pure.
 
 use crate::{
     operator::{
-        identity::NUDGE,
+        identity::RECONCILE_AT,
         reason::{Reason, is_about_secrets, is_about_the_schema},
         reconcile::{
             plan::{Failure, Migration},
             status::{
-                Scene,
-                conditions::{Finding, State, find, repeat},
+                ConditionInputs,
+                conditions::{ConditionType, Finding, State, find, repeat},
             },
         },
     },
     report::Problem,
 };
 
-pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
-    let not = |reason, message: String| Finding::new("SchemaReady", State::False, reason, message);
-    let job = scene
+/// Finds condition `SchemaReady`.
+pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
+    let not = |reason, message: String| {
+        Finding::new(ConditionType::SchemaReady, State::False, reason, message)
+    };
+    let job = inputs
         .relay
         .migration
         .as_ref()
         .map_or("", |target| &target.job);
-    match &scene.plan.migration {
-        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
-        Migration::Queued => as_it_was(scene),
-        Migration::Start { .. } if scene.facts.paused => not(
+    match &inputs.plan.migration {
+        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(inputs),
+        Migration::Queued => previous_finding(inputs),
+        Migration::Start { .. } if inputs.context.paused => not(
             Reason::Paused,
             "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
         ),
-        // An attempt in progress does not unsay why the last one failed.
+        // While another attempt runs, the condition keeps the reason why the last one failed.
         Migration::Start { attempt }
         | Migration::Running {
             attempt,
             waiting: None,
             ..
         } if *attempt > 1 => {
-            let said = repeat(
-                &scene.facts.previous.conditions,
-                "SchemaReady",
+            let previous = repeat(
+                &inputs.context.previous.conditions,
+                ConditionType::SchemaReady,
                 State::False,
             );
-            said.unwrap_or_else(|| {
+            previous.unwrap_or_else(|| {
                 not(
                     Reason::MigrationRunning,
                     format!("Attempt {attempt} of the migration is running (Job '{job}')."),
@@ -76,7 +79,7 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
         } => {
             let again = format!(
                 "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
-                 {NUDGE} gets a new value."
+                 {RECONCILE_AT} gets a new value."
             );
             match why {
                 Failure::Reported(problem) => not(
@@ -95,27 +98,36 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
     }
 }
 
-fn as_it_was(scene: &Scene<'_>) -> Finding {
-    let said = find(&scene.facts.previous.conditions, "SchemaReady")
-        .filter(|said| said.status != State::Unknown.text());
+fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
+    let previous = find(
+        &inputs.context.previous.conditions,
+        ConditionType::SchemaReady,
+    )
+    .filter(|previous| previous.state != State::Unknown);
     let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
-    match said {
-        Some(said) => Finding {
-            type_: "SchemaReady",
-            state: State::of(said.status == State::True.text()),
-            reason: said.reason.clone(),
-            message: said.message.clone(),
+    match previous {
+        Some(previous) => Finding {
+            type_: ConditionType::SchemaReady,
+            state: previous.state,
+            reason: previous.reason.unwrap_or(Reason::UpgradeQueued),
+            message: previous.message.to_owned(),
         },
-        None => Finding::new("SchemaReady", State::True, Reason::UpgradeQueued, message),
+        None => Finding::new(
+            ConditionType::SchemaReady,
+            State::True,
+            Reason::UpgradeQueued,
+            message,
+        ),
     }
 }
 
-/// Relays see the schema as it is now; the Job saw it when it ended.
-fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
+/// Finds the schema ready unless a relay reports otherwise. Relays see the schema as it is now; the
+/// Job saw it when it ended.
+fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
-        problems(scene).find(|(_, problem)| is_about_the_schema(problem.class))
+        problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
     {
-        let next = scene
+        let next = inputs
             .relay
             .migration
             .as_ref()
@@ -126,24 +138,24 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
             next.unwrap_or_default()
         );
         return Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::False,
             Reason::Problem(problem.class),
             message,
         );
     }
-    match &scene.plan.migration {
+    match &inputs.plan.migration {
         Migration::Succeeded {
             schema_version: Some(level),
             ..
         } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             format!("The schema is at level {level}."),
         ),
         Migration::Succeeded { .. } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             "The migration succeeded.",
@@ -151,45 +163,53 @@ fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
         _ => {
             let message = "migration.policy is Never: the operator does not touch the schema, \
                 relays check it when they start.";
-            Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
+            Finding::new(
+                ConditionType::SchemaReady,
+                State::True,
+                Reason::MigrationOff,
+                message,
+            )
         }
     }
 }
 
-/// The operator reads no Secret: it only knows what those who do have said.
-pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
-    let reported = match &scene.plan.migration {
+/// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on reports
+/// of the migration and the relays.
+pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
+    let reported = match &inputs.plan.migration {
         Migration::Failed {
             why: Failure::Reported(problem),
             ..
         } => Some(("the migration".to_owned(), problem)),
         _ => None,
     };
-    let everybody = reported
+    let all = reported
         .clone()
         .into_iter()
-        .chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody
+        .chain(problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
+    if let Some((who, problem)) = all
         .into_iter()
         .find(|(_, problem)| is_about_secrets(problem))
     {
         let message = format!("Reported by {who}: {}", sentence(&problem.message));
         return Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::False,
             Reason::Problem(problem.class),
             message,
         );
     }
-    let anybody = scene
+    let any_relay = inputs
         .observed
         .reports
         .iter()
         .any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. })
+    if any_relay
+        || reported.is_some()
+        || matches!(inputs.plan.migration, Migration::Succeeded { .. })
     {
         return Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::True,
             Reason::SecretsRead,
             "Every referenced Secret and ConfigMap was read.",
@@ -197,23 +217,25 @@ pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
     }
     let unknown = || {
         Finding::new(
-            "SecretsResolved",
+            ConditionType::SecretsResolved,
             State::Unknown,
             Reason::NotChecked,
             "No migration or relay has reported yet.",
         )
     };
     repeat(
-        &scene.facts.previous.conditions,
-        "SecretsResolved",
+        &inputs.context.previous.conditions,
+        ConditionType::SecretsResolved,
         State::False,
     )
     .unwrap_or_else(unknown)
 }
 
-/// Problems of all relays with their pods, the most urgent of each first.
-pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = scene
+/// Returns the problems of all relays with their pods, the most urgent of each first.
+pub(super) fn problems<'a>(
+    inputs: &ConditionInputs<'a>,
+) -> impl Iterator<Item = (&'a str, &'a Problem)> {
+    let reports = inputs
         .observed
         .reports
         .iter()
@@ -221,8 +243,8 @@ pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, 
     reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
 }
 
-/// Starts large and ends with a dot, whatever a report made of it.
-pub(crate) fn sentence(text: &str) -> String {
+/// Returns a text with a capital letter at its start and a full stop at its end.
+pub(super) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
     let mut sentence: String = letters
