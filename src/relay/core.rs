@@ -29,13 +29,16 @@ use std::{
 };
 
 use crate::relay::core::isolation::Isolation;
-pub use crate::relay::core::isolation::{Lookup, Verdict};
+pub use crate::relay::core::isolation::{Disposition, Lookup, RejectedRow};
+pub use crate::relay::core::{
+    breaker::ClusterError, in_flight::SettleWhen, topic_state::TopicPresence,
+};
 use crate::{
     outbox::{FetchFilter, FetchRequest, Fetched, Grant, LaneWatermarks, OutboxRow},
     relay::core::{
         breaker::Breaker,
         first_record_gate::FirstRecordGate,
-        in_flight::{Budget, GivenBack, InFlight, Settle, Slot, TopicIndex},
+        in_flight::{Budget, InFlight, ReturnedRow, SettleBatch, Slot, TopicIndex},
         jitter::Jitter,
         lane_share::LANES,
         routing::{Destination, Routes},
@@ -96,10 +99,13 @@ pub enum Outcome {
     Published,
     /// Its topic failed, and must rest.
     TopicFailed(ProblemClass),
-    /// It was refused, or it stood in a batch that was.
-    Refused(ProblemClass),
-    /// It was thrown out together with the producer, through no fault of its own.
+    /// Kafka rejected it for good, or it was part of a batch that Kafka rejected.
+    Rejected(ProblemClass),
+    /// It was discarded together with its producer; the failure had another cause.
     Purged,
+    /// It was never handed to a producer: its topic or key was paused after the row was taken, the
+    /// first-record gate kept it back, or no producer was open. Treated like [`Self::Purged`].
+    NotSent,
 }
 
 /// State of one relay process, without any IO.
@@ -177,11 +183,11 @@ impl Core {
 
     /// Highest id seen so far; goes with a tick whose transaction has not begun yet.
     #[must_use]
-    pub fn seen(&self) -> i64 {
+    pub fn highest_id(&self) -> i64 {
         self.seen
     }
 
-    pub fn tick(&mut self, tick: XidTick) {
+    pub fn on_tick(&mut self, tick: XidTick) {
         self.ticks.add(tick);
     }
 }

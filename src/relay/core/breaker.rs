@@ -35,6 +35,14 @@ const LOCAL_AFTER: Duration = Duration::from_secs(2 * LEASE_TTL.as_secs());
 /// acknowledgement followed.
 const UNPROVEN_MAX: Duration = Duration::from_mins(30);
 
+/// Whether librdkafka has reported an error of the whole cluster since the last acknowledgement.
+/// It also reports idle connections that were closed, so that alone proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterError {
+    None,
+    Reported,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// At most so many rows may be with the producer; the whole window when it has grown that far.
@@ -107,7 +115,7 @@ impl Breaker {
     /// Looks at the clock. `unacknowledged`: rows with the producer; `cluster_error`: librdkafka told of an
     /// error of the whole cluster, and nothing was acknowledged since. That alone is no proof, it
     /// tells of idle connections too.
-    pub fn look(&mut self, unacknowledged: usize, cluster_error: bool, now: Instant) {
+    pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
         if unacknowledged == 0 {
             self.quiet_since = None;
             if self.state == State::Slow {
@@ -116,7 +124,7 @@ impl Breaker {
             return;
         }
         let quiet = now.saturating_duration_since(*self.quiet_since.get_or_insert(now));
-        let open_after = if cluster_error {
+        let open_after = if cluster_error == ClusterError::Reported {
             self.settings.slow_after()
         } else {
             self.settings.open_after()
@@ -130,7 +138,7 @@ impl Breaker {
     }
 
     /// A row was acknowledged.
-    pub fn acknowledged(&mut self, now: Instant) {
+    pub fn on_acknowledged(&mut self, now: Instant) {
         (self.quiet_since, self.unproven) = (Some(now), 0);
         match self.state {
             State::Open { .. } => self.close(START_ROWS),
@@ -147,7 +155,7 @@ impl Breaker {
     /// The brokers answered a question. With nothing outstanding no record can close the breaker,
     /// so this does: without lanes a relay has no record. It is no proof: brokers that answer and
     /// take no record would get lanes, and give them back, over and over.
-    pub fn answered(&mut self, unacknowledged: usize, now: Instant) {
+    pub fn on_brokers_answered(&mut self, unacknowledged: usize, now: Instant) {
         let least = match self.unproven {
             0 => self.settings.slow_after(),
             times => UNPROVEN_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
@@ -160,7 +168,7 @@ impl Breaker {
 
     /// The producer had to be thrown out, and no record or topic is to blame. Returns the pause
     /// before the next one.
-    pub fn rebuilt(&mut self, now: Instant) -> Duration {
+    pub fn on_producer_rebuilt(&mut self, now: Instant) -> Duration {
         self.rebuilds
             .retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
         let pause = self
@@ -195,7 +203,7 @@ impl Breaker {
     }
 
     /// A fetch begins: while Open, that was the probe.
-    pub fn fetching(&mut self, now: Instant) {
+    pub fn on_fetch(&mut self, now: Instant) {
         if matches!(self.state, State::Open { .. }) {
             self.probes += 1;
             self.probe_at = now
@@ -212,7 +220,7 @@ impl Breaker {
             State::Open { .. } => Health::Open {
                 for_long: self.is_open_for(LOCAL_AFTER, now),
             },
-            _ => Health::Well,
+            _ => Health::Healthy,
         }
     }
 

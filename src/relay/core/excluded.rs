@@ -47,29 +47,32 @@ impl Core {
         }
     }
 
-    /// What the brokers say about a declared topic.
-    pub fn topic_seen(&mut self, topic: TopicIndex, exists: bool, now: Instant) {
-        if !exists {
-            self.hold_topic(topic);
-            self.topic_states.missing(topic);
-            self.first_record_gate.forget_topic(topic);
-            self.probe_first_record_gate.forget_topic(topic);
-        } else {
-            self.topic_states.exists(topic);
-            self.resume(now);
+    /// The brokers answered whether a declared topic exists.
+    pub fn on_topic_metadata(&mut self, topic: TopicIndex, presence: TopicPresence, now: Instant) {
+        match presence {
+            TopicPresence::Missing => {
+                self.hold_topic(topic);
+                self.topic_states.missing(topic);
+                self.first_record_gate.forget_topic(topic);
+                self.probe_first_record_gate.forget_topic(topic);
+            }
+            TopicPresence::Present => {
+                self.topic_states.exists(topic);
+                self.resume_due(now);
+            }
         }
     }
 
-    /// When [`Self::resume`] is to be asked next.
+    /// When [`Self::resume_due`] is to be asked next.
     #[must_use]
-    pub fn resume_at(&self, now: Instant) -> Option<Instant> {
+    pub fn next_resume_at(&self, now: Instant) -> Option<Instant> {
         self.topic_states
             .next(now, |topic| self.in_flight.sent_of(topic) == 0)
     }
 
     /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a
     /// record.
-    pub fn resume(&mut self, now: Instant) {
+    pub fn resume_due(&mut self, now: Instant) {
         for (topic, class) in self
             .topic_states
             .due(now, |topic| self.in_flight.sent_of(topic) == 0)

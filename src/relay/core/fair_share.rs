@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{
     relay::core::{
         Core, LANES,
-        breaker::Breaker,
+        breaker::{Breaker, ClusterError},
         in_flight::{Slot, TopicIndex},
         jitter::Jitter,
         topic_state::TopicStates,
@@ -46,13 +46,13 @@ impl Core {
         &self.breaker
     }
 
-    /// Looks at what was not acknowledged until now; `cluster_error`: see [`Breaker::look`]. Once a turn
+    /// Looks at what was not acknowledged until now; `cluster_error`: see [`Breaker::evaluate`]. Once a turn
     /// of the loop.
-    pub fn look(&mut self, cluster_error: bool, now: Instant) {
+    pub fn check_acknowledgements(&mut self, cluster_error: ClusterError, now: Instant) {
         // What a stalled topic has there says nothing about the cluster.
         let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
         self.breaker
-            .look(self.in_flight.sent() - stalled, cluster_error, now);
+            .evaluate(self.in_flight.sent() - stalled, cluster_error, now);
         for topic in 0..self.routes.len() {
             if self.topic_states.is_active(topic) && self.must_wait(topic, now) {
                 self.hold_topic(topic);
@@ -62,13 +62,13 @@ impl Core {
     }
 
     /// The brokers answered a question.
-    pub fn answered(&mut self, now: Instant) {
-        self.breaker.answered(self.in_flight.sent(), now);
+    pub fn on_brokers_answered(&mut self, now: Instant) {
+        self.breaker.on_brokers_answered(self.in_flight.sent(), now);
     }
 
     /// The producer was thrown out without a cause; returns the pause before the next one.
-    pub fn rebuilt(&mut self, now: Instant) -> std::time::Duration {
-        self.breaker.rebuilt(now)
+    pub fn on_producer_rebuilt(&mut self, now: Instant) -> std::time::Duration {
+        self.breaker.on_producer_rebuilt(now)
     }
 
     /// Rows that the main producer has: all that were sent, but for those on trial.
@@ -79,7 +79,7 @@ impl Core {
 
     /// What lanes on their way back wait for.
     #[must_use]
-    pub fn drain_waits_for(&self) -> DrainWaits {
+    pub fn drain_blockers(&self) -> DrainBlockers {
         let is_leaving = |lane: u8| {
             self.lanes[usize::from(lane)]
                 .as_ref()
@@ -94,7 +94,7 @@ impl Core {
             .on_trial()
             .filter(|row| is_leaving(row.lane))
             .count();
-        DrainWaits {
+        DrainBlockers {
             main: sent > on_trial,
             trial: on_trial > 0,
         }
@@ -103,23 +103,23 @@ impl Core {
     /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic
     /// does not.
     #[must_use]
-    pub fn is_sick(&self) -> bool {
-        self.breaker.state() != BreakerState::Closed || self.stalled().next().is_some()
+    pub fn has_stuck_records(&self) -> bool {
+        self.breaker.state() != BreakerState::Closed || self.stalled_topics().next().is_some()
     }
 
     /// Whether the row of this slot is on trial, with a producer of its own.
     #[must_use]
-    pub fn is_on_trial(&self, slot: Slot) -> bool {
+    pub fn is_probed(&self, slot: Slot) -> bool {
         self.isolation.is_on_trial(slot)
     }
 
     /// Topics whose records do not end while later ones of others do.
-    pub fn stalled(&self) -> impl Iterator<Item = TopicIndex> {
+    pub fn stalled_topics(&self) -> impl Iterator<Item = TopicIndex> {
         (0..self.routes.len()).filter(|topic| self.is_stalled(*topic))
     }
 
     /// Topics whose records do not end, whatever others do.
-    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
+    pub fn overdue_topics(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
         let oldest = |topic: &TopicIndex| self.unacknowledged.oldest(*topic);
         (0..self.routes.len()).filter(move |topic| {
             oldest(topic)
@@ -134,10 +134,10 @@ impl Core {
 
     /// Topics with a reason to report, and whether rows went astray.
     #[must_use]
-    pub fn troubled_topics(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
+    pub fn topic_problems(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
         let (mut topics, astray) = self.topic_states.reasons();
         topics.extend(
-            self.stalled()
+            self.stalled_topics()
                 .map(|topic| (topic, ProblemClass::TopicStalled)),
         );
         (topics, astray)
@@ -249,7 +249,7 @@ fn share_of_bytes(bytes: usize) -> usize {
 
 /// What lanes on their way back wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainWaits {
+pub struct DrainBlockers {
     /// Records of the main producer.
     pub main: bool,
     /// Records on trial.

@@ -7,7 +7,7 @@ impl Core {
     /// When the next fetch may begin; `None` while one is under way or there is no room: then a
     /// report or a settle has to come first.
     #[must_use]
-    pub fn fetch_at(&self) -> Option<Instant> {
+    pub fn next_fetch_at(&self) -> Option<Instant> {
         let possible = !self.fetch_under_way
             && self.lanes.iter().flatten().any(|lane| !lane.draining)
             && self.topic_states.any_is_active()
@@ -22,7 +22,7 @@ impl Core {
 
     /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
     pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchRequest> {
-        if self.fetch_at().is_none_or(|at| at > now) {
+        if self.next_fetch_at().is_none_or(|at| at > now) {
             return None;
         }
         let (room, has_more) = (
@@ -37,7 +37,7 @@ impl Core {
             flowing: self.filter(),
             ..FetchRequest::default()
         };
-        plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
+        plan.scan_max = (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32;
         for (lane, state) in self.lanes.iter().enumerate() {
             let (lane, Some(state)) = (lane as u8, state) else {
                 continue;
@@ -69,7 +69,7 @@ impl Core {
             // Every lane is full.
             self.fetch_at = now + PAUSE_AFTER_WORK;
         } else {
-            self.breaker.fetching(now);
+            self.breaker.on_fetch(now);
         }
         self.fetch_under_way.then_some(plan)
     }
@@ -91,7 +91,7 @@ impl Core {
     }
 
     /// The fetch failed, or its rows cannot be used: it is made again.
-    pub fn fetch_failed(&mut self, now: Instant) {
+    pub fn on_fetch_failed(&mut self, now: Instant) {
         self.fetch_is_in();
         self.rest(now);
     }
@@ -254,7 +254,7 @@ impl Core {
                         outgoing.push(Outgoing { slot, topic, row });
                     }
                 },
-                Destination::Astray => {
+                Destination::Undeclared => {
                     state.hold(Excluded::Astray, row.id - 1);
                     self.hold_all(&Excluded::Astray);
                     self.topic_states.astray(now);
@@ -289,7 +289,7 @@ impl Core {
 
     /// Whether the reading position could move on with a new tick.
     #[must_use]
-    pub fn wants_ticks(&self) -> bool {
+    pub fn needs_tick(&self) -> bool {
         self.in_flight.rows() > 0 || self.has_more()
     }
 

@@ -44,7 +44,7 @@ impl GapScan {
 
     /// What the page brought: a lane goes on behind a full page, and from the start after any
     /// other.
-    pub(crate) fn gap_scanned(&mut self, plan: &GapScanPlan, found: &[Straggler]) {
+    pub(crate) fn on_page(&mut self, plan: &GapScanPlan, found: &[Straggler]) {
         for lane in &plan.lanes {
             let ids = || {
                 found
@@ -93,11 +93,11 @@ mod tests {
             .into_iter()
             .chain(found(60, 5..=7))
             .collect::<Vec<_>>();
-        gap_scan.gap_scanned(&first, &full);
+        gap_scan.on_page(&first, &full);
         let second = gap_scan.plan(&marks);
         assert_eq!(second.after, [200, 0], "lane 60 brought all that it has");
 
-        gap_scan.gap_scanned(&second, &found(3, 201..=203));
+        gap_scan.on_page(&second, &found(3, 201..=203));
         assert_eq!(gap_scan.plan(&marks).after, [0, 0]);
     }
 
@@ -109,8 +109,8 @@ mod tests {
             marks: vec![900],
             ..LaneWatermarks::default()
         };
-        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(3)), &found(3, 1..=100));
-        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(4)), &[]);
+        gap_scan.on_page(&gap_scan.clone().plan(&plan(3)), &found(3, 1..=100));
+        gap_scan.on_page(&gap_scan.clone().plan(&plan(4)), &[]);
         assert_eq!(gap_scan.plan(&plan(3)).after, [100]);
     }
 }

@@ -50,14 +50,14 @@ struct Entry {
 
 /// A row that left the window unpublished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenBack {
-    pub row: RowName,
+pub struct ReturnedRow {
+    pub row: RowIdentity,
     pub topic: TopicIndex,
 }
 
 /// A row by lane, id and event_id: an id may come again with another event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowName {
+pub struct RowIdentity {
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
@@ -65,12 +65,12 @@ pub struct RowName {
 
 /// One settling statement: the rows, and their slots to tell how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settle {
+pub struct SettleBatch {
     pub slots: Vec<Slot>,
     pub plan: SettlePlan,
 }
 
-impl Settle {
+impl SettleBatch {
     fn with_room(rows: usize) -> Self {
         let plan = SettlePlan {
             lanes: Vec::with_capacity(rows),
@@ -83,6 +83,15 @@ impl Settle {
             plan,
         }
     }
+}
+
+/// When acknowledged rows are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleWhen {
+    /// Once there are as many as a batch holds.
+    BatchIsFull,
+    /// Now, however few there are.
+    Now,
 }
 
 /// How much the window may hold.
@@ -275,15 +284,15 @@ impl InFlight {
 
     /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None`
     /// for a slot that has no sent row.
-    pub fn failed(&mut self, slot: Slot) -> Option<GivenBack> {
+    pub fn failed(&mut self, slot: Slot) -> Option<ReturnedRow> {
         let entry = self
             .entries
             .get(slot)?
             .filter(|entry| entry.state == State::Sent)?;
         self.sent_by_topic[entry.topic] -= 1;
         self.forget(slot);
-        Some(GivenBack {
-            row: RowName {
+        Some(ReturnedRow {
+            row: RowIdentity {
                 lane: entry.lane,
                 id: entry.id,
                 event_id: entry.event_id,
@@ -293,8 +302,8 @@ impl InFlight {
     }
 
     /// The next rows to delete, at most `rows_max`; `None` without any.
-    pub fn next_settle(&mut self, rows_max: usize) -> Option<Settle> {
-        let mut settle = Settle::with_room(rows_max.min(self.acked.len()));
+    pub fn next_settle(&mut self, rows_max: usize) -> Option<SettleBatch> {
+        let mut settle = SettleBatch::with_room(rows_max.min(self.acked.len()));
         while settle.slots.len() < rows_max {
             let Some(slot) = self.acked.pop_front() else {
                 break;

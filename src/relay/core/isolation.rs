@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     outbox::{Parked, ParkedKey},
     relay::core::{
-        in_flight::RowName,
+        in_flight::RowIdentity,
         isolation::bisect::{Ended, Finding, Trials},
     },
     settings::OnPoison,
@@ -30,7 +30,7 @@ pub struct Lookup {
     topic: TopicIndex,
     class: ProblemClass,
     purpose: Purpose,
-    pub rows: Vec<RowName>,
+    pub rows: Vec<RowIdentity>,
 }
 
 /// Why rows are looked up.
@@ -44,15 +44,33 @@ enum Purpose {
     Retry(Arc<str>),
 }
 
-/// What is to become of a row that Kafka will never take.
+/// A row that Kafka rejected although it was sent alone, and what is to be done with it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Verdict {
-    pub row: RowName,
+pub struct RejectedRow {
+    pub row: RowIdentity,
     pub topic: TopicIndex,
     pub key: Arc<str>,
     pub class: ProblemClass,
     pub attempts: u32,
-    pub policy: OnPoison,
+    pub disposition: Disposition,
+}
+
+/// What happens to a row that Kafka rejected for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// Its key is parked: the row and all later rows of the key wait for a person.
+    ParkKey,
+    /// The row is moved to `outbox.dead_letter`; later rows of its key are sent.
+    DeadLetter,
+}
+
+impl From<OnPoison> for Disposition {
+    fn from(on_poison: OnPoison) -> Self {
+        match on_poison {
+            OnPoison::Block => Self::ParkKey,
+            OnPoison::DeadLetter => Self::DeadLetter,
+        }
+    }
 }
 
 /// Why a key rests.
@@ -73,7 +91,7 @@ struct RestingKey {
     lane: u8,
     rest: Rest,
     /// The row that it rests for; a key that a person parked has none.
-    head: Option<RowName>,
+    head: Option<RowIdentity>,
 }
 
 impl RestingKey {
@@ -94,12 +112,12 @@ const SLOW_ROWS_MAX: usize = 500;
 pub(super) struct Isolation {
     trials: Trials,
     /// Rows of refused batches, until they are looked up.
-    suspects: BTreeMap<TopicIndex, (ProblemClass, BTreeSet<RowName>)>,
+    suspects: BTreeMap<TopicIndex, (ProblemClass, BTreeSet<RowIdentity>)>,
     /// Lowest row of each topic that failed: what it is tried with.
-    heads: BTreeMap<TopicIndex, RowName>,
+    heads: BTreeMap<TopicIndex, RowIdentity>,
     lookups: VecDeque<Lookup>,
     keys: Keys,
-    verdicts: VecDeque<Verdict>,
+    verdicts: VecDeque<RejectedRow>,
     /// Rows of slow topics from the fetch that is being looked at.
     slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
     /// A batch of so many bytes was too large.

@@ -15,16 +15,16 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Pause between two looks at who owns what.
 pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// We stop this long before others may begin.
-const SAFETY: Duration = Duration::from_secs(3);
+const LEASE_SAFETY_MARGIN: Duration = Duration::from_secs(3);
 /// Lanes to claim in one round while others live, so that one replica does not take what another is
 /// about to get.
-const CLAIM_MAX: u32 = 16;
+const CLAIM_LANES_MAX: u32 = 16;
 
 /// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before*
 /// the renewal was sent.
 #[must_use]
 pub fn lease_deadline(renewal_sent: Instant) -> Instant {
-    renewal_sent + LEASE_TTL - SAFETY
+    renewal_sent + LEASE_TTL - LEASE_SAFETY_MARGIN
 }
 
 /// What to do about the number of our lanes.
@@ -39,7 +39,7 @@ pub enum Share {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// As far as we know.
-    Well,
+    Healthy,
     /// The breaker is Open; `for_long`: for longer than others can be in doubt about.
     Open { for_long: bool },
 }
@@ -49,7 +49,7 @@ pub enum Health {
 #[must_use]
 pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     match health {
-        Health::Well => fair_share(survey.well, survey.free, owned),
+        Health::Healthy => fair_share(survey.well, survey.free, owned),
         Health::Open { .. } if survey.well.count == 0 => {
             fair_share(survey.others, survey.free, owned)
         }
@@ -78,7 +78,7 @@ fn fair_share(others: Others, free: u32, owned: u32) -> Share {
             lanes: owned - fair,
         };
     }
-    let round_max = if live > 1 { CLAIM_MAX } else { lanes };
+    let round_max = if live > 1 { CLAIM_LANES_MAX } else { lanes };
     match free.min(fair.saturating_sub(owned)).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn share(survey: Survey, owned: u32) -> Share {
-        crate::relay::core::lane_share::share(survey, owned, Health::Well)
+        crate::relay::core::lane_share::share(survey, owned, Health::Healthy)
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             (
                 nobody_well,
                 32,
-                Health::Well,
+                Health::Healthy,
                 Share::Claim { lanes_max: 32 },
             ),
         ] {

@@ -7,7 +7,7 @@ use crate::outbox::{BacklogPlan, ParkedRows};
 impl Core {
     /// Lanes that were claimed: each is read from the mark of its last owner. A fetch under way may
     /// show rows of when they were ours before, which others have published since.
-    pub fn granted(&mut self, grants: &[Grant], now: Instant) {
+    pub fn on_granted(&mut self, grants: &[Grant], now: Instant) {
         self.fetch_is_stale |= self.fetch_under_way && !grants.is_empty();
         for grant in grants {
             let held = self.left_topics().map(|left| (left, grant.mark)).collect();
@@ -30,7 +30,7 @@ impl Core {
 
     /// Lanes that we own, without those on their way back.
     #[must_use]
-    pub fn owned(&self) -> u32 {
+    pub fn owned_lanes(&self) -> u32 {
         self.lanes
             .iter()
             .flatten()
@@ -65,12 +65,12 @@ impl Core {
 
     /// Lanes on their way back of which nothing is in flight any more, with their marks.
     #[must_use]
-    pub fn drained(&self) -> LaneWatermarks {
+    pub fn drained_lanes(&self) -> LaneWatermarks {
         self.marks_of(|lane, state| state.draining && self.in_flight.is_lane_empty(lane))
     }
 
     /// These lanes were given back.
-    pub fn released(&mut self, lanes: &LaneWatermarks) {
+    pub fn on_released(&mut self, lanes: &LaneWatermarks) {
         for lane in &lanes.lanes {
             self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
         }
@@ -79,7 +79,7 @@ impl Core {
 
     /// Marks of all our lanes.
     #[must_use]
-    pub fn marks(&self) -> LaneWatermarks {
+    pub fn watermarks(&self) -> LaneWatermarks {
         self.marks_of(|_, _| true)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::relay::core::in_flight::TopicIndex;
 
 /// How long a growth is told of. The producer itself notices it within 5 minutes.
-const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
+const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// A topic that got more partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,23 +16,28 @@ pub(crate) struct Growth {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct TopicPartitions {
     partitions: usize,
     growth: Option<(Growth, Instant)>,
 }
 
 /// What was seen of each declared topic.
 #[derive(Clone, Debug)]
-pub(crate) struct Partitions(Vec<Seen>);
+pub(crate) struct PartitionCounts(Vec<TopicPartitions>);
 
-impl Partitions {
+impl PartitionCounts {
     pub(crate) fn new(topics: usize) -> Self {
-        Self(vec![Seen::default(); topics])
+        Self(vec![TopicPartitions::default(); topics])
     }
 
     /// The brokers name this many partitions. Returns how many were added while we looked; the
     /// first look adds none.
-    pub(crate) fn seen(&mut self, topic: TopicIndex, partitions: usize, now: Instant) -> usize {
+    pub(crate) fn on_metadata(
+        &mut self,
+        topic: TopicIndex,
+        partitions: usize,
+        now: Instant,
+    ) -> usize {
         let seen = &mut self.0[topic];
         let from = std::mem::replace(&mut seen.partitions, partitions);
         if from == 0 || partitions <= from {
@@ -48,7 +53,7 @@ impl Partitions {
         partitions - from
     }
 
-    /// Partitions of each topic; none while it was never seen.
+    /// PartitionCounts of each topic; none while it was never seen.
     pub(crate) fn counts(&self) -> Vec<usize> {
         self.0.iter().map(|seen| seen.partitions).collect()
     }
@@ -56,7 +61,7 @@ impl Partitions {
     /// The last growth, while it is to be told.
     pub(crate) fn growth(&self, topic: TopicIndex, now: Instant) -> Option<Growth> {
         let (growth, at) = self.0[topic].growth?;
-        (now.saturating_duration_since(at) < TOLD_FOR).then_some(growth)
+        (now.saturating_duration_since(at) < REPORTED_FOR).then_some(growth)
     }
 }
 
@@ -66,22 +71,32 @@ mod tests {
 
     #[test]
     fn only_more_partitions_than_before_are_a_growth_and_it_is_told_for_a_while() {
-        let (mut partitions, start) = (Partitions::new(2), Instant::now());
+        let (mut partitions, start) = (PartitionCounts::new(2), Instant::now());
         assert_eq!(
-            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (
+                partitions.on_metadata(0, 6, start),
+                partitions.growth(0, start)
+            ),
             (0, None),
             "the first look"
         );
         assert_eq!(
-            (partitions.seen(0, 6, start), partitions.growth(0, start)),
+            (
+                partitions.on_metadata(0, 6, start),
+                partitions.growth(0, start)
+            ),
             (0, None)
         );
-        assert_eq!(partitions.seen(0, 10, start), 4);
+        assert_eq!(partitions.on_metadata(0, 10, start), 4);
         assert_eq!(
             (partitions.growth(0, start), partitions.growth(1, start)),
             (Some(Growth { from: 6, to: 10 }), None)
         );
-        assert_eq!(partitions.growth(0, start + TOLD_FOR), None);
-        assert_eq!(partitions.seen(0, 6, start), 0, "the topic was made anew");
+        assert_eq!(partitions.growth(0, start + REPORTED_FOR), None);
+        assert_eq!(
+            partitions.on_metadata(0, 6, start),
+            0,
+            "the topic was made anew"
+        );
     }
 }

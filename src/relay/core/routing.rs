@@ -13,7 +13,7 @@ use crate::{
 pub enum Destination {
     Topic(TopicIndex),
     /// Its own topic is not declared, or nothing routes its types.
-    Astray,
+    Undeclared,
 }
 
 /// The declared topics and what is routed to them.
@@ -77,7 +77,7 @@ impl Routes {
         let found = row
             .topic()
             .map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
-        found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
+        found.map_or(Destination::Undeclared, |topic| Destination::Topic(*topic))
     }
 
     /// The filter of a fetch that leaves out all but the topics for which `is_active` holds.

@@ -16,21 +16,21 @@ use crate::{
 
 /// It is told for so long, though it is mended by itself: somebody should know that the database is
 /// not what it was.
-const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
+const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// What a process remembers of the sequence, longer than a session lasts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SequenceMemory {
     /// The highest id seen.
-    pub(crate) seen: i64,
-    told_until: Option<Instant>,
+    pub(crate) highest_id: i64,
+    reported_until: Option<Instant>,
 }
 
 /// Why what a session knows counts no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SequenceRegression {
     /// The outbox lives elsewhere, or another relay has moved the sequence on since.
-    Elsewhere,
+    OtherIncarnation,
     /// An id was seen that is still to come.
     Behind { position: i64, seen: i64 },
 }
@@ -38,13 +38,13 @@ pub(crate) enum SequenceRegression {
 /// What breaks the course of a session that began in this incarnation and has seen ids up to
 /// `seen`; `None`: nothing.
 #[must_use]
-pub(crate) fn broken(
+pub(crate) fn regression(
     incarnation: Uuid,
     seen: i64,
     now: SequenceState,
 ) -> Option<SequenceRegression> {
     if now.incarnation != Some(incarnation) {
-        return Some(SequenceRegression::Elsewhere);
+        return Some(SequenceRegression::OtherIncarnation);
     }
     (now.position < seen).then_some(SequenceRegression::Behind {
         position: now.position,
@@ -53,20 +53,20 @@ pub(crate) fn broken(
 }
 
 impl SequenceMemory {
-    pub(crate) fn saw(&mut self, id: i64) {
-        self.seen = self.seen.max(id);
+    pub(crate) fn on_id(&mut self, id: i64) {
+        self.highest_id = self.highest_id.max(id);
     }
 
     /// It was told.
-    pub(crate) fn told(&mut self, now: Instant) {
-        self.told_until = Some(now + TOLD_FOR);
+    pub(crate) fn on_reported(&mut self, now: Instant) {
+        self.reported_until = Some(now + REPORTED_FOR);
     }
 
     /// True once, when it has been told for long enough.
-    pub(crate) fn is_told_enough(&mut self, now: Instant) -> bool {
-        let over = self.told_until.is_some_and(|until| until <= now);
+    pub(crate) fn is_reported_long_enough(&mut self, now: Instant) -> bool {
+        let over = self.reported_until.is_some_and(|until| until <= now);
         if over {
-            self.told_until = None;
+            self.reported_until = None;
         }
         over
     }
@@ -76,7 +76,7 @@ impl SequenceRegression {
     /// As it goes into a report, until it is mended.
     pub(crate) fn problem(self) -> Problem {
         let what = match self {
-            Self::Elsewhere => {
+            Self::OtherIncarnation => {
                 "this is not the database that it was (restore, failover, TRUNCATE), or its \
                  sequence was just moved on"
                     .to_owned()
@@ -93,7 +93,7 @@ impl SequenceRegression {
 }
 
 /// As it goes into a report, once it is mended.
-pub(crate) fn mended(done: Resumed, position: i64) -> Problem {
+pub(crate) fn resumed_problem(done: Resumed, position: i64) -> Problem {
     let Resumed {
         elsewhere,
         was_at,
@@ -129,14 +129,14 @@ mod tests {
     #[test]
     fn a_sequence_that_goes_on_breaks_nothing() {
         for position in [7, 8, i64::MAX] {
-            assert_eq!(broken(HERE, 7, state(Some(HERE), position)), None);
+            assert_eq!(regression(HERE, 7, state(Some(HERE), position)), None);
         }
     }
 
     #[test]
     fn a_sequence_behind_what_was_seen_breaks_the_course() {
         assert_eq!(
-            broken(HERE, 7, state(Some(HERE), 6)),
+            regression(HERE, 7, state(Some(HERE), 6)),
             Some(SequenceRegression::Behind {
                 position: 6,
                 seen: 7
@@ -148,8 +148,8 @@ mod tests {
     fn another_place_breaks_the_course_wherever_its_sequence_stands() {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
             assert_eq!(
-                broken(HERE, 7, state(incarnation, 900)),
-                Some(SequenceRegression::Elsewhere)
+                regression(HERE, 7, state(incarnation, 900)),
+                Some(SequenceRegression::OtherIncarnation)
             );
         }
     }
@@ -157,11 +157,11 @@ mod tests {
     #[test]
     fn it_is_told_for_a_while_and_then_no_more() {
         let (mut memory, now) = (SequenceMemory::default(), Instant::now());
-        assert!(!memory.is_told_enough(now), "nothing was told");
-        memory.told(now);
-        assert!(!memory.is_told_enough(now + TOLD_FOR / 2));
-        assert!(memory.is_told_enough(now + TOLD_FOR));
-        assert!(!memory.is_told_enough(now + TOLD_FOR * 2));
+        assert!(!memory.is_reported_long_enough(now), "nothing was told");
+        memory.on_reported(now);
+        assert!(!memory.is_reported_long_enough(now + REPORTED_FOR / 2));
+        assert!(memory.is_reported_long_enough(now + REPORTED_FOR));
+        assert!(!memory.is_reported_long_enough(now + REPORTED_FOR * 2));
     }
 
     #[test]
@@ -174,8 +174,8 @@ mod tests {
             moved: i64::MAX,
         };
         for problem in [
-            mended(done, i64::MAX),
-            SequenceRegression::Elsewhere.problem(),
+            resumed_problem(done, i64::MAX),
+            SequenceRegression::OtherIncarnation.problem(),
             SequenceRegression::Behind {
                 position: i64::MAX,
                 seen: i64::MAX,

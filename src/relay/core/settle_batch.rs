@@ -4,12 +4,12 @@ use super::*;
 
 impl Core {
     /// A record ended.
-    pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+    pub fn on_report(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
         self.first_record_gate_of(slot)
             .ended(slot, outcome == Outcome::Published, now);
         if outcome == Outcome::Published {
             self.unacknowledged.acknowledged(slot, now);
-            self.breaker.acknowledged(now);
+            self.breaker.on_acknowledged(now);
         } else {
             self.unacknowledged.ended(slot);
         }
@@ -22,20 +22,20 @@ impl Core {
             }
             return;
         }
-        let Some(given_back) = self.in_flight.failed(slot) else {
+        let Some(returned) = self.in_flight.failed(slot) else {
             return;
         };
-        self.read_again(given_back);
+        self.read_again(returned);
         match outcome {
-            Outcome::TopicFailed(class) => self.topic_failed(given_back, class, now),
-            Outcome::Refused(class) => self.suspect(given_back, class),
-            Outcome::Published | Outcome::Purged => {}
+            Outcome::TopicFailed(class) => self.topic_failed(returned, class, now),
+            Outcome::Rejected(class) => self.suspect(returned, class),
+            Outcome::Published | Outcome::Purged | Outcome::NotSent => {}
         }
     }
 
     /// Whether a row may be sent now: since it was taken its topic or its key may have come to
-    /// rest, and the first record to a partition goes alone. One that may not is [`Self::reported`]
-    /// as purged: it is read again.
+    /// rest, and the first record to a partition goes alone. One that may not is reported
+    /// ([`Self::on_report`]) as [`Outcome::NotSent`]: it is read again.
     pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
         let Outgoing { slot, topic, row } = outgoing;
         let is_active = || {
@@ -57,48 +57,48 @@ impl Core {
     }
 
     /// A new producer begins: no broker knows it.
-    pub fn has_new_producer(&mut self) {
+    pub fn on_new_producer(&mut self) {
         self.first_record_gate.forget();
     }
 
     /// The same, of the producer for trials.
-    pub fn has_new_trial_producer(&mut self) {
+    pub fn on_new_probe_producer(&mut self) {
         self.probe_first_record_gate.forget();
     }
 
     /// The brokers name so many partitions of a topic.
-    pub fn partitions_seen(&mut self, topic: TopicIndex, partitions: usize) {
+    pub fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
         self.first_record_gate.partitions(topic, partitions);
         self.probe_first_record_gate.partitions(topic, partitions);
     }
 
-    pub(super) fn read_again(&mut self, given_back: GivenBack) {
-        if let Some(lane) = self.lanes[usize::from(given_back.row.lane)].as_mut() {
-            lane.marks.rewind(given_back.row.id - 1);
+    pub(super) fn read_again(&mut self, returned: ReturnedRow) {
+        if let Some(lane) = self.lanes[usize::from(returned.row.lane)].as_mut() {
+            lane.marks.rewind(returned.row.id - 1);
             lane.has_more = true;
         }
     }
 
-    /// The next rows to delete: as soon as a batch is full, or whatever there is when `flush`.
-    pub fn next_settle(&mut self, batch_size: usize, flush: bool) -> Option<Settle> {
-        if self.in_flight.acked() < batch_size && !flush {
+    /// The next rows to delete, at most `batch_size`; `None` if there is nothing to delete yet.
+    pub fn next_settle(&mut self, batch_size: usize, when: SettleWhen) -> Option<SettleBatch> {
+        if when == SettleWhen::BatchIsFull && self.in_flight.acked() < batch_size {
             None
         } else {
             self.in_flight.next_settle(batch_size)
         }
     }
 
-    pub fn settled(&mut self, slots: &[Slot]) {
+    pub fn on_settled(&mut self, slots: &[Slot]) {
         self.in_flight.settled(slots, self.fetch_under_way);
     }
 
-    pub fn settle_failed(&mut self, slots: &[Slot]) {
+    pub fn on_settle_failed(&mut self, slots: &[Slot]) {
         self.in_flight.settle_failed(slots);
     }
 
     /// A sweep found a row at or below the mark: it is read again. Returns whether it was a
     /// straggler indeed.
-    pub fn straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
+    pub fn on_straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
         if self.in_flight.holds(lane, id, event_id) {
             return false;
         }

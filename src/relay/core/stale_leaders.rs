@@ -29,7 +29,7 @@ pub struct StaleLeaders {
 impl StaleLeaders {
     /// Whether the producer is to be replaced. `waiting`: topics whose records do not end although
     /// each partition has a leader, by what the brokers said just now.
-    pub fn look(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
+    pub fn check(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
         let before = std::mem::take(&mut self.since);
         self.since = waiting
             .into_iter()
@@ -54,7 +54,7 @@ mod tests {
     fn a_topic_that_waits_for_long_has_the_producer_replaced_once_in_five_minutes() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         let replaced: Vec<u64> = (0..700)
-            .filter(|s| leaders.look([1], start + Duration::from_secs(*s)))
+            .filter(|s| leaders.check([1], start + Duration::from_secs(*s)))
             .collect();
         assert_eq!(replaced, vec![15, 315, 615]);
     }
@@ -65,7 +65,7 @@ mod tests {
         // Another one waits each time.
         assert!(
             !(0..100)
-                .any(|s| leaders.look((s % 14 != 0).then_some(2), start + Duration::from_secs(s)))
+                .any(|s| leaders.check((s % 14 != 0).then_some(2), start + Duration::from_secs(s)))
         );
     }
 }

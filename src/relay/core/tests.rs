@@ -207,7 +207,7 @@ impl Producer {
         let refusal = if denied.contains(&topic) {
             Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)
         } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
-            Outcome::Refused(ProblemClass::RecordRejected)
+            Outcome::Rejected(ProblemClass::RecordRejected)
         } else {
             let (slot, key, id) = self.queue.pop_front().expect("looked at");
             log.push((key, id));
@@ -239,12 +239,12 @@ struct World {
     /// Topics that refuse everything.
     denied: BTreeSet<TopicIndex>,
     lookup: Option<Lookup>,
-    verdict: Option<Verdict>,
+    verdict: Option<RejectedRow>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
     log: Vec<(String, i64)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
-    settle: Option<(u64, i64, Settle)>,
+    settle: Option<(u64, i64, SettleBatch)>,
     faults: u32,
     /// The cluster acknowledges nothing.
     away: bool,
@@ -286,7 +286,7 @@ impl World {
         for lane in [0_u8, 1] {
             let (epoch, mark, high_id) = self.database.lanes.entry(lane).or_default();
             *epoch += 1;
-            self.core.granted(
+            self.core.on_granted(
                 &[Grant {
                     lane,
                     epoch: *epoch,
@@ -298,18 +298,19 @@ impl World {
         }
         self.hear_of_parked_keys();
         for topic in 0..3 {
-            self.core.topic_seen(topic, true, self.now);
+            self.core
+                .on_topic_metadata(topic, TopicPresence::Present, self.now);
         }
     }
 
     fn hear_of_parked_keys(&mut self) {
         self.core
-            .parked(&self.database.parked(), &[0, 1], self.now, self.now);
+            .set_parked(&self.database.parked(), &[0, 1], self.now, self.now);
     }
 
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
-        self.core.resume(self.now);
+        self.core.resume_due(self.now);
         self.look();
         match self.dice.below(24) {
             20 => self.advance_lookup(faulty),
@@ -338,13 +339,17 @@ impl World {
             2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3) as usize),
             _ => {}
         }
-        let told = self.away && self.dice.below(3) == 0;
-        self.core.look(told, self.now);
+        let told = if self.away && self.dice.below(3) == 0 {
+            ClusterError::Reported
+        } else {
+            ClusterError::None
+        };
+        self.core.check_acknowledgements(told, self.now);
         if !self.away && self.dice.below(50) == 0 {
-            self.core.answered(self.now);
+            self.core.on_brokers_answered(self.now);
         }
         self.open += u32::from(self.core.breaker().state() == BreakerState::Open);
-        self.stalled += u32::from(self.core.stalled().next().is_some());
+        self.stalled += u32::from(self.core.stalled_topics().next().is_some());
     }
 
     /// A key has one writer at a time: it inserts into its open transaction, or begins one.
@@ -386,7 +391,7 @@ impl World {
                 let fetched = self.database.fetch(&plan);
                 self.fetch = Some((plan, Some(fetched)));
             }
-            Some((_, Some(_))) if self.producer.failed => self.core.fetch_failed(self.now),
+            Some((_, Some(_))) if self.producer.failed => self.core.on_fetch_failed(self.now),
             Some((plan, Some(fetched))) => {
                 for outgoing in self.core.accept(&plan, fetched, self.now) {
                     self.producer.queue.push_back((
@@ -415,12 +420,12 @@ impl World {
     }
 
     fn send_trial(&mut self) {
-        if !self.core.has_trial_under_way() {
+        if !self.core.has_probe_under_way() {
             self.trial = Producer::default();
         } else if self.trial.failed {
             return;
         }
-        for outgoing in self.core.next_trial(self.now).unwrap_or_default() {
+        for outgoing in self.core.next_probe(self.now).unwrap_or_default() {
             self.trial.queue.push_back((
                 outgoing.slot,
                 outgoing.row.key().to_owned(),
@@ -432,7 +437,7 @@ impl World {
     fn advance_lookup(&mut self, faulty: bool) {
         match self.lookup.take() {
             None => self.lookup = self.core.next_lookup(),
-            Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.lookup_failed(lookup),
+            Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.on_lookup_failed(lookup),
             Some(lookup) => {
                 let found = lookup
                     .rows
@@ -440,19 +445,21 @@ impl World {
                     .filter_map(|name| self.database.rows.get(&name.id))
                     .cloned()
                     .collect();
-                self.core.looked_up(&lookup, found, self.now);
+                self.core.on_looked_up(&lookup, found, self.now);
             }
         }
     }
 
     fn advance_verdict(&mut self, faulty: bool) {
         match self.verdict.take() {
-            None => self.verdict = self.core.next_verdict(),
-            Some(verdict) if faulty && self.dice.below(5) == 0 => self.core.verdict_failed(verdict),
+            None => self.verdict = self.core.next_disposition(),
+            Some(verdict) if faulty && self.dice.below(5) == 0 => {
+                self.core.on_disposition_failed(verdict)
+            }
             Some(verdict) => {
                 if let Some(row) = self.database.rows.get(&verdict.row.id).cloned() {
                     assert!(is_poison(row.id), "an innocent row was judged");
-                    if verdict.policy == OnPoison::Block {
+                    if verdict.disposition == Disposition::ParkKey {
                         self.database
                             .parked
                             .insert((verdict.topic, verdict.key.to_string()), row);
@@ -461,7 +468,7 @@ impl World {
                         self.database.dead.insert(row.id);
                     }
                 }
-                self.core.judged(&verdict, self.now);
+                self.core.on_disposition_done(&verdict, self.now);
             }
         }
     }
@@ -478,10 +485,10 @@ impl World {
 
     fn report(&mut self) {
         for (slot, outcome) in std::mem::take(&mut self.producer.reports) {
-            self.core.reported(slot, outcome, self.now);
+            self.core.on_report(slot, outcome, self.now);
         }
         for (slot, outcome) in std::mem::take(&mut self.trial.reports) {
-            self.core.reported(slot, outcome, self.now);
+            self.core.on_report(slot, outcome, self.now);
         }
         if self.producer.failed && self.core.sent_on_main() == 0 {
             self.producer.failed = false;
@@ -491,8 +498,8 @@ impl World {
     fn advance_settle(&mut self, faulty: bool) {
         match self.settle.take() {
             None => {
-                let seen = self.core.seen();
-                if let Some(settle) = self.core.next_settle(4, true) {
+                let seen = self.core.highest_id();
+                if let Some(settle) = self.core.next_settle(4, SettleWhen::Now) {
                     self.settle = Some((self.database.begin(), seen, settle));
                 }
             }
@@ -506,23 +513,23 @@ impl World {
                 }
                 self.database.complete(xid);
                 if lost {
-                    self.core.settle_failed(&settle.slots);
+                    self.core.on_settle_failed(&settle.slots);
                 } else {
-                    self.core.tick(XidTick { xid, drawn });
-                    self.core.settled(&settle.slots);
+                    self.core.on_tick(XidTick { xid, drawn });
+                    self.core.on_settled(&settle.slots);
                 }
             }
         }
     }
 
     fn tick(&mut self) {
-        let (drawn, xid) = (self.core.seen(), self.database.begin());
+        let (drawn, xid) = (self.core.highest_id(), self.database.begin());
         self.database.complete(xid);
-        self.core.tick(XidTick { xid, drawn });
+        self.core.on_tick(XidTick { xid, drawn });
     }
 
     fn persist_marks(&mut self) {
-        let marks = self.core.marks();
+        let marks = self.core.watermarks();
         for (at, lane) in marks.lanes.iter().enumerate() {
             let state = self
                 .database
@@ -570,8 +577,13 @@ impl World {
     /// The brokers' answers say that a topic is gone, or is there again.
     fn lose_sight_of_a_topic(&mut self) {
         let (topic, there) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
+        let presence = if there {
+            TopicPresence::Present
+        } else {
+            TopicPresence::Missing
+        };
         match self.dice.below(2) {
-            0 => self.core.topic_seen(topic, there, self.now),
+            0 => self.core.on_topic_metadata(topic, presence, self.now),
             _ if there => drop(self.denied.remove(&topic)),
             _ => drop(self.denied.insert(topic)),
         }
@@ -585,12 +597,14 @@ impl World {
         self.denied.clear();
         (self.away, self.sick) = (false, None);
         for topic in 0..3 {
-            self.core.topic_seen(topic, true, self.now);
+            self.core
+                .on_topic_metadata(topic, TopicPresence::Present, self.now);
         }
         for _ in 0..20_000 {
             self.now += Duration::from_millis(50);
-            self.core.resume(self.now);
-            self.core.look(false, self.now);
+            self.core.resume_due(self.now);
+            self.core
+                .check_acknowledgements(ClusterError::None, self.now);
             self.tick();
             self.advance_fetch();
             self.append();
@@ -602,7 +616,7 @@ impl World {
             self.hear_of_parked_keys();
             if self.database.rows.values().all(|row| self.is_parked(row))
                 && self.core.in_flight().rows() == 0
-                && self.core.trials_are_over()
+                && self.core.is_probing_done()
             {
                 return;
             }
@@ -714,7 +728,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
 fn bytes_are_counted_unless_no_row_of_late_was_large() {
     let now = Instant::now();
     let mut core = core(now);
-    core.granted(
+    core.on_granted(
         &[Grant {
             lane: 0,
             epoch: 1,
@@ -723,10 +737,10 @@ fn bytes_are_counted_unless_no_row_of_late_was_large() {
         }],
         now,
     );
-    core.topic_seen(0, true, now);
+    core.on_topic_metadata(0, TopicPresence::Present, now);
     let mut fetch_one_of = |bytes: usize| {
         let plan = core
-            .plan_fetch(core.fetch_at().expect("room"))
+            .plan_fetch(core.next_fetch_at().expect("room"))
             .expect("a plan");
         let rows = vec![OutboxRow {
             payload: Some(vec![0; bytes].into()),

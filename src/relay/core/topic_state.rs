@@ -17,6 +17,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How often rows without a declared topic are looked for again: somebody may have removed them.
 const ASTRAY_PAUSE: Duration = Duration::from_secs(60);
 
+/// Whether the brokers list a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicPresence {
+    /// They list it, with a leader to write to.
+    Present,
+    /// They do not list it, or refuse to describe it.
+    Missing,
+}
+
 /// Why a topic rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {

@@ -30,12 +30,13 @@ impl Case {
     }
 
     fn look(&mut self, second: u64, unacknowledged: usize) {
-        self.breaker.look(unacknowledged, false, self.at(second));
+        self.breaker
+            .evaluate(unacknowledged, ClusterError::None, self.at(second));
     }
 
     fn acknowledge(&mut self, second: u64, rows: usize) {
         for _ in 0..rows {
-            self.breaker.acknowledged(self.at(second));
+            self.breaker.on_acknowledged(self.at(second));
         }
     }
 }
@@ -61,9 +62,11 @@ fn it_is_slow_after_two_seconds_and_open_after_ten() {
 fn nothing_outstanding_is_no_outage_however_long_it_lasts() {
     let mut case = Case::new();
     for second in 0..100 {
-        case.breaker.look(0, true, case.at(second));
+        case.breaker
+            .evaluate(0, ClusterError::Reported, case.at(second));
     }
-    case.breaker.look(10, true, case.at(100));
+    case.breaker
+        .evaluate(10, ClusterError::Reported, case.at(100));
     assert_eq!(
         case.breaker.state(),
         BreakerState::Closed,
@@ -79,7 +82,8 @@ fn an_error_of_the_whole_cluster_opens_it_sooner() {
         (1, BreakerState::Closed),
         (2, BreakerState::Open),
     ] {
-        case.breaker.look(10, true, case.at(second));
+        case.breaker
+            .evaluate(10, ClusterError::Reported, case.at(second));
         assert_eq!(case.breaker.state(), state, "after {second} s");
     }
 }
@@ -150,7 +154,7 @@ fn probes_become_rarer_and_never_stop() {
         let at = case.breaker.not_before().expect("open");
         pauses.push(at.saturating_duration_since(now));
         now = at.max(now);
-        case.breaker.fetching(now);
+        case.breaker.on_fetch(now);
     }
     assert!(pauses[0] <= Duration::from_millis(500), "{:?}", pauses[0]);
     let longest = pauses.iter().max().expect("some");
@@ -164,14 +168,14 @@ fn probes_become_rarer_and_never_stop() {
 fn only_rebuilds_without_a_cause_that_come_close_together_open_it() {
     let mut case = Case::new();
     for second in [0, 30, 61, 100] {
-        case.breaker.rebuilt(case.at(second));
+        case.breaker.on_producer_rebuilt(case.at(second));
         assert_eq!(
             case.breaker.state(),
             BreakerState::Closed,
             "after {second} s"
         );
     }
-    case.breaker.rebuilt(case.at(110));
+    case.breaker.on_producer_rebuilt(case.at(110));
     assert_eq!(
         case.breaker.state(),
         BreakerState::Open,
@@ -187,7 +191,8 @@ fn with_nothing_outstanding_an_answer_of_the_brokers_closes_it() {
         (1, 60, BreakerState::Open),
     ] {
         let mut case = Case::quiet(10);
-        case.breaker.answered(unacknowledged, case.at(second));
+        case.breaker
+            .on_brokers_answered(unacknowledged, case.at(second));
         assert_eq!(
             case.breaker.state(),
             state,
@@ -209,7 +214,7 @@ fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
         assert_eq!(case.breaker.state(), BreakerState::Open);
         let opened = second - 1;
         while case.breaker.state() == BreakerState::Open {
-            case.breaker.answered(0, case.at(second));
+            case.breaker.on_brokers_answered(0, case.at(second));
             second += 1;
         }
         case.look(second, 0);
@@ -233,7 +238,7 @@ fn what_was_slow_and_is_gone_is_not_slow_any_more() {
 fn a_fault_that_outlasts_two_leases_may_be_ours() {
     assert_eq!(
         Case::quiet(9).breaker.health(Case::quiet(9).at(60)),
-        Health::Well
+        Health::Healthy
     );
     let case = Case::quiet(10);
     assert_eq!(

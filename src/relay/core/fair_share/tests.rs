@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
     relay::core::{
-        Core, Outcome,
+        ClusterError, Core, Outcome, SettleWhen, TopicPresence,
         in_flight::{Budget, Slot},
         lane_share::LANES,
         routing::Routes,
@@ -58,9 +58,9 @@ impl World {
             mark: 0,
             high_id: 0,
         };
-        core.granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
-        core.topic_seen(SICK, true, now);
-        core.topic_seen(WELL, true, now);
+        core.on_granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
+        core.on_topic_metadata(SICK, TopicPresence::Present, now);
+        core.on_topic_metadata(WELL, TopicPresence::Present, now);
         Self {
             core,
             now,
@@ -87,23 +87,24 @@ impl World {
         let end = self.now + during;
         while self.now < end {
             self.now += Duration::from_millis(20);
-            self.core.resume(self.now);
-            self.core.look(false, self.now);
+            self.core.resume_due(self.now);
+            self.core
+                .check_acknowledgements(ClusterError::None, self.now);
             self.fetch();
             self.try_rows();
             self.acknowledge();
-            while let Some(settle) = self.core.next_settle(1000, true) {
+            while let Some(settle) = self.core.next_settle(1000, SettleWhen::Now) {
                 settle
                     .plan
                     .ids
                     .iter()
                     .for_each(|id| drop(self.rows.remove(id)));
-                self.core.settled(&settle.slots);
+                self.core.on_settled(&settle.slots);
             }
             self.xid += 1;
-            self.core.tick(XidTick {
+            self.core.on_tick(XidTick {
                 xid: self.xid,
-                drawn: self.core.seen(),
+                drawn: self.core.highest_id(),
             });
         }
     }
@@ -158,9 +159,9 @@ impl World {
                 .filter_map(|name| self.rows.get(&name.id))
                 .cloned()
                 .collect();
-            self.core.looked_up(&lookup, rows, self.now);
+            self.core.on_looked_up(&lookup, rows, self.now);
         }
-        while let Some(outgoing) = self.core.next_trial(self.now) {
+        while let Some(outgoing) = self.core.next_probe(self.now) {
             self.sent.extend(
                 outgoing
                     .into_iter()
@@ -178,9 +179,9 @@ impl World {
             let at = self.sent.iter().position(|(_, of)| *of == topic)?;
             Some(self.sent.swap_remove(at).0)
         });
-        self.core.reported(
+        self.core.on_report(
             refused.expect("it was fetched"),
-            Outcome::Refused(ProblemClass::RecordRejected),
+            Outcome::Rejected(ProblemClass::RecordRejected),
             self.now,
         );
     }
@@ -192,12 +193,12 @@ impl World {
         self.sent = sick;
         self.published += well.len();
         well.into_iter()
-            .for_each(|(slot, _)| self.core.reported(slot, Outcome::Published, self.now));
+            .for_each(|(slot, _)| self.core.on_report(slot, Outcome::Published, self.now));
     }
 
     fn heal(&mut self) {
         for (slot, _) in std::mem::take(&mut self.sent) {
-            self.core.reported(slot, Outcome::Published, self.now);
+            self.core.on_report(slot, Outcome::Published, self.now);
         }
     }
 
@@ -206,7 +207,7 @@ impl World {
     }
 
     fn problems(&self) -> Vec<(TopicIndex, ProblemClass)> {
-        self.core.troubled_topics().0
+        self.core.topic_problems().0
     }
 }
 
@@ -289,7 +290,9 @@ fn while_it_is_open_what_a_topic_has_sent_is_its_probe_and_nothing_more_of_it_is
     world.turn(seconds(100));
     assert_eq!((world.state(), world.sent.len()), (BreakerState::Open, 20));
     let fetches = world.fetches;
-    world.core.topic_seen(WELL, false, world.now);
+    world
+        .core
+        .on_topic_metadata(WELL, TopicPresence::Missing, world.now);
     world.turn(seconds(100));
     assert_eq!(world.fetches, fetches, "nobody is left to probe for");
 }
@@ -317,20 +320,20 @@ fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take
     world.commit(WELL, 1, 64);
     world.turn(Duration::from_millis(40));
     world.core.drain(64, world.now);
-    let for_main = DrainWaits {
+    let for_main = DrainBlockers {
         main: true,
         trial: false,
     };
     assert!(
-        world.core.drain_waits_for() == for_main && !world.core.is_sick(),
+        world.core.drain_blockers() == for_main && !world.core.has_stuck_records(),
         "it has only just been sent"
     );
     world.turn(seconds(2));
-    assert!(world.core.drain_waits_for() == for_main && world.core.is_sick());
+    assert!(world.core.drain_blockers() == for_main && world.core.has_stuck_records());
     world.heal();
     assert_eq!(
-        world.core.drain_waits_for(),
-        DrainWaits {
+        world.core.drain_blockers(),
+        DrainBlockers {
             main: false,
             trial: false
         }
@@ -373,7 +376,7 @@ fn a_trial_that_does_not_end_is_told_and_holds_up_nobody_else() {
         world.turn(Duration::from_millis(20));
     }
     assert!(
-        world.rows.is_empty() && world.core.trials_are_over() && world.problems().is_empty(),
+        world.rows.is_empty() && world.core.is_probing_done() && world.problems().is_empty(),
         "{} rows are left",
         world.rows.len()
     );
@@ -395,22 +398,22 @@ fn a_trial_that_does_not_end_keeps_no_lane() {
     let mut world = with_a_stuck_trial();
     world.core.drain(64, world.now);
     assert_eq!(
-        world.core.drain_waits_for(),
-        DrainWaits {
+        world.core.drain_blockers(),
+        DrainBlockers {
             main: false,
             trial: true
         }
     );
-    assert!(world.core.is_sick());
+    assert!(world.core.has_stuck_records());
     for (slot, _) in std::mem::take(&mut world.sent) {
-        world.core.reported(slot, Outcome::Purged, world.now);
+        world.core.on_report(slot, Outcome::Purged, world.now);
     }
     world.turn(Duration::from_millis(20));
     assert!(
-        world.sent.is_empty() && world.core.trials_are_over(),
+        world.sent.is_empty() && world.core.is_probing_done(),
         "who has the lanes next decides about their rows"
     );
-    assert_eq!(world.core.drained().lanes.len(), LANES);
+    assert_eq!(world.core.drained_lanes().lanes.len(), LANES);
 }
 
 #[test]
@@ -423,20 +426,20 @@ fn a_topic_whose_trial_goes_with_its_lane_is_tried_by_the_next_rows() {
         world.fetch();
     }
     let (slot, _) = world.sent.remove(0);
-    world.core.reported(
+    world.core.on_report(
         slot,
         Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
         world.now,
     );
     world.turn(seconds(2));
     assert!(
-        world.core.has_trial_under_way(),
+        world.core.has_probe_under_way(),
         "its row is on trial, which does not end"
     );
     world.core.drain(1, world.now);
     let (slot, _) = world.sent.remove(0);
-    world.core.reported(slot, Outcome::Purged, world.now);
-    assert_eq!(world.core.drained().lanes, [63]);
+    world.core.on_report(slot, Outcome::Purged, world.now);
+    assert_eq!(world.core.drained_lanes().lanes, [63]);
     world.commit(SICK, 1, 64);
     world.turn(seconds(1));
     assert_eq!(
@@ -457,15 +460,15 @@ fn nothing_of_a_parked_topic_goes_on_trial() {
     world.refuse(SICK);
     world
         .core
-        .parked(&parked(&["t0"]), &lanes, world.now, world.now);
+        .set_parked(&parked(&["t0"]), &lanes, world.now, world.now);
     world.turn(seconds(5));
     assert!(
-        world.sent.is_empty() && !world.core.trials_are_over(),
+        world.sent.is_empty() && !world.core.is_probing_done(),
         "a batch was refused; its row waits"
     );
     world
         .core
-        .parked(&parked(&[]), &lanes, world.now, world.now);
+        .set_parked(&parked(&[]), &lanes, world.now, world.now);
     world.turn(Duration::from_millis(20));
     assert_eq!(world.sent.len(), 1);
 }
@@ -483,9 +486,9 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
     };
     assert_eq!(fetched.rows.len(), 1);
     world.core.drain(1, world.now);
-    let left = world.core.drained();
-    world.core.released(&left);
-    world.core.granted(
+    let left = world.core.drained_lanes();
+    world.core.on_released(&left);
+    world.core.on_granted(
         &[Grant {
             lane: 63,
             epoch: 3,

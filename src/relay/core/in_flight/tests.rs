@@ -65,12 +65,12 @@ fn a_row_whose_delete_failed_is_settled_again() {
 fn a_second_report_of_a_row_changes_nothing() {
     let mut in_flight = in_flight();
     let slot = in_flight.take(&row(1, 5), 0).expect("room");
-    let row = RowName {
+    let row = RowIdentity {
         lane: 1,
         id: 5,
         event_id: Uuid::from_u128(7),
     };
-    assert_eq!(in_flight.failed(slot), Some(GivenBack { row, topic: 0 }));
+    assert_eq!(in_flight.failed(slot), Some(ReturnedRow { row, topic: 0 }));
     assert_eq!(
         (in_flight.failed(slot), in_flight.acknowledged(slot)),
         (None, None)

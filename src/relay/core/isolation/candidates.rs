@@ -6,11 +6,11 @@ use super::*;
 impl Core {
     pub(in crate::relay::core) fn topic_failed(
         &mut self,
-        given_back: GivenBack,
+        returned: ReturnedRow,
         class: ProblemClass,
         now: Instant,
     ) {
-        let (row, topic) = (given_back.row, given_back.topic);
+        let (row, topic) = (returned.row, returned.topic);
         self.hold_topic(topic);
         let head = self.isolation.heads.entry(topic).or_insert(row);
         if row.id < head.id {
@@ -46,33 +46,39 @@ impl Core {
 
     // --- a batch was refused
 
-    pub(in crate::relay::core) fn suspect(&mut self, given_back: GivenBack, class: ProblemClass) {
-        self.hold_topic(given_back.topic);
-        self.topic_states.suspect(given_back.topic);
+    pub(in crate::relay::core) fn suspect(&mut self, returned: ReturnedRow, class: ProblemClass) {
+        self.hold_topic(returned.topic);
+        self.topic_states.suspect(returned.topic);
         let (_, rows) = self
             .isolation
             .suspects
-            .entry(given_back.topic)
+            .entry(returned.topic)
             .or_insert_with(|| (class, BTreeSet::new()));
-        rows.insert(given_back.row);
+        rows.insert(returned.row);
     }
 
     /// The producer refused the row of this slot at once, without asking the brokers: no trial is
     /// needed.
-    pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
+    pub fn on_rejected_by_producer(
+        &mut self,
+        slot: Slot,
+        row: &OutboxRow,
+        class: ProblemClass,
+        now: Instant,
+    ) {
         self.unacknowledged.ended(slot);
         self.first_record_gate_of(slot).ended(slot, false, now);
         if self.isolation.is_on_trial(slot) {
-            return self.trial_reported(slot, Outcome::Refused(class), now);
+            return self.trial_reported(slot, Outcome::Rejected(class), now);
         }
-        if let Some(given_back) = self.in_flight.failed(slot) {
-            self.read_again(given_back);
-            self.judge(given_back.topic, row, class, 1, now);
+        if let Some(returned) = self.in_flight.failed(slot) {
+            self.read_again(returned);
+            self.judge(returned.topic, row, class, 1, now);
         }
     }
 
-    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or
-    /// [`Self::lookup_failed`] must follow.
+    /// The next rows to look up. A topic's come once all its reports are in. [`Self::on_looked_up`] or
+    /// [`Self::on_lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
         let ready = self
             .isolation
@@ -93,12 +99,12 @@ impl Core {
         self.isolation.lookups.pop_front()
     }
 
-    pub fn lookup_failed(&mut self, lookup: Lookup) {
+    pub fn on_lookup_failed(&mut self, lookup: Lookup) {
         self.isolation.lookups.push_back(lookup);
     }
 
     /// The rows that were looked up, as far as they still exist, by lane and id.
-    pub fn looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
+    pub fn on_looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
         rows.retain(|row| {
             self.is_staying(row.lane) && !self.in_flight.holds(row.lane, row.id, row.event_id)

@@ -11,8 +11,8 @@ impl Core {
         attempts: u32,
         now: Instant,
     ) {
-        let policy = self.routes.on_poison(topic);
-        let name = RowName {
+        let disposition = self.routes.on_poison(topic).into();
+        let name = RowIdentity {
             lane: row.lane,
             id: row.id,
             event_id: row.event_id,
@@ -33,13 +33,13 @@ impl Core {
             .isolation
             .trials
             .drop_where(|of, row| of == topic && row.key() == &*key);
-        self.isolation.verdicts.push_back(Verdict {
+        self.isolation.verdicts.push_back(RejectedRow {
             row: name,
             topic,
             key,
             class,
             attempts,
-            policy,
+            disposition,
         });
         self.untried(&untried, now);
     }
@@ -52,23 +52,23 @@ impl Core {
         }
     }
 
-    /// The next verdict to carry out. [`Self::judged`] or [`Self::verdict_failed`] must follow.
-    pub fn next_verdict(&mut self) -> Option<Verdict> {
+    /// The next verdict to carry out. [`Self::on_disposition_done`] or [`Self::on_disposition_failed`] must follow.
+    pub fn next_disposition(&mut self) -> Option<RejectedRow> {
         self.isolation.verdicts.pop_front()
     }
 
-    pub fn verdict_failed(&mut self, verdict: Verdict) {
+    pub fn on_disposition_failed(&mut self, verdict: RejectedRow) {
         self.isolation.verdicts.push_front(verdict);
     }
 
     /// The database has carried the verdict out.
-    pub fn judged(&mut self, verdict: &Verdict, now: Instant) {
+    pub fn on_disposition_done(&mut self, verdict: &RejectedRow, now: Instant) {
         let (topic, key, lane) = (verdict.topic, &verdict.key, verdict.row.lane);
         if !self.is_staying(lane) {
             return;
         }
-        match verdict.policy {
-            OnPoison::Block => {
+        match verdict.disposition {
+            Disposition::ParkKey => {
                 self.isolation.rest(
                     topic,
                     key,
@@ -79,8 +79,8 @@ impl Core {
                     },
                 );
             }
-            OnPoison::DeadLetter => {
-                let same = |other: &Verdict| other.topic == topic && other.key == *key;
+            Disposition::DeadLetter => {
+                let same = |other: &RejectedRow| other.topic == topic && other.key == *key;
                 if !self.isolation.verdicts.iter().any(same) {
                     self.isolation.rest(
                         topic,
@@ -101,7 +101,7 @@ impl Core {
 
     /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or
     /// flows again, what is new rests.
-    pub fn parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
+    pub fn set_parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
         let index =
             |name: &str| (0..self.routes.len()).find(|topic| self.routes.name(*topic) == name);
         let topics = parked
@@ -146,7 +146,7 @@ impl Core {
         let position = self.position(lane, state);
         let head = parked
             .head
-            .map(|(id, event_id)| RowName { lane, id, event_id });
+            .map(|(id, event_id)| RowIdentity { lane, id, event_id });
         let key = self.isolation.rest(
             topic,
             key,

@@ -4,7 +4,7 @@ use super::*;
 
 impl Core {
     /// The next rows to try, on a producer of their own, in this order.
-    pub fn next_trial(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
+    pub fn next_probe(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
         let mut group = self
             .isolation
             .trials
@@ -48,13 +48,13 @@ impl Core {
 
     /// Whether nothing is on trial, or waits to be.
     #[must_use]
-    pub fn trials_are_over(&self) -> bool {
+    pub fn is_probing_done(&self) -> bool {
         self.isolation.trials.is_empty()
     }
 
     /// Whether reports of a trial are still to come.
     #[must_use]
-    pub fn has_trial_under_way(&self) -> bool {
+    pub fn has_probe_under_way(&self) -> bool {
         self.isolation.trials.is_under_way()
     }
 
@@ -66,16 +66,16 @@ impl Core {
     ) {
         let end = match outcome {
             Outcome::Published => Ended::Published,
-            Outcome::Refused(class) => Ended::Refused(class),
+            Outcome::Rejected(class) => Ended::Refused(class),
             Outcome::TopicFailed(_) => Ended::TopicFailed,
-            Outcome::Purged => Ended::Purged,
+            Outcome::Purged | Outcome::NotSent => Ended::Purged,
         };
         if outcome == Outcome::Published {
             self.in_flight.acknowledged(slot);
-        } else if let Some(given_back) = self.in_flight.failed(slot)
+        } else if let Some(returned) = self.in_flight.failed(slot)
             && let Outcome::TopicFailed(class) = outcome
         {
-            self.topic_failed(given_back, class, now);
+            self.topic_failed(returned, class, now);
         }
         // Until its last report is in, a trial ends nobody's rest.
         let Some(findings) = self.isolation.trials.ended(slot, end) else {
@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// A batch of so many bytes was refused though none of its rows is: batches must be smaller.
-    pub fn take_too_large(&mut self) -> Option<usize> {
+    pub fn take_oversized_batch(&mut self) -> Option<usize> {
         self.isolation.too_large.take()
     }
 }

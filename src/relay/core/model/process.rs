@@ -10,8 +10,8 @@ use std::{
 use crate::{
     outbox::{FetchRequest, Fetched},
     relay::core::{
-        Core, Outcome,
-        in_flight::{Budget, Settle, Slot},
+        Core, Outcome, TopicPresence,
+        in_flight::{Budget, SettleBatch, Slot},
         model::{
             Bug, Scenario,
             database::{Database, Row},
@@ -107,7 +107,7 @@ impl Hash for Fetch {
 /// A settling statement under way.
 #[derive(Clone, PartialEq)]
 pub(super) struct Deletion {
-    pub(super) settle: Settle,
+    pub(super) settle: SettleBatch,
     /// Highest id seen before it began.
     pub(super) drawn: i64,
     /// Set once its transaction has begun.
@@ -194,7 +194,8 @@ impl Process {
             rows_per_lane: scenario.window_of_lane,
         };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
-        (0..topics.len()).for_each(|topic| core.topic_seen(topic, true, now));
+        (0..topics.len())
+            .for_each(|topic| core.on_topic_metadata(topic, TopicPresence::Present, now));
         Self {
             instance,
             incarnation,
@@ -220,7 +221,7 @@ impl Process {
     }
 
     pub(super) fn tick(&mut self, xid: u64, drawn: i64) {
-        self.core.tick(XidTick { xid, drawn });
+        self.core.on_tick(XidTick { xid, drawn });
         self.ticked = self.ticked.max(drawn);
     }
 
@@ -238,7 +239,7 @@ impl Process {
             self.disguise(&mut fetched);
         }
         if self.sending == Sending::Retiring {
-            return self.core.fetch_failed(now);
+            return self.core.on_fetch_failed(now);
         }
         for outgoing in self.core.accept(&plan, fetched, now) {
             let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoOpeners;
@@ -255,7 +256,7 @@ impl Process {
                 }
                 // It waits for an opener, or is refused by a broken producer; or truncated
                 // meanwhile, and of no interest.
-                _ => self.core.reported(outgoing.slot, Outcome::Purged, now),
+                _ => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
             }
         }
     }
@@ -286,13 +287,13 @@ impl Process {
                 .filter(named)
                 .map(Row::as_read)
                 .collect();
-            self.core.looked_up(&lookup, rows, now);
+            self.core.on_looked_up(&lookup, rows, now);
             return true;
         }
         if !self.has_trial_producer() {
             return false;
         }
-        let trial = self.core.next_trial(now).unwrap_or_default();
+        let trial = self.core.next_probe(now).unwrap_or_default();
         for outgoing in &trial {
             let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoOpenersOnTrial;
             match database.row(outgoing.row.event_id) {
@@ -300,8 +301,8 @@ impl Process {
                     slot: outgoing.slot,
                     row,
                 }),
-                Some(_) => self.core.reported(outgoing.slot, Outcome::Purged, now),
-                None => self.core.reported(outgoing.slot, Outcome::Published, now),
+                Some(_) => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
+                None => self.core.on_report(outgoing.slot, Outcome::Published, now),
             }
         }
         !trial.is_empty()
@@ -309,14 +310,14 @@ impl Process {
 
     /// One that refused something is used up, and so is one with nothing to try.
     fn has_trial_producer(&mut self) -> bool {
-        let is_over = self.core.trials_are_over();
+        let is_over = self.core.is_probing_done();
         if (is_over || self.trial_producer == TrialProducer::Broken)
-            && !self.core.has_trial_under_way()
+            && !self.core.has_probe_under_way()
         {
             self.trial_producer = TrialProducer::None;
         }
         if self.trial_producer == TrialProducer::None && !is_over {
-            self.core.has_new_trial_producer();
+            self.core.on_new_probe_producer();
             self.trial_producer = TrialProducer::Open(BTreeSet::new());
         }
         matches!(self.trial_producer, TrialProducer::Open(_))
@@ -368,14 +369,14 @@ impl Process {
             matches!(&self.trial_producer, TrialProducer::Open(known) if known.contains(&topic));
         self.trial_producer = TrialProducer::Broken;
         for record in refused {
-            self.core.reported(
+            self.core.on_report(
                 record.slot,
-                Outcome::Refused(ProblemClass::RecordRejected),
+                Outcome::Rejected(ProblemClass::RecordRejected),
                 now,
             );
         }
         for record in &on_its_way {
-            self.core.reported(record.slot, Outcome::Purged, now);
+            self.core.on_report(record.slot, Outcome::Purged, now);
         }
         on_its_way.retain(|record| record.row.key.topic != topic || !known);
         on_its_way

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     relay::core::{
-        Outcome,
+        Outcome, SettleWhen, TopicPresence,
         model::{
             Bug, DeliveryError, Scenario,
             database::{Database, Key, Row},
@@ -266,7 +266,7 @@ impl World {
                     }
                     _ => process
                         .core
-                        .reported(record.slot, Outcome::Published, self.now),
+                        .on_report(record.slot, Outcome::Published, self.now),
                 }
             });
         } else {

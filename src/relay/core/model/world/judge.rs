@@ -77,12 +77,13 @@ impl World {
 
     /// A verdict of the relay: its row goes to dead_letter.
     pub(super) fn judge_poison(&mut self, at: usize) -> Result<bool, Violation> {
-        let Some(verdict) = self.processes[at].edit(|process| process.core.next_verdict()) else {
+        let Some(verdict) = self.processes[at].edit(|process| process.core.next_disposition())
+        else {
             return Ok(false);
         };
         let (now, event) = (self.now, verdict.row.event_id.as_u64_pair().1);
         self.database.edit(|database| database.bury(event));
-        self.processes[at].edit(|process| process.core.judged(&verdict, now));
+        self.processes[at].edit(|process| process.core.on_disposition_done(&verdict, now));
         match self.refused.contains(&event) {
             true => Ok(true),
             false => Err((

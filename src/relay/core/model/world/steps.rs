@@ -92,7 +92,7 @@ impl World {
         match (step, &process.fetch) {
             (Step::Plan(_), None) if runs && process.sending == Sending::Open => self.processes[at]
                 .edit(|process| {
-                    let at = process.core.fetch_at().map(|at| at.max(now));
+                    let at = process.core.next_fetch_at().map(|at| at.max(now));
                     let plan = at.and_then(|at| process.core.plan_fetch(at));
                     process.fetch = plan.map(|plan| {
                         let answer = (!self.scenario.fine).then(|| {
@@ -139,10 +139,12 @@ impl World {
                 true
             }
             (Step::GapScan(_), _) if runs => {
-                let found = self.database.get().gap_scan(&process.core.marks());
+                let found = self.database.get().gap_scan(&process.core.watermarks());
                 for row in &found {
                     self.processes[at].edit(|process| {
-                        process.core.straggler(row.key.lane, row.id, row.event_id())
+                        process
+                            .core
+                            .on_straggler(row.key.lane, row.id, row.event_id())
                     });
                 }
                 !found.is_empty()
@@ -163,7 +165,7 @@ impl World {
             {
                 self.processes[at].edit(|process| {
                     let (record, outcome) = process.reports.remove(0);
-                    process.core.reported(record.slot, outcome, now);
+                    process.core.on_report(record.slot, outcome, now);
                 });
                 true
             }
@@ -189,7 +191,7 @@ impl World {
                     at,
                     topic,
                     records,
-                    Outcome::Refused(ProblemClass::RecordRejected),
+                    Outcome::Rejected(ProblemClass::RecordRejected),
                 )
             }
             Step::Retire(_)
@@ -206,7 +208,7 @@ impl World {
                 self.processes[at].edit(|process| {
                     process.sending = Sending::Open;
                     process.known.clear();
-                    process.core.has_new_producer();
+                    process.core.on_new_producer();
                 });
                 true
             }
@@ -241,7 +243,7 @@ impl World {
                 });
                 self.judge_appended(record.row)?;
                 self.processes[at]
-                    .edit(|process| process.core.reported(record.slot, Outcome::Published, now));
+                    .edit(|process| process.core.on_report(record.slot, Outcome::Published, now));
                 Ok(true)
             }
             Step::PoisonTrial(_, topic, records) => {
@@ -259,9 +261,9 @@ impl World {
             }
             Step::Judge(_) => self.judge_poison(at),
             Step::Resume(_) => {
-                let due = process.core.resume_at(now);
+                let due = process.core.next_resume_at(now);
                 due.into_iter().for_each(|due| {
-                    self.processes[at].edit(|process| process.core.resume(due.max(now)))
+                    self.processes[at].edit(|process| process.core.resume_due(due.max(now)))
                 });
                 Ok(due.is_some())
             }
@@ -271,7 +273,12 @@ impl World {
                     known != exists && (exists || self.spend(DeliveryError::TopicMissing));
                 if possible {
                     self.processes[at].edit(|process| {
-                        process.core.topic_seen(topic.into(), exists, now);
+                        let presence = if exists {
+                            TopicPresence::Present
+                        } else {
+                            TopicPresence::Missing
+                        };
+                        process.core.on_topic_metadata(topic.into(), presence, now);
                         process.forget_at_brokers(topic, exists);
                     });
                 }
