@@ -75,14 +75,14 @@ impl Session<'_> {
     /// here or where the lanes go.
     fn end_stuck_drain(&mut self, now: Instant) {
         let waits_for = self.core.drain_blockers();
-        if !(waits_for.main || waits_for.trial) {
+        if !(waits_for.main || waits_for.probe) {
             self.draining_since = None;
             return;
         }
         let since = *self.draining_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= STUCK_MAX && self.core.has_stuck_records() {
             self.draining_since = None;
-            if waits_for.trial {
+            if waits_for.probe {
                 self.trial_by = self.trial.as_ref().map(|_| now);
             }
             if waits_for.main {
