@@ -301,24 +301,26 @@ impl Core {
         if self.is_in_flight(&row) {
             return;
         }
-        let (lane, below) = (row.lane, row.id - 1);
-        if let Some(lane) = self.lanes[usize::from(lane)].as_mut() {
+        let (number, below) = (row.lane, row.id - 1);
+        if let Some(lane) = self.lanes[usize::from(number)].as_mut() {
             lane.highest_id = lane.highest_id.max(row.id);
         }
-        let topic = match self.routes.destination(&row) {
-            Destination::Topic(topic) => topic,
-            Destination::Undeclared => return self.exclude_undeclared(lane, below, now),
+        let Destination::Topic(topic) = self.routes.destination(&row) else {
+            return self.exclude_undeclared(number, below, now);
         };
-        if !self.topics[topic].is_active() {
-            self.exclude(lane, Excluded::Topic(topic), below);
+        let excluded = if !self.topics[topic].is_active() {
+            Excluded::Topic(topic)
         } else if self.topics[topic].is_slow(now) {
-            let key = self.isolation.add_slow_row(topic, row);
-            self.exclude(lane, Excluded::Key(topic, key), below);
+            Excluded::Key(topic, self.isolation.add_slow_row(topic, row))
         } else if let Some(key) = self.isolation.paused_key(topic, row.key()) {
-            self.exclude(lane, Excluded::Key(topic, key), below);
-        } else if let Some(slot) = self.put_in_flight(&row, topic, now) {
-            outgoing.push(Outgoing { slot, topic, row });
-        }
+            Excluded::Key(topic, key)
+        } else {
+            if let Some(slot) = self.put_in_flight(&row, topic, now) {
+                outgoing.push(Outgoing { slot, topic, row });
+            }
+            return;
+        };
+        self.exclude(number, excluded, below);
     }
 
     fn exclude_undeclared(&mut self, lane: u8, below: i64, now: Instant) {
