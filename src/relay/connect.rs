@@ -130,24 +130,24 @@ async fn resume(
     if before.incarnation.is_none() {
         status.set_problems(
             ProblemSource::Sequence,
-            vec![SequenceRegression::Elsewhere.problem()],
+            vec![SequenceRegression::OtherIncarnation.problem()],
         );
-        memory.told(Instant::now());
+        memory.on_reported(Instant::now());
     }
     let (done, after) = store
-        .resume_sequence(memory.seen)
+        .resume_sequence(memory.highest_id)
         .await
         .map_err(|error| error.problem())?;
     if done.resumed {
         status.set_problems(
             ProblemSource::Sequence,
-            vec![sequence_check::mended(done, after.position)],
+            vec![sequence_check::resumed_problem(done, after.position)],
         );
-        memory.told(Instant::now());
+        memory.on_reported(Instant::now());
     }
     after
         .incarnation
-        .ok_or_else(|| SequenceRegression::Elsewhere.problem())
+        .ok_or_else(|| SequenceRegression::OtherIncarnation.problem())
 }
 
 /// Connects and reads the schema's level, and changes nothing.

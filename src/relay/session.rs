@@ -35,12 +35,12 @@ use crate::{
         ProblemSource, RunOptions, Status,
         connect::Opened,
         core::{
-            Core, Lookup, Outcome, Outgoing, Verdict,
+            ClusterError, Core, Lookup, Outcome, Outgoing, RejectedRow, SettleWhen, TopicPresence,
             gap_scan::{GapScan, Straggler},
             in_flight::{Budget, Slot},
             lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
             routing::Routes,
-            sequence_check::{SequenceMemory, broken},
+            sequence_check::{SequenceMemory, regression},
             stale_leaders::StaleLeaders,
             watermarks::XidTick,
         },
@@ -164,7 +164,7 @@ pub(super) struct Session<'a> {
     gap_scan: Running<(GapScanPlan, Instant, Result<Vec<Straggler>, StoreError>)>,
     gap_scanned: GapScan,
     lookup: Running<(Lookup, Result<Vec<OutboxRow>, StoreError>)>,
-    verdict: Running<(Verdict, Result<(), StoreError>)>,
+    verdict: Running<(RejectedRow, Result<(), StoreError>)>,
 }
 
 /// Something that the loop waited for.
@@ -176,7 +176,7 @@ enum Event {
     Counted(Instant, Result<Counts, StoreError>),
     Swept(GapScanPlan, Instant, Result<Vec<Straggler>, StoreError>),
     LookedUp(Lookup, Result<Vec<OutboxRow>, StoreError>),
-    Judged(Verdict, Result<(), StoreError>),
+    Judged(RejectedRow, Result<(), StoreError>),
     TopicMetadata(TopicMetadata),
     Secrets(Side),
     Time,
@@ -269,7 +269,7 @@ impl<'a> Session<'a> {
                 return Box::pin(self.leave()).await;
             }
             self.keep_producer(now).await;
-            self.core.resume(now);
+            self.core.resume_due(now);
             self.look(now);
             self.try_suspects(now).await;
             self.start(now);

@@ -17,12 +17,12 @@ impl Session<'_> {
                         .processing
                         .observe((now - self.taken_at[*slot]).as_secs_f64());
                 }
-                self.core.tick(tick);
-                self.core.settled(&settled.slots);
+                self.core.on_tick(tick);
+                self.core.on_settled(&settled.slots);
                 self.works(ProblemSource::Settling);
             }
             Err(error) => {
-                self.core.settle_failed(&settled.slots);
+                self.core.on_settle_failed(&settled.slots);
                 self.database_failed(ProblemSource::Settling, &error, now);
             }
         }
@@ -51,7 +51,7 @@ impl Session<'_> {
         if let Some(renewed) = renewed {
             self.deadline = lease_deadline(renewed.sent);
             self.timers.renew = renewed.sent + RENEW_EVERY;
-            self.core.tick(XidTick {
+            self.core.on_tick(XidTick {
                 xid: renewed.xid,
                 drawn: renewed.drawn,
             });
@@ -59,12 +59,13 @@ impl Session<'_> {
                 return false;
             }
         }
-        self.core.released(&released);
-        self.core.granted(&granted, now);
-        self.core.parked(&seen.parked, &seen.lanes, seen.asked, now);
+        self.core.on_released(&released);
+        self.core.on_granted(&granted, now);
+        self.core
+            .set_parked(&seen.parked, &seen.lanes, seen.asked, now);
         self.core.drain(give_back, now);
         self.works(ProblemSource::Database);
-        self.status.set_lanes(self.core.owned());
+        self.status.set_lanes(self.core.owned_lanes());
         self.status.set_ready(true);
         true
     }
@@ -73,7 +74,7 @@ impl Session<'_> {
         let now = Instant::now();
         self.timers.tick = now + TICK_EVERY;
         match result {
-            Ok(xid) => self.core.tick(XidTick { xid, drawn }),
+            Ok(xid) => self.core.on_tick(XidTick { xid, drawn }),
             // With nothing to settle, the next turn of the lease is what tells that it works again.
             Err(error) => self.database_failed(ProblemSource::Database, &error, now),
         }
@@ -108,7 +109,7 @@ impl Session<'_> {
     }
 
     pub(super) fn tell_topics(&self) {
-        let (resting, astray) = self.core.troubled_topics();
+        let (resting, astray) = self.core.topic_problems();
         let mut problems: Vec<Problem> = resting
             .into_iter()
             .filter(|(_, class)| *class != ProblemClass::TopicMissing)
@@ -146,9 +147,9 @@ impl Session<'_> {
     ) {
         self.timers.gap_scan = not_again_before(began, SWEEP_EVERY);
         let Ok(found) = result else { return };
-        self.gap_scanned.gap_scanned(plan, &found);
+        self.gap_scanned.on_page(plan, &found);
         for (lane, id, event_id) in found {
-            if self.core.straggler(lane, id, event_id) {
+            if self.core.on_straggler(lane, id, event_id) {
                 self.status.metrics.stragglers.inc();
                 tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, \
                     after a restore or a TRUNCATE?");

@@ -22,12 +22,12 @@ impl Session<'_> {
     /// this session only ends well what it has sent. Rows that Kafka has are deleted rightly even
     /// so: they are named by event_id, too.
     pub(super) fn breaks(&mut self, sequence: SequenceState) -> bool {
-        let Some(why) = broken(self.incarnation, self.memory.seen, sequence) else {
+        let Some(why) = regression(self.incarnation, self.memory.highest_id, sequence) else {
             return false;
         };
         self.status
             .set_problems(ProblemSource::Sequence, vec![why.problem()]);
-        self.memory.told(Instant::now());
+        self.memory.on_reported(Instant::now());
         if !self.is_broken {
             self.is_broken = true;
             self.finish_within(DRAIN_BROKEN_MAX);
@@ -48,7 +48,7 @@ impl Session<'_> {
     pub(super) async fn leave(mut self) -> Ended {
         self.status.lost_lanes();
         self.retire().await;
-        let marks: LaneWatermarks = self.core.marks();
+        let marks: LaneWatermarks = self.core.watermarks();
         let goodbye = async {
             self.store
                 .release(self.instance, &marks, self.incarnation)
@@ -106,12 +106,12 @@ impl Session<'_> {
             }
             while let Some(settle) = self
                 .core
-                .next_settle(self.options.settings.batch_size as usize, true)
+                .next_settle(self.options.settings.batch_size as usize, SettleWhen::Now)
             {
                 if self.store.settle(&settle.plan).await.is_err() {
                     return;
                 }
-                self.core.settled(&settle.slots);
+                self.core.on_settled(&settle.slots);
             }
         };
         // What stays is sent again by the next owner: a duplicate, never a loss.

@@ -13,13 +13,17 @@ const TOPICS_EVERY: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
     pub(super) fn look(&mut self, now: Instant) {
-        self.core.look(self.cluster_error.get().is_some(), now);
+        let cluster_error = match self.cluster_error.get() {
+            Some(_) => ClusterError::Reported,
+            None => ClusterError::None,
+        };
+        self.core.check_acknowledgements(cluster_error, now);
         self.tell_breaker(now);
         if now >= self.timers.topics {
             self.timers.topics = now + TOPICS_EVERY;
             self.tell_topics();
         }
-        if now >= self.timers.leaders && self.core.waiting(now).next().is_some() {
+        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
             self.timers.leaders = now + LEADERS_EVERY;
             self.watch.ask_now();
         }
@@ -27,7 +31,7 @@ impl Session<'_> {
             self.replace_producers(now);
         }
         self.end_stuck_drain(now);
-        if self.memory.is_told_enough(now) {
+        if self.memory.is_reported_long_enough(now) {
             self.status.set_problems(ProblemSource::Sequence, vec![]);
         }
     }
@@ -70,15 +74,15 @@ impl Session<'_> {
     /// What the producer holds may never end; a new producer starts at the lowest unsettled rows,
     /// here or where the lanes go.
     fn end_stuck_drain(&mut self, now: Instant) {
-        let waits_for = self.core.drain_waits_for();
-        if !(waits_for.main || waits_for.trial) {
+        let waits_for = self.core.drain_blockers();
+        if !(waits_for.main || waits_for.probe) {
             self.draining_since = None;
             return;
         }
         let since = *self.draining_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= STUCK_MAX && self.core.is_sick() {
+        if now.saturating_duration_since(since) >= STUCK_MAX && self.core.has_stuck_records() {
             self.draining_since = None;
-            if waits_for.trial {
+            if waits_for.probe {
                 self.trial_by = self.trial.as_ref().map(|_| now);
             }
             if waits_for.main {

@@ -90,7 +90,7 @@ impl Session<'_> {
             self.stop_by,
             self.lease.is_none().then_some(timers.lease),
             may_fetch
-                .then(|| self.core.fetch_at())
+                .then(|| self.core.next_fetch_at())
                 .flatten()
                 .map(database),
             (self.settles.len() < SETTLES_MAX)
@@ -98,11 +98,10 @@ impl Session<'_> {
                 .flatten()
                 .map(database),
             (self.core.in_flight().sent() > 0).then_some(timers.reports),
-            (works && self.tick.is_none() && self.core.wants_ticks())
-                .then(|| database(timers.tick)),
+            (works && self.tick.is_none() && self.core.needs_tick()).then(|| database(timers.tick)),
             (works && self.backlog.is_none()).then(|| database(timers.backlog)),
             (works && self.gap_scan.is_none()).then(|| database(timers.gap_scan)),
-            self.core.resume_at(now),
+            self.core.next_resume_at(now),
             self.trial_by,
             match &self.sending {
                 Sending::None { retry_at } => works.then_some(*retry_at),

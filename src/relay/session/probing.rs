@@ -2,7 +2,7 @@
 //! of their own, writes verdicts.
 
 use super::*;
-use crate::{outbox::ParkedRow, settings::OnPoison};
+use crate::{outbox::ParkedRow, relay::core::Disposition};
 
 impl Session<'_> {
     pub(super) fn start_lookup(&mut self) {
@@ -24,11 +24,11 @@ impl Session<'_> {
         let now = Instant::now();
         match rows {
             Ok(rows) => {
-                self.core.looked_up(&lookup, rows, now);
+                self.core.on_looked_up(&lookup, rows, now);
                 self.works(ProblemSource::Parking);
             }
             Err(error) => {
-                self.core.lookup_failed(lookup);
+                self.core.on_lookup_failed(lookup);
                 self.database_failed(ProblemSource::Parking, &error, now);
             }
         }
@@ -42,11 +42,11 @@ impl Session<'_> {
         {
             trial.purge();
         }
-        if self.core.trials_are_over()
+        if self.core.is_probing_done()
             || self.trial_by.is_some()
             || self.trial.as_ref().is_some_and(Producer::is_fatal)
         {
-            if self.core.has_trial_under_way() {
+            if self.core.has_probe_under_way() {
                 // A record that came in just as the producer gave up is neither sent nor reported,
                 // unless it is thrown out.
                 self.trial
@@ -60,15 +60,15 @@ impl Session<'_> {
             }
             self.trial_by = None;
         }
-        if self.stop_by.is_some() || self.core.trials_are_over() {
+        if self.stop_by.is_some() || self.core.is_probing_done() {
             return;
         }
         if self.trial.is_none() {
             self.trial = self.new_producer().ok();
-            self.core.has_new_trial_producer();
+            self.core.on_new_probe_producer();
         }
         if self.trial.is_some()
-            && let Some(outgoing) = self.core.next_trial(now)
+            && let Some(outgoing) = self.core.next_probe(now)
         {
             self.send(outgoing, Which::Trial, now);
         }
@@ -76,7 +76,7 @@ impl Session<'_> {
 
     pub(super) fn start_verdict(&mut self) {
         if self.verdict.is_none()
-            && let Some(verdict) = self.core.next_verdict()
+            && let Some(verdict) = self.core.next_disposition()
         {
             let (store, topic) = (
                 self.store.clone(),
@@ -92,9 +92,9 @@ impl Session<'_> {
                 class,
             };
             self.verdict = start(async move {
-                let done = match verdict.policy {
-                    OnPoison::Block => store.park_key(&row).await,
-                    OnPoison::DeadLetter => {
+                let done = match verdict.disposition {
+                    Disposition::ParkKey => store.park_key(&row).await,
+                    Disposition::DeadLetter => {
                         store.dead_letter(&row, verdict.attempts).await.map(|_| ())
                     }
                 };
@@ -103,10 +103,10 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn judged(&mut self, verdict: Verdict, result: Result<(), StoreError>) {
+    pub(super) fn judged(&mut self, verdict: RejectedRow, result: Result<(), StoreError>) {
         let now = Instant::now();
         if let Err(error) = result {
-            self.core.verdict_failed(verdict);
+            self.core.on_disposition_failed(verdict);
             return self.database_failed(ProblemSource::Parking, &error, now);
         }
         self.works(ProblemSource::Parking);
@@ -115,14 +115,14 @@ impl Session<'_> {
             verdict.row,
             verdict.class,
         );
-        match verdict.policy {
-            OnPoison::Block => {
+        match verdict.disposition {
+            Disposition::ParkKey => {
                 tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: its key is parked; see `outbox-relay parked list`");
             }
-            OnPoison::DeadLetter => {
+            Disposition::DeadLetter => {
                 tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: it is in dead_letter; see `outbox-relay dead-letters list`");
             }
         }
-        self.core.judged(&verdict, now);
+        self.core.on_disposition_done(&verdict, now);
     }
 }

@@ -20,19 +20,19 @@ impl Session<'_> {
             self.works(ProblemSource::ReadDecision);
         }
         match fetched {
-            Ok((sequence, _)) if self.breaks(sequence) => self.core.fetch_failed(now),
+            Ok((sequence, _)) if self.breaks(sequence) => self.core.on_fetch_failed(now),
             Ok((_, fetched)) if matches!(self.sending, Sending::Open(_)) => {
                 self.status
                     .metrics
                     .fetch
                     .observe((now - began).as_secs_f64());
                 let outgoing = self.core.accept(plan, fetched, now);
-                self.memory.saw(self.core.seen());
+                self.memory.on_id(self.core.highest_id());
                 self.send(outgoing, Which::Main, now);
             }
-            Ok(_) => self.core.fetch_failed(now),
+            Ok(_) => self.core.on_fetch_failed(now),
             Err(error) => {
-                self.core.fetch_failed(now);
+                self.core.on_fetch_failed(now);
                 self.database_failed(ProblemSource::ReadDecision, &error, now);
             }
         }
@@ -56,7 +56,7 @@ impl Session<'_> {
                 (Which::Main, Sending::Open(producer), _) if may_send => producer,
                 (Which::Trial, _, Some(producer)) if may_send => producer,
                 _ => {
-                    self.core.reported(slot, Outcome::Purged, now);
+                    self.core.on_report(slot, Outcome::NotSent, now);
                     continue;
                 }
             };
@@ -84,7 +84,7 @@ impl Session<'_> {
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
                 Ok(()) if failpoints::has(Bug::AckBeforeReport) => {
-                    self.core.reported(slot, Outcome::Published, now)
+                    self.core.on_report(slot, Outcome::Published, now)
                 }
                 Ok(()) => {}
                 Err(DeliveryError::Record(class)) => {
@@ -92,7 +92,7 @@ impl Session<'_> {
                         self.watch.ask_now(); // a topic may take it by now
                     }
                     self.count_failure(topic, class);
-                    self.core.refused(slot, &row, class, now);
+                    self.core.on_rejected_by_producer(slot, &row, class, now);
                 }
                 Err(fault) => self.failed(slot, topic, fault, now),
             }
@@ -142,12 +142,12 @@ impl Session<'_> {
                     .published
                     .with_label_values(&[self.core.routes().name(topic)])
                     .inc();
-                self.core.reported(report.slot, Outcome::Published, now);
+                self.core.on_report(report.slot, Outcome::Published, now);
             }
             Err(fault) => {
                 self.rebuild.cause_found |=
                     matches!(fault, DeliveryError::Topic(_) | DeliveryError::Record(_))
-                        && !self.core.is_on_trial(report.slot);
+                        && !self.core.is_probed(report.slot);
                 self.failed(report.slot, topic, fault, now);
             }
         }
@@ -156,18 +156,18 @@ impl Session<'_> {
     pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: DeliveryError, now: Instant) {
         let outcome = match fault {
             DeliveryError::Purged => Outcome::Purged,
-            DeliveryError::Record(class) => Outcome::Refused(class),
+            DeliveryError::Record(class) => Outcome::Rejected(class),
             DeliveryError::Cluster(class) | DeliveryError::Topic(class) => {
                 Outcome::TopicFailed(class)
             }
         };
-        if let Outcome::TopicFailed(class) | Outcome::Refused(class) = outcome {
+        if let Outcome::TopicFailed(class) | Outcome::Rejected(class) = outcome {
             self.count_failure(topic, class);
             if class == ProblemClass::TopicMissing {
                 self.watch.ask_now();
             }
         }
-        self.core.reported(slot, outcome, now);
+        self.core.on_report(slot, outcome, now);
     }
 
     fn count_failure(&self, topic: usize, class: ProblemClass) {
@@ -181,7 +181,12 @@ impl Session<'_> {
     pub(super) fn on_topic_metadata(&mut self, news: &TopicMetadata) {
         let now = Instant::now();
         for (topic, usable) in news {
-            self.core.topic_seen(*topic, *usable, now);
+            let presence = if *usable {
+                TopicPresence::Present
+            } else {
+                TopicPresence::Missing
+            };
+            self.core.on_topic_metadata(*topic, presence, now);
         }
         if self.core.in_flight().sent() == 0 {
             // Such as idle connections that were closed: it says nothing of what is sent from now
@@ -196,15 +201,15 @@ impl Session<'_> {
             );
         }
         for (topic, partitions) in news.partitions() {
-            self.core.partitions_seen(topic, partitions);
+            self.core.on_partition_count(topic, partitions);
         }
-        self.core.answered(now);
+        self.core.on_brokers_answered(now);
         let waiting: Vec<_> = self
             .core
-            .waiting(now)
+            .overdue_topics(now)
             .filter(|topic| news.is_led(*topic))
             .collect();
-        if self.stale_leaders.look(waiting, now) {
+        if self.stale_leaders.check(waiting, now) {
             tracing::warn!(
                 "the producers are replaced: records wait although the brokers name leaders; was \
                  a topic deleted and made again?"
@@ -234,7 +239,7 @@ impl Session<'_> {
     /// one is in.
     pub(super) async fn keep_producer(&mut self, now: Instant) {
         self.give_up_with_producer(now);
-        if let Some(bytes) = self.core.take_too_large() {
+        if let Some(bytes) = self.core.take_oversized_batch() {
             self.batch_bytes_max = (bytes / 2).max(kafka::BATCH_BYTES_MIN);
             self.retire_producer(
                 "its batches are larger than a topic takes; a new one makes smaller ones",
@@ -293,7 +298,7 @@ impl Session<'_> {
     fn rebuild_pause(&mut self, now: Instant) -> Duration {
         let Rebuild { fatal, cause_found } = std::mem::take(&mut self.rebuild);
         if fatal && !cause_found {
-            self.core.rebuilt(now)
+            self.core.on_producer_rebuilt(now)
         } else {
             Duration::ZERO
         }
@@ -347,7 +352,7 @@ impl Session<'_> {
         };
         // What the one before met, such as a refused login, says nothing of this one.
         self.cluster_error.clear();
-        self.core.has_new_producer();
+        self.core.on_new_producer();
         Sending::Open(producer)
     }
 

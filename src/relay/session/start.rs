@@ -22,8 +22,8 @@ impl Session<'_> {
                 (plan, now, fetched)
             });
         }
-        if self.tick.is_none() && now >= self.timers.tick && self.core.wants_ticks() {
-            let (store, seen) = (self.store.clone(), self.core.seen());
+        if self.tick.is_none() && now >= self.timers.tick && self.core.needs_tick() {
+            let (store, seen) = (self.store.clone(), self.core.highest_id());
             self.tick = start(async move { (seen, store.tick().await) });
         }
         if self.backlog.is_none() && now >= self.timers.backlog {
@@ -45,7 +45,7 @@ impl Session<'_> {
         {
             let (store, plan) = (
                 self.store.clone(),
-                self.gap_scanned.plan(&self.core.marks()),
+                self.gap_scanned.plan(&self.core.watermarks()),
             );
             self.gap_scan = start(async move {
                 let found = store.gap_scan(&plan).await;
@@ -58,13 +58,17 @@ impl Session<'_> {
         let batch_size = self.options.settings.batch_size as usize;
         self.timers.settle = settle_at(self.timers.settle, self.core.in_flight().acked(), now);
         while self.settles.len() < SETTLES_MAX && now >= self.timers.database {
-            let flush = self.timers.settle.is_some_and(|at| at <= now);
-            let Some(settle) = self.core.next_settle(batch_size, flush) else {
+            let when = if self.timers.settle.is_some_and(|at| at <= now) {
+                SettleWhen::Now
+            } else {
+                SettleWhen::BatchIsFull
+            };
+            let Some(settle) = self.core.next_settle(batch_size, when) else {
                 return;
             };
             self.timers.settle = settle_at(None, self.core.in_flight().acked(), now);
             self.timers.tick = now + TICK_EVERY;
-            let (store, drawn) = (self.store.clone(), self.core.seen());
+            let (store, drawn) = (self.store.clone(), self.core.highest_id());
             self.settles.push(
                 async move {
                     let result = store
@@ -86,15 +90,15 @@ impl Session<'_> {
         if self.lease.is_some() || self.is_broken || now < self.timers.lease {
             return;
         }
-        let renew = (now >= self.timers.renew).then(|| self.core.marks());
+        let renew = (now >= self.timers.renew).then(|| self.core.watermarks());
         let turn_now = LeaseRound {
             instance: self.instance,
             incarnation: self.incarnation,
             renew,
-            release: self.core.drained(),
-            known: self.core.marks().lanes,
-            owned: self.core.owned(),
-            seen: self.core.seen(),
+            release: self.core.drained_lanes(),
+            known: self.core.watermarks().lanes,
+            owned: self.core.owned_lanes(),
+            seen: self.core.highest_id(),
             breaker: self.core.breaker().state(),
             health: self.core.breaker().health(now),
             stopping: self.stop_by.is_some(),

@@ -14,7 +14,7 @@ use crate::{
     kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
         ProblemSource, RunOptions, Status,
-        core::partition_growth::Partitions,
+        core::partition_growth::PartitionCounts,
         topic_metadata::{
             Asking, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
@@ -43,7 +43,7 @@ pub(super) struct Rounds {
     client: Option<MetadataClient>,
     limits: LimitsByTopic,
     limits_at: Option<Instant>,
-    partitions: Partitions,
+    partitions: PartitionCounts,
     /// What could be written to in the round before.
     before: Vec<(usize, bool)>,
 }
@@ -65,7 +65,7 @@ impl Rounds {
             client: None,
             limits: LimitsByTopic(vec![TopicLimits::default(); topics]),
             limits_at: None,
-            partitions: Partitions::new(topics),
+            partitions: PartitionCounts::new(topics),
             before: Vec::new(),
         }
     }
@@ -143,7 +143,9 @@ impl Rounds {
             );
             states.push(state);
             if let TopicDescription::Exists { partitions, .. } = state {
-                let added = self.partitions.seen(index, partitions, Instant::now());
+                let added = self
+                    .partitions
+                    .on_metadata(index, partitions, Instant::now());
                 self.status
                     .metrics
                     .partitions_added
