@@ -33,7 +33,7 @@ use crate::{
     },
     relay::{
         ProblemSource, RunOptions, Status,
-        connect::Opened,
+        connect::Connected,
         core::{
             ClusterError, Core, Lookup, Outcome, Outgoing, RejectedRow, SettleWhen, TopicPresence,
             gap_scan::{GapScan, Straggler},
@@ -45,23 +45,23 @@ use crate::{
             watermarks::XidTick,
         },
         credentials::{Credentials, Side},
-        lease::{LeaseOutcome, LeaseRound, turn},
+        lease::{Claims, LeaseOutcome, LeaseRound, run_round},
         session::pace::{
             BACKLOG_AT_LATEST, BACKLOG_EVERY, BACKLOG_ROWS_MAX, DESTROY_MAX, DRAIN_BROKEN_MAX,
             DRAIN_MAX, FIRST_NEWS, REPORTS_EVERY, RETRY_AFTER, SETTLES_MAX, SWEEP_EVERY,
             TICK_EVERY, Timers, settle_at,
         },
-        topic_metadata::{TopicMetadata, TopicMetadataWatch},
+        topic_metadata::{Restart, TopicMetadata, TopicMetadataWatch},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
 
 /// Why a session ended.
-pub(super) enum Ended {
+pub(super) enum SessionEnd {
     Stopped,
     LeaseLost,
     /// Ids may have come again: what it knew counts no more.
-    SequenceBroke,
+    SequenceRegressed,
 }
 
 /// Whether records can be sent.
@@ -185,27 +185,27 @@ enum Event {
 
 impl<'a> Session<'a> {
     /// The life of an instance that was registered.
-    pub(super) fn begin(
+    pub(super) fn new(
         options: &'a RunOptions,
         status: &'a Status,
-        opened: Opened,
+        opened: Connected,
         watch: &'a mut TopicMetadataWatch,
         credentials: &'a mut Credentials,
         memory: &'a mut SequenceMemory,
     ) -> Self {
-        let (instance, now) = (opened.instance, opened.leased);
-        status.began(instance.to_string(), opened.schema_version);
+        let (instance, now) = (opened.registration.instance, opened.leased_at);
+        status.set_instance(instance.to_string(), opened.schema_version);
         status.set_breaker(BreakerState::Closed, kafka::rfc3339(outage::now_us()));
         // What the instance before could not do is not this one's to do.
         for work in [
             ProblemSource::Settling,
-            ProblemSource::ReadDecision,
+            ProblemSource::Reading,
             ProblemSource::Parking,
         ] {
             status.set_problems(work, vec![]);
         }
         // Until the brokers have named a topic, none of its rows is sent.
-        watch.ask_now();
+        watch.request_now();
         let (settings, budget) = (&options.settings, Budget::default());
         Self {
             core: Core::new(
@@ -226,7 +226,7 @@ impl<'a> Session<'a> {
             memory,
             store: opened.store,
             instance,
-            incarnation: opened.incarnation,
+            incarnation: opened.registration.incarnation,
             is_broken: false,
             stale_leaders: StaleLeaders::default(),
             sending: Sending::None { retry_at: now },
@@ -257,10 +257,10 @@ impl<'a> Session<'a> {
     }
 
     /// Works until stopped, or until the lease is lost.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Ended {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> SessionEnd {
         loop {
             let now = Instant::now();
-            self.status.turned(now);
+            self.status.record_turn(now);
             self.drain_reports(now);
             if now >= self.deadline {
                 return Box::pin(self.lose_lease()).await;

@@ -40,7 +40,7 @@ impl Session<'_> {
                 released,
                 granted,
                 give_back,
-                seen,
+                parked: seen,
             }) => (renewed, released, granted, give_back, seen),
             Ok(LeaseOutcome::Lost) => return false,
             Err(error) => {
@@ -62,7 +62,7 @@ impl Session<'_> {
         self.core.on_released(&released);
         self.core.on_granted(&granted, now);
         self.core
-            .set_parked(&seen.parked, &seen.lanes, seen.asked, now);
+            .set_parked(&seen.parked, &seen.lanes, seen.read_at, now);
         self.core.drain(give_back, now);
         self.works(ProblemSource::Database);
         self.status.set_lanes(self.core.owned_lanes());

@@ -46,8 +46,8 @@ impl Session<'_> {
     }
 
     /// Gives everything back, in order: no record may be sent any more once a lane is free.
-    pub(super) async fn leave(mut self) -> Ended {
-        self.status.lost_lanes();
+    pub(super) async fn leave(mut self) -> SessionEnd {
+        self.status.clear_lanes();
         self.retire().await;
         let marks: LaneWatermarks = self.core.watermarks();
         let goodbye = async {
@@ -57,25 +57,25 @@ impl Session<'_> {
             self.store.unregister(self.instance).await
         };
         match tokio::time::timeout(Duration::from_secs(5), goodbye).await {
-            _ if self.is_broken => return Ended::SequenceBroke,
+            _ if self.is_broken => return SessionEnd::SequenceRegressed,
             Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
             _ => tracing::warn!(
                 "stopped without telling the database: the lanes are free when the lease runs out"
             ),
         }
-        Ended::Stopped
+        SessionEnd::Stopped
     }
 
     /// Somebody else may own our lanes: nothing is sent any more, and what was acknowledged is
     /// still settled.
-    pub(super) async fn lose_lease(mut self) -> Ended {
+    pub(super) async fn lose_lease(mut self) -> SessionEnd {
         self.status.set_ready(false);
         self.core.lose_lanes();
-        self.status.lost_lanes();
+        self.status.clear_lanes();
         self.retire().await;
         let _ = tokio::time::timeout(Duration::from_secs(5), self.store.unregister(self.instance))
             .await;
-        Ended::LeaseLost
+        SessionEnd::LeaseLost
     }
 
     /// Throws the producer out, waits for its last reports, and settles what they acknowledge.

@@ -25,9 +25,9 @@ impl Session<'_> {
         }
         if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
             self.timers.leaders = now + LEADERS_EVERY;
-            self.watch.ask_now();
+            self.watch.request_now();
         }
-        if self.watch.keep() {
+        if self.watch.restart_if_stuck() == Restart::ClockSetBack {
             self.replace_producers(now);
         }
         self.end_stuck_drain(now);
@@ -54,7 +54,7 @@ impl Session<'_> {
                     "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is \
                      tried again by itself"
                 );
-                self.watch.ask_now();
+                self.watch.request_now();
             }
             BreakerState::Slow => {
                 tracing::warn!(

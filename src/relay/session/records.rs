@@ -17,7 +17,7 @@ impl Session<'_> {
         let now = Instant::now();
         self.drain_reports(now);
         if fetched.is_ok() {
-            self.works(ProblemSource::ReadDecision);
+            self.works(ProblemSource::Reading);
         }
         match fetched {
             Ok((sequence, _)) if self.breaks(sequence) => self.core.on_fetch_failed(now),
@@ -33,7 +33,7 @@ impl Session<'_> {
             Ok(_) => self.core.on_fetch_failed(now),
             Err(error) => {
                 self.core.on_fetch_failed(now);
-                self.database_failed(ProblemSource::ReadDecision, &error, now);
+                self.database_failed(ProblemSource::Reading, &error, now);
             }
         }
     }
@@ -89,7 +89,7 @@ impl Session<'_> {
                 Ok(()) => {}
                 Err(DeliveryError::Record(class)) => {
                     if class == ProblemClass::RecordTooLarge {
-                        self.watch.ask_now(); // a topic may take it by now
+                        self.watch.request_now(); // a topic may take it by now
                     }
                     self.count_failure(topic, class);
                     self.core.on_rejected_by_producer(slot, &row, class, now);
@@ -117,7 +117,7 @@ impl Session<'_> {
         self.reports = reports;
         if published > 0 {
             self.cluster_error.clear();
-            self.status.published(published as u64, now);
+            self.status.record_published(published as u64, now);
         }
     }
 
@@ -161,7 +161,7 @@ impl Session<'_> {
         if let Outcome::TopicFailed(class) | Outcome::Rejected(class) = outcome {
             self.count_failure(topic, class);
             if class == ProblemClass::TopicMissing {
-                self.watch.ask_now();
+                self.watch.request_now();
             }
         }
         self.core.on_report(slot, outcome, now);
@@ -177,13 +177,13 @@ impl Session<'_> {
 
     pub(super) fn on_topic_metadata(&mut self, news: &TopicMetadata) {
         let now = Instant::now();
-        for (topic, usable) in news {
-            let presence = if *usable {
+        for (topic, usable) in news.usable() {
+            let presence = if usable {
                 TopicPresence::Present
             } else {
                 TopicPresence::Missing
             };
-            self.core.on_topic_metadata(*topic, presence, now);
+            self.core.on_topic_metadata(topic, presence, now);
         }
         if self.core.in_flight().sent() == 0 {
             // Such as idle connections that were closed: it says nothing of what is sent from now

@@ -2,14 +2,14 @@
 //! successor begins.
 
 use super::*;
-use crate::relay::{connect::store, credentials::Side};
+use crate::relay::{connect::new_store, credentials::Side};
 
 impl Session<'_> {
     pub(super) fn secrets_changed(&mut self, side: Side) {
         match side {
             Side::Database => self.log_in_again(),
             Side::Kafka => {
-                self.watch.ask_now();
+                self.watch.request_now();
                 self.replace_politely("its secrets have changed");
             }
         }
@@ -20,7 +20,7 @@ impl Session<'_> {
     fn log_in_again(&mut self) {
         let database = &self.options.settings.database;
         if let Ok(connect) = Connect::relay(database, &self.credentials.database.borrow()) {
-            self.store = store(database, &connect);
+            self.store = new_store(database, &connect);
         }
     }
 }

@@ -101,8 +101,12 @@ impl Session<'_> {
             seen: self.core.highest_id(),
             breaker: self.core.breaker().state(),
             health: self.core.breaker().health(now),
-            stopping: self.stop_by.is_some(),
+            claims: if self.stop_by.is_some() {
+                Claims::Stopped
+            } else {
+                Claims::Allowed
+            },
         };
-        self.lease = start(turn(self.store.clone(), turn_now));
+        self.lease = start(run_round(self.store.clone(), turn_now));
     }
 }
