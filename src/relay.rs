@@ -84,14 +84,14 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
     )
     .await
     {
-        let session = session::Session::new(
+        let process = session::Process {
             options,
             status,
-            connected,
-            &mut metadata,
-            &mut credentials,
-            &mut memory,
-        );
+            metadata: &mut metadata,
+            credentials: &mut credentials,
+            memory: &mut memory,
+        };
+        let session = session::Session::new(process, connected);
         match Box::pin(session.run(stop)).await {
             session::SessionEnd::Stopped => return,
             session::SessionEnd::LeaseLost => {

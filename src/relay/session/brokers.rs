@@ -1,0 +1,111 @@
+//! What the brokers report, and what their silence means: topic metadata, the breaker, and lanes
+//! that must not wait for records that never end. What follows from it is decided in the core.
+
+use std::time::Instant;
+
+use crate::{
+    relay::{
+        ProblemSource,
+        core::TopicPresence,
+        session::{Session, producers::Grace, record_problems::record_problems},
+        topic_metadata::{Restart, TopicMetadata},
+    },
+    report::BreakerState,
+};
+
+impl Session<'_> {
+    pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
+        let now = Instant::now();
+        for (topic, is_usable) in metadata.usable() {
+            let presence = if is_usable {
+                TopicPresence::Present
+            } else {
+                TopicPresence::Missing
+            };
+            self.core.on_topic_metadata(topic, presence, now);
+        }
+        if self.core.in_flight().sent() == 0 {
+            // Brokers close idle connections, for example: that means nothing for the next records.
+            self.producers.clear_cluster_error();
+        }
+        self.producers.set_sizes(self.process.metadata.sizes());
+        if !self.producers.fits_topics() {
+            self.replace_producers_for(
+                "topics take larger records, or smaller batches, than it was made for",
+            );
+        }
+        for (topic, partitions) in metadata.partitions() {
+            self.core.on_partition_count(topic, partitions);
+        }
+        self.core.on_brokers_answered(now);
+        self.replace_if_leaders_are_stale(metadata, now);
+    }
+
+    fn replace_if_leaders_are_stale(&mut self, metadata: &TopicMetadata, now: Instant) {
+        let overdue = self.core.overdue_topics(now);
+        let overdue = overdue.filter(|topic| metadata.is_led(*topic));
+        if self.producers.has_stale_leaders(overdue, now) {
+            tracing::warn!(
+                "the producers are replaced: records wait although the brokers name leaders; was \
+                 a topic deleted and made again?"
+            );
+            self.producers.replace(Grace::LastReports, now);
+        }
+    }
+
+    /// Evaluates what is unacknowledged, once a turn, and reports what changed.
+    pub(super) fn observe_kafka(&mut self, now: Instant) {
+        self.core
+            .check_acknowledgements(self.producers.cluster_error(), now);
+        self.report_breaker(now);
+        if now >= self.timers.record_problems {
+            self.timers.record_problems_reported(now);
+            self.reporter
+                .set_problems(ProblemSource::Records, record_problems(&self.core));
+        }
+        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
+            self.timers.leaders_requested(now);
+            self.process.metadata.request_now();
+        }
+        if self.process.metadata.restart_if_stuck() == Restart::ClockSetBack {
+            self.producers.replace(Grace::LastReports, now);
+        }
+        self.producers.retire_if_drain_is_stuck(&self.core, now);
+        if self.process.memory.is_reported_long_enough(now) {
+            self.reporter.set_problems(ProblemSource::Sequence, vec![]);
+        }
+    }
+
+    fn report_breaker(&mut self, now: Instant) {
+        let state = self.core.breaker().state();
+        let Some(before) = self.reporter.set_breaker(state) else {
+            return;
+        };
+        // The renewal writes it where the other relays read it.
+        self.timers.renewal = now;
+        let (rows, before) = (self.core.in_flight().sent(), before.name());
+        match state {
+            BreakerState::Open => {
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is \
+                     tried again by itself"
+                );
+                self.process.metadata.request_now();
+            }
+            BreakerState::Slow => {
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Slow: Kafka acknowledges nothing for a while; the window is halved"
+                );
+            }
+            BreakerState::Closed => tracing::info!(
+                rows,
+                before,
+                "breaker Closed: Kafka acknowledges records again"
+            ),
+        }
+    }
+}

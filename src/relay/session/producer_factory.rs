@@ -1,0 +1,83 @@
+//! Makes producers that fit the secrets and the topics as they are now.
+
+use tokio::sync::watch::Receiver;
+
+use crate::{
+    kafka::{BATCH_BYTES_MIN, ConfigError, LastClusterError, Producer, Sizes},
+    relay::{ProblemSource, RunOptions, Status},
+    secrets::Secrets,
+};
+
+/// What a new producer is made of.
+pub(super) struct ProducerFactory<'a> {
+    options: &'a RunOptions,
+    status: &'a Status,
+    secrets: Receiver<Secrets>,
+    /// Sizes that fit the topics; `None` before the brokers have described them.
+    sizes: Option<Sizes>,
+    /// Upper bound of a batch, in bytes: a larger one was rejected though none of its records was.
+    batch_bytes_max: usize,
+    /// Shared with each producer, which sets it.
+    cluster_error: LastClusterError,
+}
+
+impl<'a> ProducerFactory<'a> {
+    pub(super) fn new(
+        options: &'a RunOptions,
+        status: &'a Status,
+        secrets: Receiver<Secrets>,
+        sizes: Option<Sizes>,
+    ) -> Self {
+        Self {
+            options,
+            status,
+            secrets,
+            sizes,
+            batch_bytes_max: usize::MAX,
+            cluster_error: LastClusterError::default(),
+        }
+    }
+
+    /// Sizes that fit the topics; `None` before the brokers have described them.
+    pub(super) fn sizes(&self) -> Option<Sizes> {
+        self.sizes
+    }
+
+    pub(super) fn set_sizes(&mut self, sizes: Option<Sizes>) {
+        self.sizes = sizes;
+    }
+
+    /// Halves the batches: one of this many bytes was rejected.
+    pub(super) fn halve_batches(&mut self, rejected_bytes: usize) {
+        self.batch_bytes_max = (rejected_bytes / 2).max(BATCH_BYTES_MIN);
+    }
+
+    /// The last error of the cluster that a producer of this factory met.
+    pub(super) fn cluster_error(&self) -> &LastClusterError {
+        &self.cluster_error
+    }
+
+    /// Makes a producer, and reports the problem if the secrets or the properties do not allow it.
+    ///
+    /// # Errors
+    /// When a secret is missing, or librdkafka rejects the properties.
+    pub(super) fn make(&self) -> Result<Producer, ConfigError> {
+        let secrets = self.secrets.borrow().clone();
+        let sizes = self.sizes.unwrap_or_default();
+        let sizes = Sizes {
+            batch_bytes: sizes.batch_bytes.min(self.batch_bytes_max),
+            ..sizes
+        };
+        let made = Producer::new(
+            &self.options.settings.kafka,
+            &secrets,
+            &self.options.pod,
+            sizes,
+            self.cluster_error.clone(),
+        );
+        let problem = made.as_ref().err().map(ConfigError::problem);
+        self.status
+            .set_problems(ProblemSource::Producer, problem.into_iter().collect());
+        made
+    }
+}
