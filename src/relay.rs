@@ -33,7 +33,7 @@ pub struct RunOptions {
 /// Why a relay could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot listen on {address}: choose another --listen")]
+    #[error("cannot listen on {address}: choose another address with --listen")]
     Listen {
         address: SocketAddr,
         #[source]
@@ -43,8 +43,8 @@ pub enum RunError {
 
 /// Relays until `stop`, then drains: finishes what is in flight and gives the lanes back.
 ///
-/// No failure of a server ends it. An unreachable database, a wrong password and a missing topic are
-/// problems in its status report, which end when their cause is gone.
+/// No failure of a server ends it. An unreachable database, a wrong password and a missing topic
+/// are problems in its status report, which end when their cause is gone.
 ///
 /// # Errors
 /// When it cannot listen.
@@ -95,12 +95,12 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
         match Box::pin(session.run(stop)).await {
             session::SessionEnd::Stopped => return,
             session::SessionEnd::LeaseLost => {
-                tracing::warn!("the lease was lost; starting again without any lane");
+                tracing::warn!("the lease was lost; a new session begins without lanes");
             }
             session::SessionEnd::SequenceRegressed => {
                 tracing::warn!(
-                    "ids of the outbox may have come again; starting again when the sequence is \
-                     moved on"
+                    "ids may have been drawn twice; a new session begins once the sequence is \
+                     moved forward"
                 );
             }
         }

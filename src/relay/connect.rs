@@ -53,7 +53,8 @@ pub(super) struct Registration {
 /// Repeats until all of it succeeds. `None` when stopped before.
 ///
 /// # Cancel safety
-/// If dropped midway, an instance may have been registered: it owns no lane, and its lease runs out.
+/// If dropped midway, an instance may have been registered: it owns no lane, and its lease runs
+/// out.
 pub(super) async fn connect(
     options: &RunOptions,
     status: &Status,

@@ -164,8 +164,11 @@ impl Follower {
             self.set_problems(Some(not_accepted(&problem)));
             return false;
         }
-        tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
-            are accepted, and used from now on");
+        tracing::info!(
+            side = ?self.side,
+            "the secrets changed: the new ones are complete, the server accepts them, and the \
+             relay uses them from now on"
+        );
         self.in_use = Some(self.last_read.clone());
         self.set_problems(None);
         true
@@ -189,7 +192,8 @@ impl Follower {
                 attempt.await.unwrap_or_else(|_| {
                     Err(Problem::new(
                         ProblemClass::KafkaError,
-                        "the attempt to log in broke off; it is made again",
+                        "the attempt to log in to Kafka failed unexpectedly; the relay retries \
+                         automatically",
                     ))
                 })
             }
@@ -242,7 +246,7 @@ fn not_accepted(problem: &Problem) -> Problem {
     Problem::new(
         problem.class,
         format!(
-            "the new secret is not used, the last good one is: {}",
+            "the new secret is not used; the relay keeps the last good one: {}",
             problem.message
         ),
     )

@@ -1,4 +1,5 @@
-//! HTTP surface of a relay: `/healthz`, `/readyz`, `/metrics`, `/status`. Reads the status only. IO.
+//! HTTP surface of a relay: `/healthz`, `/readyz`, `/metrics`, `/status`. Reads the status only.
+//! IO.
 
 use std::{sync::Arc, time::Instant};
 
@@ -34,7 +35,7 @@ async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
     if status.is_alive(Instant::now()) {
         ok()
     } else {
-        unavailable("the relay's loop has not turned for 30 s")
+        unavailable("the relay's loop has not run for 30 s")
     }
 }
 

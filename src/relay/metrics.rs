@@ -21,7 +21,7 @@ const EVENT_AGE: Metric = Metric::new(
 );
 const EVENTS_ADDED: Metric = Metric::new(
     "outbox_events_added_total",
-    "Rows that went to the producer; again after a failure.",
+    "Rows handed over to a producer. A row that failed counts again.",
 );
 const EVENTS_PUBLISHED: Metric = Metric::new(
     "outbox_events_published_total",
@@ -30,45 +30,42 @@ const EVENTS_PUBLISHED: Metric = Metric::new(
 .labels(&["topic"]);
 const EVENTS_FAILED: Metric = Metric::new(
     "outbox_events_failed_total",
-    "Records that failed and are sent again.",
+    "Records that failed. Their rows are sent again.",
 )
 .labels(&["topic", "class"]);
 const RELAY_ERRORS: Metric = Metric::new(
     "outbox_relay_errors_total",
-    "Failures of the relay's own work.",
+    "Problems that the relay reported, each counted when it began.",
 )
 .labels(&["class"]);
-const PROBLEMS: Metric = Metric::new(
-    "outbox_problems",
-    "Problems that there are now, as in /status.",
-)
-.labels(&["class"]);
+const PROBLEMS: Metric =
+    Metric::new("outbox_problems", "Current problems, as in /status.").labels(&["class"]);
 const PUBLISH_LATENCY: Metric = Metric::new(
     "outbox_publish_latency_seconds",
-    "From a row's created_at to Kafka's acknowledgement.",
+    "Time from a row's created_at to Kafka's acknowledgement.",
 );
 const PROCESSING: Metric = Metric::new(
     "outbox_relay_processing_seconds",
-    "From the fetch that brought a row to its deletion.",
+    "Time from the fetch of a row to its deletion.",
 );
-const FETCH: Metric = Metric::new("outbox_fetch_seconds", "Time of a fetch from the database.");
-const SETTLE: Metric = Metric::new("outbox_settle_seconds", "Time of a settling statement.");
+const FETCH: Metric = Metric::new(
+    "outbox_fetch_seconds",
+    "Duration of a fetch from the database.",
+);
+const SETTLE: Metric = Metric::new("outbox_settle_seconds", "Duration of a settling statement.");
 const LANES_OWNED: Metric = Metric::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.");
 const BREAKER_STATE: Metric = Metric::new(
     "outbox_breaker_state",
-    "1 for the state in which the breaker towards Kafka is.",
+    "1 for the current state of the circuit breaker for Kafka, 0 for the others.",
 )
 .labels(&["state"]);
-const IN_FLIGHT_ROWS: Metric =
-    Metric::new("outbox_in_flight_rows", "Rows between fetch and settle.");
-const IN_FLIGHT_BYTES: Metric = Metric::new(
-    "outbox_in_flight_bytes",
-    "Bytes of the rows between fetch and settle.",
+const IN_FLIGHT_ROWS: Metric = Metric::new(
+    "outbox_in_flight_rows",
+    "Rows in flight: fetched and not yet settled.",
 );
-const PARKED_KEYS: Metric = Metric::new(
-    "outbox_parked_keys",
-    "Keys that are parked, in the whole table.",
-);
+const IN_FLIGHT_BYTES: Metric =
+    Metric::new("outbox_in_flight_bytes", "Bytes of the rows in flight.");
+const PARKED_KEYS: Metric = Metric::new("outbox_parked_keys", "Parked keys in the whole table.");
 const PARKED_TOPICS: Metric = Metric::new("outbox_parked_topics", "Topics that a person parked.");
 const DEAD_LETTERS: Metric = Metric::new("outbox_dead_letters", "Rows in dead_letter.");
 const XMIN_AGE: Metric = Metric::new(
@@ -81,15 +78,15 @@ const DEAD_TUPLES: Metric = Metric::new(
 );
 const STRAGGLERS_FOUND: Metric = Metric::new(
     "outbox_stragglers_found_total",
-    "Rows that only the sweep found below a mark; stays 0 unless ids came again.",
+    "Rows that only the gap scan found, below a watermark. Stays 0 unless ids were drawn twice.",
 );
 const REPLACED_HEADERS: Metric = Metric::new(
     "outbox_replaced_headers_total",
-    "Row headers that had the name of one of the relay's own and were replaced.",
+    "Headers of rows that had the name of one of the relay's own headers and were replaced.",
 );
 const PARTITIONS_ADDED: Metric = Metric::new(
     "outbox_topic_partitions_added_total",
-    "Partitions that a topic got while this relay ran.",
+    "Partitions that were added to a topic while this relay ran.",
 )
 .labels(&["topic"]);
 const BUILD_INFO: Metric =
@@ -198,8 +195,8 @@ impl Metrics {
     }
 }
 
-/// Numbers of the whole table. They have no series unless this relay owns lane 0, so that a sum over
-/// relays counts them once.
+/// Numbers of the whole table. They have no series unless this relay owns lane 0, so that a sum
+/// over relays counts them once.
 struct TableGauges {
     parked_keys: IntGaugeVec,
     parked_topics: IntGaugeVec,

@@ -174,7 +174,7 @@ impl Status {
             }
         }
         if problems.is_empty() && !before.is_empty() {
-            tracing::info!(?source, "solved: {}", before[0].message);
+            tracing::info!(?source, "resolved: {}", before[0].message);
         }
     }
 

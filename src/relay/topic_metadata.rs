@@ -97,7 +97,8 @@ pub(super) enum Restart {
     NotNeeded,
     /// Its client does not return.
     ClientStuck,
-    /// The wall clock was set back, so every client of Kafka waits for too long, producers included.
+    /// The wall clock was set back, so every client of Kafka waits for too long, producers
+    /// included.
     ClockSetBack,
 }
 
@@ -129,14 +130,14 @@ impl TopicMetadataWatch {
         let (wall, now) = (SystemTime::now(), Instant::now());
         let restart = if let Some(by) = self.clock.set_back(wall, now) {
             tracing::warn!(
-                "the clock was set back by {by:.1?}: clients of Kafka are made anew, for they \
-                 would wait for so long"
+                "the clock was set back by {by:.1?}: the clients of Kafka are replaced, because \
+                 they would wait for that much longer"
             );
             Restart::ClockSetBack
         } else if self.thread.pending.is_stuck(now) {
             tracing::warn!(
-                "the client that asks the brokers about topics has not come back for \
-                 {PENDING_MAX:?}; another one asks"
+                "the client for topic metadata has not returned for {PENDING_MAX:?}; another \
+                 client takes over"
             );
             Restart::ClientStuck
         } else {

@@ -31,7 +31,7 @@ impl Session<'_> {
         self.producers.set_sizes(self.process.metadata.sizes());
         if !self.producers.fits_topics() {
             self.replace_producers_for(
-                "topics take larger records, or smaller batches, than it was made for",
+                "topics take larger records, or only smaller batches, than it is configured for",
             );
         }
         for (topic, partitions) in metadata.partitions() {
@@ -46,8 +46,8 @@ impl Session<'_> {
         let overdue = overdue.filter(|topic| metadata.is_led(*topic));
         if self.producers.has_stale_leaders(overdue, now) {
             tracing::warn!(
-                "the producers are replaced: records wait although the brokers name leaders; was \
-                 a topic deleted and made again?"
+                "both producers are replaced: records are not acknowledged although their \
+                 partitions have leaders; a topic may have been deleted and created again"
             );
             self.producers.replace(Grace::LastReports, now);
         }
@@ -89,8 +89,8 @@ impl Session<'_> {
                 tracing::warn!(
                     rows,
                     before,
-                    "breaker Open: Kafka acknowledges nothing; rows wait in the table, and it is \
-                     tried again by itself"
+                    "breaker Open: Kafka acknowledges no records; rows wait in the table, and the \
+                     relay retries automatically"
                 );
                 self.process.metadata.request_now();
             }
@@ -98,7 +98,8 @@ impl Session<'_> {
                 tracing::warn!(
                     rows,
                     before,
-                    "breaker Slow: Kafka acknowledges nothing for a while; the window is halved"
+                    "breaker Slow: Kafka has acknowledged no records for a while; half as many \
+                     rows may be in flight"
                 );
             }
             BreakerState::Closed => tracing::info!(

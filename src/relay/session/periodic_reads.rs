@@ -99,8 +99,13 @@ impl Session<'_> {
         for (lane, id, event_id) in found {
             if self.core.on_straggler(lane, id, event_id) {
                 self.reporter.record_straggler();
-                tracing::warn!(lane, id, %event_id, "a row below the mark: was an id drawn again, \
-                    after a restore or a TRUNCATE?");
+                tracing::warn!(
+                    lane,
+                    id,
+                    %event_id,
+                    "a row was found below the watermark: an id may have been drawn twice, after a \
+                     restore or a TRUNCATE; see docs/restore.md"
+                );
             }
         }
     }

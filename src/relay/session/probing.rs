@@ -103,12 +103,21 @@ impl Session<'_> {
         let topic = self.core.routes().name(rejected.topic);
         let (row, class) = (rejected.row, rejected.class);
         match rejected.disposition {
-            Disposition::ParkKey => {
-                tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: its key is parked; see `outbox-relay parked list`");
-            }
-            Disposition::DeadLetter => {
-                tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: it is in dead_letter; see `outbox-relay dead-letters list`");
-            }
+            Disposition::ParkKey => tracing::error!(
+                topic,
+                id = row.id,
+                event_id = %row.event_id,
+                %class,
+                "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
+            ),
+            Disposition::DeadLetter => tracing::error!(
+                topic,
+                id = row.id,
+                event_id = %row.event_id,
+                %class,
+                "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \
+                 dead-letters list`"
+            ),
         }
         self.core.on_disposition_done(&rejected, now);
     }

@@ -100,8 +100,8 @@ pub(super) struct Producers<'a> {
     factory: ProducerFactory<'a>,
     main: MainProducer,
     probe: Option<Producer>,
-    /// Set when the probe producer is being replaced: it takes no records, and waits for its reports
-    /// until then.
+    /// Set when the probe producer is being replaced: it takes no records, and waits for its
+    /// reports until then.
     probe_until: Option<Instant>,
     failure: Failure,
     stale_leaders: StaleLeaders,
@@ -109,7 +109,8 @@ pub(super) struct Producers<'a> {
     drain_blocked_since: Option<Instant>,
     /// The session shuts down.
     makes_no_more: bool,
-    /// Buffer of [`Self::poll`]: to allocate one for each batch was a twentieth of the relay's work.
+    /// Buffer of [`Self::poll`]: to allocate one for each batch was a twentieth of the relay's
+    /// work.
     reports: Vec<Report>,
 }
 
@@ -243,7 +244,7 @@ impl<'a> Producers<'a> {
         if let Some(bytes) = core.take_oversized_batch() {
             self.factory.halve_batches(bytes);
             self.retire_main(
-                "its batches are larger than a topic takes; a new one makes smaller ones",
+                "its batches are larger than a topic takes; the next one makes smaller batches",
             );
         }
         let has_cluster_error = self.factory.cluster_error().get().is_some();
@@ -280,8 +281,8 @@ impl<'a> Producers<'a> {
             self.failure.fatal = true;
             self.clear_cluster_error();
             tracing::warn!(
-                "the producer is replaced: it gave up so as not to leave a gap; a new one starts \
-                 at the lowest unsettled rows"
+                "the producer is replaced: it failed for good so as to leave no gap in a \
+                 partition; the next one starts at the lowest unsettled rows"
             );
             self.flush_main(until);
         }
@@ -337,7 +338,7 @@ impl<'a> Producers<'a> {
     fn retire_main(&mut self, why: &str) {
         self.main = match self.take_main(Instant::now()) {
             MainProducer::Open(producer) => {
-                tracing::warn!("the producer is thrown out: {why}");
+                tracing::warn!("the producer is retired: {why}");
                 self.clear_cluster_error();
                 producer.purge();
                 MainProducer::Retiring(producer)
@@ -351,8 +352,8 @@ impl<'a> Producers<'a> {
         std::mem::replace(&mut self.main, MainProducer::Absent { retry_at: now })
     }
 
-    /// Retires producers whose records keep draining lanes from being given back for too long. A new
-    /// producer begins at the lowest unsettled rows, here or where the lanes go.
+    /// Retires producers whose records keep draining lanes from being given back for too long. A
+    /// new producer begins at the lowest unsettled rows, here or where the lanes go.
     pub(super) fn retire_if_drain_is_stuck(&mut self, core: &Core, now: Instant) {
         let blockers = core.drain_blockers();
         if !(blockers.main || blockers.trial) {
@@ -369,7 +370,7 @@ impl<'a> Producers<'a> {
         }
         if blockers.main {
             self.retire_main(
-                "lanes are asked for, and Kafka does not take what is in flight for them",
+                "lanes must be given back, and Kafka does not acknowledge their records",
             );
         }
     }

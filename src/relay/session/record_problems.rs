@@ -31,15 +31,16 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
 fn paused_topic(name: &str, class: ProblemClass) -> Problem {
     let why = match class {
         ProblemClass::TopicStalled => {
-            "does not acknowledge records while Kafka takes later ones: has each of its partitions a leader and enough \
-                                       replicas in sync? Its other rows wait"
+            "does not acknowledge records while Kafka acknowledges later ones of other topics; \
+             its other rows wait: check that each of its partitions has a leader and enough \
+             replicas in sync"
         }
         ProblemClass::TopicNotAuthorized => {
-            "may not be written to by this user: allow WRITE on it; its rows wait until then"
+            "may not be written to by the relay's user; its rows wait: allow WRITE on it"
         }
         _ => {
-            "does not take a record, for a reason that the relay's log names: it rests and is \
-             tried again"
+            "does not take a record, for the reason in the relay's log; the topic is paused, and \
+             the relay retries automatically"
         }
     };
     Problem::new(class, format!("topic '{name}' {why}"))
@@ -47,22 +48,22 @@ fn paused_topic(name: &str, class: ProblemClass) -> Problem {
 
 fn parked_keys(name: &str, keys: usize) -> Problem {
     let message = format!(
-        "{keys} keys of topic '{name}' are parked, their rows wait: see `outbox-relay \
-         parked list`, then retry or skip them"
+        "{keys} keys of topic '{name}' are parked and their rows wait: list them with \
+         `outbox-relay parked list`, then retry or skip them"
     );
     Problem::new(ProblemClass::KeysParked, message)
 }
 
 fn parked_topic(name: &str) -> Problem {
     let message = format!(
-        "topic '{name}' is parked, its rows wait: `outbox-relay parked retry --topic \
-         {name}` lets it flow again"
+        "topic '{name}' is parked and its rows wait: resume it with \
+         `outbox-relay parked retry --topic {name}`"
     );
     Problem::new(ProblemClass::KeysParked, message)
 }
 
 fn undeclared_topics() -> Problem {
-    let message = "rows name a topic, or have types, that spec.topics does not declare: \
-        add it there; they wait until then";
+    let message = "rows wait because spec.topics declares neither their topic nor a topic for \
+        their types: add the topic to spec.topics";
     Problem::new(ProblemClass::TopicNotDeclared, message)
 }

@@ -18,13 +18,13 @@ impl Session<'_> {
             Side::Database => self.replace_connections(),
             Side::Kafka => {
                 self.process.metadata.request_now();
-                self.replace_producers_for("its secrets have changed");
+                self.replace_producers_for("its secrets changed");
             }
         }
     }
 
-    /// Later statements use new connections. Statements under way keep theirs, which are closed with
-    /// the last of them.
+    /// Later statements use new connections. Statements under way keep theirs, which are closed
+    /// with the last of them.
     fn replace_connections(&mut self) {
         let database = &self.process.options.settings.database;
         let secrets = self.process.credentials.database.borrow();
@@ -37,7 +37,7 @@ impl Session<'_> {
     pub(super) fn replace_producers_for(&mut self, why: &str) {
         tracing::info!(
             in_flight = self.core.in_flight().sent(),
-            "the producer is replaced, once what is in flight is acknowledged: {why}"
+            "the producer is replaced once its records in flight are acknowledged: {why}"
         );
         self.producers.replace(Grace::Flush, Instant::now());
     }

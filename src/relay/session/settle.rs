@@ -9,8 +9,8 @@ use crate::relay::{
 };
 
 impl Session<'_> {
-    /// Starts as many settling statements as are due and allowed. The session goes on settling while
-    /// it shuts down.
+    /// Starts as many settling statements as are due and allowed. The session goes on settling
+    /// while it shuts down.
     pub(super) fn start_settles(&mut self, now: Instant) {
         self.schedule_settle(now);
         while self.tasks.may_settle() && now >= self.timers.database {

@@ -55,7 +55,7 @@ impl Session<'_> {
     pub(super) fn on_stop(&mut self) {
         tracing::info!(
             rows = self.core.in_flight().rows(),
-            "stopping: finishing what is in flight"
+            "stopping: the relay finishes the rows in flight"
         );
         self.begin_shutdown(SessionEnd::Stopped, DRAIN_MAX);
     }
@@ -114,7 +114,8 @@ impl Session<'_> {
         end
     }
 
-    /// Gives all lanes back, in this order: no record may be sent once another relay can own a lane.
+    /// Gives all lanes back, in this order: no record may be sent once another relay can own a
+    /// lane.
     async fn give_lanes_back(&mut self, end: SessionEnd) {
         self.reporter.clear_lanes();
         self.end_producers().await;
@@ -124,7 +125,7 @@ impl Session<'_> {
             _ if end == SessionEnd::SequenceRegressed => {}
             Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
             _ => tracing::warn!(
-                "stopped without telling the database: the lanes are free when the lease runs out"
+                "stopped without giving the lanes back: they are free once the lease expires"
             ),
         }
     }

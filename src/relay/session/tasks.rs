@@ -52,8 +52,8 @@ pub(super) struct Ticked {
     pub(super) result: Result<u64, StoreError>,
 }
 
-/// How reading the backlog ended: rows that wait in our lanes, and the numbers of the whole table if
-/// we own lane 0.
+/// How reading the backlog ended: rows that wait in our lanes, and the numbers of the whole table
+/// if we own lane 0.
 pub(super) struct BacklogRead {
     pub(super) began: Instant,
     pub(super) result: Result<(Depth, Option<TableWide>), StoreError>,

@@ -22,8 +22,8 @@ pub(super) fn is_advice(class: ProblemClass) -> bool {
 /// Problem of a topic that got more partitions.
 pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
     let message = format!(
-        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does \
-         not hold across that moment; compare outbox_seq"
+        "topic '{name}' grew from {from} to {to} partitions: keys moved, and a key's order does \
+         not hold across that moment; consumers can compare outbox_seq"
     );
     Problem::new(ProblemClass::PartitionsAdded, message)
 }
@@ -35,12 +35,9 @@ pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> P
             "refused the login: check spec.kafka.sasl and its Secret"
         }
         ProblemClass::KafkaTlsFailed => {
-            "failed the TLS check: check spec.kafka.tls, the CA and the host name"
+            "failed the TLS handshake: check spec.kafka.tls, the CA and the host name"
         }
-        _ => {
-            "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait \
-             until it can"
-        }
+        _ => "cannot be reached; rows wait: check spec.kafka.bootstrapServers and the network",
     };
     Problem::new(class, format!("Kafka at {servers} {why}"))
 }
@@ -50,12 +47,12 @@ pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) 
     match state {
         TopicState::Missing => Some(Problem::new(
             ProblemClass::TopicMissing,
-            format!("topic '{name}' does not exist: create it; its rows wait until then"),
+            format!("topic '{name}' does not exist; its rows wait: create it"),
         )),
         TopicState::NotAuthorized => {
             let message = format!(
-                "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait \
-                 until then"
+                "topic '{name}' may not be used by the relay's user; its rows wait: allow WRITE \
+                 and DESCRIBE on it"
             );
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
@@ -75,15 +72,16 @@ pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) 
 fn replicas_problem(replicas: usize, min_insync: Option<usize>) -> Option<String> {
     match min_insync {
         Some(min) if min > replicas => Some(format!(
-            "has {replicas} replicas and min.insync.replicas={min}: no record is ever \
-             acknowledged; raise its replication factor, or lower that"
+            "has {replicas} replicas and min.insync.replicas={min}: no record can be \
+             acknowledged; raise its replication factor, or lower min.insync.replicas"
         )),
         _ if replicas < REPLICAS_MIN => Some(format!(
-            "has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+            "has {replicas} of {REPLICAS_MIN} replicas: the loss of a broker can lose records; \
+             raise its replication factor"
         )),
         Some(min) if min < INSYNC_REPLICAS_MIN => Some(format!(
-            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has \
-             it, and can be lost with that; set it to {INSYNC_REPLICAS_MIN}"
+            "has min.insync.replicas={min}: a record is acknowledged once a single broker has it, \
+             and can be lost with that broker; set it to {INSYNC_REPLICAS_MIN}"
         )),
         _ => None,
     }
@@ -102,8 +100,8 @@ mod tests {
             (3, Some(1), Some("set it to 2")),
             (2, Some(2), Some("has 2 of 3 replicas")),
             (1, None, Some("has 1 of 3 replicas")),
-            (1, Some(2), Some("no record is ever acknowledged")),
-            (3, Some(4), Some("no record is ever acknowledged")),
+            (1, Some(2), Some("no record can be acknowledged")),
+            (3, Some(4), Some("no record can be acknowledged")),
         ] {
             let why = replicas_problem(replicas, min_insync);
             let said = why.as_deref().unwrap_or_default();
