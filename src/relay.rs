@@ -92,18 +92,23 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
             memory: &mut memory,
         };
         let session = session::Session::new(process, connected);
-        match Box::pin(session.run(stop)).await {
-            session::SessionEnd::Stopped => return,
-            session::SessionEnd::LeaseLost => {
-                tracing::warn!("the lease was lost; a new session begins without lanes");
-            }
-            session::SessionEnd::SequenceRegressed => {
-                tracing::warn!(
-                    "ids may have been drawn twice; a new session begins once the sequence is \
-                     moved forward"
-                );
-            }
+        let end = Box::pin(session.run(stop)).await;
+        if end == session::SessionEnd::Stopped {
+            return;
         }
+        log_new_session(end);
         status.set_ready(false);
+    }
+}
+
+fn log_new_session(end: session::SessionEnd) {
+    match end {
+        session::SessionEnd::Stopped => {}
+        session::SessionEnd::LeaseLost => {
+            tracing::warn!("the lease was lost; a new session begins without lanes");
+        }
+        session::SessionEnd::SequenceRegressed => tracing::warn!(
+            "ids may have been drawn twice; a new session begins once the sequence is moved forward"
+        ),
     }
 }

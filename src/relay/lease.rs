@@ -48,18 +48,22 @@ pub(super) enum Claims {
 )]
 pub(super) enum LeaseOutcome {
     /// The lease is valid.
-    Holds {
-        renewed: Option<Renewed>,
-        /// Lanes that were given back.
-        released: LaneWatermarks,
-        /// Lanes that were claimed.
-        granted: Vec<Grant>,
-        /// How many lanes to drain, because other relays have too few.
-        give_back: u32,
-        parked: ParkedLanes,
-    },
+    Held(HeldLease),
     /// The lease had run out.
     Lost,
+}
+
+/// What a round changed under a valid lease.
+pub(super) struct HeldLease {
+    /// Present if the lease was renewed.
+    pub(super) renewed: Option<Renewed>,
+    /// Lanes that were given back.
+    pub(super) released: LaneWatermarks,
+    /// Lanes that were claimed.
+    pub(super) granted: Vec<Grant>,
+    /// How many lanes to drain, because other relays have too few.
+    pub(super) give_back: u32,
+    pub(super) parked: ParkedLanes,
 }
 
 /// What is parked in some lanes.
@@ -105,13 +109,13 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     };
     let granted_lanes = granted.iter().map(|grant| i16::from(grant.lane));
     let lanes: Vec<i16> = kept.into_iter().chain(granted_lanes).collect();
-    Ok(LeaseOutcome::Holds {
+    Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
         parked: read_parked(&store, lanes).await?,
         granted,
         give_back,
-    })
+    }))
 }
 
 /// Extends the lease and writes the watermarks. `None` when the lease had run out.

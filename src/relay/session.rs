@@ -34,8 +34,8 @@ use crate::{
             reporter::Reporter,
             shutdown::Shutdown,
             tasks::{
-                BacklogRead, Disposed, Fetched, GapScanned, LeaseRoundEnd, LookedUp, Settled,
-                Tasks, Ticked,
+                BacklogEnd, DispositionEnd, FetchEnd, GapScanEnd, LeaseRoundEnd, LookupEnd,
+                SettleEnd, Tasks, TickEnd,
             },
             timers::Timers,
         },
@@ -70,14 +70,14 @@ pub(super) struct Session<'a> {
 
 /// What the loop waits for. The tasks come first, then what other parts of the process report.
 enum Event {
-    Fetched(Fetched),
-    Settled(Settled),
+    Fetched(FetchEnd),
+    Settled(SettleEnd),
     LeaseRound(LeaseRoundEnd),
-    Ticked(Ticked),
-    BacklogRead(BacklogRead),
-    GapScanned(GapScanned),
-    LookedUp(LookedUp),
-    Disposed(Disposed),
+    Ticked(TickEnd),
+    BacklogRead(BacklogEnd),
+    GapScanned(GapScanEnd),
+    LookedUp(LookupEnd),
+    Disposed(DispositionEnd),
     TopicMetadata(TopicMetadata),
     SecretsChanged(Side),
     Timer,

@@ -13,7 +13,7 @@ use crate::{
     kafka,
     outbox::TableWide,
     relay::metrics::Metrics,
-    report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
 };
 
 /// `/healthz` fails when the loop has not turned for this long.
@@ -51,7 +51,8 @@ pub enum ProblemSource {
     Records,
 }
 
-struct State {
+/// The values behind the mutex.
+struct StatusValues {
     instance: String,
     schema_version: Option<i64>,
     lanes: u32,
@@ -65,17 +66,25 @@ struct State {
     ready: bool,
 }
 
+impl StatusValues {
+    /// Number of current problems of a class.
+    fn count(&self, class: ProblemClass) -> usize {
+        let problems = self.problems.values().flatten();
+        problems.filter(|problem| problem.class == class).count()
+    }
+}
+
 /// Shared by the loop, which writes, and the HTTP handlers, which read.
 pub struct Status {
     pub metrics: Metrics,
-    state: Mutex<State>,
+    state: Mutex<StatusValues>,
 }
 
 impl Status {
     /// Status of a process that has no instance, no lanes and no problem yet.
     #[must_use]
     pub fn new(topics: &[String], now: Instant) -> Self {
-        let state = State {
+        let state = StatusValues {
             instance: String::new(),
             schema_version: None,
             lanes: 0,
@@ -93,7 +102,7 @@ impl Status {
         }
     }
 
-    fn with_state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with_state<T>(&self, work: impl FnOnce(&mut StatusValues) -> T) -> T {
         work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -160,18 +169,15 @@ impl Status {
             keep_since(&mut problems, &before);
             state.problems.insert(source, problems.clone());
             for class in before.iter().chain(&problems).map(|problem| problem.class) {
-                let current = state.problems.values().flatten();
-                let count = current.filter(|problem| problem.class == class).count();
-                self.metrics.set_problems(class, count);
+                self.metrics.set_problems(class, state.count(class));
             }
             before
         });
-        for problem in &problems {
-            let is_known =
-                |old: &Problem| old.class == problem.class && old.message == problem.message;
-            if !before.iter().any(is_known) {
-                self.record_error(problem);
-            }
+        for problem in problems
+            .iter()
+            .filter(|problem| !contains(&before, problem))
+        {
+            self.record_error(problem);
         }
         if problems.is_empty() && !before.is_empty() {
             tracing::info!(?source, "resolved: {}", before[0].message);
@@ -234,7 +240,7 @@ impl Status {
     }
 }
 
-/// Sets `since` of each problem: the time of the one of the same class before, or else now.
+/// Sets `since` of each problem: the time since when there was one of its class, or now.
 fn keep_since(problems: &mut [Problem], before: &[Problem]) {
     let now = kafka::rfc3339(Timestamp::now().as_microsecond());
     for problem in problems {
@@ -244,6 +250,13 @@ fn keep_since(problems: &mut [Problem], before: &[Problem]) {
     }
 }
 
+/// Whether a problem was reported before with this message.
+fn contains(before: &[Problem], problem: &Problem) -> bool {
+    before
+        .iter()
+        .any(|old| old.class == problem.class && old.message == problem.message)
+}
+
 fn is_within_rate_span(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) <= RATE_SPAN
 }
@@ -251,7 +264,7 @@ fn is_within_rate_span(at: Instant, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::ProblemClass::{self, KafkaUnreachable, TopicMissing};
+    use crate::report::ProblemClass::{KafkaUnreachable, TopicMissing};
 
     #[test]
     fn a_problem_keeps_its_since_whatever_its_message() {

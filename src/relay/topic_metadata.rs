@@ -19,7 +19,11 @@ pub(super) use crate::relay::topic_metadata::problems::cluster_problem;
 use crate::{
     failpoints::{self, Bug},
     kafka::{Limits, Sizes, sizes},
-    relay::{RunOptions, Status, core::clock_step::Clock, topic_metadata::rounds::Rounds},
+    relay::{
+        RunOptions, Status,
+        core::{clock_step::Clock, in_flight::TopicIndex},
+        topic_metadata::rounds::Rounds,
+    },
     secrets::Secrets,
 };
 
@@ -30,9 +34,9 @@ const PENDING_MAX: Duration = Duration::from_secs(30);
 /// What one round found about the declared topics.
 pub(super) struct TopicMetadata {
     /// Index of each topic, and whether it can be written to.
-    usable: Vec<(usize, bool)>,
+    usable: Vec<(TopicIndex, bool)>,
     /// Topics of which each partition has a leader.
-    led: Vec<usize>,
+    led: Vec<TopicIndex>,
     /// Number of partitions of each topic; 0 until the topic was seen.
     partitions: Vec<usize>,
     /// Limits of each topic's configuration, as far as they are known.
@@ -41,17 +45,17 @@ pub(super) struct TopicMetadata {
 
 impl TopicMetadata {
     /// Index of each declared topic, and whether it can be written to.
-    pub(super) fn usable(&self) -> impl Iterator<Item = (usize, bool)> {
+    pub(super) fn usable(&self) -> impl Iterator<Item = (TopicIndex, bool)> {
         self.usable.iter().copied()
     }
 
     /// Whether each partition of a topic has a leader.
-    pub(super) fn is_led(&self, topic: usize) -> bool {
+    pub(super) fn is_led(&self, topic: TopicIndex) -> bool {
         self.led.contains(&topic)
     }
 
     /// Number of partitions of each declared topic that was seen.
-    pub(super) fn partitions(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (TopicIndex, usize)> {
         let topics = self.partitions.iter().copied().enumerate();
         topics.filter(|(_, partitions)| *partitions > 0)
     }

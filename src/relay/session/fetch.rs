@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::relay::{
     ProblemSource,
-    session::{Session, producers::ProducerRole, tasks::Fetched},
+    session::{Session, producers::ProducerRole, tasks::FetchEnd},
 };
 
 impl Session<'_> {
@@ -18,7 +18,7 @@ impl Session<'_> {
         let store = self.store.clone();
         self.tasks.fetch.start(async move {
             let result = store.fetch(&request).await;
-            Fetched {
+            FetchEnd {
                 request,
                 began: now,
                 result,
@@ -26,7 +26,7 @@ impl Session<'_> {
         });
     }
 
-    pub(super) fn on_fetched(&mut self, fetched: Fetched) {
+    pub(super) fn on_fetched(&mut self, fetched: FetchEnd) {
         let now = Instant::now();
         // Reports that are in may pause topics of these rows, and make room for them.
         self.receive_reports(now);
@@ -39,7 +39,7 @@ impl Session<'_> {
         };
         self.reporter.work_succeeded(ProblemSource::Reading);
         // The producer may have failed since the fetch began: its rows are read again.
-        if self.is_sequence_regressed(sequence) || !self.producers.is_open() {
+        if self.check_sequence(sequence).is_err() || !self.producers.is_open() {
             return self.core.on_fetch_failed(now);
         }
         self.reporter.record_fetch(fetched.began, now);

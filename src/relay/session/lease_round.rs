@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::relay::{
     ProblemSource,
     core::watermarks::XidTick,
-    lease::{Claims, LeaseOutcome, LeaseRound, Renewed, run_round},
+    lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
 };
 
@@ -46,30 +46,31 @@ impl Session<'_> {
         if self.has_regressed() {
             return None;
         }
-        let (renewed, released, granted, give_back, parked) = match result {
-            Ok(LeaseOutcome::Holds {
-                renewed,
-                released,
-                granted,
-                give_back,
-                parked,
-            }) => (renewed, released, granted, give_back, parked),
-            Ok(LeaseOutcome::Lost) => return Some(SessionEnd::LeaseLost),
+        match result {
+            Ok(LeaseOutcome::Held(held)) => self.on_lease_held(held, now),
+            Ok(LeaseOutcome::Lost) => Some(SessionEnd::LeaseLost),
             Err(error) => {
                 self.on_database_error(ProblemSource::Database, &error, now);
-                return None;
+                None
             }
-        };
-        if let Some(renewed) = renewed
+        }
+    }
+
+    fn on_lease_held(&mut self, held: HeldLease, now: Instant) -> Option<SessionEnd> {
+        if let Some(renewed) = held.renewed
             && !self.on_renewed(&renewed)
         {
             return Some(SessionEnd::LeaseLost);
         }
-        self.core.on_released(&released);
-        self.core.on_granted(&granted, now);
-        self.core
-            .set_parked(&parked.parked, &parked.lanes, parked.read_at, now);
-        self.core.drain(give_back, now);
+        let ParkedLanes {
+            parked,
+            lanes,
+            read_at,
+        } = held.parked;
+        self.core.on_released(&held.released);
+        self.core.on_granted(&held.granted, now);
+        self.core.set_parked(&parked, &lanes, read_at, now);
+        self.core.drain(held.give_back, now);
         self.reporter.work_succeeded(ProblemSource::Database);
         self.reporter.set_owned_lanes(self.core.owned_lanes());
         None

@@ -10,7 +10,7 @@ use crate::{
         core::watermarks::XidTick,
         session::{
             Session,
-            tasks::{BacklogRead, GapScanned, Ticked},
+            tasks::{BacklogEnd, GapScanEnd, TickEnd},
         },
     },
 };
@@ -27,11 +27,11 @@ impl Session<'_> {
         let (store, drawn) = (self.store.clone(), self.core.highest_id());
         self.tasks.tick.start(async move {
             let result = store.tick().await;
-            Ticked { drawn, result }
+            TickEnd { drawn, result }
         });
     }
 
-    pub(super) fn on_ticked(&mut self, ticked: Ticked) {
+    pub(super) fn on_ticked(&mut self, ticked: TickEnd) {
         let now = Instant::now();
         self.timers.ticked(now);
         let drawn = ticked.drawn;
@@ -55,14 +55,14 @@ impl Session<'_> {
             } else {
                 None
             };
-            BacklogRead {
+            BacklogEnd {
                 began: now,
                 result: depth.map(|depth| (depth, table)),
             }
         });
     }
 
-    pub(super) fn on_backlog_read(&mut self, read: BacklogRead) {
+    pub(super) fn on_backlog_read(&mut self, read: BacklogEnd) {
         self.timers.backlog_read(read.began, Instant::now());
         self.reporter.set_in_flight(self.core.in_flight());
         match read.result {
@@ -82,7 +82,7 @@ impl Session<'_> {
         let plan = self.tasks.gap_scan_position.plan(&self.core.watermarks());
         self.tasks.gap_scan.start(async move {
             let result = store.gap_scan(&plan).await;
-            GapScanned {
+            GapScanEnd {
                 plan,
                 began: now,
                 result,
@@ -90,7 +90,7 @@ impl Session<'_> {
         });
     }
 
-    pub(super) fn on_gap_scanned(&mut self, scanned: GapScanned) {
+    pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
         self.timers.gap_scanned(scanned.began, Instant::now());
         let Ok(found) = scanned.result else {
             return;

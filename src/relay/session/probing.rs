@@ -11,7 +11,7 @@ use crate::{
         session::{
             Session,
             producers::ProducerRole,
-            tasks::{Disposed, LookedUp},
+            tasks::{DispositionEnd, LookupEnd},
         },
     },
 };
@@ -34,11 +34,11 @@ impl Session<'_> {
         let store = self.store.clone();
         self.tasks.lookup.start(async move {
             let result = store.fetch_named(&lanes, &ids, &event_ids).await;
-            LookedUp { lookup, result }
+            LookupEnd { lookup, result }
         });
     }
 
-    pub(super) fn on_looked_up(&mut self, looked_up: LookedUp) {
+    pub(super) fn on_looked_up(&mut self, looked_up: LookupEnd) {
         let now = Instant::now();
         match looked_up.result {
             Ok(rows) => {
@@ -77,7 +77,7 @@ impl Session<'_> {
                 Disposition::ParkKey => store.park_key(&row).await,
                 Disposition::DeadLetter => store.bury(&row, rejected.attempts).await.map(|_| ()),
             };
-            Disposed { rejected, result }
+            DispositionEnd { rejected, result }
         });
     }
 
@@ -93,7 +93,7 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn on_disposed(&mut self, disposed: Disposed) {
+    pub(super) fn on_disposed(&mut self, disposed: DispositionEnd) {
         let (now, rejected) = (Instant::now(), disposed.rejected);
         if let Err(error) = disposed.result {
             self.core.on_disposition_failed(rejected);

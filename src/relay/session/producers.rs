@@ -274,7 +274,7 @@ impl<'a> Producers<'a> {
     }
 
     /// A producer that failed for good sends nothing more. The brokers may still acknowledge what
-    /// they have of it, which would else be published twice.
+    /// they have of it, which would otherwise be published twice.
     fn flush_if_failed(&mut self, now: Instant) {
         let until = Grace::LastReports.ends_at(now);
         if matches!(&self.main, MainProducer::Open(producer) if producer.is_fatal()) {
@@ -298,7 +298,7 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Pause before the next main producer: zero if the cause of the failure is known, else the
+    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise the
     /// breaker's back-off.
     fn rebuild_backoff(&mut self, core: &mut Core, now: Instant) -> Duration {
         let failure = std::mem::take(&mut self.failure);

@@ -32,7 +32,7 @@ impl Session<'_> {
             }
             if self.core.may_send(&outgoing, now) {
                 admitted += 1;
-                self.send_record(outgoing, role, now_ms, now);
+                self.send_record(&outgoing, role, now_ms, now);
             } else {
                 self.core.on_report(outgoing.slot, Outcome::NotSent, now);
             }
@@ -40,46 +40,62 @@ impl Session<'_> {
         self.reporter.record_admitted(admitted);
     }
 
-    fn send_record(&mut self, outgoing: Outgoing, role: ProducerRole, now_ms: i64, now: Instant) {
+    fn send_record(&mut self, outgoing: &Outgoing, role: ProducerRole, now_ms: i64, now: Instant) {
+        let (slot, topic) = (outgoing.slot, outgoing.topic);
+        match self.hand_over(outgoing, role, now_ms, now) {
+            None => self.core.on_report(slot, Outcome::NotSent, now),
+            Some(Ok(())) if failpoints::has(Bug::AckBeforeReport) => {
+                self.core.on_report(slot, Outcome::Published, now);
+            }
+            Some(Ok(())) => {}
+            Some(Err(DeliveryError::Record(class))) => {
+                self.on_rejected_by_producer(outgoing, class, now);
+            }
+            Some(Err(error)) => self.on_delivery_error(slot, topic, error, now),
+        }
+    }
+
+    /// Hands one row over. `None` when no producer takes records of this role.
+    fn hand_over(
+        &mut self,
+        outgoing: &Outgoing,
+        role: ProducerRole,
+        now_ms: i64,
+        now: Instant,
+    ) -> Option<Result<(), DeliveryError>> {
         let Outgoing { slot, topic, row } = outgoing;
-        let Some(producer) = self.producers.sender(role) else {
-            return self.core.on_report(slot, Outcome::NotSent, now);
-        };
+        let producer = self.producers.sender(role)?;
         let mut replaced_headers = 0;
         let headers = kafka::headers(
-            &row,
+            row,
             self.process.options.settings.record_headers,
             &self.record_source,
             &mut replaced_headers,
         );
         let handed_over = match headers {
             Ok(headers) => producer.send(
-                self.core.routes().name(topic),
+                self.core.routes().name(*topic),
                 row.key(),
                 row.payload.as_deref(),
                 headers,
                 kafka::timestamp_ms(row.created_at_us, now_ms),
-                slot,
+                *slot,
             ),
             Err(_) => Err(DeliveryError::Record(ProblemClass::RecordRejected)),
         };
         self.reporter
-            .record_sent(slot, row.created_at_us, replaced_headers, now);
-        match handed_over {
-            Ok(()) if failpoints::has(Bug::AckBeforeReport) => {
-                self.core.on_report(slot, Outcome::Published, now);
-            }
-            Ok(()) => {}
-            Err(DeliveryError::Record(class)) => {
-                if class == ProblemClass::RecordTooLarge {
-                    // The topic's limit may have been raised since it was read.
-                    self.process.metadata.request_now();
-                }
-                self.record_failure(topic, class);
-                self.core.on_rejected_by_producer(slot, &row, class, now);
-            }
-            Err(error) => self.on_delivery_error(slot, topic, error, now),
+            .record_sent(*slot, row.created_at_us, replaced_headers, now);
+        Some(handed_over)
+    }
+
+    fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {
+        if class == ProblemClass::RecordTooLarge {
+            // The topic's limit may have been raised since it was read.
+            self.process.metadata.request_now();
         }
+        self.record_failure(outgoing.topic, class);
+        self.core
+            .on_rejected_by_producer(outgoing.slot, &outgoing.row, class, now);
     }
 
     /// Receives the delivery reports that are in. Nothing else polls the producers.

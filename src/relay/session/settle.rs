@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::relay::{
     ProblemSource,
     core::{SettleWhen, watermarks::XidTick},
-    session::{Session, tasks::Settled},
+    session::{Session, tasks::SettleEnd},
 };
 
 impl Session<'_> {
@@ -36,7 +36,7 @@ impl Session<'_> {
         let (store, drawn) = (self.store.clone(), self.core.highest_id());
         self.tasks.start_settle(async move {
             let result = store.settle(&batch.plan).await;
-            Settled {
+            SettleEnd {
                 slots: batch.slots,
                 began: now,
                 result: result.map(|xid| XidTick { xid, drawn }),
@@ -55,7 +55,7 @@ impl Session<'_> {
         self.process.options.settings.batch_size as usize
     }
 
-    pub(super) fn on_settled(&mut self, settled: Settled) {
+    pub(super) fn on_settled(&mut self, settled: SettleEnd) {
         let now = Instant::now();
         match settled.result {
             Ok(tick) => {

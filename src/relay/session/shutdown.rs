@@ -7,7 +7,10 @@ use crate::{
     outbox::{SequenceState, StoreError},
     relay::{
         ProblemSource,
-        core::{SettleWhen, sequence_check::regression},
+        core::{
+            SettleWhen,
+            sequence_check::{SequenceRegression, regression},
+        },
         session::{Session, timers::POLL_EVERY},
     },
 };
@@ -61,15 +64,19 @@ impl Session<'_> {
     }
 
     /// Checks a fetch's sequence state. If ids may have been drawn twice, none of its rows may be
-    /// sent, and the session shuts down. Rows that Kafka has are deleted all the same: a settling
+    /// sent, and the session shuts down. Rows that Kafka has may still be deleted: a settling
     /// statement names them by event_id, too.
-    pub(super) fn is_sequence_regressed(&mut self, sequence: SequenceState) -> bool {
-        let (incarnation, highest_id) = (
-            self.registration.incarnation,
-            self.process.memory.highest_id,
-        );
+    ///
+    /// # Errors
+    /// How the sequence has regressed.
+    pub(super) fn check_sequence(
+        &mut self,
+        sequence: SequenceState,
+    ) -> Result<(), SequenceRegression> {
+        let incarnation = self.registration.incarnation;
+        let highest_id = self.process.memory.highest_id;
         let Some(regression) = regression(incarnation, highest_id, sequence) else {
-            return false;
+            return Ok(());
         };
         self.reporter
             .set_problems(ProblemSource::Sequence, vec![regression.problem()]);
@@ -77,7 +84,7 @@ impl Session<'_> {
         if !self.has_regressed() {
             self.begin_shutdown(SessionEnd::SequenceRegressed, DRAIN_REGRESSED_MAX);
         }
-        true
+        Err(regression)
     }
 
     fn begin_shutdown(&mut self, end: SessionEnd, drain_max: Duration) {

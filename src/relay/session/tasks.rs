@@ -11,7 +11,7 @@ use futures::{
 
 use crate::{
     outbox::{
-        self, Depth, FetchRequest, GapScanPlan, OutboxRow, SequenceState, StoreError, TableWide,
+        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, SequenceState, StoreError, TableWide,
     },
     relay::{
         core::{
@@ -29,14 +29,14 @@ use crate::{
 const SETTLES_MAX: usize = 2;
 
 /// How a fetch ended.
-pub(super) struct Fetched {
+pub(super) struct FetchEnd {
     pub(super) request: FetchRequest,
     pub(super) began: Instant,
-    pub(super) result: Result<(SequenceState, outbox::Fetched), StoreError>,
+    pub(super) result: Result<(SequenceState, Fetched), StoreError>,
 }
 
 /// How a settling statement ended. Its transaction is a tick.
-pub(super) struct Settled {
+pub(super) struct SettleEnd {
     pub(super) slots: Vec<Slot>,
     pub(super) began: Instant,
     pub(super) result: Result<XidTick, StoreError>,
@@ -46,7 +46,7 @@ pub(super) struct Settled {
 pub(super) type LeaseRoundEnd = Result<LeaseOutcome, StoreError>;
 
 /// How drawing a transaction id ended.
-pub(super) struct Ticked {
+pub(super) struct TickEnd {
     /// Highest id seen before the transaction began.
     pub(super) drawn: i64,
     pub(super) result: Result<u64, StoreError>,
@@ -54,26 +54,26 @@ pub(super) struct Ticked {
 
 /// How reading the backlog ended: rows that wait in our lanes, and the numbers of the whole table
 /// if we own lane 0.
-pub(super) struct BacklogRead {
+pub(super) struct BacklogEnd {
     pub(super) began: Instant,
     pub(super) result: Result<(Depth, Option<TableWide>), StoreError>,
 }
 
 /// How a gap scan ended.
-pub(super) struct GapScanned {
+pub(super) struct GapScanEnd {
     pub(super) plan: GapScanPlan,
     pub(super) began: Instant,
     pub(super) result: Result<Vec<Straggler>, StoreError>,
 }
 
 /// How looking rows up ended.
-pub(super) struct LookedUp {
+pub(super) struct LookupEnd {
     pub(super) lookup: Lookup,
     pub(super) result: Result<Vec<OutboxRow>, StoreError>,
 }
 
 /// How writing the disposition of a rejected row ended.
-pub(super) struct Disposed {
+pub(super) struct DispositionEnd {
     pub(super) rejected: RejectedRow,
     pub(super) result: Result<(), StoreError>,
 }
@@ -115,14 +115,14 @@ impl<T> Task<T> {
 /// All work with the database that a session has under way.
 #[derive(Default)]
 pub(super) struct Tasks {
-    pub(super) fetch: Task<Fetched>,
+    pub(super) fetch: Task<FetchEnd>,
     pub(super) lease_round: Task<LeaseRoundEnd>,
-    pub(super) tick: Task<Ticked>,
-    pub(super) backlog: Task<BacklogRead>,
-    pub(super) gap_scan: Task<GapScanned>,
-    pub(super) lookup: Task<LookedUp>,
-    pub(super) disposition: Task<Disposed>,
-    settles: FuturesUnordered<BoxFuture<'static, Settled>>,
+    pub(super) tick: Task<TickEnd>,
+    pub(super) backlog: Task<BacklogEnd>,
+    pub(super) gap_scan: Task<GapScanEnd>,
+    pub(super) lookup: Task<LookupEnd>,
+    pub(super) disposition: Task<DispositionEnd>,
+    settles: FuturesUnordered<BoxFuture<'static, SettleEnd>>,
     /// From where the next gap scan goes on.
     pub(super) gap_scan_position: GapScan,
 }
@@ -153,7 +153,7 @@ impl Tasks {
     }
 
     /// Starts a settling statement beside those under way.
-    pub(super) fn start_settle(&mut self, work: impl Future<Output = Settled> + Send + 'static) {
+    pub(super) fn start_settle(&mut self, work: impl Future<Output = SettleEnd> + Send + 'static) {
         self.settles.push(work.boxed());
     }
 
@@ -161,7 +161,7 @@ impl Tasks {
     ///
     /// # Cancel safety
     /// If dropped midway, no result is lost.
-    pub(super) async fn next_settled(&mut self) -> Option<Settled> {
+    pub(super) async fn next_settled(&mut self) -> Option<SettleEnd> {
         self.settles.next().await
     }
 }

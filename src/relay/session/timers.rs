@@ -110,7 +110,7 @@ impl Timers {
         self.leaders = now + LEADERS_EVERY;
     }
 
-    /// Sets when `acked` rows must be settled at the latest. An earlier time that is set stays.
+    /// Schedules the settling of `acked` rows. An earlier time that is set already stays.
     pub(super) fn schedule_settle(&mut self, acked: usize, now: Instant) {
         let delay = if acked < SETTLE_ROWS {
             SETTLE_DELAY_MAX
@@ -136,35 +136,15 @@ fn next_read(began: Instant, now: Instant, pause: Duration) -> Instant {
 impl Session<'_> {
     /// When the loop has to turn although nothing happens: only for work that could begin then.
     pub(super) fn wake_at(&self) -> Instant {
-        let (now, timers, tasks) = (Instant::now(), &self.timers, &self.tasks);
-        let is_working = !self.is_shutting_down();
-        let database = |at: Instant| at.max(timers.database);
-        let when = |may_begin: bool, at: Instant| may_begin.then_some(at);
+        let (now, timers) = (Instant::now(), &self.timers);
+        let has_reports = self.core.in_flight().sent() > 0;
         let [main, probe] = self.producers.wake_at();
-        let fetch = if is_working && self.producers.is_open() {
-            self.core.next_fetch_at()
-        } else {
-            None
-        };
         [
             Some(timers.lease_deadline),
             self.shutdown.as_ref().map(|shutdown| shutdown.until),
-            when(tasks.lease_round.is_idle(), timers.lease_round),
-            fetch.map(database),
-            timers.settle.filter(|_| tasks.may_settle()).map(database),
-            when(self.core.in_flight().sent() > 0, timers.reports),
-            when(
-                is_working && tasks.tick.is_idle() && self.core.needs_tick(),
-                database(timers.tick),
-            ),
-            when(
-                is_working && tasks.backlog.is_idle(),
-                database(timers.backlog),
-            ),
-            when(
-                is_working && tasks.gap_scan.is_idle(),
-                database(timers.gap_scan),
-            ),
+            due(self.tasks.lease_round.is_idle(), timers.lease_round),
+            self.next_statement_at(),
+            due(has_reports, timers.reports),
             self.core.next_resume_at(now),
             main,
             probe,
@@ -173,4 +153,27 @@ impl Session<'_> {
         .flatten()
         .fold(now + TURN_EVERY, Instant::min)
     }
+
+    /// When the next statement may begin, rounds of the lease left out.
+    fn next_statement_at(&self) -> Option<Instant> {
+        let (timers, tasks) = (&self.timers, &self.tasks);
+        let is_working = !self.is_shutting_down();
+        let may_fetch = is_working && self.producers.is_open();
+        let may_tick = is_working && tasks.tick.is_idle() && self.core.needs_tick();
+        [
+            self.core.next_fetch_at().filter(|_| may_fetch),
+            timers.settle.filter(|_| tasks.may_settle()),
+            due(may_tick, timers.tick),
+            due(is_working && tasks.backlog.is_idle(), timers.backlog),
+            due(is_working && tasks.gap_scan.is_idle(), timers.gap_scan),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|at| at.max(timers.database))
+    }
+}
+
+fn due(may_begin: bool, at: Instant) -> Option<Instant> {
+    may_begin.then_some(at)
 }

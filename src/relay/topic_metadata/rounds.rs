@@ -14,7 +14,7 @@ use crate::{
     kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
     relay::{
         ProblemSource, RunOptions, Status,
-        core::partition_growth::PartitionCounts,
+        core::{in_flight::TopicIndex, partition_growth::PartitionCounts},
         topic_metadata::{
             PendingSince, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
@@ -52,13 +52,15 @@ pub(super) struct Rounds {
     secrets: Receiver<Secrets>,
     runtime: Handle,
     pending: PendingSince,
+    /// Absent after a failure: the next one reads the secrets again, which may have been
+    /// corrected.
     client: Option<Topics>,
     limits: Limits,
     /// When the limits were last answered.
     limits_at: Option<Instant>,
     partitions: PartitionCounts,
     /// Which topics could be written to in the round before.
-    usable_before: Vec<(usize, bool)>,
+    usable_before: Vec<(TopicIndex, bool)>,
 }
 
 impl Rounds {
@@ -115,22 +117,19 @@ impl Rounds {
         }
     }
 
-    fn report(&mut self, round: Result<Vec<Problem>, Problem>) -> Outlook {
-        match round {
-            Ok(problems) => {
-                let is_good = problems.iter().all(|problem| is_advice(problem.class));
-                self.status.set_problems(ProblemSource::Kafka, vec![]);
-                self.status.set_problems(ProblemSource::Topics, problems);
-                if is_good { Outlook::Good } else { Outlook::Bad }
-            }
+    fn report(&self, round: Result<Vec<Problem>, Problem>) -> Outlook {
+        let problems = match round {
+            Ok(problems) => problems,
             Err(problem) => {
                 self.status
                     .set_problems(ProblemSource::Kafka, vec![problem]);
-                // The next client reads the secrets again, which may have been corrected.
-                self.client = None;
-                Outlook::Bad
+                return Outlook::Bad;
             }
-        }
+        };
+        let is_good = problems.iter().all(|problem| is_advice(problem.class));
+        self.status.set_problems(ProblemSource::Kafka, vec![]);
+        self.status.set_problems(ProblemSource::Topics, problems);
+        if is_good { Outlook::Good } else { Outlook::Bad }
     }
 
     /// Requests the state of every topic once, and sends what it finds. Returns the topics'
@@ -160,38 +159,45 @@ impl Rounds {
         Ok(self.problems(&states))
     }
 
-    /// State of each declared topic, in their order.
+    /// State of each declared topic, in their order. The client is kept only if all are answered.
     fn topic_states(&mut self) -> Result<Vec<TopicState>, Problem> {
-        let options = Arc::clone(&self.options);
-        let settings = &options.settings;
-        let client = match &mut self.client {
+        let client = match self.client.take() {
             Some(client) => client,
-            None => {
-                let secrets = self.secrets.borrow_and_update().clone();
-                let client = Topics::new(&settings.kafka, &secrets, &options.pod)
-                    .map_err(|error| error.problem())?;
-                self.client.insert(client)
-            }
+            None => self.new_client()?,
         };
+        let options = Arc::clone(&self.options);
         let mut states = Vec::new();
-        for (index, topic) in settings.topics.iter().enumerate() {
+        for (index, topic) in options.settings.topics.iter().enumerate() {
             self.pending.set(Some(Instant::now()));
             let state = client.ask(&topic.name).map_err(|class| {
-                cluster_problem(class, &settings.kafka.bootstrap_servers.join(","))
+                cluster_problem(class, &options.settings.kafka.bootstrap_servers.join(","))
             })?;
             states.push(state);
             if let TopicState::Exists { partitions, .. } = state {
-                let added = self
-                    .partitions
-                    .on_metadata(index, partitions, Instant::now());
-                self.status
-                    .metrics
-                    .partitions_added
-                    .with_label_values(&[&topic.name])
-                    .inc_by(added as u64);
+                self.on_partitions(index, &topic.name, partitions);
             }
         }
+        self.client = Some(client);
         Ok(states)
+    }
+
+    /// A client for the secrets as they are now.
+    fn new_client(&mut self) -> Result<Topics, Problem> {
+        let secrets = self.secrets.borrow_and_update().clone();
+        let options = &self.options;
+        Topics::new(&options.settings.kafka, &secrets, &options.pod)
+            .map_err(|error| error.problem())
+    }
+
+    fn on_partitions(&mut self, topic: TopicIndex, name: &str, partitions: usize) {
+        let added = self
+            .partitions
+            .on_metadata(topic, partitions, Instant::now());
+        self.status
+            .metrics
+            .partitions_added
+            .with_label_values(&[name])
+            .inc_by(added as u64);
     }
 
     fn problems(&self, states: &[TopicState]) -> Vec<Problem> {
@@ -209,7 +215,7 @@ impl Rounds {
 
     /// Requests the topics' limits at first, when another topic can be written to, when the loop
     /// requested a round, and every minute. Without an answer the limits stay as they are known.
-    fn refresh_limits(&mut self, trigger: Trigger, usable: &[(usize, bool)]) {
+    fn refresh_limits(&mut self, trigger: Trigger, usable: &[(TopicIndex, bool)]) {
         let age_max = match trigger {
             Trigger::Request => LIMITS_AGE_MIN,
             Trigger::Timer => LIMITS_AGE_MAX,
