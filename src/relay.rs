@@ -97,7 +97,7 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
             return;
         }
         log_new_session(end);
-        status.set_ready(false);
+        status.set_not_ready();
     }
 }
 

@@ -35,9 +35,9 @@ pub(super) struct LeaseRound {
 /// Whether a round may change how many lanes this relay owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claims {
-    /// It claims lanes, or asks for some to be drained, according to its share.
+    /// The round claims lanes, or asks for some to be drained, according to the relay's share.
     Allowed,
-    /// The session ends: all its lanes drain already.
+    /// The session shuts down: all its lanes drain already.
     Stopped,
 }
 

@@ -114,9 +114,14 @@ impl Status {
         });
     }
 
-    /// Sets whether the lease is valid, which is what `/readyz` reports.
-    pub fn set_ready(&self, ready: bool) {
-        self.with_state(|state| state.ready = ready);
+    /// Reports a valid lease at `/readyz`.
+    pub fn set_ready(&self) {
+        self.with_state(|state| state.ready = true);
+    }
+
+    /// Reports at `/readyz` that there is no valid lease.
+    pub fn set_not_ready(&self) {
+        self.with_state(|state| state.ready = false);
     }
 
     /// Records that the loop turned, for `/healthz`.

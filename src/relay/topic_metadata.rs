@@ -97,9 +97,9 @@ impl PendingSince {
 /// Whether the thread that requests metadata was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restart {
-    /// It works.
+    /// The thread works.
     NotNeeded,
-    /// Its client does not return.
+    /// The thread's client does not return.
     ClientStuck,
     /// The wall clock was set back, so every client of Kafka waits for too long, producers
     /// included.

@@ -14,6 +14,8 @@ use crate::{
 };
 
 impl Session<'_> {
+    /// Takes what the brokers describe: which topics exist, their partitions and leaders, and how
+    /// large their records may be.
     pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
         let now = Instant::now();
         for (topic, is_usable) in metadata.usable() {
@@ -41,6 +43,8 @@ impl Session<'_> {
         self.replace_if_leaders_are_stale(metadata, now);
     }
 
+    /// Replaces the producers if they seem to ask brokers that do not lead any more: records are
+    /// overdue although each partition of their topic has a leader.
     fn replace_if_leaders_are_stale(&mut self, metadata: &TopicMetadata, now: Instant) {
         let overdue = self.core.overdue_topics(now);
         let overdue = overdue.filter(|topic| metadata.is_led(*topic));
@@ -76,6 +80,7 @@ impl Session<'_> {
         }
     }
 
+    /// Reports a change of the breaker's state, in the status, the log and the next renewal.
     fn report_breaker(&mut self, now: Instant) {
         let state = self.core.breaker().state();
         let Some(before) = self.reporter.set_breaker(state) else {

@@ -8,6 +8,7 @@ use crate::relay::{
 };
 
 impl Session<'_> {
+    /// Starts a fetch if it is time, there is room in flight, and a producer can send its rows.
     pub(super) fn start_fetch(&mut self, now: Instant) {
         if !self.tasks.fetch.is_idle() || !self.producers.is_open() {
             return;
@@ -26,6 +27,7 @@ impl Session<'_> {
         });
     }
 
+    /// Sends the rows of a fetch that are new.
     pub(super) fn on_fetched(&mut self, fetched: FetchEnd) {
         let now = Instant::now();
         // Reports that are in may pause topics of these rows, and make room for them.

@@ -10,6 +10,8 @@ use crate::relay::{
 };
 
 impl Session<'_> {
+    /// Starts a round if it is time. Rounds go on while the session shuts down: they give its lanes
+    /// back as these are drained.
     pub(super) fn start_lease_round(&mut self, now: Instant) {
         // With a regressed sequence the watermarks mean nothing any more, and must not be written.
         let is_due = now >= self.timers.lease_round && !self.has_regressed();
@@ -56,6 +58,7 @@ impl Session<'_> {
         }
     }
 
+    /// Carries out a round that found the lease valid.
     fn on_lease_held(&mut self, held: HeldLease, now: Instant) -> Option<SessionEnd> {
         if let Some(renewed) = held.renewed
             && !self.on_renewed(&renewed)
@@ -67,6 +70,7 @@ impl Session<'_> {
             lanes,
             read_at,
         } = held.parked;
+        // Lanes that were released first: one of them may have been granted again.
         self.core.on_released(&held.released);
         self.core.on_granted(&held.granted, now);
         self.core.set_parked(&parked, &lanes, read_at, now);

@@ -19,6 +19,8 @@ use crate::{
 const BACKLOG_ROWS_MAX: u32 = 100_000;
 
 impl Session<'_> {
+    /// Draws a transaction id if rows wait for one and no other statement has drawn it within
+    /// the last 50 ms.
     pub(super) fn start_tick(&mut self, now: Instant) {
         let is_due = now >= self.timers.tick && self.core.needs_tick();
         if !is_due || !self.tasks.tick.is_idle() {
@@ -31,6 +33,7 @@ impl Session<'_> {
         });
     }
 
+    /// Takes a transaction id that was drawn.
     pub(super) fn on_ticked(&mut self, ticked: TickEnd) {
         let now = Instant::now();
         self.timers.ticked(now);
@@ -42,6 +45,7 @@ impl Session<'_> {
         }
     }
 
+    /// Reads how many rows wait in our lanes, if it is time.
     pub(super) fn start_backlog_read(&mut self, now: Instant) {
         if !self.tasks.backlog.is_idle() || now < self.timers.backlog {
             return;
@@ -62,6 +66,7 @@ impl Session<'_> {
         });
     }
 
+    /// Reports the backlog, or that it is unknown.
     pub(super) fn on_backlog_read(&mut self, read: BacklogEnd) {
         self.timers.backlog_read(read.began, Instant::now());
         self.reporter.set_in_flight(self.core.in_flight());
@@ -71,6 +76,7 @@ impl Session<'_> {
         }
     }
 
+    /// Reads the next page below each lane's watermark, if it is time.
     pub(super) fn start_gap_scan(&mut self, now: Instant) {
         if !self.tasks.gap_scan.is_idle()
             || now < self.timers.gap_scan
@@ -90,6 +96,8 @@ impl Session<'_> {
         });
     }
 
+    /// Takes the stragglers of a gap scan. A failed one is repeated when its time comes: the scan is
+    /// a safety net only.
     pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
         self.timers.gap_scanned(scanned.began, Instant::now());
         let Ok(found) = scanned.result else {

@@ -17,6 +17,7 @@ use crate::{
 };
 
 impl Session<'_> {
+    /// Looks up the next rows under suspicion by their names.
     pub(super) fn start_lookup(&mut self) {
         if !self.tasks.lookup.is_idle() {
             return;
@@ -38,6 +39,7 @@ impl Session<'_> {
         });
     }
 
+    /// Takes the rows that were looked up as candidates.
     pub(super) fn on_looked_up(&mut self, looked_up: LookupEnd) {
         let now = Instant::now();
         match looked_up.result {
@@ -64,6 +66,7 @@ impl Session<'_> {
         }
     }
 
+    /// Parks the key of the next rejected row, or moves the row to the dead letters.
     pub(super) fn start_disposition(&mut self) {
         if !self.tasks.disposition.is_idle() {
             return;
@@ -93,6 +96,7 @@ impl Session<'_> {
         }
     }
 
+    /// Logs what happened to a rejected row, for a person to act on.
     pub(super) fn on_disposed(&mut self, disposed: DispositionEnd) {
         let (now, rejected) = (Instant::now(), disposed.rejected);
         if let Err(error) = disposed.result {

@@ -22,6 +22,8 @@ pub(super) struct ProducerFactory<'a> {
 }
 
 impl<'a> ProducerFactory<'a> {
+    /// A factory that reports its failures to `status`. `sizes` is `None` before the brokers have
+    /// described the topics.
     pub(super) fn new(
         options: &'a RunOptions,
         status: &'a Status,
@@ -43,6 +45,7 @@ impl<'a> ProducerFactory<'a> {
         self.sizes
     }
 
+    /// Sets the sizes of producers that are made from now on.
     pub(super) fn set_sizes(&mut self, sizes: Option<Sizes>) {
         self.sizes = sizes;
     }

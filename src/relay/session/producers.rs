@@ -42,9 +42,9 @@ pub(super) enum ProducerRole {
 /// How long a producer that is replaced may wait for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grace {
-    /// It works: what is in flight is acknowledged first.
+    /// For a producer that works: what is in flight is acknowledged first.
     Flush,
-    /// It has failed: only what the brokers have already written is still reported.
+    /// For a producer that has failed: the brokers may still report what they have written.
     LastReports,
 }
 
@@ -64,13 +64,13 @@ impl Grace {
 ///               \__________________^
 /// ```
 enum MainProducer {
-    /// There is none, and the next one is not made before.
+    /// No producer; the next one is not made before `retry_at`.
     Absent { retry_at: Instant },
-    /// It takes records.
+    /// The producer takes records.
     Open(Producer),
-    /// It is being replaced: it takes no records, and waits for its reports until then.
+    /// Being replaced: the producer takes no records, and waits for its reports `until` then.
     Flushing { producer: Producer, until: Instant },
-    /// It was purged. The next one must not begin before its last report is in, or records of two
+    /// Purged. The next one must not begin before its last report is in, or records of two
     /// incarnations could mix.
     Retiring(Producer),
 }
@@ -88,10 +88,10 @@ impl MainProducer {
 
 /// Why the main producer failed, or the last one did.
 #[derive(Clone, Copy, Debug, Default)]
-struct Failure {
-    /// It gave up for good.
+struct ProducerFailure {
+    /// The producer gave up for good.
     fatal: bool,
-    /// A record or a topic caused it.
+    /// A record or a topic caused the failure.
     cause_found: bool,
 }
 
@@ -103,7 +103,7 @@ pub(super) struct Producers<'a> {
     /// Set when the probe producer is being replaced: it takes no records, and waits for its
     /// reports until then.
     probe_until: Option<Instant>,
-    failure: Failure,
+    failure: ProducerFailure,
     stale_leaders: StaleLeaders,
     /// Since when draining lanes wait for records.
     drain_blocked_since: Option<Instant>,
@@ -128,7 +128,7 @@ impl<'a> Producers<'a> {
             main: MainProducer::Absent { retry_at: now },
             probe: None,
             probe_until: None,
-            failure: Failure::default(),
+            failure: ProducerFailure::default(),
             stale_leaders: StaleLeaders::default(),
             drain_blocked_since: None,
             makes_no_more: false,
@@ -188,6 +188,7 @@ impl<'a> Producers<'a> {
 
     // --- sizes and leaders
 
+    /// Sets the sizes of producers that are made from now on.
     pub(super) fn set_sizes(&mut self, sizes: Option<Sizes>) {
         self.factory.set_sizes(sizes);
     }

@@ -94,7 +94,7 @@ impl<'a> Reporter<'a> {
     /// Reports a valid lease and the number of lanes that it covers.
     pub(super) fn set_owned_lanes(&self, lanes: u32) {
         self.status.set_lanes(lanes);
-        self.status.set_ready(true);
+        self.status.set_ready();
     }
 
     /// Clears all numbers of lanes.
@@ -104,9 +104,10 @@ impl<'a> Reporter<'a> {
 
     /// Reports that there is no valid lease.
     pub(super) fn set_not_ready(&self) {
-        self.status.set_ready(false);
+        self.status.set_not_ready();
     }
 
+    /// Reports how many rows and bytes are in flight.
     pub(super) fn set_in_flight(&self, in_flight: &InFlight) {
         let metrics = &self.status.metrics;
         metrics.in_flight_rows.set(in_flight.rows() as i64);
@@ -136,6 +137,7 @@ impl<'a> Reporter<'a> {
 
     // --- the way of a row
 
+    /// Measures a fetch whose rows can be used.
     pub(super) fn record_fetch(&self, began: Instant, now: Instant) {
         let seconds = (now - began).as_secs_f64();
         self.status.metrics.fetch.observe(seconds);

@@ -13,6 +13,7 @@ use crate::{
 };
 
 impl Session<'_> {
+    /// Uses new secrets, which the server of their side has accepted before.
     pub(super) fn on_secrets_changed(&mut self, side: Side) {
         match side {
             Side::Database => self.replace_connections(),

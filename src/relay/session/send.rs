@@ -101,6 +101,7 @@ impl Session<'_> {
     /// Receives the delivery reports that are in. Nothing else polls the producers.
     pub(super) fn receive_reports(&mut self, now: Instant) {
         self.timers.reports_polled(now);
+        // The buffer is taken out, since each report needs the whole session, and reused.
         let mut reports = self.producers.poll();
         let acknowledged = reports.iter().filter(|report| report.outcome.is_ok());
         let acknowledged = acknowledged.count();
@@ -114,6 +115,7 @@ impl Session<'_> {
         }
     }
 
+    /// Takes one report. A row that is not in flight any more had a report before.
     fn on_report(&mut self, report: Report, now: Instant) {
         let slot = report.slot;
         let Some(topic) = self.core.in_flight().topic_of(slot) else {

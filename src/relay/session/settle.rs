@@ -55,6 +55,7 @@ impl Session<'_> {
         self.process.options.settings.batch_size as usize
     }
 
+    /// Takes the end of a settling statement. Rows of a failed one are settled again.
     pub(super) fn on_settled(&mut self, settled: SettleEnd) {
         let now = Instant::now();
         match settled.result {

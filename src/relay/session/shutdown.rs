@@ -55,6 +55,7 @@ impl Session<'_> {
             .is_some_and(|shutdown| shutdown.end == SessionEnd::SequenceRegressed)
     }
 
+    /// Begins to shut down because the process is stopped.
     pub(super) fn on_stop(&mut self) {
         tracing::info!(
             rows = self.core.in_flight().rows(),
@@ -87,6 +88,7 @@ impl Session<'_> {
         Err(regression)
     }
 
+    /// Drains all lanes, within `drain_max`.
     fn begin_shutdown(&mut self, end: SessionEnd, drain_max: Duration) {
         let now = Instant::now();
         let until = now + drain_max;

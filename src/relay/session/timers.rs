@@ -73,10 +73,12 @@ impl Timers {
         }
     }
 
+    /// The producers were polled.
     pub(super) fn reports_polled(&mut self, now: Instant) {
         self.reports = now + POLL_EVERY;
     }
 
+    /// A round of the lease ended.
     pub(super) fn lease_round_ended(&mut self, now: Instant) {
         self.lease_round = now + SURVEY_EVERY;
     }
@@ -98,14 +100,17 @@ impl Timers {
         self.backlog = next_read(began, now, BACKLOG_EVERY).min(now + BACKLOG_PAUSE_MAX);
     }
 
+    /// A gap scan ended.
     pub(super) fn gap_scanned(&mut self, began: Instant, now: Instant) {
         self.gap_scan = next_read(began, now, GAP_SCAN_EVERY);
     }
 
+    /// Problems with topics and keys were reported.
     pub(super) fn record_problems_reported(&mut self, now: Instant) {
         self.record_problems = now + RECORD_PROBLEMS_EVERY;
     }
 
+    /// The brokers were asked for the leaders of partitions.
     pub(super) fn leaders_requested(&mut self, now: Instant) {
         self.leaders = now + LEADERS_EVERY;
     }
@@ -137,14 +142,15 @@ impl Session<'_> {
     /// When the loop has to turn although nothing happens: only for work that could begin then.
     pub(super) fn wake_at(&self) -> Instant {
         let (now, timers) = (Instant::now(), &self.timers);
+        let may_begin_round = self.tasks.lease_round.is_idle();
         let has_reports = self.core.in_flight().sent() > 0;
         let [main, probe] = self.producers.wake_at();
         [
             Some(timers.lease_deadline),
             self.shutdown.as_ref().map(|shutdown| shutdown.until),
-            due(self.tasks.lease_round.is_idle(), timers.lease_round),
+            may_begin_round.then_some(timers.lease_round),
             self.next_statement_at(),
-            due(has_reports, timers.reports),
+            has_reports.then_some(timers.reports),
             self.core.next_resume_at(now),
             main,
             probe,
@@ -159,21 +165,19 @@ impl Session<'_> {
         let (timers, tasks) = (&self.timers, &self.tasks);
         let is_working = !self.is_shutting_down();
         let may_fetch = is_working && self.producers.is_open();
+        let may_read_backlog = is_working && tasks.backlog.is_idle();
+        let may_scan = is_working && tasks.gap_scan.is_idle();
         let may_tick = is_working && tasks.tick.is_idle() && self.core.needs_tick();
         [
             self.core.next_fetch_at().filter(|_| may_fetch),
             timers.settle.filter(|_| tasks.may_settle()),
-            due(may_tick, timers.tick),
-            due(is_working && tasks.backlog.is_idle(), timers.backlog),
-            due(is_working && tasks.gap_scan.is_idle(), timers.gap_scan),
+            may_tick.then_some(timers.tick),
+            may_read_backlog.then_some(timers.backlog),
+            may_scan.then_some(timers.gap_scan),
         ]
         .into_iter()
         .flatten()
         .min()
         .map(|at| at.max(timers.database))
     }
-}
-
-fn due(may_begin: bool, at: Instant) -> Option<Instant> {
-    may_begin.then_some(at)
 }
