@@ -37,7 +37,8 @@ use crate::{
         core::{
             ClusterError, Core, Lookup, Outcome, Outgoing, RejectedRow, SettleWhen, TopicPresence,
             gap_scan::{GapScan, Straggler},
-            in_flight::{Budget, Slot},
+            ids::{Slot, TopicIndex},
+            in_flight::Budget,
             lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
             routing::Routes,
             sequence_check::{SequenceMemory, regression},

@@ -15,7 +15,7 @@ impl Session<'_> {
                     self.status
                         .metrics
                         .processing
-                        .observe((now - self.taken_at[*slot]).as_secs_f64());
+                        .observe((now - self.taken_at[slot.index()]).as_secs_f64());
                 }
                 self.core.on_tick(tick);
                 self.core.on_settled(&settled.slots);

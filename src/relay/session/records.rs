@@ -77,10 +77,13 @@ impl Session<'_> {
                     row.payload.as_deref(),
                     headers,
                     timestamp,
-                    slot,
+                    slot.index(),
                 )
             });
-            (self.created_at_us[slot], self.taken_at[slot]) = (row.created_at_us, now);
+            (
+                self.created_at_us[slot.index()],
+                self.taken_at[slot.index()],
+            ) = (row.created_at_us, now);
             self.status.metrics.replaced_headers.inc_by(replaced);
             match sent {
                 Ok(()) if failpoints::has(Bug::AckBeforeReport) => {
@@ -122,7 +125,8 @@ impl Session<'_> {
     }
 
     fn reported(&mut self, report: Report, now: Instant) {
-        let Some(topic) = self.core.in_flight().topic_of(report.slot) else {
+        let slot = Slot::new(report.slot);
+        let Some(topic) = self.core.in_flight().topic_of(slot) else {
             return;
         };
         match report.outcome {
@@ -139,18 +143,24 @@ impl Session<'_> {
                     .published
                     .with_label_values(&[self.core.routes().name(topic)])
                     .inc();
-                self.core.on_report(report.slot, Outcome::Published, now);
+                self.core.on_report(slot, Outcome::Published, now);
             }
             Err(fault) => {
                 self.rebuild.cause_found |=
                     matches!(fault, DeliveryError::Topic(_) | DeliveryError::Record(_))
-                        && !self.core.is_probed(report.slot);
-                self.failed(report.slot, topic, fault, now);
+                        && !self.core.is_probed(slot);
+                self.failed(slot, topic, fault, now);
             }
         }
     }
 
-    pub(super) fn failed(&mut self, slot: usize, topic: usize, fault: DeliveryError, now: Instant) {
+    pub(super) fn failed(
+        &mut self,
+        slot: Slot,
+        topic: TopicIndex,
+        fault: DeliveryError,
+        now: Instant,
+    ) {
         let outcome = match fault {
             DeliveryError::Purged => Outcome::Purged,
             DeliveryError::Record(class) => Outcome::Rejected(class),
@@ -167,7 +177,7 @@ impl Session<'_> {
         self.core.on_report(slot, outcome, now);
     }
 
-    fn count_failure(&self, topic: usize, class: ProblemClass) {
+    fn count_failure(&self, topic: TopicIndex, class: ProblemClass) {
         self.status
             .metrics
             .failed
@@ -183,7 +193,8 @@ impl Session<'_> {
             } else {
                 TopicPresence::Missing
             };
-            self.core.on_topic_metadata(*topic, presence, now);
+            self.core
+                .on_topic_metadata(TopicIndex::new(*topic), presence, now);
         }
         if self.core.in_flight().sent() == 0 {
             // Such as idle connections that were closed: it says nothing of what is sent from now
@@ -198,13 +209,14 @@ impl Session<'_> {
             );
         }
         for (topic, partitions) in news.partitions() {
-            self.core.on_partition_count(topic, partitions);
+            self.core
+                .on_partition_count(TopicIndex::new(topic), partitions);
         }
         self.core.on_brokers_answered(now);
         let waiting: Vec<_> = self
             .core
             .overdue_topics(now)
-            .filter(|topic| news.is_led(*topic))
+            .filter(|topic| news.is_led(topic.index()))
             .collect();
         if self.stale_leaders.check(waiting, now) {
             tracing::warn!(

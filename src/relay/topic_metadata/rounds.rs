@@ -14,7 +14,7 @@ use crate::{
     kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
     relay::{
         ProblemSource, RunOptions, Status,
-        core::partition_growth::PartitionCounts,
+        core::{ids::TopicIndex, partition_growth::PartitionCounts},
         topic_metadata::{
             Asking, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
@@ -134,9 +134,9 @@ impl Rounds {
             led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
             states.push(state);
             if let TopicState::Exists { partitions, .. } = state {
-                let added = self
-                    .partitions
-                    .on_metadata(index, partitions, Instant::now());
+                let added =
+                    self.partitions
+                        .on_metadata(TopicIndex::new(index), partitions, Instant::now());
                 self.status
                     .metrics
                     .partitions_added
@@ -161,7 +161,7 @@ impl Rounds {
         let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicState))| {
             let growth = self
                 .partitions
-                .growth(index, now)
+                .growth(TopicIndex::new(index), now)
                 .map(|growth| growth_problem(&topic.name, growth));
             topic_problem(
                 &topic.name,

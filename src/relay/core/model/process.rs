@@ -11,7 +11,8 @@ use crate::{
     outbox::{FetchRequest, Fetched},
     relay::core::{
         Core, Outcome, TopicPresence,
-        in_flight::{Budget, SettleBatch, Slot},
+        ids::{Slot, TopicIndex},
+        in_flight::{Budget, SettleBatch},
         model::{
             Bug, Scenario,
             database::{Database, Row},
@@ -193,8 +194,9 @@ impl Process {
             rows_per_lane: scenario.rows_per_lane,
         };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
-        (0..topics.len())
-            .for_each(|topic| core.on_topic_metadata(topic, TopicPresence::Present, now));
+        (0..topics.len()).for_each(|topic| {
+            core.on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, now)
+        });
         Self {
             instance,
             incarnation,
