@@ -119,7 +119,7 @@ pub enum SettleWhen {
 pub struct Budget {
     /// Rows of all lanes.
     pub rows: usize,
-    /// Bytes of all rows: key, payload and headers.
+    /// Bytes of all rows: payloads, keys and other texts.
     pub bytes: usize,
     /// Rows of one lane.
     pub rows_per_lane: usize,

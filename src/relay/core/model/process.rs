@@ -160,16 +160,16 @@ impl Hash for Core {
 #[derive(Clone, Hash)]
 pub(super) struct Process {
     pub(super) instance: u8,
-    /// Of the outbox, when this began.
+    /// Incarnation of the outbox when the process began.
     pub(super) incarnation: u8,
     pub(super) life: Life,
     pub(super) core: Core,
     pub(super) sending: Sending,
-    /// In the order in which they were sent.
+    /// Records of the main producer, in the order in which they were sent.
     pub(super) queue: Vec<Record>,
     /// Topics of one partition each, whose brokers know the producer: they have something of it.
     pub(super) known: BTreeSet<u8>,
-    /// With the probe producer.
+    /// Records of the probe producer.
     pub(super) probed: Vec<Record>,
     pub(super) probe_producer: ProbeProducer,
     pub(super) reports: Vec<(Record, Outcome)>,
