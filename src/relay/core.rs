@@ -24,6 +24,7 @@ mod fair_share;
 mod fetch_plan;
 pub(crate) mod first_record_gate;
 pub(crate) mod gap_scan;
+pub mod ids;
 pub mod in_flight;
 pub(crate) mod isolation;
 pub mod jitter;
@@ -58,7 +59,8 @@ use crate::{
         fair_share::FairShare,
         fetch_plan::PAUSE_AFTER_WORK,
         first_record_gate::FirstRecordGate,
-        in_flight::{Budget, InFlight, Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
+        in_flight::{Budget, InFlight},
         isolation::Isolation,
         jitter::Jitter,
         lane_share::LANES,

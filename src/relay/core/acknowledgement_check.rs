@@ -9,7 +9,7 @@ use crate::{
         Core,
         breaker::{Breaker, ClusterError},
         fair_share::{Amount, SHARE_APPLIES_AFTER_DIVISOR},
-        in_flight::{Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
         jitter::Jitter,
         topic_state::{TopicState, TopicStates},
     },
@@ -43,7 +43,7 @@ impl Core {
             .rows;
         let unacknowledged = self.in_flight.sent() - stalled;
         self.breaker.evaluate(unacknowledged, cluster_error, now);
-        for topic in 0..self.routes.len() {
+        for topic in self.routes.indexes() {
             if self.topics[topic].is_active() && self.must_drain(topic, now) {
                 self.exclude_topic(topic);
                 self.topics[topic].drain();
@@ -77,14 +77,18 @@ impl Core {
 
     /// Topics whose records are not acknowledged while later records of others are.
     pub fn stalled_topics(&self) -> impl Iterator<Item = TopicIndex> {
-        (0..self.routes.len()).filter(|topic| self.is_stalled(*topic))
+        self.routes
+            .indexes()
+            .filter(|topic| self.is_stalled(*topic))
     }
 
     /// Topics whose oldest record has been unacknowledged for `slowAfter`, whether or not records
     /// of others are acknowledged.
     pub fn overdue_topics(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
         let slow_after = self.breaker.slow_after();
-        (0..self.routes.len()).filter(move |topic| self.is_older(*topic, slow_after, now))
+        self.routes
+            .indexes()
+            .filter(move |topic| self.is_older(*topic, slow_after, now))
     }
 
     /// Topics with a problem to report, and whether there are rows without a declared topic.

@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use crate::{
     outbox::OutboxRow,
-    relay::core::{
-        Core, Outcome,
-        first_record_gate::Delivery,
-        in_flight::{ReturnedRow, Slot},
-    },
+    relay::core::{Core, Outcome, first_record_gate::Delivery, ids::Slot, in_flight::ReturnedRow},
     report::ProblemClass,
 };
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use crate::{
     outbox::FetchFilter,
-    relay::core::{Core, in_flight::TopicIndex, lane_share::LANES, topic_state::TopicPresence},
+    relay::core::{Core, ids::TopicIndex, lane_share::LANES, topic_state::TopicPresence},
 };
 
 /// Rows that fetches leave out. They stay in the table; each lane remembers an id above which they
@@ -92,7 +92,7 @@ impl Core {
         for (topic, class) in self.topics.due(now) {
             self.probe_topic(topic, class, now);
         }
-        for topic in 0..self.routes.len() {
+        for topic in self.routes.indexes() {
             if self.topics[topic].has_drained() {
                 self.topics[topic].activate();
                 self.resume_topic(topic, now);

@@ -9,7 +9,7 @@ use crate::{
         Core, FetchState, Outgoing,
         excluded::Excluded,
         fair_share::{Amount, Room, Window},
-        in_flight::{Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
         lane_share::LANES,
         owned_lanes::OwnedLane,
         routing::Destination,

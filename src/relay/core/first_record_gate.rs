@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     kafka::partition_of,
-    relay::core::in_flight::{Slot, TopicIndex},
+    relay::core::ids::{Slot, TopicIndex},
 };
 
 /// Time after the last acknowledged record for which a partition is taken to know the producer. Far
@@ -59,21 +59,21 @@ impl FirstRecordGate {
     /// Sets the number of partitions of a topic. When it changes, keys move to other partitions,
     /// and none of them counts as known.
     pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
-        if self.topics[topic].len() != partitions.max(1) {
-            self.topics[topic] = vec![Partition::default(); partitions.max(1)];
+        if self.topics[topic.index()].len() != partitions.max(1) {
+            self.topics[topic.index()] = vec![Partition::default(); partitions.max(1)];
         }
     }
 
     /// Forgets all partitions: a new producer begins, which none of them knows.
     pub(crate) fn forget(&mut self) {
-        for topic in 0..self.topics.len() {
-            self.forget_topic(topic);
+        for partitions in &mut self.topics {
+            partitions.fill(Partition::default());
         }
     }
 
     /// Forgets the partitions of a topic that was deleted: created again, it knows no producer.
     pub(crate) fn forget_topic(&mut self, topic: TopicIndex) {
-        self.topics[topic].fill(Partition::default());
+        self.topics[topic.index()].fill(Partition::default());
     }
 
     /// Begins a round: rows follow, in the order in which they are to be sent.
@@ -90,8 +90,8 @@ impl FirstRecordGate {
         slot: Slot,
         now: Instant,
     ) -> bool {
-        let at = partition_of(key.as_bytes(), self.topics[topic].len());
-        let partition = &mut self.topics[topic][at];
+        let at = partition_of(key.as_bytes(), self.topics[topic.index()].len());
+        let partition = &mut self.topics[topic.index()][at];
         let known = partition
             .known_since
             .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR);
@@ -104,16 +104,16 @@ impl FirstRecordGate {
         if !known {
             partition.first_record = Some(slot);
         }
-        self.slots[slot] = Some((topic, at));
+        self.slots[slot.index()] = Some((topic, at));
         true
     }
 
     /// Records how the record in a slot ended. Nothing happens if another producer has it.
     pub(crate) fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
-        let Some((topic, at)) = self.slots[slot].take() else {
+        let Some((topic, at)) = self.slots[slot.index()].take() else {
             return;
         };
-        let Some(partition) = self.topics[topic].get_mut(at) else {
+        let Some(partition) = self.topics[topic.index()].get_mut(at) else {
             return;
         };
         if delivery == Delivery::Acknowledged {
@@ -149,11 +149,13 @@ impl std::hash::Hash for FirstRecordGate {
 mod tests {
     use super::*;
 
+    const TOPIC: TopicIndex = TopicIndex::new(0);
+
     fn round(first_record_gate: &mut FirstRecordGate, keys: &[&str], now: Instant) -> Vec<bool> {
         first_record_gate.begin_round();
         keys.iter()
             .enumerate()
-            .map(|(slot, key)| first_record_gate.may_send(0, key, slot, now))
+            .map(|(slot, key)| first_record_gate.may_send(TOPIC, key, Slot::new(slot), now))
             .collect()
     }
 
@@ -165,7 +167,7 @@ mod tests {
             [true, false, false],
             "a topic of one partition"
         );
-        first_record_gate.on_ended(0, Delivery::Acknowledged, now);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
         assert_eq!(
             round(&mut first_record_gate, &["a", "b", "a"], now),
             [true, true, true]
@@ -175,8 +177,8 @@ mod tests {
             round(&mut first_record_gate, &["a", "b"], now),
             [true, false]
         );
-        first_record_gate.on_ended(0, Delivery::Acknowledged, now);
-        first_record_gate.forget_topic(0);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
+        first_record_gate.forget_topic(TOPIC);
         assert_eq!(
             round(&mut first_record_gate, &["a", "b"], now),
             [true, false]
@@ -188,10 +190,10 @@ mod tests {
     {
         let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
         first_record_gate.begin_round();
-        assert!(first_record_gate.may_send(0, "a", 0, now));
-        assert!(!first_record_gate.may_send(0, "a", 1, now));
-        first_record_gate.on_ended(0, Delivery::Acknowledged, now);
-        assert!(!first_record_gate.may_send(0, "a", 2, now));
+        assert!(first_record_gate.may_send(TOPIC, "a", Slot::new(0), now));
+        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(1), now));
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
+        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(2), now));
         assert_eq!(
             round(&mut first_record_gate, &["a", "a"], now),
             [true, true]
@@ -202,7 +204,7 @@ mod tests {
     fn a_rejected_first_record_leaves_its_place_to_another_and_partitions_do_not_wait_for_each_other()
      {
         let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
-        first_record_gate.on_partition_count(0, 6);
+        first_record_gate.on_partition_count(TOPIC, 6);
         let other = (0..)
             .map(|n| format!("b{n}"))
             .find(|key| partition_of(key.as_bytes(), 6) != partition_of(b"a", 6))
@@ -211,8 +213,8 @@ mod tests {
             round(&mut first_record_gate, &["a", &other, "a", &other], now),
             [true, true, false, false]
         );
-        first_record_gate.on_ended(0, Delivery::Failed, now);
-        first_record_gate.on_ended(1, Delivery::Acknowledged, now);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Failed, now);
+        first_record_gate.on_ended(Slot::new(1), Delivery::Acknowledged, now);
         assert_eq!(
             round(&mut first_record_gate, &["a", "a", &other, &other], now),
             [true, false, true, true]
@@ -223,7 +225,7 @@ mod tests {
     fn a_partition_without_records_for_long_may_have_forgotten_the_producer() {
         let (mut first_record_gate, start) = (FirstRecordGate::new(1, 8), Instant::now());
         assert_eq!(round(&mut first_record_gate, &["a"], start), [true]);
-        first_record_gate.on_ended(0, Delivery::Acknowledged, start);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, start);
         assert_eq!(
             round(&mut first_record_gate, &["a", "a"], start + KNOWN_FOR),
             [true, false]
@@ -237,8 +239,8 @@ mod tests {
             FirstRecordGate::new(1, 8),
             Instant::now(),
         );
-        assert!(main.may_send(0, "a", 0, now));
-        probe.on_ended(0, Delivery::Acknowledged, now);
+        assert!(main.may_send(TOPIC, "a", Slot::new(0), now));
+        probe.on_ended(Slot::new(0), Delivery::Acknowledged, now);
         assert_eq!(round(&mut probe, &["a", "a"], now), [true, false]);
     }
 }

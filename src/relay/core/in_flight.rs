@@ -16,14 +16,12 @@ use uuid::Uuid;
 use crate::{
     failpoints::{self, Bug},
     outbox::{Ctid, OutboxRow, SettlePlan},
-    relay::core::{lane_share::LANES, unacknowledged::BurstNumber},
+    relay::core::{
+        ids::{Slot, TopicIndex},
+        lane_share::LANES,
+        unacknowledged::BurstNumber,
+    },
 };
-
-/// Index of a row in flight. It travels through the producer as the record's opaque pointer.
-pub type Slot = usize;
-
-/// Index of a declared topic, in the order of `spec.topics`.
-pub type TopicIndex = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
@@ -121,7 +119,7 @@ pub enum SettleWhen {
 pub struct Budget {
     /// Rows of all lanes.
     pub rows: usize,
-    /// Bytes of all rows: key, payload and headers.
+    /// Bytes of all rows: payloads, keys and other texts.
     pub bytes: usize,
     /// Rows of one lane.
     pub rows_per_lane: usize,
@@ -164,7 +162,7 @@ impl InFlight {
         Self {
             budget,
             entries: vec![None; budget.rows],
-            free: (0..budget.rows).rev().collect(),
+            free: (0..budget.rows).rev().map(Slot::new).collect(),
             lanes: vec![BTreeMap::new(); LANES],
             acked: VecDeque::new(),
             settled: Vec::new(),
@@ -246,7 +244,7 @@ impl InFlight {
             .lane(lane)
             .range((low.saturating_add(1), Uuid::nil())..)
         {
-            if let Some(entry) = self.entries[*slot] {
+            if let Some(entry) = self.entries[slot.index()] {
                 rows += 1;
                 bytes += entry.bytes;
             }
@@ -274,7 +272,7 @@ impl InFlight {
             ctid: place,
             ..
         } = row;
-        self.entries[slot] = Some(Entry {
+        self.entries[slot.index()] = Some(Entry {
             lane,
             id,
             event_id,
@@ -292,7 +290,7 @@ impl InFlight {
 
     /// Sets to which burst of its topic a row belongs.
     pub fn set_burst(&mut self, slot: Slot, burst: BurstNumber) {
-        if let Some(entry) = self.entries[slot].as_mut() {
+        if let Some(entry) = self.entries[slot.index()].as_mut() {
             entry.burst = burst;
         }
     }
@@ -318,7 +316,7 @@ impl InFlight {
 
     fn sent_entry(&self, slot: Slot) -> Option<Entry> {
         self.entries
-            .get(slot)?
+            .get(slot.index())?
             .filter(|entry| entry.state == State::Sent)
     }
 
@@ -327,7 +325,7 @@ impl InFlight {
     pub fn on_acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
         let entry = self
             .entries
-            .get_mut(slot)?
+            .get_mut(slot.index())?
             .as_mut()
             .filter(|entry| entry.state == State::Sent)?;
         entry.state = State::Acked;
@@ -360,7 +358,7 @@ impl InFlight {
             let Some(slot) = self.acked.pop_front() else {
                 break;
             };
-            let Some(entry) = self.entries[slot].as_mut() else {
+            let Some(entry) = self.entries[slot.index()].as_mut() else {
                 continue;
             };
             entry.state = State::Settling;
@@ -377,7 +375,7 @@ impl InFlight {
     pub fn on_settled(&mut self, slots: &[Slot], after: AfterSettle) {
         for &slot in slots {
             if after == AfterSettle::KeepUntilFetchEnds && !failpoints::has(Bug::ForgetAtOnce) {
-                if let Some(entry) = self.entries[slot].as_mut() {
+                if let Some(entry) = self.entries[slot.index()].as_mut() {
                     entry.state = State::Settled;
                 }
                 self.settled.push(slot);
@@ -390,7 +388,7 @@ impl InFlight {
     /// Records that the DELETE failed, or that its result is unknown: it is done again.
     pub fn on_settle_failed(&mut self, slots: &[Slot]) {
         for &slot in slots {
-            if let Some(entry) = self.entries[slot].as_mut() {
+            if let Some(entry) = self.entries[slot.index()].as_mut() {
                 entry.state = State::Acked;
                 self.acked.push_back(slot);
             }
@@ -406,7 +404,7 @@ impl InFlight {
     }
 
     fn forget(&mut self, slot: Slot) {
-        if let Some(entry) = self.entries[slot].take() {
+        if let Some(entry) = self.entries[slot.index()].take() {
             self.lanes[usize::from(entry.lane)].remove(&(entry.id, entry.event_id));
             self.bytes -= entry.bytes;
             self.free.push(slot);
@@ -434,7 +432,7 @@ impl std::hash::Hash for InFlight {
             bytes: _,
         } = self;
         let name = |slot: &Slot| {
-            entries[*slot].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
+            entries[slot.index()].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
         };
         for slots in lanes
             .iter()

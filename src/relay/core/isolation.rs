@@ -26,7 +26,8 @@ use crate::{
     outbox::OutboxRow,
     relay::core::{
         excluded::Excluded,
-        in_flight::{RowIdentity, Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
+        in_flight::RowIdentity,
         isolation::bisect::Bisect,
     },
     report::ProblemClass,

@@ -244,8 +244,8 @@ const AGAIN: Scenario = Scenario {
     ..SMALL
 };
 
-/// The same; each of the relays finds out by itself, and one may have moved the sequence on while
-/// the other knows nothing of it.
+/// Ids come again for two relays. Each finds out on its own, and one may have moved the sequence on
+/// before the other has.
 const AGAIN_FOR_TWO: Scenario = Scenario {
     keys: &[A, B],
     script: &[0, 0],

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::relay::core::in_flight::TopicIndex;
+use crate::relay::core::ids::TopicIndex;
 
 /// Time for which a growth is reported. The producer itself notices it within 5 minutes.
 const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
@@ -42,7 +42,7 @@ impl PartitionCounts {
         partitions: usize,
         now: Instant,
     ) -> usize {
-        let seen = &mut self.0[topic];
+        let seen = &mut self.0[topic.index()];
         let from = std::mem::replace(&mut seen.partitions, partitions);
         if from == 0 || partitions <= from {
             return 0;
@@ -64,7 +64,7 @@ impl PartitionCounts {
 
     /// The last growth of a topic, as long as it is to be reported.
     pub(crate) fn growth(&self, topic: TopicIndex, now: Instant) -> Option<Growth> {
-        let (growth, at) = self.0[topic].growth?;
+        let (growth, at) = self.0[topic.index()].growth?;
         (now.saturating_duration_since(at) < REPORTED_FOR).then_some(growth)
     }
 }
@@ -78,27 +78,33 @@ mod tests {
         let (mut partitions, start) = (PartitionCounts::new(2), Instant::now());
         assert_eq!(
             (
-                partitions.on_metadata(0, 6, start),
-                partitions.growth(0, start)
+                partitions.on_metadata(TopicIndex::new(0), 6, start),
+                partitions.growth(TopicIndex::new(0), start)
             ),
             (0, None),
             "the first call"
         );
         assert_eq!(
             (
-                partitions.on_metadata(0, 6, start),
-                partitions.growth(0, start)
+                partitions.on_metadata(TopicIndex::new(0), 6, start),
+                partitions.growth(TopicIndex::new(0), start)
             ),
             (0, None)
         );
-        assert_eq!(partitions.on_metadata(0, 10, start), 4);
+        assert_eq!(partitions.on_metadata(TopicIndex::new(0), 10, start), 4);
         assert_eq!(
-            (partitions.growth(0, start), partitions.growth(1, start)),
+            (
+                partitions.growth(TopicIndex::new(0), start),
+                partitions.growth(TopicIndex::new(1), start)
+            ),
             (Some(Growth { from: 6, to: 10 }), None)
         );
-        assert_eq!(partitions.growth(0, start + REPORTED_FOR), None);
         assert_eq!(
-            partitions.on_metadata(0, 6, start),
+            partitions.growth(TopicIndex::new(0), start + REPORTED_FOR),
+            None
+        );
+        assert_eq!(
+            partitions.on_metadata(TopicIndex::new(0), 6, start),
             0,
             "the topic was created again"
         );

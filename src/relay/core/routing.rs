@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     outbox::{FetchFilter, OutboxRow, RowText},
-    relay::core::in_flight::TopicIndex,
+    relay::core::ids::TopicIndex,
     settings::{OnPoison, TopicSettings},
 };
 
@@ -34,7 +34,11 @@ impl Routes {
             topics
                 .iter()
                 .enumerate()
-                .flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at)))
+                .flat_map(|(at, topic)| {
+                    names(topic)
+                        .into_iter()
+                        .map(move |name| (name, TopicIndex::new(at)))
+                })
                 .collect()
         };
         Self {
@@ -49,6 +53,11 @@ impl Routes {
     #[must_use]
     pub fn index(&self, name: &str) -> Option<TopicIndex> {
         self.by_name.get(name).copied()
+    }
+
+    /// Indexes of all declared topics.
+    pub fn indexes(&self) -> impl Iterator<Item = TopicIndex> + use<> {
+        (0..self.topics.len()).map(TopicIndex::new)
     }
 
     /// Number of declared topics.
@@ -66,13 +75,13 @@ impl Routes {
     /// Name of a declared topic.
     #[must_use]
     pub fn name(&self, topic: TopicIndex) -> &str {
-        &self.topics[topic].name
+        &self.topics[topic.index()].name
     }
 
     /// What becomes of a row of this topic that Kafka refuses for good.
     #[must_use]
     pub fn on_poison(&self, topic: TopicIndex) -> OnPoison {
-        self.topics[topic].on_poison
+        self.topics[topic.index()].on_poison
     }
 
     /// The topic that a row has, else the one that lists its event type, else its aggregate type.
@@ -99,7 +108,8 @@ impl Routes {
                 .collect()
         };
         FetchFilter {
-            topics: (0..self.len())
+            topics: self
+                .indexes()
                 .filter(|topic| is_active(*topic))
                 .map(|topic| self.name(topic).to_owned())
                 .collect(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::relay::core::{
     Core, Outgoing,
     first_record_gate::FirstRecordGate,
-    in_flight::{Slot, TopicIndex},
+    ids::{Slot, TopicIndex},
 };
 
 impl Core {

@@ -5,7 +5,8 @@ use uuid::Uuid;
 
 use crate::relay::core::{
     Core, FetchState,
-    in_flight::{AfterSettle, SettleBatch, SettleWhen, Slot},
+    ids::Slot,
+    in_flight::{AfterSettle, SettleBatch, SettleWhen},
 };
 
 impl Core {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::relay::core::in_flight::TopicIndex;
+use crate::relay::core::ids::TopicIndex;
 
 /// Time for which records wait before the leaders count as stale. It is longer than brokers need to
 /// elect a new leader and to learn of it.
@@ -56,7 +56,7 @@ mod tests {
     fn a_topic_that_waits_for_long_has_the_producer_replaced_once_in_five_minutes() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         let replaced: Vec<u64> = (0..700)
-            .filter(|s| leaders.check([1], start + Duration::from_secs(*s)))
+            .filter(|s| leaders.check([TopicIndex::new(1)], start + Duration::from_secs(*s)))
             .collect();
         assert_eq!(replaced, vec![15, 315, 615]);
     }
@@ -65,9 +65,9 @@ mod tests {
     fn a_topic_that_went_on_meanwhile_or_had_no_leader_is_not_lost() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         // Another one waits each time.
-        assert!(
-            !(0..100)
-                .any(|s| leaders.check((s % 14 != 0).then_some(2), start + Duration::from_secs(s)))
-        );
+        assert!(!(0..100).any(|s| leaders.check(
+            (s % 14 != 0).then_some(TopicIndex::new(2)),
+            start + Duration::from_secs(s)
+        )));
     }
 }

@@ -27,7 +27,7 @@ fn is_poison(id: i64) -> bool {
 }
 
 fn topic_of(key: &str) -> TopicIndex {
-    key[1..].parse::<usize>().expect("k and a number") % 3
+    TopicIndex::new(key[1..].parse::<usize>().expect("k and a number") % 3)
 }
 
 /// Numbers that look random and come again with the same seed (xorshift).
@@ -140,7 +140,7 @@ impl Database {
 
     fn parked(&self) -> Parked {
         let key = |((topic, key), row): (&(TopicIndex, String), &OutboxRow)| ParkedKey {
-            topic: format!("t{topic}"),
+            topic: format!("t{}", topic.index()),
             key: key.clone(),
             lane: row.lane,
             attempts: 1,
@@ -300,7 +300,7 @@ impl World {
         self.read_parked_keys();
         for topic in 0..3 {
             self.core
-                .on_topic_metadata(topic, TopicPresence::Present, self.now);
+                .on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, self.now);
         }
     }
 
@@ -337,7 +337,12 @@ impl World {
     fn check_cluster(&mut self) {
         match self.dice.below(300) {
             0 | 1 => self.away = !self.away,
-            2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3) as usize),
+            2 | 3 => {
+                self.sick = self
+                    .sick
+                    .is_none()
+                    .then(|| TopicIndex::new(self.dice.below(3) as usize))
+            }
             _ => {}
         }
         let cluster_error = if self.away && self.dice.below(3) == 0 {
@@ -577,7 +582,10 @@ impl World {
 
     /// The brokers' answers say that a topic is gone, or is there again.
     fn lose_sight_of_a_topic(&mut self) {
-        let (topic, there) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
+        let (topic, there) = (
+            TopicIndex::new(self.dice.below(3) as usize),
+            self.dice.below(2) == 0,
+        );
         let presence = if there {
             TopicPresence::Present
         } else {
@@ -599,7 +607,7 @@ impl World {
         (self.away, self.sick) = (false, None);
         for topic in 0..3 {
             self.core
-                .on_topic_metadata(topic, TopicPresence::Present, self.now);
+                .on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, self.now);
         }
         for _ in 0..20_000 {
             self.now += Duration::from_millis(50);
@@ -738,7 +746,7 @@ fn bytes_are_counted_unless_no_row_of_late_was_large() {
         }],
         now,
     );
-    core.on_topic_metadata(0, TopicPresence::Present, now);
+    core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
     let mut fetch_one_of = |bytes: usize| {
         let plan = core
             .plan_fetch(core.next_fetch_at().expect("room"))

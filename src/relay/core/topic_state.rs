@@ -25,7 +25,8 @@ use std::{
 
 use crate::{
     relay::core::{
-        in_flight::{SentRow, TopicIndex},
+        ids::TopicIndex,
+        in_flight::SentRow,
         jitter::Jitter,
         unacknowledged::{BurstNumber, Unacknowledged},
     },
@@ -279,13 +280,13 @@ impl Index<TopicIndex> for TopicStates {
     type Output = TopicState;
 
     fn index(&self, topic: TopicIndex) -> &TopicState {
-        &self.topics[topic]
+        &self.topics[topic.index()]
     }
 }
 
 impl IndexMut<TopicIndex> for TopicStates {
     fn index_mut(&mut self, topic: TopicIndex) -> &mut TopicState {
-        &mut self.topics[topic]
+        &mut self.topics[topic.index()]
     }
 }
 
@@ -309,7 +310,8 @@ impl TopicStates {
 
     /// All topics with their indexes.
     pub fn iter(&self) -> impl Iterator<Item = (TopicIndex, &TopicState)> {
-        self.topics.iter().enumerate()
+        let topics = self.topics.iter().enumerate();
+        topics.map(|(index, state)| (TopicIndex::new(index), state))
     }
 
     /// Whether rows are sent to any topic.
@@ -340,7 +342,7 @@ impl TopicStates {
     /// Records that a record failed for a reason that concerns its topic, which is paused, longer
     /// each time.
     pub fn on_failed(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
-        let state = &mut self.topics[topic];
+        let state = &mut self.topics[topic.index()];
         if class == ProblemClass::TopicMissing {
             state.is_missing = true;
             state.phase = Phase::Unlisted;
@@ -362,7 +364,8 @@ impl TopicStates {
         parked: &BTreeSet<TopicIndex>,
     ) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
         let (mut freed, mut added) = (Vec::new(), Vec::new());
-        for (topic, state) in self.topics.iter_mut().enumerate() {
+        for (index, state) in self.topics.iter_mut().enumerate() {
+            let topic = TopicIndex::new(index);
             let is_parked = parked.contains(&topic);
             match (state.is_parked, is_parked) {
                 (true, false) => freed.push(topic),
@@ -434,7 +437,9 @@ impl TopicStates {
         bytes: usize,
         now: Instant,
     ) -> BurstNumber {
-        self.topics[topic].unacknowledged.on_sent(lane, bytes, now)
+        self.topics[topic.index()]
+            .unacknowledged
+            .on_sent(lane, bytes, now)
     }
 
     /// Records that Kafka acknowledged a row.
@@ -445,7 +450,7 @@ impl TopicStates {
 
     /// Records that the delivery report of a row is in. Returns when the row was sent.
     pub fn on_ended(&mut self, row: &SentRow) -> Option<Instant> {
-        self.topics[row.topic]
+        self.topics[row.topic.index()]
             .unacknowledged
             .on_ended(row.lane, row.bytes, row.burst)
     }
@@ -458,7 +463,7 @@ impl TopicStates {
         let Some((sent_at, acknowledged_at)) = self.newest_acknowledged else {
             return false;
         };
-        self.topics[topic]
+        self[topic]
             .unacknowledged
             .oldest_sent_at()
             .is_some_and(|oldest| sent_at > oldest && acknowledged_at >= oldest + after)

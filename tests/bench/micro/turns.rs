@@ -13,7 +13,8 @@ use outbox_relay::{
     outbox::{Grant, Snapshot},
     relay::core::{
         Core, Outcome, Outgoing, SettleWhen, TopicPresence,
-        in_flight::{Budget, Slot},
+        ids::{Slot, TopicIndex},
+        in_flight::Budget,
         routing::Routes,
         watermarks::XidTick,
     },
@@ -92,8 +93,8 @@ impl Relay {
             })
             .collect();
         core.on_granted(&grants, now);
-        core.on_partition_count(0, PARTITIONS);
-        core.on_topic_metadata(0, TopicPresence::Present, now);
+        core.on_partition_count(TopicIndex::new(0), PARTITIONS);
+        core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
         let mut relay = Self {
             core,
             table: Table::new(),

@@ -3,11 +3,8 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
     relay::core::{
-        ClusterError, Core, DrainBlockers, Outcome, SettleWhen, TopicPresence,
-        in_flight::{Budget, Slot},
-        lane_share::LANES,
-        routing::Routes,
-        watermarks::XidTick,
+        ClusterError, Core, DrainBlockers, Outcome, SettleWhen, TopicPresence, ids::Slot,
+        in_flight::Budget, lane_share::LANES, routing::Routes, watermarks::XidTick,
     },
     report::{BreakerState, ProblemClass},
     settings::{BreakerSettings, OnPoison, TopicSettings},
@@ -15,8 +12,8 @@ use crate::{
 
 use super::*;
 
-const SICK: TopicIndex = 0;
-const WELL: TopicIndex = 1;
+const SICK: TopicIndex = TopicIndex::new(0);
+const WELL: TopicIndex = TopicIndex::new(1);
 const BUDGET: Budget = Budget {
     rows: 800,
     bytes: 1 << 20,
@@ -212,7 +209,7 @@ impl World {
 }
 
 fn row(lane: u8, id: i64, topic: TopicIndex) -> OutboxRow {
-    let (key, topic) = (format!("k{id}"), format!("t{topic}"));
+    let (key, topic) = (format!("k{id}"), format!("t{}", topic.index()));
     OutboxRow::with(
         lane,
         id,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     outbox::OutboxRow,
-    relay::core::in_flight::{Slot, TopicIndex},
+    relay::core::ids::{Slot, TopicIndex},
     report::ProblemClass,
 };
 

@@ -8,7 +8,8 @@ use crate::{
     relay::core::{
         Core,
         excluded::Excluded,
-        in_flight::{ReturnedRow, TopicIndex},
+        ids::TopicIndex,
+        in_flight::ReturnedRow,
         isolation::{CandidateRows, Lookup, LookupPurpose, PausedKey},
     },
     report::ProblemClass,

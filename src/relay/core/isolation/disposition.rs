@@ -11,7 +11,8 @@ use crate::{
     relay::core::{
         Core,
         excluded::Excluded,
-        in_flight::{RowIdentity, TopicIndex},
+        ids::TopicIndex,
+        in_flight::RowIdentity,
         isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
         lane_share::LANES,
     },
@@ -182,7 +183,9 @@ impl Core {
 
     /// Topics that a person parked.
     pub fn parked_topics(&self) -> impl Iterator<Item = TopicIndex> {
-        (0..self.routes.len()).filter(|topic| self.topics[*topic].is_parked())
+        self.routes
+            .indexes()
+            .filter(|topic| self.topics[*topic].is_parked())
     }
 
     /// Drops candidates of lanes that are leaving or were lost.

@@ -6,7 +6,7 @@ use crate::{
     outbox::OutboxRow,
     relay::core::{
         Core, Outcome, Outgoing,
-        in_flight::{Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
         isolation::bisect::{ProbeOutcome, ProbeResult},
         lane_share::LANES,
     },

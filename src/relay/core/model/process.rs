@@ -11,7 +11,8 @@ use crate::{
     outbox::{FetchRequest, Fetched},
     relay::core::{
         Core, Outcome, TopicPresence,
-        in_flight::{Budget, SettleBatch, Slot},
+        ids::{Slot, TopicIndex},
+        in_flight::{Budget, SettleBatch},
         model::{
             Bug, Scenario,
             database::{Database, Row},
@@ -159,16 +160,16 @@ impl Hash for Core {
 #[derive(Clone, Hash)]
 pub(super) struct Process {
     pub(super) instance: u8,
-    /// Of the outbox, when this began.
+    /// Incarnation of the outbox when the process began.
     pub(super) incarnation: u8,
     pub(super) life: Life,
     pub(super) core: Core,
     pub(super) sending: Sending,
-    /// In the order in which they were sent.
+    /// Records of the main producer, in the order in which they were sent.
     pub(super) queue: Vec<Record>,
     /// Topics of one partition each, whose brokers know the producer: they have something of it.
     pub(super) known: BTreeSet<u8>,
-    /// With the probe producer.
+    /// Records of the probe producer.
     pub(super) probed: Vec<Record>,
     pub(super) probe_producer: ProbeProducer,
     pub(super) reports: Vec<(Record, Outcome)>,
@@ -193,8 +194,9 @@ impl Process {
             rows_per_lane: scenario.rows_per_lane,
         };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
-        (0..topics.len())
-            .for_each(|topic| core.on_topic_metadata(topic, TopicPresence::Present, now));
+        (0..topics.len()).for_each(|topic| {
+            core.on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, now)
+        });
         Self {
             instance,
             incarnation,

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     relay::core::{
         Outcome, SettleWhen, TopicPresence,
+        ids::TopicIndex,
         model::{
             Bug, DeliveryError, Scenario,
             database::{Database, Key, Row},

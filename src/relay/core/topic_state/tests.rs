@@ -1,12 +1,15 @@
 use super::*;
 
+const FIRST: TopicIndex = TopicIndex::new(0);
+const SECOND: TopicIndex = TopicIndex::new(1);
+
 const NOT_AUTHORIZED: ProblemClass = ProblemClass::TopicNotAuthorized;
 
 /// Topics that are active.
 fn active(topics: usize) -> TopicStates {
     let mut states = TopicStates::new(topics);
     for topic in 0..topics {
-        states[topic].activate();
+        states[TopicIndex::new(topic)].activate();
     }
     states
 }
@@ -25,19 +28,19 @@ fn send(states: &mut TopicStates, topic: TopicIndex, now: Instant) -> SentRow {
 #[test]
 fn a_topic_is_active_only_once_a_broker_has_listed_it() {
     let (mut states, now) = (TopicStates::new(1), Instant::now());
-    assert!(!states[0].is_active());
-    states[0].on_present();
-    let sent = send(&mut states, 0, now);
+    assert!(!states[FIRST].is_active());
+    states[FIRST].on_present();
+    let sent = send(&mut states, FIRST, now);
     assert!(
         states.due(now).is_empty(),
         "a record of it is still with the producer"
     );
     states.on_ended(&sent);
     assert_eq!(states.due(now).len(), 1);
-    states[0].activate();
-    assert!(states[0].is_active());
-    states[0].on_missing();
-    assert_eq!(states.problems(), vec![(0, ProblemClass::TopicMissing)]);
+    states[FIRST].activate();
+    assert!(states[FIRST].is_active());
+    states[FIRST].on_missing();
+    assert_eq!(states.problems(), vec![(FIRST, ProblemClass::TopicMissing)]);
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn relays_do_not_probe_a_failed_topic_again_at_the_same_moment() {
     let start = Instant::now();
     let next = |seed| {
         let mut states = active(1).with_jitter(Jitter::seeded(seed));
-        states.on_failed(0, NOT_AUTHORIZED, start);
+        states.on_failed(FIRST, NOT_AUTHORIZED, start);
         states.next_due_at(start)
     };
     let all: BTreeSet<_> = (0..50).map(next).collect();
@@ -55,18 +58,18 @@ fn relays_do_not_probe_a_failed_topic_again_at_the_same_moment() {
 #[test]
 fn a_draining_topic_is_paused_until_no_row_of_it_is_with_a_producer() {
     let (mut states, now) = (active(2), Instant::now());
-    let sent = send(&mut states, 0, now);
-    states[0].drain();
-    assert!(!states[0].is_active() && states.any_is_active());
+    let sent = send(&mut states, FIRST, now);
+    states[FIRST].drain();
+    assert!(!states[FIRST].is_active() && states.any_is_active());
     assert_eq!(states.problems(), vec![], "that is not worth a report");
-    assert!(!states[0].has_drained());
+    assert!(!states[FIRST].has_drained());
     states.on_ended(&sent);
-    assert!(states[0].has_drained());
-    states.on_failed(1, NOT_AUTHORIZED, now);
-    states[1].drain();
+    assert!(states[FIRST].has_drained());
+    states.on_failed(SECOND, NOT_AUTHORIZED, now);
+    states[SECOND].drain();
     assert_eq!(
         states.problems(),
-        vec![(1, NOT_AUTHORIZED)],
+        vec![(SECOND, NOT_AUTHORIZED)],
         "it is paused already"
     );
 }
@@ -75,7 +78,7 @@ fn a_draining_topic_is_paused_until_no_row_of_it_is_with_a_producer() {
 fn a_failed_topic_is_paused_longer_each_time_until_a_success() {
     let (mut states, start) = (active(1), Instant::now());
     for pause in [1, 2, 4] {
-        states.on_failed(0, NOT_AUTHORIZED, start);
+        states.on_failed(FIRST, NOT_AUTHORIZED, start);
         let over = start + Duration::from_secs(pause);
         assert!(
             states
@@ -83,60 +86,60 @@ fn a_failed_topic_is_paused_longer_each_time_until_a_success() {
                 .is_empty(),
             "at least half of it"
         );
-        let sent = send(&mut states, 0, start);
+        let sent = send(&mut states, FIRST, start);
         assert!(
             states.due(over).is_empty(),
             "a record of it is still with the producer"
         );
         states.on_ended(&sent);
-        assert_eq!(states.due(over), [(0, NOT_AUTHORIZED)]);
-        states[0].activate();
+        assert_eq!(states.due(over), [(FIRST, NOT_AUTHORIZED)]);
+        states[FIRST].activate();
     }
-    states[0].on_success();
-    states.on_failed(0, NOT_AUTHORIZED, start);
+    states[FIRST].on_success();
+    states.on_failed(FIRST, NOT_AUTHORIZED, start);
     assert!(states.next_due_at(start) <= Some(start + PAUSE_MIN));
 }
 
 #[test]
 fn a_topic_with_a_rejected_record_is_slow_for_a_minute() {
     let (mut states, start) = (active(1), Instant::now());
-    states[0].isolate();
-    assert!(!states[0].is_active());
-    assert!(states[0].on_candidates_known(start) && states[0].is_active());
-    assert!(states[0].is_slow(start + Duration::from_secs(59)));
-    assert!(!states[0].is_slow(start + SLOW_FOR));
+    states[FIRST].isolate();
+    assert!(!states[FIRST].is_active());
+    assert!(states[FIRST].on_candidates_known(start) && states[FIRST].is_active());
+    assert!(states[FIRST].is_slow(start + Duration::from_secs(59)));
+    assert!(!states[FIRST].is_slow(start + SLOW_FOR));
 }
 
 #[test]
 fn a_topic_that_went_missing_during_its_probe_is_unlisted_afterwards() {
     let mut states = active(1);
-    states[0].probe(NOT_AUTHORIZED);
-    states[0].on_missing();
+    states[FIRST].probe(NOT_AUTHORIZED);
+    states[FIRST].on_missing();
     assert_eq!(
         states.problems(),
-        vec![(0, NOT_AUTHORIZED)],
+        vec![(FIRST, NOT_AUTHORIZED)],
         "the probe ends first"
     );
-    assert!(!states[0].on_probe_accepted());
-    assert_eq!(states.problems(), vec![(0, ProblemClass::TopicMissing)]);
+    assert!(!states[FIRST].on_probe_accepted());
+    assert_eq!(states.problems(), vec![(FIRST, ProblemClass::TopicMissing)]);
 }
 
 #[test]
 fn a_parked_topic_is_paused_until_it_is_not_parked_any_more() {
     let mut states = active(2);
-    let parked = states.set_parked(&BTreeSet::from([1]));
-    assert_eq!(parked, (vec![], vec![1]));
-    assert!(states[0].is_active() && !states[1].is_active() && states.any_is_excluded());
-    assert_eq!(states.set_parked(&BTreeSet::new()), (vec![1], vec![]));
-    assert!(states[1].is_active() && !states.any_is_excluded());
+    let parked = states.set_parked(&BTreeSet::from([SECOND]));
+    assert_eq!(parked, (vec![], vec![SECOND]));
+    assert!(states[FIRST].is_active() && !states[SECOND].is_active() && states.any_is_excluded());
+    assert_eq!(states.set_parked(&BTreeSet::new()), (vec![SECOND], vec![]));
+    assert!(states[SECOND].is_active() && !states.any_is_excluded());
 }
 
 #[test]
 fn a_parked_topic_is_not_probed_until_it_is_freed() {
     let (mut states, start) = (active(1), Instant::now());
-    states.on_failed(0, NOT_AUTHORIZED, start);
+    states.on_failed(FIRST, NOT_AUTHORIZED, start);
     let over = start + Duration::from_secs(60);
-    states.set_parked(&BTreeSet::from([0]));
+    states.set_parked(&BTreeSet::from([FIRST]));
     assert_eq!((states.due(over), states.next_due_at(over)), (vec![], None));
     states.set_parked(&BTreeSet::new());
     assert_eq!(states.due(over).len(), 1);
@@ -153,16 +156,16 @@ fn only_a_row_that_was_sent_later_and_acknowledged_late_enough_overtakes() {
         (2500, 2501, true),
     ] {
         let mut states = active(2);
-        send(&mut states, 0, start);
-        let later = send(&mut states, 1, at(sent));
+        send(&mut states, FIRST, start);
+        let later = send(&mut states, SECOND, at(sent));
         states.on_acknowledged(&later, at(acknowledged));
         assert_eq!(
-            states.is_overtaken(0, Duration::from_secs(2)),
+            states.is_overtaken(FIRST, Duration::from_secs(2)),
             overtakes,
             "sent {sent}, acknowledged {acknowledged}"
         );
         assert!(
-            !states.is_overtaken(1, Duration::ZERO),
+            !states.is_overtaken(SECOND, Duration::ZERO),
             "no row of it is with the producer"
         );
     }

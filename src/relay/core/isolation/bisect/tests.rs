@@ -1,6 +1,12 @@
 use super::*;
 use crate::outbox::RowText;
 
+const TOPIC: TopicIndex = TopicIndex::new(0);
+
+fn slots(indexes: std::ops::Range<usize>) -> Vec<Slot> {
+    indexes.map(Slot::new).collect()
+}
+
 fn row(id: i64) -> OutboxRow {
     OutboxRow::with(
         1,
@@ -21,12 +27,12 @@ fn run(
     let (mut published, mut results) = (Vec::new(), Vec::new());
     while let Some(group) = bisect.next_group(|_| true) {
         let rows = group.rows.clone();
-        bisect.on_sent(group, &(0..rows.len()).collect::<Vec<_>>());
+        bisect.on_sent(group, &slots(0..rows.len()));
         let end = is_bad(&rows).map_or(ProbeOutcome::Published, ProbeOutcome::Rejected);
         if end == ProbeOutcome::Published {
             published.extend(rows.iter().map(|row| row.id));
         }
-        for slot in 0..rows.len() {
+        for slot in slots(0..rows.len()) {
             results.extend(bisect.on_report(slot, end).unwrap_or_default());
         }
     }
@@ -37,7 +43,7 @@ fn run(
 fn halving_finds_the_bad_rows_and_publishes_the_others_in_order() {
     let mut bisect = Bisect::default();
     bisect.add_candidates(
-        0,
+        TOPIC,
         Some(ProblemClass::RecordRejected),
         (1..=9).map(row).collect(),
     );
@@ -68,7 +74,7 @@ fn halving_finds_the_bad_rows_and_publishes_the_others_in_order() {
 fn a_batch_without_a_bad_row_was_itself_too_large() {
     let mut bisect = Bisect::default();
     bisect.add_candidates(
-        0,
+        TOPIC,
         Some(ProblemClass::RecordTooLarge),
         (1..=8).map(row).collect(),
     );
@@ -78,28 +84,37 @@ fn a_batch_without_a_bad_row_was_itself_too_large() {
         (rows.len() > 3).then_some(ProblemClass::RecordTooLarge)
     });
     assert_eq!(published.len(), 8);
-    assert!(results == [ProbeResult::BatchTooLarge { topic: 0, bytes }]);
+    assert!(
+        results
+            == [ProbeResult::BatchTooLarge {
+                topic: TOPIC,
+                bytes
+            }]
+    );
 }
 
 #[test]
 fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
     let mut bisect = Bisect::default();
     bisect.add_candidates(
-        0,
+        TOPIC,
         Some(ProblemClass::RecordRejected),
         (1..=4).map(row).collect(),
     );
     let group = bisect.next_group(|_| true).expect("a group");
-    bisect.on_sent(group, &[10, 11, 12, 13]);
+    bisect.on_sent(group, &slots(10..14));
     for (slot, end) in [
-        (10, ProbeOutcome::Published),
-        (11, ProbeOutcome::Rejected(ProblemClass::RecordRejected)),
-        (12, ProbeOutcome::NotTried),
+        (Slot::new(10), ProbeOutcome::Published),
+        (
+            Slot::new(11),
+            ProbeOutcome::Rejected(ProblemClass::RecordRejected),
+        ),
+        (Slot::new(12), ProbeOutcome::NotTried),
     ] {
         assert!(bisect.on_report(slot, end).is_none());
     }
     let results = bisect
-        .on_report(13, ProbeOutcome::NotTried)
+        .on_report(Slot::new(13), ProbeOutcome::NotTried)
         .expect("the last one");
     assert!(
         matches!(results.as_slice(), [ProbeResult::RowRejected { row, attempts: 2, .. }] if row.id == 2)
@@ -119,16 +134,19 @@ fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
 #[test]
 fn a_topic_that_fails_ends_its_probes() {
     let mut bisect = Bisect::default();
-    bisect.add_topic_row(0, row(1));
-    bisect.add_candidates(0, Some(ProblemClass::RecordRejected), vec![row(2)]);
+    bisect.add_topic_row(TOPIC, row(1));
+    bisect.add_candidates(TOPIC, Some(ProblemClass::RecordRejected), vec![row(2)]);
     let group = bisect.next_group(|_| true).expect("the topic's row");
-    bisect.on_sent(group, &[7]);
-    assert!(bisect.on_report(7, ProbeOutcome::TopicFailed) == Some(vec![]) && bisect.is_empty());
+    bisect.on_sent(group, &slots(7..8));
+    assert!(
+        bisect.on_report(Slot::new(7), ProbeOutcome::TopicFailed) == Some(vec![])
+            && bisect.is_empty()
+    );
 }
 
 #[test]
 fn a_topic_works_again_when_its_row_is_published() {
     let mut bisect = Bisect::default();
-    bisect.add_topic_row(3, row(1));
-    assert!(run(&mut bisect, |_| None).1 == [ProbeResult::TopicAccepted(3)]);
+    bisect.add_topic_row(TOPIC, row(1));
+    assert!(run(&mut bisect, |_| None).1 == [ProbeResult::TopicAccepted(TOPIC)]);
 }

@@ -268,7 +268,7 @@ impl World {
                 Ok(due.is_some())
             }
             Step::TopicSeen(_, topic, exists) => {
-                let known = process.core.topics()[topic.into()].is_active();
+                let known = process.core.topics()[TopicIndex::new(topic.into())].is_active();
                 let possible =
                     known != exists && (exists || self.spend(DeliveryError::TopicMissing));
                 if possible {
@@ -278,7 +278,11 @@ impl World {
                         } else {
                             TopicPresence::Missing
                         };
-                        process.core.on_topic_metadata(topic.into(), presence, now);
+                        process.core.on_topic_metadata(
+                            TopicIndex::new(topic.into()),
+                            presence,
+                            now,
+                        );
                         process.forget_at_brokers(topic, exists);
                     });
                 }
