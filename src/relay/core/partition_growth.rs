@@ -1,11 +1,12 @@
-//! How many partitions topics have, and which of them got more. Then keys move to other partitions,
-//! for every producer, and a key's order does not hold across that moment. Pure.
+//! How many partitions topics have, and which of them got more. When that happens, keys move to
+//! other partitions, for every producer, and the order of a key does not hold across that moment.
+//! Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::relay::core::in_flight::TopicIndex;
 
-/// How long a growth is told of. The producer itself notices it within 5 minutes.
+/// Time for which a growth is reported. The producer itself notices it within 5 minutes.
 const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
 
 /// A topic that got more partitions.
@@ -17,21 +18,24 @@ pub(crate) struct Growth {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct TopicPartitions {
+    /// 0 while no broker has listed the topic.
     partitions: usize,
+    /// The last growth, and when it was noticed.
     growth: Option<(Growth, Instant)>,
 }
 
-/// What was seen of each declared topic.
+/// Partitions of each declared topic.
 #[derive(Clone, Debug)]
 pub(crate) struct PartitionCounts(Vec<TopicPartitions>);
 
 impl PartitionCounts {
+    /// Declared topics that no broker has listed.
     pub(crate) fn new(topics: usize) -> Self {
         Self(vec![TopicPartitions::default(); topics])
     }
 
-    /// The brokers name this many partitions. Returns how many were added while we looked; the
-    /// first look adds none.
+    /// Records how many partitions the brokers list. Returns how many were added since the last
+    /// call; the first call adds none.
     pub(crate) fn on_metadata(
         &mut self,
         topic: TopicIndex,
@@ -53,12 +57,12 @@ impl PartitionCounts {
         partitions - from
     }
 
-    /// PartitionCounts of each topic; none while it was never seen.
+    /// Partitions of each topic; 0 while no broker has listed it.
     pub(crate) fn counts(&self) -> Vec<usize> {
         self.0.iter().map(|seen| seen.partitions).collect()
     }
 
-    /// The last growth, while it is to be told.
+    /// The last growth of a topic, as long as it is to be reported.
     pub(crate) fn growth(&self, topic: TopicIndex, now: Instant) -> Option<Growth> {
         let (growth, at) = self.0[topic].growth?;
         (now.saturating_duration_since(at) < REPORTED_FOR).then_some(growth)
@@ -70,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_more_partitions_than_before_are_a_growth_and_it_is_told_for_a_while() {
+    fn only_more_partitions_than_before_are_a_growth_which_is_reported_for_a_while() {
         let (mut partitions, start) = (PartitionCounts::new(2), Instant::now());
         assert_eq!(
             (
@@ -78,7 +82,7 @@ mod tests {
                 partitions.growth(0, start)
             ),
             (0, None),
-            "the first look"
+            "the first call"
         );
         assert_eq!(
             (
@@ -96,7 +100,7 @@ mod tests {
         assert_eq!(
             partitions.on_metadata(0, 6, start),
             0,
-            "the topic was made anew"
+            "the topic was created again"
         );
     }
 }

@@ -8,11 +8,12 @@ use crate::{
     settings::{OnPoison, TopicSettings},
 };
 
-/// Where a row belongs.
+/// Where the record of a row goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
+    /// To this declared topic.
     Topic(TopicIndex),
-    /// Its own topic is not declared, or nothing routes its types.
+    /// Nowhere: the topic of the row is not declared, or no declared topic lists its types.
     Undeclared,
 }
 
@@ -26,6 +27,7 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// The routes of the declared topics.
     #[must_use]
     pub fn new(topics: &[TopicSettings]) -> Self {
         let index = |names: fn(&TopicSettings) -> Vec<String>| {
@@ -43,12 +45,19 @@ impl Routes {
         }
     }
 
+    /// The declared topic of this name.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<TopicIndex> {
+        self.by_name.get(name).copied()
+    }
+
     /// Number of declared topics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.topics.len()
     }
 
+    /// Whether no topic is declared.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
@@ -66,7 +75,7 @@ impl Routes {
         self.topics[topic].on_poison
     }
 
-    /// A row's own topic, else by event type, else by aggregate type.
+    /// The topic that a row has, else the one that lists its event type, else its aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
         let by_types = |texts: RowText<'_>| {
@@ -80,9 +89,9 @@ impl Routes {
         found.map_or(Destination::Undeclared, |topic| Destination::Topic(*topic))
     }
 
-    /// The filter of a fetch that leaves out all but the topics for which `is_active` holds.
+    /// The filter of a fetch that is restricted to topics for which `is_active` holds.
     #[must_use]
-    pub fn flowing(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
+    pub fn filter(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
         let routed = |types: &HashMap<String, TopicIndex>| {
             types
                 .iter()

@@ -1,10 +1,10 @@
-//! Whether a producer has lost its way to a topic: the brokers name leaders, yet its records do not
-//! end. Pure.
+//! Whether a producer sends to stale leaders: the brokers list leaders of a topic, yet its records
+//! are not acknowledged. Pure.
 //!
-//! Seen of topics that were deleted and made again, now and then. Most likely why, by the source of
-//! librdkafka 2.12: their partitions begin at leader epoch 0, and what is below the epoch that it
-//! remembers it takes for old news (`rd_kafka_toppar_leader_update`), and goes on asking the old
-//! leaders. A new producer remembers nothing.
+//! This happens now and then after a topic was deleted and created again. The likely cause, by the
+//! source of librdkafka 2.12: the new partitions begin at leader epoch 0. librdkafka takes a leader
+//! with a lower epoch than the one that it remembers as outdated (`rd_kafka_toppar_leader_update`),
+//! and keeps asking the old leaders. A new producer remembers nothing.
 
 use std::{
     collections::BTreeMap,
@@ -13,22 +13,24 @@ use std::{
 
 use crate::relay::core::in_flight::TopicIndex;
 
-/// Longer than brokers need to hear of a new leader, and than one needs to be missed.
+/// Time for which records wait before the leaders count as stale. It is longer than brokers need to
+/// elect a new leader and to learn of it.
 pub const LOST_AFTER: Duration = Duration::from_secs(15);
-/// If that was not it, such as when the way to one broker is cut, it is not tried again at once:
-/// what is in flight may come twice.
+/// Pause before the producer is replaced once more. A new one does not help if, for example, one
+/// broker cannot be reached, and what is in flight may be published twice.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(300);
 
 /// Topics whose records wait although each partition has a leader, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct StaleLeaders {
     since: BTreeMap<TopicIndex, Instant>,
+    /// When the producer was last replaced.
     replaced: Option<Instant>,
 }
 
 impl StaleLeaders {
-    /// Whether the producer is to be replaced. `waiting`: topics whose records do not end although
-    /// each partition has a leader, by what the brokers said just now.
+    /// Checks whether the producer is to be replaced. `waiting` are the topics whose records are
+    /// not acknowledged although each partition has a leader, by the latest metadata.
     pub fn check(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
         let before = std::mem::take(&mut self.since);
         self.since = waiting

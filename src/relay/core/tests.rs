@@ -9,7 +9,8 @@ use std::{
 
 use super::*;
 use crate::{
-    outbox::{Parked, ParkedKey, RowText, Snapshot},
+    outbox::{FetchFilter, FetchRequest, Fetched, Grant, Parked, ParkedKey, RowText, Snapshot},
+    relay::core::in_flight::SettleBatch,
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -209,7 +210,7 @@ impl Producer {
         } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
             Outcome::Rejected(ProblemClass::RecordRejected)
         } else {
-            let (slot, key, id) = self.queue.pop_front().expect("looked at");
+            let (slot, key, id) = self.queue.pop_front().expect("not empty");
             log.push((key, id));
             self.reports.push((slot, Outcome::Published));
             return false;
@@ -235,11 +236,11 @@ struct World {
     database: Database,
     core: Core,
     producer: Producer,
-    trial: Producer,
+    probe: Producer,
     /// Topics that refuse everything.
     denied: BTreeSet<TopicIndex>,
     lookup: Option<Lookup>,
-    verdict: Option<RejectedRow>,
+    disposition: Option<RejectedRow>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
     log: Vec<(String, i64)>,
@@ -264,10 +265,10 @@ impl World {
             database: Database::default(),
             core: core(now),
             producer: Producer::default(),
-            trial: Producer::default(),
+            probe: Producer::default(),
             denied: BTreeSet::new(),
             lookup: None,
-            verdict: None,
+            disposition: None,
             zombies: vec![],
             log: vec![],
             fetch: None,
@@ -296,14 +297,14 @@ impl World {
                 self.now,
             );
         }
-        self.hear_of_parked_keys();
+        self.read_parked_keys();
         for topic in 0..3 {
             self.core
                 .on_topic_metadata(topic, TopicPresence::Present, self.now);
         }
     }
 
-    fn hear_of_parked_keys(&mut self) {
+    fn read_parked_keys(&mut self) {
         self.core
             .set_parked(&self.database.parked(), &[0, 1], self.now, self.now);
     }
@@ -311,13 +312,13 @@ impl World {
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
         self.core.resume_due(self.now);
-        self.look();
+        self.check_cluster();
         match self.dice.below(24) {
             20 => self.advance_lookup(faulty),
-            21 => self.advance_verdict(faulty),
-            22 => self.send_trial(),
+            21 => self.advance_disposition(faulty),
+            22 => self.send_probe(),
             23 if faulty && self.dice.below(4) == 0 => self.decide_as_a_person(),
-            23 => self.hear_of_parked_keys(),
+            23 => self.read_parked_keys(),
             0..=3 => self.write(),
             4..=6 => self.end_a_transaction(),
             7..=9 => self.advance_fetch(),
@@ -333,18 +334,18 @@ impl World {
     }
 
     /// Outages come and go by themselves; they are no excuse for a duplicate.
-    fn look(&mut self) {
+    fn check_cluster(&mut self) {
         match self.dice.below(300) {
             0 | 1 => self.away = !self.away,
             2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3) as usize),
             _ => {}
         }
-        let told = if self.away && self.dice.below(3) == 0 {
+        let cluster_error = if self.away && self.dice.below(3) == 0 {
             ClusterError::Reported
         } else {
             ClusterError::None
         };
-        self.core.check_acknowledgements(told, self.now);
+        self.core.check_acknowledgements(cluster_error, self.now);
         if !self.away && self.dice.below(50) == 0 {
             self.core.on_brokers_answered(self.now);
         }
@@ -410,7 +411,7 @@ impl World {
         let producer = if at > 0 {
             &mut self.zombies[at - 1]
         } else if self.dice.below(2) == 0 {
-            &mut self.trial
+            &mut self.probe
         } else {
             &mut self.producer
         };
@@ -419,14 +420,14 @@ impl World {
         }
     }
 
-    fn send_trial(&mut self) {
+    fn send_probe(&mut self) {
         if !self.core.has_probe_under_way() {
-            self.trial = Producer::default();
-        } else if self.trial.failed {
+            self.probe = Producer::default();
+        } else if self.probe.failed {
             return;
         }
         for outgoing in self.core.next_probe(self.now).unwrap_or_default() {
-            self.trial.queue.push_back((
+            self.probe.queue.push_back((
                 outgoing.slot,
                 outgoing.row.key().to_owned(),
                 outgoing.row.id,
@@ -450,25 +451,25 @@ impl World {
         }
     }
 
-    fn advance_verdict(&mut self, faulty: bool) {
-        match self.verdict.take() {
-            None => self.verdict = self.core.next_disposition(),
-            Some(verdict) if faulty && self.dice.below(5) == 0 => {
-                self.core.on_disposition_failed(verdict)
+    fn advance_disposition(&mut self, faulty: bool) {
+        match self.disposition.take() {
+            None => self.disposition = self.core.next_disposition(),
+            Some(disposition) if faulty && self.dice.below(5) == 0 => {
+                self.core.on_disposition_failed(disposition)
             }
-            Some(verdict) => {
-                if let Some(row) = self.database.rows.get(&verdict.row.id).cloned() {
-                    assert!(is_poison(row.id), "an innocent row was judged");
-                    if verdict.disposition == Disposition::ParkKey {
+            Some(disposition) => {
+                if let Some(row) = self.database.rows.get(&disposition.row.id).cloned() {
+                    assert!(is_poison(row.id), "a row was rejected that is not poison");
+                    if disposition.disposition == Disposition::ParkKey {
                         self.database
                             .parked
-                            .insert((verdict.topic, verdict.key.to_string()), row);
+                            .insert((disposition.topic, disposition.key.to_string()), row);
                     } else {
                         self.database.rows.remove(&row.id);
                         self.database.dead.insert(row.id);
                     }
                 }
-                self.core.on_disposition_done(&verdict, self.now);
+                self.core.on_disposition_done(&disposition, self.now);
             }
         }
     }
@@ -487,7 +488,7 @@ impl World {
         for (slot, outcome) in std::mem::take(&mut self.producer.reports) {
             self.core.on_report(slot, outcome, self.now);
         }
-        for (slot, outcome) in std::mem::take(&mut self.trial.reports) {
+        for (slot, outcome) in std::mem::take(&mut self.probe.reports) {
             self.core.on_report(slot, outcome, self.now);
         }
         if self.producer.failed && self.core.sent_on_main() == 0 {
@@ -551,8 +552,8 @@ impl World {
     fn kill(&mut self) {
         self.faults += 1;
         self.zombies.push(std::mem::take(&mut self.producer));
-        self.zombies.push(std::mem::take(&mut self.trial));
-        (self.fetch, self.settle, self.lookup, self.verdict) = (None, None, None, None);
+        self.zombies.push(std::mem::take(&mut self.probe));
+        (self.fetch, self.settle, self.lookup, self.disposition) = (None, None, None, None);
         self.core = core(self.now);
         self.claim();
     }
@@ -611,9 +612,9 @@ impl World {
             self.report();
             self.advance_settle(false);
             self.advance_lookup(false);
-            self.advance_verdict(false);
-            self.send_trial();
-            self.hear_of_parked_keys();
+            self.advance_disposition(false);
+            self.send_probe();
+            self.read_parked_keys();
             if self.database.rows.values().all(|row| self.is_parked(row))
                 && self.core.in_flight().rows() == 0
                 && self.core.is_probing_done()
@@ -631,7 +632,7 @@ impl World {
             .is_some_and(|head| head.id <= row.id)
     }
 
-    fn judge(&self, seed: u64) {
+    fn verify(&self, seed: u64) {
         for (key, committed) in &self.database.committed {
             let head = self
                 .database
@@ -712,7 +713,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
             world.step(faulty);
         }
         world.heal();
-        world.judge(seed);
+        world.verify(seed);
         published += world.log.len();
         open += world.open;
         stalled += world.stalled;

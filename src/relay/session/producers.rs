@@ -357,7 +357,7 @@ impl<'a> Producers<'a> {
     /// new producer begins at the lowest unsettled rows, here or where the lanes go.
     pub(super) fn retire_if_drain_is_stuck(&mut self, core: &Core, now: Instant) {
         let blockers = core.drain_blockers();
-        if !(blockers.main || blockers.trial) {
+        if !(blockers.main || blockers.probe) {
             self.drain_blocked_since = None;
             return;
         }
@@ -366,7 +366,7 @@ impl<'a> Producers<'a> {
             return;
         }
         self.drain_blocked_since = None;
-        if blockers.trial {
+        if blockers.probe {
             self.probe_until = self.probe.as_ref().map(|_| now);
         }
         if blockers.main {

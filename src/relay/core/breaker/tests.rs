@@ -20,7 +20,7 @@ impl Case {
     fn quiet(seconds: u64) -> Self {
         let mut case = Self::new();
         for second in 0..=seconds {
-            case.look(second, 10);
+            case.evaluate(second, 10);
         }
         case
     }
@@ -29,7 +29,7 @@ impl Case {
         self.start + Duration::from_secs(second)
     }
 
-    fn look(&mut self, second: u64, unacknowledged: usize) {
+    fn evaluate(&mut self, second: u64, unacknowledged: usize) {
         self.breaker
             .evaluate(unacknowledged, ClusterError::None, self.at(second));
     }
@@ -70,7 +70,7 @@ fn nothing_outstanding_is_no_outage_however_long_it_lasts() {
     assert_eq!(
         case.breaker.state(),
         BreakerState::Closed,
-        "told of a cluster error, but just now sent for the first time"
+        "a cluster error is reported, but just now sent for the first time"
     );
 }
 
@@ -92,7 +92,7 @@ fn an_error_of_the_whole_cluster_opens_it_sooner() {
 fn an_acknowledgement_now_and_then_keeps_it_closed() {
     let mut case = Case::new();
     for second in 0..100 {
-        case.look(second, 10);
+        case.evaluate(second, 10);
         case.acknowledge(second, 1);
         assert_eq!(
             case.breaker.state(),
@@ -208,7 +208,7 @@ fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
     let (mut case, mut second) = (Case::new(), 0);
     let mut open_for = |case: &mut Case| {
         for _ in 0..=10 {
-            case.look(second, 10);
+            case.evaluate(second, 10);
             second += 1;
         }
         assert_eq!(case.breaker.state(), BreakerState::Open);
@@ -217,20 +217,20 @@ fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
             case.breaker.on_brokers_answered(0, case.at(second));
             second += 1;
         }
-        case.look(second, 0);
+        case.evaluate(second, 0);
         second - 1 - opened
     };
     let pauses: Vec<_> = (0..8).map(|_| open_for(&mut case)).collect();
     assert_eq!(pauses, [2, 60, 120, 240, 480, 960, 1800, 1800]);
     case.acknowledge(0, 1);
-    case.look(0, 0);
+    case.evaluate(0, 0);
     assert_eq!(open_for(&mut case), 2, "an acknowledgement is the proof");
 }
 
 #[test]
 fn what_was_slow_and_is_gone_is_not_slow_any_more() {
     let mut case = Case::quiet(5);
-    case.look(6, 0);
+    case.evaluate(6, 0);
     assert_eq!(case.breaker.state(), BreakerState::Closed);
 }
 

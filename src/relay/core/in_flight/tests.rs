@@ -8,14 +8,11 @@ fn row(lane: u8, id: i64) -> OutboxRow {
 }
 
 fn in_flight() -> InFlight {
-    InFlight::new(
-        Budget {
-            rows: 3,
-            bytes: 1000,
-            rows_per_lane: 2,
-        },
-        1,
-    )
+    InFlight::new(Budget {
+        rows: 3,
+        bytes: 1000,
+        rows_per_lane: 2,
+    })
 }
 
 #[test]
@@ -32,11 +29,11 @@ fn a_full_window_takes_nothing() {
 fn a_settled_row_stays_until_the_fetch_under_way_is_in() {
     let mut in_flight = in_flight();
     let slot = in_flight.take(&row(1, 5), 0).expect("room");
-    in_flight.acknowledged(slot).expect("sent");
+    in_flight.on_acknowledged(slot).expect("sent");
     let settle = in_flight.next_settle(10).expect("one acked");
-    in_flight.settled(&settle.slots, true);
+    in_flight.on_settled(&settle.slots, AfterSettle::KeepUntilFetchEnds);
     assert!(in_flight.holds(1, 5, Uuid::from_u128(7)));
-    in_flight.fetch_is_in();
+    in_flight.end_fetch();
     assert!(!in_flight.holds(1, 5, Uuid::from_u128(7)));
     assert_eq!(
         (in_flight.rows(), in_flight.bytes(), in_flight.sent()),
@@ -55,9 +52,9 @@ fn an_id_that_comes_again_with_another_event_is_another_row() {
 fn a_row_whose_delete_failed_is_settled_again() {
     let mut in_flight = in_flight();
     let slot = in_flight.take(&row(1, 5), 0).expect("room");
-    in_flight.acknowledged(slot).expect("sent");
+    in_flight.on_acknowledged(slot).expect("sent");
     let settle = in_flight.next_settle(10).expect("one acked");
-    in_flight.settle_failed(&settle.slots);
+    in_flight.on_settle_failed(&settle.slots);
     assert_eq!(in_flight.next_settle(10), Some(settle));
 }
 
@@ -70,9 +67,12 @@ fn a_second_report_of_a_row_changes_nothing() {
         id: 5,
         event_id: Uuid::from_u128(7),
     };
-    assert_eq!(in_flight.failed(slot), Some(ReturnedRow { row, topic: 0 }));
     assert_eq!(
-        (in_flight.failed(slot), in_flight.acknowledged(slot)),
+        in_flight.on_failed(slot),
+        Some(ReturnedRow { row, topic: 0 })
+    );
+    assert_eq!(
+        (in_flight.on_failed(slot), in_flight.on_acknowledged(slot)),
         (None, None)
     );
 }

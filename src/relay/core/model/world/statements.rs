@@ -90,7 +90,7 @@ impl World {
                         _ => process.core.on_settle_failed(&deletion.settle.slots),
                     }
                     if bug == Bug::ForgetAtOnce {
-                        process.core.in_flight.fetch_is_in();
+                        process.core.in_flight.end_fetch();
                     }
                 });
                 Ok(true)

@@ -59,7 +59,7 @@ impl World {
                     process.reports.clear();
                     [
                         std::mem::take(&mut process.queue),
-                        std::mem::take(&mut process.trial),
+                        std::mem::take(&mut process.probed),
                     ]
                 });
                 self.zombies.extend(on_its_way);
@@ -233,10 +233,10 @@ impl World {
                 let database = self.database.get();
                 Ok(self.processes[at].edit(|process| process.try_rows(database, bug, now)))
             }
-            Step::AppendTrial(_) if !process.trial.is_empty() => {
+            Step::AppendProbe(_) if !process.probed.is_empty() => {
                 let record = self.processes[at].edit(|process| {
-                    let record = process.trial.remove(0);
-                    if let TrialProducer::Open(known) = &mut process.trial_producer {
+                    let record = process.probed.remove(0);
+                    if let ProbeProducer::Open(known) = &mut process.probe_producer {
                         known.insert(record.row.key.topic);
                     }
                     record
@@ -246,8 +246,8 @@ impl World {
                     .edit(|process| process.core.on_report(record.slot, Outcome::Published, now));
                 Ok(true)
             }
-            Step::PoisonTrial(_, topic, records) => {
-                let Some(first) = first_of(&process.trial, topic)
+            Step::PoisonProbe(_, topic, records) => {
+                let Some(first) = first_of(&process.probed, topic)
                     .filter(|_| self.spend(DeliveryError::Isolation))
                 else {
                     return Ok(false);
@@ -255,11 +255,11 @@ impl World {
                 self.refused.insert(first.event);
                 self.remember_in_flight(at);
                 let on_its_way =
-                    self.processes[at].edit(|process| process.refuse_on_trial(topic, records, now));
+                    self.processes[at].edit(|process| process.reject_probe(topic, records, now));
                 self.zombies.push(on_its_way);
                 Ok(true)
             }
-            Step::Judge(_) => self.judge_poison(at),
+            Step::Judge(_) => self.judge_dead_letter(at),
             Step::Resume(_) => {
                 let due = process.core.next_resume_at(now);
                 due.into_iter().for_each(|due| {
@@ -268,7 +268,7 @@ impl World {
                 Ok(due.is_some())
             }
             Step::TopicSeen(_, topic, exists) => {
-                let known = process.core.topic_states().is_active(topic.into());
+                let known = process.core.topics()[topic.into()].is_active();
                 let possible =
                     known != exists && (exists || self.spend(DeliveryError::TopicMissing));
                 if possible {
