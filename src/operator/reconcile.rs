@@ -35,7 +35,7 @@ use crate::{
             observe::{ObserveError, Observed, observe, relay_reports},
             plan::{History, Plan, RelayPlan, ScalingMemory, change, plan, progress},
             status::{
-                Outcome, PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
+                PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
             },
             upgrade_queue::{Turn, UpgradeQueue},
@@ -113,13 +113,7 @@ impl Operator {
 
         let now = Timestamp::now();
         let desired = validate(&manifest, &self.settings.installation).map(build);
-        let scaling = self.cache.scaling(key);
-        let history = History {
-            paused: manifest.paused,
-            generation: carried_out_generation(&manifest.status),
-            scaling: &scaling,
-            turn: self.turn(key, &manifest, &desired, &observed, now),
-        };
+        let history = self.history(key, &manifest, &desired, &observed, now);
         let plan = plan(&desired, &observed, &history, now);
 
         let target = self.target(key, &manifest);
@@ -127,18 +121,8 @@ impl Operator {
         observed.deployment = applied.deployment.clone().or(observed.deployment);
         self.record(key, &plan, &applied, &observed);
 
-        let inputs = StatusInputs {
-            identity: &manifest.identity,
-            previous: &manifest.status,
-            written_at: self.cache.status_written_at(key),
-            paused: manifest.paused,
-            now,
-        };
-        let outcome = Outcome {
-            plan: &plan,
-            applied: &applied,
-        };
-        let (status, events) = assess(&inputs, &observed, &outcome);
+        let inputs = self.status_inputs(key, &manifest, now);
+        let (status, events) = assess(&inputs, &observed, &plan, &applied);
         self.publish(&target, &manifest.status, &status, events)
             .await?;
         applied.into_result().map_err(StepError::Apply)?;
@@ -230,6 +214,38 @@ impl Operator {
             key,
             identity: &manifest.identity,
             cache: &self.cache,
+        }
+    }
+
+    /// Returns what earlier reconciliations left, and whether others allow an upgrade now.
+    fn history(
+        &self,
+        key: &RelayKey,
+        manifest: &Manifest,
+        desired: &Result<Desired, InvalidManifest>,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> History {
+        History {
+            paused: manifest.paused,
+            generation: carried_out_generation(&manifest.status),
+            scaling: self.cache.scaling(key),
+            turn: self.turn(key, manifest, desired, observed, now),
+        }
+    }
+
+    fn status_inputs<'a>(
+        &self,
+        key: &RelayKey,
+        manifest: &'a Manifest,
+        now: Timestamp,
+    ) -> StatusInputs<'a> {
+        StatusInputs {
+            identity: &manifest.identity,
+            previous: &manifest.status,
+            written_at: self.cache.status_written_at(key),
+            paused: manifest.paused,
+            now,
         }
     }
 

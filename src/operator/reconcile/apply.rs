@@ -247,8 +247,8 @@ async fn read_due<'a>(
     Ok(due)
 }
 
-/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the answer
-/// has its name.
+/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the
+/// answer has its name.
 fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404
         && status

@@ -1,5 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no rule
-//! of the raw spec. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no
+//! rule of the raw spec. Pure.
 
 use std::collections::BTreeSet;
 
@@ -246,8 +246,8 @@ fn migration_target(
     }
 }
 
-/// Hashes what a migration depends on. Neither the image nor the version of the operator is covered:
-/// an upgrade without a new schema runs no migration.
+/// Hashes what a migration depends on. Neither the image nor the version of the operator is
+/// covered: an upgrade without a new schema runs no migration.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {

@@ -138,8 +138,7 @@ fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
     let deployment = inputs.observed.deployment.as_ref();
     let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
     if !rolled_out {
-        let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-        return rolling_out(inputs, stuck);
+        return rolling_out(inputs);
     }
     let ready = ready(inputs, parts);
     let some_are_left =
@@ -166,13 +165,14 @@ fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
     }
 }
 
-/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready; a
-/// new spec is ready when every pod has it.
-fn rolling_out(inputs: &ConditionInputs<'_>, stuck: bool) -> ReadySet {
+/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready;
+/// a new spec is ready when every pod has it.
+fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
     let generation = Some(inputs.context.identity.generation);
     let was_ready = find(&inputs.context.previous.conditions, ConditionType::Ready)
         .is_some_and(|previous| previous.state == State::True && previous.generation == generation);
-    let message = if stuck {
+    let deployment = inputs.observed.deployment.as_ref();
+    let message = if deployment.is_some_and(|deployment| deployment.stuck) {
         let name = inputs.context.identity.relay_name();
         format!(
             "New relays have not become ready for ten minutes; the old ones go on. Look at \

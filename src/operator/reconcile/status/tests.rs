@@ -170,7 +170,7 @@ impl Case {
             paused: self.paused,
             now: now(),
         };
-        assess(&context, &self.observed, &Outcome { plan, applied })
+        assess(&context, &self.observed, plan, applied)
     }
 
     /// Each as `"Ready=True Ready"`, in the order asked for.
