@@ -15,7 +15,7 @@ pub(crate) enum CallError {
     Timeout,
     #[error("the API server answered: {}", .0.message)]
     Refused(#[source] Box<Status>),
-    #[error("the API server could not be asked")]
+    #[error("the request to the API server failed")]
     Broken(#[source] kube::Error),
 }
 

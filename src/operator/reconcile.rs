@@ -54,9 +54,9 @@ pub struct ReconcileError(#[from] StepError);
 enum StepError {
     #[error("failed to read the OutboxRelay")]
     Read(#[source] CallError),
-    #[error("failed to observe")]
+    #[error("failed to read the children")]
     Observe(#[source] ObserveError),
-    #[error("failed to apply")]
+    #[error("failed to write the children")]
     Apply(#[source] ApplyError),
     #[error("failed to write the status")]
     Publish(#[source] CallError),
@@ -158,7 +158,7 @@ impl Operator {
                 namespace = key.namespace,
                 name = key.name,
                 error,
-                "an OutboxRelay is not of a form that this version knows"
+                "this version of the operator cannot read an OutboxRelay"
             ),
             Some(_) => {}
         }
@@ -195,7 +195,10 @@ impl Operator {
         manifest: &Manifest,
         error: ObserveError,
     ) -> Result<StepError, StepError> {
-        let message = format!("{error}: {}. It is tried again.", error.call());
+        let message = format!(
+            "{error}: {}. The operator retries automatically.",
+            error.call()
+        );
         let status = not_observed(
             &manifest.identity,
             &manifest.status,

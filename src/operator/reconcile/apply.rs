@@ -31,9 +31,9 @@ const SCALE_MANAGER: &str = "outbox-operator-scale";
 /// Why something is not as it was decided.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("{0} exist already and belong to somebody else")]
+    #[error("{0}: the name is taken by an object that does not belong to this OutboxRelay")]
     NameConflict(String),
-    #[error("{0} of a deleted OutboxRelay of this name are still there")]
+    #[error("{0}: left from a deleted OutboxRelay of this name")]
     FormerChildren(String),
     #[error("failed to read {kind:?} '{name}'")]
     Read {

@@ -84,8 +84,8 @@ pub(crate) enum ValidationError {
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
     #[error(
-        "spec.template.image: '{0}' is not among the images that this installation allows; name \
-         one of them, or have it added to relay.allowedImages of the operator's chart"
+        "spec.template.image: '{0}' is not allowed by this installation; use an allowed image, \
+         or ask an administrator to add this one to relay.allowedImages of the operator's chart"
     )]
     ImageNotAllowed(String),
 }

@@ -83,7 +83,7 @@ fn reported(inputs: &ConditionInputs<'_>) -> Finding {
         return breaker_open(pod, worst.map(|(_, problem)| *problem));
     }
     let Some((pod, problem)) = worst.or(all.first()) else {
-        let message = "Relays publish what is written.".to_owned();
+        let message = "Relays publish rows as they are committed.".to_owned();
         return finding(State::True, Reason::Publishing, message);
     };
     let others = match all.len() - 1 {
@@ -100,9 +100,9 @@ fn reported(inputs: &ConditionInputs<'_>) -> Finding {
 fn breaker_open(pod: &str, problem: Option<&Problem>) -> Finding {
     let why = match problem {
         Some(problem) => sentence(&problem.message),
-        None => "it is tried again by itself.".to_owned(),
+        None => "The relay retries automatically.".to_owned(),
     };
-    let message = format!("Pod '{pod}': Kafka acknowledges nothing and rows wait: {why}");
+    let message = format!("Pod '{pod}': Kafka acknowledges no records, so rows wait. {why}");
     finding(State::False, Reason::BreakerOpen, message)
 }
 

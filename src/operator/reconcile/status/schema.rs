@@ -25,7 +25,7 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
         Migration::Queued => previous_finding(inputs),
         Migration::Start { .. } if inputs.context.paused => not_ready(
             Reason::Paused,
-            "A migration is due; it starts when the OutboxRelay is not paused any more.",
+            "A migration is due. It starts when the OutboxRelay is no longer paused.",
         ),
         Migration::Start { attempt }
         | Migration::Running {
@@ -38,15 +38,15 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
         } => not_ready(
             Reason::PodsPending,
             format!(
-                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the \
-                 pod waits, and a changed manifest replaces it."
+                "The pod of the migration (Job '{job}') does not start: {why}. Fix the cause: \
+                 the pod starts then, or a changed manifest replaces it."
             ),
         ),
         Migration::Refused { why } => not_ready(
             Reason::PodsRefused,
             format!(
-                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job \
-                 keeps trying, and a changed manifest replaces it."
+                "The cluster does not let Job '{job}' create a pod: {why}. Fix the cause: the \
+                 Job retries, or a changed manifest replaces it."
             ),
         ),
         Migration::Failed {
@@ -55,8 +55,8 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
             again_at,
         } => {
             let again = format!(
-                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
-                 {RECONCILE_AT} gets a new value."
+                "Attempt {attempt} failed; the next one starts at {again_at}, or when the \
+                 annotation {RECONCILE_AT} gets a new value."
             );
             failed(why, job, &again)
         }
@@ -92,7 +92,7 @@ fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
             format!("{} {again}", sentence(&problem.message)),
         ),
         Failure::Unexplained(why) => {
-            let look = format!("Look at 'kubectl logs job/{job}'.");
+            let look = format!("Run 'kubectl logs job/{job}' to find the cause.");
             not_ready(
                 Reason::MigrationFailed,
                 format!("The migration failed without a report: {why}. {look} {again}"),
@@ -108,7 +108,7 @@ fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
         ConditionType::SchemaReady,
     )
     .filter(|previous| previous.state != State::Unknown);
-    let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
+    let message = "The relay waits for its upgrade; its schema is not changed before that.";
     match previous {
         Some(previous) => Finding {
             type_: ConditionType::SchemaReady,
@@ -131,11 +131,10 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
         problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
     {
-        let next = inputs
-            .relay
-            .migration
-            .as_ref()
-            .map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
+        let next = inputs.relay.migration.as_ref().map(|target| {
+            let job = &target.job;
+            format!(" To run the migration again, run 'kubectl delete job {job}'.")
+        });
         let message = format!(
             "Pod '{pod}': {}{}",
             sentence(&problem.message),
@@ -165,8 +164,8 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
             "The migration succeeded.",
         ),
         _ => {
-            let message = "migration.policy is Never: the operator does not touch the schema, \
-                relays check it when they start.";
+            let message = "spec.migration.policy is Never: the operator does not change the \
+                           schema. Relays check it when they start.";
             Finding::new(
                 ConditionType::SchemaReady,
                 State::True,
