@@ -15,7 +15,7 @@ pub(crate) enum CallError {
     Timeout,
     #[error("the API server answered: {}", .0.message)]
     Refused(#[source] Box<Status>),
-    #[error("the API server could not be asked")]
+    #[error("the request to the API server failed")]
     Broken(#[source] kube::Error),
 }
 
@@ -67,8 +67,8 @@ impl CallError {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// Returns the API server's message if it refuses the object itself. It is for the author of the
-    /// manifest.
+    /// Returns the API server's message if it refuses the object itself. It is for the author of
+    /// the manifest.
     pub(crate) fn invalid_object(&self) -> Option<&str> {
         match self {
             Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),

@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-/// Annotation that the Deployment controller sets. It is ignored, like `replicas`, which the operator
-/// writes through the scale subresource.
+/// Annotation that the Deployment controller sets. It is ignored, like `replicas`, which the
+/// operator writes through the scale subresource.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// Hashes what the operator reacts to: labels, annotations, owners and everything outside `status`.

@@ -22,8 +22,8 @@ pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
-/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job carries the value
-/// that it was created with.
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job carries the
+/// value that it was created with.
 pub(crate) const RECONCILE_AT: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
@@ -169,8 +169,8 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Returns the metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
-    /// OutboxRelays.
+    /// Returns the metadata of a child. No `blockOwnerDeletion`: it would need a right on the
+    /// finalizers of OutboxRelays.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         let owner = OwnerReference {
             api_version: OutboxRelay::api_version(&()).into_owned(),

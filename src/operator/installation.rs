@@ -20,7 +20,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Returns whether `template.image` may be this image. The installation's own is always allowed.
+    /// Returns whether `template.image` may be this image. The installation's own is always
+    /// allowed.
     pub(crate) fn allows(&self, image: &str) -> bool {
         let matches = |pattern: &String| match pattern.strip_suffix('*') {
             Some(start) => image.starts_with(start),

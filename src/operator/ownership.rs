@@ -1,4 +1,5 @@
-//! Owner of an object that has the name of a child. Only our own objects are written or deleted. Pure.
+//! Owner of an object that has the name of a child. Only our own objects are written or deleted.
+//! Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;

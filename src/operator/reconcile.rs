@@ -35,7 +35,7 @@ use crate::{
             observe::{ObserveError, Observed, observe, relay_reports},
             plan::{History, Plan, RelayPlan, ScalingMemory, change, plan, progress},
             status::{
-                Outcome, PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
+                PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
             },
             upgrade_queue::{Turn, UpgradeQueue},
@@ -54,9 +54,9 @@ pub struct ReconcileError(#[from] StepError);
 enum StepError {
     #[error("failed to read the OutboxRelay")]
     Read(#[source] CallError),
-    #[error("failed to observe")]
+    #[error("failed to read the children")]
     Observe(#[source] ObserveError),
-    #[error("failed to apply")]
+    #[error("failed to write the children")]
     Apply(#[source] ApplyError),
     #[error("failed to write the status")]
     Publish(#[source] CallError),
@@ -113,13 +113,7 @@ impl Operator {
 
         let now = Timestamp::now();
         let desired = validate(&manifest, &self.settings.installation).map(build);
-        let scaling = self.cache.scaling(key);
-        let history = History {
-            paused: manifest.paused,
-            generation: carried_out_generation(&manifest.status),
-            scaling: &scaling,
-            turn: self.turn(key, &manifest, &desired, &observed, now),
-        };
+        let history = self.history(key, &manifest, &desired, &observed, now);
         let plan = plan(&desired, &observed, &history, now);
 
         let target = self.target(key, &manifest);
@@ -127,18 +121,8 @@ impl Operator {
         observed.deployment = applied.deployment.clone().or(observed.deployment);
         self.record(key, &plan, &applied, &observed);
 
-        let inputs = StatusInputs {
-            identity: &manifest.identity,
-            previous: &manifest.status,
-            written_at: self.cache.status_written_at(key),
-            paused: manifest.paused,
-            now,
-        };
-        let outcome = Outcome {
-            plan: &plan,
-            applied: &applied,
-        };
-        let (status, events) = assess(&inputs, &observed, &outcome);
+        let inputs = self.status_inputs(key, &manifest, now);
+        let (status, events) = assess(&inputs, &observed, &plan, &applied);
         self.publish(&target, &manifest.status, &status, events)
             .await?;
         applied.into_result().map_err(StepError::Apply)?;
@@ -174,7 +158,7 @@ impl Operator {
                 namespace = key.namespace,
                 name = key.name,
                 error,
-                "an OutboxRelay is not of a form that this version knows"
+                "this version of the operator cannot read an OutboxRelay"
             ),
             Some(_) => {}
         }
@@ -211,7 +195,10 @@ impl Operator {
         manifest: &Manifest,
         error: ObserveError,
     ) -> Result<StepError, StepError> {
-        let message = format!("{error}: {}. It is tried again.", error.call());
+        let message = format!(
+            "{error}: {}. The operator retries automatically.",
+            error.call()
+        );
         let status = not_observed(
             &manifest.identity,
             &manifest.status,
@@ -230,6 +217,38 @@ impl Operator {
             key,
             identity: &manifest.identity,
             cache: &self.cache,
+        }
+    }
+
+    /// Returns what earlier reconciliations left, and whether others allow an upgrade now.
+    fn history(
+        &self,
+        key: &RelayKey,
+        manifest: &Manifest,
+        desired: &Result<Desired, InvalidManifest>,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> History {
+        History {
+            paused: manifest.paused,
+            generation: carried_out_generation(&manifest.status),
+            scaling: self.cache.scaling(key),
+            turn: self.turn(key, manifest, desired, observed, now),
+        }
+    }
+
+    fn status_inputs<'a>(
+        &self,
+        key: &RelayKey,
+        manifest: &'a Manifest,
+        now: Timestamp,
+    ) -> StatusInputs<'a> {
+        StatusInputs {
+            identity: &manifest.identity,
+            previous: &manifest.status,
+            written_at: self.cache.status_written_at(key),
+            paused: manifest.paused,
+            now,
         }
     }
 

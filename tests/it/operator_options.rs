@@ -116,7 +116,7 @@ async fn a_relay_that_ends_what_it_has_in_flight_is_said_to_be_still_there() {
     assert!(
         message(&ns, "Available")
             .await
-            .ends_with("no relay runs, rows wait.")
+            .ends_with("no relay runs and rows wait.")
     );
 }
 
@@ -141,9 +141,7 @@ async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same(
         ("True ChildRefused", Some(0))
     );
     assert!(
-        message(&ns, "Available")
-            .await
-            .contains("have not gone yet"),
+        message(&ns, "Available").await.contains("still stopping"),
         "{}",
         message(&ns, "Available").await
     );

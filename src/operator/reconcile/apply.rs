@@ -31,9 +31,9 @@ const SCALE_MANAGER: &str = "outbox-operator-scale";
 /// Why something is not as it was decided.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("{0} exist already and belong to somebody else")]
+    #[error("{0}: the name is taken by an object that does not belong to this OutboxRelay")]
     NameConflict(String),
-    #[error("{0} of a deleted OutboxRelay of this name are still there")]
+    #[error("{0}: left from a deleted OutboxRelay of this name")]
     FormerChildren(String),
     #[error("failed to read {kind:?} '{name}'")]
     Read {
@@ -247,8 +247,8 @@ async fn read_due<'a>(
     Ok(due)
 }
 
-/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the answer
-/// has its name.
+/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the
+/// answer has its name.
 fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404
         && status

@@ -11,7 +11,10 @@ mod pod_monitor;
 mod service;
 mod service_account;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::{apps::v1::Deployment, batch::v1::Job},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use crate::operator::{
     children::{ChildKind, Prepared},
@@ -47,31 +50,36 @@ pub(crate) fn build(relay: ValidatedRelay) -> Desired {
         deployment: revision_hash(&deployment.metadata),
         migration_job: job.as_ref().map(|job| revision_hash(&job.metadata)),
     };
+    let candidates = candidates(&relay, &deployment, job.as_ref());
+    Desired {
+        relay,
+        hashes,
+        candidates,
+    }
+}
+
+fn candidates(relay: &ValidatedRelay, deployment: &Deployment, job: Option<&Job>) -> Vec<Prepared> {
     let account = (relay.template.service_account_name.is_none())
-        .then(|| Prepared::of(ChildKind::ServiceAccount, &service_account::build(&relay)));
+        .then(|| Prepared::of(ChildKind::ServiceAccount, &service_account::build(relay)));
     let network_policy = relay
         .allowed_namespaces
         .as_ref()
-        .map(|allowed| network_policy::build(&relay, allowed));
-    let budget = pod_disruption_budget::build(&relay);
+        .map(|allowed| network_policy::build(relay, allowed));
+    let budget = pod_disruption_budget::build(relay);
     let candidates = [
         account,
-        Some(Prepared::of(ChildKind::Service, &service::build(&relay))),
+        Some(Prepared::of(ChildKind::Service, &service::build(relay))),
         Some(Prepared::of(ChildKind::PodDisruptionBudget, &budget)),
         network_policy.map(|policy| Prepared::of(ChildKind::NetworkPolicy, &policy)),
         Some(Prepared::of(
             ChildKind::ConfigMap,
-            &config_map::build(&relay),
+            &config_map::build(relay),
         )),
-        job.map(|job| Prepared::of(ChildKind::MigrationJob, &job)),
-        Some(Prepared::of(ChildKind::Deployment, &deployment)),
-        relay.pod_monitor.then(|| pod_monitor::build(&relay)),
+        job.map(|job| Prepared::of(ChildKind::MigrationJob, job)),
+        Some(Prepared::of(ChildKind::Deployment, deployment)),
+        relay.pod_monitor.then(|| pod_monitor::build(relay)),
     ];
-    Desired {
-        hashes,
-        candidates: candidates.into_iter().flatten().collect(),
-        relay,
-    }
+    candidates.into_iter().flatten().collect()
 }
 
 fn revision_hash(metadata: &ObjectMeta) -> String {

@@ -50,8 +50,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Returns the number of relays that exist, with those that drain: the Deployment does not count
-    /// them any more.
+    /// Returns the number of relays that exist, with those that drain: the Deployment does not
+    /// count them any more.
     pub(crate) fn relays(&self) -> usize {
         let counted = self
             .deployment
@@ -148,31 +148,32 @@ pub(crate) async fn observe(
         list_config_maps(client, identity, &relays),
     )?;
 
-    let deployment =
-        deployment.filter(|object| ownership(object.meta(), identity) == Ownership::Ours);
+    let deployment = deployment.filter(|object| is_ours(object, identity));
     let replica_sets = deployment_state::replica_sets(deployment.as_ref(), replica_sets);
-    let pods = pod_state::relay_pods(&replica_sets, pods);
     let mut jobs = job_state::migration_jobs(identity, jobs, &migration_pods);
     explain_missing_pods(client, identity, &mut jobs).await?;
-
-    let mut used = deployment_state::used_config_maps(&replica_sets);
-    used.extend(
-        jobs.iter()
-            .filter(|job| job.outcome == JobOutcome::Unfinished)
-            .filter_map(|job| job.config_map.clone()),
-    );
+    let config_maps = config_maps.iter().filter(|map| is_ours(*map, identity));
     Ok(Observed {
         reports: Vec::new(),
         deployment: deployment.as_ref().map(RelayDeployment::of),
+        pods: pod_state::relay_pods(&replica_sets, pods),
+        config_maps: config_maps.map(ObjectKey::of).collect(),
+        used_config_maps: used_config_maps(&replica_sets, &jobs),
         jobs,
-        pods,
-        config_maps: config_maps
-            .iter()
-            .filter(|map| ownership(map.meta(), identity) == Ownership::Ours)
-            .map(ObjectKey::of)
-            .collect(),
-        used_config_maps: used,
     })
+}
+
+fn is_ours(object: &impl Resource, identity: &Identity) -> bool {
+    ownership(object.meta(), identity) == Ownership::Ours
+}
+
+fn used_config_maps(replica_sets: &[ReplicaSet], jobs: &[MigrationJob]) -> BTreeSet<String> {
+    let mut used = deployment_state::used_config_maps(replica_sets);
+    let unfinished = jobs
+        .iter()
+        .filter(|job| job.outcome == JobOutcome::Unfinished);
+    used.extend(unfinished.filter_map(|job| job.config_map.clone()));
+    used
 }
 
 async fn get_deployment(
@@ -220,8 +221,8 @@ async fn list_config_maps(
     Ok(found.items)
 }
 
-/// Reads why an unfinished Job has no pod: quota, admission or Pod Security may have refused it, and
-/// only the Events of the Job have the reason.
+/// Reads why an unfinished Job has no pod: quota, admission or Pod Security may have refused it,
+/// and only the Events of the Job have the reason.
 async fn explain_missing_pods(
     client: &Client,
     identity: &Identity,

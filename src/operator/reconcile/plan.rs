@@ -139,13 +139,13 @@ pub(crate) struct Scaling {
 }
 
 /// What earlier reconciliations left, and what others allow now.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct History<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct History {
     /// Nothing but the status may be written.
     pub paused: bool,
     /// Generation of the manifest that was carried out last; absent if something was left undone.
     pub generation: Option<i64>,
-    pub scaling: &'a ScalingMemory,
+    pub scaling: ScalingMemory,
     pub turn: Turn,
 }
 
@@ -153,7 +153,7 @@ pub(crate) struct History<'a> {
 pub(crate) fn plan<'a>(
     desired: &'a Result<Desired, InvalidManifest>,
     observed: &Observed,
-    history: &History<'_>,
+    history: &History,
     now: Timestamp,
 ) -> Plan<'a> {
     match desired {
@@ -182,7 +182,7 @@ pub(crate) fn plan<'a>(
 fn relay_plan<'a>(
     desired: &'a Desired,
     observed: &Observed,
-    history: &History<'_>,
+    history: &History,
     now: Timestamp,
 ) -> RelayPlan<'a> {
     let target = desired.relay.migration.as_ref();
@@ -252,7 +252,7 @@ enum SpecChange {
 fn replicas(
     desired: &Desired,
     observed: &Observed,
-    history: &History<'_>,
+    history: &History,
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
     let change = if history.generation == Some(desired.relay.identity.generation) {
@@ -266,7 +266,7 @@ fn replicas(
         (DesiredReplicas::Scaled(policy), None) => (policy.min, Scale::Keep, None),
         (DesiredReplicas::Scaled(policy), Some(found)) => match history.scaling.count {
             Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
-            _ => scaled(policy, found, observed, history.scaling, now),
+            _ => scaled(policy, found, observed, &history.scaling, now),
         },
     }
 }
@@ -376,7 +376,7 @@ mod tests {
         let history = History {
             paused: false,
             generation: Some(seen),
-            scaling,
+            scaling: scaling.clone(),
             turn: Turn::Go,
         };
         relay_plan(desired, observed, &history, now())
@@ -655,7 +655,7 @@ mod tests {
         let history = History {
             paused: false,
             generation: Some(2),
-            scaling: &ScalingMemory::default(),
+            scaling: ScalingMemory::default(),
             turn: Turn::Waiting,
         };
         let plan = relay_plan(&desired, &observed, &history, now());

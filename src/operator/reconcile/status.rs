@@ -44,9 +44,9 @@ use crate::{
 const STATUS_MANAGER: &str = "outbox-operator-status";
 
 /// What was decided, and what was done of it.
-pub(crate) struct Outcome<'a> {
-    pub plan: &'a Plan<'a>,
-    pub applied: &'a Applied,
+struct Outcome<'a> {
+    plan: &'a Plan<'a>,
+    applied: &'a Applied,
 }
 
 /// What the status is made from, beside the outcome.
@@ -73,24 +73,26 @@ struct ConditionInputs<'a> {
 pub(crate) fn assess(
     context: &StatusInputs<'_>,
     observed: &Observed,
-    outcome: &Outcome<'_>,
+    plan: &Plan<'_>,
+    applied: &Applied,
 ) -> (OutboxRelayStatus, Vec<PendingEvent>) {
-    let findings = match outcome.plan {
+    let outcome = Outcome { plan, applied };
+    let findings = match plan {
         Plan::CarryOut(plan) | Plan::Paused(plan) => ready::planned(&ConditionInputs {
             context,
             observed,
             relay: &plan.desired.relay,
             plan,
-            applied: outcome.applied,
+            applied,
         }),
-        Plan::Invalid(plan) => invalid::invalid(plan, outcome.applied, observed),
+        Plan::Invalid(plan) => invalid::invalid(plan, applied, observed),
         Plan::Unreadable { error } => ready::unreadable_manifest(error),
     };
-    let status = match outcome.plan {
+    let status = match plan {
         Plan::Unreadable { .. } => unreadable_status(context, &findings),
-        _ => readable_status(context, observed, outcome, &findings),
+        _ => readable_status(context, observed, &outcome, &findings),
     };
-    let events = pending_events::pending_events(context, outcome, &findings);
+    let events = pending_events::pending_events(context, &outcome, &findings);
     (status, events)
 }
 

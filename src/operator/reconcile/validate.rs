@@ -1,5 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no rule
-//! of the raw spec. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no
+//! rule of the raw spec. Pure.
 
 use std::collections::BTreeSet;
 
@@ -84,8 +84,8 @@ pub(crate) enum ValidationError {
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
     #[error(
-        "spec.template.image: '{0}' is not among the images that this installation allows; name \
-         one of them, or have it added to relay.allowedImages of the operator's chart"
+        "spec.template.image: '{0}' is not allowed by this installation; use an allowed image, \
+         or ask an administrator to add this one to relay.allowedImages of the operator's chart"
     )]
     ImageNotAllowed(String),
 }
@@ -246,8 +246,8 @@ fn migration_target(
     }
 }
 
-/// Hashes what a migration depends on. Neither the image nor the version of the operator is covered:
-/// an upgrade without a new schema runs no migration.
+/// Hashes what a migration depends on. Neither the image nor the version of the operator is
+/// covered: an upgrade without a new schema runs no migration.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {

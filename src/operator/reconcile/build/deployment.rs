@@ -1,5 +1,5 @@
-//! The Deployment of the relays. A rollout starts a new pod before it stops an old one, and leaves the
-//! old one time to drain.
+//! The Deployment of the relays. A rollout starts a new pod before it stops an old one, and leaves
+//! the old one time to drain.
 
 use k8s_openapi::{
     api::{
@@ -24,8 +24,8 @@ use crate::{
     settings::RELAY_ENVIRONMENT,
 };
 
-/// Grace period of a pod, in seconds. A relay flushes for at most 20 s, then settles and releases its
-/// lanes.
+/// Grace period of a pod, in seconds. A relay flushes for at most 20 s, then settles and releases
+/// its lanes.
 const DRAIN_SECONDS: i64 = 45;
 
 /// Builds the Deployment. It has no `replicas`: they are set apart from it.

@@ -1,5 +1,5 @@
-//! Access to the relays: the operator, for their reports, and the Prometheus server, both on the HTTP
-//! port alone. Probes come from the node, which no NetworkPolicy excludes. Pure.
+//! Access to the relays: the operator, for their reports, and the Prometheus server, both on the
+//! HTTP port alone. Probes come from the node, which no NetworkPolicy excludes. Pure.
 
 use std::collections::BTreeMap;
 

@@ -162,8 +162,8 @@ fn settings_volume(relay: &ValidatedRelay) -> Volume {
     }
 }
 
-/// Mounts Secrets and ConfigMaps. All are optional: the program reports which file is missing, and a
-/// pod that cannot start could not.
+/// Mounts Secrets and ConfigMaps. All are optional: the program reports which file is missing, and
+/// a pod that cannot start could not.
 fn secrets_volume(files: &[Projection]) -> Volume {
     let source = ProjectedVolumeSource {
         default_mode: Some(READABLE),

@@ -1,5 +1,5 @@
-//! At most one relay at a time is evicted. Unhealthy pods can always be evicted: otherwise a database
-//! outage would block the draining of nodes.
+//! At most one relay at a time is evicted. Unhealthy pods can always be evicted: otherwise a
+//! database outage would block the draining of nodes.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},

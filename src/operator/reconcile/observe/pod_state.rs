@@ -17,8 +17,8 @@ const NOTES_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelayPod {
     pub name: String,
-    /// Address that its report is requested from; absent while it does not run, or if its address is
-    /// that of the node.
+    /// Address that its report is requested from; absent while it does not run, or if its address
+    /// is that of the node.
     pub address: Option<IpAddr>,
     /// Reason why it does not run.
     pub waiting: Option<String>,
@@ -36,8 +36,8 @@ pub(crate) struct MigrationPod {
     pub end: Option<String>,
 }
 
-/// Returns the pods that our Deployment controls through its ReplicaSets. No other pod is asked for a
-/// report.
+/// Returns the pods that our Deployment controls through its ReplicaSets. No other pod is asked for
+/// a report.
 pub(super) fn relay_pods(replica_sets: &[ReplicaSet], pods: Vec<Pod>) -> Vec<RelayPod> {
     let sets: Vec<String> = replica_sets.iter().filter_map(ResourceExt::uid).collect();
     let ours = |pod: &Pod| {
@@ -102,8 +102,8 @@ pub(crate) fn cut(text: &str) -> String {
     Problem::new(crate::report::ProblemClass::Other, text).message
 }
 
-/// Returns why a pod does not run: not scheduled, no image, crashing. States that pass within seconds
-/// are no reason.
+/// Returns why a pod does not run: not scheduled, no image, crashing. States that pass within
+/// seconds are no reason.
 fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let unscheduled = status

@@ -33,13 +33,13 @@ enum ReportError {
     Timeout,
     #[error("failed to connect")]
     Connect(#[source] std::io::Error),
-    #[error("failed to ask")]
+    #[error("failed to send the request")]
     Ask(#[source] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the answer is no report")]
+    #[error("the answer is not a report")]
     Parse(#[source] serde_json::Error),
 }
 
@@ -73,7 +73,7 @@ async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
     match answer {
         Ok(report) => Some(bounded(report)),
         Err(error) => {
-            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay gave no report");
+            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay did not report");
             None
         }
     }

@@ -123,8 +123,8 @@ pub(crate) fn count_to_show(
     }
 }
 
-/// Returns whether the backlog changed by a tenth, from or to zero, or the time of its oldest row by
-/// half a minute.
+/// Returns whether the backlog changed by a tenth, from or to zero, or the time of its oldest row
+/// by half a minute.
 fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
     let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
     let moved = match (&before.oldest_at, &after.oldest_at) {

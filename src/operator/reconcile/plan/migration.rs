@@ -134,7 +134,7 @@ fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
             why: job
                 .refusal
                 .clone()
-                .unwrap_or_else(|| "its Events give no reason".to_owned()),
+                .unwrap_or_else(|| "the Events of the Job give no reason".to_owned()),
         },
     }
 }

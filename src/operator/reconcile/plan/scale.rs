@@ -1,9 +1,10 @@
-//! How many relays, by the load: load, memory and `now` in; a decision with its reason, and the next
-//! memory, out. Pure.
+//! How many relays, by the load: load, memory and `now` in; a decision with its reason, and the
+//! next memory, out. Pure.
 //!
-//! Unknown load neither adds nor removes relays. Scaling up is immediate, to the double at most, and
-//! only when the last step has arrived and has helped. Scaling down goes to the largest number that
-//! was wanted within the stabilisation window, and never below what can carry the current rate.
+//! Unknown load neither adds nor removes relays. Scaling up is immediate, to the double at most,
+//! and only when the last step has arrived and has helped. Scaling down goes to the largest number
+//! that was wanted within the stabilisation window, and never below what can carry the current
+//! rate.
 
 #[cfg(test)]
 mod simulation;
@@ -151,8 +152,8 @@ fn decide_by_load(
     }
 }
 
-/// Returns the number of relays that brings rows and age to their targets, and which of the two asks
-/// for it.
+/// Returns the number of relays that brings rows and age to their targets, and which of the two
+/// asks for it.
 fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
     let rows = load.rows as f64 / (f64::from(count) * f64::from(policy.rows_per_relay));
     let age = load.oldest_age.as_secs_f64() / policy.oldest_age.as_secs_f64();
@@ -192,8 +193,8 @@ enum LastStep {
 }
 
 impl ScalingMemory {
-    /// Records a number of relays that is sufficient now. Smaller numbers before it can never be the
-    /// largest again.
+    /// Records a number of relays that is sufficient now. Smaller numbers before it can never be
+    /// the largest again.
     fn record_sufficient(&mut self, number: i32, now: Timestamp) {
         while let Some((_, before)) = self.sufficient.back()
             && *before <= number

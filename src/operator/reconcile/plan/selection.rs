@@ -58,7 +58,7 @@ mod tests {
         let history = History {
             paused: false,
             generation: Some(3),
-            scaling: &ScalingMemory::default(),
+            scaling: ScalingMemory::default(),
             turn: Turn::Go,
         };
         let mut plan = relay_plan(&desired, &Observed::default(), &history, now());

@@ -178,7 +178,7 @@ mod tests {
             let history = History {
                 paused: false,
                 generation: Some(3),
-                scaling: &ScalingMemory::default(),
+                scaling: ScalingMemory::default(),
                 turn: Turn::Go,
             };
             RelayPlan {

@@ -35,7 +35,7 @@ pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
         None => finding(
             false,
             Reason::WaitingForSchema,
-            "No relay runs before the schema is ready; see condition SchemaReady.".to_owned(),
+            "Relays start when the schema is ready; see condition SchemaReady.".to_owned(),
         ),
         Some(deployment) if deployment.available >= wanted => finding(
             true,
@@ -78,9 +78,9 @@ pub(super) fn zero_cause_if_none_runs(inputs: &ConditionInputs<'_>) -> Option<Ze
 /// Finds `Available` where no relay is requested; `left` relays have not gone yet.
 pub(super) fn without_relays((reason, why): ZeroCause, left: usize) -> Finding {
     let message = match left {
-        0 => format!("{why}: no relay runs, rows wait."),
+        0 => format!("{why}: no relay runs and rows wait."),
         left => {
-            format!("{why}; relays that have not gone yet, and may publish until then: {left}.")
+            format!("{why}. Relays that are still stopping and may publish until then: {left}.")
         }
     };
     Finding::new(ConditionType::Available, State::True, reason, message)
@@ -99,7 +99,8 @@ fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason,
         return (
             Reason::PodsRefused,
             format!(
-                "The cluster refuses their pods: {} Remove the cause; it keeps trying.",
+                "The cluster refuses to create their pods: {} Fix the cause; the cluster retries \
+                 automatically.",
                 sentence(why)
             ),
         );
@@ -121,6 +122,9 @@ fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason,
     let selector = inputs.context.identity.relay_selector_text();
     (
         Reason::NoRelayAvailable,
-        format!("The others are not ready; if that lasts, look at 'kubectl logs -l {selector}'."),
+        format!(
+            "The others are not ready. If this persists, run 'kubectl logs -l {selector}' to \
+                 find the cause."
+        ),
     )
 }

@@ -49,15 +49,15 @@ fn relays(zero: Option<ZeroCause>, left: usize, error: Option<&ApplyError>) -> S
             )
         }
         (Some(zero), None) => without_relays(zero, left).message,
-        (None, _) if left == 0 => "No relay is started before that is mended.".to_owned(),
-        (None, _) => "Relays that run go on with their old settings.".to_owned(),
+        (None, _) if left == 0 => "No relay is started until this is corrected.".to_owned(),
+        (None, _) => "Running relays keep their old settings.".to_owned(),
     }
 }
 
 /// Finds `Available` if no relay runs or is requested. Relays that keep running are as available as
 /// they were.
 fn available(reason: Reason, zero: Option<ZeroCause>, left: usize) -> Option<Finding> {
-    let message = "No relay runs, and none is started before the manifest can work.";
+    let message = "No relay runs, and none is started until the manifest is corrected.";
     let none =
         (left == 0).then(|| Finding::new(ConditionType::Available, State::False, reason, message));
     zero.map(|zero| without_relays(zero, left)).or(none)

@@ -13,8 +13,8 @@ use crate::operator::{
 pub(super) fn paused(context: &StatusInputs<'_>) -> Finding {
     if context.paused {
         let message = format!(
-            "Nothing but this status is written, and relays that run go on, until the annotation \
-             {PAUSED} is removed."
+            "The operator writes only this status until the annotation {PAUSED} is removed. \
+             Running relays continue."
         );
         Finding::new(ConditionType::Paused, State::True, Reason::Paused, message)
     } else {
@@ -22,7 +22,7 @@ pub(super) fn paused(context: &StatusInputs<'_>) -> Finding {
             ConditionType::Paused,
             State::False,
             Reason::NotPaused,
-            "The operator carries out what the manifest says.",
+            "The operator carries out changes of the manifest.",
         )
     }
 }

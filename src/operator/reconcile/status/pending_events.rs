@@ -155,7 +155,10 @@ fn step(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
             load.published_per_second
         )
     });
-    let note = format!("From {from} to {to} relays.{}", numbers.unwrap_or_default());
+    let note = format!(
+        "Scaled from {from} to {to} relays.{}",
+        numbers.unwrap_or_default()
+    );
     Some(PendingEvent::new(Severity::Normal, why, note))
 }
 
@@ -164,8 +167,8 @@ fn replicas_reset(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
         return None;
     };
     let note = format!(
-        "The Deployment's replicas were changed to {from}; set back to {to}. Scale the \
-         OutboxRelay instead."
+        "Somebody changed the Deployment's replicas to {from}; the operator set them back to \
+         {to}. Scale the OutboxRelay instead."
     );
     Some(PendingEvent::new(
         Severity::Warning,
@@ -179,7 +182,7 @@ fn plaintext(sides: &[&str]) -> Option<PendingEvent> {
         return None;
     }
     let note = format!(
-        "tls.mode is disable in {}: passwords and payloads can be read on the network.",
+        "tls.mode is disable in {}: passwords and payloads are readable on the network.",
         sides.join(" and ")
     );
     Some(PendingEvent::new(

@@ -13,7 +13,7 @@ use crate::{
             schema::{problems, sentence},
         },
     },
-    report::{Breaker, BreakerState, ProblemClass},
+    report::{Breaker, BreakerState, Problem, ProblemClass},
 };
 
 /// Time for which a problem must last before a relay that published gets `Publishing=False`: most
@@ -41,8 +41,8 @@ fn finding(state: State, reason: Reason, message: String) -> Finding {
     Finding::new(ConditionType::Publishing, state, reason, message)
 }
 
-/// Returns the previous finding if it was `True` for this generation, and relays have run for a while:
-/// a problem that a new manifest causes is reported at once.
+/// Returns the previous finding if it was `True` for this generation, and relays have run for a
+/// while: a problem that a new manifest causes is reported at once.
 fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
     let previous = &inputs.context.previous.conditions;
     find(previous, ConditionType::Publishing)
@@ -56,8 +56,8 @@ fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
     inputs.context.now.duration_since(since) >= REPORTED_AFTER
 }
 
-/// Returns whether a problem has lasted, by the clocks of the relays. Older relays do not report since
-/// when a problem exists; then it has.
+/// Returns whether a problem has lasted, by the clocks of the relays. Older relays do not report
+/// since when a problem exists; then it has.
 fn lasts(inputs: &ConditionInputs<'_>) -> bool {
     let lasting = |since: Option<&str>| {
         since
@@ -70,50 +70,40 @@ fn lasts(inputs: &ConditionInputs<'_>) -> bool {
 }
 
 fn reported(inputs: &ConditionInputs<'_>) -> Finding {
-    if inputs
-        .observed
-        .reports
-        .iter()
-        .all(|one| one.report.is_none())
-    {
-        return finding(
-            State::Unknown,
-            Reason::NoReports,
-            "No relay has reported.".to_owned(),
-        );
+    let mut reports = inputs.observed.reports.iter();
+    if reports.all(|one| one.report.is_none()) {
+        let message = "No relay has reported.".to_owned();
+        return finding(State::Unknown, Reason::NoReports, message);
     }
     let all: Vec<_> = problems(inputs).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
     if let Some((pod, _)) = open_breaker(inputs)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {
-        let why = worst.map_or_else(
-            || "it is tried again by itself.".to_owned(),
-            |(_, problem)| sentence(&problem.message),
-        );
-        return finding(
-            State::False,
-            Reason::BreakerOpen,
-            format!("Pod '{pod}': Kafka acknowledges nothing and rows wait: {why}"),
-        );
+        return breaker_open(pod, worst.map(|(_, problem)| *problem));
     }
     let Some((pod, problem)) = worst.or(all.first()) else {
-        return finding(
-            State::True,
-            Reason::Publishing,
-            "Relays publish what is written.".to_owned(),
-        );
+        let message = "Relays publish rows as they are committed.".to_owned();
+        return finding(State::True, Reason::Publishing, message);
     };
     let others = match all.len() - 1 {
         0 => String::new(),
         more => format!(" ({more} more reported.)"),
     };
-    let message = format!("Pod '{pod}': {}{others}", sentence(&problem.message));
     finding(
         State::of(worst.is_none()),
         Reason::Problem(problem.class),
-        message,
+        format!("Pod '{pod}': {}{others}", sentence(&problem.message)),
     )
+}
+
+fn breaker_open(pod: &str, problem: Option<&Problem>) -> Finding {
+    let why = match problem {
+        Some(problem) => sentence(&problem.message),
+        None => "The relay retries automatically.".to_owned(),
+    };
+    let message = format!("Pod '{pod}': Kafka acknowledges no records, so rows wait. {why}");
+    finding(State::False, Reason::BreakerOpen, message)
 }
 
 fn open_breaker<'a>(inputs: &'a ConditionInputs<'_>) -> Option<(&'a str, &'a Breaker)> {
@@ -125,8 +115,8 @@ fn open_breaker<'a>(inputs: &'a ConditionInputs<'_>) -> Option<(&'a str, &'a Bre
     breakers.find(|(_, breaker)| breaker.state == BreakerState::Open)
 }
 
-/// Returns whether an open breaker is the better reason. It is not for a refused login, for example,
-/// which a person must fix.
+/// Returns whether an open breaker is the better reason. It is not for a refused login, for
+/// example, which a person must fix.
 fn is_an_outage(class: ProblemClass) -> bool {
     matches!(
         class,

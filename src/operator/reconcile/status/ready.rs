@@ -49,7 +49,7 @@ impl ReadySet {
             ConditionType::Reconciling,
             State::False,
             Reason::Settled,
-            "Everything is as the manifest wants it.",
+            "All children match the manifest.",
         );
         Self {
             reconciling: settled,
@@ -64,7 +64,7 @@ fn not_stalled() -> Finding {
         ConditionType::Stalled,
         State::False,
         Reason::NotStalled,
-        "Nothing here waits for a person.",
+        "No user action required.",
     )
 }
 
@@ -81,8 +81,8 @@ pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
 /// Finds the conditions of a manifest that this version cannot read.
 pub(super) fn unreadable_manifest(error: &str) -> Vec<Finding> {
     let message = format!(
-        "The manifest is not of a form that this version of the operator knows: {error}. Apply it \
-         again with the CRD of this version; relays that run go on."
+        "This version of the operator cannot read the manifest: {error}. Install the CRD of this \
+         version, then apply the manifest again. Running relays continue."
     );
     stalled(Reason::NotUnderstood, &message)
 }
@@ -138,8 +138,7 @@ fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
     let deployment = inputs.observed.deployment.as_ref();
     let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
     if !rolled_out {
-        let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-        return rolling_out(inputs, stuck);
+        return rolling_out(inputs);
     }
     let ready = ready(inputs, parts);
     let some_are_left =
@@ -166,20 +165,21 @@ fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
     }
 }
 
-/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready; a
-/// new spec is ready when every pod has it.
-fn rolling_out(inputs: &ConditionInputs<'_>, stuck: bool) -> ReadySet {
+/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready;
+/// a new spec is ready when every pod has it.
+fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
     let generation = Some(inputs.context.identity.generation);
     let was_ready = find(&inputs.context.previous.conditions, ConditionType::Ready)
         .is_some_and(|previous| previous.state == State::True && previous.generation == generation);
-    let message = if stuck {
+    let deployment = inputs.observed.deployment.as_ref();
+    let message = if deployment.is_some_and(|deployment| deployment.stuck) {
         let name = inputs.context.identity.relay_name();
         format!(
-            "New relays have not become ready for ten minutes; the old ones go on. Look at \
-             'kubectl describe deployment {name}'."
+            "New relays have not become ready for ten minutes; the old ones continue to run. Run \
+             'kubectl describe deployment {name}' to find the cause."
         )
     } else {
-        "Relays are being replaced; the old ones go on until the new ones are ready.".to_owned()
+        "Relays are being replaced; the old ones run until the new ones are ready.".to_owned()
     };
     ReadySet::reconciling(Finding::new(
         ConditionType::Ready,
@@ -206,8 +206,9 @@ fn ready(
     {
         Finding::new(ConditionType::Ready, State::True, reason, message)
     } else if all && inputs.applied.no_pod_monitors {
-        let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind \
-            PodMonitor: install the Prometheus operator, or set it to false.";
+        let message = "Relays run, but spec.monitoring.podMonitor is true and this cluster has \
+                       no kind PodMonitor. Install the Prometheus operator, or set the field to \
+                       false.";
         Finding::new(
             ConditionType::Ready,
             State::True,
@@ -219,7 +220,7 @@ fn ready(
             ConditionType::Ready,
             State::True,
             Reason::Ready,
-            "The schema is ready and relays run.",
+            "The schema is ready and all relays are available.",
         )
     } else {
         available.as_type(ConditionType::Ready, State::True)
@@ -232,12 +233,13 @@ fn waiting_for_upgrade(turn: Turn) -> Option<(Reason, &'static str)> {
         Turn::Go => None,
         Turn::Waiting => Some((
             Reason::UpgradeQueued,
-            "Relays run in the form of the version before; their upgrade waits for others to end.",
+            "Relays still run the previous version; their upgrade waits for other upgrades to \
+             finish.",
         )),
         Turn::Stopped => {
-            let message = "Relays run in the form of the version before: three upgrades in a row \
-                failed, so no further one starts. Look at OutboxRelays that are not Ready; when \
-                one of them is, the others follow.";
+            let message = "Relays still run the previous version: three upgrades in a row \
+                           failed, so no further one starts. Check the OutboxRelays that are not \
+                           Ready; when one of them becomes Ready, the upgrades continue.";
             Some((Reason::UpgradesStopped, message))
         }
     }
@@ -248,14 +250,15 @@ fn not_applied(error: &ApplyError) -> ReadySet {
         ApplyError::NameConflict(objects) => ReadySet::stalled(
             Reason::NameConflict,
             &format!(
-                "{objects}: the name is taken by an object that is not ours. Remove or rename it; \
-                 until then only the number of relays that run is changed."
+                "{objects}: the name is taken by an object that does not belong to this \
+                 OutboxRelay. Delete or rename that object; until then the operator changes only \
+                 the number of running relays."
             ),
         ),
         ApplyError::FormerChildren(objects) => {
             let message = format!(
-                "{objects}: left by a deleted OutboxRelay of this name. Goes on when the garbage \
-                 collector has removed it."
+                "{objects}: left from a deleted OutboxRelay of this name. The operator continues \
+                 when the garbage collector has removed it."
             );
             ReadySet::reconciling(Finding::new(
                 ConditionType::Ready,
@@ -267,7 +270,7 @@ fn not_applied(error: &ApplyError) -> ReadySet {
         error => match error.call().and_then(CallError::invalid_object) {
             Some(answer) => ReadySet::stalled(
                 Reason::ChildRefused,
-                &format!("{error}: {answer} Change what the manifest says there."),
+                &format!("{error}: {answer} Correct the manifest."),
             ),
             None => ReadySet::reconciling(Finding::new(
                 ConditionType::Ready,
@@ -282,7 +285,7 @@ fn not_applied(error: &ApplyError) -> ReadySet {
 /// Returns the message of an error that is retried.
 pub(super) fn retry_message(error: &ApplyError) -> String {
     format!(
-        "{error}: {}. It is tried again.",
+        "{error}: {}. The operator retries automatically.",
         error.call().map(ToString::to_string).unwrap_or_default()
     )
 }

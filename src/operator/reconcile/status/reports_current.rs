@@ -30,16 +30,16 @@ pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
         );
     }
     if reports.iter().all(|one| one.report.is_none()) {
-        let next =
-            "If that lasts: does a NetworkPolicy keep the operator from port 9090 of the relays?";
+        let next = "If this persists, check whether a NetworkPolicy keeps the operator from port 9090 \
+             of the relays.";
         return finding(
             State::False,
             Reason::NoReports,
             &format!("No relay has reported. {next}"),
         );
     }
-    let message = "Some lanes have no relay that reports what waits in them: the backlog is \
-        unknown, and scaling holds.";
+    let message = "Some lanes have no relay that reports their backlog. The total is unknown, so \
+                   scaling adds and removes no relay.";
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
@@ -49,6 +49,6 @@ pub(super) fn no_relay_runs(reason: Reason) -> Finding {
         ConditionType::ReportsAvailable,
         State::Unknown,
         reason,
-        "No relay runs that could report.",
+        "No relay runs, so none reports.",
     )
 }

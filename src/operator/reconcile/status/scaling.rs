@@ -28,19 +28,19 @@ pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
         return finding(
             State::False,
             Reason::Paused,
-            "The count stays while the OutboxRelay is paused.",
+            "The number of relays does not change while the OutboxRelay is paused.",
         );
     }
     let Some(scaling) = &inputs.plan.scaling else {
         return finding(
             State::Unknown,
             Reason::WaitingForRelays,
-            "Nothing has been decided yet.",
+            "No scaling decision has been made yet.",
         );
     };
     if !inputs.applied.scaled {
-        let message = "The count that was decided could not be set, and is decided again: see \
-            condition Ready.";
+        let message = "The operator could not set the number of relays and will decide again; \
+                       see condition Ready.";
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
     let why = scaling.decision.why;
@@ -52,7 +52,7 @@ pub(super) fn off((reason, why): ZeroCause) -> Finding {
     finding(
         State::False,
         reason,
-        &format!("{why}: the manifest says how many relays there are."),
+        &format!("{why}: the manifest sets the number of relays."),
     )
 }
 
@@ -61,7 +61,7 @@ pub(super) fn held(reason: Reason) -> Finding {
     finding(
         State::False,
         reason,
-        "The count stays until the manifest can work.",
+        "The number of relays does not change until the manifest is corrected.",
     )
 }
 
@@ -80,37 +80,40 @@ fn is_held(why: Reason) -> bool {
 fn explanation(why: Reason) -> &'static str {
     match why {
         Reason::ReportsIncomplete => {
-            "Some lanes have no relay that reports what waits in them: the count stays."
+            "Some lanes have no relay that reports their backlog, so the number of relays does \
+             not change."
         }
         Reason::BreakerOpen => {
-            "Kafka is away: more relays would not help, the count stays or falls."
+            "Kafka is unavailable: more relays would not help, so none is added."
         }
         Reason::ThroughputFlat => {
-            "The last step up did not raise throughput: something else is the limit, Kafka or the \
-             database, so none follows."
+            "The last relays that were added did not raise throughput, so none is added: Kafka \
+             or the database is the limit."
         }
-        Reason::AtMaximum => "More relays are wanted than scaling.maxReplicas allows.",
+        Reason::AtMaximum => "The load needs more relays than spec.scaling.maxReplicas allows.",
         Reason::BacklogHigh => {
-            "More rows wait than scaling.targetBacklogPerReplica: relays are added."
+            "More rows wait than spec.scaling.targetBacklogPerReplica, so relays are added."
         }
         Reason::OldestHigh => {
-            "The oldest row waits longer than scaling.targetOldestAge: relays are added."
+            "The oldest row waits longer than spec.scaling.targetOldestAge, so relays are added."
         }
         Reason::WaitingForRelays => {
-            "Relays that were added must come and be measured before more are."
+            "More relays are added only after the last ones have started and their throughput is \
+             known."
         }
         Reason::LoadLow => {
-            "Fewer relays were enough for the whole of scaling.scaleDownStabilization: some are \
-             taken away."
+            "Fewer relays were sufficient during spec.scaling.scaleDownStabilization, so relays \
+             are removed."
         }
         Reason::Stabilizing => {
-            "Fewer relays are enough; they go when that was so for the whole of \
-             scaling.scaleDownStabilization."
+            "Fewer relays are sufficient. They are removed when that is so for \
+             spec.scaling.scaleDownStabilization."
         }
         Reason::BoundsChanged => {
-            "The count is brought between scaling.minReplicas and scaling.maxReplicas."
+            "The number of relays is changed to be within spec.scaling.minReplicas and \
+             spec.scaling.maxReplicas."
         }
-        _ => "As many relays as are needed.",
+        _ => "The number of relays matches the load.",
     }
 }
 

@@ -18,58 +18,35 @@ use crate::{
 
 /// Finds condition `SchemaReady`.
 pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
-    let not = |reason, message: String| {
-        Finding::new(ConditionType::SchemaReady, State::False, reason, message)
-    };
-    let job = inputs
-        .relay
-        .migration
-        .as_ref()
-        .map_or("", |target| &target.job);
+    let target = inputs.relay.migration.as_ref();
+    let job = target.map_or("", |target| &target.job);
     match &inputs.plan.migration {
         Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(inputs),
         Migration::Queued => previous_finding(inputs),
-        Migration::Start { .. } if inputs.context.paused => not(
+        Migration::Start { .. } if inputs.context.paused => not_ready(
             Reason::Paused,
-            "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
+            "A migration is due. It starts when the OutboxRelay is no longer paused.",
         ),
-        // While another attempt runs, the condition keeps the reason why the last one failed.
         Migration::Start { attempt }
         | Migration::Running {
             attempt,
             waiting: None,
             ..
-        } if *attempt > 1 => {
-            let previous = repeat(
-                &inputs.context.previous.conditions,
-                ConditionType::SchemaReady,
-                State::False,
-            );
-            previous.unwrap_or_else(|| {
-                not(
-                    Reason::MigrationRunning,
-                    format!("Attempt {attempt} of the migration is running (Job '{job}')."),
-                )
-            })
-        }
-        Migration::Start { .. } | Migration::Running { waiting: None, .. } => not(
-            Reason::MigrationRunning,
-            format!("The migration is running (Job '{job}')."),
-        ),
+        } => running(inputs, *attempt, job),
         Migration::Running {
             waiting: Some(why), ..
-        } => not(
+        } => not_ready(
             Reason::PodsPending,
             format!(
-                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the \
-                 pod waits, and a changed manifest replaces it."
+                "The pod of the migration (Job '{job}') does not start: {why}. Fix the cause: \
+                 the pod starts then, or a changed manifest replaces it."
             ),
         ),
-        Migration::Refused { why } => not(
+        Migration::Refused { why } => not_ready(
             Reason::PodsRefused,
             format!(
-                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job \
-                 keeps trying, and a changed manifest replaces it."
+                "The cluster does not let Job '{job}' create a pod: {why}. Fix the cause: the \
+                 Job retries, or a changed manifest replaces it."
             ),
         ),
         Migration::Failed {
@@ -78,33 +55,60 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
             again_at,
         } => {
             let again = format!(
-                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
-                 {RECONCILE_AT} gets a new value."
+                "Attempt {attempt} failed; the next one starts at {again_at}, or when the \
+                 annotation {RECONCILE_AT} gets a new value."
             );
-            match why {
-                Failure::Reported(problem) => not(
-                    Reason::Problem(problem.class),
-                    format!("{} {again}", sentence(&problem.message)),
-                ),
-                Failure::Unexplained(why) => {
-                    let look = format!("Look at 'kubectl logs job/{job}'.");
-                    not(
-                        Reason::MigrationFailed,
-                        format!("The migration failed without a report: {why}. {look} {again}"),
-                    )
-                }
-            }
+            failed(why, job, &again)
         }
     }
 }
 
+fn not_ready(reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::SchemaReady, State::False, reason, message)
+}
+
+/// Finds the schema not ready while an attempt runs. If an earlier one failed, the condition keeps
+/// the reason of that.
+fn running(inputs: &ConditionInputs<'_>, attempt: u32, job: &str) -> Finding {
+    if attempt <= 1 {
+        let message = format!("The migration is running (Job '{job}').");
+        return not_ready(Reason::MigrationRunning, message);
+    }
+    let previous = repeat(
+        &inputs.context.previous.conditions,
+        ConditionType::SchemaReady,
+        State::False,
+    );
+    previous.unwrap_or_else(|| {
+        let message = format!("Attempt {attempt} of the migration is running (Job '{job}').");
+        not_ready(Reason::MigrationRunning, message)
+    })
+}
+
+fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
+    match failure {
+        Failure::Reported(problem) => not_ready(
+            Reason::Problem(problem.class),
+            format!("{} {again}", sentence(&problem.message)),
+        ),
+        Failure::Unexplained(why) => {
+            let look = format!("Run 'kubectl logs job/{job}' to find the cause.");
+            not_ready(
+                Reason::MigrationFailed,
+                format!("The migration failed without a report: {why}. {look} {again}"),
+            )
+        }
+    }
+}
+
+/// Finds the schema as it was before, while the relay waits for its upgrade.
 fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
     let previous = find(
         &inputs.context.previous.conditions,
         ConditionType::SchemaReady,
     )
     .filter(|previous| previous.state != State::Unknown);
-    let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
+    let message = "The relay waits for its upgrade; its schema is not changed before that.";
     match previous {
         Some(previous) => Finding {
             type_: ConditionType::SchemaReady,
@@ -127,11 +131,10 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
         problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
     {
-        let next = inputs
-            .relay
-            .migration
-            .as_ref()
-            .map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
+        let next = inputs.relay.migration.as_ref().map(|target| {
+            let job = &target.job;
+            format!(" To run the migration again, run 'kubectl delete job {job}'.")
+        });
         let message = format!(
             "Pod '{pod}': {}{}",
             sentence(&problem.message),
@@ -161,8 +164,8 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
             "The migration succeeded.",
         ),
         _ => {
-            let message = "migration.policy is Never: the operator does not touch the schema, \
-                relays check it when they start.";
+            let message = "spec.migration.policy is Never: the operator does not change the \
+                           schema. Relays check it when they start.";
             Finding::new(
                 ConditionType::SchemaReady,
                 State::True,
@@ -173,62 +176,39 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     }
 }
 
-/// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on reports
-/// of the migration and the relays.
+/// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on
+/// reports of the migration and the relays.
 pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
-    let reported = match &inputs.plan.migration {
+    let migration = match &inputs.plan.migration {
         Migration::Failed {
             why: Failure::Reported(problem),
             ..
-        } => Some(("the migration".to_owned(), problem)),
+        } => Some(problem),
         _ => None,
     };
-    let all = reported
-        .clone()
-        .into_iter()
-        .chain(problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = all
-        .into_iter()
-        .find(|(_, problem)| is_about_secrets(problem))
-    {
-        let message = format!("Reported by {who}: {}", sentence(&problem.message));
-        return Finding::new(
-            ConditionType::SecretsResolved,
-            State::False,
-            Reason::Problem(problem.class),
-            message,
-        );
+    let of_migration = migration.map(|problem| ("the migration".to_owned(), problem));
+    let of_relays = problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem));
+    let mut all = of_migration.into_iter().chain(of_relays);
+    if let Some((source, problem)) = all.find(|(_, problem)| is_about_secrets(problem)) {
+        let message = format!("Reported by {source}: {}", sentence(&problem.message));
+        return secrets(State::False, Reason::Problem(problem.class), message);
     }
-    let any_relay = inputs
-        .observed
-        .reports
-        .iter()
-        .any(|one| one.report.is_some());
-    if any_relay
-        || reported.is_some()
-        || matches!(inputs.plan.migration, Migration::Succeeded { .. })
-    {
-        return Finding::new(
-            ConditionType::SecretsResolved,
-            State::True,
-            Reason::SecretsRead,
-            "Every referenced Secret and ConfigMap was read.",
-        );
+    let mut reports = inputs.observed.reports.iter();
+    let any_relay = reports.any(|one| one.report.is_some());
+    let migrated = matches!(inputs.plan.migration, Migration::Succeeded { .. });
+    if any_relay || migration.is_some() || migrated {
+        let message = "Every referenced Secret and ConfigMap was read.";
+        return secrets(State::True, Reason::SecretsRead, message);
     }
-    let unknown = || {
-        Finding::new(
-            ConditionType::SecretsResolved,
-            State::Unknown,
-            Reason::NotChecked,
-            "No migration or relay has reported yet.",
-        )
-    };
-    repeat(
-        &inputs.context.previous.conditions,
-        ConditionType::SecretsResolved,
-        State::False,
-    )
-    .unwrap_or_else(unknown)
+    let previous = &inputs.context.previous.conditions;
+    repeat(previous, ConditionType::SecretsResolved, State::False).unwrap_or_else(|| {
+        let message = "No migration or relay has reported yet.";
+        secrets(State::Unknown, Reason::NotChecked, message)
+    })
+}
+
+fn secrets(state: State, reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::SecretsResolved, state, reason, message)
 }
 
 /// Returns the problems of all relays with their pods, the most urgent of each first.

@@ -170,7 +170,7 @@ impl Case {
             paused: self.paused,
             now: now(),
         };
-        assess(&context, &self.observed, &Outcome { plan, applied })
+        assess(&context, &self.observed, plan, applied)
     }
 
     /// Each as `"Ready=True Ready"`, in the order asked for.
@@ -614,8 +614,7 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         (last.from, last.to, last.reason.as_str(), last.time.0),
         (2, 4, "BacklogHigh", now())
     );
-    let note =
-        "From 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
+    let note = "Scaled from 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
     assert_eq!(
         case.pending_events()
             .iter()
@@ -785,10 +784,7 @@ fn relays_of_an_invalid_manifest_run_on_unless_none_is_requested() {
             "False InvalidSpec"
         ]
     );
-    assert!(
-        message.ends_with("go on with their old settings."),
-        "{message}"
-    );
+    assert!(message.ends_with("keep their old settings."), "{message}");
     let (three, message) = found(&case, suspended, None);
     assert_eq!(
         three,
