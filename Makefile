@@ -20,7 +20,7 @@ test: ## All tests, against real servers: installs, builds and starts what they 
 	@tests/all
 
 .PHONY: check
-check: ## Format, lints, dependencies, shell scripts
+check: ## Format, lints, dependencies, shell scripts, links of the documentation
 	@tests/check
 
 .PHONY: e2e
@@ -56,11 +56,15 @@ fmt: ## Formats the Rust files
 	cargo fmt
 
 .PHONY: generate
-generate: ## Writes the files that come out of the code: the CRD, the chart's README and dashboards
+generate: ## Writes the files that are generated from the code: CRD, reference page, the chart's README and dashboards
 	cargo run --quiet --bin outbox-operator -- crd >target/crd.yaml
 	cp target/crd.yaml crds/outboxrelays.outboxrelay.dev.yaml
 	cp target/crd.yaml charts/outbox-operator/files/outboxrelays.outboxrelay.dev.yaml
 	UPDATE_GENERATED=1 cargo test --quiet --test it generated
+
+.PHONY: docs
+docs: ## Builds the documentation as a site that works from disk; needs Python 3 alone
+	@site/build
 
 .PHONY: rig-up
 rig-up: ## Starts PostgreSQL 15 to 18, PgBouncer, Kafka and Kubernetes, for `cargo test`

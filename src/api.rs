@@ -1,7 +1,7 @@
-//! What a user writes and reads: the `OutboxRelay` kind of `outboxrelay.dev/v1alpha1`. Types,
-//! schema and rules; no IO.
+//! The API that users write and read: kind `OutboxRelay` of `outboxrelay.dev/v1alpha1`, with types,
+//! schema and rules. No IO.
 //!
-//! Every field here works; a field that would be ignored is left out until it does.
+//! Every field has an effect. A field that would be ignored is not added until it has one.
 
 #![expect(
     unreachable_pub,

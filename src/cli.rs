@@ -1,6 +1,6 @@
-//! The command line of whoever is on call: how the outbox is doing, and what to do with rows that
-//! were put aside. Arguments come in, text or JSON goes out; IO is thin, what is printed is made by
-//! pure functions.
+//! Commands for people on call: the state of an outbox, dead letters, parked topics and keys, and
+//! the owner of the schema. Arguments come in, text or JSON goes out. IO is thin: the output is
+//! made by pure functions.
 
 mod args;
 mod change;
@@ -18,7 +18,7 @@ use std::{
 
 use serde::Serialize;
 
-pub use args::{Command, ConfigSource, DeadLetters, OwnerOf, Parked};
+pub use args::{Command, ConfigSource, DeadLettersCommand, OwnerCommand, ParkedCommand};
 
 use crate::{
     outbox::admin::{AdminClient, AdminError, Role},
@@ -28,13 +28,16 @@ use crate::{
 };
 use args::Output;
 
-/// How a command ended that did not fail. A wrong call is 2, as clap has it; a failure 1.
+/// Result of a command that did not fail.
+///
+/// The exit code of a failed command is 1; that of a command line that clap refuses is 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// The command did what it was asked to do. Exit code 0.
     Done,
-    /// There was nothing that it could have been done to.
+    /// Nothing matched the conditions. Exit code 3.
     NothingMatched,
-    /// Nobody agreed to it.
+    /// The user did not confirm the change. Exit code 4.
     Refused,
 }
 
@@ -53,13 +56,13 @@ impl From<Exit> for ExitCode {
 pub enum CliError {
     #[error("{0}")]
     Problem(ProblemText),
-    #[error("cannot write the answer")]
+    #[error("cannot write the output")]
     Write(#[source] io::Error),
     #[error("cannot ask for confirmation")]
     Ask(#[source] io::Error),
 }
 
-/// A problem in one line: its class, and what it says.
+/// A problem as one line: class and message.
 #[derive(Debug)]
 pub struct ProblemText(Problem);
 
@@ -93,50 +96,65 @@ impl From<io::Error> for CliError {
     }
 }
 
-/// Does what was asked and writes the answer to `out`. Dropped mid-way, each batch of a long work
-/// is done or not.
+/// Runs a command and writes its output to `out`.
 ///
 /// # Errors
-/// When the settings cannot be read, the database fails, or the answer cannot be written.
+/// Returns an error when the settings cannot be read, the database fails, or the output cannot be
+/// written.
+///
+/// # Cancel safety
+/// If dropped midway, earlier batches of a change are done, and the current one may be.
 pub async fn run(command: Command, out: &mut impl Write) -> Result<Exit, CliError> {
-    let done = match command {
+    let result = match command {
         Command::Status(arguments) => status::status(arguments, out).await,
         Command::DeadLetters { command } => dead_letters::dead_letters(command, out).await,
         Command::Parked { command } => parked::parked(command, out).await,
         Command::Owner { command } => owner::owner(command, out).await,
     };
-    match done {
-        // Whoever read the answer has seen enough, as `head` does.
+    match result {
+        // A reader such as `head` has read enough and closed the pipe.
         Err(CliError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done),
-        done => done,
+        result => result,
     }
 }
 
-/// Whose schema it is does not matter here: the owner's name is not compared.
-fn load(place: ConfigSource) -> Result<(RelaySettings, Secrets), CliError> {
-    Ok(place.source(String::new()).load()?)
+/// Reads settings and secrets.
+fn load(config: ConfigSource) -> Result<(RelaySettings, Secrets), CliError> {
+    // These commands do not compare the owner's name, so its cluster does not matter.
+    Ok(config.source(String::new()).load()?)
 }
 
-async fn open(place: ConfigSource, who: Role) -> Result<AdminClient, CliError> {
-    let (settings, secrets) = load(place)?;
-    Ok(AdminClient::open(&settings, &secrets, who).await?)
+/// Reads settings and secrets and connects.
+async fn open(config: ConfigSource, role: Role) -> Result<AdminClient, CliError> {
+    let (settings, secrets) = load(config)?;
+    Ok(AdminClient::open(&settings, &secrets, role).await?)
 }
 
-/// Writes the answer in the form that was asked for.
+/// Cuts a list to `limit` entries. Prints a note when there were more.
+fn truncate<T>(list: &mut Vec<T>, limit: u64) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if list.len() > limit {
+        list.truncate(limit);
+        note("there are more: raise --limit to list them, or add conditions");
+    }
+}
+
+/// Writes the output in the requested format.
 fn write<T: Serialize>(
     out: &mut impl Write,
     output: Output,
-    answer: &T,
+    value: &T,
     as_text: impl FnOnce(&T) -> String,
 ) -> io::Result<()> {
     let text = match output {
-        Output::Table => as_text(answer),
-        Output::Json => text::json(answer),
+        Output::Table => as_text(value),
+        Output::Json => text::json(value),
     };
     out.write_all(text.as_bytes())
 }
 
-/// A remark beside the answer. Nobody is left to tell when stderr is closed.
+/// Prints a remark on stderr, beside the output on stdout.
 fn note(text: &str) {
+    // A closed stderr must not stop the command.
     drop(writeln!(io::stderr(), "{text}"));
 }

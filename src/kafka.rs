@@ -1,19 +1,21 @@
-//! Kafka: rows become records, records become reports. The only place that imports rdkafka.
+//! Kafka: rows become records, records become delivery reports. The only module that imports
+//! rdkafka.
 
+mod batch_limits;
 mod config;
-mod fault;
-mod limits;
+mod delivery_error;
+mod metadata_client;
 mod partitioner;
 mod producer;
 mod record;
-mod sizes;
-mod topics;
+pub mod replaced_producers;
+mod topic_limits;
 
+pub use batch_limits::{BATCH_BYTES_MIN, BatchLimits, LimitsByTopic, TopicLimits};
 pub use config::{ConfigError, client_config};
-pub use fault::{DeliveryError, classify};
-pub use limits::ask_limits;
+pub use delivery_error::{DeliveryError, classify};
+pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
-pub use producer::{LastClusterError, Producer, Report};
+pub use producer::{DeliveryReport, LastClusterError, Producer};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
-pub use sizes::{BATCH_BYTES_MIN, Limits, Sizes, TopicLimits, sizes};
-pub use topics::{TopicState, Topics};
+pub use topic_limits::request_topic_limits;

@@ -1,6 +1,9 @@
-//! Two arrows share this crate. Operator: `OutboxRelay` object -> desired objects -> status. Relay:
-//! outbox row -> record -> report -> settled row. The halves meet only in [`settings`] (operator
-//! writes, relay reads) and [`report`] (relay writes, operator reads).
+//! Two halves share this crate:
+//! - operator: `OutboxRelay` object -> desired objects -> status
+//! - relay: outbox row -> record -> delivery report -> settled row
+//!
+//! They meet only in [`settings`] (the operator writes, the relay reads) and [`report`] (the relay
+//! writes, the operator reads).
 
 pub mod api;
 pub mod cli;

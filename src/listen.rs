@@ -1,4 +1,4 @@
-//! Where a program's HTTP surface is to be reached. IO.
+//! Where a program's HTTP surface is reached. IO.
 
 use std::{
     io::{Error, ErrorKind, Result},
@@ -7,28 +7,32 @@ use std::{
 
 use tokio::net::TcpListener;
 
-/// Listens; `[::]` stands for all addresses of the machine, those of IPv4 too, so that one form
-/// serves each cluster.
+/// Binds `address`. `[::]` means all addresses of the machine, IPv4 included, so that one value
+/// serves every cluster.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
+///
+/// # Cancel safety
+/// If dropped before it returns, nothing is bound.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     match TcpListener::bind(address).await {
-        Err(error) => match instead(address, &error) {
-            Some(instead) => TcpListener::bind(instead).await,
+        Err(error) => match ipv4_fallback(address, &error) {
+            Some(fallback) => TcpListener::bind(fallback).await,
             None => Err(error),
         },
         bound => bound,
     }
 }
 
-/// All addresses of a machine whose kernel knows no IPv6.
-fn instead(address: SocketAddr, error: &Error) -> Option<SocketAddr> {
-    let taken = matches!(
+/// All IPv4 addresses, for `[::]` on a kernel without IPv6. A port that is taken or forbidden stays
+/// an error.
+fn ipv4_fallback(address: SocketAddr, error: &Error) -> Option<SocketAddr> {
+    let is_refused_port = matches!(
         error.kind(),
         ErrorKind::AddrInUse | ErrorKind::PermissionDenied
     );
-    (address.ip() == Ipv6Addr::UNSPECIFIED && !taken)
+    (address.ip() == Ipv6Addr::UNSPECIFIED && !is_refused_port)
         .then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
@@ -53,24 +57,24 @@ mod tests {
 
     #[test]
     fn a_kernel_without_ipv6_listens_to_ipv4_and_a_port_that_is_taken_stays_taken() {
-        // EAFNOSUPPORT, and what some sandboxes answer instead: EADDRNOTAVAIL.
+        // EAFNOSUPPORT, and EADDRNOTAVAIL, which some sandboxes return instead.
         for code in [97, 99] {
             assert_eq!(
-                instead(address("[::]:9090"), &Error::from_raw_os_error(code)),
+                ipv4_fallback(address("[::]:9090"), &Error::from_raw_os_error(code)),
                 Some(address("0.0.0.0:9090"))
             );
             assert_eq!(
-                instead(address("[::1]:9090"), &Error::from_raw_os_error(code)),
+                ipv4_fallback(address("[::1]:9090"), &Error::from_raw_os_error(code)),
                 None,
-                "it was named"
+                "only the address of all addresses has a fallback"
             );
         }
         assert_eq!(
-            instead(address("[::]:9090"), &ErrorKind::AddrInUse.into()),
+            ipv4_fallback(address("[::]:9090"), &ErrorKind::AddrInUse.into()),
             None
         );
         assert_eq!(
-            instead(address("[::]:80"), &ErrorKind::PermissionDenied.into()),
+            ipv4_fallback(address("[::]:80"), &ErrorKind::PermissionDenied.into()),
             None
         );
     }

@@ -1,6 +1,7 @@
-//! A manifest file -> settings and secrets, for running without Kubernetes: one `OutboxRelay` and
-//! the `Secret`s and `ConfigMap`s that it refers to, as documents of one YAML file. Defaults are
-//! those of the CRD; what an API server would refuse is refused here. Reading is IO.
+//! Manifest file -> settings and secrets, to run a relay without Kubernetes. The file is YAML with
+//! one `OutboxRelay` document and documents of the `Secret`s and `ConfigMap`s that it refers to.
+//! Defaults are those of the CRD; a manifest that an API server would reject is rejected here, too.
+//! Reading the file is IO.
 
 mod documents;
 mod unknown_fields;
@@ -12,7 +13,7 @@ use std::{
 
 use crate::{
     api::OutboxRelay,
-    secrets::{Documents, Secrets},
+    secrets::{EmbeddedData, Secrets},
     settings::{
         InvalidSpec, Owner, RelaySettings, database_projections, migration_projections,
         relay_projections,
@@ -20,22 +21,26 @@ use crate::{
 };
 use documents::{Parsed, parse};
 
-/// Why a manifest cannot be used: which document, which field, and what to write instead. Never a
-/// value of a Secret.
+/// Why a manifest cannot be used. The text contains the document, the field and what to write
+/// instead, but never a value of a Secret. Documents are counted from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
+    /// The file cannot be read.
     #[error("cannot read manifest '{}'", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("document {document} is no YAML: {reason}")]
+    /// A document is not YAML; `reason` says where.
+    #[error("document {document} is not YAML: {reason}")]
     Yaml { document: usize, reason: String },
+    /// The `OutboxRelay` has an `apiVersion` that this program does not read.
     #[error(
-        "document {document} is of version '{found}': this version reads outboxrelay.dev/v1alpha1"
+        "document {document} has apiVersion '{found}': this program reads outboxrelay.dev/v1alpha1"
     )]
     Version { document: usize, found: String },
+    /// A field is unknown, missing or cannot be read.
     #[error("document {document} ({kind}): {field}: {reason}")]
     Field {
         document: usize,
@@ -43,13 +48,16 @@ pub enum ManifestError {
         field: String,
         reason: String,
     },
-    #[error("there is no document of kind OutboxRelay")]
+    /// The file contains no `OutboxRelay`.
+    #[error("the file contains no document of kind OutboxRelay: add one")]
     NoRelay,
+    /// The file contains more than one `OutboxRelay`.
     #[error(
-        "documents {first} and {second} are both of kind OutboxRelay: one process runs one of \
-         them, split the file"
+        "documents {first} and {second} are both of kind OutboxRelay: a process runs only \
+         one, so split the file"
     )]
     SeveralRelays { first: usize, second: usize },
+    /// The spec is readable, but cannot work.
     #[error("document {document} (OutboxRelay)")]
     Spec {
         document: usize,
@@ -58,11 +66,11 @@ pub enum ManifestError {
     },
 }
 
-/// Reads a manifest. `cluster` stands in the owner's name; `folder` holds what is not in the file,
-/// as `<name>/<key>`.
+/// Reads a manifest file. `cluster` is the first part of the owner's name. `folder` contains the
+/// secrets that are not in the file, as `<name>/<key>`.
 ///
 /// # Errors
-/// When the file cannot be read, or holds something else than one usable `OutboxRelay`.
+/// If the file cannot be read, or does not contain exactly one usable `OutboxRelay`.
 pub fn load(
     path: &Path,
     folder: Option<PathBuf>,
@@ -83,11 +91,11 @@ fn from_text(
     let Parsed {
         document,
         relay,
-        documents,
+        embedded,
     } = parse(text)?;
-    let settings = RelaySettings::from_manifest(owner(&relay, cluster), &relay.spec);
-    let settings = settings.map_err(|source| ManifestError::Spec { document, source })?;
-    Ok((settings, secrets(&relay, documents, folder)))
+    let settings = RelaySettings::from_manifest(owner(&relay, cluster), &relay.spec)
+        .map_err(|source| ManifestError::Spec { document, source })?;
+    Ok((settings, secrets(&relay, embedded, folder)))
 }
 
 fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {
@@ -103,15 +111,13 @@ fn owner(relay: &OutboxRelay, cluster: &str) -> Owner {
     }
 }
 
-fn secrets(relay: &OutboxRelay, documents: Documents, folder: Option<PathBuf>) -> Secrets {
+fn secrets(relay: &OutboxRelay, embedded: EmbeddedData, folder: Option<PathBuf>) -> Secrets {
     let mut sources = relay_projections(&relay.spec);
-    let of_the_relay = database_projections(&relay.spec).len();
-    sources.extend(
-        migration_projections(&relay.spec)
-            .into_iter()
-            .skip(of_the_relay),
-    );
-    Secrets::manifest(sources, documents, folder)
+    // Projections of a migration begin with those of the relay's database, which are there already.
+    let already_there = database_projections(&relay.spec).len();
+    let of_migration = migration_projections(&relay.spec).into_iter();
+    sources.extend(of_migration.skip(already_there));
+    Secrets::manifest(sources, embedded, folder)
 }
 
 #[cfg(test)]

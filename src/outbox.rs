@@ -5,7 +5,6 @@ pub mod connect;
 mod ctid;
 pub mod error;
 pub mod migrate;
-mod parking;
 mod row;
 mod row_text;
 pub mod schema;
@@ -15,14 +14,13 @@ mod store;
 mod unit_of_work;
 
 pub use ctid::Ctid;
-pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
-    ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan, Store, StoreError, StoreErrorSource,
-    Survey,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Operation,
+    Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan,
+    Store, StoreError, StoreErrorSource, Survey, TableWide,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -1,5 +1,5 @@
-//! The relay: outbox row -> record -> report -> settled row. [`run`] is its life; one [`session`]
-//! is a lease and the loop that works under it.
+//! The relay: outbox row -> record -> delivery report -> settled row. [`run`] is the life of the
+//! process; one [`session`] is a lease and the loop that works under it.
 
 pub(crate) mod connect;
 pub mod core;
@@ -30,10 +30,10 @@ pub struct RunOptions {
     pub pod: String,
 }
 
-/// A relay could not start.
+/// Why a relay could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot listen on {address}: choose another --listen")]
+    #[error("cannot listen on {address}: choose another address with --listen")]
     Listen {
         address: SocketAddr,
         #[source]
@@ -41,59 +41,74 @@ pub enum RunError {
     },
 }
 
-/// Relays until `stop`, then drains: what is in flight is finished and the lanes are given back.
+/// Relays until `stop`, then drains: finishes what is in flight and gives the lanes back.
 ///
-/// Nothing that a server does ends it: an unreachable database, a wrong password, a missing topic
-/// are problems in its report, and end by themselves when their cause is gone.
+/// No failure of a server ends it. An unreachable database, a wrong password and a missing topic
+/// are problems in its status report, which end when their cause is gone.
 ///
 /// # Errors
 /// When it cannot listen.
+///
+/// # Cancel safety
+/// If dropped midway, rows in flight are published again by the next owner of their lanes, once the
+/// lease has run out.
 pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), RunError> {
     let address = options.listen;
     let listener = listen(address)
         .await
         .map_err(|source| RunError::Listen { address, source })?;
-    let topics: Vec<String> = options
-        .settings
-        .topics
-        .iter()
-        .map(|topic| topic.name.clone())
-        .collect();
+    let topics = options.settings.topics.iter();
+    let topics: Vec<String> = topics.map(|topic| topic.name.clone()).collect();
     let status = Arc::new(Status::new(&topics, Instant::now()));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
-    let options = Arc::new(options);
-    let mut credentials = credentials::follow(&options, &status);
-    let mut watch = topic_metadata::TopicMetadataWatch::start(
-        Arc::clone(&options),
-        Arc::clone(&status),
+    run_sessions(&Arc::new(options), &status, &stop).await;
+    server.abort();
+    Ok(())
+}
+
+/// Runs one session after the other, each with a lease of its own, until `stop`.
+async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &CancellationToken) {
+    let mut credentials = credentials::follow(options, status);
+    let mut metadata = topic_metadata::TopicMetadataWatch::start(
+        Arc::clone(options),
+        Arc::clone(status),
         credentials.kafka.clone(),
     );
     let mut memory = core::sequence_check::SequenceMemory::default();
-    while let Some(opened) =
-        connect::open(&options, &status, &mut credentials, &mut memory, &stop).await
+    while let Some(connected) = connect::connect(
+        options,
+        status,
+        &mut credentials.database,
+        &mut memory,
+        stop,
+    )
+    .await
     {
-        let session = session::Session::begin(
-            &options,
-            &status,
-            opened,
-            &mut watch,
-            &mut credentials,
-            &mut memory,
-        );
-        match Box::pin(session.run(&stop)).await {
-            session::Ended::Stopped => break,
-            session::Ended::LeaseLost => {
-                tracing::warn!("the lease was lost; starting again without any lane")
-            }
-            session::Ended::SequenceBroke => {
-                tracing::warn!(
-                    "ids of the outbox may have come again; starting again when the sequence is \
-                     moved on"
-                );
-            }
+        let process = session::Process {
+            options,
+            status,
+            metadata: &mut metadata,
+            credentials: &mut credentials,
+            memory: &mut memory,
+        };
+        let session = session::Session::new(process, connected);
+        let end = Box::pin(session.run(stop)).await;
+        if end == session::SessionEnd::Stopped {
+            return;
         }
-        status.set_ready(false);
+        log_new_session(end);
+        status.set_not_ready();
     }
-    server.abort();
-    Ok(())
+}
+
+fn log_new_session(end: session::SessionEnd) {
+    match end {
+        session::SessionEnd::Stopped => {}
+        session::SessionEnd::LeaseLost => {
+            tracing::warn!("the lease was lost; a new session begins without lanes");
+        }
+        session::SessionEnd::SequenceRegressed => tracing::warn!(
+            "ids may have been drawn twice; a new session begins once the sequence is moved forward"
+        ),
+    }
 }

@@ -1,8 +1,9 @@
-//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves the first
-//! at `/status`, a migration leaves the second as its termination message; the operator reads both.
-//! No secret, no payload, no server's own words are in them.
+//! `RelayReport` and `MigrationReport`: the seam from relay to operator. A relay serves its report
+//! at `/status`, a migration writes its report as termination message, and the operator reads both.
+//! Reports contain no secrets, no payloads and no texts of servers. Constants that both halves must
+//! agree on are here, too.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
 use serde::{
     Deserialize, Serialize,
@@ -11,87 +12,104 @@ use serde::{
 
 pub use crate::api::BreakerState;
 
-/// What one relay replica says of itself.
+/// Number of lanes of every outbox: hash buckets of keys. It never changes, because rows of one key
+/// must stay in one lane.
+pub const LANES: usize = 64;
+
+/// Time span over which [`RelayReport::published_per_second`] is averaged, 10 s.
+pub const RATE_SPAN: Duration = Duration::from_secs(10);
+
+/// TCP port on which a relay serves `/healthz`, `/readyz`, `/metrics` and `/status`.
+pub const HTTP_PORT: u16 = 9090;
+
+/// Status report of one relay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelayReport {
-    /// Identity of the process, new at every start.
+    /// Random identity of the process, new at every start.
     pub instance: String,
     /// Version of the relay.
     pub version: String,
-    /// Level of the schema that it found; absent until the database was reached.
+    /// Schema level of the database; absent until the relay has connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
-    /// Lanes that it owns, 0 to 64.
+    /// Number of lanes that the relay owns, 0 to [`LANES`].
     pub lanes: u32,
-    /// Rows that wait in its own lanes; absent while unknown.
+    /// Waiting rows in the relay's own lanes; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
-    /// Keys that are parked, in the whole table. This and the next two come from the relay that
-    /// owns lane 0 alone.
+    /// Number of parked keys in the whole table. Only the relay that owns lane 0 reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_keys: Option<u64>,
-    /// Topics that a person parked.
+    /// Number of topics that a person parked. Only the relay that owns lane 0 reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_topics: Option<u64>,
-    /// Rows in `dead_letter`.
+    /// Number of rows in `dead_letter`. Only the relay that owns lane 0 reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<u64>,
-    /// Records acknowledged per second, over the last 10 s.
+    /// Records acknowledged per second, averaged over [`RATE_SPAN`].
     pub published_per_second: f64,
-    /// Whether Kafka takes its records; absent: an older relay.
+    /// State of the circuit breaker; absent in reports of an older relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
-    /// What a person should look at, most urgent first.
+    /// Problems that a person should look at, most urgent first.
     #[serde(default)]
     pub problems: Vec<Problem>,
 }
 
-/// The breaker towards Kafka.
+/// State of the circuit breaker on Kafka's acknowledgements.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
+    /// Current state.
     pub state: BreakerState,
-    /// When it got there, RFC 3339.
+    /// Time at which the breaker entered the state, RFC 3339.
     pub since: String,
 }
 
-/// Rows that wait.
+/// Waiting rows of one relay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backlog {
-    /// Rows in the reporter's lanes, exact up to a cap.
+    /// Number of rows in the relay's lanes, exact up to a cap.
     pub rows: u64,
-    /// True: there are at least `rows`, counting stopped there.
+    /// Whether counting stopped at the cap: there are at least `rows` rows.
     pub capped: bool,
-    /// `created_at` of the oldest row, RFC 3339; absent when none waits.
+    /// `created_at` of the oldest row, RFC 3339; absent if no row is waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<String>,
 }
 
-/// Something that a person should look at.
+/// A problem that a person should look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
+    /// Class of the problem.
     pub class: ProblemClass,
-    /// What, why, and what to do next; at most 256 bytes.
+    /// What is wrong, why, and what to do next; at most [`PROBLEM_MESSAGE_BYTES_MAX`] bytes.
     pub message: String,
-    /// A secret cannot be used as it is now; rows flow with the last good one.
+    /// Whether this is about a secret that cannot be used, while the last good one is still in use.
     #[serde(default)]
     pub last_good_used: bool,
-    /// Since when there is one of this class, RFC 3339; absent: an older relay, or a migration.
+    /// Time since when there is a problem of this class, RFC 3339; absent in reports of an older
+    /// relay or a migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
 }
 
+/// Longest message of a [`Problem`] in bytes.
+pub const PROBLEM_MESSAGE_BYTES_MAX: usize = 256;
+
 impl Problem {
+    /// A problem with this message; a message that is too long is cut and ends in `...`.
     #[must_use]
     pub fn new(class: ProblemClass, message: impl Into<String>) -> Self {
+        const CUT: &str = "...";
         let mut message = message.into();
-        if message.len() > 256 {
-            let end = message.floor_char_boundary(253);
+        if message.len() > PROBLEM_MESSAGE_BYTES_MAX {
+            let end = message.floor_char_boundary(PROBLEM_MESSAGE_BYTES_MAX - CUT.len());
             message.truncate(end);
-            message.push_str("...");
+            message.push_str(CUT);
         }
         Self {
             class,
@@ -101,7 +119,8 @@ impl Problem {
         }
     }
 
-    /// The same about a secret that is not used, while the last good one is.
+    /// Marks the problem as one of a secret that cannot be used, while the last good one is still
+    /// in use.
     #[must_use]
     pub fn with_last_good_used(self) -> Self {
         Self {
@@ -110,7 +129,7 @@ impl Problem {
         }
     }
 
-    /// The same as somebody else wrote it, with a message of the size that it may have.
+    /// Cuts the message of a problem that another process wrote, if it is too long.
     #[must_use]
     pub fn bounded(self) -> Self {
         let Self { message, .. } = Self::new(self.class, &*self.message);
@@ -118,39 +137,39 @@ impl Problem {
     }
 }
 
-/// Classes of problems, a closed set; documented in docs/reasons.md. `Other` is what an older
-/// reader makes of a newer class.
+/// Classes of problems, a closed set; documented in docs/reasons.md. An older reader reads a newer
+/// class as `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ProblemClass {
-    /// User name or password were refused by the database.
+    /// The database refused the user name or password.
     AuthenticationFailed,
     /// The database user lacks a right.
     InsufficientPrivilege,
-    /// A lock was not to be had in time.
+    /// A lock could not be acquired in time.
     LockTimeout,
     /// Another OutboxRelay manages the schema.
     SchemaClaimedByOther,
-    /// The schema is newer than this version can work on.
+    /// The schema is newer than this version supports.
     NewerSchema,
     /// The schema is missing or older than this version needs.
     SchemaNotReady,
-    /// Somebody changed the table of events by hand; relays go on.
+    /// Somebody changed the table of events by hand; relays continue.
     TableChanged,
-    /// The server's certificate was refused, or it does not speak TLS.
+    /// The database server's certificate was refused, or it does not speak TLS.
     TlsFailed,
     /// The database cannot be reached.
     Unreachable,
-    /// The named database does not exist.
+    /// The database does not exist on the server.
     DatabaseMissing,
-    /// The database only allows reading.
+    /// The database is read-only.
     DatabaseReadOnly,
     /// The database server's disk, or a limit of the space it may use, is full.
     DatabaseFull,
-    /// A role named in the grants does not exist.
+    /// A role in the grants does not exist.
     RoleMissing,
-    /// A file that a Secret or ConfigMap should bring is missing.
+    /// A file that a Secret or ConfigMap should contain is missing.
     SecretMissing,
-    /// A secret file holds something that cannot be used.
+    /// A secret file has content that cannot be used.
     SecretInvalid,
     /// The settings cannot be read or cannot work.
     InvalidSettings,
@@ -166,29 +185,28 @@ pub enum ProblemClass {
     TopicMissing,
     /// The brokers do not let this user write to a topic.
     TopicNotAuthorized,
-    /// Rows name a topic, or a type without a route, that the manifest does not declare.
+    /// Rows have a topic that the manifest does not declare, or a type that it does not route.
     TopicNotDeclared,
-    /// A topic keeps less copies than the no-loss contract needs.
+    /// A topic keeps fewer copies than the no-loss contract needs.
     TopicUnderReplicated,
     /// Records of a topic are not acknowledged while later ones of others are.
     TopicStalled,
-    /// A topic got more partitions: for a while the order of a key does not hold across that
-    /// moment.
+    /// A topic got more partitions: the order of a key does not hold across that moment.
     PartitionsAdded,
-    /// A record was refused by the brokers.
+    /// The brokers rejected a record for good.
     RecordRejected,
-    /// A record is larger than its topic takes.
+    /// A record is larger than its topic accepts.
     RecordTooLarge,
-    /// Ids of the outbox came again, after a restore, a failover or a TRUNCATE: the sequence is
-    /// moved on, or was.
+    /// Ids of the outbox may have been drawn twice, after a restore, a failover or a TRUNCATE: the
+    /// sequence is moved forward, or was.
     SequenceWentBack,
-    /// Keys are parked: behind a record that Kafka refuses, or by a person.
+    /// Keys are parked: behind a record that Kafka rejects, or by a person.
     KeysParked,
     /// A person parked a topic or a key.
     ParkedByHand,
     /// Any other error of Kafka.
     KafkaError,
-    /// Written by a newer version.
+    /// A class of a newer version.
     #[serde(other)]
     Other,
 }
@@ -199,7 +217,7 @@ impl fmt::Display for ProblemClass {
     }
 }
 
-/// A name as [`fmt::Display`] writes it; one that this version does not know is `Other`.
+/// Reads a name as [`fmt::Display`] writes it. A name that this version does not know is `Other`.
 impl FromStr for ProblemClass {
     type Err = Infallible;
 
@@ -209,20 +227,21 @@ impl FromStr for ProblemClass {
     }
 }
 
-/// How a migration ended; its exit code decides, this explains.
+/// Result of a migration. The exit code of its process says whether it succeeded; the report
+/// explains it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationReport {
-    /// Level of the schema afterwards; absent when it could not be read.
+    /// Schema level after the migration; absent if it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
-    /// Migrations applied in this run, in order.
+    /// Levels that this run applied, in order.
     #[serde(default)]
     pub applied: Vec<i64>,
-    /// What went on in another way than wished, such as a missing compression method.
+    /// Deviations that did not fail the migration, such as a missing compression method.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Why it failed; absent: it succeeded.
+    /// Why the migration failed; absent if it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
 }

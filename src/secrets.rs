@@ -1,10 +1,13 @@
-//! Contents of [`SecretFile`]s: from a folder (a pod's projected volume), or from the documents of
-//! a manifest and a folder beside it (`run --manifest`), read anew at every call; or from a
-//! [`SecretSnapshot`] of them, which stays as it is. IO, but no values in errors, logs or Debug output.
+//! Contents of [`SecretFile`]s. IO. No value appears in errors, logs or Debug output.
+//!
+//! There are three sources:
+//! - a folder, such as a pod's projected volume; files are read again at every call
+//! - the documents of a manifest, with a folder for what they lack (`run --manifest`)
+//! - a [`SecretSnapshot`] of one of these, which never changes
 
 mod certificates;
 pub mod change;
-mod reading;
+mod snapshot;
 
 use std::{
     collections::BTreeMap,
@@ -12,43 +15,49 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use reading::SecretSnapshot;
 use secrecy::SecretString;
+pub use snapshot::SecretSnapshot;
 
 use crate::{
     report::{Problem, ProblemClass},
     settings::{Projection, SecretFile, SecretSource},
 };
 
-/// Why a secret file cannot be used. Each names the file, its source where it is known, and never
-/// its content.
+/// Why a secret file cannot be used. The text contains the location of the file and the field of
+/// the manifest that refers to it, but never its content.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("{place} is missing: create it, or correct {}", field(*file))]
-    Missing { file: SecretFile, place: String },
-    #[error("{place} cannot be read: check its permissions")]
+    /// The file does not exist.
+    #[error("{location} is missing: create it, or correct {}", manifest_field(*file))]
+    Missing { file: SecretFile, location: String },
+    /// Reading the file failed.
+    #[error("{location} cannot be read: check its permissions")]
     Read {
-        place: String,
+        location: String,
         #[source]
         source: io::Error,
     },
-    #[error("{place} is no UTF-8 text: check what {} names", field(*file))]
-    NotText { file: SecretFile, place: String },
-    #[error("{place} is empty: correct what {} names", field(*file))]
-    Empty { file: SecretFile, place: String },
-    #[error("{place} is no {what} in PEM form: correct what {} names", field(*file))]
+    /// The content is not UTF-8.
+    #[error("{location} is not UTF-8 text: correct it, or {}", manifest_field(*file))]
+    NotText { file: SecretFile, location: String },
+    /// The content is empty, apart from one newline.
+    #[error("{location} is empty: fill it, or correct {}", manifest_field(*file))]
+    Empty { file: SecretFile, location: String },
+    /// The content is not PEM of the expected kind.
+    #[error("{location} is not a {what} in PEM form: correct it, or {}", manifest_field(*file))]
     Pem {
         file: SecretFile,
-        place: String,
+        location: String,
         what: &'static str,
     },
-    #[error("{place} does not belong to the key beside it: bring both anew in one step, or \
-        correct what {} names", field(*file))]
-    NoPair { file: SecretFile, place: String },
+    /// A client certificate and its private key do not match; `file` is the certificate.
+    #[error("{location} does not match its private key: update both in one step, or correct \
+        {}", manifest_field(*file))]
+    KeyMismatch { file: SecretFile, location: String },
 }
 
 impl SecretError {
-    /// As it goes into a report.
+    /// Problem for a status report or a migration report.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let class = match self {
@@ -59,40 +68,43 @@ impl SecretError {
     }
 }
 
-/// Where the contents come from.
+/// Source of the contents of secret files.
 #[derive(Clone)]
 pub struct Secrets(Store);
 
 #[derive(Clone)]
 enum Store {
-    /// One file per [`SecretFile`], at its fixed path.
+    /// A folder with one file per [`SecretFile`], at its fixed path.
     Folder(PathBuf),
-    /// The manifest's references, looked up in its documents first, then below the folder as
+    /// A manifest. Its references are looked up in its documents first, then below the folder as
     /// `<name>/<key>`.
     Manifest {
         sources: Vec<Projection>,
-        documents: Documents,
+        embedded: EmbeddedData,
         folder: Option<PathBuf>,
     },
-    /// As they were at one moment.
-    SecretSnapshot(SecretSnapshot),
+    /// Contents as they were at one moment.
+    Snapshot(SecretSnapshot),
 }
 
-/// Data of the `Secret` and `ConfigMap` documents of a manifest.
+/// Data of the `Secret` and `ConfigMap` documents in a manifest file, by name of the object.
 #[derive(Clone, Default)]
-pub struct Documents {
-    secrets: BTreeMap<String, Data>,
-    config_maps: BTreeMap<String, Data>,
+pub struct EmbeddedData {
+    secrets: BTreeMap<String, DataByKey>,
+    config_maps: BTreeMap<String, DataByKey>,
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
+/// Data of one `Secret` or `ConfigMap`.
+pub(crate) type DataByKey = BTreeMap<String, Vec<u8>>;
 
-impl Documents {
-    pub(crate) fn add_secret(&mut self, name: String, data: Data) {
+impl EmbeddedData {
+    /// Adds the data of a `Secret` document. A later document with the same name wins.
+    pub(crate) fn add_secret(&mut self, name: String, data: DataByKey) {
         self.secrets.entry(name).or_default().extend(data);
     }
 
-    pub(crate) fn add_config_map(&mut self, name: String, data: Data) {
+    /// Adds the data of a `ConfigMap` document. A later document with the same name wins.
+    pub(crate) fn add_config_map(&mut self, name: String, data: DataByKey) {
         self.config_maps.entry(name).or_default().extend(data);
     }
 
@@ -105,55 +117,56 @@ impl Documents {
 }
 
 impl Secrets {
-    /// Files at their fixed paths below a folder, as the operator projects them into a pod.
+    /// Secrets in files at fixed paths below a folder, as the operator projects them into a pod.
     #[must_use]
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Self(Store::Folder(path.into()))
     }
 
-    /// What a manifest refers to: in its own documents, else `<folder>/<name of the Secret or
-    /// ConfigMap>/<key>`.
+    /// Secrets that a manifest refers to. A reference is looked up in the documents of its file
+    /// first, then as `<folder>/<name of the Secret or ConfigMap>/<key>`.
     #[must_use]
     pub fn manifest(
         sources: Vec<Projection>,
-        documents: Documents,
+        embedded: EmbeddedData,
         folder: Option<PathBuf>,
     ) -> Self {
         Self(Store::Manifest {
             sources,
-            documents,
+            embedded,
             folder,
         })
     }
 
-    /// The content, without one newline at its end.
+    /// Content of a file, without one newline at its end.
     ///
     /// # Errors
-    /// When it is missing, cannot be read, is empty, or is no text.
+    /// If the file is missing, cannot be read, is empty, or is not UTF-8.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
-        let place = self.place(file);
+        let location = self.location(file);
         let Some(bytes) = self.read(file)? else {
-            return Err(SecretError::Missing { file, place });
+            return Err(SecretError::Missing { file, location });
         };
         match String::from_utf8(bytes).map(without_newline) {
-            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, place }),
+            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, location }),
             Ok(text) => Ok(text.into()),
-            Err(_) => Err(SecretError::NotText { file, place }),
+            Err(_) => Err(SecretError::NotText { file, location }),
         }
     }
 
-    /// These files as they are now.
+    /// Snapshot of `files` as they are now. Files that are missing or cannot be read are part of
+    /// it.
     #[must_use]
     pub fn read_all(&self, files: &[SecretFile]) -> SecretSnapshot {
         files
             .iter()
-            .map(|file| (*file, self.place(*file), self.read_bytes(*file)))
+            .map(|file| (*file, self.location(*file), self.read_bytes(*file)))
             .collect()
     }
 
     fn read(&self, file: SecretFile) -> Result<Option<Vec<u8>>, SecretError> {
         self.read_bytes(file).map_err(|source| SecretError::Read {
-            place: self.place(file),
+            location: self.location(file),
             source,
         })
     }
@@ -163,30 +176,30 @@ impl Secrets {
             Store::Folder(folder) => folder.join(file.path()),
             Store::Manifest {
                 sources,
-                documents,
+                embedded,
                 folder,
             } => {
                 let Some(source) = source(sources, file) else {
                     return Ok(None);
                 };
-                if let Some(content) = documents.get(source) {
+                if let Some(content) = embedded.get(source) {
                     return Ok(Some(content.clone()));
                 }
-                let (Some(folder), Some(path)) = (folder, relative(source)) else {
+                let (Some(folder), Some(path)) = (folder, relative_path(source)) else {
                     return Ok(None);
                 };
                 folder.join(path)
             }
-            Store::SecretSnapshot(reading) => return reading.read(file),
+            Store::Snapshot(snapshot) => return snapshot.read(file),
         };
         read_file(&path)
     }
 
-    /// How a person would name it.
-    pub(crate) fn place(&self, file: SecretFile) -> String {
+    /// Location of a file in words, for problems.
+    pub(crate) fn location(&self, file: SecretFile) -> String {
         let sources = match &self.0 {
             Store::Folder(_) => return format!("secret file '{}'", file.path()),
-            Store::SecretSnapshot(reading) => return reading.place(file),
+            Store::Snapshot(snapshot) => return snapshot.location(file),
             Store::Manifest { sources, .. } => sources,
         };
         match source(sources, file) {
@@ -200,8 +213,8 @@ impl Secrets {
 }
 
 impl From<SecretSnapshot> for Secrets {
-    fn from(reading: SecretSnapshot) -> Self {
-        Self(Store::SecretSnapshot(reading))
+    fn from(snapshot: SecretSnapshot) -> Self {
+        Self(Store::Snapshot(snapshot))
     }
 }
 
@@ -211,14 +224,14 @@ impl fmt::Debug for Secrets {
     }
 }
 
-impl fmt::Debug for Documents {
+impl fmt::Debug for EmbeddedData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Documents(..)")
+        f.write_str("EmbeddedData(..)")
     }
 }
 
-/// The field of the manifest that says where a file comes from.
-pub(crate) fn field(file: SecretFile) -> &'static str {
+/// Field of the manifest that refers to the source of a file.
+pub(crate) fn manifest_field(file: SecretFile) -> &'static str {
     match file {
         SecretFile::DatabaseUrl => "spec.database.urlSecretRef",
         SecretFile::DatabaseUsername | SecretFile::DatabasePassword => {
@@ -249,13 +262,15 @@ fn source(sources: &[Projection], file: SecretFile) -> Option<&SecretSource> {
         .map(|projection| &projection.source)
 }
 
-/// Names and keys hold no slash in Kubernetes; one that does would leave the folder.
-fn relative(source: &SecretSource) -> Option<PathBuf> {
+/// Path `<name>/<key>` below the folder; `None` for a name or key that would leave the folder. In
+/// Kubernetes neither contains a slash.
+fn relative_path(source: &SecretSource) -> Option<PathBuf> {
     let (SecretSource::Secret { name, key } | SecretSource::ConfigMap { name, key }) = source;
-    let plain = |part: &str| !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..");
-    (plain(name) && plain(key)).then(|| Path::new(name).join(key))
+    let is_file_name = |part: &str| !part.contains(['/', '\\']) && !matches!(part, "" | "." | "..");
+    (is_file_name(name) && is_file_name(key)).then(|| Path::new(name).join(key))
 }
 
+/// Content of a file; `None` if it does not exist.
 fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),

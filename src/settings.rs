@@ -1,6 +1,6 @@
-//! `RelaySettings`: the seam from operator to relay. The operator renders it as YAML into a
-//! ConfigMap, the relay reads it; `run --manifest` makes it from the same manifest. Nothing secret
-//! is in it: secrets are files with fixed names ([`SecretFile`]).
+//! `RelaySettings`: the seam from operator to relay. The operator writes it as YAML into a
+//! ConfigMap, and the relay reads it; `run --manifest` builds it from the same manifest. It
+//! contains no secrets: those are files with fixed names ([`SecretFile`]).
 
 mod from_manifest;
 mod read;
@@ -20,22 +20,17 @@ pub use secret_files::{
     relay_projections,
 };
 
-/// Level of the schema that this version needs: the number of files in `migrations/`.
+/// Schema level that this version needs: the number of files in `migrations/`.
 pub const SCHEMA_LEVEL: i64 = 6;
 
-/// Why `spec.kafka.properties` may not hold this; `None`: it may. The schema has the same rules.
-pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> {
-    let milliseconds = || {
-        value.len() <= 4
-            && value.bytes().all(|byte| byte.is_ascii_digit())
-            && value.parse().is_ok_and(|ms: u16| ms <= 1000)
-    };
+/// Why an entry of `spec.kafka.properties` is not allowed; `None` if it is. The CRD has the same
+/// rules.
+pub(crate) fn property_error(name: &str, value: &str) -> Option<&'static str> {
     match name {
-        "linger.ms" => {
-            (!milliseconds()).then_some("linger.ms must be a number of milliseconds, 0 to 1000")
-        }
-        "compression.type" => (!["none", "gzip", "snappy", "lz4", "zstd"].contains(&value))
-            .then_some("compression.type must be none, gzip, snappy, lz4 or zstd"),
+        "linger.ms" if is_linger(value) => None,
+        "linger.ms" => Some("linger.ms must be a number of milliseconds, 0 to 1000"),
+        "compression.type" if COMPRESSION_TYPES.contains(&value) => None,
+        "compression.type" => Some("compression.type must be none, gzip, snappy, lz4 or zstd"),
         _ => Some(
             "only linger.ms and compression.type may be set: the others carry the order and \
              no-loss guarantees",
@@ -43,41 +38,62 @@ pub(crate) fn refused_property(name: &str, value: &str) -> Option<&'static str> 
     }
 }
 
-/// Where a pod finds its settings and the folder of its secrets.
+/// Values that `compression.type` may have.
+const COMPRESSION_TYPES: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Whether `value` is a whole number of milliseconds from 0 to 1000, without sign, in at most four
+/// digits.
+fn is_linger(value: &str) -> bool {
+    value.len() <= 4
+        && value.bytes().all(|byte| byte.is_ascii_digit())
+        && value.parse().is_ok_and(|ms: u16| ms <= 1000)
+}
+
+/// Path of the settings file in a pod.
 pub const POD_SETTINGS: &str = "/etc/outbox-relay/settings.yaml";
+/// Path of the secrets folder in a pod.
 pub const POD_SECRETS: &str = "/var/run/secrets/outbox-relay";
-/// Of a relay's process: glibc asks the kernel for huge pages, where that lets programs choose.
-/// Rows on their way are spread over tens of MiB, and a good part of their cost is to find the
-/// pages: 5.4 instead of 6.1 us of CPU a row, in as much memory (2 cores, a virtual machine).
+/// Environment variable (name, value) of a relay's process: glibc requests huge pages from the
+/// kernel, where the kernel lets programs choose. Rows in flight are spread over tens of MiB, and
+/// much of their cost is address translation: with huge pages a row costs 5.4 instead of 6.1 µs of
+/// CPU time, in the same amount of memory (2 cores, a virtual machine).
 pub const RELAY_ENVIRONMENT: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
-/// Everything a relay or a migration needs to know, but no secret.
+/// All settings of a relay or a migration, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RelaySettings {
-    /// Who manages the schema.
+    /// `OutboxRelay` that manages the schema.
     pub owner: Owner,
+    /// Database of the outbox table.
     pub database: DatabaseSettings,
+    /// What the migration does.
     pub migration: MigrationSettings,
+    /// Kafka cluster that records are sent to.
     pub kafka: KafkaSettings,
+    /// Headers that the relay adds to each record.
     pub record_headers: RecordHeaders,
     /// Topics that may be published to, in manifest order.
     pub topics: Vec<TopicSettings>,
-    /// Rows of one settling statement, 1 to 10,000.
+    /// Maximum number of rows that one statement settles, 1 to 10,000.
     pub batch_size: u32,
-    /// Longest pause between two looks at an idle table.
+    /// Longest pause in ms between two reads of an idle table.
     pub poll_interval_ms: u64,
+    /// When the circuit breaker reacts.
     #[serde(default)]
     pub breaker: BreakerSettings,
 }
 
-/// When a Kafka cluster that acknowledges nothing is slow, and when it is away.
+/// When the circuit breaker reacts to a Kafka cluster that acknowledges nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BreakerSettings {
+    /// Time in ms without an acknowledgement after which the cluster counts as slow.
     pub slow_after_ms: u64,
-    /// More than `slow_after_ms`.
+    /// Time in ms without an acknowledgement after which the breaker opens; more than
+    /// `slow_after_ms`.
     pub open_after_ms: u64,
+    /// Longest pause in ms between two attempts while the breaker is open.
     pub max_backoff_ms: u64,
 }
 
@@ -111,13 +127,16 @@ impl BreakerSettings {
     }
 }
 
-/// The `OutboxRelay` that manages a schema: `<cluster>/<namespace>/<name>`. Two of them never share
-/// one schema.
+/// `OutboxRelay` that manages a schema, written `<cluster>/<namespace>/<name>`. Two of them never
+/// share one schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Owner {
+    /// Name of the cluster, as its operator is configured.
     pub cluster: String,
+    /// Namespace of the `OutboxRelay`.
     pub namespace: String,
+    /// Name of the `OutboxRelay`.
     pub name: String,
 }
 
@@ -142,109 +161,128 @@ impl FromStr for Owner {
     }
 }
 
-/// Why a text names no owner.
+/// The text is not an [`Owner`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' names no owner: write <cluster>/<namespace>/<name>, as 'outbox-relay owner' shows it"
+    "'{0}' is not an owner: use <cluster>/<namespace>/<name>, as 'outbox-relay owner show' prints \
+     it"
 )]
 pub struct InvalidOwner(String);
 
-/// The relay's database.
+/// Database of the outbox table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSettings {
+    /// Address of the server.
     pub endpoint: Endpoint,
+    /// TLS to the server.
     pub tls: TlsSettings,
+    /// Schema of the outbox tables.
     pub schema: SchemaName,
-    /// Connections of this process.
+    /// Maximum number of connections of this process.
     pub max_connections: u32,
-    /// The endpoint is a pooler in transaction mode.
+    /// Whether the endpoint is a pooler in transaction mode.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pooler: bool,
 }
 
-/// Where a server is. The matching secret files hold the URL, or user name and password.
+/// Address of a database server. Secret files hold the URL, or user name and password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Endpoint {
-    /// A secret file holds the whole URL.
+    /// A secret file holds the whole URL, with user name and password.
     Url,
-    /// Host, port and database by name; secret files hold user name and password.
+    /// The address is in the settings; secret files hold user name and password.
     Host {
+        /// Host name or IP address.
         host: String,
+        /// TCP port.
         port: u16,
+        /// Name of the database.
         name: String,
     },
 }
 
-/// TLS towards one server. Which files are expected is said here, what is in them is read from
-/// [`SecretFile`]s.
+/// TLS to one server. The settings define which [`SecretFile`]s are expected, and those hold the
+/// certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TlsSettings {
+    /// How the server's certificate is verified.
     pub mode: TlsMode,
-    /// A CA file is expected; else the system's roots.
+    /// Whether a CA file is expected; if not, the system's root certificates apply.
     pub ca: bool,
-    /// A client certificate and its key are expected.
+    /// Whether a client certificate and its key are expected.
     pub client_certificate: bool,
 }
 
-/// What the migration does, and for whom.
+/// What the migration does, and which roles get rights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MigrationSettings {
+    /// Whether the migration may change the database.
     pub policy: MigrationPolicy,
-    /// Its own endpoint and owner credentials; absent: the relay's.
+    /// Endpoint and owner credentials of the migration; if absent, it uses the relay's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<MigrationDatabase>,
     /// Roles of services that write rows.
     pub producers: Vec<String>,
-    /// Further roles that may run a relay; the relay's own user is granted by itself.
+    /// Additional roles that may run a relay. The relay's own user gets its rights automatically.
     pub relays: Vec<String>,
-    /// The schema may be taken from this owner, and from no other.
+    /// Owner that the schema may be taken over from; from any other owner it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take_over_from: Option<Owner>,
 }
 
-/// The migration's own endpoint.
+/// Database endpoint that only the migration uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MigrationDatabase {
+    /// Address of the server.
     pub endpoint: Endpoint,
+    /// TLS to the server.
     pub tls: TlsSettings,
 }
 
-/// The relay's Kafka cluster.
+/// Kafka cluster that records are sent to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaSettings {
-    /// `host:port` of brokers to start from.
+    /// Bootstrap servers, each as `host:port`.
     pub bootstrap_servers: Vec<String>,
+    /// TLS to the brokers.
     pub tls: TlsSettings,
+    /// SASL login; if absent, there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<SaslSettings>,
-    /// `linger.ms` and `compression.type`, where set.
+    /// Properties of librdkafka: `linger.ms` and `compression.type`, if set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
 }
 
-/// SASL login; the password is a secret file.
+/// SASL login. The password is in a secret file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SaslSettings {
+    /// SASL mechanism.
     pub mechanism: SaslMechanism,
+    /// User name.
     pub username: String,
 }
 
-/// A topic that may be published to, and what is routed to it.
+/// A topic that may be published to, and the rows without a topic that are routed to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TopicSettings {
+    /// Name of the Kafka topic.
     pub name: String,
+    /// Event types that are routed to the topic. They take precedence over aggregate types.
     #[serde(default)]
     pub event_types: Vec<String>,
+    /// Aggregate types that are routed to the topic.
     #[serde(default)]
     pub aggregate_types: Vec<String>,
+    /// What happens to a row that Kafka rejects for good.
     #[serde(default)]
     pub on_poison: OnPoison,
 }
@@ -257,26 +295,28 @@ impl RelaySettings {
     }
 }
 
-/// A checked schema name: `^[a-z_][a-z0-9_]{0,62}$`, so that it can stand in SQL without surprises.
+/// A valid schema name: it matches `^[a-z_][a-z0-9_]{0,62}$` and does not start with `pg_`, so that
+/// it is safe in SQL, quoted or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SchemaName(String);
 
-/// Why a text is no schema name.
+/// The text is not a valid [`SchemaName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no schema name: use 1 to 63 of a-z, 0-9 and _, not starting with a digit or pg_")]
+#[error(
+    "'{0}' is not a valid schema name: use 1 to 63 characters of a-z, 0-9 and _, and do not start \
+     with a digit or pg_"
+)]
 pub struct InvalidSchemaName(String);
 
 impl TryFrom<String> for SchemaName {
     type Error = InvalidSchemaName;
 
     fn try_from(name: String) -> Result<Self, InvalidSchemaName> {
-        let mut letters = name.chars();
-        let starts = letters
-            .next()
-            .is_some_and(|c| c.is_ascii_lowercase() || c == '_');
-        let goes_on = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if starts && goes_on && name.len() <= 63 && !name.starts_with("pg_") {
+        let is_letter = |c: char| c.is_ascii_lowercase() || c == '_';
+        let all_valid = name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+        let first_valid = name.starts_with(is_letter);
+        if first_valid && all_valid && name.len() <= 63 && !name.starts_with("pg_") {
             Ok(Self(name))
         } else {
             Err(InvalidSchemaName(name))
@@ -291,7 +331,7 @@ impl From<SchemaName> for String {
 }
 
 impl SchemaName {
-    /// The bare name.
+    /// Name without quotes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,24 +1,26 @@
-//! Logs of both binaries: text for people, JSON for machines; and how an error is written there:
-//! once, as a whole chain. The environment is read in `bin/` only.
+//! Logs of both binaries: text for people, JSON for machines. An error is logged once, with all its
+//! sources. The environment is read in `bin/` only.
 
 use std::{error::Error, io::IsTerminal};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     Auto,
+    /// Text for people.
     Text,
+    /// One JSON object a line.
     Json,
 }
 
-/// A log filter that cannot be read.
+/// The log filter cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "'{filter}' is no log filter: write a level, or module=level, separated by commas, such as \
-     info,outbox_relay=debug"
+    "'{filter}' is not a log filter: use levels or module=level pairs, separated by commas, such \
+     as info,outbox_relay=debug"
 )]
 pub struct InvalidFilter {
     filter: String,
@@ -26,12 +28,12 @@ pub struct InvalidFilter {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Starts logging to stderr. A second call changes nothing.
+/// Starts logging to stderr. A second call in the same process changes nothing.
 ///
 /// # Errors
-/// When the filter cannot be read.
+/// If the filter cannot be parsed.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
-    // Notices are the server's words and can quote rows.
+    // Notices of PostgreSQL can quote rows, which must not be logged.
     let parsed = EnvFilter::try_new(format!("{filter},sqlx::postgres::notice=off"));
     let filter = parsed.map_err(|source| InvalidFilter {
         filter: filter.to_owned(),
@@ -45,12 +47,12 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), InvalidFilter> {
         }
         LogFormat::Auto | LogFormat::Text => lines.with_target(false).try_init(),
     };
-    // Tests share one process: the first one has started it.
+    // Tests share one process, in which the first one has started logging.
     drop(started);
     Ok(())
 }
 
-/// An error with all its sources, outermost first.
+/// Text of an error with all its sources, outermost first, separated by colons.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

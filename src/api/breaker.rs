@@ -1,31 +1,36 @@
-//! `spec.breaker`: when a Kafka cluster that does not answer is slow, and when it is away. And the
-//! state that comes of it.
+//! `spec.breaker`: when the circuit breaker reacts to a Kafka cluster that acknowledges nothing;
+//! and the breaker's state.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When the relay stops sending to a cluster that acknowledges nothing. Rows wait in the table
-/// meanwhile; no row is counted as failed.
+/// When the relay stops sending to a Kafka cluster that acknowledges nothing. Meanwhile rows wait
+/// in the table, and no row counts as failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < \
-        duration(self.openAfter) && duration(self.openAfter) <= duration('10m')", "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"),
+    validation = (
+        "duration(self.slowAfter) >= duration('100ms') && duration(self.slowAfter) < \
+         duration(self.openAfter) && duration(self.openAfter) <= duration('10m')",
+        "breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at most 10m"
+    ),
     validation = ("duration(self.maxBackoff) >= duration('1s') && duration(self.maxBackoff) <= \
         duration('10m')", "breaker.maxBackoff must be between 1s and 10m")
 )]
 pub struct Breaker {
-    /// Without an acknowledgement for this long the window is halved. A topic that others overtake
-    /// for this long waits. At least 100ms and less than openAfter. Default: 2s.
+    /// Time without an acknowledgement after which the relay halves the number of rows in flight. A
+    /// topic without one for this long, while other topics get theirs, is paused. At least 100ms,
+    /// and less than openAfter. Default: 2s.
     #[serde(default = "default_slow_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub slow_after: String,
-    /// Without an acknowledgement for this long nothing new is sent. At most 10m. Default: 10s.
+    /// Time without an acknowledgement after which the relay stops sending new records. At most
+    /// 10m. Default: 10s.
     #[serde(default = "default_open_after")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub open_after: String,
-    /// Longest pause between two attempts, from 1s to 10m. Default: 30s.
+    /// Longest pause between two attempts to send, from 1s to 10m. Default: 30s.
     #[serde(default = "default_max_backoff")]
     #[schemars(length(max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"))]
     pub max_backoff: String,
@@ -53,24 +58,25 @@ fn default_max_backoff() -> String {
     "30s".to_owned()
 }
 
-// The later the worse: the order is the operator's sum over relays.
-/// Whether Kafka takes records.
+// In order of severity: the operator publishes the maximum over all relays.
+/// State of the circuit breaker on Kafka's acknowledgements.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 pub enum BreakerState {
-    /// It does.
+    /// Kafka acknowledges records.
     Closed,
     /// Nothing was acknowledged for `slowAfter`.
     Slow,
-    /// Nothing was acknowledged for `openAfter`: nothing new is sent but probes.
+    /// Nothing was acknowledged for `openAfter`: only probes are sent.
     Open,
 }
 
 impl BreakerState {
+    /// All states, in order of severity.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Slow, Self::Open];
 
-    /// As it is written in reports, metrics and status.
+    /// Name in reports, metrics and status.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

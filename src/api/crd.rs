@@ -1,17 +1,17 @@
-//! The CustomResourceDefinition as a file: crds/ and the chart carry exactly this text.
+//! The CustomResourceDefinition as a file: crds/ and the chart contain exactly this text.
 
 use kube::CustomResourceExt;
 use serde_json::json;
 
 use crate::api::OutboxRelay;
 
-/// The CRD as YAML.
+/// CRD of `OutboxRelay` as YAML.
 #[must_use]
 pub fn custom_resource_definition() -> String {
     let mut crd = serde_json::to_value(OutboxRelay::crd()).expect("a CRD is JSON");
     for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
         let status = &mut version["schema"]["openAPIV3Schema"]["properties"]["status"];
-        // So that "not seen yet" can be told from "seen and fine" from the first moment.
+        // Distinguishes an object that the operator has not observed yet from one without problems.
         status["default"] = json!({"observedGeneration": -1});
     }
     let yaml = serde_yaml::to_string(&crd).expect("a CRD is YAML");
@@ -35,8 +35,7 @@ mod tests {
         }
     }
 
-    /// kubectl and helm read YAML 1.1, where a bare `Off` is the boolean false: users would have to
-    /// quote it.
+    /// kubectl and helm read YAML 1.1, where an unquoted `Off` is the boolean false.
     #[test]
     fn no_value_of_a_manifest_is_a_boolean_to_older_readers() {
         let crd = custom_resource_definition();
@@ -57,8 +56,7 @@ mod tests {
         );
     }
 
-    /// Each property with its path; those below a type of Kubernetes itself are Kubernetes' own,
-    /// and documented there.
+    /// Collects each property with its path.
     fn properties<'a>(schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
@@ -68,6 +66,7 @@ mod tests {
         }
     }
 
+    /// Whether a property belongs to a type of Kubernetes, which documents it.
     fn of_kubernetes(path: &str) -> bool {
         [
             "template.affinity.",
@@ -79,8 +78,7 @@ mod tests {
         .any(|own| path.contains(own))
     }
 
-    /// `kubectl explain` shows nothing else: what is not said here has to be looked for in the
-    /// source.
+    /// `kubectl explain` shows only these descriptions.
     #[test]
     fn every_field_is_explained_with_its_default() {
         let crd: Value = serde_yaml::from_str(&custom_resource_definition()).expect("our own text");
@@ -98,6 +96,7 @@ mod tests {
         assert!(found.len() > 100, "{}", found.len());
         for (path, property) in found.iter().filter(|(path, _)| !of_kubernetes(path)) {
             let text = property["description"].as_str().unwrap_or_default();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(text.ends_with('.'), "{path} is not explained: {text:?}");
             let default = match &property["default"] {
                 Value::Array(_) => "none".to_owned(),

@@ -1,16 +1,16 @@
-//! Durations as a manifest writes them (`50ms`, `1m30s`): the schema's pattern, in code. Pure.
+//! Durations in manifests (`50ms`, `1m30s`), parsed by the rules of the CRD's pattern. Pure.
 
 use std::time::Duration;
 
-/// Why a text is no duration.
+/// The text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no duration: write numbers with a unit of ms, s, m or h, such as 50ms or 1m30s")]
+#[error("'{0}' is not a duration: use numbers with unit ms, s, m or h, such as 50ms or 1m30s")]
 pub struct ParseDurationError(String);
 
-/// Reads a duration such as `50ms`, `1.5s` or `1m30s`.
+/// Parses a duration such as `50ms`, `1.5s` or `1m30s`.
 ///
 /// # Errors
-/// When the text has another form or is longer than a day's worth of seconds can hold.
+/// If the text has another form, or the duration does not fit into a [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
     let refuse = || ParseDurationError(text.to_owned());
     let mut rest = text;

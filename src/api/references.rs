@@ -1,5 +1,5 @@
-//! References from a manifest to Secrets and ConfigMaps of its own namespace (never another one's),
-//! and the TLS block that both sides share.
+//! References from a manifest to Secrets and ConfigMaps in its own namespace, never in another; and
+//! the TLS settings of both PostgreSQL and Kafka.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -54,30 +54,34 @@ pub(super) fn password_key() -> String {
     "password".to_owned()
 }
 
-/// How far the server's certificate is checked.
+/// How the server's certificate is verified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TlsMode {
-    /// Encrypted; chain and host name are checked.
+    /// Encrypted; the certificate chain and the host name are verified.
     #[default]
     #[serde(rename = "verify-full")]
     VerifyFull,
-    /// Encrypted; only the chain is checked, any host name passes.
+    /// Encrypted; only the certificate chain is verified, any host name is accepted.
     #[serde(rename = "verify-ca")]
     VerifyCa,
-    /// Plaintext: passwords and payloads can be read on the network. Shows as a Warning.
+    /// Plaintext: passwords and payloads can be read on the network. The operator reports it in a
+    /// Warning.
     #[serde(rename = "disable")]
     Disable,
 }
 
-/// Where a CA certificate (PEM) comes from: exactly one of the two.
+/// Source of CA certificates in PEM form. Set exactly one of the two.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.secretRef) != has(self.configMapRef)", "set exactly one of secretRef and configMapRef"))]
+#[x_kube(validation = (
+    "has(self.secretRef) != has(self.configMapRef)",
+    "set exactly one of secretRef and configMapRef"
+))]
 pub struct CertificateSource {
-    /// Key of a Secret that holds the PEM bundle.
+    /// Key of a Secret that contains the PEM bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKey>,
-    /// Key of a ConfigMap that holds the PEM bundle.
+    /// Key of a ConfigMap that contains the PEM bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKey>,
 }
@@ -89,11 +93,11 @@ pub struct ClientCertificate {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Key of the certificate chain, PEM. Default: tls.crt.
+    /// Key of the certificate chain in PEM form. Default: tls.crt.
     #[serde(default = "certificate_key")]
     #[schemars(length(min = 1, max = 253))]
     pub cert_key: String,
-    /// Key of the private key, PEM. Default: tls.key.
+    /// Key of the private key in PEM form. Default: tls.key.
     #[serde(default = "private_key_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key_key: String,
@@ -107,18 +111,21 @@ fn private_key_key() -> String {
     "tls.key".to_owned()
 }
 
-/// TLS towards a server. Absent means `mode: verify-full` with the system's roots.
+/// TLS to a server. If absent, `mode` is verify-full with the system's root certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.mode != 'disable' || (!has(self.ca) && \
-    !has(self.clientCertSecretRef))", "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"))]
+#[x_kube(validation = (
+    "self.mode != 'disable' || (!has(self.ca) && !has(self.clientCertSecretRef))",
+    "mode disable leaves no use for ca and clientCertSecretRef: remove them or set mode verify-full"
+))]
 pub struct Tls {
-    /// How far the server's certificate is checked; stronger than a URL's sslmode. Default:
-    /// verify-full.
+    /// How the server's certificate is verified; overrides `sslmode` of a URL. verify-full: chain
+    /// and host name. verify-ca: the chain only. disable: no TLS; passwords and payloads can be
+    /// read on the network. Default: verify-full.
     #[serde(default)]
     pub mode: TlsMode,
-    /// CA that signed the server's certificate. Absent: the system's roots, which the image
-    /// carries.
+    /// CA that signed the server's certificate. If absent, the system's root certificates in the
+    /// relay's image apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CertificateSource>,
     /// Client certificate for mutual TLS.

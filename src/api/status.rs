@@ -1,4 +1,4 @@
-//! `status`: what the operator found out. The reasons of its conditions are a closed set,
+//! `status`: state that the operator has observed. The reasons of its conditions are a closed set,
 //! documented in docs/reasons.md.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,43 +7,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::BreakerState;
 
-/// What the operator last saw and did.
+/// State that the operator last observed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutboxRelayStatus {
-    /// Generation that this status was computed for; -1 until the operator has seen the object.
+    /// Generation of the spec that this status describes; -1 until the operator has observed the
+    /// object.
     #[serde(default = "never_observed")]
     pub observed_generation: i64,
-    /// Ready, Reconciling, Stalled, SchemaReady, Available, Publishing, SecretsResolved,
-    /// ReportsAvailable, ScalingActive, Paused.
+    /// Conditions: Ready, Reconciling, Stalled, SchemaReady, Available, Publishing,
+    /// SecretsResolved, ReportsAvailable, ScalingActive and Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// The last migration that succeeded.
+    /// Last migration that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationStatus>,
-    /// Relay pods that exist.
+    /// Number of relay pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// Relay pods that are ready.
+    /// Number of relay pods that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
     /// Label selector of the relay pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Rows that wait; absent while it is not known.
+    /// Waiting rows of all relays; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
-    /// Whether Kafka takes records: the worst of what the relays report; absent while none reports.
+    /// State of the relays' circuit breakers, the most severe one; absent while no relay reports.
+    /// Closed: Kafka acknowledges records. Slow: no acknowledgement for slowAfter. Open: none for
+    /// openAfter, so only probes are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerState>,
-    /// Keys that are parked; absent while it is not known.
+    /// Number of parked keys; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked_keys: Option<i64>,
-    /// Rows in the table dead_letter; absent while it is not known.
+    /// Number of rows in the table dead_letter; absent while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letters: Option<i64>,
-    /// What `spec.scaling` last did.
+    /// Last change of the number of relay pods by `spec.scaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale: Option<LastScale>,
 }
@@ -70,42 +73,42 @@ fn never_observed() -> i64 {
     -1
 }
 
-/// The last migration that succeeded.
+/// Last migration that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationStatus {
-    /// Hash of what it was run for: schema level, database, policy, grants and credential
+    /// Hash of the migration's inputs: schema level, database, policy, grants and credential
     /// references.
     pub hash: String,
-    /// Level of the schema that it left.
+    /// Schema level after the migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema_version: Option<i64>,
-    /// When it ended.
+    /// Time at which the migration ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
 }
 
-/// Rows that wait, over all relays.
+/// Waiting rows of all relays.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BacklogStatus {
-    /// Number of rows; at least that many where the relays stopped counting.
+    /// Number of rows. Relays stop counting at a limit, so there may be more.
     pub rows: i64,
-    /// When the oldest of them was written; absent when none waits.
+    /// Time at which the oldest waiting row was written; absent if no row is waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<Time>,
 }
 
-/// A step of `spec.scaling`.
+/// Change of the number of relay pods by `spec.scaling`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastScale {
-    /// When it was taken.
+    /// Time of the change.
     pub time: Time,
-    /// Relay pods before it.
+    /// Number of relay pods before the change.
     pub from: i32,
-    /// Relay pods after it.
+    /// Number of relay pods after the change.
     pub to: i32,
-    /// Why: one of the reasons of condition ScalingActive.
+    /// Reason for the change: one of the reasons of condition ScalingActive.
     pub reason: String,
 }

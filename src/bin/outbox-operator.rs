@@ -1,5 +1,6 @@
-//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and asks one that is
-//! installed whether it works (`check`). Parse, start logs, run, exit code.
+//! `outbox-operator`: watches OutboxRelays (`run`), prints their CRD (`crd`), and checks whether an
+//! installed operator works (`check`). Parses arguments, starts logs, runs, and maps the result to
+//! an exit code.
 
 use std::{io::Write, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -11,13 +12,14 @@ use outbox_relay::{
     telemetry::{self, LogFormat},
 };
 
-/// Kubernetes operator for OutboxRelay: committed rows of a PostgreSQL outbox table to Kafka.
+/// Kubernetes operator for OutboxRelay, which sends committed rows of a PostgreSQL outbox table to
+/// Kafka.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Which log lines are written: a level, or module=level, separated by commas.
+    /// Log filter: levels or module=level pairs, separated by commas.
     #[arg(
         long,
         global = true,
@@ -27,7 +29,7 @@ struct Cli {
         hide_env_values = true
     )]
     log: String,
-    /// How log lines look; auto: text on a terminal, else JSON.
+    /// Format of log lines.
     #[arg(
         long,
         global = true,
@@ -43,43 +45,43 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Watches OutboxRelays and keeps their relays running.
-    Run(Box<Run>),
+    Run(Box<RunArgs>),
     /// Prints the CustomResourceDefinition as YAML.
     Crd,
-    /// Asks an installed operator whether it is well, and the API server whether it knows
-    /// OutboxRelays: what `helm test` does.
-    Check(Check),
+    /// Checks that an installed operator is healthy and that the API server serves OutboxRelays.
+    /// `helm test` runs it.
+    Check(CheckArgs),
 }
 
 #[derive(Args)]
-struct Check {
+struct CheckArgs {
     /// Host and port of the operator's /healthz.
     #[arg(long, value_name = "HOST:PORT")]
     operator: String,
-    /// How long it is asked again until all is well.
+    /// Time to retry until all checks pass.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     patience: u64,
 }
 
 #[derive(Args)]
-struct Run {
+struct RunArgs {
     /// Image of relays and migrations.
     #[arg(long, env = "RELAY_IMAGE")]
     relay_image: String,
-    /// Images that `template.image` of an OutboxRelay may name, separated by commas; a `*` at the
-    /// end stands for the rest. Default: none but the relay image.
+    /// Images that `template.image` of an OutboxRelay may use, separated by commas. A `*` at the
+    /// end matches any suffix. Default: the relay image only.
     #[arg(long, env = "ALLOWED_IMAGES", value_delimiter = ',')]
     allowed_images: Vec<String>,
-    /// First part of the name under which schemas are owned; every cluster needs its own. Default:
-    /// the uid of namespace kube-system.
+    /// First part of the owner's name under which schemas are claimed. It must be unique for each
+    /// cluster. Default: the uid of namespace kube-system.
     #[arg(long, env = "CLUSTER_NAME", default_value = "")]
     cluster_name: String,
-    /// Which OutboxRelays are this operator's: those annotated outboxrelay.dev/operator-name with
-    /// this name. Without the annotation: those of the default.
+    /// Name of this operator. It manages OutboxRelays whose annotation
+    /// outboxrelay.dev/operator-name has this value. OutboxRelays without the annotation belong to
+    /// the operator with the default name.
     #[arg(long, env = "OPERATOR_NAME", default_value = "outbox-operator")]
     operator_name: String,
-    /// Namespaces whose OutboxRelays are looked at, separated by commas; needs --cluster-name.
-    /// Default: all.
+    /// Namespaces to watch, separated by commas. Needs --cluster-name. Default: all.
     #[arg(
         long,
         env = "WATCH_NAMESPACES",
@@ -87,31 +89,43 @@ struct Run {
         value_delimiter = ','
     )]
     watch_namespaces: Vec<String>,
-    /// A watch ends and is opened again after so many seconds; one that is silent for three times
+    /// Seconds after which a watch ends and is opened again. A watch that is silent for three times
     /// as long fails /healthz.
-    #[arg(long, env = "WATCH_SECONDS", value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=240))]
+    #[arg(
+        long,
+        env = "WATCH_SECONDS",
+        value_name = "SECONDS",
+        default_value = "60",
+        value_parser = clap::value_parser!(u64).range(1..=240)
+    )]
     watch_seconds: u64,
-    /// Address of /healthz, /readyz and /metrics; [::] stands for all addresses, those of IPv4 too.
+    /// Address of /healthz, /readyz and /metrics. [::] means all addresses, including IPv4.
     #[arg(long, env = "LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
-    /// Relays that get a new version at the same time.
-    #[arg(long, env = "UPGRADE_MAX_CONCURRENT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Maximum number of OutboxRelays that are upgraded at the same time.
+    #[arg(
+        long,
+        env = "UPGRADE_MAX_CONCURRENT",
+        default_value = "5",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     upgrade_max_concurrent: u16,
-    /// Name of this pod: who holds the Lease, and who writes Events. No two operators may have the
-    /// same. Default: a random one.
+    /// Name of this pod, used as holder of the Lease and in Events. It must be unique among
+    /// operators. Default: a random name.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
-    /// Namespace of this pod: where the Lease is, and which NetworkPolicies of relays let in.
-    /// Default: that of the pod or of KUBECONFIG.
+    /// Namespace of this pod. It contains the Lease, and NetworkPolicies of relays allow
+    /// connections from it. Default: the namespace of the pod or of KUBECONFIG.
     #[arg(long, env = "POD_NAMESPACE")]
     namespace: Option<String>,
-    /// Namespace that metrics are collected from, which NetworkPolicies of relays let in.
+    /// Namespace of the monitoring system. NetworkPolicies of relays allow connections from it.
     #[arg(long, env = "MONITORING_NAMESPACE")]
     monitoring_namespace: Option<String>,
-    /// One PodMonitor scrapes all relays already: those that manifests wish for are not made.
+    /// Whether one PodMonitor already covers all relays. If set, the operator creates no PodMonitor
+    /// for a manifest that requests one.
     #[arg(long, env = "RELAYS_MONITORED")]
     relays_monitored: bool,
-    /// Name of the Lease by which one of several operators leads.
+    /// Name of the Lease that selects the leader among several operators.
     #[arg(
         long,
         env = "LEASE_NAME",
@@ -146,57 +160,33 @@ fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn check(Check { operator, patience }: Check) -> anyhow::Result<()> {
+async fn check(CheckArgs { operator, patience }: CheckArgs) -> anyhow::Result<()> {
     Ok(install_check::check(&operator, Duration::from_secs(patience)).await?)
 }
 
 #[tokio::main]
-async fn run(arguments: Run) -> anyhow::Result<()> {
-    let Run {
-        relay_image,
-        allowed_images,
-        cluster_name,
-        operator_name,
-        watch_namespaces,
-        watch_seconds,
-        ..
-    } = arguments;
-    let Run {
-        listen,
-        upgrade_max_concurrent,
-        pod_name,
-        namespace,
-        monitoring_namespace,
-        relays_monitored,
-        lease_name,
-        ..
-    } = arguments;
-    let upgrades_max = usize::from(upgrade_max_concurrent);
+async fn run(arguments: RunArgs) -> anyhow::Result<()> {
+    let namespaces = arguments.watch_namespaces.into_iter();
     let installation = operator::Installation {
-        relay_image,
-        allowed_images,
-        cluster_name,
-        upgrades_max,
-        namespace,
-        monitoring_namespace,
-        relays_monitored,
+        relay_image: arguments.relay_image,
+        allowed_images: arguments.allowed_images,
+        cluster_name: arguments.cluster_name,
+        upgrades_max: usize::from(arguments.upgrade_max_concurrent),
+        namespace: arguments.namespace,
+        monitoring_namespace: arguments.monitoring_namespace,
+        relays_monitored: arguments.relays_monitored,
     };
     let settings = operator::Settings {
         installation,
-        operator_name,
-        pod_name,
+        operator_name: arguments.operator_name,
+        pod_name: arguments.pod_name,
     };
-    let namespaces = watch_namespaces
-        .into_iter()
-        .filter(|namespace| !namespace.is_empty())
-        .collect();
-    let watch_round = Duration::from_secs(watch_seconds);
-    Ok(operator::run(operator::Options {
+    let options = operator::process::Options {
         settings,
-        listen,
-        namespaces,
-        lease_name,
-        watch_round,
-    })
-    .await?)
+        listen: arguments.listen,
+        namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
+        lease_name: arguments.lease_name,
+        watch_round: Duration::from_secs(arguments.watch_seconds),
+    };
+    Ok(operator::process::run(options).await?)
 }

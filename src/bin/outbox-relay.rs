@@ -1,10 +1,10 @@
-//! `outbox-relay`: takes rows of one outbox table to Kafka (`run`) and makes that table
-//! (`migrate`). Parse, start logs, run, exit code.
+//! `outbox-relay`: sends rows of one outbox table to Kafka (`run`), and creates that table
+//! (`migrate`). Parses arguments, starts logs, runs, and maps the result to an exit code.
 
 use std::{
     ffi::OsString,
     io::Write,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +16,7 @@ use outbox_relay::{
     cli::{self, ConfigSource},
     outbox::migrate::{self, LOCK_WAIT, until_done},
     relay::RunOptions,
-    report::MigrationReport,
+    report::{HTTP_PORT, MigrationReport, Problem},
     secrets::Secrets,
     settings::{RelaySettings, source::SettingsSource},
     telemetry::{self, LogFormat},
@@ -24,62 +24,85 @@ use outbox_relay::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Heading of the logging options in `--help`.
 const LOGS: &str = "Logs";
 
-/// Takes committed rows of a PostgreSQL outbox table to Kafka: never lost, in order per key,
+/// Address that a relay listens on unless `--listen` is given: all addresses, IPv4 included.
+const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, HTTP_PORT, 0, 0));
+
+/// Sends committed rows of a PostgreSQL outbox table to Kafka: without loss, in order per key,
 /// through outages.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Which log lines are written: a level, or module=level, separated by commas.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", default_value = "info", hide_env_values = true, help_heading = LOGS)]
+    /// Log filter: levels or module=level pairs, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "info",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log: String,
-    /// How log lines look; auto: text on a terminal, else JSON.
-    #[arg(long, global = true, value_name = "FORMAT", env = "LOG_FORMAT", value_enum, default_value = "auto", hide_env_values = true, help_heading = LOGS)]
+    /// Format of log lines.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "auto",
+        hide_env_values = true,
+        help_heading = LOGS
+    )]
     log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Creates or upgrades the outbox's schema and gives roles their rights; running it again
-    /// changes nothing.
-    Migrate(Migrate),
+    /// Creates or upgrades the schema of the outbox, and grants roles their rights. Running it
+    /// again changes nothing.
+    Migrate(MigrateArgs),
     #[command(flatten)]
-    OnCall(cli::Command),
-    /// Relays rows until it is stopped; with a manifest it migrates first, and waits until the
-    /// database is there.
-    Run(Run),
+    Administration(cli::Command),
+    /// Relays rows until it is stopped. With a manifest, it waits until the database is available,
+    /// and migrates first.
+    Run(RunArgs),
 }
 
 #[derive(Args)]
-struct Migrate {
+struct MigrateArgs {
     #[command(flatten)]
-    from: From,
-    /// Also write the result as JSON here, at most 3 KiB: a pod's termination message.
+    source: SourceArgs,
+    /// File to write the result to as JSON, at most 3 KiB, such as the termination message of a
+    /// pod.
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
-    /// Print the SQL that would run, for a database administrator, and change nothing; whatever
-    /// migration.policy says.
+    /// Print the SQL that would run, for a database administrator, and change nothing. Ignores
+    /// migration.policy.
     #[arg(long, conflicts_with = "result")]
     dry_run: bool,
-    /// Afterwards move the sequence of ids on, and give waiting rows whose ids may have been used
-    /// already new ones: for a database that was put back to an older state while no relay ran.
-    /// Relays notice other restores by themselves.
+    /// Afterwards move the sequence of ids forward, and give new ids to waiting rows whose ids may
+    /// have been used already. Use it for a database that was restored to an older state while no
+    /// relay was running. Relays detect other restores automatically.
     #[arg(long)]
     resume_sequence: bool,
 }
 
 #[derive(Args)]
-struct Run {
+struct RunArgs {
     #[command(flatten)]
-    from: From,
-    /// Address of /healthz, /readyz, /metrics and /status; [::] stands for all addresses, those of
-    /// IPv4 too.
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
+    source: SourceArgs,
+    /// Address of /healthz, /readyz, /metrics and /status. [::] means all addresses, including
+    /// IPv4.
+    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
-    /// Name of this replica, for people.
+    /// Name of this relay, such as the name of its pod.
     #[arg(
         long,
         value_name = "NAME",
@@ -88,7 +111,7 @@ struct Run {
         hide_env_values = true
     )]
     pod: String,
-    /// Be wrong in this way.
+    /// Bug to enable in this process, for tests.
     #[cfg(feature = "planted-bugs")]
     #[arg(long, value_enum)]
     planted_bug: Option<outbox_relay::failpoints::Bug>,
@@ -97,12 +120,12 @@ struct Run {
 #[derive(Args)]
 #[group(skip)]
 #[command(group = ArgGroup::new("source").required(true).args(["settings", "manifest"]))]
-struct From {
+struct SourceArgs {
     #[command(flatten)]
-    place: ConfigSource,
-    /// With --manifest: the cluster in the name under which the schema is claimed. An operator's is
-    /// `clusterName` of its chart, or the uid of namespace kube-system; `owner show` tells whose a
-    /// schema is.
+    config: ConfigSource,
+    /// With --manifest: first part of the owner's name under which the schema is claimed. An
+    /// operator uses `clusterName` of its chart, or the uid of namespace kube-system. `owner show`
+    /// prints the owner of a schema.
     #[arg(
         long,
         value_name = "NAME",
@@ -112,106 +135,139 @@ struct From {
     cluster_name: String,
 }
 
-impl From {
+impl SourceArgs {
     fn source(self) -> SettingsSource {
-        self.place.source(self.cluster_name)
+        self.config.source(self.cluster_name)
     }
 }
 
-// One thread: with several, each answer of the database is handed from one to another, which cost a
+// One thread: with several, each answer of the database is passed between threads, which took a
 // third of the CPU time at 1,000 rows a second.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let ready = without_variables_of_postgres()
-        .and_then(|()| Ok(telemetry::init(cli.log_format, &cli.log)?));
-    let done = match ready {
-        Err(error) => Err(error),
-        Ok(()) => Box::pin(until_stopped(cli.command)).await,
-    };
-    done.unwrap_or_else(|error| {
-        // Nobody is left to tell when stderr is closed.
+    execute(cli).await.unwrap_or_else(|error| {
+        // If stderr is closed, there is no other place to report the error.
         drop(writeln!(std::io::stderr(), "error: {error:#}"));
         ExitCode::FAILURE
     })
 }
 
-/// The manifest alone says how to connect. But sqlx takes PGOPTIONS, PGSSLROOTCERT and others of
-/// the environment, and some of them cannot be taken back. So where there is one, this program
-/// starts anew without: the process stays the same.
-fn without_variables_of_postgres() -> anyhow::Result<()> {
-    let names = std::env::vars_os().map(|(name, _)| name);
-    let names: Vec<OsString> = names
+async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    restart_without_postgres_variables()?;
+    telemetry::init(cli.log_format, &cli.log)?;
+    Box::pin(run_command(cli.command)).await
+}
+
+/// Restarts this program in the same process without variables whose names begin with `PG`, if
+/// there are any.
+///
+/// Only the manifest decides how to connect. But sqlx applies PGOPTIONS, PGSSLROOTCERT and other
+/// variables of the environment, and some of them cannot be reset through its API.
+fn restart_without_postgres_variables() -> anyhow::Result<()> {
+    let names: Vec<OsString> = std::env::vars_os()
+        .map(|(name, _)| name)
         .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
         .collect();
     if names.is_empty() {
         return Ok(());
     }
-    let program = std::env::current_exe()
-        .context("cannot find this program, to start it without the PG* variables; unset them")?;
-    let mut anew = std::process::Command::new(program);
-    anew.args(std::env::args_os().skip(1));
+    let program = std::env::current_exe().context(
+        "cannot find the file of this program to restart it without PG* variables; unset them",
+    )?;
+    let mut restarted = std::process::Command::new(program);
+    restarted.args(std::env::args_os().skip(1));
     for name in names {
-        anew.env_remove(name);
+        restarted.env_remove(name);
     }
-    Err(anew.exec()).context("cannot start this program without the PG* variables; unset them")
+    // `exec` only returns if it fails.
+    Err(restarted.exec()).context("cannot restart this program without PG* variables; unset them")
 }
 
-async fn until_stopped(command: Command) -> anyhow::Result<ExitCode> {
+async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Migrate(arguments) => tokio::select! {
             code = migrate(arguments) => code,
-            () = stopped() => anyhow::bail!("stopped; nothing was changed"),
+            () = stop_signal() => anyhow::bail!("stopped; nothing was changed"),
         },
         Command::Run(arguments) => run(arguments).await,
-        // Ctrl-C ends it as it ends any program: the batch under way is done, or not.
-        Command::OnCall(command) => Ok(cli::run(command, &mut std::io::stdout()).await?.into()),
+        // No signal handler: Ctrl-C ends the process, and the current batch is committed or not.
+        Command::Administration(command) => {
+            Ok(cli::run(command, &mut std::io::stdout()).await?.into())
+        }
     }
 }
 
-async fn migrate(arguments: Migrate) -> anyhow::Result<ExitCode> {
+async fn migrate(arguments: MigrateArgs) -> anyhow::Result<ExitCode> {
+    let source = arguments.source.source();
+    let sequence = if arguments.resume_sequence {
+        Sequence::Resume
+    } else {
+        Sequence::Keep
+    };
     if arguments.dry_run {
-        let (settings, secrets) = arguments.from.source().load()?;
-        let script = migrate::script(&settings, &secrets).await;
-        let script =
-            script.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
-        let resume = if arguments.resume_sequence {
-            migrate::resume_script(&settings.database.schema)
-        } else {
-            String::new()
-        };
-        write!(std::io::stdout(), "{script}{resume}").context("cannot write the script")?;
+        print_script(&source, sequence).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = match arguments.from.source().load() {
-        Ok((settings, secrets)) => {
-            let report = migrate::migrate(&settings, &secrets, LOCK_WAIT).await;
-            if arguments.resume_sequence {
-                resumed(report, &settings, &secrets).await
-            } else {
-                report
-            }
-        }
-        Err(error) => MigrationReport {
-            schema_version: None,
-            applied: Vec::new(),
-            notes: Vec::new(),
-            problem: Some(error.problem()),
-        },
-    };
+    let report = migration_report(&source, sequence).await;
     if let Some(file) = &arguments.result {
         write_result(file, &report)?;
     }
-    match &report.problem {
-        Some(problem) => anyhow::bail!("{}: {}", problem.class, problem.message),
-        None => write!(std::io::stdout(), "{}", migrate::in_words(&report))
-            .context("cannot write the result")?,
+    if let Some(problem) = report.problem {
+        return Err(problem_error(&problem));
     }
+    write!(std::io::stdout(), "{}", migrate::in_words(&report))
+        .context("cannot write the result")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Moves the sequence on, unless the migration failed.
-async fn resumed(
+/// What `migrate` does with the sequence of ids after the migration.
+#[derive(Clone, Copy)]
+enum Sequence {
+    /// Leaves it as it is.
+    Keep,
+    /// Moves it forward, and gives new ids to rows whose ids may have been used already.
+    Resume,
+}
+
+async fn print_script(source: &SettingsSource, sequence: Sequence) -> anyhow::Result<()> {
+    let (settings, secrets) = source.load()?;
+    let script = migrate::script(&settings, &secrets)
+        .await
+        .map_err(|problem| problem_error(&problem))?;
+    let resume = match sequence {
+        Sequence::Resume => migrate::resume_script(&settings.database.schema),
+        Sequence::Keep => String::new(),
+    };
+    write!(std::io::stdout(), "{script}{resume}").context("cannot write the script")
+}
+
+async fn migration_report(source: &SettingsSource, sequence: Sequence) -> MigrationReport {
+    let (settings, secrets) = match source.load() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            return MigrationReport {
+                schema_version: None,
+                applied: Vec::new(),
+                notes: Vec::new(),
+                problem: Some(error.problem()),
+            };
+        }
+    };
+    let report = migrate::migrate(&settings, &secrets, LOCK_WAIT).await;
+    match sequence {
+        Sequence::Resume => resume_sequence(report, &settings, &secrets).await,
+        Sequence::Keep => report,
+    }
+}
+
+fn problem_error(problem: &Problem) -> anyhow::Error {
+    anyhow::anyhow!("{}: {}", problem.class, problem.message)
+}
+
+/// Moves the sequence of ids forward, unless the migration failed, and adds the result to its
+/// report.
+async fn resume_sequence(
     mut report: MigrationReport,
     settings: &RelaySettings,
     secrets: &Secrets,
@@ -230,28 +286,22 @@ fn write_result(file: &Path, report: &MigrationReport) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write the result to '{}'", file.display()))
 }
 
-async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
+async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     #[cfg(feature = "planted-bugs")]
     if let Some(bug) = arguments.planted_bug {
-        outbox_relay::failpoints::plant(bug);
+        outbox_relay::failpoints::enable(bug);
     }
-    let source = arguments.from.source();
+    let source = arguments.source.source();
     let (settings, secrets) = source.load()?;
     if matches!(source, SettingsSource::Manifest { .. }) {
-        let done = tokio::select! {
-            done = until_done(&settings, &secrets) => done,
-            () = stopped() => return Ok(ExitCode::SUCCESS),
-        };
-        done.map_err(|problem| anyhow::anyhow!("{}: {}", problem.class, problem.message))?;
-    }
-    let stop = CancellationToken::new();
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            stopped().await;
-            stop.cancel();
+        tokio::select! {
+            migrated = until_done(&settings, &secrets) => {
+                migrated.map_err(|problem| problem_error(&problem))?;
+            }
+            () = stop_signal() => return Ok(ExitCode::SUCCESS),
         }
-    });
+    }
+    let stop = cancelled_by_stop_signal();
     let options = RunOptions {
         settings,
         secrets,
@@ -262,9 +312,20 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). As process 1 of a container there is no default
-/// for them.
-async fn stopped() {
+/// Token that is cancelled by the first stop signal.
+fn cancelled_by_stop_signal() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        stop_signal().await;
+        stop.cancel();
+    });
+    token
+}
+
+/// Waits for SIGTERM (a pod is stopped) or SIGINT (Ctrl-C). Process 1 of a container has no default
+/// handler for them, so a process that ignored them could only be killed.
+async fn stop_signal() {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => tokio::select! {
             _ = terminate.recv() => {}

@@ -1,4 +1,5 @@
-//! Arguments of the on-call's commands. Pure.
+//! Arguments of the commands for people on call. Doc comments of commands and flags are their help
+//! texts. Pure.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,86 +8,92 @@ use uuid::Uuid;
 
 use crate::{
     api::parse_duration,
-    outbox::admin::Filter,
+    outbox::admin::{Filter, Role},
     settings::{POD_SECRETS, POD_SETTINGS, source::SettingsSource},
 };
 
-const FILTERS: &str = "Which ones (all conditions must hold)";
+/// Heading of the flags that select rows, in `--help`.
+const FILTERS: &str = "Selection (all conditions must hold)";
 
-/// What whoever is on call can ask for.
+/// Commands for people on call.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Shows how the outbox is doing: its relays, what waits, what was put aside.
-    Status(Asked),
-    /// Rows that Kafka refused and that were taken out of the table: look at them, bring them back,
-    /// discard them.
+    /// Shows the state of the outbox: relays, waiting rows, parked topics and keys, dead letters.
+    Status(CommonArgs),
+    /// Shows, requeues or discards rows that Kafka rejected and that were moved to the dead
+    /// letters.
     DeadLetters {
         #[command(subcommand)]
-        command: DeadLetters,
+        command: DeadLettersCommand,
     },
-    /// Topics and keys whose rows wait: look at them, park, let flow again, skip the refused row.
+    /// Lists, parks or unparks topics and keys, or skips the rejected row of a key.
     Parked {
         #[command(subcommand)]
-        command: Parked,
+        command: ParkedCommand,
     },
-    /// The OutboxRelay that manages the schema: show it, or free the schema for another one.
+    /// Shows the OutboxRelay that manages the schema, or releases the schema for another one.
     Owner {
         #[command(subcommand)]
-        command: OwnerOf,
+        command: OwnerCommand,
     },
 }
 
+/// Subcommands of `dead-letters`.
 #[derive(Subcommand)]
-pub enum DeadLetters {
+pub enum DeadLettersCommand {
     /// Lists dead letters, oldest first.
-    List(Listing),
-    /// Shows dead letters with all that is known of them.
-    Show(Showing),
-    /// Brings dead letters back: they are published under new ids, as the last rows of their keys.
-    Requeue(Changing),
-    /// Deletes dead letters for good. Nothing else in these commands deletes an event.
-    Discard(Changing),
+    List(ListArgs),
+    /// Shows all details of dead letters.
+    Show(ShowArgs),
+    /// Requeues dead letters: they are published under new ids, as the last rows of their keys.
+    Requeue(ChangeArgs),
+    /// Deletes dead letters for good. No other command here deletes an event.
+    Discard(ChangeArgs),
 }
 
+/// Subcommands of `parked`.
 #[derive(Subcommand)]
-pub enum Parked {
-    /// Lists parked topics and keys, longest first.
-    List(Listing),
+pub enum ParkedCommand {
+    /// Lists parked topics and keys, oldest first.
+    List(ListArgs),
     /// Parks a topic, or one key of it: its rows wait until `parked retry`. Relays notice it within
     /// seconds.
-    Add(Adding),
-    /// Lets topics and keys flow again, refused row first, under the ids that they have.
-    Retry(Changing),
-    /// Moves the refused row of each key to the dead letters and lets the rows behind it flow.
-    Skip(Changing),
+    Add(AddArgs),
+    /// Unparks topics and keys: their rows are published under the same ids, the rejected row
+    /// first.
+    Retry(ChangeArgs),
+    /// Moves the rejected row of each key to the dead letters and unparks the key.
+    Skip(ChangeArgs),
 }
 
+/// Subcommands of `owner`.
 #[derive(Subcommand)]
-pub enum OwnerOf {
+pub enum OwnerCommand {
     /// Shows the OutboxRelay that manages the schema.
-    Show(Asked),
-    /// Frees the schema: the next OutboxRelay that migrates it becomes its owner. Stop the relays
-    /// of the old one first.
-    Release(Releasing),
+    Show(CommonArgs),
+    /// Releases the schema: the next OutboxRelay that migrates it becomes its owner. Stop the
+    /// relays of the old owner first.
+    Release(ReleaseArgs),
 }
 
-/// Where settings and secrets are; by default where a relay's pod has them.
+/// Source of settings and secrets. By default they are read from where a relay's pod has them.
 #[derive(Args)]
 #[group(skip)]
 pub struct ConfigSource {
-    /// Settings as the operator writes them; in a pod of a relay they are found without it.
+    /// Settings file, as the operator writes it. It is not needed in a pod of a relay.
     #[arg(long, value_name = "FILE", requires = "secrets")]
     pub settings: Option<PathBuf>,
-    /// An OutboxRelay, with its Secrets and ConfigMaps as further documents.
+    /// File with an OutboxRelay, and its Secrets and ConfigMaps as further documents.
     #[arg(long, value_name = "FILE", conflicts_with = "settings")]
     pub manifest: Option<PathBuf>,
-    /// Folder of secrets; with --manifest: what is not in it, as DIR/NAME/KEY.
+    /// Folder of secrets. With --manifest: those that the file does not contain, as DIR/NAME/KEY.
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
 }
 
 impl ConfigSource {
-    /// `cluster`: what the owner of a manifest's schema is called.
+    /// Returns the source to load from. `cluster` is the cluster in the owner's name that is made
+    /// for a manifest.
     #[must_use]
     pub fn source(self, cluster: String) -> SettingsSource {
         match self.manifest {
@@ -103,36 +110,39 @@ impl ConfigSource {
     }
 }
 
-/// How the answer looks.
+/// Format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people; long values are cut, and what could harm a terminal is escaped.
+    /// For people: long values are cut, and characters that could control a terminal are escaped.
     Table,
-    /// For programs; whole values.
+    /// For programs: complete values.
     Json,
 }
 
+/// Flags of all commands.
 #[derive(Args)]
-pub struct Asked {
+pub struct CommonArgs {
     #[command(flatten)]
-    pub place: ConfigSource,
-    /// How the answer looks.
+    pub config: ConfigSource,
+    /// Output format.
     #[arg(long, short, value_enum, default_value = "table")]
     pub output: Output,
 }
 
+/// Flags that select dead letters, parked topics and parked keys.
 #[derive(Args)]
-pub struct Which {
-    /// Rows for this topic, routed or named by the row.
+pub struct Selector {
+    /// Rows for this topic, by route or given by the row.
     #[arg(long, value_name = "TOPIC", help_heading = FILTERS)]
     pub topic: Option<String>,
     /// Rows with this Kafka key.
     #[arg(long, value_name = "KEY", help_heading = FILTERS)]
     pub key: Option<String>,
-    /// Refused with this class of error, such as RecordRejected; ParkedByHand: a person did it.
+    /// Rows rejected with this class of error, such as RecordRejected; ParkedByHand: parked by a
+    /// person.
     #[arg(long, value_name = "CLASS", help_heading = FILTERS)]
     pub class: Option<String>,
-    /// Put aside at least so long ago, such as 30m or 1h.
+    /// Parked or rejected at least this long ago, such as 30m or 1h.
     #[arg(long, value_name = "AGE", value_parser = parse_duration, help_heading = FILTERS)]
     pub older_than: Option<Duration>,
     /// The row with this event_id.
@@ -140,7 +150,8 @@ pub struct Which {
     pub event_id: Option<Uuid>,
 }
 
-impl Which {
+impl Selector {
+    /// Converts the flags to a filter of at most `limit` results.
     pub(super) fn filter(&self, limit: Option<u64>) -> Filter {
         Filter {
             topic: self.topic.clone(),
@@ -153,71 +164,88 @@ impl Which {
     }
 }
 
+/// Flags of commands that list.
 #[derive(Args)]
-pub struct Listing {
+pub struct ListArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub which: Which,
-    /// At most so many.
+    pub selector: Selector,
+    /// Maximum number of results.
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: u64,
 }
 
+/// Flags of `dead-letters show`.
 #[derive(Args)]
-pub struct Showing {
+pub struct ShowArgs {
     #[command(flatten)]
-    pub listing: Listing,
-    /// Also show payloads and the values of headers: they may be personal data.
+    pub list: ListArgs,
+    /// Show payloads and values of headers too, which may be personal data.
     #[arg(long)]
     pub show_payload: bool,
 }
 
+/// Flags of commands that ask before they change something.
 #[derive(Args)]
-pub struct Asking {
-    /// Say what would be done, and do nothing.
+pub struct ConfirmArgs {
+    /// Show what would be done, and change nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not ask. Without a terminal nothing is done unless this is given.
+    /// Do not ask for confirmation. Required when there is no terminal.
     #[arg(long, short)]
     pub yes: bool,
 }
 
+impl ConfirmArgs {
+    /// Database user that the command needs: a dry run only reads.
+    pub(super) fn role(&self) -> Role {
+        if self.dry_run {
+            Role::Relay
+        } else {
+            Role::Owner
+        }
+    }
+}
+
+/// Flags of commands that change what a selector finds.
 #[derive(Args)]
 #[command(group = ArgGroup::new("chosen").required(true).multiple(true).args(["topic", "key", "class", "older_than", "event_id", "all"]))]
-pub struct Changing {
+pub struct ChangeArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub which: Which,
-    /// All of them; a condition or this must be given.
+    pub selector: Selector,
+    /// Select everything. Either this or a condition is required.
     #[arg(long, conflicts_with_all = ["topic", "key", "class", "older_than", "event_id"], help_heading = FILTERS)]
     pub all: bool,
-    /// At most so many, the oldest ones.
+    /// Maximum number of changes, oldest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
     pub limit: Option<u64>,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }
 
+/// Flags of `parked add`.
 #[derive(Args)]
-pub struct Adding {
+pub struct AddArgs {
     #[command(flatten)]
-    pub asked: Asked,
-    /// The topic, as the manifest names it.
+    pub common: CommonArgs,
+    /// Topic, as the manifest declares it.
     #[arg(long, value_name = "TOPIC")]
     pub topic: String,
     /// Only rows with this Kafka key.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }
 
+/// Flags of `owner release`.
 #[derive(Args)]
-pub struct Releasing {
+pub struct ReleaseArgs {
     #[command(flatten)]
-    pub asked: Asked,
+    pub common: CommonArgs,
     #[command(flatten)]
-    pub asking: Asking,
+    pub confirm: ConfirmArgs,
 }

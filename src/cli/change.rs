@@ -1,48 +1,155 @@
-//! How a change to many rows is told: what it found, how far it is, what it did. Pure, but for the
-//! progress on stderr.
+//! Changes to many dead letters, parked topics or parked keys: find them, show or confirm, change
+//! them in batches, report. IO; the texts are made by pure functions.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::cli::text::thousands;
+use crate::{
+    cli::{
+        CliError, Exit,
+        args::{ChangeArgs, CommonArgs, Selector},
+        confirm::{Answer, confirm},
+        note, open,
+        text::thousands,
+        write,
+    },
+    outbox::admin::{AdminClient, AdminError},
+};
 
-/// How many rows of a dry run are listed.
-pub(super) const SHOWN: usize = 20;
+/// Number of items that a dry run lists.
+pub(super) const PREVIEW_MAX: usize = 20;
 
-/// A verb in the forms that its messages need.
+/// Number of items between two lines of progress. It is also the size of a transaction where items
+/// share one: small enough that an interrupted command loses little and holds locks only briefly.
+const BATCH: usize = 500;
+
+/// A change that a command makes to the items that its selector finds.
+pub(super) trait Change {
+    /// Dead letter, parked topic or parked key.
+    type Item;
+
+    /// Message when the selector finds nothing.
+    const NOTHING_MATCHES: &'static str;
+
+    /// Words for the messages of the change.
+    fn verb(&self) -> Verb;
+
+    /// Question to confirm the change of `matched` items.
+    fn question(&self, matched: u64) -> String;
+
+    /// Finds the items, at most `limit`.
+    async fn find(
+        &self,
+        client: &AdminClient,
+        selector: &Selector,
+        limit: Option<u64>,
+    ) -> Result<Vec<Self::Item>, AdminError>;
+
+    /// Lists the first [`PREVIEW_MAX`] items as text.
+    async fn preview(
+        &self,
+        client: &AdminClient,
+        selector: &Selector,
+        items: &[Self::Item],
+    ) -> Result<String, AdminError>;
+
+    /// Changes a batch of items. Returns how many of them were changed.
+    async fn apply(&self, client: &AdminClient, batch: &[Self::Item]) -> Result<u64, AdminError>;
+}
+
+/// Runs a command that changes what its selector finds.
+///
+/// # Errors
+/// Returns an error when the database fails, or the result cannot be written. Earlier batches are
+/// changed then.
+///
+/// # Cancel safety
+/// If dropped midway, earlier batches are changed, and the current one may be.
+pub(super) async fn run<C: Change>(
+    change: C,
+    arguments: ChangeArgs,
+    out: &mut impl Write,
+) -> Result<Exit, CliError> {
+    let ChangeArgs {
+        common: CommonArgs { config, output },
+        selector,
+        limit,
+        confirm: confirm_args,
+        ..
+    } = arguments;
+    let verb = change.verb();
+    let client = open(config, confirm_args.role()).await?;
+    // Only these items are changed. Items that appear from now on are left alone, such as a dead
+    // letter that was requeued and rejected again.
+    let items = change.find(&client, &selector, limit).await?;
+    let mut changed = Changed::new(&verb, items.len());
+    if items.is_empty() {
+        write(out, output, &changed, |_| String::new())?;
+        note(C::NOTHING_MATCHES);
+        return Ok(Exit::NothingMatched);
+    }
+    if confirm_args.dry_run {
+        let preview = change.preview(&client, &selector, &items).await?;
+        let more = and_more(items.len());
+        changed.dry_run = true;
+        write(out, output, &changed, |changed| {
+            format!("{preview}{more}{}", changed.describe(&verb))
+        })?;
+        return Ok(Exit::Done);
+    }
+    if confirm(&confirm_args, &change.question(changed.matched))? == Answer::No {
+        return Ok(Exit::Refused);
+    }
+    for batch in items.chunks(BATCH) {
+        changed.done += change.apply(&client, batch).await?;
+        show_progress(&verb, changed.done, changed.matched);
+    }
+    write(out, output, &changed, |changed| changed.describe(&verb))?;
+    Ok(Exit::Done)
+}
+
+/// Line below a preview that does not list all items.
+fn and_more(matched: usize) -> String {
+    if matched > PREVIEW_MAX {
+        format!("... and {} more\n", matched - PREVIEW_MAX)
+    } else {
+        String::new()
+    }
+}
+
+/// A verb in the forms that messages need.
 pub(super) struct Verb {
     pub(super) infinitive: &'static str,
-    pub(super) done: &'static str,
-    /// What it is done to, one and many.
+    pub(super) past: &'static str,
+    /// Object of the verb, singular.
     pub(super) noun: &'static str,
+    /// Object of the verb, plural.
     pub(super) nouns: &'static str,
 }
 
 impl Verb {
-    /// `1 row`, `1,234 rows`.
-    pub(super) fn many(&self, number: u64) -> String {
-        format!(
-            "{} {}",
-            thousands(number),
-            if number == 1 { self.noun } else { self.nouns }
-        )
+    /// Number and noun: `1 row`, `1,234 rows`.
+    pub(super) fn count(&self, number: u64) -> String {
+        let noun = if number == 1 { self.noun } else { self.nouns };
+        format!("{} {noun}", thousands(number))
     }
 }
 
-/// What a change did.
+/// Result of a change.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Changed {
     pub(super) action: &'static str,
     pub(super) dry_run: bool,
-    /// What the conditions held for.
+    /// Number of items that the selector found.
     pub(super) matched: u64,
-    /// What was changed; the others were gone or had changed meanwhile.
+    /// Number of items that were changed. The others no longer existed or had changed.
     pub(super) done: u64,
 }
 
 impl Changed {
+    /// Result before anything was changed.
     pub(super) fn new(verb: &Verb, matched: usize) -> Self {
         Self {
             action: verb.infinitive,
@@ -52,29 +159,35 @@ impl Changed {
         }
     }
 
-    pub(super) fn in_words(&self, verb: &Verb) -> String {
+    fn describe(&self, verb: &Verb) -> String {
         if self.dry_run {
-            return format!("would {} {}\n", verb.infinitive, verb.many(self.matched));
+            return format!("would {} {}\n", verb.infinitive, verb.count(self.matched));
         }
         let gone = match self.matched - self.done {
             0 => String::new(),
-            gone => format!("; {} had gone or changed meanwhile", thousands(gone)),
+            gone => format!("; {} no longer existed or had changed", thousands(gone)),
         };
-        format!("{} {}{gone}\n", verb.done, verb.many(self.done))
+        format!("{} {}{gone}\n", verb.past, verb.count(self.done))
     }
 }
 
-/// Tells how far a long work is: on a terminal in one line, else in a line each.
-pub(super) fn progress(verb: &Verb, done: u64, of: u64) {
+/// Shows the progress of a long change on stderr: on a terminal in one line that is rewritten, else
+/// in one line for each batch.
+fn show_progress(verb: &Verb, done: u64, matched: u64) {
     let mut stderr = io::stderr();
-    let text = format!("{} {} of {}", verb.done, thousands(done), verb.many(of));
-    let told = match (stderr.is_terminal(), done >= of) {
+    let text = format!(
+        "{} {} of {}",
+        verb.past,
+        thousands(done),
+        verb.count(matched)
+    );
+    let written = match (stderr.is_terminal(), done >= matched) {
         (true, false) => write!(stderr, "\r{text}").and_then(|()| stderr.flush()),
         (true, true) => writeln!(stderr, "\r{text}"),
         (false, _) => writeln!(stderr, "{text}"),
     };
-    // Nobody is left to tell when stderr is closed.
-    drop(told);
+    // A closed stderr must not stop the change.
+    drop(written);
 }
 
 #[cfg(test)]
@@ -83,27 +196,27 @@ mod tests {
 
     const VERB: Verb = Verb {
         infinitive: "requeue",
-        done: "requeued",
+        past: "requeued",
         noun: "dead letter",
         nouns: "dead letters",
     };
 
     #[test]
-    fn words_say_what_was_done_and_what_had_gone() {
-        let told = |dry_run, matched, done| {
+    fn a_result_says_what_was_done_and_what_had_gone() {
+        let describe = |dry_run, matched, done| {
             Changed {
                 action: "requeue",
                 dry_run,
                 matched,
                 done,
             }
-            .in_words(&VERB)
+            .describe(&VERB)
         };
-        assert_eq!(told(true, 1, 0), "would requeue 1 dead letter\n");
-        assert_eq!(told(false, 1234, 1234), "requeued 1,234 dead letters\n");
+        assert_eq!(describe(true, 1, 0), "would requeue 1 dead letter\n");
+        assert_eq!(describe(false, 1234, 1234), "requeued 1,234 dead letters\n");
         assert_eq!(
-            told(false, 3, 1),
-            "requeued 1 dead letter; 2 had gone or changed meanwhile\n"
+            describe(false, 3, 1),
+            "requeued 1 dead letter; 2 no longer existed or had changed\n"
         );
     }
 }

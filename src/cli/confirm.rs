@@ -1,40 +1,54 @@
-//! Asking before something is changed. Reading the answer is IO.
+//! Asking for confirmation before something is changed. Reading the answer is IO.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use crate::cli::{CliError, Exit, args::Asking, note};
+use crate::cli::{CliError, args::ConfirmArgs, note};
 
-/// Whether to go on: `Ok(())`, or how the command ends.
-pub(super) fn confirm(asking: &Asking, question: &str) -> Result<Result<(), Exit>, CliError> {
-    if asking.yes {
-        return Ok(Ok(()));
+/// Whether the user wants the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Yes,
+    No,
+}
+
+/// Asks the user, unless `--yes` is set. Without a terminal the answer is no. After a no, the user
+/// has read on stderr that nothing was done.
+///
+/// # Errors
+/// Returns an error when the terminal cannot be read or written.
+pub(super) fn confirm(arguments: &ConfirmArgs, question: &str) -> Result<Answer, CliError> {
+    if arguments.yes {
+        return Ok(Answer::Yes);
     }
     if !io::stdin().is_terminal() {
         note(&format!(
-            "{question} There is no terminal to ask at: nothing was done. --yes does it, \
-             --dry-run shows it."
+            "{question} Nothing was done, because there is no terminal to confirm at. Use --yes to \
+             confirm, or --dry-run to see what would change."
         ));
-        return Ok(Err(Exit::Refused));
+        return Ok(Answer::No);
     }
-    let answer = ask(question).map_err(CliError::Ask)?;
-    if agreed(&answer) {
-        return Ok(Ok(()));
+    let line = prompt(question).map_err(CliError::Ask)?;
+    let answer = parse(&line);
+    if answer == Answer::No {
+        note("nothing was done");
     }
-    note("nothing was done");
-    Ok(Err(Exit::Refused))
-}
-
-fn ask(question: &str) -> io::Result<String> {
-    write!(io::stderr(), "{question} [y/N] ")?;
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
     Ok(answer)
 }
 
-/// Only a clear yes is one.
-fn agreed(answer: &str) -> bool {
-    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+fn prompt(question: &str) -> io::Result<String> {
+    write!(io::stderr(), "{question} [y/N] ")?;
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Anything but an explicit yes is a no.
+fn parse(line: &str) -> Answer {
+    match line.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Answer::Yes,
+        _ => Answer::No,
+    }
 }
 
 #[cfg(test)]
@@ -42,8 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clear_yes_is_one() {
-        assert!(["y\n", "Yes", " YES \r\n"].into_iter().all(agreed));
-        assert!(!["", "\n", "n", "yeah", "no", "y n"].into_iter().any(agreed));
+    fn only_an_explicit_yes_is_a_yes() {
+        for line in ["y\n", "Yes", " YES \r\n"] {
+            assert_eq!(parse(line), Answer::Yes, "{line:?}");
+        }
+        for line in ["", "\n", "n", "yeah", "no", "y n"] {
+            assert_eq!(parse(line), Answer::No, "{line:?}");
+        }
     }
 }

@@ -1,22 +1,21 @@
-//! `dead-letters list|show|requeue|discard`. Asking the database is IO, what is printed is pure.
+//! `dead-letters list|show|requeue|discard`. Querying the database is IO, making the output is
+//! pure.
 
 use std::io::Write;
 
 use crate::{
     cli::{
         CliError, Exit,
-        args::{Asked, Changing, DeadLetters, Listing, Showing},
-        change::{Changed, SHOWN, Verb, progress},
-        confirm::confirm,
+        args::{CommonArgs, DeadLettersCommand, ListArgs, Selector, ShowArgs},
+        change::{self, Change, PREVIEW_MAX, Verb},
         note, open,
-        text::{facts, line, lines, table},
-        write,
+        text::{fields, line, lines, table},
+        truncate, write,
     },
     outbox::admin::{AdminClient, AdminError, Contents, DeadLetter, DeadLetterId, Detail, Role},
 };
 
-/// Dead letters of one transaction: small enough that a stop loses nothing and waits for nothing.
-const BATCH: usize = 500;
+const NOTHING_MATCHES: &str = "no dead letter matches";
 
 #[derive(Clone, Copy)]
 enum Action {
@@ -24,210 +23,132 @@ enum Action {
     Discard,
 }
 
-impl Action {
-    fn verb(self) -> Verb {
-        match self {
-            Self::Requeue => Verb {
-                infinitive: "requeue",
-                done: "requeued",
-                noun: "dead letter",
-                nouns: "dead letters",
-            },
-            Self::Discard => Verb {
-                infinitive: "discard",
-                done: "discarded",
-                noun: "dead letter",
-                nouns: "dead letters",
-            },
+impl Change for Action {
+    type Item = DeadLetterId;
+
+    const NOTHING_MATCHES: &'static str = NOTHING_MATCHES;
+
+    fn verb(&self) -> Verb {
+        let (infinitive, past) = match self {
+            Self::Requeue => ("requeue", "requeued"),
+            Self::Discard => ("discard", "discarded"),
+        };
+        Verb {
+            infinitive,
+            past,
+            noun: "dead letter",
+            nouns: "dead letters",
         }
     }
 
-    fn question(self, matched: u64) -> String {
-        let those = self.verb().many(matched);
+    fn question(&self, matched: u64) -> String {
+        let those = self.verb().count(matched);
         match self {
             Self::Requeue => format!("Requeue {those}? Each becomes the last row of its key."),
-            Self::Discard => format!("Discard {those} for good? Nobody can bring them back."),
+            Self::Discard => format!("Discard {those}? This cannot be undone."),
         }
     }
 
-    async fn take(self, desk: &AdminClient, names: &[DeadLetterId]) -> Result<u64, AdminError> {
+    async fn find(
+        &self,
+        client: &AdminClient,
+        selector: &Selector,
+        limit: Option<u64>,
+    ) -> Result<Vec<DeadLetterId>, AdminError> {
+        client.dead_letter_ids(&selector.filter(limit)).await
+    }
+
+    async fn preview(
+        &self,
+        client: &AdminClient,
+        selector: &Selector,
+        ids: &[DeadLetterId],
+    ) -> Result<String, AdminError> {
+        let filter = selector.filter(Some(PREVIEW_MAX.min(ids.len()) as u64));
+        let dead_letters = client.dead_letters(&filter, Detail::Metadata).await?;
+        Ok(render_list(&dead_letters))
+    }
+
+    /// Changes a batch in one transaction.
+    async fn apply(&self, client: &AdminClient, ids: &[DeadLetterId]) -> Result<u64, AdminError> {
         match self {
-            Self::Requeue => desk.requeue(names).await,
-            Self::Discard => desk.discard(names).await,
+            Self::Requeue => client.requeue(ids).await,
+            Self::Discard => client.discard(ids).await,
         }
     }
 }
 
+/// Runs a subcommand of `dead-letters`.
+///
+/// # Errors
+/// Returns an error when the settings cannot be read, the database fails, or the output cannot be
+/// written.
+///
+/// # Cancel safety
+/// If dropped midway, earlier batches of a change are done, and the current one may be.
 pub(super) async fn dead_letters(
-    command: DeadLetters,
+    command: DeadLettersCommand,
     out: &mut impl Write,
 ) -> Result<Exit, CliError> {
     match command {
-        DeadLetters::List(arguments) => list(arguments, out).await,
-        DeadLetters::Show(arguments) => show(arguments, out).await,
-        DeadLetters::Requeue(arguments) => change(Action::Requeue, arguments, out).await,
-        DeadLetters::Discard(arguments) => change(Action::Discard, arguments, out).await,
+        DeadLettersCommand::List(arguments) => list(arguments, out).await,
+        DeadLettersCommand::Show(arguments) => show(arguments, out).await,
+        DeadLettersCommand::Requeue(arguments) => {
+            change::run(Action::Requeue, arguments, out).await
+        }
+        DeadLettersCommand::Discard(arguments) => {
+            change::run(Action::Discard, arguments, out).await
+        }
     }
 }
 
-async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Listing {
-        asked: Asked { place, output },
-        which,
-        limit,
-    } = arguments;
-    let mut letters = open(place, Role::Relay)
-        .await?
-        .letters(&which.filter(Some(limit + 1)), Detail::Metadata)
-        .await?;
-    cut(&mut letters, limit);
-    write(out, output, &letters, |letters| listed(letters))?;
+async fn list(arguments: ListArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let output = arguments.common.output;
+    let dead_letters = read(arguments, Detail::Metadata).await?;
+    write(out, output, &dead_letters, |dead_letters| {
+        render_list(dead_letters)
+    })?;
     Ok(Exit::Done)
 }
 
-async fn show(arguments: Showing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Showing {
-        listing:
-            Listing {
-                asked: Asked { place, output },
-                which,
-                limit,
-            },
-        show_payload,
-    } = arguments;
+async fn show(arguments: ShowArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let ShowArgs { list, show_payload } = arguments;
+    let output = list.common.output;
     let detail = if show_payload {
         Detail::Contents
     } else {
         Detail::Metadata
     };
-    let mut letters = open(place, Role::Relay)
-        .await?
-        .letters(&which.filter(Some(limit + 1)), detail)
-        .await?;
-    cut(&mut letters, limit);
-    write(out, output, &letters, |letters| {
-        letters.iter().map(shown).collect::<Vec<_>>().join("\n")
+    let dead_letters = read(list, detail).await?;
+    write(out, output, &dead_letters, |dead_letters| {
+        let texts: Vec<String> = dead_letters.iter().map(render).collect();
+        texts.join("\n")
     })?;
-    Ok(if letters.is_empty() {
-        nothing_matches()
-    } else {
-        Exit::Done
-    })
-}
-
-async fn change(
-    action: Action,
-    arguments: Changing,
-    out: &mut impl Write,
-) -> Result<Exit, CliError> {
-    let Changing {
-        asked: Asked { place, output },
-        which,
-        limit,
-        asking,
-        ..
-    } = arguments;
-    let desk = open(
-        place,
-        if asking.dry_run {
-            Role::Relay
-        } else {
-            Role::Owner
-        },
-    )
-    .await?;
-    // These and no others: what comes in meanwhile, such as one that was requeued and refused
-    // again, is left alone.
-    let names = desk.dead_letter_ids(&which.filter(limit)).await?;
-    let verb = action.verb();
-    let mut changed = Changed::new(&verb, names.len());
-    if names.is_empty() {
-        write(out, output, &changed, |_| String::new())?;
-        return Ok(nothing_matches());
+    if dead_letters.is_empty() {
+        note(NOTHING_MATCHES);
+        return Ok(Exit::NothingMatched);
     }
-    if asking.dry_run {
-        let some = desk
-            .letters(
-                &which.filter(Some(SHOWN.min(names.len()) as u64)),
-                Detail::Metadata,
-            )
-            .await?;
-        changed.dry_run = true;
-        write(out, output, &changed, |changed| {
-            format!(
-                "{}{}{}",
-                listed(&some),
-                more(names.len()),
-                changed.in_words(&verb)
-            )
-        })?;
-        return Ok(Exit::Done);
-    }
-    if let Err(exit) = confirm(&asking, &action.question(changed.matched))? {
-        return Ok(exit);
-    }
-    for batch in names.chunks(BATCH) {
-        changed.done += action.take(&desk, batch).await?;
-        progress(&verb, changed.done, changed.matched);
-    }
-    write(out, output, &changed, |changed| changed.in_words(&verb))?;
     Ok(Exit::Done)
 }
 
-fn nothing_matches() -> Exit {
-    note("no dead letter matches");
-    Exit::NothingMatched
+async fn read(arguments: ListArgs, detail: Detail) -> Result<Vec<DeadLetter>, CliError> {
+    let ListArgs {
+        common: CommonArgs { config, .. },
+        selector,
+        limit,
+    } = arguments;
+    let client = open(config, Role::Relay).await?;
+    // One more than requested, to find out whether there are more.
+    let filter = selector.filter(Some(limit + 1));
+    let mut dead_letters = client.dead_letters(&filter, detail).await?;
+    truncate(&mut dead_letters, limit);
+    Ok(dead_letters)
 }
 
-/// One more than was asked for was read, to know whether there is one.
-fn cut(letters: &mut Vec<DeadLetter>, limit: u64) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if letters.len() > limit {
-        letters.truncate(limit);
-        note("there are more: --limit shows them, conditions narrow them down");
-    }
-}
-
-fn more(matched: usize) -> String {
-    if matched > SHOWN {
-        format!("... and {} more\n", matched - SHOWN)
-    } else {
-        String::new()
-    }
-}
-
-fn listed(letters: &[DeadLetter]) -> String {
-    if letters.is_empty() {
+fn render_list(dead_letters: &[DeadLetter]) -> String {
+    if dead_letters.is_empty() {
         return "no dead letters\n".to_owned();
     }
-    let row = |letter: &DeadLetter| {
-        let DeadLetter {
-            failed_at,
-            class,
-            attempts,
-            topic,
-            key,
-            event_type,
-            outbox_seq,
-            event_id,
-            ..
-        } = letter;
-        let (attempts, seq, event_id) = (
-            attempts.to_string(),
-            outbox_seq.to_string(),
-            event_id.to_string(),
-        );
-        [
-            failed_at.clone(),
-            class.clone(),
-            attempts,
-            topic.clone(),
-            key.clone(),
-            event_type.clone(),
-            seq,
-            event_id,
-        ]
-    };
     table(
         [
             "FAILED",
@@ -239,103 +160,102 @@ fn listed(letters: &[DeadLetter]) -> String {
             "OUTBOX_SEQ",
             "EVENT ID",
         ],
-        letters.iter().map(row),
+        dead_letters.iter().map(cells),
     )
 }
 
-fn shown(letter: &DeadLetter) -> String {
-    let mut all = vec![
-        ("event_id", letter.event_id.to_string()),
+fn cells(dead_letter: &DeadLetter) -> [String; 8] {
+    [
+        dead_letter.failed_at.clone(),
+        dead_letter.class.clone(),
+        dead_letter.attempts.to_string(),
+        dead_letter.topic.clone(),
+        dead_letter.key.clone(),
+        dead_letter.event_type.clone(),
+        dead_letter.outbox_seq.to_string(),
+        dead_letter.event_id.to_string(),
+    ]
+}
+
+/// Text of one dead letter: its fields, and below them headers and payload when they were read.
+fn render(dead_letter: &DeadLetter) -> String {
+    let mut metadata = metadata(dead_letter);
+    match &dead_letter.contents {
+        None => {
+            metadata.push(("headers", header_names(&dead_letter.header_names)));
+            fields(&metadata)
+        }
+        Some(contents) => format!("{}{}", fields(&metadata), render_contents(contents)),
+    }
+}
+
+fn metadata(dead_letter: &DeadLetter) -> Vec<(&'static str, String)> {
+    vec![
+        ("event_id", dead_letter.event_id.to_string()),
         (
             "outbox_seq",
-            format!("{} (when it was refused)", letter.outbox_seq),
+            format!("{} (when it was rejected)", dead_letter.outbox_seq),
         ),
-        ("topic", line(&letter.topic)),
-        ("key", line(&letter.key)),
-        ("event_type", line(&letter.event_type)),
-        (
-            "aggregate",
-            format!(
-                "{} {}",
-                line(&letter.aggregate_type),
-                line(&letter.aggregate_id)
-            ),
-        ),
-        ("written", letter.created_at.clone()),
-        (
-            "refused",
-            format!(
-                "{}, first {}, last {}",
-                times(letter.attempts),
-                letter.first_failed_at,
-                letter.failed_at
-            ),
-        ),
-        ("class", line(&letter.class)),
-        (
-            "payload",
-            letter.payload_bytes.map_or_else(
-                || "none: a tombstone".to_owned(),
-                |bytes| format!("{bytes} bytes"),
-            ),
-        ),
-        ("headers", names(&letter.header_names)),
-    ];
-    match &letter.contents {
-        None => facts(&all),
-        Some(contents) => {
-            all.pop();
-            format!("{}{}", facts(&all), opened(contents))
-        }
-    }
+        ("topic", line(&dead_letter.topic)),
+        ("key", line(&dead_letter.key)),
+        ("event_type", line(&dead_letter.event_type)),
+        ("aggregate", aggregate(dead_letter)),
+        ("written", dead_letter.created_at.clone()),
+        ("rejected", attempts(dead_letter)),
+        ("class", line(&dead_letter.class)),
+        ("payload", payload_size(dead_letter.payload_bytes)),
+    ]
 }
 
-fn opened(contents: &Contents) -> String {
-    let payload = match contents {
-        Contents {
-            payload: Some(text),
-            ..
-        } => lines(text),
-        Contents {
-            payload_base64: Some(text),
-            ..
-        } => format!("base64: {text}"),
-        _ => String::new(),
-    };
+fn aggregate(dead_letter: &DeadLetter) -> String {
     format!(
-        "headers\n{}\npayload\n{payload}\n",
-        line_of_json(&contents.headers)
+        "{} {}",
+        line(&dead_letter.aggregate_type),
+        line(&dead_letter.aggregate_id)
     )
 }
 
-fn line_of_json(value: &serde_json::Value) -> String {
-    lines(&value.to_string())
+fn attempts(dead_letter: &DeadLetter) -> String {
+    let times = match dead_letter.attempts {
+        1 => "once".to_owned(),
+        attempts => format!("{attempts} times"),
+    };
+    format!(
+        "{times}, first {}, last {}",
+        dead_letter.first_failed_at, dead_letter.failed_at
+    )
 }
 
-fn names(headers: &[String]) -> String {
-    if headers.is_empty() {
+fn payload_size(bytes: Option<i32>) -> String {
+    match bytes {
+        None => "none: a tombstone".to_owned(),
+        Some(bytes) => format!("{bytes} bytes"),
+    }
+}
+
+fn header_names(names: &[String]) -> String {
+    if names.is_empty() {
         return "none".to_owned();
     }
-    headers
-        .iter()
-        .map(|name| line(name))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let safe: Vec<String> = names.iter().map(|name| line(name)).collect();
+    safe.join(", ")
 }
 
-fn times(attempts: i32) -> String {
-    if attempts == 1 {
-        "once".to_owned()
-    } else {
-        format!("{attempts} times")
-    }
+fn render_contents(contents: &Contents) -> String {
+    let payload = match (&contents.payload, &contents.payload_base64) {
+        (Some(text), _) => lines(text),
+        (None, Some(base64)) => format!("base64: {base64}"),
+        (None, None) => String::new(),
+    };
+    let headers = lines(&contents.headers.to_string());
+    format!("headers\n{headers}\npayload\n{payload}\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn letter(key: &str) -> DeadLetter {
+    fn dead_letter(key: &str) -> DeadLetter {
         DeadLetter {
             event_id: uuid::Uuid::nil(),
             outbox_seq: 7,
@@ -358,7 +278,10 @@ mod tests {
 
     #[test]
     fn a_hostile_key_is_one_harmless_line_of_the_list() {
-        let text = listed(&[letter("\u{1b}[2J\n\u{202e}"), letter(&"x".repeat(100_000))]);
+        let text = render_list(&[
+            dead_letter("\u{1b}[2J\n\u{202e}"),
+            dead_letter(&"x".repeat(100_000)),
+        ]);
         assert_eq!(text.lines().count(), 3);
         assert!(
             text.lines().all(|line| line.chars().count() < 250) && !text.contains('\u{1b}'),
@@ -368,7 +291,7 @@ mod tests {
 
     #[test]
     fn contents_are_shown_only_when_they_were_asked_for() {
-        let text = shown(&letter("f1"));
+        let text = render(&dead_letter("f1"));
         assert!(
             text.contains("5 bytes") && text.contains("traceparent") && text.contains("2 times"),
             "{text}"
@@ -379,9 +302,9 @@ mod tests {
             payload_base64: None,
             headers,
         };
-        let text = shown(&DeadLetter {
+        let text = render(&DeadLetter {
             contents: Some(contents),
-            ..letter("f1")
+            ..dead_letter("f1")
         });
         assert!(
             text.ends_with("headers\n{\"traceparent\":\"00-1\"}\npayload\n{\n\\u{1b}}\n"),
@@ -398,13 +321,13 @@ mod tests {
         };
         let shown = DeadLetter {
             contents: Some(contents(serde_json::json!({"traceparent": "00-1"}))),
-            ..letter("f1")
+            ..dead_letter("f1")
         };
         crate::golden::compare(
             "cli-dead-letters.json",
-            &crate::cli::text::json(&[letter("f1"), shown]),
+            &crate::cli::text::json(&[dead_letter("f1"), shown]),
         );
-        let changed = |action: Action| Changed::new(&action.verb(), 2);
+        let changed = |action: Action| crate::cli::change::Changed::new(&action.verb(), 2);
         let both = [changed(Action::Requeue), changed(Action::Discard)];
         crate::golden::compare(
             "cli-dead-letters-changed.json",
@@ -414,7 +337,7 @@ mod tests {
 
     #[test]
     fn json_names_are_those_of_the_documentation() {
-        let json = serde_json::to_value(letter("f1")).expect("plain data");
+        let json = serde_json::to_value(dead_letter("f1")).expect("plain data");
         assert_eq!(
             (json["eventId"].as_str(), json["outboxSeq"].as_i64()),
             (Some("00000000-0000-0000-0000-000000000000"), Some(7))

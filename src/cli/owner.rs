@@ -1,4 +1,4 @@
-//! `owner show|release`. Asking the database is IO, what is printed is pure.
+//! `owner show|release`. Querying the database is IO, making the output is pure.
 
 use std::io::Write;
 
@@ -7,26 +7,26 @@ use serde::Serialize;
 use crate::{
     cli::{
         CliError, Exit,
-        args::{Asked, OwnerOf, Releasing},
-        confirm::confirm,
+        args::{CommonArgs, OwnerCommand, ReleaseArgs},
+        confirm::{Answer, confirm},
         note, open,
         text::count,
         write,
     },
-    outbox::admin::Role,
+    outbox::admin::{AdminClient, AdminError, Role},
     settings::Owner,
 };
 
-/// Who manages the schema.
+/// Output of `owner show`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Managed {
     owner: Option<Owner>,
-    /// Relays whose lease runs.
+    /// Number of relays with a valid lease.
     relays: usize,
 }
 
-/// What became of a release.
+/// Output of `owner release`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Released {
@@ -35,108 +35,94 @@ struct Released {
     released: bool,
 }
 
-pub(super) async fn owner(command: OwnerOf, out: &mut impl Write) -> Result<Exit, CliError> {
+/// Runs a subcommand of `owner`.
+///
+/// # Errors
+/// Returns an error when the settings cannot be read, the database fails, or the output cannot be
+/// written.
+///
+/// # Cancel safety
+/// If dropped midway, the schema may be released, or not.
+pub(super) async fn owner(command: OwnerCommand, out: &mut impl Write) -> Result<Exit, CliError> {
     match command {
-        OwnerOf::Show(arguments) => show(arguments, out).await,
-        OwnerOf::Release(arguments) => release(arguments, out).await,
+        OwnerCommand::Show(arguments) => show(arguments, out).await,
+        OwnerCommand::Release(arguments) => release(arguments, out).await,
     }
 }
 
-async fn show(Asked { place, output }: Asked, out: &mut impl Write) -> Result<Exit, CliError> {
-    let desk = open(place, Role::Relay).await?;
-    let relays = desk
-        .relays()
-        .await?
-        .0
-        .into_iter()
-        .filter(|relay| relay.lease_seconds > 0.0)
-        .count();
-    let managed = Managed {
-        owner: desk.owner().await?,
-        relays,
-    };
-    write(out, output, &managed, in_words)?;
+async fn show(arguments: CommonArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let CommonArgs { config, output } = arguments;
+    let client = open(config, Role::Relay).await?;
+    let relays = active_relays(&client).await?;
+    let owner = client.owner().await?;
+    write(out, output, &Managed { owner, relays }, in_words)?;
     Ok(Exit::Done)
+}
+
+/// Number of relays with a valid lease.
+async fn active_relays(client: &AdminClient) -> Result<usize, AdminError> {
+    let (relays, _) = client.relays().await?;
+    Ok(relays.iter().filter(|relay| relay.is_active()).count())
 }
 
 fn in_words(managed: &Managed) -> String {
     let relays = count(managed.relays as u64, "relay");
     match &managed.owner {
-        Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} at work\n"),
+        Some(owner) => format!("OutboxRelay '{owner}' manages the schema; {relays} active\n"),
         None => format!(
-            "nobody manages the schema: the next OutboxRelay that migrates it will; {relays} at \
-             work\n"
+            "the schema has no owner: the next OutboxRelay that migrates it becomes its owner; \
+             {relays} active\n"
         ),
     }
 }
 
-async fn release(arguments: Releasing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Releasing {
-        asked: Asked { place, output },
-        asking,
+async fn release(arguments: ReleaseArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let ReleaseArgs {
+        common: CommonArgs { config, output },
+        confirm: confirm_args,
     } = arguments;
-    let desk = open(
-        place,
-        if asking.dry_run {
-            Role::Relay
-        } else {
-            Role::Owner
-        },
-    )
-    .await?;
-    let Some(owner) = desk.owner().await? else {
-        note("nobody manages the schema: it is free already");
+    let client = open(config, confirm_args.role()).await?;
+    let Some(owner) = client.owner().await? else {
+        note("the schema has no owner: there is nothing to release");
         return Ok(Exit::NothingMatched);
     };
-    let relays = desk
-        .relays()
-        .await?
-        .0
-        .into_iter()
-        .filter(|relay| relay.lease_seconds > 0.0)
-        .count();
+    let relays = active_relays(&client).await?;
     let mut released = Released {
         owner,
-        dry_run: asking.dry_run,
+        dry_run: confirm_args.dry_run,
         released: false,
     };
-    if !asking.dry_run {
-        if let Err(exit) = confirm(&asking, &question(&released.owner, relays))? {
-            return Ok(exit);
+    if !confirm_args.dry_run {
+        if confirm(&confirm_args, &question(&released.owner, relays))? == Answer::No {
+            return Ok(Exit::Refused);
         }
-        released.released = desk.release_owner(&released.owner).await?;
+        released.released = client.release_owner(&released.owner).await?;
     }
-    write(out, output, &released, told)?;
+    write(out, output, &released, describe)?;
     Ok(Exit::Done)
 }
 
 fn question(owner: &Owner, relays: usize) -> String {
     let at_work = match relays {
-        0 => "None of its relays is at work.".to_owned(),
+        0 => "None of its relays is active.".to_owned(),
         relays => format!(
-            "{} still at work; they go on until they are stopped.",
+            "{} still active; stop them, or they keep running.",
             count(relays as u64, "relay")
         ),
     };
-    format!("Take the schema away from OutboxRelay '{owner}'? {at_work}")
+    format!("Release the schema from OutboxRelay '{owner}'? {at_work}")
 }
 
-fn told(released: &Released) -> String {
-    let Released {
-        owner,
-        dry_run,
-        released,
-    } = released;
-    match (dry_run, released) {
-        (true, _) => format!("would take the schema away from OutboxRelay '{owner}'\n"),
-        (false, true) => {
-            "the schema is free: the next OutboxRelay that migrates it becomes its owner\n"
-                .to_owned()
-        }
-        (false, false) => {
-            format!("OutboxRelay '{owner}' does not manage the schema any more; nothing was done\n")
-        }
+fn describe(result: &Released) -> String {
+    let owner = &result.owner;
+    if result.dry_run {
+        return format!("would release the schema from OutboxRelay '{owner}'\n");
     }
+    if result.released {
+        return "the schema is released: the next OutboxRelay that migrates it becomes its owner\n"
+            .to_owned();
+    }
+    format!("OutboxRelay '{owner}' no longer manages the schema; nothing was done\n")
 }
 
 #[cfg(test)]
@@ -173,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn relays_at_work_are_named_before_their_schema_is_taken_away() {
+    fn active_relays_are_mentioned_before_their_schema_is_taken_away() {
         let owner = Owner {
             cluster: "c".to_owned(),
             namespace: "n".to_owned(),
             name: "files".to_owned(),
         };
         assert!(
-            question(&owner, 2).contains("2 relays still at work"),
+            question(&owner, 2).contains("2 relays still active"),
             "{}",
             question(&owner, 2)
         );
@@ -194,7 +180,7 @@ mod tests {
                 owner: None,
                 relays: 0
             })
-            .starts_with("nobody")
+            .starts_with("the schema has no owner")
         );
     }
 }

@@ -1,28 +1,25 @@
-//! `parked list|add|retry|skip`. Asking the database is IO, what is printed is pure.
+//! `parked list|add|retry|skip`. Querying the database is IO, making the output is pure.
 
 use std::io::Write;
 
 use crate::{
     cli::{
         CliError, Exit,
-        args::{Adding, Asked, Changing, Listing, Parked},
-        change::{Changed, SHOWN, Verb, progress},
-        confirm::confirm,
+        args::{AddArgs, CommonArgs, ListArgs, ParkedCommand, Selector},
+        change::{self, Change, Changed, PREVIEW_MAX, Verb},
+        confirm::{Answer, confirm},
         load, note, open,
         text::{cell, table},
-        write,
+        truncate, write,
     },
     outbox::admin::{AdminClient, AdminError, ParkedEntry, Role},
     report::{Problem, ProblemClass},
     settings::RelaySettings,
 };
 
-/// Progress is told each time so many are done. Each is a transaction of its own.
-const STEP: usize = 500;
-
 const ADD: Verb = Verb {
     infinitive: "park",
-    done: "parked",
+    past: "parked",
     noun: "topic or key",
     nouns: "topics or keys",
 };
@@ -33,245 +30,183 @@ enum Action {
     Skip,
 }
 
-impl Action {
-    fn verb(self) -> Verb {
+impl Change for Action {
+    type Item = ParkedEntry;
+
+    const NOTHING_MATCHES: &'static str = "no parked topic or key matches";
+
+    fn verb(&self) -> Verb {
         match self {
             Self::Retry => Verb {
                 infinitive: "unpark",
-                done: "unparked",
+                past: "unparked",
                 noun: "topic or key",
                 nouns: "topics or keys",
             },
             Self::Skip => Verb {
                 infinitive: "skip",
-                done: "skipped",
-                noun: "refused row",
-                nouns: "refused rows",
+                past: "skipped",
+                noun: "rejected row",
+                nouns: "rejected rows",
             },
         }
     }
 
-    fn question(self, matched: u64) -> String {
-        let those = self.verb().many(matched);
+    fn question(&self, matched: u64) -> String {
+        let those = self.verb().count(matched);
         match self {
-            Self::Retry => format!("Let {those} flow again?"),
+            Self::Retry => format!("Unpark {those}? Their rows are published again."),
             Self::Skip => {
-                format!("Move {those} to the dead letters, and let the rows behind flow?")
+                format!("Move {those} to the dead letters and unpark their keys?")
             }
         }
     }
 
-    async fn take(self, desk: &AdminClient, entry: &ParkedEntry) -> Result<bool, AdminError> {
-        match self {
-            Self::Retry => desk.unpark(entry).await,
-            Self::Skip => desk.skip(entry).await,
+    async fn find(
+        &self,
+        client: &AdminClient,
+        selector: &Selector,
+        limit: Option<u64>,
+    ) -> Result<Vec<ParkedEntry>, AdminError> {
+        let entries = client.parked(&selector.filter(limit)).await?;
+        Ok(match self {
+            Self::Retry => entries,
+            Self::Skip => with_rejected_row(entries),
+        })
+    }
+
+    async fn preview(
+        &self,
+        _: &AdminClient,
+        _: &Selector,
+        entries: &[ParkedEntry],
+    ) -> Result<String, AdminError> {
+        Ok(render_list(&entries[..entries.len().min(PREVIEW_MAX)]))
+    }
+
+    /// Changes the entries one by one, each in a transaction of its own.
+    async fn apply(
+        &self,
+        client: &AdminClient,
+        entries: &[ParkedEntry],
+    ) -> Result<u64, AdminError> {
+        let mut changed = 0;
+        for entry in entries {
+            let done = match self {
+                Self::Retry => client.unpark(entry).await?,
+                Self::Skip => client.skip(entry).await?,
+            };
+            changed += u64::from(done);
         }
+        Ok(changed)
     }
 }
 
-pub(super) async fn parked(command: Parked, out: &mut impl Write) -> Result<Exit, CliError> {
+/// Runs a subcommand of `parked`.
+///
+/// # Errors
+/// Returns an error when the settings cannot be read, the database fails, or the output cannot be
+/// written.
+///
+/// # Cancel safety
+/// If dropped midway, earlier entries of a change are done, and the current one may be.
+pub(super) async fn parked(command: ParkedCommand, out: &mut impl Write) -> Result<Exit, CliError> {
     match command {
-        Parked::List(arguments) => list(arguments, out).await,
-        Parked::Add(arguments) => add(arguments, out).await,
-        Parked::Retry(arguments) => change(Action::Retry, arguments, out).await,
-        Parked::Skip(arguments) => change(Action::Skip, arguments, out).await,
+        ParkedCommand::List(arguments) => list(arguments, out).await,
+        ParkedCommand::Add(arguments) => add(arguments, out).await,
+        ParkedCommand::Retry(arguments) => change::run(Action::Retry, arguments, out).await,
+        ParkedCommand::Skip(arguments) => change::run(Action::Skip, arguments, out).await,
     }
 }
 
-async fn list(arguments: Listing, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Listing {
-        asked: Asked { place, output },
-        which,
+async fn list(arguments: ListArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let ListArgs {
+        common: CommonArgs { config, output },
+        selector,
         limit,
     } = arguments;
-    let mut entries = open(place, Role::Relay)
-        .await?
-        .parked(&which.filter(Some(limit + 1)))
-        .await?;
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    if entries.len() > limit {
-        entries.truncate(limit);
-        note("there are more: --limit shows them, conditions narrow them down");
-    }
-    write(out, output, &entries, |entries| listed(entries))?;
+    let client = open(config, Role::Relay).await?;
+    // One more than requested, to find out whether there are more.
+    let mut entries = client.parked(&selector.filter(Some(limit + 1))).await?;
+    truncate(&mut entries, limit);
+    write(out, output, &entries, |entries| render_list(entries))?;
     Ok(Exit::Done)
 }
 
-async fn add(arguments: Adding, out: &mut impl Write) -> Result<Exit, CliError> {
-    let Adding {
-        asked: Asked { place, output },
+async fn add(arguments: AddArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let AddArgs {
+        common: CommonArgs { config, output },
         topic,
         key,
-        asking,
+        confirm: confirm_args,
     } = arguments;
-    let (settings, secrets) = load(place)?;
-    declared(&settings, &topic)?;
-    let desk = AdminClient::open(
-        &settings,
-        &secrets,
-        if asking.dry_run {
-            Role::Relay
-        } else {
-            Role::Owner
-        },
-    )
-    .await?;
+    let (settings, secrets) = load(config)?;
+    check_declared(&settings, &topic)?;
+    let client = AdminClient::open(&settings, &secrets, confirm_args.role()).await?;
     let mut changed = Changed::new(&ADD, 1);
-    let what = key.as_ref().map_or_else(
-        || format!("topic '{}'", cell(&topic)),
-        |key| format!("key '{}' of topic '{}'", cell(key), cell(&topic)),
-    );
-    if asking.dry_run {
+    let what = describe(&topic, key.as_deref());
+    if confirm_args.dry_run {
         changed.dry_run = true;
         write(out, output, &changed, |_| format!("would park {what}\n"))?;
         return Ok(Exit::Done);
     }
-    if let Err(exit) = confirm(
-        &asking,
-        &format!("Park {what}? Its rows wait until `parked retry`."),
-    )? {
-        return Ok(exit);
+    let question = format!("Park {what}? Its rows wait until you run `parked retry`.");
+    if confirm(&confirm_args, &question)? == Answer::No {
+        return Ok(Exit::Refused);
     }
-    changed.done = u64::from(desk.park(&topic, key.as_deref()).await?);
-    let words = if changed.done == 1 {
-        "parked"
-    } else {
-        "was parked already:"
+    changed.done = u64::from(client.park(&topic, key.as_deref()).await?);
+    let verb = match changed.done {
+        0 => "already parked:",
+        _ => "parked",
     };
-    write(out, output, &changed, |_| format!("{words} {what}\n"))?;
+    write(out, output, &changed, |_| format!("{verb} {what}\n"))?;
     Ok(Exit::Done)
 }
 
-/// A misspelt topic would be parked, and nothing would wait.
-fn declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError> {
-    if settings
-        .topics
-        .iter()
-        .any(|declared| declared.name == topic)
-    {
+fn describe(topic: &str, key: Option<&str>) -> String {
+    match key {
+        None => format!("topic '{}'", cell(topic)),
+        Some(key) => format!("key '{}' of topic '{}'", cell(key), cell(topic)),
+    }
+}
+
+/// Checks that the manifest declares the topic. A misspelt topic would be parked without any
+/// effect.
+fn check_declared(settings: &RelaySettings, topic: &str) -> Result<(), CliError> {
+    let topics = &settings.topics;
+    if topics.iter().any(|declared| declared.name == topic) {
         return Ok(());
     }
-    let topics = settings
-        .topics
+    let declared: Vec<String> = topics
         .iter()
         .map(|topic| format!("'{}'", topic.name))
-        .collect::<Vec<_>>()
-        .join(", ");
-    Err(Problem::new(
-        ProblemClass::TopicNotDeclared,
-        format!(
-            "the manifest declares no topic '{}', but {topics}",
-            cell(topic)
-        ),
-    )
-    .into())
+        .collect();
+    let message = format!(
+        "the manifest does not declare topic '{}'; it declares {}",
+        cell(topic),
+        declared.join(", ")
+    );
+    Err(Problem::new(ProblemClass::TopicNotDeclared, message).into())
 }
 
-async fn change(
-    action: Action,
-    arguments: Changing,
-    out: &mut impl Write,
-) -> Result<Exit, CliError> {
-    let Changing {
-        asked: Asked { place, output },
-        which,
-        limit,
-        asking,
-        ..
-    } = arguments;
-    let desk = open(
-        place,
-        if asking.dry_run {
-            Role::Relay
-        } else {
-            Role::Owner
-        },
-    )
-    .await?;
-    let verb = action.verb();
-    let entries = fitting(action, desk.parked(&which.filter(limit)).await?);
-    let mut changed = Changed::new(&verb, entries.len());
-    if entries.is_empty() {
-        write(out, output, &changed, |_| String::new())?;
-        note("nothing that is parked matches");
-        return Ok(Exit::NothingMatched);
-    }
-    if asking.dry_run {
-        changed.dry_run = true;
-        write(out, output, &changed, |changed| {
-            format!("{}{}", listed_in_short(&entries), changed.in_words(&verb))
-        })?;
-        return Ok(Exit::Done);
-    }
-    if let Err(exit) = confirm(&asking, &action.question(changed.matched))? {
-        return Ok(exit);
-    }
-    for entries in entries.chunks(STEP) {
-        for entry in entries {
-            changed.done += u64::from(action.take(&desk, entry).await?);
-        }
-        progress(&verb, changed.done, changed.matched);
-    }
-    write(out, output, &changed, |changed| changed.in_words(&verb))?;
-    Ok(Exit::Done)
-}
-
-/// Only keys behind a refused row have something to skip.
-fn fitting(action: Action, entries: Vec<ParkedEntry>) -> Vec<ParkedEntry> {
-    if action == Action::Retry {
-        return entries;
-    }
-    let (fitting, others): (Vec<_>, Vec<_>) = entries
+/// Keeps the keys that are parked for a rejected row. The others have no row to skip.
+fn with_rejected_row(entries: Vec<ParkedEntry>) -> Vec<ParkedEntry> {
+    let (kept, others): (Vec<_>, Vec<_>) = entries
         .into_iter()
         .partition(|entry| entry.key.is_some() && entry.outbox_seq.is_some());
     if !others.is_empty() {
         note(&format!(
-            "{} parked by hand have no refused row to skip: `parked retry` lets them flow again",
+            "{} parked by hand have no rejected row to skip: unpark them with `parked retry`",
             others.len()
         ));
     }
-    fitting
+    kept
 }
 
-fn listed_in_short(entries: &[ParkedEntry]) -> String {
-    let more = if entries.len() > SHOWN {
-        format!("... and {} more\n", entries.len() - SHOWN)
-    } else {
-        String::new()
-    };
-    format!("{}{more}", listed(&entries[..entries.len().min(SHOWN)]))
-}
-
-fn listed(entries: &[ParkedEntry]) -> String {
+fn render_list(entries: &[ParkedEntry]) -> String {
     if entries.is_empty() {
         return "nothing is parked\n".to_owned();
     }
-    let row = |entry: &ParkedEntry| {
-        let ParkedEntry {
-            parked_at,
-            class,
-            attempts,
-            topic,
-            key,
-            outbox_seq,
-            event_id,
-            ..
-        } = entry;
-        let key = key.clone().unwrap_or_else(|| "(all keys)".to_owned());
-        let number = |number: Option<i64>| {
-            number.map_or_else(|| "-".to_owned(), |number| number.to_string())
-        };
-        let event_id = event_id.clone().unwrap_or_else(|| "-".to_owned());
-        [
-            parked_at.clone(),
-            class.clone(),
-            number(attempts.map(i64::from)),
-            topic.clone(),
-            key,
-            number(*outbox_seq),
-            event_id,
-        ]
-    };
     table(
         [
             "PARKED",
@@ -282,8 +217,22 @@ fn listed(entries: &[ParkedEntry]) -> String {
             "OUTBOX_SEQ",
             "EVENT ID",
         ],
-        entries.iter().map(row),
+        entries.iter().map(cells),
     )
+}
+
+fn cells(entry: &ParkedEntry) -> [String; 7] {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let key = entry.key.clone();
+    [
+        entry.parked_at.clone(),
+        entry.class.clone(),
+        or_dash(entry.attempts.map(|attempts| attempts.to_string())),
+        entry.topic.clone(),
+        key.unwrap_or_else(|| "(all keys)".to_owned()),
+        or_dash(entry.outbox_seq.map(|id| id.to_string())),
+        or_dash(entry.event_id.clone()),
+    ]
 }
 
 #[cfg(test)]
@@ -322,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_is_told_from_a_key_and_a_hostile_key_stays_in_its_line() {
-        let text = listed(&[entry(None, None), entry(Some("a\n\u{1b}[31m"), Some(5))]);
+    fn a_topic_differs_from_a_key_and_a_hostile_key_stays_in_its_line() {
+        let text = render_list(&[entry(None, None), entry(Some("a\n\u{1b}[31m"), Some(5))]);
         assert_eq!(text.lines().count(), 3);
         assert!(
             text.contains("(all keys)") && text.contains("a\\n\\u{1b}[31m"),
@@ -332,19 +281,16 @@ mod tests {
     }
 
     #[test]
-    fn only_keys_behind_a_refused_row_are_skipped() {
-        let all = || {
-            vec![
-                entry(None, None),
-                entry(Some("by hand"), None),
-                entry(Some("f1"), Some(5)),
-            ]
-        };
-        let keys: Vec<_> = fitting(Action::Skip, all())
+    fn only_keys_with_a_rejected_row_are_skipped() {
+        let all = vec![
+            entry(None, None),
+            entry(Some("by hand"), None),
+            entry(Some("f1"), Some(5)),
+        ];
+        let keys: Vec<_> = with_rejected_row(all)
             .into_iter()
             .map(|entry| entry.key)
             .collect();
         assert_eq!(keys, [Some("f1".to_owned())]);
-        assert_eq!(fitting(Action::Retry, all()).len(), 3);
     }
 }

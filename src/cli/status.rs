@@ -1,59 +1,54 @@
-//! `status`. Asking the database is IO, what is printed is pure.
+//! `status`. Querying the database is IO, making the output is pure.
 
 use std::io::Write;
 
 use crate::{
     cli::{
         CliError, Exit,
-        args::Asked,
+        args::CommonArgs,
         open,
-        text::{age, count, facts, line, table, thousands},
+        text::{age, count, fields, line, table, thousands},
         write,
     },
-    outbox::admin::{Overview, PutAside, PutAsideKind, RelaySeen, Role, Waiting},
+    outbox::admin::{Attention, AttentionKind, Overview, RelayEntry, Role, Waiting},
 };
 
-pub(super) async fn status(
-    Asked { place, output }: Asked,
-    out: &mut impl Write,
-) -> Result<Exit, CliError> {
-    let overview = open(place, Role::Relay).await?.overview().await?;
+/// Runs `status`.
+///
+/// # Errors
+/// Returns an error when the settings cannot be read, the database fails, or the output cannot be
+/// written.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads.
+pub(super) async fn status(arguments: CommonArgs, out: &mut impl Write) -> Result<Exit, CliError> {
+    let CommonArgs { config, output } = arguments;
+    let overview = open(config, Role::Relay).await?.overview().await?;
     write(out, output, &overview, in_words)?;
     Ok(Exit::Done)
 }
 
 fn in_words(overview: &Overview) -> String {
-    let owner = overview
-        .owner
-        .as_ref()
-        .map_or_else(|| "nobody".to_owned(), |owner| line(&owner.to_string()));
-    let oldest = overview.oldest_transaction_seconds.map_or_else(
-        || "none seen".to_owned(),
-        |seconds| format!("{} old", age(seconds)),
-    );
-    let mut text = facts(&[
-        (
-            "schema",
-            format!("{}, level {}", overview.schema, overview.level),
-        ),
+    let schema = format!("{}, level {}", overview.schema, overview.level);
+    let owner = match &overview.owner {
+        None => "no OutboxRelay".to_owned(),
+        Some(owner) => line(&owner.to_string()),
+    };
+    let mut text = fields(&[
+        ("schema", schema),
         ("managed by", owner),
         ("waiting", waiting(&overview.waiting)),
-        (
-            "dead rows",
-            format!(
-                "{}; oldest transaction: {oldest}",
-                thousands(u64::try_from(overview.dead_rows).unwrap_or(0))
-            ),
-        ),
+        ("dead rows", dead_rows(overview)),
     ]);
-    text.push_str(&relays(&overview.relays, &overview.lanes_without_relay));
-    text.push_str(&put_aside(&overview.put_aside));
+    text.push_str(&relays(&overview.relays));
+    text.push_str(&unowned(&overview.lanes_without_relay));
+    text.push_str(&attention(&overview.attention));
     text
 }
 
 fn waiting(waiting: &Waiting) -> String {
     let more = if waiting.capped { "more than " } else { "" };
-    let rows = count(u64::try_from(waiting.rows).unwrap_or(0), "row");
+    let rows = count(unsigned(waiting.rows), "row");
     match (&waiting.oldest_at, waiting.oldest_seconds) {
         (Some(at), Some(seconds)) => {
             format!("{more}{rows}, the oldest for {} (since {at})", age(seconds))
@@ -62,70 +57,85 @@ fn waiting(waiting: &Waiting) -> String {
     }
 }
 
-fn relays(relays: &[RelaySeen], free: &[i16]) -> String {
-    let row = |relay: &RelaySeen| {
-        let lease = if relay.lease_seconds > 0.0 {
-            format!("{} left", age(relay.lease_seconds))
-        } else {
-            format!("ran out {} ago", age(-relay.lease_seconds))
-        };
+fn dead_rows(overview: &Overview) -> String {
+    let oldest = match overview.oldest_transaction_seconds {
+        None => "none visible".to_owned(),
+        Some(seconds) => format!("{} old", age(seconds)),
+    };
+    let rows = thousands(unsigned(overview.dead_rows));
+    format!("{rows}; oldest transaction: {oldest}")
+}
+
+fn relays(relays: &[RelayEntry]) -> String {
+    if relays.is_empty() {
+        return "\nno relay is active\n".to_owned();
+    }
+    let cells = |relay: &RelayEntry| {
         [
             relay.pod.clone(),
-            lease,
+            lease(relay),
             relay.breaker.clone(),
             relay.lanes.len().to_string(),
             ranges(&relay.lanes),
         ]
     };
-    let mut text = if relays.is_empty() {
-        "\nno relay is at work\n".to_owned()
-    } else {
-        format!(
-            "\n{}",
-            table(
-                ["RELAY", "LEASE", "BREAKER", "LANES", ""],
-                relays.iter().map(row)
-            )
-        )
-    };
-    if !free.is_empty() {
-        text.push_str(&format!(
-            "{} without a relay: {}\n",
-            count(free.len() as u64, "lane"),
-            ranges(free)
-        ));
-    }
-    text
+    let table = table(
+        ["RELAY", "LEASE", "BREAKER", "LANES", ""],
+        relays.iter().map(cells),
+    );
+    format!("\n{table}")
 }
 
-fn put_aside(put_aside: &[PutAside]) -> String {
-    if put_aside.is_empty() {
+fn lease(relay: &RelayEntry) -> String {
+    if relay.is_active() {
+        format!("{} left", age(relay.lease_seconds))
+    } else {
+        format!("expired {} ago", age(-relay.lease_seconds))
+    }
+}
+
+fn unowned(lanes: &[i16]) -> String {
+    if lanes.is_empty() {
+        return String::new();
+    }
+    let number = count(lanes.len() as u64, "lane");
+    format!("{number} without a relay: {}\n", ranges(lanes))
+}
+
+fn attention(items: &[Attention]) -> String {
+    if items.is_empty() {
         return "\nnothing is parked, and there are no dead letters\n".to_owned();
     }
-    let row = |aside: &PutAside| {
-        let number = u64::try_from(aside.number).unwrap_or(0);
-        let what = match aside.kind {
-            PutAsideKind::ParkedTopic => "parked topic".to_owned(),
-            PutAsideKind::ParkedKeys => count(number, "parked key"),
-            PutAsideKind::DeadLetters => count(number, "dead letter"),
-        };
+    let cells = |item: &Attention| {
         [
-            what,
-            aside.topic.clone(),
-            aside.class.clone(),
-            aside.oldest_at.clone(),
+            item_kind(item),
+            item.topic.clone(),
+            item.class.clone(),
+            item.oldest_at.clone(),
         ]
     };
-    format!(
-        "\n{}",
-        table(
-            ["PUT ASIDE", "TOPIC", "CLASS", "SINCE"],
-            put_aside.iter().map(row)
-        )
-    )
+    let table = table(
+        ["ATTENTION", "TOPIC", "CLASS", "SINCE"],
+        items.iter().map(cells),
+    );
+    format!("\n{table}")
 }
 
-/// `0-3, 7`.
+fn item_kind(item: &Attention) -> String {
+    let number = unsigned(item.number);
+    match item.kind {
+        AttentionKind::ParkedTopic => "parked topic".to_owned(),
+        AttentionKind::ParkedKeys => count(number, "parked key"),
+        AttentionKind::DeadLetters => count(number, "dead letter"),
+    }
+}
+
+/// A count that PostgreSQL sent. It is never negative.
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Sorted lanes as ranges: `0-3, 7`.
 fn ranges(lanes: &[i16]) -> String {
     let mut ranges: Vec<(i16, i16)> = Vec::new();
     for lane in lanes {
@@ -134,14 +144,17 @@ fn ranges(lanes: &[i16]) -> String {
             _ => ranges.push((*lane, *lane)),
         }
     }
-    let text = |(first, last): &(i16, i16)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
-    };
-    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+    let texts: Vec<String> = ranges
+        .iter()
+        .map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    texts.join(", ")
 }
 
 #[cfg(test)]
@@ -150,14 +163,14 @@ mod tests {
     use crate::settings::Owner;
 
     fn overview() -> Overview {
-        let relay = |pod: &str, lease_seconds, lanes| RelaySeen {
+        let relay = |pod: &str, lease_seconds, lanes| RelayEntry {
             pod: pod.to_owned(),
             instance: "7d6f".to_owned(),
             breaker: "Closed".to_owned(),
             lease_seconds,
             lanes,
         };
-        let aside = |kind, number| PutAside {
+        let item = |kind, number| Attention {
             kind,
             topic: "files".to_owned(),
             class: "RecordRejected".to_owned(),
@@ -183,9 +196,9 @@ mod tests {
                 relay("relay-1", -61.0, vec![8]),
             ],
             lanes_without_relay: (8..64).collect(),
-            put_aside: vec![
-                aside(PutAsideKind::ParkedKeys, 2),
-                aside(PutAsideKind::DeadLetters, 1),
+            attention: vec![
+                item(AttentionKind::ParkedKeys, 2),
+                item(AttentionKind::DeadLetters, 1),
             ],
             dead_rows: 1234,
             oldest_transaction_seconds: None,
@@ -199,12 +212,12 @@ mod tests {
             lanes_without_relay: vec![63],
             ..overview()
         };
-        let topic = PutAside {
-            kind: PutAsideKind::ParkedTopic,
-            ..full.put_aside[0].clone()
+        let topic = Attention {
+            kind: AttentionKind::ParkedTopic,
+            ..full.attention[0].clone()
         };
         let all = Overview {
-            put_aside: [full.put_aside.clone(), vec![topic]].concat(),
+            attention: [full.attention.clone(), vec![topic]].concat(),
             ..full
         };
         crate::golden::compare("cli-status.json", &crate::cli::text::json(&all));
@@ -216,14 +229,14 @@ mod tests {
 schema      outbox, level 2
 managed by  c/n/files
 waiting     more than 1,000,000 rows, the oldest for 1m15s (since 2026-01-01T00:00:00Z)
-dead rows   1,234; oldest transaction: none seen
+dead rows   1,234; oldest transaction: none visible
 
 RELAY    LEASE              BREAKER  LANES
 relay-0  12s left           Closed   4      0-2, 7
-relay-1  ran out 1m01s ago  Closed   1      8
+relay-1  expired 1m01s ago  Closed   1      8
 56 lanes without a relay: 8-63
 
-PUT ASIDE      TOPIC  CLASS           SINCE
+ATTENTION      TOPIC  CLASS           SINCE
 2 parked keys  files  RecordRejected  2026-01-01T00:00:00Z
 1 dead letter  files  RecordRejected  2026-01-01T00:00:00Z
 ";
@@ -231,18 +244,18 @@ PUT ASIDE      TOPIC  CLASS           SINCE
     }
 
     #[test]
-    fn an_outbox_without_anybody_says_so() {
+    fn an_outbox_without_owner_and_relays_says_so() {
         let alone = Overview {
             relays: vec![],
-            put_aside: vec![],
+            attention: vec![],
             owner: None,
             ..overview()
         };
         let text = in_words(&alone);
         assert!(
-            text.contains("no relay is at work")
+            text.contains("no relay is active")
                 && text.contains("nothing is parked")
-                && text.contains("nobody"),
+                && text.contains("no OutboxRelay"),
             "{text}"
         );
     }

@@ -1,33 +1,35 @@
-//! Text that no key, topic or payload can break: a terminal obeys control characters, a table its
-//! line ends. Pure.
+//! Formatting of output. Values are escaped, because keys, topics and payloads are written by
+//! others: control characters could control the terminal, and line ends could break a table. Pure.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// Cells are cut at so many characters.
-const CELL_MAX: usize = 48;
+/// Longest cell of a table, in characters.
+const CELL_CHARS_MAX: usize = 48;
 
-/// One line of visible characters; what is none is escaped as Rust writes it, `\u{1b}`.
+/// Escapes a text for one line: invisible characters become Rust escapes such as `\u{1b}`.
 pub(super) fn line(text: &str) -> String {
     visible(text, |_| false)
 }
 
-/// The same with the line ends and tabs that the text has.
+/// Escapes a text for several lines: its line ends and tabs are kept.
 pub(super) fn lines(text: &str) -> String {
     visible(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// One line of at most 48 characters.
+/// Escapes a text for one line and cuts it to 48 characters.
 pub(super) fn cell(text: &str) -> String {
-    let start: String = text.chars().take(CELL_MAX + 1).collect();
+    // Cutting first bounds the work for a payload of megabytes.
+    let start: String = text.chars().take(CELL_CHARS_MAX + 1).collect();
     let safe = line(&start);
-    if safe.chars().count() <= CELL_MAX {
+    if safe.chars().count() <= CELL_CHARS_MAX {
         return safe;
     }
-    safe.chars().take(CELL_MAX - 1).chain(['…']).collect()
+    safe.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
 }
 
+/// Escapes harmful characters and backslashes, except those that are `kept`.
 fn visible(text: &str, kept: impl Fn(char) -> bool) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -40,7 +42,7 @@ fn visible(text: &str, kept: impl Fn(char) -> bool) -> String {
     safe
 }
 
-/// Controls, and what is invisible or turns the direction of what follows.
+/// Whether a character is a control character, is invisible, or changes the direction of text.
 fn harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -48,7 +50,7 @@ fn harmful(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Columns side by side, each as wide as its widest cell. Cells are made safe and cut here.
+/// Formats a table in which each column is as wide as its widest cell. Escapes and cuts the cells.
 pub(super) fn table<const N: usize>(
     heads: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -78,22 +80,24 @@ pub(super) fn table<const N: usize>(
     text
 }
 
-/// Names and values below each other.
-pub(super) fn facts(facts: &[(&str, String)]) -> String {
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts.iter().fold(String::new(), |mut text, (name, value)| {
+/// Formats names and values, one pair in each line. Does not escape them.
+pub(super) fn fields(fields: &[(&str, String)]) -> String {
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in fields {
         let _ = writeln!(text, "{name:width$}  {value}");
-        text
-    })
+    }
+    text
 }
 
-/// JSON that is as good for a terminal as for a program: what serde leaves as it is but a terminal
-/// would obey is escaped.
+/// Formats a value as JSON that is safe on a terminal: also escapes characters that serde does not
+/// escape.
 pub(super) fn json(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("plain data of our own");
     let mut safe = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        // Line ends are serde's own: those of values are escaped already.
+        // Serde itself writes line ends between the fields. Those inside values are escaped
+        // already.
         if harmful(c) && c != '\n' {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(safe, "\\u{unit:04x}");
@@ -106,7 +110,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     safe
 }
 
-/// `1 row`, `1,234 rows`.
+/// Formats a number and a noun: `1 row`, `1,234 rows`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     format!(
         "{} {noun}{}",
@@ -115,7 +119,7 @@ pub(super) fn count(number: u64, noun: &str) -> String {
     )
 }
 
-/// `1,234,567`.
+/// Formats a number with commas: `1,234,567`.
 pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -128,9 +132,9 @@ pub(super) fn thousands(number: u64) -> String {
     text
 }
 
-/// An age in its largest units: `5s`, `3m20s`, `2h05m`, `4d03h`.
+/// Formats an age in its two largest units: `5s`, `3m20s`, `2h05m`, `4d03h`.
 pub(super) fn age(seconds: f64) -> String {
-    // Saturating: an age of minus infinity is 0.
+    // A negative age, which skewed clocks can cause, becomes 0.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -153,7 +157,7 @@ mod tests {
     const HOSTILE: &str = "\u{1b}[2J\u{202e}a\nb\r\u{7}\u{9b}31m\u{7f}";
 
     #[test]
-    fn nothing_that_a_terminal_obeys_gets_through() {
+    fn no_control_character_reaches_the_terminal() {
         for text in [
             line(HOSTILE),
             cell(HOSTILE),
@@ -186,11 +190,14 @@ mod tests {
         for text in ["x".repeat(1_000_000), "ä".repeat(100), "\u{0}".repeat(100)] {
             let cut = cell(&text);
             assert!(
-                cut.chars().count() == CELL_MAX && cut.ends_with('…'),
+                cut.chars().count() == CELL_CHARS_MAX && cut.ends_with('…'),
                 "{cut}"
             );
         }
-        assert_eq!(cell(&"x".repeat(CELL_MAX)), "x".repeat(CELL_MAX));
+        assert_eq!(
+            cell(&"x".repeat(CELL_CHARS_MAX)),
+            "x".repeat(CELL_CHARS_MAX)
+        );
     }
 
     #[test]

@@ -7,22 +7,25 @@ use secrecy::ExposeSecret;
 use crate::{
     report::{Problem, ProblemClass},
     secrets::{SecretError, Secrets},
-    settings::{KAFKA, KafkaSettings, SaslMechanism, SecretFile, TlsMode},
+    settings::{
+        KAFKA, KafkaSettings, SaslMechanism, SaslSettings, SecretFile, TlsMode, TlsSettings,
+    },
 };
 
-/// A client cannot be made.
+/// Why a Kafka client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error(
-        "Kafka client cannot be made; check spec.kafka: certificates and keys must be PEM, and belong to each other"
+        "cannot create a Kafka client: check spec.kafka; certificates and keys must be in PEM \
+         form, and match each other"
     )]
     Create(#[source] rdkafka::error::KafkaError),
 }
 
 impl ConfigError {
-    /// The same for a report.
+    /// Problem for the status report.
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
@@ -32,10 +35,10 @@ impl ConfigError {
     }
 }
 
-/// Properties that every client of the relay shares: where the brokers are and how to log in.
+/// Properties that every Kafka client of the relay shares: addresses of the brokers, TLS and login.
 ///
 /// # Errors
-/// When a secret file is missing or cannot be used.
+/// If a secret file is missing or cannot be used.
 pub fn client_config(
     settings: &KafkaSettings,
     secrets: &Secrets,
@@ -49,49 +52,64 @@ pub fn client_config(
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "2000")
         .set("allow.auto.create.topics", "false")
-        .set("security.protocol", protocol(settings))
+        .set("security.protocol", security_protocol(settings))
         .set_log_level(RDKafkaLogLevel::Warning);
-    if settings.tls.mode != TlsMode::Disable {
-        let checks_name = settings.tls.mode == TlsMode::VerifyFull;
-        config.set(
-            "ssl.endpoint.identification.algorithm",
-            if checks_name { "https" } else { "none" },
-        );
+    set_tls(&mut config, &settings.tls, secrets)?;
+    if let Some(sasl) = &settings.sasl {
+        set_sasl(&mut config, sasl, secrets)?;
     }
-    if settings.tls.ca {
-        config.set("ssl.ca.pem", secrets.authority(KAFKA.ca)?.expose_secret());
+    Ok(config)
+}
+
+fn set_tls(
+    config: &mut ClientConfig,
+    tls: &TlsSettings,
+    secrets: &Secrets,
+) -> Result<(), SecretError> {
+    let host_name_check = match tls.mode {
+        TlsMode::VerifyFull => Some("https"),
+        TlsMode::VerifyCa => Some("none"),
+        TlsMode::Disable => None,
+    };
+    if let Some(algorithm) = host_name_check {
+        config.set("ssl.endpoint.identification.algorithm", algorithm);
     }
-    if settings.tls.client_certificate {
+    if tls.ca {
+        let ca = secrets.ca_certificates(KAFKA.ca)?;
+        config.set("ssl.ca.pem", ca.expose_secret());
+    }
+    if tls.client_certificate {
         let (certificate, key) = secrets.client_certificate(&KAFKA)?;
         config
             .set("ssl.certificate.pem", certificate.expose_secret())
             .set("ssl.key.pem", key.expose_secret());
     }
-    if let Some(sasl) = &settings.sasl {
-        config
-            .set("sasl.mechanism", mechanism(sasl.mechanism))
-            .set("sasl.username", &sasl.username);
-        config.set(
-            "sasl.password",
-            secrets.get(SecretFile::KafkaPassword)?.expose_secret(),
-        );
-    }
-    Ok(config)
+    Ok(())
 }
 
-fn protocol(settings: &KafkaSettings) -> &'static str {
-    match (
-        settings.tls.mode == TlsMode::Disable,
-        settings.sasl.is_some(),
-    ) {
-        (true, false) => "plaintext",
-        (true, true) => "sasl_plaintext",
-        (false, false) => "ssl",
-        (false, true) => "sasl_ssl",
+fn set_sasl(
+    config: &mut ClientConfig,
+    sasl: &SaslSettings,
+    secrets: &Secrets,
+) -> Result<(), SecretError> {
+    let password = secrets.get(SecretFile::KafkaPassword)?;
+    config
+        .set("sasl.mechanism", mechanism_name(sasl.mechanism))
+        .set("sasl.username", &sasl.username)
+        .set("sasl.password", password.expose_secret());
+    Ok(())
+}
+
+fn security_protocol(settings: &KafkaSettings) -> &'static str {
+    match (settings.tls.mode, &settings.sasl) {
+        (TlsMode::Disable, None) => "plaintext",
+        (TlsMode::Disable, Some(_)) => "sasl_plaintext",
+        (_, None) => "ssl",
+        (_, Some(_)) => "sasl_ssl",
     }
 }
 
-fn mechanism(mechanism: SaslMechanism) -> &'static str {
+fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
     match mechanism {
         SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
         SaslMechanism::ScramSha256 => "SCRAM-SHA-256",

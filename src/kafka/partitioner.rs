@@ -1,18 +1,17 @@
-//! Which partition a key goes to: what librdkafka's `murmur2_random` and Kafka's Java producers
-//! choose. Pure.
+//! Key -> partition, as librdkafka's `murmur2_random` and Kafka's Java producers choose it. Pure.
 
-/// Murmur2 in 32 bits, with the seed of Kafka's Java producer.
+/// 32-bit Murmur2 hash, with the seed of Kafka's Java producer.
 fn murmur2(key: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
     let mut hash: u32 = 0x9747_b28c ^ key.len() as u32;
-    let (words, rest) = key.as_chunks::<4>();
+    let (words, remainder) = key.as_chunks::<4>();
     for word in words {
         let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
         k ^= k >> 24;
         hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
     }
-    if !rest.is_empty() {
-        let tail = rest
+    if !remainder.is_empty() {
+        let tail = remainder
             .iter()
             .rev()
             .fold(0, |tail, byte| tail << 8 | u32::from(*byte));
@@ -23,7 +22,8 @@ fn murmur2(key: &[u8]) -> i32 {
     (hash ^ hash >> 15).cast_signed()
 }
 
-/// The partition of a key in a topic of so many, at least one.
+/// Partition of a key, from 0, in a topic with `partitions` partitions. Zero partitions count as
+/// one.
 #[must_use]
 pub fn partition_of(key: &[u8], partitions: usize) -> usize {
     (murmur2(key) & 0x7fff_ffff) as usize % partitions.max(1)
@@ -33,7 +33,7 @@ pub fn partition_of(key: &[u8], partitions: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Published with Kafka's own client.
+    /// These hashes are from the tests of Kafka's own client.
     #[test]
     fn the_hash_is_the_one_of_javas_producer() {
         for (key, hash) in [

@@ -1,6 +1,7 @@
-//! The strict producer: records out, one report each. An incarnation leaves no gap, in partitions
-//! where the brokers know it: what was not written in order is not written at all. Until then its
-//! records go alone (`relay::openers`).
+//! The strict producer: takes records and returns one delivery report for each. In partitions whose
+//! brokers know the producer it leaves no gap: a record that was not written in order is not
+//! written at all. Until they know it, its first record to each partition is sent alone
+//! (`relay::core::first_record_gate`).
 
 use std::{
     collections::BTreeSet,
@@ -20,43 +21,47 @@ use rdkafka::{
 use crate::{
     failpoints::{self, Bug},
     kafka::{
+        batch_limits::BatchLimits,
         config::{ConfigError, client_config},
-        fault::{DeliveryError, classify, cluster_problem},
-        sizes::Sizes,
+        delivery_error::{DeliveryError, classify, cluster_problem},
     },
     report::ProblemClass,
     secrets::Secrets,
     settings::KafkaSettings,
 };
 
-/// How one record ended; `slot` is what it was sent with.
+/// librdkafka's answer for one record.
 #[derive(Clone, Copy, Debug)]
-pub struct Report {
+pub struct DeliveryReport {
+    /// Slot that was passed to [`Producer::send`].
     pub slot: usize,
+    /// `Ok` if all in-sync replicas have the record.
     pub outcome: Result<(), DeliveryError>,
 }
 
-/// The last trouble with the cluster that librdkafka told of; empty again with the next success.
+/// Last error of the cluster that librdkafka reported. It is cleared after the next success. Clones
+/// share the same value.
 #[derive(Clone, Debug, Default)]
 pub struct LastClusterError(Arc<Mutex<Option<ProblemClass>>>);
 
 impl LastClusterError {
-    /// What is wrong with the cluster, as far as known.
+    /// Class of the last error; `None` if no error was reported since the last success.
     #[must_use]
     pub fn get(&self) -> Option<ProblemClass> {
         *self.lock()
     }
 
-    /// A record was acknowledged: whatever it was, it is over.
+    /// Removes the error. Called after a success, such as an acknowledged record.
     pub fn clear(&self) {
         *self.lock() = None;
     }
 
-    /// A refused login ends in "all brokers down" too: what is known more exactly stays.
-    pub(super) fn set(&self, cluster_error: ProblemClass) {
-        let mut known = self.lock();
-        if known.is_none() || cluster_error != ProblemClass::KafkaUnreachable {
-            *known = Some(cluster_error);
+    /// Records an error. `KafkaUnreachable` does not replace a more specific class.
+    pub(super) fn set(&self, class: ProblemClass) {
+        let mut last = self.lock();
+        // librdkafka reports a refused login, and then "all brokers down".
+        if last.is_none() || class != ProblemClass::KafkaUnreachable {
+            *last = Some(class);
         }
     }
 
@@ -66,33 +71,36 @@ impl LastClusterError {
 }
 
 struct Context {
-    reports: Mutex<Vec<Report>>,
+    reports: Mutex<Vec<DeliveryReport>>,
     cluster_error: LastClusterError,
-    /// Topics and the errors of theirs that the log has.
-    told: Mutex<BTreeSet<(String, i32)>>,
+    /// Pairs of topic and error code that were already logged.
+    logged: Mutex<BTreeSet<(String, i32)>>,
 }
 
 impl Context {
-    fn reports(&self) -> MutexGuard<'_, Vec<Report>> {
+    fn reports(&self) -> MutexGuard<'_, Vec<DeliveryReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose fault it is, with the error's own name in the log, once: a problem knows classes only.
-    fn fault(&self, error: &KafkaError, topic: &str) -> DeliveryError {
+    /// Classifies the error of a record, and logs its code.
+    fn delivery_error(&self, error: &KafkaError, topic: &str) -> DeliveryError {
         let Some(code) = error.rdkafka_error_code() else {
             return DeliveryError::Cluster(ProblemClass::KafkaError);
         };
-        let fault = classify(code);
-        if fault != DeliveryError::Purged
-            && self
-                .told
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert((topic.to_owned(), code as i32))
-        {
-            tracing::warn!(topic, error = ?code, "Kafka did not take a record");
+        let delivery_error = classify(code);
+        if delivery_error != DeliveryError::Purged {
+            self.log_once(topic, code);
         }
-        fault
+        delivery_error
+    }
+
+    /// Logs each error code of a topic once: a problem only holds the class of an error, so its
+    /// code must be found in the log.
+    fn log_once(&self, topic: &str, code: RDKafkaErrorCode) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.insert((topic.to_owned(), code as i32)) {
+            tracing::warn!(topic, error = ?code, "Kafka did not accept a record");
+        }
     }
 }
 
@@ -111,7 +119,7 @@ impl ClientContext for Context {
     }
 }
 
-/// librdkafka's own words are for whoever debugs; the relay's problems say what is wrong.
+/// Logs a line of librdkafka at level debug. Users read the relay's own problems instead.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, message);
 }
@@ -119,69 +127,70 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 impl ProducerContext for Context {
     type DeliveryOpaque = usize;
 
-    /// Called by whoever polls.
+    /// Called by librdkafka within [`Producer::poll`], on the same thread.
     fn delivery(&self, result: &DeliveryResult<'_>, slot: usize) {
         let outcome = match result {
             Ok(_) => Ok(()),
-            Err((error, record)) => Err(self.fault(error, record.topic())),
+            Err((error, record)) => Err(self.delivery_error(error, record.topic())),
         };
-        self.reports().push(Report { slot, outcome });
+        self.reports().push(DeliveryReport { slot, outcome });
     }
 }
 
-/// What the contract rests on; nothing that a manifest says overrides it.
-fn make_strict(config: &mut ClientConfig, sizes: Sizes) {
+/// Sets the properties that the ordering and no-loss guarantees depend on. Called after those of
+/// the manifest, so that none of them can be overridden.
+fn make_strict(config: &mut ClientConfig, limits: BatchLimits) {
     config
-        // Retries may neither duplicate nor reorder ...
+        // Retries may neither duplicate nor reorder records.
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("max.in.flight", "1")
-        // ... a record that fails for good takes all later ones with it, instead of leaving a gap
-        // ...
+        // If a record fails for good, all later ones fail with it, instead of leaving a gap.
         .set("enable.gapless.guarantee", "true")
-        // ... and none fails for being late: an outage costs nothing but time.
+        // No record fails because it is late: an outage only delays records.
         .set("message.timeout.ms", "0")
-        // A topic that a stale broker does not know is asked for again; larger values overflow
-        // (measured).
+        // A topic that a broker with stale metadata does not know yet is requested again. Unit: ms;
+        // larger values overflow in librdkafka (measured).
         .set("topic.metadata.propagation.max.ms", "2000000")
-        // As Java's producers place keys.
+        // Keys go to the same partitions as with Kafka's Java producers.
         .set("partitioner", "murmur2_random")
-        // A broker judges whole batches.
-        .set("batch.size", sizes.batch_bytes.to_string())
-        .set("message.max.bytes", sizes.message_max_bytes.to_string())
-        // The relay's window is the bound.
+        // A broker accepts or rejects whole batches.
+        .set("batch.size", limits.batch_bytes.to_string())
+        .set("message.max.bytes", limits.message_max_bytes.to_string())
+        // More than the relay ever has in flight: the relay bounds the queue itself.
         .set("queue.buffering.max.messages", "200000");
 }
 
-/// One incarnation of the producer. Dropping it waits for its threads.
+/// One producer with its own producer id. Dropping it blocks until its threads have ended.
 ///
-/// Its reports wait until they are polled, by whoever sends: a thread for that would be woken for
-/// each of them, only to wake the sender.
+/// Delivery reports are queued until the sender calls [`Self::poll`]. A polling thread would be
+/// woken for each report, only to wake the sender.
 pub struct Producer {
     inner: BaseProducer<Context>,
-    sizes: Sizes,
+    batch_limits: BatchLimits,
 }
 
 impl Producer {
-    /// Connects in the background.
+    /// Creates a producer; it connects in the background. Errors of the cluster are recorded in
+    /// `cluster_error`.
     ///
     /// # Errors
-    /// When a secret is missing, or librdkafka refuses the properties.
+    /// If a secret is missing or cannot be used, or librdkafka rejects the properties.
     pub fn new(
         settings: &KafkaSettings,
         secrets: &Secrets,
         client_id: &str,
-        sizes: Sizes,
+        batch_limits: BatchLimits,
         cluster_error: LastClusterError,
     ) -> Result<Self, ConfigError> {
         let mut config = client_config(settings, secrets, client_id)?;
-        // Rows come in fetches, and while one request is under way the next batches grow: to linger
-        // costs time and saves nothing (measured).
+        // Rows arrive in fetches, and the next batches grow while one request is in flight, so
+        // lingering adds latency and saves nothing (measured).
         config.set("linger.ms", "0").set("compression.type", "lz4");
         for (name, value) in &settings.properties {
             config.set(name, value);
         }
-        make_strict(&mut config, sizes);
+        make_strict(&mut config, batch_limits);
         if failpoints::has(Bug::GaplessOff) {
             config.set("enable.gapless.guarantee", "false");
         }
@@ -191,40 +200,42 @@ impl Producer {
         let context = Context {
             reports: Mutex::default(),
             cluster_error,
-            told: Mutex::default(),
+            logged: Mutex::default(),
         };
         Ok(Self {
             inner: config
                 .create_with_context(context)
                 .map_err(ConfigError::Create)?,
-            sizes,
+            batch_limits,
         })
     }
 
-    /// What it was made for.
+    /// Limits that the producer was created with.
     #[must_use]
-    pub fn sizes(&self) -> Sizes {
-        self.sizes
+    pub fn batch_limits(&self) -> BatchLimits {
+        self.batch_limits
     }
 
-    /// Adds the records that ended since, in the order in which they did. Never waits.
-    pub fn poll(&self, reports: &mut Vec<Report>) {
+    /// Appends the delivery reports that arrived since the last call, in order of arrival. Never
+    /// blocks.
+    pub fn poll(&self, reports: &mut Vec<DeliveryReport>) {
         loop {
-            // One call brings those of one batch at most.
+            // One call serves the reports of one batch at most.
             self.inner.poll(Duration::ZERO);
-            let mut brought = self.inner.context().reports();
-            if brought.is_empty() {
+            let mut arrived = self.inner.context().reports();
+            if arrived.is_empty() {
                 return;
             }
-            reports.append(&mut brought);
+            reports.append(&mut arrived);
         }
     }
 
-    /// Hands a record over. Its report comes later, with the same slot; after an error here none
-    /// comes.
+    /// Adds a record to librdkafka's queue. Its delivery report arrives later and carries `slot`.
+    /// After an error here there is no delivery report. `timestamp_ms` is in ms since 1970; `None`
+    /// is the time of sending.
     ///
     /// # Errors
-    /// When the record is refused at once.
+    /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
     pub fn send(
         &self,
         topic: &str,
@@ -253,20 +264,21 @@ impl Producer {
             })
     }
 
-    /// Whether this incarnation can never send again.
+    /// Whether a fatal error has ended this producer: it never sends again, and must be replaced.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.inner.client().fatal_error().is_some()
     }
 
-    /// Throws out what was not sent yet; each record still gets its report. Does not wait for
-    /// librdkafka's threads, which may wait for a name server.
+    /// Purges the records that were not sent yet; each still gets a delivery report. Does not block
+    /// on librdkafka's threads, which may be waiting for a name server.
     pub fn purge_queue(&self) {
         self.inner
             .purge(PurgeConfig::default().queue().non_blocking());
     }
 
-    /// Throws out whatever is not acknowledged; each record still gets its report. Waits as little.
+    /// Purges all records that are not acknowledged; each still gets a delivery report. Does not
+    /// block on librdkafka's threads either.
     pub fn purge(&self) {
         self.inner
             .purge(PurgeConfig::default().queue().inflight().non_blocking());
@@ -289,7 +301,7 @@ mod tests {
             .set("acks", "1");
         make_strict(
             &mut config,
-            Sizes {
+            BatchLimits {
                 batch_bytes: 20_000,
                 message_max_bytes: 1_048_588,
             },

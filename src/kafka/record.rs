@@ -1,4 +1,4 @@
-//! Row -> headers and timestamp of its record; docs/records.md says the same to users. Pure.
+//! Row -> headers and timestamp of its record; docs/records.md describes them for users. Pure.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -8,78 +8,81 @@ use serde_json::value::RawValue;
 
 use crate::{outbox::OutboxRow, settings::RecordHeaders};
 
-/// A row's headers cannot be headers of a record; the table's own check and `jsonb` forbid it, so
-/// somebody changed them.
+/// Why the headers of a row cannot become headers of a record. The table's check and `jsonb` rule
+/// it out, so somebody has changed the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     #[error(
-        "column headers of a row holds {kind}, no JSON object: make it an object of names and texts"
+        "column headers of a row holds {kind} instead of a JSON object: change it to an object of \
+         names and texts"
     )]
-    NoObject { kind: &'static str },
+    /// The column holds JSON that is not an object, or no JSON at all.
+    NotAnObject { kind: &'static str },
     #[error(
-        "column headers of a row holds a name or a text with a character that no record can \
-         carry: take it out"
+        "column headers of a row holds a name or a text with a character that a record cannot \
+         carry: remove the character"
     )]
+    /// A name or a value holds NUL, or an escape sequence that is not valid text.
     Character,
 }
 
-const HOUR_MS: i64 = 3_600_000;
-const MINUTE_MS: i64 = 60_000;
-/// 0001-01-01T00:00:00Z: RFC 3339 has years of four digits, and the calendars of consumers begin
-/// here.
+/// Oldest age in ms of a row whose `created_at` becomes the timestamp of its record.
+const TIMESTAMP_AGE_MAX_MS: i64 = 3_600_000;
+/// Furthest time in ms that such a `created_at` may be ahead of the relay's clock.
+const TIMESTAMP_AHEAD_MAX_MS: i64 = 60_000;
+/// 0001-01-01T00:00:00Z in µs since 1970: RFC 3339 has four-digit years, and the calendars of
+/// consumers begin here.
 const YEAR_1_US: i64 = -62_135_596_800_000_000;
 
-/// `created_at` as the record's timestamp, unless it is older than an hour (retention would expire
-/// it at once) or more than a minute ahead (a broker refuses the whole batch): then `None`, the
-/// time of sending.
+/// Timestamp of a record in ms since 1970: the row's `created_at`. `None` stands for the time of
+/// sending, and is returned for a `created_at` that is
+/// - more than an hour old, since Kafka's retention could delete the record immediately, or
+/// - more than a minute ahead, since a broker rejects the whole batch.
 #[must_use]
 pub fn timestamp_ms(created_at_us: i64, now_ms: i64) -> Option<i64> {
     let created_ms = created_at_us.div_euclid(1000);
-    (now_ms - HOUR_MS..=now_ms + MINUTE_MS)
-        .contains(&created_ms)
-        .then_some(created_ms)
+    let accepted = now_ms - TIMESTAMP_AGE_MAX_MS..=now_ms + TIMESTAMP_AHEAD_MAX_MS;
+    accepted.contains(&created_ms).then_some(created_ms)
 }
 
-/// The row's own headers, then the relay's. A row header with the name of one of the relay's is
-/// replaced; `replaced` counts these.
+/// Headers of a record: the row's own, then the relay's. A row header with the name of one of the
+/// relay's is left out, and counted in `replaced`.
 ///
 /// # Errors
-/// When the row's headers are no JSON object.
+/// If the row's headers are not a JSON object, or hold text that no record can carry.
 pub fn headers(
     row: &OutboxRow,
     style: RecordHeaders,
     source: &str,
     replaced: &mut u64,
 ) -> Result<OwnedHeaders, HeaderError> {
-    let (own, of_row) = (own(row, style, source), of_row(row.texts().headers)?);
-    let mut all = OwnedHeaders::new_with_capacity(own.len() + of_row.len());
-    for (Text(key), json) in &of_row {
-        let value = value(json)?;
+    let relay_headers = relay_headers(row, style, source);
+    let row_headers = row_headers(row.text().headers)?;
+    let mut all = OwnedHeaders::new_with_capacity(relay_headers.len() + row_headers.len());
+    for (Text(key), json) in &row_headers {
+        let value = header_value(json)?;
         let value = value.as_ref().map(|Text(value)| &**value);
-        if is_reserved(key, value, style, &own) {
+        if is_reserved(key, value, style, &relay_headers) {
             *replaced += 1;
         } else {
             all = all.insert(Header { key, value });
         }
     }
-    Ok(own.iter().fold(all, |all, (key, value)| {
-        all.insert(Header {
-            key,
-            value: Some(&**value),
-        })
-    }))
+    for (key, value) in &relay_headers {
+        let value = Some(&**value);
+        all = all.insert(Header { key, value });
+    }
+    Ok(all)
 }
 
-/// A text of JSON: a piece of it, unless something in it is escaped.
+/// A JSON string: borrowed from the JSON, unless it holds an escape sequence.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Names and values as they go out, in the order of the names: a text as it is, null as a header
-/// without a value, anything else as JSON, to the letter as PostgreSQL writes it, so that no number
-/// is rounded.
-fn of_row(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError> {
+/// Names and raw values of a row's headers, sorted by name.
+fn row_headers(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError> {
     let object: BTreeMap<Text<'_>, &RawValue> =
-        serde_json::from_str(json).map_err(|_| refusal(json))?;
+        serde_json::from_str(json).map_err(|_| header_error(json))?;
     if object.keys().any(|name| name.0.contains('\0')) {
         Err(HeaderError::Character)
     } else {
@@ -87,7 +90,10 @@ fn of_row(json: &str) -> Result<BTreeMap<Text<'_>, &RawValue>, HeaderError> {
     }
 }
 
-fn value(json: &RawValue) -> Result<Option<Text<'_>>, HeaderError> {
+/// Value of a header: a string is sent as it is, `null` is a header without a value, and anything
+/// else is sent as JSON, character by character as PostgreSQL writes it, so that no number is
+/// rounded.
+fn header_value(json: &RawValue) -> Result<Option<Text<'_>>, HeaderError> {
     let json = json.get();
     match json.as_bytes().first() {
         Some(b'n') => Ok(None),
@@ -98,7 +104,7 @@ fn value(json: &RawValue) -> Result<Option<Text<'_>>, HeaderError> {
     }
 }
 
-fn refusal(json: &str) -> HeaderError {
+fn header_error(json: &str) -> HeaderError {
     let kind = match json.trim_start().as_bytes().first() {
         Some(b'{') => return HeaderError::Character,
         Some(b'[') => "an array",
@@ -106,18 +112,18 @@ fn refusal(json: &str) -> HeaderError {
         Some(b't' | b'f') => "a boolean",
         Some(b'n') => "null",
         Some(b'-' | b'0'..=b'9') => "a number",
-        _ => "no JSON",
+        _ => "invalid JSON",
     };
-    HeaderError::NoObject { kind }
+    HeaderError::NotAnObject { kind }
 }
 
-/// Upper and lower case are one, since consumers may take them for one: a row cannot forge what the
-/// relay says. Nor can it make a binary CloudEvent look like a structured one.
+/// Whether a row may not set this header: it would forge one of the relay's, or make a binary
+/// CloudEvent look like a structured one. Case is ignored, since consumers may ignore it.
 fn is_reserved(
     key: &str,
     value: Option<&str>,
     style: RecordHeaders,
-    own: &[(&str, Cow<'_, str>)],
+    relay_headers: &[(&str, Cow<'_, str>)],
 ) -> bool {
     const STRUCTURED: &str = "application/cloudevents";
     let starts_structured = || {
@@ -125,18 +131,21 @@ fn is_reserved(
             .and_then(|value| value.get(..STRUCTURED.len()))
             .is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
     };
-    own.iter().any(|(name, _)| name.eq_ignore_ascii_case(key))
+    relay_headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case(key))
         || style == RecordHeaders::CloudEvents
             && key.eq_ignore_ascii_case("content-type")
             && starts_structured()
 }
 
-fn own<'a>(
+/// Headers that the relay adds to each record.
+fn relay_headers<'a>(
     row: &'a OutboxRow,
     style: RecordHeaders,
     source: &'a str,
 ) -> Vec<(&'static str, Cow<'a, str>)> {
-    let texts = row.texts();
+    let texts = row.text();
     let seq = ("outbox_seq", row.id.to_string().into());
     match style {
         RecordHeaders::Standard => vec![
@@ -153,7 +162,7 @@ fn own<'a>(
             seq,
         ],
         RecordHeaders::CloudEvents => {
-            let mut own = vec![
+            let mut headers = vec![
                 ("ce_specversion", "1.0".into()),
                 ("ce_id", row.event_id.to_string().into()),
                 ("ce_type", texts.event_type.into()),
@@ -162,15 +171,15 @@ fn own<'a>(
                 ("ce_time", rfc3339(row.created_at_us).into()),
                 seq,
             ];
-            // A subject is optional, but never empty.
-            own.retain(|(name, value)| *name != "ce_subject" || !value.is_empty());
-            own
+            // By the CloudEvents specification the subject is optional, but never empty.
+            headers.retain(|(name, value)| *name != "ce_subject" || !value.is_empty());
+            headers
         }
     }
 }
 
-/// Microseconds since 1970 as RFC 3339 in UTC, with microseconds. Times before year 1 or after 9999
-/// come out as the nearest one inside.
+/// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times
+/// before year 1 or after year 9999 are moved to the nearest time that RFC 3339 can hold.
 #[must_use]
 pub fn rfc3339(us: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(us.max(YEAR_1_US));

@@ -1,4 +1,4 @@
-//! YAML text -> the one `OutboxRelay` and the data of `Secret`s and `ConfigMap`s beside it. Pure.
+//! YAML text -> its only `OutboxRelay`, and the data of its `Secret`s and `ConfigMap`s. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,17 @@ use serde_yaml::Value;
 use crate::{
     api::OutboxRelay,
     manifest::{ManifestError, unknown_fields},
-    secrets::Documents,
+    secrets::{DataByKey, EmbeddedData},
 };
 
-/// What is in a manifest.
+/// Content of a manifest file.
 pub(super) struct Parsed {
-    /// Which document the relay is, from 1.
+    /// Number of the document that holds the relay, from 1.
     pub(super) document: usize,
+    /// The only relay in the file.
     pub(super) relay: OutboxRelay,
-    pub(super) documents: Documents,
+    /// Data of Secrets and ConfigMaps in the namespace of the relay.
+    pub(super) embedded: EmbeddedData,
 }
 
 #[derive(Deserialize)]
@@ -46,10 +48,11 @@ struct Metadata {
     namespace: Option<String>,
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
-
-/// Documents of other kinds may stand in the same file and are passed over; so are Secrets of
-/// another namespace than the relay's.
+/// Parses a manifest file. Documents of other kinds are ignored, and so are Secrets and ConfigMaps
+/// in another namespace than the relay's.
+///
+/// # Errors
+/// If a document cannot be read, or the file does not contain exactly one `OutboxRelay`.
 pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
     let mut relay = None;
     let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
@@ -64,48 +67,58 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
                 }
                 relay = Some((document, read_relay(document, value)?));
             }
-            "Secret" => secrets.push(secret(read("Secret", document, value, Reason::Hidden)?)),
-            "ConfigMap" => config_maps.push(config_map(read(
-                "ConfigMap",
-                document,
-                value,
-                Reason::Hidden,
-            )?)),
+            kind @ "Secret" => secrets.push(read(kind, document, value, ParserMessage::Hidden)?),
+            kind @ "ConfigMap" => {
+                config_maps.push(read(kind, document, value, ParserMessage::Hidden)?);
+            }
             _ => {}
         }
     }
     let (document, relay) = relay.ok_or(ManifestError::NoRelay)?;
-    let ours =
-        |other: &Metadata| other.namespace.is_none() || other.namespace == relay.metadata.namespace;
-    let mut documents = Documents::default();
-    secrets
-        .into_iter()
-        .filter(|(of, _)| ours(of))
-        .for_each(|(of, data)| documents.add_secret(of.name, data));
-    config_maps
-        .into_iter()
-        .filter(|(of, _)| ours(of))
-        .for_each(|(of, data)| documents.add_config_map(of.name, data));
+    let embedded = embedded_data(&relay, secrets, config_maps);
     Ok(Parsed {
         document,
         relay,
-        documents,
+        embedded,
     })
 }
 
-/// Documents by number, without empty ones.
+/// Data of the Secrets and ConfigMaps that are in the relay's namespace, or in none.
+fn embedded_data(
+    relay: &OutboxRelay,
+    secrets: Vec<SecretDocument>,
+    config_maps: Vec<ConfigMapDocument>,
+) -> EmbeddedData {
+    let is_near = |object: &Metadata| {
+        object.namespace.is_none() || object.namespace == relay.metadata.namespace
+    };
+    let mut embedded = EmbeddedData::default();
+    for secret in secrets {
+        if is_near(&secret.metadata) {
+            embedded.add_secret(secret.metadata.name.clone(), secret.into_data());
+        }
+    }
+    for config_map in config_maps {
+        if is_near(&config_map.metadata) {
+            embedded.add_config_map(config_map.metadata.name.clone(), config_map.into_data());
+        }
+    }
+    embedded
+}
+
+/// Documents with their numbers from 1, without empty ones.
 fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
     let mut all = Vec::new();
     for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
         let number = index + 1;
-        match Value::deserialize(document).and_then(merged) {
+        match Value::deserialize(document).and_then(with_merge_keys_applied) {
             Ok(Value::Null) => {}
             Ok(value) => all.push((number, value)),
-            // Only the place: the reason can quote the text, and that can be a Secret.
+            // Only the location: the parser's message can quote the text, which can be a Secret.
             Err(error) => {
                 return Err(ManifestError::Yaml {
                     document: number,
-                    reason: place(&error),
+                    reason: error_location(&error),
                 });
             }
         }
@@ -113,26 +126,32 @@ fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
     Ok(all)
 }
 
-/// Merge keys (`<<: *anchor`) are resolved by kubectl, so they are here.
-fn merged(mut value: Value) -> Result<Value, serde_yaml::Error> {
+/// Applies merge keys (`<<: *anchor`), as kubectl does.
+fn with_merge_keys_applied(mut value: Value) -> Result<Value, serde_yaml::Error> {
     value.apply_merge()?;
     Ok(value)
 }
 
-fn place(error: &serde_yaml::Error) -> String {
+fn error_location(error: &serde_yaml::Error) -> String {
     match error.location() {
-        Some(place) => format!("look at line {}, column {}", place.line(), place.column()),
-        None => "look at its quotes, brackets and merge keys".to_owned(),
+        Some(location) => format!(
+            "check line {}, column {}",
+            location.line(),
+            location.column()
+        ),
+        None => "check its quotes, brackets and merge keys".to_owned(),
     }
 }
 
-fn kind(value: &Value) -> &str {
-    value
-        .get("kind")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+/// Value of `kind`, as one of the kinds that a manifest can contain.
+fn kind(value: &Value) -> &'static str {
+    let kind = value.get("kind").and_then(Value::as_str);
+    let mut known = ["OutboxRelay", "Secret", "ConfigMap"].into_iter();
+    known.find(|known| kind == Some(*known)).unwrap_or_default()
 }
 
+/// Reads the document of an `OutboxRelay`, and checks what an API server would check: version,
+/// unknown fields and name.
 fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestError> {
     let version = value
         .get("apiVersion")
@@ -152,8 +171,8 @@ fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestErro
             reason,
         });
     }
-    let relay: OutboxRelay = read("OutboxRelay", document, value, Reason::Shown)?;
-    if relay.metadata.name.as_deref().is_some_and(good_name) {
+    let relay: OutboxRelay = read("OutboxRelay", document, value, ParserMessage::Shown)?;
+    if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
         return Ok(relay);
     }
     let reason = "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -"
@@ -166,7 +185,7 @@ fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestErro
     })
 }
 
-fn good_name(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 46
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -174,10 +193,12 @@ fn good_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Whether the reader's own words may be shown: they can quote the value.
+/// Whether the parser's own message becomes part of the error.
 #[derive(Clone, Copy)]
-enum Reason {
+enum ParserMessage {
+    /// The message is shown.
     Shown,
+    /// The message is replaced, since it can quote a value of a Secret.
     Hidden,
 }
 
@@ -185,17 +206,18 @@ fn read<T: DeserializeOwned>(
     kind: &'static str,
     document: usize,
     value: Value,
-    reason: Reason,
+    parser_message: ParserMessage,
 ) -> Result<T, ManifestError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = match error.path().to_string() {
             path if path == "." => "the document".to_owned(),
             path => path,
         };
-        let reason = match reason {
-            Reason::Shown => error.into_inner().to_string(),
-            Reason::Hidden => {
-                "cannot be read: names and texts stand in quotes, data is base64".to_owned()
+        let reason = match parser_message {
+            ParserMessage::Shown => error.into_inner().to_string(),
+            ParserMessage::Hidden => {
+                "cannot be read: put names and texts in quotes, and encode data as base64"
+                    .to_owned()
             }
         };
         ManifestError::Field {
@@ -207,33 +229,31 @@ fn read<T: DeserializeOwned>(
     })
 }
 
-/// As in the API, `stringData` wins.
-fn secret(document: SecretDocument) -> (Metadata, Data) {
-    let mut data: Data = document
-        .data
-        .into_iter()
-        .map(|(key, bytes)| (key, bytes.0))
-        .collect();
-    data.extend(
-        document
-            .string_data
-            .into_iter()
-            .map(|(key, text)| (key, text.into_bytes())),
-    );
-    (document.metadata, data)
+impl SecretDocument {
+    /// Data by key. As in the API, `stringData` overrides `data`.
+    fn into_data(self) -> DataByKey {
+        let mut data = bytes(self.data);
+        for (key, text) in self.string_data {
+            data.insert(key, text.into_bytes());
+        }
+        data
+    }
 }
 
-fn config_map(document: ConfigMapDocument) -> (Metadata, Data) {
-    let mut data: Data = document
-        .binary_data
-        .into_iter()
+impl ConfigMapDocument {
+    /// Data by key. The API rejects a key that is in both `data` and `binaryData`; here `data`
+    /// wins.
+    fn into_data(self) -> DataByKey {
+        let mut data = bytes(self.binary_data);
+        for (key, text) in self.data {
+            data.insert(key, text.into_bytes());
+        }
+        data
+    }
+}
+
+fn bytes(data: BTreeMap<String, ByteString>) -> DataByKey {
+    data.into_iter()
         .map(|(key, bytes)| (key, bytes.0))
-        .collect();
-    data.extend(
-        document
-            .data
-            .into_iter()
-            .map(|(key, text)| (key, text.into_bytes())),
-    );
-    (document.metadata, data)
+        .collect()
 }

@@ -91,7 +91,7 @@ fn a_breaker_is_slow_before_it_is_open() {
         ),
         (
             "{ openAfter: soon }",
-            "spec.breaker.openAfter: 'soon' is no duration",
+            "spec.breaker.openAfter: 'soon' is not a duration",
         ),
     ] {
         let refusal = with(breaker).expect_err(breaker);
@@ -148,7 +148,7 @@ fn a_misspelt_field_is_named_with_those_in_its_place() {
     let error = refused("eventTypes", "eventType");
     assert_eq!(
         error,
-        "document 1 (OutboxRelay): spec.topics[0].eventType: is no field; known are: \
+        "document 1 (OutboxRelay): spec.topics[0].eventType: is not a field; use one of: \
          aggregateTypes, eventTypes, name, onPoison"
     );
 }
@@ -187,7 +187,7 @@ fn a_bad_name_or_another_version_is_refused() {
 fn a_file_without_or_with_two_relays_is_refused() {
     assert_eq!(
         load_text(SECRETS).expect_err("none"),
-        "there is no document of kind OutboxRelay"
+        "the file contains no document of kind OutboxRelay: add one"
     );
     assert!(
         load_text(&format!("{RELAY}---{RELAY}"))

@@ -1,5 +1,5 @@
-//! Fields that the CRD's schema does not know. An API server refuses them (`kubectl` asks for
-//! that); a misspelt field that is passed over would leave its default in force. Pure.
+//! Finds fields that are not in the CRD's schema. An API server rejects them, because `kubectl`
+//! requests strict validation. If a misspelt field were ignored, its default would apply. Pure.
 
 use kube::CustomResourceExt;
 use serde_json::Value as Schema;
@@ -7,7 +7,8 @@ use serde_yaml::Value;
 
 use crate::api::OutboxRelay;
 
-/// The first unknown field below `spec`, and the known ones in its place.
+/// Path of the first unknown field below `spec`, and a message that lists the fields that are
+/// allowed there. `None` if all fields are known.
 pub(super) fn first(manifest: &Value) -> Option<(String, String)> {
     let crd = OutboxRelay::crd();
     let schema = crd
@@ -44,17 +45,14 @@ fn walk(value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> 
 
 fn field(name: &str, value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> {
     let path = format!("{path}.{name}");
-    // A map of free names, or anything at all.
-    let known = schema.get("properties").and_then(Schema::as_object)?;
-    match known.get(name) {
+    // No properties: a map with free names, or a field without a schema.
+    let properties = schema.get("properties").and_then(Schema::as_object)?;
+    match properties.get(name) {
         Some(schema) => walk(value, schema, &path),
         None => {
-            let known = known
-                .keys()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join(", ");
-            Some((path, format!("is no field; known are: {known}")))
+            let properties: Vec<_> = properties.keys().map(String::as_str).collect();
+            let properties = properties.join(", ");
+            Some((path, format!("is not a field; use one of: {properties}")))
         }
     }
 }

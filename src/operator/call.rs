@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-/// Longest wait for one answer. The client itself does not retry: the object's own back-off does.
-const LONGEST: Duration = Duration::from_secs(10);
+/// Time limit for one answer. The client itself does not retry: the object's own back-off does.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request brought no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("no answer from the API server within {}s", LONGEST.as_secs())]
+    #[error("no answer from the API server within {}s", CALL_TIMEOUT.as_secs())]
     Timeout,
     #[error("the API server answered: {}", .0.message)]
     Refused(#[source] Box<Status>),
-    #[error("the API server could not be asked")]
+    #[error("the request to the API server failed")]
     Broken(#[source] kube::Error),
 }
 
@@ -31,6 +31,7 @@ pub(crate) enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Returns the class as a label of metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Conflict => "conflict",
@@ -41,6 +42,7 @@ impl ErrorClass {
 }
 
 impl CallError {
+    /// Returns when another attempt can help.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             _ if self.is_lost_race() => ErrorClass::Conflict,
@@ -51,12 +53,12 @@ impl CallError {
         }
     }
 
-    /// Somebody else wrote first.
+    /// Returns whether somebody else wrote first.
     pub(crate) fn is_lost_race(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code == 409)
     }
 
-    /// What a busy API server asked for.
+    /// Returns the pause that a busy API server asked for.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let Self::Refused(status) = self else {
             return None;
@@ -65,8 +67,8 @@ impl CallError {
         (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 
-    /// The object itself cannot be: what the API server says about it, for the one who wrote the
-    /// manifest.
+    /// Returns the API server's message if it refuses the object itself. It is for the author of
+    /// the manifest.
     pub(crate) fn invalid_object(&self) -> Option<&str> {
         match self {
             Self::Refused(status) if matches!(status.code, 400 | 422) => Some(&status.message),
@@ -75,12 +77,17 @@ impl CallError {
     }
 }
 
-/// Waits for one request, not longer than it deserves. Dropping it drops the request; the server
-/// may still have done it.
+/// Waits for one request, at most [`CALL_TIMEOUT`].
+///
+/// # Errors
+/// When the API server refuses the request or does not answer in time.
+///
+/// # Cancel safety
+/// If dropped, the request is dropped too; the server may still have carried it out.
 pub(crate) async fn call<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(LONGEST, request).await {
+    match tokio::time::timeout(CALL_TIMEOUT, request).await {
         Err(_) => Err(CallError::Timeout),
         Ok(Err(kube::Error::Api(status))) => Err(CallError::Refused(status)),
         Ok(Err(error)) => Err(CallError::Broken(error)),
@@ -88,8 +95,14 @@ pub(crate) async fn call<T>(
     }
 }
 
-/// Like [`call`], for a request that may find nothing. (By the code: the answer for a kind that
-/// does not exist is no Status, and has no reason.)
+/// Waits for one request that may find nothing, at most [`CALL_TIMEOUT`]. The status code decides:
+/// the answer for a kind that does not exist has no reason.
+///
+/// # Errors
+/// When the API server refuses the request, but for 404, or does not answer in time.
+///
+/// # Cancel safety
+/// If dropped, the request is dropped too; the server may still have carried it out.
 pub(crate) async fn call_opt<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<Option<T>, CallError> {
@@ -121,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_api_server_is_not_waited_for_for_ever() {
+    async fn a_silent_api_server_is_given_up_after_a_time() {
         let silence = std::future::pending::<kube::Result<()>>();
         assert!(matches!(call(silence).await, Err(CallError::Timeout)));
     }

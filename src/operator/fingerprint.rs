@@ -5,9 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-/// Written by others all the time, or by us through another door.
+/// Annotation that the Deployment controller sets. It is ignored, like `replicas`, which the
+/// operator writes through the scale subresource.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
+/// Hashes what the operator reacts to: labels, annotations, owners and everything outside `status`.
 pub(crate) fn fingerprint(object: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     let metadata = &object["metadata"];

@@ -6,7 +6,10 @@ use crate::{
     api::OutboxRelay,
     operator::{
         installation::Installation,
-        reconcile::validate::{ValidatedRelay, validate},
+        reconcile::{
+            build::{Desired, build},
+            validate::{ValidatedRelay, validate_relay},
+        },
     },
 };
 
@@ -46,9 +49,19 @@ pub(crate) fn installation() -> Installation {
 
 /// The fixture, changed and still valid.
 pub(crate) fn validated_with(change: impl FnOnce(&mut OutboxRelay)) -> ValidatedRelay {
-    validate(&relay_with(change), &installation()).expect("a valid change")
+    validate_relay(&relay_with(change), &installation()).expect("a valid change")
 }
 
 pub(crate) fn validated() -> ValidatedRelay {
-    validate(&relay(), &installation()).expect("the fixture is valid")
+    validate_relay(&relay(), &installation()).expect("the fixture is valid")
+}
+
+/// The fixture with all candidates for its children.
+pub(crate) fn desired() -> Desired {
+    build(validated())
+}
+
+/// The fixture, changed and still valid, with all candidates for its children.
+pub(crate) fn desired_with(change: impl FnOnce(&mut OutboxRelay)) -> Desired {
+    build(validated_with(change))
 }

@@ -1,6 +1,6 @@
 //! Who an OutboxRelay is, and how everything that belongs to it is named and labelled. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::{
@@ -13,23 +13,25 @@ use crate::api::OutboxRelay;
 
 /// Name of the operator as field manager, event reporter and value of `managed-by`.
 pub(crate) const OPERATOR: &str = "outbox-operator";
+/// Standard label of Kubernetes for the manager of an object.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Carried by relay pods and everything around them; their selectors use it alone.
+/// Label of relay pods and everything around them; their selectors use it alone.
 pub(crate) const RELAY_LABEL: &str = "outboxrelay.dev/relay";
-/// Carried by migration Jobs and pods instead: no Service, budget or Deployment may count them in.
+/// Label of migration Jobs and pods. They do not have [`RELAY_LABEL`], so no Service, budget or
+/// Deployment selects them.
 pub(crate) const MIGRATION_LABEL: &str = "outboxrelay.dev/migration";
 /// On a Job: which attempt it is, counted from 1.
 pub(crate) const ATTEMPT: &str = "outboxrelay.dev/attempt";
-/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job remembers the
-/// value that it was created under.
-pub(crate) const NUDGE: &str = "outboxrelay.dev/reconcile-at";
+/// On an OutboxRelay: any new value ends the back-off of a failed migration. A Job carries the
+/// value that it was created with.
+pub(crate) const RECONCILE_AT: &str = "outboxrelay.dev/reconcile-at";
 /// On an OutboxRelay: while it is `"true"` nothing but its status is written.
 pub(crate) const PAUSED: &str = "outboxrelay.dev/paused";
 /// On an OutboxRelay: the name of the operator that it is meant for, where a cluster has several.
 pub(crate) const OPERATOR_NAME: &str = "outboxrelay.dev/operator-name";
 
-/// Whether an OutboxRelay is meant for the operator of this name. One without the annotation is
-/// meant for the one with the usual name, so that each has one operator and none has two.
+/// Returns whether an OutboxRelay is meant for the operator of this name. Without the annotation it
+/// is meant for the operator with the usual name, so each has exactly one operator.
 pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     let named = meta
         .annotations
@@ -38,9 +40,9 @@ pub(crate) fn is_ours(meta: &Meta, operator_name: &str) -> bool {
     named.map_or(OPERATOR, String::as_str) == operator_name
 }
 
-/// Whether passes over it are made again and again: it is understood, meant for the operator of
-/// this name, and not about to go.
-pub(crate) fn is_looked_after(
+/// Returns whether the operator of this name reconciles the object regularly: this version can read
+/// it, it is meant for this operator, and it is not about to go.
+pub(crate) fn is_reconciled(
     found: &Result<OutboxRelay, InvalidObject>,
     operator_name: &str,
 ) -> bool {
@@ -49,14 +51,54 @@ pub(crate) fn is_looked_after(
     })
 }
 
-/// On a Deployment and on a Job: what of it pods are made from.
-pub(crate) const FORM: &str = "outboxrelay.dev/form";
-/// On a Deployment: the generation of the OutboxRelay that it was written for, and what that one
-/// asked for.
+/// On a Deployment and on a Job: hash of what pods are made from.
+pub(crate) const REVISION_HASH: &str = "outboxrelay.dev/revision-hash";
+/// On a Deployment: generation of the OutboxRelay that it was last written for.
 pub(crate) const GENERATION: &str = "outboxrelay.dev/generation";
-pub(crate) const WISHES: &str = "outboxrelay.dev/wishes";
+/// On a Deployment: hash of the spec that it was last written for, without the number of replicas.
+pub(crate) const SPEC_HASH: &str = "outboxrelay.dev/spec-hash";
 
-/// An OutboxRelay without its wishes.
+/// Names that [`REVISION_HASH`] and [`SPEC_HASH`] had before the first release. They are read where
+/// the new ones are absent, because a Job that succeeded stays as it is, and never written. Remove
+/// them after the first release.
+const FORMER_NAMES: [(&str, &str); 2] = [
+    (REVISION_HASH, "outboxrelay.dev/form"),
+    (SPEC_HASH, "outboxrelay.dev/wishes"),
+];
+
+/// Returns the value of an annotation of a child, under its name or its former name.
+pub(crate) fn annotation(annotations: &BTreeMap<String, String>, name: &str) -> Option<String> {
+    let former = || {
+        let (_, former) = FORMER_NAMES.iter().find(|(new, _)| *new == name)?;
+        annotations.get(*former)
+    };
+    annotations.get(name).or_else(former).cloned()
+}
+
+/// Namespace and name of an OutboxRelay.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl RelayKey {
+    /// Returns the key of the OutboxRelay `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for RelayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An OutboxRelay without its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub namespace: String,
@@ -75,9 +117,9 @@ impl Identity {
         }
     }
 
-    /// Name of the Deployment, the ServiceAccount, the Service and the PodDisruptionBudget. The
-    /// suffix keeps them apart from the objects of the service next door, which is usually called
-    /// like the OutboxRelay.
+    /// Returns the name of the Deployment, the ServiceAccount, the Service and the
+    /// PodDisruptionBudget. The suffix avoids names of the service whose events are relayed: it
+    /// usually has the name of the OutboxRelay.
     pub(crate) fn relay_name(&self) -> String {
         format!("{}-relay", self.name)
     }
@@ -118,7 +160,7 @@ impl Identity {
         }
     }
 
-    /// The relay pods' selector as `kubectl -l` takes it.
+    /// Returns the selector of relay pods as `kubectl -l` takes it.
     pub(crate) fn relay_selector_text(&self) -> String {
         format!("{RELAY_LABEL}={}", self.name)
     }
@@ -127,8 +169,8 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Metadata of a child. No `blockOwnerDeletion`: it would need a right on the finalizers of
-    /// OutboxRelays.
+    /// Returns the metadata of a child. No `blockOwnerDeletion`: it would need a right on the
+    /// finalizers of OutboxRelays.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
         let owner = OwnerReference {
             api_version: OutboxRelay::api_version(&()).into_owned(),
@@ -148,7 +190,7 @@ impl Identity {
     }
 }
 
-/// First eight hex digits of a SHA-256, as names of children carry them.
+/// Returns the first eight hex digits of a SHA-256, as names of children carry them.
 pub(crate) fn hash8(content: &[u8]) -> String {
     Sha256::digest(content)
         .iter()
@@ -184,6 +226,24 @@ mod tests {
     }
 
     #[test]
+    fn an_annotation_is_read_under_its_former_name_unless_the_new_one_is_there() {
+        let with = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let all = all.iter();
+            all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let former = ("outboxrelay.dev/form", "old");
+        assert_eq!(
+            annotation(&with(&[former]), REVISION_HASH).as_deref(),
+            Some("old")
+        );
+        let both = with(&[former, (REVISION_HASH, "new")]);
+        assert_eq!(annotation(&both, REVISION_HASH).as_deref(), Some("new"));
+        assert_eq!(annotation(&both, SPEC_HASH), None);
+        assert_eq!(annotation(&both, ATTEMPT), None);
+    }
+
+    #[test]
     fn each_relay_is_meant_for_one_operator() {
         let mut meta = Meta::default();
         assert!(is_ours(&meta, OPERATOR) && !is_ours(&meta, "team-a"));
@@ -197,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
         let looked_after = |change: fn(&mut Meta)| {
-            is_looked_after(
+            is_reconciled(
                 &Ok(relay_with(|relay| change(&mut relay.metadata))),
                 OPERATOR,
             )
@@ -213,7 +273,7 @@ mod tests {
             error: "of another version".to_owned(),
             metadata: Meta::default(),
         };
-        assert!(!is_looked_after(&Err(invalid), OPERATOR));
+        assert!(!is_reconciled(&Err(invalid), OPERATOR));
     }
 
     #[test]

@@ -9,18 +9,19 @@ pub struct Installation {
     pub allowed_images: Vec<String>,
     /// First part of the owner of a schema. Empty: the uid of kube-system.
     pub cluster_name: String,
-    /// Relays that get a new version at the same time.
+    /// Number of relays that get a new version at the same time.
     pub upgrades_max: usize,
-    /// Where the operator runs; absent: outside of the cluster.
+    /// Namespace of the operator; absent if it runs outside of the cluster.
     pub namespace: Option<String>,
-    /// Where metrics are collected from.
+    /// Namespace of the Prometheus server that scrapes relays.
     pub monitoring_namespace: Option<String>,
-    /// One PodMonitor scrapes all relays, so that none of their own is made.
+    /// The installation has one PodMonitor for all relays, so no relay gets its own.
     pub relays_monitored: bool,
 }
 
 impl Installation {
-    /// The installation's own image is always allowed.
+    /// Returns whether `template.image` may be this image. The installation's own is always
+    /// allowed.
     pub(crate) fn allows(&self, image: &str) -> bool {
         let matches = |pattern: &String| match pattern.strip_suffix('*') {
             Some(start) => image.starts_with(start),

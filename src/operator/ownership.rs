@@ -1,4 +1,5 @@
-//! Whose is an object that bears one of our names? Only our own are ever written or deleted. Pure.
+//! Owner of an object that has the name of a child. Only our own objects are written or deleted.
+//! Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -12,10 +13,11 @@ pub(crate) enum Ownership {
     Ours,
     /// Made for an earlier OutboxRelay of this name; the garbage collector is about to remove it.
     Former,
-    /// Somebody else's.
+    /// Made by somebody else.
     Foreign,
 }
 
+/// Returns the owner of an object that has the name of a child of `identity`.
 pub(crate) fn ownership(meta: &ObjectMeta, identity: &Identity) -> Ownership {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     let mut relays = owners
@@ -36,7 +38,7 @@ fn is_relay(owner: &OwnerReference) -> bool {
     owner.kind == OutboxRelay::kind(&()) && group == Some(&*OutboxRelay::group(&()))
 }
 
-/// Name of the OutboxRelay that it was made for, or a former one of that name.
+/// Returns the name of the OutboxRelay that owns the object, or that an earlier owner had.
 pub(crate) fn relay_name(meta: &ObjectMeta) -> Option<&str> {
     meta.owner_references
         .iter()
@@ -45,7 +47,7 @@ pub(crate) fn relay_name(meta: &ObjectMeta) -> Option<&str> {
         .map(|owner| owner.name.as_str())
 }
 
-/// Uid of the object that controls this one.
+/// Returns the uid of the object that controls this one.
 pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     owners

@@ -12,3 +12,5 @@ pub(crate) mod metrics;
 pub(crate) mod requeue_rate;
 pub(crate) mod run;
 pub(crate) mod watch_scope;
+
+pub use run::{Options, RunError, run};

@@ -14,7 +14,6 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            #[cfg(test)]
             const OWN: &'static [Self] = &[$(Self::$name),+];
 
             fn own_name(self) -> Option<&'static str> {
@@ -79,15 +78,58 @@ reasons! {
 }
 
 impl Reason {
+    /// Returns the reason as the API has it.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Problem(class) => class.to_string(),
             own => own.own_name().unwrap_or_default().to_owned(),
         }
     }
+
+    /// Returns the reason with this name; nothing if this version does not know it.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let own = Self::OWN.iter().copied();
+        let mut own = own.filter(|reason| reason.own_name() == Some(name));
+        own.next().or_else(|| {
+            let Ok(class) = name.parse::<ProblemClass>();
+            let known = class != ProblemClass::Other || name == class.to_string();
+            known.then_some(Self::Problem(class))
+        })
+    }
+
+    /// Returns whether a reconciliation that set this reason on `Ready` left something undone.
+    pub(crate) fn leaves_undone(self) -> bool {
+        matches!(
+            self,
+            Self::ApiRequestFailed
+                | Self::ChildRefused
+                | Self::FormerChildren
+                | Self::ImageNotAllowed
+                | Self::InvalidSpec
+                | Self::NameConflict
+                | Self::NotUnderstood
+        )
+    }
+
+    /// Returns whether the state passes automatically, so that it is not worth an Event.
+    pub(crate) fn is_temporary(self) -> bool {
+        matches!(
+            self,
+            Self::MigrationRunning
+                | Self::NotStalled
+                | Self::Paused
+                | Self::ReportsIncomplete
+                | Self::RollingOut
+                | Self::ScaledToZero
+                | Self::ScalingOff
+                | Self::Suspended
+                | Self::WaitingForSchema
+        )
+    }
 }
 
-/// Problems that keep rows from going out. The others are advice, or are healed without a person.
+/// Returns whether a problem keeps rows from being published. Other problems are advice, or end
+/// automatically.
 pub(crate) fn stops_publishing(problem: &Problem) -> bool {
     use ProblemClass::{Other, PartitionsAdded, TableChanged, TopicUnderReplicated};
     !problem.last_good_used
@@ -97,7 +139,7 @@ pub(crate) fn stops_publishing(problem: &Problem) -> bool {
         )
 }
 
-/// A secret is missing, or a new one is not used.
+/// Returns whether a secret is missing, or a new one cannot be used.
 pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
     problem.last_good_used
         || matches!(
@@ -106,6 +148,7 @@ pub(crate) fn is_about_secrets(problem: &Problem) -> bool {
         )
 }
 
+/// Returns whether a problem is one of the database schema.
 pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
     matches!(
         class,
@@ -115,30 +158,13 @@ pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
     )
 }
 
-/// Only a person can end it: retrying goes on, but `Stalled` says that it is not expected to help.
+/// Returns whether only a person can end a problem: retries continue, but `Stalled` says that they
+/// are not expected to help.
 pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
     matches!(
         class,
         ProblemClass::NewerSchema | ProblemClass::SchemaClaimedByOther
     )
-}
-
-/// Of `Ready`: the pass that said it did not do all that was decided.
-pub(crate) fn leaves_undone(reason: &str) -> bool {
-    use Reason::{
-        ApiRequestFailed, ChildRefused, FormerChildren, ImageNotAllowed, InvalidSpec, NameConflict,
-        NotUnderstood,
-    };
-    let all = [
-        ApiRequestFailed,
-        ChildRefused,
-        FormerChildren,
-        ImageNotAllowed,
-        InvalidSpec,
-        NameConflict,
-        NotUnderstood,
-    ];
-    all.iter().any(|known| known.name() == reason)
 }
 
 #[cfg(test)]
@@ -193,6 +219,18 @@ mod tests {
         assert!(known.len() > 20, "{known:?}");
         known.extend(Reason::OWN.iter().map(|reason| reason.name()));
         assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn every_name_is_parsed_and_no_other_is() {
+        for reason in Reason::OWN {
+            assert_eq!(Reason::parse(&reason.name()), Some(*reason));
+        }
+        for class in problem_classes() {
+            let parsed = Reason::parse(&class).expect("a class that exists");
+            assert_eq!(parsed.name(), class);
+        }
+        assert_eq!(Reason::parse("OfANewerVersion"), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The on-call's desk: what people ask of an outbox, and what they do with rows that were put
-//! aside. IO; every statement goes through [`AdminClient::rows`].
+//! Access of the command line to an outbox: its state, dead letters, parked topics and keys, and
+//! the owner of the schema. IO; every statement goes through [`AdminClient::rows`].
 
 mod dead_letters;
 mod overview;
@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        connect::{Connect, ConnectError, pool},
+        connect::{Connect, ConnectError},
         schema::{SchemaError, SchemaState, statement},
-        store::{StoreError, failed},
+        store::{Operation, StoreError, failed},
         unit_of_work::{Connections, Statement},
     },
     report::{Problem, ProblemClass},
@@ -23,20 +23,20 @@ use crate::{
 };
 
 pub use dead_letters::{Contents, DeadLetter, DeadLetterId, Detail};
-pub use overview::{Overview, PutAside, PutAsideKind, RelaySeen, Waiting};
+pub use overview::{Attention, AttentionKind, Overview, RelayEntry, Waiting};
 pub use parked::ParkedEntry;
 
-/// Who asks.
+/// Database user that a command logs in as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The relay's user, which may read all of it.
+    /// The relay's user, which may read everything.
     Relay,
-    /// The user of `migration.database` where its secrets are at hand, else the relay's: owner of
-    /// the tables.
+    /// The owner of the tables: the user of `migration.database` when its secrets are available,
+    /// else the relay's user.
     Owner,
 }
 
-/// Why a question was not answered, or nothing done.
+/// Why a command could not read or change the outbox.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error(transparent)]
@@ -48,109 +48,123 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    /// As people see it.
+    /// Converts the error for people: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
             Self::Connect(error) => error.problem(),
             Self::Schema(error) => error.problem(),
-            Self::Statement(error) => told(error),
+            Self::Statement(error) => with_next_step(error),
         }
     }
 }
 
-/// What a relay does about it by itself, a person has to do.
-fn told(error: &StoreError) -> Problem {
+/// Adds the next step for errors from which a relay recovers automatically, but a command does not.
+fn with_next_step(error: &StoreError) -> Problem {
     let problem = error.problem();
     let next = match problem.class {
         ProblemClass::InsufficientPrivilege => {
-            "that takes the schema's owner; its credentials, of spec.migration.database, are used \
-             where they are at hand"
+            "this needs the owner of the schema; its credentials (spec.migration.database) are \
+             used where they are available"
         }
         ProblemClass::LockTimeout => {
-            "a transaction holds on to it, such as a writer of the same key: call this again"
+            "another transaction holds the lock, such as a writer of the same key: run the command \
+             again"
         }
         _ => return problem,
     };
     Problem::new(problem.class, format!("{error}: {next}"))
 }
 
-/// Which of the rows that were put aside; absent: any.
+/// Selects dead letters, parked topics and parked keys. All conditions must hold.
 #[derive(Clone, Default)]
 pub struct Filter {
     pub topic: Option<String>,
     pub key: Option<String>,
+    /// Why Kafka rejected the row.
     pub class: Option<String>,
-    /// Put aside at least so long ago.
+    /// Minimum time since it was parked or moved.
     pub older_than: Option<Duration>,
     pub event_id: Option<Uuid>,
-    /// At most so many; absent: all.
+    /// Maximum number of results, oldest first; `None`: all.
     pub limit: Option<u64>,
 }
 
-/// A connection for people.
+/// Connection of a command to an outbox.
 pub struct AdminClient {
     connections: Connections,
     schema: SchemaName,
 }
 
 impl AdminClient {
-    /// Connects, and sees that the schema fits this version.
+    /// Connects and checks that this version can use the schema.
     ///
     /// # Errors
-    /// When the database cannot be reached, or the schema is missing, older or too new.
+    /// Returns an error when the database cannot be reached, or the schema is missing, older or too
+    /// new.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the server sees a connection that closes.
     pub async fn open(
         settings: &RelaySettings,
         secrets: &Secrets,
-        who: Role,
+        role: Role,
     ) -> Result<Self, AdminError> {
-        let connect = match who {
+        let connect = match role {
             Role::Relay => Connect::relay(&settings.database, secrets),
-            Role::Owner => owner(settings, secrets),
+            Role::Owner => owner_or_relay(settings, secrets),
         }?;
-        // Not only by the pool: it tries for seconds, and then cannot say why it failed.
+        // The pool tries for seconds and then cannot report why it failed. Connecting once without
+        // it fails at once, with the reason.
         drop(connect.open().await?);
-        let desk = Self {
-            connections: pool(&connect, 1, &[]),
+        let client = Self {
+            connections: Connections::new(&connect, 1, &[]),
             schema: settings.database.schema.clone(),
         };
-        desk.state().await?.judge(&desk.schema)?;
-        Ok(desk)
+        client.state().await?.check_level(&client.schema)?;
+        Ok(client)
     }
 
-    /// Who manages the schema, and its level.
+    /// Reads the owner of the schema.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn owner(&self) -> Result<Option<Owner>, AdminError> {
         Ok(self.state().await?.owner)
     }
 
-    /// Frees the schema for another OutboxRelay; false: it is not this one's any more.
+    /// Releases the schema for another OutboxRelay. Returns false when `owner` does not own it any
+    /// more.
     ///
     /// # Errors
-    /// When the database fails; then it may be free, or not.
+    /// Returns an error when the database fails. The schema may be released then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the schema may be released, or not.
     pub async fn release_owner(&self, owner: &Owner) -> Result<bool, AdminError> {
-        let release = sqlx::query(self.sql(include_str!("sql/admin/release_owner.sql")));
-        let release = release
+        let release = sqlx::query(self.sql(include_str!("sql/admin/release_owner.sql")))
             .bind(&owner.cluster)
             .bind(&owner.namespace)
             .bind(&owner.name);
-        Ok(!self.rows("release the schema", release).await?.is_empty())
+        let rows = self.rows(Operation::ReleaseOwner, release).await?;
+        Ok(!rows.is_empty())
     }
 
     async fn state(&self) -> Result<SchemaState, SchemaError> {
-        SchemaState::ask_for(&self.connections, &self.schema).await
+        SchemaState::fetch(&self.connections, &self.schema).await
     }
 
     fn sql(&self, template: &'static str) -> SqlStr {
         statement(template, &self.schema)
     }
 
-    /// All rows of one statement, which is a transaction of its own.
+    /// Runs one statement in a transaction of its own and returns all its rows.
     async fn rows(
         &self,
-        operation: &'static str,
+        operation: Operation,
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, StoreError> {
         self.connections
@@ -158,11 +172,39 @@ impl AdminClient {
             .await
             .map_err(failed(operation))
     }
+
+    /// Runs one statement in a transaction of its own and returns its first row.
+    async fn row(
+        &self,
+        operation: Operation,
+        statement: Statement<'_>,
+    ) -> Result<PgRow, StoreError> {
+        let rows = self.rows(operation, statement).await?;
+        rows.into_iter()
+            .next()
+            .ok_or(sqlx::Error::RowNotFound)
+            .map_err(failed(operation))
+    }
+
+    /// Runs one statement in a transaction of its own and decodes all its rows.
+    async fn decoded<T>(
+        &self,
+        operation: Operation,
+        statement: Statement<'_>,
+        decode: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, AdminError> {
+        let rows = self.rows(operation, statement).await?;
+        let decoded: Result<_, _> = rows.iter().map(decode).collect();
+        Ok(decoded.map_err(failed(operation))?)
+    }
 }
 
-/// A pod of a relay has no credentials of the owner; its user may have been given the rights by
-/// hand.
-fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, ConnectError> {
+/// Connects as the owner of the tables when its credentials are available, else as the relay's
+/// user.
+///
+/// The pod of a relay does not have the owner's credentials. Its user may have been granted the
+/// rights by hand.
+fn owner_or_relay(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, ConnectError> {
     match Connect::migration(settings, secrets) {
         Err(ConnectError::Secret(SecretError::Missing { .. })) => {
             Connect::relay(&settings.database, secrets)
@@ -171,8 +213,8 @@ fn owner(settings: &RelaySettings, secrets: &Secrets) -> Result<Connect, Connect
     }
 }
 
-/// The five conditions and the limit of a filter, as $1 to $6.
-fn filtered<'q>(sql: SqlStr, filter: &'q Filter) -> Statement<'q> {
+/// Binds the five conditions and the limit of a filter as `$1` to `$6`.
+fn bind_filter<'q>(sql: SqlStr, filter: &'q Filter) -> Statement<'q> {
     let older_than_ms = filter
         .older_than
         .map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));

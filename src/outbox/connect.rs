@@ -1,5 +1,5 @@
-//! Settings and secrets -> connections to PostgreSQL, with TLS and timeouts. Reading secrets and
-//! opening are IO.
+//! Settings and secrets -> options of connections to PostgreSQL, with TLS and timeouts. Reading
+//! secrets and opening a connection are IO.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -10,59 +10,57 @@ use sqlx::{
 };
 
 use crate::{
-    outbox::{error::DatabaseError, unit_of_work::Connections},
+    outbox::error::DatabaseError,
     report::{Problem, ProblemClass},
-    secrets::{SecretError, Secrets, field},
+    secrets::{SecretError, Secrets, manifest_field},
     settings::{
         DATABASE, DatabaseFiles, DatabaseSettings, Endpoint, MIGRATION, RelaySettings, SecretFile,
         TlsMode, TlsSettings,
     },
 };
 
-/// Longest wait for a new connection, TLS and login included.
+/// Longest wait for one new connection, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a connection of a pool.
-pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A setting of the server, and its value.
+/// Name and value of a server setting.
 pub type Setting = (&'static str, &'static str);
 
-/// Nothing of ours may hang: not on a lock, not in a statement, not between two statements of a
-/// transaction.
+/// Timeouts of a relay's sessions: no session may hang on a lock, in a statement, or between two
+/// statements of a transaction.
 const RELAY_TIMEOUTS: &[Setting] = &[
     ("lock_timeout", "2s"),
     ("statement_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "10s"),
 ];
-/// Writers queue behind a migration that waits for its lock, so it waits only shortly; the work
-/// itself may take longer.
+/// Timeouts of a migration's session. Writers queue behind a migration that waits for a lock, so it
+/// waits only briefly. Its statements may take longer.
 const MIGRATION_TIMEOUTS: &[Setting] = &[
     ("lock_timeout", "3s"),
     ("statement_timeout", "5min"),
     ("idle_in_transaction_session_timeout", "1min"),
 ];
 
-/// Why there is no connection.
+/// Why no connection could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("{place} is no URL of the form postgres://user:password@host:port/database: correct \
-        what {} names", field(*file))]
-    Url { file: SecretFile, place: String },
-    #[error("{place} has the parameter 'options', which a pooler does not take: remove it from \
-        what {} names", field(*file))]
-    Options { file: SecretFile, place: String },
-    #[error("cannot connect to {place}")]
+    #[error("{location} is not a URL of the form postgres://user:password@host:port/database: \
+        correct the value that {} refers to", manifest_field(*file))]
+    Url { file: SecretFile, location: String },
+    #[error("{location} has the parameter 'options', which poolers refuse: remove it from the \
+        value that {} refers to", manifest_field(*file))]
+    Options { file: SecretFile, location: String },
+    #[error("cannot connect to {database}")]
     Open {
-        place: String,
+        database: String,
         #[source]
         source: DatabaseError,
     },
 }
 
 impl ConnectError {
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
@@ -70,56 +68,58 @@ impl ConnectError {
             Self::Url { .. } | Self::Options { .. } => {
                 Problem::new(ProblemClass::SecretInvalid, self.to_string())
             }
-            Self::Open { place, source } => {
-                Problem::new(source.class, format!("cannot connect to {place}: {source}"))
-            }
+            Self::Open { source, .. } => Problem::new(source.class, format!("{self}: {source}")),
         }
     }
 }
 
-/// What answers at the other end.
+/// Kind of server at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// PostgreSQL itself, or what behaves like it: a session is ours until it ends.
+    /// PostgreSQL itself, or a proxy that behaves like it: a session belongs to one client.
     Server,
-    /// A pooler in transaction mode: nothing lasts longer than a transaction.
+    /// A pooler in transaction mode: nothing of a session lasts longer than a transaction.
     Pooler,
 }
 
-/// How to reach a database, secrets included: neither Debug nor Display shows them.
+/// Options of connections to one database. They include secrets, which neither Debug nor Display
+/// shows.
 #[derive(Clone)]
 pub struct Connect {
     options: PgConnectOptions,
-    place: String,
+    /// Name and address of the database, for people.
+    database: String,
     peer: Peer,
+    /// Server settings of each session, or of each transaction behind a pooler.
     settings: Vec<Setting>,
 }
 
 impl Connect {
-    /// The relay's connections.
+    /// Options of the relay's connections, with the relay's timeouts.
     ///
     /// # Errors
-    /// When a secret is missing or cannot be used.
+    /// Returns an error when a secret is missing or cannot be used.
     pub fn relay(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
-        Ok(Self::database(settings, secrets)?.with(RELAY_TIMEOUTS))
+        Ok(Self::to_database(settings, secrets)?.with(RELAY_TIMEOUTS))
     }
 
-    /// The migration's connection: its own endpoint, else the relay's.
+    /// Options of a migration's connection, with a migration's timeouts: to the endpoint of
+    /// `migration.database`, or to the relay's when there is none.
     ///
     /// # Errors
-    /// When a secret is missing or cannot be used.
+    /// Returns an error when a secret is missing or cannot be used.
     pub fn migration(settings: &RelaySettings, secrets: &Secrets) -> Result<Self, ConnectError> {
         let connect = match &settings.migration.database {
             Some(own) => Self::new(&own.endpoint, &own.tls, Peer::Server, &MIGRATION, secrets),
-            None => Self::database(&settings.database, secrets),
+            None => Self::to_database(&settings.database, secrets),
         }?;
         Ok(connect.with(MIGRATION_TIMEOUTS))
     }
 
-    /// The user that relays log in as; needs none of the other secrets.
+    /// User that relays log in as. Reads only the secret that holds the user.
     ///
     /// # Errors
-    /// When its secret is missing or cannot be used.
+    /// Returns an error when this secret is missing or cannot be used.
     pub fn relay_user(
         settings: &DatabaseSettings,
         secrets: &Secrets,
@@ -130,7 +130,7 @@ impl Connect {
         }
     }
 
-    fn database(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
+    fn to_database(settings: &DatabaseSettings, secrets: &Secrets) -> Result<Self, ConnectError> {
         let peer = if settings.pooler {
             Peer::Pooler
         } else {
@@ -146,7 +146,7 @@ impl Connect {
         files: &DatabaseFiles,
         secrets: &Secrets,
     ) -> Result<Self, ConnectError> {
-        let (options, place) = match endpoint {
+        let (options, database) = match endpoint {
             Endpoint::Url => (
                 from_url(files.url, secrets)?,
                 "the database of the URL".to_owned(),
@@ -163,40 +163,42 @@ impl Connect {
         if peer == Peer::Pooler && options.get_options().is_some() {
             return Err(ConnectError::Options {
                 file: files.url,
-                place: secrets.place(files.url),
+                location: secrets.location(files.url),
             });
         }
         let options = with_tls(options, tls, files, secrets)?;
-        // Payloads must not get into logs, not even those of slow statements.
+        // sqlx would log slow statements. Their arguments are payloads, which must not be logged.
         let options = options
             .application_name("outbox-relay")
             .disable_statement_logging();
         Ok(Self {
             options,
-            place,
+            database,
             peer,
             settings: Vec::new(),
         })
     }
 
-    /// The same with further settings of the session; later ones win.
+    /// Adds settings of the session. For the same name, the last one wins.
     #[must_use]
     pub fn with(mut self, settings: &[Setting]) -> Self {
         self.settings.extend(settings);
         self
     }
 
-    /// The user that logs in.
+    /// User that logs in.
     #[must_use]
     pub fn user(&self) -> &str {
         self.options.get_username()
     }
 
+    /// Kind of server that these options connect to.
     pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// What a connection starts with: a pooler takes no settings then.
+    /// Options that a connection starts with. They hold no settings for a pooler, which would
+    /// refuse them.
     pub(super) fn startup(&self) -> PgConnectOptions {
         match self.peer {
             Peer::Server => self.options.clone().options(self.settings.iter().copied()),
@@ -204,24 +206,26 @@ impl Connect {
         }
     }
 
-    /// What a transaction begins with, as one simple query. At a pooler it brings the settings:
-    /// what others left on the connection ends there.
+    /// Statement that begins a transaction, as one simple query.
+    ///
+    /// Behind a pooler it also sets the settings, because other clients use the same connection.
     pub(super) fn begin(&self) -> SqlStr {
         let mut text = "begin isolation level read committed".to_owned();
         if self.peer == Peer::Pooler {
-            text.extend(
-                self.settings
-                    .iter()
-                    .map(|(name, value)| format!("; set local {name} = '{value}'")),
-            );
+            for (name, value) in &self.settings {
+                text.push_str(&format!("; set local {name} = '{value}'"));
+            }
         }
         AssertSqlSafe(text).into_sql_str()
     }
 
-    /// Opens one connection. Dropped mid-way, the server sees a connection that closes.
+    /// Opens one connection.
     ///
     /// # Errors
-    /// When the server cannot be reached in time or refuses.
+    /// Returns an error when the server refuses the connection or cannot be reached within 10 s.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the server sees a connection that closes.
     pub async fn open(&self) -> Result<PgConnection, ConnectError> {
         let startup = self.startup();
         let source = match tokio::time::timeout(CONNECT_TIMEOUT, startup.connect()).await {
@@ -230,84 +234,85 @@ impl Connect {
             Err(_) => sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()).into(),
         };
         Err(ConnectError::Open {
-            place: self.place.clone(),
+            database: self.database.clone(),
             source,
         })
     }
 
-    /// Names the database in front of what went wrong with it.
+    /// Converts an error of this database for a report; the name of the database comes first.
     #[must_use]
-    pub fn problem(&self, fault: &DatabaseError) -> Problem {
-        Problem::new(fault.class, format!("{}: {fault}", self.place))
+    pub fn problem(&self, error: &DatabaseError) -> Problem {
+        Problem::new(error.class, format!("{}: {error}", self.database))
     }
-}
-
-/// Connections that are opened when they are wanted. `settings` go on top of the timeouts.
-#[must_use]
-pub fn pool(connect: &Connect, max: u32, settings: &'static [Setting]) -> Connections {
-    Connections::new(connect, max, settings)
 }
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connect({})", self.place)
+        write!(f, "Connect({})", self.database)
     }
 }
 
 impl fmt::Display for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.place)
+        f.write_str(&self.database)
     }
 }
 
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
-    let url = secrets.get(file)?;
-    let refuse = || ConnectError::Url {
-        file,
-        place: secrets.place(file),
-    };
-    let url = known_parameters(url.expose_secret());
-    let scheme = url
-        .expose_secret()
-        .split_once("://")
-        .map(|(scheme, _)| scheme);
-    if !matches!(scheme, Some("postgres" | "postgresql")) {
-        return Err(refuse());
+    let secret = secrets.get(file)?;
+    let url = with_known_parameters(secret.expose_secret());
+    let url = url.expose_secret();
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let is_postgres = matches!(scheme, Some("postgres" | "postgresql"));
+    match PgConnectOptions::from_str(url) {
+        Ok(options) if is_postgres => Ok(options),
+        // The error of the parser is dropped: it can quote the URL, password included.
+        _ => Err(ConnectError::Url {
+            file,
+            location: secrets.location(file),
+        }),
     }
-    PgConnectOptions::from_str(url.expose_secret()).map_err(|_| refuse())
 }
 
-/// A URL with those parameters only that sqlx knows: it logs the others, values included. And with
-/// a password, if only an empty one: else sqlx looks for one in the home folder of whoever runs
-/// this.
-fn known_parameters(url: &str) -> SecretString {
+/// Parameters of a URL that sqlx knows.
+const KNOWN_PARAMETERS: &[&str] = &[
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "options",
+];
+
+/// Removes all parameters from a URL that sqlx does not know: sqlx would log them, values included.
+///
+/// Also adds an empty password to a URL that has none. Otherwise sqlx would look for one in the
+/// file `.pgpass` of the user that runs this program.
+fn with_known_parameters(url: &str) -> SecretString {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let known = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        matches!(
-            name,
-            "host"
-                | "hostaddr"
-                | "port"
-                | "dbname"
-                | "user"
-                | "password"
-                | "sslrootcert"
-                | "sslcert"
-                | "sslkey"
-                | "options"
-        )
-    };
-    let mut query: Vec<&str> = query.split('&').filter(known).collect();
-    let authority = base
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split('/').next())
-        .unwrap_or_default();
-    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    if !user.contains(':') && !query.iter().any(|pair| pair.starts_with("password=")) {
-        query.push("password=");
+    let mut parameters: Vec<&str> = query.split('&').filter(|pair| is_known(pair)).collect();
+    let in_query = parameters.iter().any(|pair| pair.starts_with("password="));
+    if !in_query && !user_part(base).contains(':') {
+        parameters.push("password=");
     }
-    format!("{base}?{}", query.join("&")).into()
+    format!("{base}?{}", parameters.join("&")).into()
+}
+
+/// Whether sqlx knows a parameter, given as `name=value`.
+fn is_known(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default();
+    KNOWN_PARAMETERS.contains(&name)
+}
+
+/// `user:password` of a URL without its query; empty when there is no user.
+fn user_part(base: &str) -> &str {
+    let after_scheme = base.split_once("://").map_or("", |(_, after)| after);
+    let authority = after_scheme.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').map_or("", |(user, _)| user)
 }
 
 fn with_credentials(
@@ -319,13 +324,13 @@ fn with_credentials(
     let options = options.username(secrets.get(files.username)?.expose_secret());
     match secrets.get(files.password) {
         Ok(password) => Ok(options.password(password.expose_secret())),
-        // A client certificate can be all the server wants.
+        // A server may accept a client certificate without a password.
         Err(SecretError::Missing { .. }) if tls.client_certificate => Ok(options.password("")),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Settings beat what a URL says of TLS.
+/// Sets TLS as the settings say, whatever a URL says about it.
 fn with_tls(
     options: PgConnectOptions,
     tls: &TlsSettings,
@@ -338,7 +343,7 @@ fn with_tls(
         TlsMode::Disable => PgSslMode::Disable,
     });
     if tls.ca {
-        let ca = secrets.authority(files.tls.ca)?;
+        let ca = secrets.ca_certificates(files.tls.ca)?;
         options = options.ssl_root_cert_from_pem(ca.expose_secret().as_bytes().to_vec());
     }
     if tls.client_certificate {

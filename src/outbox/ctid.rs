@@ -1,8 +1,8 @@
-//! Where a row lies in its table, in PostgreSQL's words its `ctid`. Pure.
+//! `ctid`: the physical position of a row version in its table. Pure.
 //!
-//! It comes as bytes and goes as text: sqlx knows no `tid`, and would ask the server for it in the
-//! midst of a statement. Behind a pooler, where statements have no names, the server forgets that
-//! statement then.
+//! A ctid is read as bytes and sent as text. sqlx has no type `tid`: it would look the type up with
+//! a query of its own between the steps of a statement. Behind a pooler, where statements have no
+//! names, that query replaces the unnamed statement that was just prepared.
 
 use std::io::Write;
 
@@ -13,10 +13,15 @@ use sqlx::{
     postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo},
 };
 
-/// Valid until the row is updated, or its table rewritten: a hint.
+/// Physical position of a row version.
+///
+/// It is a hint only: an update of the row or a rewrite of the table invalidates it, and another
+/// row may then be found there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ctid {
+    /// Number of the page in the table's file.
     block: u32,
+    /// Number of the item in the page.
     item: u16,
 }
 
@@ -40,7 +45,7 @@ impl Encode<'_, Postgres> for Ctid {
     }
 }
 
-/// What tidsend() writes: the block's number, and that of the item in it.
+/// Reads the output of `tidsend()`: the number of the block and the number of the item, big endian.
 impl TryFrom<&[u8]> for Ctid {
     type Error = std::array::TryFromSliceError;
 

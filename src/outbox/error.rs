@@ -1,5 +1,7 @@
-//! Errors of PostgreSQL and of the way to it -> a class and a sentence: what, why, next step. Pure.
-//! The server's own words stay behind: they can quote rows, and a status is read by people who may
+//! Errors of PostgreSQL and of the connection to it -> a class and a sentence: what, why, next
+//! step. Pure.
+//!
+//! The server's own message is dropped: it can quote rows, and a status is read by people who may
 //! not read the database.
 
 use std::io;
@@ -8,8 +10,8 @@ use sqlx::error::DatabaseError as ServerError;
 
 use crate::report::{Problem, ProblemClass};
 
-/// A database error as people may see it. Made from [`sqlx::Error`], whose own text never goes
-/// further.
+/// Database error in a form that people may see. It is made from [`sqlx::Error`], whose own text is
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DatabaseError {
@@ -18,6 +20,7 @@ pub struct DatabaseError {
 }
 
 impl DatabaseError {
+    /// Creates an error from a sentence that quotes no data.
     pub(crate) fn new(class: ProblemClass, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -25,7 +28,7 @@ impl DatabaseError {
         }
     }
 
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         Problem::new(self.class, self.message.clone())
@@ -45,13 +48,13 @@ impl From<sqlx::migrate::MigrateError> for DatabaseError {
             Execute(error) | ExecuteMigration(error, _) => classify(&error),
             _ => Self::new(
                 ProblemClass::DatabaseError,
-                "the list of applied migrations does not fit this version",
+                "the list of applied migrations does not match this version",
             ),
         }
     }
 }
 
-/// The class of an error, and what to tell people.
+/// Class of an error, and a sentence for people.
 #[must_use]
 pub fn classify(error: &sqlx::Error) -> DatabaseError {
     use ProblemClass::{DatabaseError as Failed, SecretInvalid, TlsFailed, Unreachable};
@@ -62,7 +65,7 @@ pub fn classify(error: &sqlx::Error) -> DatabaseError {
             Some(error) => by_tls(error),
             None if source.to_string() == "server does not support TLS" => DatabaseError::new(
                 TlsFailed,
-                "the server does not offer TLS: switch it on there, or set tls.mode to disable",
+                "the server does not offer TLS: enable it there, or set tls.mode to disable",
             ),
             None => DatabaseError::new(
                 TlsFailed,
@@ -72,32 +75,33 @@ pub fn classify(error: &sqlx::Error) -> DatabaseError {
         sqlx::Error::Configuration(_) => DatabaseError::new(
             SecretInvalid,
             "the connection's secrets cannot be used: check the URL, and that certificate and key \
-             are a pair in PEM form",
+             match and are in PEM form",
         ),
         sqlx::Error::PoolTimedOut => DatabaseError::new(
             Unreachable,
-            "no connection was to be had in time: the server cannot be reached, refuses new \
-             connections, or all of ours are busy",
+            "no connection was available in time: the server cannot be reached, refuses new \
+             connections, or all our connections are busy",
         ),
         sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
             DatabaseError::new(Failed, "the connections were closed")
         }
         sqlx::Error::Protocol(_) => DatabaseError::new(
             Unreachable,
-            "what answers there does not speak PostgreSQL's protocol: check host and port",
+            "the peer does not speak the PostgreSQL protocol: check host and port",
         ),
         sqlx::Error::Migrate(_) => DatabaseError::new(
             Failed,
-            "the list of applied migrations does not fit this version",
+            "the list of applied migrations does not match this version",
         ),
         _ => DatabaseError::new(
             Failed,
-            "the database answered with something unexpected: is the schema changed by hand?",
+            "the database returned something unexpected: check whether the schema was changed by \
+             hand",
         ),
     }
 }
 
-/// The whole table of answers; a code that is not in it keeps its number.
+/// Table of the server's error codes. The message of any other code contains the code.
 fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
     use ProblemClass::{
         AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
@@ -108,21 +112,21 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
     let (class, message) = match code.as_ref() {
         "28P01" => (
             AuthenticationFailed,
-            "the server refused user name or password: correct the Secret; a new value is picked \
-             up by itself",
+            "the server rejected the user name or password: correct the Secret; the new value is \
+             used automatically",
         ),
         "28000" => (
             AuthenticationFailed,
-            "the server does not let this user in from here: check the user name, pg_hba.conf, \
-             and whether TLS or a client certificate is wanted",
+            "the server does not allow this user to log in from here: check the user name, \
+             pg_hba.conf, and whether TLS or a client certificate is required",
         ),
         "42501" => (
             InsufficientPrivilege,
-            "the database user lacks a right: run the migration again, or grant it",
+            "the database user lacks a privilege: run the migration again, or grant it",
         ),
         "55P03" => (
             LockTimeout,
-            "a lock was not to be had in time: another session holds it; it is tried again",
+            "a lock was not available in time, because another session holds it; this is retried",
         ),
         "3D000" => (
             DatabaseMissing,
@@ -130,40 +134,39 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
         ),
         "3F000" | "42P01" | "42883" | "42703" => (
             SchemaNotReady,
-            "the outbox's schema is missing or older than this version needs: let the migration \
-             run",
+            "the outbox schema is missing or older than this version needs: run the migration",
         ),
         "42804" | "42846" | "0A000" => (
             SchemaNotReady,
-            "a column of the outbox has another type than the migrations gave it: was it changed \
-             by hand? undo that; outbox-relay migrate names it",
+            "a column of the outbox does not have the type that the migrations gave it, probably \
+             changed by hand: undo the change; outbox-relay migrate shows which one",
         ),
         "42704" => (
             RoleMissing,
-            "a role does not exist: create it, or take it out of migration.grants",
+            "a role does not exist: create it, or remove it from migration.grants",
         ),
         "25006" => (
             DatabaseReadOnly,
-            "the database only allows reading: if it is a standby, point to the primary; else set \
+            "the database is read-only: if it is a standby, connect to the primary; else set \
              default_transaction_read_only to off",
         ),
         "53300" => (
             Unreachable,
-            "the server has no connection left: raise max_connections there, or lower \
+            "the server has no free connection: raise its max_connections, or lower \
              maxConnections or replicas",
         ),
         "53100" | "53400" => (
             DatabaseFull,
-            "the server has no space left, on its disk or below a limit: make room there",
+            "the server has no space left, on its disk or within a limit: free some space",
         ),
         "57P01" | "57P02" | "57P03" => (
             Unreachable,
-            "the server is starting or stopping; it is tried again",
+            "the server is starting or stopping; this is retried",
         ),
         "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => (
             InvalidSettings,
-            "a pooler stands in between, and spec.database.pooler is not set: set it to true, or \
-             point to the server itself",
+            "there is a pooler in front of the server, but spec.database.pooler is not set: set it \
+             to true, or connect to the server directly",
         ),
         "08P01"
             if answer
@@ -172,50 +175,51 @@ fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
         {
             (
                 InvalidSettings,
-                "the pooler is in statement mode: set its pool_mode to transaction, or point to \
-                 the server itself",
+                "the pooler is in statement mode: set its pool_mode to transaction, or connect to \
+                 the server directly",
             )
         }
-        // PgBouncer has this one code for all that it says itself.
+        // PgBouncer sends this code for all errors of its own, so only the message distinguishes
+        // them apart.
         "08P01" if answer.message().ends_with("authentication failed") => (
             AuthenticationFailed,
-            "the pooler refused user name or password: correct the Secret; a new value is picked \
-             up by itself",
+            "the pooler rejected the user name or password: correct the Secret; the new value is \
+             used automatically",
         ),
         "08P01" => (
             Unreachable,
-            "the pooler has no connection to the server, or gave this one up; it is tried again",
+            "the pooler has no connection to the server, or closed this one; this is retried",
         ),
         "57014" => (
             Failed,
-            "a statement took too long and was cancelled: is the server overloaded, or a \
-             transaction open for hours?",
+            "a statement took too long and was cancelled: check whether the server is overloaded, \
+             or a transaction has been open for hours",
         ),
         "40P01" | "40001" => (
             Failed,
-            "a statement was in conflict with another session; it is tried again",
+            "a statement conflicted with another session; this is retried",
         ),
         _ => {
             return DatabaseError::new(
                 Failed,
-                format!("the database answered with SQLSTATE {code}; its log says more"),
+                format!("the database returned SQLSTATE {code}; see its log for details"),
             );
         }
     };
     DatabaseError::new(class, message)
 }
 
-/// What a server or a pooler says of the settings of a session, or of statements that went to
-/// another connection.
+/// Whether an error shows that a pooler is in between: it concerns settings of the session, or a
+/// prepared statement that went to another connection.
 fn is_by_pooler(answer: &dyn ServerError) -> bool {
-    let words = answer.message();
-    [
+    let starts = [
         "invalid value for parameter",
         "unsupported startup parameter",
         "prepared statement",
-    ]
-    .iter()
-    .any(|start| words.starts_with(start))
+    ];
+    starts
+        .iter()
+        .any(|start| answer.message().starts_with(start))
 }
 
 fn by_io(error: &io::Error) -> DatabaseError {
@@ -223,7 +227,7 @@ fn by_io(error: &io::Error) -> DatabaseError {
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
         TimedOut, UnexpectedEof,
     };
-    // A failed handshake comes as an IO error around the real one.
+    // sqlx wraps the error of a failed TLS handshake in an IO error.
     if let Some(error) = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
@@ -231,19 +235,29 @@ fn by_io(error: &io::Error) -> DatabaseError {
         return by_tls(error);
     }
     let message = match error.kind() {
-        ConnectionRefused => "nothing listens there: check host and port, and that the server runs",
-        TimedOut => "no answer in time: check host and port, and that the network lets us through",
+        ConnectionRefused => {
+            "nothing listens at this address: check host and port, and that the \
+            server runs"
+        }
+        TimedOut => {
+            "no answer in time: check host and port, and that the network allows the \
+            connection"
+        }
         ConnectionReset | ConnectionAborted | UnexpectedEof | io::ErrorKind::BrokenPipe => {
             "the connection was closed by the other side"
         }
         HostUnreachable | NetworkUnreachable => {
-            "there is no way to that host: check the host, and that the network lets us through"
+            "there is no route to this host: check the host, and that the network allows the \
+             connection"
         }
-        // The resolver's answers have no kind of their own.
+        // Errors of the resolver have no kind of their own.
         _ if error.to_string().starts_with("failed to lookup address") => {
-            "the host name is not known: check it"
+            "the host name cannot be resolved: check it"
         }
-        _ => "the connection failed: check host and port, and that the network lets us through",
+        _ => {
+            "the connection failed: check host and port, and that the network allows the \
+            connection"
+        }
     };
     DatabaseError::new(ProblemClass::Unreachable, message)
 }
@@ -258,21 +272,22 @@ fn by_tls(error: &rustls::Error) -> DatabaseError {
              to verify-ca"
         }
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "the server's certificate is signed by an authority we do not know: set tls.ca to its \
-             certificate"
+            "the server's certificate is signed by an unknown authority: set tls.ca to the \
+             certificate of that authority"
         }
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "the server's certificate has expired: renew it"
         }
         rustls::Error::InvalidCertificate(_) => {
-            "the server's certificate was refused: check it, and that tls.ca is the right one"
+            "the server's certificate was rejected: check it, and that tls.ca is the right \
+             authority"
         }
         rustls::Error::AlertReceived(_) => {
             "the server ended the TLS handshake: check tls.clientCertSecretRef, and what the \
-             server wants"
+             server requires"
         }
         rustls::Error::InconsistentKeys(_) => {
-            "client certificate and key are not a pair: correct the Secret of \
+            "the client certificate and its key do not match: correct the Secret of \
              tls.clientCertSecretRef"
         }
         _ => "the TLS handshake failed: check that the server speaks TLS, and tls.ca",

@@ -1,5 +1,5 @@
-//! Settings -> the schema as this version needs it, owned, granted, checked; and a report for the
-//! operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
+//! Settings -> a schema at the level of this version, with its owner and grants; and a report for
+//! the operator. IO, in one transaction: a migration that fails or is killed leaves nothing behind.
 
 mod apply;
 mod grants;
@@ -8,6 +8,7 @@ mod outcome;
 mod resume;
 mod script;
 pub(super) mod shape;
+mod transaction;
 mod verify;
 
 use std::time::Duration;
@@ -27,10 +28,10 @@ pub use outcome::{in_words, termination_message, until_done};
 pub use resume::{resume_script, resume_sequence};
 pub use script::script;
 
-/// How long to wait for another migration of the same schema.
+/// Longest wait for another migration of the same schema.
 pub const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-/// Why a migration failed. Nothing was changed then.
+/// Why a migration failed. Nothing was changed then, unless only the commit failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error(transparent)]
@@ -43,10 +44,10 @@ pub enum MigrateError {
         #[source]
         source: DatabaseError,
     },
-    #[error("the server's version is {major}: PostgreSQL 15 or newer is needed")]
+    #[error("the server runs PostgreSQL {major}, but version 15 or newer is required: upgrade it")]
     ServerTooOld { major: i32 },
     #[error(
-        "another migration of schema '{schema}' has been running for {waited:?}: it is tried again"
+        "another migration of schema '{schema}' has been running for {waited:?}; this is retried"
     )]
     LockHeld { schema: String, waited: Duration },
     #[error("cannot create schema '{schema}'")]
@@ -56,13 +57,13 @@ pub enum MigrateError {
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' holds tables that are not the outbox's: set spec.database.schema to a \
-         name of its own"
+        "schema '{schema}' contains tables that do not belong to the outbox: set \
+         spec.database.schema to a schema of its own"
     )]
     NotOurs { schema: String },
     #[error(
-        "everybody may create objects in schema '{schema}', and so stand in for ours: revoke \
-         create on schema {schema} from public"
+        "every role may create objects in schema '{schema}' and so replace those of the outbox: \
+         revoke create on schema {schema} from public"
     )]
     OpenToAll { schema: String },
     #[error("cannot apply the migrations to schema '{schema}'")]
@@ -72,41 +73,41 @@ pub enum MigrateError {
         source: DatabaseError,
     },
     #[error(
-        "migration {version} of schema '{schema}' was applied in another form: use the version \
-         that applied it, or an empty schema"
+        "migration {version} of schema '{schema}' was applied with other contents: use the version \
+         of outbox-relay that applied it, or an empty schema"
     )]
     OtherForm { schema: String, version: i64 },
-    #[error("table {schema}.event was changed by hand: {difference}; undo that")]
+    #[error("table {schema}.event was changed by hand: {difference}; undo the change")]
     ShapeChanged { schema: String, difference: String },
-    #[error("cannot take schema '{schema}' into ownership")]
+    #[error("cannot become the owner of schema '{schema}'")]
     Claim {
         schema: String,
         #[source]
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' cannot be taken from OutboxRelay '{owner}' while relays of it are at \
-         work ({relays}): suspend or delete it first"
+        "schema '{schema}' cannot be taken over from OutboxRelay '{owner}' while its relays are \
+         active ({relays}): suspend or delete it first"
     )]
     OwnerAtWork {
         schema: String,
         owner: Owner,
         relays: i64,
     },
-    #[error("there is no role {roles}: create it, or correct spec.migration.grants")]
+    #[error("missing roles: {roles}; create them, or correct spec.migration.grants")]
     RolesMissing { roles: String },
-    #[error("cannot give role '{role}' its rights")]
+    #[error("cannot grant role '{role}' its privileges")]
     Grant {
         role: String,
         #[source]
         source: DatabaseError,
     },
     #[error(
-        "roles lack rights on schema '{schema}': {missing}; set spec.migration.policy to Apply, \
-         or grant them"
+        "roles lack privileges on schema '{schema}': {missing}; set spec.migration.policy to \
+         Apply, or grant them"
     )]
     RightsMissing { schema: String, missing: String },
-    #[error("cannot move the sequence of ids of schema '{schema}' on")]
+    #[error("cannot advance the id sequence of schema '{schema}'")]
     ResumeSequence {
         schema: String,
         #[source]
@@ -121,7 +122,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         use ProblemClass::{
@@ -155,37 +156,44 @@ impl MigrateError {
 }
 
 fn no_right_to_create(error: &MigrateError) -> Problem {
-    let next = "the user may not create schemas here: grant it create on the database, or name an \
-        owner's credentials in spec.migration.database";
+    let next = "the user may not create schemas here: grant it create on the database, or set \
+        spec.migration.database to the credentials of an owner";
     Problem::new(
         ProblemClass::InsufficientPrivilege,
         format!("{error}: {next}"),
     )
 }
 
-/// What a migration did.
+/// Result of a successful migration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Done {
+struct Migrated {
+    /// Level of the schema after it.
     level: i64,
+    /// Numbers of the migrations that it applied.
     applied: Vec<i64>,
+    /// Facts that people should know.
     notes: Vec<String>,
 }
 
-/// Does what `migration.policy` says. Running it again changes nothing; of several at once one
-/// works and the others wait, at most `lock_wait`. Dropped mid-way, the server undoes the
-/// transaction.
+/// Migrates the schema as `migration.policy` says. Errors are in the report.
+///
+/// Running it again changes nothing. Of several migrations of a schema at a time, one runs and the
+/// others wait, each at most `lock_wait`.
+///
+/// # Cancel safety
+/// If dropped midway, the server rolls the transaction back, unless it was just being committed.
 pub async fn migrate(
     settings: &RelaySettings,
     secrets: &Secrets,
     lock_wait: Duration,
 ) -> MigrationReport {
-    let done = match settings.migration.policy {
+    let result = match settings.migration.policy {
         MigrationPolicy::Apply => Box::pin(apply::apply(settings, secrets, lock_wait)).await,
         MigrationPolicy::Verify => Box::pin(verify::verify(settings, secrets)).await,
         MigrationPolicy::Never => return nothing_to_do(),
     };
-    match done {
-        Ok(Done {
+    match result {
+        Ok(Migrated {
             level,
             applied,
             notes,
@@ -195,20 +203,17 @@ pub async fn migrate(
             notes,
             problem: None,
         },
-        Err(error) => {
-            let problem = Some(error.problem());
-            MigrationReport {
-                schema_version: None,
-                applied: Vec::new(),
-                notes: Vec::new(),
-                problem,
-            }
-        }
+        Err(error) => MigrationReport {
+            schema_version: None,
+            applied: Vec::new(),
+            notes: Vec::new(),
+            problem: Some(error.problem()),
+        },
     }
 }
 
 fn nothing_to_do() -> MigrationReport {
-    let notes = vec!["spec.migration.policy is Never: nothing was looked at or changed".to_owned()];
+    let notes = vec!["spec.migration.policy is Never: nothing was checked or changed".to_owned()];
     MigrationReport {
         schema_version: None,
         applied: Vec::new(),
@@ -217,7 +222,8 @@ fn nothing_to_do() -> MigrationReport {
     }
 }
 
-/// Makes a fault of a step that every migration goes through.
+/// Returns a function that turns an error of a statement into one of a migration, for `map_err`.
+/// `what` completes "cannot ...".
 fn preparing<E: Into<DatabaseError>>(what: &'static str) -> impl FnOnce(E) -> MigrateError {
     move |error| MigrateError::Prepare {
         what,
@@ -229,7 +235,7 @@ fn name(schema: &SchemaName) -> String {
     schema.as_str().to_owned()
 }
 
-/// The user that the relays log in as.
+/// User that relays log in as.
 fn relay_user(settings: &RelaySettings, secrets: &Secrets) -> Result<String, ConnectError> {
     Connect::relay_user(&settings.database, secrets)
 }

@@ -1,11 +1,11 @@
-//! One row of `event` as the relay reads it, and its decoding. Pure.
+//! A row of table `event` as the relay reads it, and its decoding. Pure.
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
-    row_text::{OwnedTexts, RowText},
+    row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
 
@@ -16,111 +16,116 @@ pub struct OutboxRow {
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
-    pub place: Ctid,
-    /// Microseconds since 1970.
+    /// Position of the row version that was read: a hint for the DELETE.
+    pub ctid: Ctid,
+    /// Microseconds since 1970, UTC.
     pub created_at_us: i64,
+    /// Record value; `None` is a tombstone.
     pub payload: Option<Box<[u8]>>,
-    pub(crate) texts: OwnedTexts,
+    pub(crate) text: OwnedRowText,
 }
 
 impl OutboxRow {
-    /// A row without a payload, of 1970.
+    /// Builds a row without a payload whose `created_at` is 1970-01-01.
     #[must_use]
-    pub fn new(lane: u8, id: i64, event_id: Uuid, texts: RowText<'_>) -> Self {
+    pub fn new(lane: u8, id: i64, event_id: Uuid, text: RowText<'_>) -> Self {
         Self {
             lane,
             id,
             event_id,
-            place: Ctid::default(),
+            ctid: Ctid::default(),
             created_at_us: 0,
             payload: None,
-            texts: OwnedTexts::of(texts),
+            text: OwnedRowText::new(text),
         }
     }
 
-    /// The texts, by column.
+    /// Text columns of the row.
     #[must_use]
-    pub fn texts(&self) -> RowText<'_> {
-        self.texts.get()
+    pub fn text(&self) -> RowText<'_> {
+        self.text.get()
     }
 
-    /// Its own topic.
+    /// Topic that the row itself gives. Without one, routes by type decide.
     #[must_use]
     pub fn topic(&self) -> Option<&str> {
-        self.texts.topic()
+        self.text.topic()
     }
 
-    /// The Kafka key.
+    /// Kafka key.
     #[must_use]
     pub fn key(&self) -> &str {
-        self.texts.key()
+        self.text.key()
     }
 
-    /// Of the payload.
+    /// Size of the payload in bytes; 0 for a tombstone.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         self.payload.as_ref().map_or(0, |payload| payload.len())
     }
 
-    /// What it weighs in the window.
+    /// Bytes that the row counts for in the limit of bytes in flight: payload, key and headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.payload_bytes() + self.texts.weight()
+        self.payload_bytes() + self.text.key_and_header_bytes()
     }
 }
 
 #[cfg(test)]
 impl OutboxRow {
-    /// A row as tests need one: of this lane, with an event of its own.
+    /// Builds a row with a payload of 10 bytes and an event id made from `id`.
     pub(crate) fn plain(lane: u8, id: i64) -> Self {
         Self::with(lane, id, RowText::PLAIN)
     }
 
-    /// The same with other texts.
-    pub(crate) fn with(lane: u8, id: i64, texts: RowText<'_>) -> Self {
+    /// Builds a row like [`Self::plain`] with the given text columns.
+    pub(crate) fn with(lane: u8, id: i64, text: RowText<'_>) -> Self {
         Self {
             payload: Some([0; 10].into()),
-            ..Self::new(lane, id, Uuid::from_u128(id as u128), texts)
+            ..Self::new(lane, id, Uuid::from_u128(id as u128), text)
         }
     }
 }
 
-/// How the sequence of ids stands.
+/// State of the sequence that gives rows their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SequenceState {
-    /// Absent: the outbox lives elsewhere than it did when its sequence was last known to be right.
+    /// Identity of the database's outbox contents. `None`: the database is not the one in which the
+    /// sequence was last checked, as after a restore or a failover.
     pub incarnation: Option<Uuid>,
-    /// The last id that was drawn.
+    /// Last id that was drawn.
     pub position: i64,
 }
 
-/// The answer to one fetch: the snapshot, and the rows that it saw, by lane and then id.
+/// Result of one fetch.
 #[derive(Clone, PartialEq)]
 pub struct Fetched {
+    /// Snapshot that all rows were read with.
     pub snapshot: Snapshot,
+    /// Rows in the order of lane and id.
     pub rows: Vec<OutboxRow>,
-    /// Lanes that were looked at only up to an id.
+    /// Lanes that were read only up to an id, and that id.
     pub scanned: Vec<(u8, i64)>,
 }
 
-/// The database sent something that no version of the schema sends.
+/// Why an answer of the database could not be decoded. No version of the schema sends such answers.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error(
-        "a column of the outbox has an unexpected type: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a column of the outbox has an unexpected type, probably changed by hand: undo the change; \
+         outbox-relay migrate shows which one"
     )]
     Column(#[source] sqlx::Error),
     #[error(
-        "a value of the outbox has an unexpected form: was the table changed by hand? undo that; \
-         outbox-relay migrate names it"
+        "a value of the outbox has an unexpected form, probably because the table was changed by \
+         hand: undo the change; outbox-relay migrate shows it"
     )]
     Value,
-    #[error("the snapshot cannot be read")]
+    #[error("the snapshot cannot be parsed")]
     Snapshot(#[source] ParseSnapshotError),
-    /// For a moment the old file of the sequence is empty, when another relay moves the sequence
-    /// on.
-    #[error("the sequence of ids was just moved on: it is tried again")]
+    /// The fetch returned no row for the sequence. While another relay moves the sequence on, the
+    /// old file of the sequence is empty for a moment.
+    #[error("the id sequence was just advanced; this is retried")]
     NoSnapshot,
 }
 
@@ -130,19 +135,22 @@ impl From<sqlx::Error> for DecodeError {
     }
 }
 
-/// Decodes the rows of a fetch, of which one is of the statement itself.
+/// Decodes the rows of a fetch one by one. One of them describes the statement itself.
 #[derive(Default)]
 pub(super) struct Decoder {
     statement: Option<(SequenceState, Snapshot)>,
     rows: Vec<OutboxRow>,
     scanned: Vec<(u8, i64)>,
-    bytes: i64,
+    /// Sum of the payloads so far, in bytes.
+    payload_bytes: i64,
 }
 
 impl Decoder {
+    /// Decodes the next row.
+    ///
     /// # Errors
-    /// When a column has another type or form than the schema gives it.
-    pub(super) fn take(&mut self, row: &PgRow) -> Result<(), DecodeError> {
+    /// Returns an error when a column does not have the type or form that the schema gives it.
+    pub(super) fn push(&mut self, row: &PgRow) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
                 let sequence = SequenceState {
@@ -159,20 +167,22 @@ impl Decoder {
             }
             None => {
                 let row = decode_row(row)?;
-                self.bytes += row.payload_bytes() as i64;
+                self.payload_bytes += row.payload_bytes() as i64;
                 self.rows.push(row);
             }
         }
         Ok(())
     }
 
-    /// Of payloads so far.
-    pub(super) fn bytes(&self) -> i64 {
-        self.bytes
+    /// Sum of the payloads so far, in bytes.
+    pub(super) fn payload_bytes(&self) -> i64 {
+        self.payload_bytes
     }
 
+    /// Ends decoding.
+    ///
     /// # Errors
-    /// When the row of the statement did not come.
+    /// Returns an error when the row that describes the statement is missing.
     pub(super) fn finish(self) -> Result<(SequenceState, Fetched), DecodeError> {
         let (sequence, snapshot) = self.statement.ok_or(DecodeError::NoSnapshot)?;
         Ok((
@@ -186,13 +196,22 @@ impl Decoder {
     }
 }
 
+fn ctid(row: &PgRow) -> Result<Ctid, DecodeError> {
+    let bytes: &[u8] = row.try_get(12)?;
+    bytes.try_into().map_err(|_| DecodeError::Value)
+}
+
 fn lane(row: &PgRow) -> Result<u8, DecodeError> {
     u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)
 }
 
+/// Decodes a row of `event`, in the columns of `fetch.sql`.
+///
+/// # Errors
+/// Returns an error when a column does not have the type or form that the schema gives it.
 pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
     let payload: Option<&[u8]> = row.try_get(9)?;
-    let texts = RowText {
+    let text = RowText {
         aggregate_type: row.try_get(4)?,
         aggregate_id: row.try_get(5)?,
         event_type: row.try_get(6)?,
@@ -204,18 +223,16 @@ pub(super) fn decode_row(row: &PgRow) -> Result<OutboxRow, DecodeError> {
         lane: lane(row)?,
         id: row.try_get(2)?,
         event_id: row.try_get(3)?,
-        place: row
-            .try_get::<&[u8], _>(12)?
-            .try_into()
-            .map_err(|_| DecodeError::Value)?,
+        ctid: ctid(row)?,
         created_at_us: timestamp_us(row, 11)?,
         payload: payload.map(Box::from),
-        texts: OwnedTexts::of(texts),
+        text: OwnedRowText::new(text),
     })
 }
 
-/// A jsonb in PostgreSQL's binary format: a version byte, then the text. Read as it is: most rows
-/// have `{}`, and nobody needs a tree.
+/// Text of a jsonb column. PostgreSQL's binary format is a version byte, then the text.
+///
+/// The text is not parsed here: most rows have `{}`, and a tree is not needed.
 fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     let value = row.try_get_raw(column)?;
     match value.as_bytes().map_err(|_| DecodeError::Value)? {
@@ -224,13 +241,14 @@ fn jsonb_text(row: &PgRow, column: usize) -> Result<&str, DecodeError> {
     }
 }
 
-/// A timestamptz in PostgreSQL's binary format: microseconds since 2000.
+/// Microseconds since 1970 of a timestamptz column. PostgreSQL's binary format is microseconds
+/// since 2000.
 fn timestamp_us(row: &PgRow, column: usize) -> Result<i64, DecodeError> {
     const YEAR_2000_US: i64 = 946_684_800_000_000;
     let value = row.try_get_raw(column)?;
     let bytes = value.as_bytes().map_err(|_| DecodeError::Value)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Value)?);
-    // -infinity and infinity are the ends of i64: saturating keeps them far away instead of
-    // wrapping.
+    // -infinity and infinity are the smallest and the largest i64. Saturating keeps them at the
+    // ends instead of wrapping around.
     Ok(since_2000.saturating_add(YEAR_2000_US))
 }

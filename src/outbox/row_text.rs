@@ -1,9 +1,10 @@
-//! The texts of a row, in one piece of memory: a fetch brings thousands of rows, and to allocate
-//! each text cost more than to read it. Pure.
+//! The text columns of a row, in a single allocation. Pure.
+//!
+//! A fetch returns thousands of rows. Allocating each column on its own cost more than reading it.
 
 use std::ops::Range;
 
-/// Texts of a row, by column.
+/// Text columns of a row, borrowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RowText<'a> {
     pub aggregate_type: &'a str,
@@ -11,12 +12,13 @@ pub struct RowText<'a> {
     pub event_type: &'a str,
     pub topic: Option<&'a str>,
     pub event_key: Option<&'a str>,
-    /// JSON object, as PostgreSQL writes it.
+    /// JSON object in the form that PostgreSQL writes.
     pub headers: &'a str,
 }
 
 #[cfg(test)]
 impl RowText<'static> {
+    /// Text columns of a row that uses defaults where it can.
     pub(crate) const PLAIN: Self = Self {
         aggregate_type: "essay",
         aggregate_id: "e-1",
@@ -27,25 +29,34 @@ impl RowText<'static> {
     };
 }
 
+/// Number of text columns.
 const COLUMNS: usize = 6;
+
+/// Index of each column in [`OwnedRowText::ends`].
+const AGGREGATE_TYPE: usize = 0;
 const AGGREGATE_ID: usize = 1;
+const EVENT_TYPE: usize = 2;
 const TOPIC: usize = 3;
 const EVENT_KEY: usize = 4;
 const HEADERS: usize = 5;
 
-/// The same, owned.
+/// Text columns of a row, owned.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct OwnedTexts {
+pub(crate) struct OwnedRowText {
+    /// All columns, one after the other.
     all: Box<str>,
-    /// Where each column ends in `all`.
+    /// Byte offset in `all` at which each column ends.
     ends: [u32; COLUMNS],
+    /// Distinguishes an empty topic from an absent one.
     has_topic: bool,
+    /// Distinguishes an empty key from an absent one.
     has_event_key: bool,
 }
 
-impl OwnedTexts {
-    pub(super) fn of(texts: RowText<'_>) -> Self {
+impl OwnedRowText {
+    /// Copies the columns.
+    pub(super) fn new(text: RowText<'_>) -> Self {
         let RowText {
             aggregate_type,
             aggregate_id,
@@ -53,7 +64,7 @@ impl OwnedTexts {
             topic,
             event_key,
             headers,
-        } = texts;
+        } = text;
         let columns: [&str; COLUMNS] = [
             aggregate_type,
             aggregate_id,
@@ -64,7 +75,7 @@ impl OwnedTexts {
         ];
         let mut end = 0;
         let ends = columns.map(|column| {
-            // A message of PostgreSQL has at most 2^31 bytes.
+            // The sum fits: a message of PostgreSQL has at most 2^31 bytes.
             end += column.len() as u32;
             end
         });
@@ -76,28 +87,30 @@ impl OwnedTexts {
         }
     }
 
+    /// Borrows the columns.
     pub(super) fn get(&self) -> RowText<'_> {
         RowText {
-            aggregate_type: self.column(0),
+            aggregate_type: self.column(AGGREGATE_TYPE),
             aggregate_id: self.column(AGGREGATE_ID),
-            event_type: self.column(2),
+            event_type: self.column(EVENT_TYPE),
             topic: self.topic(),
             event_key: self.has_event_key.then(|| self.column(EVENT_KEY)),
             headers: self.column(HEADERS),
         }
     }
 
+    /// Topic that the row itself gives.
     pub(super) fn topic(&self) -> Option<&str> {
         self.has_topic.then(|| self.column(TOPIC))
     }
 
-    /// `event_key`, or else `aggregate_id`.
+    /// Kafka key: `event_key`, or `aggregate_id` when it is absent.
     pub(super) fn key(&self) -> &str {
         self.column(self.key_column())
     }
 
-    /// Bytes of key and headers.
-    pub(super) fn weight(&self) -> usize {
+    /// Size of the Kafka key and the headers, in bytes.
+    pub(super) fn key_and_header_bytes(&self) -> usize {
         self.range(self.key_column()).len() + self.range(HEADERS).len()
     }
 
@@ -114,7 +127,10 @@ impl OwnedTexts {
     }
 
     fn range(&self, column: usize) -> Range<usize> {
-        let start = column.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let start = match column {
+            0 => 0,
+            column => self.ends[column - 1],
+        };
         start as usize..self.ends[column] as usize
     }
 }
@@ -125,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_empty_text_is_not_an_absent_one() {
-        let texts = RowText {
+        let text = RowText {
             aggregate_type: "essay",
             aggregate_id: "é1",
             event_type: "",
@@ -133,18 +149,21 @@ mod tests {
             event_key: Some(""),
             headers: r#"{"a": "b"}"#,
         };
-        for texts in [
-            texts,
+        for text in [
+            text,
             RowText {
                 topic: Some("t"),
                 event_key: None,
-                ..texts
+                ..text
             },
         ] {
-            let owned = OwnedTexts::of(texts);
-            assert!(owned.get() == texts);
-            assert_eq!(owned.key(), texts.event_key.unwrap_or(texts.aggregate_id));
-            assert_eq!(owned.weight(), owned.key().len() + texts.headers.len());
+            let owned = OwnedRowText::new(text);
+            assert!(owned.get() == text);
+            assert_eq!(owned.key(), text.event_key.unwrap_or(text.aggregate_id));
+            assert_eq!(
+                owned.key_and_header_bytes(),
+                owned.key().len() + text.headers.len()
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The outbox's schema: its level, who may work on it, and the one place that puts a schema's name
-//! into SQL. Reading is IO, judging is pure.
+//! State of the outbox's schema: its level and its owner; and the only place that inserts names
+//! into SQL. Reading the state is IO, checking it is pure.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
 /// The schema level that this version knows: the highest number in `migrations/`.
 pub const LEVEL: i64 = crate::settings::SCHEMA_LEVEL;
 
-/// Why a relay must not work on a schema.
+/// Why a relay or a migration must not use a schema.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error("cannot read the state of schema '{schema}'")]
@@ -27,13 +27,13 @@ pub enum SchemaError {
         source: DatabaseError,
     },
     #[error(
-        "schema '{schema}' is at level {level}, this version needs {LEVEL}: let the migration run \
-         (outbox-relay migrate)"
+        "schema '{schema}' is at level {level}, but this version needs level {LEVEL}: run the \
+         migration (outbox-relay migrate)"
     )]
     NotReady { schema: String, level: i64 },
     #[error(
-        "schema '{schema}' needs relays of level {compatible_from} or newer, this version knows \
-         {LEVEL}: upgrade it"
+        "schema '{schema}' needs relays of level {compatible_from} or higher, but this version has \
+         level {LEVEL}: upgrade it"
     )]
     Newer {
         schema: String,
@@ -41,19 +41,20 @@ pub enum SchemaError {
     },
     #[error(
         "schema '{schema}' belongs to OutboxRelay '{other}': set another spec.database.schema, or \
-         name that one in spec.migration.takeOverFrom"
+         set spec.migration.takeOverFrom to that one"
     )]
     ClaimedByOther { schema: String, other: Owner },
-    /// Most often it is the same one, and the command line did not say of which cluster.
+    /// The owner has this namespace and name in another cluster. Usually it is the same
+    /// OutboxRelay, and the command line did not give its cluster.
     #[error(
-        "schema '{schema}' belongs to OutboxRelay '{other}', of this name but another cluster: on \
-         a command line say which by --cluster-name; else name it in spec.migration.takeOverFrom"
+        "schema '{schema}' belongs to OutboxRelay '{other}', which has this name in another \
+         cluster: on a command line, set --cluster-name; else set spec.migration.takeOverFrom"
     )]
     ClaimedInOtherCluster { schema: String, other: Owner },
 }
 
 impl SchemaError {
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {
@@ -69,53 +70,94 @@ impl SchemaError {
     }
 }
 
-/// Whether the relay of `owner` may work on the schema; its level if so. One statement.
+/// Checks with one statement that relays of `owner` may use the schema. Returns its level.
 ///
 /// # Errors
-/// When the schema is missing, older, too new, another one's, or cannot be read.
+/// Returns an error when the schema
+///
+/// - is missing, or at a lower level than this version needs,
+/// - no longer accepts relays of this version,
+/// - has no owner, or another one,
+/// - cannot be read.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads.
 pub async fn check_schema(
     connections: &Connections,
     schema: &SchemaName,
     owner: &Owner,
 ) -> Result<i64, SchemaError> {
-    let state = SchemaState::ask_for(connections, schema).await?;
-    state.judge(schema)?;
-    state
-        .owned_by(schema, owner)?
-        .then_some(state.level)
-        .ok_or_else(|| not_ready(schema, state.level))
+    let state = SchemaState::fetch(connections, schema).await?;
+    state.check_level(schema)?;
+    match state.ownership(schema, owner)? {
+        Ownership::Own => Ok(state.level),
+        Ownership::Unowned => Err(not_ready(schema, state.level)),
+    }
 }
 
-/// What a schema says of itself.
+/// Owner of a schema, as seen by one of the OutboxRelays that may become it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// The schema belongs to this OutboxRelay.
+    Own,
+    /// The schema has no owner.
+    Unowned,
+}
+
+/// State of a schema, as its own tables describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaState {
+    /// Number of the last migration that was applied; 0 when there was none.
     pub(crate) level: i64,
+    /// Lowest level that a relay must know to use the schema.
     pub(crate) compatible_from: i64,
+    /// OutboxRelay that manages the schema.
     pub(crate) owner: Option<Owner>,
 }
 
 impl SchemaState {
-    /// A schema without a table that is missing or empty is at level 0.
+    /// State before the first migration.
+    pub(crate) const EMPTY: Self = Self {
+        level: 0,
+        compatible_from: 0,
+        owner: None,
+    };
+
+    /// Reads the state on a connection that may be in a transaction.
+    ///
+    /// # Errors
+    /// Returns [`SchemaError::NotReady`] with level 0 when one of the tables is missing, and
+    /// [`SchemaError::ReadState`] when the database fails.
+    ///
+    /// # Cancel safety
+    /// It only reads, but the connection must not be used again when the future is dropped midway.
     pub(crate) async fn read(
         connection: &mut PgConnection,
         schema: &SchemaName,
     ) -> Result<Self, SchemaError> {
-        let row = Self::ask(schema).fetch_one(connection).await;
+        let row = Self::query(schema).fetch_one(connection).await;
         row.and_then(Self::from_row)
             .map_err(|error| read_error(schema, error))
     }
 
-    /// The same, on a connection of its own.
-    pub(crate) async fn ask_for(
+    /// Reads the state on a connection of the pool.
+    ///
+    /// # Errors
+    /// Returns [`SchemaError::NotReady`] with level 0 when one of the tables is missing, and
+    /// [`SchemaError::ReadState`] when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub(crate) async fn fetch(
         connections: &Connections,
         schema: &SchemaName,
     ) -> Result<Self, SchemaError> {
-        let row = connections.row(Self::ask(schema)).await;
+        let row = connections.row(Self::query(schema)).await;
         row.and_then(Self::from_row)
             .map_err(|error| read_error(schema, error))
     }
 
-    fn ask(schema: &SchemaName) -> Statement<'static> {
+    fn query(schema: &SchemaName) -> Statement<'static> {
         query(statement(include_str!("sql/schema_state.sql"), schema))
     }
 
@@ -136,16 +178,23 @@ impl SchemaState {
         })
     }
 
-    /// Whether this version fits the schema's level.
-    pub(crate) fn judge(&self, schema: &SchemaName) -> Result<(), SchemaError> {
+    /// Checks that this version can use a schema of this level.
+    ///
+    /// # Errors
+    /// Returns [`SchemaError::NotReady`] for a lower level than this version needs, and
+    /// [`SchemaError::Newer`] when the schema no longer accepts this version.
+    pub(crate) fn check_level(&self, schema: &SchemaName) -> Result<(), SchemaError> {
         if self.level < LEVEL {
             return Err(not_ready(schema, self.level));
         }
-        self.not_too_new(schema)
+        self.check_not_too_new(schema)
     }
 
-    /// Whether the schema still takes relays of this version.
-    pub(crate) fn not_too_new(&self, schema: &SchemaName) -> Result<(), SchemaError> {
+    /// Checks that the schema still accepts relays of this version.
+    ///
+    /// # Errors
+    /// Returns [`SchemaError::Newer`] when it does not.
+    pub(crate) fn check_not_too_new(&self, schema: &SchemaName) -> Result<(), SchemaError> {
         if self.compatible_from > LEVEL {
             let schema = schema.as_str().to_owned();
             return Err(SchemaError::Newer {
@@ -156,17 +205,27 @@ impl SchemaState {
         Ok(())
     }
 
-    /// True: it is `owner`'s. False: it is nobody's.
-    pub(crate) fn owned_by(&self, schema: &SchemaName, owner: &Owner) -> Result<bool, SchemaError> {
+    /// Whether the schema belongs to `owner` or has no owner.
+    ///
+    /// # Errors
+    /// Returns an error when the schema belongs to another OutboxRelay.
+    pub(crate) fn ownership(
+        &self,
+        schema: &SchemaName,
+        owner: &Owner,
+    ) -> Result<Ownership, SchemaError> {
         match &self.owner {
-            None => Ok(false),
-            Some(found) if found == owner => Ok(true),
+            None => Ok(Ownership::Unowned),
+            Some(found) if found == owner => Ok(Ownership::Own),
             Some(other) => Err(claimed(schema, owner, other.clone())),
         }
     }
 
-    /// The owner that the settings allow to take the schema from, when it is that one's.
-    pub(crate) fn taken_from<'a>(
+    /// Owner that `migration.takeOverFrom` allows to replace, when the schema belongs to it.
+    ///
+    /// # Errors
+    /// Returns an error when the schema belongs to another OutboxRelay that must not be replaced.
+    pub(crate) fn replaced_owner<'a>(
         &self,
         schema: &SchemaName,
         settings: &'a RelaySettings,
@@ -175,7 +234,7 @@ impl SchemaState {
             Some(from) if self.owner.as_ref() == Some(from) && *from != settings.owner => {
                 Ok(Some(from))
             }
-            _ => self.owned_by(schema, &settings.owner).map(|_| None),
+            _ => self.ownership(schema, &settings.owner).map(|_| None),
         }
     }
 }
@@ -189,6 +248,14 @@ fn claimed(schema: &SchemaName, owner: &Owner, other: Owner) -> SchemaError {
     }
 }
 
+/// Whether the server reports that a table or the whole schema is missing.
+fn is_missing(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("42P01" | "3F000"))
+}
+
 fn not_ready(schema: &SchemaName, level: i64) -> SchemaError {
     SchemaError::NotReady {
         schema: schema.as_str().to_owned(),
@@ -197,11 +264,7 @@ fn not_ready(schema: &SchemaName, level: i64) -> SchemaError {
 }
 
 fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
-    let missing = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == "42P01" || code == "3F000");
-    if missing {
+    if is_missing(&error) {
         return not_ready(schema, 0);
     }
     SchemaError::ReadState {
@@ -210,14 +273,16 @@ fn read_error(schema: &SchemaName, error: sqlx::Error) -> SchemaError {
     }
 }
 
-/// The statement of a file below `sql/`, with the schema's name in place of `@schema@`. A schema's
-/// name is checked when it is read from the settings, so this is safe for any template of ours.
+/// Builds a statement from a template, with the quoted name of the schema in place of `@schema@`.
+///
+/// This is safe for every template: the name of a schema is checked when the settings are read.
 #[must_use]
 pub fn statement(template: &'static str, schema: &SchemaName) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(in_schema(template, schema))).into_sql_str()
 }
 
-/// The same for a statement that also names a role, in place of `@role@`.
+/// Builds a statement from a template, with the quoted names of the schema and a role in place of
+/// `@schema@` and `@role@`.
 pub(super) fn statement_for_role(
     template: &'static str,
     schema: &SchemaName,
@@ -230,9 +295,14 @@ fn in_schema(template: &str, schema: &SchemaName) -> String {
     template.replace("@schema@", &quoted(schema.as_str()))
 }
 
-/// An identifier in double quotes, as the server's `quote_ident` would write it.
+/// Puts an identifier in double quotes, like the server's `quote_ident`.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Puts a text in single quotes, for a server with `standard_conforming_strings` on, its default.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! Whether somebody changed `event` by hand, as a relay finds it when it starts. What makes reading
-//! wrong stops it; the rest is told. Judging is pure, looking is one statement.
+//! Finds changes that somebody made to table `event` by hand, when a relay starts. Deciding is
+//! pure; the query is IO, one statement.
+//!
+//! A change that makes reading wrong stops the relay. Any other change is only reported.
 
 use sqlx::{Row, query};
 
@@ -9,82 +11,97 @@ use crate::{
     settings::SchemaName,
 };
 
-/// What was found.
+/// Difference between table `event` and the table that the migrations create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaDrift {
-    /// As the migrations left it.
+    /// The table is as the migrations left it.
     No,
-    /// Rows can be read and deleted as before, but speed or order may suffer.
-    Bearable(Problem),
-    /// Rows cannot be read, or not as they are meant: they wait until it is undone.
+    /// Rows can be read and deleted as before, but speed, order or durability may suffer.
+    Tolerable(Problem),
+    /// Rows cannot be read, or would be read wrongly: they wait until the change is undone.
     Unreadable(Problem),
 }
 
-/// Looks at a table that is of the level of this version; a newer one has its own shape.
+/// Compares table `event` with the one that this version expects. Call it only when the schema is
+/// at the level of this version: a newer level may have another table.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns an error when the database fails.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads.
 pub async fn check_drift(
     connections: &Connections,
     schema: &SchemaName,
 ) -> Result<SchemaDrift, DatabaseError> {
-    let rows = connections
-        .rows(query(statement(
-            include_str!("sql/event_shape.sql"),
-            schema,
-        )))
-        .await?;
+    let sql = statement(include_str!("sql/event_shape.sql"), schema);
+    let rows = connections.rows(query(sql)).await?;
     let found = rows
         .iter()
         .map(|row| row.try_get(0))
         .collect::<Result<Vec<String>, _>>()?;
-    Ok(judge(EXPECTED, &found, schema.as_str()))
+    Ok(classify_drift(EXPECTED, &found, schema.as_str()))
 }
 
-fn judge(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
-    let is_found = |line: &str| found.iter().any(|other| other == line);
-    let missing = expected
-        .iter()
-        .find(|line| line.starts_with("column ") && !is_found(line));
-    let hidden = found
-        .iter()
-        .find(|line| *line == "row security")
-        .map(|line| format!("there is '{line}'"));
-    // A transaction has its xid before it draws an id, because columns get their defaults in order:
-    // the marks rest on it.
-    let place = |name: &str| found.iter().position(|line| line.starts_with(name));
-    let late = (place("column xact ") > place("column id "))
-        .then(|| "column xact is no longer before column id".to_owned());
-    if let Some(what) = missing.map(|line| changed(line, found)).or(hidden).or(late) {
+fn classify_drift(expected: &[&str], found: &[String], schema: &str) -> SchemaDrift {
+    if let Some(what) = unreadable(expected, found) {
         let message = format!(
-            "table {schema}.event was changed by hand: {what}; undo that, its rows wait until then"
+            "table {schema}.event was changed by hand: {what}; undo the change, its rows wait \
+             until then"
         );
         return SchemaDrift::Unreadable(Problem::new(ProblemClass::SchemaNotReady, message));
     }
-    let added = found
-        .iter()
-        .find(|line| !expected.contains(&line.as_str()))
-        .map(|line| format!("there is '{line}'"));
-    let gone = || {
-        expected
-            .iter()
-            .find(|line| !is_found(line))
-            .map(|line| format!("no '{line}'"))
-    };
-    match added.or_else(gone) {
-        None => SchemaDrift::No,
-        Some(what) => {
-            let message = format!(
-                "table {schema}.event was changed by hand: {what}; undo that, it can cost speed, \
-                 order or rows"
-            );
-            SchemaDrift::Bearable(Problem::new(ProblemClass::TableChanged, message))
-        }
+    if let Some(what) = tolerable(expected, found) {
+        let message = format!(
+            "table {schema}.event was changed by hand: {what}; undo the change, which can cost \
+             speed, order or rows"
+        );
+        return SchemaDrift::Tolerable(Problem::new(ProblemClass::TableChanged, message));
     }
+    SchemaDrift::No
 }
 
-/// A column that is not as it should be, beside what it is now.
-fn changed(line: &str, found: &[String]) -> String {
+/// First change because of which rows cannot be read, or would be read wrongly.
+fn unreadable(expected: &[&str], found: &[String]) -> Option<String> {
+    if let Some(line) = first_missing(expected, found, |line| line.starts_with("column ")) {
+        return Some(changed_column(line, found));
+    }
+    // Row security hides rows from the relay.
+    if found.iter().any(|line| line == "row security") {
+        return Some("there is 'row security'".to_owned());
+    }
+    // PostgreSQL evaluates defaults in column order. Watermarks rely on a transaction having its
+    // xid before it draws an id.
+    let position = |name: &str| found.iter().position(|line| line.starts_with(name));
+    if position("column xact ") > position("column id ") {
+        return Some("column xact is no longer before column id".to_owned());
+    }
+    None
+}
+
+/// First change that leaves rows readable.
+fn tolerable(expected: &[&str], found: &[String]) -> Option<String> {
+    if let Some(added) = found.iter().find(|line| !expected.contains(&line.as_str())) {
+        return Some(format!("there is '{added}'"));
+    }
+    first_missing(expected, found, |_| true).map(|line| format!("no '{line}'"))
+}
+
+/// First expected line of a kind that was not found.
+fn first_missing<'e>(
+    expected: &[&'e str],
+    found: &[String],
+    is_of_kind: impl Fn(&str) -> bool,
+) -> Option<&'e str> {
+    expected
+        .iter()
+        .copied()
+        .filter(|line| is_of_kind(line))
+        .find(|line| !found.iter().any(|other| other == line))
+}
+
+/// Describes a column that is missing or has another definition.
+fn changed_column(line: &str, found: &[String]) -> String {
     let name: Vec<_> = line.split(' ').take(2).collect();
     let start = format!("{} ", name.join(" "));
     match found.iter().find(|other| other.starts_with(&start)) {
@@ -107,9 +124,9 @@ mod tests {
     #[track_caller]
     fn check(found: &[&str], expected: Result<&str, &str>) {
         let found: Vec<_> = found.iter().map(|line| (*line).to_owned()).collect();
-        match (judge(TABLE, &found, "outbox"), expected) {
+        match (classify_drift(TABLE, &found, "outbox"), expected) {
             (SchemaDrift::No, Ok("")) => {}
-            (SchemaDrift::Bearable(problem), Ok(what)) => assert!(
+            (SchemaDrift::Tolerable(problem), Ok(what)) => assert!(
                 !what.is_empty() && problem.message.contains(what),
                 "{}",
                 problem.message

@@ -1,21 +1,21 @@
-//! `pg_current_snapshot()`: which transactions a statement could see. Pure.
+//! `pg_current_snapshot()`: the transactions that a statement could see. Pure.
 
-/// What a statement could see.
+/// The transactions whose changes a statement could see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Every transaction at or above this was not completed, whether listed or not.
+    /// No transaction with this id or a higher one had completed. They are never listed.
     xmax: u64,
-    /// Running transactions below `xmax`, ascending.
+    /// Ids of the transactions below `xmax` that were running, ascending.
     running: Vec<u64>,
 }
 
-/// The text is no snapshot.
+/// The text is not a snapshot. It holds the first 64 characters of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no pg_snapshot")]
+#[error("'{0}' is not a pg_snapshot")]
 pub struct ParseSnapshotError(String);
 
 impl Snapshot {
-    /// From its parts; `running` in any order.
+    /// Builds a snapshot from its parts. `running` may be in any order.
     #[must_use]
     pub fn new(xmax: u64, mut running: Vec<u64>) -> Self {
         running.sort_unstable();
@@ -25,37 +25,38 @@ impl Snapshot {
     /// Reads PostgreSQL's text form, `xmin:xmax:xip,xip`.
     ///
     /// # Errors
-    /// When the text has another form.
+    /// Returns an error when the text does not have this form.
     pub fn parse(text: &str) -> Result<Self, ParseSnapshotError> {
-        let refuse = || ParseSnapshotError(text.chars().take(64).collect());
+        let malformed = || ParseSnapshotError(text.chars().take(64).collect());
         let mut parts = text.split(':').skip(1);
         let (Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(refuse());
+            return Err(malformed());
         };
-        let xmax = xmax.parse().map_err(|_| refuse())?;
+        let xmax = xmax.parse().map_err(|_| malformed())?;
         let running = running
             .split(',')
             .filter(|xid| !xid.is_empty())
             .map(str::parse)
             .collect::<Result<_, _>>()
-            .map_err(|_| refuse())?;
+            .map_err(|_| malformed())?;
         Ok(Self::new(xmax, running))
     }
 
-    /// Every transaction at or above this was not completed when the snapshot was taken.
+    /// No transaction with this id or a higher one had completed when the snapshot was taken.
     #[must_use]
     pub fn xmax(&self) -> u64 {
         self.xmax
     }
 
-    /// Transactions that were running below [`Self::xmax`], ascending.
+    /// Ids of the transactions below [`Self::xmax`] that were running, ascending.
     #[must_use]
     pub fn running(&self) -> &[u64] {
         &self.running
     }
 
-    /// Whether a transaction had surely ended. One that is only not listed need not have: see
-    /// [`Self::xmax`].
+    /// Whether a transaction had certainly ended.
+    ///
+    /// Not being listed as running proves nothing for a transaction at or above [`Self::xmax`].
     #[must_use]
     pub fn has_ended(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()

@@ -1,10 +1,12 @@
-//! The relay's statements, one function each, free of decisions. IO.
+//! The relay's statements, one function each, without decisions. IO.
 //!
-//! Each kind of work has its own connections, so that a slow fetch can never keep a lease from
-//! being renewed. All go through [`super::work`].
+//! Each kind of work has its own connections, so that a slow fetch cannot delay the renewal of a
+//! lease. All statements go through [`crate::outbox::unit_of_work`].
 
 mod error;
 mod lease;
+mod operation;
+mod parking;
 mod plans;
 mod reading;
 mod sequence;
@@ -17,21 +19,26 @@ use sqlx::{FromRow, postgres::PgRow};
 
 use crate::{
     outbox::{
-        connect::Setting, parking::ParkingStatements, row::DecodeError, unit_of_work::Connections,
+        connect::Setting,
+        row::DecodeError,
+        unit_of_work::{Connections, Statement},
     },
     settings::SchemaName,
 };
 pub(super) use error::failed;
+use parking::ParkingStatements;
 use statements::Statements;
 
 pub use error::{StoreError, StoreErrorSource};
+pub use operation::Operation;
+pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use plans::{
     BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
     ParkedRows, Resumed, SettlePlan, Survey,
 };
 
-/// Session settings of the connections that read lanes: without statistics the planner would rather
-/// sort or scan than walk the one index.
+/// Session settings of the connections that read lanes. Without statistics the planner would rather
+/// sort or scan the table than walk its one index.
 pub const READER_OPTIONS: &[Setting] = &[
     ("enable_bitmapscan", "off"),
     ("enable_sort", "off"),
@@ -39,25 +46,27 @@ pub const READER_OPTIONS: &[Setting] = &[
     ("jit", "off"),
 ];
 
-/// Connections by kind of work. Each connects when first used, and again after a failure.
+/// Connections by kind of work. Each connects on first use, and again after a failure.
 #[derive(Clone)]
 pub struct Pools {
-    /// Reads lanes; made with [`READER_OPTIONS`].
+    /// Fetches rows; created with [`READER_OPTIONS`].
     pub reader: Connections,
-    /// Settles, counts and sweeps; made with [`READER_OPTIONS`] too.
+    /// Settles, counts and scans for gaps; created with [`READER_OPTIONS`] too.
     pub settler: Connections,
+    /// Renews the lease, claims and releases lanes.
     pub lease: Connections,
 }
 
-/// The relay's side of the outbox.
+/// The relay's access to the outbox.
 #[derive(Clone)]
 pub struct Store {
-    pub(super) pools: Pools,
+    pools: Pools,
     statements: Arc<Statements>,
-    pub(super) parking: Arc<ParkingStatements>,
+    parking: Arc<ParkingStatements>,
 }
 
 impl Store {
+    /// Prepares the texts of the statements. Does not connect.
     #[must_use]
     pub fn new(pools: Pools, schema: &SchemaName) -> Self {
         Self {
@@ -67,18 +76,56 @@ impl Store {
         }
     }
 
-    /// Connections of the lease, for whoever asks before there is one.
+    /// Connections of the lease, for queries before there is a lease.
     #[must_use]
     pub fn lease_connections(&self) -> &Connections {
         &self.pools.lease
     }
 }
 
-/// Rows as tuples of their columns.
-pub(super) fn tuples<T: for<'r> FromRow<'r, PgRow>>(rows: &[PgRow]) -> Result<Vec<T>, sqlx::Error> {
-    rows.iter().map(T::from_row).collect()
+/// Runs one statement in a transaction of its own and returns all its rows.
+async fn rows(
+    connections: &Connections,
+    operation: Operation,
+    statement: Statement<'_>,
+) -> Result<Vec<PgRow>, StoreError> {
+    connections.rows(statement).await.map_err(failed(operation))
 }
 
-fn xid(text: &str) -> Result<u64, DecodeError> {
-    text.parse().map_err(|_| DecodeError::Value)
+/// Runs one statement in a transaction of its own and returns its first row.
+async fn row(
+    connections: &Connections,
+    operation: Operation,
+    statement: Statement<'_>,
+) -> Result<PgRow, StoreError> {
+    connections.row(statement).await.map_err(failed(operation))
+}
+
+/// Decodes the columns of a row into a tuple.
+fn tuple<T: for<'r> FromRow<'r, PgRow>>(
+    operation: Operation,
+    row: &PgRow,
+) -> Result<T, StoreError> {
+    T::from_row(row).map_err(failed(operation))
+}
+
+/// Decodes the columns of each row into a tuple.
+fn tuples<T: for<'r> FromRow<'r, PgRow>>(
+    operation: Operation,
+    rows: &[PgRow],
+) -> Result<Vec<T>, StoreError> {
+    rows.iter().map(|row| tuple(operation, row)).collect()
+}
+
+/// Decodes a transaction id in column 0, which is sent as text.
+fn xid(operation: Operation, row: &PgRow) -> Result<u64, StoreError> {
+    let (text,): (String,) = tuple(operation, row)?;
+    text.parse()
+        .map_err(|_| DecodeError::Value)
+        .map_err(failed(operation))
+}
+
+/// A count of rows. The server never sends a negative one.
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }

@@ -1,12 +1,15 @@
-//! Units of work: the one place where statements are sent and transactions begin, at the server
-//! itself or at a pooler before it. IO.
+//! Units of work: the only place where statements are sent and transactions begin, at the server
+//! itself or at a pooler in front of it. IO.
 //!
-//! A pooler in transaction mode gives each transaction some connection of the server. sqlx sends a
-//! statement in two steps, each a transaction of its own unless one is open: the pooler may prepare
-//! ours here and run there what another client prepared, without an error. Named statements would
-//! stay behind on connections that are not ours. So behind a pooler every statement, a read too, is
-//! unnamed and inside an explicit transaction, and that begins with one simple query that also sets
-//! what the work needs, since nothing of a session lasts.
+//! A pooler in transaction mode gives each transaction any connection to the server. sqlx sends a
+//! statement in two steps, prepare and execute. Each step is a transaction of its own unless one is
+//! open. So the pooler may prepare our statement on one connection and execute on another one what
+//! another client prepared there, without an error. Named statements would stay behind on
+//! connections that other clients use next.
+//!
+//! Therefore, behind a pooler, every statement is unnamed and inside an explicit transaction, reads
+//! included. The transaction begins with one simple query that also sets the settings that the work
+//! needs, because nothing of a session lasts.
 
 use std::{
     future::Future,
@@ -24,60 +27,72 @@ use sqlx::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::outbox::connect::{ACQUIRE_TIMEOUT, Connect, Peer, Setting};
+use crate::outbox::connect::{Connect, Peer, Setting};
 
-/// A statement with its arguments.
+/// Statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-/// The pool asks the server whether a connection lives whenever it gets one back, which would be
-/// every second message: between two units of work a connection rests outside of it, and goes back
-/// when it has been out for this long. Then the pool closes it if it is old.
-const OUT_OF_POOL: Duration = Duration::from_secs(60);
+/// Longest wait for a permit, and again for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longer than a server that lives lets a statement of ours run. Without an answer by then the
-/// connection is dead, such as to a host that was switched off or through a firewall that forgot
-/// it: nobody says so, and nothing but another connection helps.
-const ANSWER_MAX: Duration = Duration::from_secs(40);
+/// Longest time that a connection stays outside of the pool.
+///
+/// The pool sends a ping to the server whenever a connection is returned. That would be every
+/// second message. So between two units of work a connection is kept outside of the pool, and
+/// returned after this time. The pool then closes it if it is too old.
+const CHECKOUT_MAX: Duration = Duration::from_secs(60);
 
-/// Connections for one kind of work, opened when they are wanted.
+/// Longest wait for the server's answer to a statement, longer than `statement_timeout`.
+///
+/// Without an answer by then, the connection is dead: the host was switched off, or a firewall
+/// dropped the connection from its table. TCP does not report that, and only a new connection
+/// helps.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Connections for one kind of work, opened on first use.
 #[derive(Clone)]
 pub struct Connections {
     pool: PgPool,
-    /// Units of work that may be under way: as many as the pool has connections, so that nobody
-    /// waits for the pool.
+    /// One permit for each connection of the pool, so that a unit of work never waits for the pool
+    /// while an idle connection is outside of it.
     permits: Arc<Semaphore>,
-    resting: Resting,
+    idle: IdleConnections,
     peer: Peer,
+    /// Statement that begins a transaction.
     begin: SqlStr,
 }
 
-/// Connections between two units of work.
+/// Connections that are outside of the pool and not in use.
 #[derive(Clone, Default)]
-struct Resting(Arc<Mutex<Vec<OutOfPool>>>);
+struct IdleConnections(Arc<Mutex<Vec<CheckedOut>>>);
 
-struct OutOfPool {
+/// A connection outside of the pool.
+struct CheckedOut {
     connection: PoolConnection<Postgres>,
+    /// When it left the pool.
     since: Instant,
 }
 
-impl Resting {
-    fn pop(&self) -> Option<OutOfPool> {
+impl IdleConnections {
+    fn pop(&self) -> Option<CheckedOut> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Keeps it, or gives it back to the pool.
-    fn push(&self, out: OutOfPool) {
-        if out.since.elapsed() < OUT_OF_POOL {
+    /// Keeps a connection, or returns it to the pool by dropping it.
+    fn push(&self, checked_out: CheckedOut) {
+        if checked_out.since.elapsed() < CHECKOUT_MAX {
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .push(out);
+                .push(checked_out);
         }
     }
 }
 
 impl Connections {
-    pub(super) fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
+    /// Connections that are opened on first use. `settings` are added to those of `connect`.
+    #[must_use]
+    pub fn new(connect: &Connect, max: u32, settings: &'static [Setting]) -> Self {
         let connect = connect.clone().with(settings);
         let pool = PgPoolOptions::new()
             .max_connections(max)
@@ -86,39 +101,48 @@ impl Connections {
         Self {
             pool: pool.connect_lazy_with(connect.startup()),
             permits: Arc::new(Semaphore::new(max as usize)),
-            resting: Resting::default(),
+            idle: IdleConnections::default(),
             peer: connect.peer(),
             begin: connect.begin(),
         }
     }
 
-    /// All rows of one statement, which is a transaction of its own. Dropped midway, it may have
-    /// been committed, or not.
+    /// Runs one statement in a transaction of its own and returns all its rows.
     ///
     /// # Errors
-    /// When the database fails; then it may have been committed, or not.
+    /// Returns an error when the database fails. The statement may have been committed then, or
+    /// not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the statement may have been committed, or not.
     pub async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut work = self.begin_one().await?;
+        let mut work = self.begin_single().await?;
         let rows = work.rows(statement).await?;
         work.commit().await?;
         Ok(rows)
     }
 
-    /// Hands over the rows of one statement as they come, until told to break: then its connection
-    /// is closed, and with it the statement ends.
+    /// Runs one statement in a transaction of its own and passes its rows to `on_row` as they
+    /// arrive.
+    ///
+    /// When `on_row` breaks, the connection is closed, which ends the statement.
     ///
     /// # Errors
-    /// When the database fails, or with what `take` fails with.
-    pub async fn each_row<E: From<sqlx::Error>>(
+    /// Returns an error when the database fails, and the error of `on_row` when that fails.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the connection is closed, and the statement may have been committed, or
+    /// not.
+    pub async fn for_each_row<E: From<sqlx::Error>>(
         &self,
         statement: Statement<'_>,
-        mut take: impl FnMut(&PgRow) -> Result<ControlFlow<()>, E>,
+        mut on_row: impl FnMut(&PgRow) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
-        let mut work = self.begin_one().await?;
+        let mut work = self.begin_single().await?;
         {
-            let mut rows = work.rows_as_they_come(statement)?;
-            while let Some(row) = within(ANSWER_MAX, rows.try_next()).await? {
-                if take(&row)?.is_break() {
+            let mut rows = work.stream(statement)?;
+            while let Some(row) = with_timeout(RESPONSE_TIMEOUT, rows.try_next()).await? {
+                if on_row(&row)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -127,10 +151,14 @@ impl Connections {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The only row of one statement; else as [`Self::rows`].
+    /// Runs one statement in a transaction of its own and returns its first row.
     ///
     /// # Errors
-    /// When there is none, and as [`Self::rows`].
+    /// Returns an error when there is no row, and when the database fails. In the second case the
+    /// statement may have been committed, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the statement may have been committed, or not.
     pub async fn row(&self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
         self.rows(statement)
             .await?
@@ -139,8 +167,9 @@ impl Connections {
             .ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// For one statement.
-    async fn begin_one(&self) -> Result<UnitOfWork, sqlx::Error> {
+    /// Begins a unit of work of one statement. The server itself needs no explicit transaction
+    /// then.
+    async fn begin_single(&self) -> Result<UnitOfWork, sqlx::Error> {
         match self.peer {
             Peer::Server => self.acquire().await,
             Peer::Pooler => self.begin().await,
@@ -150,11 +179,15 @@ impl Connections {
     /// Begins a transaction of several statements.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails or no connection is free within 5 s.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the connection is closed, and the server rolls the transaction back.
     pub async fn begin(&self) -> Result<UnitOfWork, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
-        within(ANSWER_MAX, work.connection()?.execute(self.begin.clone())).await?;
+        let begun = work.connection()?.execute(self.begin.clone());
+        with_timeout(RESPONSE_TIMEOUT, begun).await?;
         Ok(work)
     }
 
@@ -164,16 +197,16 @@ impl Connections {
         let permit = permit
             .map_err(|_| sqlx::Error::PoolTimedOut)?
             .map_err(|_| sqlx::Error::PoolClosed)?;
-        let out = match self.resting.pop() {
-            Some(out) => out,
-            None => OutOfPool {
+        let checked_out = match self.idle.pop() {
+            Some(checked_out) => checked_out,
+            None => CheckedOut {
                 connection: self.pool.acquire().await?,
                 since: Instant::now(),
             },
         };
         Ok(UnitOfWork {
-            out: Some(out),
-            resting: self.resting.clone(),
+            checked_out: Some(checked_out),
+            idle: self.idle.clone(),
             _permit: permit,
             peer: self.peer,
             in_transaction: false,
@@ -181,41 +214,53 @@ impl Connections {
     }
 }
 
-/// A connection with work under way. Unless it is committed, its connection is closed and not given
-/// back: of a transaction that was cut short, nobody but the server knows whether it is still open
-/// (sqlx's own `begin`, dropped before its answer, gives an open one back). It also lets go of
+/// A connection with work in progress.
+///
+/// Unless the work is committed, the connection is closed and not reused. Only the server knows
+/// whether a transaction that was cut short is still open: sqlx's own `begin`, dropped before its
+/// answer, returns a connection with an open transaction to the pool. Closing also gets rid of
 /// connections to a server that has become a standby.
 pub struct UnitOfWork {
-    out: Option<OutOfPool>,
-    resting: Resting,
+    /// Empty once the connection was handed on.
+    checked_out: Option<CheckedOut>,
+    idle: IdleConnections,
     peer: Peer,
     in_transaction: bool,
-    /// Dropped last: whoever gets it next finds the connection.
+    /// Fields are dropped in order, this one last: the next owner of the permit finds the
+    /// connection.
     _permit: OwnedSemaphorePermit,
 }
 
 impl UnitOfWork {
-    /// All rows of a statement.
+    /// Runs a statement and returns all its rows.
     ///
     /// # Errors
-    /// When the database fails; nothing but dropping helps then.
+    /// Returns an error when the database fails. Drop the unit of work then.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: if dropped midway, drop the unit of work too.
     pub async fn rows(&mut self, statement: Statement<'_>) -> Result<Vec<PgRow>, sqlx::Error> {
-        self.rows_within(ANSWER_MAX, statement).await
+        self.rows_with_timeout(RESPONSE_TIMEOUT, statement).await
     }
 
-    /// The same of a statement that the server lets run for longer.
+    /// Runs a statement that may take longer than others and returns all its rows.
     ///
     /// # Errors
-    /// As [`Self::rows`], and when there is no answer in time.
-    pub async fn rows_within(
+    /// Returns an error when the database fails or does not answer within `limit`. Drop the unit of
+    /// work then.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: if dropped midway, drop the unit of work too.
+    pub async fn rows_with_timeout(
         &mut self,
         limit: Duration,
         statement: Statement<'_>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        within(limit, self.rows_as_they_come(statement)?.try_collect()).await
+        with_timeout(limit, self.stream(statement)?.try_collect()).await
     }
 
-    fn rows_as_they_come<'w>(
+    /// Rows of a statement as they arrive.
+    fn stream<'w>(
         &'w mut self,
         statement: Statement<'w>,
     ) -> Result<BoxStream<'w, Result<PgRow, sqlx::Error>>, sqlx::Error> {
@@ -223,10 +268,14 @@ impl UnitOfWork {
         Ok(statement.fetch(self.connection()?))
     }
 
-    /// The only row of a statement.
+    /// Runs a statement and returns its first row.
     ///
     /// # Errors
-    /// When there is none, and as [`Self::rows`].
+    /// Returns an error when there is no row, and when the database fails. Drop the unit of work
+    /// after the second.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: if dropped midway, drop the unit of work too.
     pub async fn row(&mut self, statement: Statement<'_>) -> Result<PgRow, sqlx::Error> {
         self.rows(statement)
             .await?
@@ -235,38 +284,42 @@ impl UnitOfWork {
             .ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// Commits what was done. Dropped midway, it may have been committed, or not.
+    /// Commits the work and keeps the connection for the next one.
     ///
     /// # Errors
-    /// When the database fails; then it may have been committed, or not.
+    /// Returns an error when the database fails. The work may have been committed then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the work may have been committed, or not.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
-            within(ANSWER_MAX, self.connection()?.execute("commit")).await?;
+            let committed = self.connection()?.execute("commit");
+            with_timeout(RESPONSE_TIMEOUT, committed).await?;
         }
-        if let Some(out) = self.out.take() {
-            self.resting.push(out);
+        if let Some(checked_out) = self.checked_out.take() {
+            self.idle.push(checked_out);
         }
         Ok(())
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        self.out
-            .as_mut()
-            .map(|out| &mut *out.connection)
-            .ok_or(sqlx::Error::PoolClosed)
+        match &mut self.checked_out {
+            Some(checked_out) => Ok(&mut checked_out.connection),
+            None => Err(sqlx::Error::PoolClosed),
+        }
     }
 }
 
 impl Drop for UnitOfWork {
     fn drop(&mut self) {
-        if let Some(out) = &mut self.out {
-            out.connection.close_on_drop();
+        if let Some(checked_out) = &mut self.checked_out {
+            checked_out.connection.close_on_drop();
         }
     }
 }
 
-/// An answer of the server, or an error when it takes longer.
-async fn within<T>(
+/// Waits for an answer of the server, and fails when it takes longer than `limit`.
+async fn with_timeout<T>(
     limit: Duration,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {

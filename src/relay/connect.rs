@@ -1,15 +1,16 @@
-//! From settings and secrets to a lease in a database whose schema fits: asked again until there is
-//! one. IO.
+//! From settings and secrets to a lease in a database whose schema fits. Repeats until it succeeds.
+//! IO.
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     outbox::{
-        Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
-        connect::{Connect, pool},
+        Connections, Pools, READER_OPTIONS, SchemaDrift, Store, check_drift,
+        connect::Connect,
         schema::{LEVEL, check_schema},
     },
     relay::{
@@ -18,107 +19,131 @@ use crate::{
             lane_share::LEASE_TTL,
             sequence_check::{self, SequenceMemory, SequenceRegression},
         },
-        credentials::Credentials,
     },
     report::Problem,
     secrets::Secrets,
     settings::DatabaseSettings,
 };
 
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two attempts to connect.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How often a long attempt reports that the process is alive. Far below the 30 s after which
+/// `/healthz` fails.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
 
-/// A database that may be worked on, by an instance whose lease runs.
-pub(super) struct Opened {
+/// A database to work on, and the instance that was registered in it.
+pub(super) struct Connected {
     pub(super) store: Store,
     pub(super) schema_version: i64,
-    pub(super) instance: Uuid,
-    /// Of the outbox, as its sequence was right when this began.
-    pub(super) incarnation: Uuid,
-    /// When the lease was asked for.
-    pub(super) leased: Instant,
+    pub(super) registration: Registration,
+    /// When the lease was requested; its deadline counts from here.
+    pub(super) leased_at: Instant,
 }
 
-/// Connects, checks the schema, moves the sequence on if that is due and registers a new instance
-/// until all succeed; `None` when stopped before.
-pub(super) async fn open(
+/// Identity of a session in the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration {
+    /// Instance that holds the lease.
+    pub(super) instance: Uuid,
+    /// Incarnation of the outbox for which the sequence was right when the session began.
+    pub(super) incarnation: Uuid,
+}
+
+/// Connects, checks the schema, resumes the sequence if that is due, and registers a new instance.
+/// Repeats until all of it succeeds. `None` when stopped before.
+///
+/// # Cancel safety
+/// If dropped midway, an instance may have been registered: it owns no lane, and its lease runs
+/// out.
+pub(super) async fn connect(
     options: &RunOptions,
     status: &Status,
-    credentials: &mut Credentials,
+    secrets: &mut Receiver<Secrets>,
     memory: &mut SequenceMemory,
     stop: &CancellationToken,
-) -> Option<Opened> {
+) -> Option<Connected> {
     loop {
-        let secrets = credentials.database.borrow_and_update().clone();
+        let current = secrets.borrow_and_update().clone();
         let attempted = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            attempted = attempt(options, &secrets, status, memory) => attempted,
-            () = turn(status) => unreachable!("it turns for ever"),
+            attempted = attempt(options, &current, status, memory) => attempted,
+            () = report_alive(status) => unreachable!("it never returns"),
         };
         match attempted {
-            Ok((opened, advice)) => {
+            Ok((connected, advice)) => {
                 status.set_problems(ProblemSource::Database, vec![]);
                 status.set_problems(ProblemSource::Table, advice);
-                return Some(opened);
+                return Some(connected);
             }
             Err(problem) => status.set_problems(ProblemSource::Database, vec![problem]),
         }
         tokio::select! {
             () = stop.cancelled() => return None,
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
         }
     }
 }
 
-/// Moving many rows takes long, and is no reason to be restarted.
-async fn turn(status: &Status) {
+/// Keeps `/healthz` good: to renumber many rows takes long, and a restart would begin it again.
+async fn report_alive(status: &Status) {
     loop {
-        status.turned(Instant::now());
-        tokio::time::sleep(PAUSE).await;
+        status.record_turn(Instant::now());
+        tokio::time::sleep(ALIVE_EVERY).await;
     }
 }
 
-/// With what to say of a table that somebody changed.
+/// One attempt. Returns advice too, if somebody changed the table in a way that can be tolerated.
 async fn attempt(
     options: &RunOptions,
     secrets: &Secrets,
     status: &Status,
     memory: &mut SequenceMemory,
-) -> Result<(Opened, Vec<Problem>), Problem> {
-    let database = &options.settings.database;
+) -> Result<(Connected, Vec<Problem>), Problem> {
     let (store, schema_version) = log_in(options, secrets).await?;
-    let lease = store.lease_connections();
-    let found = if schema_version == LEVEL {
-        check_drift(lease, &database.schema).await
-    } else {
-        Ok(SchemaDrift::No)
-    };
-    let advice = match found.map_err(|fault| fault.problem())? {
-        SchemaDrift::No => vec![],
-        SchemaDrift::Bearable(problem) => vec![problem],
-        SchemaDrift::Unreadable(problem) => return Err(problem),
-    };
-    let incarnation = resume(&store, status, memory).await?;
-    let (instance, leased) = (Uuid::new_v4(), Instant::now());
+    let advice = check_table(options, &store, schema_version).await?;
+    let incarnation = resume_sequence(&store, status, memory).await?;
+    let (instance, leased_at) = (Uuid::new_v4(), Instant::now());
     store
         .register(instance, &options.pod, LEASE_TTL)
         .await
         .map_err(|error| error.problem())?;
-    Ok((
-        Opened {
-            store,
-            schema_version,
+    let connected = Connected {
+        store,
+        schema_version,
+        registration: Registration {
             instance,
             incarnation,
-            leased,
         },
-        advice,
-    ))
+        leased_at,
+    };
+    Ok((connected, advice))
 }
 
-/// Moves the sequence of ids on, if they may have come again. Nothing is read or sent before.
-async fn resume(
+/// Compares the table with what the migrations made. A newer schema has another shape, and is not
+/// compared.
+async fn check_table(
+    options: &RunOptions,
+    store: &Store,
+    schema_version: i64,
+) -> Result<Vec<Problem>, Problem> {
+    if schema_version != LEVEL {
+        return Ok(vec![]);
+    }
+    let schema = &options.settings.database.schema;
+    let drift = check_drift(store.lease_connections(), schema)
+        .await
+        .map_err(|error| error.problem())?;
+    match drift {
+        SchemaDrift::No => Ok(vec![]),
+        SchemaDrift::Tolerable(problem) => Ok(vec![problem]),
+        SchemaDrift::Unreadable(problem) => Err(problem),
+    }
+}
+
+/// Moves the sequence of ids forward if ids may have been drawn twice. Returns the incarnation of
+/// the outbox. No row is read or sent before.
+async fn resume_sequence(
     store: &Store,
     status: &Status,
     memory: &mut SequenceMemory,
@@ -130,34 +155,40 @@ async fn resume(
     if before.incarnation.is_none() {
         status.set_problems(
             ProblemSource::Sequence,
-            vec![SequenceRegression::Elsewhere.problem()],
+            vec![SequenceRegression::OtherIncarnation.problem()],
         );
-        memory.told(Instant::now());
+        memory.on_reported(Instant::now());
     }
-    let (done, after) = store
-        .resume_sequence(memory.seen)
+    let (resumed, after) = store
+        .resume_sequence(memory.highest_id)
         .await
         .map_err(|error| error.problem())?;
-    if done.resumed {
+    if resumed.resumed {
         status.set_problems(
             ProblemSource::Sequence,
-            vec![sequence_check::mended(done, after.position)],
+            vec![sequence_check::resumed_problem(resumed, after.position)],
         );
-        memory.told(Instant::now());
+        memory.on_reported(Instant::now());
     }
     after
         .incarnation
-        .ok_or_else(|| SequenceRegression::Elsewhere.problem())
+        .ok_or_else(|| SequenceRegression::OtherIncarnation.problem())
 }
 
-/// Connects and reads the schema's level, and changes nothing.
+/// Connects and reads the schema's level. Changes nothing.
+///
+/// # Errors
+/// The problem that keeps the relay from working with this database.
+///
+/// # Cancel safety
+/// If dropped midway, its connections are closed.
 pub(super) async fn log_in(
     options: &RunOptions,
     secrets: &Secrets,
 ) -> Result<(Store, i64), Problem> {
     let database = &options.settings.database;
     let connect = Connect::relay(database, secrets).map_err(|error| error.problem())?;
-    let store = store(database, &connect);
+    let store = new_store(database, &connect);
     let level = check_schema(
         store.lease_connections(),
         &database.schema,
@@ -167,13 +198,14 @@ pub(super) async fn log_in(
     Ok((store, level.map_err(|error| error.problem())?))
 }
 
-/// Connections that are opened when they are wanted.
-pub(super) fn store(database: &DatabaseSettings, connect: &Connect) -> Store {
+/// A store whose connections are opened when they are first used.
+pub(super) fn new_store(database: &DatabaseSettings, connect: &Connect) -> Store {
+    // One connection reads and one holds the lease; of the others, two settle at most.
     let settlers = database.max_connections.saturating_sub(2).clamp(1, 2);
     let pools = Pools {
-        reader: pool(connect, 1, READER_OPTIONS),
-        settler: pool(connect, settlers, READER_OPTIONS),
-        lease: pool(connect, 1, &[]),
+        reader: Connections::new(connect, 1, READER_OPTIONS),
+        settler: Connections::new(connect, settlers, READER_OPTIONS),
+        lease: Connections::new(connect, 1, &[]),
     };
     Store::new(pools, &database.schema)
 }

@@ -1,13 +1,30 @@
 //! The relay's decisions: what to fetch, what of it to send, what to settle, which lanes to give
 //! back. Facts and `now` in, plans out. Pure.
+//!
+//! [`Core`] is the state. Its public face is cut by step, each in a file of its own:
+//!
+//! ```text
+//!   fetch_plan            next_fetch_at  plan_fetch -> accept | on_fetch_failed     on_tick  needs_tick
+//!   send_gate             may_send       on_new_producer  on_new_probe_producer  on_partition_count
+//!   delivery_report       on_report      on_rejected_by_producer
+//!   settle_batch          next_settle -> on_settled | on_settle_failed              on_straggler
+//!   owned_lanes, drain    on_granted  on_released  lose_lanes  watermarks  drain -> drained_lanes
+//!   excluded              on_topic_metadata  next_resume_at -> resume_due
+//!   acknowledgement_check check_acknowledgements  on_brokers_answered  topic_problems
+//!   isolation             next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
+//! ```
 
+mod acknowledgement_check;
 pub mod breaker;
 pub mod clock_step;
+mod delivery_report;
+mod drain;
 mod excluded;
 mod fair_share;
 mod fetch_plan;
 pub(crate) mod first_record_gate;
 pub(crate) mod gap_scan;
+pub mod ids;
 pub mod in_flight;
 pub(crate) mod isolation;
 pub mod jitter;
@@ -15,6 +32,7 @@ pub mod lane_share;
 mod owned_lanes;
 pub(crate) mod partition_growth;
 pub mod routing;
+mod send_gate;
 pub(crate) mod sequence_check;
 mod settle_batch;
 pub mod stale_leaders;
@@ -23,83 +41,72 @@ pub mod unacknowledged;
 pub mod watermarks;
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::relay::core::isolation::Isolation;
-pub use crate::relay::core::isolation::{Lookup, Verdict};
+pub use crate::relay::core::{
+    breaker::ClusterError,
+    drain::DrainBlockers,
+    in_flight::SettleWhen,
+    isolation::{Disposition, Lookup, RejectedRow},
+    topic_state::TopicPresence,
+};
 use crate::{
-    outbox::{FetchFilter, FetchRequest, Fetched, Grant, LaneWatermarks, OutboxRow},
+    outbox::OutboxRow,
     relay::core::{
         breaker::Breaker,
+        fair_share::FairShare,
+        fetch_plan::PAUSE_AFTER_WORK,
         first_record_gate::FirstRecordGate,
-        in_flight::{Budget, GivenBack, InFlight, Settle, Slot, TopicIndex},
+        ids::{Slot, TopicIndex},
+        in_flight::{Budget, InFlight},
+        isolation::Isolation,
         jitter::Jitter,
         lane_share::LANES,
-        routing::{Destination, Routes},
+        owned_lanes::OwnedLane,
+        routing::Routes,
         topic_state::TopicStates,
-        unacknowledged::Unacknowledged,
-        watermarks::{Covered, ReadDecision, Watermark, XidTick, XidTicks},
+        watermarks::{XidTick, XidTicks},
     },
     report::ProblemClass,
     settings::BreakerSettings,
 };
 
-/// Pause after a fetch that brought rows, and first pause of an idle table.
-const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
-
-/// Pause after one that brought so many: where rows come so fast the next brings more for the same
-/// cost, to writers too.
-const PAUSE_AFTER_MANY: Duration = Duration::from_millis(10);
-const MANY_ROWS: usize = 16;
-
-/// Fetches that leave rows out look at no more rows than this, so that a mountain of them cannot
-/// block the loop.
-const SCAN_ROWS_MAX: usize = 50_000;
-
-/// Rows that fetches leave out: they stay in the table, above a position that their lane remembers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Excluded {
-    Topic(TopicIndex),
-    Key(TopicIndex, Arc<str>),
-    /// Rows without a declared topic.
-    Astray,
-}
-
-/// A lane of ours.
-#[derive(Clone, Debug, Hash)]
-struct Lane {
-    epoch: i64,
-    marks: Watermark,
-    /// Rows that are left out lie above these ids; they must be found again.
-    held: BTreeMap<Excluded, i64>,
-    /// On its way back: nothing new is taken.
-    draining: bool,
-    /// More waits than the last fetch could bring.
-    has_more: bool,
-    high_id: i64,
-}
-
-/// A row to send, in this order.
+/// A row to send. Rows are sent in the order in which they are returned.
 pub struct Outgoing {
     pub slot: Slot,
     pub topic: TopicIndex,
     pub row: OutboxRow,
 }
 
-/// How a record ended.
+/// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Kafka has it.
+    /// Kafka acknowledged it.
     Published,
-    /// Its topic failed, and must rest.
+    /// It failed for a reason that concerns its topic, which must be paused.
     TopicFailed(ProblemClass),
-    /// It was refused, or it stood in a batch that was.
-    Refused(ProblemClass),
-    /// It was thrown out together with the producer, through no fault of its own.
+    /// Kafka rejected it for good, or it was part of a batch that Kafka rejected.
+    Rejected(ProblemClass),
+    /// It was discarded together with its producer; the failure had another cause.
     Purged,
+    /// It was never handed to a producer: its topic or key was paused after the row was taken, the
+    /// first-record gate kept it back, or no producer was open. Treated like [`Self::Purged`].
+    NotSent,
+}
+
+/// Whether a fetch is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+enum FetchState {
+    /// None is.
+    Idle,
+    /// One is.
+    UnderWay,
+    /// One is, and its rows will be ignored: it leaves out rows that are no longer excluded, or
+    /// may show an earlier ownership of a lane.
+    Stale,
 }
 
 /// State of one relay process, without any IO.
@@ -107,81 +114,84 @@ pub enum Outcome {
 pub struct Core {
     routes: Arc<Routes>,
     in_flight: InFlight,
-    topic_states: TopicStates,
+    topics: TopicStates,
+    fair_share: FairShare,
     isolation: Isolation,
-    unacknowledged: Unacknowledged,
-    /// What the brokers know of the producer, and of the one for trials.
+    /// Which partitions know the main producer.
     first_record_gate: FirstRecordGate,
+    /// Which partitions know the probe producer.
     probe_first_record_gate: FirstRecordGate,
     breaker: Breaker,
     ticks: XidTicks,
-    lanes: [Option<Lane>; LANES],
-    /// Highest id ever seen: every id up to it has been drawn.
-    seen: i64,
-    fetch_under_way: bool,
-    /// The fetch under way leaves out rows that flow again since: what it covers would be believed
-    /// to be all.
-    fetch_is_stale: bool,
+    /// By number; `None`: not owned.
+    lanes: [Option<OwnedLane>; LANES],
+    /// Highest id that any fetch returned or read past: every id up to it has been drawn.
+    highest_id: i64,
+    fetch: FetchState,
+    /// When the next fetch may begin.
     fetch_at: Instant,
+    /// Pause after the next fetch that brings nothing.
     pause: Duration,
+    /// Upper bound of `pause`.
     poll_interval: Duration,
-    /// Payload of the largest row of late, in bytes: of the last fetch, or of one before that is
-    /// forgotten bit by bit.
-    largest: Option<usize>,
+    /// Payload bytes of the largest row of recent fetches; shrinks with each fetch. `None` before
+    /// the first row.
+    largest_payload: Option<usize>,
 }
 
 impl Core {
+    /// A relay without lanes, whose topics no broker has listed.
     #[must_use]
     pub fn new(routes: Routes, budget: Budget, poll_interval: Duration, now: Instant) -> Self {
         let topics = routes.len();
+        let settings = BreakerSettings::default();
         Self {
             routes: Arc::new(routes),
-            in_flight: InFlight::new(budget, topics),
-            topic_states: TopicStates::new(topics),
+            in_flight: InFlight::new(budget),
+            topics: TopicStates::new(topics),
+            fair_share: FairShare::new(budget, topics),
             isolation: Isolation::default(),
-            unacknowledged: Unacknowledged::new(topics, budget.rows),
             first_record_gate: FirstRecordGate::new(topics, budget.rows),
             probe_first_record_gate: FirstRecordGate::new(topics, budget.rows),
-            breaker: Breaker::new(
-                BreakerSettings::default(),
-                budget.rows,
-                Jitter::seeded(0),
-                now,
-            ),
+            breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
-            seen: 0,
-            fetch_under_way: false,
-            fetch_is_stale: false,
+            highest_id: 0,
+            fetch: FetchState::Idle,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
             poll_interval,
-            largest: None,
+            largest_payload: None,
         }
     }
 
+    /// Rows in flight.
     #[must_use]
     pub fn in_flight(&self) -> &InFlight {
         &self.in_flight
     }
 
+    /// States of the declared topics.
     #[must_use]
-    pub fn topic_states(&self) -> &TopicStates {
-        &self.topic_states
+    pub fn topics(&self) -> &TopicStates {
+        &self.topics
     }
 
+    /// The declared topics, and what is routed to them.
     #[must_use]
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// Highest id seen so far; goes with a tick whose transaction has not begun yet.
+    /// Highest id that any fetch returned or read past. It goes into a tick whose transaction has
+    /// not begun yet.
     #[must_use]
-    pub fn seen(&self) -> i64 {
-        self.seen
+    pub fn highest_id(&self) -> i64 {
+        self.highest_id
     }
 
-    pub fn tick(&mut self, tick: XidTick) {
+    /// Records a transaction of ours, and which ids had been drawn before it.
+    pub fn on_tick(&mut self, tick: XidTick) {
         self.ticks.add(tick);
     }
 }

@@ -1,6 +1,6 @@
-//! Secret files, looked at for as long as the relay lives. A set that is complete, fits together
-//! and lets us in is what everybody uses from then on; until then the last good one is. IO; what to
-//! do with a set is decided in [`crate::secrets::change`].
+//! Secret files, watched for as long as the relay lives. A set that is complete, consistent and
+//! accepted by the server is used by everything from then on; until then the last good set is. IO;
+//! what to do with a set is decided in [`crate::secrets::change`].
 
 use std::{
     sync::Arc,
@@ -10,34 +10,35 @@ use std::{
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 use crate::{
-    kafka::{Topics, client_config},
+    kafka::{MetadataClient, client_config},
     outbox::connect::Connect,
     relay::{ProblemSource, RunOptions, Status, connect, topic_metadata::cluster_problem},
     report::{Problem, ProblemClass},
     secrets::{
         SecretSnapshot, Secrets,
-        change::{Decision, decide},
+        change::{SecretChange, decide},
     },
     settings::{RelaySettings, SecretFile},
 };
 
-/// Pause between two looks. Kubernetes swaps a link when a Secret changes, so contents are
-/// compared, not times.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A set that has just changed is looked at again: somebody may still be writing.
-const SETTLED_AFTER: Duration = Duration::from_millis(250);
-/// A set that a server refused is tried again: the server may be told of it later than we are.
+/// Pause between two reads of the files. Kubernetes swaps a link when a Secret changes, so contents
+/// are compared, not times.
+const READ_EVERY: Duration = Duration::from_secs(2);
+/// A set that has just changed is read again after this pause: it may be half written.
+const REREAD_AFTER: Duration = Duration::from_millis(250);
+/// A set that a server refused is tried again after this pause: the server may learn of the new
+/// secret later than we do.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Whose secrets.
+/// Which server secrets are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Database,
     Kafka,
 }
 
-/// The secrets in use; a receiver also tells of a change. Until a first good set was found they are
-/// the files themselves, for their errors.
+/// The secrets in use; their receivers also report changes. Until a first good set was found they
+/// are the files themselves, so that whatever uses them reports what is wrong with them.
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) database: Receiver<Secrets>,
@@ -45,7 +46,10 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Whose secrets changed next. Cancelled midway, no change is lost.
+    /// Waits for the next change, and returns whose secrets changed.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, no change is lost.
     pub(super) async fn changed(&mut self) -> Side {
         tokio::select! {
             Ok(()) = self.database.changed() => Side::Database,
@@ -55,73 +59,76 @@ impl Credentials {
     }
 }
 
-/// Reads all files and follows their changes; ends when nobody uses the credentials any more.
+/// Reads all files and follows their changes in tasks of their own, which end when no receiver is
+/// left.
 pub(super) fn follow(options: &Arc<RunOptions>, status: &Arc<Status>) -> Credentials {
-    let side = |side| {
-        let follower = Follower::begin(side, Arc::clone(options), Arc::clone(status));
-        let (sender, receiver) = channel(
-            follower
-                .in_use
-                .clone()
-                .map_or_else(|| options.secrets.clone(), Secrets::from),
-        );
-        tokio::spawn(follower.follow(sender));
-        receiver
-    };
     Credentials {
-        database: side(Side::Database),
-        kafka: side(Side::Kafka),
+        database: follow_side(Side::Database, options, status),
+        kafka: follow_side(Side::Kafka, options, status),
     }
 }
 
+fn follow_side(side: Side, options: &Arc<RunOptions>, status: &Arc<Status>) -> Receiver<Secrets> {
+    let follower = Follower::new(side, Arc::clone(options), Arc::clone(status));
+    let first = match &follower.in_use {
+        Some(snapshot) => Secrets::from(snapshot.clone()),
+        None => options.secrets.clone(),
+    };
+    let (sender, receiver) = channel(first);
+    tokio::spawn(follower.follow(sender));
+    receiver
+}
+
+/// Follows the files of one side.
 struct Follower {
     side: Side,
     options: Arc<RunOptions>,
     status: Arc<Status>,
     in_use: Option<SecretSnapshot>,
-    /// The last look.
-    seen: SecretSnapshot,
-    /// What a server did not accept, and when it is tried again.
+    last_read: SecretSnapshot,
+    /// A set that a server refused, and when it is tried again.
     refused: Option<(SecretSnapshot, Instant)>,
 }
 
 impl Follower {
-    /// The first good set is taken unseen: there is nothing better, and whoever uses it says what
-    /// is wrong.
-    fn begin(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
-        let seen = options.secrets.read_all(&side.files(&options.settings));
-        let usable = |secrets: &Secrets| side.usable(&options.settings, secrets);
-        let in_use = (decide(None, &seen, usable) == Decision::Take).then(|| seen.clone());
+    /// Takes the first good set without trying it: there is no better one, and whatever uses it
+    /// reports what is wrong.
+    fn new(side: Side, options: Arc<RunOptions>, status: Arc<Status>) -> Self {
+        let last_read = options.secrets.read_all(&side.files(&options.settings));
+        let usable = |secrets: &Secrets| side.check_usable(&options.settings, secrets);
+        let in_use =
+            (decide(None, &last_read, usable) == SecretChange::Usable).then(|| last_read.clone());
         Self {
             side,
             options,
             status,
             in_use,
-            seen,
+            last_read,
             refused: None,
         }
     }
 
     async fn follow(mut self, sender: Sender<Secrets>) {
-        let mut pause = LOOK_EVERY;
+        let mut pause = READ_EVERY;
         loop {
             tokio::select! {
                 () = sender.closed() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            let Some(now) = self.look().await else {
+            let Some(read) = self.read().await else {
                 continue;
             };
-            let settled = now == self.seen;
-            self.seen = now;
-            pause = if settled { LOOK_EVERY } else { SETTLED_AFTER };
-            if settled && self.consider().await {
-                sender.send_replace(self.seen.clone().into());
+            let is_stable = read == self.last_read;
+            self.last_read = read;
+            pause = if is_stable { READ_EVERY } else { REREAD_AFTER };
+            if is_stable && self.take_if_accepted().await {
+                sender.send_replace(self.last_read.clone().into());
             }
         }
     }
 
-    async fn look(&self) -> Option<SecretSnapshot> {
+    /// Reads the files; `None` when the thread that reads panicked.
+    async fn read(&self) -> Option<SecretSnapshot> {
         let (side, options) = (self.side, Arc::clone(&self.options));
         tokio::task::spawn_blocking(move || {
             options.secrets.read_all(&side.files(&options.settings))
@@ -130,45 +137,51 @@ impl Follower {
         .ok()
     }
 
-    /// Whether what was seen is used from now on.
-    async fn consider(&mut self) -> bool {
+    /// Decides about the set that was read last. Returns whether it is used from now on.
+    async fn take_if_accepted(&mut self) -> bool {
         let (side, settings) = (self.side, &self.options.settings);
-        match decide(self.in_use.as_ref(), &self.seen, |secrets| {
-            side.usable(settings, secrets)
-        }) {
-            Decision::Nothing => self.set_problems(None),
-            // Without a good set, those who need it tell what is wrong.
-            Decision::Keep(problem) => self.set_problems(self.in_use.is_some().then_some(problem)),
-            Decision::Take if self.waits() => {}
-            Decision::Take => match self.try_it().await {
-                Ok(()) => {
-                    tracing::info!(side = ?self.side, "the secrets changed: they are complete, \
-                        are accepted, and used from now on");
-                    self.in_use = Some(self.seen.clone());
-                    self.set_problems(None);
-                    return true;
-                }
-                Err(problem) => {
-                    self.refused = Some((self.seen.clone(), Instant::now() + RETRY_AFTER));
-                    self.set_problems(Some(not_accepted(&problem)));
-                }
-            },
+        let usable = |secrets: &Secrets| side.check_usable(settings, secrets);
+        match decide(self.in_use.as_ref(), &self.last_read, usable) {
+            SecretChange::Unchanged => self.set_problems(None),
+            // Without a good set, whatever needs one reports what is wrong.
+            SecretChange::Unusable(problem) => {
+                self.set_problems(self.in_use.is_some().then_some(problem))
+            }
+            SecretChange::Usable if self.is_refused_for_now() => {}
+            SecretChange::Usable => return self.try_last_read().await,
         }
         false
     }
 
-    fn waits(&self) -> bool {
+    fn is_refused_for_now(&self) -> bool {
         self.refused
             .as_ref()
-            .is_some_and(|(refused, until)| *refused == self.seen && Instant::now() < *until)
+            .is_some_and(|(refused, until)| *refused == self.last_read && Instant::now() < *until)
     }
 
-    /// Logs in with what was seen, beside the connections that work.
-    async fn try_it(&self) -> Result<(), Problem> {
-        let secrets = Secrets::from(self.seen.clone());
+    /// Takes the set that was read last if the server accepts it. Returns whether it does.
+    async fn try_last_read(&mut self) -> bool {
+        if let Err(problem) = self.log_in().await {
+            self.refused = Some((self.last_read.clone(), Instant::now() + RETRY_AFTER));
+            self.set_problems(Some(not_accepted(&problem)));
+            return false;
+        }
+        tracing::info!(
+            side = ?self.side,
+            "the secrets changed: the new ones are complete, the server accepts them, and the \
+             relay uses them from now on"
+        );
+        self.in_use = Some(self.last_read.clone());
+        self.set_problems(None);
+        true
+    }
+
+    /// Logs in with the set that was read last, beside the connections that work.
+    async fn log_in(&self) -> Result<(), Problem> {
         if self.in_use.is_none() {
             return Ok(());
         }
+        let secrets = Secrets::from(self.last_read.clone());
         let options = Arc::clone(&self.options);
         match self.side {
             Side::Database => match connect::log_in(&options, &secrets).await {
@@ -176,11 +189,13 @@ impl Follower {
                 _ => Ok(()),
             },
             Side::Kafka => {
-                let asked = tokio::task::spawn_blocking(move || log_in(&options, &secrets)).await;
-                asked.unwrap_or_else(|_| {
+                let attempt =
+                    tokio::task::spawn_blocking(move || log_in_to_kafka(&options, &secrets));
+                attempt.await.unwrap_or_else(|_| {
                     Err(Problem::new(
                         ProblemClass::KafkaError,
-                        "the attempt to log in broke off; it is made again",
+                        "the attempt to log in to Kafka failed unexpectedly; the relay retries \
+                         automatically",
                     ))
                 })
             }
@@ -205,8 +220,8 @@ impl Side {
         }
     }
 
-    /// Whether a client can be made of them.
-    fn usable(self, settings: &RelaySettings, secrets: &Secrets) -> Result<(), Problem> {
+    /// Checks that a client can be made of these secrets. Connects to nothing.
+    fn check_usable(self, settings: &RelaySettings, secrets: &Secrets) -> Result<(), Problem> {
         match self {
             Self::Database => Connect::relay(&settings.database, secrets)
                 .map(drop)
@@ -218,7 +233,8 @@ impl Side {
     }
 }
 
-/// Who hears this of the database has logged in.
+/// Whether a login succeeded although the database cannot be used: problems with the schema come
+/// after it.
 fn is_about_the_schema(class: ProblemClass) -> bool {
     matches!(
         class,
@@ -232,23 +248,26 @@ fn not_accepted(problem: &Problem) -> Problem {
     Problem::new(
         problem.class,
         format!(
-            "the new secret is not used, the last good one is: {}",
+            "the new secret is not used; the relay keeps the last good one: {}",
             problem.message
         ),
     )
     .with_last_good_used()
 }
 
-/// Whether the brokers answer a client with these secrets. Blocks.
-fn log_in(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
+/// Checks that the brokers answer a client with these secrets. Blocks.
+fn log_in_to_kafka(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
-    let client =
-        Topics::new(&settings.kafka, secrets, &options.pod).map_err(|error| error.problem())?;
+    let client = MetadataClient::new(&settings.kafka, secrets, &options.pod)
+        .map_err(|error| error.problem())?;
     let Some(topic) = settings.topics.first() else {
         return Ok(());
     };
-    let answer = client.ask(&topic.name);
-    answer
-        .map(drop)
-        .map_err(|class| cluster_problem(class, &settings.kafka.bootstrap_servers.join(",")))
+    match client.describe(&topic.name) {
+        Ok(_) => Ok(()),
+        Err(class) => {
+            let servers = settings.kafka.bootstrap_servers.join(",");
+            Err(cluster_problem(class, &servers))
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! The HTTP surface of a relay: `/healthz`, `/readyz`, `/metrics`, `/status`. Reads only.
+//! HTTP surface of a relay: `/healthz`, `/readyz`, `/metrics`, `/status`. Reads the status only.
+//! IO.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,6 +18,9 @@ use crate::relay::Status;
 ///
 /// # Errors
 /// When the listener fails.
+///
+/// # Cancel safety
+/// If dropped, the listener is closed and requests under way are cut off.
 pub(super) async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/healthz", get(healthz))
@@ -28,19 +32,22 @@ pub(super) async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io
 }
 
 async fn healthz(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    answer(
-        status.is_alive(Instant::now()),
-        "the relay's loop has not turned for 30 s",
-    )
+    if status.is_alive(Instant::now()) {
+        ok()
+    } else {
+        unavailable("the relay's loop has not run for 30 s")
+    }
 }
 
 async fn readyz(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    if status.is_ready() {
+        return ok();
+    }
     let problems = status.report(Instant::now()).problems;
-    let why = problems.first().map_or_else(
-        || "no lease yet".to_owned(),
-        |problem| format!("{}: {}", problem.class, problem.message),
-    );
-    answer(status.is_ready(), &why)
+    match problems.first() {
+        Some(problem) => unavailable(&format!("{}: {}", problem.class, problem.message)),
+        None => unavailable("no lease yet"),
+    }
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
@@ -54,10 +61,10 @@ async fn report(State(status): State<Arc<Status>>) -> impl IntoResponse {
     Json(status.report(Instant::now()))
 }
 
-fn answer(good: bool, otherwise: &str) -> (StatusCode, String) {
-    if good {
-        (StatusCode::OK, "ok\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{otherwise}\n"))
-    }
+fn ok() -> (StatusCode, String) {
+    (StatusCode::OK, "ok\n".to_owned())
+}
+
+fn unavailable(why: &str) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }

@@ -1,5 +1,5 @@
-//! One turn of the lease: renew, give back, look around, claim, see what is parked. IO, in one
-//! place and one order; what to do with the answers is the loop's.
+//! One round of the lease: renew it, give lanes back, survey the other relays, claim lanes, read
+//! what is parked. IO, in one place and one order; the loop acts on the outcome.
 
 use std::time::Instant;
 
@@ -11,125 +11,174 @@ use crate::{
     report::BreakerState,
 };
 
-/// What the loop knows when a turn begins.
+/// What the loop passes to a round.
 pub(super) struct LeaseRound {
     pub(super) instance: Uuid,
-    /// Whose marks these are.
+    /// Incarnation of the outbox that the watermarks belong to.
     pub(super) incarnation: Uuid,
-    /// Present when a renewal is due: the marks to write, of all our lanes.
+    /// Watermarks of all our lanes, to be written; present when a renewal is due.
     pub(super) renew: Option<LaneWatermarks>,
     /// Drained lanes to give back.
     pub(super) release: LaneWatermarks,
     /// All our lanes.
     pub(super) known: Vec<i16>,
-    /// Our lanes without those on their way back.
+    /// Number of our lanes without those that drain.
     pub(super) owned: u32,
-    /// Highest id seen when the turn began.
+    /// Highest id seen when the round began.
     pub(super) seen: i64,
     pub(super) breaker: BreakerState,
     pub(super) health: Health,
-    /// Take no new lanes.
-    pub(super) stopping: bool,
+    /// Whether the relay may take more lanes.
+    pub(super) claims: Claims,
 }
 
-/// What a turn brought.
+/// Whether a round may change how many lanes this relay owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claims {
+    /// The round claims lanes, or asks for some to be drained, according to the relay's share.
+    Allowed,
+    /// The session shuts down: all its lanes drain already.
+    Stopped,
+}
+
+/// Result of a round.
 #[expect(
     clippy::large_enum_variant,
     reason = "made once a second, and moved once"
 )]
 pub(super) enum LeaseOutcome {
-    /// The lease runs on.
-    Holds {
-        renewed: Option<Renewed>,
-        released: LaneWatermarks,
-        granted: Vec<Grant>,
-        give_back: u32,
-        seen: Seen,
-    },
-    /// It had run out.
+    /// The lease is valid.
+    Held(HeldLease),
+    /// The lease had run out.
     Lost,
 }
 
-/// What is parked in these lanes, asked at that time.
-pub(super) struct Seen {
-    pub(super) parked: Parked,
-    pub(super) lanes: Vec<i16>,
-    pub(super) asked: Instant,
+/// What a round changed under a valid lease.
+pub(super) struct HeldLease {
+    /// Present if the lease was renewed.
+    pub(super) renewed: Option<Renewed>,
+    /// Lanes that were given back.
+    pub(super) released: LaneWatermarks,
+    /// Lanes that were claimed.
+    pub(super) granted: Vec<Grant>,
+    /// How many lanes to drain, because other relays have too few.
+    pub(super) give_back: u32,
+    pub(super) parked: ParkedLanes,
 }
 
-/// A renewal: when it was sent, its transaction, and the lanes that are still ours.
+/// What is parked in some lanes.
+pub(super) struct ParkedLanes {
+    pub(super) parked: Parked,
+    /// Lanes that were read.
+    pub(super) lanes: Vec<i16>,
+    /// When the read began.
+    pub(super) read_at: Instant,
+}
+
+/// A renewal that succeeded.
 pub(super) struct Renewed {
+    /// When the statement was sent.
     pub(super) sent: Instant,
+    /// Transaction id of the statement.
     pub(super) xid: u64,
+    /// Highest id seen before the transaction began.
     pub(super) drawn: i64,
+    /// Lanes that are still ours.
     pub(super) ours: Vec<u8>,
 }
 
-/// One turn. If dropped midway, lanes may have been renewed, given back or claimed: the next turn
-/// finds out.
-pub(super) async fn turn(store: Store, turn: LeaseRound) -> Result<LeaseOutcome, StoreError> {
-    let mut renewed = None;
-    if let Some(marks) = &turn.renew {
-        let sent = Instant::now();
-        let Some((xid, ours)) = store
-            .renew(
-                turn.instance,
-                LEASE_TTL,
-                turn.breaker,
-                marks,
-                turn.incarnation,
-            )
-            .await?
-        else {
-            return Ok(LeaseOutcome::Lost);
-        };
-        renewed = Some(Renewed {
-            sent,
-            xid,
-            drawn: turn.seen,
-            ours,
-        });
-    }
-    if !turn.release.lanes.is_empty() {
-        store
-            .release(turn.instance, &turn.release, turn.incarnation)
-            .await?;
-    }
-    let known: Vec<i16> = turn
-        .known
-        .iter()
-        .filter(|lane| !turn.release.lanes.contains(lane))
-        .copied()
-        .collect();
-    let (mut granted, mut give_back) = (Vec::new(), 0);
-    if !turn.stopping {
-        match share(
-            store.survey(turn.instance, &known).await?,
-            turn.owned,
-            turn.health,
-        ) {
-            Share::Keep => {}
-            Share::GiveBack { lanes } => give_back = lanes,
-            Share::Claim { lanes_max } => {
-                granted = store.claim(turn.instance, lanes_max, &known).await?
-            }
-        }
-    }
-    let lanes: Vec<i16> = known
-        .into_iter()
-        .chain(granted.iter().map(|grant| i16::from(grant.lane)))
-        .collect();
-    let asked = Instant::now();
-    let seen = Seen {
-        parked: store.parked(&lanes).await?,
-        lanes,
-        asked,
+/// Runs one round.
+///
+/// # Errors
+/// When a statement fails; those before it took effect.
+///
+/// # Cancel safety
+/// If dropped midway, lanes may have been renewed, given back or claimed. The next round finds out.
+pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOutcome, StoreError> {
+    let renewed = match &round.renew {
+        None => None,
+        Some(watermarks) => match renew(&store, &round, watermarks).await? {
+            Some(renewed) => Some(renewed),
+            None => return Ok(LeaseOutcome::Lost),
+        },
     };
-    Ok(LeaseOutcome::Holds {
+    let kept = release(&store, &round).await?;
+    let (granted, give_back) = match round.claims {
+        Claims::Allowed => rebalance(&store, &round, &kept).await?,
+        Claims::Stopped => (Vec::new(), 0),
+    };
+    let granted_lanes = granted.iter().map(|grant| i16::from(grant.lane));
+    let lanes: Vec<i16> = kept.into_iter().chain(granted_lanes).collect();
+    Ok(LeaseOutcome::Held(HeldLease {
         renewed,
-        released: turn.release,
+        released: round.release,
+        parked: read_parked(&store, lanes).await?,
         granted,
         give_back,
-        seen,
+    }))
+}
+
+/// Extends the lease and writes the watermarks. `None` when the lease had run out.
+async fn renew(
+    store: &Store,
+    round: &LeaseRound,
+    watermarks: &LaneWatermarks,
+) -> Result<Option<Renewed>, StoreError> {
+    // Taken before the statement is sent: the lease is trusted from here on at most.
+    let sent = Instant::now();
+    let renewed = store
+        .renew(
+            round.instance,
+            LEASE_TTL,
+            round.breaker,
+            watermarks,
+            round.incarnation,
+        )
+        .await?;
+    Ok(renewed.map(|(xid, ours)| Renewed {
+        sent,
+        xid,
+        drawn: round.seen,
+        ours,
+    }))
+}
+
+/// Gives the drained lanes back. Returns the lanes that stay ours.
+async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<i16>, StoreError> {
+    let released = &round.release;
+    if !released.lanes.is_empty() {
+        store
+            .release(round.instance, released, round.incarnation)
+            .await?;
+    }
+    let mut kept = round.known.clone();
+    kept.retain(|lane| !released.lanes.contains(lane));
+    Ok(kept)
+}
+
+/// Compares our share with those of the other relays. Returns the lanes that were claimed, and how
+/// many are to be drained.
+async fn rebalance(
+    store: &Store,
+    round: &LeaseRound,
+    kept: &[i16],
+) -> Result<(Vec<Grant>, u32), StoreError> {
+    let survey = store.survey(round.instance, kept).await?;
+    match share(survey, round.owned, round.health) {
+        Share::Keep => Ok((Vec::new(), 0)),
+        Share::GiveBack { lanes } => Ok((Vec::new(), lanes)),
+        Share::Claim { lanes_max } => {
+            let granted = store.claim(round.instance, lanes_max, kept).await?;
+            Ok((granted, 0))
+        }
+    }
+}
+
+async fn read_parked(store: &Store, lanes: Vec<i16>) -> Result<ParkedLanes, StoreError> {
+    let read_at = Instant::now();
+    Ok(ParkedLanes {
+        parked: store.parked(&lanes).await?,
+        lanes,
+        read_at,
     })
 }

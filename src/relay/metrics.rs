@@ -1,5 +1,5 @@
-//! Names and labels of the relay's metrics, for whoever reads them in docs/metrics.md. Labels are
-//! declared topics and closed sets, never a key, an id or an error's text.
+//! Names and labels of the relay's metrics, as docs/metrics.md lists them. Labels are declared
+//! topics and closed sets, never a key, an id or an error's text.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -11,15 +11,91 @@ use crate::{
     report::{BreakerState, ProblemClass},
 };
 
-/// Numbers of the whole table: without series unless this relay owns lane 0, so that a sum over
-/// relays counts them once.
-struct TableGauges {
-    parked_keys: IntGaugeVec,
-    parked_topics: IntGaugeVec,
-    dead_letters: IntGaugeVec,
-    xmin_age: GaugeVec,
-    dead_tuples: IntGaugeVec,
-}
+const QUEUE_DEPTH: Metric = Metric::new(
+    "outbox_queue_depth",
+    "Rows that wait in this relay's lanes, counted up to 100,000.",
+);
+const EVENT_AGE: Metric = Metric::new(
+    "outbox_event_age_seconds",
+    "Age of the oldest row that waits in this relay's lanes.",
+);
+const EVENTS_ADDED: Metric = Metric::new(
+    "outbox_events_added_total",
+    "Rows handed over to a producer. A row that failed counts again.",
+);
+const EVENTS_PUBLISHED: Metric = Metric::new(
+    "outbox_events_published_total",
+    "Records that Kafka acknowledged.",
+)
+.labels(&["topic"]);
+const EVENTS_FAILED: Metric = Metric::new(
+    "outbox_events_failed_total",
+    "Records that failed. Their rows are sent again.",
+)
+.labels(&["topic", "class"]);
+const RELAY_ERRORS: Metric = Metric::new(
+    "outbox_relay_errors_total",
+    "Problems that the relay reported, each counted when it began.",
+)
+.labels(&["class"]);
+const PROBLEMS: Metric =
+    Metric::new("outbox_problems", "Current problems, as in /status.").labels(&["class"]);
+const PUBLISH_LATENCY: Metric = Metric::new(
+    "outbox_publish_latency_seconds",
+    "Time from a row's created_at to Kafka's acknowledgement.",
+);
+const PROCESSING: Metric = Metric::new(
+    "outbox_relay_processing_seconds",
+    "Time from the fetch of a row to its deletion.",
+);
+const FETCH: Metric = Metric::new(
+    "outbox_fetch_seconds",
+    "Duration of a fetch from the database.",
+);
+const SETTLE: Metric = Metric::new("outbox_settle_seconds", "Duration of a settling statement.");
+const LANES_OWNED: Metric = Metric::new("outbox_lanes_owned", "Lanes that this relay owns, of 64.");
+const BREAKER_STATE: Metric = Metric::new(
+    "outbox_breaker_state",
+    "1 for the current state of the circuit breaker for Kafka, 0 for the others.",
+)
+.labels(&["state"]);
+const IN_FLIGHT_ROWS: Metric = Metric::new(
+    "outbox_in_flight_rows",
+    "Rows in flight: fetched and not yet settled.",
+);
+const IN_FLIGHT_BYTES: Metric =
+    Metric::new("outbox_in_flight_bytes", "Bytes of the rows in flight.");
+const PARKED_KEYS: Metric = Metric::new("outbox_parked_keys", "Parked keys in the whole table.");
+const PARKED_TOPICS: Metric = Metric::new("outbox_parked_topics", "Topics that a person parked.");
+const DEAD_LETTERS: Metric = Metric::new("outbox_dead_letters", "Rows in dead_letter.");
+const XMIN_AGE: Metric = Metric::new(
+    "outbox_xmin_age_seconds",
+    "Age of the oldest transaction that keeps vacuum from removing dead rows.",
+);
+const DEAD_TUPLES: Metric = Metric::new(
+    "outbox_dead_tuples",
+    "Dead rows of the outbox, as the server estimates them.",
+);
+const STRAGGLERS_FOUND: Metric = Metric::new(
+    "outbox_stragglers_found_total",
+    "Rows that only the gap scan found, below a watermark. Stays 0 unless ids were drawn twice.",
+);
+const REPLACED_HEADERS: Metric = Metric::new(
+    "outbox_replaced_headers_total",
+    "Headers of rows that had the name of one of the relay's own headers and were replaced.",
+);
+const PARTITIONS_ADDED: Metric = Metric::new(
+    "outbox_topic_partitions_added_total",
+    "Partitions that were added to a topic while this relay ran.",
+)
+.labels(&["topic"]);
+const BUILD_INFO: Metric =
+    Metric::new("outbox_build_info", "Version of the relay; always 1.").labels(&["version"]);
+
+/// Upper bounds of the buckets of all histograms, in seconds.
+const BUCKETS_SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
+];
 
 /// All metrics of one relay process.
 pub struct Metrics {
@@ -52,195 +128,31 @@ impl Metrics {
     pub fn new(topics: &[String]) -> Self {
         let registry = Registry::new();
         let metrics = Self {
-            queue_depth: keep(
-                &registry,
-                IntGauge::new(
-                    "outbox_queue_depth",
-                    "Rows that wait in this relay's lanes, counted up to 100,000.",
-                ),
-            ),
-            event_age: keep(
-                &registry,
-                Gauge::new(
-                    "outbox_event_age_seconds",
-                    "Age of the oldest row that waits in this relay's lanes.",
-                ),
-            ),
-            added: keep(
-                &registry,
-                IntCounter::new(
-                    "outbox_events_added_total",
-                    "Rows that went to the producer; again after a failure.",
-                ),
-            ),
-            published: keep(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "outbox_events_published_total",
-                        "Records that Kafka acknowledged.",
-                    ),
-                    &["topic"],
-                ),
-            ),
-            failed: keep(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "outbox_events_failed_total",
-                        "Records that failed and are sent again.",
-                    ),
-                    &["topic", "class"],
-                ),
-            ),
-            errors: keep(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "outbox_relay_errors_total",
-                        "Failures of the relay's own work.",
-                    ),
-                    &["class"],
-                ),
-            ),
-            problems: keep(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "outbox_problems",
-                        "Problems that there are now, as in /status.",
-                    ),
-                    &["class"],
-                ),
-            ),
-            publish_latency: keep(
-                &registry,
-                seconds(
-                    "outbox_publish_latency_seconds",
-                    "From a row's created_at to Kafka's acknowledgement.",
-                ),
-            ),
-            processing: keep(
-                &registry,
-                seconds(
-                    "outbox_relay_processing_seconds",
-                    "From the fetch that brought a row to its deletion.",
-                ),
-            ),
-            fetch: keep(
-                &registry,
-                seconds("outbox_fetch_seconds", "Time of a fetch from the database."),
-            ),
-            settle: keep(
-                &registry,
-                seconds("outbox_settle_seconds", "Time of a settling statement."),
-            ),
-            lanes_owned: keep(
-                &registry,
-                IntGauge::new("outbox_lanes_owned", "Lanes that this relay owns, of 64."),
-            ),
-            breaker: keep(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "outbox_breaker_state",
-                        "1 for the state in which the breaker towards Kafka is.",
-                    ),
-                    &["state"],
-                ),
-            ),
-            in_flight_rows: keep(
-                &registry,
-                IntGauge::new("outbox_in_flight_rows", "Rows between fetch and settle."),
-            ),
-            in_flight_bytes: keep(
-                &registry,
-                IntGauge::new(
-                    "outbox_in_flight_bytes",
-                    "Bytes of the rows between fetch and settle.",
-                ),
-            ),
-            table: TableGauges {
-                parked_keys: keep(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new(
-                            "outbox_parked_keys",
-                            "Keys that are parked, in the whole table.",
-                        ),
-                        &[],
-                    ),
-                ),
-                parked_topics: keep(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new("outbox_parked_topics", "Topics that a person parked."),
-                        &[],
-                    ),
-                ),
-                dead_letters: keep(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new("outbox_dead_letters", "Rows in dead_letter."),
-                        &[],
-                    ),
-                ),
-                xmin_age: keep(
-                    &registry,
-                    GaugeVec::new(
-                        Opts::new(
-                            "outbox_xmin_age_seconds",
-                            "Age of the oldest transaction that keeps vacuum from removing dead \
-                             rows.",
-                        ),
-                        &[],
-                    ),
-                ),
-                dead_tuples: keep(
-                    &registry,
-                    IntGaugeVec::new(
-                        Opts::new(
-                            "outbox_dead_tuples",
-                            "Dead rows of the outbox, as the server estimates them.",
-                        ),
-                        &[],
-                    ),
-                ),
-            },
-            stragglers: keep(
-                &registry,
-                IntCounter::new(
-                    "outbox_stragglers_found_total",
-                    "Rows that only the sweep found below a mark; stays 0 unless ids came again.",
-                ),
-            ),
-            replaced_headers: keep(
-                &registry,
-                IntCounter::new(
-                    "outbox_replaced_headers_total",
-                    "Row headers that had the name of one of the relay's own and were replaced.",
-                ),
-            ),
-            partitions_added: keep(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "outbox_topic_partitions_added_total",
-                        "Partitions that a topic got while this relay ran.",
-                    ),
-                    &["topic"],
-                ),
-            ),
+            queue_depth: QUEUE_DEPTH.gauge(&registry),
+            event_age: EVENT_AGE.float_gauge(&registry),
+            added: EVENTS_ADDED.counter(&registry),
+            published: EVENTS_PUBLISHED.counters(&registry),
+            failed: EVENTS_FAILED.counters(&registry),
+            errors: RELAY_ERRORS.counters(&registry),
+            problems: PROBLEMS.gauges(&registry),
+            publish_latency: PUBLISH_LATENCY.histogram(&registry),
+            processing: PROCESSING.histogram(&registry),
+            fetch: FETCH.histogram(&registry),
+            settle: SETTLE.histogram(&registry),
+            lanes_owned: LANES_OWNED.gauge(&registry),
+            breaker: BREAKER_STATE.gauges(&registry),
+            in_flight_rows: IN_FLIGHT_ROWS.gauge(&registry),
+            in_flight_bytes: IN_FLIGHT_BYTES.gauge(&registry),
+            stragglers: STRAGGLERS_FOUND.counter(&registry),
+            table: TableGauges::new(&registry),
+            replaced_headers: REPLACED_HEADERS.counter(&registry),
+            partitions_added: PARTITIONS_ADDED.counters(&registry),
             registry,
         };
-        let build = keep(
-            &metrics.registry,
-            IntGaugeVec::new(
-                Opts::new("outbox_build_info", "Version of the relay; always 1."),
-                &["version"],
-            ),
-        );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build_info = BUILD_INFO.gauges(&metrics.registry);
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         for topic in topics {
             metrics.published.with_label_values(&[topic]);
             metrics.partitions_added.with_label_values(&[topic]);
@@ -249,6 +161,7 @@ impl Metrics {
         metrics
     }
 
+    /// Sets the series of this state to 1 and those of the other states to 0.
     pub fn set_breaker(&self, breaker: BreakerState) {
         for state in BreakerState::ALL {
             self.breaker
@@ -257,42 +170,23 @@ impl Metrics {
         }
     }
 
-    /// So many of this class there are now. A class that there was stays as a zero.
+    /// Sets how many problems of a class there are. A class that is over stays as a zero.
     pub(crate) fn set_problems(&self, class: ProblemClass, count: usize) {
         self.problems
             .with_label_values(&[&class.to_string()])
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
+            .set(clamped(count));
     }
 
-    /// Numbers of the whole table; `None`: another relay tells them.
+    /// Sets the numbers of the whole table. `None` removes their series: the relay that owns lane 0
+    /// has them.
     pub fn set_table(&self, table: Option<TableWide>) {
-        let gauges = &self.table;
-        let Some(table) = table else {
-            gauges.xmin_age.reset();
-            let counts = [
-                &gauges.parked_keys,
-                &gauges.parked_topics,
-                &gauges.dead_letters,
-                &gauges.dead_tuples,
-            ];
-            return counts.into_iter().for_each(IntGaugeVec::reset);
-        };
-        let set = |gauge: &IntGaugeVec, value: u64| {
-            gauge
-                .with_label_values::<&str>(&[])
-                .set(i64::try_from(value).unwrap_or(i64::MAX))
-        };
-        set(&gauges.parked_keys, table.parked_keys);
-        set(&gauges.parked_topics, table.parked_topics);
-        set(&gauges.dead_letters, table.dead_letters);
-        set(&gauges.dead_tuples, table.dead_tuples);
-        gauges
-            .xmin_age
-            .with_label_values::<&str>(&[])
-            .set(table.xmin_age_seconds.unwrap_or(0.0));
+        match table {
+            Some(table) => self.table.set(table),
+            None => self.table.reset(),
+        }
     }
 
-    /// Prometheus' text format.
+    /// All series in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         TextEncoder::new()
@@ -301,14 +195,106 @@ impl Metrics {
     }
 }
 
-fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let buckets = vec![
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0,
-    ];
-    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+/// Numbers of the whole table. They have no series unless this relay owns lane 0, so that a sum
+/// over relays counts them once.
+struct TableGauges {
+    parked_keys: IntGaugeVec,
+    parked_topics: IntGaugeVec,
+    dead_letters: IntGaugeVec,
+    xmin_age: GaugeVec,
+    dead_tuples: IntGaugeVec,
 }
 
-fn keep<C: Collector + Clone + 'static>(
+impl TableGauges {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            parked_keys: PARKED_KEYS.gauges(registry),
+            parked_topics: PARKED_TOPICS.gauges(registry),
+            dead_letters: DEAD_LETTERS.gauges(registry),
+            xmin_age: XMIN_AGE.float_gauges(registry),
+            dead_tuples: DEAD_TUPLES.gauges(registry),
+        }
+    }
+
+    fn set(&self, table: TableWide) {
+        for (gauge, count) in [
+            (&self.parked_keys, table.parked_keys),
+            (&self.parked_topics, table.parked_topics),
+            (&self.dead_letters, table.dead_letters),
+            (&self.dead_tuples, table.dead_tuples),
+        ] {
+            gauge.with_label_values::<&str>(&[]).set(clamped(count));
+        }
+        self.xmin_age
+            .with_label_values::<&str>(&[])
+            .set(table.xmin_age_seconds.unwrap_or(0.0));
+    }
+
+    fn reset(&self) {
+        self.parked_keys.reset();
+        self.parked_topics.reset();
+        self.dead_letters.reset();
+        self.dead_tuples.reset();
+        self.xmin_age.reset();
+    }
+}
+
+/// What describes one metric: its name, its help text and the names of its labels.
+#[derive(Clone, Copy)]
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+}
+
+impl Metric {
+    const fn new(name: &'static str, help: &'static str) -> Self {
+        Self {
+            name,
+            help,
+            labels: &[],
+        }
+    }
+
+    const fn labels(self, labels: &'static [&'static str]) -> Self {
+        Self { labels, ..self }
+    }
+
+    fn counter(self, registry: &Registry) -> IntCounter {
+        registered(registry, IntCounter::with_opts(self.opts()))
+    }
+
+    fn counters(self, registry: &Registry) -> IntCounterVec {
+        registered(registry, IntCounterVec::new(self.opts(), self.labels))
+    }
+
+    fn gauge(self, registry: &Registry) -> IntGauge {
+        registered(registry, IntGauge::with_opts(self.opts()))
+    }
+
+    fn gauges(self, registry: &Registry) -> IntGaugeVec {
+        registered(registry, IntGaugeVec::new(self.opts(), self.labels))
+    }
+
+    fn float_gauge(self, registry: &Registry) -> Gauge {
+        registered(registry, Gauge::with_opts(self.opts()))
+    }
+
+    fn float_gauges(self, registry: &Registry) -> GaugeVec {
+        registered(registry, GaugeVec::new(self.opts(), self.labels))
+    }
+
+    fn histogram(self, registry: &Registry) -> Histogram {
+        let opts = HistogramOpts::new(self.name, self.help).buckets(BUCKETS_SECONDS.to_vec());
+        registered(registry, Histogram::with_opts(opts))
+    }
+
+    fn opts(self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     collector: prometheus::Result<C>,
 ) -> C {
@@ -319,6 +305,10 @@ fn keep<C: Collector + Clone + 'static>(
     collector
 }
 
+/// A gauge's value for a count that may not fit it.
+fn clamped(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,5 @@
-//! What the relay says of itself: problems by where they come from, the report, and whether it is
-//! alive and ready.
+//! What the relay reports about itself: its problems by source, the status report, and whether it
+//! is alive and ready.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,37 +13,46 @@ use crate::{
     kafka,
     outbox::TableWide,
     relay::metrics::Metrics,
-    report::{Backlog, Breaker, BreakerState, Problem, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
 };
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Span of `published_per_second`.
+/// Span over which `published_per_second` is an average.
 const RATE_SPAN: Duration = Duration::from_secs(10);
 
-/// Where a problem comes from; each part of the relay tells only of its own, and replaces what it
-/// told before.
+/// Where a problem comes from. Each part of the relay reports only its own problems, and replaces
+/// those that it reported before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemSource {
-    /// The way to the database, and the lease in it.
+    /// The connection to the database, and the lease in it.
     Database,
-    /// The table of events, as it was found at start.
+    /// The table of events, as it was when the relay started.
     Table,
-    /// The sequence of its ids.
+    /// The sequence of the table's ids.
     Sequence,
+    /// Deleting rows that Kafka acknowledged.
     Settling,
-    ReadDecision,
-    /// Looking up and judging refused rows.
+    /// Fetching rows.
+    Reading,
+    /// Looking up rejected rows and writing what becomes of them.
     Parking,
+    /// The cluster, as the client for topic metadata finds it.
     Kafka,
+    /// Making a producer.
     Producer,
+    /// The Secret files for the database.
     DatabaseSecrets,
+    /// The Secret files for Kafka.
     KafkaSecrets,
+    /// The declared topics, as the brokers describe them.
     Topics,
+    /// Rows and records: paused topics, parked keys, undeclared topics.
     Records,
 }
 
-struct State {
+/// The values behind the mutex.
+struct StatusValues {
     instance: String,
     schema_version: Option<i64>,
     lanes: u32,
@@ -51,21 +60,31 @@ struct State {
     breaker: Option<Breaker>,
     table: Option<TableWide>,
     problems: BTreeMap<ProblemSource, Vec<Problem>>,
+    /// Records that Kafka acknowledged, by the time of their reports, within [`RATE_SPAN`].
     published: VecDeque<(Instant, u64)>,
-    turned_at: Instant,
+    loop_turned_at: Instant,
     ready: bool,
+}
+
+impl StatusValues {
+    /// Number of current problems of a class.
+    fn count(&self, class: ProblemClass) -> usize {
+        let problems = self.problems.values().flatten();
+        problems.filter(|problem| problem.class == class).count()
+    }
 }
 
 /// Shared by the loop, which writes, and the HTTP handlers, which read.
 pub struct Status {
     pub metrics: Metrics,
-    state: Mutex<State>,
+    state: Mutex<StatusValues>,
 }
 
 impl Status {
+    /// Status of a process that has no instance, no lanes and no problem yet.
     #[must_use]
     pub fn new(topics: &[String], now: Instant) -> Self {
-        let state = State {
+        let state = StatusValues {
             instance: String::new(),
             schema_version: None,
             lanes: 0,
@@ -74,7 +93,7 @@ impl Status {
             table: None,
             problems: BTreeMap::new(),
             published: VecDeque::new(),
-            turned_at: now,
+            loop_turned_at: now,
             ready: false,
         };
         Self {
@@ -83,46 +102,52 @@ impl Status {
         }
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_state<T>(&self, work: impl FnOnce(&mut StatusValues) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A new life of the process, with its schema known and its lease running.
-    pub fn began(&self, instance: String, schema_version: i64) {
-        self.write(|state| {
+    /// Sets the instance of a new session, and the level of the schema that it works on.
+    pub fn set_instance(&self, instance: String, schema_version: i64) {
+        self.with_state(|state| {
             state.instance = instance;
             state.schema_version = Some(schema_version);
         });
     }
 
-    /// The lease runs, or does not.
-    pub fn set_ready(&self, ready: bool) {
-        self.write(|state| state.ready = ready);
+    /// Reports a valid lease at `/readyz`.
+    pub fn set_ready(&self) {
+        self.with_state(|state| state.ready = true);
     }
 
-    /// The loop turned.
-    pub fn turned(&self, now: Instant) {
-        self.write(|state| state.turned_at = now);
+    /// Reports at `/readyz` that there is no valid lease.
+    pub fn set_not_ready(&self) {
+        self.with_state(|state| state.ready = false);
     }
 
+    /// Records that the loop turned, for `/healthz`.
+    pub fn record_turn(&self, now: Instant) {
+        self.with_state(|state| state.loop_turned_at = now);
+    }
+
+    /// Sets how many lanes this relay owns.
     pub fn set_lanes(&self, lanes: u32) {
         self.metrics.lanes_owned.set(i64::from(lanes));
-        self.write(|state| state.lanes = lanes);
+        self.with_state(|state| state.lanes = lanes);
     }
 
-    /// `since`: RFC 3339.
+    /// Sets the breaker's state. `since` is RFC 3339.
     pub fn set_breaker(&self, breaker: BreakerState, since: String) {
         self.metrics.set_breaker(breaker);
-        self.write(|state| {
+        self.with_state(|state| {
             state.breaker = Some(Breaker {
                 state: breaker,
                 since,
-            })
+            });
         });
     }
 
-    /// Somebody else owns them now, and tells their numbers.
-    pub fn lost_lanes(&self) {
+    /// Clears all numbers of lanes: another relay owns them now and reports theirs.
+    pub fn clear_lanes(&self) {
         self.set_lanes(0);
         self.set_backlog(None);
         self.set_table(None);
@@ -130,89 +155,79 @@ impl Status {
         self.metrics.event_age.set(0.0);
     }
 
-    /// `None`: unknown, which is not the same as nothing.
+    /// Sets the backlog of our lanes. `None` is an unknown backlog, not an empty one.
     pub fn set_backlog(&self, backlog: Option<Backlog>) {
-        self.write(|state| state.backlog = backlog);
+        self.with_state(|state| state.backlog = backlog);
     }
 
-    /// Numbers of the whole table; `None`: another relay tells them.
+    /// Sets the numbers of the whole table. `None` when another relay reports them.
     pub fn set_table(&self, table: Option<TableWide>) {
         self.metrics.set_table(table);
-        self.write(|state| state.table = table);
+        self.with_state(|state| state.table = table);
     }
 
-    /// Replaces what `source` told before. A problem that is new is logged once.
+    /// Replaces the problems that `source` reported before. A new problem is logged and counted
+    /// once; the end of the last one is logged.
     pub fn set_problems(&self, source: ProblemSource, mut problems: Vec<Problem>) {
-        let before = self.write(|state| {
+        let before = self.with_state(|state| {
             let before = state.problems.remove(&source).unwrap_or_default();
-            let now = kafka::rfc3339(Timestamp::now().as_microsecond());
-            for problem in &mut problems {
-                let known = before.iter().find(|old| old.class == problem.class);
-                problem.since = known
-                    .and_then(|old| old.since.clone())
-                    .or_else(|| Some(now.clone()));
-            }
+            keep_since(&mut problems, &before);
             state.problems.insert(source, problems.clone());
             for class in before.iter().chain(&problems).map(|problem| problem.class) {
-                self.metrics.set_problems(
-                    class,
-                    state
-                        .problems
-                        .values()
-                        .flatten()
-                        .filter(|problem| problem.class == class)
-                        .count(),
-                );
+                self.metrics.set_problems(class, state.count(class));
             }
             before
         });
-        for problem in problems.iter().filter(|problem| {
-            !before
-                .iter()
-                .any(|old| old.class == problem.class && old.message == problem.message)
-        }) {
-            self.metrics
-                .errors
-                .with_label_values(&[&problem.class.to_string()])
-                .inc();
-            tracing::warn!(class = %problem.class, "{}", problem.message);
+        for problem in problems
+            .iter()
+            .filter(|problem| !contains(&before, problem))
+        {
+            self.record_error(problem);
         }
         if problems.is_empty() && !before.is_empty() {
-            tracing::info!(?source, "solved: {}", before[0].message);
+            tracing::info!(?source, "resolved: {}", before[0].message);
         }
     }
 
-    pub fn published(&self, records: u64, now: Instant) {
-        self.write(|state| {
+    fn record_error(&self, problem: &Problem) {
+        let class = problem.class.to_string();
+        self.metrics.errors.with_label_values(&[&class]).inc();
+        tracing::warn!(class = %problem.class, "{}", problem.message);
+    }
+
+    /// Records how many records Kafka acknowledged, for `published_per_second`.
+    pub fn record_published(&self, records: u64, now: Instant) {
+        self.with_state(|state| {
             state.published.push_back((now, records));
-            while state
-                .published
-                .front()
-                .is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_SPAN)
+            while let Some((at, _)) = state.published.front()
+                && !is_within_rate_span(*at, now)
             {
                 state.published.pop_front();
             }
         });
     }
 
-    /// Whether the loop turns.
+    /// Whether the loop turned within the last 30 s.
     #[must_use]
     pub fn is_alive(&self, now: Instant) -> bool {
-        self.write(|state| now.saturating_duration_since(state.turned_at) < STUCK_AFTER)
+        self.with_state(|state| now.saturating_duration_since(state.loop_turned_at) < STUCK_AFTER)
     }
 
+    /// Whether the lease is valid.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.write(|state| state.ready)
+        self.with_state(|state| state.ready)
     }
 
+    /// The report that `/status` serves.
     #[must_use]
     pub fn report(&self, now: Instant) -> RelayReport {
-        self.write(|state| {
+        self.with_state(|state| {
             let recent = state
                 .published
                 .iter()
-                .filter(|(at, _)| now.saturating_duration_since(*at) <= RATE_SPAN);
+                .filter(|(at, _)| is_within_rate_span(*at, now));
+            let published: u64 = recent.map(|(_, records)| *records).sum();
             RelayReport {
                 instance: state.instance.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -222,8 +237,7 @@ impl Status {
                 parked_keys: state.table.map(|table| table.parked_keys),
                 parked_topics: state.table.map(|table| table.parked_topics),
                 dead_letters: state.table.map(|table| table.dead_letters),
-                published_per_second: recent.map(|(_, records)| *records).sum::<u64>() as f64
-                    / RATE_SPAN.as_secs_f64(),
+                published_per_second: published as f64 / RATE_SPAN.as_secs_f64(),
                 breaker: state.breaker.clone(),
                 problems: state.problems.values().flatten().cloned().collect(),
             }
@@ -231,15 +245,36 @@ impl Status {
     }
 }
 
+/// Sets `since` of each problem: the time since when there was one of its class, or now.
+fn keep_since(problems: &mut [Problem], before: &[Problem]) {
+    let now = kafka::rfc3339(Timestamp::now().as_microsecond());
+    for problem in problems {
+        let known = before.iter().find(|old| old.class == problem.class);
+        let since = known.and_then(|old| old.since.clone());
+        problem.since = since.or_else(|| Some(now.clone()));
+    }
+}
+
+/// Whether a problem was reported before with this message.
+fn contains(before: &[Problem], problem: &Problem) -> bool {
+    before
+        .iter()
+        .any(|old| old.class == problem.class && old.message == problem.message)
+}
+
+fn is_within_rate_span(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) <= RATE_SPAN
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::ProblemClass::{self, KafkaUnreachable, TopicMissing};
+    use crate::report::ProblemClass::{KafkaUnreachable, TopicMissing};
 
     #[test]
-    fn a_problem_is_there_since_it_was_told_first_whatever_its_words() {
+    fn a_problem_keeps_its_since_whatever_its_message() {
         let status = Status::new(&[], Instant::now());
-        let told = |problems: &[(ProblemClass, &str)]| {
+        let since_of = |problems: &[(ProblemClass, &str)]| {
             status.set_problems(
                 ProblemSource::Topics,
                 problems
@@ -253,20 +288,20 @@ mod tests {
                 .map(|problem| problem.since.clone().expect("a time"))
                 .collect::<Vec<_>>()
         };
-        let first = told(&[(TopicMissing, "a")]);
-        let second = told(&[(TopicMissing, "b"), (KafkaUnreachable, "c")]);
+        let first = since_of(&[(TopicMissing, "a")]);
+        let second = since_of(&[(TopicMissing, "b"), (KafkaUnreachable, "c")]);
         assert_eq!(second[0], first[0]);
         assert!(second[1] > first[0]);
-        told(&[]);
+        since_of(&[]);
         assert!(
-            told(&[(TopicMissing, "a")])[0] > second[1],
+            since_of(&[(TopicMissing, "a")])[0] > second[1],
             "it is another one"
         );
     }
 
-    /// Else a sum over relays would count them twice.
+    /// A sum over relays would count them twice.
     #[test]
-    fn who_lost_its_lanes_tells_no_numbers_of_them_any_more() {
+    fn a_relay_without_lanes_reports_no_numbers_of_them() {
         let (status, now) = (Status::new(&[], Instant::now()), Instant::now());
         let table = TableWide {
             dead_letters: 3,
@@ -291,7 +326,7 @@ mod tests {
                     .contains("\noutbox_parked_topics 1\n")
         );
 
-        status.lost_lanes();
+        status.clear_lanes();
         let report = status.report(now);
         assert_eq!(
             (

@@ -1,6 +1,6 @@
-//! Asks the brokers about the declared topics, for as long as the relay lives: what they say goes
-//! to the loop as news, what is wrong into the report. IO, on a thread of its own, since
-//! librdkafka's question blocks. What it asks is in [`rounds`].
+//! Requests the metadata of the declared topics from the brokers, for as long as the relay lives.
+//! The answers go to the loop, the problems into the status report. IO, on a thread of its own,
+//! since librdkafka's request blocks. What a round requests is in [`rounds`].
 
 mod problems;
 mod rounds;
@@ -18,84 +18,96 @@ use tokio::sync::{
 pub(super) use crate::relay::topic_metadata::problems::cluster_problem;
 use crate::{
     failpoints::{self, Bug},
-    kafka::{Limits, Sizes, sizes},
-    relay::{RunOptions, Status, core::clock_step::Clock, topic_metadata::rounds::Rounds},
+    kafka::{BatchLimits, LimitsByTopic},
+    relay::{
+        RunOptions, Status,
+        core::{clock_step::Clock, in_flight::TopicIndex},
+        topic_metadata::rounds::Rounds,
+    },
     secrets::Secrets,
 };
 
-/// Longer than any question takes by its own limits: nobody will answer it any more.
-const ASKING_MAX: Duration = Duration::from_secs(30);
+/// A request that is pending for longer will never be answered: this is longer than any request may
+/// take by its own time-outs.
+const PENDING_MAX: Duration = Duration::from_secs(30);
 
-/// What a round found.
+/// What one round found about the declared topics.
 pub(super) struct TopicMetadata {
-    /// The index of a declared topic, and whether it can be written to.
-    usable: Vec<(usize, bool)>,
-    /// Of these each partition has a leader.
-    led: Vec<usize>,
-    /// Partitions of each declared topic; none while it was never seen.
+    /// Index of each topic, and whether it can be written to.
+    usable: Vec<(TopicIndex, bool)>,
+    /// Topics of which each partition has a leader.
+    led: Vec<TopicIndex>,
+    /// Number of partitions of each topic; 0 until the topic was seen.
     partitions: Vec<usize>,
-    /// What the topics take, as far as known.
-    limits: Limits,
+    /// Limits of each topic's configuration, as far as they are known.
+    limits: LimitsByTopic,
 }
 
 impl TopicMetadata {
+    /// Index of each declared topic, and whether it can be written to.
+    pub(super) fn usable(&self) -> impl Iterator<Item = (TopicIndex, bool)> {
+        self.usable.iter().copied()
+    }
+
     /// Whether each partition of a topic has a leader.
-    pub(super) fn is_led(&self, topic: usize) -> bool {
+    pub(super) fn is_led(&self, topic: TopicIndex) -> bool {
         self.led.contains(&topic)
     }
 
-    /// How many partitions each declared topic has, where that is known.
-    pub(super) fn partitions(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.partitions
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(_, partitions)| *partitions > 0)
+    /// Number of partitions of each declared topic that was seen.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (TopicIndex, usize)> {
+        let topics = self.partitions.iter().copied().enumerate();
+        topics.filter(|(_, partitions)| *partitions > 0)
     }
 }
 
-impl<'a> IntoIterator for &'a TopicMetadata {
-    type Item = &'a (usize, bool);
-    type IntoIter = std::slice::Iter<'a, (usize, bool)>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.usable.iter()
-    }
-}
-
-/// The running watch.
+/// The loop's end of the thread that requests metadata; replaces a thread that is stuck.
 pub(super) struct TopicMetadataWatch {
     options: Arc<RunOptions>,
     status: Arc<Status>,
     secrets: Receiver<Secrets>,
     thread: Thread,
     clock: Clock,
-    sizes: Option<Sizes>,
+    batch_limits: Option<BatchLimits>,
 }
 
-/// The thread that asks. It ends when nobody hears its news any more.
+/// One thread that requests metadata. It ends once its receiver is dropped.
 struct Thread {
-    news: UnboundedReceiver<TopicMetadata>,
-    ask: mpsc::Sender<()>,
-    asking: Asking,
+    metadata: UnboundedReceiver<TopicMetadata>,
+    /// Asks for a round at once.
+    request: mpsc::Sender<()>,
+    pending: PendingSince,
 }
 
-/// Since when a question is under way.
+/// Since when a request is pending; shared with the thread that waits for its answer.
 #[derive(Clone, Default)]
-struct Asking(Arc<Mutex<Option<Instant>>>);
+struct PendingSince(Arc<Mutex<Option<Instant>>>);
 
-impl Asking {
+impl PendingSince {
     fn set(&self, since: Option<Instant>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     fn is_stuck(&self, now: Instant) -> bool {
         let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| now.saturating_duration_since(since) > ASKING_MAX)
+        since.is_some_and(|since| now.saturating_duration_since(since) > PENDING_MAX)
     }
 }
 
+/// Whether the thread that requests metadata was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// The thread works.
+    NotNeeded,
+    /// The thread's client does not return.
+    ClientStuck,
+    /// The wall clock was set back, so every client of Kafka waits for too long, producers
+    /// included.
+    ClockSetBack,
+}
+
 impl TopicMetadataWatch {
+    /// Starts the first thread.
     pub(super) fn start(
         options: Arc<RunOptions>,
         status: Arc<Status>,
@@ -108,68 +120,76 @@ impl TopicMetadataWatch {
             secrets,
             thread,
             clock: Clock::new(SystemTime::now(), Instant::now()),
-            sizes: None,
+            batch_limits: None,
         }
     }
 
-    /// Begins anew with another client when nobody answers any more, or will. Whether clients of
-    /// Kafka hang, all of them: the clock was set back.
-    pub(super) fn keep(&mut self) -> bool {
+    /// Starts another thread with another client if this one is stuck, or is about to be.
+    pub(super) fn restart_if_stuck(&mut self) -> Restart {
         if failpoints::has(Bug::ClockUnnoticed) {
-            return false;
+            return Restart::NotNeeded;
         }
-        // At the same time: the process may have stood still since the loop looked at the clock.
+        // Both clocks are read here, in one moment: the process may have been paused since the loop
+        // read its own time.
         let (wall, now) = (SystemTime::now(), Instant::now());
-        let set_back = self.clock.set_back(wall, now);
-        if let Some(by) = set_back {
+        let restart = if let Some(by) = self.clock.set_back(wall, now) {
             tracing::warn!(
-                "the clock was set back by {by:.1?}: clients of Kafka are made anew, for they \
-                 would wait for so long"
+                "the clock was set back by {by:.1?}: the clients of Kafka are replaced, because \
+                 they would wait for that much longer"
             );
-        } else if self.thread.asking.is_stuck(now) {
+            Restart::ClockSetBack
+        } else if self.thread.pending.is_stuck(now) {
             tracing::warn!(
-                "the client that asks the brokers about topics has not come back for \
-                 {ASKING_MAX:?}; another one asks"
+                "the client for topic metadata has not returned for {PENDING_MAX:?}; another \
+                 client takes over"
             );
+            Restart::ClientStuck
         } else {
-            return false;
-        }
+            return Restart::NotNeeded;
+        };
         self.thread = Thread::start(&self.options, &self.status, &self.secrets);
-        set_back.is_some()
+        restart
     }
 
-    /// The next news. Cancelled midway, none is lost.
+    /// Waits for the next metadata; `None` when the thread has ended.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, no metadata is lost.
     pub(super) async fn next(&mut self) -> Option<TopicMetadata> {
-        let news = self.thread.news.recv().await?;
-        self.sizes = Some(sizes(&news.limits));
-        Some(news)
+        let metadata = self.thread.metadata.recv().await?;
+        self.batch_limits = Some(BatchLimits::for_topics(&metadata.limits));
+        Some(metadata)
     }
 
-    /// Sizes of a producer that fits the topics as the latest news has them; `None` before the
-    /// first.
-    pub(super) fn sizes(&self) -> Option<Sizes> {
-        self.sizes
+    /// Sizes of a producer that fits the topics as they were last described; `None` before the
+    /// first metadata.
+    pub(super) fn batch_limits(&self) -> Option<BatchLimits> {
+        self.batch_limits
     }
 
-    /// Asks the brokers again at once; for limits too, but these at most every 10 s.
-    pub(super) fn ask_now(&self) {
-        // Nobody listens when the watch has ended: then the relay ends too.
-        let _ = self.thread.ask.send(());
+    /// Requests a round at once. Limits are part of it, but at most every 10 s.
+    pub(super) fn request_now(&self) {
+        // Fails only when the thread has ended, and so does the relay then.
+        let _ = self.thread.request.send(());
     }
 }
 
 impl Thread {
     fn start(options: &Arc<RunOptions>, status: &Arc<Status>, secrets: &Receiver<Secrets>) -> Self {
-        let (sender, news) = unbounded_channel();
-        let (ask, asked) = mpsc::channel();
-        let asking = Asking::default();
+        let (sender, metadata) = unbounded_channel();
+        let (request, requests) = mpsc::channel();
+        let pending = PendingSince::default();
         let mut rounds = Rounds::new(
             Arc::clone(options),
             Arc::clone(status),
             secrets.clone(),
-            asking.clone(),
+            pending.clone(),
         );
-        std::thread::spawn(move || rounds.run(&sender, &asked));
-        Self { news, ask, asking }
+        std::thread::spawn(move || rounds.run(&sender, &requests));
+        Self {
+            metadata,
+            request,
+            pending,
+        }
     }
 }

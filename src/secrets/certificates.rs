@@ -1,5 +1,5 @@
-//! Certificates and keys among the secrets: PEM, and pairs that belong together, before a client is
-//! made of them. Pure but for reading.
+//! Checks certificates and private keys before a client is created with them: they must be PEM, and
+//! must match each other. Pure but for reading files.
 
 use rustls::{
     InconsistentKeys,
@@ -15,56 +15,58 @@ use crate::{
 };
 
 impl Secrets {
-    /// Certificates of authorities, PEM.
+    /// CA certificates in PEM form, as they are in the file.
     ///
     /// # Errors
-    /// When there is none, or the file cannot be used.
-    pub(crate) fn authority(&self, file: SecretFile) -> Result<SecretString, SecretError> {
+    /// If the file cannot be used, or holds no certificate.
+    pub(crate) fn ca_certificates(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let pem = self.get(file)?;
-        self.certificates(file, &pem)?;
+        self.parsed_certificates(file, &pem)?;
         Ok(pem)
     }
 
-    /// Certificate and key of a client, PEM; they belong to each other.
+    /// Client certificate and its private key, in PEM form.
     ///
     /// # Errors
-    /// When one is missing or cannot be used, or they are no pair.
+    /// If one is missing or cannot be used, or if they do not match.
     pub(crate) fn client_certificate(
         &self,
         files: &TlsFiles,
     ) -> Result<(SecretString, SecretString), SecretError> {
         let (certificate, key) = (self.get(files.certificate)?, self.get(files.key)?);
-        let chain = self.certificates(files.certificate, &certificate)?;
-        let parsed = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
-        let parsed = parsed.map_err(|_| self.no_pem(files.key, "private key"))?;
-        // Only a certain no counts: the servers may know kinds of keys that this check does not.
-        match CertifiedKey::from_der(chain, parsed, &ring::default_provider()) {
+        let chain = self.parsed_certificates(files.certificate, &certificate)?;
+        let private_key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
+            .map_err(|_| self.not_pem(files.key, "private key"))?;
+        // Only a certain mismatch is an error: servers may support kinds of keys that rustls does
+        // not.
+        match CertifiedKey::from_der(chain, private_key, &ring::default_provider()) {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                Err(SecretError::NoPair {
+                Err(SecretError::KeyMismatch {
                     file: files.certificate,
-                    place: self.place(files.certificate),
+                    location: self.location(files.certificate),
                 })
             }
             _ => Ok((certificate, key)),
         }
     }
 
-    fn certificates(
+    fn parsed_certificates(
         &self,
         file: SecretFile,
         pem: &SecretString,
     ) -> Result<Vec<CertificateDer<'static>>, SecretError> {
-        let all: Result<Vec<_>, _> =
+        let certificates: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(pem.expose_secret().as_bytes()).collect();
-        all.ok()
-            .filter(|all| !all.is_empty())
-            .ok_or_else(|| self.no_pem(file, "certificate"))
+        match certificates {
+            Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+            _ => Err(self.not_pem(file, "certificate")),
+        }
     }
 
-    fn no_pem(&self, file: SecretFile, what: &'static str) -> SecretError {
+    fn not_pem(&self, file: SecretFile, what: &'static str) -> SecretError {
         SecretError::Pem {
             file,
-            place: self.place(file),
+            location: self.location(file),
             what,
         }
     }

@@ -1,4 +1,4 @@
-//! Secret files are not what they were: are the new ones taken, or are the last good ones kept?
+//! Old and new secret files -> whether the new ones may be used, or the last good ones stay in use.
 //! Pure.
 
 use crate::{
@@ -6,48 +6,52 @@ use crate::{
     secrets::{SecretError, SecretSnapshot, Secrets},
 };
 
-/// What to do about a set of files.
+/// Result of comparing a set of secret files with the ones in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// They are what is in use.
-    Nothing,
-    /// They cannot be used; what is in use stays so.
-    Keep(Problem),
-    /// They are complete and fit together. Whether a server accepts them is for it to say.
-    Take,
+pub enum SecretChange {
+    /// The files are the ones in use.
+    Unchanged,
+    /// The files cannot be used. The ones in use, if any, stay in use.
+    Unusable(Problem),
+    /// The files are complete and match each other. Only a server can decide whether it accepts
+    /// them.
+    Usable,
 }
 
-/// Compares what is in use, if anything is yet, with the files of `now`. `usable` is whether a
-/// connection can be made of them.
+/// Compares the `current` files with the ones in use, if there are any yet. `usable` checks whether
+/// a client can be created with the current ones.
 #[must_use]
 pub fn decide(
     in_use: Option<&SecretSnapshot>,
-    now: &SecretSnapshot,
+    current: &SecretSnapshot,
     usable: impl FnOnce(&Secrets) -> Result<(), Problem>,
-) -> Decision {
-    if in_use == Some(now) {
-        return Decision::Nothing;
+) -> SecretChange {
+    if in_use == Some(current) {
+        return SecretChange::Unchanged;
     }
-    // A file that is not always needed, such as the password beside a client certificate, still
-    // does not vanish on purpose.
-    let lost = in_use
-        .and_then(|in_use| in_use.first_lost_in(now))
-        .map(|file| SecretError::Missing {
-            file,
-            place: now.place(file),
-        });
-    match usable(&now.clone().into()).and_then(|()| lost.map_or(Ok(()), |lost| Err(lost.problem())))
-    {
-        Ok(()) => Decision::Take,
-        Err(problem) if in_use.is_some() => Decision::Keep(
-            Problem::new(
-                problem.class,
-                format!("{}; the last good one is used", problem.message),
-            )
-            .with_last_good_used(),
-        ),
-        Err(problem) => Decision::Keep(problem),
+    let problem = match usable(&current.clone().into()) {
+        Err(problem) => problem,
+        Ok(()) => match in_use.and_then(|in_use| missing(in_use, current)) {
+            Some(problem) => problem,
+            None => return SecretChange::Usable,
+        },
+    };
+    if in_use.is_none() {
+        return SecretChange::Unusable(problem);
     }
+    let message = format!("{}; the last good one stays in use", problem.message);
+    SecretChange::Unusable(Problem::new(problem.class, message).with_last_good_used())
+}
+
+/// Problem of a file that is in use and no longer exists. A file may be optional, such as the
+/// password beside a client certificate, but nobody removes it on purpose while it is in use.
+fn missing(in_use: &SecretSnapshot, current: &SecretSnapshot) -> Option<Problem> {
+    let file = in_use.first_missing_in(current)?;
+    let error = SecretError::Missing {
+        file,
+        location: current.location(file),
+    };
+    Some(error.problem())
 }
 
 #[cfg(test)]
@@ -58,7 +62,7 @@ mod tests {
         settings::SecretFile::{self, DatabaseCa, DatabasePassword, DatabaseUsername},
     };
 
-    fn reading(files: &[(SecretFile, Option<&str>)]) -> SecretSnapshot {
+    fn snapshot(files: &[(SecretFile, Option<&str>)]) -> SecretSnapshot {
         let file = |(file, content): &(SecretFile, Option<&str>)| {
             (
                 *file,
@@ -81,8 +85,8 @@ mod tests {
             .map_err(|error| error.problem())
     }
 
-    fn kept(decision: Decision) -> Problem {
-        let Decision::Keep(problem) = decision else {
+    fn kept(decision: SecretChange) -> Problem {
+        let SecretChange::Unusable(problem) = decision else {
             panic!("{decision:?}")
         };
         problem
@@ -96,27 +100,30 @@ mod tests {
     #[test]
     fn the_same_contents_change_nothing() {
         assert_eq!(
-            decide(Some(&reading(GOOD)), &reading(GOOD), usable),
-            Decision::Nothing
+            decide(Some(&snapshot(GOOD)), &snapshot(GOOD), usable),
+            SecretChange::Unchanged
         );
     }
 
     #[test]
     fn new_contents_that_are_complete_are_taken_and_so_is_the_first_good_set() {
-        let new = reading(&[
+        let new = snapshot(&[
             (DatabaseUsername, Some("relay")),
             (DatabasePassword, Some("new-secret")),
         ]);
-        assert_eq!(decide(Some(&reading(GOOD)), &new, usable), Decision::Take);
-        assert_eq!(decide(None, &new, usable), Decision::Take);
+        assert_eq!(
+            decide(Some(&snapshot(GOOD)), &new, usable),
+            SecretChange::Usable
+        );
+        assert_eq!(decide(None, &new, usable), SecretChange::Usable);
     }
 
     #[test]
     fn a_file_that_vanishes_is_kept_and_named_even_if_a_connection_could_do_without() {
         for (lost, rest) in [(DatabaseUsername, GOOD[1]), (DatabasePassword, GOOD[0])] {
             let problem = kept(decide(
-                Some(&reading(GOOD)),
-                &reading(&[(lost, None), rest]),
+                Some(&snapshot(GOOD)),
+                &snapshot(&[(lost, None), rest]),
                 usable,
             ));
             assert_eq!(problem.class, ProblemClass::SecretMissing);
@@ -129,11 +136,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_kept_out_and_never_shown() {
-        let empty = reading(&[
+        let empty = snapshot(&[
             (DatabaseUsername, Some("relay")),
             (DatabasePassword, Some("\n")),
         ]);
-        let problem = kept(decide(Some(&reading(GOOD)), &empty, usable));
+        let problem = kept(decide(Some(&snapshot(GOOD)), &empty, usable));
         assert_eq!(problem.class, ProblemClass::SecretInvalid);
         assert!(
             !format!("{problem:?} {empty:?}").contains("secret\""),
@@ -143,7 +150,7 @@ mod tests {
 
     #[test]
     fn without_a_good_set_yet_nothing_is_said_to_be_kept() {
-        let problem = kept(decide(None, &reading(&[(DatabaseUsername, None)]), usable));
+        let problem = kept(decide(None, &snapshot(&[(DatabaseUsername, None)]), usable));
         assert!(
             !problem.message.contains("the last good one") && !problem.last_good_used,
             "{problem:?}"
@@ -154,8 +161,8 @@ mod tests {
     fn a_file_that_appears_is_a_change() {
         let more = [GOOD, &[(DatabaseCa, Some("authority"))]].concat();
         assert_eq!(
-            decide(Some(&reading(GOOD)), &reading(&more), usable),
-            Decision::Take
+            decide(Some(&snapshot(GOOD)), &snapshot(&more), usable),
+            SecretChange::Usable
         );
     }
 }

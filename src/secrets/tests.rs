@@ -86,8 +86,8 @@ fn a_document_of_the_manifest_comes_before_the_folder() {
     let path = folder("both");
     std::fs::create_dir_all(path.join("db")).expect("a folder");
     std::fs::write(path.join("db/password"), "from the folder").expect("written");
-    let mut documents = Documents::default();
-    let read = |documents: &Documents| {
+    let mut documents = EmbeddedData::default();
+    let read = |documents: &EmbeddedData| {
         let secrets = Secrets::manifest(password("db"), documents.clone(), Some(path.clone()));
         secrets
             .get(SecretFile::DatabasePassword)
@@ -105,7 +105,7 @@ fn a_document_of_the_manifest_comes_before_the_folder() {
 
 #[test]
 fn a_missing_document_names_secret_and_key() {
-    let secrets = Secrets::manifest(password("db"), Documents::default(), None);
+    let secrets = Secrets::manifest(password("db"), EmbeddedData::default(), None);
     let error = secrets
         .get(SecretFile::DatabasePassword)
         .expect_err("missing");
@@ -119,7 +119,7 @@ fn a_missing_document_names_secret_and_key() {
 
 #[test]
 fn a_name_cannot_lead_out_of_the_folder() {
-    let secrets = Secrets::manifest(password(".."), Documents::default(), Some(folder("out")));
+    let secrets = Secrets::manifest(password(".."), EmbeddedData::default(), Some(folder("out")));
     assert!(matches!(
         secrets.get(SecretFile::DatabasePassword),
         Err(SecretError::Missing { .. })
@@ -128,7 +128,7 @@ fn a_name_cannot_lead_out_of_the_folder() {
 
 #[test]
 fn debug_output_shows_no_value() {
-    let mut documents = Documents::default();
+    let mut documents = EmbeddedData::default();
     documents.add_secret(
         "db".to_owned(),
         BTreeMap::from([("password".to_owned(), b"hunter2".to_vec())]),

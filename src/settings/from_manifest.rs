@@ -1,41 +1,54 @@
-//! Manifest -> settings: the one place where a spec is checked in code, for what the schema cannot
-//! say and for `run --manifest`, which no API server checks. Pure.
+//! Manifest -> settings. The only place where code validates a spec, for two reasons: some rules
+//! cannot be expressed in the CRD's schema, and no API server checks a manifest of
+//! `run --manifest`. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use crate::{
     api::{
-        Breaker, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls, TlsMode,
-        Topic, parse_duration,
+        Breaker, Database, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls,
+        TlsMode, Topic, parse_duration,
     },
     settings::{
         BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName,
-        KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslSettings,
-        SchemaName, TlsSettings, TopicSettings,
+        KafkaSettings, MigrationDatabase, MigrationSettings, Owner, RelaySettings, SaslMechanism,
+        SaslSettings, SchemaName, TlsSettings, TopicSettings, property_error,
     },
 };
 
-/// Why a spec cannot work: the field, what is wrong with it, and what to write instead.
+/// Why a spec cannot work. The text contains the field, what is wrong with it, and what to write
+/// instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSpec {
+    /// The schema name is not valid.
     #[error("spec.database.schema: {0}")]
     Schema(#[from] InvalidSchemaName),
+    /// A duration cannot be parsed.
     #[error("{field}: {error}")]
     Duration {
         field: &'static str,
         error: ParseDurationError,
     },
+    /// `pollInterval` is out of range.
     #[error("spec.pollInterval: must be between 5ms and 10s")]
     PollIntervalRange,
+    /// `slowAfter` or `openAfter` is out of range, or they are not in order.
     #[error(
         "spec.breaker: slowAfter must be at least 100ms and less than openAfter, openAfter at \
          most 10m"
     )]
     BreakerOrder,
+    /// `maxBackoff` is out of range.
     #[error("spec.breaker.maxBackoff: must be between 1s and 10m")]
     BackoffRange,
-    #[error("{field}: set urlSecretRef, or host with name and credentialsSecretRef, not both")]
+    /// Neither the fields of a URL nor those of a host are set completely, or both are.
+    #[error("{field}: set either urlSecretRef, or host with name and credentialsSecretRef")]
     Endpoint { field: &'static str },
+    /// A number is out of range.
     #[error("{field}: must be between {min} and {max}, is {value}")]
     Range {
         field: &'static str,
@@ -43,32 +56,44 @@ pub enum InvalidSpec {
         max: i32,
         value: i32,
     },
+    /// `takeOverFrom` is not the name of an owner.
     #[error("spec.migration.takeOverFrom: {0}")]
     TakeOverFrom(#[from] InvalidOwner),
-    #[error("spec.kafka.bootstrapServers: name at least one host:port")]
+    /// The list of bootstrap servers is empty.
+    #[error("spec.kafka.bootstrapServers: add at least one host:port")]
     NoBootstrapServer,
+    /// A librdkafka property is not allowed, or has a value that is not.
     #[error("spec.kafka.properties: {0}")]
     KafkaProperty(&'static str),
+    /// TLS is disabled, but certificates are set.
     #[error(
-        "{field}: mode disable leaves no use for ca and clientCertSecretRef; remove them or set \
+        "{field}: ca and clientCertSecretRef have no effect with mode disable; remove them or set \
          mode verify-full"
     )]
     TlsDisabled { field: &'static str },
+    /// The source of a CA certificate is missing, or there are two.
     #[error("{field}.ca: set exactly one of secretRef and configMapRef")]
     CertificateSource { field: &'static str },
+    /// SASL PLAIN would send the password unencrypted.
     #[error(
-        "spec.kafka.sasl: PLAIN sends the password itself; set spec.kafka.tls.mode to verify-full"
+        "spec.kafka.sasl: PLAIN would send the password unencrypted; set spec.kafka.tls.mode to \
+         verify-full"
     )]
     PlainWithoutTls,
+    /// A field of `spec.scaling` is out of range.
     #[error(
-        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64 and in this order, \
-         targetBacklogPerReplica at least 1, targetOldestAge at least 1s"
+        "spec.scaling: minReplicas and maxReplicas must be between 1 and 64, minReplicas must not \
+         be more than maxReplicas, targetBacklogPerReplica must be at least 1, and \
+         targetOldestAge at least 1s"
     )]
     Scaling,
-    #[error("spec.topics: name 1 to 64 topics")]
+    /// There is no topic, or there are more than 64.
+    #[error("spec.topics: list 1 to 64 topics")]
     TopicCount,
-    #[error("spec.topics: topic '{0}' stands there twice")]
+    /// A topic is listed twice.
+    #[error("spec.topics: topic '{0}' is listed twice; remove one")]
     TopicTwice(String),
+    /// An event type or aggregate type is routed to two topics.
     #[error("spec.topics: {kind} '{name}' is routed to both '{first}' and '{second}'; keep one")]
     RoutedTwice {
         kind: &'static str,
@@ -78,39 +103,54 @@ pub enum InvalidSpec {
     },
 }
 
+/// Values that `pollInterval` may have.
+const POLL_INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(5)..=Duration::from_secs(10);
+/// Smallest value of `breaker.slowAfter`.
+const SLOW_AFTER_MIN: Duration = Duration::from_millis(100);
+/// Largest value of `breaker.openAfter`.
+const OPEN_AFTER_MAX: Duration = Duration::from_mins(10);
+/// Values that `breaker.maxBackoff` may have.
+const MAX_BACKOFF_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_mins(10);
+
 impl RelaySettings {
-    /// Checks a spec and makes the settings of its relays.
+    /// Validates a spec and builds the settings of its relays.
     ///
     /// # Errors
-    /// When the spec cannot work; the text names the field and the way out.
+    /// If the spec cannot work: the first rule that it breaks.
     pub fn from_manifest(owner: Owner, spec: &OutboxRelaySpec) -> Result<Self, InvalidSpec> {
         let poll_interval = duration("spec.pollInterval", &spec.poll_interval)?;
-        if !(Duration::from_millis(5)..=Duration::from_secs(10)).contains(&poll_interval) {
+        if !POLL_INTERVAL_RANGE.contains(&poll_interval) {
             return Err(InvalidSpec::PollIntervalRange);
         }
         Ok(Self {
             owner,
-            database: DatabaseSettings {
-                endpoint: endpoint(&spec.database.connection(), "spec.database")?,
-                tls: tls(&spec.database.tls, "spec.database.tls")?,
-                schema: SchemaName::try_from(spec.database.schema.clone())?,
-                max_connections: within(
-                    "spec.database.maxConnections",
-                    spec.database.max_connections,
-                    3,
-                    16,
-                )?,
-                pooler: spec.database.pooler,
-            },
+            database: database(&spec.database)?,
             migration: migration(spec)?,
             kafka: kafka(&spec.kafka)?,
             record_headers: spec.record_headers,
             topics: topics(&spec.topics)?,
-            batch_size: within("spec.batchSize", spec.batch_size, 1, 10_000)?,
+            batch_size: in_range("spec.batchSize", spec.batch_size, 1, 10_000)?,
             poll_interval_ms: millis(poll_interval),
             breaker: breaker(&spec.breaker)?,
         })
     }
+}
+
+fn database(database: &Database) -> Result<DatabaseSettings, InvalidSpec> {
+    Ok(DatabaseSettings {
+        endpoint: endpoint(&database.connection(), "spec.database")?,
+        tls: tls(&database.tls, "spec.database.tls")?,
+        schema: SchemaName::try_from(database.schema.clone())?,
+        max_connections: in_range(
+            "spec.database.maxConnections",
+            database.max_connections,
+            3,
+            16,
+        )?,
+        pooler: database.pooler,
+    })
 }
 
 fn duration(field: &'static str, text: &str) -> Result<Duration, InvalidSpec> {
@@ -125,11 +165,10 @@ fn breaker(breaker: &Breaker) -> Result<BreakerSettings, InvalidSpec> {
     let slow_after = duration("spec.breaker.slowAfter", &breaker.slow_after)?;
     let open_after = duration("spec.breaker.openAfter", &breaker.open_after)?;
     let max_backoff = duration("spec.breaker.maxBackoff", &breaker.max_backoff)?;
-    let longest = Duration::from_secs(600);
-    if slow_after < Duration::from_millis(100) || slow_after >= open_after || open_after > longest {
+    if slow_after < SLOW_AFTER_MIN || slow_after >= open_after || open_after > OPEN_AFTER_MAX {
         return Err(InvalidSpec::BreakerOrder);
     }
-    if !(Duration::from_secs(1)..=longest).contains(&max_backoff) {
+    if !MAX_BACKOFF_RANGE.contains(&max_backoff) {
         return Err(InvalidSpec::BackoffRange);
     }
     Ok(BreakerSettings {
@@ -139,7 +178,7 @@ fn breaker(breaker: &Breaker) -> Result<BreakerSettings, InvalidSpec> {
     })
 }
 
-fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
+fn in_range(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, InvalidSpec> {
     match u32::try_from(value) {
         Ok(number) if (min..=max).contains(&value) => Ok(number),
         _ => Err(InvalidSpec::Range {
@@ -151,6 +190,7 @@ fn within(field: &'static str, value: i32, min: i32, max: i32) -> Result<u32, In
     }
 }
 
+/// Endpoint of a connection: a URL, or a host with a name and credentials, and nothing else.
 fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endpoint, InvalidSpec> {
     match (
         &connection.url_secret_ref,
@@ -221,22 +261,17 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.bootstrap_servers.is_empty() {
         return Err(InvalidSpec::NoBootstrapServer);
     }
-    if let Some(reason) = kafka
-        .properties
-        .iter()
-        .find_map(|(name, value)| crate::settings::refused_property(name, value))
-    {
-        return Err(InvalidSpec::KafkaProperty(reason));
+    for (name, value) in &kafka.properties {
+        if let Some(reason) = property_error(name, value) {
+            return Err(InvalidSpec::KafkaProperty(reason));
+        }
     }
     let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings {
         mechanism: sasl.mechanism,
         username: sasl.username.clone(),
     });
-    if kafka.tls.mode == TlsMode::Disable
-        && sasl
-            .as_ref()
-            .is_some_and(|sasl| sasl.mechanism == crate::settings::SaslMechanism::Plain)
-    {
+    let is_plain = |sasl: &SaslSettings| sasl.mechanism == SaslMechanism::Plain;
+    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(is_plain) {
         return Err(InvalidSpec::PlainWithoutTls);
     }
     Ok(KafkaSettings {
@@ -251,9 +286,9 @@ fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
     if !(1..=64).contains(&topics.len()) {
         return Err(InvalidSpec::TopicCount);
     }
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for topic in topics {
-        if names.insert(&topic.name, ()).is_some() {
+        if !names.insert(&topic.name) {
             return Err(InvalidSpec::TopicTwice(topic.name.clone()));
         }
     }
@@ -268,15 +303,16 @@ fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
     Ok(topics.iter().map(settings).collect())
 }
 
+/// Checks that no type is routed to two topics. `kind` is the word for the type in the error.
 fn routed_once(
     kind: &'static str,
     topics: &[Topic],
     types: impl Fn(&Topic) -> &Vec<String>,
 ) -> Result<(), InvalidSpec> {
-    let mut seen = BTreeMap::new();
+    let mut topic_of = BTreeMap::new();
     for topic in topics {
         for name in types(topic) {
-            if let Some(first) = seen.insert(name, &topic.name) {
+            if let Some(first) = topic_of.insert(name, &topic.name) {
                 return Err(InvalidSpec::RoutedTwice {
                     kind,
                     name: name.clone(),

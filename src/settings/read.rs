@@ -1,29 +1,30 @@
-//! Text of a settings file -> settings that can work. Whoever changed the file learns which field
-//! is wrong, which kind of value it holds and what belongs there; the value itself is never told.
-//! Pure.
+//! Text of a settings file -> settings that can work. An error contains the field, the type of its
+//! value and what belongs there, but never the value itself. Pure.
 
 use std::collections::BTreeSet;
 
-use crate::settings::{RelaySettings, refused_property};
+use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, property_error};
 
-/// Why a text is no settings: the field and what is wrong with it.
+/// Why settings cannot be read, or cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
-    #[error("it is no YAML: {place}")]
-    Yaml { place: String },
+    /// The text is not YAML; `location` says where.
+    #[error("it is not YAML: {location}")]
+    Yaml { location: String },
+    /// A field is missing, unknown, or has a value that cannot be used.
     #[error("{field}: {reason}")]
     Field { field: String, reason: String },
 }
 
 impl RelaySettings {
-    /// Reads settings as the operator writes them.
+    /// Reads settings from YAML, as the operator writes them.
     ///
     /// # Errors
-    /// When the text is no YAML, or a field is missing, unknown, or holds what cannot work.
+    /// If the text is not YAML, or a field is missing, unknown, or has a value that cannot work.
     pub fn read(text: &str) -> Result<Self, InvalidSettings> {
         let value: serde_yaml::Value =
             serde_yaml::from_str(text).map_err(|error| InvalidSettings::Yaml {
-                place: place(&error),
+                location: error_location(&error),
             })?;
         let settings: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let field = match error.path().to_string() {
@@ -44,120 +45,117 @@ impl RelaySettings {
         }
     }
 
-    /// The first field with a value of the right kind that no relay can work with. What a manifest
-    /// may say is narrower.
-    fn unusable(&self) -> Option<(&'static str, &'static str)> {
-        let (database, kafka) = (&self.database, &self.kafka);
-        let all: BTreeSet<_> = self.topics.iter().map(|topic| &topic.name).collect();
-        let once = |types: fn(&crate::settings::TopicSettings) -> &Vec<String>| {
-            let mut seen = BTreeSet::new();
-            self.topics
-                .iter()
-                .flat_map(types)
-                .all(|name| seen.insert(name))
-        };
-        let refused = kafka
-            .properties
-            .iter()
-            .find_map(|(name, value)| refused_property(name, value));
-        let checks = [
-            (
-                database.max_connections == 0,
-                "database.maxConnections",
-                "must be at least 1",
-            ),
-            (
-                kafka.bootstrap_servers.is_empty(),
-                "kafka.bootstrapServers",
-                "must name at least one host:port",
-            ),
-            (
-                kafka.bootstrap_servers.iter().any(String::is_empty),
-                "kafka.bootstrapServers",
-                "holds an empty text, must be host:port",
-            ),
-            (
-                refused.is_some(),
-                "kafka.properties",
-                refused.unwrap_or_default(),
-            ),
-            (
-                self.topics.is_empty(),
-                "topics",
-                "must name at least one topic",
-            ),
-            (
-                !all.iter().all(|name| is_topic_name(name)),
-                "topics",
-                "holds a name that is none of Kafka's: use 1 to 249 of a-z, A-Z, 0-9, ., _ and -",
-            ),
-            (
-                all.len() < self.topics.len(),
-                "topics",
-                "name one topic twice",
-            ),
-            (
-                !once(|topic| &topic.event_types),
-                "topics",
-                "route an event type twice",
-            ),
-            (
-                !once(|topic| &topic.aggregate_types),
-                "topics",
-                "route an aggregate type twice",
-            ),
-            (self.batch_size == 0, "batchSize", "must be at least 1"),
-            (
-                self.poll_interval_ms == 0,
-                "pollIntervalMs",
-                "must be at least 1",
-            ),
-        ];
-        checks
-            .into_iter()
-            .find(|(wrong, ..)| *wrong)
-            .map(|(_, field, reason)| (field, reason))
+    /// First field whose value has the right type, but cannot work, with the reason. These rules
+    /// are weaker than those of a manifest.
+    fn unusable(&self) -> Option<Unusable> {
+        if self.database.max_connections == 0 {
+            return Some(("database.maxConnections", "must be at least 1"));
+        }
+        if let Some(unusable) = self.kafka.unusable() {
+            return Some(unusable);
+        }
+        if let Some(reason) = unusable_topics(&self.topics) {
+            return Some(("topics", reason));
+        }
+        if self.batch_size == 0 {
+            return Some(("batchSize", "must be at least 1"));
+        }
+        (self.poll_interval_ms == 0).then_some(("pollIntervalMs", "must be at least 1"))
     }
 }
 
-/// The same rule as the check of column `topic`.
+/// A field, and why its value cannot work.
+type Unusable = (&'static str, &'static str);
+
+impl KafkaSettings {
+    fn unusable(&self) -> Option<Unusable> {
+        let servers = &self.bootstrap_servers;
+        if servers.is_empty() {
+            return Some((
+                "kafka.bootstrapServers",
+                "must contain at least one host:port",
+            ));
+        }
+        if servers.iter().any(String::is_empty) {
+            return Some((
+                "kafka.bootstrapServers",
+                "contains an empty text, must be host:port",
+            ));
+        }
+        let mut properties = self.properties.iter();
+        let reason = properties.find_map(|(name, value)| property_error(name, value))?;
+        Some(("kafka.properties", reason))
+    }
+}
+
+fn unusable_topics(topics: &[TopicSettings]) -> Option<&'static str> {
+    if topics.is_empty() {
+        return Some("must contain at least one topic");
+    }
+    if !topics.iter().all(|topic| is_topic_name(&topic.name)) {
+        return Some(
+            "contain a name that Kafka does not accept: use 1 to 249 characters of a-z, A-Z, 0-9, \
+             ., _ and -",
+        );
+    }
+    if has_duplicates(topics.iter().map(|topic| &topic.name)) {
+        return Some("contain a topic twice");
+    }
+    if has_duplicates(topics.iter().flat_map(|topic| &topic.event_types)) {
+        return Some("route an event type twice");
+    }
+    has_duplicates(topics.iter().flat_map(|topic| &topic.aggregate_types))
+        .then_some("route an aggregate type twice")
+}
+
+fn has_duplicates<'a>(names: impl Iterator<Item = &'a String>) -> bool {
+    let mut seen = BTreeSet::new();
+    names.into_iter().any(|name| !seen.insert(name))
+}
+
+/// Whether Kafka accepts `name` as a topic. The check of column `topic` has the same rule.
 fn is_topic_name(name: &str) -> bool {
-    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=249).contains(&name.len()) && name.chars().all(letter) && name != "." && name != ".."
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(is_allowed) && !matches!(name, "." | "..")
 }
 
-/// The reader's own words quote the text.
-fn place(error: &serde_yaml::Error) -> String {
+/// Where YAML cannot be parsed. The parser's own message is left out, because it quotes the text.
+fn error_location(error: &serde_yaml::Error) -> String {
     match error.location() {
-        Some(place) => format!("look at line {}, column {}", place.line(), place.column()),
-        None => "look at its quotes and brackets".to_owned(),
+        Some(location) => format!(
+            "check line {}, column {}",
+            location.line(),
+            location.column()
+        ),
+        None => "check its quotes and brackets".to_owned(),
     }
 }
 
-/// serde's words without the value that they quote. What it expected comes last, and is ours.
-fn reason(words: &str) -> String {
-    let expected = words
+/// Reason from a message of serde, without the value that the message quotes. The text after
+/// `expected` is safe: it comes from our own types.
+fn reason(message: &str) -> String {
+    let expected = message
         .rsplit_once(", expected ")
         .map(|(_, expected)| expected);
-    let found = words
+    let found = message
         .strip_prefix("invalid type: ")
-        .or_else(|| words.strip_prefix("invalid value: "));
+        .or_else(|| message.strip_prefix("invalid value: "));
     match (found, expected) {
         (Some(found), Some(expected)) => format!("is {}, must be {expected}", kind(found)),
-        (None, Some(expected)) if words.starts_with("unknown variant `") => {
-            format!("is none of what it may be: {expected}")
+        (None, Some(expected)) if message.starts_with("unknown variant `") => {
+            format!("has an unknown value, must be {expected}")
         }
-        _ if words.starts_with("missing field `") || words.starts_with("unknown field `") => {
-            words.to_owned()
+        _ if message.starts_with("missing field `") || message.starts_with("unknown field `") => {
+            message.to_owned()
         }
-        _ => match words.rsplit_once("' is no schema name: ") {
-            Some((_, rule)) => format!("is no schema name: {rule}"),
-            None => "holds what cannot be read".to_owned(),
+        _ => match message.rsplit_once("' is not a valid schema name: ") {
+            Some((_, rule)) => format!("is not a valid schema name: {rule}"),
+            None => "cannot be read".to_owned(),
         },
     }
 }
 
-/// `string "abc"` -> "a text".
+/// Type of the value that serde found, without the value: `string "abc"` -> "a text".
 fn kind(found: &str) -> &'static str {
     const KINDS: &[(&str, &str)] = &[
         ("string", "a text"),

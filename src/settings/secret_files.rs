@@ -1,13 +1,13 @@
-//! Secrets as files: which fixed file name each reference of a manifest gets. The operator projects
-//! them into pods, `run --manifest` reads them from the manifest's own documents. Pure.
+//! Secrets as files: each reference in a manifest has a fixed file name. The operator projects the
+//! files into pods; `run --manifest` finds their contents in the manifest's own documents. Pure.
 
 use crate::{
     api::{CertificateSource, DatabaseConnection, OutboxRelaySpec, Tls},
     settings::{DatabaseSettings, Endpoint, KafkaSettings, TlsSettings},
 };
 
-/// A file below the secrets folder, for example `database/password`. Fixed, so that settings never
-/// have to name it.
+/// A file below the secrets folder, for example `database/password`. Its path is fixed, so settings
+/// do not contain it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretFile {
     DatabaseUrl,
@@ -53,21 +53,25 @@ impl SecretFile {
     }
 }
 
-/// Where the content of a [`SecretFile`] comes from.
+/// Object and key in Kubernetes that the content of a [`SecretFile`] comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
+    /// A key of a Secret.
     Secret { name: String, key: String },
+    /// A key of a ConfigMap.
     ConfigMap { name: String, key: String },
 }
 
-/// One file of the secrets folder and its source.
+/// A file of the secrets folder, and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projection {
+    /// File in the folder.
     pub file: SecretFile,
+    /// Source of its content.
     pub source: SecretSource,
 }
 
-/// The files of one database connection.
+/// Secret files of one database connection.
 pub(crate) struct DatabaseFiles {
     pub(crate) url: SecretFile,
     pub(crate) username: SecretFile,
@@ -75,13 +79,14 @@ pub(crate) struct DatabaseFiles {
     pub(crate) tls: TlsFiles,
 }
 
-/// The files of TLS towards one server.
+/// Secret files for TLS to one server.
 pub(crate) struct TlsFiles {
     pub(crate) ca: SecretFile,
     pub(crate) certificate: SecretFile,
     pub(crate) key: SecretFile,
 }
 
+/// Secret files of the relay's database connection.
 pub(crate) const DATABASE: DatabaseFiles = DatabaseFiles {
     url: SecretFile::DatabaseUrl,
     username: SecretFile::DatabaseUsername,
@@ -92,6 +97,7 @@ pub(crate) const DATABASE: DatabaseFiles = DatabaseFiles {
         key: SecretFile::DatabaseKey,
     },
 };
+/// Secret files of the migration's own database connection.
 pub(crate) const MIGRATION: DatabaseFiles = DatabaseFiles {
     url: SecretFile::MigrationUrl,
     username: SecretFile::MigrationUsername,
@@ -102,6 +108,7 @@ pub(crate) const MIGRATION: DatabaseFiles = DatabaseFiles {
         key: SecretFile::MigrationKey,
     },
 };
+/// Secret files for TLS to the brokers.
 pub(crate) const KAFKA: TlsFiles = TlsFiles {
     ca: SecretFile::KafkaCa,
     certificate: SecretFile::KafkaCertificate,
@@ -109,7 +116,7 @@ pub(crate) const KAFKA: TlsFiles = TlsFiles {
 };
 
 impl DatabaseSettings {
-    /// Files that a relay reads for its database.
+    /// Secret files that a relay needs to connect to its database.
     #[must_use]
     pub fn files(&self) -> Vec<SecretFile> {
         let login: &[SecretFile] = match self.endpoint {
@@ -121,25 +128,32 @@ impl DatabaseSettings {
 }
 
 impl KafkaSettings {
-    /// Files that a relay reads for its brokers.
+    /// Secret files that a relay needs to connect to its brokers.
     #[must_use]
     pub fn files(&self) -> Vec<SecretFile> {
-        let password = self.sasl.iter().map(|_| SecretFile::KafkaPassword);
-        password.chain(KAFKA.of(&self.tls)).collect()
+        let mut files = Vec::new();
+        if self.sasl.is_some() {
+            files.push(SecretFile::KafkaPassword);
+        }
+        files.extend(KAFKA.of(&self.tls));
+        files
     }
 }
 
 impl TlsFiles {
     fn of(&self, tls: &TlsSettings) -> Vec<SecretFile> {
-        let ca = tls.ca.then_some(self.ca);
-        let pair = tls
-            .client_certificate
-            .then_some([self.certificate, self.key]);
-        ca.into_iter().chain(pair.into_iter().flatten()).collect()
+        let mut files = Vec::new();
+        if tls.ca {
+            files.push(self.ca);
+        }
+        if tls.client_certificate {
+            files.extend([self.certificate, self.key]);
+        }
+        files
     }
 }
 
-/// Files of a relay pod: its database and its brokers.
+/// Secret files of a relay pod, for its database and its brokers.
 #[must_use]
 pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     let mut all = database_projections(spec);
@@ -155,8 +169,8 @@ pub fn relay_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     all
 }
 
-/// Files of a migration pod: the relay's database (it learns the relay's user from it) and, where
-/// set, its own.
+/// Secret files of a migration pod: those of the relay's database, from which the migration takes
+/// the name of the relay's user, and those of its own database, if set.
 #[must_use]
 pub fn migration_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     let mut all = database_projections(spec);
@@ -166,7 +180,7 @@ pub fn migration_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     all
 }
 
-/// Files of the relay's database connection.
+/// Secret files of the relay's database connection.
 #[must_use]
 pub fn database_projections(spec: &OutboxRelaySpec) -> Vec<Projection> {
     connection_projections(&spec.database.connection(), &DATABASE)
@@ -190,26 +204,8 @@ fn connection_projections(
 
 fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
     let mut all = Vec::new();
-    if let Some(CertificateSource {
-        secret_ref: Some(secret),
-        ..
-    }) = &tls.ca
-    {
-        all.push(from_secret(files.ca, &secret.name, &secret.key));
-    }
-    if let Some(CertificateSource {
-        config_map_ref: Some(map),
-        ..
-    }) = &tls.ca
-    {
-        let source = SecretSource::ConfigMap {
-            name: map.name.clone(),
-            key: map.key.clone(),
-        };
-        all.push(Projection {
-            file: files.ca,
-            source,
-        });
+    if let Some(ca) = &tls.ca {
+        all.extend(ca_projections(ca, files.ca));
     }
     if let Some(client) = &tls.client_cert_secret_ref {
         all.push(from_secret(
@@ -218,6 +214,19 @@ fn tls_projections(tls: &Tls, files: &TlsFiles) -> Vec<Projection> {
             &client.cert_key,
         ));
         all.push(from_secret(files.key, &client.name, &client.key_key));
+    }
+    all
+}
+
+fn ca_projections(ca: &CertificateSource, file: SecretFile) -> Vec<Projection> {
+    let mut all = Vec::new();
+    if let Some(secret) = &ca.secret_ref {
+        all.push(from_secret(file, &secret.name, &secret.key));
+    }
+    if let Some(map) = &ca.config_map_ref {
+        let (name, key) = (map.name.clone(), map.key.clone());
+        let source = SecretSource::ConfigMap { name, key };
+        all.push(Projection { file, source });
     }
     all
 }
@@ -242,7 +251,8 @@ mod tests {
     #[track_caller]
     fn check(database: &str, kafka: &str) {
         let text = format!(
-            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, topics: [{{ name: t }}] }}"
+            "{{ database: {{ {database} }}, kafka: {{ bootstrapServers: [b], {kafka} }}, \
+             topics: [{{ name: t }}] }}"
         );
         let spec: OutboxRelaySpec = serde_yaml::from_str(&text).expect("a spec");
         let owner = Owner {

@@ -1,7 +1,10 @@
-//! Where a process gets its settings and secrets from: files that the operator made, or a manifest.
-//! Reading is IO.
+//! Sources of a process' settings and secrets: files that the operator wrote, or a manifest.
+//! Reading them is IO.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     manifest::{self, ManifestError},
@@ -11,41 +14,52 @@ use crate::{
     telemetry::chain,
 };
 
-/// Files to read.
+/// Files that settings and secrets are read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsSource {
-    /// In a pod: the settings of a ConfigMap, and a folder of projected secrets.
-    Settings { file: PathBuf, secrets: PathBuf },
-    /// Without Kubernetes: a manifest, and a folder for the secrets that are not in it.
-    Manifest {
+    /// In a pod: settings of a ConfigMap, and a folder of projected secrets.
+    Settings {
+        /// Settings file.
         file: PathBuf,
+        /// Folder of the secrets.
+        secrets: PathBuf,
+    },
+    /// Without Kubernetes: a manifest.
+    Manifest {
+        /// Manifest file.
+        file: PathBuf,
+        /// Folder of the secrets that are not in the file, if there is one.
         secrets: Option<PathBuf>,
+        /// First part of the owner's name.
         cluster: String,
     },
 }
 
-/// Why there are no settings.
+/// Why settings cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsSourceError {
+    /// The settings file cannot be read.
     #[error("cannot read settings '{}'", file.display())]
     ReadSettings {
         file: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("settings '{}' are of another version, or changed by hand; let the operator write \
-        them, and run its version", file.display())]
+    /// The content of the settings file is not usable.
+    #[error("settings '{}' were written by another version or edited by hand; let the operator \
+        write them, and run a relay of its version", file.display())]
     ParseSettings {
         file: PathBuf,
         #[source]
         source: InvalidSettings,
     },
+    /// The manifest is not usable.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
 }
 
 impl SettingsSourceError {
-    /// As it goes into a report.
+    /// Problem for a migration report.
     #[must_use]
     pub fn problem(&self) -> Problem {
         Problem::new(ProblemClass::InvalidSettings, chain(self))
@@ -53,24 +67,14 @@ impl SettingsSourceError {
 }
 
 impl SettingsSource {
-    /// Reads the settings; secrets are read when they are needed.
+    /// Reads the settings. Secrets are read later, when they are needed.
     ///
     /// # Errors
-    /// When a file cannot be read or cannot work.
+    /// If a file cannot be read, or its content is not usable.
     pub fn load(&self) -> Result<(RelaySettings, Secrets), SettingsSourceError> {
         match self {
             Self::Settings { file, secrets } => {
-                let text = std::fs::read_to_string(file);
-                let text = text.map_err(|source| SettingsSourceError::ReadSettings {
-                    file: file.clone(),
-                    source,
-                })?;
-                let settings = RelaySettings::read(&text);
-                let settings = settings.map_err(|source| SettingsSourceError::ParseSettings {
-                    file: file.clone(),
-                    source,
-                })?;
-                Ok((settings, Secrets::folder(secrets)))
+                Ok((read_settings(file)?, Secrets::folder(secrets)))
             }
             Self::Manifest {
                 file,
@@ -79,4 +83,16 @@ impl SettingsSource {
             } => Ok(manifest::load(file, secrets.clone(), cluster)?),
         }
     }
+}
+
+fn read_settings(file: &Path) -> Result<RelaySettings, SettingsSourceError> {
+    let text =
+        std::fs::read_to_string(file).map_err(|source| SettingsSourceError::ReadSettings {
+            file: file.to_owned(),
+            source,
+        })?;
+    RelaySettings::read(&text).map_err(|source| SettingsSourceError::ParseSettings {
+        file: file.to_owned(),
+        source,
+    })
 }

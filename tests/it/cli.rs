@@ -165,7 +165,7 @@ on_each_server! {
         }
         let list = cli.run("dead-letters list --limit 2");
         assert!(
-            stderr(&list).contains("there are more: --limit"),
+            stderr(&list).contains("there are more: raise --limit"),
             "{list:?}"
         );
     }

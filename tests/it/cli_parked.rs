@@ -56,7 +56,7 @@ on_each_server! {
         );
         assert_eq!(
             cli.ends(0, "parked add --topic files --key f3 --yes"),
-            "was parked already: \
+            "already parked: \
             key 'f3' of topic 'files'\n"
         );
         let typo = cli.run("parked add --topic fils --yes");
@@ -108,11 +108,11 @@ on_each_server! {
         let cli = Cli::new(&database);
         cli.ends(0, "parked add --topic files --key f3 --yes");
         let dry = cli.ends(0, "parked skip --all --dry-run");
-        assert!(dry.ends_with("would skip 2 refused rows\n"), "{dry}");
+        assert!(dry.ends_with("would skip 2 rejected rows\n"), "{dry}");
         let output = cli.run("parked skip --topic files --yes");
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
-            "skipped 2 refused rows\n"
+            "skipped 2 rejected rows\n"
         );
         assert!(stderr(&output).contains("1 parked by hand"), "{output:?}");
         assert_eq!(
@@ -189,7 +189,7 @@ async fn the_commands_work_behind_a_pooler() {
     assert!(run_command("status").contains("2 parked keys"));
     assert_eq!(
         run_command("parked skip --key f1 --yes"),
-        "skipped 1 refused row\n"
+        "skipped 1 rejected row\n"
     );
     assert_eq!(
         run_command("parked retry --all --yes"),

@@ -108,7 +108,7 @@ async fn a_rejected_row_is_retried_skipped_and_requeued_while_a_relay_runs() {
     waiting(&mut admin, 8).await;
     assert_eq!(
         run_command(&database, &settings, "parked skip --key k2 --yes"),
-        "skipped 1 refused row\n"
+        "skipped 1 rejected row\n"
     );
     waiting(&mut admin, 0).await;
     assert_eq!(

@@ -124,7 +124,7 @@ on_each_server! {
         };
         let mut admin = database.as_admin().await;
         assert!(migrate(&[]).contains(
-            "note: the sequence of ids stood at 0 and was moved on; 0 \
+            "note: the id sequence was at 0 and has been advanced; 0 \
             waiting rows got new ids\n"
         ));
         execute(
@@ -146,7 +146,7 @@ on_each_server! {
         let done = migrate(&[]);
         assert!(
             done.contains(&format!(
-                "stood at {before} and was moved on; 1 waiting rows"
+                "was at {before} and has been advanced; 1 waiting rows"
             )),
             "{done}"
         );

@@ -2,7 +2,8 @@
 
 use outbox_relay::{
     outbox::{
-        connect::{Connect, ConnectError, pool},
+        Connections,
+        connect::{Connect, ConnectError},
         error::classify,
     },
     report::{Problem, ProblemClass},
@@ -305,7 +306,7 @@ on_each_server! {
     async fn a_pool_recovers_after_its_connections_were_killed(database: Database) {
         let connect = Connect::relay(&database.settings().database, &database.secrets())
             .expect("good secrets");
-        let pool = pool(&connect, 1, &[]);
+        let pool = Connections::new(&connect, 1, &[]);
         let first: i32 = pool
             .row(sqlx::query("select pg_backend_pid()"))
             .await
@@ -334,7 +335,7 @@ async fn a_connection_that_dies_silently_times_out() {
     let (port, silence) = silenceable_proxy(database.address()).await;
     let mut settings = database.settings().database;
     at(&mut settings, "127.0.0.1", port);
-    let connections = pool(
+    let connections = Connections::new(
         &Connect::relay(&settings, &database.secrets()).expect("good secrets"),
         1,
         &[],

@@ -1,5 +1,7 @@
 //! Files that are written by code: `UPDATE_GENERATED=1 cargo test generated` writes them again.
 
+mod reference;
+
 use std::path::Path;
 
 use outbox_relay::api::custom_resource_definition;

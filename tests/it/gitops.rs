@@ -89,7 +89,7 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
         "The operator has not looked at it yet.",
         "a new generation"
     );
-    ns.pass_until_condition(60, "Ready", "True ScaledToZero")
+    ns.reconcile_until_condition(60, "Ready", "True ScaledToZero")
         .await;
     let requested = live(&ns).await;
     assert_eq!(health(&requested).0, "Healthy", "scaled to 0: {requested}");
@@ -111,7 +111,7 @@ async fn argo_cd_sees_a_stalled_outboxrelay_as_degraded() {
     )
     .await;
     ns.create_relay(|_| ()).await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     let (status, message) = health(&live(&ns).await);
     assert!(
         status == "Degraded" && message.contains("the name is taken"),

@@ -2,7 +2,7 @@
 //! and the problem classes of the others.
 
 use outbox_relay::{
-    kafka::{TopicState, Topics},
+    kafka::{MetadataClient, TopicDescription},
     report::ProblemClass,
     settings::{KafkaSettings, SaslMechanism, SaslSettings, TlsMode, TlsSettings},
 };
@@ -57,11 +57,11 @@ impl Login {
         self
     }
 
-    async fn ask(&self, topic: &str) -> Result<TopicState, ProblemClass> {
-        let topics =
-            Topics::new(&self.settings, &self.database.secrets(), "it").expect("usable secrets");
+    async fn ask(&self, topic: &str) -> Result<TopicDescription, ProblemClass> {
+        let topics = MetadataClient::new(&self.settings, &self.database.secrets(), "it")
+            .expect("usable secrets");
         let topic = topic.to_owned();
-        tokio::task::spawn_blocking(move || topics.ask(&topic))
+        tokio::task::spawn_blocking(move || topics.describe(&topic))
             .await
             .expect("asked")
     }
@@ -71,10 +71,10 @@ impl Login {
         create_topic(&topic).await;
         assert_eq!(
             self.ask(&topic).await,
-            Ok(TopicState::Exists {
+            Ok(TopicDescription::Exists {
                 partitions: 6,
                 replicas: 1,
-                led: true
+                has_leaders: true
             })
         );
     }

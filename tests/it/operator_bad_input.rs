@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     client::Body,
 };
-use outbox_relay::api::OutboxRelay;
+use outbox_relay::{api::OutboxRelay, operator::Requeue};
 use serde_json::json;
 
 use crate::harness::kubernetes::{NAME, Namespace, kubectl};
@@ -61,7 +61,7 @@ async fn a_manifest_that_cannot_be_read_is_told_and_its_relays_stay() {
     ns.settle().await;
     ns.patch_relay(json!({"spec": {"batchSize": 7}})).await;
     let before = ns.writes().len();
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(ns.condition("Stalled").await, "True NotUnderstood");
     assert!(reasons(&ns).await.contains(&"NotUnderstood".to_owned()));
     let writes = ns.writes().split_off(before);
@@ -78,7 +78,7 @@ async fn the_longest_name_has_all_its_children() {
     ns.create_relay(|relay| relay["metadata"]["name"] = json!(name))
         .await;
     for _ in 0..3 {
-        ns.operator.pass(&ns.name, &name).await.expect("a pass");
+        ns.reconcile_named(&name).await.expect("a pass");
     }
     ns.get::<Deployment>(&format!("{name}-relay")).await;
     ns.get::<Service>(&format!("{name}-relay")).await;
@@ -116,8 +116,8 @@ async fn in_a_namespace_that_is_being_deleted_nothing_is_made() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     assert_eq!(
-        ns.operator.pass(&ns.name, NAME).await.expect("a pass"),
-        None,
+        ns.reconcile_named(NAME).await.expect("a pass"),
+        Requeue::OnChange,
         "nothing to look at again"
     );
     assert_eq!(ns.writes(), [] as [&str; 0]);
@@ -133,7 +133,7 @@ async fn relays_that_a_quota_refuses_are_told_and_come_when_it_has_gone() {
     )
     .await;
     ns.create_relay(|_| ()).await;
-    ns.pass_until_condition(60, "Available", "False PodsRefused")
+    ns.reconcile_until_condition(60, "Available", "False PodsRefused")
         .await;
     assert_eq!(ns.condition("Stalled").await, "False NotStalled");
     assert!(reasons(&ns).await.contains(&"PodsRefused".to_owned()));
@@ -142,7 +142,7 @@ async fn relays_that_a_quota_refuses_are_told_and_come_when_it_has_gone() {
         .await
         .expect("deleted");
     // The ReplicaSet controller tries again by itself, after a pause that doubles.
-    ns.pass_until_condition(120, "Available", "False PodsPending")
+    ns.reconcile_until_condition(120, "Available", "False PodsPending")
         .await;
 }
 
@@ -153,7 +153,7 @@ async fn an_image_that_does_not_exist_is_told_by_the_pod_that_waits_for_it() {
         relay["spec"]["template"] = json!({"image": "localhost/allowed/absent:1"})
     })
     .await;
-    ns.pass_until_condition(90, "Available", "False PodsPending")
+    ns.reconcile_until_condition(90, "Available", "False PodsPending")
         .await;
     let status = serde_json::to_string(&ns.get::<OutboxRelay>(NAME).await.status).expect("JSON");
     assert!(
@@ -170,11 +170,8 @@ async fn one_bad_relay_leaves_its_neighbour_alone() {
         .await;
     ns.create_relay(|relay| relay["metadata"]["name"] = json!("neighbour"))
         .await;
-    ns.failing_pass().await;
-    ns.operator
-        .pass(&ns.name, "neighbour")
-        .await
-        .expect("a pass");
+    ns.failing_reconcile().await;
+    ns.reconcile_named("neighbour").await.expect("a pass");
     ns.get::<Deployment>("neighbour-relay").await;
     assert!(ns.get_opt::<Secret>("file-service-relay").await.is_none());
     let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
@@ -182,10 +179,7 @@ async fn one_bad_relay_leaves_its_neighbour_alone() {
         .patch("neighbour", &PatchParams::default(), &patch)
         .await
         .expect("a valid change");
-    ns.operator
-        .pass(&ns.name, "neighbour")
-        .await
-        .expect("a pass");
+    ns.reconcile_named("neighbour").await.expect("a pass");
     assert_eq!(
         ns.get::<Deployment>("neighbour-relay").await.spec.replicas,
         Some(3)

@@ -56,7 +56,7 @@ async fn a_second_pass_over_an_unchanged_relay_writes_nothing() {
     ns.settle().await;
     let before = ns.writes().len();
     for _ in 0..3 {
-        ns.pass().await;
+        ns.reconcile().await;
     }
     assert_eq!(ns.writes()[before..], [] as [&str; 0]);
     let requests = ns.requests();
@@ -74,7 +74,7 @@ async fn an_object_that_is_not_ours_stops_the_relay_before_anything_is_touched()
     )
     .await;
     ns.create_relay(|_| ()).await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     assert_eq!(ns.condition("Stalled").await, "True NameConflict");
     assert_eq!(ns.condition("Ready").await, "False NameConflict");
     assert!(ns.get_opt::<ServiceAccount>(RELAY).await.is_none());
@@ -207,7 +207,7 @@ async fn what_the_api_server_refuses_to_make_is_told() {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| relay["spec"]["template"]["priorityClassName"] = json!("Not A Name"))
         .await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     assert_eq!(ns.condition("Stalled").await, "True ChildRefused");
     ns.patch_relay(json!({"spec": {"template": {"priorityClassName": null}}}))
         .await;

@@ -4,7 +4,7 @@
 
 use outbox_relay::{
     api::OutboxRelay,
-    operator::{Installation, Operator, Settings},
+    operator::{Installation, Operator, RelayKey, Settings},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -167,7 +167,9 @@ fn inspect(fake: &FakeApi, step: &Step, before: Option<Value>) {
 /// Whether it came to its end.
 async fn pass(fake: &FakeApi, operator: &Operator, step: &Step) -> bool {
     let before = fake.world().objects.get(DEPLOYMENT).cloned();
-    let ended = operator.pass("n", NAME).await;
+    let key = RelayKey::new("n", NAME);
+    operator.mark_changed(&key);
+    let ended = operator.reconcile(&key).await;
     inspect(fake, step, before);
     fake.world().let_controllers_work();
     ended.is_ok()

@@ -27,7 +27,7 @@ async fn apply(ns: &Namespace, database: &Database, change: impl FnOnce(&mut Val
 }
 
 async fn is_refused(ns: &Namespace, reason: &str, next_step: &str) {
-    ns.pass_until_condition(150, "SchemaReady", &format!("False {reason}"))
+    ns.reconcile_until_condition(150, "SchemaReady", &format!("False {reason}"))
         .await;
     let status = ns.get::<OutboxRelay>(NAME).await.status.expect("a status");
     let said = status
@@ -42,9 +42,9 @@ async fn is_refused(ns: &Namespace, reason: &str, next_step: &str) {
 
 /// The next attempt comes by itself: after 10 s, 20 s, 40 s.
 async fn heals(ns: &Namespace) {
-    ns.pass_until_condition(150, "SchemaReady", "True MigrationSucceeded")
+    ns.reconcile_until_condition(150, "SchemaReady", "True MigrationSucceeded")
         .await;
-    ns.pass_until_condition(30, "Ready", "True ScaledToZero")
+    ns.reconcile_until_condition(30, "Ready", "True ScaledToZero")
         .await;
 }
 

@@ -50,5 +50,5 @@ async fn counts_become(ns: &Namespace, count: i32) {
              says {said:?}"
         ))
     };
-    ns.pass_until(90, look).await;
+    ns.reconcile_until(90, look).await;
 }

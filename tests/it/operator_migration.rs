@@ -10,7 +10,7 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
-use outbox_relay::api::OutboxRelay;
+use outbox_relay::{api::OutboxRelay, operator::Requeue};
 use serde_json::{Value, json};
 
 use crate::harness::kubernetes::{NAME, Namespace};
@@ -103,7 +103,7 @@ async fn leave_message(ns: &Namespace, job: &Job, message: Value) {
 async fn relays_start_when_the_migration_has_succeeded() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert!(ns.get_opt::<Deployment>(RELAY).await.is_none());
     assert_eq!(ns.condition("SchemaReady").await, "False MigrationRunning");
     assert_eq!(ns.condition("Available").await, "False WaitingForSchema");
@@ -133,15 +133,15 @@ async fn relays_start_when_the_migration_has_succeeded() {
 async fn running_relays_keep_their_form_while_a_new_target_is_not_migrated() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     end(&ns, &play_controller(&ns).await, true).await;
     ns.settle().await;
     let before: Deployment = ns.get(RELAY).await;
 
     ns.patch_relay(json!({"spec": {"database": {"host": "other.invalid"}, "replicas": 3}}))
         .await;
-    ns.pass().await;
-    ns.pass().await;
+    ns.reconcile().await;
+    ns.reconcile().await;
     let after: Deployment = ns.get(RELAY).await;
     assert_eq!(before.spec.template, after.spec.template);
     assert_eq!(after.spec.replicas, Some(3), "the count needs no migration");
@@ -165,11 +165,11 @@ async fn running_relays_keep_their_form_while_a_new_target_is_not_migrated() {
 async fn a_failed_migration_says_why_and_a_nudge_tries_it_again() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     let failed = play_controller(&ns).await;
     leave_message(&ns, &failed, json!({"problem": {"class": "SecretMissing", "message": "file 'database/password' is missing"}})).await;
     end(&ns, &failed, false).await;
-    ns.pass().await;
+    ns.reconcile().await;
     for type_ in ["SchemaReady", "SecretsResolved", "Ready"] {
         assert_eq!(ns.condition(type_).await, "False SecretMissing");
     }
@@ -178,7 +178,7 @@ async fn a_failed_migration_says_why_and_a_nudge_tries_it_again() {
 
     ns.patch_relay(json!({"metadata": {"annotations": {"outboxrelay.dev/reconcile-at": "now"}}}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     let again = job(&ns).await;
     assert_ne!(again.uid(), failed.uid());
     assert_eq!(again.annotations()["outboxrelay.dev/attempt"], "2");
@@ -198,19 +198,16 @@ async fn a_failed_migration_says_why_and_a_nudge_tries_it_again() {
 async fn a_failed_migration_is_tried_again_after_ten_seconds() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     let failed = play_controller(&ns).await;
     end(&ns, &failed, false).await;
-    let again = ns
-        .operator
-        .pass(&ns.name, NAME)
-        .await
-        .expect("a pass")
-        .expect("it wants to look again");
+    let Ok(Requeue::After(again)) = ns.reconcile_named(NAME).await else {
+        panic!("it is not reconciled again");
+    };
     assert!(again <= std::time::Duration::from_secs(11), "{again:?}");
     assert_eq!(ns.condition("SchemaReady").await, "False MigrationFailed");
     tokio::time::sleep(again).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(job(&ns).await.annotations()["outboxrelay.dev/attempt"], "2");
 }
 
@@ -218,7 +215,7 @@ async fn a_failed_migration_is_tried_again_after_ten_seconds() {
 async fn what_only_a_person_can_end_is_stalled() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     let failed = play_controller(&ns).await;
     leave_message(
         &ns,
@@ -227,7 +224,7 @@ async fn what_only_a_person_can_end_is_stalled() {
     )
     .await;
     end(&ns, &failed, false).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(ns.condition("Stalled").await, "True SchemaClaimedByOther");
     assert_eq!(ns.condition("Ready").await, "False SchemaClaimedByOther");
 }
@@ -240,10 +237,10 @@ async fn a_pod_that_the_cluster_refuses_is_told_with_its_reason() {
     )
     .await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(ns.condition("SchemaReady").await, "False MigrationRunning");
     // A pod has 20 s to appear before anybody is told that none does.
-    ns.pass_until_condition(60, "SchemaReady", "False PodsRefused")
+    ns.reconcile_until_condition(60, "SchemaReady", "False PodsRefused")
         .await;
     let relay: OutboxRelay = ns.get(NAME).await;
     let status = serde_json::to_string(&relay.status).expect("JSON");
@@ -254,17 +251,17 @@ async fn a_pod_that_the_cluster_refuses_is_told_with_its_reason() {
 async fn a_pod_that_no_node_takes_is_told_with_its_reason_and_replaced_by_the_corrected_one() {
     let ns = Namespace::create().await;
     ns.create_relay(migrated).await;
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+    ns.reconcile_until_condition(30, "SchemaReady", "False PodsPending")
         .await;
     let waits = job(&ns).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(job(&ns).await.uid(), waits.uid(), "nothing was corrected");
 
     ns.patch_relay(
         json!({"spec": {"template": {"nodeSelector": {"outboxrelay.dev/nowhere": "else"}}}}),
     )
     .await;
-    ns.pass().await;
+    ns.reconcile().await;
     let corrected = job(&ns).await;
     assert_eq!(corrected.name_any(), waits.name_any());
     assert_ne!(corrected.uid(), waits.uid());
@@ -279,7 +276,7 @@ async fn a_pod_that_no_node_takes_is_told_with_its_reason_and_replaced_by_the_co
         .and_then(|pod| pod.node_selector)
         .expect("a selector");
     assert_eq!(selector["outboxrelay.dev/nowhere"], "else");
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+    ns.reconcile_until_condition(30, "SchemaReady", "False PodsPending")
         .await;
 }
 
@@ -292,12 +289,43 @@ async fn a_job_whose_pod_is_refused_is_replaced_by_the_corrected_one() {
     )
     .await;
     ns.create_relay(migrated).await;
-    ns.pass().await;
+    ns.reconcile().await;
     let refused = job(&ns).await;
     ns.patch_relay(json!({"spec": {"template": {"resources": {"limits": {"cpu": "100m"}}}}}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_ne!(job(&ns).await.uid(), refused.uid());
-    ns.pass_until_condition(30, "SchemaReady", "False PodsPending")
+    ns.reconcile_until_condition(30, "SchemaReady", "False PodsPending")
         .await;
+}
+
+#[tokio::test]
+async fn a_job_with_the_former_annotation_is_neither_replaced_nor_run_again() {
+    let mut ns = Namespace::create().await;
+    ns.create_relay(migrated).await;
+    ns.reconcile().await;
+    let waiting = play_controller(&ns).await;
+    let hash = &waiting.annotations()["outboxrelay.dev/revision-hash"];
+    let former = json!({"outboxrelay.dev/revision-hash": null, "outboxrelay.dev/form": hash});
+    ns.api::<Job>()
+        .patch(
+            &waiting.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"annotations": former}})),
+        )
+        .await
+        .expect("a valid change");
+
+    // It has no pod, so another hash would replace it.
+    ns.replace_operator(&|_| ());
+    ns.reconcile().await;
+    assert_eq!(job(&ns).await.uid(), waiting.uid());
+    assert_eq!(ns.condition("SchemaReady").await, "False MigrationRunning");
+
+    end(&ns, &waiting, true).await;
+    ns.replace_operator(&|_| ());
+    ns.settle().await;
+    assert_eq!(job(&ns).await.uid(), waiting.uid());
+    assert_eq!(ns.condition("SchemaReady").await, "True MigrationSucceeded");
+    ns.get::<Deployment>(RELAY).await;
 }

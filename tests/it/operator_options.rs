@@ -33,7 +33,8 @@ async fn a_suspended_relay_has_no_pod_and_is_ready() {
     ns.create_relay(|relay| relay["spec"]["suspend"] = json!(true))
         .await;
     for type_ in ["Ready", "Available"] {
-        ns.pass_until_condition(60, type_, "True Suspended").await;
+        ns.reconcile_until_condition(60, type_, "True Suspended")
+            .await;
     }
     assert_eq!(count(&ns).await, Some(0));
     assert_eq!(ns.condition("Publishing").await, "False Suspended");
@@ -64,7 +65,7 @@ async fn message(ns: &Namespace, type_: &str) -> String {
 async fn running() -> Namespace {
     let ns = Namespace::create().await;
     ns.create_relay(|_| ()).await;
-    ns.pass_until(60, async |ns: &Namespace| has_replicas(ns, 2).await)
+    ns.reconcile_until(60, async |ns: &Namespace| has_replicas(ns, 2).await)
         .await;
     ns
 }
@@ -105,17 +106,17 @@ async fn a_relay_that_ends_what_it_has_in_flight_is_said_to_be_still_there() {
         .expect("patched");
 
     ns.patch_relay(json!({"spec": {"suspend": true}})).await;
-    ns.pass_until(60, async |ns: &Namespace| has_replicas(ns, 0).await)
+    ns.reconcile_until(60, async |ns: &Namespace| has_replicas(ns, 0).await)
         .await;
     let said = message(&ns, "Available").await;
     assert!(said.ends_with("may publish until then: 1."), "{said}");
     patch(json!({"metadata": {"finalizers": null}})).await;
-    ns.pass_until_condition(60, "Publishing", "False Suspended")
+    ns.reconcile_until_condition(60, "Publishing", "False Suspended")
         .await;
     assert!(
         message(&ns, "Available")
             .await
-            .ends_with("no relay runs, rows wait.")
+            .ends_with("no relay runs and rows wait.")
     );
 }
 
@@ -127,27 +128,25 @@ async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same(
         json!({"spec": {"replicas": 3, "template": {"resources": more_than_the_limit}}}),
     )
     .await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     assert_eq!(
         (ns.condition("Stalled").await.as_str(), count(&ns).await),
         ("True ChildRefused", Some(3))
     );
 
     ns.patch_relay(json!({"spec": {"suspend": true}})).await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     assert_eq!(
         (ns.condition("Stalled").await.as_str(), count(&ns).await),
         ("True ChildRefused", Some(0))
     );
     assert!(
-        message(&ns, "Available")
-            .await
-            .contains("have not gone yet"),
+        message(&ns, "Available").await.contains("still stopping"),
         "{}",
         message(&ns, "Available").await
     );
     until("the last relay to have gone", async || {
-        ns.failing_pass().await;
+        ns.failing_reconcile().await;
         message(&ns, "Available")
             .await
             .contains("no relay runs")
@@ -157,7 +156,7 @@ async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same(
     assert_eq!(ns.condition("Publishing").await, "False Suspended");
 
     ns.patch_relay(json!({"spec": {"suspend": false}})).await;
-    ns.failing_pass().await;
+    ns.failing_reconcile().await;
     assert_eq!(
         count(&ns).await,
         Some(0),
@@ -165,7 +164,7 @@ async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same(
     );
     ns.patch_relay(json!({"spec": {"template": {"resources": null}}}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(count(&ns).await, Some(3));
 }
 
@@ -178,30 +177,30 @@ async fn a_relay_whose_image_was_just_forbidden_can_be_suspended_and_starts_no_m
     .await;
     ns.settle().await;
     ns.replace_operator(&|installation| installation.allowed_images.clear());
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(
         (ns.condition("Stalled").await.as_str(), count(&ns).await),
         ("True ImageNotAllowed", Some(2))
     );
 
     ns.patch_relay(json!({"spec": {"suspend": true}})).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(
         (ns.condition("Stalled").await.as_str(), count(&ns).await),
         ("True ImageNotAllowed", Some(0))
     );
-    ns.pass_until_condition(60, "Publishing", "False Suspended")
+    ns.reconcile_until_condition(60, "Publishing", "False Suspended")
         .await;
     assert_eq!(ns.condition("Available").await, "True Suspended");
 
     ns.patch_relay(json!({"spec": {"suspend": false}})).await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(
         (ns.condition("Available").await.as_str(), count(&ns).await),
         ("False ImageNotAllowed", Some(0))
     );
     ns.replace_operator(&|_| ());
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(count(&ns).await, Some(2));
     let told = ns
         .api::<Event>()
@@ -268,7 +267,7 @@ async fn an_image_that_is_not_allowed_stalls_and_an_allowed_one_is_run() {
     };
     ns.patch_relay(json!({"spec": {"template": {"image": "localhost/other/relay:1"}}}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(ns.condition("Stalled").await, "True ImageNotAllowed");
     assert_eq!(image().await, "localhost/outbox-relay:none");
     ns.patch_relay(json!({"spec": {"template": {"image": "localhost/allowed/relay:1"}}}))
@@ -289,7 +288,7 @@ async fn an_account_of_ones_own_takes_the_place_of_ours() {
         .await;
     ns.patch_relay(json!({"spec": {"template": {"serviceAccountName": "mine"}}}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     ns.get::<ServiceAccount>(RELAY).await;
     ns.settle().await;
     ns.settle().await;
@@ -367,7 +366,7 @@ async fn a_pod_monitor_comes_and_goes_with_its_wish() {
         "http"
     );
     let before = ns.writes().len();
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(ns.writes().len(), before);
     ns.patch_relay(json!({"spec": {"monitoring": {"podMonitor": false}}}))
         .await;
@@ -398,7 +397,7 @@ async fn a_cluster_without_pod_monitors_runs_relays_all_the_same_and_says_so() {
         relay["spec"]["replicas"] = json!(0);
     })
     .await;
-    ns.pass_until_condition(60, "Ready", "True ScaledToZero")
+    ns.reconcile_until_condition(60, "Ready", "True ScaledToZero")
         .await;
     ns.patch_relay(json!({"spec": {"replicas": 1}})).await;
     let look = async |ns: &Namespace| {
@@ -410,10 +409,10 @@ async fn a_cluster_without_pod_monitors_runs_relays_all_the_same_and_says_so() {
             Err(ready)
         }
     };
-    ns.pass_until(60, look).await;
+    ns.reconcile_until(60, look).await;
     assert_eq!(ns.condition("Stalled").await, "False NotStalled");
     let before = ns.writes().len();
-    ns.pass().await;
+    ns.reconcile().await;
     assert!(
         ns.writes()[before..]
             .iter()

@@ -72,7 +72,7 @@ async fn the_rights_of_the_chart_are_enough() {
     let ns = Namespace::create_as(Some(user)).await;
     ns.create_relay(|relay| relay["spec"]["migration"] = json!({"policy": "Apply"}))
         .await;
-    ns.pass().await;
+    ns.reconcile().await;
     ns.patch_relay(json!({"spec": {"migration": {"policy": "Never"}, "replicas": 1}}))
         .await;
     let wishes = |wished: bool| json!({"networkPolicy": {"enabled": wished}, "monitoring": {"podMonitor": wished}});

@@ -40,8 +40,9 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
         relay["spec"]["scaling"] = json!({"maxReplicas": 4, "targetBacklogPerReplica": 20000, "scaleDownStabilization": "20s"});
     })
     .await;
-    ns.pass_until_condition(180, "Ready", "True Ready").await;
-    ns.pass_until_condition(60, "ScalingActive", "True WithinTargets")
+    ns.reconcile_until_condition(180, "Ready", "True Ready")
+        .await;
+    ns.reconcile_until_condition(60, "ScalingActive", "True WithinTargets")
         .await;
     assert_eq!(count(&ns).await, 1);
 
@@ -50,7 +51,7 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
         select 'file', 'f' || n % 5000, 'Uploaded', '\\x7b7d' from generate_series(1, 200000) n";
     execute(&mut admin, rows).await;
     let grown = ns
-        .pass_until(120, async |ns: &Namespace| match count(ns).await {
+        .reconcile_until(120, async |ns: &Namespace| match count(ns).await {
             1 => Err(format!(
                 "one relay: {:?}",
                 ns.get::<OutboxRelay>(NAME).await.status
@@ -70,13 +71,13 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
         }
     };
     let last = loop {
-        ns.pass().await;
+        ns.reconcile().await;
         most = most.max(count(&ns).await);
         if let Ok(scale) = shrunk(&ns).await {
             break scale;
         }
         if value::<bool>(&mut admin, "select not exists (select from outbox.event)").await {
-            break ns.pass_until(180, shrunk).await;
+            break ns.reconcile_until(180, shrunk).await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     };
@@ -112,7 +113,7 @@ async fn a_backlog_makes_the_deployment_grow_and_shrink_again() {
         .patch_scale(RELAY, &PatchParams::default(), &foreign)
         .await
         .expect("scaled");
-    ns.pass().await;
+    ns.reconcile().await;
     assert_eq!(count(&ns).await, 1, "a count on the Deployment is set back");
     delete_topic(&topic).await;
 }

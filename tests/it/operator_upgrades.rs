@@ -11,6 +11,11 @@ use crate::harness::kubernetes::Namespace;
 const OLD: &str = "localhost/outbox-relay:none";
 const NEW: &str = "localhost/outbox-relay:next";
 const PLACES: usize = 5;
+/// Annotations of hashes: names before the first release, and names since.
+const FORMER_NAMES: [(&str, &str); 2] = [
+    ("outboxrelay.dev/form", "outboxrelay.dev/revision-hash"),
+    ("outboxrelay.dev/wishes", "outboxrelay.dev/spec-hash"),
+];
 
 fn names(count: usize) -> Vec<String> {
     (0..count)
@@ -21,7 +26,7 @@ fn names(count: usize) -> Vec<String> {
 /// One pass over each; those that fail are tried again by the next round.
 async fn round(ns: &Namespace, names: &[String]) {
     for name in names {
-        ns.operator.pass(&ns.name, name).await.ok();
+        ns.reconcile_named(name).await.ok();
     }
 }
 
@@ -150,6 +155,88 @@ async fn an_upgrade_meets_five_relays_at_a_time_and_a_changed_manifest_does_not_
         ns.kubelet(1).await;
         round(&ns, &names).await;
     }
+}
+
+/// Gives the annotations of a Deployment their former names, as an operator of that time wrote them.
+async fn write_former_names(ns: &Namespace, name: &str) {
+    let mut deployment: Deployment = ns.get(name).await;
+    let metadata = &mut deployment.metadata;
+    for (former, new) in FORMER_NAMES {
+        let annotations = metadata.annotations.as_mut().expect("annotations");
+        let value = annotations.remove(new).expect("a hash");
+        annotations.insert(former.to_owned(), value);
+    }
+    (metadata.managed_fields, metadata.resource_version) = (None, None);
+    (deployment.status, deployment.spec.replicas) = (None, None);
+    let manager = PatchParams::apply("outbox-operator").force();
+    ns.api::<Deployment>()
+        .patch(name, &manager, &Patch::Apply(deployment))
+        .await
+        .expect("applied");
+}
+
+/// Returns the hashes of a Deployment under their new names, and its former annotations.
+async fn hashes(ns: &Namespace, name: &str) -> (Vec<String>, Vec<String>) {
+    let deployment: Deployment = ns.get(name).await;
+    let annotations = deployment.metadata.annotations.expect("annotations");
+    let values = |names: [&str; 2]| {
+        let values = names.iter().filter_map(|name| annotations.get(*name));
+        values.cloned().collect()
+    };
+    (
+        values(FORMER_NAMES.map(|(_, new)| new)),
+        values(FORMER_NAMES.map(|(former, _)| former)),
+    )
+}
+
+#[tokio::test]
+async fn a_deployment_with_former_annotations_is_written_once_and_rolled_out_once_by_an_upgrade() {
+    let (mut ns, names) = running(1).await;
+    let child = format!("{}-relay", names[0]);
+    let (new, _) = hashes(&ns, &child).await;
+    write_former_names(&ns, &child).await;
+    assert_eq!(hashes(&ns, &child).await, (Vec::new(), new.clone()));
+    let before: Deployment = ns.get(&child).await;
+
+    // The same version with an empty cache writes the new names, and no pod is replaced.
+    ns.replace_operator(&|_| ());
+    let writes = ns.writes().len();
+    until(&ns, &names, |found| {
+        found
+            .iter()
+            .all(|(_, arrived, ready)| *arrived && ready == "True Ready")
+    })
+    .await;
+    round(&ns, &names).await;
+    let patched = |from: usize| {
+        let writes = ns.writes().into_iter().skip(from);
+        writes
+            .filter(|write| write.contains("/deployments/"))
+            .count()
+    };
+    assert_eq!(patched(writes), 1, "{:?}", ns.writes());
+    assert_eq!(hashes(&ns, &child).await, (new, Vec::new()));
+    let after: Deployment = ns.get(&child).await;
+    assert_eq!(after.spec, before.spec);
+
+    // Another version replaces the pods once.
+    write_former_names(&ns, &child).await;
+    ns.replace_operator(&|installation| installation.relay_image = NEW.to_owned());
+    until(&ns, &names, |found| {
+        found
+            .iter()
+            .all(|(image, arrived, ready)| image == NEW && *arrived && ready == "True Ready")
+    })
+    .await;
+    let upgraded: Deployment = ns.get(&child).await;
+    let revision = |deployment: &Deployment| {
+        let annotations = deployment.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get("deployment.kubernetes.io/revision").cloned())
+    };
+    assert_eq!(
+        (revision(&after).as_deref(), revision(&upgraded).as_deref()),
+        (Some("1"), Some("2"))
+    );
 }
 
 #[tokio::test]

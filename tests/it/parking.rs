@@ -137,7 +137,7 @@ on_each_server! {
         store.park_key(&row).await.expect("parked");
         store.park_key(&row).await.expect("parked again");
         assert_eq!(keys(&store, &[i16::from(row.lane)]).await.len(), 1);
-        assert!(store.bury(&row, 2).await.expect("buried"));
+        assert!(store.dead_letter(&row, 2).await.expect("a dead letter"));
     }
 }
 
@@ -175,7 +175,7 @@ on_each_server! {
             let row = refused_row(&mut admin, id).await;
             assert!(
                 !store
-                    .bury(
+                    .dead_letter(
                         &ParkedRow {
                             event_id: Uuid::new_v4(),
                             ..row.clone()
@@ -185,8 +185,8 @@ on_each_server! {
                     .await
                     .expect("no error")
             );
-            assert!(store.bury(&row, 3).await.expect("buried"));
-            assert!(!store.bury(&row, 3).await.expect("no error"));
+            assert!(store.dead_letter(&row, 3).await.expect("a dead letter"));
+            assert!(!store.dead_letter(&row, 3).await.expect("no error"));
         }
         assert_eq!(
             value::<String>(&mut admin, &format!("{columns} from outbox.dead_letter")).await,
@@ -211,7 +211,7 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         execute(&mut admin, ADD).await;
         let mut relay = database.connect_as(&database.relay).await;
-        let bad_class = "select outbox.bury(lane, id, event_id, 'files', 'no class', 1) \
+        let bad_class = "select outbox.dead_letter(lane, id, event_id, 'files', 'no class', 1) \
             from outbox.event";
         assert_eq!(refused(&mut relay, bad_class).await, "23514");
         assert_eq!(
@@ -236,12 +236,12 @@ on_each_server! {
         )
         .await;
         let row = refused_row(&mut admin, 1).await;
-        assert!(store.bury(&row, 1).await.expect("buried"));
+        assert!(store.dead_letter(&row, 1).await.expect("a dead letter"));
         execute(&mut admin, "insert into outbox.event (xact, id, event_id, aggregate_type, \
             aggregate_id, event_type) overriding system value
           select xact, id, event_id, aggregate_type, aggregate_id, event_type \
           from public.backup").await;
-        assert!(store.bury(&row, 5).await.expect("a second dead letter"));
+        assert!(store.dead_letter(&row, 5).await.expect("a second dead letter"));
         assert_eq!(
             values::<i32>(&mut admin, "select attempts from outbox.dead_letter").await,
             [5]
@@ -276,7 +276,7 @@ on_each_server! {
         let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
         let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
         let found = store
-            .fetch_named(&lanes, &ids, &event_ids)
+            .fetch_by_ids(&lanes, &ids, &event_ids)
             .await
             .expect("fetched");
         let mut expected: Vec<_> = names[..4]
@@ -323,7 +323,7 @@ on_each_server! {
         let mut relay = database.connect_as(&database.relay).await;
         execute(&mut relay, settings).await;
         let text =
-            include_str!("../../src/outbox/sql/fetch_named.sql").replace("@schema@", "outbox");
+            include_str!("../../src/outbox/sql/fetch_by_ids.sql").replace("@schema@", "outbox");
         execute(
             &mut relay,
             &format!("prepare named (smallint[], bigint[], uuid[]) as {text}"),
@@ -357,7 +357,7 @@ on_each_server! {
             refused_row(&mut admin, 2).await,
             refused_row(&mut admin, 3).await,
         ];
-        store.bury(&rows[0], 1).await.expect("buried");
+        store.dead_letter(&rows[0], 1).await.expect("a dead letter");
         store.park_key(&rows[1]).await.expect("parked");
         store.park_key(&rows[2]).await.expect("parked");
         let quiet = store.table_wide().await.expect("read");

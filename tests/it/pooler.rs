@@ -11,7 +11,7 @@ use outbox_relay::{
     outbox::{
         Connections, FetchFilter, FetchRequest, Pools, READER_OPTIONS, SettlePlan, Statement,
         Store,
-        connect::{Connect, pool},
+        connect::Connect,
         schema::{check_schema, statement},
     },
     report::ProblemClass,
@@ -30,7 +30,7 @@ use crate::harness::{
 };
 
 fn connections(database: &Database, settings: &RelaySettings, max: u32) -> Connections {
-    pool(
+    Connections::new(
         &Connect::relay(&settings.database, &database.secrets()).expect("good secrets"),
         max,
         &[],
@@ -178,7 +178,8 @@ async fn cancelled_work_leaves_nothing_behind() {
         let connect =
             Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
         // The server must not end forgotten transactions automatically.
-        let connections = pool(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
+        let connections =
+            Connections::new(&connect, 1, &[("idle_in_transaction_session_timeout", "0")]);
         let mut admin = database.as_admin().await;
         let open = format!(
             "select count(*) from pg_stat_activity where usename = '{}' and xact_start is not null",
@@ -398,18 +399,18 @@ async fn rows_are_read_and_settled_on_new_connections() {
         let (_, fetched) = store().fetch(&plan).await.expect("an answer");
         assert_eq!(fetched.rows.len(), 1);
         let named = store()
-            .fetch_named(
+            .fetch_by_ids(
                 &[i16::from(fetched.rows[0].lane)],
                 &[fetched.rows[0].id],
                 &[fetched.rows[0].event_id],
             )
             .await;
-        assert_eq!(named.expect("an answer")[0].place, fetched.rows[0].place);
+        assert_eq!(named.expect("an answer")[0].ctid, fetched.rows[0].ctid);
         let settle = SettlePlan {
             lanes: vec![i16::from(fetched.rows[0].lane)],
             ids: vec![fetched.rows[0].id],
             event_ids: vec![fetched.rows[0].event_id],
-            places: vec![fetched.rows[0].place],
+            places: vec![fetched.rows[0].ctid],
         };
         store().settle(&settle).await.expect("settled");
         let mut admin = database.as_admin().await;
@@ -458,7 +459,7 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
     for settings in [database.settings(), through(database.settings(), shared())] {
         let connect =
             Connect::relay(&settings.database, &database.secrets()).expect("good secrets");
-        let reader = pool(&connect, 1, READER_OPTIONS);
+        let reader = Connections::new(&connect, 1, READER_OPTIONS);
         let limited = |query: Statement<'static>| query.bind(vec![i64::MAX; 64]);
         let flowing = |query: Statement<'static>| {
             let declared = vec!["files".to_owned(), "other".to_owned()];
@@ -484,7 +485,7 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
             )
             .await,
             plan_of(
-                include_str!("../../src/outbox/sql/fetch_flowing.sql"),
+                include_str!("../../src/outbox/sql/fetch_filtered.sql"),
                 flowing,
                 &reader,
             )
@@ -504,7 +505,7 @@ async fn fetch_walks_the_primary_key_of_a_table_that_was_never_analysed() {
             let explain = sqlx::query(
                 "explain select id from outbox.event where lane = 1 and id > 0 order by id",
             );
-            let rows = pool(&connect, 1, settings)
+            let rows = Connections::new(&connect, 1, settings)
                 .rows(explain)
                 .await
                 .expect("a plan");

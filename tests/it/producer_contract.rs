@@ -9,7 +9,7 @@ use std::{
 };
 
 use outbox_relay::{
-    kafka::{DeliveryError, Sizes},
+    kafka::{BatchLimits, DeliveryError},
     report::ProblemClass,
 };
 use rdkafka::{
@@ -31,7 +31,7 @@ const RECORDS: usize = 200;
 const NO_ERROR: Answer = Answer::RD_KAFKA_RESP_ERR_NO_ERROR;
 const REJECTED: DeliveryError = DeliveryError::Record(ProblemClass::RecordRejected);
 /// Limits that allow about 15 records in a batch.
-const SMALL: Sizes = Sizes {
+const SMALL: BatchLimits = BatchLimits {
     batch_bytes: 2048,
     message_max_bytes: 1_000_000,
 };
@@ -273,7 +273,7 @@ async fn blamed_for_the_future(future: &[usize]) -> Vec<usize> {
     create_topic_with(&topic, 1, &[]).await;
     let mut sender = Sender::with(
         &rig("RIG_KAFKA"),
-        Sizes::default(),
+        BatchLimits::default(),
         &[("linger.ms", "1000")],
     );
     let now_ms = SystemTime::now()
@@ -367,7 +367,7 @@ async fn no_record_fails_for_being_late() {
         "reports during the outage"
     );
     assert_eq!(
-        until("the trouble", async || sender.trouble()).await,
+        until("the cluster error", async || sender.cluster_error()).await,
         ProblemClass::KafkaUnreachable
     );
     cluster.broker_up(1).expect("a broker");

@@ -1,7 +1,7 @@
 //! Keys go to the partition that Kafka's Java producer chooses. Topics of both producers can
 //! therefore be joined, and keys stay in order.
 
-use outbox_relay::kafka::{Sizes, partition_of};
+use outbox_relay::kafka::{BatchLimits, partition_of};
 
 use crate::harness::{
     kafka::{create_topic, read_all, topic_name},
@@ -16,7 +16,7 @@ async fn a_key_is_in_the_partition_that_javas_producer_chooses() {
     let mut keys: Vec<String> = (0..100).map(|n| format!("key-{n}")).collect();
     keys.extend(["", "ä", "日本語", "🦀", "a\u{301}", " ", "\t\n", "a\u{1}b"].map(str::to_owned));
     keys.push("ключ".repeat(12_500));
-    let mut sender = Sender::new(&rig("RIG_KAFKA"), Sizes::default());
+    let mut sender = Sender::new(&rig("RIG_KAFKA"), BatchLimits::default());
     for (record, key) in keys.iter().enumerate() {
         sender.send(&topic, key, record, 10).expect("taken");
     }

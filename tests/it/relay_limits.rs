@@ -1,7 +1,7 @@
 //! Metadata of topics: the limit of their batches, and the number of their partitions.
 
 use outbox_relay::{
-    kafka::{Limits, TopicLimits, ask_limits},
+    kafka::{LimitsByTopic, TopicLimits, request_topic_limits},
     report::ProblemClass,
     secrets::Secrets,
     settings::{OnPoison, SaslMechanism, SaslSettings, TlsMode, TlsSettings, TopicSettings},
@@ -73,10 +73,10 @@ async fn limits_are_known_of_topics_that_exist() {
     let database = Database::create(15).await;
     let mut settings = database.publishing(vec![]).kafka;
     let names = [strict.as_str(), missing.as_str(), usual.as_str()];
-    let found = ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
+    let found = request_topic_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await;
     assert_eq!(
         found,
-        Some(Limits(vec![
+        Some(LimitsByTopic(vec![
             known(20_000, 2),
             TopicLimits::default(),
             known(1_048_588, 1)
@@ -84,7 +84,7 @@ async fn limits_are_known_of_topics_that_exist() {
     );
     settings.bootstrap_servers = vec!["127.0.0.1:1".to_owned()];
     assert_eq!(
-        ask_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await,
+        request_topic_limits(&settings, &Secrets::folder("/nowhere"), "it", &names).await,
         None
     );
 }
@@ -264,7 +264,7 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
         username: rig("RIG_KAFKA_USER"),
     });
     let found = until("the limits", async || {
-        ask_limits(
+        request_topic_limits(
             &settings.kafka,
             &database.secrets(),
             "it",
@@ -276,7 +276,7 @@ async fn a_topic_with_a_hidden_configuration_has_unknown_limits_and_gets_its_row
     .await;
     assert_eq!(
         found,
-        Limits(vec![TopicLimits::default(), known(20_000, 1)])
+        LimitsByTopic(vec![TopicLimits::default(), known(20_000, 1)])
     );
     let _relay = Relay::start(&database, &settings).await;
     insert(&database, &hidden, 1000).await;

@@ -233,8 +233,7 @@ async fn lanes_pause_until_the_right_to_advance_the_sequence_is_granted() {
     let relay = Relay::start(&database, &settings).await;
     let message = wait_for_problem(&relay, ProblemClass::InsufficientPrivilege).await;
     assert!(
-        message.contains("move the sequence of ids on")
-            && message.contains("run the migration again"),
+        message.contains("advance the id sequence") && message.contains("run the migration again"),
         "{message}"
     );
     wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;

@@ -1,4 +1,4 @@
-# Read by the rig's scripts: where things lie, processes, ports, network, certificates, the env file.
+# Sourced by the rig's scripts: where things are, processes, ports, network, certificates, the env file.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -10,7 +10,7 @@ PROGRAMS=${RIG_PROGRAMS:-$RIG/programs} # what install fetched and built; severa
 NET=10.244.0                            # pods get $NET.2 to $NET.199
 HOST=$NET.1                             # this machine, as pods reach it
 BRIDGE=rig0
-[ $EUID = 0 ] || HOST=127.0.0.1 # without root no pods
+if [ $EUID != 0 ]; then HOST=127.0.0.1; fi # without root no pods
 
 die() {
 	echo "rig: $*" >&2
@@ -27,14 +27,14 @@ lock() { # PART: waits for another run of the same part; until the end of this o
 packages() { # PROGRAM:PACKAGE...: installs Debian's packages whose program is missing
 	local pair missing=()
 	for pair; do
-		[ -n "$(command -v "${pair%%:*}")" ] || missing+=("${pair#*:}")
+		if ! command -v "${pair%%:*}" >/dev/null; then missing+=("${pair#*:}"); fi
 	done
-	[ ${#missing[@]} -gt 0 ] || return 0
+	if [ ${#missing[@]} = 0 ]; then return; fi
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || {
+	if ! apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1; then
 		apt-get update -qq
 		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-	}
+	fi
 }
 
 # Processes. A pid file holds the pid and when that process started, so that neither a reused pid nor a
@@ -55,7 +55,7 @@ start() { # NAME COMMAND...: in the background and in a session of its own
 	local name=$1
 	shift
 	alive "$name" && return
-	[ ! -e "$RIG/log/$name.log" ] || mv -f "$RIG/log/$name.log" "$RIG/log/$name.log.old"
+	if [ -e "$RIG/log/$name.log" ]; then mv -f "$RIG/log/$name.log" "$RIG/log/$name.log.old"; fi
 	setsid nohup "$@" >"$RIG/log/$name.log" 2>&1 </dev/null 9>&- &
 	record "$name" $!
 }
@@ -63,14 +63,14 @@ stop() { # SIGNAL NAME...: all at once, the ones that are left after 20 seconds 
 	local signal=$1 name i
 	shift
 	for name; do
-		! alive "$name" || kill -"$signal" "$(pid "$name")"
+		if alive "$name"; then kill -"$signal" "$(pid "$name")"; fi
 	done
 	for name; do
 		for ((i = 0; i < 400; i++)); do
 			alive "$name" || break
 			sleep 0.05
 		done
-		! alive "$name" || kill -KILL "$(pid "$name")"
+		if alive "$name"; then kill -KILL "$(pid "$name")"; fi
 		rm -f "$RIG/run/$name.pid"
 	done
 }
@@ -96,7 +96,7 @@ ports_free() { # PORT...: waits a little for one that has just been killed
 	local port pid i
 	for port; do
 		for ((i = 0; i < 20; i++)); do
-			[ -n "$(ss -Hltn "sport = :$port")" ] || continue 2
+			if [ -z "$(ss -Hltn "sport = :$port")" ]; then continue 2; fi
 			sleep 0.1
 		done
 		pid=$(ss -Hltnp "sport = :$port" | sed -n 's/.*pid=\([0-9]*\).*/\1/p' | head -n 1)
@@ -110,11 +110,11 @@ listens() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; } # ADDRESS PORT
 # Nothing that a pod sends leaves this machine. Without root there is none.
 network() {
 	local other
-	[ $EUID = 0 ] || return 0
+	if [ $EUID != 0 ]; then return; fi
 	other=$(ip -o -4 addr show to "$HOST/32" | awk -v bridge=$BRIDGE '$2 != bridge {print $2; exit}')
-	[ -z "$other" ] || die "$HOST is the address of $other already: remove that first (ip link del $other)"
+	if [ -n "$other" ]; then die "$HOST is the address of $other already: remove that first (ip link del $other)"; fi
 	ip link show $BRIDGE >/dev/null 2>&1 || ip link add $BRIDGE type bridge
-	[ -n "$(ip -o -4 addr show dev $BRIDGE to "$HOST/32")" ] || ip addr add "$HOST/24" dev $BRIDGE
+	if [ -z "$(ip -o -4 addr show dev $BRIDGE to "$HOST/32")" ]; then ip addr add "$HOST/24" dev $BRIDGE; fi
 	# An address of its own: otherwise it changes as pods come and go, and the others lose their way for a while.
 	ip link set $BRIDGE address 02:00:0a:f4:00:01 up
 	nft -f - <<-NFT
@@ -133,7 +133,7 @@ network() {
 	NFT
 }
 network_down() { # unless some server, maybe of another checkout, listens there
-	[ $EUID = 0 ] && [ -z "$(ss -Hltn src "$HOST")" ] || return 0
+	if [ $EUID != 0 ] || [ -n "$(ss -Hltn src "$HOST")" ]; then return; fi
 	nft delete table inet rig 2>/dev/null || true
 	ip link del $BRIDGE 2>/dev/null || true
 }

@@ -1,7 +1,7 @@
-# Read by scripts that need the rig: brings up what is down, and at the end stops that and nothing else.
+# Sourced by scripts that need the rig: starts what is down, and at the end stops that and nothing else.
 # shellcheck shell=bash
 
-# The cluster's sockets lie in it, and a path of a socket has an end.
+# The cluster's sockets are in this folder, and the path of a socket has at most 107 characters.
 if [ -z "${RIG:-}" ] && [ ${#PWD} -gt 55 ]; then
 	RIG=/tmp/outbox-rig-$(cksum <<<"$PWD" | cut -d' ' -f1)
 	export RIG_PROGRAMS=$PWD/target/rig/programs

@@ -82,10 +82,10 @@ fn a_time_that_a_broker_would_refuse_or_expire_becomes_the_time_of_sending() {
     let now = 1_700_000_000_000;
     for (ms, kept) in [
         (now, true),
-        (now - HOUR_MS, true),
-        (now - HOUR_MS - 1, false),
-        (now + MINUTE_MS, true),
-        (now + MINUTE_MS + 1, false),
+        (now - TIMESTAMP_AGE_MAX_MS, true),
+        (now - TIMESTAMP_AGE_MAX_MS - 1, false),
+        (now + TIMESTAMP_AHEAD_MAX_MS, true),
+        (now + TIMESTAMP_AHEAD_MAX_MS + 1, false),
     ] {
         assert_eq!(timestamp_ms(ms * 1000, now), kept.then_some(ms), "{ms}");
     }
@@ -99,7 +99,8 @@ fn a_time_outside_any_calendar_is_written_as_the_nearest_one_inside() {
 }
 
 fn of_row_in(headers: &str, style: RecordHeaders) -> Vec<(String, Option<String>)> {
-    let ours = crate::kafka::record::own(&row("{}"), style, "/outbox/essays/file-service").len();
+    let ours =
+        crate::kafka::record::relay_headers(&row("{}"), style, "/outbox/essays/file-service").len();
     let (mut all, _) = named(headers, style);
     all.truncate(all.len() - ours);
     all
@@ -206,7 +207,7 @@ fn a_cloud_event_without_an_aggregate_has_no_subject() {
         },
     );
     assert!(
-        crate::kafka::record::own(&row, RecordHeaders::CloudEvents, "/outbox")
+        crate::kafka::record::relay_headers(&row, RecordHeaders::CloudEvents, "/outbox")
             .iter()
             .all(|(name, _)| *name != "ce_subject")
     );
@@ -220,12 +221,12 @@ fn what_is_no_object_is_refused_by_its_kind_and_never_quoted() {
         ("-1", "a number"),
         ("true", "a boolean"),
         ("null", "null"),
-        ("quoted", "no JSON"),
+        ("quoted", "invalid JSON"),
     ] {
         let error = crate::kafka::record::headers(&row(json), RecordHeaders::Standard, "/", &mut 0)
             .map(|_| ())
             .expect_err(json);
-        assert_eq!(error, HeaderError::NoObject { kind });
+        assert_eq!(error, HeaderError::NotAnObject { kind });
         assert!(!error.to_string().contains("quoted"), "{error}");
     }
     for json in [
@@ -275,7 +276,7 @@ proptest! {
         let object: Map<String, Value> = fields.clone().into_iter().collect();
         let (all, replaced) = named(&Value::from(object).to_string(), style);
         let row = row("{}");
-        let ours = crate::kafka::record::own(&row, style, "/outbox/essays/file-service");
+        let ours = crate::kafka::record::relay_headers(&row, style, "/outbox/essays/file-service");
         prop_assert_eq!(all.len() + replaced as usize, fields.len() + ours.len());
         for (key, value) in &all[..all.len() - ours.len()] {
             let expected = match &fields[key] {

@@ -29,24 +29,24 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::operator::{
-    Operator, PassError,
+    Operator, ReconcileError,
     call::ErrorClass,
-    identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL},
+    identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL, RelayKey},
     ownership::relay_name,
     process::{
         health::Pulse,
         requeue_rate::Pace,
         watch_scope::{Guarded, Known, Scope, Scopes},
     },
-    reconcile::cache::{Key, Memory},
+    reconcile::{Requeue, cache::Cache},
 };
 /// Passes at the same time, however many namespaces there are.
 const CONCURRENCY: u16 = 8;
 /// Changes that come together are worked through together.
 const DEBOUNCE: Duration = Duration::from_millis(300);
-const LONGEST_PASS: Duration = Duration::from_secs(60);
+const RECONCILE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that passes by itself.
-const PASSES_SOON: Duration = Duration::from_secs(8);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// The operator and its signs of life.
 pub(crate) struct Context {
@@ -100,7 +100,7 @@ fn outcomes(
     let rounds =
         || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
     let ours = rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
-    let memory = Arc::clone(&context.operator.memory);
+    let marking = Arc::clone(&context);
     let relays = watcher(api::<Guarded>(&client, namespace), rounds())
         .backoff(short_backoff())
         .modify(|relay| relay.managed_fields_mut().clear())
@@ -119,9 +119,9 @@ fn outcomes(
             Default::default(),
         )
         .inspect_ok(move |relay| {
-            memory.changed((&relay.namespace().unwrap_or_default(), &relay.name_any()))
+            marking.operator.mark_changed(&key_of(relay));
         });
-    let memory = &context.operator.memory;
+    let cache = &context.operator.cache;
     Controller::for_stream(relays, scope.known.clone())
         .with_config(
             controller::Config::default()
@@ -130,11 +130,11 @@ fn outcomes(
         )
         .trigger_backoff(short_backoff())
         .watches_stream(
-            children::<Deployment>(memory, &client, namespace, &ours),
+            children::<Deployment>(cache, &client, namespace, &ours),
             relay_of,
         )
-        .watches_stream(children::<Job>(memory, &client, namespace, &ours), relay_of)
-        .watches_stream(children::<Pod>(memory, &client, namespace, &ours), relay_of)
+        .watches_stream(children::<Job>(cache, &client, namespace, &ours), relay_of)
+        .watches_stream(children::<Pod>(cache, &client, namespace, &ours), relay_of)
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, error_policy, context)
         .boxed()
@@ -154,7 +154,7 @@ type Child<K> = PartialObjectMeta<K>;
 
 /// Children that changed; the memory hears of them before the pass does that follows.
 fn children<K>(
-    memory: &Arc<Memory>,
+    cache: &Arc<Cache>,
     client: &Client,
     namespace: Option<&str>,
     ours: &watcher::Config,
@@ -167,24 +167,24 @@ where
         + Sync
         + 'static,
 {
-    let (memory, scope) = (Arc::clone(memory), namespace.map(str::to_owned));
+    let (cache, scope) = (Arc::clone(cache), namespace.map(str::to_owned));
     watcher(api::<Child<K>>(client, namespace), ours.clone())
-        .inspect_ok(move |event| hear(&memory, scope.as_deref(), event))
+        .inspect_ok(move |event| hear(&cache, scope.as_deref(), event))
         .touched_objects()
 }
 
-fn hear<K>(memory: &Memory, namespace: Option<&str>, event: &watcher::Event<Child<K>>)
+fn hear<K>(cache: &Cache, namespace: Option<&str>, event: &watcher::Event<Child<K>>)
 where
     K: Resource<DynamicType = ()>,
 {
     match event {
-        watcher::Event::Init => memory.all_changed(namespace),
+        watcher::Event::Init => cache.all_changed(namespace),
         watcher::Event::InitDone => {}
         watcher::Event::Apply(child)
         | watcher::Event::InitApply(child)
         | watcher::Event::Delete(child) => {
-            if let Some((namespace, name)) = owner(&child.metadata) {
-                memory.changed((namespace, name));
+            if let Some(key) = owner(&child.metadata) {
+                cache.changed(&key);
             }
         }
     }
@@ -204,40 +204,45 @@ fn short_backoff() -> ExponentialBackoff {
     reason = "as the controller asks for it"
 )]
 fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<Guarded>> {
-    let (namespace, name) = owner(&child.metadata)?;
-    Some(ObjectRef::new(name).within(namespace))
+    let key = owner(&child.metadata)?;
+    Some(ObjectRef::new(&key.name).within(&key.namespace))
+}
+
+fn key_of(relay: &Guarded) -> RelayKey {
+    RelayKey::new(relay.namespace().unwrap_or_default(), relay.name_any())
 }
 
 /// The OutboxRelay that it was made for; of a pod, its labels say so.
-fn owner(child: &ObjectMeta) -> Option<Key<'_>> {
+fn owner(child: &ObjectMeta) -> Option<RelayKey> {
     let label = |name| child.labels.as_ref()?.get(name).map(String::as_str);
     let name = relay_name(child)
         .or_else(|| label(RELAY_LABEL))
         .or_else(|| label(MIGRATION_LABEL))?;
-    Some((child.namespace.as_deref()?, name))
+    Some(RelayKey::new(child.namespace.as_deref()?, name))
 }
 
-async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, PassError> {
-    let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
+async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let key = key_of(&relay);
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
     let limited = tokio::time::timeout(
-        LONGEST_PASS,
-        Box::pin(context.operator.work_through(&namespace, &name)),
+        RECONCILE_TIME_MAX,
+        Box::pin(context.operator.reconcile(&key)),
     );
     let ended = limited
         .await
-        .unwrap_or(Err(PassError::Timeout(LONGEST_PASS)));
+        .unwrap_or(Err(ReconcileError::timeout(RECONCILE_TIME_MAX)));
     context.pulse.passed(Instant::now());
     context.pace.passed(started.elapsed());
     match ended {
-        Ok(again) => {
+        Ok(requeue) => {
             context.operator.metrics.passed(started.elapsed());
-            context.operator.memory.clear_failures((&namespace, &name));
+            context.operator.cache.clear_failures(&key);
             let shortest = context.pace.pause(context.known.count(), CONCURRENCY);
-            Ok(again.map_or_else(Action::await_change, |again| {
-                Action::requeue(again.max(shortest))
-            }))
+            Ok(match requeue {
+                Requeue::OnChange => Action::await_change(),
+                Requeue::After(pause) => Action::requeue(pause.max(shortest)),
+            })
         }
         Err(error) => {
             context
@@ -249,13 +254,13 @@ async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     }
 }
 
-fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -> Action {
-    let (namespace, name) = (relay.namespace().unwrap_or_default(), relay.name_any());
-    let failures = context.operator.memory.count_failure((&namespace, &name));
+fn error_policy(relay: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let key = key_of(&relay);
+    let failures = context.operator.cache.count_failure(&key);
     let pause = pause(error.class(), failures).max(error.retry_after().unwrap_or_default());
     tracing::warn!(
-        namespace,
-        name,
+        namespace = key.namespace,
+        name = key.name,
         class = error.class().name(),
         failures,
         ?pause,
@@ -270,8 +275,8 @@ fn error_policy(relay: Arc<Guarded>, error: &PassError, context: Arc<Context>) -
 /// healthy object asks for.
 fn pause(class: ErrorClass, failures: u32) -> Duration {
     let (first, longest) = match class {
-        ErrorClass::Conflict => (Duration::from_millis(200), PASSES_SOON),
-        ErrorClass::Transient => (Duration::from_secs(1), PASSES_SOON),
+        ErrorClass::Conflict => (Duration::from_millis(200), RETRY_PAUSE_MAX),
+        ErrorClass::Transient => (Duration::from_secs(1), RETRY_PAUSE_MAX),
         ErrorClass::Permanent => (Duration::from_secs(15), Duration::from_mins(5)),
     };
     first
@@ -279,16 +284,18 @@ fn pause(class: ErrorClass, failures: u32) -> Duration {
         .min(longest)
 }
 
-type Outcome = Result<(ObjectRef<Guarded>, Action), controller::Error<PassError, watcher::Error>>;
+type Outcome =
+    Result<(ObjectRef<Guarded>, Action), controller::Error<ReconcileError, watcher::Error>>;
 
 fn note(context: &Context, outcome: Outcome) {
     match outcome {
         // Failed passes are logged where their pause is decided.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(gone)) => {
+            let namespace = gone.namespace.unwrap_or_default();
             context
                 .operator
-                .forget((gone.namespace.as_deref().unwrap_or_default(), &gone.name));
+                .forget(&RelayKey::new(namespace, gone.name));
         }
         // Told once for its namespace, by the client.
         Err(controller::Error::QueueError(error)) if is_forbidden(&error) => {}
@@ -313,8 +320,8 @@ mod tests {
         assert_eq!(pause(ErrorClass::Conflict, 1), Duration::from_millis(200));
         assert_eq!(pause(ErrorClass::Transient, 1), Duration::from_secs(1));
         assert_eq!(pause(ErrorClass::Transient, 4), Duration::from_secs(8));
-        assert_eq!(pause(ErrorClass::Transient, u32::MAX), PASSES_SOON);
-        assert_eq!(pause(ErrorClass::Conflict, u32::MAX), PASSES_SOON);
+        assert_eq!(pause(ErrorClass::Transient, u32::MAX), RETRY_PAUSE_MAX);
+        assert_eq!(pause(ErrorClass::Conflict, u32::MAX), RETRY_PAUSE_MAX);
         assert_eq!(pause(ErrorClass::Permanent, 1), Duration::from_secs(15));
         assert_eq!(
             pause(ErrorClass::Permanent, u32::MAX),

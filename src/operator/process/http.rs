@@ -11,7 +11,7 @@ use crate::operator::{
         metrics::{Census, Metrics},
         watch_scope::Known,
     },
-    reconcile::cache::Memory,
+    reconcile::cache::Cache,
 };
 
 /// What is told of.
@@ -19,7 +19,7 @@ use crate::operator::{
 pub(crate) struct Surface {
     pub pulse: Arc<Pulse>,
     pub metrics: Metrics,
-    pub memory: Arc<Memory>,
+    pub memory: Arc<Cache>,
     pub known: Known,
 }
 

@@ -26,7 +26,7 @@ use crate::{
             metrics::Metrics,
             watch_scope::Scopes,
         },
-        reconcile::cache::Memory,
+        reconcile::cache::Cache,
     },
 };
 
@@ -102,7 +102,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let surface = Surface {
         pulse: Arc::new(pulse),
         metrics: Metrics::new(),
-        memory: Arc::new(Memory::default()),
+        memory: Arc::new(Cache::default()),
         known,
     };
     let stop = stop_at_signal()?;
@@ -213,9 +213,9 @@ async fn lead(
             () = stop.cancelled() => return Ok(true),
         }
     }
-    let (memory, metrics) = (surface.memory, surface.metrics);
+    let (cache, metrics) = (surface.memory, surface.metrics);
     let operator = Operator {
-        memory,
+        cache,
         metrics,
         ..Operator::new(client, options.settings)
     };

@@ -11,7 +11,7 @@ use kube::{
 
 use crate::{
     api::OutboxRelay,
-    operator::{identity::is_looked_after, process::health::Watched},
+    operator::{identity::is_reconciled, process::health::Watched},
 };
 
 pub(crate) type Guarded = DeserializeGuard<OutboxRelay>;
@@ -86,7 +86,7 @@ impl Known {
     }
 
     pub(crate) fn relays(&self) -> Vec<Arc<Guarded>> {
-        let ours = |found: &Arc<Guarded>| is_looked_after(&found.0, &self.operator_name);
+        let ours = |found: &Arc<Guarded>| is_reconciled(&found.0, &self.operator_name);
         self.stores
             .iter()
             .flat_map(Store::state)

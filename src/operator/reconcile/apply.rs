@@ -1,6 +1,6 @@
-//! Makes the API server hold what was built and decided. IO. Reads before it writes: a name of ours
-//! that somebody else has stops the pass before anything is touched. How many relays run is apart
-//! from that: no other object, ours or not, may keep a relay from being suspended.
+//! Writes the children that a plan selects. IO. It reads before it writes: if somebody else owns an
+//! object with the name of a child, nothing is written. Only the number of replicas is set anyway:
+//! no other object may keep a relay from being suspended.
 
 mod write;
 
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 
 use crate::operator::{
     call::{CallError, ErrorClass, call, call_opt},
-    identity::Identity,
+    children::{ChildKind, Prepared},
+    identity::{Identity, RelayKey},
     ownership::{Ownership, ownership},
     reconcile::{
-        build::{ChildKind, Prepared},
-        cache::{Key, Memory},
+        cache::Cache,
         observe::{ObjectKey, Observed, RelayDeployment},
-        plan::{Plan, Scale},
+        plan::{Plan, RelayPlan, Scale, WriteResult},
     },
 };
 
@@ -31,9 +31,9 @@ const SCALE_MANAGER: &str = "outbox-operator-scale";
 /// Why something is not as it was decided.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    #[error("{0} exist already and belong to somebody else")]
+    #[error("{0}: the name is taken by an object that does not belong to this OutboxRelay")]
     NameConflict(String),
-    #[error("{0} of a deleted OutboxRelay of this name are still there")]
+    #[error("{0}: left from a deleted OutboxRelay of this name")]
     FormerChildren(String),
     #[error("failed to read {kind:?} '{name}'")]
     Read {
@@ -70,6 +70,7 @@ pub(crate) enum ApplyError {
 }
 
 impl ApplyError {
+    /// Returns the failed request, if there was one.
     pub(crate) fn call(&self) -> Option<&CallError> {
         match self {
             Self::NameConflict(_) | Self::FormerChildren(_) => None,
@@ -82,6 +83,7 @@ impl ApplyError {
         }
     }
 
+    /// Returns when another attempt can help.
     pub(crate) fn class(&self) -> ErrorClass {
         match self {
             Self::NameConflict(_) => ErrorClass::Permanent,
@@ -91,21 +93,18 @@ impl ApplyError {
     }
 }
 
-/// One OutboxRelay's corner of the API server.
-pub(crate) struct Corner<'a> {
+/// Where the children of one OutboxRelay are written.
+pub(crate) struct Target<'a> {
     pub client: &'a Client,
+    pub key: &'a RelayKey,
     pub identity: &'a Identity,
-    pub memory: &'a Memory,
+    pub cache: &'a Cache,
 }
 
-impl Corner<'_> {
-    pub(crate) fn key(&self) -> Key<'_> {
-        (&self.identity.namespace, &self.identity.name)
-    }
-
-    /// To write: what was seen before holds no more.
+impl Target<'_> {
+    /// Returns the API for a write: what is cached does not hold after it.
     fn writing(&self, kind: ChildKind) -> Api<DynamicObject> {
-        self.memory.changed(self.key());
+        self.cache.changed(self.key);
         self.api(kind)
     }
 
@@ -118,88 +117,117 @@ impl Corner<'_> {
     }
 }
 
-/// Children as they should be but may not be, with what stands in their place.
+/// Children that may need a write, each with the live object of its name.
 type Due<'a> = Vec<(&'a Prepared, Option<DynamicObject>)>;
 
-/// How far a pass came.
+/// What was written, and what went wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     /// The Deployment as it is now, if it was written.
     pub deployment: Option<RelayDeployment>,
-    /// The cluster has no kind PodMonitor, and one is wished for.
+    /// The cluster has no kind PodMonitor, and the manifest asks for one.
     pub no_pod_monitors: bool,
-    /// As many relays are asked for as was decided.
+    /// The number of replicas is as it was decided.
     pub scaled: bool,
     /// Why not everything is as it was decided.
-    pub obstacle: Option<ApplyError>,
+    pub error: Option<ApplyError>,
 }
 
-/// Relays that run become more or less whatever becomes of the rest; the first ones come after it,
-/// and so in its form. Dropped half-way, it leaves some children new and some old; the next pass
-/// brings the rest.
-pub(crate) async fn apply(
-    corner: &Corner<'_>,
-    prepared: &[Prepared],
-    plan: &Plan,
-    observed: &Observed,
-) -> Applied {
+impl Applied {
+    /// Returns the error, if there is one.
+    pub(crate) fn into_result(self) -> Result<(), ApplyError> {
+        self.error.map_or(Ok(()), Err)
+    }
+
+    /// Returns whether a child is refused until a person changes something.
+    pub(crate) fn write_result(&self) -> WriteResult {
+        match &self.error {
+            Some(error) if error.class() == ErrorClass::Permanent => WriteResult::Refused,
+            _ => WriteResult::Accepted,
+        }
+    }
+}
+
+/// Carries out a plan as far as possible; the result holds what failed.
+///
+/// # Cancel safety
+/// If dropped, some children are new and others old. The next reconciliation writes the others.
+pub(crate) async fn apply(target: &Target<'_>, plan: &Plan<'_>, observed: &Observed) -> Applied {
+    match plan {
+        Plan::CarryOut(plan) => carry_out(target, plan, observed).await,
+        Plan::Invalid(plan) => {
+            let scaled = set_scale(target, plan.scale, observed).await;
+            Applied {
+                scaled: scaled.is_ok(),
+                error: scaled.err(),
+                ..Applied::default()
+            }
+        }
+        Plan::Paused(_) | Plan::Unreadable { .. } => Applied::default(),
+    }
+}
+
+/// Writes all children. Running relays are scaled even if the rest fails; the first relays start
+/// after the rest, and so with the current revision.
+async fn carry_out(target: &Target<'_>, plan: &RelayPlan<'_>, observed: &Observed) -> Applied {
     let mut applied = Applied::default();
-    let late = plan.scale.starts_the_first();
-    let scaled = if late {
+    let scale_last = plan.scale.starts_the_first();
+    let scaled = if scale_last {
         Ok(())
     } else {
-        set_scale(corner, plan.scale, observed).await
+        set_scale(target, plan.scale, observed).await
     };
-    applied.scaled = !late && scaled.is_ok();
-    let written = write_children(corner, prepared, plan, observed, &mut applied).await;
-    applied.obstacle = written.and(scaled).err();
+    applied.scaled = !scale_last && scaled.is_ok();
+    let written = write_children(target, plan, observed, &mut applied).await;
+    applied.error = written.and(scaled).err();
     applied
 }
 
 async fn write_children(
-    corner: &Corner<'_>,
-    prepared: &[Prepared],
-    plan: &Plan,
+    target: &Target<'_>,
+    plan: &RelayPlan<'_>,
     observed: &Observed,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
-    let due = look(corner, prepared, observed, applied).await?;
-    refuse_what_is_not_ours(corner.identity, &due)?;
+    let children = plan.children();
+    let due = read_due(target, &children, observed, applied).await?;
+    refuse_what_is_not_ours(target.identity, &due)?;
     for job in &plan.outdated_jobs {
-        delete(corner, ChildKind::MigrationJob, job).await?;
+        delete(target, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
         let outdated = live
             .as_ref()
             .is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
-        let written = write::write(corner, child, live.filter(|_| !outdated)).await?;
+        let written = write::write(target, child, live.filter(|_| !outdated)).await?;
         applied.deployment = written.or(applied.deployment.take());
     }
     if plan.scale.starts_the_first() {
-        set_scale(corner, plan.scale, observed).await?;
+        set_scale(target, plan.scale, observed).await?;
         applied.scaled = true;
     }
     for config_map in &plan.outdated_config_maps {
-        delete(corner, ChildKind::ConfigMap, config_map).await?;
+        delete(target, ChildKind::ConfigMap, config_map).await?;
     }
     for kind in &plan.unwanted {
-        remove(corner, *kind).await?;
+        remove(target, *kind).await?;
     }
     Ok(())
 }
 
-async fn look<'a>(
-    corner: &Corner<'_>,
-    prepared: &'a [Prepared],
+/// Reads the objects that have the names of children that may need a write.
+async fn read_due<'a>(
+    target: &Target<'_>,
+    children: &'a [Prepared],
     observed: &Observed,
     applied: &mut Applied,
 ) -> Result<Due<'a>, ApplyError> {
     let mut due = Vec::new();
-    for child in prepared
+    for child in children
         .iter()
-        .filter(|child| !is_settled(corner, child, observed))
+        .filter(|child| !is_up_to_date(target, child, observed))
     {
-        match call(corner.api(child.kind).get(&child.name)).await {
+        match call(target.api(child.kind).get(&child.name)).await {
             Ok(live) => due.push((child, Some(live))),
             Err(CallError::Refused(status))
                 if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) =>
@@ -219,8 +247,8 @@ async fn look<'a>(
     Ok(due)
 }
 
-/// An object that is not there is named by the answer; of a kind that is not there nothing can be
-/// named.
+/// Returns whether a 404 means that the kind does not exist. If only the object is absent, the
+/// answer has its name.
 fn is_unknown_kind(status: &Status) -> bool {
     status.code == 404
         && status
@@ -229,53 +257,54 @@ fn is_unknown_kind(status: &Status) -> bool {
             .is_none_or(|details| details.name.is_empty())
 }
 
-/// Looked for as seldom as what should be there.
-async fn remove(corner: &Corner<'_>, kind: ChildKind) -> Result<(), ApplyError> {
+/// Removes a child that the manifest does not ask for. It is looked up as rarely as children that
+/// should exist.
+async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> {
     let nothing = Prepared {
         kind,
-        name: corner.identity.relay_name(),
+        name: target.identity.relay_name(),
         body: Value::Null,
         first_replicas: None,
     };
-    if corner
-        .memory
-        .is_settled(corner.key(), &nothing, None, Instant::now())
+    if target
+        .cache
+        .is_up_to_date(target.key, &nothing, None, Instant::now())
     {
         return Ok(());
     }
-    let found = call_opt(corner.api(kind).get(&nothing.name)).await;
+    let found = call_opt(target.api(kind).get(&nothing.name)).await;
     let found = found.map_err(|source| ApplyError::Read {
         kind,
         name: nothing.name.clone(),
         source,
     })?;
     if let Some(object) =
-        found.filter(|object| ownership(&object.metadata, corner.identity) == Ownership::Ours)
+        found.filter(|object| ownership(&object.metadata, target.identity) == Ownership::Ours)
     {
-        delete(corner, kind, &ObjectKey::of(&object)).await?;
+        delete(target, kind, &ObjectKey::of(&object)).await?;
     }
-    corner
-        .memory
-        .settle(corner.key(), &nothing, None, Instant::now());
+    target
+        .cache
+        .record_written(target.key, &nothing, None, Instant::now());
     Ok(())
 }
 
-fn is_settled(corner: &Corner<'_>, child: &Prepared, observed: &Observed) -> bool {
+fn is_up_to_date(target: &Target<'_>, child: &Prepared, observed: &Observed) -> bool {
     match child.kind {
-        // It is only built when it is to be created.
+        // It is only selected if it is to be created.
         ChildKind::MigrationJob => false,
         ChildKind::ConfigMap => observed
             .config_maps
             .iter()
             .any(|map| map.name == child.name),
         ChildKind::Deployment => observed.deployment.as_ref().is_some_and(|live| {
-            corner
-                .memory
-                .is_settled(corner.key(), child, Some(live.fingerprint), Instant::now())
+            target
+                .cache
+                .is_up_to_date(target.key, child, Some(live.fingerprint), Instant::now())
         }),
-        _ => corner
-            .memory
-            .is_settled(corner.key(), child, None, Instant::now()),
+        _ => target
+            .cache
+            .is_up_to_date(target.key, child, None, Instant::now()),
     }
 }
 
@@ -302,9 +331,9 @@ fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), App
     }
 }
 
-/// Of the Deployment that was observed, and of no later one of its name.
-pub(crate) async fn set_scale(
-    corner: &Corner<'_>,
+/// Sets the replicas of the Deployment that was observed; the uid excludes a later one of its name.
+async fn set_scale(
+    target: &Target<'_>,
     scale: Scale,
     observed: &Observed,
 ) -> Result<(), ApplyError> {
@@ -313,7 +342,7 @@ pub(crate) async fn set_scale(
         Scale::Set { to, .. } | Scale::SetBack { to, .. } => to,
         Scale::Step(step) => step.to,
     };
-    let name = corner.identity.relay_name();
+    let name = target.identity.relay_name();
     let manager = PatchParams {
         field_manager: Some(SCALE_MANAGER.to_owned()),
         ..PatchParams::default()
@@ -324,7 +353,7 @@ pub(crate) async fn set_scale(
         .map(|deployment| &deployment.uid);
     let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": to}}));
     let set = call(
-        corner
+        target
             .writing(ChildKind::Deployment)
             .patch_scale(&name, &manager, &patch),
     )
@@ -333,8 +362,8 @@ pub(crate) async fn set_scale(
         .map_err(|source| ApplyError::Scale { name, source })
 }
 
-/// This very object: one that took its name meanwhile stays. Its pods go with it.
-async fn delete(corner: &Corner<'_>, kind: ChildKind, key: &ObjectKey) -> Result<(), ApplyError> {
+/// Deletes an object with its pods. Another object that took the name meanwhile stays.
+async fn delete(target: &Target<'_>, kind: ChildKind, key: &ObjectKey) -> Result<(), ApplyError> {
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(key.uid.clone()),
@@ -343,7 +372,7 @@ async fn delete(corner: &Corner<'_>, kind: ChildKind, key: &ObjectKey) -> Result
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
-    let deleted = call_opt(corner.writing(kind).delete(&key.name, &parameters)).await;
+    let deleted = call_opt(target.writing(kind).delete(&key.name, &parameters)).await;
     deleted.map(|_| ()).map_err(|source| ApplyError::Delete {
         kind,
         name: key.name.clone(),

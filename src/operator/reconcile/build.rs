@@ -1,5 +1,5 @@
-//! ValidatedRelay + Plan -> the objects that should exist. Pure, and cannot fail: everything was
-//! checked before.
+//! ValidatedRelay -> every object that may exist for it, with the hashes that planning compares.
+//! Pure, and cannot fail: everything was checked before.
 
 mod config_map;
 mod deployment;
@@ -12,210 +12,120 @@ mod service;
 mod service_account;
 
 use k8s_openapi::{
-    Metadata,
-    api::{
-        apps::v1::Deployment,
-        batch::v1::Job,
-        core::v1::{ConfigMap, Service, ServiceAccount},
-        networking::v1::NetworkPolicy,
-        policy::v1::PodDisruptionBudget,
-    },
+    api::{apps::v1::Deployment, batch::v1::Job},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, core::ApiResource};
-use serde::Serialize;
-use serde_json::Value;
 
 use crate::operator::{
-    identity::FORM,
-    reconcile::{
-        plan::{Migration, Plan, Rollout},
-        upgrade_queue::Turn,
-        validate::{MigrationTarget, ValidatedRelay},
-    },
+    children::{ChildKind, Prepared},
+    identity::REVISION_HASH,
+    reconcile::validate::ValidatedRelay,
 };
 
-/// An object that should exist.
+/// A valid manifest with all candidates for its children; the plan chooses among them.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Prepared {
-    pub kind: ChildKind,
-    pub name: String,
-    /// What the operator has an opinion on; nothing else of the object is touched.
-    pub body: Value,
-    /// The count that a new Deployment starts with. Never part of `body`: naming `replicas` once
-    /// and dropping it later resets it to 1.
-    pub first_replicas: Option<i32>,
+pub(crate) struct Desired {
+    pub relay: ValidatedRelay,
+    pub hashes: RevisionHashes,
+    /// Candidates in the order in which they are written.
+    pub candidates: Vec<Prepared>,
 }
 
-/// Kinds of children, in the order in which they are written: what pods mount and run as comes
-/// first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum ChildKind {
-    ServiceAccount,
-    Service,
-    PodDisruptionBudget,
-    NetworkPolicy,
-    ConfigMap,
-    MigrationJob,
-    Deployment,
-    PodMonitor,
+/// Hashes of what pods are made from, as the candidates carry them in their annotations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RevisionHashes {
+    pub deployment: String,
+    /// Absent without a migration.
+    pub migration_job: Option<String>,
 }
 
-impl ChildKind {
-    pub(crate) fn resource(self) -> ApiResource {
-        match self {
-            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
-            Self::Service => ApiResource::erase::<Service>(&()),
-            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
-            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
-            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-            Self::MigrationJob => ApiResource::erase::<Job>(&()),
-            Self::Deployment => ApiResource::erase::<Deployment>(&()),
-            Self::PodMonitor => pod_monitor::resource(),
-        }
-    }
-
-    /// Immutable ones are created, and replaced by one of another name.
-    pub(crate) fn is_immutable(self) -> bool {
-        matches!(self, Self::ConfigMap | Self::MigrationJob)
+/// Builds the candidates. The migration Job is that of the first attempt.
+pub(crate) fn build(relay: ValidatedRelay) -> Desired {
+    let deployment = deployment::build(&relay);
+    let job = relay
+        .migration
+        .as_ref()
+        .map(|target| migration_job::build(&relay, target));
+    let hashes = RevisionHashes {
+        deployment: revision_hash(&deployment.metadata),
+        migration_job: job.as_ref().map(|job| revision_hash(&job.metadata)),
+    };
+    let candidates = candidates(&relay, &deployment, job.as_ref());
+    Desired {
+        relay,
+        hashes,
+        candidates,
     }
 }
 
-/// Everything that should exist now, in the order in which it is written.
-pub(crate) fn build(relay: &ValidatedRelay, plan: &Plan) -> Vec<Prepared> {
-    let mut all = Vec::new();
-    if relay.template.service_account_name.is_none() {
-        all.push(prepare(
-            ChildKind::ServiceAccount,
-            &service_account::build(relay),
-        ));
-    }
-    all.push(prepare(ChildKind::Service, &service::build(relay)));
-    all.push(prepare(
-        ChildKind::PodDisruptionBudget,
-        &pod_disruption_budget::build(relay),
-    ));
-    if let Some(admitted) = &relay.admitted {
-        all.push(prepare(
-            ChildKind::NetworkPolicy,
-            &network_policy::build(relay, admitted),
-        ));
-    }
-    if plan.turn == Turn::Go {
-        all.push(prepare(ChildKind::ConfigMap, &config_map::build(relay)));
-    }
-    if let (Migration::Start { attempt }, Some(target)) = (&plan.migration, &relay.migration) {
-        all.push(prepare(
-            ChildKind::MigrationJob,
-            &migration_job::build(relay, target, *attempt),
-        ));
-    }
-    if plan.rollout == Rollout::Go {
-        let deployment = prepare(ChildKind::Deployment, &deployment::build(relay));
-        all.push(Prepared {
-            first_replicas: Some(plan.replicas),
-            ..deployment
-        });
-    }
-    if relay.pod_monitor {
-        let (name, body) = (relay.identity.relay_name(), pod_monitor::build(relay));
-        all.push(Prepared {
-            kind: ChildKind::PodMonitor,
-            name,
-            body,
-            first_replicas: None,
-        });
-    }
-    all
+fn candidates(relay: &ValidatedRelay, deployment: &Deployment, job: Option<&Job>) -> Vec<Prepared> {
+    let account = (relay.template.service_account_name.is_none())
+        .then(|| Prepared::of(ChildKind::ServiceAccount, &service_account::build(relay)));
+    let network_policy = relay
+        .allowed_namespaces
+        .as_ref()
+        .map(|allowed| network_policy::build(relay, allowed));
+    let budget = pod_disruption_budget::build(relay);
+    let candidates = [
+        account,
+        Some(Prepared::of(ChildKind::Service, &service::build(relay))),
+        Some(Prepared::of(ChildKind::PodDisruptionBudget, &budget)),
+        network_policy.map(|policy| Prepared::of(ChildKind::NetworkPolicy, &policy)),
+        Some(Prepared::of(
+            ChildKind::ConfigMap,
+            &config_map::build(relay),
+        )),
+        job.map(|job| Prepared::of(ChildKind::MigrationJob, job)),
+        Some(Prepared::of(ChildKind::Deployment, deployment)),
+        relay.pod_monitor.then(|| pod_monitor::build(relay)),
+    ];
+    candidates.into_iter().flatten().collect()
 }
 
-/// What a Deployment built now would say of its form.
-pub(crate) fn form(relay: &ValidatedRelay) -> String {
-    said_form(deployment::build(relay).metadata)
-}
-
-/// What a migration Job built now would say of its form.
-pub(crate) fn migration_form(relay: &ValidatedRelay, target: &MigrationTarget) -> String {
-    said_form(migration_job::build(relay, target, 1).metadata)
-}
-
-fn said_form(metadata: ObjectMeta) -> String {
-    metadata
-        .annotations
-        .and_then(|mut all| all.remove(FORM))
+fn revision_hash(metadata: &ObjectMeta) -> String {
+    let annotations = metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(REVISION_HASH).cloned())
         .unwrap_or_default()
-}
-
-fn prepare<K>(kind: ChildKind, object: &K) -> Prepared
-where
-    K: Resource<DynamicType = ()> + Metadata<Ty = ObjectMeta> + Serialize,
-{
-    let body = serde_json::to_value(object).expect("typed objects are JSON");
-    Prepared {
-        kind,
-        name: object.meta().name.clone().unwrap_or_default(),
-        body,
-        first_replicas: None,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::{
-        fixtures::{now, validated, validated_with},
-        reconcile::{
-            observe::Observed,
-            plan::{Before, Remembered, plan},
-        },
-    };
+    use crate::operator::fixtures::{validated, validated_with};
 
-    fn planned(relay: &ValidatedRelay) -> Plan {
-        plan(
-            relay,
-            &Observed::default(),
-            &Before {
-                generation: Some(3),
-                scaling: &Remembered::default(),
-                turn: Turn::Go,
-            },
-            now(),
-        )
-    }
-
-    fn built(migration: Migration) -> Vec<Prepared> {
+    fn all() -> Vec<Prepared> {
         let relay = validated_with(|relay| {
             relay.spec.monitoring.pod_monitor = true;
             relay.spec.network_policy.enabled = true;
         });
-        let mut plan = planned(&relay);
-        plan.rollout = if migration.is_done() {
-            Rollout::Go
-        } else {
-            Rollout::WaitForSchema
-        };
-        plan.migration = migration;
-        build(&relay, &plan)
+        build(relay).candidates
     }
 
-    fn all() -> Vec<Prepared> {
-        let mut all = built(Migration::Off);
-        all.extend(built(Migration::Start { attempt: 1 }));
-        all
+    fn kinds(relay: ValidatedRelay) -> Vec<ChildKind> {
+        let candidates = build(relay).candidates;
+        candidates.iter().map(|child| child.kind).collect()
     }
 
     #[test]
-    fn the_deployment_is_not_built_before_the_migration_is_done() {
-        let kinds = |migration| {
-            built(migration)
-                .iter()
-                .map(|child| child.kind)
-                .collect::<Vec<_>>()
+    fn candidates_are_in_the_order_in_which_they_are_written() {
+        let kinds: Vec<ChildKind> = all().iter().map(|child| child.kind).collect();
+        assert!(kinds.is_sorted(), "{kinds:?}");
+        assert_eq!(kinds.len(), 8, "{kinds:?}");
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_annotations() {
+        let desired = build(validated());
+        let annotation = |kind: ChildKind| {
+            let child = desired.candidates.iter().find(|child| child.kind == kind);
+            child.expect("built").body["metadata"]["annotations"][REVISION_HASH].clone()
         };
-        assert!(!kinds(Migration::Start { attempt: 1 }).contains(&ChildKind::Deployment));
-        assert!(kinds(Migration::Start { attempt: 1 }).contains(&ChildKind::MigrationJob));
-        assert!(kinds(Migration::Off).contains(&ChildKind::Deployment));
-        assert!(!kinds(Migration::Off).contains(&ChildKind::MigrationJob));
+        assert_eq!(annotation(ChildKind::Deployment), desired.hashes.deployment);
+        assert_eq!(
+            annotation(ChildKind::MigrationJob),
+            desired.hashes.migration_job.expect("policy Apply")
+        );
     }
 
     #[test]
@@ -261,15 +171,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_manifest_does_not_wish_for_is_not_built() {
-        let kinds = |relay: &ValidatedRelay| {
-            let plan = planned(relay);
-            build(relay, &plan)
-                .iter()
-                .map(|child| child.kind)
-                .collect::<Vec<_>>()
-        };
-        let plain = kinds(&validated());
+    fn a_child_that_the_manifest_does_not_ask_for_is_not_built() {
+        let plain = kinds(validated());
         assert!(plain.contains(&ChildKind::ServiceAccount));
         assert!(
             !plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor)
@@ -277,30 +180,11 @@ mod tests {
         let other_account = validated_with(|relay| {
             relay.spec.template.service_account_name = Some("mine".to_owned())
         });
-        assert!(!kinds(&other_account).contains(&ChildKind::ServiceAccount));
-    }
-
-    #[test]
-    fn a_relay_that_waits_for_its_upgrade_gets_nothing_that_its_pods_are_made_from() {
-        let relay = validated();
-        let before = Before {
-            generation: Some(3),
-            scaling: &Remembered::default(),
-            turn: Turn::Waiting,
-        };
-        let plan = plan(&relay, &Observed::default(), &before, now());
-        let kinds: Vec<ChildKind> = build(&relay, &plan)
-            .iter()
-            .map(|child| child.kind)
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                ChildKind::ServiceAccount,
-                ChildKind::Service,
-                ChildKind::PodDisruptionBudget
-            ]
-        );
+        assert!(!kinds(other_account).contains(&ChildKind::ServiceAccount));
+        let never = validated_with(|relay| {
+            relay.spec.migration.policy = crate::api::MigrationPolicy::Never
+        });
+        assert!(!kinds(never).contains(&ChildKind::MigrationJob));
     }
 
     #[test]

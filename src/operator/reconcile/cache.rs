@@ -1,5 +1,5 @@
-//! What the operator remembers between two passes, per OutboxRelay. All of it may be lost: after a
-//! restart each child is applied once more.
+//! What the operator keeps between two reconciliations, per OutboxRelay. All of it may be lost:
+//! after a restart each child is applied once more.
 
 use std::{
     collections::HashMap,
@@ -10,194 +10,216 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 
-use crate::{
-    api::OutboxRelay,
-    operator::reconcile::{
-        build::{ChildKind, Prepared},
-        observe::Observed,
-        plan::Remembered,
-    },
+use crate::operator::{
+    children::{ChildKind, Prepared},
+    identity::RelayKey,
+    reconcile::{manifest::Manifest, observe::Observed, plan::ScalingMemory},
 };
 
-/// What no watch tells of is looked at this often.
-const TRUSTED: Duration = Duration::from_mins(10);
+/// Age at which cached state is read again, because watches do not report every change.
+const CACHE_TTL: Duration = Duration::from_mins(10);
 
-impl ObjectMemory {
+/// Cached state of all OutboxRelays.
+#[derive(Debug, Default)]
+pub(crate) struct Cache(Mutex<HashMap<RelayKey, CacheEntry>>);
+
+#[derive(Debug, Default)]
+struct CacheEntry {
+    children: HashMap<ChildKind, WrittenChild>,
+    /// Reconciliations that failed in a row.
+    failures: u32,
+    status_written_at: Option<Timestamp>,
+    scaling: ScalingMemory,
+    /// Number of changes that a watch reported, and of our own writes.
+    changes: u64,
+    /// State as of the last complete reconciliation, with the time when it was read.
+    snapshot: Option<(Snapshot, Instant)>,
+}
+
+impl CacheEntry {
     fn changed(&mut self) {
         self.changes += 1;
-        self.seen = None;
+        self.snapshot = None;
     }
 }
 
-/// By namespace and name.
-#[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<(String, String), ObjectMemory>>);
-
-#[derive(Debug, Default)]
-struct ObjectMemory {
-    children: HashMap<ChildKind, Settled>,
-    failures: u32,
-    status_written_at: Option<Timestamp>,
-    scaling: Remembered,
-    /// Changes that a watch told of, and writes of ours.
-    changes: u64,
-    seen: Option<(Seen, Instant)>,
-}
-
-/// An OutboxRelay with all that it has, as the API server showed it, and its status as we left it.
+/// An OutboxRelay with its children as the API server had them, and its status as we left it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub relay: OutboxRelay,
+pub(crate) struct Snapshot {
+    pub manifest: Manifest,
     pub observed: Observed,
 }
 
-/// How much had changed when a pass began.
+/// Number of changes when a reconciliation began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark(u64);
 
-/// A child that was found or made as it should be.
+/// What a reconciliation begins with: both parts of a snapshot, or none.
+#[derive(Debug)]
+pub(crate) struct Recalled {
+    pub mark: Mark,
+    /// When the snapshot was read; now if there is none.
+    pub read_at: Instant,
+    pub manifest: Option<Manifest>,
+    pub observed: Option<Observed>,
+}
+
+/// A child as it was last found or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settled {
-    wanted: u64,
-    /// Fingerprint of what the API server made of it; absent where nobody watches.
-    live: Option<u64>,
+struct WrittenChild {
+    body_hash: u64,
+    /// Fingerprint of the object as the API server returned it; absent for kinds without a watch.
+    live_fingerprint: Option<u64>,
     at: Instant,
 }
 
-/// Key of an OutboxRelay.
-pub(crate) type Key<'a> = (&'a str, &'a str);
-
-impl Memory {
-    /// Nothing is to be done for this child: it is wanted as it was wanted, and as far as we can
-    /// see nobody changed it.
-    pub(crate) fn is_settled(
+impl Cache {
+    /// Returns whether a child needs no write: its body is as it was written, and as far as we can
+    /// see nobody changed the object.
+    pub(crate) fn is_up_to_date(
         &self,
-        key: Key<'_>,
+        key: &RelayKey,
         child: &Prepared,
-        live: Option<u64>,
+        live_fingerprint: Option<u64>,
         now: Instant,
     ) -> bool {
         let all = self.lock();
-        let settled = all
-            .get(&owned(key))
-            .and_then(|object| object.children.get(&child.kind));
-        settled.is_some_and(|settled| {
-            settled.wanted == wanted(child)
-                && settled.live == live
-                && now.duration_since(settled.at) < TRUSTED
+        let written = all
+            .get(key)
+            .and_then(|entry| entry.children.get(&child.kind));
+        written.is_some_and(|written| {
+            written.body_hash == body_hash(child)
+                && written.live_fingerprint == live_fingerprint
+                && now.duration_since(written.at) < CACHE_TTL
         })
     }
 
-    pub(crate) fn settle(&self, key: Key<'_>, child: &Prepared, live: Option<u64>, now: Instant) {
-        self.lock().entry(owned(key)).or_default().children.insert(
-            child.kind,
-            Settled {
-                wanted: wanted(child),
-                live,
-                at: now,
-            },
-        );
+    /// Records a child that was found or written as it should be.
+    pub(crate) fn record_written(
+        &self,
+        key: &RelayKey,
+        child: &Prepared,
+        live_fingerprint: Option<u64>,
+        now: Instant,
+    ) {
+        let written = WrittenChild {
+            body_hash: body_hash(child),
+            live_fingerprint,
+            at: now,
+        };
+        self.update(key, |entry| entry.children.insert(child.kind, written));
     }
 
-    /// What the pass before saw, if nothing has changed since and it is not old; for once.
-    pub(crate) fn recall(&self, key: Key<'_>, now: Instant) -> (Mark, Option<(Seen, Instant)>) {
+    /// Takes the snapshot of the last reconciliation, if nothing changed since and it is not too
+    /// old. A reconciliation that fails leaves none.
+    pub(crate) fn recall(&self, key: &RelayKey, now: Instant) -> Recalled {
+        self.update(key, |entry| {
+            let mark = Mark(entry.changes);
+            let snapshot = entry.snapshot.take();
+            match snapshot.filter(|(_, at)| now.duration_since(*at) < CACHE_TTL) {
+                Some((Snapshot { manifest, observed }, read_at)) => Recalled {
+                    mark,
+                    read_at,
+                    manifest: Some(manifest),
+                    observed: Some(observed),
+                },
+                None => Recalled {
+                    mark,
+                    read_at: now,
+                    manifest: None,
+                    observed: None,
+                },
+            }
+        })
+    }
+
+    /// Keeps a snapshot for the next reconciliation, unless something changed since `mark`.
+    pub(crate) fn keep(&self, key: &RelayKey, mark: Mark, snapshot: Snapshot, read_at: Instant) {
         let mut all = self.lock();
-        let object = all.entry(owned(key)).or_default();
-        (
-            Mark(object.changes),
-            object
-                .seen
-                .take()
-                .filter(|(_, at)| now.duration_since(*at) < TRUSTED),
-        )
-    }
-
-    /// For the next pass, unless something changed since this one began.
-    pub(crate) fn keep(&self, key: Key<'_>, mark: Mark, seen: Seen, seen_at: Instant) {
-        if let Some(object) = self
-            .lock()
-            .get_mut(&owned(key))
-            .filter(|object| Mark(object.changes) == mark)
+        if let Some(entry) = all.get_mut(key)
+            && Mark(entry.changes) == mark
         {
-            object.seen = Some((seen, seen_at));
+            entry.snapshot = Some((snapshot, read_at));
         }
     }
 
-    /// Something of it changed, or may have.
-    pub(crate) fn changed(&self, key: Key<'_>) {
-        self.lock()
-            .get_mut(&owned(key))
-            .into_iter()
-            .for_each(ObjectMemory::changed);
+    /// Drops the snapshot of an OutboxRelay: it or a child of it changed, or may have.
+    pub(crate) fn changed(&self, key: &RelayKey) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.changed();
+        }
     }
 
-    /// A watch of this namespace, or of all, began anew: what went meanwhile goes without a word.
+    /// Drops all snapshots of a namespace, or of all: a watch started over, and does not report
+    /// what was deleted meanwhile.
     pub(crate) fn all_changed(&self, namespace: Option<&str>) {
-        let mut all = self.lock();
-        let of_it = all
-            .iter_mut()
-            .filter(|((known, _), _)| namespace.is_none_or(|namespace| known == namespace));
-        of_it.for_each(|(_, object)| object.changed());
+        for (key, entry) in self.lock().iter_mut() {
+            if namespace.is_none_or(|namespace| key.namespace == namespace) {
+                entry.changed();
+            }
+        }
     }
 
-    /// Failures in a row, with this one.
-    pub(crate) fn count_failure(&self, key: Key<'_>) -> u32 {
-        let mut all = self.lock();
-        let object = all.entry(owned(key)).or_default();
-        object.failures = object.failures.saturating_add(1);
-        object.failures
+    /// Counts a failed reconciliation. Returns the failures in a row, with this one.
+    pub(crate) fn count_failure(&self, key: &RelayKey) -> u32 {
+        self.update(key, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.failures
+        })
     }
 
-    pub(crate) fn clear_failures(&self, key: Key<'_>) {
-        self.lock().entry(owned(key)).or_default().failures = 0;
+    /// Records a reconciliation that succeeded.
+    pub(crate) fn clear_failures(&self, key: &RelayKey) {
+        self.update(key, |entry| entry.failures = 0);
     }
 
-    /// Objects whose last pass failed.
+    /// Returns the number of objects whose last reconciliation failed.
     pub(crate) fn failing(&self) -> usize {
-        self.lock()
-            .values()
-            .filter(|object| object.failures > 0)
-            .count()
+        let all = self.lock();
+        all.values().filter(|entry| entry.failures > 0).count()
     }
 
-    pub(crate) fn status_written_at(&self, key: Key<'_>) -> Option<Timestamp> {
-        self.lock()
-            .get(&owned(key))
-            .and_then(|object| object.status_written_at)
+    /// Returns when the status was last written; nothing if not since the start.
+    pub(crate) fn status_written_at(&self, key: &RelayKey) -> Option<Timestamp> {
+        self.lock().get(key)?.status_written_at
     }
 
-    pub(crate) fn status_written(&self, key: Key<'_>, now: Timestamp) {
-        self.lock().entry(owned(key)).or_default().status_written_at = Some(now);
+    /// Records that the status was written.
+    pub(crate) fn status_written(&self, key: &RelayKey, now: Timestamp) {
+        self.update(key, |entry| entry.status_written_at = Some(now));
     }
 
-    pub(crate) fn scaling(&self, key: Key<'_>) -> Remembered {
-        self.lock()
-            .get(&owned(key))
-            .map(|object| object.scaling.clone())
-            .unwrap_or_default()
+    /// Returns what the last scaling decision left.
+    pub(crate) fn scaling(&self, key: &RelayKey) -> ScalingMemory {
+        let all = self.lock();
+        let entry = all.get(key);
+        entry.map(|entry| entry.scaling.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn remember_scaling(&self, key: Key<'_>, scaling: Remembered) {
-        self.lock().entry(owned(key)).or_default().scaling = scaling;
+    /// Records what a scaling decision that was carried out left.
+    pub(crate) fn record_scaling(&self, key: &RelayKey, scaling: ScalingMemory) {
+        self.update(key, |entry| entry.scaling = scaling);
     }
 
-    pub(crate) fn forget(&self, key: Key<'_>) {
-        self.lock().remove(&owned(key));
+    /// Drops everything about an OutboxRelay.
+    pub(crate) fn forget(&self, key: &RelayKey) {
+        self.lock().remove(key);
     }
 
-    /// A panic while it was held cannot have left anything half done that matters: every entry
-    /// stands for itself.
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), ObjectMemory>> {
+    fn update<T>(&self, key: &RelayKey, update: impl FnOnce(&mut CacheEntry) -> T) -> T {
+        update(self.lock().entry(key.clone()).or_default())
+    }
+
+    /// Returns all entries. A panic while they were locked cannot have left anything half done that
+    /// matters: no entry depends on another.
+    fn lock(&self) -> MutexGuard<'_, HashMap<RelayKey, CacheEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn owned((namespace, name): Key<'_>) -> (String, String) {
-    (namespace.to_owned(), name.to_owned())
-}
-
-/// The body carries the owner's uid: a new OutboxRelay of an old name finds nothing settled.
-fn wanted(child: &Prepared) -> u64 {
+/// Hashes what a child should be. The body carries the owner's uid: a new OutboxRelay of an old
+/// name finds nothing up to date.
+fn body_hash(child: &Prepared) -> u64 {
     let mut hasher = DefaultHasher::new();
     child.body.to_string().hash(&mut hasher);
     hasher.finish()
@@ -210,7 +232,16 @@ mod tests {
     use super::*;
     use crate::operator::fixtures::relay;
 
-    const KEY: Key<'_> = ("essays", "file-service");
+    fn key() -> RelayKey {
+        RelayKey::new("essays", "file-service")
+    }
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            manifest: Manifest::readable(relay()),
+            observed: Observed::default(),
+        }
+    }
 
     fn child(data: &str) -> Prepared {
         Prepared {
@@ -223,90 +254,81 @@ mod tests {
 
     #[test]
     fn a_child_is_settled_until_it_is_wanted_otherwise_changed_or_not_looked_at_for_long() {
-        let memory = Memory::default();
+        let cache = Cache::default();
         let now = Instant::now();
-        assert!(!memory.is_settled(KEY, &child("a"), Some(1), now));
-        memory.settle(KEY, &child("a"), Some(1), now);
-        assert!(memory.is_settled(KEY, &child("a"), Some(1), now));
-        assert!(!memory.is_settled(KEY, &child("b"), Some(1), now));
-        assert!(!memory.is_settled(KEY, &child("a"), Some(2), now));
-        assert!(!memory.is_settled(KEY, &child("a"), Some(1), now + TRUSTED));
-        assert!(!memory.is_settled(("essays", "other"), &child("a"), Some(1), now));
+        assert!(!cache.is_up_to_date(&key(), &child("a"), Some(1), now));
+        cache.record_written(&key(), &child("a"), Some(1), now);
+        assert!(cache.is_up_to_date(&key(), &child("a"), Some(1), now));
+        assert!(!cache.is_up_to_date(&key(), &child("b"), Some(1), now));
+        assert!(!cache.is_up_to_date(&key(), &child("a"), Some(2), now));
+        assert!(!cache.is_up_to_date(&key(), &child("a"), Some(1), now + CACHE_TTL));
+        assert!(!cache.is_up_to_date(&RelayKey::new("essays", "other"), &child("a"), Some(1), now));
     }
 
-    fn remembers(memory: &Memory, now: Instant) -> bool {
-        memory.recall(KEY, now).1.is_some()
+    fn has_snapshot(cache: &Cache, now: Instant) -> bool {
+        cache.recall(&key(), now).manifest.is_some()
     }
 
     #[test]
     fn what_was_seen_holds_until_something_changes_or_for_ten_minutes() {
-        let (memory, now) = (Memory::default(), Instant::now());
-        let seen = || Seen {
-            relay: relay(),
-            observed: Observed::default(),
-        };
-        let (mark, nothing) = memory.recall(KEY, now);
-        assert!(nothing.is_none());
-        let keep = || memory.keep(KEY, mark, seen(), now);
+        let (cache, now) = (Cache::default(), Instant::now());
+        let first = cache.recall(&key(), now);
+        assert!(first.manifest.is_none());
+        let keep = || cache.keep(&key(), first.mark, snapshot(), now);
         keep();
-        assert!(remembers(&memory, now));
+        assert!(has_snapshot(&cache, now));
         assert!(
-            !remembers(&memory, now),
+            !has_snapshot(&cache, now),
             "a pass that does not come to its end leaves nothing"
         );
         keep();
-        assert!(!remembers(&memory, now + TRUSTED));
+        assert!(!has_snapshot(&cache, now + CACHE_TTL));
         keep();
-        memory.changed(("essays", "another"));
-        assert!(remembers(&memory, now));
+        cache.changed(&RelayKey::new("essays", "another"));
+        assert!(has_snapshot(&cache, now));
         keep();
-        memory.changed(KEY);
-        assert!(!remembers(&memory, now));
+        cache.changed(&key());
+        assert!(!has_snapshot(&cache, now));
         keep();
-        assert!(!remembers(&memory, now), "it changed after that pass began");
+        assert!(
+            !has_snapshot(&cache, now),
+            "it changed after that pass began"
+        );
     }
 
     #[test]
     fn a_watch_that_begins_anew_makes_everything_be_looked_at() {
         let now = Instant::now();
-        let remembers_after = |namespace: Option<&str>| {
-            let memory = Memory::default();
-            let (mark, _) = memory.recall(KEY, now);
-            memory.all_changed(namespace);
-            memory.keep(
-                KEY,
-                mark,
-                Seen {
-                    relay: relay(),
-                    observed: Observed::default(),
-                },
-                now,
-            );
-            remembers(&memory, now)
+        let has_snapshot_after = |namespace: Option<&str>| {
+            let cache = Cache::default();
+            let mark = cache.recall(&key(), now).mark;
+            cache.all_changed(namespace);
+            cache.keep(&key(), mark, snapshot(), now);
+            has_snapshot(&cache, now)
         };
-        assert!(!remembers_after(None));
-        assert!(!remembers_after(Some("essays")));
+        assert!(!has_snapshot_after(None));
+        assert!(!has_snapshot_after(Some("essays")));
         assert!(
-            remembers_after(Some("another")),
+            has_snapshot_after(Some("another")),
             "it begins anew again and again where it is refused"
         );
     }
 
     #[test]
     fn failures_are_counted_in_a_row_and_forgotten_with_the_object() {
-        let memory = Memory::default();
+        let cache = Cache::default();
         assert_eq!(
             (
-                memory.count_failure(KEY),
-                memory.count_failure(KEY),
-                memory.failing()
+                cache.count_failure(&key()),
+                cache.count_failure(&key()),
+                cache.failing()
             ),
             (1, 2, 1)
         );
-        memory.clear_failures(KEY);
-        assert_eq!(memory.failing(), 0);
-        assert_eq!(memory.count_failure(KEY), 1);
-        memory.forget(KEY);
-        assert_eq!(memory.count_failure(KEY), 1);
+        cache.clear_failures(&key());
+        assert_eq!(cache.failing(), 0);
+        assert_eq!(cache.count_failure(&key()), 1);
+        cache.forget(&key());
+        assert_eq!(cache.count_failure(&key()), 1);
     }
 }

@@ -26,11 +26,14 @@ pub(crate) use deployment_state::WrittenFor;
 pub(crate) use job_state::{JobOutcome, MigrationJob};
 pub(crate) use pod_state::{MigrationPod, RelayPod};
 
-use crate::operator::{
-    call::{CallError, call, call_opt},
-    identity::Identity,
-    ownership::{Ownership, ownership},
-    reconcile::observe::relay_reports::PodReport,
+use crate::{
+    operator::{
+        call::{CallError, call, call_opt},
+        identity::Identity,
+        ownership::{Ownership, ownership},
+        reconcile::upgrade_queue::PodReplacement,
+    },
+    report::RelayReport,
 };
 
 /// What exists for one OutboxRelay.
@@ -39,7 +42,7 @@ pub(crate) struct Observed {
     pub deployment: Option<RelayDeployment>,
     pub jobs: Vec<MigrationJob>,
     pub pods: Vec<RelayPod>,
-    /// One per pod that could be asked; by the pods, not by the API server.
+    /// One for each pod with an address; from the pods, not from the API server.
     pub reports: Vec<PodReport>,
     pub config_maps: Vec<ObjectKey>,
     /// ConfigMaps that a ReplicaSet with replicas or an unfinished Job still mounts.
@@ -47,8 +50,8 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Relays that there are, with those that end what they have in flight: the Deployment does not
-    /// count these any more.
+    /// Returns the number of relays that exist, with those that drain: the Deployment does not
+    /// count them any more.
     pub(crate) fn relays(&self) -> usize {
         let counted = self
             .deployment
@@ -58,13 +61,31 @@ impl Observed {
         running.max(usize::try_from(counted).unwrap_or(0))
     }
 
-    /// Watches tell of every change of it. Why a Job has no pod stands in Events, which nobody
-    /// watches.
+    /// Returns whether the Deployment is replacing its pods.
+    pub(crate) fn rollout(&self) -> PodReplacement {
+        match &self.deployment {
+            Some(deployment) if deployment.rolling && !deployment.rolled_out() => {
+                PodReplacement::Under
+            }
+            _ => PodReplacement::Over,
+        }
+    }
+
+    /// Returns whether watches report every change of it. An unfinished Job may have no pod: the
+    /// reason is in Events, which are not watched.
     pub(crate) fn is_watched(&self) -> bool {
         self.jobs
             .iter()
             .all(|job| job.outcome != JobOutcome::Unfinished)
     }
+}
+
+/// Report of one relay pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PodReport {
+    pub pod: String,
+    /// Absent if the pod could not be asked, or did not answer with a report.
+    pub report: Option<RelayReport>,
 }
 
 /// Name and uid: enough to delete this very object and no later one of its name.
@@ -75,6 +96,7 @@ pub(crate) struct ObjectKey {
 }
 
 impl ObjectKey {
+    /// Returns the key of an object.
     pub(crate) fn of(object: &impl ResourceExt) -> Self {
         Self {
             name: object.name_any(),
@@ -96,6 +118,7 @@ pub(crate) enum ObserveError {
 }
 
 impl ObserveError {
+    /// Returns the failed request.
     pub(crate) fn call(&self) -> &CallError {
         match self {
             Self::GetDeployment(source) | Self::List { source, .. } => source,
@@ -103,8 +126,13 @@ impl ObserveError {
     }
 }
 
-/// Reads everything of one relay that the API server has. Writes nothing, so it may be dropped at
-/// any point.
+/// Reads the children of one OutboxRelay from the API server.
+///
+/// # Errors
+/// When the API server refuses a request or does not answer.
+///
+/// # Cancel safety
+/// Safe to drop: it writes nothing.
 pub(crate) async fn observe(
     client: &Client,
     identity: &Identity,
@@ -120,31 +148,32 @@ pub(crate) async fn observe(
         list_config_maps(client, identity, &relays),
     )?;
 
-    let deployment =
-        deployment.filter(|object| ownership(object.meta(), identity) == Ownership::Ours);
+    let deployment = deployment.filter(|object| is_ours(object, identity));
     let replica_sets = deployment_state::replica_sets(deployment.as_ref(), replica_sets);
-    let pods = pod_state::relay_pods(&replica_sets, pods);
     let mut jobs = job_state::migration_jobs(identity, jobs, &migration_pods);
     explain_missing_pods(client, identity, &mut jobs).await?;
-
-    let mut used = deployment_state::used_config_maps(&replica_sets);
-    used.extend(
-        jobs.iter()
-            .filter(|job| job.outcome == JobOutcome::Unfinished)
-            .filter_map(|job| job.config_map.clone()),
-    );
+    let config_maps = config_maps.iter().filter(|map| is_ours(*map, identity));
     Ok(Observed {
         reports: Vec::new(),
         deployment: deployment.as_ref().map(RelayDeployment::of),
+        pods: pod_state::relay_pods(&replica_sets, pods),
+        config_maps: config_maps.map(ObjectKey::of).collect(),
+        used_config_maps: used_config_maps(&replica_sets, &jobs),
         jobs,
-        pods,
-        config_maps: config_maps
-            .iter()
-            .filter(|map| ownership(map.meta(), identity) == Ownership::Ours)
-            .map(ObjectKey::of)
-            .collect(),
-        used_config_maps: used,
     })
+}
+
+fn is_ours(object: &impl Resource, identity: &Identity) -> bool {
+    ownership(object.meta(), identity) == Ownership::Ours
+}
+
+fn used_config_maps(replica_sets: &[ReplicaSet], jobs: &[MigrationJob]) -> BTreeSet<String> {
+    let mut used = deployment_state::used_config_maps(replica_sets);
+    let unfinished = jobs
+        .iter()
+        .filter(|job| job.outcome == JobOutcome::Unfinished);
+    used.extend(unfinished.filter_map(|job| job.config_map.clone()));
+    used
 }
 
 async fn get_deployment(
@@ -176,7 +205,7 @@ where
     Ok(found.items)
 }
 
-/// Names and owners only: the content is known by the name.
+/// Reads names and owners of ConfigMaps. The name has the hash of the content.
 async fn list_config_maps(
     client: &Client,
     identity: &Identity,
@@ -192,8 +221,8 @@ async fn list_config_maps(
     Ok(found.items)
 }
 
-/// An unfinished Job without a pod: quota, admission or Pod Security may have refused it, which
-/// only the Job's Events tell.
+/// Reads why an unfinished Job has no pod: quota, admission or Pod Security may have refused it,
+/// and only the Events of the Job have the reason.
 async fn explain_missing_pods(
     client: &Client,
     identity: &Identity,

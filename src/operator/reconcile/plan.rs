@@ -1,74 +1,125 @@
-//! Decides, with reasons, what is to be done: migrate, roll out, set back the count, clean up.
-//! Pure.
+//! Decides, with reasons, what is to be done: migrate, roll out, set the number of replicas, clean
+//! up. Pure.
 
 pub(crate) mod load;
 mod migration;
 mod scale;
+mod selection;
 mod upgrade;
 
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
+pub(crate) use load::Load;
 pub(crate) use migration::{Failure, Migration};
-pub(crate) use scale::{Decision, Load, Remembered, ScalingPolicy};
-pub(crate) use upgrade::{change, progress};
+pub(crate) use scale::{Decision, ScalingMemory};
+pub(crate) use upgrade::{WriteResult, change, progress};
 
-use crate::operator::reconcile::{
-    build::ChildKind,
-    observe::{ObjectKey, Observed, RelayDeployment},
-    upgrade_queue::Turn,
-    validate::{Count, ValidatedRelay},
+use crate::operator::{
+    children::ChildKind,
+    reconcile::{
+        build::Desired,
+        observe::{ObjectKey, Observed, RelayDeployment},
+        upgrade_queue::Turn,
+        validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
+    },
 };
 
-/// Pause between two looks at an object that nothing happens to: reports are read then.
-pub(crate) const LOOK: Duration = Duration::from_secs(15);
+/// Longest pause between two reconciliations of an object that does not change: reports are read
+/// then.
+pub(crate) const RESYNC_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What is to be done for one relay.
+/// When an OutboxRelay is reconciled again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requeue {
+    /// When it or one of its children changes.
+    OnChange,
+    /// After this time, or when it or one of its children changes.
+    After(Duration),
+}
+
+/// What is to be done for one OutboxRelay.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Plan {
+pub(crate) enum Plan<'a> {
+    /// The manifest is valid: children become what it asks for.
+    CarryOut(RelayPlan<'a>),
+    /// The annotation pauses the OutboxRelay: only its status is written. The plan says what would
+    /// be done, without what would be removed or scaled.
+    Paused(RelayPlan<'a>),
+    /// The manifest is invalid: relays that run stay as they are, or are stopped.
+    Invalid(InvalidPlan<'a>),
+    /// This version cannot read the manifest: relays that run stay as they are.
+    Unreadable { error: &'a str },
+}
+
+impl Plan<'_> {
+    /// Returns when the object is reconciled again. An unreadable one waits for a change.
+    pub(crate) fn requeue(&self) -> Requeue {
+        match self {
+            Self::CarryOut(plan) | Self::Paused(plan) => Requeue::After(plan.requeue_after),
+            Self::Invalid(_) => Requeue::After(RESYNC_INTERVAL),
+            Self::Unreadable { .. } => Requeue::OnChange,
+        }
+    }
+}
+
+/// What is to be done for a valid manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RelayPlan<'a> {
+    pub desired: &'a Desired,
     /// Whether a new version may come to this relay now.
     pub turn: Turn,
     pub migration: Migration,
     pub rollout: Rollout,
-    /// Relays that there should be now.
+    /// Number of relays that there should be now.
     pub replicas: i32,
     pub scale: Scale,
     /// What `spec.scaling` decided.
     pub scaling: Option<Scaling>,
-    /// Children that the manifest does not wish for.
+    /// Kinds of children that may be left from an earlier manifest and are to be removed.
     pub unwanted: Vec<ChildKind>,
-    /// Jobs of another target, and the one in whose place another is started.
+    /// Jobs of another target, and a failed one that makes room for the next attempt.
     pub outdated_jobs: Vec<ObjectKey>,
-    /// Settings that no pod mounts any more.
+    /// ConfigMaps that no pod mounts any more.
     pub outdated_config_maps: Vec<ObjectKey>,
-    pub look_again_in: Duration,
+    pub requeue_after: Duration,
 }
 
-/// Whether relays may get this spec.
+/// What is to be done for an invalid manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct InvalidPlan<'a> {
+    pub error: &'a ValidationError,
+    /// The part of the manifest that asks for no relay; it is carried out although the rest is
+    /// invalid.
+    pub zero: Option<&'a DesiredReplicas>,
+    pub scale: Scale,
+}
+
+/// Whether relays may get the current revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rollout {
     /// The schema is ready for it.
     Go,
-    /// It is not: relays that run go on as they are.
+    /// The schema is not ready: relays that run stay as they are.
     WaitForSchema,
 }
 
-/// What happens to the Deployment's count.
+/// What happens to the Deployment's number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// It is right, or there is no Deployment yet.
     Keep,
-    /// The manifest asks for another one.
+    /// The manifest asks for another number.
     Set { from: i32, to: i32 },
-    /// Somebody wrote to the Deployment instead of the OutboxRelay.
+    /// Somebody scaled the Deployment instead of the OutboxRelay.
     SetBack { from: i32, to: i32 },
-    /// `spec.scaling` asks for another one.
+    /// `spec.scaling` asks for another number.
     Step(Decision),
 }
 
 impl Scale {
-    /// There is no relay, and there shall be.
+    /// Returns whether there is no relay yet, and there should be.
     pub(crate) fn starts_the_first(self) -> bool {
         match self {
             Self::Keep => false,
@@ -83,107 +134,146 @@ impl Scale {
 pub(crate) struct Scaling {
     pub decision: Decision,
     pub load: Option<Load>,
-    /// For the next decision, when this one has been carried out.
-    pub remember: Remembered,
+    /// Input of the next decision, if this one is carried out.
+    pub next_memory: ScalingMemory,
 }
 
-/// What earlier passes left.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Before<'a> {
-    /// The generation that the last pass carried out; absent: it left something undone.
+/// What earlier reconciliations left, and what others allow now.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    /// Nothing but the status may be written.
+    pub paused: bool,
+    /// Generation of the manifest that was carried out last; absent if something was left undone.
     pub generation: Option<i64>,
-    pub scaling: &'a Remembered,
+    pub scaling: ScalingMemory,
     pub turn: Turn,
 }
 
-pub(crate) fn plan(
-    relay: &ValidatedRelay,
+/// Decides what to do for a manifest of any kind.
+pub(crate) fn plan<'a>(
+    desired: &'a Result<Desired, InvalidManifest>,
     observed: &Observed,
-    before: &Before<'_>,
+    history: &History,
     now: Timestamp,
-) -> Plan {
-    let job = relay
-        .migration
-        .as_ref()
-        .and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
-    let held = before.turn != Turn::Go;
-    let migration = if held {
-        Migration::Queued
+) -> Plan<'a> {
+    match desired {
+        Ok(desired) => {
+            let plan = relay_plan(desired, observed, history, now);
+            if history.paused {
+                Plan::Paused(plan.without_writes())
+            } else {
+                Plan::CarryOut(plan)
+            }
+        }
+        Err(InvalidManifest::Invalid { error, zero }) => Plan::Invalid(InvalidPlan {
+            error,
+            zero: zero.as_ref(),
+            scale: if history.paused {
+                Scale::Keep
+            } else {
+                stop(zero.as_ref(), observed)
+            },
+        }),
+        Err(InvalidManifest::Unreadable(error)) => Plan::Unreadable { error },
+    }
+}
+
+/// Decides what to do for a valid manifest, whether or not it is paused.
+fn relay_plan<'a>(
+    desired: &'a Desired,
+    observed: &Observed,
+    history: &History,
+    now: Timestamp,
+) -> RelayPlan<'a> {
+    let target = desired.relay.migration.as_ref();
+    let job = target.and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
+    let migration = if history.turn == Turn::Go {
+        migration::decide(desired, job, now)
     } else {
-        migration::decide(relay, job, now)
+        Migration::Queued
     };
     let rollout = if migration.is_done() {
         Rollout::Go
     } else {
         Rollout::WaitForSchema
     };
-    let again = matches!(migration, Migration::Start { .. });
-    let current = |key: &ObjectKey| !again && job.is_some_and(|job| job.key == *key);
-    let (replicas, scale, scaling) = count(relay, observed, before, now);
-    Plan {
+    let current_job = job
+        .map(|job| &job.key)
+        .filter(|_| !matches!(migration, Migration::Start { .. }));
+    let (replicas, scale, scaling) = replicas(desired, observed, history, now);
+    RelayPlan {
+        desired,
         rollout,
         scale,
         scaling,
         replicas,
-        unwanted: unwanted(relay, observed),
-        outdated_jobs: observed
-            .jobs
-            .iter()
-            .map(|job| job.key.clone())
-            .filter(|key| !held && !current(key))
-            .collect(),
-        turn: before.turn,
-        outdated_config_maps: outdated_config_maps(relay, observed, rollout),
-        look_again_in: migration
-            .look_again_in(now)
-            .map_or(LOOK, |soon| soon.min(LOOK)),
+        unwanted: unwanted(desired, observed),
+        outdated_jobs: outdated_jobs(observed, current_job, history.turn),
+        turn: history.turn,
+        outdated_config_maps: outdated_config_maps(desired, observed, rollout),
+        requeue_after: migration
+            .requeue_after(now)
+            .map_or(RESYNC_INTERVAL, |soon| soon.min(RESYNC_INTERVAL)),
         migration,
     }
 }
 
-impl Plan {
-    /// The same, with nothing to do: the annotation that pauses an OutboxRelay stops every write
-    /// but that of its status.
-    pub(crate) fn paused(self) -> Self {
-        let (outdated_jobs, outdated_config_maps, unwanted) = (Vec::new(), Vec::new(), Vec::new());
+impl RelayPlan<'_> {
+    /// Returns the plan without what it would remove or scale.
+    fn without_writes(self) -> Self {
         Self {
             scale: Scale::Keep,
             scaling: None,
-            outdated_jobs,
-            outdated_config_maps,
-            unwanted,
+            outdated_jobs: Vec::new(),
+            outdated_config_maps: Vec::new(),
+            unwanted: Vec::new(),
             ..self
         }
     }
 }
 
-/// All that is done for a manifest that cannot work: who wishes for no relay has none.
-pub(crate) fn stop(wish: Option<&Count>, observed: &Observed) -> Scale {
-    wish.map_or(Scale::Keep, |_| set(observed.deployment.as_ref(), 0, true))
+/// Decides the only thing that is done for an invalid manifest: one that asks for no relay has
+/// none.
+fn stop(zero: Option<&DesiredReplicas>, observed: &Observed) -> Scale {
+    match zero {
+        Some(_) => set(observed.deployment.as_ref(), 0, SpecChange::New),
+        None => Scale::Keep,
+    }
 }
 
-/// How many relays, what is done about it, and why.
-fn count(
-    relay: &ValidatedRelay,
+/// Whether the manifest changed since it was last carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SpecChange {
+    New,
+    CarriedOut,
+}
+
+/// Decides how many relays there should be, what is done about it, and why.
+fn replicas(
+    desired: &Desired,
     observed: &Observed,
-    before: &Before<'_>,
+    history: &History,
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
-    let changed = before.generation != Some(relay.identity.generation);
-    match (&relay.count, &observed.deployment) {
-        (Count::Suspended, found) => (0, set(found.as_ref(), 0, changed), None),
-        (Count::Fixed(to), found) => (*to, set(found.as_ref(), *to, changed), None),
-        (Count::Scaled(policy), None) => (policy.min, Scale::Keep, None),
-        (Count::Scaled(policy), Some(found)) => match before.scaling.count {
-            Some(left) if left != found.wanted => (left, set(Some(found), left, changed), None),
-            _ => scaled(policy, found, observed, before.scaling, now),
+    let change = if history.generation == Some(desired.relay.identity.generation) {
+        SpecChange::CarriedOut
+    } else {
+        SpecChange::New
+    };
+    match (&desired.relay.replicas, &observed.deployment) {
+        (DesiredReplicas::Suspended, found) => (0, set(found.as_ref(), 0, change), None),
+        (DesiredReplicas::Fixed(to), found) => (*to, set(found.as_ref(), *to, change), None),
+        (DesiredReplicas::Scaled(policy), None) => (policy.min, Scale::Keep, None),
+        (DesiredReplicas::Scaled(policy), Some(found)) => match history.scaling.count {
+            Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
+            _ => scaled(policy, found, observed, &history.scaling, now),
         },
     }
 }
 
-fn set(found: Option<&RelayDeployment>, to: i32, changed: bool) -> Scale {
+fn set(found: Option<&RelayDeployment>, to: i32, change: SpecChange) -> Scale {
     match found.map(|deployment| deployment.wanted) {
-        Some(from) if from != to && changed => Scale::Set { from, to },
+        Some(from) if from != to && change == SpecChange::New => Scale::Set { from, to },
         Some(from) if from != to => Scale::SetBack { from, to },
         _ => Scale::Keep,
     }
@@ -193,42 +283,41 @@ fn scaled(
     policy: &ScalingPolicy,
     found: &RelayDeployment,
     observed: &Observed,
-    remembered: &Remembered,
+    memory: &ScalingMemory,
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
     let load = load::load(&observed.reports, now);
-    let facts = scale::ScaleFacts {
+    let inputs = scale::ScaleInputs {
         count: found.wanted,
         available: found.available,
         load,
     };
-    let (decision, remember) = scale::decide(policy, &facts, remembered, now);
+    let (decision, next_memory) = scale::decide(policy, &inputs, memory, now);
     let scale = if decision.to == decision.from {
         Scale::Keep
     } else {
         Scale::Step(decision)
     };
-    (
-        decision.to,
-        scale,
-        Some(Scaling {
-            decision,
-            load,
-            remember,
-        }),
-    )
+    let scaling = Scaling {
+        decision,
+        load,
+        next_memory,
+    };
+    (decision.to, scale, Some(scaling))
 }
 
-/// An account is needed until no pod of the old form is left, or may have to be created again.
-fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
+/// Returns kinds of children that the manifest does not ask for. A ServiceAccount is needed until
+/// no pod of an older revision is left, or may have to be created again.
+fn unwanted(desired: &Desired, observed: &Observed) -> Vec<ChildKind> {
+    let relay = &desired.relay;
     let arrived = |deployment: &RelayDeployment| {
-        deployment.rolled_out() && upgrade::is_current(relay, deployment)
+        deployment.rolled_out() && upgrade::is_current(desired, deployment)
     };
-    let unneeded = relay.template.service_account_name.is_some()
+    let unneeded_account = relay.template.service_account_name.is_some()
         && observed.deployment.as_ref().is_some_and(arrived);
     let all = [
-        (ChildKind::ServiceAccount, unneeded),
-        (ChildKind::NetworkPolicy, relay.admitted.is_none()),
+        (ChildKind::ServiceAccount, unneeded_account),
+        (ChildKind::NetworkPolicy, relay.allowed_namespaces.is_none()),
         (ChildKind::PodMonitor, !relay.pod_monitor),
     ];
     all.into_iter()
@@ -237,51 +326,60 @@ fn unwanted(relay: &ValidatedRelay, observed: &Observed) -> Vec<ChildKind> {
         .collect()
 }
 
-/// Only after the new settings are out: until then the running relays' may be the ones that look
-/// unused.
+/// Returns all Jobs but the current one. A relay that waits for its turn keeps its Jobs.
+fn outdated_jobs(observed: &Observed, current: Option<&ObjectKey>, turn: Turn) -> Vec<ObjectKey> {
+    if turn != Turn::Go {
+        return Vec::new();
+    }
+    let keys = observed.jobs.iter().map(|job| &job.key);
+    keys.filter(|key| Some(*key) != current).cloned().collect()
+}
+
+/// Returns ConfigMaps that nothing uses. Only after the new settings are out: before that, those of
+/// the running relays may be the ones that look unused.
 fn outdated_config_maps(
-    relay: &ValidatedRelay,
+    desired: &Desired,
     observed: &Observed,
     rollout: Rollout,
 ) -> Vec<ObjectKey> {
-    let settled = rollout == Rollout::Go
-        && observed
-            .deployment
-            .as_ref()
-            .is_some_and(|deployment| deployment.observed);
+    let deployment = observed.deployment.as_ref();
+    if rollout != Rollout::Go || !deployment.is_some_and(|deployment| deployment.observed) {
+        return Vec::new();
+    }
     let unused = |key: &&ObjectKey| {
-        key.name != relay.config_map && !observed.used_config_maps.contains(&key.name)
+        key.name != desired.relay.config_map && !observed.used_config_maps.contains(&key.name)
     };
-    observed
-        .config_maps
-        .iter()
-        .filter(|_| settled)
-        .filter(unused)
-        .cloned()
-        .collect()
+    let config_maps = observed.config_maps.iter();
+    config_maps.filter(unused).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::operator::{
-        fixtures::{now, validated, validated_with},
+        fixtures::{desired, desired_with, now},
         reason::Reason,
         reconcile::observe::{JobOutcome, MigrationJob, RelayDeployment, WrittenFor},
     };
 
     /// `seen`: the generation that was last carried out.
-    fn decided(relay: &ValidatedRelay, observed: &Observed, seen: i64) -> Plan {
-        plan(
-            relay,
-            observed,
-            &Before {
-                generation: Some(seen),
-                scaling: &Remembered::default(),
-                turn: Turn::Go,
-            },
-            now(),
-        )
+    fn decided<'a>(desired: &'a Desired, observed: &Observed, seen: i64) -> RelayPlan<'a> {
+        after(desired, observed, seen, &ScalingMemory::default())
+    }
+
+    fn after<'a>(
+        desired: &'a Desired,
+        observed: &Observed,
+        seen: i64,
+        scaling: &ScalingMemory,
+    ) -> RelayPlan<'a> {
+        let history = History {
+            paused: false,
+            generation: Some(seen),
+            scaling: scaling.clone(),
+            turn: Turn::Go,
+        };
+        relay_plan(desired, observed, &history, now())
     }
 
     fn key(name: &str) -> ObjectKey {
@@ -292,12 +390,13 @@ mod tests {
     }
 
     fn job(name: &str, outcome: JobOutcome) -> MigrationJob {
-        let (attempt, nudge, form, config_map, pod, refusal) = (1, None, None, None, None, None);
+        let (attempt, reconcile_at, revision_hash, config_map, pod, refusal) =
+            (1, None, None, None, None, None);
         MigrationJob {
             key: key(name),
             attempt,
-            nudge,
-            form,
+            reconcile_at,
+            revision_hash,
             created_at: now(),
             config_map,
             outcome,
@@ -306,8 +405,8 @@ mod tests {
         }
     }
 
-    fn migrated(relay: &ValidatedRelay) -> Observed {
-        let name = &relay.migration.as_ref().expect("policy Apply").job;
+    fn migrated(desired: &Desired) -> Observed {
+        let name = &desired.relay.migration.as_ref().expect("policy Apply").job;
         let deployment = RelayDeployment {
             wanted: 2,
             observed: true,
@@ -322,7 +421,7 @@ mod tests {
 
     #[test]
     fn relays_wait_for_the_migration_of_this_very_target() {
-        let relay = validated();
+        let desired = desired();
         let other = Observed {
             jobs: vec![job(
                 "file-service-migrate-0",
@@ -330,34 +429,37 @@ mod tests {
             )],
             ..Observed::default()
         };
-        let waiting = decided(&relay, &other, 3);
+        let waiting = decided(&desired, &other, 3);
         assert_eq!(waiting.rollout, Rollout::WaitForSchema);
         assert_eq!(waiting.migration, Migration::Start { attempt: 1 });
-        assert_eq!(decided(&relay, &migrated(&relay), 3).rollout, Rollout::Go);
+        assert_eq!(
+            decided(&desired, &migrated(&desired), 3).rollout,
+            Rollout::Go
+        );
     }
 
     #[test]
     fn the_job_of_another_target_is_removed_and_this_ones_stays() {
-        let relay = validated();
-        let mut observed = migrated(&relay);
+        let desired = desired();
+        let mut observed = migrated(&desired);
         observed
             .jobs
             .push(job("file-service-migrate-0", JobOutcome::Unfinished));
         assert_eq!(
-            decided(&relay, &observed, 3).outdated_jobs,
+            decided(&desired, &observed, 3).outdated_jobs,
             [key("file-service-migrate-0")]
         );
     }
 
     #[test]
     fn a_job_that_cannot_run_makes_room_for_the_corrected_one() {
-        let relay = validated();
-        let name = &relay.migration.as_ref().expect("policy Apply").job;
+        let desired = desired();
+        let name = &desired.relay.migration.as_ref().expect("policy Apply").job;
         let observed = Observed {
             jobs: vec![job(name, JobOutcome::Unfinished)],
             ..Observed::default()
         };
-        let plan = decided(&relay, &observed, 3);
+        let plan = decided(&desired, &observed, 3);
         assert_eq!(
             (plan.migration, plan.outdated_jobs),
             (Migration::Start { attempt: 1 }, vec![key(name)])
@@ -366,77 +468,68 @@ mod tests {
 
     #[test]
     fn policy_off_removes_jobs_and_waits_for_none() {
-        let off = validated_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never);
-        let plan = decided(&off, &migrated(&validated()), 3);
+        let off = desired_with(|r| r.spec.migration.policy = crate::api::MigrationPolicy::Never);
+        let plan = decided(&off, &migrated(&desired()), 3);
         assert_eq!(plan.rollout, Rollout::Go);
         assert_eq!(plan.outdated_jobs.len(), 1);
     }
 
     #[test]
     fn a_foreign_count_is_set_back_and_a_new_one_is_set() {
-        let relay = validated();
-        let mut observed = migrated(&relay);
-        assert_eq!(decided(&relay, &observed, 3).scale, Scale::Keep);
+        let desired = desired();
+        let mut observed = migrated(&desired);
+        assert_eq!(decided(&desired, &observed, 3).scale, Scale::Keep);
         observed.deployment.as_mut().expect("there").wanted = 5;
         assert_eq!(
-            decided(&relay, &observed, 3).scale,
+            decided(&desired, &observed, 3).scale,
             Scale::SetBack { from: 5, to: 2 }
         );
         assert_eq!(
-            decided(&relay, &observed, 2).scale,
+            decided(&desired, &observed, 2).scale,
             Scale::Set { from: 5, to: 2 }
         );
     }
 
     #[test]
     fn scaling_does_not_wait_for_a_migration() {
-        let relay = validated();
+        let desired = desired();
         let observed = Observed {
             jobs: Vec::new(),
-            ..migrated(&relay)
+            ..migrated(&desired)
         };
         let mut observed = observed;
         observed.deployment.as_mut().expect("there").wanted = 0;
         assert_eq!(
-            decided(&relay, &observed, 2).scale,
+            decided(&desired, &observed, 2).scale,
             Scale::Set { from: 0, to: 2 }
         );
     }
 
     #[test]
     fn scaling_starts_from_the_deployments_count_and_sets_a_foreign_one_back() {
-        let relay =
-            validated_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
+        let desired =
+            desired_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
         assert_eq!(
-            decided(&relay, &Observed::default(), 3).replicas,
+            decided(&desired, &Observed::default(), 3).replicas,
             1,
             "the first one"
         );
-        let mut observed = migrated(&relay);
+        let mut observed = migrated(&desired);
         observed.deployment.as_mut().expect("there").wanted = 3;
-        let first = decided(&relay, &observed, 3);
+        let first = decided(&desired, &observed, 3);
         let scaling = first.scaling.expect("decided");
         assert_eq!(
             (first.scale, first.replicas, scaling.decision.why),
             (Scale::Keep, 3, Reason::ReportsIncomplete)
         );
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let second = plan(
-            &relay,
-            &observed,
-            &Before {
-                generation: Some(3),
-                scaling: &scaling.remember,
-                turn: Turn::Go,
-            },
-            now(),
-        );
+        let second = after(&desired, &observed, 3, &scaling.next_memory);
         assert_eq!(
             (second.scale, second.scaling),
             (Scale::SetBack { from: 1, to: 3 }, None)
         );
         observed.deployment.as_mut().expect("there").wanted = 9;
-        let too_many = decided(&relay, &observed, 3).scale;
+        let too_many = decided(&desired, &observed, 3).scale;
         assert!(
             matches!(
                 too_many,
@@ -452,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_suspended_relay_goes_to_none_and_comes_back() {
-        let suspended = validated_with(|r| r.spec.suspend = true);
+        let suspended = desired_with(|r| r.spec.suspend = true);
         let mut observed = migrated(&suspended);
         let down = decided(&suspended, &observed, 2);
         assert_eq!(
@@ -461,20 +554,20 @@ mod tests {
         );
         observed.deployment.as_mut().expect("there").wanted = 0;
         assert_eq!(
-            decided(&validated(), &observed, 2).scale,
+            decided(&desired(), &observed, 2).scale,
             Scale::Set { from: 0, to: 2 }
         );
     }
 
     #[test]
     fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
-        let mut observed = migrated(&validated());
+        let mut observed = migrated(&desired());
         assert_eq!(
-            stop(Some(&Count::Suspended), &observed),
+            stop(Some(&DesiredReplicas::Suspended), &observed),
             Scale::Set { from: 2, to: 0 }
         );
         assert_eq!(
-            stop(Some(&Count::Fixed(0)), &observed),
+            stop(Some(&DesiredReplicas::Fixed(0)), &observed),
             Scale::Set { from: 2, to: 0 }
         );
         assert_eq!(stop(None, &observed), Scale::Keep);
@@ -482,7 +575,7 @@ mod tests {
         assert_eq!(
             (
                 stop(None, &observed),
-                stop(Some(&Count::Suspended), &observed)
+                stop(Some(&DesiredReplicas::Suspended), &observed)
             ),
             (Scale::Keep, Scale::Keep)
         );
@@ -508,7 +601,7 @@ mod tests {
 
     #[test]
     fn what_is_not_wished_for_goes_and_an_account_only_when_no_pod_needs_it() {
-        let other_account = validated_with(|r| {
+        let other_account = desired_with(|r| {
             r.spec.template.service_account_name = Some("mine".to_owned());
             r.spec.network_policy.enabled = true;
         });
@@ -518,16 +611,11 @@ mod tests {
             decided(&other_account, &observed, 3).unwanted,
             [ChildKind::PodMonitor]
         );
-        let of_form = |relay: &ValidatedRelay| {
-            let (form, generation, wishes) = (
-                crate::operator::reconcile::build::form(relay),
-                "3".to_owned(),
-                relay.wishes.clone(),
-            );
+        let written_for = |desired: &Desired| {
             let written_for = Some(WrittenFor {
-                form,
-                generation,
-                wishes,
+                revision_hash: desired.hashes.deployment.clone(),
+                generation: "3".to_owned(),
+                spec_hash: desired.relay.spec_hash.clone(),
             });
             Some(RelayDeployment {
                 wanted: 2,
@@ -538,38 +626,39 @@ mod tests {
                 ..RelayDeployment::default()
             })
         };
-        observed.deployment = of_form(&validated());
+        observed.deployment = written_for(&desired());
         assert_eq!(
             decided(&other_account, &observed, 3).unwanted,
             [ChildKind::PodMonitor],
             "the rollout that leaves it begins"
         );
-        observed.deployment = of_form(&other_account);
+        observed.deployment = written_for(&other_account);
         assert_eq!(
             decided(&other_account, &observed, 3).unwanted,
             [ChildKind::ServiceAccount, ChildKind::PodMonitor]
         );
         assert_eq!(
-            decided(&validated(), &observed, 3).unwanted,
+            decided(&desired(), &observed, 3).unwanted,
             [ChildKind::NetworkPolicy, ChildKind::PodMonitor]
         );
     }
 
     #[test]
     fn a_relay_that_waits_for_its_upgrade_keeps_its_job_and_settings_and_is_scaled_all_the_same() {
-        let relay = validated();
-        let mut observed = migrated(&relay);
+        let desired = desired();
+        let mut observed = migrated(&desired);
         observed
             .jobs
             .push(job("file-service-migrate-0", JobOutcome::Unfinished));
         observed.config_maps = vec![key("older")];
         observed.deployment.as_mut().expect("there").wanted = 1;
-        let before = Before {
+        let history = History {
+            paused: false,
             generation: Some(2),
-            scaling: &Remembered::default(),
+            scaling: ScalingMemory::default(),
             turn: Turn::Waiting,
         };
-        let plan = plan(&relay, &observed, &before, now());
+        let plan = relay_plan(&desired, &observed, &history, now());
         assert_eq!(
             (plan.rollout, &plan.migration),
             (Rollout::WaitForSchema, &Migration::Queued)
@@ -583,13 +672,13 @@ mod tests {
 
     #[test]
     fn a_paused_plan_does_nothing() {
-        let relay = validated();
-        let mut observed = migrated(&relay);
+        let desired = desired();
+        let mut observed = migrated(&desired);
         observed.deployment.as_mut().expect("there").wanted = 5;
         observed
             .jobs
             .push(job("file-service-migrate-0", JobOutcome::Unfinished));
-        let paused = decided(&relay, &observed, 3).paused();
+        let paused = decided(&desired, &observed, 3).without_writes();
         assert_eq!(
             (paused.scale, paused.outdated_jobs, paused.unwanted),
             (Scale::Keep, Vec::new(), Vec::new())
@@ -598,20 +687,20 @@ mod tests {
 
     #[test]
     fn settings_are_removed_when_no_pod_can_mount_them_any_more() {
-        let relay = validated();
-        let mut observed = migrated(&relay);
-        observed.config_maps = vec![key(&relay.config_map), key("used"), key("unused")];
+        let desired = desired();
+        let mut observed = migrated(&desired);
+        observed.config_maps = vec![key(&desired.relay.config_map), key("used"), key("unused")];
         observed.used_config_maps = ["used".to_owned()].into();
         assert_eq!(
-            decided(&relay, &observed, 3).outdated_config_maps,
+            decided(&desired, &observed, 3).outdated_config_maps,
             [key("unused")]
         );
         observed.deployment.as_mut().expect("there").observed = false;
-        assert_eq!(decided(&relay, &observed, 3).outdated_config_maps, []);
+        assert_eq!(decided(&desired, &observed, 3).outdated_config_maps, []);
         observed.jobs.clear();
         observed.deployment.as_mut().expect("there").observed = true;
         assert_eq!(
-            decided(&relay, &observed, 3).outdated_config_maps,
+            decided(&desired, &observed, 3).outdated_config_maps,
             [],
             "a waiting rollout removes nothing"
         );

@@ -1,10 +1,10 @@
-//! What was found and done -> `status`. Pure, except for [`publish`], which writes it when it says
-//! something new.
+//! What was observed, planned and done -> `status` and Events. Pure, except for [`write_status`].
 
 mod available;
 mod conditions;
 mod invalid;
 mod paused;
+mod pending_events;
 mod publishing;
 mod ready;
 mod reports_current;
@@ -18,25 +18,24 @@ use kube::{
     Api, Client, Resource,
     api::{DynamicObject, Patch, PatchParams},
     core::ApiResource,
-    runtime::events::EventType,
 };
 use serde_json::json;
 
-pub(crate) use conditions::{Finding, State, find};
-pub(crate) use schema::sentence;
+pub(crate) use conditions::carried_out_generation;
+pub(crate) use pending_events::{PendingEvent, Severity};
 
 use crate::{
     api::{MigrationStatus, OutboxRelay, OutboxRelayStatus},
     operator::{
         call::{CallError, call_opt},
         identity::Identity,
-        reason::{Reason, leaves_undone},
+        reason::Reason,
         reconcile::{
-            apply::{Applied, ApplyError},
-            events::Telling,
+            apply::Applied,
             observe::Observed,
-            plan::{Migration, Plan, load},
-            validate::{Count, Unworkable, ValidatedRelay},
+            plan::{Migration, Plan, RelayPlan, load},
+            status::conditions::{ConditionType, Finding, State},
+            validate::ValidatedRelay,
         },
     },
 };
@@ -44,180 +43,176 @@ use crate::{
 /// Field manager of the status alone.
 const STATUS_MANAGER: &str = "outbox-operator-status";
 
-/// How far a pass came.
-pub(crate) enum Verdict<'a> {
-    Invalid(Invalid<'a>),
-    /// It was planned, and applied as far as `applied` says.
-    Planned {
-        relay: &'a ValidatedRelay,
-        plan: &'a Plan,
-        applied: &'a Applied,
-    },
+/// What was decided, and what was done of it.
+struct Outcome<'a> {
+    plan: &'a Plan<'a>,
+    applied: &'a Applied,
 }
 
-/// The spec cannot work; whatever runs goes on as it is, unless no relay is wished for.
-pub(crate) struct Invalid<'a> {
-    pub why: &'a Unworkable,
-    /// What says that there shall be no relay.
-    pub wish: Option<&'a Count>,
-    /// Why it was not carried out.
-    pub obstacle: Option<&'a ApplyError>,
-}
-
-/// What the status is made from, beside the verdict.
-pub(crate) struct Facts<'a> {
+/// What the status is made from, beside the outcome.
+pub(crate) struct StatusInputs<'a> {
     pub identity: &'a Identity,
     pub previous: &'a OutboxRelayStatus,
-    /// When the backlog was last written.
+    /// When the status was last written.
     pub written_at: Option<Timestamp>,
     /// Nothing but the status is written.
     pub paused: bool,
     pub now: Timestamp,
 }
 
-impl Facts<'_> {
-    /// The generation that the last pass carried out; none when it left something undone.
-    pub(crate) fn carried_out(&self) -> Option<i64> {
-        let undone = find(&self.previous.conditions, "Ready")
-            .is_some_and(|ready| leaves_undone(&ready.reason));
-        (!undone).then_some(self.previous.observed_generation)
-    }
-}
-
-/// Everything that a condition can be found from.
-struct Scene<'a> {
-    facts: &'a Facts<'a>,
+/// Everything that a condition of a valid manifest is found from.
+struct ConditionInputs<'a> {
+    context: &'a StatusInputs<'a>,
     observed: &'a Observed,
     relay: &'a ValidatedRelay,
-    plan: &'a Plan,
+    plan: &'a RelayPlan<'a>,
     applied: &'a Applied,
 }
 
+/// Returns the status, and Events for what changed in it.
 pub(crate) fn assess(
-    facts: &Facts<'_>,
+    context: &StatusInputs<'_>,
     observed: &Observed,
-    verdict: &Verdict<'_>,
-) -> OutboxRelayStatus {
-    let findings = match verdict {
-        Verdict::Invalid(invalid) => invalid::invalid(invalid, observed),
-        Verdict::Planned {
-            relay,
-            plan,
-            applied,
-        } => ready::planned(&Scene {
-            facts,
+    plan: &Plan<'_>,
+    applied: &Applied,
+) -> (OutboxRelayStatus, Vec<PendingEvent>) {
+    let outcome = Outcome { plan, applied };
+    let findings = match plan {
+        Plan::CarryOut(plan) | Plan::Paused(plan) => ready::planned(&ConditionInputs {
+            context,
             observed,
-            relay,
+            relay: &plan.desired.relay,
             plan,
             applied,
         }),
+        Plan::Invalid(plan) => invalid::invalid(plan, applied, observed),
+        Plan::Unreadable { error } => ready::unreadable_manifest(error),
     };
-    let previous = facts.previous;
-    let migration = match verdict {
-        Verdict::Invalid(_) => previous.migration.clone(),
-        Verdict::Planned { relay, plan, .. } => migration(relay, plan, previous.migration.as_ref()),
+    let status = match plan {
+        Plan::Unreadable { .. } => unreadable_status(context, &findings),
+        _ => readable_status(context, observed, &outcome, &findings),
     };
-    let deployment = observed.deployment.as_ref();
-    let due = load::is_due(facts.written_at, facts.now);
-    let reports = || {
-        observed
-            .reports
-            .iter()
-            .filter_map(|one| one.report.as_ref())
-    };
-    // What was not carried out was not worked through.
-    let generation = if facts.paused {
-        previous.observed_generation
-    } else {
-        facts.identity.generation
-    };
-    let said = conditions::merge(&previous.conditions, findings, generation, facts.now);
+    let events = pending_events::pending_events(context, &outcome, &findings);
+    (status, events)
+}
+
+/// Returns the status of a manifest that this version cannot read. The previous one could not be
+/// read either, so nothing of it stays.
+fn unreadable_status(context: &StatusInputs<'_>, findings: &[Finding]) -> OutboxRelayStatus {
+    let generation = context.identity.generation;
     OutboxRelayStatus {
         observed_generation: generation,
-        conditions: conditions::merge(
-            &said,
-            vec![paused::paused(facts)],
-            facts.identity.generation,
-            facts.now,
-        ),
-        migration,
+        conditions: conditions::merge(&[], findings, generation, context.now),
+        selector: Some(context.identity.relay_selector_text()),
+        ..OutboxRelayStatus::default()
+    }
+}
+
+fn readable_status(
+    context: &StatusInputs<'_>,
+    observed: &Observed,
+    outcome: &Outcome<'_>,
+    findings: &[Finding],
+) -> OutboxRelayStatus {
+    let previous = context.previous;
+    let deployment = observed.deployment.as_ref();
+    // While paused, nothing is carried out, so `observedGeneration` does not advance.
+    let generation = if context.paused {
+        previous.observed_generation
+    } else {
+        context.identity.generation
+    };
+    OutboxRelayStatus {
+        observed_generation: generation,
+        conditions: conditions(context, findings, generation),
+        migration: match outcome.plan {
+            Plan::CarryOut(plan) | Plan::Paused(plan) => {
+                migration(plan, previous.migration.as_ref())
+            }
+            Plan::Invalid(_) | Plan::Unreadable { .. } => previous.migration.clone(),
+        },
         replicas: Some(deployment.map_or(0, |deployment| deployment.existing)),
         ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
-        selector: Some(facts.identity.relay_selector_text()),
+        selector: Some(context.identity.relay_selector_text()),
+        breaker: load::worst_breaker(&observed.reports),
+        last_scale: scaling::last_scale(context, outcome),
+        ..numbers(context, observed)
+    }
+}
+
+/// `Paused` is found for the current generation, the others for the one that was carried out.
+fn conditions(
+    context: &StatusInputs<'_>,
+    findings: &[Finding],
+    generation: i64,
+) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    let others = conditions::merge(
+        &context.previous.conditions,
+        findings,
+        generation,
+        context.now,
+    );
+    conditions::merge(
+        &others,
+        &[paused::paused(context)],
+        context.identity.generation,
+        context.now,
+    )
+}
+
+/// Returns a status with the numbers that relays report, and nothing else.
+fn numbers(context: &StatusInputs<'_>, observed: &Observed) -> OutboxRelayStatus {
+    let previous = context.previous;
+    let refresh = load::refresh(context.written_at, context.now);
+    let reports = || {
+        let reports = observed.reports.iter();
+        reports.filter_map(|one| one.report.as_ref())
+    };
+    OutboxRelayStatus {
         backlog: load::to_show(
             previous.backlog.as_ref(),
             load::total(&observed.reports),
-            due,
+            refresh,
         ),
-        breaker: load::worst_breaker(&observed.reports),
         parked_keys: load::count_to_show(
             previous.parked_keys,
             reports().find_map(|report| report.parked_keys),
-            due,
+            refresh,
         ),
         dead_letters: load::count_to_show(
             previous.dead_letters,
             reports().find_map(|report| report.dead_letters),
-            due,
+            refresh,
         ),
-        last_scale: scaling::last_scale(facts, verdict),
+        ..OutboxRelayStatus::default()
     }
 }
 
-/// Nothing could be read: everything stays as it was said, and stays marked with the generation
-/// that it was said for.
-pub(crate) fn unreadable(
+/// Returns the status when the children could not be read: everything stays as it was, and stays
+/// marked with the generation that it was found for.
+pub(crate) fn not_observed(
     identity: &Identity,
     previous: &OutboxRelayStatus,
-    why: &str,
+    message: &str,
     now: Timestamp,
 ) -> OutboxRelayStatus {
-    let finding = Finding::new("Reconciling", State::True, Reason::ApiRequestFailed, why);
-    let conditions = conditions::merge(
-        &previous.conditions,
-        vec![finding],
-        identity.generation,
-        now,
+    let finding = Finding::new(
+        ConditionType::Reconciling,
+        State::True,
+        Reason::ApiRequestFailed,
+        message,
     );
+    let conditions = conditions::merge(&previous.conditions, &[finding], identity.generation, now);
     OutboxRelayStatus {
         conditions,
         ..previous.clone()
     }
 }
 
-/// The object is not of a form that this version can read, so neither is what was said before.
-pub(crate) fn not_understood(
-    identity: &Identity,
-    error: &str,
-    now: Timestamp,
-) -> (OutboxRelayStatus, Telling) {
-    let findings = ready::not_understood(error);
-    let telling = Telling::new(
-        EventType::Warning,
-        &findings[0].reason,
-        &findings[0].message,
-    );
-    let conditions = conditions::merge(&[], findings, identity.generation, now);
-    let selector = Some(identity.relay_selector_text());
-    (
-        OutboxRelayStatus {
-            observed_generation: identity.generation,
-            conditions,
-            selector,
-            ..OutboxRelayStatus::default()
-        },
-        telling,
-    )
-}
-
-/// The last migration that succeeded. Its pod may be gone, and with it the level; then the level is
-/// remembered here.
-fn migration(
-    relay: &ValidatedRelay,
-    plan: &Plan,
-    previous: Option<&MigrationStatus>,
-) -> Option<MigrationStatus> {
-    let target = relay.migration.as_ref()?;
+/// Returns the last migration that succeeded. Its pod may be gone, and with it the schema version;
+/// then the version comes from the previous status.
+fn migration(plan: &RelayPlan<'_>, previous: Option<&MigrationStatus>) -> Option<MigrationStatus> {
+    let target = plan.desired.relay.migration.as_ref()?;
     let Migration::Succeeded {
         at, schema_version, ..
     } = &plan.migration
@@ -234,9 +229,15 @@ fn migration(
     })
 }
 
-/// Writes the whole status: what is not named any more is removed. An object that is gone, or has
+/// Writes the whole status: fields that are absent are removed. An object that is gone, or has
 /// another uid by now, is left alone.
-pub(crate) async fn publish(
+///
+/// # Errors
+/// When the API server refuses the status or does not answer.
+///
+/// # Cancel safety
+/// If dropped, the status may be written or not; the next reconciliation reads which.
+pub(crate) async fn write_status(
     client: &Client,
     identity: &Identity,
     status: &OutboxRelayStatus,

@@ -1,68 +1,74 @@
-//! Whose turn it is: rollouts that the operator itself brings, a new image or new settings, go
-//! through a queue, so that one bad version meets a few relays and not all. What a user changes
-//! does not wait. Pure: who asks, how it went and `now` in; turns out.
+//! Whose turn it is: rollouts that the operator itself starts (a new image, new settings) go
+//! through a queue, so that one bad version reaches a few relays and not all. Changes by a user do
+//! not wait. Pure: requests, progress and `now` in; turns out.
 //!
 //! ```text
 //! (due) --> waiting --> under way --> done: failures in a row are 0 again
-//!              ^            |--> paused, or its manifest cannot work: it leaves its place, and asks again when it goes on
-//!              |            `--> failed: goes on trying outside of the queue; the third in a row stops the queue
-//!              `--- stopped until one of the failed ones succeeds, or the operator is started anew
+//!              ^            |--> paused or invalid: it leaves its slot, and asks again later
+//!              |            `--> failed: retried outside of the queue; the third in a row stops it
+//!              `--- stopped until one of the failed ones succeeds, or the operator restarts
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use crate::operator::identity::RelayKey;
+
 /// Failures in a row that stop the queue.
 const FAILURES_MAX: usize = 3;
-/// A rollout gives up after ten minutes without progress, a migration after as long; who holds a
-/// turn for longer has failed, whatever it says.
-const LONGEST: SignedDuration = SignedDuration::from_mins(15);
-
-/// Namespace and name.
-type Owned = (String, String);
+/// Longest turn. A rollout gives up after ten minutes without progress, and so does a migration: a
+/// relay that holds its turn for longer has failed, whatever it reports.
+const TURN_TIME_MAX: SignedDuration = SignedDuration::from_mins(15);
 
 /// All upgrades of this operator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct UpgradeQueue {
-    /// With the time when their turn began.
-    under_way: BTreeMap<Owned, Timestamp>,
-    waiting: BTreeSet<Owned>,
-    /// Failed, and not yet well again.
-    failed: BTreeSet<Owned>,
+    /// Start of each relay's turn.
+    under_way: BTreeMap<RelayKey, Timestamp>,
+    waiting: BTreeSet<RelayKey>,
+    /// Relays whose upgrade failed and has not succeeded since.
+    failed: BTreeSet<RelayKey>,
     failures_in_a_row: usize,
-    /// Seen since the operator was started.
-    known: BTreeSet<Owned>,
+    /// Relays that asked since the operator started.
+    known: BTreeSet<RelayKey>,
 }
 
-/// What a relay is about to get.
+/// What the next write of a relay's children is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing, or what its manifest asks for.
-    Own,
-    /// Another form of the same manifest.
+    /// No change, or one that its manifest asks for.
+    BySpec,
+    /// A new revision of the same manifest.
     Upgrade,
 }
 
-/// Whether a relay may get its new form.
+/// Whether the relay's pods are being replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodReplacement {
+    Under,
+    Over,
+}
+
+/// Whether a relay may get its new revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     Go,
     /// Others come first.
     Waiting,
-    /// Too many failed.
+    /// Too many upgrades failed.
     Stopped,
 }
 
 /// How the rollout of one relay goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    Moving,
+    Rolling,
     Done,
     Failed,
 }
 
-/// For metrics.
+/// Numbers for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub waiting: usize,
@@ -72,76 +78,84 @@ pub(crate) struct Counts {
 }
 
 impl UpgradeQueue {
-    /// Asked at each pass, and so the place to see whose time is over: who holds a place may have
-    /// fallen silent. `moving`: its pods are being replaced, which in the first pass after a start
-    /// is somebody's turn from before it.
+    /// Decides whether a relay may get its next revision, with at most `slots` upgrades at a time.
+    ///
+    /// Each reconciliation asks, so turns that take too long end here: their holders may not report
+    /// any more. Pods that are being replaced when a relay asks for the first time mean a turn that
+    /// began before the operator started.
     pub(crate) fn turn(
         &mut self,
-        key: (&str, &str),
+        key: &RelayKey,
         change: Change,
-        moving: bool,
-        places: usize,
+        pods: PodReplacement,
+        slots: usize,
         now: Timestamp,
     ) -> Turn {
-        self.end_what_takes_too_long(now);
-        let key = owned(key);
-        let first_sight = self.known.insert(key.clone());
-        if change == Change::Own {
-            self.waiting.remove(&key);
-            if first_sight && moving {
-                self.under_way.insert(key, now);
+        self.end_overdue_turns(now);
+        let asks_first = self.known.insert(key.clone());
+        match change {
+            Change::BySpec => {
+                self.waiting.remove(key);
+                if asks_first && pods == PodReplacement::Under {
+                    self.under_way.insert(key.clone(), now);
+                }
+                Turn::Go
             }
+            Change::Upgrade => self.upgrade_turn(key, slots, now),
+        }
+    }
+
+    fn upgrade_turn(&mut self, key: &RelayKey, slots: usize, now: Timestamp) -> Turn {
+        if self.under_way.contains_key(key) || self.failed.contains(key) {
             return Turn::Go;
         }
-        if self.under_way.contains_key(&key) || self.failed.contains(&key) {
-            return Turn::Go;
-        }
-        if self.is_stopped() || self.under_way.len() >= places {
-            self.waiting.insert(key);
+        if self.is_stopped() || self.under_way.len() >= slots {
+            self.waiting.insert(key.clone());
             return if self.is_stopped() {
                 Turn::Stopped
             } else {
                 Turn::Waiting
             };
         }
-        self.waiting.remove(&key);
-        self.under_way.insert(key, now);
+        self.waiting.remove(key);
+        self.under_way.insert(key.clone(), now);
         Turn::Go
     }
 
-    /// Told after each pass of a relay that has its turn.
-    pub(crate) fn note(&mut self, key: (&str, &str), progress: Progress) {
-        let key = owned(key);
+    /// Records the progress of a relay that has its turn.
+    pub(crate) fn note(&mut self, key: &RelayKey, progress: Progress) {
         match progress {
-            Progress::Moving => {}
-            Progress::Done if self.under_way.remove(&key).is_some() | self.failed.remove(&key) => {
-                self.failures_in_a_row = 0
+            Progress::Rolling => {}
+            Progress::Done => {
+                let had_turn = self.under_way.remove(key).is_some();
+                let had_failed = self.failed.remove(key);
+                if had_turn || had_failed {
+                    self.failures_in_a_row = 0;
+                }
             }
-            Progress::Done => {}
             Progress::Failed => self.fail(key),
         }
     }
 
-    /// Nothing is written for it now: it was paused, or its manifest cannot work. Others come
-    /// first; later it asks again.
-    pub(crate) fn step_aside(&mut self, key: (&str, &str)) {
-        let key = owned(key);
-        self.under_way.remove(&key);
-        self.waiting.remove(&key);
+    /// Frees the slot of a relay that is not written now: it is paused, or its manifest is invalid.
+    /// It asks again later.
+    pub(crate) fn leave_queue(&mut self, key: &RelayKey) {
+        self.under_way.remove(key);
+        self.waiting.remove(key);
     }
 
-    /// It was deleted.
-    pub(crate) fn forget(&mut self, key: (&str, &str)) {
-        self.step_aside(key);
-        let key = owned(key);
-        self.failed.remove(&key);
-        self.known.remove(&key);
-        // Whoever could have ended the stop by getting well may have gone.
+    /// Drops a relay that was deleted.
+    pub(crate) fn forget(&mut self, key: &RelayKey) {
+        self.leave_queue(key);
+        self.failed.remove(key);
+        self.known.remove(key);
+        // Only a failed relay that succeeds ends the stop: without any, nothing else would.
         if self.failed.is_empty() {
             self.failures_in_a_row = 0;
         }
     }
 
+    /// Returns the numbers for metrics.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             waiting: self.waiting.len(),
@@ -151,20 +165,22 @@ impl UpgradeQueue {
         }
     }
 
-    fn end_what_takes_too_long(&mut self, now: Timestamp) {
-        let over = self
+    fn end_overdue_turns(&mut self, now: Timestamp) {
+        let overdue: Vec<RelayKey> = self
             .under_way
             .iter()
-            .filter(|(_, since)| now.duration_since(**since) >= LONGEST);
-        for key in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            .filter(|(_, since)| now.duration_since(**since) >= TURN_TIME_MAX)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &overdue {
             self.fail(key);
         }
     }
 
-    /// Whoever has no turn has failed before, or does what its manifest asks for.
-    fn fail(&mut self, key: Owned) {
-        if self.under_way.remove(&key).is_some() {
-            self.failed.insert(key);
+    /// Counts a failed turn. A relay without a turn failed before, or carries out its manifest.
+    fn fail(&mut self, key: &RelayKey) {
+        if self.under_way.remove(key).is_some() {
+            self.failed.insert(key.clone());
             self.failures_in_a_row += 1;
         }
     }
@@ -174,21 +190,27 @@ impl UpgradeQueue {
     }
 }
 
-fn owned((namespace, name): (&str, &str)) -> Owned {
-    (namespace.to_owned(), name.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::operator::fixtures::{at, now};
 
+    fn key(name: &str) -> RelayKey {
+        RelayKey::new("n", name)
+    }
+
     fn upgrade(queue: &mut UpgradeQueue, name: &str, seconds: i64) -> Turn {
-        queue.turn(("n", name), Change::Upgrade, false, 2, at(seconds))
+        queue.turn(
+            &key(name),
+            Change::Upgrade,
+            PodReplacement::Over,
+            2,
+            at(seconds),
+        )
     }
 
     fn end(queue: &mut UpgradeQueue, name: &str, progress: Progress) {
-        queue.note(("n", name), progress);
+        queue.note(&key(name), progress);
     }
 
     #[test]
@@ -204,7 +226,7 @@ mod tests {
             "who has a turn keeps it"
         );
         assert_eq!((queue.counts().waiting, queue.counts().under_way), (1, 2));
-        end(&mut queue, "a", Progress::Moving);
+        end(&mut queue, "a", Progress::Rolling);
         assert_eq!(upgrade(&mut queue, "c", 1), Turn::Waiting);
         end(&mut queue, "a", Progress::Done);
         assert_eq!(upgrade(&mut queue, "c", 2), Turn::Go);
@@ -218,7 +240,7 @@ mod tests {
             upgrade(&mut queue, name, 0);
         }
         assert_eq!(
-            queue.turn(("n", "c"), Change::Own, false, 2, now()),
+            queue.turn(&key("c"), Change::BySpec, PodReplacement::Over, 2, now()),
             Turn::Go
         );
         assert_eq!(queue.counts().waiting, 0);
@@ -264,7 +286,7 @@ mod tests {
         for name in ["a", "b"] {
             upgrade(&mut queue, name, 0);
         }
-        end(&mut queue, "a", Progress::Moving);
+        end(&mut queue, "a", Progress::Rolling);
         assert_eq!(upgrade(&mut queue, "c", 899), Turn::Waiting);
         assert_eq!(
             upgrade(&mut queue, "c", 900),
@@ -284,7 +306,7 @@ mod tests {
             upgrade(&mut queue, name, 0);
         }
         for name in ["a", "c"] {
-            queue.step_aside(("n", name));
+            queue.leave_queue(&key(name));
         }
         assert_eq!(
             queue.counts(),
@@ -305,7 +327,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
             end(&mut queue, name, Progress::Failed);
-            queue.step_aside(("n", name));
+            queue.leave_queue(&key(name));
         }
         assert_eq!(upgrade(&mut queue, "d", 1), Turn::Stopped);
         assert_eq!(
@@ -318,9 +340,9 @@ mod tests {
     #[test]
     fn a_rollout_that_was_under_way_when_the_operator_was_started_holds_a_place() {
         let mut queue = UpgradeQueue::default();
-        queue.turn(("n", "a"), Change::Own, true, 2, now());
-        queue.turn(("n", "b"), Change::Own, false, 2, now());
-        queue.turn(("n", "b"), Change::Own, true, 2, now());
+        queue.turn(&key("a"), Change::BySpec, PodReplacement::Under, 2, now());
+        queue.turn(&key("b"), Change::BySpec, PodReplacement::Over, 2, now());
+        queue.turn(&key("b"), Change::BySpec, PodReplacement::Under, 2, now());
         assert_eq!(
             queue.counts().under_way,
             1,
@@ -337,7 +359,7 @@ mod tests {
         }
         for name in ["a", "b", "c"] {
             assert_eq!(upgrade(&mut queue, "d", 1), Turn::Stopped);
-            queue.forget(("n", name));
+            queue.forget(&key(name));
         }
         assert_eq!(upgrade(&mut queue, "d", 2), Turn::Go);
     }

@@ -1,5 +1,5 @@
-//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; nothing after it looks
-//! at the raw spec's rules. Pure.
+//! OutboxRelay -> ValidatedRelay: names, settings and hashes, computed once; later steps need no
+//! rule of the raw spec. Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,9 @@ use crate::{
         MigrationPolicy, OutboxRelay, OutboxRelaySpec, Scaling, Template, TlsMode, parse_duration,
     },
     operator::{
-        identity::{Identity, NUDGE, hash8},
+        identity::{Identity, RECONCILE_AT, hash8},
         installation::Installation,
-        reconcile::plan::ScalingPolicy,
+        reconcile::manifest::Manifest,
     },
     settings::{
         InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource,
@@ -25,45 +25,67 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ValidatedRelay {
     pub identity: Identity,
-    /// Content of the ConfigMap, and its name, which carries the content's hash: an old pod keeps
-    /// its old settings.
+    /// Content of the ConfigMap. Its name has the hash of the content, so an old pod keeps its old
+    /// settings.
     pub settings: String,
     pub config_map: String,
-    /// Absent: `policy: Never`.
+    /// Absent with `policy: Never`.
     pub migration: Option<MigrationTarget>,
-    pub count: Count,
-    /// Hash of what the manifest asks for, but for the count.
-    pub wishes: String,
+    pub replicas: DesiredReplicas,
+    /// Hash of the spec without the number of replicas.
+    pub spec_hash: String,
     pub template: Template,
-    /// Of relay and migration.
+    /// Image of relays and migration.
     pub image: String,
     pub pod_monitor: bool,
-    /// Namespaces that may reach the relays; absent: all may.
-    pub admitted: Option<Vec<String>>,
+    /// Namespaces that may connect to the relays; absent if all may.
+    pub allowed_namespaces: Option<Vec<String>>,
     pub relay_files: Vec<Projection>,
-    /// Sides that talk in plaintext, for a Warning.
+    /// Connections without TLS, for a Warning.
     pub plaintext: Vec<&'static str>,
 }
 
-/// What says how many relays there are.
+/// Number of relays that the manifest asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Count {
-    /// None: `spec.suspend`.
+pub(crate) enum DesiredReplicas {
+    /// No relay: `spec.suspend`.
     Suspended,
-    /// `spec.replicas`.
+    /// A number: `spec.replicas`.
     Fixed(i32),
-    /// `spec.scaling`.
+    /// As many as the load needs: `spec.scaling`.
     Scaled(ScalingPolicy),
+}
+
+/// `spec.scaling`, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScalingPolicy {
+    pub min: i32,
+    pub max: i32,
+    pub rows_per_relay: i32,
+    pub oldest_age: SignedDuration,
+    pub stabilization: SignedDuration,
+}
+
+/// Why a manifest cannot be carried out as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum InvalidManifest {
+    /// This version cannot read it; holds the parser's message.
+    Unreadable(String),
+    Invalid {
+        error: ValidationError,
+        /// Set if the manifest asks for no relay: that is carried out whatever else is wrong.
+        zero: Option<DesiredReplicas>,
+    },
 }
 
 /// Why a manifest cannot be carried out before a person changes something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unworkable {
+pub(crate) enum ValidationError {
     #[error(transparent)]
     Spec(#[from] InvalidSpec),
     #[error(
-        "spec.template.image: '{0}' is not among the images that this installation allows; name \
-         one of them, or have it added to relay.allowedImages of the operator's chart"
+        "spec.template.image: '{0}' is not allowed by this installation; use an allowed image, \
+         or ask an administrator to add this one to relay.allowedImages of the operator's chart"
     )]
     ImageNotAllowed(String),
 }
@@ -74,15 +96,34 @@ pub(crate) struct MigrationTarget {
     pub hash: String,
     pub job: String,
     pub files: Vec<Projection>,
-    /// Value of the annotation that ends a back-off.
-    pub nudge: Option<String>,
+    /// Value of annotation `reconcile-at`, which ends a back-off.
+    pub reconcile_at: Option<String>,
 }
 
-/// Checks what the API server's schema cannot, and names everything.
+/// Checks a manifest that may be of any kind.
 pub(crate) fn validate(
+    manifest: &Manifest,
+    installation: &Installation,
+) -> Result<ValidatedRelay, InvalidManifest> {
+    match &manifest.content {
+        Ok(relay) => {
+            validate_relay(relay, installation).map_err(|error| InvalidManifest::Invalid {
+                error,
+                zero: zero_replicas(&relay.spec),
+            })
+        }
+        Err(error) => Err(InvalidManifest::Unreadable(error.clone())),
+    }
+}
+
+/// Checks what the API server's schema cannot, and names all children.
+///
+/// # Errors
+/// When the spec cannot work, or its image is not allowed.
+pub(crate) fn validate_relay(
     relay: &OutboxRelay,
     installation: &Installation,
-) -> Result<ValidatedRelay, Unworkable> {
+) -> Result<ValidatedRelay, ValidationError> {
     let identity = Identity::of(&relay.metadata);
     let owner = Owner {
         cluster: installation.cluster_name.clone(),
@@ -98,23 +139,23 @@ pub(crate) fn validate(
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
         migration,
         settings,
-        count: count(&relay.spec)?,
-        wishes: wishes(&relay.spec),
+        replicas: desired_replicas(&relay.spec)?,
+        spec_hash: spec_hash(&relay.spec),
         image: image(&relay.spec, installation)?,
         template: relay.spec.template.clone(),
         pod_monitor: relay.spec.monitoring.pod_monitor && !installation.relays_monitored,
-        admitted: relay
+        allowed_namespaces: relay
             .spec
             .network_policy
             .enabled
-            .then(|| admitted(installation)),
+            .then(|| allowed_namespaces(installation)),
         relay_files: relay_projections(&relay.spec),
         plaintext: plaintext(&relay.spec),
         identity,
     })
 }
 
-fn wishes(spec: &OutboxRelaySpec) -> String {
+fn spec_hash(spec: &OutboxRelaySpec) -> String {
     let spec = OutboxRelaySpec {
         replicas: 0,
         scaling: None,
@@ -124,23 +165,26 @@ fn wishes(spec: &OutboxRelaySpec) -> String {
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
-/// That a manifest wishes for no relay holds whatever else it says.
-pub(crate) fn wish_for_none(spec: &OutboxRelaySpec) -> Option<Count> {
-    count(spec)
-        .ok()
-        .filter(|count| matches!(count, Count::Suspended | Count::Fixed(0)))
-}
-
-fn count(spec: &OutboxRelaySpec) -> Result<Count, InvalidSpec> {
-    Ok(match &spec.scaling {
-        _ if spec.suspend => Count::Suspended,
-        Some(scaling) => Count::Scaled(policy(scaling)?),
-        None => Count::Fixed(spec.replicas),
+/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if the rest of
+/// the spec is invalid.
+pub(crate) fn zero_replicas(spec: &OutboxRelaySpec) -> Option<DesiredReplicas> {
+    desired_replicas(spec).ok().filter(|replicas| {
+        matches!(
+            replicas,
+            DesiredReplicas::Suspended | DesiredReplicas::Fixed(0)
+        )
     })
 }
 
-/// The rules of the schema once more: a maximum of none, or a target of nothing, would scale
-/// without an end.
+fn desired_replicas(spec: &OutboxRelaySpec) -> Result<DesiredReplicas, InvalidSpec> {
+    Ok(match &spec.scaling {
+        _ if spec.suspend => DesiredReplicas::Suspended,
+        Some(scaling) => DesiredReplicas::Scaled(policy(scaling)?),
+        None => DesiredReplicas::Fixed(spec.replicas),
+    })
+}
+
+/// Checks the rules of the CRD again: a maximum or a target of 0 would scale without limit.
 fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
     let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
     let bounds = 1 <= scaling.min_replicas
@@ -166,15 +210,15 @@ fn duration(field: &'static str, text: &str) -> Result<SignedDuration, InvalidSp
     Ok(SignedDuration::try_from(parsed).unwrap_or(SignedDuration::MAX))
 }
 
-fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, Unworkable> {
+fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, ValidationError> {
     match &spec.template.image {
         None => Ok(installation.relay_image.clone()),
         Some(image) if installation.allows(image) => Ok(image.clone()),
-        Some(image) => Err(Unworkable::ImageNotAllowed(image.clone())),
+        Some(image) => Err(ValidationError::ImageNotAllowed(image.clone())),
     }
 }
 
-fn admitted(installation: &Installation) -> Vec<String> {
+fn allowed_namespaces(installation: &Installation) -> Vec<String> {
     let both = installation
         .namespace
         .iter()
@@ -189,21 +233,21 @@ fn migration_target(
 ) -> MigrationTarget {
     let files = migration_projections(&relay.spec);
     let hash = migration_hash(settings, &files);
-    let nudge = relay
+    let reconcile_at = relay
         .metadata
         .annotations
         .as_ref()
-        .and_then(|all| all.get(NUDGE).cloned());
+        .and_then(|all| all.get(RECONCILE_AT).cloned());
     MigrationTarget {
         job: identity.migration_job_name(&hash),
         hash,
         files,
-        nudge,
+        reconcile_at,
     }
 }
 
-/// Covers what a migration depends on, and neither the image nor the operator's version: an upgrade
-/// that brings no new schema runs none.
+/// Hashes what a migration depends on. Neither the image nor the version of the operator is
+/// covered: an upgrade without a new schema runs no migration.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
     #[derive(Serialize)]
     struct Covered<'a> {
@@ -260,7 +304,7 @@ mod tests {
     };
 
     fn hash_after(change: impl FnOnce(&mut OutboxRelay)) -> String {
-        validate(&relay_with(change), &installation())
+        validate_relay(&relay_with(change), &installation())
             .expect("a valid change")
             .migration
             .expect("policy Apply")
@@ -302,7 +346,11 @@ mod tests {
 
     #[test]
     fn other_settings_get_another_config_map_and_the_same_settings_the_same() {
-        let name = |r: &OutboxRelay| validate(r, &installation()).expect("valid").config_map;
+        let name = |r: &OutboxRelay| {
+            validate_relay(r, &installation())
+                .expect("valid")
+                .config_map
+        };
         assert_eq!(name(&relay()), name(&relay_with(|r| r.spec.replicas = 9)));
         assert_ne!(name(&relay()), name(&relay_with(|r| r.spec.batch_size = 9)));
     }
@@ -311,23 +359,28 @@ mod tests {
     fn policy_off_has_no_migration() {
         let off = relay_with(|r| r.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(
-            validate(&off, &installation()).expect("valid").migration,
+            validate_relay(&off, &installation())
+                .expect("valid")
+                .migration,
             None
         );
     }
 
     #[test]
-    fn what_says_the_count_is_one_of_three() {
+    fn the_number_of_relays_has_one_of_three_sources() {
         let count = |change: fn(&mut OutboxRelay)| {
-            validate(&relay_with(change), &installation()).map(|valid| valid.count)
+            validate_relay(&relay_with(change), &installation()).map(|valid| valid.replicas)
         };
-        assert_eq!(count(|r| r.spec.replicas = 3), Ok(Count::Fixed(3)));
+        assert_eq!(
+            count(|r| r.spec.replicas = 3),
+            Ok(DesiredReplicas::Fixed(3))
+        );
         let scaled =
             count(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok()).expect("valid");
         assert!(
             matches!(
                 scaled,
-                Count::Scaled(ScalingPolicy {
+                DesiredReplicas::Scaled(ScalingPolicy {
                     min: 1,
                     max: 4,
                     rows_per_relay: 10_000,
@@ -338,7 +391,7 @@ mod tests {
         );
         let suspended =
             count(|r| (r.spec.scaling, r.spec.suspend) = (serde_yaml::from_str("{}").ok(), true));
-        assert_eq!(suspended, Ok(Count::Suspended));
+        assert_eq!(suspended, Ok(DesiredReplicas::Suspended));
         for wrong in [
             "minReplicas: 0",
             "minReplicas: 9",
@@ -347,37 +400,40 @@ mod tests {
             "targetOldestAge: 0s",
         ] {
             let scaling = serde_yaml::from_str(wrong).expect("a form that is read");
-            let refused = validate(
+            let refused = validate_relay(
                 &relay_with(|r| r.spec.scaling = Some(scaling)),
                 &installation(),
             );
             assert_eq!(
                 refused,
-                Err(Unworkable::Spec(InvalidSpec::Scaling)),
+                Err(ValidationError::Spec(InvalidSpec::Scaling)),
                 "{wrong}"
             );
         }
     }
 
     #[test]
-    fn a_wish_for_no_relay_is_read_whatever_else_the_manifest_says() {
-        let wish = |change: fn(&mut OutboxRelay)| {
+    fn zero_replicas_are_read_whatever_else_is_wrong_with_the_manifest() {
+        let zero = |change: fn(&mut OutboxRelay)| {
             let broken = relay_with(|r| {
                 r.spec.topics.clear();
                 r.spec.scaling = serde_yaml::from_str("maxReplicas: 65").ok();
                 change(r);
             });
-            assert!(validate(&broken, &installation()).is_err());
-            wish_for_none(&broken.spec)
+            assert!(validate_relay(&broken, &installation()).is_err());
+            zero_replicas(&broken.spec)
         };
-        assert_eq!(wish(|_| ()), None);
-        assert_eq!(wish(|r| r.spec.suspend = true), Some(Count::Suspended));
+        assert_eq!(zero(|_| ()), None);
         assert_eq!(
-            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
-            Some(Count::Fixed(0))
+            zero(|r| r.spec.suspend = true),
+            Some(DesiredReplicas::Suspended)
         );
         assert_eq!(
-            wish(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
+            zero(|r| (r.spec.scaling, r.spec.replicas) = (None, 0)),
+            Some(DesiredReplicas::Fixed(0))
+        );
+        assert_eq!(
+            zero(|r| (r.spec.scaling, r.spec.replicas) = (None, 1)),
             None
         );
     }
@@ -392,14 +448,16 @@ mod tests {
             r.spec.kafka.tls.mode = TlsMode::Disable;
         });
         assert_eq!(
-            validate(&plain, &installation()).expect("valid").plaintext,
+            validate_relay(&plain, &installation())
+                .expect("valid")
+                .plaintext,
             ["spec.database", "spec.kafka"]
         );
     }
 
     #[test]
     fn a_spec_that_cannot_work_names_its_field() {
-        let refused = validate(&relay_with(|r| r.spec.topics.clear()), &installation())
+        let refused = validate_relay(&relay_with(|r| r.spec.topics.clear()), &installation())
             .expect_err("no topics");
         assert!(refused.to_string().starts_with("spec.topics"), "{refused}");
     }
@@ -407,7 +465,7 @@ mod tests {
     #[test]
     fn an_image_of_another_registry_is_not_run() {
         let with = |image: &str| {
-            validate(
+            validate_relay(
                 &relay_with(|r| r.spec.template.image = Some(image.to_owned())),
                 &installation(),
             )
@@ -418,20 +476,24 @@ mod tests {
         );
         assert_eq!(
             with("evil.test/relay:2"),
-            Err(Unworkable::ImageNotAllowed("evil.test/relay:2".to_owned()))
+            Err(ValidationError::ImageNotAllowed(
+                "evil.test/relay:2".to_owned()
+            ))
         );
         assert_eq!(
-            validate(&relay(), &installation()).expect("valid").image,
+            validate_relay(&relay(), &installation())
+                .expect("valid")
+                .image,
             "relay:1"
         );
     }
 
     #[test]
     fn relays_that_are_scraped_already_get_no_monitor_of_their_own() {
-        let wished = relay_with(|r| r.spec.monitoring.pod_monitor = true);
+        let requested = relay_with(|r| r.spec.monitoring.pod_monitor = true);
         let of = |relays_monitored| {
-            validate(
-                &wished,
+            validate_relay(
+                &requested,
                 &Installation {
                     relays_monitored,
                     ..installation()
@@ -447,12 +509,16 @@ mod tests {
     fn only_the_operators_and_the_monitoring_namespace_are_admitted() {
         let enabled = relay_with(|r| r.spec.network_policy.enabled = true);
         assert_eq!(
-            validate(&relay(), &installation()).expect("valid").admitted,
+            validate_relay(&relay(), &installation())
+                .expect("valid")
+                .allowed_namespaces,
             None
         );
         let both = Some(vec!["monitoring".to_owned(), "outbox-system".to_owned()]);
         assert_eq!(
-            validate(&enabled, &installation()).expect("valid").admitted,
+            validate_relay(&enabled, &installation())
+                .expect("valid")
+                .allowed_namespaces,
             both
         );
     }

@@ -1,42 +1,46 @@
-//! Dead letters: found, shown, brought back, discarded. IO.
+//! Dead letters: listing, requeueing and discarding them. IO.
 
 use serde::{Serialize, Serializer};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
-    admin::{AdminClient, AdminError, Filter, filtered},
-    store::failed,
+    admin::{AdminClient, AdminError, Filter, bind_filter},
+    store::Operation,
 };
 
-/// What a dead letter is named by.
+/// Identity of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadLetterId {
     pub event_id: Uuid,
+    /// Id of the row when it was rejected. A requeued event that is rejected again has another one.
     pub id: i64,
 }
 
 /// How much of a dead letter is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// Neither its payload nor the values of its headers.
+    /// Everything but the payload and the values of headers.
     Metadata,
+    /// Everything.
     Contents,
 }
 
-/// A row that Kafka refused. Times are RFC 3339, in UTC.
+/// A row that Kafka rejected and that was moved to the dead letters. Times are RFC 3339, in UTC.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     #[serde(serialize_with = "as_text")]
     pub event_id: Uuid,
-    /// Its id when it was refused.
+    /// Id of the row when it was rejected.
     pub outbox_seq: i64,
-    /// Where it was to go.
+    /// Topic that the row was for.
     pub topic: String,
     pub key: String,
     pub lane: i16,
+    /// Why Kafka rejected it.
     pub class: String,
+    /// Number of times that it was rejected.
     pub attempts: i32,
     pub event_type: String,
     pub aggregate_type: String,
@@ -44,127 +48,110 @@ pub struct DeadLetter {
     pub created_at: String,
     pub first_failed_at: String,
     pub failed_at: String,
-    /// Absent: a tombstone.
+    /// Size of the payload; `None` for a tombstone.
     pub payload_bytes: Option<i32>,
     pub header_names: Vec<String>,
-    /// Absent unless asked for.
+    /// Payload and headers; `None` unless [`Detail::Contents`] was requested.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
 }
 
-/// What is in it.
+/// Payload and headers of a dead letter.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Contents {
-    /// The payload as text; absent: it is none, or not UTF-8.
+    /// Payload as text; `None` for a tombstone, or when the payload is not UTF-8.
     pub payload: Option<String>,
-    /// The payload in base64, where it is not UTF-8.
+    /// Payload in base64; `None` for a tombstone, or when the payload is UTF-8.
     pub payload_base64: Option<String>,
     pub headers: serde_json::Value,
 }
 
 impl AdminClient {
-    /// Dead letters in the order in which they were written; with payload and headers where
-    /// `detail` says so.
+    /// Lists dead letters in the order of their ids.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
-    pub async fn letters(
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn dead_letters(
         &self,
         filter: &Filter,
         detail: Detail,
     ) -> Result<Vec<DeadLetter>, AdminError> {
-        let operation = "read the dead letters";
-        let ask = filtered(
-            self.sql(include_str!("../sql/admin/dead_letters.sql")),
-            filter,
-        )
-        .bind(detail == Detail::Contents);
-        let rows = self.rows(operation, ask).await?;
-        Ok(rows
-            .iter()
-            .map(|row| letter(row, detail))
-            .collect::<Result<_, _>>()
-            .map_err(failed(operation))?)
+        let sql = self.sql(include_str!("../sql/admin/dead_letters.sql"));
+        let list = bind_filter(sql, filter).bind(detail == Detail::Contents);
+        let decode = |row: &PgRow| decode_dead_letter(row, detail);
+        self.decoded(Operation::ReadDeadLetters, list, decode).await
     }
 
-    /// Names of the same dead letters.
+    /// Lists the ids of the dead letters that [`Self::dead_letters`] lists, in the same order.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn dead_letter_ids(&self, filter: &Filter) -> Result<Vec<DeadLetterId>, AdminError> {
-        let operation = "read the dead letters";
-        let names = concat!(
+        let sql = concat!(
             "select event_id, id from (",
             include_str!("../sql/admin/dead_letters.sql"),
             ") as letter order by id, event_id"
         );
-        let rows = self
-            .rows(operation, filtered(self.sql(names), filter).bind(false))
-            .await?;
-        let name = |row: &PgRow| {
+        let list = bind_filter(self.sql(sql), filter).bind(false);
+        let decode = |row: &PgRow| {
             Ok(DeadLetterId {
                 event_id: row.try_get(0)?,
                 id: row.try_get(1)?,
             })
         };
-        Ok(rows
-            .iter()
-            .map(name)
-            .collect::<Result<_, sqlx::Error>>()
-            .map_err(failed(operation))?)
+        self.decoded(Operation::ReadDeadLetters, list, decode).await
     }
 
-    /// Brings dead letters back as the last rows of their keys, in one transaction; returns how
-    /// many were still there.
+    /// Requeues dead letters as the last rows of their keys, in one transaction. Returns how many
+    /// of them still existed.
     ///
     /// # Errors
-    /// When the database fails; then all are back, or none.
-    pub async fn requeue(&self, names: &[DeadLetterId]) -> Result<u64, AdminError> {
-        self.take(
-            "requeue dead letters",
-            include_str!("../sql/admin/requeue.sql"),
-            names,
-        )
-        .await
+    /// Returns an error when the database fails. Then either all are requeued, or none.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, either all are requeued, or none.
+    pub async fn requeue(&self, ids: &[DeadLetterId]) -> Result<u64, AdminError> {
+        let sql = include_str!("../sql/admin/requeue.sql");
+        self.change(Operation::RequeueDeadLetters, sql, ids).await
     }
 
-    /// Deletes dead letters for good, in one transaction; returns how many were still there.
+    /// Deletes dead letters for good, in one transaction. Returns how many of them still existed.
     ///
     /// # Errors
-    /// When the database fails; then all are gone, or none.
-    pub async fn discard(&self, names: &[DeadLetterId]) -> Result<u64, AdminError> {
-        self.take(
-            "discard dead letters",
-            include_str!("../sql/admin/discard.sql"),
-            names,
-        )
-        .await
+    /// Returns an error when the database fails. Then either all are deleted, or none.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, either all are deleted, or none.
+    pub async fn discard(&self, ids: &[DeadLetterId]) -> Result<u64, AdminError> {
+        let sql = include_str!("../sql/admin/discard.sql");
+        self.change(Operation::DiscardDeadLetters, sql, ids).await
     }
 
-    async fn take(
+    /// Runs a statement on dead letters that returns how many of them it changed.
+    async fn change(
         &self,
-        operation: &'static str,
+        operation: Operation,
         template: &'static str,
-        names: &[DeadLetterId],
+        ids: &[DeadLetterId],
     ) -> Result<u64, AdminError> {
-        let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
-        let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
-        let rows = self
-            .rows(
-                operation,
-                sqlx::query(self.sql(template)).bind(event_ids).bind(ids),
-            )
-            .await?;
-        let count: i64 = rows
-            .first()
-            .map_or(Ok(0), |row| row.try_get(0))
-            .map_err(failed(operation))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let event_ids: Vec<Uuid> = ids.iter().map(|id| id.event_id).collect();
+        let row_ids: Vec<i64> = ids.iter().map(|id| id.id).collect();
+        let change = query(self.sql(template)).bind(event_ids).bind(row_ids);
+        let decode = |row: &PgRow| row.try_get::<i64, _>(0);
+        let counts = self.decoded(operation, change, decode).await?;
+        let changed = counts.first().copied().unwrap_or(0);
+        Ok(u64::try_from(changed).unwrap_or(0))
     }
 }
 
-fn letter(row: &PgRow, detail: Detail) -> Result<DeadLetter, sqlx::Error> {
+fn decode_dead_letter(row: &PgRow, detail: Detail) -> Result<DeadLetter, sqlx::Error> {
     Ok(DeadLetter {
         event_id: row.try_get("event_id")?,
         outbox_seq: row.try_get("id")?,
@@ -181,20 +168,19 @@ fn letter(row: &PgRow, detail: Detail) -> Result<DeadLetter, sqlx::Error> {
         failed_at: row.try_get("failed_at")?,
         payload_bytes: row.try_get("payload_bytes")?,
         header_names: row.try_get("header_names")?,
-        contents: if detail == Detail::Contents {
-            Some(contents(row)?)
-        } else {
-            None
+        contents: match detail {
+            Detail::Contents => Some(decode_contents(row)?),
+            Detail::Metadata => None,
         },
     })
 }
 
-fn contents(row: &PgRow) -> Result<Contents, sqlx::Error> {
+fn decode_contents(row: &PgRow) -> Result<Contents, sqlx::Error> {
     let headers: String = row.try_get("headers")?;
     Ok(Contents {
         payload: row.try_get("payload_text")?,
         payload_base64: row.try_get("payload_base64")?,
-        // Numbers that JSON has and we have not stay what they were, as text.
+        // JSON allows numbers that serde_json cannot represent. Such headers stay text.
         headers: serde_json::from_str(&headers).unwrap_or(serde_json::Value::String(headers)),
     })
 }

@@ -1,5 +1,5 @@
-//! How an outbox is doing, from its tables: who manages it, who works on it, what waits, what was
-//! put aside. IO.
+//! State of an outbox, read from its tables: owner, relays, waiting rows, and what needs attention.
+//! IO.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
@@ -8,30 +8,34 @@ use crate::{
     outbox::{
         admin::{AdminClient, AdminError},
         schema::SchemaState,
-        store::failed,
+        store::{Operation, failed},
     },
     settings::Owner,
 };
 
-/// Rows are counted up to here.
+/// Waiting rows are counted up to this number.
 const ROWS_MAX: i64 = 1_000_000;
 
-/// All of it. Each number is of its own moment.
+/// State of an outbox. Each number is read at its own moment.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Overview {
     pub schema: String,
+    /// Number of the last migration that was applied.
     pub level: i64,
+    /// OutboxRelay that manages the schema.
     pub owner: Option<Owner>,
     pub waiting: Waiting,
-    pub relays: Vec<RelaySeen>,
-    /// Lanes that no relay with a running lease has.
+    pub relays: Vec<RelayEntry>,
+    /// Lanes that no relay with a valid lease owns.
     pub lanes_without_relay: Vec<i16>,
-    pub put_aside: Vec<PutAside>,
-    /// Dead rows of the table, as the server estimates them.
+    /// Parked topics, parked keys and dead letters.
+    #[serde(rename = "putAside")]
+    pub attention: Vec<Attention>,
+    /// Dead rows of table `event`, estimated by the server.
     pub dead_rows: i64,
-    /// Age of the oldest transaction that keeps dead rows from being removed; absent: this user
-    /// sees none.
+    /// Age in seconds of the oldest transaction that keeps vacuum from removing dead rows. `None`:
+    /// this user sees no transaction.
     pub oldest_transaction_seconds: Option<f64>,
 }
 
@@ -40,56 +44,70 @@ pub struct Overview {
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
     pub rows: i64,
-    /// True: there are more than `rows`.
+    /// True when there are more than `rows`.
     pub capped: bool,
-    /// RFC 3339, in UTC; absent: none waits.
+    /// When the oldest row was written, RFC 3339 in UTC; `None` when no row waits.
     pub oldest_at: Option<String>,
+    /// Age of the oldest row in seconds; `None` when no row waits.
     pub oldest_seconds: Option<f64>,
 }
 
-/// A relay, as the table of leases has it.
+/// A relay, as table `relay` lists it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RelaySeen {
+pub struct RelayEntry {
     pub pod: String,
     pub instance: String,
     /// State of its circuit breaker.
     pub breaker: String,
-    /// What is left of its lease; negative: it has run out.
+    /// Seconds until its lease expires; negative when it has expired.
     pub lease_seconds: f64,
+    /// Lanes that it owns.
     pub lanes: Vec<i16>,
 }
 
-/// What was put aside.
+impl RelayEntry {
+    /// Whether its lease is valid.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.lease_seconds > 0.0
+    }
+}
+
+/// Kind of what waits for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum PutAsideKind {
+pub enum AttentionKind {
     ParkedTopic,
     ParkedKeys,
     DeadLetters,
 }
 
-/// How much was put aside, by topic and class.
+/// Number of parked keys or dead letters of one topic and class, or a parked topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PutAside {
-    pub kind: PutAsideKind,
+pub struct Attention {
+    pub kind: AttentionKind,
     pub topic: String,
+    /// Why Kafka rejected the rows.
     pub class: String,
     pub number: i64,
-    /// RFC 3339, in UTC.
+    /// When the oldest one was parked or moved, RFC 3339 in UTC.
     pub oldest_at: String,
 }
 
 impl AdminClient {
-    /// How the outbox is doing.
+    /// Reads the state of the outbox.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn overview(&self) -> Result<Overview, AdminError> {
         let SchemaState { level, owner, .. } = self.state().await?;
         let (relays, lanes_without_relay) = self.relays().await?;
-        let (dead_rows, oldest_transaction_seconds) = self.vacuum().await?;
+        let (dead_rows, oldest_transaction_seconds) = self.table_health().await?;
         Ok(Overview {
             schema: self.schema.as_str().to_owned(),
             level,
@@ -97,91 +115,63 @@ impl AdminClient {
             waiting: self.waiting().await?,
             relays,
             lanes_without_relay,
-            put_aside: self.put_aside().await?,
+            attention: self.attention().await?,
             dead_rows,
             oldest_transaction_seconds,
         })
     }
 
-    /// Relays, and the lanes that none of them has.
+    /// Reads the relays, and the lanes that none of them owns.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
-    pub async fn relays(&self) -> Result<(Vec<RelaySeen>, Vec<i16>), AdminError> {
-        let operation = "read the relays";
-        let rows = self
-            .rows(
-                operation,
-                sqlx::query(self.sql(include_str!("../sql/admin/relays.sql"))),
-            )
-            .await?;
-        let (mut relays, mut free) = (Vec::new(), Vec::new());
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn relays(&self) -> Result<(Vec<RelayEntry>, Vec<i16>), AdminError> {
+        let operation = Operation::ReadRelays;
+        let read = sqlx::query(self.sql(include_str!("../sql/admin/relays.sql")));
+        let rows = self.rows(operation, read).await?;
+        let (mut relays, mut unowned) = (Vec::new(), Vec::new());
         for row in &rows {
-            match relay(row).map_err(failed(operation))? {
+            match decode_relay(row).map_err(failed(operation))? {
                 Some(relay) => relays.push(relay),
-                None => free = row.try_get("lanes").map_err(failed(operation))?,
+                None => unowned = row.try_get("lanes").map_err(failed(operation))?,
             }
         }
-        Ok((relays, free))
+        Ok((relays, unowned))
     }
 
     async fn waiting(&self) -> Result<Waiting, AdminError> {
-        let operation = "count the rows that wait";
-        let ask = sqlx::query(self.sql(include_str!("../sql/admin/waiting.sql"))).bind(ROWS_MAX);
-        let rows = self.rows(operation, ask).await?;
-        let waiting = |row: &PgRow| {
-            let rows: i64 = row.try_get("rows")?;
-            Ok(Waiting {
-                rows: rows.min(ROWS_MAX),
-                capped: rows > ROWS_MAX,
-                oldest_at: row.try_get("oldest_at")?,
-                oldest_seconds: row.try_get("oldest_seconds")?,
-            })
-        };
-        Ok(rows
-            .first()
-            .ok_or(sqlx::Error::RowNotFound)
-            .and_then(waiting)
-            .map_err(failed(operation))?)
+        let operation = Operation::CountWaiting;
+        let count = sqlx::query(self.sql(include_str!("../sql/admin/waiting.sql"))).bind(ROWS_MAX);
+        let row = self.row(operation, count).await?;
+        Ok(decode_waiting(&row).map_err(failed(operation))?)
     }
 
-    async fn put_aside(&self) -> Result<Vec<PutAside>, AdminError> {
-        let operation = "count what was put aside";
-        let rows = self
-            .rows(
-                operation,
-                sqlx::query(self.sql(include_str!("../sql/admin/put_aside.sql"))),
-            )
-            .await?;
-        Ok(rows
-            .iter()
-            .map(put_aside)
-            .collect::<Result<_, _>>()
-            .map_err(failed(operation))?)
+    async fn attention(&self) -> Result<Vec<Attention>, AdminError> {
+        let operation = Operation::CountAttention;
+        let count = sqlx::query(self.sql(include_str!("../sql/admin/attention.sql")));
+        self.decoded(operation, count, decode_attention).await
     }
 
-    async fn vacuum(&self) -> Result<(i64, Option<f64>), AdminError> {
-        let operation = "read the numbers of the table";
-        let rows = self
-            .rows(
-                operation,
-                sqlx::query(self.sql(include_str!("../sql/table_wide.sql"))),
-            )
-            .await?;
-        let numbers = |row: &PgRow| Ok((row.try_get("dead_tuples")?, row.try_get("xmin_age")?));
-        Ok(rows
-            .first()
-            .ok_or(sqlx::Error::RowNotFound)
-            .and_then(numbers)
-            .map_err(failed(operation))?)
+    /// Number of dead rows, and age in seconds of the oldest transaction that keeps them.
+    async fn table_health(&self) -> Result<(i64, Option<f64>), AdminError> {
+        let operation = Operation::ReadTableWide;
+        let read = sqlx::query(self.sql(include_str!("../sql/table_wide.sql")));
+        let row = self.row(operation, read).await?;
+        let dead_rows = row.try_get("dead_tuples").map_err(failed(operation))?;
+        let oldest_seconds = row.try_get("xmin_age").map_err(failed(operation))?;
+        Ok((dead_rows, oldest_seconds))
     }
 }
 
-fn relay(row: &PgRow) -> Result<Option<RelaySeen>, sqlx::Error> {
+/// Decodes a relay. The row that lists the unowned lanes has no pod.
+fn decode_relay(row: &PgRow) -> Result<Option<RelayEntry>, sqlx::Error> {
     let Some(pod) = row.try_get("pod")? else {
         return Ok(None);
     };
-    Ok(Some(RelaySeen {
+    Ok(Some(RelayEntry {
         pod,
         instance: row.try_get("instance")?,
         breaker: row.try_get("breaker")?,
@@ -190,17 +180,26 @@ fn relay(row: &PgRow) -> Result<Option<RelaySeen>, sqlx::Error> {
     }))
 }
 
-fn put_aside(row: &PgRow) -> Result<PutAside, sqlx::Error> {
+fn decode_waiting(row: &PgRow) -> Result<Waiting, sqlx::Error> {
+    let rows: i64 = row.try_get("rows")?;
+    Ok(Waiting {
+        rows: rows.min(ROWS_MAX),
+        capped: rows > ROWS_MAX,
+        oldest_at: row.try_get("oldest_at")?,
+        oldest_seconds: row.try_get("oldest_seconds")?,
+    })
+}
+
+fn decode_attention(row: &PgRow) -> Result<Attention, sqlx::Error> {
     let kind = match row.try_get("kind")? {
-        "topic" => PutAsideKind::ParkedTopic,
-        "key" => PutAsideKind::ParkedKeys,
-        _ => PutAsideKind::DeadLetters,
+        "topic" => AttentionKind::ParkedTopic,
+        "key" => AttentionKind::ParkedKeys,
+        _ => AttentionKind::DeadLetters,
     };
-    let (topic, class) = (row.try_get("topic")?, row.try_get("class")?);
-    Ok(PutAside {
+    Ok(Attention {
         kind,
-        topic,
-        class,
+        topic: row.try_get("topic")?,
+        class: row.try_get("class")?,
         number: row.try_get("number")?,
         oldest_at: row.try_get("oldest_at")?,
     })

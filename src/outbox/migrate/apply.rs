@@ -1,4 +1,5 @@
-//! Policy `Apply`: schema, migrations, owner, grants. IO.
+//! Policy `Apply`: creates the schema, applies migrations, sets the owner and grants rights. IO, in
+//! one transaction.
 
 use std::time::Duration;
 
@@ -6,11 +7,11 @@ use sqlx::{PgConnection, migrate::Migrator, query, query_scalar};
 
 use crate::{
     outbox::{
-        connect::Connect,
         migrate::{
-            Done, MigrateError,
-            grants::{self, Wanted},
+            MigrateError, Migrated,
+            grants::{self, WantedGrants},
             lock, name, preparing, relay_user, shape,
+            transaction::{self, MigrationConnection},
         },
         schema::{LEVEL, SchemaState, quoted, statement},
     },
@@ -18,74 +19,69 @@ use crate::{
     settings::{Owner, RelaySettings, SchemaName},
 };
 
+/// Brings the schema to the level of this version.
+///
+/// # Errors
+/// Returns an error when a step fails. Nothing was changed then, unless only the commit failed.
+///
+/// # Cancel safety
+/// If dropped midway, the server rolls the transaction back, unless it was just being committed.
 pub(super) async fn apply(
     settings: &RelaySettings,
     secrets: &Secrets,
     lock_wait: Duration,
-) -> Result<Done, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let connect = Connect::migration(settings, secrets)?;
-    let mut connection = connect.open().await?;
-    let mut transaction = lock::begin(&mut connection, &connect, schema).await?;
+    let mut connection = MigrationConnection::open(settings, secrets).await?;
+    let mut transaction = connection.begin(schema).await?;
 
-    lock::alone(&mut transaction, schema, lock_wait).await?;
-    let before = lock::state(&mut transaction, schema).await?;
-    before.not_too_new(schema)?;
-    let taken_from = before.taken_from(schema, settings)?;
-    if let Some(owner) = taken_from {
-        nobody_at_work(&mut transaction, schema, owner).await?;
+    lock::lock_schema(&mut transaction, schema, lock_wait).await?;
+    let before = lock::read_state(&mut transaction, schema).await?;
+    before.check_not_too_new(schema)?;
+    let replaced = before.replaced_owner(schema, settings)?;
+    if let Some(owner) = replaced {
+        check_no_active_relays(&mut transaction, schema, owner).await?;
     }
     create_schema(&mut transaction, schema).await?;
     run_migrations(&mut transaction, schema).await?;
     if before.level <= LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    claim(&mut transaction, schema, &settings.owner, taken_from).await?;
-    grants::apply(
-        &mut transaction,
-        schema,
-        Wanted::new(&settings.migration, relay_user),
-    )
-    .await?;
-    let done = done(&mut transaction, schema, &before).await?;
+    set_owner(&mut transaction, schema, &settings.owner, replaced).await?;
+    let wanted = WantedGrants::new(&settings.migration, relay_user);
+    grants::apply(&mut transaction, schema, wanted).await?;
+    let migrated = describe_result(&mut transaction, schema, &before).await?;
 
-    lock::commit(transaction)
+    transaction::commit(transaction)
         .await
         .map_err(|error| MigrateError::Commit {
             schema: name(schema),
             source: error.into(),
         })?;
-    Ok(done)
+    Ok(migrated)
 }
 
-/// An existing schema needs no right to create one: an administrator may have made it.
 async fn create_schema(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
-    let exists = query_scalar("select exists (select from pg_namespace where nspname = $1)")
-        .bind(schema.as_str());
-    if !exists
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(preparing("look for the schema"))?
-    {
-        let create = query(statement("create schema @schema@", schema))
+    // An administrator may have created the schema. Then no right to create one is needed.
+    if !schema_exists(connection, schema).await? {
+        query(statement("create schema @schema@", schema))
             .execute(&mut *connection)
-            .await;
-        create.map_err(|error| MigrateError::CreateSchema {
-            schema: name(schema),
-            source: error.into(),
-        })?;
+            .await
+            .map_err(|error| MigrateError::CreateSchema {
+                schema: name(schema),
+                source: error.into(),
+            })?;
     }
-    let open =
-        query_scalar("select has_schema_privilege('public', $1, 'create')").bind(schema.as_str());
-    if open
+    let is_open: bool = query_scalar("select has_schema_privilege('public', $1, 'create')")
+        .bind(schema.as_str())
         .fetch_one(connection)
         .await
-        .map_err(preparing("look at the schema's rights"))?
-    {
+        .map_err(preparing("read the privileges on the schema"))?;
+    if is_open {
         return Err(MigrateError::OpenToAll {
             schema: name(schema),
         });
@@ -93,35 +89,53 @@ async fn create_schema(
     Ok(())
 }
 
+/// Whether the schema exists.
+///
+/// # Errors
+/// Returns an error when the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
+pub(super) async fn schema_exists(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<bool, MigrateError> {
+    query_scalar("select exists (select from pg_namespace where nspname = $1)")
+        .bind(schema.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(preparing("check whether the schema exists"))
+}
+
 async fn run_migrations(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
-    use sqlx::migrate::MigrateError as Failed;
+    use sqlx::migrate::MigrateError as SqlxError;
     // Not `run`: its future cannot move between threads ("implementation of `Acquire` is not
     // general enough").
-    match migrator(schema).run_direct(None, connection, false).await {
-        Ok(()) => Ok(()),
-        Err(Failed::VersionMismatch(version)) => Err(MigrateError::OtherForm {
-            schema: name(schema),
-            version,
-        }),
-        Err(Failed::Execute(error) | Failed::ExecuteMigration(error, _))
+    let error = match migrator(schema).run_direct(None, connection, false).await {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let schema = name(schema);
+    Err(match error {
+        SqlxError::VersionMismatch(version) => MigrateError::OtherForm { schema, version },
+        SqlxError::Execute(error) | SqlxError::ExecuteMigration(error, _)
             if exists_already(&error) =>
         {
-            Err(MigrateError::NotOurs {
-                schema: name(schema),
-            })
+            MigrateError::NotOurs { schema }
         }
-        Err(error) => Err(MigrateError::ApplyMigrations {
-            schema: name(schema),
+        error => MigrateError::ApplyMigrations {
+            schema,
             source: error.into(),
-        }),
-    }
+        },
+    })
 }
 
-/// Our bookkeeping table and our lock, never sqlx's default ones: a service may use sqlx itself.
-/// Migrations of a newer version are fine, see `compatible_from`.
+/// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx
+/// for migrations of its own. Applied migrations that this version does not know are accepted,
+/// because `compatible_from` protects the schema.
 fn migrator(schema: &SchemaName) -> Migrator {
     let mut migrator = migrations();
     migrator.dangerous_set_table_name(format!("{}.schema_migrations", quoted(schema.as_str())));
@@ -129,96 +143,116 @@ fn migrator(schema: &SchemaName) -> Migrator {
     migrator
 }
 
+/// All migrations that this version knows.
 pub(super) fn migrations() -> Migrator {
     sqlx::migrate!("./migrations")
 }
 
+/// Whether a migration failed because a table, object or function of that name exists.
 fn exists_already(error: &sqlx::Error) -> bool {
     let code = error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| matches!(code.as_ref(), "42P07" | "42710" | "42723"))
+    matches!(code.as_deref(), Some("42P07" | "42710" | "42723"))
 }
 
-/// Two owners' relays at a time would each publish by their own manifest.
-pub(super) async fn nobody_at_work(
+/// Checks that no relay of the owner that is being replaced has a valid lease. Otherwise relays of
+/// two owners would publish, each by its own manifest.
+///
+/// # Errors
+/// Returns an error when there is such a relay, or the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
+pub(super) async fn check_no_active_relays(
     connection: &mut PgConnection,
     schema: &SchemaName,
     owner: &Owner,
 ) -> Result<(), MigrateError> {
-    let relays = query_scalar::<_, i64>(statement(
-        "select count(*) from @schema@.relay where lease_until > now()",
-        schema,
-    ));
-    match relays
+    let count = "select count(*) from @schema@.relay where lease_until > now()";
+    let relays: i64 = query_scalar(statement(count, schema))
         .fetch_one(connection)
         .await
-        .map_err(preparing("look for relays at work"))?
-    {
-        0 => Ok(()),
-        relays => Err(MigrateError::OwnerAtWork {
-            schema: name(schema),
-            owner: owner.clone(),
-            relays,
-        }),
+        .map_err(preparing("check for active relays"))?;
+    if relays == 0 {
+        return Ok(());
     }
+    Err(MigrateError::OwnerAtWork {
+        schema: name(schema),
+        owner: owner.clone(),
+        relays,
+    })
 }
 
-async fn claim(
+/// Makes `owner` the owner of the schema, unless another one is. Removes `replaced` first.
+async fn set_owner(
     connection: &mut PgConnection,
     schema: &SchemaName,
     owner: &Owner,
-    from: Option<&Owner>,
+    replaced: Option<&Owner>,
 ) -> Result<(), MigrateError> {
-    if let Some(from) = from {
+    if let Some(replaced) = replaced {
         let remove = "delete from @schema@.owner where (cluster, namespace, name) = ($1, $2, $3)";
-        let remove = query(statement(remove, schema))
-            .bind(&from.cluster)
-            .bind(&from.namespace)
-            .bind(&from.name);
-        let removed = remove.execute(&mut *connection).await;
-        removed.map_err(|error| MigrateError::Claim {
-            schema: name(schema),
-            source: error.into(),
-        })?;
+        change_owner(connection, schema, remove, replaced).await?;
     }
     let insert = "insert into @schema@.owner (cluster, namespace, name) values ($1, $2, $3) on \
         conflict do nothing";
-    let insert = query(statement(insert, schema))
-        .bind(&owner.cluster)
-        .bind(&owner.namespace)
-        .bind(&owner.name);
-    let inserted = insert.execute(&mut *connection).await;
-    inserted.map_err(|error| MigrateError::Claim {
-        schema: name(schema),
-        source: error.into(),
-    })?;
+    change_owner(connection, schema, insert, owner).await?;
     SchemaState::read(connection, schema)
         .await?
-        .owned_by(schema, owner)?;
+        .ownership(schema, owner)?;
     Ok(())
 }
 
-async fn done(
+async fn change_owner(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    template: &'static str,
+    owner: &Owner,
+) -> Result<(), MigrateError> {
+    query(statement(template, schema))
+        .bind(&owner.cluster)
+        .bind(&owner.namespace)
+        .bind(&owner.name)
+        .execute(connection)
+        .await
+        .map_err(|error| MigrateError::Claim {
+            schema: name(schema),
+            source: error.into(),
+        })?;
+    Ok(())
+}
+
+async fn describe_result(
     connection: &mut PgConnection,
     schema: &SchemaName,
     before: &SchemaState,
-) -> Result<Done, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     let level = SchemaState::read(&mut *connection, schema).await?.level;
-    let lz4 = "select attcompression = 'l' from pg_attribute where attrelid = \
-        '@schema@.event'::regclass and attname = 'payload'";
-    let lz4 = query_scalar::<_, bool>(statement(lz4, schema));
     let mut notes = Vec::new();
-    if !lz4
-        .fetch_one(connection)
-        .await
-        .map_err(preparing("look at the payload's compression"))?
-    {
-        notes.push("this server was built without lz4: payloads are compressed in its default way, a little slower".to_owned());
+    if !uses_lz4(connection, schema).await? {
+        notes.push(
+            "this server was built without lz4: payloads are compressed with its default \
+            method, which is a little slower"
+                .to_owned(),
+        );
     }
-    Ok(Done {
+    Ok(Migrated {
         level,
         applied: (before.level + 1..=level).collect(),
         notes,
     })
+}
+
+/// Whether payloads are compressed with lz4. The migration chooses it when the server has it.
+async fn uses_lz4(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<bool, MigrateError> {
+    let lz4 = "select attcompression = 'l' from pg_attribute where attrelid = \
+        '@schema@.event'::regclass and attname = 'payload'";
+    query_scalar(statement(lz4, schema))
+        .fetch_one(connection)
+        .await
+        .map_err(preparing("read the compression of payloads"))
 }

@@ -1,23 +1,26 @@
-//! Rights of the roles in `migration.grants` and of the relay's own user. Choosing is pure,
-//! granting is IO.
+//! Rights of the roles in `migration.grants` and of the relay's own user. Choosing them is pure,
+//! granting and reading them is IO.
 //!
-//! A role that is taken out of the manifest loses its rights: table `grantee` remembers which roles
-//! came from there, so that rights given by hand are never touched. The relay's own user is not
-//! remembered: after a change of user the old relays work on until they are replaced.
+//! A role that is removed from the manifest loses its rights. Table `grantee` records the roles
+//! that came from the manifest, so that rights granted by hand are never revoked. The relay's own
+//! user is not recorded: after a change of the user, old relays keep working until they are
+//! replaced.
 
 use std::collections::BTreeSet;
 
-use sqlx::{PgConnection, query, query_scalar, raw_sql};
+use sqlx::{PgConnection, SqlStr, query, query_as, query_scalar, raw_sql};
 
 use crate::{
     outbox::{
-        migrate::{MigrateError, preparing, script::literal},
-        schema::{quoted, statement, statement_for_role},
+        migrate::{MigrateError, preparing},
+        schema::{literal, quoted, statement, statement_for_role},
     },
     settings::{MigrationSettings, SchemaName},
 };
 
-/// What a role is granted as.
+const REVOKE_ROLE: &str = include_str!("../sql/revoke_role.sql");
+
+/// Set of rights that a role is granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Producer,
@@ -25,6 +28,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Name of the kind in table `grantee`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Producer => "producer",
@@ -32,6 +36,7 @@ impl Kind {
         }
     }
 
+    /// Statements that grant the rights.
     fn sql(self) -> &'static str {
         match self {
             Self::Producer => include_str!("../sql/grant_producer.sql"),
@@ -42,15 +47,16 @@ impl Kind {
 
 type Grants = BTreeSet<(String, Kind)>;
 
-/// Who shall have rights.
+/// Rights that roles should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// From the manifest.
-    named: Grants,
+pub(super) struct WantedGrants {
+    /// Roles in `migration.grants`.
+    from_manifest: Grants,
     relay_user: String,
 }
 
-impl Wanted {
+impl WantedGrants {
+    /// Collects the roles of the manifest.
     pub(super) fn new(settings: &MigrationSettings, relay_user: String) -> Self {
         let producers = settings
             .producers
@@ -61,21 +67,21 @@ impl Wanted {
             .iter()
             .map(|role| (role.clone(), Kind::Relay));
         Self {
-            named: producers.chain(relays).collect(),
+            from_manifest: producers.chain(relays).collect(),
             relay_user,
         }
     }
 
-    /// Without the tables' owner: it has all rights, and a later revoke would take its own ones
-    /// away.
+    /// Removes the owner of the tables: it has all rights, and a later revoke would take its own
+    /// ones away.
     fn without(mut self, owner: &str) -> Self {
-        self.named.retain(|(role, _)| role != owner);
+        self.from_manifest.retain(|(role, _)| role != owner);
         self
     }
 
-    /// All of them, the relay's own user included.
+    /// All grants, those of the relay's own user included unless it is the owner.
     fn all(&self, owner: &str) -> Grants {
-        let mut all = self.named.clone();
+        let mut all = self.from_manifest.clone();
         if self.relay_user != owner {
             all.insert((self.relay_user.clone(), Kind::Relay));
         }
@@ -83,100 +89,115 @@ impl Wanted {
     }
 }
 
-/// Makes the rights what they shall be.
+/// Revokes and grants rights until they are as wanted.
+///
+/// # Errors
+/// Returns an error when a role does not exist, or the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    wanted: Wanted,
+    wanted: WantedGrants,
 ) -> Result<(), MigrateError> {
     let owner = owner_of_tables(connection, schema).await?;
     let wanted = wanted.without(&owner);
     let all = wanted.all(&owner);
-    roles_exist(connection, &all).await?;
-    for role in remembered_but_not_wanted(connection, schema, &wanted.named).await? {
-        run(
-            connection,
-            schema,
-            include_str!("../sql/revoke_role.sql"),
-            &role,
-        )
-        .await?;
+    check_roles_exist(connection, &all).await?;
+    for role in stale_roles(connection, schema, &wanted.from_manifest).await? {
+        run_for_role(connection, schema, REVOKE_ROLE, &role).await?;
     }
-    remember(connection, schema, &wanted.named).await?;
+    record_grantees(connection, schema, &wanted.from_manifest).await?;
     for (role, kind) in &all {
-        run(connection, schema, kind.sql(), role).await?;
+        run_for_role(connection, schema, kind.sql(), role).await?;
     }
     Ok(())
 }
 
-/// The statements of [`apply`], as text. Tables that are not there yet will belong to whoever runs
-/// it.
+/// Returns the statements of [`apply`] as text. Tables that do not exist yet will belong to the
+/// role that runs the script.
+///
+/// # Errors
+/// Returns an error when a role does not exist, or the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
 pub(super) async fn script(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    wanted: Wanted,
+    wanted: WantedGrants,
 ) -> Result<String, MigrateError> {
-    let owner = "select pg_get_userbyid(relowner)::text from pg_class where oid = \
-        to_regclass('@schema@.event')";
-    let owner = query_scalar::<_, String>(statement(owner, schema))
-        .fetch_optional(&mut *connection)
-        .await;
-    let owner = owner.map_err(preparing("read the tables' owner"))?;
-    let wanted = owner
-        .as_deref()
-        .map_or(wanted.clone(), |owner| wanted.without(owner));
+    let owner = owner_of_existing_tables(connection, schema).await?;
+    let wanted = match &owner {
+        Some(owner) => wanted.without(owner),
+        None => wanted,
+    };
     let all = wanted.all(owner.as_deref().unwrap_or_default());
-    roles_exist(connection, &all).await?;
+    check_roles_exist(connection, &all).await?;
+    // Without tables there is no table `grantee` either.
     let stale = match owner {
-        Some(_) => remembered_but_not_wanted(connection, schema, &wanted.named).await?,
+        Some(_) => stale_roles(connection, schema, &wanted.from_manifest).await?,
         None => Vec::new(),
     };
-    let revoke = stale
-        .iter()
-        .map(|role| statement_for_role(include_str!("../sql/revoke_role.sql"), schema, role));
-    let grant = all
-        .iter()
-        .map(|(role, kind)| statement_for_role(kind.sql(), schema, role));
-    let mut text: String = revoke
-        .chain(grant)
-        .map(|sql| sql.as_str().to_owned())
-        .collect();
-    text.push_str(statement("delete from @schema@.grantee;\n", schema).as_str());
-    for (role, kind) in &wanted.named {
-        let remember = format!(
-            "insert into @schema@.grantee (role, kind) values ({}, '{}');\n",
-            literal(role),
-            kind.as_str()
-        );
-        text.push_str(&remember.replace("@schema@", &quoted(schema.as_str())));
-    }
-    Ok(text)
+    Ok(render_script(schema, &stale, &all, &wanted.from_manifest))
 }
 
-/// Which roles lack a right, as text; empty: none does.
+fn render_script(
+    schema: &SchemaName,
+    stale: &[String],
+    all: &Grants,
+    from_manifest: &Grants,
+) -> String {
+    let mut text = String::new();
+    let mut push = |sql: SqlStr| text.push_str(sql.as_str());
+    for role in stale {
+        push(statement_for_role(REVOKE_ROLE, schema, role));
+    }
+    for (role, kind) in all {
+        push(statement_for_role(kind.sql(), schema, role));
+    }
+    push(statement("delete from @schema@.grantee;\n", schema));
+    for (role, kind) in from_manifest {
+        text.push_str(&format!(
+            "insert into {}.grantee (role, kind) values ({}, '{}');\n",
+            quoted(schema.as_str()),
+            literal(role),
+            kind.as_str()
+        ));
+    }
+    text
+}
+
+/// Lists the roles that lack a right, as text. Empty when all rights are as wanted.
+///
+/// # Errors
+/// Returns an error when a role does not exist, or the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
 pub(super) async fn missing(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    wanted: Wanted,
+    wanted: WantedGrants,
 ) -> Result<String, MigrateError> {
     let owner = owner_of_tables(connection, schema).await?;
     let all = wanted.without(&owner).all(&owner);
-    roles_exist(connection, &all).await?;
+    check_roles_exist(connection, &all).await?;
     let (roles, kinds) = columns(&all);
     let sql = statement(include_str!("../sql/missing_rights.sql"), schema);
-    let rows = sqlx::query_as::<_, (String, String)>(sql)
+    let missing: Vec<(String, String)> = query_as(sql)
         .bind(schema.as_str())
         .bind(roles)
-        .bind(kinds);
-    let rows = rows
+        .bind(kinds)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read the rights"))?;
-    Ok(rows
+        .map_err(preparing("read the privileges"))?;
+    let roles: Vec<String> = missing
         .iter()
         .map(|(role, kind)| format!("'{role}' as {kind}"))
-        .collect::<Vec<_>>()
-        .join(", "))
+        .collect();
+    Ok(roles.join(", "))
 }
 
 async fn owner_of_tables(
@@ -191,86 +212,105 @@ async fn owner_of_tables(
         .map_err(preparing("read the tables' owner"))
 }
 
-/// Asked before granting, to name all at once; and `public`, which is no role, would mean
-/// everybody.
-async fn roles_exist(connection: &mut PgConnection, all: &Grants) -> Result<(), MigrateError> {
+/// Owner of the tables; `None` when there are none yet.
+async fn owner_of_existing_tables(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<Option<String>, MigrateError> {
+    let sql = "select pg_get_userbyid(relowner)::text from pg_class where oid = \
+        to_regclass('@schema@.event')";
+    query_scalar(statement(sql, schema))
+        .fetch_optional(connection)
+        .await
+        .map_err(preparing("read the tables' owner"))
+}
+
+/// Checks that all roles exist, before granting, to report all that are missing at once. It also
+/// keeps out `public`, which is not a role: a grant to it would be a grant to everybody.
+async fn check_roles_exist(
+    connection: &mut PgConnection,
+    all: &Grants,
+) -> Result<(), MigrateError> {
     let sql = "select distinct name from unnest($1::text[]) as name where name not in (select \
         rolname from pg_roles) order by name";
-    let missing = query_scalar::<_, String>(sql)
+    let missing: Vec<String> = query_scalar(sql)
         .bind(columns(all).0)
         .fetch_all(connection)
-        .await;
-    let missing = missing.map_err(preparing("look for the roles"))?;
+        .await
+        .map_err(preparing("check whether the roles exist"))?;
     if missing.is_empty() {
         return Ok(());
     }
-    let roles = missing
-        .iter()
-        .map(|role| format!("'{role}'"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    Err(MigrateError::RolesMissing { roles })
+    let quoted: Vec<String> = missing.iter().map(|role| format!("'{role}'")).collect();
+    Err(MigrateError::RolesMissing {
+        roles: quoted.join(", "),
+    })
 }
 
-/// A dropped role has lost its rights already, and one that owns the tables by now keeps its own.
-async fn remembered_but_not_wanted(
+/// Recorded roles that the manifest does not list any more.
+///
+/// Leaves out roles that were dropped, which have lost their rights already, and the owner of the
+/// tables, which keeps its own.
+async fn stale_roles(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    named: &Grants,
+    from_manifest: &Grants,
 ) -> Result<Vec<String>, MigrateError> {
     let sql = "select distinct role from @schema@.grantee
       where (role, kind) not in (select * from unnest($1::text[], $2::text[])) and role in (select rolname from pg_roles)
         and role <> (select pg_get_userbyid(relowner)::text from pg_class where oid = '@schema@.event'::regclass)";
-    let (roles, kinds) = columns(named);
-    let stale = query_scalar(statement(sql, schema))
+    let (roles, kinds) = columns(from_manifest);
+    query_scalar(statement(sql, schema))
         .bind(roles)
         .bind(kinds)
         .fetch_all(connection)
-        .await;
-    stale.map_err(preparing("read who had rights"))
+        .await
+        .map_err(preparing("read the recorded roles"))
 }
 
-async fn remember(
+/// Replaces the contents of table `grantee`.
+async fn record_grantees(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    named: &Grants,
+    from_manifest: &Grants,
 ) -> Result<(), MigrateError> {
-    let (roles, kinds) = columns(named);
-    let forget = "delete from @schema@.grantee where (role, kind) not in (select * from \
+    let (roles, kinds) = columns(from_manifest);
+    let delete = "delete from @schema@.grantee where (role, kind) not in (select * from \
         unnest($1::text[], $2::text[]))";
-    let forget = query(statement(forget, schema))
+    query(statement(delete, schema))
         .bind(&roles)
         .bind(&kinds)
         .execute(&mut *connection)
-        .await;
-    forget.map_err(preparing("forget who had rights"))?;
-    let add = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], \
+        .await
+        .map_err(preparing("delete recorded roles"))?;
+    let insert = "insert into @schema@.grantee (role, kind) select * from unnest($1::text[], \
         $2::text[]) on conflict do nothing";
-    let add = query(statement(add, schema))
+    query(statement(insert, schema))
         .bind(roles)
         .bind(kinds)
         .execute(connection)
-        .await;
-    add.map_err(preparing("remember who has rights"))?;
+        .await
+        .map_err(preparing("record the roles"))?;
     Ok(())
 }
 
-async fn run(
+async fn run_for_role(
     connection: &mut PgConnection,
     schema: &SchemaName,
-    sql: &'static str,
+    template: &'static str,
     role: &str,
 ) -> Result<(), MigrateError> {
-    let done = raw_sql(statement_for_role(sql, schema, role))
+    raw_sql(statement_for_role(template, schema, role))
         .execute(connection)
-        .await;
-    done.map_err(|error| MigrateError::Grant {
-        role: role.to_owned(),
-        source: error.into(),
-    })?;
+        .await
+        .map_err(|error| MigrateError::Grant {
+            role: role.to_owned(),
+            source: error.into(),
+        })?;
     Ok(())
 }
 
+/// Roles and names of their kinds, as parallel lists.
 fn columns(grants: &Grants) -> (Vec<String>, Vec<&'static str>) {
     grants
         .iter()
@@ -283,7 +323,7 @@ mod tests {
     use super::*;
     use crate::settings::MigrationPolicy;
 
-    fn wanted(producers: &[&str], relay_user: &str) -> Wanted {
+    fn wanted(producers: &[&str], relay_user: &str) -> WantedGrants {
         let producers = producers.iter().map(|role| (*role).to_owned()).collect();
         let settings = MigrationSettings {
             policy: MigrationPolicy::Apply,
@@ -292,11 +332,11 @@ mod tests {
             relays: Vec::new(),
             take_over_from: None,
         };
-        Wanted::new(&settings, relay_user.to_owned())
+        WantedGrants::new(&settings, relay_user.to_owned())
     }
 
     #[test]
-    fn the_relays_own_user_is_granted_by_itself() {
+    fn the_relays_own_user_is_granted_automatically() {
         let all = wanted(&["files"], "relay").all("admin");
         let expected = [
             ("files".to_owned(), Kind::Producer),

@@ -1,5 +1,5 @@
-//! A migration's report -> words for people and the bounded message for the operator; and trying
-//! until it succeeds. Retrying is IO.
+//! A migration's report -> text for people, and a bounded message for the operator; and retrying a
+//! migration until it succeeds. Retrying is IO.
 
 use std::time::Duration;
 
@@ -10,12 +10,16 @@ use crate::{
     settings::RelaySettings,
 };
 
-/// Kubernetes cuts a termination message at 4 KiB; a cut one is no JSON any more.
+/// Size limit of the termination message in bytes. Kubernetes cuts it at 4 KiB, and it would not be
+/// JSON any more then.
 const MESSAGE_BYTES_MAX: usize = 3 * 1024;
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause before the second attempt. It doubles with each attempt.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The report as JSON of at most 3 KiB: notes go first.
+/// Converts a report to JSON of at most 3 KiB. If it is too long, drops notes, and then the list of
+/// applied migrations.
 #[must_use]
 pub fn termination_message(report: &MigrationReport) -> String {
     let mut report = report.clone();
@@ -30,7 +34,7 @@ pub fn termination_message(report: &MigrationReport) -> String {
     }
 }
 
-/// What a successful migration did, a line each.
+/// Describes what a successful migration did, one line for each fact.
 #[must_use]
 pub fn in_words(report: &MigrationReport) -> String {
     let applied: Vec<String> = report.applied.iter().map(ToString::to_string).collect();
@@ -50,36 +54,41 @@ pub fn in_words(report: &MigrationReport) -> String {
     text
 }
 
-/// Migrates, and tries again while time can heal what is in the way. Dropped mid-way, the server
-/// undoes what was begun.
+/// Migrates, and retries while waiting may help.
 ///
 /// # Errors
-/// When only a person can change it.
+/// Returns an error when a person must change the manifest or the schema first.
+///
+/// # Cancel safety
+/// If dropped midway, the server rolls the transaction back, unless it was just being committed.
 pub async fn until_done(
     settings: &RelaySettings,
     secrets: &Secrets,
 ) -> Result<MigrationReport, Problem> {
-    let mut pause = PAUSE_MIN;
+    let mut pause = RETRY_PAUSE_MIN;
     loop {
         let report = migrate(settings, secrets, LOCK_WAIT).await;
-        match report.problem.clone() {
-            None => {
-                tracing::info!("{}", in_words(&report).trim_end().replace('\n', "; "));
-                return Ok(report);
-            }
-            Some(problem) if !heals(problem.class) => return Err(problem),
-            Some(problem) => {
-                tracing::warn!(class = %problem.class, error = problem.message, retry_in = ?pause, "schema is not ready yet")
-            }
+        let Some(problem) = report.problem.clone() else {
+            tracing::info!("{}", in_words(&report).trim_end().replace('\n', "; "));
+            return Ok(report);
+        };
+        if !is_retryable(problem.class) {
+            return Err(problem);
         }
+        tracing::warn!(
+            class = %problem.class,
+            error = problem.message,
+            retry_in = ?pause,
+            "schema is not ready yet"
+        );
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).min(RETRY_PAUSE_MAX);
     }
 }
 
-/// Waiting helps: somebody starts the database, creates a role, corrects a Secret, lets go of a
-/// lock.
-fn heals(class: ProblemClass) -> bool {
+/// Whether waiting may help: for a database that starts, a role that is created, a Secret that is
+/// corrected, a lock that is released.
+fn is_retryable(class: ProblemClass) -> bool {
     !matches!(
         class,
         ProblemClass::SchemaClaimedByOther
@@ -140,10 +149,10 @@ mod tests {
     #[test]
     fn only_what_a_person_must_change_is_not_waited_for() {
         assert!(
-            heals(ProblemClass::DatabaseMissing)
-                && heals(ProblemClass::SecretMissing)
-                && heals(ProblemClass::AuthenticationFailed)
+            is_retryable(ProblemClass::DatabaseMissing)
+                && is_retryable(ProblemClass::SecretMissing)
+                && is_retryable(ProblemClass::AuthenticationFailed)
         );
-        assert!(!heals(ProblemClass::SchemaClaimedByOther));
+        assert!(!is_retryable(ProblemClass::SchemaClaimedByOther));
     }
 }

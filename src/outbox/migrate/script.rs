@@ -1,86 +1,81 @@
-//! What policy `Apply` would run, as one script for a database administrator. Reading what is there
-//! is IO, in a read-only transaction; writing the script is pure.
+//! Script of what policy `Apply` would run, for a database administrator. Reading the schema is IO,
+//! in a read-only transaction; writing the script is pure.
 
 use std::collections::BTreeSet;
 
-use sqlx::{PgConnection, query_scalar};
+use sqlx::{PgConnection, migrate::Migration, query_scalar};
 
 use crate::{
     outbox::{
-        connect::Connect,
         migrate::{
             MigrateError, apply,
-            grants::{self, Wanted},
+            grants::{self, WantedGrants},
             lock, preparing, relay_user, shape,
+            transaction::MigrationConnection,
         },
-        schema::{LEVEL, quoted, statement},
+        schema::{LEVEL, literal, quoted, statement},
     },
     report::Problem,
     secrets::Secrets,
     settings::{Owner, RelaySettings, SchemaName},
 };
 
-/// What is there, and who shall have rights.
-struct Found {
+/// State of the schema from which the script is written.
+struct ScriptInputs {
     level: i64,
     schema_exists: bool,
+    /// Numbers of the migrations that were applied.
     applied: BTreeSet<i64>,
+    /// Statements that set the rights.
     grants: String,
-    taken_from: Option<Owner>,
+    /// Owner that `migration.takeOverFrom` allows to replace, if the schema belongs to it.
+    replaced: Option<Owner>,
 }
 
-/// The script, whatever `migration.policy` says; nothing is changed. What would stop a migration
-/// stops it, too.
+/// Writes the script, whatever `migration.policy` is. Changes nothing.
 ///
 /// # Errors
-/// When the database cannot be reached, the schema is another one's or too new, or a role is
-/// missing.
+/// Returns an error when the database cannot be reached, and for everything that would stop a
+/// migration too: another owner, a schema that is too new, a missing role.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads, on a connection of its own.
 pub async fn script(settings: &RelaySettings, secrets: &Secrets) -> Result<String, Problem> {
-    let found = Box::pin(look(settings, secrets))
+    let inputs = Box::pin(inspect(settings, secrets))
         .await
         .map_err(|error| error.problem())?;
-    Ok(written(&settings.database.schema, &settings.owner, &found))
+    Ok(render(&settings.database.schema, &settings.owner, &inputs))
 }
 
-async fn look(settings: &RelaySettings, secrets: &Secrets) -> Result<Found, MigrateError> {
+async fn inspect(
+    settings: &RelaySettings,
+    secrets: &Secrets,
+) -> Result<ScriptInputs, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let connect = Connect::migration(settings, secrets)?;
-    let mut connection = connect.open().await?;
-    let mut transaction = lock::begin_reading(&mut connection, &connect, schema).await?;
+    let mut connection = MigrationConnection::open(settings, secrets).await?;
+    let mut transaction = connection.begin_reading(schema).await?;
 
-    let state = lock::state(&mut transaction, schema).await?;
-    state.not_too_new(schema)?;
-    let taken_from = state.taken_from(schema, settings)?.cloned();
-    if let Some(owner) = &taken_from {
-        apply::nobody_at_work(&mut transaction, schema, owner).await?;
+    let state = lock::read_state(&mut transaction, schema).await?;
+    state.check_not_too_new(schema)?;
+    let replaced = state.replaced_owner(schema, settings)?.cloned();
+    if let Some(owner) = &replaced {
+        apply::check_no_active_relays(&mut transaction, schema, owner).await?;
     }
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    let exists = query_scalar("select exists (select from pg_namespace where nspname = $1)")
-        .bind(schema.as_str());
-    let schema_exists = exists
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(preparing("look for the schema"))?;
-    let applied = applied(&mut transaction, schema, state.level).await?;
-    let grants = grants::script(
-        &mut transaction,
-        schema,
-        Wanted::new(&settings.migration, relay_user),
-    )
-    .await?;
-    Ok(Found {
+    let wanted = WantedGrants::new(&settings.migration, relay_user);
+    Ok(ScriptInputs {
         level: state.level,
-        schema_exists,
-        applied,
-        grants,
-        taken_from,
+        schema_exists: apply::schema_exists(&mut transaction, schema).await?,
+        applied: applied_versions(&mut transaction, schema, state.level).await?,
+        grants: grants::script(&mut transaction, schema, wanted).await?,
+        replaced,
     })
 }
 
-async fn applied(
+async fn applied_versions(
     connection: &mut PgConnection,
     schema: &SchemaName,
     level: i64,
@@ -88,62 +83,69 @@ async fn applied(
     if level == 0 {
         return Ok(BTreeSet::new());
     }
-    let versions = query_scalar::<_, i64>(statement(
-        "select version from @schema@.schema_migrations",
-        schema,
-    ));
-    Ok(versions
+    let sql = statement("select version from @schema@.schema_migrations", schema);
+    let versions: Vec<i64> = query_scalar(sql)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read which migrations were applied"))?
-        .into_iter()
-        .collect())
+        .map_err(preparing("read which migrations were applied"))?;
+    Ok(versions.into_iter().collect())
 }
 
-fn written(schema: &SchemaName, owner: &Owner, found: &Found) -> String {
-    let name = quoted(schema.as_str());
+fn render(schema: &SchemaName, owner: &Owner, inputs: &ScriptInputs) -> String {
+    let schema = quoted(schema.as_str());
     let mut text = format!(
-        "-- What outbox-relay {} runs to bring schema {name} from level {} to {}.
--- Run it as the role that owns the tables, and not as a superuser, whose rights the functions would have:
+        "-- Statements that outbox-relay {} runs to bring schema {schema} from level {} to {}.
+-- Run this script as the role that owns the tables. Do not run it as a superuser: the functions
+-- would have the privileges of a superuser.
 --   psql --set ON_ERROR_STOP=1 --file FILE DATABASE
 begin;
 ",
         env!("CARGO_PKG_VERSION"),
-        found.level,
-        found.level.max(LEVEL),
+        inputs.level,
+        inputs.level.max(LEVEL),
     );
-    if !found.schema_exists {
-        text.push_str(&format!("create schema {name};\n"));
+    if !inputs.schema_exists {
+        text.push_str(&format!("create schema {schema};\n"));
     }
     text.push_str(&format!(
-        "set local search_path = {name}, pg_temp;\n{}",
-        migrations(found)
+        "set local search_path = {schema}, pg_temp;\n{}{}",
+        render_migrations(inputs),
+        render_owner(&schema, owner, inputs.replaced.as_ref()),
     ));
-    let [cluster, namespace, owner] =
-        [&owner.cluster, &owner.namespace, &owner.name].map(|name| literal(name));
-    text.push_str(
-        "\n-- Who manages the schema: cluster (--cluster-name), namespace and name. An \
-        operator works on schemas of its own cluster only.\n",
-    );
-    if let Some(from) = &found.taken_from {
-        let [cluster, namespace, name_] =
-            [&from.cluster, &from.namespace, &from.name].map(|name| literal(name));
-        text.push_str(&format!(
-            "delete from {name}.owner where (cluster, namespace, name) = \
-            ({cluster}, {namespace}, {name_});\n"
-        ));
-    }
-    text.push_str(&format!(
-        "insert into {name}.owner (cluster, namespace, name) values ({cluster}, {namespace}, \
-         {owner}) on conflict do nothing;\n"
-    ));
-    text.push_str(&format!("\n-- Rights.\n{}commit;\n", found.grants));
+    text.push_str(&format!("\n-- Privileges.\n{}commit;\n", inputs.grants));
     text
 }
 
-fn migrations(found: &Found) -> String {
+/// Statements that set the owner. `schema` is quoted.
+fn render_owner(schema: &str, owner: &Owner, replaced: Option<&Owner>) -> String {
+    let mut text = "\n-- Owner of the schema: cluster (--cluster-name), namespace and name. An \
+        operator manages schemas of its own cluster only.\n"
+        .to_owned();
+    if let Some(replaced) = replaced {
+        let replaced = owner_literals(replaced);
+        text.push_str(&format!(
+            "delete from {schema}.owner where (cluster, namespace, name) = ({replaced});\n"
+        ));
+    }
+    let owner = owner_literals(owner);
+    text.push_str(&format!(
+        "insert into {schema}.owner (cluster, namespace, name) values ({owner}) on conflict do \
+         nothing;\n"
+    ));
+    text
+}
+
+/// Cluster, namespace and name of an owner as SQL literals, separated by commas.
+fn owner_literals(owner: &Owner) -> String {
+    [&owner.cluster, &owner.namespace, &owner.name]
+        .map(|part| literal(part))
+        .join(", ")
+}
+
+/// Statements of the migrations that were not applied yet.
+fn render_migrations(inputs: &ScriptInputs) -> String {
     let mut text = String::new();
-    if found.level == 0 {
+    if inputs.level == 0 {
         text.push_str(
             "create table if not exists schema_migrations (
   version bigint primary key, description text not null, installed_on timestamptz not null default now(), success boolean not null,
@@ -152,30 +154,28 @@ fn migrations(found: &Found) -> String {
 ",
         );
     }
-    let all = apply::migrations();
-    for migration in all
-        .iter()
-        .filter(|migration| !found.applied.contains(&migration.version))
-    {
-        let description = literal(&migration.description);
-        let checksum: String = migration
-            .checksum
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        text.push_str(&format!(
-            "\n-- Migration {version}.\n{sql}\ninsert into schema_migrations (version, description, success, checksum, execution_time)
-values ({version}, {description}, true, '\\x{checksum}', -1);\n",
-            version = migration.version,
-            sql = migration.sql.as_str().trim_end(),
-        ));
+    for migration in apply::migrations().iter() {
+        if !inputs.applied.contains(&migration.version) {
+            text.push_str(&render_migration(migration));
+        }
     }
     text
 }
 
-/// A text in quotes, for a server with standard_conforming_strings.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+/// Statements of a migration, and the row that sqlx would write for it.
+fn render_migration(migration: &Migration) -> String {
+    let description = literal(&migration.description);
+    let checksum: String = migration
+        .checksum
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!(
+        "\n-- Migration {version}.\n{sql}\ninsert into schema_migrations (version, description, success, checksum, execution_time)
+values ({version}, {description}, true, '\\x{checksum}', -1);\n",
+        version = migration.version,
+        sql = migration.sql.as_str().trim_end(),
+    )
 }
 
 #[cfg(test)]
@@ -189,14 +189,14 @@ mod tests {
             namespace: "n".to_owned(),
             name: "files".to_owned(),
         };
-        let found = Found {
+        let inputs = ScriptInputs {
             level,
             schema_exists: level > 0,
             applied: applied.iter().copied().collect(),
             grants: "grant x;\n".to_owned(),
-            taken_from: None,
+            replaced: None,
         };
-        written(&schema, &owner, &found)
+        render(&schema, &owner, &inputs)
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Is `event` still as the migrations left it? A column changed by hand breaks order, an index
-//! added by hand slows the relay a hundredfold.
+//! Compares table `event` with the one that the migrations create. A column changed by hand breaks
+//! order; an index added by hand slows the relay down a hundredfold. Comparing is pure, reading is
+//! IO.
 
 use sqlx::{PgConnection, query_scalar};
 
@@ -29,17 +30,22 @@ pub(in crate::outbox) const EXPECTED: &[&str] = &[
     "index using btree (lane, id)",
 ];
 
-/// Compares the table with what this version made of it.
+/// Checks that the table is as this version created it.
+///
+/// # Errors
+/// Returns an error that describes the first difference, or when the database fails.
+///
+/// # Cancel safety
+/// If dropped midway, drop the transaction too.
 pub(super) async fn check(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
-    let lines =
-        query_scalar::<_, String>(statement(include_str!("../sql/event_shape.sql"), schema));
-    let found = lines
+    let sql = statement(include_str!("../sql/event_shape.sql"), schema);
+    let found: Vec<String> = query_scalar(sql)
         .fetch_all(connection)
         .await
-        .map_err(preparing("read the table's shape"))?;
+        .map_err(preparing("read the definition of table event"))?;
     match difference(EXPECTED, &found) {
         None => Ok(()),
         Some(difference) => Err(MigrateError::ShapeChanged {
@@ -49,21 +55,16 @@ pub(super) async fn check(
     }
 }
 
-/// The first line that is only on one side.
+/// First line that is only on one side, or a change of the order.
 fn difference(expected: &[&str], found: &[String]) -> Option<String> {
-    let missing = expected
-        .iter()
-        .find(|line| !found.iter().any(|other| other == *line))
-        .map(|line| format!("no '{line}'"));
-    let added = || {
-        found
-            .iter()
-            .find(|line| !expected.contains(&line.as_str()))
-            .map(|line| format!("there is '{line}'"))
-    };
-    missing
-        .or_else(added)
-        .or_else(|| (found != expected).then(|| "its columns are in another order".to_owned()))
+    let is_found = |line: &str| found.iter().any(|other| other == line);
+    if let Some(missing) = expected.iter().find(|line| !is_found(line)) {
+        return Some(format!("no '{missing}'"));
+    }
+    if let Some(added) = found.iter().find(|line| !expected.contains(&line.as_str())) {
+        return Some(format!("there is '{added}'"));
+    }
+    (found != expected).then(|| "its columns are in another order".to_owned())
 }
 
 #[cfg(test)]

@@ -1,54 +1,51 @@
-//! Policy `Verify`: says what is missing, changes nothing. IO, in a read-only transaction.
+//! Policy `Verify`: reports what is missing and changes nothing. IO, in a read-only transaction.
 
 use crate::{
     outbox::{
-        connect::Connect,
         migrate::{
-            Done, MigrateError,
-            grants::{self, Wanted},
+            MigrateError, Migrated,
+            grants::{self, WantedGrants},
             lock, name, relay_user, shape,
+            transaction::MigrationConnection,
         },
-        schema::{LEVEL, SchemaError},
+        schema::{LEVEL, Ownership, SchemaError},
     },
     secrets::Secrets,
     settings::RelaySettings,
 };
 
+/// Checks level, owner, table and rights of the schema.
+///
+/// # Errors
+/// Returns an error when something is missing, or the database fails.
+///
+/// # Cancel safety
+/// Cancel safe: it only reads, on a connection of its own.
 pub(super) async fn verify(
     settings: &RelaySettings,
     secrets: &Secrets,
-) -> Result<Done, MigrateError> {
+) -> Result<Migrated, MigrateError> {
     let schema = &settings.database.schema;
     let relay_user = relay_user(settings, secrets)?;
-    let connect = Connect::migration(settings, secrets)?;
-    let mut connection = connect.open().await?;
-    let mut transaction = lock::begin_reading(&mut connection, &connect, schema).await?;
+    let mut connection = MigrationConnection::open(settings, secrets).await?;
+    let mut transaction = connection.begin_reading(schema).await?;
 
-    let state = lock::state(&mut transaction, schema).await?;
-    state.judge(schema)?;
-    if !state.owned_by(schema, &settings.owner)? {
-        return Err(SchemaError::NotReady {
-            schema: name(schema),
-            level: 0,
-        }
-        .into());
+    let state = lock::read_state(&mut transaction, schema).await?;
+    state.check_level(schema)?;
+    if state.ownership(schema, &settings.owner)? == Ownership::Unowned {
+        let schema = name(schema);
+        return Err(SchemaError::NotReady { schema, level: 0 }.into());
     }
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
-    let missing = grants::missing(
-        &mut transaction,
-        schema,
-        Wanted::new(&settings.migration, relay_user),
-    )
-    .await?;
+    let wanted = WantedGrants::new(&settings.migration, relay_user);
+    let missing = grants::missing(&mut transaction, schema, wanted).await?;
     if !missing.is_empty() {
-        return Err(MigrateError::RightsMissing {
-            schema: name(schema),
-            missing,
-        });
+        let schema = name(schema);
+        return Err(MigrateError::RightsMissing { schema, missing });
     }
-    Ok(Done {
+    Ok(Migrated {
         level: state.level,
         applied: Vec::new(),
         notes: Vec::new(),

@@ -39,7 +39,7 @@ fn the_level_is_the_number_of_the_last_migration() {
 fn an_older_schema_waits_for_its_migration() {
     assert_eq!(
         state(LEVEL - 1, 0)
-            .judge(&schema())
+            .check_level(&schema())
             .expect_err("older")
             .problem()
             .class,
@@ -49,9 +49,9 @@ fn an_older_schema_waits_for_its_migration() {
 
 #[test]
 fn a_newer_schema_is_fine_as_long_as_it_takes_this_version() {
-    assert!(state(LEVEL + 5, LEVEL).judge(&schema()).is_ok());
+    assert!(state(LEVEL + 5, LEVEL).check_level(&schema()).is_ok());
     let error = state(LEVEL + 5, LEVEL + 1)
-        .judge(&schema())
+        .check_level(&schema())
         .expect_err("too new");
     assert_eq!(error.problem().class, ProblemClass::NewerSchema);
 }
@@ -60,11 +60,11 @@ fn a_newer_schema_is_fine_as_long_as_it_takes_this_version() {
 fn another_owner_is_named() {
     assert!(
         state(1, 1)
-            .owned_by(&schema(), &owner("files"))
-            .is_ok_and(|ours| ours)
+            .ownership(&schema(), &owner("files"))
+            .is_ok_and(|ownership| ownership == Ownership::Own)
     );
     let error = state(1, 1)
-        .owned_by(&schema(), &owner("essays"))
+        .ownership(&schema(), &owner("essays"))
         .expect_err("another one's");
     assert_eq!(error.problem().class, ProblemClass::SchemaClaimedByOther);
     assert!(error.to_string().contains("'c/n/files'"), "{error}");
@@ -77,7 +77,7 @@ fn an_owner_of_this_name_in_another_cluster_is_most_likely_this_one() {
         ..owner("files")
     };
     let problem = state(1, 1)
-        .owned_by(&schema(), &ours)
+        .ownership(&schema(), &ours)
         .expect_err("another cluster's")
         .problem();
     assert_eq!(problem.class, ProblemClass::SchemaClaimedByOther);

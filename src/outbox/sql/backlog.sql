@@ -1,5 +1,6 @@
--- How many rows wait in these lanes, up to a cap, since when (microseconds since 1970), and whether the cap was reached. $1 lanes, $2 marks,
--- $3 cap.
+-- Counts the rows above the watermarks, up to a cap. Returns the count, when the oldest row was
+-- written (microseconds since 1970), and whether the cap was reached.
+-- $1 lanes, $2 watermarks, $3 cap.
 select
   counted.depth,
   (

@@ -1,7 +1,8 @@
--- The same as backlog.sql, but for rows of parked topics and keys, which wait for a person. It looks at no more rows than the cap: a mountain of
--- parked rows must not cost more than one of rows that wait. Of a mountain it tells less than there is, and that it stopped.
--- $1 lanes, $2 marks, $3 cap; $4 parked topics; $5 event type -> topic, $6 aggregate type -> topic, $7 parked keys as
--- {"<topic>\u001f<key>": 0}.
+-- Counts like backlog.sql, but leaves out the rows of parked topics and keys, which wait for a
+-- person. It reads no more rows than the cap, so that many parked rows cost no more than many
+-- waiting ones. With more parked rows than that, the count is too small, and `capped` is true.
+-- $1 lanes, $2 watermarks, $3 cap; $4 parked topics; $5 event type -> topic, $6 aggregate type ->
+-- topic, $7 parked keys as {"<topic>\u001f<key>": 0}.
 with filter as materialized (
   select $4::text[] as topics, $5::text::jsonb as by_event_type, $6::text::jsonb as by_aggregate_type, $7::text::jsonb as keys
 ),

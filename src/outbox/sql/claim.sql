@@ -1,7 +1,8 @@
--- Takes lanes that nobody owns, or whose owner's lease has run out. $1 instance, $2 how many at most,
--- $3 lanes that it knows it owns: others of its own come from a claim whose answer was lost, and are claimed again.
--- An expired owner is deleted first: if its renewal is in progress, that holds the row's lock and wins (skip locked); if not, a renewal
--- that comes later finds no row and is refused.
+-- Claims lanes that no relay owns, or whose owner's lease has expired.
+-- $1 instance, $2 maximum number of lanes, $3 lanes that the instance knows it owns. Other lanes of
+-- its own come from a claim whose answer was lost, and are claimed again.
+-- An expired owner is deleted first. If its renewal is in progress, the renewal holds the row's
+-- lock and wins (skip locked). If not, a renewal that comes later finds no row and is refused.
 with expired as (
   delete from @schema@.relay as r
   where r.instance in (select instance from @schema@.relay where lease_until <= clock_timestamp() for update skip locked)

@@ -1,4 +1,5 @@
--- One line per column, in their order, and then per index of `event`, and per trigger and the like, of which there should be none.
+-- Describes table `event`, one line for each column in their order, then for each index. Triggers,
+-- rules and settings below should not exist and have a line each.
 select
   concat_ws(' ', 'column', a.attname, format_type(a.atttypid, a.atttypmod), case when a.attnotnull then 'not null' else 'null' end,
     case when a.attidentity <> '' then 'identity ' || a.attidentity::text when a.attgenerated <> '' then 'generated' end,
@@ -13,7 +14,8 @@ select
 from pg_index as i
 where i.indrelid = '@schema@.event'::regclass
 union all
--- What changes rows on their way in or keeps them from going out, hides them from the relay, or loses them in a crash.
+-- These change rows when they are written or keep them from being deleted, hide them from the
+-- relay, or lose them in a crash.
 select 'trigger ' || t.tgname from pg_trigger as t where t.tgrelid = '@schema@.event'::regclass and not t.tgisinternal
 union all
 select 'rule ' || r.rulename from pg_rewrite as r where r.ev_class = '@schema@.event'::regclass

@@ -1,5 +1,5 @@
--- The same as fetch.sql, but bytes are not counted, which takes about 1 us a row: for rows that are known to be small. Whoever asks stops reading
--- when they are not.
+-- Fetches like fetch.sql, but does not count bytes, which takes about 1 us per row: for rows that
+-- are known to be small. The client stops reading when they are not.
 -- $1 lanes, $2 positions, $3 rows per lane.
 select
   pg_current_snapshot()::text as snapshot, null::smallint as lane, s.position as id, s.incarnation as event_id, null as aggregate_type,

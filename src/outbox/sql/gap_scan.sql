@@ -1,4 +1,5 @@
--- Rows at or below the mark, which should not exist, a page of each lane. $1 lanes, $2 behind these ids, $3 marks, $4 rows of a lane.
+-- Reads a page of the rows of each lane at or below the watermark. There should be none.
+-- $1 lanes, $2 ids to start after, $3 watermarks, $4 rows per lane.
 select m.lane, m.id, m.event_id
 from unnest($1::smallint[], $2::bigint[], $3::bigint[]) as u (lane, after, mark)
 cross join lateral (

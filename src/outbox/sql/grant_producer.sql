@@ -1,4 +1,5 @@
--- A producer adds events, by function or directly, and reads nothing. Columns it may not write: xact, id, lane, created_at.
+-- A producer adds events, by function or directly, and cannot read any. It may not write the
+-- columns xact, id, lane and created_at.
 grant usage on schema @schema@ to @role@;
 grant execute on function
   @schema@.enqueue(text, text, text, bytea, text, text, jsonb, uuid), @schema@.enqueue_many(jsonb)

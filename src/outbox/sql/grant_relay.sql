@@ -1,5 +1,7 @@
--- A relay reads events and takes out those that Kafka has (settle) or refused (bury); it cannot add or change one, so that a stolen relay
--- cannot forge any; resume_sequence gives rows other ids, and nothing else. Bringing back dead letters is for the owner.
+-- A relay reads events and removes those that Kafka acknowledged (settle) or rejected (bury). It
+-- cannot add or change an event, so that stolen credentials of a relay cannot forge one.
+-- resume_sequence gives rows other ids and changes nothing else. Only the owner can requeue dead
+-- letters.
 grant usage on schema @schema@ to @role@;
 grant select on
   @schema@.event, @schema@.lane, @schema@.relay, @schema@.owner, @schema@.schema_migrations, @schema@.pending,

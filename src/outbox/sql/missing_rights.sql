@@ -1,4 +1,5 @@
--- $1 schema, $2 roles, $3 what each is wanted as. Rows: roles that lack a right. The roles exist.
+-- Lists the roles that lack a right. The roles exist.
+-- $1 schema, $2 roles, $3 kind of grant for each role.
 select wanted.role, wanted.kind
 from unnest($2::text[], $3::text[]) as wanted (role, kind)
 where not case wanted.kind

@@ -1,4 +1,5 @@
--- Gives drained lanes back, unless the outbox lives elsewhere. $1 instance, $2 lanes, $3 epochs, $4 marks, $5 highest ids, $6 incarnation.
+-- Releases lanes without rows in flight, unless the outbox has another incarnation by now.
+-- $1 instance, $2 lanes, $3 epochs, $4 watermarks, $5 highest ids, $6 incarnation.
 with s as materialized (select incarnation, position from @schema@.sequence_state)
 update @schema@.lane as l
 set owner = null, mark = greatest(l.mark, u.mark), high_id = greatest(l.high_id, u.high_id, s.position)

@@ -1,2 +1,2 @@
--- Moves the sequence on, if it has to be. $1 the highest id that we have seen.
+-- Moves the sequence on, if ids may have been drawn twice. $1 highest id that the relay has read.
 select resumed, elsewhere, was_at, highest, moved from @schema@.resume_sequence($1)

@@ -1,4 +1,4 @@
--- One row: what the schema says of itself. Fails with "undefined table" when there is no schema.
+-- Reads the state of the schema, one row. Fails with "undefined table" when there is no schema.
 select
   (select coalesce(max(version), 0) from @schema@.schema_migrations where success) as level,
   (select coalesce(max(compatible_from), 0) from @schema@.schema_migrations) as compatible_from,

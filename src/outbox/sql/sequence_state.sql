@@ -1,2 +1,3 @@
--- Where the outbox lives (null: elsewhere than it did), and the last id that was drawn.
+-- Reads the last id that was drawn, and the incarnation: null when the database is not the one in
+-- which the sequence was last checked.
 select incarnation, position from @schema@.sequence_state

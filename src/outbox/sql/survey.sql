@@ -1,5 +1,7 @@
--- Who lives and who has what. $1 instance, $2 lanes that it knows it owns (a claim whose answer was lost is claimed again). Other live relays
--- are counted twice: all, and those whose breaker is not Open; `fewest` is their smallest share, null without any.
+-- Counts the live relays and the free lanes. $1 instance, $2 lanes that it knows it owns: other
+-- lanes of its own come from a claim whose answer was lost, and are claimed again. Other live
+-- relays are counted twice: all of them, and those whose breaker is not Open. `fewest` is the
+-- smallest number of lanes that one of them owns, null without any.
 with live as (
   select r.instance, r.breaker = 'Open' as is_open, count(l.lane) as lanes
   from @schema@.relay as r left join @schema@.lane as l on l.owner = r.instance

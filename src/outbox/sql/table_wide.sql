@@ -1,6 +1,7 @@
--- Numbers of the whole table. `xmin_age` is the age in seconds of the oldest transaction that keeps vacuum from removing dead rows, as far as
--- this role may see: its own sessions, those of all others with pg_read_all_stats, and prepared transactions. Null: it sees none.
--- Replication slots keep rows, too, but have no age in seconds.
+-- Reads numbers of the whole table. `xmin_age` is the age in seconds of the oldest transaction that
+-- keeps vacuum from removing dead rows, as far as this role can see: its own sessions, prepared
+-- transactions, and with pg_read_all_stats all sessions. Null: it sees no transaction.
+-- Replication slots keep rows too, but have no age in seconds.
 select
   (select count(*) from @schema@.dead_letter) as dead_letters,
   (select count(*) from @schema@.parked_key) as parked_keys,

@@ -1,2 +1,2 @@
--- The xid of this transaction: moves the reading position while rows flow and nothing else does.
+-- Draws a transaction id. It lets watermarks advance when no other transaction does.
 select pg_current_xact_id()::text

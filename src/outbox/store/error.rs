@@ -1,20 +1,20 @@
-//! What a statement of the relay failed with. Pure.
+//! Errors of the relay's and the administrator's statements. Pure.
 
 use crate::{
-    outbox::{error::DatabaseError, row::DecodeError},
+    outbox::{error::DatabaseError, row::DecodeError, store::operation::Operation},
     report::{Problem, ProblemClass},
 };
 
-/// A statement of the relay failed.
+/// A statement failed, or its answer could not be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {operation}")]
 pub struct StoreError {
-    pub operation: &'static str,
+    pub operation: Operation,
     #[source]
     pub source: StoreErrorSource,
 }
 
-/// What was behind it.
+/// Cause of a [`StoreError`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreErrorSource {
     #[error(transparent)]
@@ -30,23 +30,20 @@ impl From<sqlx::Error> for StoreErrorSource {
 }
 
 impl StoreError {
-    /// As it goes into a report.
+    /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        match &self.source {
-            StoreErrorSource::Database(fault) => {
-                Problem::new(fault.class, format!("{self}: {fault}"))
-            }
-            StoreErrorSource::Decode(error) => {
-                Problem::new(ProblemClass::DatabaseError, format!("{self}: {error}"))
-            }
-        }
+        let class = match &self.source {
+            StoreErrorSource::Database(error) => error.class,
+            StoreErrorSource::Decode(_) => ProblemClass::DatabaseError,
+        };
+        Problem::new(class, format!("{self}: {}", self.source))
     }
 }
 
-/// Makes a sqlx error one of `operation`.
+/// Returns a function that adds the operation to an error, for `map_err`.
 pub(in crate::outbox) fn failed<E: Into<StoreErrorSource>>(
-    operation: &'static str,
+    operation: Operation,
 ) -> impl FnOnce(E) -> StoreError {
     move |error| StoreError {
         operation,

@@ -2,22 +2,28 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, Row, SqlStr, query};
+use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::{
     outbox::{
-        store::{Grant, LaneWatermarks, Others, Store, StoreError, Survey, failed, tuples, xid},
+        store::{
+            Grant, LaneWatermarks, Operation, Others, Store, StoreError, Survey, failed, row, rows,
+            tuple, tuples, xid,
+        },
         unit_of_work::Statement,
     },
     report::BreakerState,
 };
 
 impl Store {
-    /// Begins a lease for a new instance.
+    /// Begins the lease of a new instance.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails. The lease may have begun then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the lease may have begun; it then expires after `ttl`.
     pub async fn register(
         &self,
         instance: Uuid,
@@ -28,26 +34,27 @@ impl Store {
             .bind(instance)
             .bind(pod)
             .bind(millis(ttl));
-        self.pools
-            .lease
-            .rows(register)
-            .await
-            .map_err(failed("register this relay"))?;
+        rows(&self.pools.lease, Operation::Register, register).await?;
         Ok(())
     }
 
-    /// Renews the lease, and writes the breaker's state and marks, in one transaction. Returns its
-    /// xid and the lanes that are still ours, none when the outbox is another incarnation by now;
-    /// `None`: the lease had run out.
+    /// Renews the lease and writes the state of the breaker and the watermarks, in one transaction.
+    ///
+    /// Returns the id of the transaction and the lanes that this instance still owns. There are
+    /// none when the outbox has another incarnation by now. Returns `None` when the lease had
+    /// expired.
     ///
     /// # Errors
-    /// When the database fails; then the lease may have been renewed, or not.
+    /// Returns an error when the database fails. The lease may have been renewed then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the lease may have been renewed, or not.
     pub async fn renew(
         &self,
         instance: Uuid,
         ttl: Duration,
         breaker: BreakerState,
-        marks: &LaneWatermarks,
+        watermarks: &LaneWatermarks,
         incarnation: Uuid,
     ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let mut work = self
@@ -55,118 +62,91 @@ impl Store {
             .lease
             .begin()
             .await
-            .map_err(failed("begin a renewal"))?;
+            .map_err(failed(Operation::BeginRenewal))?;
         let renew = query(self.statements.renew.clone())
             .bind(instance)
             .bind(millis(ttl))
             .bind(breaker.name());
-        let renewed = work.rows(renew).await.map_err(failed("renew the lease"))?;
+        let renewed = work
+            .rows(renew)
+            .await
+            .map_err(failed(Operation::RenewLease))?;
         let mut lanes = Vec::new();
         if !renewed.is_empty() {
+            let write = &self.statements.write_watermarks;
             lanes = work
-                .rows(bind_marks(
-                    &self.statements.write_marks,
-                    instance,
-                    marks,
-                    incarnation,
-                ))
+                .rows(bind_watermarks(write, instance, watermarks, incarnation))
                 .await
-                .map_err(failed("write marks"))?;
+                .map_err(failed(Operation::WriteWatermarks))?;
         }
-        work.commit().await.map_err(failed("commit a renewal"))?;
+        work.commit()
+            .await
+            .map_err(failed(Operation::CommitRenewal))?;
 
         let Some(renewed) = renewed.first() else {
             return Ok(None);
         };
-        let xid = xid(renewed.try_get(0).map_err(failed("renew the lease"))?)
-            .map_err(failed("renew the lease"))?;
-        let lanes: Vec<(i16,)> = tuples(&lanes).map_err(failed("write marks"))?;
-        Ok(Some((
-            xid,
-            lanes
-                .into_iter()
-                .filter_map(|(lane,)| u8::try_from(lane).ok())
-                .collect(),
-        )))
+        let xid = xid(Operation::RenewLease, renewed)?;
+        Ok(Some((xid, decode_lanes(&lanes)?)))
     }
 
-    /// Gives drained lanes back.
+    /// Gives up lanes of which no row is in flight any more.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails. The lanes may be free then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the lanes may be free, or not.
     pub async fn release(
         &self,
         instance: Uuid,
-        marks: &LaneWatermarks,
+        watermarks: &LaneWatermarks,
         incarnation: Uuid,
     ) -> Result<(), StoreError> {
-        let release = bind_marks(&self.statements.release, instance, marks, incarnation);
-        self.pools
-            .lease
-            .rows(release)
-            .await
-            .map_err(failed("release lanes"))?;
+        let sql = &self.statements.release;
+        let release = bind_watermarks(sql, instance, watermarks, incarnation);
+        rows(&self.pools.lease, Operation::ReleaseLanes, release).await?;
         Ok(())
     }
 
-    /// Who lives and who has what.
+    /// Counts the live relays and the free lanes. `known` are the lanes that this instance owns.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
+        let operation = Operation::SurveyLanes;
         let survey = query(self.statements.survey.clone())
             .bind(instance)
             .bind(known);
-        let row = self
-            .pools
-            .lease
-            .row(survey)
-            .await
-            .map_err(failed("survey the lanes"))?;
-        let (others, fewest, well, fewest_of_well, free): (
-            i64,
-            Option<i64>,
-            i64,
-            Option<i64>,
-            i64,
-        ) = FromRow::from_row(&row).map_err(failed("survey the lanes"))?;
-        let count = |number: i64| u32::try_from(number).unwrap_or(0);
-        let others = Others {
-            count: count(others),
-            fewest: fewest.map(count),
-        };
-        let well = Others {
-            count: count(well),
-            fewest: fewest_of_well.map(count),
-        };
-        Ok(Survey {
-            others,
-            well,
-            free: count(free),
-        })
+        let row = row(&self.pools.lease, operation, survey).await?;
+        let columns = tuple(operation, &row)?;
+        Ok(to_survey(columns))
     }
 
-    /// Takes at most `lanes_max` free lanes.
+    /// Claims at most `lanes_max` free lanes. `known` are the lanes that this instance owns.
     ///
     /// # Errors
-    /// When the database fails; then lanes may have been taken: the next renewal tells.
+    /// Returns an error when the database fails. Lanes may have been claimed then; the next renewal
+    /// lists them.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, lanes may have been claimed, or not.
     pub async fn claim(
         &self,
         instance: Uuid,
         lanes_max: u32,
         known: &[i16],
     ) -> Result<Vec<Grant>, StoreError> {
+        let operation = Operation::ClaimLanes;
         let claim = query(self.statements.claim.clone())
             .bind(instance)
             .bind(i64::from(lanes_max))
             .bind(known);
-        let rows = self
-            .pools
-            .lease
-            .rows(claim)
-            .await
-            .map_err(failed("claim lanes"))?;
-        let rows: Vec<(i16, i64, i64, i64)> = tuples(&rows).map_err(failed("claim lanes"))?;
+        let rows = rows(&self.pools.lease, operation, claim).await?;
+        let rows: Vec<(i16, i64, i64, i64)> = tuples(operation, &rows)?;
         let grant = |(lane, epoch, mark, high_id)| {
             Some(Grant {
                 lane: u8::try_from(lane).ok()?,
@@ -178,34 +158,57 @@ impl Store {
         Ok(rows.into_iter().filter_map(grant).collect())
     }
 
-    /// Ends the lease: lanes that are still ours are free at once.
+    /// Ends the lease: the lanes of this instance are free at once.
     ///
     /// # Errors
-    /// When the database fails; then the lease runs out by itself.
+    /// Returns an error when the database fails. The lease then ends when it expires.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the lease may have ended, or it expires.
     pub async fn unregister(&self, instance: Uuid) -> Result<(), StoreError> {
         let unregister = query(self.statements.unregister.clone()).bind(instance);
-        self.pools
-            .lease
-            .rows(unregister)
-            .await
-            .map_err(failed("unregister this relay"))?;
+        rows(&self.pools.lease, Operation::Unregister, unregister).await?;
         Ok(())
     }
 }
 
-fn bind_marks<'q>(
-    statement: &SqlStr,
+/// Columns of `sql/survey.sql`.
+type SurveyColumns = (i64, Option<i64>, i64, Option<i64>, i64);
+
+fn to_survey((others, fewest, well, fewest_of_well, free): SurveyColumns) -> Survey {
+    let count = |number: i64| u32::try_from(number).unwrap_or(0);
+    Survey {
+        others: Others {
+            count: count(others),
+            fewest: fewest.map(count),
+        },
+        well: Others {
+            count: count(well),
+            fewest: fewest_of_well.map(count),
+        },
+        free: count(free),
+    }
+}
+
+fn decode_lanes(rows: &[PgRow]) -> Result<Vec<u8>, StoreError> {
+    let lanes: Vec<(i16,)> = tuples(Operation::WriteWatermarks, rows)?;
+    let lane = |(lane,)| u8::try_from(lane).ok();
+    Ok(lanes.into_iter().filter_map(lane).collect())
+}
+
+fn bind_watermarks<'q>(
+    sql: &SqlStr,
     instance: Uuid,
-    marks: &'q LaneWatermarks,
+    watermarks: &'q LaneWatermarks,
     incarnation: Uuid,
 ) -> Statement<'q> {
-    let marked = query(statement.clone())
+    query(sql.clone())
         .bind(instance)
-        .bind(&marks.lanes)
-        .bind(&marks.epochs)
-        .bind(&marks.marks)
-        .bind(&marks.high_ids);
-    marked.bind(incarnation)
+        .bind(&watermarks.lanes)
+        .bind(&watermarks.epochs)
+        .bind(&watermarks.marks)
+        .bind(&watermarks.high_ids)
+        .bind(incarnation)
 }
 
 fn millis(duration: Duration) -> i64 {

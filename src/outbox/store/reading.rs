@@ -1,156 +1,166 @@
-//! What reads rows: fetch, sweep, backlog. IO.
+//! Reading rows: fetches, gap scans and the backlog. IO.
 
 use std::ops::ControlFlow;
 
-use sqlx::{FromRow, postgres::PgRow, query};
+use sqlx::{postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
     row::{Decoder, Fetched, SequenceState},
     store::{
-        BacklogPlan, Depth, FetchRequest, GapScanPlan, Store, StoreError, StoreErrorSource, failed,
-        tuples,
+        BacklogPlan, Depth, FetchRequest, GapScanPlan, Operation, Store, StoreError,
+        StoreErrorSource, count, failed, row, rows, tuple, tuples,
     },
+    unit_of_work::Statement,
 };
 
 impl Store {
-    /// Rows above each lane's position, the snapshot that saw them, and how the sequence stood
-    /// then.
+    /// Reads the rows above the position of each lane, with the snapshot that saw them and the
+    /// state of the sequence at that moment.
     ///
     /// # Errors
-    /// When the database fails, or answers in another shape.
-    pub async fn fetch(&self, plan: &FetchRequest) -> Result<(SequenceState, Fetched), StoreError> {
-        if plan.small
-            && plan.flowing.is_none()
-            && let Some(fetched) = self.fetch_small(plan).await?
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn fetch(
+        &self,
+        request: &FetchRequest,
+    ) -> Result<(SequenceState, Fetched), StoreError> {
+        if request.small
+            && request.flowing.is_none()
+            && let Some(fetched) = self.fetch_small(request).await?
         {
             return Ok(fetched);
         }
-        let statement = if plan.flowing.is_some() {
-            &self.statements.fetch_flowing
-        } else {
-            &self.statements.fetch
+        let mut decoder = Decoder::default();
+        let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
+            decoder.push(row)?;
+            Ok(ControlFlow::Continue(()))
         };
-        let mut fetch = query(statement.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.lows)
-            .bind(&plan.rows_max)
-            .bind(&plan.bytes_max);
-        if let Some(flowing) = &plan.flowing {
-            fetch = fetch
-                .bind(&flowing.topics)
-                .bind(serde_json::json!(flowing.by_event_type).to_string())
-                .bind(serde_json::json!(flowing.by_aggregate_type).to_string())
-                .bind(flowing.resting_keys_json())
-                .bind(plan.scan_max)
-                .bind(&flowing.declared);
-        }
-        let mut fetched = Decoder::default();
-        let take = |row: &PgRow| -> Result<_, StoreErrorSource> {
-            Ok(ControlFlow::Continue(fetched.take(row)?))
-        };
-        let _all = self
+        // It cannot break: `on_row` never does.
+        let _end = self
             .pools
             .reader
-            .each_row(fetch, take)
+            .for_each_row(self.fetch_statement(request), on_row)
             .await
-            .map_err(failed("fetch rows"))?;
-        fetched.finish().map_err(failed("fetch rows"))
+            .map_err(failed(Operation::FetchRows))?;
+        decoder.finish().map_err(failed(Operation::FetchRows))
     }
 
-    /// None if the rows are larger than was believed: what has come is thrown away.
+    fn fetch_statement<'q>(&self, request: &'q FetchRequest) -> Statement<'q> {
+        let sql = match &request.flowing {
+            Some(_) => &self.statements.fetch_filtered,
+            None => &self.statements.fetch,
+        };
+        let fetch = query(sql.clone())
+            .bind(&request.lanes)
+            .bind(&request.lows)
+            .bind(&request.rows_max)
+            .bind(&request.bytes_max);
+        let Some(filter) = &request.flowing else {
+            return fetch;
+        };
+        fetch
+            .bind(&filter.topics)
+            .bind(serde_json::json!(filter.by_event_type).to_string())
+            .bind(serde_json::json!(filter.by_aggregate_type).to_string())
+            .bind(filter.resting_keys_json())
+            .bind(request.scan_max)
+            .bind(&filter.declared)
+    }
+
+    /// Fetches without counting bytes on the server. Returns `None` when the rows are larger than
+    /// expected: what has arrived by then is discarded.
     async fn fetch_small(
         &self,
-        plan: &FetchRequest,
+        request: &FetchRequest,
     ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
         let fetch = query(self.statements.fetch_small.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.lows)
-            .bind(&plan.rows_max);
-        let bytes_max = plan.bytes_max.iter().sum();
-        let mut fetched = Decoder::default();
-        let take = |row: &PgRow| -> Result<_, StoreErrorSource> {
-            fetched.take(row)?;
-            Ok(if fetched.bytes() > bytes_max {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            })
+            .bind(&request.lanes)
+            .bind(&request.lows)
+            .bind(&request.rows_max);
+        let bytes_max = request.bytes_max.iter().sum();
+        let mut decoder = Decoder::default();
+        let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
+            decoder.push(row)?;
+            if decoder.payload_bytes() > bytes_max {
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
         };
-        let all = self
+        let end = self
             .pools
             .reader
-            .each_row(fetch, take)
+            .for_each_row(fetch, on_row)
             .await
-            .map_err(failed("fetch rows"))?;
-        if all.is_break() {
+            .map_err(failed(Operation::FetchRows))?;
+        if end.is_break() {
             tracing::info!(
                 bytes_max,
-                "rows are larger than those of late: they are fetched again, in pieces"
+                "rows are larger than recent ones: fetching them again in smaller pieces"
             );
+            return Ok(None);
         }
-        all.is_continue()
-            .then(|| fetched.finish())
-            .transpose()
-            .map_err(failed("fetch rows"))
+        let fetched = decoder.finish().map_err(failed(Operation::FetchRows))?;
+        Ok(Some(fetched))
     }
 
-    /// Rows at or below the marks: there should be none.
+    /// Reads lane, id and event_id of rows at or below the watermarks. There should be none.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn gap_scan(&self, plan: &GapScanPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
+        let operation = Operation::ScanGaps;
         let gap_scan = query(self.statements.gap_scan.clone())
             .bind(&plan.lanes)
             .bind(&plan.after)
             .bind(&plan.marks)
             .bind(plan.rows_max);
-        let rows = self
-            .pools
-            .settler
-            .rows(gap_scan)
-            .await
-            .map_err(failed("sweep below the marks"))?;
-        let rows: Vec<(i16, i64, Uuid)> = tuples(&rows).map_err(failed("sweep below the marks"))?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id)))
-            .collect())
+        let rows = rows(&self.pools.settler, operation, gap_scan).await?;
+        let rows: Vec<(i16, i64, Uuid)> = tuples(operation, &rows)?;
+        let row = |(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id));
+        Ok(rows.into_iter().filter_map(row).collect())
     }
 
-    /// Rows that wait above the given marks, counted up to `rows_max`, and since when.
+    /// Counts the rows above the watermarks, up to `rows_max`, and reads the age of the oldest.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn backlog(&self, plan: &BacklogPlan, rows_max: u32) -> Result<Depth, StoreError> {
-        let statement = if plan.parked.is_some() {
-            &self.statements.backlog_unparked
-        } else {
-            &self.statements.backlog
-        };
-        let mut backlog = query(statement.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.marks)
-            .bind(i64::from(rows_max));
-        if let Some(parked) = &plan.parked {
-            backlog = backlog
-                .bind(&parked.topics)
-                .bind(serde_json::json!(parked.by_event_type).to_string())
-                .bind(serde_json::json!(parked.by_aggregate_type).to_string())
-                .bind(parked.keys_json());
-        }
-        let row = self
-            .pools
-            .settler
-            .row(backlog)
-            .await
-            .map_err(failed("count the backlog"))?;
-        let (rows, oldest_us, capped): (i64, Option<i64>, bool) =
-            FromRow::from_row(&row).map_err(failed("count the backlog"))?;
+        let operation = Operation::CountBacklog;
+        let backlog = self.backlog_statement(plan, rows_max);
+        let row = row(&self.pools.settler, operation, backlog).await?;
+        let (rows, oldest_us, capped): (i64, Option<i64>, bool) = tuple(operation, &row)?;
         Ok(Depth {
-            rows: u64::try_from(rows).unwrap_or(0),
+            rows: count(rows),
             capped,
             oldest_us,
         })
+    }
+
+    fn backlog_statement<'q>(&self, plan: &'q BacklogPlan, rows_max: u32) -> Statement<'q> {
+        let sql = match &plan.parked {
+            Some(_) => &self.statements.backlog_unparked,
+            None => &self.statements.backlog,
+        };
+        let backlog = query(sql.clone())
+            .bind(&plan.lanes)
+            .bind(&plan.marks)
+            .bind(i64::from(rows_max));
+        let Some(parked) = &plan.parked else {
+            return backlog;
+        };
+        backlog
+            .bind(&parked.topics)
+            .bind(serde_json::json!(parked.by_event_type).to_string())
+            .bind(serde_json::json!(parked.by_aggregate_type).to_string())
+            .bind(parked.keys_json())
     }
 }

@@ -1,4 +1,4 @@
-//! The sequence of ids: how it stands, and moving it on. IO.
+//! The sequence that gives rows their ids: reading its state, and moving it on. IO.
 
 use std::time::Duration;
 
@@ -6,89 +6,95 @@ use sqlx::{FromRow, postgres::PgRow, query};
 
 use crate::outbox::{
     row::SequenceState,
-    store::{Resumed, Store, StoreError, failed},
+    store::{Operation, Resumed, Store, StoreError, failed, row, tuple},
     unit_of_work::UnitOfWork,
 };
 
-/// A million rows to move take about half a minute.
-const RESUME_TIMEOUT: &str = "set local statement_timeout = '10min'";
-/// Longer than that.
-const RESUME_MAX: Duration = Duration::from_secs(11 * 60);
+/// Bounds the server's work when it moves the sequence on. Giving a million waiting rows new ids
+/// takes about half a minute.
+const RESUME_STATEMENT_TIMEOUT: &str = "set local statement_timeout = '10min'";
+/// Longest wait for the server's answer, longer than the statement's own timeout.
+const RESUME_RESPONSE_TIMEOUT: Duration = Duration::from_secs(11 * 60);
 
 impl Store {
-    /// How the sequence stands.
+    /// Reads the state of the sequence.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
     pub async fn sequence_state(&self) -> Result<SequenceState, StoreError> {
-        let row = self
-            .pools
-            .lease
-            .row(query(self.statements.sequence_state.clone()))
-            .await;
-        row.and_then(|row| state(&row))
-            .map_err(failed("look at the sequence of ids"))
+        let operation = Operation::ReadSequence;
+        let sql = query(self.statements.sequence_state.clone());
+        let row = row(&self.pools.lease, operation, sql).await?;
+        let (incarnation, position) = tuple(operation, &row)?;
+        Ok(SequenceState {
+            incarnation,
+            position,
+        })
     }
 
-    /// Moves the sequence on if ids came again, and says how it stands then. `seen`: the highest id
-    /// that we have seen.
-    ///
-    /// Dropped midway, nothing is changed, or all.
+    /// Moves the sequence on if ids may have been drawn twice. Returns what was done and the state
+    /// after it. `highest_id` is the highest id that this relay has read.
     ///
     /// # Errors
-    /// When the database fails; then nothing is changed, or all.
-    pub async fn resume_sequence(&self, seen: i64) -> Result<(Resumed, SequenceState), StoreError> {
+    /// Returns an error when the database fails. Then either nothing is changed, or everything.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, either nothing is changed, or everything.
+    pub async fn resume_sequence(
+        &self,
+        highest_id: i64,
+    ) -> Result<(Resumed, SequenceState), StoreError> {
         let mut work = self
             .pools
             .lease
             .begin()
             .await
-            .map_err(failed("begin to move the sequence of ids on"))?;
+            .map_err(failed(Operation::BeginResume))?;
         let done = self
-            .resume(&mut work, seen)
+            .resume(&mut work, highest_id)
             .await
-            .map_err(failed("move the sequence of ids on"))?;
+            .map_err(failed(Operation::ResumeSequence))?;
         work.commit()
             .await
-            .map_err(failed("commit the move of the sequence of ids"))?;
+            .map_err(failed(Operation::CommitResume))?;
         Ok(done)
     }
 
     async fn resume(
         &self,
         work: &mut UnitOfWork,
-        seen: i64,
+        highest_id: i64,
     ) -> Result<(Resumed, SequenceState), sqlx::Error> {
-        work.rows(query(RESUME_TIMEOUT)).await?;
+        work.rows(query(RESUME_STATEMENT_TIMEOUT)).await?;
+        let resume = query(self.statements.resume_sequence.clone()).bind(highest_id);
         let rows = work
-            .rows_within(
-                RESUME_MAX,
-                query(self.statements.resume_sequence.clone()).bind(seen),
-            )
+            .rows_with_timeout(RESUME_RESPONSE_TIMEOUT, resume)
             .await?;
-        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        let (resumed, elsewhere, was_at, highest, moved) = FromRow::from_row(row)?;
+        let resumed = resumed(rows.first().ok_or(sqlx::Error::RowNotFound)?)?;
+        let state = work
+            .row(query(self.statements.sequence_state.clone()))
+            .await?;
+        let (incarnation, position) = FromRow::from_row(&state)?;
         Ok((
-            Resumed {
-                resumed,
-                elsewhere,
-                was_at,
-                highest,
-                moved,
+            resumed,
+            SequenceState {
+                incarnation,
+                position,
             },
-            state(
-                &work
-                    .row(query(self.statements.sequence_state.clone()))
-                    .await?,
-            )?,
         ))
     }
 }
 
-fn state(row: &PgRow) -> Result<SequenceState, sqlx::Error> {
-    let (incarnation, position) = FromRow::from_row(row)?;
-    Ok(SequenceState {
-        incarnation,
-        position,
+fn resumed(row: &PgRow) -> Result<Resumed, sqlx::Error> {
+    let (resumed, elsewhere, was_at, highest, moved) = FromRow::from_row(row)?;
+    Ok(Resumed {
+        resumed,
+        elsewhere,
+        was_at,
+        highest,
+        moved,
     })
 }

@@ -1,49 +1,49 @@
-//! What ends rows, and the ticks that come with it. IO.
+//! Deleting acknowledged rows, and drawing ticks. IO.
 
-use sqlx::{Row, query};
+use sqlx::query;
 
 use crate::outbox::{
-    store::{SettlePlan, Store, StoreError, failed, xid},
+    store::{Operation, SettlePlan, Store, StoreError, row, xid},
     unit_of_work::Statement,
 };
 
 impl Store {
-    /// Deletes acknowledged rows; returns the xid of the transaction.
-    ///
-    /// If dropped midway the rows may or may not be gone; settling them again is harmless.
+    /// Deletes acknowledged rows. Returns the id of the transaction.
     ///
     /// # Errors
-    /// When the database fails; then the rows may be gone, or not.
+    /// Returns an error when the database fails. The rows may be deleted then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the rows may be deleted, or not. Settling them again is harmless.
     pub async fn settle(&self, plan: &SettlePlan) -> Result<u64, StoreError> {
         let settle = query(self.statements.settle.clone())
             .bind(&plan.lanes)
             .bind(&plan.ids)
             .bind(&plan.event_ids)
             .bind(&plan.places);
-        self.ended_xid("settle rows", settle).await
+        self.completed_xid(Operation::SettleRows, settle).await
     }
 
-    /// The xid of a transaction of its own.
+    /// Draws a transaction id in a transaction of its own and returns it.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: an id that is not used does no harm.
     pub async fn tick(&self) -> Result<u64, StoreError> {
-        self.ended_xid("draw a tick", query(self.statements.tick.clone()))
-            .await
+        let tick = query(self.statements.tick.clone());
+        self.completed_xid(Operation::DrawTick, tick).await
     }
 
-    /// The xid of a statement's transaction, once that has ended: marks rest on it.
-    async fn ended_xid(
+    /// Runs a statement and returns the id of its transaction, which has completed by then.
+    /// Watermarks rely on that.
+    async fn completed_xid(
         &self,
-        operation: &'static str,
+        operation: Operation,
         statement: Statement<'_>,
     ) -> Result<u64, StoreError> {
-        let row = self
-            .pools
-            .settler
-            .row(statement)
-            .await
-            .map_err(failed(operation))?;
-        xid(row.try_get(0).map_err(failed(operation))?).map_err(failed(operation))
+        let row = row(&self.pools.settler, operation, statement).await?;
+        xid(operation, &row)
     }
 }

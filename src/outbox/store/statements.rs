@@ -1,19 +1,20 @@
-//! The texts of the relay's statements, with the schema put in. Pure.
+//! Texts of the relay's statements, with the name of the schema inserted. Pure.
 
 use sqlx::SqlStr;
 
 use crate::{failpoints, outbox::schema::statement, settings::SchemaName};
 
-/// One field for each file below `sql/` that the relay runs.
+/// One field for each file below `sql/` that the relay runs. Those for parked rows and dead letters
+/// are in [`crate::outbox::store::parking`].
 pub(super) struct Statements {
     pub(super) fetch: SqlStr,
     pub(super) fetch_small: SqlStr,
-    pub(super) fetch_flowing: SqlStr,
+    pub(super) fetch_filtered: SqlStr,
     pub(super) settle: SqlStr,
     pub(super) tick: SqlStr,
     pub(super) register: SqlStr,
     pub(super) renew: SqlStr,
-    pub(super) write_marks: SqlStr,
+    pub(super) write_watermarks: SqlStr,
     pub(super) release: SqlStr,
     pub(super) survey: SqlStr,
     pub(super) claim: SqlStr,
@@ -26,31 +27,29 @@ pub(super) struct Statements {
 }
 
 impl Statements {
+    /// Inserts the name of the schema.
     pub(super) fn new(schema: &SchemaName) -> Self {
+        let sql = |template| statement(template, schema);
+        // A failpoint can change the order in which rows are read.
+        let fetch = |template| statement(failpoints::order(template), schema);
         Self {
-            fetch: statement(failpoints::order(include_str!("../sql/fetch.sql")), schema),
-            fetch_small: statement(
-                failpoints::order(include_str!("../sql/fetch_small.sql")),
-                schema,
-            ),
-            fetch_flowing: statement(
-                failpoints::order(include_str!("../sql/fetch_flowing.sql")),
-                schema,
-            ),
-            settle: statement(include_str!("../sql/settle.sql"), schema),
-            tick: statement(include_str!("../sql/tick.sql"), schema),
-            register: statement(include_str!("../sql/register.sql"), schema),
-            renew: statement(include_str!("../sql/renew.sql"), schema),
-            write_marks: statement(include_str!("../sql/write_marks.sql"), schema),
-            release: statement(include_str!("../sql/release.sql"), schema),
-            survey: statement(include_str!("../sql/survey.sql"), schema),
-            claim: statement(include_str!("../sql/claim.sql"), schema),
-            unregister: statement(include_str!("../sql/unregister.sql"), schema),
-            gap_scan: statement(include_str!("../sql/gap_scan.sql"), schema),
-            backlog: statement(include_str!("../sql/backlog.sql"), schema),
-            backlog_unparked: statement(include_str!("../sql/backlog_unparked.sql"), schema),
-            sequence_state: statement(include_str!("../sql/sequence_state.sql"), schema),
-            resume_sequence: statement(include_str!("../sql/resume_sequence.sql"), schema),
+            fetch: fetch(include_str!("../sql/fetch.sql")),
+            fetch_small: fetch(include_str!("../sql/fetch_small.sql")),
+            fetch_filtered: fetch(include_str!("../sql/fetch_filtered.sql")),
+            settle: sql(include_str!("../sql/settle.sql")),
+            tick: sql(include_str!("../sql/tick.sql")),
+            register: sql(include_str!("../sql/register.sql")),
+            renew: sql(include_str!("../sql/renew.sql")),
+            write_watermarks: sql(include_str!("../sql/write_watermarks.sql")),
+            release: sql(include_str!("../sql/release.sql")),
+            survey: sql(include_str!("../sql/survey.sql")),
+            claim: sql(include_str!("../sql/claim.sql")),
+            unregister: sql(include_str!("../sql/unregister.sql")),
+            gap_scan: sql(include_str!("../sql/gap_scan.sql")),
+            backlog: sql(include_str!("../sql/backlog.sql")),
+            backlog_unparked: sql(include_str!("../sql/backlog_unparked.sql")),
+            sequence_state: sql(include_str!("../sql/sequence_state.sql")),
+            resume_sequence: sql(include_str!("../sql/resume_sequence.sql")),
         }
     }
 }

@@ -1,17 +1,20 @@
-//! Does the cluster take records, and so how many rows may be with the producer? It trips on time,
-//! since librdkafka hides its retries. Pure.
+//! Circuit breaker on acknowledgements: whether the cluster takes records, and so how many rows may
+//! be with the producer. It opens on time, since librdkafka hides its retries. Pure.
 //!
 //! ```text
-//!            no acknowledgement for slowAfter            ... for openAfter; three causeless rebuilds in a minute
-//!   Closed ---------------------------------> Slow ---------------------------------------------------------> Open
-//!     ^ ^----------- an acknowledgement -------'        (from Closed, too; for slowAfter when librdkafka           |
-//!     |                                                  tells of an error of the whole cluster)                  |
-//!     '-------------------------- an acknowledgement: starts again with few rows ---------------------------------'
+//!         no acknowledgement             no acknowledgement for openAfter (*),
+//!         for slowAfter                  or three rebuilds without a cause in a minute
+//!   Closed ------------------> Slow -------------------------------------------> Open
+//!    ^  ^                       |         (from Closed, too)                      |
+//!    |  '--- acknowledgement ---'                                                 |
+//!    '------------------ acknowledgement: starts again with few rows -------------'
+//!
+//!   (*) for slowAfter, if librdkafka reports an error of the whole cluster
 //! ```
 //!
-//! While it is Open, what the producer still holds is the probe. For topics that have nothing
-//! there, a small fetch is let through now and then: else a relay whose only records are stuck in
-//! one sick topic would not find out that the others work.
+//! While it is Open, what the producer still has probes the cluster. For topics of which the
+//! producer has nothing, a small fetch is let through now and then. Otherwise a relay whose only
+//! records are stuck in one sick topic would not find out that the others work.
 
 use std::time::{Duration, Instant};
 
@@ -24,24 +27,37 @@ use crate::{
     settings::BreakerSettings,
 };
 
-/// Rows of the first window after an outage, and of a probe.
+/// Rows that may be with the producer at first after an outage, and rows of a fetch while Open.
 const START_ROWS: usize = 64;
-/// So many rebuilds of the producer without a known cause, within so long, are an outage.
+/// Rebuilds of the producer without a known cause, within [`REBUILDS_WITHIN`], that open the
+/// breaker.
 const REBUILDS_MAX: usize = 3;
+/// Time for which a rebuild counts.
 const REBUILDS_WITHIN: Duration = Duration::from_secs(60);
-/// Open for longer, while another relay publishes: the fault is ours.
+/// Time after which an open breaker is taken to be a fault of this relay alone, if another relay
+/// publishes.
 const LOCAL_AFTER: Duration = Duration::from_secs(2 * LEASE_TTL.as_secs());
-/// Longest time for which answers of the brokers count for nothing after answers that no
-/// acknowledgement followed.
-const UNPROVEN_MAX: Duration = Duration::from_mins(30);
+/// A fetch waits until this part of what may be with the producer is free.
+const FETCH_MIN_DIVISOR: usize = 4;
+/// Upper bound of the back-off before metadata answers alone may close the breaker again.
+const ANSWER_BACKOFF_MAX: Duration = Duration::from_mins(30);
+
+/// Whether librdkafka has reported an error of the whole cluster since the last acknowledgement.
+/// It also reports idle connections that were closed, so that alone proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterError {
+    None,
+    Reported,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// At most so many rows may be with the producer; the whole window when it has grown that far.
+    /// At most `rows_max` rows may be with the producer. It doubles up to the whole window as rows
+    /// are acknowledged.
     Closed { rows_max: usize },
-    /// Half of the window.
+    /// Half of the window may be with the producer.
     Slow,
-    /// Nothing but probes.
+    /// Only probes are fetched.
     Open { since: Instant },
 }
 
@@ -51,21 +67,24 @@ pub struct Breaker {
     settings: BreakerSettings,
     window_rows: usize,
     state: State,
-    /// While something is outstanding: the last acknowledgement, or the moment since when it is.
-    quiet_since: Option<Instant>,
-    /// Acknowledged since the slow start last doubled.
+    /// When the last row was acknowledged, or the first was sent since; `None` while no row is
+    /// unacknowledged.
+    unacknowledged_since: Option<Instant>,
+    /// Rows acknowledged since `rows_max` last changed.
     acknowledged: usize,
-    /// Causeless rebuilds of the last minute.
+    /// Rebuilds without a known cause within [`REBUILDS_WITHIN`].
     rebuilds: Vec<Instant>,
+    /// When the next fetch may begin while Open.
     probe_at: Instant,
+    /// Fetches since it opened.
     probes: u32,
-    /// How often it was closed by an answer since the last acknowledgement.
-    unproven: u32,
+    /// How often metadata answers closed it since the last acknowledgement.
+    closed_by_answers: u32,
     jitter: Jitter,
 }
 
 impl Breaker {
-    /// Closed; `window_rows` is the size of the whole window.
+    /// A closed breaker; `window_rows` is how many rows may be in flight.
     #[must_use]
     pub fn new(
         settings: BreakerSettings,
@@ -79,16 +98,17 @@ impl Breaker {
             state: State::Closed {
                 rows_max: window_rows,
             },
-            quiet_since: None,
+            unacknowledged_since: None,
             acknowledged: 0,
             rebuilds: Vec::new(),
             probe_at: now,
             probes: 0,
-            unproven: 0,
+            closed_by_answers: 0,
             jitter,
         }
     }
 
+    /// Its state, as it is reported.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         match self.state {
@@ -98,40 +118,40 @@ impl Breaker {
         }
     }
 
-    /// How long a record may take before it is worth a thought.
+    /// Age at which an unacknowledged record counts as slow.
     #[must_use]
     pub fn slow_after(&self) -> Duration {
         self.settings.slow_after()
     }
 
-    /// Looks at the clock. `unacknowledged`: rows with the producer; `cluster_error`: librdkafka told of an
-    /// error of the whole cluster, and nothing was acknowledged since. That alone is no proof, it
-    /// tells of idle connections too.
-    pub fn look(&mut self, unacknowledged: usize, cluster_error: bool, now: Instant) {
+    /// Checks how long nothing was acknowledged, with so many `unacknowledged` rows.
+    pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
         if unacknowledged == 0 {
-            self.quiet_since = None;
+            self.unacknowledged_since = None;
             if self.state == State::Slow {
                 self.close(self.window_rows);
             }
             return;
         }
-        let quiet = now.saturating_duration_since(*self.quiet_since.get_or_insert(now));
-        let open_after = if cluster_error {
+        let waited = now.saturating_duration_since(*self.unacknowledged_since.get_or_insert(now));
+        let open_after = if cluster_error == ClusterError::Reported {
             self.settings.slow_after()
         } else {
             self.settings.open_after()
         };
         match self.state {
             State::Open { .. } => {}
-            _ if quiet >= open_after => self.open(now),
-            State::Closed { .. } if quiet >= self.settings.slow_after() => self.state = State::Slow,
+            _ if waited >= open_after => self.open(now),
+            State::Closed { .. } if waited >= self.settings.slow_after() => {
+                self.state = State::Slow
+            }
             _ => {}
         }
     }
 
-    /// A row was acknowledged.
-    pub fn acknowledged(&mut self, now: Instant) {
-        (self.quiet_since, self.unproven) = (Some(now), 0);
+    /// Records that a row was acknowledged.
+    pub fn on_acknowledged(&mut self, now: Instant) {
+        (self.unacknowledged_since, self.closed_by_answers) = (Some(now), 0);
         match self.state {
             State::Open { .. } => self.close(START_ROWS),
             State::Slow => self.close(self.window_rows),
@@ -144,23 +164,24 @@ impl Breaker {
         }
     }
 
-    /// The brokers answered a question. With nothing outstanding no record can close the breaker,
-    /// so this does: without lanes a relay has no record. It is no proof: brokers that answer and
-    /// take no record would get lanes, and give them back, over and over.
-    pub fn answered(&mut self, unacknowledged: usize, now: Instant) {
-        let least = match self.unproven {
+    /// Records that the brokers answered a request for metadata. Without unacknowledged rows no
+    /// record can close the breaker, so the answer does: a relay without lanes has no records. The
+    /// answer proves nothing, so each further one must come later: otherwise a relay whose brokers
+    /// answer but take no records would claim lanes and give them back, over and over.
+    pub fn on_brokers_answered(&mut self, unacknowledged: usize, now: Instant) {
+        let least = match self.closed_by_answers {
             0 => self.settings.slow_after(),
-            times => UNPROVEN_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
+            times => ANSWER_BACKOFF_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
         };
         if unacknowledged == 0 && self.is_open_for(least, now) {
-            self.unproven += 1;
+            self.closed_by_answers += 1;
             self.close(START_ROWS);
         }
     }
 
-    /// The producer had to be thrown out, and no record or topic is to blame. Returns the pause
-    /// before the next one.
-    pub fn rebuilt(&mut self, now: Instant) -> Duration {
+    /// Records that the producer was replaced, and that neither a record nor a topic was the cause.
+    /// Returns the pause before the next one.
+    pub fn on_producer_rebuilt(&mut self, now: Instant) -> Duration {
         self.rebuilds
             .retain(|at| now.saturating_duration_since(*at) < REBUILDS_WITHIN);
         let pause = self
@@ -173,7 +194,7 @@ impl Breaker {
         pause
     }
 
-    /// How many rows more may go to the producer. Not before [`Self::not_before`].
+    /// How many more rows may go to the producer, from [`Self::not_before`] on.
     #[must_use]
     pub fn room(&self, unacknowledged: usize) -> usize {
         let rows_max = match self.state {
@@ -182,20 +203,23 @@ impl Breaker {
             State::Slow => self.window_rows / 2,
             State::Open { .. } => return START_ROWS,
         };
-        // Many small fetches would only cost.
-        Some(rows_max.saturating_sub(unacknowledged))
-            .filter(|room| *room >= rows_max / 4)
-            .unwrap_or(0)
+        let room = rows_max.saturating_sub(unacknowledged);
+        // Many small fetches cost more than a larger one.
+        if room >= rows_max / FETCH_MIN_DIVISOR {
+            room
+        } else {
+            0
+        }
     }
 
-    /// When the next fetch may begin, as far as the breaker is concerned.
+    /// When the next fetch may begin; `None`: at any time.
     #[must_use]
     pub fn not_before(&self) -> Option<Instant> {
         matches!(self.state, State::Open { .. }).then_some(self.probe_at)
     }
 
-    /// A fetch begins: while Open, that was the probe.
-    pub fn fetching(&mut self, now: Instant) {
+    /// Records that a fetch begins. While Open, it is a probe, and the next one is delayed.
+    pub fn on_fetch(&mut self, now: Instant) {
         if matches!(self.state, State::Open { .. }) {
             self.probes += 1;
             self.probe_at = now
@@ -205,14 +229,14 @@ impl Breaker {
         }
     }
 
-    /// What it means for our lanes.
+    /// What it means for the lanes of this relay.
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
         match self.state {
             State::Open { .. } => Health::Open {
                 for_long: self.is_open_for(LOCAL_AFTER, now),
             },
-            _ => Health::Well,
+            _ => Health::Healthy,
         }
     }
 

@@ -1,37 +1,41 @@
 //! Whether the wall clock was set back. Pure.
 //!
-//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145): set back by an
-//! hour, those under way last an hour longer, unless something happens that ends them. A client
-//! whose threads wait so finds no broker again, and asking it never returns. A new client begins
-//! new waits.
+//! Each timed wait of librdkafka ends at a time of the wall clock (librdkafka#2145). If the clock
+//! is set back by an hour, waits under way last an hour longer, unless something else ends them. A
+//! client whose threads wait like that finds no broker again, and a call to it never returns. A new
+//! client begins new waits.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What a wait may last longer without anybody minding.
-const BEARABLE: Duration = Duration::from_secs(1);
+/// Steps back of up to this size are ignored: waits last no longer than that.
+const TOLERATED_STEP: Duration = Duration::from_secs(1);
 
-/// The wall clock, as it went until now.
+/// The wall clock, compared with the monotonic one.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     began: Instant,
-    /// Its time when [`Self::began`] was now, by the latest look.
-    then: Duration,
+    /// Wall-clock time that corresponds to `began`, as last measured; since the epoch.
+    began_wall: Duration,
 }
 
 impl Clock {
+    /// Starts to compare: `wall` is the time of the wall clock at `now`.
     #[must_use]
     pub fn new(wall: SystemTime, now: Instant) -> Self {
         Self {
             began: now,
-            then: since_epoch(wall),
+            began_wall: since_epoch(wall),
         }
     }
 
-    /// By how much it was set back since the last look; `None`: it was not, or hardly.
+    /// By how much it was set back since the last call; `None` if by [`TOLERATED_STEP`] at most.
     pub fn set_back(&mut self, wall: SystemTime, now: Instant) -> Option<Duration> {
-        let before = self.then;
-        self.then = since_epoch(wall).saturating_sub(now.saturating_duration_since(self.began));
-        before.checked_sub(self.then).filter(|by| *by > BEARABLE)
+        let before = self.began_wall;
+        self.began_wall =
+            since_epoch(wall).saturating_sub(now.saturating_duration_since(self.began));
+        before
+            .checked_sub(self.began_wall)
+            .filter(|by| *by > TOLERATED_STEP)
     }
 }
 
@@ -43,7 +47,7 @@ fn since_epoch(wall: SystemTime) -> Duration {
 mod tests {
     use super::*;
 
-    /// What it says of looks at these seconds, with the wall clock so many seconds ahead.
+    /// What calls at these seconds return, with the wall clock ahead by this many seconds.
     fn set_back(looks: &[(u64, u64)]) -> Vec<Option<u64>> {
         let (start, noon) = (
             Instant::now(),
@@ -61,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_is_told_once() {
+    fn a_clock_that_is_set_back_is_reported_once() {
         assert_eq!(
             set_back(&[(1, 7200), (2, 7200), (3, 0), (4, 0)]),
             [None, None, Some(7200), None]

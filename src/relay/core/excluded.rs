@@ -1,142 +1,127 @@
-//! What rests and so is left out of fetches, and how its rows are found again when it flows. Pure.
+//! What fetches leave out because it is paused, and how its rows are read again when it is not.
+//! Pure.
 
-use super::*;
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    outbox::FetchFilter,
+    relay::core::{Core, ids::TopicIndex, lane_share::LANES, topic_state::TopicPresence},
+};
+
+/// Rows that fetches leave out. They stay in the table; each lane remembers an id above which they
+/// are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Excluded {
+    /// All rows of a topic.
+    Topic(TopicIndex),
+    /// All rows of a key of a topic.
+    Key(TopicIndex, Arc<str>),
+    /// All rows without a declared topic.
+    Undeclared,
+}
 
 impl Core {
     /// Topics that are left out, and rows without one.
-    pub(super) fn left_topics(&self) -> impl Iterator<Item = Excluded> {
-        self.topic_states
-            .resting()
-            .map(Excluded::Topic)
-            .chain(self.topic_states.is_astray().then_some(Excluded::Astray))
+    pub(super) fn excluded_topics(&self) -> impl Iterator<Item = Excluded> {
+        let undeclared = self.topics.has_undeclared().then_some(Excluded::Undeclared);
+        self.topics.paused().map(Excluded::Topic).chain(undeclared)
     }
 
-    /// What fetches leave out; `None`: nothing.
-    pub(super) fn filter(&self) -> Option<FetchFilter> {
-        let rests = self.topic_states.any() || self.isolation.any_key_rests();
-        let flowing = || {
-            self.routes
-                .flowing(|topic| self.topic_states.is_active(topic))
-        };
-        rests.then(flowing).map(|flowing| FetchFilter {
-            resting_keys: self.isolation.resting_keys(|topic| self.routes.name(topic)),
-            declared: flowing.declared.filter(|_| !self.topic_states.is_astray()),
-            ..flowing
-        })
+    /// The rows that a fetch is restricted to; `None`: all.
+    pub(super) fn fetch_filter(&self) -> Option<FetchFilter> {
+        if !self.topics.any_is_excluded() && !self.isolation.any_key_is_paused() {
+            return None;
+        }
+        let mut filter = self.routes.filter(|topic| self.topics[topic].is_active());
+        filter.resting_keys = self.isolation.paused_keys(|topic| self.routes.name(topic));
+        if self.topics.has_undeclared() {
+            filter.declared = None;
+        }
+        Some(filter)
     }
 
-    /// From now on fetches leave rows out: what is not settled yet must be found again when they do
-    /// not.
-    pub(super) fn hold_all(&mut self, left: &Excluded) {
-        for lane in 0..LANES {
-            if let Some(position) = self.lanes[lane]
-                .as_ref()
-                .map(|state| self.position(lane as u8, state))
-                && let Some(state) = self.lanes[lane].as_mut()
-            {
-                state.hold(left.clone(), position);
+    /// Leaves rows of a lane out of fetches, all of which have ids above `id`.
+    pub(super) fn exclude(&mut self, lane: u8, excluded: Excluded, id: i64) {
+        if let Some(lane) = self.lanes[usize::from(lane)].as_mut() {
+            lane.exclude(excluded, id);
+        }
+    }
+
+    /// Leaves rows out of fetches in all lanes, from what is not settled yet.
+    pub(super) fn exclude_everywhere(&mut self, excluded: &Excluded) {
+        for number in 0..LANES as u8 {
+            let lane = self.lanes[usize::from(number)].as_ref();
+            if let Some(position) = lane.map(|lane| self.taken_up_to(number, lane)) {
+                self.exclude(number, excluded.clone(), position);
             }
         }
     }
 
-    /// The same for a topic, before it stops to flow. One that rests is held already, below all
-    /// that is in flight of it.
-    pub(super) fn hold_topic(&mut self, topic: TopicIndex) {
-        if self.topic_states.is_active(topic) {
-            self.hold_all(&Excluded::Topic(topic));
+    /// Leaves a topic out of fetches, before it is paused. One that is paused is left out already,
+    /// from below everything that is in flight of it.
+    pub(super) fn exclude_topic(&mut self, topic: TopicIndex) {
+        if self.topics[topic].is_active() {
+            self.exclude_everywhere(&Excluded::Topic(topic));
         }
     }
 
-    /// What the brokers say about a declared topic.
-    pub fn topic_seen(&mut self, topic: TopicIndex, exists: bool, now: Instant) {
-        if !exists {
-            self.hold_topic(topic);
-            self.topic_states.missing(topic);
-            self.first_record_gate.forget_topic(topic);
-            self.probe_first_record_gate.forget_topic(topic);
-        } else {
-            self.topic_states.exists(topic);
-            self.resume(now);
+    /// Records whether the brokers list a declared topic.
+    pub fn on_topic_metadata(&mut self, topic: TopicIndex, presence: TopicPresence, now: Instant) {
+        match presence {
+            TopicPresence::Missing => {
+                self.exclude_topic(topic);
+                self.topics[topic].on_missing();
+                self.first_record_gate.forget_topic(topic);
+                self.probe_first_record_gate.forget_topic(topic);
+            }
+            TopicPresence::Present => {
+                self.topics[topic].on_present();
+                self.resume_due(now);
+            }
         }
     }
 
-    /// When [`Self::resume`] is to be asked next.
+    /// When [`Self::resume_due`] has something to do next.
     #[must_use]
-    pub fn resume_at(&self, now: Instant) -> Option<Instant> {
-        self.topic_states
-            .next(now, |topic| self.in_flight.sent_of(topic) == 0)
+    pub fn next_resume_at(&self, now: Instant) -> Option<Instant> {
+        self.topics.next_due_at(now)
     }
 
-    /// Lets flow again what has rested long enough; a topic that failed shows first that it takes a
-    /// record.
-    pub fn resume(&mut self, now: Instant) {
-        for (topic, class) in self
-            .topic_states
-            .due(now, |topic| self.in_flight.sent_of(topic) == 0)
-        {
-            self.try_topic(topic, class, now);
+    /// Ends pauses that are over. A topic that failed is probed first.
+    pub fn resume_due(&mut self, now: Instant) {
+        for (topic, class) in self.topics.due(now) {
+            self.probe_topic(topic, class, now);
         }
-        for topic in self
-            .topic_states
-            .waited(|topic| self.in_flight.sent_of(topic) == 0)
-        {
-            self.topic_states.flow(topic);
-            self.topic_flows_again(topic, now);
+        for topic in self.routes.indexes() {
+            if self.topics[topic].has_drained() {
+                self.topics[topic].activate();
+                self.resume_topic(topic, now);
+            }
         }
-        if self.topic_states.astray_is_over(now) {
-            self.flow_again(&[Excluded::Astray], now);
+        if self.topics.end_undeclared_pause(now) {
+            self.resume(&[Excluded::Undeclared], now);
         }
     }
 
-    pub(super) fn topic_flows_again(&mut self, topic: TopicIndex, now: Instant) {
-        // A person may have parked it meanwhile.
-        if self.topic_states.is_active(topic) {
-            self.flow_again(&[Excluded::Topic(topic)], now);
+    /// Reads rows of a topic again whose pause is over, unless a person has parked it.
+    pub(super) fn resume_topic(&mut self, topic: TopicIndex, now: Instant) {
+        if self.topics[topic].is_active() {
+            self.resume(&[Excluded::Topic(topic)], now);
         }
     }
 
-    /// Something flows again: every lane reads again from where its rows may have been left out.
-    pub(super) fn flow_again(&mut self, flowing: &[Excluded], now: Instant) {
-        if flowing.is_empty() {
+    /// Reads rows again that were left out: every lane goes back to where the first of them may be.
+    pub(super) fn resume(&mut self, excluded: &[Excluded], now: Instant) {
+        if excluded.is_empty() {
             return;
         }
-        self.fetch_is_stale = self.fetch_under_way;
+        // The fetch under way leaves them out, but what it covers would count as read.
+        self.discard_fetch();
         for lane in self.lanes.iter_mut().flatten() {
-            for left in flowing {
-                lane.let_flow(left, &self.topic_states);
+            for excluded in excluded {
+                lane.resume(excluded, &self.topics);
             }
         }
         self.fetch_at = now;
-    }
-}
-
-impl Lane {
-    pub(super) fn hold(&mut self, left: Excluded, id: i64) {
-        // What was left out with its topic is from now on left out with its key.
-        let topic = if let Excluded::Key(topic, _) = &left {
-            self.held.get(&Excluded::Topic(*topic))
-        } else {
-            None
-        };
-        let id = topic.map_or(id, |topic| id.min(*topic));
-        let held = self.held.entry(left).or_insert(id);
-        *held = id.min(*held);
-    }
-
-    pub(super) fn let_flow(&mut self, left: &Excluded, topic_states: &TopicStates) {
-        let Some(held) = self.held.remove(left) else {
-            return;
-        };
-        match left {
-            // Its topic rests: what was left out with the key is from now on left out with the
-            // topic.
-            Excluded::Key(topic, _) if !topic_states.is_active(*topic) => {
-                self.hold(Excluded::Topic(*topic), held)
-            }
-            _ => {
-                self.marks.rewind(held);
-                self.has_more = true;
-            }
-        }
     }
 }

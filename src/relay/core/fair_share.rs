@@ -1,265 +1,134 @@
-//! What the core makes of a cluster or a topic that does not answer: the breaker's window, and
-//! topics that wait for what they have sent. Pure.
+//! How much of the window one topic may take, so that a topic whose records are not acknowledged
+//! leaves room for the others. Facts in, [`Room`] out. Pure.
+//!
+//! A relay with one topic shares with no other, so nothing is limited there but by the window.
 
-use std::time::Instant;
+use crate::relay::core::{in_flight::Budget, unacknowledged::Unacknowledged};
 
-use crate::{
-    relay::core::{
-        Core, LANES,
-        breaker::Breaker,
-        in_flight::{Slot, TopicIndex},
-        jitter::Jitter,
-        topic_state::TopicStates,
-    },
-    report::{BreakerState, ProblemClass},
-    settings::BreakerSettings,
-};
+/// A topic may have this part of the free window with the producers, and of a lane, before it has
+/// used up its share.
+const TOPIC_SHARE_DIVISOR: usize = 4;
+/// Rows that are always within a topic's share, so that small windows still make progress.
+const TOPIC_SHARE_MIN_ROWS: usize = 64;
+/// Bytes that are always within a topic's share.
+const TOPIC_SHARE_MIN_BYTES: usize = 64 << 10;
+/// While more rows wait than fit, a fetch waits until this part of the window is free: many small
+/// fetches cost more (8 % of the rate at which a backlog is drained, with a quarter).
+const FETCH_MIN_WINDOW_DIVISOR: usize = 2;
+/// A topic is held to its share once its oldest row has been unacknowledged for this part of
+/// `slowAfter`. A topic that is faster may take everything.
+pub(super) const SHARE_APPLIES_AFTER_DIVISOR: u32 = 4;
 
-/// A topic may have this part of the window, and of a lane, with the producer for long.
-const SHARE: usize = 4;
-/// With more waiting than fits, a fetch waits for this part of the window: many small ones cost
-/// more (8 % of a drain's rate with a quarter).
-const CROWDED: usize = 2;
-/// So much is nobody's business, however small the window is.
-const SHARE_ROWS_MIN: usize = 64;
-const SHARE_BYTES_MIN: usize = 64 << 10;
-/// For long: this part of `slowAfter`. Whoever is faster may have everything.
-const SOON: u32 = 4;
+/// Rows, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
 
-impl Core {
-    /// With these times, and pauses that differ from those of other relays.
-    #[must_use]
-    pub fn with_breaker(mut self, settings: BreakerSettings, seed: u64, now: Instant) -> Self {
-        self.breaker = Breaker::new(
-            settings,
-            self.in_flight.budget().rows,
-            Jitter::seeded(seed),
-            now,
-        );
-        self.topic_states =
-            TopicStates::new(self.routes.len()).jittered(Jitter::seeded(seed.rotate_left(32)));
-        self
-    }
+/// What the next fetch may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Rows of all lanes.
+    pub(super) rows: usize,
+    /// Bytes of all rows.
+    pub(super) bytes: usize,
+}
 
-    #[must_use]
-    pub fn breaker(&self) -> &Breaker {
-        &self.breaker
-    }
+/// How full the window is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// What of the budget is not in flight.
+    pub(super) free: Amount,
+    /// What paused topics have with the producers.
+    pub(super) paused: Amount,
+    /// Rows that the breaker lets through.
+    pub(super) breaker_rows: usize,
+    /// More rows wait than the last fetch could return.
+    pub(super) more_waits: bool,
+}
 
-    /// Looks at what was not acknowledged until now; `cluster_error`: see [`Breaker::look`]. Once a turn
-    /// of the loop.
-    pub fn look(&mut self, cluster_error: bool, now: Instant) {
-        // What a stalled topic has there says nothing about the cluster.
-        let stalled = self.held_by(|topic| self.is_stalled(topic)).rows;
-        self.breaker
-            .look(self.in_flight.sent() - stalled, cluster_error, now);
-        for topic in 0..self.routes.len() {
-            if self.topic_states.is_active(topic) && self.must_wait(topic, now) {
-                self.hold_topic(topic);
-                self.topic_states.wait(topic);
-            }
+/// Shares of the topics of one relay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FairShare {
+    budget: Budget,
+    has_other_topics: bool,
+}
+
+impl FairShare {
+    /// Shares of `topics` declared topics in a window of this size.
+    pub(super) fn new(budget: Budget, topics: usize) -> Self {
+        Self {
+            budget,
+            has_other_topics: topics > 1,
         }
     }
 
-    /// The brokers answered a question.
-    pub fn answered(&mut self, now: Instant) {
-        self.breaker.answered(self.in_flight.sent(), now);
-    }
-
-    /// The producer was thrown out without a cause; returns the pause before the next one.
-    pub fn rebuilt(&mut self, now: Instant) -> std::time::Duration {
-        self.breaker.rebuilt(now)
-    }
-
-    /// Rows that the main producer has: all that were sent, but for those on trial.
-    #[must_use]
-    pub fn sent_on_main(&self) -> usize {
-        self.in_flight.sent() - self.isolation.on_trial().count()
-    }
-
-    /// What lanes on their way back wait for.
-    #[must_use]
-    pub fn drain_waits_for(&self) -> DrainWaits {
-        let is_leaving = |lane: u8| {
-            self.lanes[usize::from(lane)]
-                .as_ref()
-                .is_some_and(|lane| lane.draining)
-        };
-        let sent: usize = (0..LANES as u8)
-            .filter(|lane| is_leaving(*lane))
-            .map(|lane| self.unacknowledged.in_lane(lane))
-            .sum();
-        let on_trial = self
-            .isolation
-            .on_trial()
-            .filter(|row| is_leaving(row.lane))
-            .count();
-        DrainWaits {
-            main: sent > on_trial,
-            trial: on_trial > 0,
-        }
-    }
-
-    /// Whether there are records that may never end: the cluster acknowledges nothing, or a topic
-    /// does not.
-    #[must_use]
-    pub fn is_sick(&self) -> bool {
-        self.breaker.state() != BreakerState::Closed || self.stalled().next().is_some()
-    }
-
-    /// Whether the row of this slot is on trial, with a producer of its own.
-    #[must_use]
-    pub fn is_on_trial(&self, slot: Slot) -> bool {
-        self.isolation.is_on_trial(slot)
-    }
-
-    /// Topics whose records do not end while later ones of others do.
-    pub fn stalled(&self) -> impl Iterator<Item = TopicIndex> {
-        (0..self.routes.len()).filter(|topic| self.is_stalled(*topic))
-    }
-
-    /// Topics whose records do not end, whatever others do.
-    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = TopicIndex> {
-        let oldest = |topic: &TopicIndex| self.unacknowledged.oldest(*topic);
-        (0..self.routes.len()).filter(move |topic| {
-            oldest(topic)
-                .is_some_and(|at| now.saturating_duration_since(at) >= self.breaker.slow_after())
-        })
-    }
-
-    fn is_stalled(&self, topic: TopicIndex) -> bool {
-        self.unacknowledged
-            .is_overtaken(topic, self.breaker.slow_after())
-    }
-
-    /// Topics with a reason to report, and whether rows went astray.
-    #[must_use]
-    pub fn troubled_topics(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
-        let (mut topics, astray) = self.topic_states.reasons();
-        topics.extend(
-            self.stalled()
-                .map(|topic| (topic, ProblemClass::TopicStalled)),
-        );
-        (topics, astray)
-    }
-
-    /// Whether a topic must wait until nothing of it is with a producer any more: it is stalled; or
-    /// no record of any topic ends, and what it has there is probe enough; or it has so much there
-    /// that it could take the window from the others; or enough of it waits for trials.
-    fn must_wait(&self, topic: TopicIndex, now: Instant) -> bool {
-        let Some(oldest) = self.unacknowledged.oldest(topic) else {
-            return false;
-        };
-        let is_old = now.saturating_duration_since(oldest) >= self.breaker.slow_after() / SOON;
-        self.is_stalled(topic)
-            || self.breaker.state() == BreakerState::Open
-            || is_old && self.has_its_share(topic, self.free_for_others(topic))
-            || self.isolation.has_enough_to_try(topic)
-    }
-
-    /// A part of what those that wait have left of the window, so that any number of them leaves
-    /// something; or of a lane. A relay of one topic has nobody to share with.
-    fn has_its_share(&self, topic: TopicIndex, free: Amount) -> bool {
-        let (rows, of_lane) = (
-            self.unacknowledged.rows(topic),
-            share_of_rows(self.in_flight.budget().rows_per_lane),
-        );
-        self.routes.len() > 1
-            && (rows >= share_of_rows(free.rows)
-                || self.unacknowledged.bytes(topic) >= share_of_bytes(free.bytes)
-                || rows >= of_lane && self.unacknowledged.most_in_a_lane(topic) >= of_lane)
-    }
-
-    /// What the other topics that wait have left of the window.
-    fn free_for_others(&self, topic: TopicIndex) -> Amount {
-        let (held, budget) = (
-            self.held_by(|other| other != topic && !self.topic_states.is_active(other)),
-            self.in_flight.budget(),
-        );
+    /// What of the budget is left when `taken` is taken.
+    pub(super) fn left_of_budget(&self, taken: Amount) -> Amount {
         Amount {
-            rows: budget.rows.saturating_sub(held.rows),
-            bytes: budget.bytes.saturating_sub(held.bytes),
+            rows: self.budget.rows.saturating_sub(taken.rows),
+            bytes: self.budget.bytes.saturating_sub(taken.bytes),
         }
     }
 
-    /// What these topics have with the producer.
-    fn held_by(&self, of: impl Fn(TopicIndex) -> bool) -> Amount {
-        let topics = (0..self.routes.len()).filter(|topic| of(*topic));
-        topics.fold(Amount::default(), |sum, topic| Amount {
-            rows: sum.rows + self.unacknowledged.rows(topic),
-            bytes: sum.bytes + self.unacknowledged.bytes(topic),
-        })
+    /// Whether a topic has used up its share: a part of `available`, which is what other paused
+    /// topics leave of the budget, or a part of one lane. So any number of paused topics leaves
+    /// something to the others.
+    pub(super) fn is_used_up(&self, topic: &Unacknowledged, available: Amount) -> bool {
+        let lane_share = share_of_rows(self.budget.rows_per_lane);
+        self.has_other_topics
+            && (topic.rows() >= share_of_rows(available.rows)
+                || topic.bytes() >= share_of_bytes(available.bytes)
+                || topic.rows() >= lane_share && topic.rows_in_fullest_lane() >= lane_share)
     }
 
-    /// Rows that the next fetch may bring. None while much of it could be taken by one topic that
-    /// has its share: in a moment that has ended, or the topic waits.
-    pub(super) fn room_rows(&self) -> usize {
-        let stuck = self.held_by(|topic| !self.topic_states.is_active(topic));
-        let free = self.in_flight.budget().rows.saturating_sub(stuck.rows);
-        let room = self
-            .in_flight
-            .room_rows()
-            .min(self.breaker.room(self.in_flight.sent() - stuck.rows));
-        let bytes = self.in_flight.budget().bytes.saturating_sub(stuck.bytes);
-        let shared = (0..self.routes.len()).any(|topic| {
-            self.topic_states.is_active(topic)
-                && self.has_its_share(topic, Amount { rows: free, bytes })
-        });
-        let crowded = self.in_flight.room_rows() < free / CROWDED
-            && self
-                .lanes
-                .iter()
-                .flatten()
-                .any(|lane| lane.has_more && !lane.draining);
-        match (shared || crowded, self.routes.len()) {
-            (true, _) => 0,
-            (false, 1) => room,
-            (false, _) => room.min(share_of_rows(free)),
-        }
-    }
-
-    /// Bytes that the next fetch may bring.
-    pub(super) fn room_bytes(&self) -> usize {
-        let room = self.in_flight.room_bytes();
-        if self.routes.len() > 1 {
-            room.min(share_of_bytes(self.in_flight.budget().bytes))
+    /// What the next fetch may bring. Nothing while one of the `active` topics has used up its
+    /// share, since that topic could take all of it: soon its records are acknowledged, or it is
+    /// paused.
+    pub(super) fn room<'a>(
+        &self,
+        window: &Window,
+        active: impl IntoIterator<Item = &'a Unacknowledged>,
+    ) -> Room {
+        let available = self.left_of_budget(window.paused);
+        let is_crowded =
+            window.more_waits && window.free.rows < available.rows / FETCH_MIN_WINDOW_DIVISOR;
+        let is_blocked = is_crowded
+            || active
+                .into_iter()
+                .any(|topic| self.is_used_up(topic, available));
+        let rows = if is_blocked {
+            0
         } else {
-            room
+            window.free.rows.min(window.breaker_rows)
+        };
+        Room {
+            rows: self.capped(rows, share_of_rows(available.rows)),
+            bytes: self.capped(window.free.bytes, share_of_bytes(self.budget.bytes)),
         }
     }
 
-    /// Rows that the next fetch may bring of a lane.
-    pub(super) fn lane_room(&self, lane: u8) -> usize {
-        let room = self.in_flight.lane_room(lane);
-        if self.routes.len() > 1 {
-            room.min(share_of_rows(self.in_flight.budget().rows_per_lane))
+    /// Rows that the next fetch may bring of a lane that has room for `free` more.
+    pub(super) fn lane_rows(&self, free: usize) -> usize {
+        self.capped(free, share_of_rows(self.budget.rows_per_lane))
+    }
+
+    fn capped(&self, amount: usize, share: usize) -> usize {
+        if self.has_other_topics {
+            amount.min(share)
         } else {
-            room
+            amount
         }
     }
 }
 
 fn share_of_rows(rows: usize) -> usize {
-    (rows / SHARE).max(SHARE_ROWS_MIN)
+    (rows / TOPIC_SHARE_DIVISOR).max(TOPIC_SHARE_MIN_ROWS)
 }
 
 fn share_of_bytes(bytes: usize) -> usize {
-    (bytes / SHARE).max(SHARE_BYTES_MIN)
-}
-
-/// What lanes on their way back wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DrainWaits {
-    /// Records of the main producer.
-    pub main: bool,
-    /// Records on trial.
-    pub trial: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Amount {
-    rows: usize,
-    bytes: usize,
+    (bytes / TOPIC_SHARE_DIVISOR).max(TOPIC_SHARE_MIN_BYTES)
 }
 
 #[cfg(test)]

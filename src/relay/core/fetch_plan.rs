@@ -1,278 +1,359 @@
 //! What to fetch, and what of it to send. Pure.
 
-use super::*;
-use crate::failpoints::{self, Bug};
+use std::time::{Duration, Instant};
+
+use crate::{
+    failpoints::{self, Bug},
+    outbox::{FetchRequest, Fetched, OutboxRow, Snapshot},
+    relay::core::{
+        Core, FetchState, Outgoing,
+        excluded::Excluded,
+        fair_share::{Amount, Room, Window},
+        ids::{Slot, TopicIndex},
+        lane_share::LANES,
+        owned_lanes::OwnedLane,
+        routing::Destination,
+        watermarks::{Covered, ReadDecision},
+    },
+};
+
+/// Pause after a fetch that brought rows, and first pause while there are none.
+pub(super) const PAUSE_AFTER_WORK: Duration = Duration::from_millis(5);
+/// Pause after a fetch that brought [`MANY_ROWS`]: where rows come that fast, the next fetch brings
+/// more of them for the same cost, to writers too.
+const PAUSE_AFTER_MANY: Duration = Duration::from_millis(10);
+/// Rows of a fetch from which on [`PAUSE_AFTER_MANY`] applies.
+const MANY_ROWS: usize = 16;
+/// Rows that a fetch with a filter reads at most, over all lanes: a large number of excluded rows
+/// must not block the loop.
+const SCAN_ROWS_MAX: usize = 50_000;
+/// The remembered size of the largest payload shrinks by this part with each fetch that brings only
+/// smaller ones.
+const LARGEST_PAYLOAD_DECAY_DIVISOR: usize = 8;
+
+/// What a fetch asked of one lane, and how far it read.
+struct LaneRead {
+    lane: u8,
+    /// Rows above this id were read.
+    low: i64,
+    rows_max: usize,
+    bytes_max: i64,
+    /// A fetch with a filter read no row above this id.
+    scanned: Option<i64>,
+}
+
+impl LaneRead {
+    /// Lane `at` of a fetch; `scanned` is how far it read the lanes that it did not read to the
+    /// end.
+    fn new(plan: &FetchRequest, at: usize, scanned: &[(u8, i64)]) -> Self {
+        let lane = plan.lanes[at] as u8;
+        let scanned = scanned.iter().find(|(of, _)| *of == lane);
+        Self {
+            lane,
+            low: plan.lows[at],
+            rows_max: plan.rows_max[at] as usize,
+            bytes_max: plan.bytes_max[at],
+            scanned: scanned.map(|(_, id)| *id),
+        }
+    }
+
+    /// Whether a limit cut the rows short.
+    fn is_cut(&self, rows: &[OutboxRow]) -> bool {
+        let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
+        rows.len() >= self.rows_max || bytes as i64 >= self.bytes_max
+    }
+}
+
+/// What all lanes of a fetch have in common.
+struct Reading<'a> {
+    snapshot: &'a Snapshot,
+    /// Every id up to here was drawn by a transaction that the snapshot shows as finished or
+    /// running.
+    safe_id: i64,
+    now: Instant,
+}
 
 impl Core {
-    /// When the next fetch may begin; `None` while one is under way or there is no room: then a
-    /// report or a settle has to come first.
+    /// When the next fetch may begin; `None` while one is under way or there is no room. Then a
+    /// delivery report or a settled row makes room first.
     #[must_use]
-    pub fn fetch_at(&self) -> Option<Instant> {
-        let possible = !self.fetch_under_way
-            && self.lanes.iter().flatten().any(|lane| !lane.draining)
-            && self.topic_states.any_is_active()
-            && self.room_rows() > 0
+    pub fn next_fetch_at(&self) -> Option<Instant> {
+        let is_possible = self.fetch == FetchState::Idle
+            && self.kept_lanes().next().is_some()
+            && self.topics.any_is_active()
+            && self.fetch_room().rows > 0
             && self.in_flight.room_bytes() > 0;
-        possible.then(|| {
-            self.breaker
-                .not_before()
-                .map_or(self.fetch_at, |at| at.max(self.fetch_at))
-        })
-    }
-
-    /// The next fetch, if it is time and there is room. Exactly one is under way at a time.
-    pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchRequest> {
-        if self.fetch_at().is_none_or(|at| at > now) {
+        if !is_possible {
             return None;
         }
-        let (room, has_more) = (
-            self.room_rows(),
-            self.lanes
-                .iter()
-                .flatten()
-                .filter(|lane| lane.has_more && !lane.draining)
-                .count(),
-        );
-        let mut plan = FetchRequest {
-            flowing: self.filter(),
-            ..FetchRequest::default()
-        };
-        plan.scan_max = (SCAN_ROWS_MAX / self.owned().max(1) as usize) as i32;
-        for (lane, state) in self.lanes.iter().enumerate() {
-            let (lane, Some(state)) = (lane as u8, state) else {
-                continue;
-            };
-            let share = if has_more == 0 || !state.has_more {
-                LANES
-            } else {
-                has_more
-            };
-            let rows = self.lane_room(lane).min((room / share).max(1));
-            if state.draining || rows == 0 {
-                continue;
-            }
-            let low = if failpoints::has(Bug::ForwardOnly) {
-                state.high_id
-            } else {
-                state.marks.low(now)
-            };
-            let (again_rows, again_bytes) = self.in_flight.above(lane, low);
-            plan.lanes.push(i16::from(lane));
-            plan.lows.push(low);
-            plan.rows_max.push((rows + again_rows) as i32);
-            plan.bytes_max
-                .push((self.room_bytes() / share + again_bytes).max(1) as i64);
-        }
-        plan.small = self.are_small(&plan);
-        self.fetch_under_way = !plan.lanes.is_empty();
-        if !self.fetch_under_way {
-            // Every lane is full.
-            self.fetch_at = now + PAUSE_AFTER_WORK;
-        } else {
-            self.breaker.fetching(now);
-        }
-        self.fetch_under_way.then_some(plan)
+        let not_before = self.breaker.not_before();
+        Some(not_before.map_or(self.fetch_at, |at| at.max(self.fetch_at)))
     }
 
-    /// Whether all rows of a plan fit, if none is larger than those of late.
+    /// What the next fetch may bring.
+    fn fetch_room(&self) -> Room {
+        let paused = self.unacknowledged_of(|_, state| !state.is_active());
+        let window = Window {
+            free: Amount {
+                rows: self.in_flight.room_rows(),
+                bytes: self.in_flight.room_bytes(),
+            },
+            paused,
+            breaker_rows: self.breaker.room(self.in_flight.sent() - paused.rows),
+            more_waits: self.has_more(),
+        };
+        let active = self.topics.iter().filter(|(_, state)| state.is_active());
+        self.fair_share
+            .room(&window, active.map(|(_, state)| state.unacknowledged()))
+    }
+
+    /// The next fetch, if it is time and there is room. [`Self::accept`] or
+    /// [`Self::on_fetch_failed`] must follow; one fetch is under way at a time.
+    pub fn plan_fetch(&mut self, now: Instant) -> Option<FetchRequest> {
+        if self.next_fetch_at().is_none_or(|at| at > now) {
+            return None;
+        }
+        let mut plan = FetchRequest {
+            flowing: self.fetch_filter(),
+            scan_max: (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32,
+            ..FetchRequest::default()
+        };
+        let room = self.fetch_room();
+        let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
+        for (number, lane) in self.lanes_by_number() {
+            // Lanes where more waits share the room; each other one has its part of all lanes.
+            let divisor = match (lanes_with_more, lane.has_more) {
+                (0, _) | (_, false) => LANES,
+                (lanes_with_more, true) => lanes_with_more,
+            };
+            self.plan_lane(&mut plan, (number, lane), room, divisor, now);
+        }
+        plan.small = self.are_small(&plan);
+        if plan.lanes.is_empty() {
+            // Every lane is full.
+            self.fetch_at = now + PAUSE_AFTER_WORK;
+            return None;
+        }
+        self.fetch = FetchState::UnderWay;
+        self.breaker.on_fetch(now);
+        Some(plan)
+    }
+
+    /// Adds a lane to a fetch, unless it is leaving or full. It gets the `divisor`-th part of the
+    /// room.
+    fn plan_lane(
+        &self,
+        plan: &mut FetchRequest,
+        (number, lane): (u8, &OwnedLane),
+        room: Room,
+        divisor: usize,
+        now: Instant,
+    ) {
+        let rows = self
+            .fair_share
+            .lane_rows(self.in_flight.lane_room(number))
+            .min((room.rows / divisor).max(1));
+        if lane.is_leaving() || rows == 0 {
+            return;
+        }
+        let low = if failpoints::has(Bug::ForwardOnly) {
+            lane.highest_id
+        } else {
+            lane.watermark.read_from(now)
+        };
+        let (again_rows, again_bytes) = self.in_flight.rows_above(number, low);
+        plan.lanes.push(i16::from(number));
+        plan.lows.push(low);
+        plan.rows_max.push((rows + again_rows) as i32);
+        plan.bytes_max
+            .push((room.bytes / divisor + again_bytes).max(1) as i64);
+    }
+
+    /// Whether all rows of a fetch fit, if no payload is larger than the largest remembered one.
     fn are_small(&self, plan: &FetchRequest) -> bool {
         let rows: i64 = plan.rows_max.iter().copied().map(i64::from).sum();
-        self.largest
+        self.largest_payload
             .is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
     }
 
-    fn remember_largest(&mut self, rows: &[OutboxRow]) {
-        if let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() {
-            self.largest = Some(
-                self.largest
-                    .map_or(largest, |before| largest.max(before - before / 8)),
-            );
+    fn remember_largest_payload(&mut self, rows: &[OutboxRow]) {
+        let Some(largest) = rows.iter().map(OutboxRow::payload_bytes).max() else {
+            return;
+        };
+        let decayed = match self.largest_payload {
+            Some(before) => before - before / LARGEST_PAYLOAD_DECAY_DIVISOR,
+            None => 0,
+        };
+        self.largest_payload = Some(largest.max(decayed));
+    }
+
+    /// Records that the fetch failed, or that its rows cannot be used: it is made again.
+    pub fn on_fetch_failed(&mut self, now: Instant) {
+        self.end_fetch();
+        self.back_off(now);
+    }
+
+    fn end_fetch(&mut self) {
+        self.fetch = FetchState::Idle;
+        self.in_flight.end_fetch();
+    }
+
+    /// Ignores the rows of the fetch that is under way, if there is one.
+    pub(super) fn discard_fetch(&mut self) {
+        if self.fetch == FetchState::UnderWay {
+            self.fetch = FetchState::Stale;
         }
     }
 
-    /// The fetch failed, or its rows cannot be used: it is made again.
-    pub fn fetch_failed(&mut self, now: Instant) {
-        self.fetch_is_in();
-        self.rest(now);
-    }
-
-    pub(super) fn fetch_is_in(&mut self) {
-        (self.fetch_under_way, self.fetch_is_stale) = (false, false);
-        self.in_flight.fetch_is_in();
-    }
-
-    /// The rows of a fetch that are new, in the order in which they must be sent.
+    /// Takes the new rows of a fetch. Returns them in the order in which they must be sent.
     pub fn accept(&mut self, plan: &FetchRequest, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
-        if self.fetch_is_stale {
-            self.fetch_is_in();
+        if self.fetch == FetchState::Stale {
+            self.end_fetch();
             return Vec::new();
         }
-        self.remember_largest(&fetched.rows);
+        let Fetched {
+            snapshot,
+            rows,
+            scanned,
+        } = fetched;
+        self.remember_largest_payload(&rows);
         self.first_record_gate.begin_round();
-        let base = self.ticks.base(&fetched.snapshot);
-        let mut rows = fetched.rows.into_iter();
+        let reading = Reading {
+            snapshot: &snapshot,
+            safe_id: self.ticks.safe_id(&snapshot),
+            now,
+        };
+        let mut rows = rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
-        for (at, lane) in plan.lanes.iter().enumerate() {
-            let lane = *lane as u8;
-            let count = rows
-                .as_slice()
-                .iter()
-                .take_while(|row| row.lane == lane)
-                .count();
-            let of_lane = &rows.as_slice()[..count];
-            let scanned = fetched
-                .scanned
-                .iter()
-                .find(|(of, _)| *of == lane)
-                .map(|(_, id)| *id);
-            let asked = Asked {
-                lane,
-                low: plan.lows[at],
-                rows_max: plan.rows_max[at] as usize,
-                bytes_max: plan.bytes_max[at],
-                scanned,
-            };
-            self.seen = of_lane
-                .last()
-                .map(|row| row.id)
-                .max(scanned)
-                .map_or(self.seen, |id| id.max(self.seen));
-            let covered = self.cover(&asked, of_lane);
-            let mut of_lane = rows.by_ref().take(count);
-            if let Some((covered, fitting)) = covered {
-                self.take(
-                    lane,
-                    covered,
-                    of_lane.by_ref().take(fitting),
-                    &fetched.snapshot,
-                    base,
-                    now,
-                    &mut outgoing,
-                );
+        for at in 0..plan.lanes.len() {
+            let read = LaneRead::new(plan, at, &scanned);
+            let lane_rows = rows_of_lane(rows.as_slice(), read.lane);
+            let (returned, taken) = (lane_rows.len(), self.read_lane(&read, lane_rows, &reading));
+            for row in rows.by_ref().take(taken) {
+                self.take_row(row, now, &mut outgoing);
             }
-            of_lane.for_each(drop);
+            rows.by_ref().take(returned - taken).for_each(drop);
         }
-        self.fetch_is_in();
-        let slow = self.isolation.try_slow_rows();
-        self.set_pace(outgoing.len() + usize::from(slow), now);
+        self.end_fetch();
+        let any_slow = self.isolation.probe_slow_rows();
+        self.set_pace(outgoing.len() + usize::from(any_slow), now);
         outgoing
     }
 
-    /// What the rows of a lane cover of it, and how many of them there is room for. `None` when it
-    /// is not ours any more.
-    fn cover(&self, asked: &Asked, rows: &[OutboxRow]) -> Option<(Covered, usize)> {
-        self.lanes[usize::from(asked.lane)]
-            .as_ref()
-            .filter(|lane| !lane.draining)?;
-        let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
-        let mut cut = rows.len() >= asked.rows_max || bytes as i64 >= asked.bytes_max;
-        let (room, mut new) = (self.in_flight.lane_room(asked.lane), 0);
-        let fits = |row: &&OutboxRow| {
-            new += usize::from(!self.holds(row.lane, row));
-            new <= room
+    /// Advances a lane by what a fetch read of it. Returns how many of its rows, from the first on,
+    /// are to be taken: none if the lane is not kept, or must be read again from further below.
+    fn read_lane(&mut self, read: &LaneRead, rows: &[OutboxRow], reading: &Reading<'_>) -> usize {
+        if let Some(highest) = rows.last().map(|row| row.id).max(read.scanned) {
+            self.highest_id = self.highest_id.max(highest);
+        }
+        if !self.is_kept(read.lane) {
+            return 0;
+        }
+        let (covered, fitting) = self.cover(read, rows);
+        let Some(lane) = self.lanes[usize::from(read.lane)].as_mut() else {
+            return 0;
         };
-        // So few all fit, whatever of them is new.
-        let fitting = if rows.len() <= room {
-            rows.len()
-        } else {
-            rows.iter().take_while(fits).count()
-        };
-        cut |= fitting < rows.len();
-        let reached = if cut {
-            rows[..fitting].last().map_or(asked.low, |row| row.id)
-        } else {
-            asked.scanned.unwrap_or(i64::MAX)
-        };
-        Some((
-            Covered {
-                low: asked.low,
-                reached,
-            },
-            fitting,
-        ))
+        match advance(lane, covered, reading) {
+            ReadDecision::Take => {
+                lane.has_more = covered.reached != i64::MAX;
+                fitting
+            }
+            ReadDecision::Again => {
+                lane.has_more = true;
+                0
+            }
+        }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the facts of one lane of one fetch"
-    )]
-    fn take(
+    /// Which ids of a lane its rows cover, and how many of the rows there is room for.
+    fn cover(&self, read: &LaneRead, rows: &[OutboxRow]) -> (Covered, usize) {
+        let fitting = self.fitting_rows(read.lane, rows);
+        let reached = if fitting < rows.len() || read.is_cut(rows) {
+            rows[..fitting].last().map_or(read.low, |row| row.id)
+        } else {
+            read.scanned.unwrap_or(i64::MAX)
+        };
+        let covered = Covered {
+            low: read.low,
+            reached,
+        };
+        (covered, fitting)
+    }
+
+    /// How many rows, from the first on, the lane has room for. Rows in flight need none.
+    fn fitting_rows(&self, lane: u8, rows: &[OutboxRow]) -> usize {
+        let room = self.in_flight.lane_room(lane);
+        if rows.len() <= room {
+            return rows.len();
+        }
+        let mut new = 0;
+        for (at, row) in rows.iter().enumerate() {
+            new += usize::from(!self.is_in_flight(row));
+            if new > room {
+                return at;
+            }
+        }
+        rows.len()
+    }
+
+    /// Takes one row: sends it, or leaves it out with its topic or its key.
+    fn take_row(&mut self, row: OutboxRow, now: Instant, outgoing: &mut Vec<Outgoing>) {
+        if self.is_in_flight(&row) {
+            return;
+        }
+        let (number, below) = (row.lane, row.id - 1);
+        if let Some(lane) = self.lanes[usize::from(number)].as_mut() {
+            lane.highest_id = lane.highest_id.max(row.id);
+        }
+        let Destination::Topic(topic) = self.routes.destination(&row) else {
+            return self.exclude_undeclared(number, below, now);
+        };
+        let excluded = if !self.topics[topic].is_active() {
+            Excluded::Topic(topic)
+        } else if self.topics[topic].is_slow(now) {
+            Excluded::Key(topic, self.isolation.add_slow_row(topic, row))
+        } else if let Some(key) = self.isolation.paused_key(topic, row.key()) {
+            Excluded::Key(topic, key)
+        } else {
+            if let Some(slot) = self.put_in_flight(&row, topic, now) {
+                outgoing.push(Outgoing { slot, topic, row });
+            }
+            return;
+        };
+        self.exclude(number, excluded, below);
+    }
+
+    fn exclude_undeclared(&mut self, lane: u8, below: i64, now: Instant) {
+        self.exclude(lane, Excluded::Undeclared, below);
+        self.exclude_everywhere(&Excluded::Undeclared);
+        self.topics.on_undeclared(now);
+    }
+
+    /// Records that a row goes to a producer. Returns its slot; `None` without room for it.
+    pub(super) fn put_in_flight(
         &mut self,
-        lane: u8,
-        covered: Covered,
-        rows: impl Iterator<Item = OutboxRow>,
-        snapshot: &crate::outbox::Snapshot,
-        base: i64,
+        row: &OutboxRow,
+        topic: TopicIndex,
         now: Instant,
-        outgoing: &mut Vec<Outgoing>,
-    ) {
-        let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
-            return;
-        };
-        #[cfg(feature = "planted-bugs")]
-        if failpoints::has(Bug::ForwardOnly) {
-            state.marks.go_forward(state.high_id);
-        }
-        let reading = state.marks.learn(covered, snapshot, base, now);
-        #[cfg(feature = "planted-bugs")]
-        let reading = if failpoints::has(Bug::ForwardOnly) {
-            ReadDecision::Take
-        } else {
-            reading
-        };
-        state.has_more = covered.reached != i64::MAX || reading == ReadDecision::Again;
-        if reading == ReadDecision::Again {
-            return;
-        }
-        for row in rows {
-            if self.holds(lane, &row) {
-                continue;
-            }
-            let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
-                return;
-            };
-            state.high_id = state.high_id.max(row.id);
-            match self.routes.destination(&row) {
-                Destination::Topic(topic) if !self.topic_states.is_active(topic) => {
-                    state.hold(Excluded::Topic(topic), row.id - 1)
-                }
-                Destination::Topic(topic) if self.topic_states.is_slow(topic, now) => {
-                    let id = row.id - 1;
-                    state.hold(
-                        Excluded::Key(topic, self.isolation.take_slowly(topic, row)),
-                        id,
-                    );
-                }
-                Destination::Topic(topic) => match self.isolation.resting_key(topic, row.key()) {
-                    Some(key) => state.hold(Excluded::Key(topic, key), row.id - 1),
-                    None => {
-                        let Some(slot) = self.in_flight.take(&row, topic) else {
-                            continue;
-                        };
-                        self.unacknowledged
-                            .sent(slot, topic, lane, row.bytes(), now);
-                        outgoing.push(Outgoing { slot, topic, row });
-                    }
-                },
-                Destination::Astray => {
-                    state.hold(Excluded::Astray, row.id - 1);
-                    self.hold_all(&Excluded::Astray);
-                    self.topic_states.astray(now);
-                }
-            }
-        }
+    ) -> Option<Slot> {
+        let slot = self.in_flight.take(row, topic)?;
+        let burst = self.topics.on_sent(topic, row.lane, row.bytes(), now);
+        self.in_flight.set_burst(slot, burst);
+        Some(slot)
     }
 
-    fn holds(&self, lane: u8, row: &OutboxRow) -> bool {
-        self.in_flight.holds(lane, row.id, row.event_id) && !failpoints::has(Bug::NoInFlightCheck)
+    fn is_in_flight(&self, row: &OutboxRow) -> bool {
+        self.in_flight.holds(row.lane, row.id, row.event_id)
+            && !failpoints::has(Bug::NoInFlightCheck)
     }
 
-    fn set_pace(&mut self, brought: usize, now: Instant) {
-        if brought == 0 && !self.has_more() {
-            return self.rest(now);
+    /// Sets when the next fetch begins, after one that brought `rows`.
+    fn set_pace(&mut self, rows: usize, now: Instant) {
+        if rows == 0 && !self.has_more() {
+            return self.back_off(now);
         }
         self.pause = PAUSE_AFTER_WORK;
-        let until_next = match brought {
+        let until_next = match rows {
             1.. if self.has_more() => Duration::ZERO,
             MANY_ROWS.. => PAUSE_AFTER_MANY,
             _ => PAUSE_AFTER_WORK,
@@ -280,31 +361,50 @@ impl Core {
         self.fetch_at = now + until_next;
     }
 
+    /// Whether more rows of a kept lane wait than the last fetch could return.
     pub(super) fn has_more(&self) -> bool {
-        self.lanes
-            .iter()
-            .flatten()
-            .any(|lane| lane.has_more && !lane.draining)
+        self.kept_lanes().any(|lane| lane.has_more)
     }
 
-    /// Whether the reading position could move on with a new tick.
+    /// Whether a tick could move a watermark on.
     #[must_use]
-    pub fn wants_ticks(&self) -> bool {
+    pub fn needs_tick(&self) -> bool {
         self.in_flight.rows() > 0 || self.has_more()
     }
 
-    pub(super) fn rest(&mut self, now: Instant) {
+    /// Delays the next fetch, twice as long each time, up to the poll interval.
+    fn back_off(&mut self, now: Instant) {
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
     }
 }
 
-/// What a fetch asked of one lane.
-struct Asked {
-    lane: u8,
-    low: i64,
-    rows_max: usize,
-    bytes_max: i64,
-    /// A fetch that leaves rows out looked at no row above this one.
-    scanned: Option<i64>,
+/// The rows at the front that belong to a lane.
+fn rows_of_lane(rows: &[OutboxRow], lane: u8) -> &[OutboxRow] {
+    let end = rows.iter().position(|row| row.lane != lane);
+    &rows[..end.unwrap_or(rows.len())]
+}
+
+/// Advances the watermark of a lane by what a fetch covered.
+#[cfg(not(feature = "planted-bugs"))]
+fn advance(lane: &mut OwnedLane, covered: Covered, reading: &Reading<'_>) -> ReadDecision {
+    lane.watermark
+        .advance(covered, reading.snapshot, reading.safe_id, reading.now)
+}
+
+/// Advances the watermark of a lane by what a fetch covered; with the bug, to the highest id.
+#[cfg(feature = "planted-bugs")]
+fn advance(lane: &mut OwnedLane, covered: Covered, reading: &Reading<'_>) -> ReadDecision {
+    let is_forward_only = failpoints::has(Bug::ForwardOnly);
+    if is_forward_only {
+        lane.watermark.go_forward(lane.highest_id);
+    }
+    let decision = lane
+        .watermark
+        .advance(covered, reading.snapshot, reading.safe_id, reading.now);
+    if is_forward_only {
+        ReadDecision::Take
+    } else {
+        decision
+    }
 }

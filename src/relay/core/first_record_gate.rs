@@ -1,43 +1,53 @@
 //! The first record of a producer to each partition goes alone. Pure.
 //!
 //! Brokers notice a gap in a producer's records by their sequence numbers, but only in partitions
-//! where they know the producer: where they do not, they take whatever comes first. librdkafka has
-//! the next request ready before the answer to the first one is in, and sends it after a refusal
-//! too. So a record that is the first of its producer in its partition, and is refused, would be
-//! overtaken by the next one (seen with Kafka 4.3 and librdkafka 2.12). Once one is acknowledged
-//! the broker knows the producer, for `producer.id.expiration.ms` after the last.
+//! where they know the producer. Where they do not, they accept whatever comes first. librdkafka
+//! has the next request ready before the answer to the first one is in, and sends it after a
+//! rejection too. So if the first record of a producer in a partition is rejected, the next one
+//! would overtake it (seen with Kafka 4.3 and librdkafka 2.12). Once a record is acknowledged, the
+//! broker knows the producer, until `producer.id.expiration.ms` after the last one.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     kafka::partition_of,
-    relay::core::in_flight::{Slot, TopicIndex},
+    relay::core::ids::{Slot, TopicIndex},
 };
 
-/// After so long without an acknowledged record of ours a partition may have forgotten the
-/// producer; a day is what brokers come with.
+/// Time after the last acknowledged record for which a partition is taken to know the producer. Far
+/// below `producer.id.expiration.ms`, which is a day by default.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Partition {
-    /// Its last acknowledged record.
+    /// When its last record was acknowledged.
     known_since: Option<Instant>,
     /// The record that goes alone.
-    opener: Option<Slot>,
-    /// The last round in which a row of it was left for later: all rows after it must be, too.
+    first_record: Option<Slot>,
+    /// The last round in which a row was kept back; all later rows of that round must be, too.
     closed_in: Option<u64>,
 }
 
-/// What the brokers know of one producer.
+/// How a record ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Acknowledged,
+    Failed,
+}
+
+/// Which partitions know one producer.
 #[derive(Clone, Debug)]
 pub(crate) struct FirstRecordGate {
     topics: Vec<Vec<Partition>>,
-    /// Where the records of slots go.
+    /// Topic and partition of the record in a slot.
     slots: Vec<Option<(TopicIndex, usize)>>,
+    /// Number of the round, which is a group of rows to send.
     round: u64,
 }
 
 impl FirstRecordGate {
+    /// A producer that no partition knows; each topic has one partition until
+    /// [`Self::on_partition_count`].
     pub(crate) fn new(topics: usize, slots: usize) -> Self {
         Self {
             topics: vec![vec![Partition::default()]; topics],
@@ -46,30 +56,33 @@ impl FirstRecordGate {
         }
     }
 
-    /// The brokers name so many partitions of a topic. When that changes keys move.
-    pub(crate) fn partitions(&mut self, topic: TopicIndex, partitions: usize) {
-        if self.topics[topic].len() != partitions.max(1) {
-            self.topics[topic] = vec![Partition::default(); partitions.max(1)];
+    /// Sets the number of partitions of a topic. When it changes, keys move to other partitions,
+    /// and none of them counts as known.
+    pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
+        if self.topics[topic.index()].len() != partitions.max(1) {
+            self.topics[topic.index()] = vec![Partition::default(); partitions.max(1)];
         }
     }
 
-    /// A new producer takes over: no partition knows it.
+    /// Forgets all partitions: a new producer begins, which none of them knows.
     pub(crate) fn forget(&mut self) {
-        (0..self.topics.len()).for_each(|topic| self.forget_topic(topic));
+        for partitions in &mut self.topics {
+            partitions.fill(Partition::default());
+        }
     }
 
-    /// A topic is gone: whoever makes it again knows nobody.
+    /// Forgets the partitions of a topic that was deleted: created again, it knows no producer.
     pub(crate) fn forget_topic(&mut self, topic: TopicIndex) {
-        self.topics[topic].fill(Partition::default());
+        self.topics[topic.index()].fill(Partition::default());
     }
 
-    /// Rows follow, in the order in which they are to be sent.
+    /// Begins a round: rows follow, in the order in which they are to be sent.
     pub(crate) fn begin_round(&mut self) {
         self.round += 1;
     }
 
-    /// Whether a record may be sent now; a row that may not is read again, and with it all later
-    /// ones of its partition.
+    /// Whether a record may be sent now. A row that may not is read again, and with it all later
+    /// rows of its partition in this round.
     pub(crate) fn may_send(
         &mut self,
         topic: TopicIndex,
@@ -77,43 +90,43 @@ impl FirstRecordGate {
         slot: Slot,
         now: Instant,
     ) -> bool {
-        let at = partition_of(key.as_bytes(), self.topics[topic].len());
-        let partition = &mut self.topics[topic][at];
+        let at = partition_of(key.as_bytes(), self.topics[topic.index()].len());
+        let partition = &mut self.topics[topic.index()][at];
         let known = partition
             .known_since
             .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR);
-        if !known && partition.opener.is_some() {
+        if !known && partition.first_record.is_some() {
             partition.closed_in = Some(self.round);
         }
         if partition.closed_in == Some(self.round) {
             return false;
         }
         if !known {
-            partition.opener = Some(slot);
+            partition.first_record = Some(slot);
         }
-        self.slots[slot] = Some((topic, at));
+        self.slots[slot.index()] = Some((topic, at));
         true
     }
 
-    /// The record of a slot ended. Nothing happens for one that another producer has.
-    pub(crate) fn ended(&mut self, slot: Slot, acknowledged: bool, now: Instant) {
-        let Some((topic, at)) = self.slots[slot].take() else {
+    /// Records how the record in a slot ended. Nothing happens if another producer has it.
+    pub(crate) fn on_ended(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
+        let Some((topic, at)) = self.slots[slot.index()].take() else {
             return;
         };
-        let Some(partition) = self.topics[topic].get_mut(at) else {
+        let Some(partition) = self.topics[topic.index()].get_mut(at) else {
             return;
         };
-        if acknowledged {
+        if delivery == Delivery::Acknowledged {
             partition.known_since = Some(now);
         }
-        if partition.opener == Some(slot) {
-            partition.opener = None;
+        if partition.first_record == Some(slot) {
+            partition.first_record = None;
         }
     }
 }
 
-/// For the model: which slot is a partition's opener is only a name, and rounds end in the step
-/// that begins them.
+/// For the model: the slot of a first record is only a name, and rounds end in the step that begins
+/// them.
 #[cfg(test)]
 impl std::hash::Hash for FirstRecordGate {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
@@ -123,7 +136,11 @@ impl std::hash::Hash for FirstRecordGate {
             round: _,
         } = self;
         topics.iter().flatten().for_each(|partition| {
-            (partition.known_since.is_some(), partition.opener.is_some()).hash(state)
+            (
+                partition.known_since.is_some(),
+                partition.first_record.is_some(),
+            )
+                .hash(state)
         });
     }
 }
@@ -132,11 +149,13 @@ impl std::hash::Hash for FirstRecordGate {
 mod tests {
     use super::*;
 
+    const TOPIC: TopicIndex = TopicIndex::new(0);
+
     fn round(first_record_gate: &mut FirstRecordGate, keys: &[&str], now: Instant) -> Vec<bool> {
         first_record_gate.begin_round();
         keys.iter()
             .enumerate()
-            .map(|(slot, key)| first_record_gate.may_send(0, key, slot, now))
+            .map(|(slot, key)| first_record_gate.may_send(TOPIC, key, Slot::new(slot), now))
             .collect()
     }
 
@@ -148,7 +167,7 @@ mod tests {
             [true, false, false],
             "a topic of one partition"
         );
-        first_record_gate.ended(0, true, now);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
         assert_eq!(
             round(&mut first_record_gate, &["a", "b", "a"], now),
             [true, true, true]
@@ -158,8 +177,8 @@ mod tests {
             round(&mut first_record_gate, &["a", "b"], now),
             [true, false]
         );
-        first_record_gate.ended(0, true, now);
-        first_record_gate.forget_topic(0);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
+        first_record_gate.forget_topic(TOPIC);
         assert_eq!(
             round(&mut first_record_gate, &["a", "b"], now),
             [true, false]
@@ -171,10 +190,10 @@ mod tests {
     {
         let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
         first_record_gate.begin_round();
-        assert!(first_record_gate.may_send(0, "a", 0, now));
-        assert!(!first_record_gate.may_send(0, "a", 1, now));
-        first_record_gate.ended(0, true, now);
-        assert!(!first_record_gate.may_send(0, "a", 2, now));
+        assert!(first_record_gate.may_send(TOPIC, "a", Slot::new(0), now));
+        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(1), now));
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, now);
+        assert!(!first_record_gate.may_send(TOPIC, "a", Slot::new(2), now));
         assert_eq!(
             round(&mut first_record_gate, &["a", "a"], now),
             [true, true]
@@ -182,9 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_opener_leaves_its_place_to_another_and_partitions_do_not_wait_for_each_other() {
+    fn a_rejected_first_record_leaves_its_place_to_another_and_partitions_do_not_wait_for_each_other()
+     {
         let (mut first_record_gate, now) = (FirstRecordGate::new(1, 8), Instant::now());
-        first_record_gate.partitions(0, 6);
+        first_record_gate.on_partition_count(TOPIC, 6);
         let other = (0..)
             .map(|n| format!("b{n}"))
             .find(|key| partition_of(key.as_bytes(), 6) != partition_of(b"a", 6))
@@ -193,8 +213,8 @@ mod tests {
             round(&mut first_record_gate, &["a", &other, "a", &other], now),
             [true, true, false, false]
         );
-        first_record_gate.ended(0, false, now);
-        first_record_gate.ended(1, true, now);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Failed, now);
+        first_record_gate.on_ended(Slot::new(1), Delivery::Acknowledged, now);
         assert_eq!(
             round(&mut first_record_gate, &["a", "a", &other, &other], now),
             [true, false, true, true]
@@ -205,7 +225,7 @@ mod tests {
     fn a_partition_without_records_for_long_may_have_forgotten_the_producer() {
         let (mut first_record_gate, start) = (FirstRecordGate::new(1, 8), Instant::now());
         assert_eq!(round(&mut first_record_gate, &["a"], start), [true]);
-        first_record_gate.ended(0, true, start);
+        first_record_gate.on_ended(Slot::new(0), Delivery::Acknowledged, start);
         assert_eq!(
             round(&mut first_record_gate, &["a", "a"], start + KNOWN_FOR),
             [true, false]
@@ -214,13 +234,13 @@ mod tests {
 
     #[test]
     fn what_another_producer_had_in_a_slot_does_not_count() {
-        let (mut main, mut trial, now) = (
+        let (mut main, mut probe, now) = (
             FirstRecordGate::new(1, 8),
             FirstRecordGate::new(1, 8),
             Instant::now(),
         );
-        assert!(main.may_send(0, "a", 0, now));
-        trial.ended(0, true, now);
-        assert_eq!(round(&mut trial, &["a", "a"], now), [true, false]);
+        assert!(main.may_send(TOPIC, "a", Slot::new(0), now));
+        probe.on_ended(Slot::new(0), Delivery::Acknowledged, now);
+        assert_eq!(round(&mut probe, &["a", "a"], now), [true, false]);
     }
 }

@@ -1,5 +1,5 @@
-//! The safety net below the marks: which page of each lane comes next. There should be no rows; if
-//! there are many, each sweep goes on where the one before stopped. Pure.
+//! The gap scan, a safety net below the watermarks: which page of each lane to read next. There
+//! should be no rows. If there are many, each scan goes on where the one before stopped. Pure.
 
 use uuid::Uuid;
 
@@ -8,15 +8,16 @@ use crate::{
     relay::core::lane_share::LANES,
 };
 
-/// Rows of a lane that one sweep brings at most.
-const PAGE: usize = 100;
+/// Rows of a lane that one scan returns at most.
+const PAGE_ROWS: usize = 100;
 
 /// A row by lane, id and event_id.
 pub(crate) type Straggler = (u8, i64, Uuid);
 
-/// How far each lane was swept; 0: from the start.
+/// How far each lane was scanned.
 #[derive(Clone, Debug)]
 pub(crate) struct GapScan {
+    /// The next page of each lane begins above this id.
     after: [i64; LANES],
 }
 
@@ -38,25 +39,22 @@ impl GapScan {
             lanes: marks.lanes.clone(),
             after,
             marks: marks.marks.clone(),
-            rows_max: PAGE as i64,
+            rows_max: PAGE_ROWS as i64,
         }
     }
 
-    /// What the page brought: a lane goes on behind a full page, and from the start after any
+    /// Records the rows of a page. A lane goes on above a full page, and from the start after any
     /// other.
-    pub(crate) fn gap_scanned(&mut self, plan: &GapScanPlan, found: &[Straggler]) {
+    pub(crate) fn on_page(&mut self, plan: &GapScanPlan, found: &[Straggler]) {
         for lane in &plan.lanes {
-            let ids = || {
-                found
-                    .iter()
-                    .filter(|(of, ..)| i16::from(*of) == *lane)
-                    .map(|(_, id, _)| *id)
-            };
-            self.after[*lane as usize] = if ids().count() < PAGE {
-                0
-            } else {
-                ids().max().unwrap_or(0)
-            };
+            let (mut rows, mut highest) = (0, 0);
+            for (of, id, _) in found {
+                if i16::from(*of) == *lane {
+                    rows += 1;
+                    highest = highest.max(*id);
+                }
+            }
+            self.after[*lane as usize] = if rows < PAGE_ROWS { 0 } else { highest };
         }
     }
 }
@@ -70,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_goes_on_behind_a_full_page_and_begins_again_after_the_last() {
+    fn a_scan_goes_on_above_a_full_page_and_begins_again_after_the_last() {
         let (mut gap_scan, marks) = (
             GapScan::default(),
             LaneWatermarks {
@@ -93,24 +91,24 @@ mod tests {
             .into_iter()
             .chain(found(60, 5..=7))
             .collect::<Vec<_>>();
-        gap_scan.gap_scanned(&first, &full);
+        gap_scan.on_page(&first, &full);
         let second = gap_scan.plan(&marks);
         assert_eq!(second.after, [200, 0], "lane 60 brought all that it has");
 
-        gap_scan.gap_scanned(&second, &found(3, 201..=203));
+        gap_scan.on_page(&second, &found(3, 201..=203));
         assert_eq!(gap_scan.plan(&marks).after, [0, 0]);
     }
 
     #[test]
-    fn a_lane_that_was_not_swept_keeps_its_place() {
+    fn a_lane_that_was_not_scanned_keeps_its_position() {
         let mut gap_scan = GapScan::default();
         let plan = |lane: i16| LaneWatermarks {
             lanes: vec![lane],
             marks: vec![900],
             ..LaneWatermarks::default()
         };
-        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(3)), &found(3, 1..=100));
-        gap_scan.gap_scanned(&gap_scan.clone().plan(&plan(4)), &[]);
+        gap_scan.on_page(&gap_scan.clone().plan(&plan(3)), &found(3, 1..=100));
+        gap_scan.on_page(&gap_scan.clone().plan(&plan(4)), &[]);
         assert_eq!(gap_scan.plan(&plan(3)).after, [100]);
     }
 }

@@ -1,12 +1,13 @@
-//! Rows in flight, from the moment they are taken until no fetch can show them any more. Pure.
+//! Rows in flight, from the moment they are taken until no fetch can return them any more. Pure.
 //!
 //! ```text
-//!   take -> Sent -> acknowledged -> Acked -> next_settle -> Settling -> settled -> Settled -> gone
-//!             \-> failed: gone, the lane reads it again        \-> settle_failed: Acked again
+//!   take -> Sent -> on_acknowledged -> Acked -> next_settle -> Settling -> on_settled -> Settled
+//!             \-> on_failed: gone, its lane reads it again     \-> on_settle_failed: Acked again
 //! ```
 //!
 //! A settled row stays as long as a fetch is under way that began before its DELETE was answered:
-//! that fetch's snapshot may be older, and would make the row look new.
+//! that fetch's snapshot may be older, and would make the row look new. [`InFlight::end_fetch`]
+//! removes it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,25 +16,23 @@ use uuid::Uuid;
 use crate::{
     failpoints::{self, Bug},
     outbox::{Ctid, OutboxRow, SettlePlan},
-    relay::core::lane_share::LANES,
+    relay::core::{
+        ids::{Slot, TopicIndex},
+        lane_share::LANES,
+        unacknowledged::BurstNumber,
+    },
 };
-
-/// Index of a row in flight; travels through the producer as the record's opaque.
-pub type Slot = usize;
-
-/// Index into the routes: a declared topic.
-pub type TopicIndex = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 enum State {
-    /// With the producer; its delivery report is still to come.
+    /// The row is with a producer; its delivery report is still to come.
     Sent,
-    /// Kafka has it; it is still in the table.
+    /// Kafka has acknowledged the row; it is still in the table.
     Acked,
-    /// Its DELETE is under way.
+    /// The DELETE of the row is under way.
     Settling,
-    /// Deleted; a fetch that began before may still show it.
+    /// The row is deleted; a fetch that began before may still return it.
     Settled,
 }
 
@@ -45,32 +44,44 @@ struct Entry {
     place: Ctid,
     topic: TopicIndex,
     bytes: usize,
+    burst: BurstNumber,
     state: State,
 }
 
-/// A row that left the window unpublished.
+/// A row whose delivery report is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenBack {
-    pub row: RowName,
+pub struct SentRow {
+    pub topic: TopicIndex,
+    pub lane: u8,
+    pub bytes: usize,
+    /// The rows of its topic that were sent at the same moment.
+    pub burst: BurstNumber,
+}
+
+/// A row that Kafka did not take, and that its lane must read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReturnedRow {
+    pub row: RowIdentity,
     pub topic: TopicIndex,
 }
 
-/// A row by lane, id and event_id: an id may come again with another event.
+/// Identity of a row. After a restore the sequence may draw an id again, for another event; so the
+/// event_id is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowName {
+pub struct RowIdentity {
     pub lane: u8,
     pub id: i64,
     pub event_id: Uuid,
 }
 
-/// One settling statement: the rows, and their slots to tell how it ended.
+/// The rows of one settling statement, and their slots, with which its result is reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settle {
+pub struct SettleBatch {
     pub slots: Vec<Slot>,
     pub plan: SettlePlan,
 }
 
-impl Settle {
+impl SettleBatch {
     fn with_room(rows: usize) -> Self {
         let plan = SettlePlan {
             lanes: Vec::with_capacity(rows),
@@ -85,11 +96,32 @@ impl Settle {
     }
 }
 
-/// How much the window may hold.
+/// What becomes of a row that was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSettle {
+    /// It is forgotten: no fetch is under way that could return it.
+    Forget,
+    /// It is kept until the fetch under way has ended.
+    KeepUntilFetchEnds,
+}
+
+/// When acknowledged rows are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettleWhen {
+    /// Once there are as many as a batch holds.
+    BatchIsFull,
+    /// Now, however few there are.
+    Now,
+}
+
+/// Upper bounds of what may be in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
+    /// Rows of all lanes.
     pub rows: usize,
+    /// Bytes of all rows: payloads, keys and other texts.
     pub bytes: usize,
+    /// Rows of one lane.
     pub rows_per_lane: usize,
 }
 
@@ -108,30 +140,38 @@ impl Default for Budget {
 #[derive(Clone, Debug)]
 pub struct InFlight {
     budget: Budget,
+    /// By slot.
     entries: Vec<Option<Entry>>,
+    /// Slots without a row.
     free: Vec<Slot>,
+    /// By lane; ordered by id.
     lanes: Vec<BTreeMap<(i64, Uuid), Slot>>,
+    /// Rows in [`State::Acked`], the oldest acknowledgement first.
     acked: VecDeque<Slot>,
+    /// Rows in [`State::Settled`].
     settled: Vec<Slot>,
-    sent_by_topic: Vec<usize>,
+    /// Rows in [`State::Sent`].
+    sent: usize,
     bytes: usize,
 }
 
 impl InFlight {
+    /// No rows; allocates for as many as the budget allows.
     #[must_use]
-    pub fn new(budget: Budget, topics: usize) -> Self {
+    pub fn new(budget: Budget) -> Self {
         Self {
             budget,
             entries: vec![None; budget.rows],
-            free: (0..budget.rows).rev().collect(),
+            free: (0..budget.rows).rev().map(Slot::new).collect(),
             lanes: vec![BTreeMap::new(); LANES],
             acked: VecDeque::new(),
             settled: Vec::new(),
-            sent_by_topic: vec![0; topics],
+            sent: 0,
             bytes: 0,
         }
     }
 
+    /// Upper bounds of what may be in flight.
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget
@@ -174,13 +214,7 @@ impl InFlight {
     /// Rows whose delivery report is still to come.
     #[must_use]
     pub fn sent(&self) -> usize {
-        self.sent_by_topic.iter().sum()
-    }
-
-    /// The same, of one topic.
-    #[must_use]
-    pub fn sent_of(&self, topic: TopicIndex) -> usize {
-        self.sent_by_topic[topic]
+        self.sent
     }
 
     /// Rows that wait to be settled.
@@ -195,34 +229,36 @@ impl InFlight {
         self.lane(lane).is_empty()
     }
 
-    /// Lowest id of a lane in flight.
+    /// Lowest id in flight of a lane; `None` if nothing of it is.
     #[must_use]
-    pub fn lowest(&self, lane: u8) -> Option<i64> {
+    pub fn lowest_id(&self, lane: u8) -> Option<i64> {
         self.lane(lane).keys().next().map(|(id, _)| *id)
     }
 
-    /// Rows of a lane in flight above an id, and their bytes: what a fetch from there will show
+    /// Rows of a lane in flight above an id, and their bytes: a fetch from there returns them
     /// again.
     #[must_use]
-    pub fn above(&self, lane: u8, low: i64) -> (usize, usize) {
-        let slots = self
+    pub fn rows_above(&self, lane: u8, low: i64) -> (usize, usize) {
+        let (mut rows, mut bytes) = (0, 0);
+        for (_, slot) in self
             .lane(lane)
             .range((low.saturating_add(1), Uuid::nil())..)
-            .map(|(_, slot)| *slot);
-        slots
-            .filter_map(|slot| self.entries[slot])
-            .fold((0, 0), |(rows, bytes), entry| {
-                (rows + 1, bytes + entry.bytes)
-            })
+        {
+            if let Some(entry) = self.entries[slot.index()] {
+                rows += 1;
+                bytes += entry.bytes;
+            }
+        }
+        (rows, bytes)
     }
 
-    /// Whether a row is in flight. By event_id too: an id may come again with another event.
+    /// Whether a row is in flight.
     #[must_use]
     pub fn holds(&self, lane: u8, id: i64, event_id: Uuid) -> bool {
         self.lane(lane).contains_key(&(id, event_id))
     }
 
-    /// Takes a row; `None` when the window is full.
+    /// Adds a row that goes to a producer. Returns `None`, and adds nothing, without room for it.
     pub fn take(&mut self, row: &OutboxRow, topic: TopicIndex) -> Option<Slot> {
         if self.lane_room(row.lane) == 0 {
             return None;
@@ -233,57 +269,79 @@ impl InFlight {
             lane,
             id,
             event_id,
-            place,
+            ctid: place,
             ..
         } = row;
-        self.entries[slot] = Some(Entry {
+        self.entries[slot.index()] = Some(Entry {
             lane,
             id,
             event_id,
             place,
             topic,
             bytes,
+            burst: 0,
             state: State::Sent,
         });
         self.lanes[usize::from(row.lane)].insert((row.id, row.event_id), slot);
-        self.sent_by_topic[topic] += 1;
+        self.sent += 1;
         self.bytes += bytes;
         Some(slot)
     }
 
-    /// Topic of a sent row; `None` for a slot that has none.
-    #[must_use]
-    pub fn topic_of(&self, slot: Slot) -> Option<TopicIndex> {
-        self.entries
-            .get(slot)?
-            .filter(|entry| entry.state == State::Sent)
-            .map(|entry| entry.topic)
+    /// Sets to which burst of its topic a row belongs.
+    pub fn set_burst(&mut self, slot: Slot, burst: BurstNumber) {
+        if let Some(entry) = self.entries[slot.index()].as_mut() {
+            entry.burst = burst;
+        }
     }
 
-    /// Kafka has the row. Returns its topic; `None` for a slot that has no sent row.
-    pub fn acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
+    /// The sent row in a slot; `None` if its delivery report is in, or the slot has no row.
+    #[must_use]
+    pub fn sent_row(&self, slot: Slot) -> Option<SentRow> {
+        let entry = self.sent_entry(slot)?;
+        Some(SentRow {
+            topic: entry.topic,
+            lane: entry.lane,
+            bytes: entry.bytes,
+            burst: entry.burst,
+        })
+    }
+
+    /// Topic of the sent row in a slot; `None` if its delivery report is in, or the slot has no
+    /// row.
+    #[must_use]
+    pub fn topic_of(&self, slot: Slot) -> Option<TopicIndex> {
+        self.sent_entry(slot).map(|entry| entry.topic)
+    }
+
+    fn sent_entry(&self, slot: Slot) -> Option<Entry> {
+        self.entries
+            .get(slot.index())?
+            .filter(|entry| entry.state == State::Sent)
+    }
+
+    /// Records that Kafka acknowledged the row in a slot. Returns its topic; `None` if the slot has
+    /// no sent row.
+    pub fn on_acknowledged(&mut self, slot: Slot) -> Option<TopicIndex> {
         let entry = self
             .entries
-            .get_mut(slot)?
+            .get_mut(slot.index())?
             .as_mut()
             .filter(|entry| entry.state == State::Sent)?;
         entry.state = State::Acked;
-        self.sent_by_topic[entry.topic] -= 1;
+        self.sent -= 1;
         self.acked.push_back(slot);
         Some(entry.topic)
     }
 
-    /// Kafka does not have the row: it leaves the window, and its lane must read it again. `None`
-    /// for a slot that has no sent row.
-    pub fn failed(&mut self, slot: Slot) -> Option<GivenBack> {
-        let entry = self
-            .entries
-            .get(slot)?
-            .filter(|entry| entry.state == State::Sent)?;
-        self.sent_by_topic[entry.topic] -= 1;
+    /// Records that Kafka did not take the row in a slot: it is removed, and its lane must read it
+    /// again. `None` if the slot has no sent row.
+    pub fn on_failed(&mut self, slot: Slot) -> Option<ReturnedRow> {
+        let entry = self.sent_entry(slot)?;
+        self.sent -= 1;
         self.forget(slot);
-        Some(GivenBack {
-            row: RowName {
+        Some(ReturnedRow {
+            row: RowIdentity {
                 lane: entry.lane,
                 id: entry.id,
                 event_id: entry.event_id,
@@ -292,14 +350,15 @@ impl InFlight {
         })
     }
 
-    /// The next rows to delete, at most `rows_max`; `None` without any.
-    pub fn next_settle(&mut self, rows_max: usize) -> Option<Settle> {
-        let mut settle = Settle::with_room(rows_max.min(self.acked.len()));
+    /// The next acknowledged rows to delete, at most `rows_max`; `None` if there are none.
+    /// [`Self::on_settled`] or [`Self::on_settle_failed`] must follow.
+    pub fn next_settle(&mut self, rows_max: usize) -> Option<SettleBatch> {
+        let mut settle = SettleBatch::with_room(rows_max.min(self.acked.len()));
         while settle.slots.len() < rows_max {
             let Some(slot) = self.acked.pop_front() else {
                 break;
             };
-            let Some(entry) = self.entries[slot].as_mut() else {
+            let Some(entry) = self.entries[slot.index()].as_mut() else {
                 continue;
             };
             entry.state = State::Settling;
@@ -312,11 +371,11 @@ impl InFlight {
         (!settle.slots.is_empty()).then_some(settle)
     }
 
-    /// The rows are deleted. With a fetch under way they stay until it is in.
-    pub fn settled(&mut self, slots: &[Slot], fetch_under_way: bool) {
+    /// Records that the rows in these slots are deleted.
+    pub fn on_settled(&mut self, slots: &[Slot], after: AfterSettle) {
         for &slot in slots {
-            if fetch_under_way && !failpoints::has(Bug::ForgetAtOnce) {
-                if let Some(entry) = self.entries[slot].as_mut() {
+            if after == AfterSettle::KeepUntilFetchEnds && !failpoints::has(Bug::ForgetAtOnce) {
+                if let Some(entry) = self.entries[slot.index()].as_mut() {
                     entry.state = State::Settled;
                 }
                 self.settled.push(slot);
@@ -326,25 +385,26 @@ impl InFlight {
         }
     }
 
-    /// The DELETE failed, or nobody knows: it is done again.
-    pub fn settle_failed(&mut self, slots: &[Slot]) {
+    /// Records that the DELETE failed, or that its result is unknown: it is done again.
+    pub fn on_settle_failed(&mut self, slots: &[Slot]) {
         for &slot in slots {
-            if let Some(entry) = self.entries[slot].as_mut() {
+            if let Some(entry) = self.entries[slot.index()].as_mut() {
                 entry.state = State::Acked;
                 self.acked.push_back(slot);
             }
         }
     }
 
-    /// The fetch that was under way is in, and what it showed of settled rows was skipped.
-    pub fn fetch_is_in(&mut self) {
+    /// Removes settled rows: the fetch that was under way has ended, and the ones that it returned
+    /// were skipped.
+    pub fn end_fetch(&mut self) {
         for slot in std::mem::take(&mut self.settled) {
             self.forget(slot);
         }
     }
 
     fn forget(&mut self, slot: Slot) {
-        if let Some(entry) = self.entries[slot].take() {
+        if let Some(entry) = self.entries[slot.index()].take() {
             self.lanes[usize::from(entry.lane)].remove(&(entry.id, entry.event_id));
             self.bytes -= entry.bytes;
             self.free.push(slot);
@@ -356,8 +416,8 @@ impl InFlight {
     }
 }
 
-/// For the model: windows that hold the same rows in the same states are alike, whatever their
-/// slots are called.
+/// For the model: two values are alike if they hold the same rows in the same states. Slots differ
+/// only as names.
 #[cfg(test)]
 impl std::hash::Hash for InFlight {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
@@ -368,11 +428,11 @@ impl std::hash::Hash for InFlight {
             lanes,
             acked,
             settled,
-            sent_by_topic: _,
+            sent: _,
             bytes: _,
         } = self;
         let name = |slot: &Slot| {
-            entries[*slot].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
+            entries[slot.index()].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
         };
         for slots in lanes
             .iter()

@@ -1,10 +1,14 @@
-//! Records that the brokers refuse: suspects are looked up, tried on a producer of their own, and
-//! judged; only their keys rest meanwhile. Pure.
+//! Records that Kafka rejects. The rows of a rejected batch are candidates: they are looked up,
+//! probed by a producer of their own, and bisected until one fails alone. Meanwhile only their keys
+//! are paused. Pure.
 //!
 //! ```text
-//!   refused -> topic rests until all its reports are in -> look its rows up -> their keys rest, the topic flows -> trials
-//!           -> culprit: verdict (park its key, or move the row to dead_letter)      -> innocent: its key flows again
-//!   topic failed -> rests, longer each time -> look its head row up -> trial -> flows again, or rests on
+//!   batch rejected -> topic paused until its reports are in -> its rows are looked up
+//!                  -> their keys are paused, the topic is active -> probes
+//!      rejected alone -> disposition: its key is parked, or the row is moved to dead_letter
+//!      accepted       -> its key is active
+//!   topic failed -> paused, longer each time -> its lowest row is looked up -> probe
+//!                -> active, or paused again
 //! ```
 
 mod bisect;
@@ -12,254 +16,303 @@ mod candidates;
 mod disposition;
 mod probes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 
-use super::*;
 use crate::{
-    outbox::{Parked, ParkedKey},
+    outbox::OutboxRow,
     relay::core::{
-        in_flight::RowName,
-        isolation::bisect::{Ended, Finding, Trials},
+        excluded::Excluded,
+        ids::{Slot, TopicIndex},
+        in_flight::RowIdentity,
+        isolation::bisect::Bisect,
     },
+    report::ProblemClass,
     settings::OnPoison,
 };
 
-/// Rows to look up by name.
+/// Rows of a topic that wait to be probed at most, before the topic is paused; and rows of one
+/// fetch of a slow topic that are probed together at most.
+const PROBED_ROWS_MAX: usize = 500;
+
+/// Rows to read by identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Lookup {
     topic: TopicIndex,
     class: ProblemClass,
-    purpose: Purpose,
-    pub rows: Vec<RowName>,
+    purpose: LookupPurpose,
+    pub rows: Vec<RowIdentity>,
 }
 
 /// Why rows are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Purpose {
-    /// Their batch was refused.
-    Suspects,
-    /// The first row of a topic that failed: it shows whether the topic takes records again.
-    Topic,
-    /// The first row of a key that was parked until now.
-    Retry(Arc<str>),
+enum LookupPurpose {
+    /// Their batch was rejected.
+    Candidates,
+    /// A topic failed: its lowest row shows whether it takes records again.
+    ProbeTopic,
+    /// This key was parked until now: its first row is probed before the others are sent.
+    RetryKey(Arc<str>),
 }
 
-/// What is to become of a row that Kafka will never take.
+/// A row that Kafka rejected although it was sent alone, and what is to be done with it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Verdict {
-    pub row: RowName,
+pub struct RejectedRow {
+    pub row: RowIdentity,
     pub topic: TopicIndex,
     pub key: Arc<str>,
     pub class: ProblemClass,
+    /// How often the row was sent.
     pub attempts: u32,
-    pub policy: OnPoison,
+    pub disposition: Disposition,
 }
 
-/// Why a key rests.
+/// What happens to a row that Kafka rejected for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Rest {
-    /// Rows of it are on trial, or wait for it.
-    OnTrial,
-    /// Parked no more; its first row is looked up, to be tried.
-    Retried,
-    /// Judged; the database does not know yet.
-    Judged,
-    /// The database says so; since when we know.
+pub enum Disposition {
+    /// Its key is parked: the row and all later rows of the key wait for a person.
+    ParkKey,
+    /// The row is moved to `outbox.dead_letter`; later rows of its key are sent.
+    DeadLetter,
+}
+
+impl From<OnPoison> for Disposition {
+    fn from(on_poison: OnPoison) -> Self {
+        match on_poison {
+            OnPoison::Block => Self::ParkKey,
+            OnPoison::DeadLetter => Self::DeadLetter,
+        }
+    }
+}
+
+/// Why a key is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum KeyPause {
+    /// Rows of it are probed, or wait for it.
+    Probing,
+    /// It is no longer parked; its first row is looked up, to be probed.
+    Retrying,
+    /// A row of it was rejected; the database does not know yet.
+    Rejected,
+    /// The database lists it as parked, as this relay has known since then.
     Parked { since: Instant },
 }
 
+/// A key of which no rows are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct RestingKey {
+struct PausedKey {
     lane: u8,
-    rest: Rest,
-    /// The row that it rests for; a key that a person parked has none.
-    head: Option<RowName>,
+    pause: KeyPause,
+    /// The rejected row that it is paused for; `None` for a key that a person parked, and while
+    /// candidates are probed.
+    head: Option<RowIdentity>,
 }
 
-impl RestingKey {
-    fn is_parked(&self) -> bool {
-        matches!(self.rest, Rest::Parked { .. })
-    }
-}
-
-/// Keys that rest, by topic; a topic without any has no entry.
-type Keys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, RestingKey>>;
-
-/// Rows of a slow topic that go on trial together.
-const SLOW_ROWS_MAX: usize = 500;
-
-/// Everything about refused records.
-#[derive(Clone, Default)]
-#[cfg_attr(test, derive(Hash))]
-pub(super) struct Isolation {
-    trials: Trials,
-    /// Rows of refused batches, until they are looked up.
-    suspects: BTreeMap<TopicIndex, (ProblemClass, BTreeSet<RowName>)>,
-    /// Lowest row of each topic that failed: what it is tried with.
-    heads: BTreeMap<TopicIndex, RowName>,
-    lookups: VecDeque<Lookup>,
-    keys: Keys,
-    verdicts: VecDeque<Verdict>,
-    /// Rows of slow topics from the fetch that is being looked at.
-    slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
-    /// A batch of so many bytes was too large.
-    too_large: Option<usize>,
-}
-
-impl Isolation {
-    pub(super) fn is_on_trial(&self, slot: Slot) -> bool {
-        self.trials.holds(slot)
-    }
-
-    /// Rows that are on trial now.
-    pub(super) fn on_trial(&self) -> impl Iterator<Item = &OutboxRow> {
-        self.trials.under_way()
-    }
-
-    /// Whether so many rows of a topic wait for their trial that more would only take memory.
-    pub(super) fn has_enough_to_try(&self, topic: TopicIndex) -> bool {
-        self.waiting(topic) >= SLOW_ROWS_MAX
-    }
-
-    pub(super) fn waiting(&self, topic: TopicIndex) -> usize {
-        self.trials.waiting(topic)
-    }
-
-    pub(super) fn any_key_rests(&self) -> bool {
-        !self.keys.is_empty()
-    }
-
-    pub(super) fn resting_key(&self, topic: TopicIndex, key: &str) -> Option<Arc<str>> {
-        self.keys
-            .get(&topic)?
-            .get_key_value(key)
-            .map(|(key, _)| Arc::clone(key))
-    }
-
-    pub(super) fn resting_keys<'a>(
-        &self,
-        name: impl Fn(TopicIndex) -> &'a str,
-    ) -> Vec<(String, String)> {
-        let keys = self
-            .keys
-            .iter()
-            .flat_map(|(topic, keys)| keys.keys().map(move |key| (*topic, key)));
-        keys.map(|(topic, key)| (name(topic).to_owned(), key.to_string()))
-            .collect()
-    }
-
-    pub(super) fn is_parked(&self, topic: TopicIndex, key: &str) -> bool {
-        self.keys
-            .get(&topic)
-            .and_then(|keys| keys.get(key))
-            .is_some_and(RestingKey::is_parked)
-    }
-
-    /// Keys that the database says are parked.
-    pub(super) fn parked(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
-        let keys = self.keys.iter().flat_map(|(topic, keys)| {
-            keys.iter()
-                .map(move |(key, resting)| (*topic, key, resting))
-        });
-        keys.filter(|(_, _, resting)| resting.is_parked())
-            .map(|(topic, key, _)| (topic, &**key))
-    }
-
-    fn rest(&mut self, topic: TopicIndex, key: &str, resting: RestingKey) -> Arc<str> {
-        let keys = self.keys.entry(topic).or_default();
-        let key = keys
-            .get_key_value(key)
-            .map_or_else(|| Arc::from(key), |(key, _)| Arc::clone(key));
-        keys.insert(Arc::clone(&key), resting);
-        key
-    }
-
-    /// The first row of a retried key was looked up: with its trial, or without a row, its rest
-    /// ends.
-    fn is_retried(&mut self, topic: TopicIndex, key: &str) {
-        let resting = self.keys.get_mut(&topic).and_then(|keys| keys.get_mut(key));
-        if let Some(resting) = resting.filter(|resting| resting.rest == Rest::Retried) {
-            resting.rest = Rest::OnTrial;
+impl PausedKey {
+    /// A key of which rows are probed.
+    fn probing(lane: u8) -> Self {
+        Self {
+            lane,
+            pause: KeyPause::Probing,
+            head: None,
         }
     }
 
-    /// Keys for which `over` holds are parked no more: the row that one was parked for is tried
-    /// first, any other flows again.
-    fn retry(&mut self, over: impl Fn(TopicIndex, &str, RestingKey) -> bool) -> Vec<Excluded> {
-        for (topic, keys) in &mut self.keys {
-            for (key, resting) in keys.iter_mut() {
-                if let Some(head) = resting.head
-                    && over(*topic, key, *resting)
+    fn is_parked(&self) -> bool {
+        matches!(self.pause, KeyPause::Parked { .. })
+    }
+}
+
+/// Paused keys by topic; a topic without any has no entry.
+type PausedKeys = BTreeMap<TopicIndex, BTreeMap<Arc<str>, PausedKey>>;
+
+/// Rows of batches of one topic that were rejected, until they are looked up.
+#[derive(Clone)]
+#[cfg_attr(test, derive(Hash))]
+struct CandidateRows {
+    class: ProblemClass,
+    rows: BTreeSet<RowIdentity>,
+}
+
+/// Everything about rejected records.
+#[derive(Clone, Default)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct Isolation {
+    bisect: Bisect,
+    candidates: BTreeMap<TopicIndex, CandidateRows>,
+    /// Lowest row of each topic that failed, with which the topic is probed.
+    heads: BTreeMap<TopicIndex, RowIdentity>,
+    lookups: VecDeque<Lookup>,
+    paused: PausedKeys,
+    rejected: VecDeque<RejectedRow>,
+    /// Rows of slow topics from the fetch that is being accepted.
+    slow_rows: BTreeMap<TopicIndex, Vec<OutboxRow>>,
+    /// Bytes of a batch that was too large.
+    oversized_batch: Option<usize>,
+}
+
+impl Isolation {
+    /// Whether the row in a slot is with the probe producer.
+    pub(super) fn is_probed(&self, slot: Slot) -> bool {
+        self.bisect.is_probed(slot)
+    }
+
+    /// Rows that are with the probe producer.
+    pub(super) fn probed_rows(&self) -> impl Iterator<Item = &OutboxRow> {
+        self.bisect.probed_rows()
+    }
+
+    /// Whether so many rows of a topic wait to be probed that more would only take memory.
+    pub(super) fn has_enough_candidates(&self, topic: TopicIndex) -> bool {
+        self.waiting_rows(topic) >= PROBED_ROWS_MAX
+    }
+
+    /// Number of rows of a topic that wait for their probe.
+    pub(super) fn waiting_rows(&self, topic: TopicIndex) -> usize {
+        self.bisect.waiting_rows(topic)
+    }
+
+    /// Whether any key is paused.
+    pub(super) fn any_key_is_paused(&self) -> bool {
+        !self.paused.is_empty()
+    }
+
+    /// The key, if it is paused.
+    pub(super) fn paused_key(&self, topic: TopicIndex, key: &str) -> Option<Arc<str>> {
+        let (key, _) = self.paused.get(&topic)?.get_key_value(key)?;
+        Some(Arc::clone(key))
+    }
+
+    /// All paused keys, each with the name of its topic.
+    pub(super) fn paused_keys<'a>(
+        &self,
+        name: impl Fn(TopicIndex) -> &'a str,
+    ) -> Vec<(String, String)> {
+        let mut paused = Vec::new();
+        for (topic, keys) in &self.paused {
+            for key in keys.keys() {
+                paused.push((name(*topic).to_owned(), key.to_string()));
+            }
+        }
+        paused
+    }
+
+    /// Whether the database lists a key as parked.
+    pub(super) fn is_parked(&self, topic: TopicIndex, key: &str) -> bool {
+        self.paused
+            .get(&topic)
+            .and_then(|keys| keys.get(key))
+            .is_some_and(PausedKey::is_parked)
+    }
+
+    /// Keys that the database lists as parked.
+    pub(super) fn parked_keys(&self) -> impl Iterator<Item = (TopicIndex, &str)> {
+        self.paused.iter().flat_map(|(topic, keys)| {
+            let parked = keys.iter().filter(|(_, paused)| paused.is_parked());
+            parked.map(move |(key, _)| (*topic, &**key))
+        })
+    }
+
+    /// Pauses a key, or changes why it is paused.
+    fn pause_key(&mut self, topic: TopicIndex, key: &str, paused: PausedKey) -> Arc<str> {
+        let keys = self.paused.entry(topic).or_default();
+        let key = match keys.get_key_value(key) {
+            Some((key, _)) => Arc::clone(key),
+            None => Arc::from(key),
+        };
+        keys.insert(Arc::clone(&key), paused);
+        key
+    }
+
+    /// Records that the first row of a retried key was looked up. The pause of the key ends with
+    /// its probe, or now if the row does not exist.
+    fn on_retry_looked_up(&mut self, topic: TopicIndex, key: &str) {
+        let paused = self
+            .paused
+            .get_mut(&topic)
+            .and_then(|keys| keys.get_mut(key));
+        if let Some(paused) = paused
+            && paused.pause == KeyPause::Retrying
+        {
+            paused.pause = KeyPause::Probing;
+        }
+    }
+
+    /// Retries keys that are no longer parked. The row that a key was parked for is looked up, to
+    /// be probed first; keys without such a row are removed, and returned.
+    fn retry_keys(
+        &mut self,
+        is_over: impl Fn(TopicIndex, &str, PausedKey) -> bool,
+    ) -> Vec<Excluded> {
+        for (topic, keys) in &mut self.paused {
+            for (key, paused) in keys.iter_mut() {
+                if let Some(head) = paused.head
+                    && is_over(*topic, key, *paused)
                 {
-                    resting.rest = Rest::Retried;
-                    let purpose = Purpose::Retry(Arc::clone(key));
+                    paused.pause = KeyPause::Retrying;
                     self.lookups.push_back(Lookup {
                         topic: *topic,
                         class: ProblemClass::RecordRejected,
-                        purpose,
+                        purpose: LookupPurpose::RetryKey(Arc::clone(key)),
                         rows: vec![head],
                     });
                 }
             }
         }
-        end_rest(&mut self.keys, over)
+        remove_keys(&mut self.paused, is_over)
     }
 
-    /// Takes out keys of which nothing is on trial any more.
-    fn end_trials(&mut self) -> Vec<Excluded> {
-        let Self { keys, trials, .. } = self;
-        end_rest(keys, |topic, key, resting| {
-            resting.rest == Rest::OnTrial && !trials.has_key(topic, key)
+    /// Removes keys of which no row is probed any more, and returns them.
+    fn end_probed_keys(&mut self) -> Vec<Excluded> {
+        let Self { paused, bisect, .. } = self;
+        remove_keys(paused, |topic, key, paused| {
+            paused.pause == KeyPause::Probing && !bisect.has_key(topic, key)
         })
     }
 
-    /// A fetched row of a slow topic goes on trial, unless its key rests already. Returns the key,
-    /// which rests now in any case.
-    pub(super) fn take_slowly(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
-        let resting = self.resting_key(topic, row.key());
+    /// Adds a fetched row of a slow topic to those that are probed, unless its key is paused
+    /// already. Returns the key, which is paused from now on in any case.
+    pub(super) fn add_slow_row(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
+        let paused = self.paused_key(topic, row.key());
         let waiting = self.slow_rows.entry(topic).or_default();
-        if let Some(key) = resting
+        if let Some(key) = paused
             && !waiting.iter().any(|other| other.key() == row.key())
         {
             return key;
         }
-        let has_room = waiting.len() < SLOW_ROWS_MAX;
-        let key = self.rest(
-            topic,
-            row.key(),
-            RestingKey {
-                lane: row.lane,
-                rest: Rest::OnTrial,
-                head: None,
-            },
-        );
+        let has_room = waiting.len() < PROBED_ROWS_MAX;
+        let key = self.pause_key(topic, row.key(), PausedKey::probing(row.lane));
         if has_room {
             self.slow_rows.entry(topic).or_default().push(row);
         }
         key
     }
 
-    /// Sends the rows that were taken slowly to their trials. Returns whether there are any.
-    pub(super) fn try_slow_rows(&mut self) -> bool {
+    /// Queues the rows of slow topics for their probes. Returns whether there are any.
+    pub(super) fn probe_slow_rows(&mut self) -> bool {
         let slow_rows = std::mem::take(&mut self.slow_rows);
         let any = slow_rows.values().any(|rows| !rows.is_empty());
         for (topic, rows) in slow_rows {
-            self.trials.suspect(topic, None, rows);
+            self.bisect.add_candidates(topic, None, rows);
         }
         any
     }
 }
 
-/// Takes out keys for which `ended` holds.
-fn end_rest(
-    keys: &mut Keys,
-    ended: impl Fn(TopicIndex, &str, RestingKey) -> bool,
+/// Removes keys for which `is_over` holds, and returns them.
+fn remove_keys(
+    paused: &mut PausedKeys,
+    is_over: impl Fn(TopicIndex, &str, PausedKey) -> bool,
 ) -> Vec<Excluded> {
-    let mut flowing = Vec::new();
-    for (topic, keys) in keys.iter_mut() {
-        let gone = keys.extract_if(.., |key, resting| ended(*topic, key, *resting));
-        flowing.extend(gone.map(|(key, _)| Excluded::Key(*topic, key)));
+    let mut removed = Vec::new();
+    for (topic, keys) in paused.iter_mut() {
+        for (key, _) in keys.extract_if(.., |key, paused| is_over(*topic, key, *paused)) {
+            removed.push(Excluded::Key(*topic, key));
+        }
     }
-    keys.retain(|_, keys| !keys.is_empty());
-    flowing
+    paused.retain(|_, keys| !keys.is_empty());
+    removed
 }

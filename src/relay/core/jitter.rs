@@ -1,22 +1,23 @@
-//! Pauses that do not fall together: relays that saw the same failure must not all come back at
-//! once. Pure, and the same for the same seed.
+//! Random pauses: relays that met the same failure must not all try again at once. Pure; the same
+//! seed gives the same pauses.
 
 use std::time::Duration;
 
-/// First upper bound of a back-off; doubles with each attempt.
+/// Upper bound of the first back-off; doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 
-/// A sequence of numbers that look random (xorshift).
+/// A sequence of pseudo-random numbers (xorshift).
 #[derive(Clone, Debug, Hash)]
 pub struct Jitter(u64);
 
 impl Jitter {
+    /// The sequence of a seed.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// Anything from nothing to `max`.
+    /// A duration between zero and `max`.
     pub fn up_to(&mut self, max: Duration) -> Duration {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -24,12 +25,12 @@ impl Jitter {
         max.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
-    /// Full jitter: anything up to 0.5 s x 2^`failures`, and never more than `max`.
+    /// A duration between zero and 0.5 s x 2^`failures`, at most `max` (full jitter).
     pub fn backoff(&mut self, failures: u32, max: Duration) -> Duration {
         self.up_to(max.min(BACKOFF_MIN * (1 << failures.min(16))))
     }
 
-    /// The upper half only: for a pause that should not be skipped.
+    /// A duration between half of `pause` and `pause`: for a pause that should not be skipped.
     pub fn around(&mut self, pause: Duration) -> Duration {
         pause / 2 + self.up_to(pause / 2)
     }

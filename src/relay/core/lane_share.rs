@@ -1,33 +1,32 @@
-//! Who owns which lanes: how many to claim or to give back, and how long a lease may be trusted.
-//! Pure.
+//! Which lanes a relay should own: how many to claim or to give back, and how long a lease is
+//! valid. Pure.
 
 use std::time::{Duration, Instant};
 
+pub use crate::report::LANES;
+
 use crate::outbox::{Others, Survey};
 
-/// Lanes of an outbox, for ever: rows of one key must never move to another lane.
-pub const LANES: usize = 64;
-
-/// A lease lasts this long on the database's clock.
+/// Time for which a lease is valid, on the database's clock.
 pub const LEASE_TTL: Duration = Duration::from_secs(15);
 /// Pause between two renewals.
 pub const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Pause between two looks at who owns what.
+/// Pause between two reads of who owns which lanes.
 pub const SURVEY_EVERY: Duration = Duration::from_secs(1);
-/// We stop this long before others may begin.
-const SAFETY: Duration = Duration::from_secs(3);
-/// Lanes to claim in one round while others live, so that one replica does not take what another is
-/// about to get.
-const CLAIM_MAX: u32 = 16;
+/// A relay stops this long before another one may claim its lanes.
+const LEASE_SAFETY_MARGIN: Duration = Duration::from_secs(3);
+/// Upper bound of the lanes to claim in one round while other relays live, so that one relay does
+/// not take what another is about to claim.
+const CLAIM_LANES_MAX: u32 = 16;
 
-/// Until when a lease may be trusted: counted on our own monotonic clock, from the moment *before*
-/// the renewal was sent.
+/// Until when a lease is valid, on the monotonic clock of this process: counted from the moment
+/// *before* the renewal was sent.
 #[must_use]
 pub fn lease_deadline(renewal_sent: Instant) -> Instant {
-    renewal_sent + LEASE_TTL - SAFETY
+    renewal_sent + LEASE_TTL - LEASE_SAFETY_MARGIN
 }
 
-/// What to do about the number of our lanes.
+/// How the number of lanes of this relay should change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     Keep,
@@ -35,21 +34,22 @@ pub enum Share {
     GiveBack { lanes: u32 },
 }
 
-/// Whether Kafka takes our records.
+/// Whether Kafka takes the records of this relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// As far as we know.
-    Well,
-    /// The breaker is Open; `for_long`: for longer than others can be in doubt about.
+    /// Nothing indicates that it does not.
+    Healthy,
+    /// The breaker is Open; `for_long`: long enough for other relays to have found out whether
+    /// Kafka takes their records.
     Open { for_long: bool },
 }
 
-/// Our part of the lanes. Relays with an open breaker take none while others do better: the fault
-/// may be theirs alone.
+/// The share of this relay, which owns `owned` lanes. A relay with an open breaker claims none
+/// while Kafka takes the records of others: the fault may be its own.
 #[must_use]
 pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     match health {
-        Health::Well => fair_share(survey.well, survey.free, owned),
+        Health::Healthy => fair_share(survey.well, survey.free, owned),
         Health::Open { .. } if survey.well.count == 0 => {
             fair_share(survey.others, survey.free, owned)
         }
@@ -58,27 +58,27 @@ pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
     }
 }
 
-/// Fair shares: nobody keeps more than the rounded-up share while another relay has less, or more
-/// than the rounded-down one while another has less than that. `owned` counts our lanes without
-/// those that are already on their way back.
+/// The fair share. A relay keeps no more than the rounded-up share while another relay has less,
+/// and no more than the rounded-down one while another has less than that. `owned` does not count
+/// lanes that are leaving.
 fn fair_share(others: Others, free: u32, owned: u32) -> Share {
     let lanes = LANES as u32;
     let live = others.count + 1;
     let (least, most) = (lanes / live, lanes.div_ceil(live));
-    let somebody_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
-    // The rounded-up share is only for when everybody has the rounded-down one: else two relays
-    // would pass a lane to and fro that a third needs.
-    let fair = if somebody_has_less_than(least) {
+    let another_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
+    // The rounded-up share is for when every relay has the rounded-down one. Otherwise two relays
+    // would pass a lane back and forth that a third one needs.
+    let fair = if another_has_less_than(least) {
         least
     } else {
         most
     };
-    if owned > fair && somebody_has_less_than(most) {
+    if owned > fair && another_has_less_than(most) {
         return Share::GiveBack {
             lanes: owned - fair,
         };
     }
-    let round_max = if live > 1 { CLAIM_MAX } else { lanes };
+    let round_max = if live > 1 { CLAIM_LANES_MAX } else { lanes };
     match free.min(fair.saturating_sub(owned)).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn share(survey: Survey, owned: u32) -> Share {
-        crate::relay::core::lane_share::share(survey, owned, Health::Well)
+        crate::relay::core::lane_share::share(survey, owned, Health::Healthy)
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
             (
                 nobody_well,
                 32,
-                Health::Well,
+                Health::Healthy,
                 Share::Claim { lanes_max: 32 },
             ),
         ] {

@@ -40,9 +40,9 @@ enum Bug {
     /// A producer goes on behind a record that failed.
     GapfulProducer,
     /// The second record of a producer to a partition follows the first at once.
-    NoOpeners,
-    /// The same, of the producer for trials only.
-    NoOpenersOnTrial,
+    NoFirstRecordGate,
+    /// The probe producer alone ignores its first-record gate.
+    NoProbeFirstRecordGate,
     /// Lanes are given back while rows of them are in flight.
     ReleaseUndrained,
     /// Rows are sent though ids come again.
@@ -75,7 +75,7 @@ struct Scenario {
     script: &'static [usize],
     written_at_start: usize,
     in_flight: usize,
-    window_of_lane: usize,
+    rows_per_lane: usize,
     deletions_max: usize,
     /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch
     /// reads when it begins, and so on.
@@ -204,7 +204,7 @@ const SMALL: Scenario = Scenario {
     script: &[0, 1, 0],
     written_at_start: 3,
     in_flight: 4,
-    window_of_lane: 2,
+    rows_per_lane: 2,
     deletions_max: 1,
     fine: false,
     restarts: false,
@@ -232,7 +232,7 @@ const ONE_KEY: Scenario = Scenario {
     keys: &[A],
     script: &[0, 0, 0],
     written_at_start: 2,
-    window_of_lane: 3,
+    rows_per_lane: 3,
     ..SMALL
 };
 /// Ids start again at 1 somewhere behind the second row.
@@ -244,8 +244,8 @@ const AGAIN: Scenario = Scenario {
     ..SMALL
 };
 
-/// The same; each of the relays finds out by itself, and one may have moved the sequence on while
-/// the other knows nothing of it.
+/// Ids come again for two relays. Each finds out on its own, and one may have moved the sequence on
+/// before the other has.
 const AGAIN_FOR_TWO: Scenario = Scenario {
     keys: &[A, B],
     script: &[0, 0],
@@ -496,7 +496,7 @@ fn each_planted_bug_is_found() {
             },
         ),
         (
-            Bug::NoOpeners,
+            Bug::NoFirstRecordGate,
             'O',
             Scenario {
                 faults: &[Isolation],
@@ -504,7 +504,7 @@ fn each_planted_bug_is_found() {
             },
         ),
         (
-            Bug::NoOpenersOnTrial,
+            Bug::NoProbeFirstRecordGate,
             'O',
             Scenario {
                 faults: &[Isolation],

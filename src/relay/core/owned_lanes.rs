@@ -1,44 +1,143 @@
-//! The lanes of this relay: taken, drained, given back, and up to where each of them is settled.
-//! Pure.
+//! The lanes of this relay: claimed, given back, and up to which id each of them is settled. Pure.
 
-use super::*;
-use crate::outbox::{BacklogPlan, ParkedRows};
+use std::{collections::BTreeMap, time::Instant};
+
+use crate::{
+    outbox::{BacklogPlan, FetchFilter, Grant, LaneWatermarks, ParkedRows},
+    relay::core::{
+        Core, excluded::Excluded, lane_share::LANES, topic_state::TopicStates,
+        watermarks::Watermark,
+    },
+};
+
+/// Whether new rows of an owned lane are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) enum LaneState {
+    /// They are.
+    Kept,
+    /// They are not: the lane is given back once nothing of it is in flight.
+    Leaving,
+}
+
+/// A lane that this relay owns.
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Hash))]
+pub(super) struct OwnedLane {
+    /// Number of this ownership.
+    epoch: i64,
+    /// Up to which id rows were read.
+    pub(super) watermark: Watermark,
+    /// Where to read again once these rows are no longer left out of fetches: all of them have ids
+    /// above.
+    resume_from: BTreeMap<Excluded, i64>,
+    pub(super) state: LaneState,
+    /// More rows wait than the last fetch could return.
+    pub(super) has_more: bool,
+    /// Highest id that was taken.
+    pub(super) highest_id: i64,
+}
+
+impl OwnedLane {
+    /// A lane as the database granted it, from which `excluded` is left out.
+    fn granted(grant: &Grant, excluded: impl Iterator<Item = Excluded>) -> Self {
+        Self {
+            epoch: grant.epoch,
+            watermark: Watermark::starting_at(grant.mark),
+            resume_from: excluded.map(|excluded| (excluded, grant.mark)).collect(),
+            state: LaneState::Kept,
+            has_more: true,
+            highest_id: grant.high_id,
+        }
+    }
+
+    /// Whether new rows of the lane are taken.
+    pub(super) fn is_kept(&self) -> bool {
+        self.state == LaneState::Kept
+    }
+
+    /// Whether the lane is on its way back.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state == LaneState::Leaving
+    }
+
+    /// Reads again from above `id`, since rows there were given back.
+    pub(super) fn read_again_above(&mut self, id: i64) {
+        self.watermark.rewind(id);
+        self.has_more = true;
+    }
+
+    /// Leaves rows out of fetches, all of which have ids above `id`.
+    pub(super) fn exclude(&mut self, excluded: Excluded, id: i64) {
+        // Rows that were left out with the topic are from now on left out with their key.
+        let of_topic = match &excluded {
+            Excluded::Key(topic, _) => self.resume_from.get(&Excluded::Topic(*topic)),
+            _ => None,
+        };
+        let id = of_topic.map_or(id, |of_topic| id.min(*of_topic));
+        let resume_from = self.resume_from.entry(excluded).or_insert(id);
+        *resume_from = id.min(*resume_from);
+    }
+
+    /// Reads rows again that were left out.
+    pub(super) fn resume(&mut self, excluded: &Excluded, topics: &TopicStates) {
+        let Some(id) = self.resume_from.remove(excluded) else {
+            return;
+        };
+        match excluded {
+            // The topic is paused: rows that were left out with the key are from now on left out
+            // with the topic.
+            Excluded::Key(topic, _) if !topics[*topic].is_active() => {
+                self.exclude(Excluded::Topic(*topic), id);
+            }
+            _ => self.read_again_above(id),
+        }
+    }
+
+    /// Lowest id above which rows are left out that `counts` holds for, or `id` if it is lower.
+    fn lowest_excluded(&self, id: i64, counts: impl Fn(&Excluded) -> bool) -> i64 {
+        let mut lowest = id;
+        for (excluded, resume_from) in &self.resume_from {
+            if counts(excluded) {
+                lowest = lowest.min(*resume_from);
+            }
+        }
+        lowest
+    }
+}
 
 impl Core {
-    /// Lanes that were claimed: each is read from the mark of its last owner. A fetch under way may
-    /// show rows of when they were ours before, which others have published since.
-    pub fn granted(&mut self, grants: &[Grant], now: Instant) {
-        self.fetch_is_stale |= self.fetch_under_way && !grants.is_empty();
+    /// Records lanes that were claimed: each is read from the watermark of its last owner.
+    pub fn on_granted(&mut self, grants: &[Grant], now: Instant) {
+        if !grants.is_empty() {
+            // A fetch under way may return rows of an earlier ownership, which another relay has
+            // published since.
+            self.discard_fetch();
+        }
         for grant in grants {
-            let held = self.left_topics().map(|left| (left, grant.mark)).collect();
-            self.lanes[usize::from(grant.lane)] = Some(Lane {
-                epoch: grant.epoch,
-                marks: Watermark::starting_at(grant.mark),
-                held,
-                draining: false,
-                has_more: true,
-                high_id: grant.high_id,
-            });
+            let lane = OwnedLane::granted(grant, self.excluded_topics());
+            self.lanes[usize::from(grant.lane)] = Some(lane);
         }
         self.fetch_at = now;
     }
 
-    /// All lanes are lost, or given back.
+    /// Drops all lanes: the lease is lost, or everything was given back.
     pub fn lose_lanes(&mut self) {
         self.lanes = std::array::from_fn(|_| None);
     }
 
-    /// Lanes that we own, without those on their way back.
+    /// Number of lanes that are owned and kept.
     #[must_use]
-    pub fn owned(&self) -> u32 {
-        self.lanes
-            .iter()
-            .flatten()
-            .filter(|lane| !lane.draining)
-            .count() as u32
+    pub fn owned_lanes(&self) -> u32 {
+        self.kept_lanes().count() as u32
     }
 
-    /// Whether exactly these lanes are still ours.
+    /// Lanes that are owned and kept.
+    pub(super) fn kept_lanes(&self) -> impl Iterator<Item = &OwnedLane> {
+        self.lanes.iter().flatten().filter(|lane| lane.is_kept())
+    }
+
+    /// Whether `lanes` are exactly the lanes that are owned, leaving ones included.
     #[must_use]
     pub fn owns_exactly(&self, lanes: &[u8]) -> bool {
         let owned = self.lanes.iter().flatten().count();
@@ -48,89 +147,70 @@ impl Core {
                 .all(|lane| self.lanes[usize::from(*lane)].is_some())
     }
 
-    /// Sends so many lanes on their way back, the highest first.
-    pub fn drain(&mut self, lanes: u32, now: Instant) {
-        for lane in self
-            .lanes
-            .iter_mut()
-            .rev()
-            .flatten()
-            .filter(|lane| !lane.draining)
-            .take(lanes as usize)
-        {
-            lane.draining = true;
-        }
-        self.drop_trials_of_leaving_lanes(now);
-    }
-
-    /// Lanes on their way back of which nothing is in flight any more, with their marks.
-    #[must_use]
-    pub fn drained(&self) -> LaneWatermarks {
-        self.marks_of(|lane, state| state.draining && self.in_flight.is_lane_empty(lane))
-    }
-
-    /// These lanes were given back.
-    pub fn released(&mut self, lanes: &LaneWatermarks) {
+    /// Records that these lanes were given back.
+    pub fn on_released(&mut self, lanes: &LaneWatermarks) {
         for lane in &lanes.lanes {
             self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
         }
         self.forget_keys_of_lost_lanes();
     }
 
-    /// Marks of all our lanes.
+    /// Watermarks of all owned lanes.
     #[must_use]
-    pub fn marks(&self) -> LaneWatermarks {
-        self.marks_of(|_, _| true)
+    pub fn watermarks(&self) -> LaneWatermarks {
+        self.watermarks_of(|_, _| true)
     }
 
-    /// Which rows are the backlog: those of parked keys and of topics that a person parked wait for
-    /// a person, and do not count. They are left out by name only where rows before them wait for
-    /// another reason: the others lie below the position.
+    /// Watermarks of the owned lanes that are `wanted`.
+    pub(super) fn watermarks_of(&self, wanted: impl Fn(u8, &OwnedLane) -> bool) -> LaneWatermarks {
+        let mut watermarks = LaneWatermarks::default();
+        for (number, lane) in self.lanes_by_number() {
+            if wanted(number, lane) {
+                watermarks.lanes.push(i16::from(number));
+                watermarks.epochs.push(lane.epoch);
+                watermarks.marks.push(self.settled_up_to(number, lane));
+                watermarks.high_ids.push(lane.highest_id);
+            }
+        }
+        watermarks
+    }
+
+    /// Which rows to count as backlog. Rows of parked keys and topics wait for a person, and do not
+    /// count. They are listed only where rows before them wait for another reason; all others are
+    /// below the position anyway.
     #[must_use]
     pub fn backlog_plan(&self) -> BacklogPlan {
-        let counts = |left: &Excluded| match left {
-            Excluded::Topic(topic) => !self.topic_states.is_parked(*topic),
+        let counts = |excluded: &Excluded| match excluded {
+            Excluded::Topic(topic) => !self.topics[*topic].is_parked(),
             Excluded::Key(topic, key) => !self.isolation.is_parked(*topic, key),
-            Excluded::Astray => true,
+            Excluded::Undeclared => true,
         };
         let (mut plan, mut others_wait) = (BacklogPlan::default(), false);
-        for (lane, state) in self.lanes.iter().enumerate() {
-            let (lane, Some(state)) = (lane as u8, state) else {
-                continue;
-            };
-            let position = self.position(lane, state);
-            let mark = state
-                .held
-                .iter()
-                .filter(|(left, _)| counts(left))
-                .map(|(_, id)| *id)
-                .fold(position, i64::min);
-            others_wait |= mark < position;
-            plan.lanes.push(i16::from(lane));
-            plan.marks.push(mark);
+        for (number, lane) in self.lanes_by_number() {
+            let position = self.taken_up_to(number, lane);
+            let lowest = lane.lowest_excluded(position, counts);
+            others_wait |= lowest < position;
+            plan.lanes.push(i16::from(number));
+            plan.marks.push(lowest);
         }
-        plan.parked = if others_wait {
-            self.parked_rows()
-        } else {
-            None
-        };
+        if others_wait {
+            plan.parked = self.parked_rows();
+        }
         plan
     }
 
+    /// Rows that wait for a person; `None` if there are none.
     fn parked_rows(&self) -> Option<ParkedRows> {
         let FetchFilter {
             topics,
             by_event_type,
             by_aggregate_type,
             ..
-        } = self
-            .routes
-            .flowing(|topic| self.topic_states.is_parked(topic));
-        let keys: Vec<_> = self
-            .isolation
-            .parked()
-            .map(|(topic, key)| (self.routes.name(topic).to_owned(), key.to_owned()))
-            .collect();
+        } = self.routes.filter(|topic| self.topics[topic].is_parked());
+        let mut keys = Vec::new();
+        for (topic, key) in self.isolation.parked_keys() {
+            keys.push((self.routes.name(topic).to_owned(), key.to_owned()));
+        }
         (!topics.is_empty() || !keys.is_empty()).then_some(ParkedRows {
             topics,
             keys,
@@ -139,36 +219,26 @@ impl Core {
         })
     }
 
-    pub(super) fn marks_of(&self, wanted: impl Fn(u8, &Lane) -> bool) -> LaneWatermarks {
-        let mut plan = LaneWatermarks::default();
-        for (lane, state) in self.lanes.iter().enumerate() {
-            let (lane, Some(state)) = (lane as u8, state) else {
-                continue;
-            };
-            if wanted(lane, state) {
-                plan.lanes.push(i16::from(lane));
-                plan.epochs.push(state.epoch);
-                plan.marks.push(self.mark(lane, state));
-                plan.high_ids.push(state.high_id);
-            }
-        }
-        plan
+    /// Owned lanes with their numbers.
+    pub(super) fn lanes_by_number(&self) -> impl Iterator<Item = (u8, &OwnedLane)> {
+        (0..LANES as u8).filter_map(|number| {
+            let lane = self.lanes[usize::from(number)].as_ref()?;
+            Some((number, lane))
+        })
     }
 
-    /// Every row up to here is settled, and none is still to come: what a new owner starts from.
-    pub(super) fn mark(&self, lane: u8, state: &Lane) -> i64 {
-        state
-            .held
-            .values()
-            .copied()
-            .fold(self.position(lane, state), i64::min)
+    /// Every row of a lane up to this id is settled, and none is still to come: a new owner starts
+    /// here.
+    fn settled_up_to(&self, number: u8, lane: &OwnedLane) -> i64 {
+        lane.lowest_excluded(self.taken_up_to(number, lane), |_| true)
     }
 
-    /// The same, but for rows that are left out.
-    pub(super) fn position(&self, lane: u8, state: &Lane) -> i64 {
-        self.in_flight
-            .lowest(lane)
-            .map_or(i64::MAX, |id| id - 1)
-            .min(state.marks.mark())
+    /// Every row of a lane up to this id is settled or left out, and none is still to come.
+    pub(super) fn taken_up_to(&self, number: u8, lane: &OwnedLane) -> i64 {
+        let below_in_flight = match self.in_flight.lowest_id(number) {
+            Some(lowest) => lowest - 1,
+            None => i64::MAX,
+        };
+        below_in_flight.min(lane.watermark.complete_to())
     }
 }

@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use crate::{
     outbox::{FetchFilter, OutboxRow, RowText},
-    relay::core::in_flight::TopicIndex,
+    relay::core::ids::TopicIndex,
     settings::{OnPoison, TopicSettings},
 };
 
-/// Where a row belongs.
+/// Where the record of a row goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
+    /// To this declared topic.
     Topic(TopicIndex),
-    /// Its own topic is not declared, or nothing routes its types.
-    Astray,
+    /// Nowhere: the topic of the row is not declared, or no declared topic lists its types.
+    Undeclared,
 }
 
 /// The declared topics and what is routed to them.
@@ -26,13 +27,18 @@ pub struct Routes {
 }
 
 impl Routes {
+    /// The routes of the declared topics.
     #[must_use]
     pub fn new(topics: &[TopicSettings]) -> Self {
         let index = |names: fn(&TopicSettings) -> Vec<String>| {
             topics
                 .iter()
                 .enumerate()
-                .flat_map(|(at, topic)| names(topic).into_iter().map(move |name| (name, at)))
+                .flat_map(|(at, topic)| {
+                    names(topic)
+                        .into_iter()
+                        .map(move |name| (name, TopicIndex::new(at)))
+                })
                 .collect()
         };
         Self {
@@ -43,12 +49,24 @@ impl Routes {
         }
     }
 
+    /// The declared topic of this name.
+    #[must_use]
+    pub fn index(&self, name: &str) -> Option<TopicIndex> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Indexes of all declared topics.
+    pub fn indexes(&self) -> impl Iterator<Item = TopicIndex> + use<> {
+        (0..self.topics.len()).map(TopicIndex::new)
+    }
+
     /// Number of declared topics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.topics.len()
     }
 
+    /// Whether no topic is declared.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
@@ -57,16 +75,16 @@ impl Routes {
     /// Name of a declared topic.
     #[must_use]
     pub fn name(&self, topic: TopicIndex) -> &str {
-        &self.topics[topic].name
+        &self.topics[topic.index()].name
     }
 
     /// What becomes of a row of this topic that Kafka refuses for good.
     #[must_use]
     pub fn on_poison(&self, topic: TopicIndex) -> OnPoison {
-        self.topics[topic].on_poison
+        self.topics[topic.index()].on_poison
     }
 
-    /// A row's own topic, else by event type, else by aggregate type.
+    /// The topic that a row has, else the one that lists its event type, else its aggregate type.
     #[must_use]
     pub fn destination(&self, row: &OutboxRow) -> Destination {
         let by_types = |texts: RowText<'_>| {
@@ -76,13 +94,13 @@ impl Routes {
         };
         let found = row
             .topic()
-            .map_or_else(|| by_types(row.texts()), |topic| self.by_name.get(topic));
-        found.map_or(Destination::Astray, |topic| Destination::Topic(*topic))
+            .map_or_else(|| by_types(row.text()), |topic| self.by_name.get(topic));
+        found.map_or(Destination::Undeclared, |topic| Destination::Topic(*topic))
     }
 
-    /// The filter of a fetch that leaves out all but the topics for which `is_active` holds.
+    /// The filter of a fetch that is restricted to topics for which `is_active` holds.
     #[must_use]
-    pub fn flowing(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
+    pub fn filter(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
         let routed = |types: &HashMap<String, TopicIndex>| {
             types
                 .iter()
@@ -90,7 +108,8 @@ impl Routes {
                 .collect()
         };
         FetchFilter {
-            topics: (0..self.len())
+            topics: self
+                .indexes()
                 .filter(|topic| is_active(*topic))
                 .map(|topic| self.name(topic).to_owned())
                 .collect(),

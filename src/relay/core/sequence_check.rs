@@ -1,9 +1,10 @@
-//! Whether ids of the outbox may have come again, by what a fetch brought and what this process
-//! remembers; and how to tell of it. Pure.
+//! Whether ids of the outbox may have been drawn twice, by what a fetch returned and what this
+//! process remembers; and how that is reported. Pure.
 //!
-//! Marks, ticks and ids are good for one course of the sequence. A restore, a failover that lost
-//! commits, TRUNCATE .. RESTART IDENTITY or setval() begin another. The session ends then, what it
-//! has sent is settled, and `resume_sequence()` runs before the next one: see migration 3.
+//! Watermarks, ticks and ids are valid as long as the sequence only grows. A restore, a failover
+//! that lost commits, TRUNCATE .. RESTART IDENTITY or setval() can set it back. Then the session
+//! ends, what it has sent is settled, and `resume_sequence()` runs before the next one: see
+//! migration 3.
 
 use std::time::{Duration, Instant};
 
@@ -14,37 +15,39 @@ use crate::{
     report::{Problem, ProblemClass},
 };
 
-/// It is told for so long, though it is mended by itself: somebody should know that the database is
-/// not what it was.
-const TOLD_FOR: Duration = Duration::from_secs(15 * 60);
+/// Time for which a regression is reported, although relays repair it automatically: a person
+/// should know that the database is not what it was.
+const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
 
-/// What a process remembers of the sequence, longer than a session lasts.
+/// What a process remembers of the sequence from one session to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SequenceMemory {
-    /// The highest id seen.
-    pub(crate) seen: i64,
-    told_until: Option<Instant>,
+    /// Highest id that any session of this process saw.
+    pub(crate) highest_id: i64,
+    /// Until when the last regression is reported.
+    reported_until: Option<Instant>,
 }
 
-/// Why what a session knows counts no more.
+/// Why watermarks and ids of a session are no longer valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SequenceRegression {
-    /// The outbox lives elsewhere, or another relay has moved the sequence on since.
-    Elsewhere,
-    /// An id was seen that is still to come.
+    /// The database has another incarnation: it was restored or replaced, or another relay has
+    /// moved the sequence on since.
+    OtherIncarnation,
+    /// The sequence is at `position`, below an id that was seen.
     Behind { position: i64, seen: i64 },
 }
 
-/// What breaks the course of a session that began in this incarnation and has seen ids up to
-/// `seen`; `None`: nothing.
+/// Whether the sequence went back since a session began in this incarnation and saw ids up to
+/// `seen`.
 #[must_use]
-pub(crate) fn broken(
+pub(crate) fn regression(
     incarnation: Uuid,
     seen: i64,
     now: SequenceState,
 ) -> Option<SequenceRegression> {
     if now.incarnation != Some(incarnation) {
-        return Some(SequenceRegression::Elsewhere);
+        return Some(SequenceRegression::OtherIncarnation);
     }
     (now.position < seen).then_some(SequenceRegression::Behind {
         position: now.position,
@@ -53,30 +56,31 @@ pub(crate) fn broken(
 }
 
 impl SequenceMemory {
-    pub(crate) fn saw(&mut self, id: i64) {
-        self.seen = self.seen.max(id);
+    /// Records an id that was seen.
+    pub(crate) fn on_id(&mut self, id: i64) {
+        self.highest_id = self.highest_id.max(id);
     }
 
-    /// It was told.
-    pub(crate) fn told(&mut self, now: Instant) {
-        self.told_until = Some(now + TOLD_FOR);
+    /// Records that a regression is reported from now on.
+    pub(crate) fn on_reported(&mut self, now: Instant) {
+        self.reported_until = Some(now + REPORTED_FOR);
     }
 
-    /// True once, when it has been told for long enough.
-    pub(crate) fn is_told_enough(&mut self, now: Instant) -> bool {
-        let over = self.told_until.is_some_and(|until| until <= now);
+    /// Whether the report is to end. True once per report.
+    pub(crate) fn is_reported_long_enough(&mut self, now: Instant) -> bool {
+        let over = self.reported_until.is_some_and(|until| until <= now);
         if over {
-            self.told_until = None;
+            self.reported_until = None;
         }
         over
     }
 }
 
 impl SequenceRegression {
-    /// As it goes into a report, until it is mended.
+    /// The problem to report until `resume_sequence()` has run.
     pub(crate) fn problem(self) -> Problem {
         let what = match self {
-            Self::Elsewhere => {
+            Self::OtherIncarnation => {
                 "this is not the database that it was (restore, failover, TRUNCATE), or its \
                  sequence was just moved on"
                     .to_owned()
@@ -92,8 +96,8 @@ impl SequenceRegression {
     }
 }
 
-/// As it goes into a report, once it is mended.
-pub(crate) fn mended(done: Resumed, position: i64) -> Problem {
+/// The problem to report once `resume_sequence()` has run; the sequence goes on at `position`.
+pub(crate) fn resumed_problem(done: Resumed, position: i64) -> Problem {
     let Resumed {
         elsewhere,
         was_at,
@@ -127,16 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_goes_on_breaks_nothing() {
+    fn a_sequence_that_goes_on_is_no_regression() {
         for position in [7, 8, i64::MAX] {
-            assert_eq!(broken(HERE, 7, state(Some(HERE), position)), None);
+            assert_eq!(regression(HERE, 7, state(Some(HERE), position)), None);
         }
     }
 
     #[test]
-    fn a_sequence_behind_what_was_seen_breaks_the_course() {
+    fn a_sequence_behind_what_was_seen_is_a_regression() {
         assert_eq!(
-            broken(HERE, 7, state(Some(HERE), 6)),
+            regression(HERE, 7, state(Some(HERE), 6)),
             Some(SequenceRegression::Behind {
                 position: 6,
                 seen: 7
@@ -145,23 +149,23 @@ mod tests {
     }
 
     #[test]
-    fn another_place_breaks_the_course_wherever_its_sequence_stands() {
+    fn another_incarnation_is_a_regression_wherever_its_sequence_is() {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
             assert_eq!(
-                broken(HERE, 7, state(incarnation, 900)),
-                Some(SequenceRegression::Elsewhere)
+                regression(HERE, 7, state(incarnation, 900)),
+                Some(SequenceRegression::OtherIncarnation)
             );
         }
     }
 
     #[test]
-    fn it_is_told_for_a_while_and_then_no_more() {
+    fn it_is_reported_for_a_while_and_then_no_more() {
         let (mut memory, now) = (SequenceMemory::default(), Instant::now());
-        assert!(!memory.is_told_enough(now), "nothing was told");
-        memory.told(now);
-        assert!(!memory.is_told_enough(now + TOLD_FOR / 2));
-        assert!(memory.is_told_enough(now + TOLD_FOR));
-        assert!(!memory.is_told_enough(now + TOLD_FOR * 2));
+        assert!(!memory.is_reported_long_enough(now), "nothing was reported");
+        memory.on_reported(now);
+        assert!(!memory.is_reported_long_enough(now + REPORTED_FOR / 2));
+        assert!(memory.is_reported_long_enough(now + REPORTED_FOR));
+        assert!(!memory.is_reported_long_enough(now + REPORTED_FOR * 2));
     }
 
     #[test]
@@ -174,8 +178,8 @@ mod tests {
             moved: i64::MAX,
         };
         for problem in [
-            mended(done, i64::MAX),
-            SequenceRegression::Elsewhere.problem(),
+            resumed_problem(done, i64::MAX),
+            SequenceRegression::OtherIncarnation.problem(),
             SequenceRegression::Behind {
                 position: i64::MAX,
                 seen: i64::MAX,

@@ -1,112 +1,49 @@
-//! How records end, and what is deleted then. Pure.
+//! Which acknowledged rows to delete, what follows when they are deleted, and rows that were found
+//! below a watermark. Pure.
 
-use super::*;
+use uuid::Uuid;
+
+use crate::relay::core::{
+    Core, FetchState,
+    ids::Slot,
+    in_flight::{AfterSettle, SettleBatch, SettleWhen},
+};
 
 impl Core {
-    /// A record ended.
-    pub fn reported(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
-        self.first_record_gate_of(slot)
-            .ended(slot, outcome == Outcome::Published, now);
-        if outcome == Outcome::Published {
-            self.unacknowledged.acknowledged(slot, now);
-            self.breaker.acknowledged(now);
-        } else {
-            self.unacknowledged.ended(slot);
+    /// The next acknowledged rows to delete, at most `batch_size`; `None` if there is nothing to
+    /// delete yet. [`Self::on_settled`] or [`Self::on_settle_failed`] must follow.
+    pub fn next_settle(&mut self, batch_size: usize, when: SettleWhen) -> Option<SettleBatch> {
+        if when == SettleWhen::BatchIsFull && self.in_flight.acked() < batch_size {
+            return None;
         }
-        if self.isolation.is_on_trial(slot) {
-            return self.trial_reported(slot, outcome, now);
-        }
-        if outcome == Outcome::Published {
-            if let Some(topic) = self.in_flight.acknowledged(slot) {
-                self.topic_states.succeeded(topic);
-            }
-            return;
-        }
-        let Some(given_back) = self.in_flight.failed(slot) else {
-            return;
+        self.in_flight.next_settle(batch_size)
+    }
+
+    /// Records that the rows in these slots are deleted.
+    pub fn on_settled(&mut self, slots: &[Slot]) {
+        let after = match self.fetch {
+            FetchState::Idle => AfterSettle::Forget,
+            FetchState::UnderWay | FetchState::Stale => AfterSettle::KeepUntilFetchEnds,
         };
-        self.read_again(given_back);
-        match outcome {
-            Outcome::TopicFailed(class) => self.topic_failed(given_back, class, now),
-            Outcome::Refused(class) => self.suspect(given_back, class),
-            Outcome::Published | Outcome::Purged => {}
-        }
+        self.in_flight.on_settled(slots, after);
     }
 
-    /// Whether a row may be sent now: since it was taken its topic or its key may have come to
-    /// rest, and the first record to a partition goes alone. One that may not is [`Self::reported`]
-    /// as purged: it is read again.
-    pub fn may_send(&mut self, outgoing: &Outgoing, now: Instant) -> bool {
-        let Outgoing { slot, topic, row } = outgoing;
-        let is_active = || {
-            self.topic_states.is_active(*topic)
-                && self.isolation.resting_key(*topic, row.key()).is_none()
-        };
-        (self.isolation.is_on_trial(*slot) || is_active())
-            && self
-                .first_record_gate_of(*slot)
-                .may_send(*topic, row.key(), *slot, now)
+    /// Records that the DELETE of the rows in these slots failed, or that its result is unknown.
+    pub fn on_settle_failed(&mut self, slots: &[Slot]) {
+        self.in_flight.on_settle_failed(slots);
     }
 
-    pub(super) fn first_record_gate_of(&mut self, slot: Slot) -> &mut FirstRecordGate {
-        if self.isolation.is_on_trial(slot) {
-            &mut self.probe_first_record_gate
-        } else {
-            &mut self.first_record_gate
-        }
-    }
-
-    /// A new producer begins: no broker knows it.
-    pub fn has_new_producer(&mut self) {
-        self.first_record_gate.forget();
-    }
-
-    /// The same, of the producer for trials.
-    pub fn has_new_trial_producer(&mut self) {
-        self.probe_first_record_gate.forget();
-    }
-
-    /// The brokers name so many partitions of a topic.
-    pub fn partitions_seen(&mut self, topic: TopicIndex, partitions: usize) {
-        self.first_record_gate.partitions(topic, partitions);
-        self.probe_first_record_gate.partitions(topic, partitions);
-    }
-
-    pub(super) fn read_again(&mut self, given_back: GivenBack) {
-        if let Some(lane) = self.lanes[usize::from(given_back.row.lane)].as_mut() {
-            lane.marks.rewind(given_back.row.id - 1);
-            lane.has_more = true;
-        }
-    }
-
-    /// The next rows to delete: as soon as a batch is full, or whatever there is when `flush`.
-    pub fn next_settle(&mut self, batch_size: usize, flush: bool) -> Option<Settle> {
-        if self.in_flight.acked() < batch_size && !flush {
-            None
-        } else {
-            self.in_flight.next_settle(batch_size)
-        }
-    }
-
-    pub fn settled(&mut self, slots: &[Slot]) {
-        self.in_flight.settled(slots, self.fetch_under_way);
-    }
-
-    pub fn settle_failed(&mut self, slots: &[Slot]) {
-        self.in_flight.settle_failed(slots);
-    }
-
-    /// A sweep found a row at or below the mark: it is read again. Returns whether it was a
-    /// straggler indeed.
-    pub fn straggler(&mut self, lane: u8, id: i64, event_id: uuid::Uuid) -> bool {
+    /// Records that a gap scan found a row at or below the watermark of its lane, which is read
+    /// again. Returns whether the row is a straggler: it is none if it is in flight, or its lane is
+    /// not owned.
+    pub fn on_straggler(&mut self, lane: u8, id: i64, event_id: Uuid) -> bool {
         if self.in_flight.holds(lane, id, event_id) {
             return false;
         }
-        let Some(state) = self.lanes[usize::from(lane)].as_mut() else {
+        let Some(lane) = self.lanes[usize::from(lane)].as_mut() else {
             return false;
         };
-        state.marks.rewind(id - 1);
-        state.has_more = true;
+        lane.read_again_above(id - 1);
         true
     }
 }

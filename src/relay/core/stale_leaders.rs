@@ -1,35 +1,37 @@
-//! Whether a producer has lost its way to a topic: the brokers name leaders, yet its records do not
-//! end. Pure.
+//! Whether a producer sends to stale leaders: the brokers list leaders of a topic, yet its records
+//! are not acknowledged. Pure.
 //!
-//! Seen of topics that were deleted and made again, now and then. Most likely why, by the source of
-//! librdkafka 2.12: their partitions begin at leader epoch 0, and what is below the epoch that it
-//! remembers it takes for old news (`rd_kafka_toppar_leader_update`), and goes on asking the old
-//! leaders. A new producer remembers nothing.
+//! This happens now and then after a topic was deleted and created again. The likely cause, by the
+//! source of librdkafka 2.12: the new partitions begin at leader epoch 0. librdkafka takes a leader
+//! with a lower epoch than the one that it remembers as outdated (`rd_kafka_toppar_leader_update`),
+//! and keeps asking the old leaders. A new producer remembers nothing.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use crate::relay::core::in_flight::TopicIndex;
+use crate::relay::core::ids::TopicIndex;
 
-/// Longer than brokers need to hear of a new leader, and than one needs to be missed.
+/// Time for which records wait before the leaders count as stale. It is longer than brokers need to
+/// elect a new leader and to learn of it.
 pub const LOST_AFTER: Duration = Duration::from_secs(15);
-/// If that was not it, such as when the way to one broker is cut, it is not tried again at once:
-/// what is in flight may come twice.
+/// Pause before the producer is replaced once more. A new one does not help if, for example, one
+/// broker cannot be reached, and what is in flight may be published twice.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(300);
 
 /// Topics whose records wait although each partition has a leader, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct StaleLeaders {
     since: BTreeMap<TopicIndex, Instant>,
+    /// When the producer was last replaced.
     replaced: Option<Instant>,
 }
 
 impl StaleLeaders {
-    /// Whether the producer is to be replaced. `waiting`: topics whose records do not end although
-    /// each partition has a leader, by what the brokers said just now.
-    pub fn look(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
+    /// Checks whether the producer is to be replaced. `waiting` are the topics whose records are
+    /// not acknowledged although each partition has a leader, by the latest metadata.
+    pub fn check(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
         let before = std::mem::take(&mut self.since);
         self.since = waiting
             .into_iter()
@@ -54,7 +56,7 @@ mod tests {
     fn a_topic_that_waits_for_long_has_the_producer_replaced_once_in_five_minutes() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         let replaced: Vec<u64> = (0..700)
-            .filter(|s| leaders.look([1], start + Duration::from_secs(*s)))
+            .filter(|s| leaders.check([TopicIndex::new(1)], start + Duration::from_secs(*s)))
             .collect();
         assert_eq!(replaced, vec![15, 315, 615]);
     }
@@ -63,9 +65,9 @@ mod tests {
     fn a_topic_that_went_on_meanwhile_or_had_no_leader_is_not_lost() {
         let (mut leaders, start) = (StaleLeaders::default(), Instant::now());
         // Another one waits each time.
-        assert!(
-            !(0..100)
-                .any(|s| leaders.look((s % 14 != 0).then_some(2), start + Duration::from_secs(s)))
-        );
+        assert!(!(0..100).any(|s| leaders.check(
+            (s % 14 != 0).then_some(TopicIndex::new(2)),
+            start + Duration::from_secs(s)
+        )));
     }
 }

@@ -9,7 +9,8 @@ use std::{
 
 use super::*;
 use crate::{
-    outbox::{Parked, ParkedKey, RowText, Snapshot},
+    outbox::{FetchFilter, FetchRequest, Fetched, Grant, Parked, ParkedKey, RowText, Snapshot},
+    relay::core::in_flight::SettleBatch,
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
@@ -26,7 +27,7 @@ fn is_poison(id: i64) -> bool {
 }
 
 fn topic_of(key: &str) -> TopicIndex {
-    key[1..].parse::<usize>().expect("k and a number") % 3
+    TopicIndex::new(key[1..].parse::<usize>().expect("k and a number") % 3)
 }
 
 /// Numbers that look random and come again with the same seed (xorshift).
@@ -139,7 +140,7 @@ impl Database {
 
     fn parked(&self) -> Parked {
         let key = |((topic, key), row): (&(TopicIndex, String), &OutboxRow)| ParkedKey {
-            topic: format!("t{topic}"),
+            topic: format!("t{}", topic.index()),
             key: key.clone(),
             lane: row.lane,
             attempts: 1,
@@ -207,9 +208,9 @@ impl Producer {
         let refusal = if denied.contains(&topic) {
             Outcome::TopicFailed(ProblemClass::TopicNotAuthorized)
         } else if batch.iter().any(|(_, _, id)| is_poison(*id)) {
-            Outcome::Refused(ProblemClass::RecordRejected)
+            Outcome::Rejected(ProblemClass::RecordRejected)
         } else {
-            let (slot, key, id) = self.queue.pop_front().expect("looked at");
+            let (slot, key, id) = self.queue.pop_front().expect("not empty");
             log.push((key, id));
             self.reports.push((slot, Outcome::Published));
             return false;
@@ -235,16 +236,16 @@ struct World {
     database: Database,
     core: Core,
     producer: Producer,
-    trial: Producer,
+    probe: Producer,
     /// Topics that refuse everything.
     denied: BTreeSet<TopicIndex>,
     lookup: Option<Lookup>,
-    verdict: Option<Verdict>,
+    disposition: Option<RejectedRow>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
     log: Vec<(String, i64)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
-    settle: Option<(u64, i64, Settle)>,
+    settle: Option<(u64, i64, SettleBatch)>,
     faults: u32,
     /// The cluster acknowledges nothing.
     away: bool,
@@ -264,10 +265,10 @@ impl World {
             database: Database::default(),
             core: core(now),
             producer: Producer::default(),
-            trial: Producer::default(),
+            probe: Producer::default(),
             denied: BTreeSet::new(),
             lookup: None,
-            verdict: None,
+            disposition: None,
             zombies: vec![],
             log: vec![],
             fetch: None,
@@ -286,7 +287,7 @@ impl World {
         for lane in [0_u8, 1] {
             let (epoch, mark, high_id) = self.database.lanes.entry(lane).or_default();
             *epoch += 1;
-            self.core.granted(
+            self.core.on_granted(
                 &[Grant {
                     lane,
                     epoch: *epoch,
@@ -296,27 +297,28 @@ impl World {
                 self.now,
             );
         }
-        self.hear_of_parked_keys();
+        self.read_parked_keys();
         for topic in 0..3 {
-            self.core.topic_seen(topic, true, self.now);
+            self.core
+                .on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, self.now);
         }
     }
 
-    fn hear_of_parked_keys(&mut self) {
+    fn read_parked_keys(&mut self) {
         self.core
-            .parked(&self.database.parked(), &[0, 1], self.now, self.now);
+            .set_parked(&self.database.parked(), &[0, 1], self.now, self.now);
     }
 
     fn step(&mut self, faulty: bool) {
         self.now += Duration::from_millis(self.dice.below(40));
-        self.core.resume(self.now);
-        self.look();
+        self.core.resume_due(self.now);
+        self.check_cluster();
         match self.dice.below(24) {
             20 => self.advance_lookup(faulty),
-            21 => self.advance_verdict(faulty),
-            22 => self.send_trial(),
+            21 => self.advance_disposition(faulty),
+            22 => self.send_probe(),
             23 if faulty && self.dice.below(4) == 0 => self.decide_as_a_person(),
-            23 => self.hear_of_parked_keys(),
+            23 => self.read_parked_keys(),
             0..=3 => self.write(),
             4..=6 => self.end_a_transaction(),
             7..=9 => self.advance_fetch(),
@@ -332,19 +334,28 @@ impl World {
     }
 
     /// Outages come and go by themselves; they are no excuse for a duplicate.
-    fn look(&mut self) {
+    fn check_cluster(&mut self) {
         match self.dice.below(300) {
             0 | 1 => self.away = !self.away,
-            2 | 3 => self.sick = self.sick.is_none().then_some(self.dice.below(3) as usize),
+            2 | 3 => {
+                self.sick = self
+                    .sick
+                    .is_none()
+                    .then(|| TopicIndex::new(self.dice.below(3) as usize))
+            }
             _ => {}
         }
-        let told = self.away && self.dice.below(3) == 0;
-        self.core.look(told, self.now);
+        let cluster_error = if self.away && self.dice.below(3) == 0 {
+            ClusterError::Reported
+        } else {
+            ClusterError::None
+        };
+        self.core.check_acknowledgements(cluster_error, self.now);
         if !self.away && self.dice.below(50) == 0 {
-            self.core.answered(self.now);
+            self.core.on_brokers_answered(self.now);
         }
         self.open += u32::from(self.core.breaker().state() == BreakerState::Open);
-        self.stalled += u32::from(self.core.stalled().next().is_some());
+        self.stalled += u32::from(self.core.stalled_topics().next().is_some());
     }
 
     /// A key has one writer at a time: it inserts into its open transaction, or begins one.
@@ -386,7 +397,7 @@ impl World {
                 let fetched = self.database.fetch(&plan);
                 self.fetch = Some((plan, Some(fetched)));
             }
-            Some((_, Some(_))) if self.producer.failed => self.core.fetch_failed(self.now),
+            Some((_, Some(_))) if self.producer.failed => self.core.on_fetch_failed(self.now),
             Some((plan, Some(fetched))) => {
                 for outgoing in self.core.accept(&plan, fetched, self.now) {
                     self.producer.queue.push_back((
@@ -405,7 +416,7 @@ impl World {
         let producer = if at > 0 {
             &mut self.zombies[at - 1]
         } else if self.dice.below(2) == 0 {
-            &mut self.trial
+            &mut self.probe
         } else {
             &mut self.producer
         };
@@ -414,14 +425,14 @@ impl World {
         }
     }
 
-    fn send_trial(&mut self) {
-        if !self.core.has_trial_under_way() {
-            self.trial = Producer::default();
-        } else if self.trial.failed {
+    fn send_probe(&mut self) {
+        if !self.core.has_probe_under_way() {
+            self.probe = Producer::default();
+        } else if self.probe.failed {
             return;
         }
-        for outgoing in self.core.next_trial(self.now).unwrap_or_default() {
-            self.trial.queue.push_back((
+        for outgoing in self.core.next_probe(self.now).unwrap_or_default() {
+            self.probe.queue.push_back((
                 outgoing.slot,
                 outgoing.row.key().to_owned(),
                 outgoing.row.id,
@@ -432,7 +443,7 @@ impl World {
     fn advance_lookup(&mut self, faulty: bool) {
         match self.lookup.take() {
             None => self.lookup = self.core.next_lookup(),
-            Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.lookup_failed(lookup),
+            Some(lookup) if faulty && self.dice.below(5) == 0 => self.core.on_lookup_failed(lookup),
             Some(lookup) => {
                 let found = lookup
                     .rows
@@ -440,28 +451,30 @@ impl World {
                     .filter_map(|name| self.database.rows.get(&name.id))
                     .cloned()
                     .collect();
-                self.core.looked_up(&lookup, found, self.now);
+                self.core.on_looked_up(&lookup, found, self.now);
             }
         }
     }
 
-    fn advance_verdict(&mut self, faulty: bool) {
-        match self.verdict.take() {
-            None => self.verdict = self.core.next_verdict(),
-            Some(verdict) if faulty && self.dice.below(5) == 0 => self.core.verdict_failed(verdict),
-            Some(verdict) => {
-                if let Some(row) = self.database.rows.get(&verdict.row.id).cloned() {
-                    assert!(is_poison(row.id), "an innocent row was judged");
-                    if verdict.policy == OnPoison::Block {
+    fn advance_disposition(&mut self, faulty: bool) {
+        match self.disposition.take() {
+            None => self.disposition = self.core.next_disposition(),
+            Some(disposition) if faulty && self.dice.below(5) == 0 => {
+                self.core.on_disposition_failed(disposition)
+            }
+            Some(disposition) => {
+                if let Some(row) = self.database.rows.get(&disposition.row.id).cloned() {
+                    assert!(is_poison(row.id), "a row was rejected that is not poison");
+                    if disposition.disposition == Disposition::ParkKey {
                         self.database
                             .parked
-                            .insert((verdict.topic, verdict.key.to_string()), row);
+                            .insert((disposition.topic, disposition.key.to_string()), row);
                     } else {
                         self.database.rows.remove(&row.id);
                         self.database.dead.insert(row.id);
                     }
                 }
-                self.core.judged(&verdict, self.now);
+                self.core.on_disposition_done(&disposition, self.now);
             }
         }
     }
@@ -478,10 +491,10 @@ impl World {
 
     fn report(&mut self) {
         for (slot, outcome) in std::mem::take(&mut self.producer.reports) {
-            self.core.reported(slot, outcome, self.now);
+            self.core.on_report(slot, outcome, self.now);
         }
-        for (slot, outcome) in std::mem::take(&mut self.trial.reports) {
-            self.core.reported(slot, outcome, self.now);
+        for (slot, outcome) in std::mem::take(&mut self.probe.reports) {
+            self.core.on_report(slot, outcome, self.now);
         }
         if self.producer.failed && self.core.sent_on_main() == 0 {
             self.producer.failed = false;
@@ -491,8 +504,8 @@ impl World {
     fn advance_settle(&mut self, faulty: bool) {
         match self.settle.take() {
             None => {
-                let seen = self.core.seen();
-                if let Some(settle) = self.core.next_settle(4, true) {
+                let seen = self.core.highest_id();
+                if let Some(settle) = self.core.next_settle(4, SettleWhen::Now) {
                     self.settle = Some((self.database.begin(), seen, settle));
                 }
             }
@@ -506,23 +519,23 @@ impl World {
                 }
                 self.database.complete(xid);
                 if lost {
-                    self.core.settle_failed(&settle.slots);
+                    self.core.on_settle_failed(&settle.slots);
                 } else {
-                    self.core.tick(XidTick { xid, drawn });
-                    self.core.settled(&settle.slots);
+                    self.core.on_tick(XidTick { xid, drawn });
+                    self.core.on_settled(&settle.slots);
                 }
             }
         }
     }
 
     fn tick(&mut self) {
-        let (drawn, xid) = (self.core.seen(), self.database.begin());
+        let (drawn, xid) = (self.core.highest_id(), self.database.begin());
         self.database.complete(xid);
-        self.core.tick(XidTick { xid, drawn });
+        self.core.on_tick(XidTick { xid, drawn });
     }
 
     fn persist_marks(&mut self) {
-        let marks = self.core.marks();
+        let marks = self.core.watermarks();
         for (at, lane) in marks.lanes.iter().enumerate() {
             let state = self
                 .database
@@ -544,8 +557,8 @@ impl World {
     fn kill(&mut self) {
         self.faults += 1;
         self.zombies.push(std::mem::take(&mut self.producer));
-        self.zombies.push(std::mem::take(&mut self.trial));
-        (self.fetch, self.settle, self.lookup, self.verdict) = (None, None, None, None);
+        self.zombies.push(std::mem::take(&mut self.probe));
+        (self.fetch, self.settle, self.lookup, self.disposition) = (None, None, None, None);
         self.core = core(self.now);
         self.claim();
     }
@@ -569,9 +582,17 @@ impl World {
 
     /// The brokers' answers say that a topic is gone, or is there again.
     fn lose_sight_of_a_topic(&mut self) {
-        let (topic, there) = (self.dice.below(3) as usize, self.dice.below(2) == 0);
+        let (topic, there) = (
+            TopicIndex::new(self.dice.below(3) as usize),
+            self.dice.below(2) == 0,
+        );
+        let presence = if there {
+            TopicPresence::Present
+        } else {
+            TopicPresence::Missing
+        };
         match self.dice.below(2) {
-            0 => self.core.topic_seen(topic, there, self.now),
+            0 => self.core.on_topic_metadata(topic, presence, self.now),
             _ if there => drop(self.denied.remove(&topic)),
             _ => drop(self.denied.insert(topic)),
         }
@@ -585,24 +606,26 @@ impl World {
         self.denied.clear();
         (self.away, self.sick) = (false, None);
         for topic in 0..3 {
-            self.core.topic_seen(topic, true, self.now);
+            self.core
+                .on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, self.now);
         }
         for _ in 0..20_000 {
             self.now += Duration::from_millis(50);
-            self.core.resume(self.now);
-            self.core.look(false, self.now);
+            self.core.resume_due(self.now);
+            self.core
+                .check_acknowledgements(ClusterError::None, self.now);
             self.tick();
             self.advance_fetch();
             self.append();
             self.report();
             self.advance_settle(false);
             self.advance_lookup(false);
-            self.advance_verdict(false);
-            self.send_trial();
-            self.hear_of_parked_keys();
+            self.advance_disposition(false);
+            self.send_probe();
+            self.read_parked_keys();
             if self.database.rows.values().all(|row| self.is_parked(row))
                 && self.core.in_flight().rows() == 0
-                && self.core.trials_are_over()
+                && self.core.is_probing_done()
             {
                 return;
             }
@@ -617,7 +640,7 @@ impl World {
             .is_some_and(|head| head.id <= row.id)
     }
 
-    fn judge(&self, seed: u64) {
+    fn verify(&self, seed: u64) {
         for (key, committed) in &self.database.committed {
             let head = self
                 .database
@@ -698,7 +721,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
             world.step(faulty);
         }
         world.heal();
-        world.judge(seed);
+        world.verify(seed);
         published += world.log.len();
         open += world.open;
         stalled += world.stalled;
@@ -714,7 +737,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
 fn bytes_are_counted_unless_no_row_of_late_was_large() {
     let now = Instant::now();
     let mut core = core(now);
-    core.granted(
+    core.on_granted(
         &[Grant {
             lane: 0,
             epoch: 1,
@@ -723,10 +746,10 @@ fn bytes_are_counted_unless_no_row_of_late_was_large() {
         }],
         now,
     );
-    core.topic_seen(0, true, now);
+    core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
     let mut fetch_one_of = |bytes: usize| {
         let plan = core
-            .plan_fetch(core.fetch_at().expect("room"))
+            .plan_fetch(core.next_fetch_at().expect("room"))
             .expect("a plan");
         let rows = vec![OutboxRow {
             payload: Some(vec![0; bytes].into()),

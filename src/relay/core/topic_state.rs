@@ -1,323 +1,498 @@
-//! Topics that rest, so that one sick topic stops only itself: which, why, and when they may flow
-//! again. Pure.
+//! What the relay knows of each declared topic: whether rows are sent to it, why not if they are
+//! not, when that ends, and what producers have of it. One sick topic pauses only itself. Pure.
+//!
+//! ```text
+//!            listed by a broker         reports are in
+//!   Unlisted -----------------> Listed ---------------> Active <---------------------+
+//!      ^                          | reports are in,       |                          |
+//!      |                          | a row failed          |           rows are known |
+//!      |                          v      row accepted     +- batch rejected -> Isolating
+//!      |                       Probing -----------> Active|
+//!      |                        |   ^                     |           reports are in |
+//!      | not listed             v   | pause is over       +- enough is sent -> Draining
+//!   any phase                  Failed <-------------------+- a record failed
+//! ```
+//!
+//! "Reports are in" means that no row of the topic is with a producer. `Isolating` and `Probing`
+//! end before a topic that is not listed becomes `Unlisted`. A topic that a person parked is paused
+//! whatever its phase, and neither `Listed` nor `Failed` ends meanwhile.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
+    ops::{Index, IndexMut},
     time::{Duration, Instant},
 };
 
 use crate::{
-    relay::core::{in_flight::TopicIndex, jitter::Jitter},
+    relay::core::{
+        ids::TopicIndex,
+        in_flight::SentRow,
+        jitter::Jitter,
+        unacknowledged::{BurstNumber, Unacknowledged},
+    },
     report::ProblemClass,
 };
 
-/// First pause of a topic that failed; doubles up to [`PAUSE_MAX`].
+/// First pause of a topic that failed; doubles with each failure up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Upper bound of the pause of a topic that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How often rows without a declared topic are looked for again: somebody may have removed them.
-const ASTRAY_PAUSE: Duration = Duration::from_secs(60);
-
-/// Why a topic rests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Rest {
-    /// No broker has named it yet, at start or because it does not exist; `seen`: now one has.
-    Unseen { seen: bool },
-    /// It failed.
-    Failed { class: ProblemClass, until: Instant },
-    /// A batch of it was refused, and its rows are not known yet.
-    Suspect,
-    /// A row of it is on trial: whether it takes records again.
-    OnTrial { class: ProblemClass },
-    /// Until nothing of it is with a producer.
-    Waits,
-}
-
-/// After a refused record the rows of its topic go by the trial producer for so long: each refusal
-/// there costs no other topic anything.
+/// Pause before rows without a declared topic are read again: they may have been deleted since.
+const UNDECLARED_PAUSE: Duration = Duration::from_secs(60);
+/// After a rejected record, the rows of its topic go through the probe producer for this long: a
+/// rejection there costs no other topic anything.
 const SLOW_FOR: Duration = Duration::from_secs(60);
 
-/// All topics that rest.
-#[derive(Clone, Debug, Hash)]
-pub struct TopicStates {
-    topics: BTreeMap<TopicIndex, Rest>,
-    /// Parked by a person.
-    parked: BTreeSet<TopicIndex>,
-    slow_until: Vec<Option<Instant>>,
-    failures: Vec<u32>,
-    seen_missing: Vec<bool>,
-    astray_until: Option<Instant>,
-    jitter: Jitter,
+/// Whether the brokers list a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicPresence {
+    /// They list it, with a leader to write to.
+    Present,
+    /// They do not list it, or refuse to describe it.
+    Missing,
 }
 
-impl TopicStates {
-    /// At first every topic rests: its existence is not known, and a record sent to a missing topic
-    /// would wait inside the producer.
-    #[must_use]
-    pub fn new(topics: usize) -> Self {
+/// What a topic does at the moment. Rows are sent in [`Phase::Active`] only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// Rows are sent. Set when a pause ends; ended by a failed or rejected record, by missing
+    /// metadata, or when the topic has enough with the producers.
+    Active,
+    /// No broker lists the topic, or none has answered since the start: a record sent to it would
+    /// wait inside the producer. Set at the start, by metadata, and by a record that failed for
+    /// that reason; ended by metadata that lists the topic.
+    Unlisted,
+    /// The brokers list the topic again. Set by metadata; ends once no row of the topic is with a
+    /// producer, so that it goes on at its lowest row.
+    Listed,
+    /// A record failed for a reason that concerns the topic, such as a missing permission. Set by
+    /// its delivery report; ends at `until`, once no row of the topic is with a producer.
+    Failed { class: ProblemClass, until: Instant },
+    /// A batch was rejected, and which rows it had is being looked up. Set by the first report of
+    /// the batch; ends when the rows were found, whose keys are paused from then on.
+    Isolating,
+    /// The row with which the topic failed is sent alone by the probe producer. Set when the pause
+    /// of [`Phase::Failed`] or [`Phase::Listed`] ends; ended by the report of that row.
+    Probing { class: ProblemClass },
+    /// Enough of the topic is with the producers. Set when it is stalled, has used up its share of
+    /// the window, has enough candidates, or the breaker is open; ends once no row of it is with a
+    /// producer.
+    Draining,
+}
+
+/// Everything that is known of one declared topic.
+#[derive(Clone, Debug)]
+pub struct TopicState {
+    phase: Phase,
+    /// A person parked the topic.
+    is_parked: bool,
+    /// Until then rows go through the probe producer.
+    slow_until: Option<Instant>,
+    /// Failures since the last acknowledged record; sets the length of the next pause.
+    failures: u32,
+    /// The brokers do not list the topic, by their last answer.
+    is_missing: bool,
+    unacknowledged: Unacknowledged,
+}
+
+impl TopicState {
+    /// A topic of which no broker has answered.
+    fn unlisted() -> Self {
         Self {
-            topics: (0..topics)
-                .map(|topic| (topic, Rest::Unseen { seen: false }))
-                .collect(),
-            parked: BTreeSet::new(),
-            slow_until: vec![None; topics],
-            failures: vec![0; topics],
-            seen_missing: vec![false; topics],
-            astray_until: None,
-            jitter: Jitter::seeded(0),
+            phase: Phase::Unlisted,
+            is_parked: false,
+            slow_until: None,
+            failures: 0,
+            is_missing: false,
+            unacknowledged: Unacknowledged::default(),
         }
     }
 
-    /// With pauses that differ from those of other relays.
+    /// Whether rows are sent to it.
     #[must_use]
-    pub fn jittered(self, jitter: Jitter) -> Self {
-        Self { jitter, ..self }
-    }
-
-    #[must_use]
-    pub fn is_active(&self, topic: TopicIndex) -> bool {
-        !self.topics.contains_key(&topic) && !self.parked.contains(&topic)
-    }
-
-    /// Whether any topic flows.
-    #[must_use]
-    pub fn any_is_active(&self) -> bool {
-        (0..self.failures.len()).any(|topic| self.is_active(topic))
-    }
-
-    /// Topics that rest.
-    pub fn resting(&self) -> impl Iterator<Item = TopicIndex> {
-        self.topics
-            .keys()
-            .chain(
-                self.parked
-                    .iter()
-                    .filter(|topic| !self.topics.contains_key(topic)),
-            )
-            .copied()
+    pub fn is_active(&self) -> bool {
+        self.phase == Phase::Active && !self.is_parked
     }
 
     /// Whether a person parked it.
     #[must_use]
-    pub fn is_parked(&self, topic: TopicIndex) -> bool {
-        self.parked.contains(&topic)
+    pub fn is_parked(&self) -> bool {
+        self.is_parked
     }
 
+    /// Whether its rows go through the probe producer.
     #[must_use]
-    pub fn is_astray(&self) -> bool {
-        self.astray_until.is_some()
+    pub fn is_slow(&self, now: Instant) -> bool {
+        self.slow_until.is_some_and(|until| now < until)
     }
 
-    /// Whether anything rests.
+    /// Whether no row of it is with a producer.
     #[must_use]
-    pub fn any(&self) -> bool {
-        !self.topics.is_empty() || !self.parked.is_empty() || self.astray_until.is_some()
+    pub fn is_drained(&self) -> bool {
+        self.unacknowledged.rows() == 0
     }
 
-    /// A topic failed: it rests, longer each time.
-    pub fn failed(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
+    /// What producers have of it.
+    #[must_use]
+    pub fn unacknowledged(&self) -> &Unacknowledged {
+        &self.unacknowledged
+    }
+
+    /// Pauses an active topic until no row of it is with a producer. Another phase stays.
+    pub fn drain(&mut self) {
+        if self.phase == Phase::Active {
+            self.phase = Phase::Draining;
+        }
+    }
+
+    /// Whether [`Phase::Draining`] is over. [`Self::activate`] must follow.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        self.phase == Phase::Draining && self.is_drained()
+    }
+
+    /// Ends the pause: rows are sent again, unless a person parked the topic.
+    pub fn activate(&mut self) {
+        self.phase = Phase::Active;
+    }
+
+    /// Records that a record was acknowledged: the next pause is the shortest again.
+    pub fn on_success(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Records that a batch was rejected: the topic is paused until its rows are known. A failure
+    /// of the whole topic is stronger.
+    pub fn isolate(&mut self) {
+        if !matches!(self.phase, Phase::Failed { .. }) {
+            self.phase = Phase::Isolating;
+        }
+    }
+
+    /// Records that the rows of the rejected batch are known: the topic goes on without them,
+    /// through the probe producer. Returns false if it is paused for another reason by now.
+    #[must_use]
+    pub fn on_candidates_known(&mut self, now: Instant) -> bool {
+        let was_isolating = self.phase == Phase::Isolating;
+        if was_isolating {
+            self.slow_until = Some(now + SLOW_FOR);
+            self.end_exclusive_phase();
+        }
+        was_isolating
+    }
+
+    /// Records that a probed record was rejected, which prolongs a slow time. A topic that is not
+    /// slow stays so: its rows are with the main producer, and a row sent by the probe producer
+    /// could overtake them.
+    pub fn on_probe_rejected(&mut self, now: Instant) {
+        if self.is_slow(now) {
+            self.slow_until = Some(now + SLOW_FOR);
+        }
+    }
+
+    /// Ends the slow time: batches were too large and will be smaller, and no record is at fault.
+    pub fn end_slow_time(&mut self) {
+        self.slow_until = None;
+    }
+
+    /// Pauses the topic while one row of it is probed.
+    pub fn probe(&mut self, class: ProblemClass) {
+        self.phase = Phase::Probing { class };
+    }
+
+    /// Records that the topic accepted the probed row. Returns whether it is active now, as far as
+    /// a person has not parked it; false also if no probe was under way.
+    #[must_use]
+    pub fn on_probe_accepted(&mut self) -> bool {
+        matches!(self.phase, Phase::Probing { .. }) && self.end_exclusive_phase()
+    }
+
+    /// Records that the brokers do not list the topic. A probe or a look-up under way ends first.
+    pub fn on_missing(&mut self) {
+        self.is_missing = true;
+        if !matches!(self.phase, Phase::Probing { .. } | Phase::Isolating) {
+            self.phase = Phase::Unlisted;
+        }
+    }
+
+    /// Records that the brokers list the topic.
+    pub fn on_present(&mut self) {
+        self.is_missing = false;
+        if self.phase == Phase::Unlisted {
+            self.phase = Phase::Listed;
+        }
+    }
+
+    /// Ends [`Phase::Probing`] or [`Phase::Isolating`]. Returns whether the topic exists, and so is
+    /// active now.
+    fn end_exclusive_phase(&mut self) -> bool {
+        self.phase = if self.is_missing {
+            Phase::Unlisted
+        } else {
+            Phase::Active
+        };
+        !self.is_missing
+    }
+
+    /// When the pause ends, and why there was one; `None` while that depends on something else.
+    fn pause_end(&self) -> Option<(PauseEnd, ProblemClass)> {
+        if self.is_parked || !self.is_drained() {
+            return None;
+        }
+        match self.phase {
+            Phase::Failed { class, until } => Some((PauseEnd::At(until), class)),
+            Phase::Listed => Some((PauseEnd::Now, ProblemClass::TopicMissing)),
+            _ => None,
+        }
+    }
+
+    /// The problem to report of it, if there is one.
+    fn problem(&self) -> Option<ProblemClass> {
+        match self.phase {
+            Phase::Failed { class, .. } | Phase::Probing { class } => Some(class),
+            Phase::Unlisted | Phase::Listed => {
+                self.is_missing.then_some(ProblemClass::TopicMissing)
+            }
+            Phase::Active | Phase::Isolating | Phase::Draining => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PauseEnd {
+    Now,
+    At(Instant),
+}
+
+/// All declared topics, and rows without one.
+#[derive(Clone, Debug)]
+pub struct TopicStates {
+    topics: Vec<TopicState>,
+    /// Until then rows without a declared topic are left out; `None`: none are known.
+    undeclared_until: Option<Instant>,
+    /// When the row was sent that was sent last among all acknowledged ones, and when it was
+    /// acknowledged.
+    newest_acknowledged: Option<(Instant, Instant)>,
+    jitter: Jitter,
+}
+
+impl Index<TopicIndex> for TopicStates {
+    type Output = TopicState;
+
+    fn index(&self, topic: TopicIndex) -> &TopicState {
+        &self.topics[topic.index()]
+    }
+}
+
+impl IndexMut<TopicIndex> for TopicStates {
+    fn index_mut(&mut self, topic: TopicIndex) -> &mut TopicState {
+        &mut self.topics[topic.index()]
+    }
+}
+
+impl TopicStates {
+    /// All topics are unlisted at first.
+    #[must_use]
+    pub fn new(topics: usize) -> Self {
+        Self {
+            topics: vec![TopicState::unlisted(); topics],
+            undeclared_until: None,
+            newest_acknowledged: None,
+            jitter: Jitter::seeded(0),
+        }
+    }
+
+    /// Sets the source of random pauses, which should differ from those of other relays.
+    #[must_use]
+    pub fn with_jitter(self, jitter: Jitter) -> Self {
+        Self { jitter, ..self }
+    }
+
+    /// All topics with their indexes.
+    pub fn iter(&self) -> impl Iterator<Item = (TopicIndex, &TopicState)> {
+        let topics = self.topics.iter().enumerate();
+        topics.map(|(index, state)| (TopicIndex::new(index), state))
+    }
+
+    /// Whether rows are sent to any topic.
+    #[must_use]
+    pub fn any_is_active(&self) -> bool {
+        self.topics.iter().any(TopicState::is_active)
+    }
+
+    /// Topics that no rows are sent to.
+    pub fn paused(&self) -> impl Iterator<Item = TopicIndex> {
+        self.iter()
+            .filter(|(_, state)| !state.is_active())
+            .map(|(topic, _)| topic)
+    }
+
+    /// Whether rows without a declared topic are known of.
+    #[must_use]
+    pub fn has_undeclared(&self) -> bool {
+        self.undeclared_until.is_some()
+    }
+
+    /// Whether any topic is paused, or rows without a declared topic are left out.
+    #[must_use]
+    pub fn any_is_excluded(&self) -> bool {
+        self.has_undeclared() || !self.topics.iter().all(TopicState::is_active)
+    }
+
+    /// Records that a record failed for a reason that concerns its topic, which is paused, longer
+    /// each time.
+    pub fn on_failed(&mut self, topic: TopicIndex, class: ProblemClass, now: Instant) {
+        let state = &mut self.topics[topic.index()];
         if class == ProblemClass::TopicMissing {
-            self.seen_missing[topic] = true;
-            self.topics.insert(topic, Rest::Unseen { seen: false });
+            state.is_missing = true;
+            state.phase = Phase::Unlisted;
             return;
         }
-        if matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
+        if matches!(state.phase, Phase::Failed { .. }) {
             return;
         }
-        let pause = self
-            .jitter
-            .around(PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures[topic].min(6))));
-        self.failures[topic] += 1;
-        self.topics.insert(
-            topic,
-            Rest::Failed {
-                class,
-                until: now + pause,
-            },
-        );
+        let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << state.failures.min(6)));
+        let until = now + self.jitter.around(pause);
+        state.failures += 1;
+        state.phase = Phase::Failed { class, until };
     }
 
-    /// A topic that flows waits until nothing of it is with a producer any more.
-    pub fn wait(&mut self, topic: TopicIndex) {
-        self.topics.entry(topic).or_insert(Rest::Waits);
-    }
-
-    /// Topics that waited, and of which nothing is with a producer any more. Each of them must
-    /// [`Self::flow`].
-    #[must_use]
-    pub fn waited(&self, drained: impl Fn(TopicIndex) -> bool) -> Vec<TopicIndex> {
-        let over = |(topic, rest): (&TopicIndex, &Rest)| *rest == Rest::Waits && drained(*topic);
-        self.topics
-            .iter()
-            .filter(|entry| over(*entry))
-            .map(|(topic, _)| *topic)
-            .collect()
-    }
-
-    /// A topic acknowledged a record.
-    pub fn succeeded(&mut self, topic: TopicIndex) {
-        self.failures[topic] = 0;
-    }
-
-    /// A batch of a topic was refused: it rests until its rows are known.
-    pub fn suspect(&mut self, topic: TopicIndex) {
-        if !matches!(self.topics.get(&topic), Some(Rest::Failed { .. })) {
-            self.topics.insert(topic, Rest::Suspect);
+    /// Sets which topics a person parked. Returns those that were parked until now, and those that
+    /// are from now on.
+    pub fn set_parked(
+        &mut self,
+        parked: &BTreeSet<TopicIndex>,
+    ) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
+        let (mut freed, mut added) = (Vec::new(), Vec::new());
+        for (index, state) in self.topics.iter_mut().enumerate() {
+            let topic = TopicIndex::new(index);
+            let is_parked = parked.contains(&topic);
+            match (state.is_parked, is_parked) {
+                (true, false) => freed.push(topic),
+                (false, true) => added.push(topic),
+                _ => {}
+            }
+            state.is_parked = is_parked;
         }
-    }
-
-    /// The rows of the refused batch are known: the topic flows without them, slowly. False: it
-    /// rests for another reason by now.
-    pub fn identified(&mut self, topic: TopicIndex, now: Instant) -> bool {
-        let was_suspect = self.topics.get(&topic) == Some(&Rest::Suspect);
-        if was_suspect {
-            self.slow_until[topic] = Some(now + SLOW_FOR);
-            self.end_rest(topic);
-        }
-        was_suspect
-    }
-
-    /// A record of the topic was refused on trial. A topic that is not slow stays so: its rows are
-    /// with the main producer, and a row that went by the other one could overtake them.
-    pub fn refused(&mut self, topic: TopicIndex, now: Instant) {
-        if self.is_slow(topic, now) {
-            self.slow_until[topic] = Some(now + SLOW_FOR);
-        }
-    }
-
-    /// Whether rows of the topic go by the trial producer.
-    #[must_use]
-    pub fn is_slow(&self, topic: TopicIndex, now: Instant) -> bool {
-        self.slow_until[topic].is_some_and(|until| now < until)
-    }
-
-    /// Its batches were too large, and will be smaller: no record was to blame.
-    pub fn acquit(&mut self, topic: TopicIndex) {
-        self.slow_until[topic] = None;
-    }
-
-    /// A row of the topic goes on trial.
-    pub fn on_trial(&mut self, topic: TopicIndex, class: ProblemClass) {
-        self.topics.insert(topic, Rest::OnTrial { class });
-    }
-
-    /// The topic takes records again. Returns whether it may flow now.
-    pub fn works(&mut self, topic: TopicIndex) -> bool {
-        let was_on_trial = matches!(self.topics.get(&topic), Some(Rest::OnTrial { .. }));
-        was_on_trial && self.end_rest(topic)
-    }
-
-    /// A person parked these topics, and no others. Returns those that were parked until now, and
-    /// those that are from now on.
-    pub fn parked(&mut self, parked: BTreeSet<TopicIndex>) -> (Vec<TopicIndex>, Vec<TopicIndex>) {
-        let freed = self.parked.difference(&parked).copied().collect();
-        let added = parked.difference(&self.parked).copied().collect();
-        self.parked = parked;
         (freed, added)
     }
 
-    /// Rows without a declared topic were found: they rest.
-    pub fn astray(&mut self, now: Instant) {
-        self.astray_until.get_or_insert(now + ASTRAY_PAUSE);
+    /// Records that rows without a declared topic were found: they are left out for a while.
+    pub fn on_undeclared(&mut self, now: Instant) {
+        self.undeclared_until.get_or_insert(now + UNDECLARED_PAUSE);
     }
 
-    /// The brokers do not know the topic. What is on trial ends first.
-    pub fn missing(&mut self, topic: TopicIndex) {
-        self.seen_missing[topic] = true;
-        if !matches!(
-            self.topics.get(&topic),
-            Some(Rest::OnTrial { .. } | Rest::Suspect)
-        ) {
-            self.topics.insert(topic, Rest::Unseen { seen: false });
-        }
-    }
-
-    /// The brokers know the topic.
-    pub fn exists(&mut self, topic: TopicIndex) {
-        self.seen_missing[topic] = false;
-        if let Some(Rest::Unseen { seen }) = self.topics.get_mut(&topic) {
-            *seen = true;
-        }
-    }
-
-    /// Its trial, or the look at its rows, is over: it flows, unless it is missing now.
-    fn end_rest(&mut self, topic: TopicIndex) -> bool {
-        if self.seen_missing[topic] {
-            self.topics.insert(topic, Rest::Unseen { seen: false });
-        } else {
-            self.topics.remove(&topic);
-        }
-        !self.seen_missing[topic]
-    }
-
-    /// Topics whose pause is over and that no person parked; `drained` says whether no record of a
-    /// topic is with the producer any more, so that it starts again at its lowest row. Each of them
-    /// must go [`Self::on_trial`] or [`Self::flow`].
+    /// Whether rows without a declared topic are to be read again. True once per pause.
     #[must_use]
-    pub fn due(
-        &self,
+    pub fn end_undeclared_pause(&mut self, now: Instant) -> bool {
+        let is_over = self.undeclared_until.is_some_and(|until| until <= now);
+        if is_over {
+            self.undeclared_until = None;
+        }
+        is_over
+    }
+
+    /// Topics that may go on, each with the reason of its pause: no row of them is with a producer,
+    /// so they start again at their lowest row. [`TopicState::probe`] or [`TopicState::activate`]
+    /// must follow for each.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Vec<(TopicIndex, ProblemClass)> {
+        let mut due = Vec::new();
+        for (topic, state) in self.iter() {
+            match state.pause_end() {
+                Some((PauseEnd::Now, class)) => due.push((topic, class)),
+                Some((PauseEnd::At(until), class)) if until <= now => due.push((topic, class)),
+                _ => {}
+            }
+        }
+        due
+    }
+
+    /// When [`Self::due`] or [`Self::end_undeclared_pause`] has something to do next.
+    #[must_use]
+    pub fn next_due_at(&self, now: Instant) -> Option<Instant> {
+        let pause_ends = self.topics.iter().filter_map(|state| {
+            let (end, _) = state.pause_end()?;
+            Some(match end {
+                PauseEnd::Now => now,
+                PauseEnd::At(until) => until,
+            })
+        });
+        pause_ends.chain(self.undeclared_until).min()
+    }
+
+    /// Topics with a problem to report.
+    #[must_use]
+    pub fn problems(&self) -> Vec<(TopicIndex, ProblemClass)> {
+        self.iter()
+            .filter_map(|(topic, state)| Some((topic, state.problem()?)))
+            .collect()
+    }
+
+    /// Records that a row of `bytes` goes to a producer. Returns the number of its burst.
+    pub fn on_sent(
+        &mut self,
+        topic: TopicIndex,
+        lane: u8,
+        bytes: usize,
         now: Instant,
-        drained: impl Fn(TopicIndex) -> bool,
-    ) -> Vec<(TopicIndex, ProblemClass)> {
-        let due = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Failed { class, until } if *until <= now && drained(*topic) => {
-                Some((*topic, *class))
-            }
-            Rest::Unseen { seen: true } if drained(*topic) => {
-                Some((*topic, ProblemClass::TopicMissing))
-            }
-            _ => None,
+    ) -> BurstNumber {
+        self.topics[topic.index()]
+            .unacknowledged
+            .on_sent(lane, bytes, now)
+    }
+
+    /// Records that Kafka acknowledged a row.
+    pub fn on_acknowledged(&mut self, row: &SentRow, now: Instant) {
+        let acknowledged = self.on_ended(row).map(|sent_at| (sent_at, now));
+        self.newest_acknowledged = self.newest_acknowledged.max(acknowledged);
+    }
+
+    /// Records that the delivery report of a row is in. Returns when the row was sent.
+    pub fn on_ended(&mut self, row: &SentRow) -> Option<Instant> {
+        self.topics[row.topic.index()]
+            .unacknowledged
+            .on_ended(row.lane, row.bytes, row.burst)
+    }
+
+    /// Whether a topic's oldest row was sent `after` ago or earlier, and a row sent later was
+    /// acknowledged when the oldest one was that old already. Then the cluster is neither slow nor
+    /// unavailable; the topic is.
+    #[must_use]
+    pub fn is_overtaken(&self, topic: TopicIndex, after: Duration) -> bool {
+        let Some((sent_at, acknowledged_at)) = self.newest_acknowledged else {
+            return false;
         };
-        self.unparked().filter_map(due).collect()
+        self[topic]
+            .unacknowledged
+            .oldest_sent_at()
+            .is_some_and(|oldest| sent_at > oldest && acknowledged_at >= oldest + after)
     }
+}
 
-    /// The topic flows again.
-    pub fn flow(&mut self, topic: TopicIndex) {
-        self.topics.remove(&topic);
-    }
-
-    /// Whether rows without a declared topic are to be looked for again.
-    pub fn astray_is_over(&mut self, now: Instant) -> bool {
-        let over = self.astray_until.is_some_and(|until| until <= now);
-        if over {
-            self.astray_until = None;
+/// For the model: what a step can depend on. What is unacknowledged follows from the rows in
+/// flight, and time does not pass in the model.
+#[cfg(test)]
+impl std::hash::Hash for TopicStates {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self {
+            topics,
+            undeclared_until,
+            newest_acknowledged: _,
+            jitter,
+        } = self;
+        for topic in topics {
+            let TopicState {
+                phase,
+                is_parked,
+                slow_until,
+                failures,
+                is_missing,
+                unacknowledged: _,
+            } = topic;
+            (phase, is_parked, slow_until, failures, is_missing).hash(state);
         }
-        over
-    }
-
-    /// When something is due next.
-    #[must_use]
-    pub fn next(&self, now: Instant, drained: impl Fn(TopicIndex) -> bool) -> Option<Instant> {
-        let until = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Unseen { seen: true } if drained(*topic) => Some(now),
-            Rest::Failed { until, .. } if drained(*topic) => Some(*until),
-            _ => None,
-        };
-        self.unparked()
-            .filter_map(until)
-            .chain(self.astray_until)
-            .min()
-    }
-
-    fn unparked(&self) -> impl Iterator<Item = (&TopicIndex, &Rest)> {
-        self.topics
-            .iter()
-            .filter(|(topic, _)| !self.is_parked(**topic))
-    }
-
-    /// Topics that rest for a reason to report, and whether rows went astray.
-    #[must_use]
-    pub fn reasons(&self) -> (Vec<(TopicIndex, ProblemClass)>, bool) {
-        let reason = |(topic, rest): (&TopicIndex, &Rest)| match rest {
-            Rest::Failed { class, .. } | Rest::OnTrial { class } => Some((*topic, *class)),
-            Rest::Suspect | Rest::Waits => None,
-            Rest::Unseen { .. } => {
-                self.seen_missing[*topic].then_some((*topic, ProblemClass::TopicMissing))
-            }
-        };
-        (
-            self.topics.iter().filter_map(reason).collect(),
-            self.astray_until.is_some(),
-        )
+        (undeclared_until, jitter).hash(state);
     }
 }
 

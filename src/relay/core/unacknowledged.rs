@@ -1,163 +1,118 @@
-//! What each topic has with the producers: rows, bytes, by lane, and since when. A constant amount
-//! of work per row. Pure.
+//! The rows of one topic that producers have and Kafka has not acknowledged: how many, their bytes,
+//! how many in each lane, and since when. A constant amount of work per row. Pure.
 //!
-//! Rows that are sent at the same moment are one burst. A burst goes when its last row has ended
-//! and no older one is left, so the front of a topic's bursts is its oldest row.
+//! Rows that are sent at the same moment form a burst. A burst is removed once its last row has
+//! ended and no older burst is left, so the front burst holds the topic's oldest row.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Instant};
 
-use crate::relay::core::{
-    in_flight::{Slot, TopicIndex},
-    lane_share::LANES,
-};
+use crate::relay::core::lane_share::LANES;
 
-/// Rows of one topic that were sent together and have not ended.
+/// Rows of one topic that were sent at the same moment.
 #[derive(Clone, Debug)]
 struct Burst {
-    at: Instant,
+    sent_at: Instant,
+    /// Rows of it whose delivery report is still to come.
     rows: usize,
 }
 
-#[derive(Clone, Debug)]
-struct OfTopic {
-    rows: usize,
-    bytes: usize,
-    by_lane: [u32; LANES],
-    bursts: VecDeque<Burst>,
-    /// Bursts that are gone: number of the front one.
-    gone: u64,
-}
+/// Number of a burst, counted per topic from 0.
+pub type BurstNumber = u64;
 
-/// A sent row.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    topic: TopicIndex,
-    lane: u8,
-    bytes: usize,
-    burst: u64,
-}
-
-/// Rows whose delivery report is still to come, by topic.
+/// The unacknowledged rows of one topic.
 #[derive(Clone, Debug)]
 pub struct Unacknowledged {
-    topics: Vec<OfTopic>,
-    slots: Vec<Option<Sent>>,
-    /// Of all acknowledged rows the last sent: when it was sent, and when it was acknowledged.
-    newest_acknowledged: Option<(Instant, Instant)>,
+    rows: usize,
+    bytes: usize,
+    rows_by_lane: [u32; LANES],
+    bursts: VecDeque<Burst>,
+    /// Number of the front burst, which is how many were removed.
+    front: BurstNumber,
+}
+
+impl Default for Unacknowledged {
+    fn default() -> Self {
+        Self {
+            rows: 0,
+            bytes: 0,
+            rows_by_lane: [0; LANES],
+            bursts: VecDeque::new(),
+            front: 0,
+        }
+    }
 }
 
 impl Unacknowledged {
-    #[must_use]
-    pub fn new(topics: usize, slots: usize) -> Self {
-        let topic = OfTopic {
-            rows: 0,
-            bytes: 0,
-            by_lane: [0; LANES],
-            bursts: VecDeque::new(),
-            gone: 0,
-        };
-        Self {
-            topics: vec![topic; topics],
-            slots: vec![None; slots],
-            newest_acknowledged: None,
-        }
-    }
-
-    /// A row goes to the producer.
-    pub fn sent(&mut self, slot: Slot, topic: TopicIndex, lane: u8, bytes: usize, now: Instant) {
-        let of = &mut self.topics[topic];
-        match of.bursts.back_mut().filter(|burst| burst.at == now) {
+    /// Records that a row of `bytes` goes to a producer. Returns the number of its burst, which
+    /// [`Self::on_ended`] needs.
+    pub fn on_sent(&mut self, lane: u8, bytes: usize, now: Instant) -> BurstNumber {
+        match self.bursts.back_mut().filter(|burst| burst.sent_at == now) {
             Some(burst) => burst.rows += 1,
-            None => of.bursts.push_back(Burst { at: now, rows: 1 }),
+            None => self.bursts.push_back(Burst {
+                sent_at: now,
+                rows: 1,
+            }),
         }
-        of.rows += 1;
-        of.bytes += bytes;
-        of.by_lane[usize::from(lane)] += 1;
-        self.slots[slot] = Some(Sent {
-            topic,
-            lane,
-            bytes,
-            burst: of.gone + of.bursts.len() as u64 - 1,
-        });
+        self.rows += 1;
+        self.bytes += bytes;
+        self.rows_by_lane[usize::from(lane)] += 1;
+        self.front + self.bursts.len() as BurstNumber - 1
     }
 
-    /// Kafka has the row. Nothing happens for a slot that has no sent row.
-    pub fn acknowledged(&mut self, slot: Slot, now: Instant) {
-        let acknowledged = self.ended(slot).map(|sent| (sent, now));
-        self.newest_acknowledged = self.newest_acknowledged.max(acknowledged);
-    }
-
-    /// The row's report is in; returns when it was sent. `None` for a slot that has no sent row.
-    pub fn ended(&mut self, slot: Slot) -> Option<Instant> {
-        let sent = self.slots.get_mut(slot)?.take()?;
-        let of = &mut self.topics[sent.topic];
-        of.rows -= 1;
-        of.bytes -= sent.bytes;
-        of.by_lane[usize::from(sent.lane)] -= 1;
-        let burst = of.bursts.get_mut((sent.burst - of.gone) as usize)?;
+    /// Records that the delivery report of a sent row is in. Returns when the row was sent; `None`
+    /// for a burst that does not exist.
+    pub fn on_ended(&mut self, lane: u8, bytes: usize, burst: BurstNumber) -> Option<Instant> {
+        self.rows -= 1;
+        self.bytes -= bytes;
+        self.rows_by_lane[usize::from(lane)] -= 1;
+        let burst = self.bursts.get_mut((burst - self.front) as usize)?;
         burst.rows -= 1;
-        let at = burst.at;
-        while of.bursts.front().is_some_and(|burst| burst.rows == 0) {
-            of.bursts.pop_front();
-            of.gone += 1;
+        let sent_at = burst.sent_at;
+        while self.bursts.front().is_some_and(|burst| burst.rows == 0) {
+            self.bursts.pop_front();
+            self.front += 1;
         }
-        Some(at)
+        Some(sent_at)
     }
 
-    /// Rows of a topic.
+    /// Number of rows.
     #[must_use]
-    pub fn rows(&self, topic: TopicIndex) -> usize {
-        self.topics[topic].rows
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
-    /// Bytes of a topic's rows.
+    /// Bytes of all rows.
     #[must_use]
-    pub fn bytes(&self, topic: TopicIndex) -> usize {
-        self.topics[topic].bytes
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
-    /// Most rows that a topic has in one lane.
+    /// Rows of one lane.
     #[must_use]
-    pub fn most_in_a_lane(&self, topic: TopicIndex) -> usize {
-        self.topics[topic]
-            .by_lane
+    pub fn rows_in_lane(&self, lane: u8) -> usize {
+        self.rows_by_lane[usize::from(lane)] as usize
+    }
+
+    /// Rows of the lane that has most of them.
+    #[must_use]
+    pub fn rows_in_fullest_lane(&self) -> usize {
+        self.rows_by_lane
             .iter()
             .max()
             .map_or(0, |rows| *rows as usize)
     }
 
-    /// Rows of a lane.
+    /// When the oldest row was sent; `None` without rows.
     #[must_use]
-    pub fn in_lane(&self, lane: u8) -> usize {
-        self.topics
-            .iter()
-            .map(|of| of.by_lane[usize::from(lane)] as usize)
-            .sum()
-    }
-
-    /// When a topic's oldest row was sent.
-    #[must_use]
-    pub fn oldest(&self, topic: TopicIndex) -> Option<Instant> {
-        self.topics[topic].bursts.front().map(|burst| burst.at)
-    }
-
-    /// Whether a topic's oldest row was sent so long ago, and one that was sent later was
-    /// acknowledged when it was that old already: then it is not the cluster that is slow or away.
-    #[must_use]
-    pub fn is_overtaken(&self, topic: TopicIndex, after: Duration) -> bool {
-        let Some((sent, acknowledged)) = self.newest_acknowledged else {
-            return false;
-        };
-        self.oldest(topic)
-            .is_some_and(|oldest| sent > oldest && acknowledged >= oldest + after)
+    pub fn oldest_sent_at(&self) -> Option<Instant> {
+        self.bursts.front().map(|burst| burst.sent_at)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn after(start: Instant, ms: u64) -> Instant {
@@ -166,72 +121,40 @@ mod tests {
 
     #[test]
     fn the_oldest_row_is_the_first_sent_of_those_that_have_not_ended() {
-        let (mut unacknowledged, start) = (Unacknowledged::new(1, 8), Instant::now());
-        for (slot, ms) in [(0, 0), (1, 0), (2, 5), (3, 9)] {
-            unacknowledged.sent(slot, 0, 7, 10, after(start, ms));
-        }
+        let (mut unacknowledged, start) = (Unacknowledged::default(), Instant::now());
+        let bursts = [0, 0, 5, 9].map(|ms| unacknowledged.on_sent(7, 10, after(start, ms)));
         // Reports of different partitions come in any order.
-        for (slot, oldest) in [(2, Some(0)), (0, Some(0)), (1, Some(9)), (3, None)] {
-            assert!(unacknowledged.ended(slot).is_some());
+        for (row, oldest) in [(2, Some(0)), (0, Some(0)), (1, Some(9)), (3, None)] {
+            assert!(unacknowledged.on_ended(7, 10, bursts[row]).is_some());
             assert_eq!(
-                unacknowledged.oldest(0),
+                unacknowledged.oldest_sent_at(),
                 oldest.map(|ms| after(start, ms)),
-                "after slot {slot}"
+                "after row {row}"
             );
         }
         assert_eq!(
             (
-                unacknowledged.rows(0),
-                unacknowledged.bytes(0),
-                unacknowledged.most_in_a_lane(0)
+                unacknowledged.rows(),
+                unacknowledged.bytes(),
+                unacknowledged.rows_in_fullest_lane()
             ),
             (0, 0, 0)
         );
     }
 
     #[test]
-    fn a_slot_that_is_used_again_counts_for_its_new_row() {
-        let (mut unacknowledged, start) = (Unacknowledged::new(2, 1), Instant::now());
-        unacknowledged.sent(0, 0, 1, 10, start);
-        assert_eq!(unacknowledged.ended(0), Some(start));
-        assert_eq!(unacknowledged.ended(0), None);
-        unacknowledged.sent(0, 1, 2, 20, after(start, 1));
+    fn rows_are_counted_by_lane() {
+        let (mut unacknowledged, now) = (Unacknowledged::default(), Instant::now());
+        let burst = [1, 2, 2].map(|lane| unacknowledged.on_sent(lane, 20, now))[0];
+        assert_eq!(unacknowledged.on_ended(1, 20, burst), Some(now));
         assert_eq!(
             (
-                unacknowledged.rows(0),
-                unacknowledged.rows(1),
-                unacknowledged.bytes(1)
+                unacknowledged.rows_in_lane(1),
+                unacknowledged.rows_in_lane(2),
+                unacknowledged.rows_in_fullest_lane(),
+                unacknowledged.bytes()
             ),
-            (0, 1, 20)
+            (0, 2, 2, 40)
         );
-        assert_eq!(
-            (unacknowledged.in_lane(1), unacknowledged.in_lane(2)),
-            (0, 1)
-        );
-    }
-
-    #[test]
-    fn only_a_row_that_was_sent_later_and_acknowledged_late_enough_overtakes() {
-        let start = Instant::now();
-        for (sent, acknowledged, overtakes) in [
-            (0, 3000, false),
-            (1, 1999, false),
-            (1, 2000, true),
-            (2500, 2501, true),
-        ] {
-            let mut unacknowledged = Unacknowledged::new(2, 2);
-            unacknowledged.sent(0, 0, 1, 1, start);
-            unacknowledged.sent(1, 1, 1, 1, after(start, sent));
-            unacknowledged.acknowledged(1, after(start, acknowledged));
-            assert_eq!(
-                unacknowledged.is_overtaken(0, Duration::from_secs(2)),
-                overtakes,
-                "sent {sent}, acknowledged {acknowledged}"
-            );
-            assert!(
-                !unacknowledged.is_overtaken(1, Duration::ZERO),
-                "it has nothing there"
-            );
-        }
     }
 }

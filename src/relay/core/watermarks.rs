@@ -1,16 +1,18 @@
 //! Where a lane may go on reading so that no committed row is ever missed: snapshots, ticks and
-//! marks -> the next `low`. Pure.
+//! watermarks -> the id that the next fetch reads from. Pure.
 //!
 //! Ids are drawn before their transaction commits, so the highest id read says nothing about the
 //! ids below it. What does:
 //!
 //! ```text
-//!   a tick    = (xid of one of our own transactions, highest id that we had seen before it began)
+//!   a tick    = (xid of one of our own transactions, highest id that was seen before it began)
 //!               -> every id up to there was drawn before, and `event.xact` comes before `event.id`:
 //!                  so by a transaction whose xid is below the tick's
-//!   base(S)   = the id of the newest tick below S.xmax
-//!               -> every id up to base belongs to a transaction that S shows as finished, or lists as running
-//!   open[x]   = an id below everything that the listed transaction x may still bring: base of the snapshot before x was listed
+//!   safe_id(S) = the id of the newest tick below S.xmax
+//!               -> every id up to there belongs to a transaction that S shows as finished, or lists
+//!                  as running
+//!   open[x]   = an id below everything that the listed transaction x may still bring: where the lane
+//!               had been read to before x was listed
 //! ```
 //!
 //! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being
@@ -24,45 +26,50 @@ use std::{
 
 use crate::outbox::Snapshot;
 
-/// A listed transaction younger than this holds the reading position back, so that its rows come
-/// with an ordinary fetch; for an older one the lane goes on and reads its range again when it has
-/// ended.
-pub const YOUNG: Duration = Duration::from_millis(250);
+/// A transaction that has been listed as running for less time than this holds the reading position
+/// back, so that its rows come with an ordinary fetch. For an older one the lane goes on, and reads
+/// its range again when it has ended.
+pub const YOUNG_FOR: Duration = Duration::from_millis(250);
 
-/// `xid` is one of our own transactions; every id up to `drawn` had been drawn before it began.
+/// One of our own transactions, which orders the ids that others draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XidTick {
+    /// Its transaction id.
     pub xid: u64,
+    /// Every id up to here had been drawn before it began.
     pub drawn: i64,
 }
 
-/// Ticks that no snapshot has passed yet, and the best that one has.
+/// Ticks that no snapshot has passed yet, and the highest id of those that one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct XidTicks {
+    /// Transaction id -> highest id drawn before, of ticks that no snapshot has passed.
     ahead: BTreeMap<u64, i64>,
-    base: i64,
+    safe_id: i64,
 }
 
 impl XidTicks {
-    /// Adds a tick, in any order.
+    /// Adds a tick. Ticks come in any order.
     pub fn add(&mut self, tick: XidTick) {
         let drawn = self.ahead.entry(tick.xid).or_default();
         *drawn = tick.drawn.max(*drawn);
     }
 
-    /// `base` of a snapshot. Snapshots come in the order in which they were taken.
-    pub fn base(&mut self, snapshot: &Snapshot) -> i64 {
+    /// Every id up to here belongs to a transaction that the snapshot shows as finished, or lists
+    /// as running. Snapshots must come in the order in which they were taken.
+    pub fn safe_id(&mut self, snapshot: &Snapshot) -> i64 {
         let ahead = self.ahead.split_off(&snapshot.xmax());
         let passed = std::mem::replace(&mut self.ahead, ahead);
-        self.base = passed.into_values().fold(self.base, i64::max);
-        self.base
+        self.safe_id = passed.into_values().fold(self.safe_id, i64::max);
+        self.safe_id
     }
 }
 
 /// A transaction that was listed as running and may still bring ids above `above` into the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Open {
+struct OpenTransaction {
     above: i64,
+    /// When it was first listed.
     since: Instant,
     /// It has ended, and its range has not been read since.
     ended: bool,
@@ -84,71 +91,76 @@ pub enum ReadDecision {
     /// Take them, in id order.
     Take,
     /// A transaction ended whose range begins below this fetch: take nothing, read again from
-    /// [`Watermark::low`]. Else a row of a key could go out before an earlier one of the same key.
+    /// [`Watermark::read_from`]. Else a row of a key could go out before an earlier one of the same
+    /// key.
     Again,
 }
 
 /// The reading position of one lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Watermark {
-    base: i64,
-    open: BTreeMap<u64, Open>,
+    /// Every row up to here was read, but for those of open transactions.
+    read_to: i64,
+    /// By transaction id.
+    open_transactions: BTreeMap<u64, OpenTransaction>,
 }
 
 impl Watermark {
-    /// A new owner starts at the mark of the one before.
+    /// A lane that a new owner reads from the watermark of the last one.
     #[must_use]
-    pub fn starting_at(mark: i64) -> Self {
+    pub fn starting_at(id: i64) -> Self {
         Self {
-            base: mark,
-            open: BTreeMap::new(),
+            read_to: id,
+            open_transactions: BTreeMap::new(),
         }
     }
 
-    /// The next fetch reads ids above this.
+    /// The next fetch reads ids above this one.
     #[must_use]
-    pub fn low(&self, now: Instant) -> i64 {
-        let holds = |open: &&Open| open.ended || now.saturating_duration_since(open.since) < YOUNG;
-        self.open
+    pub fn read_from(&self, now: Instant) -> i64 {
+        let holds = |open: &&OpenTransaction| {
+            open.ended || now.saturating_duration_since(open.since) < YOUNG_FOR
+        };
+        self.open_transactions
             .values()
             .filter(holds)
             .map(|open| open.above)
-            .fold(self.base, i64::min)
+            .fold(self.read_to, i64::min)
     }
 
-    /// No row at or below this is still to come, or was left unread: what a new owner may start at
-    /// once all rows taken are settled.
+    /// No row up to this id is still to come, or was left unread. A new owner may start here once
+    /// all rows that were taken are settled.
     #[must_use]
-    pub fn mark(&self) -> i64 {
-        self.open
+    pub fn complete_to(&self) -> i64 {
+        self.open_transactions
             .values()
             .map(|open| open.above)
-            .fold(self.base, i64::min)
+            .fold(self.read_to, i64::min)
     }
 
-    /// Rows above `id` were given back, or left out: they are read again.
+    /// Reads again from above `id`: rows there were given back, or left out.
     pub fn rewind(&mut self, id: i64) {
-        self.base = self.base.min(id);
+        self.read_to = self.read_to.min(id);
     }
 
-    /// What a careless engineer would do: whatever is below this is believed to have been read.
+    /// A planted bug: takes everything up to `highest` as read.
     #[cfg(feature = "planted-bugs")]
     pub fn go_forward(&mut self, highest: i64) {
-        (self.base, self.open) = (highest, BTreeMap::new());
+        (self.read_to, self.open_transactions) = (highest, BTreeMap::new());
     }
 
-    /// Learns from one fetch of this lane. `base` is [`XidTicks::base`] of its snapshot.
-    pub fn learn(
+    /// Advances by one fetch of this lane. `safe_id` is [`XidTicks::safe_id`] of its snapshot.
+    pub fn advance(
         &mut self,
         covered: Covered,
         snapshot: &Snapshot,
-        base: i64,
+        safe_id: i64,
         now: Instant,
     ) -> ReadDecision {
-        // A fetch that began above the base would skip what was given back since.
-        let mut missed = covered.low > self.base;
+        // A fetch that began above it would skip what was given back since.
+        let mut missed = covered.low > self.read_to;
         for (_, open) in self
-            .open
+            .open_transactions
             .iter_mut()
             .filter(|(xid, _)| snapshot.has_ended(**xid))
         {
@@ -158,19 +170,26 @@ impl Watermark {
         if missed {
             return ReadDecision::Again;
         }
-        let before = self.base;
-        self.base = before.max(base.min(covered.reached));
-        for open in self.open.values_mut().filter(|open| open.ended) {
+        let before = self.read_to;
+        self.read_to = before.max(safe_id.min(covered.reached));
+        for open in self
+            .open_transactions
+            .values_mut()
+            .filter(|open| open.ended)
+        {
             open.above = open.above.max(covered.reached);
         }
-        let base = self.base;
-        self.open.retain(|_, open| !open.ended || open.above < base);
+        let read_to = self.read_to;
+        self.open_transactions
+            .retain(|_, open| !open.ended || open.above < read_to);
         for &xid in snapshot.running() {
-            self.open.entry(xid).or_insert(Open {
-                above: before,
-                since: now,
-                ended: false,
-            });
+            self.open_transactions
+                .entry(xid)
+                .or_insert(OpenTransaction {
+                    above: before,
+                    since: now,
+                    ended: false,
+                });
         }
         ReadDecision::Take
     }
@@ -189,8 +208,8 @@ mod tests {
         ticks.add(XidTick { xid: 280, drawn: 2 });
         // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279,
         // which holds id 1.
-        assert_eq!(ticks.base(&Snapshot::new(279, vec![])), 0);
-        assert_eq!(ticks.base(&Snapshot::new(281, vec![279])), 2);
+        assert_eq!(ticks.safe_id(&Snapshot::new(279, vec![])), 0);
+        assert_eq!(ticks.safe_id(&Snapshot::new(281, vec![279])), 2);
     }
 
     #[test]
@@ -199,27 +218,27 @@ mod tests {
         let (mut marks, mut ticks) = (Watermark::starting_at(0), XidTicks::default());
         ticks.add(XidTick { xid: 12, drawn: 9 });
         let listed = Snapshot::new(13, vec![10]);
-        let base = ticks.base(&listed);
+        let safe_id = ticks.safe_id(&listed);
         assert_eq!(
-            marks.learn(
+            marks.advance(
                 Covered {
                     low: 0,
                     reached: i64::MAX
                 },
                 &listed,
-                base,
+                safe_id,
                 start
             ),
             ReadDecision::Take
         );
         assert_eq!(
-            marks.low(start),
+            marks.read_from(start),
             0,
             "a young transaction holds the position"
         );
-        let later = start + YOUNG;
-        assert_eq!(marks.low(later), 9, "an old one does not");
-        assert_eq!(marks.mark(), 0, "but a new owner starts below it");
+        let later = start + YOUNG_FOR;
+        assert_eq!(marks.read_from(later), 9, "an old one does not");
+        assert_eq!(marks.complete_to(), 0, "but a new owner starts below it");
 
         let ended = Snapshot::new(20, vec![]);
         let from_nine = Covered {
@@ -227,22 +246,22 @@ mod tests {
             reached: i64::MAX,
         };
         assert_eq!(
-            marks.learn(from_nine, &ended, base, later),
+            marks.advance(from_nine, &ended, safe_id, later),
             ReadDecision::Again
         );
-        assert_eq!(marks.low(later), 0, "its range is read again first");
+        assert_eq!(marks.read_from(later), 0, "its range is read again first");
         assert_eq!(
-            marks.learn(
+            marks.advance(
                 Covered {
                     low: 0,
                     reached: i64::MAX
                 },
                 &ended,
-                base,
+                safe_id,
                 later
             ),
             ReadDecision::Take
         );
-        assert_eq!((marks.low(later), marks.mark()), (9, 9));
+        assert_eq!((marks.read_from(later), marks.complete_to()), (9, 9));
     }
 }

@@ -1,126 +1,130 @@
-//! Carries out what the core decides about refused records: looks rows up, tries them on a producer
-//! of their own, writes verdicts.
+//! Carries out what the core decides about rejected records: looks rows up, probes candidates on a
+//! producer of their own, writes what happens to rejected rows.
 
-use super::*;
-use crate::{outbox::ParkedRow, settings::OnPoison};
+use std::time::Instant;
+
+use crate::{
+    outbox::ParkedRow,
+    relay::{
+        ProblemSource,
+        core::{Disposition, RejectedRow},
+        session::{
+            Session,
+            producers::ProducerRole,
+            tasks::{DispositionEnd, LookupEnd},
+        },
+    },
+};
 
 impl Session<'_> {
+    /// Looks up the next rows under suspicion by their names.
     pub(super) fn start_lookup(&mut self) {
-        if self.lookup.is_none()
-            && let Some(lookup) = self.core.next_lookup()
-        {
-            let store = self.store.clone();
-            let lanes: Vec<i16> = lookup.rows.iter().map(|row| i16::from(row.lane)).collect();
-            let ids: Vec<i64> = lookup.rows.iter().map(|row| row.id).collect();
-            let event_ids: Vec<Uuid> = lookup.rows.iter().map(|row| row.event_id).collect();
-            self.lookup = start(async move {
-                let rows = store.fetch_named(&lanes, &ids, &event_ids).await;
-                (lookup, rows)
-            });
-        }
-    }
-
-    pub(super) fn looked_up(&mut self, lookup: Lookup, rows: Result<Vec<OutboxRow>, StoreError>) {
-        let now = Instant::now();
-        match rows {
-            Ok(rows) => {
-                self.core.looked_up(&lookup, rows, now);
-                self.works(ProblemSource::Parking);
-            }
-            Err(error) => {
-                self.core.lookup_failed(lookup);
-                self.database_failed(ProblemSource::Parking, &error, now);
-            }
-        }
-    }
-
-    /// Sends the next rows on trial. A producer that refused something is used up: the next trial
-    /// gets a new one.
-    pub(super) async fn try_suspects(&mut self, now: Instant) {
-        if let (Some(trial), Some(by)) = (&self.trial, self.trial_by)
-            && (now >= by || trial.is_fatal() || self.cluster_error.get().is_some())
-        {
-            trial.purge();
-        }
-        if self.core.trials_are_over()
-            || self.trial_by.is_some()
-            || self.trial.as_ref().is_some_and(Producer::is_fatal)
-        {
-            if self.core.has_trial_under_way() {
-                // A record that came in just as the producer gave up is neither sent nor reported,
-                // unless it is thrown out.
-                self.trial
-                    .iter()
-                    .filter(|trial| trial.is_fatal())
-                    .for_each(Producer::purge);
-                return;
-            }
-            if let Some(used) = self.trial.take() {
-                destroy(used).await;
-            }
-            self.trial_by = None;
-        }
-        if self.stop_by.is_some() || self.core.trials_are_over() {
+        if !self.tasks.lookup.is_idle() {
             return;
         }
-        if self.trial.is_none() {
-            self.trial = self.new_producer().ok();
-            self.core.has_new_trial_producer();
+        let Some(lookup) = self.core.next_lookup() else {
+            return;
+        };
+        let rows = lookup.rows.iter();
+        let (mut lanes, mut ids, mut event_ids) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            lanes.push(i16::from(row.lane));
+            ids.push(row.id);
+            event_ids.push(row.event_id);
         }
-        if self.trial.is_some()
-            && let Some(outgoing) = self.core.next_trial(now)
-        {
-            self.send(outgoing, Which::Trial, now);
-        }
+        let store = self.store.clone();
+        self.tasks.lookup.start(async move {
+            let result = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
+            LookupEnd { lookup, result }
+        });
     }
 
-    pub(super) fn start_verdict(&mut self) {
-        if self.verdict.is_none()
-            && let Some(verdict) = self.core.next_verdict()
-        {
-            let (store, topic) = (
-                self.store.clone(),
-                self.core.routes().name(verdict.topic).to_owned(),
-            );
-            let (name, class) = (verdict.row, verdict.class);
-            let row = ParkedRow {
-                topic,
-                key: verdict.key.to_string(),
-                lane: name.lane,
-                id: name.id,
-                event_id: name.event_id,
-                class,
-            };
-            self.verdict = start(async move {
-                let done = match verdict.policy {
-                    OnPoison::Block => store.park_key(&row).await,
-                    OnPoison::DeadLetter => store.bury(&row, verdict.attempts).await.map(|_| ()),
-                };
-                (verdict, done)
-            });
-        }
-    }
-
-    pub(super) fn judged(&mut self, verdict: Verdict, result: Result<(), StoreError>) {
+    /// Takes the rows that were looked up as candidates.
+    pub(super) fn on_looked_up(&mut self, looked_up: LookupEnd) {
         let now = Instant::now();
-        if let Err(error) = result {
-            self.core.verdict_failed(verdict);
-            return self.database_failed(ProblemSource::Parking, &error, now);
-        }
-        self.works(ProblemSource::Parking);
-        let (topic, row, class) = (
-            self.core.routes().name(verdict.topic),
-            verdict.row,
-            verdict.class,
-        );
-        match verdict.policy {
-            OnPoison::Block => {
-                tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: its key is parked; see `outbox-relay parked list`");
+        match looked_up.result {
+            Ok(rows) => {
+                self.core.on_looked_up(&looked_up.lookup, rows, now);
+                self.reporter.work_succeeded(ProblemSource::Parking);
             }
-            OnPoison::DeadLetter => {
-                tracing::error!(topic, id = row.id, event_id = %row.event_id, %class, "Kafka refuses this row: it is in dead_letter; see `outbox-relay dead-letters list`");
+            Err(error) => {
+                self.core.on_lookup_failed(looked_up.lookup);
+                self.on_database_error(ProblemSource::Parking, &error, now);
             }
         }
-        self.core.judged(&verdict, now);
+    }
+
+    /// Sends the next candidates to the probe producer, if one is ready for them.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, no record was sent; a probe producer that was used up is gone.
+    pub(super) async fn probe_candidates(&mut self, now: Instant) {
+        if self.producers.prepare_probe(&mut self.core, now).await
+            && let Some(outgoing) = self.core.next_probe(now)
+        {
+            self.send(outgoing, ProducerRole::Probe, now);
+        }
+    }
+
+    /// Parks the key of the next rejected row, or moves the row to the dead letters.
+    pub(super) fn start_disposition(&mut self) {
+        if !self.tasks.disposition.is_idle() {
+            return;
+        }
+        let Some(rejected) = self.core.next_disposition() else {
+            return;
+        };
+        let (store, row) = (self.store.clone(), self.parked_row(&rejected));
+        self.tasks.disposition.start(async move {
+            let result = match rejected.disposition {
+                Disposition::ParkKey => store.park_key(&row).await,
+                Disposition::DeadLetter => {
+                    store.dead_letter(&row, rejected.attempts).await.map(|_| ())
+                }
+            };
+            DispositionEnd { rejected, result }
+        });
+    }
+
+    fn parked_row(&self, rejected: &RejectedRow) -> ParkedRow {
+        let row = rejected.row;
+        ParkedRow {
+            topic: self.core.routes().name(rejected.topic).to_owned(),
+            key: rejected.key.to_string(),
+            lane: row.lane,
+            id: row.id,
+            event_id: row.event_id,
+            class: rejected.class,
+        }
+    }
+
+    /// Logs what happened to a rejected row, for a person to act on.
+    pub(super) fn on_disposed(&mut self, disposed: DispositionEnd) {
+        let (now, rejected) = (Instant::now(), disposed.rejected);
+        if let Err(error) = disposed.result {
+            self.core.on_disposition_failed(rejected);
+            return self.on_database_error(ProblemSource::Parking, &error, now);
+        }
+        self.reporter.work_succeeded(ProblemSource::Parking);
+        let topic = self.core.routes().name(rejected.topic);
+        let (row, class) = (rejected.row, rejected.class);
+        match rejected.disposition {
+            Disposition::ParkKey => tracing::error!(
+                topic,
+                id = row.id,
+                event_id = %row.event_id,
+                %class,
+                "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
+            ),
+            Disposition::DeadLetter => tracing::error!(
+                topic,
+                id = row.id,
+                event_id = %row.event_id,
+                %class,
+                "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \
+                 dead-letters list`"
+            ),
+        }
+        self.core.on_disposition_done(&rejected, now);
     }
 }

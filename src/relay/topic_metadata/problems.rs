@@ -1,17 +1,17 @@
-//! What is wrong with the cluster or a topic, as it goes into a report. Pure.
+//! Problems with the cluster or with a topic, as a status report has them. Pure.
 
 use crate::{
-    kafka::{TopicLimits, TopicState},
+    kafka::{TopicDescription, TopicLimits},
     relay::core::partition_growth::Growth,
     report::{Problem, ProblemClass},
 };
 
-/// Copies of a record that the no-loss contract needs, and how many of them before it is
-/// acknowledged.
+/// Fewest brokers that must have a record, for the no-loss contract to hold when one is lost.
 const REPLICAS_MIN: usize = 3;
-const INSYNC_MIN: usize = 2;
+/// Fewest brokers that must have a record before it is acknowledged, for the no-loss contract.
+const INSYNC_REPLICAS_MIN: usize = 2;
 
-/// What needs no second look soon.
+/// Whether a problem does not end within seconds, so that the next round may wait.
 pub(super) fn is_advice(class: ProblemClass) -> bool {
     matches!(
         class,
@@ -19,68 +19,73 @@ pub(super) fn is_advice(class: ProblemClass) -> bool {
     )
 }
 
+/// Problem of a topic that got more partitions.
 pub(super) fn growth_problem(name: &str, Growth { from, to }: Growth) -> Problem {
     let message = format!(
-        "topic '{name}' went from {from} to {to} partitions: keys move, and a key's order does \
-         not hold across that moment; compare outbox_seq"
+        "topic '{name}' grew from {from} to {to} partitions: keys moved, and a key's order does \
+         not hold across that moment; consumers can compare outbox_seq"
     );
     Problem::new(ProblemClass::PartitionsAdded, message)
 }
 
-/// As it goes into a report.
+/// Problem that keeps the cluster from being used; `servers` are its bootstrap servers.
 pub(in crate::relay) fn cluster_problem(class: ProblemClass, servers: &str) -> Problem {
     let why = match class {
         ProblemClass::KafkaAuthenticationFailed => {
             "refused the login: check spec.kafka.sasl and its Secret"
         }
         ProblemClass::KafkaTlsFailed => {
-            "failed the TLS check: check spec.kafka.tls, the CA and the host name"
+            "failed the TLS handshake: check spec.kafka.tls, the CA and the host name"
         }
-        _ => {
-            "cannot be reached: check spec.kafka.bootstrapServers and the network; rows wait \
-             until it can"
-        }
+        _ => "cannot be reached; rows wait: check spec.kafka.bootstrapServers and the network",
     };
     Problem::new(class, format!("Kafka at {servers} {why}"))
 }
 
-pub(super) fn topic_problem(name: &str, state: TopicState, limits: TopicLimits) -> Option<Problem> {
+/// Problem of a declared topic; `None` when the contract holds for it.
+pub(super) fn topic_problem(
+    name: &str,
+    state: TopicDescription,
+    limits: TopicLimits,
+) -> Option<Problem> {
     match state {
-        TopicState::Missing => Some(Problem::new(
+        TopicDescription::Missing => Some(Problem::new(
             ProblemClass::TopicMissing,
-            format!("topic '{name}' does not exist: create it; its rows wait until then"),
+            format!("topic '{name}' does not exist; its rows wait: create it"),
         )),
-        TopicState::NotAuthorized => {
+        TopicDescription::NotAuthorized => {
             let message = format!(
-                "topic '{name}' is not ours to use: allow WRITE and DESCRIBE on it; its rows wait \
-                 until then"
+                "topic '{name}' may not be used by the relay's user; its rows wait: allow WRITE \
+                 and DESCRIBE on it"
             );
             Some(Problem::new(ProblemClass::TopicNotAuthorized, message))
         }
-        TopicState::Exists { replicas, .. } => copies_problem(replicas, limits.min_insync_replicas)
-            .map(|why| {
+        TopicDescription::Exists { replicas, .. } => {
+            replicas_problem(replicas, limits.min_insync_replicas).map(|why| {
                 Problem::new(
                     ProblemClass::TopicUnderReplicated,
                     format!("topic '{name}' {why}"),
                 )
-            }),
+            })
+        }
     }
 }
 
-/// What is wrong with how many brokers have a record; how many must have it before it is
-/// acknowledged may be unknown.
-fn copies_problem(replicas: usize, min_insync: Option<usize>) -> Option<String> {
+/// What is wrong with a topic's replication. `min_insync` is `None` when the relay may not read the
+/// topic's configuration.
+fn replicas_problem(replicas: usize, min_insync: Option<usize>) -> Option<String> {
     match min_insync {
         Some(min) if min > replicas => Some(format!(
-            "has {replicas} replicas and min.insync.replicas={min}: no record is ever \
-             acknowledged; raise its replication factor, or lower that"
+            "has {replicas} replicas and min.insync.replicas={min}: no record can be \
+             acknowledged; raise its replication factor, or lower min.insync.replicas"
         )),
         _ if replicas < REPLICAS_MIN => Some(format!(
-            "has {replicas} of {REPLICAS_MIN} replicas: a lost broker can lose records; raise its replication factor"
+            "has {replicas} of {REPLICAS_MIN} replicas: the loss of a broker can lose records; \
+             raise its replication factor"
         )),
-        Some(min) if min < INSYNC_MIN => Some(format!(
-            "has min.insync.replicas={min}: a record is acknowledged when one broker alone has \
-             it, and can be lost with that; set it to {INSYNC_MIN}"
+        Some(min) if min < INSYNC_REPLICAS_MIN => Some(format!(
+            "has min.insync.replicas={min}: a record is acknowledged once a single broker has it, \
+             and can be lost with that broker; set it to {INSYNC_REPLICAS_MIN}"
         )),
         _ => None,
     }
@@ -91,28 +96,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fewer_copies_than_the_no_loss_contract_needs_are_told() {
-        for (replicas, min_insync, says) in [
+    fn fewer_replicas_than_the_no_loss_contract_needs_are_a_problem() {
+        for (replicas, min_insync, expected) in [
             (3, Some(2), None),
-            (3, None, None), // we may not ask
+            (3, None, None), // the relay may not read it
             (5, Some(3), None),
             (3, Some(1), Some("set it to 2")),
             (2, Some(2), Some("has 2 of 3 replicas")),
             (1, None, Some("has 1 of 3 replicas")),
-            (1, Some(2), Some("no record is ever acknowledged")),
-            (3, Some(4), Some("no record is ever acknowledged")),
+            (1, Some(2), Some("no record can be acknowledged")),
+            (3, Some(4), Some("no record can be acknowledged")),
         ] {
-            let why = copies_problem(replicas, min_insync);
-            let said = why.as_deref().unwrap_or_default();
-            assert_eq!(
-                why.is_some(),
-                says.is_some(),
-                "{replicas} {min_insync:?}: {said}"
-            );
-            assert!(
-                said.contains(says.unwrap_or_default()),
-                "{replicas} {min_insync:?}: {said}"
-            );
+            let message = replicas_problem(replicas, min_insync);
+            let is_expected = match (&message, expected) {
+                (Some(message), Some(expected)) => message.contains(expected),
+                (None, None) => true,
+                _ => false,
+            };
+            assert!(is_expected, "{replicas} {min_insync:?}: {message:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of the brokers, round by round, and how it reads in a report. IO.
+//! What is requested of the brokers, round by round, and the problems that this shows. IO.
 
 use std::{
     sync::{Arc, mpsc},
@@ -11,49 +11,65 @@ use tokio::{
 };
 
 use crate::{
-    kafka::{Limits, TopicLimits, TopicState, Topics, ask_limits},
+    kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
         ProblemSource, RunOptions, Status,
-        core::partition_growth::Partitions,
+        core::{in_flight::TopicIndex, partition_growth::PartitionCounts},
         topic_metadata::{
-            Asking, TopicMetadata,
+            PendingSince, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
         },
     },
     report::Problem,
     secrets::Secrets,
-    settings::TopicSettings,
 };
 
-/// Pause between two rounds while something is wrong, in any case, and while nothing is.
-const SOON: Duration = Duration::from_secs(2);
-const AT_LEAST: Duration = Duration::from_millis(500);
-const LATER: Duration = Duration::from_secs(30);
-/// Limits of topics are asked for less often: each time by a client of its own. The first is for
-/// rounds that somebody wished for.
-const LIMITS_AT_LEAST: Duration = Duration::from_secs(10);
-const LIMITS_EVERY: Duration = Duration::from_secs(60);
+/// Pause between two rounds while something is wrong.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Shortest pause between two rounds, whatever requests them.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Pause between two rounds while nothing is wrong.
+const STEADY_PAUSE: Duration = Duration::from_secs(30);
+/// Age from which limits are refreshed by a round that was requested. Each refresh takes a client
+/// of its own.
+const LIMITS_AGE_MIN: Duration = Duration::from_secs(10);
+/// Age from which limits are refreshed by any round.
+const LIMITS_AGE_MAX: Duration = Duration::from_secs(60);
 
+/// Why a round begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trigger {
+    /// The pause is over.
+    Timer,
+    /// The loop requested it.
+    Request,
+}
+
+/// The thread's own state: its client, and what earlier rounds found.
 pub(super) struct Rounds {
     options: Arc<RunOptions>,
     status: Arc<Status>,
     secrets: Receiver<Secrets>,
     runtime: Handle,
-    asking: Asking,
-    client: Option<Topics>,
-    limits: Limits,
+    pending: PendingSince,
+    /// Absent after a failure: the next one reads the secrets again, which may have been
+    /// corrected.
+    client: Option<MetadataClient>,
+    limits: LimitsByTopic,
+    /// When the limits were last answered.
     limits_at: Option<Instant>,
-    partitions: Partitions,
-    /// What could be written to in the round before.
-    before: Vec<(usize, bool)>,
+    partitions: PartitionCounts,
+    /// Which topics could be written to in the round before.
+    usable_before: Vec<(TopicIndex, bool)>,
 }
 
 impl Rounds {
+    /// Takes the runtime of the calling thread for requests that are async.
     pub(super) fn new(
         options: Arc<RunOptions>,
         status: Arc<Status>,
         secrets: Receiver<Secrets>,
-        asking: Asking,
+        pending: PendingSince,
     ) -> Self {
         let topics = options.settings.topics.len();
         Self {
@@ -61,91 +77,86 @@ impl Rounds {
             status,
             secrets,
             runtime: Handle::current(),
-            asking,
+            pending,
             client: None,
-            limits: Limits(vec![TopicLimits::default(); topics]),
+            limits: LimitsByTopic(vec![TopicLimits::default(); topics]),
             limits_at: None,
-            partitions: Partitions::new(topics),
-            before: Vec::new(),
+            partitions: PartitionCounts::new(topics),
+            usable_before: Vec::new(),
         }
     }
 
+    /// Runs rounds until `metadata` has no receiver any more. Blocks.
     pub(super) fn run(
         &mut self,
-        news: &UnboundedSender<TopicMetadata>,
-        asked: &mpsc::Receiver<()>,
+        metadata: &UnboundedSender<TopicMetadata>,
+        requests: &mpsc::Receiver<()>,
     ) {
-        let mut wished = false;
-        while !news.is_closed() {
+        let mut trigger = Trigger::Timer;
+        while !metadata.is_closed() {
             if self.secrets.has_changed().unwrap_or(false) {
                 self.client = None;
             }
-            let round = self.round(wished, news);
-            if news.is_closed() {
-                return; // another one tells by now
+            let round = self.round(trigger, metadata);
+            if metadata.is_closed() {
+                return; // Another thread has taken over, and reports.
             }
-            let calm = match round {
-                Ok(problems) => {
-                    let calm = problems.iter().all(|problem| is_advice(problem.class));
-                    self.status.set_problems(ProblemSource::Kafka, vec![]);
-                    self.status.set_problems(ProblemSource::Topics, problems);
-                    calm
-                }
-                Err(problem) => {
-                    self.status
-                        .set_problems(ProblemSource::Kafka, vec![problem]);
-                    // Made anew, so that a secret that was mended is read.
-                    self.client = None;
-                    false
-                }
+            let pause = match self.report(round) {
+                Outlook::Good => STEADY_PAUSE,
+                Outlook::Bad => RETRY_PAUSE,
             };
-            self.asking.set(None);
-            std::thread::sleep(AT_LEAST);
-            wished = asked.try_iter().count() > 0
-                || asked.recv_timeout(if calm { LATER } else { SOON }).is_ok();
+            self.pending.set(None);
+            std::thread::sleep(PAUSE_MIN);
+            let is_requested =
+                requests.try_iter().count() > 0 || requests.recv_timeout(pause).is_ok();
+            trigger = if is_requested {
+                Trigger::Request
+            } else {
+                Trigger::Timer
+            };
         }
     }
 
-    /// Asks about every topic once; the answer is the list of what is wrong with them.
-    fn round(
-        &mut self,
-        wished: bool,
-        news: &UnboundedSender<TopicMetadata>,
-    ) -> Result<Vec<Problem>, Problem> {
-        let options = Arc::clone(&self.options);
-        let settings = &options.settings;
-        let topics = match &mut self.client {
-            Some(topics) => topics,
-            None => {
-                let secrets = self.secrets.borrow_and_update().clone();
-                self.client.insert(
-                    Topics::new(&settings.kafka, &secrets, &options.pod)
-                        .map_err(|error| error.problem())?,
-                )
+    fn report(&self, round: Result<Vec<Problem>, Problem>) -> Outlook {
+        let problems = match round {
+            Ok(problems) => problems,
+            Err(problem) => {
+                self.status
+                    .set_problems(ProblemSource::Kafka, vec![problem]);
+                return Outlook::Bad;
             }
         };
-        let (mut usable, mut led, mut states) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, topic) in settings.topics.iter().enumerate() {
-            self.asking.set(Some(Instant::now()));
-            let state = topics.ask(&topic.name).map_err(|class| {
-                cluster_problem(class, &settings.kafka.bootstrap_servers.join(","))
-            })?;
-            usable.push((index, matches!(state, TopicState::Exists { .. })));
-            led.extend(matches!(state, TopicState::Exists { led: true, .. }).then_some(index));
-            states.push(state);
-            if let TopicState::Exists { partitions, .. } = state {
-                let added = self.partitions.seen(index, partitions, Instant::now());
-                self.status
-                    .metrics
-                    .partitions_added
-                    .with_label_values(&[&topic.name])
-                    .inc_by(added as u64);
+        let is_good = problems.iter().all(|problem| is_advice(problem.class));
+        self.status.set_problems(ProblemSource::Kafka, vec![]);
+        self.status.set_problems(ProblemSource::Topics, problems);
+        if is_good { Outlook::Good } else { Outlook::Bad }
+    }
+
+    /// Requests the state of every topic once, and sends what it finds. Returns the topics'
+    /// problems, or the cluster's.
+    fn round(
+        &mut self,
+        trigger: Trigger,
+        metadata: &UnboundedSender<TopicMetadata>,
+    ) -> Result<Vec<Problem>, Problem> {
+        let states = self.topic_states()?;
+        let (mut usable, mut led) = (Vec::new(), Vec::new());
+        for (index, state) in states.iter().enumerate() {
+            usable.push((index, matches!(state, TopicDescription::Exists { .. })));
+            if matches!(
+                state,
+                TopicDescription::Exists {
+                    has_leaders: true,
+                    ..
+                }
+            ) {
+                led.push(index);
             }
         }
-        self.learn_limits(wished, &usable);
-        self.before.clone_from(&usable);
-        // Closed: the relay ends, and so does the next round.
-        let _ = news.send(TopicMetadata {
+        self.refresh_limits(trigger, &usable);
+        self.usable_before.clone_from(&usable);
+        // Fails only when the relay ends; then the next round is not begun.
+        let _ = metadata.send(TopicMetadata {
             usable,
             led,
             partitions: self.partitions.counts(),
@@ -154,55 +165,90 @@ impl Rounds {
         Ok(self.problems(&states))
     }
 
-    fn problems(&self, states: &[TopicState]) -> Vec<Problem> {
-        let now = Instant::now();
-        let of_topic = |(index, (topic, state)): (usize, (&TopicSettings, &TopicState))| {
-            let growth = self
-                .partitions
-                .growth(index, now)
-                .map(|growth| growth_problem(&topic.name, growth));
-            topic_problem(
-                &topic.name,
-                *state,
-                self.limits.0.get(index).copied().unwrap_or_default(),
-            )
-            .into_iter()
-            .chain(growth)
+    /// State of each declared topic, in their order. The client is kept only if all are answered.
+    fn topic_states(&mut self) -> Result<Vec<TopicDescription>, Problem> {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => self.new_client()?,
         };
-        self.options
-            .settings
-            .topics
-            .iter()
-            .zip(states)
-            .enumerate()
-            .flat_map(of_topic)
-            .collect()
+        let options = Arc::clone(&self.options);
+        let mut states = Vec::new();
+        for (index, topic) in options.settings.topics.iter().enumerate() {
+            self.pending.set(Some(Instant::now()));
+            let state = client.describe(&topic.name).map_err(|class| {
+                cluster_problem(class, &options.settings.kafka.bootstrap_servers.join(","))
+            })?;
+            states.push(state);
+            if let TopicDescription::Exists { partitions, .. } = state {
+                self.on_partitions(index, &topic.name, partitions);
+            }
+        }
+        self.client = Some(client);
+        Ok(states)
     }
 
-    /// At first, when another topic can be written to, when somebody wishes it, and every minute.
-    /// Without an answer what was known stays.
-    fn learn_limits(&mut self, wished: bool, usable: &[(usize, bool)]) {
-        let older_than = |age| self.limits_at.is_none_or(|at| at.elapsed() >= age);
-        if !(older_than(LIMITS_EVERY)
-            || (wished && older_than(LIMITS_AT_LEAST))
-            || self.before != usable)
-        {
+    /// A client for the secrets as they are now.
+    fn new_client(&mut self) -> Result<MetadataClient, Problem> {
+        let secrets = self.secrets.borrow_and_update().clone();
+        let options = &self.options;
+        MetadataClient::new(&options.settings.kafka, &secrets, &options.pod)
+            .map_err(|error| error.problem())
+    }
+
+    fn on_partitions(&mut self, topic: TopicIndex, name: &str, partitions: usize) {
+        let added = self
+            .partitions
+            .on_metadata(topic, partitions, Instant::now());
+        self.status
+            .metrics
+            .partitions_added
+            .with_label_values(&[name])
+            .inc_by(added as u64);
+    }
+
+    fn problems(&self, states: &[TopicDescription]) -> Vec<Problem> {
+        let now = Instant::now();
+        let mut problems = Vec::new();
+        for (index, (topic, state)) in self.options.settings.topics.iter().zip(states).enumerate() {
+            let limits = self.limits.0.get(index).copied().unwrap_or_default();
+            problems.extend(topic_problem(&topic.name, *state, limits));
+            if let Some(growth) = self.partitions.growth(index, now) {
+                problems.push(growth_problem(&topic.name, growth));
+            }
+        }
+        problems
+    }
+
+    /// Requests the topics' limits at first, when another topic can be written to, when the loop
+    /// requested a round, and every minute. Without an answer the limits stay as they are known.
+    fn refresh_limits(&mut self, trigger: Trigger, usable: &[(TopicIndex, bool)]) {
+        let age_max = match trigger {
+            Trigger::Request => LIMITS_AGE_MIN,
+            Trigger::Timer => LIMITS_AGE_MAX,
+        };
+        let is_due = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
+        if !is_due && self.usable_before == usable {
             return;
         }
-        let (options, names) = (
-            &self.options,
-            self.options
-                .settings
-                .topics
-                .iter()
-                .map(|topic| topic.name.as_str()),
-        );
-        let names: Vec<_> = names.collect();
+        let settings = &self.options.settings;
+        let topics = settings.topics.iter();
+        let names: Vec<_> = topics.map(|topic| topic.name.as_str()).collect();
         let secrets = self.secrets.borrow().clone();
-        let asked = ask_limits(&options.settings.kafka, &secrets, &options.pod, &names);
-        self.asking.set(Some(Instant::now()));
-        let answer = self.runtime.block_on(asked);
+        let request = request_topic_limits(&settings.kafka, &secrets, &self.options.pod, &names);
+        self.pending.set(Some(Instant::now()));
+        let answer = self.runtime.block_on(request);
         self.limits_at = answer.as_ref().map(|_| Instant::now());
-        self.limits = answer.unwrap_or_else(|| std::mem::take(&mut self.limits));
+        if let Some(limits) = answer {
+            self.limits = limits;
+        }
     }
+}
+
+/// What a round means for the pause before the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outlook {
+    /// Nothing is wrong, or nothing that changes within seconds.
+    Good,
+    /// Something is wrong: when it ends should be noticed soon.
+    Bad,
 }

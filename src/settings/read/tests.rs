@@ -204,14 +204,14 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
         (
             "recordHeaders",
             "quoted",
-            "recordHeaders: is none of what it may be: one of `Standard`, `Debezium`, \
+            "recordHeaders: has an unknown value, must be one of `Standard`, `Debezium`, \
              `CloudEvents`",
         ),
-        ("topics", "[]", "topics: must name at least one topic"),
+        ("topics", "[]", "topics: must contain at least one topic"),
         (
             "topics",
             "[{name: a}, {name: a}]",
-            "topics: name one topic twice",
+            "topics: contain a topic twice",
         ),
         (
             "topics",
@@ -232,14 +232,17 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
     for name in ["", ".", "..", "a b", "ä", "a/b"] {
         let mut wrong = good();
         wrong["topics"][0]["name"] = Value::from(name);
-        assert!(refusal(&wrong).1.contains("none of Kafka's"), "{name}");
+        assert!(
+            refusal(&wrong).1.contains("Kafka does not accept"),
+            "{name}"
+        );
     }
     let mut wrong = good();
     wrong["database"]["schema"] = Value::from("Quoted");
     let (field, reason) = refusal(&wrong);
     assert_eq!(field, "database.schema");
     assert!(
-        reason.starts_with("is no schema name: use 1 to 63") && !reason.contains("Quoted"),
+        reason.starts_with("is not a valid schema name: use 1 to 63") && !reason.contains("Quoted"),
         "{reason}"
     );
     for (part, field, value) in [
@@ -261,12 +264,12 @@ fn a_value_of_the_right_kind_that_cannot_work_is_refused() {
 #[test]
 fn what_is_no_yaml_is_refused_by_its_place() {
     for text in ["a: 'quoted", "{", "a: b: c", "- a\nb", "a: 1\na: 2"] {
-        let Err(InvalidSettings::Yaml { place }) = RelaySettings::read(text) else {
+        let Err(InvalidSettings::Yaml { location }) = RelaySettings::read(text) else {
             panic!("{text} was read")
         };
         assert!(
-            place.starts_with("look at ") && !place.contains("quoted"),
-            "{place}"
+            location.starts_with("check ") && !location.contains("quoted"),
+            "{location}"
         );
     }
     for text in ["", "null", "quoted", "[quoted]"] {
@@ -339,9 +342,9 @@ proptest! {
     }
 
     #[test]
-    fn any_value_in_any_place_is_settings_or_an_error_that_does_not_quote_it(place in any::<prop::sample::Index>(), value in any_yaml()) {
+    fn any_value_in_any_place_is_settings_or_an_error_that_does_not_quote_it(location in any::<prop::sample::Index>(), value in any_yaml()) {
         let mut settings = good();
-        let path = place.get(&paths(&settings)).clone();
+        let path = location.get(&paths(&settings)).clone();
         *at(&mut settings, &path) = value;
         let read = RelaySettings::read(&serde_yaml::to_string(&settings).expect("YAML"));
         prop_assert!(read.as_ref().is_ok() || !read.as_ref().is_err_and(|error| error.to_string().contains("quoted")), "{:?}", read);

@@ -12,8 +12,9 @@ use outbox_relay::{
     kafka,
     outbox::{Grant, Snapshot},
     relay::core::{
-        Core, Outcome, Outgoing,
-        in_flight::{Budget, Slot},
+        Core, Outcome, Outgoing, SettleWhen, TopicPresence,
+        ids::{Slot, TopicIndex},
+        in_flight::Budget,
         routing::Routes,
         watermarks::XidTick,
     },
@@ -91,9 +92,9 @@ impl Relay {
                 high_id: 0,
             })
             .collect();
-        core.granted(&grants, now);
-        core.partitions_seen(0, PARTITIONS);
-        core.topic_seen(0, true, now);
+        core.on_granted(&grants, now);
+        core.on_partition_count(TopicIndex::new(0), PARTITIONS);
+        core.on_topic_metadata(TopicIndex::new(0), TopicPresence::Present, now);
         let mut relay = Self {
             core,
             table: Table::new(),
@@ -127,7 +128,7 @@ impl Relay {
         meter(Step::Report, &mut || {
             reports
                 .iter()
-                .for_each(|slot| self.core.reported(*slot, Outcome::Published, now));
+                .for_each(|slot| self.core.on_report(*slot, Outcome::Published, now));
         });
     }
 
@@ -135,16 +136,16 @@ impl Relay {
         let mut settle = None;
         loop {
             meter(Step::Settle, &mut || {
-                settle = self.core.next_settle(SETTLE_ROWS, true);
+                settle = self.core.next_settle(SETTLE_ROWS, SettleWhen::Now);
             });
             let Some(settle) = settle.take() else { return };
             self.xid += 1;
-            self.core.tick(XidTick {
+            self.core.on_tick(XidTick {
                 xid: self.xid,
-                drawn: self.core.seen(),
+                drawn: self.core.highest_id(),
             });
             self.table.delete(&settle.plan.lanes, &settle.plan.ids);
-            meter(Step::Settle, &mut || self.core.settled(&settle.slots));
+            meter(Step::Settle, &mut || self.core.on_settled(&settle.slots));
         }
     }
 
@@ -170,7 +171,7 @@ impl Relay {
             if *admitted {
                 self.sent.push_back(outgoing.slot);
             } else {
-                self.core.reported(outgoing.slot, Outcome::Purged, now);
+                self.core.on_report(outgoing.slot, Outcome::Purged, now);
             }
         }
         let sent = admitted.iter().filter(|admitted| **admitted).count();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use outbox_relay::operator::{Installation, Operator, Settings};
+use outbox_relay::operator::{Installation, Operator, RelayKey, Requeue, Settings};
 use serde_json::{Value, json};
 
 use super::{golden::compare, remove};
@@ -70,8 +70,11 @@ impl Stage {
             world.writes.clear();
             world.events.clear();
         }
-        let again = match self.operator.pass(NAMESPACE, &self.name).await {
-            Ok(again) => json!(again.map(|again| again.as_secs())),
+        let key = RelayKey::new(NAMESPACE, &self.name);
+        self.operator.mark_changed(&key);
+        let again = match self.operator.reconcile(&key).await {
+            Ok(Requeue::After(pause)) => json!(pause.as_secs()),
+            Ok(Requeue::OnChange) => json!(null),
             Err(_) => json!("failed"),
         };
         let mut world = self.fake.world();

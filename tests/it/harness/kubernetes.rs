@@ -21,7 +21,7 @@ use kube::{
 };
 use outbox_relay::{
     api::{OutboxRelay, custom_resource_definition},
-    operator::{Installation, Operator, Settings},
+    operator::{Installation, Operator, ReconcileError, RelayKey, Requeue, Settings},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -161,17 +161,23 @@ impl Namespace {
             .expect("created")
     }
 
-    /// Reconciles once, which must succeed.
-    pub(crate) async fn pass(&self) {
-        self.operator
-            .pass(&self.name, NAME)
+    /// Reconciles an OutboxRelay as the controller does when it changed.
+    pub(crate) async fn reconcile_named(&self, name: &str) -> Result<Requeue, ReconcileError> {
+        let key = RelayKey::new(&self.name, name);
+        self.operator.mark_changed(&key);
+        self.operator.reconcile(&key).await
+    }
+
+    /// Reconciles the test's OutboxRelay, which must succeed.
+    pub(crate) async fn reconcile(&self) {
+        self.reconcile_named(NAME)
             .await
             .unwrap_or_else(|error| panic!("{error:?}"));
     }
 
-    /// Reconciles once, which must fail.
-    pub(crate) async fn failing_pass(&self) {
-        let ended = self.operator.pass(&self.name, NAME).await;
+    /// Reconciles the test's OutboxRelay, which must fail.
+    pub(crate) async fn failing_reconcile(&self) {
+        let ended = self.reconcile_named(NAME).await;
         assert!(ended.is_err(), "{ended:?}");
     }
 
@@ -179,7 +185,7 @@ impl Namespace {
     pub(crate) async fn settle(&self) {
         for _ in 0..50 {
             let before = self.writes().len();
-            self.pass().await;
+            self.reconcile().await;
             tokio::time::sleep(Duration::from_millis(200)).await;
             if self.writes().len() == before {
                 return;
@@ -189,14 +195,14 @@ impl Namespace {
     }
 
     /// Reconciles until a check succeeds. Panics with the last result after the time limit.
-    pub(crate) async fn pass_until<T>(
+    pub(crate) async fn reconcile_until<T>(
         &self,
         seconds: u64,
         look: impl AsyncFn(&Self) -> Result<T, String>,
     ) -> T {
         let end = Instant::now() + Duration::from_secs(seconds);
         loop {
-            self.pass().await;
+            self.reconcile().await;
             match look(self).await {
                 Ok(found) => return found,
                 Err(seen) => assert!(Instant::now() < end, "after {seconds} s: {seen}"),
@@ -206,7 +212,12 @@ impl Namespace {
     }
 
     /// Reconciles until a condition has this status and reason.
-    pub(crate) async fn pass_until_condition(&self, seconds: u64, type_: &str, expected: &str) {
+    pub(crate) async fn reconcile_until_condition(
+        &self,
+        seconds: u64,
+        type_: &str,
+        expected: &str,
+    ) {
         let look = async |ns: &Self| {
             let status = ns.condition(type_).await;
             if status == expected {
@@ -218,7 +229,7 @@ impl Namespace {
                 ))
             }
         };
-        self.pass_until(seconds, look).await;
+        self.reconcile_until(seconds, look).await;
     }
 
     /// Reports `count` more pods as ready, in place of a kubelet.

@@ -10,7 +10,7 @@ use std::{
 use outbox_relay::{
     outbox::{
         Connections, Pools, READER_OPTIONS, Store,
-        connect::{Connect, pool},
+        connect::Connect,
         migrate::{LOCK_WAIT, migrate},
     },
     report::MigrationReport,
@@ -304,7 +304,7 @@ impl Database {
     ) -> Connections {
         let connect =
             Connect::relay(&self.settings().database, &self.secrets()).expect("good secrets");
-        pool(&connect, 4, settings)
+        Connections::new(&connect, 4, settings)
     }
 
     /// The relay's statements on connections with its options.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{DeliveryError, LastClusterError, Producer, Sizes},
+    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer},
     report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
@@ -15,17 +15,21 @@ use super::relay::until;
 /// A producer that numbers its records by slot.
 pub(crate) struct Sender {
     pub(crate) producer: Producer,
-    trouble: LastClusterError,
+    cluster_error: LastClusterError,
     outcomes: BTreeMap<usize, Result<(), DeliveryError>>,
 }
 
 impl Sender {
-    pub(crate) fn new(servers: &str, sizes: Sizes) -> Self {
-        Self::with(servers, sizes, &[])
+    pub(crate) fn new(servers: &str, batch_limits: BatchLimits) -> Self {
+        Self::with(servers, batch_limits, &[])
     }
 
     /// Creates a producer with properties that a manifest may set.
-    pub(crate) fn with(servers: &str, sizes: Sizes, properties: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(
+        servers: &str,
+        batch_limits: BatchLimits,
+        properties: &[(&str, &str)],
+    ) -> Self {
         let tls = TlsSettings {
             mode: TlsMode::Disable,
             ca: false,
@@ -41,17 +45,17 @@ impl Sender {
             sasl: None,
             properties,
         };
-        let trouble = LastClusterError::default();
+        let cluster_error = LastClusterError::default();
         let producer = Producer::new(
             &settings,
             &Secrets::folder("/nowhere"),
             "it",
-            sizes,
-            trouble.clone(),
+            batch_limits,
+            cluster_error.clone(),
         );
         Self {
             producer: producer.expect("a producer"),
-            trouble,
+            cluster_error,
             outcomes: BTreeMap::new(),
         }
     }
@@ -101,9 +105,9 @@ impl Sender {
     }
 
     /// The producer's last error of the whole cluster.
-    pub(crate) fn trouble(&mut self) -> Option<ProblemClass> {
+    pub(crate) fn cluster_error(&mut self) -> Option<ProblemClass> {
         self.poll();
-        self.trouble.get()
+        self.cluster_error.get()
     }
 
     fn poll(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
 //! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
-//! later would stay for ever; and once the entry were gone, the next apply would leave everything
+//! later would stay; and once the entry were gone, the next apply would leave everything
 //! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
 //! owns a single label, and the apply after it takes the rest.
 
@@ -17,52 +17,58 @@ use serde_json::{Value, json};
 
 use crate::operator::{
     call::call,
+    children::{ChildKind, Prepared},
     identity::{MANAGED_BY, OPERATOR},
     reconcile::{
-        apply::{ApplyError, Corner},
-        build::{ChildKind, Prepared},
+        apply::{ApplyError, Target},
         observe::RelayDeployment,
     },
 };
 
-/// What the API server made of a Deployment; nothing for other kinds, which nobody looks at again
-/// before ten minutes have passed.
+/// Writes one child. Returns a Deployment as the API server has it now; other kinds are not read
+/// again for ten minutes.
+///
+/// # Errors
+/// When the API server refuses a write or does not answer.
+///
+/// # Cancel safety
+/// If dropped, the child may exist without the fields that the next reconciliation writes.
 pub(super) async fn write(
-    corner: &Corner<'_>,
+    target: &Target<'_>,
     child: &Prepared,
     live: Option<DynamicObject>,
 ) -> Result<Option<RelayDeployment>, ApplyError> {
     let live = match live {
         Some(live) => live,
-        None => create(corner, child).await?,
+        None => create(target, child).await?,
     };
     if child.kind.is_immutable() {
         return Ok(None);
     }
     if has_update_entry(&live) {
-        claim(corner, child, &live).await?;
+        claim(target, child, &live).await?;
     }
-    let deployment = as_deployment(child.kind, server_side_apply(corner, child, &live).await?);
+    let deployment = as_deployment(child.kind, server_side_apply(target, child, &live).await?);
     let fingerprint = deployment.as_ref().map(|deployment| deployment.fingerprint);
-    corner
-        .memory
-        .settle(corner.key(), child, fingerprint, Instant::now());
+    target
+        .cache
+        .record_written(target.key, child, fingerprint, Instant::now());
     Ok(deployment)
 }
 
-async fn create(corner: &Corner<'_>, child: &Prepared) -> Result<DynamicObject, ApplyError> {
+async fn create(target: &Target<'_>, child: &Prepared) -> Result<DynamicObject, ApplyError> {
     let object = serde_json::from_value(with_replicas(child)).expect("a built child is an object");
     let manager = PostParams {
         field_manager: Some(OPERATOR.to_owned()),
         ..PostParams::default()
     };
-    let created = call(corner.writing(child.kind).create(&manager, &object)).await;
+    let created = call(target.writing(child.kind).create(&manager, &object)).await;
     let created = created.map_err(|source| ApplyError::Create {
         kind: child.kind,
         name: child.name.clone(),
         source,
     })?;
-    tracing::info!(kind = ?child.kind, namespace = corner.identity.namespace, name = child.name, "created");
+    tracing::info!(kind = ?child.kind, namespace = target.identity.namespace, name = child.name, "created");
     Ok(created)
 }
 
@@ -84,7 +90,7 @@ fn has_update_entry(live: &DynamicObject) -> bool {
 }
 
 async fn claim(
-    corner: &Corner<'_>,
+    target: &Target<'_>,
     child: &Prepared,
     live: &DynamicObject,
 ) -> Result<(), ApplyError> {
@@ -103,7 +109,7 @@ async fn claim(
         ..PatchParams::default()
     };
     let claimed = call(
-        corner
+        target
             .writing(child.kind)
             .patch(&child.name, &manager, &patch),
     )
@@ -115,16 +121,17 @@ async fn claim(
     })
 }
 
-/// Its uid goes along: an object that took the name meanwhile is refused instead of overwritten.
+/// Applies the child. The body has the uid of the live object: the API server refuses to overwrite
+/// another object that took the name meanwhile.
 async fn server_side_apply(
-    corner: &Corner<'_>,
+    target: &Target<'_>,
     child: &Prepared,
     live: &DynamicObject,
 ) -> Result<DynamicObject, ApplyError> {
     let mut body = child.body.clone();
     body["metadata"]["uid"] = json!(live.uid());
     let manager = PatchParams::apply(OPERATOR).force();
-    let applied = call(corner.writing(child.kind).patch(
+    let applied = call(target.writing(child.kind).patch(
         &child.name,
         &manager,
         &Patch::Apply(body),

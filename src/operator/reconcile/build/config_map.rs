@@ -1,5 +1,5 @@
-//! The settings of relays and migration. Immutable, and named by the hash of its content: a pod
-//! that restarts gets what it was started with.
+//! The settings of relays and migration. The ConfigMap is immutable and named by the hash of its
+//! content: a pod that restarts gets the settings that it was created with.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::operator::reconcile::validate::ValidatedRelay;
 
-/// Key of the one file.
+/// Key of the only file.
 pub(super) const SETTINGS: &str = "settings.yaml";
 
+/// Builds the ConfigMap.
 pub(super) fn build(relay: &ValidatedRelay) -> ConfigMap {
     let identity = &relay.identity;
     ConfigMap {

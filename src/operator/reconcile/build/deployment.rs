@@ -1,5 +1,5 @@
-//! The relays. A rollout starts the new one before it stops an old one, and leaves the old one time
-//! to drain.
+//! The Deployment of the relays. A rollout starts a new pod before it stops an old one, and leaves
+//! the old one time to drain.
 
 use k8s_openapi::{
     api::{
@@ -14,19 +14,21 @@ use k8s_openapi::{
 
 use crate::{
     operator::{
-        identity::{FORM, GENERATION, WISHES, hash8},
+        identity::{GENERATION, REVISION_HASH, SPEC_HASH, hash8},
         reconcile::{
             build::pod::{HTTP, arguments, container, labels, pod, some_map},
-            observe::relay_reports::HTTP_PORT,
             validate::ValidatedRelay,
         },
     },
+    report::HTTP_PORT,
     settings::RELAY_ENVIRONMENT,
 };
 
-/// A relay flushes for at most 20 s, settles and releases its lanes.
+/// Grace period of a pod, in seconds. A relay flushes for at most 20 s, then settles and releases
+/// its lanes.
 const DRAIN_SECONDS: i64 = 45;
 
+/// Builds the Deployment. It has no `replicas`: they are set apart from it.
 pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
     let identity = &relay.identity;
     let pod_meta = ObjectMeta {
@@ -34,7 +36,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         annotations: some_map(&relay.template.annotations),
         ..ObjectMeta::default()
     };
-    let one_more_first = RollingUpdateDeployment {
+    let surge_first = RollingUpdateDeployment {
         max_surge: Some(IntOrString::Int(1)),
         max_unavailable: Some(IntOrString::Int(0)),
     };
@@ -42,9 +44,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         selector: identity.relay_selector(),
         strategy: Some(DeploymentStrategy {
             type_: Some("RollingUpdate".to_owned()),
-            rolling_update: Some(one_more_first),
+            rolling_update: Some(surge_first),
         }),
-        // An older form can only be of use to read: its settings are gone.
+        // Older ReplicaSets are only kept to be read: their ConfigMaps are removed.
         revision_history_limit: Some(2),
         template: PodTemplateSpec {
             metadata: Some(pod_meta),
@@ -53,9 +55,9 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         ..DeploymentSpec::default()
     };
     let written_for = [
-        (FORM, form(relay, &spec)),
+        (REVISION_HASH, revision_hash(relay, &spec)),
         (GENERATION, identity.generation.to_string()),
-        (WISHES, relay.wishes.clone()),
+        (SPEC_HASH, relay.spec_hash.clone()),
     ];
     let metadata = ObjectMeta {
         annotations: Some(
@@ -72,8 +74,8 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
     }
 }
 
-/// Whatever replaces pods, or migrates first, is another form.
-fn form(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
+/// Hashes everything that replaces pods, and the migration that must run before them.
+fn revision_hash(relay: &ValidatedRelay, spec: &DeploymentSpec) -> String {
     let migration = relay.migration.as_ref().map(|target| &target.hash);
     hash8(&serde_json::to_vec(&(spec, migration)).expect("typed objects are JSON"))
 }
@@ -125,8 +127,8 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
             },
         ]),
         ports: Some(vec![http]),
-        // Alive: its loop turns. An outage of database or Kafka is no reason to restart it, only to
-        // be not ready.
+        // Alive means that its loop runs. An outage of database or Kafka makes a relay unready; a
+        // restart would not help.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(3),
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_relay_is_called_as_it_wants_to_be() {
+    fn the_relay_is_started_with_its_arguments() {
         let container = &pod_spec()["containers"][0];
         assert_eq!(container["command"], json!(["/usr/local/bin/outbox-relay"]));
         let settings = "/etc/outbox-relay/settings.yaml";
@@ -190,7 +192,7 @@ mod tests {
                 "[::]:9090"
             ])
         );
-        // Where the command line looks by itself, in a pod.
+        // Defaults of the command line in a pod.
         assert_eq!(
             (settings, secrets),
             (crate::settings::POD_SETTINGS, crate::settings::POD_SECRETS)

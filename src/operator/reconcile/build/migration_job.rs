@@ -15,21 +15,24 @@ use k8s_openapi::{
 };
 
 use crate::operator::{
-    identity::{ATTEMPT, FORM, NUDGE, hash8},
+    identity::{ATTEMPT, RECONCILE_AT, REVISION_HASH, hash8},
     reconcile::{
         build::pod::{arguments, container, labels, pod, some_map},
         validate::{MigrationTarget, ValidatedRelay},
     },
 };
 
+/// File whose content the kubelet copies into the status of the pod.
 const TERMINATION_MESSAGE: &str = "/dev/termination-log";
+/// Longest run of one attempt, in seconds.
 const DEADLINE_SECONDS: i64 = 600;
 
-pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget, attempt: u32) -> Job {
+/// Builds the Job of the first attempt.
+pub(super) fn build(relay: &ValidatedRelay, target: &MigrationTarget) -> Job {
     let identity = &relay.identity;
     let template = template(relay, target);
     let mut metadata = identity.child_meta(target.job.clone(), identity.migration_labels());
-    metadata.annotations = Some(annotations(target, attempt, &template));
+    metadata.annotations = Some(annotations(target, &template));
     let spec = JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
@@ -56,21 +59,22 @@ fn template(relay: &ValidatedRelay, target: &MigrationTarget) -> PodTemplateSpec
     }
 }
 
-fn annotations(
-    target: &MigrationTarget,
-    attempt: u32,
-    template: &PodTemplateSpec,
-) -> BTreeMap<String, String> {
-    let form = hash8(&serde_json::to_vec(template).expect("typed objects are JSON"));
+fn annotations(target: &MigrationTarget, template: &PodTemplateSpec) -> BTreeMap<String, String> {
+    let revision_hash = hash8(&serde_json::to_vec(template).expect("typed objects are JSON"));
     let mut all = BTreeMap::from([
-        (ATTEMPT.to_owned(), attempt.to_string()),
-        (FORM.to_owned(), form),
+        (ATTEMPT.to_owned(), "1".to_owned()),
+        (REVISION_HASH.to_owned(), revision_hash),
     ]);
-    all.extend(target.nudge.clone().map(|nudge| (NUDGE.to_owned(), nudge)));
+    all.extend(
+        target
+            .reconcile_at
+            .clone()
+            .map(|reconcile_at| (RECONCILE_AT.to_owned(), reconcile_at)),
+    );
     all
 }
 
-/// A drained node is no failure of the migration.
+/// Ignores evictions: a drained node is no failure of the migration.
 fn ignore_evictions() -> PodFailurePolicy {
     let pattern = PodFailurePolicyOnPodConditionsPattern {
         type_: "DisruptionTarget".to_owned(),
@@ -107,7 +111,7 @@ mod tests {
 
     fn built(relay: &ValidatedRelay) -> Value {
         let target = relay.migration.as_ref().expect("policy Apply");
-        serde_json::to_value(build(relay, target, 3)).expect("JSON")
+        serde_json::to_value(build(relay, target)).expect("JSON")
     }
 
     #[test]
@@ -117,12 +121,12 @@ mod tests {
         assert_eq!(job["spec"]["activeDeadlineSeconds"], 600);
         assert!(
             job["spec"].get("ttlSecondsAfterFinished").is_none(),
-            "a Job that succeeded is the memory of it"
+            "a Job that succeeded is the record of it"
         );
         assert_eq!(job["spec"]["template"]["spec"]["restartPolicy"], "Never");
         assert_eq!(
             job["metadata"]["annotations"]["outboxrelay.dev/attempt"],
-            "3"
+            "1"
         );
         let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
         assert_eq!(job["spec"]["podFailurePolicy"]["rules"], rules);
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_of_the_manifest_holds_for_the_migration_too() {
+    fn the_template_of_the_manifest_applies_to_the_migration_too() {
         let relay = validated_with(|r| {
             r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into()
         });
@@ -158,23 +162,18 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_a_job_follows_its_pods_and_not_its_attempt() {
-        let form = |relay: &ValidatedRelay, attempt| {
-            let job = build(
-                relay,
-                relay.migration.as_ref().expect("policy Apply"),
-                attempt,
-            );
+    fn the_revision_hash_of_a_job_follows_its_pods() {
+        let revision_hash = |relay: &ValidatedRelay| {
+            let job = build(relay, relay.migration.as_ref().expect("policy Apply"));
             job.metadata
                 .annotations
                 .expect("annotations")
-                .remove(FORM)
+                .remove(REVISION_HASH)
                 .expect("a form")
         };
         let image =
             validated_with(|r| r.spec.template.image = Some("registry.test/relay:2".to_owned()));
-        assert_ne!(form(&validated(), 1), form(&image, 1));
-        assert_eq!(form(&validated(), 1), form(&validated(), 2));
+        assert_ne!(revision_hash(&validated()), revision_hash(&image));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Who may reach the relays: the operator, for their reports, and whoever collects metrics; each on
-//! the HTTP port alone. Probes come from the node, which no NetworkPolicy keeps out.
+//! Access to the relays: the operator, for their reports, and the Prometheus server, both on the
+//! HTTP port alone. Probes come from the node, which no NetworkPolicy excludes. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,13 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use crate::operator::reconcile::{observe::relay_reports::HTTP_PORT, validate::ValidatedRelay};
+use crate::{operator::reconcile::validate::ValidatedRelay, report::HTTP_PORT};
 
-/// Set by the API server on each namespace.
+/// Label that the API server sets on each namespace.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolicy {
+/// Builds a NetworkPolicy that admits pods of these namespaces.
+pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> NetworkPolicy {
     let identity = &relay.identity;
     let port = NetworkPolicyPort {
         port: Some(IntOrString::Int(HTTP_PORT.into())),
@@ -24,14 +25,19 @@ pub(super) fn build(relay: &ValidatedRelay, admitted: &[String]) -> NetworkPolic
         end_port: None,
     };
     let rule = NetworkPolicyIngressRule {
-        from: Some(admitted.iter().map(|name| namespace(name)).collect()),
+        from: Some(
+            allowed_namespaces
+                .iter()
+                .map(|name| namespace(name))
+                .collect(),
+        ),
         ports: Some(vec![port]),
     };
     let spec = NetworkPolicySpec {
         pod_selector: Some(identity.relay_selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),
-        // A rule from nobody would let everybody in.
-        ingress: (!admitted.is_empty()).then(|| vec![rule]),
+        // A rule with an empty `from` would admit all sources.
+        ingress: (!allowed_namespaces.is_empty()).then(|| vec![rule]),
         egress: None,
     };
     NetworkPolicy {
@@ -59,13 +65,17 @@ mod tests {
     use super::*;
     use crate::operator::fixtures::validated;
 
-    fn built(admitted: &[&str]) -> serde_json::Value {
-        let admitted: Vec<String> = admitted.iter().map(|name| (*name).to_owned()).collect();
-        serde_json::to_value(build(&validated(), &admitted)).expect("JSON")["spec"].clone()
+    fn built(allowed_namespaces: &[&str]) -> serde_json::Value {
+        let allowed_namespaces: Vec<String> = allowed_namespaces
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        serde_json::to_value(build(&validated(), &allowed_namespaces)).expect("JSON")["spec"]
+            .clone()
     }
 
     #[test]
-    fn only_the_admitted_namespaces_reach_the_http_port() {
+    fn only_allowed_namespaces_reach_the_http_port() {
         let from = |name: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
         let rule = json!({"from": [from("monitoring"), from("outbox-system")], "ports": [{"port": 9090, "protocol": "TCP"}]});
         let spec = built(&["monitoring", "outbox-system"]);
@@ -78,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_admitted_nobody_is() {
+    fn without_allowed_namespaces_nothing_is_admitted() {
         assert_eq!(built(&[]).get("ingress"), None);
     }
 }

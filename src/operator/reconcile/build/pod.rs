@@ -20,13 +20,14 @@ use crate::{
 
 /// Name of the HTTP port.
 pub(super) const HTTP: &str = "http";
+/// Path of the relay's program in its image.
 pub(super) const PROGRAM: &str = "/usr/local/bin/outbox-relay";
 const SETTINGS_DIR: &str = "/etc/outbox-relay";
 const SECRETS_DIR: &str = "/var/run/secrets/outbox-relay";
-/// Readable by any user: the pod's user is the image's or the cluster's choice.
+/// Mode of mounted files, readable by any user: image or cluster choose the user of the pod.
 const READABLE: i32 = 0o444;
 
-/// The arguments that both commands of the relay share.
+/// Returns the arguments that both commands of the relay share.
 pub(super) fn arguments(command: &str) -> Vec<String> {
     [
         command,
@@ -39,7 +40,7 @@ pub(super) fn arguments(command: &str) -> Vec<String> {
     .to_vec()
 }
 
-/// A container that may read its files and talk to the network, and nothing else.
+/// Returns a container that may read its files and use the network, and nothing else.
 pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
     Container {
         name: name.to_owned(),
@@ -63,8 +64,8 @@ pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
     }
 }
 
-/// A pod of this one container. It names neither user nor group: the image has a numeric user,
-/// OpenShift assigns its own.
+/// Returns a pod with this container. It sets neither user nor group: the image has a numeric user,
+/// and OpenShift assigns its own.
 pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Projection]) -> PodSpec {
     let template = &relay.template;
     PodSpec {
@@ -95,7 +96,7 @@ pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Project
     }
 }
 
-/// The manifest's labels, and ours, which win.
+/// Returns the labels of the manifest with our own, which take precedence.
 pub(super) fn labels(
     template: &Template,
     own: BTreeMap<String, String>,
@@ -105,6 +106,7 @@ pub(super) fn labels(
     all
 }
 
+/// Returns the map, or nothing if it is empty: the API server drops empty maps.
 pub(super) fn some_map(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then(|| map.clone())
 }
@@ -113,8 +115,8 @@ fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-/// Enough to start with where the manifest says nothing. No limits: a throttled relay is late, a
-/// killed one repeats itself.
+/// Returns the resources of the manifest, or small requests. There are no limits by default: a
+/// throttled relay is late, and a killed one publishes duplicates.
 fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
     let quantities = |map: &BTreeMap<String, String>| {
         map.iter()
@@ -160,8 +162,8 @@ fn settings_volume(relay: &ValidatedRelay) -> Volume {
     }
 }
 
-/// Optional throughout: the program itself says which file is missing, which a pod that cannot
-/// start never could.
+/// Mounts Secrets and ConfigMaps. All are optional: the program reports which file is missing, and
+/// a pod that cannot start could not.
 fn secrets_volume(files: &[Projection]) -> Volume {
     let source = ProjectedVolumeSource {
         default_mode: Some(READABLE),

@@ -1,5 +1,5 @@
-//! At most one relay at a time is evicted. Unhealthy ones may always be: else one database outage
-//! blocks the draining of nodes.
+//! At most one relay at a time is evicted. Unhealthy pods can always be evicted: otherwise a
+//! database outage would block the draining of nodes.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -8,6 +8,7 @@ use k8s_openapi::{
 
 use crate::operator::reconcile::validate::ValidatedRelay;
 
+/// Builds the PodDisruptionBudget.
 pub(super) fn build(relay: &ValidatedRelay) -> PodDisruptionBudget {
     let identity = &relay.identity;
     let spec = PodDisruptionBudgetSpec {

@@ -1,14 +1,16 @@
-//! A headless Service: names for the relay pods, and what metrics are scraped through.
+//! A headless Service: DNS names for the relay pods, and a target to scrape metrics from.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use crate::operator::reconcile::{
-    build::pod::HTTP, observe::relay_reports::HTTP_PORT, validate::ValidatedRelay,
+use crate::{
+    operator::reconcile::{build::pod::HTTP, validate::ValidatedRelay},
+    report::HTTP_PORT,
 };
 
+/// Builds the Service.
 pub(super) fn build(relay: &ValidatedRelay) -> Service {
     let identity = &relay.identity;
     let port = ServicePort {
@@ -21,7 +23,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Service {
         cluster_ip: Some("None".to_owned()),
         selector: identity.relay_selector().match_labels,
         ports: Some(vec![port]),
-        // A relay that is not ready is the one whose metrics are wanted.
+        // Metrics of a relay that is not ready are the most useful ones.
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
     };

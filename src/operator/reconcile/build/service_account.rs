@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 
 use crate::operator::reconcile::validate::ValidatedRelay;
 
+/// Builds the ServiceAccount.
 pub(super) fn build(relay: &ValidatedRelay) -> ServiceAccount {
     let identity = &relay.identity;
     ServiceAccount {

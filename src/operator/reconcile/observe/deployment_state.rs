@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use crate::operator::{
     fingerprint::fingerprint,
-    identity::{FORM, GENERATION, WISHES},
+    identity::{GENERATION, REVISION_HASH, SPEC_HASH, annotation},
     ownership::controller_uid,
 };
 
@@ -20,44 +20,45 @@ pub(crate) struct RelayDeployment {
     pub uid: String,
     /// Changes when anybody changes anything of it except its replicas and status.
     pub fingerprint: u64,
-    /// What it says of itself; absent: an older version wrote it.
+    /// What it was last written for; absent if an older version wrote it.
     pub written_for: Option<WrittenFor>,
-    /// The count it is set to.
+    /// Replicas that it is set to.
     pub wanted: i32,
-    /// The Deployment controller has seen its latest form.
+    /// The Deployment controller has seen the latest generation.
     pub observed: bool,
     pub existing: i32,
     pub updated: i32,
     pub ready: i32,
     pub available: i32,
-    /// Why no pod could be created.
+    /// Reason why no pod could be created.
     pub refusal: Option<String>,
-    /// New pods are on their way.
-    pub moving: bool,
-    /// The rollout of its latest form has made no progress for ten minutes.
+    /// The rollout of the latest generation is not complete.
+    pub rolling: bool,
+    /// The rollout of the latest generation has made no progress for ten minutes.
     pub stuck: bool,
 }
 
-/// What a Deployment was last written for.
+/// Annotations of a Deployment: what it was last written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WrittenFor {
-    pub form: String,
+    pub revision_hash: String,
     pub generation: String,
-    pub wishes: String,
+    pub spec_hash: String,
 }
 
 impl WrittenFor {
     fn of(object: &Deployment) -> Option<Self> {
-        let said = |name: &str| object.annotations().get(name).cloned();
+        let annotations = object.annotations();
         Some(Self {
-            form: said(FORM)?,
-            generation: said(GENERATION)?,
-            wishes: said(WISHES)?,
+            revision_hash: annotation(annotations, REVISION_HASH)?,
+            generation: annotation(annotations, GENERATION)?,
+            spec_hash: annotation(annotations, SPEC_HASH)?,
         })
     }
 }
 
 impl RelayDeployment {
+    /// Reads a Deployment.
     pub(crate) fn of(object: &Deployment) -> Self {
         let status = object.status.clone().unwrap_or_default();
         let conditions = status.conditions.as_deref().unwrap_or_default();
@@ -74,13 +75,13 @@ impl RelayDeployment {
             available: status.available_replicas.unwrap_or(0),
             refusal: condition(conditions, "ReplicaFailure", "True")
                 .and_then(|found| found.message.clone()),
-            moving: condition(conditions, "Progressing", "True")
+            rolling: condition(conditions, "Progressing", "True")
                 .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
             stuck: observed && condition(conditions, "Progressing", "False").is_some(),
         }
     }
 
-    /// Every pod has the latest form and none of an older one is left.
+    /// Returns whether every pod is of the latest generation, and no older one is left.
     pub(crate) fn rolled_out(&self) -> bool {
         self.observed && self.updated >= self.wanted && self.existing == self.updated
     }
@@ -95,7 +96,7 @@ fn condition<'a>(
         .find(|one| one.type_.as_deref() == Some(type_) && one.status.as_deref() == Some(status))
 }
 
-/// ReplicaSets of this Deployment. A label alone proves nothing: anybody may set it.
+/// Returns the ReplicaSets of this Deployment. A label alone proves nothing: anybody may set it.
 pub(super) fn replica_sets(
     deployment: Option<&Deployment>,
     found: Vec<ReplicaSet>,
@@ -109,7 +110,7 @@ pub(super) fn replica_sets(
         .collect()
 }
 
-/// ConfigMaps of ReplicaSets that have pods or may get some.
+/// Returns the ConfigMaps of ReplicaSets that have pods or may get some.
 pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
     let alive = replica_sets.iter().filter(|set| {
         let wanted = set.spec.replicas.unwrap_or(1);
@@ -138,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rollout_that_was_stuck_says_nothing_of_a_form_that_nobody_has_seen_yet() {
+    fn a_stuck_rollout_means_nothing_for_a_generation_that_the_controller_has_not_seen() {
         let late = json!({"observedGeneration": 3, "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]});
         let stuck = |generation: i64| {
             let object = json!({"metadata": {"generation": generation}, "spec": {"selector": {}, "template": {}}, "status": late});

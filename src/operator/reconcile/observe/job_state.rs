@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 
 use crate::operator::{
-    identity::{ATTEMPT, FORM, Identity, NUDGE},
+    identity::{ATTEMPT, Identity, RECONCILE_AT, REVISION_HASH, annotation},
     ownership::{Ownership, ownership},
     reconcile::observe::{
         ObjectKey,
@@ -19,26 +19,26 @@ use crate::operator::{
     },
 };
 
-/// One migration Job as it is.
+/// A migration Job as the API server has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MigrationJob {
     pub key: ObjectKey,
     /// Counted from 1.
     pub attempt: u32,
-    /// Value of the nudging annotation when it was created.
-    pub nudge: Option<String>,
-    /// What of it pods are made from, as it says itself; absent: an older version wrote it.
-    pub form: Option<String>,
+    /// Value of annotation `reconcile-at` when it was created.
+    pub reconcile_at: Option<String>,
+    /// Hash of what its pods are made from; absent if an older version wrote it.
+    pub revision_hash: Option<String>,
     pub created_at: Timestamp,
     pub config_map: Option<String>,
     pub outcome: JobOutcome,
     pub pod: Option<MigrationPod>,
-    /// Why no pod could be created, from the Job's Events.
+    /// Reason why no pod could be created, from the Job's Events.
     pub refusal: Option<String>,
 }
 
 impl MigrationJob {
-    /// Its pod is not there, or says that it cannot run: nothing is lost with it.
+    /// Returns whether its pod does not exist or cannot run: replacing the Job loses nothing.
     pub(crate) fn waits(&self) -> bool {
         self.outcome == JobOutcome::Unfinished
             && self.pod.as_ref().is_none_or(|pod| pod.waiting.is_some())
@@ -53,7 +53,7 @@ pub(crate) enum JobOutcome {
     Failed { at: Timestamp, why: String },
 }
 
-/// Jobs of this very relay. One that is being deleted is gone already.
+/// Returns the Jobs of this relay, without those that are being deleted.
 pub(super) fn migration_jobs(
     identity: &Identity,
     jobs: Vec<Job>,
@@ -81,8 +81,8 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
             .get(ATTEMPT)
             .and_then(|count| count.parse().ok())
             .unwrap_or(1),
-        nudge: job.annotations().get(NUDGE).cloned(),
-        form: job.annotations().get(FORM).cloned(),
+        reconcile_at: job.annotations().get(RECONCILE_AT).cloned(),
+        revision_hash: annotation(job.annotations(), REVISION_HASH),
         created_at: job
             .creation_timestamp()
             .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -119,7 +119,7 @@ fn outcome(job: &Job) -> JobOutcome {
     }
 }
 
-/// The latest Warning about creating pods.
+/// Returns the message of the latest Warning about creating pods.
 pub(super) fn refusal(events: &[Event]) -> Option<String> {
     let warnings = events.iter().filter(|event| {
         event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some("FailedCreate")

@@ -1,4 +1,4 @@
-//! Pod -> what it waits for, what a migration left behind, where a relay can be asked. Pure.
+//! Pod -> what it waits for, what a migration reported, where a relay can be reached. Pure.
 
 use std::net::IpAddr;
 
@@ -10,34 +10,34 @@ use crate::{
     report::{MigrationReport, Problem},
 };
 
-/// Notes of a migration that are kept.
+/// Number of notes of a migration that are kept.
 const NOTES_MAX: usize = 8;
 
 /// A pod of the relays' Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RelayPod {
     pub name: String,
-    /// Where its report is to be had; absent while it does not run, or where its address would be
-    /// the node's.
+    /// Address that its report is requested from; absent while it does not run, or if its address
+    /// is that of the node.
     pub address: Option<IpAddr>,
-    /// Why it does not run.
+    /// Reason why it does not run.
     pub waiting: Option<String>,
 }
 
-/// The latest pod of a migration.
+/// Latest pod of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MigrationPod {
     pub name: String,
-    /// Why it does not run.
+    /// Reason why it does not run.
     pub waiting: Option<String>,
-    /// What it left as its termination message.
+    /// Report that it left as its termination message.
     pub report: Option<MigrationReport>,
-    /// How it ended, as the kubelet saw it.
+    /// How it ended, as the kubelet reports it.
     pub end: Option<String>,
 }
 
-/// Pods whose chain of controllers ends at our Deployment: nobody else's pod is ever asked for a
-/// report.
+/// Returns the pods that our Deployment controls through its ReplicaSets. No other pod is asked for
+/// a report.
 pub(super) fn relay_pods(replica_sets: &[ReplicaSet], pods: Vec<Pod>) -> Vec<RelayPod> {
     let sets: Vec<String> = replica_sets.iter().filter_map(ResourceExt::uid).collect();
     let ours = |pod: &Pod| {
@@ -60,7 +60,7 @@ fn relay_pod(pod: &Pod) -> RelayPod {
     }
 }
 
-/// The youngest pod of a Job: an older one was evicted.
+/// Returns the youngest pod of a Job: older ones were evicted.
 pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod> {
     let of_this_job = pods
         .iter()
@@ -87,8 +87,8 @@ pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod>
     })
 }
 
-/// The message is what a pod says, and a pod may say anything: what is no report is none, and its
-/// texts are cut.
+/// Parses a termination message. A pod may write anything there: a message that is no report is
+/// ignored, and texts are cut.
 fn read_report(message: &str) -> Option<MigrationReport> {
     let mut report: MigrationReport = serde_json::from_str(message.trim()).ok()?;
     report.notes.truncate(NOTES_MAX);
@@ -97,13 +97,13 @@ fn read_report(message: &str) -> Option<MigrationReport> {
     Some(report)
 }
 
-/// At most 256 bytes of a foreign text.
+/// Returns at most 256 bytes of a foreign text.
 pub(crate) fn cut(text: &str) -> String {
     Problem::new(crate::report::ProblemClass::Other, text).message
 }
 
-/// Why a pod does not get to run: not scheduled, image not there, crashing. Silent about what
-/// passes within seconds.
+/// Returns why a pod does not run: not scheduled, no image, crashing. States that pass within
+/// seconds are no reason.
 fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let unscheduled = status

@@ -1,5 +1,5 @@
-//! Asks relay pods for their reports. IO. What they answer is not trusted: time, size and texts are
-//! bounded, redirects are not followed.
+//! Requests reports from relay pods. IO. Answers are not trusted: time, size and texts are bounded,
+//! redirects are not followed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,43 +13,40 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::{
-    operator::reconcile::observe::RelayPod,
-    report::{Problem, RelayReport},
+    operator::reconcile::observe::{PodReport, RelayPod},
+    report::{HTTP_PORT, Problem, RelayReport},
 };
 
-/// Port of a relay's HTTP surface.
-pub(crate) const HTTP_PORT: u16 = 9090;
-const LONGEST: Duration = Duration::from_secs(2);
+/// Time limit for one relay's report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest answer, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Number of problems of one relay that are kept.
 const PROBLEMS_MAX: usize = 16;
-const ASKED_AT_ONCE: usize = 16;
-
-/// What one pod said of itself.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PodReport {
-    pub pod: String,
-    /// Absent: it could not be asked, or its answer was none.
-    pub report: Option<RelayReport>,
-}
+/// Number of relays that are asked at the same time.
+const CONCURRENT_REQUESTS_MAX: usize = 16;
 
 /// Why a pod gave no report.
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
-    #[error("no answer within {}s", LONGEST.as_secs())]
+    #[error("no answer within {}s", REPORT_TIMEOUT.as_secs())]
     Timeout,
     #[error("failed to connect")]
     Connect(#[source] std::io::Error),
-    #[error("failed to ask")]
+    #[error("failed to send the request")]
     Ask(#[source] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the answer is no report")]
+    #[error("the answer is not a report")]
     Parse(#[source] serde_json::Error),
 }
 
-/// Reports of all pods that can be asked, in the order of their names.
+/// Returns the reports of all pods with an address, in the order of their names.
+///
+/// # Cancel safety
+/// Safe to drop: open connections are closed.
 pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
     let asked: Vec<(String, IpAddr)> = pods
         .iter()
@@ -62,7 +59,7 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
                 pod,
             }
         })
-        .buffer_unordered(ASKED_AT_ONCE)
+        .buffer_unordered(CONCURRENT_REQUESTS_MAX)
         .collect()
         .await;
     reports.sort_by(|a, b| a.pod.cmp(&b.pod));
@@ -70,13 +67,13 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
 }
 
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(LONGEST, ask(address))
+    let answer = tokio::time::timeout(REPORT_TIMEOUT, ask(address))
         .await
         .unwrap_or(Err(ReportError::Timeout));
     match answer {
         Ok(report) => Some(bounded(report)),
         Err(error) => {
-            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay gave no report");
+            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay did not report");
             None
         }
     }

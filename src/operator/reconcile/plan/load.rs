@@ -7,17 +7,27 @@ use k8s_openapi::{
 
 use crate::{
     api::BacklogStatus,
-    operator::reconcile::{observe::relay_reports::PodReport, plan::Load},
-    report::BreakerState,
+    operator::reconcile::observe::PodReport,
+    report::{BreakerState, LANES},
 };
 
-/// Lanes that all relays own together.
-const LANES: u32 = 64;
-/// Numbers are written this often at most.
-const PAUSE: SignedDuration = SignedDuration::from_secs(30);
+/// Shortest pause between two writes of numbers alone, and the smallest change of the oldest row's
+/// time that is shown.
+const NUMBERS_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Rows of all lanes; none while a lane has no reporting owner: a sum of a part would look like
-/// progress.
+/// What all relays together report.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Load {
+    pub rows: i64,
+    /// Zero if no row waits.
+    pub oldest_age: SignedDuration,
+    pub published_per_second: f64,
+    /// At least one relay has an open circuit breaker.
+    pub breaker_open: bool,
+}
+
+/// Returns the backlog of all lanes. Nothing while a lane has no reporting owner: the sum of a part
+/// would look like progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     let known: Vec<_> = reports
         .iter()
@@ -25,8 +35,8 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
         .collect();
     if known
         .iter()
-        .map(|report| report.lanes)
-        .fold(0, u32::saturating_add)
+        .map(|report| report.lanes as usize)
+        .fold(0, usize::saturating_add)
         != LANES
     {
         return None;
@@ -46,7 +56,7 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     })
 }
 
-/// What scaling goes by; none while a lane has no reporting owner.
+/// Returns the load that scaling uses; nothing while a lane has no reporting owner.
 pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     let backlog = total(reports)?;
     let known = reports.iter().filter_map(|one| one.report.as_ref());
@@ -60,7 +70,7 @@ pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     })
 }
 
-/// The worst of what relays report; none while no report has it.
+/// Returns the worst breaker state that relays report; nothing if no report has one.
 pub(crate) fn worst_breaker(reports: &[PodReport]) -> Option<BreakerState> {
     reports
         .iter()
@@ -68,39 +78,57 @@ pub(crate) fn worst_breaker(reports: &[PodReport]) -> Option<BreakerState> {
         .max()
 }
 
-/// The last status was written long enough ago for numbers to be written again.
-pub(crate) fn is_due(written_at: Option<Timestamp>, now: Timestamp) -> bool {
-    written_at.is_none_or(|at| now.duration_since(at) >= PAUSE)
+/// Whether numbers in the status may be written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    Due,
+    NotYet,
 }
 
-/// What status should say: a noticeable change when it is due, and at once that something is not
-/// known any more.
+/// Returns whether the last status was written long enough ago for numbers to be written again.
+pub(crate) fn refresh(written_at: Option<Timestamp>, now: Timestamp) -> Refresh {
+    match written_at {
+        Some(at) if now.duration_since(at) < NUMBERS_PAUSE => Refresh::NotYet,
+        _ => Refresh::Due,
+    }
+}
+
+/// Returns the backlog that the status should show: a noticeable change when it is due, and nothing
+/// as soon as it is unknown.
 pub(crate) fn to_show(
     shown: Option<&BacklogStatus>,
     found: Option<BacklogStatus>,
-    due: bool,
+    refresh: Refresh,
 ) -> Option<BacklogStatus> {
     match (shown, found) {
-        (Some(shown), Some(found)) if !due || !noticeable(shown, &found) => Some(shown.clone()),
+        (Some(shown), Some(found)) if refresh == Refresh::NotYet || !noticeable(shown, &found) => {
+            Some(shown.clone())
+        }
         (_, found) => found,
     }
 }
 
-/// The same for a number that changes seldom: every change of it is noticeable.
-pub(crate) fn count_to_show(shown: Option<i64>, found: Option<u64>, due: bool) -> Option<i64> {
+/// Returns the number that the status should show: every change when it is due, and nothing as soon
+/// as it is unknown.
+pub(crate) fn count_to_show(
+    shown: Option<i64>,
+    found: Option<u64>,
+    refresh: Refresh,
+) -> Option<i64> {
     let found = found.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-    if shown.is_some() && found.is_some() && !due {
+    if shown.is_some() && found.is_some() && refresh == Refresh::NotYet {
         shown
     } else {
         found
     }
 }
 
-/// A tenth more or less, whether anything waits at all, or another half minute of the oldest row.
+/// Returns whether the backlog changed by a tenth, from or to zero, or the time of its oldest row
+/// by half a minute.
 fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
     let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
     let moved = match (&before.oldest_at, &after.oldest_at) {
-        (Some(before), Some(after)) => after.0.duration_since(before.0).abs() >= PAUSE,
+        (Some(before), Some(after)) => after.0.duration_since(before.0).abs() >= NUMBERS_PAUSE,
         (before, after) => before.is_some() != after.is_some(),
     };
     before.rows.abs_diff(after.rows) > tenth || (before.rows == 0) != (after.rows == 0) || moved
@@ -218,19 +246,19 @@ mod tests {
 
     #[test]
     fn numbers_are_due_half_a_minute_after_the_last_write() {
-        assert!(is_due(None, now()));
-        assert!(!is_due(Some(now()), at(29)));
-        assert!(is_due(Some(now()), at(30)));
+        assert_eq!(refresh(None, now()), Refresh::Due);
+        assert_eq!(refresh(Some(now()), at(29)), Refresh::NotYet);
+        assert_eq!(refresh(Some(now()), at(30)), Refresh::Due);
     }
 
     #[test]
     fn only_a_noticeable_change_is_shown_and_only_when_it_is_due() {
         for (after, due, shown) in [
-            (1100, true, 1000),
-            (1200, true, 1200),
-            (1200, false, 1000),
-            (0, true, 0),
-            (900, true, 1000),
+            (1100, Refresh::Due, 1000),
+            (1200, Refresh::Due, 1200),
+            (1200, Refresh::NotYet, 1000),
+            (0, Refresh::Due, 0),
+            (900, Refresh::Due, 1000),
         ] {
             assert_eq!(
                 to_show(rows(1000).as_ref(), rows(after), due),
@@ -238,8 +266,8 @@ mod tests {
                 "{after}"
             );
         }
-        assert_eq!(to_show(rows(0).as_ref(), rows(1), true), rows(1));
-        assert_eq!(to_show(None, rows(1), false), rows(1));
+        assert_eq!(to_show(rows(0).as_ref(), rows(1), Refresh::Due), rows(1));
+        assert_eq!(to_show(None, rows(1), Refresh::NotYet), rows(1));
     }
 
     #[test]
@@ -250,20 +278,26 @@ mod tests {
                 oldest_at: Some(Time(at(seconds))),
             })
         };
-        assert_eq!(to_show(since(0).as_ref(), since(29), true), since(0));
-        assert_eq!(to_show(since(0).as_ref(), since(30), true), since(30));
+        assert_eq!(
+            to_show(since(0).as_ref(), since(29), Refresh::Due),
+            since(0)
+        );
+        assert_eq!(
+            to_show(since(0).as_ref(), since(30), Refresh::Due),
+            since(30)
+        );
     }
 
     #[test]
     fn an_unknown_number_is_removed_at_once() {
-        assert_eq!(to_show(rows(1000).as_ref(), None, false), None);
-        assert_eq!(count_to_show(Some(3), None, false), None);
+        assert_eq!(to_show(rows(1000).as_ref(), None, Refresh::NotYet), None);
+        assert_eq!(count_to_show(Some(3), None, Refresh::NotYet), None);
     }
 
     #[test]
     fn every_change_of_a_count_is_shown_when_it_is_due() {
-        assert_eq!(count_to_show(Some(3), Some(4), false), Some(3));
-        assert_eq!(count_to_show(Some(3), Some(4), true), Some(4));
-        assert_eq!(count_to_show(None, Some(4), false), Some(4));
+        assert_eq!(count_to_show(Some(3), Some(4), Refresh::NotYet), Some(3));
+        assert_eq!(count_to_show(Some(3), Some(4), Refresh::Due), Some(4));
+        assert_eq!(count_to_show(None, Some(4), Refresh::NotYet), Some(4));
     }
 }

@@ -1,15 +1,15 @@
 //! How far the migration is, and what comes next. Pure.
 //!
 //! ```text
-//! (no Job) --> Start --> Running --> Succeeded        a Job that succeeded stays: it is the memory
+//! (no Job) --> Start --> Running --> Succeeded        a Job that succeeded stays as the record of it
 //!                ^          |  ^
-//!                |          |  `--- Refused           no pod after 20 s; the Job controller keeps trying
+//!                |          |  `--- Refused           no pod after 20 s; the Job controller retries
 //!                |          v
-//!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or a nudge
+//!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or `reconcile-at`
 //! ```
 //!
-//! While its pod does not run, a Job whose pods would be made otherwise by now starts again, too:
-//! its cause may just have been removed.
+//! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
+//! change of the manifest may have removed the cause.
 
 use std::time::Duration;
 
@@ -17,16 +17,18 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::{
     operator::reconcile::{
-        build::migration_form,
+        build::Desired,
         observe::{JobOutcome, MigrationJob, MigrationPod},
-        validate::{MigrationTarget, ValidatedRelay},
+        validate::MigrationTarget,
     },
     report::Problem,
 };
 
-const PAUSE_FIRST: SignedDuration = SignedDuration::from_secs(10);
-const PAUSE_LONGEST: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that was not created by then has been refused.
+/// Pause after the first failed attempt; it doubles with each further one.
+const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
+/// Longest pause between two attempts.
+const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// Age of a Job at which a missing pod means that the cluster refuses it.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 
 /// State of the migration of the current target.
@@ -34,11 +36,11 @@ const POD_GRACE: SignedDuration = SignedDuration::from_secs(20);
 pub(crate) enum Migration {
     /// The operator does not touch this schema.
     Off,
-    /// The relay waits for its upgrade: its schema is as it was.
+    /// The relay waits for its upgrade: its schema is not touched.
     Queued,
     /// A Job is to be created; one of this name that failed, or cannot run, makes room.
     Start { attempt: u32 },
-    /// A Job is at work, or its pod is about to be.
+    /// A Job runs, or its pod is about to be created.
     Running {
         attempt: u32,
         waiting: Option<String>,
@@ -46,13 +48,13 @@ pub(crate) enum Migration {
     },
     /// The cluster lets the Job create no pod.
     Refused { why: String },
-    /// The schema is as this version needs it.
+    /// The schema is ready for this version.
     Succeeded {
         at: Timestamp,
         schema_version: Option<i64>,
         notes: Vec<String>,
     },
-    /// It will be tried again.
+    /// It is retried at `again_at`.
     Failed {
         attempt: u32,
         why: Failure,
@@ -63,20 +65,20 @@ pub(crate) enum Migration {
 /// What a failed migration left as an explanation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Its own words.
+    /// The problem that the migration reported.
     Reported(Problem),
-    /// It left none: what Kubernetes saw.
+    /// What Kubernetes reports, because the migration left no report.
     Unexplained(String),
 }
 
 impl Migration {
-    /// Relays may get the current spec.
+    /// Returns whether relays may get the current revision.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Off | Self::Succeeded { .. })
     }
 
-    /// When something is due that no watch will tell.
-    pub(super) fn look_again_in(&self, now: Timestamp) -> Option<Duration> {
+    /// Returns when something is due that no watch reports.
+    pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
         let at = match self {
             Self::Failed { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
@@ -93,12 +95,9 @@ impl Migration {
     }
 }
 
-pub(super) fn decide(
-    relay: &ValidatedRelay,
-    job: Option<&MigrationJob>,
-    now: Timestamp,
-) -> Migration {
-    let Some(target) = &relay.migration else {
+/// Decides what comes next, from the Job of the current target if there is one.
+pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timestamp) -> Migration {
+    let Some(target) = &desired.relay.migration else {
         return Migration::Off;
     };
     let Some(job) = job else {
@@ -106,7 +105,7 @@ pub(super) fn decide(
     };
     match &job.outcome {
         JobOutcome::Unfinished
-            if job.waits() && job.form != Some(migration_form(relay, target)) =>
+            if job.waits() && job.revision_hash != desired.hashes.migration_job =>
         {
             Migration::Start {
                 attempt: job.attempt,
@@ -135,7 +134,7 @@ fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
             why: job
                 .refusal
                 .clone()
-                .unwrap_or_else(|| "its Events give no reason".to_owned()),
+                .unwrap_or_else(|| "the Events of the Job give no reason".to_owned()),
         },
     }
 }
@@ -168,8 +167,8 @@ fn failed(
         .at
         .checked_add(pause(job.attempt))
         .unwrap_or(Timestamp::MAX);
-    let nudged = target.nudge.is_some() && target.nudge != job.nudge;
-    if nudged || now >= again_at {
+    let requested = target.reconcile_at.is_some() && target.reconcile_at != job.reconcile_at;
+    if requested || now >= again_at {
         return Migration::Start {
             attempt: job.attempt.saturating_add(1),
         };
@@ -203,10 +202,10 @@ fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
     }
 }
 
-/// 10 s, 20 s, 40 s, ... 5 min.
+/// Returns the pause after an attempt: 10 s, 20 s, 40 s, ... 5 min.
 fn pause(attempt: u32) -> SignedDuration {
     let doublings = attempt.saturating_sub(1).min(10);
-    (PAUSE_FIRST * 2_i32.pow(doublings)).min(PAUSE_LONGEST)
+    (BACKOFF_MIN * 2_i32.pow(doublings)).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -215,7 +214,7 @@ mod tests {
     use crate::{
         api::MigrationPolicy,
         operator::{
-            fixtures::{at, now, validated, validated_with},
+            fixtures::{at, desired, desired_with, now, validated},
             reconcile::observe::ObjectKey,
         },
         report::{MigrationReport, ProblemClass},
@@ -232,8 +231,8 @@ mod tests {
                 uid: "u".to_owned(),
             },
             attempt: 3,
-            nudge: None,
-            form: Some(migration_form(&validated(), &target())),
+            reconcile_at: None,
+            revision_hash: desired().hashes.migration_job,
             created_at: now(),
             config_map: None,
             outcome,
@@ -267,10 +266,10 @@ mod tests {
     #[test]
     fn without_a_job_one_is_started() {
         assert_eq!(
-            decide(&validated(), None, now()),
+            decide(&desired(), None, now()),
             Migration::Start { attempt: 1 }
         );
-        let never = validated_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
+        let never = desired_with(|relay| relay.spec.migration.policy = MigrationPolicy::Never);
         assert_eq!(decide(&never, None, now()), Migration::Off);
     }
 
@@ -278,11 +277,11 @@ mod tests {
     fn a_job_without_a_pod_has_twenty_seconds() {
         let job = job(JobOutcome::Unfinished);
         assert!(matches!(
-            decide(&validated(), Some(&job), at(19)),
+            decide(&desired(), Some(&job), at(19)),
             Migration::Running { .. }
         ));
         assert_eq!(
-            decide(&validated(), Some(&job), at(20)),
+            decide(&desired(), Some(&job), at(20)),
             Migration::Refused {
                 why: "exceeded quota".to_owned()
             }
@@ -291,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_job_that_cannot_run_starts_again_when_its_pods_would_be_other_ones() {
-        let corrected = validated_with(|relay| {
+        let corrected = desired_with(|relay| {
             relay.spec.template.image = Some("registry.test/relay:2".to_owned())
         });
         let again = |job: &MigrationJob| {
@@ -317,14 +316,10 @@ mod tests {
             !again(&job(JobOutcome::Succeeded { at: now() })),
             "it is the memory"
         );
-        let same = decide(
-            &validated(),
-            Some(&with(Some("ImagePullBackOff: m"))),
-            now(),
-        );
+        let same = decide(&desired(), Some(&with(Some("ImagePullBackOff: m"))), now());
         assert!(matches!(same, Migration::Running { .. }), "{same:?}");
         let of_an_older_version = MigrationJob {
-            form: None,
+            revision_hash: None,
             ..with(Some("ImagePullBackOff: m"))
         };
         assert!(again(&of_an_older_version));
@@ -339,16 +334,16 @@ mod tests {
             schema_version: Some(1),
             notes: vec!["note".to_owned()],
         };
-        assert_eq!(decide(&validated(), Some(&job), now()), expected);
+        assert_eq!(decide(&desired(), Some(&job), now()), expected);
         job.pod = None;
-        assert!(decide(&validated(), Some(&job), now()).is_done());
+        assert!(decide(&desired(), Some(&job), now()).is_done());
     }
 
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
         let why = |pod: Option<MigrationPod>| match decide(
-            &validated(),
+            &desired(),
             Some(&MigrationJob {
                 pod,
                 ..failed_job()
@@ -372,30 +367,35 @@ mod tests {
     #[test]
     fn a_failed_job_is_tried_again_after_its_back_off() {
         let job = failed_job();
-        let early = decide(&validated(), Some(&job), at(39));
+        let early = decide(&desired(), Some(&job), at(39));
         assert!(
             matches!(early, Migration::Failed { attempt: 3, again_at, .. } if again_at == at(40)),
             "{early:?}"
         );
-        assert_eq!(early.look_again_in(at(39)), Some(Duration::from_secs(2)));
+        assert_eq!(early.requeue_after(at(39)), Some(Duration::from_secs(2)));
         assert_eq!(
-            decide(&validated(), Some(&job), at(40)),
+            decide(&desired(), Some(&job), at(40)),
             Migration::Start { attempt: 4 }
         );
     }
 
     #[test]
-    fn a_nudge_ends_the_back_off_once() {
+    fn a_new_value_of_reconcile_at_ends_the_back_off_once() {
         let mut job = failed_job();
-        let mut nudged = validated();
-        nudged.migration.as_mut().expect("policy Apply").nudge = Some("now".to_owned());
+        let mut requested = desired();
+        requested
+            .relay
+            .migration
+            .as_mut()
+            .expect("policy Apply")
+            .reconcile_at = Some("now".to_owned());
         assert_eq!(
-            decide(&nudged, Some(&job), now()),
+            decide(&requested, Some(&job), now()),
             Migration::Start { attempt: 4 }
         );
-        job.nudge = Some("now".to_owned());
+        job.reconcile_at = Some("now".to_owned());
         assert!(matches!(
-            decide(&nudged, Some(&job), now()),
+            decide(&requested, Some(&job), now()),
             Migration::Failed { .. }
         ));
     }

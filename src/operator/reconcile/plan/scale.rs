@@ -1,9 +1,10 @@
-//! How many relays, by what waits: facts, what is remembered and `now` in; a decision with its
-//! reason, and what to remember, out. Pure.
+//! How many relays, by the load: load, memory and `now` in; a decision with its reason, and the
+//! next memory, out. Pure.
 //!
-//! What is not known adds nothing and takes nothing away. Up goes at once, to the double at most,
-//! and only when the last step has arrived and has helped; down goes to the most that was wanted
-//! within the stabilisation window, and to no less than can carry what is published now.
+//! Unknown load neither adds nor removes relays. Scaling up is immediate, to the double at most,
+//! and only when the last step has arrived and has helped. Scaling down goes to the largest number
+//! that was wanted within the stabilisation window, and never below what can carry the current
+//! rate.
 
 #[cfg(test)]
 mod simulation;
@@ -14,47 +15,34 @@ use std::collections::VecDeque;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use crate::operator::reason::Reason;
+use crate::{
+    operator::{
+        reason::Reason,
+        reconcile::{plan::load::Load, validate::ScalingPolicy},
+    },
+    report,
+};
 
-/// Within this part of the target nothing changes; a step that brought less than this did not help.
+/// Deviation from the target, as a part of it, within which nothing changes. A step that raised
+/// throughput by less than this part did not help.
 const TOLERANCE: f64 = 0.1;
-/// At most one step up in this time.
+/// Shortest time between two steps up.
 const STEP_PAUSE: SignedDuration = SignedDuration::from_secs(15);
-/// Relays report what they published over this span: earlier, a step cannot be judged.
-const RATE_SPAN: SignedDuration = SignedDuration::from_secs(10);
+/// Time span of the rate that relays report: a step cannot be judged before it has passed.
+const RATE_SPAN: SignedDuration =
+    SignedDuration::from_secs(report::RATE_SPAN.as_secs().cast_signed());
 
-/// `spec.scaling`, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ScalingPolicy {
-    pub min: i32,
-    pub max: i32,
-    pub rows_per_relay: i32,
-    pub oldest_age: SignedDuration,
-    pub stabilization: SignedDuration,
-}
-
-/// What all relays together report.
+/// What a decision is made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Load {
-    pub rows: i64,
-    /// Zero: nothing waits.
-    pub oldest_age: SignedDuration,
-    pub published_per_second: f64,
-    /// One of them finds Kafka away.
-    pub breaker_open: bool,
-}
-
-/// What is so now.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScaleFacts {
-    /// Relays that the Deployment is set to.
+pub(crate) struct ScaleInputs {
+    /// Number of relays that the Deployment is set to.
     pub count: i32,
     pub available: i32,
-    /// Absent: some lane has nobody who reports.
+    /// Absent if a lane has no relay that reports.
     pub load: Option<Load>,
 }
 
-/// `from == to`: it stays.
+/// How many relays there should be, and why. Nothing changes if `from == to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub from: i32,
@@ -62,100 +50,110 @@ pub(crate) struct Decision {
     pub why: Reason,
 }
 
-/// What one decision leaves to the next. May be lost: then it starts from the Deployment's count.
+/// What one decision leaves to the next. If it is lost, the next decision starts from the
+/// Deployment's number of replicas.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Remembered {
-    /// The count that we left; another one was written by somebody else.
+pub(crate) struct ScalingMemory {
+    /// Number of replicas that the operator left; another one was set by somebody else.
     pub count: Option<i32>,
-    /// Counts that were enough, each with the last time when it was; falling, so that the first is
-    /// the most.
-    enough: VecDeque<(Timestamp, i32)>,
+    /// Numbers of relays that were sufficient, each with the time when it was last. They decrease,
+    /// so the first is the largest.
+    sufficient: VecDeque<(Timestamp, i32)>,
     /// The last step up, until it is known whether it helped.
     step: Option<Step>,
-    /// What was published per second when a step up did not help.
-    flat_at: Option<f64>,
-    /// What one relay can publish per second, as far as it was seen: all of it when more were
-    /// needed, else at least that much. Without it a steady load would be left to too few relays as
-    /// soon as its backlog has gone.
+    /// Records per second when a step up did not help.
+    flat_at_rate: Option<f64>,
+    /// Records per second that one relay can publish, as far as it was seen: the exact number if
+    /// more relays were needed, else a lower bound. Without it, a steady load would be left to too
+    /// few relays as soon as its backlog is gone.
     capacity: Option<f64>,
 }
 
+/// A step up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Step {
     at: Timestamp,
     /// When all of its relays were first seen available.
     arrived_at: Option<Timestamp>,
+    /// Records per second before the step.
     published_before: f64,
 }
 
-/// One look. The caller remembers the second part when it has done what the first says.
+/// Decides once. The caller keeps the memory if it has carried out the decision.
 pub(crate) fn decide(
     policy: &ScalingPolicy,
-    facts: &ScaleFacts,
-    before: &Remembered,
+    inputs: &ScaleInputs,
+    before: &ScalingMemory,
     now: Timestamp,
-) -> (Decision, Remembered) {
+) -> (Decision, ScalingMemory) {
     let mut memory = before.clone();
-    let from = facts.count;
-    let (to, why) = judge(policy, facts, &mut memory, now);
+    let from = inputs.count;
+    let (to, why) = decide_replicas(policy, inputs, &mut memory, now);
     memory.count = Some(to);
     (Decision { from, to, why }, memory)
 }
 
-fn judge(
+fn decide_replicas(
     policy: &ScalingPolicy,
-    facts: &ScaleFacts,
-    memory: &mut Remembered,
+    inputs: &ScaleInputs,
+    memory: &mut ScalingMemory,
     now: Timestamp,
 ) -> (i32, Reason) {
-    let count = facts.count.clamp(policy.min, policy.max);
-    if memory.enough.is_empty() {
-        memory.note(count, now);
+    let count = inputs.count.clamp(policy.min, policy.max);
+    if memory.sufficient.is_empty() {
+        memory.record_sufficient(count, now);
     }
-    if count != facts.count {
-        memory.note(count, now);
+    if count != inputs.count {
+        memory.record_sufficient(count, now);
         return (count, Reason::BoundsChanged);
     }
-    let Some(load) = &facts.load else {
-        memory.note(count, now);
-        return (count, Reason::ReportsIncomplete);
-    };
-    let (wanted, pressure) = wanted(policy, count, load);
-    memory.learn(f64::from(count), load.published_per_second);
-    let enough = wanted
-        .max(memory.carrying(load.published_per_second).min(count))
-        .clamp(policy.min, policy.max);
-    memory.note(
-        if load.breaker_open {
-            enough.min(count)
-        } else {
-            enough
-        },
-        now,
-    );
-    memory.forget_before(now, policy.stabilization);
-    if wanted <= count {
-        (memory.step, memory.flat_at) = (None, None);
-        return down(count, enough, memory);
-    }
-    match memory.last_step(facts, load, now) {
-        _ if load.breaker_open => (count, Reason::BreakerOpen),
-        _ if count == policy.max => (count, Reason::AtMaximum),
-        LastStep::OnItsWay => (count, Reason::WaitingForRelays),
-        LastStep::DidNotHelp => (count, Reason::ThroughputFlat),
-        LastStep::Helped => {
-            memory.step = Some(Step {
-                at: now,
-                arrived_at: None,
-                published_before: load.published_per_second,
-            });
-            memory.capacity = Some(load.published_per_second / f64::from(count));
-            (enough.min(count.saturating_mul(2)), pressure)
+    match &inputs.load {
+        Some(load) => decide_by_load(policy, inputs, load, memory, now),
+        None => {
+            memory.record_sufficient(count, now);
+            (count, Reason::ReportsIncomplete)
         }
     }
 }
 
-/// What would bring rows and age to their targets, and which of them asks for it.
+fn decide_by_load(
+    policy: &ScalingPolicy,
+    inputs: &ScaleInputs,
+    load: &Load,
+    memory: &mut ScalingMemory,
+    now: Timestamp,
+) -> (i32, Reason) {
+    let count = inputs.count;
+    let (wanted, pressure) = wanted(policy, count, load);
+    memory.update_capacity(f64::from(count), load.published_per_second);
+    let carrying = memory.relays_to_carry(load.published_per_second).min(count);
+    let sufficient = wanted.max(carrying).clamp(policy.min, policy.max);
+    // While Kafka is unavailable, a growing backlog says nothing about the number of relays.
+    let recorded = if load.breaker_open {
+        sufficient.min(count)
+    } else {
+        sufficient
+    };
+    memory.record_sufficient(recorded, now);
+    memory.forget_before(now, policy.stabilization);
+    if wanted <= count {
+        (memory.step, memory.flat_at_rate) = (None, None);
+        return scale_down(count, sufficient, memory);
+    }
+    match memory.last_step(inputs, load, now) {
+        _ if load.breaker_open => (count, Reason::BreakerOpen),
+        _ if count == policy.max => (count, Reason::AtMaximum),
+        LastStep::UnderWay => (count, Reason::WaitingForRelays),
+        LastStep::DidNotHelp => (count, Reason::ThroughputFlat),
+        LastStep::Helped => {
+            memory.begin_step(count, load.published_per_second, now);
+            (sufficient.min(count.saturating_mul(2)), pressure)
+        }
+    }
+}
+
+/// Returns the number of relays that brings rows and age to their targets, and which of the two
+/// asks for it.
 fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
     let rows = load.rows as f64 / (f64::from(count) * f64::from(policy.rows_per_relay));
     let age = load.oldest_age.as_secs_f64() / policy.oldest_age.as_secs_f64();
@@ -171,81 +169,98 @@ fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
     ((f64::from(count) * ratio).ceil() as i32, pressure)
 }
 
-fn down(count: i32, wanted: i32, memory: &Remembered) -> (i32, Reason) {
-    let most = memory.enough.front().map_or(count, |(_, most)| *most);
-    match () {
-        () if most < count => (most, Reason::LoadLow),
-        () if wanted < count => (count, Reason::Stabilizing),
-        () => (count, Reason::WithinTargets),
+fn scale_down(count: i32, sufficient: i32, memory: &ScalingMemory) -> (i32, Reason) {
+    let largest = memory
+        .sufficient
+        .front()
+        .map_or(count, |(_, number)| *number);
+    if largest < count {
+        (largest, Reason::LoadLow)
+    } else if sufficient < count {
+        (count, Reason::Stabilizing)
+    } else {
+        (count, Reason::WithinTargets)
     }
 }
 
+/// What is known about the last step up.
 enum LastStep {
-    OnItsWay,
+    /// Its relays are starting, or their rate is not known yet.
+    UnderWay,
     DidNotHelp,
-    /// Or there was none.
+    /// It raised throughput, or there was none.
     Helped,
 }
 
-impl Remembered {
-    /// A smaller count before this one can never again be the most.
-    fn note(&mut self, enough: i32, now: Timestamp) {
-        while self
-            .enough
-            .back()
-            .is_some_and(|(_, before)| *before <= enough)
+impl ScalingMemory {
+    /// Records a number of relays that is sufficient now. Smaller numbers before it can never be
+    /// the largest again.
+    fn record_sufficient(&mut self, number: i32, now: Timestamp) {
+        while let Some((_, before)) = self.sufficient.back()
+            && *before <= number
         {
-            self.enough.pop_back();
+            self.sufficient.pop_back();
         }
-        self.enough.push_back((now, enough));
+        self.sufficient.push_back((now, number));
     }
 
+    /// Drops numbers that were sufficient before the window, but for the last one.
     fn forget_before(&mut self, now: Timestamp, window: SignedDuration) {
-        while self.enough.len() > 1
-            && self
-                .enough
-                .front()
-                .is_some_and(|(at, _)| now.duration_since(*at) >= window)
+        while self.sufficient.len() > 1
+            && let Some((at, _)) = self.sufficient.front()
+            && now.duration_since(*at) >= window
         {
-            self.enough.pop_front();
+            self.sufficient.pop_front();
         }
     }
 
-    fn learn(&mut self, relays: f64, published_per_second: f64) {
-        self.capacity = self
-            .capacity
-            .map(|known| known.max(published_per_second / relays));
+    fn begin_step(&mut self, count: i32, published_per_second: f64, now: Timestamp) {
+        self.step = Some(Step {
+            at: now,
+            arrived_at: None,
+            published_before: published_per_second,
+        });
+        self.capacity = Some(published_per_second / f64::from(count));
     }
 
-    /// Relays that can publish this much.
-    fn carrying(&self, published_per_second: f64) -> i32 {
-        self.capacity
-            .filter(|capacity| *capacity > 0.0)
-            .map_or(0, |capacity| {
-                (published_per_second / capacity).ceil() as i32
-            })
+    /// Raises the capacity of one relay, if it is known, to what was seen now.
+    fn update_capacity(&mut self, relays: f64, published_per_second: f64) {
+        if let Some(capacity) = &mut self.capacity {
+            *capacity = capacity.max(published_per_second / relays);
+        }
     }
 
-    fn last_step(&mut self, facts: &ScaleFacts, load: &Load, now: Timestamp) -> LastStep {
-        let more = |before: f64| load.published_per_second > before * (1.0 + TOLERANCE);
+    /// Returns the number of relays that can publish at this rate; 0 while the capacity is unknown.
+    fn relays_to_carry(&self, published_per_second: f64) -> i32 {
+        match self.capacity {
+            Some(capacity) if capacity > 0.0 => (published_per_second / capacity).ceil() as i32,
+            _ => 0,
+        }
+    }
+
+    fn last_step(&mut self, inputs: &ScaleInputs, load: &Load, now: Timestamp) -> LastStep {
+        let rate = load.published_per_second;
+        let is_more = |before: f64| rate > before * (1.0 + TOLERANCE);
         if let Some(step) = &mut self.step {
-            if step.arrived_at.is_none() && facts.available >= facts.count {
+            if step.arrived_at.is_none() && inputs.available >= inputs.count {
                 step.arrived_at = Some(now);
             }
-            let judged = step
+            let measured = step
                 .arrived_at
                 .is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
-            if !judged || now.duration_since(step.at) < STEP_PAUSE {
-                return LastStep::OnItsWay;
+            if !measured || now.duration_since(step.at) < STEP_PAUSE {
+                return LastStep::UnderWay;
             }
-            self.flat_at = (!more(step.published_before)).then_some(load.published_per_second);
+            let helped = is_more(step.published_before);
+            self.flat_at_rate = (!helped).then_some(rate);
             self.step = None;
         }
-        self.flat_at = self.flat_at.filter(|published| !more(*published));
-        if self.flat_at.is_some() {
-            LastStep::DidNotHelp
-        } else {
-            LastStep::Helped
+        match self.flat_at_rate {
+            Some(before) if !is_more(before) => LastStep::DidNotHelp,
+            _ => {
+                self.flat_at_rate = None;
+                LastStep::Helped
+            }
         }
     }
 }

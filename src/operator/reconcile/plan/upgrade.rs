@@ -1,67 +1,79 @@
-//! What a relay's new form comes from, its manifest or a new version of the operator, and how far
-//! its rollout is. Pure.
+//! Where a new revision comes from, its manifest or a new version of the operator, and how far its
+//! rollout is. Pure.
 
 use crate::operator::reconcile::{
-    build::form,
+    build::Desired,
     observe::{Observed, RelayDeployment},
-    plan::{Migration, Plan},
+    plan::{Migration, RelayPlan},
     upgrade_queue::{Change, Progress, Turn},
-    validate::ValidatedRelay,
 };
 
-/// A Deployment says which generation it was last written for, and what that asked for. Both must
-/// be others for a change to be a user's: a new count is a new generation of the same wishes, and a
-/// version that knows more fields reads the same generation with other defaults.
-pub(crate) fn change(relay: &ValidatedRelay, observed: &Observed) -> Change {
+/// Returns whether the next write of the Deployment is an upgrade.
+///
+/// A Deployment carries the generation that it was last written for, and the hash of that spec.
+/// Both must differ for a change to be a user's: a new number of replicas is a new generation of
+/// the same spec hash, and a version that knows more fields reads the same generation with other
+/// defaults.
+pub(crate) fn change(desired: &Desired, observed: &Observed) -> Change {
     let Some(deployment) = &observed.deployment else {
-        return Change::Own;
+        return Change::BySpec;
     };
+    if is_current(desired, deployment) {
+        return Change::BySpec;
+    }
+    let relay = &desired.relay;
     match &deployment.written_for {
-        _ if is_current(relay, deployment) => Change::Own,
         Some(written)
             if written.generation != relay.identity.generation.to_string()
-                && written.wishes != relay.wishes =>
+                && written.spec_hash != relay.spec_hash =>
         {
-            Change::Own
+            Change::BySpec
         }
         _ => Change::Upgrade,
     }
 }
 
-/// It was last written in the form that the relay has now.
-pub(super) fn is_current(relay: &ValidatedRelay, deployment: &RelayDeployment) -> bool {
-    deployment
-        .written_for
-        .as_ref()
-        .is_some_and(|written| written.form == form(relay))
+/// Returns whether the Deployment was last written with the current revision.
+pub(super) fn is_current(desired: &Desired, deployment: &RelayDeployment) -> bool {
+    let written = deployment.written_for.as_ref();
+    written.is_some_and(|written| written.revision_hash == desired.hashes.deployment)
 }
 
-/// Of a relay that has its turn; `observed` with what was just written, `refused`: something that
-/// is to be written cannot be.
+/// What the API server said to the children that were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteResult {
+    /// They were accepted, or it is worth trying again.
+    Accepted,
+    /// One of them is refused until a person changes something.
+    Refused,
+}
+
+/// Returns how far the rollout of a relay is; nothing without a turn. `observed` holds what was
+/// just written.
 pub(crate) fn progress(
-    relay: &ValidatedRelay,
-    plan: &Plan,
+    plan: &RelayPlan<'_>,
     observed: &Observed,
-    refused: bool,
+    written: WriteResult,
 ) -> Option<Progress> {
     if plan.turn != Turn::Go {
         return None;
     }
     let deployment = observed.deployment.as_ref();
-    let failed = matches!(
+    let migration_failed = matches!(
         plan.migration,
         Migration::Failed { .. } | Migration::Refused { .. }
     );
-    if refused || failed || deployment.is_some_and(|deployment| deployment.stuck) {
+    let stuck = deployment.is_some_and(|deployment| deployment.stuck);
+    if written == WriteResult::Refused || migration_failed || stuck {
         return Some(Progress::Failed);
     }
     let arrived = deployment
         .is_some_and(|deployment| deployment.rolled_out() && deployment.available >= plan.replicas);
-    let done = arrived && plan.migration.is_done() && change(relay, observed) == Change::Own;
-    Some(if done {
+    let current = change(plan.desired, observed) == Change::BySpec;
+    Some(if arrived && plan.migration.is_done() && current {
         Progress::Done
     } else {
-        Progress::Moving
+        Progress::Rolling
     })
 }
 
@@ -71,19 +83,21 @@ mod tests {
     use crate::{
         api::OutboxRelay,
         operator::{
-            fixtures::{validated, validated_with},
-            reconcile::observe::WrittenFor,
+            fixtures::{desired, desired_with, now},
+            reconcile::{
+                observe::WrittenFor,
+                plan::{History, ScalingMemory, relay_plan},
+            },
         },
     };
 
     /// The Deployment of the fixture, changed.
     fn written(change: impl FnOnce(&mut WrittenFor)) -> Observed {
-        let relay = validated();
-        let generation = relay.identity.generation.to_string();
+        let desired = desired();
         let mut written = WrittenFor {
-            form: form(&relay),
-            generation,
-            wishes: relay.wishes.clone(),
+            revision_hash: desired.hashes.deployment,
+            generation: desired.relay.identity.generation.to_string(),
+            spec_hash: desired.relay.spec_hash,
         };
         change(&mut written);
         let deployment = RelayDeployment {
@@ -101,8 +115,8 @@ mod tests {
         }
     }
 
-    fn edited(change: fn(&mut OutboxRelay)) -> ValidatedRelay {
-        validated_with(|relay| {
+    fn edited(change: fn(&mut OutboxRelay)) -> Desired {
+        desired_with(|relay| {
             change(relay);
             relay.metadata.generation = Some(4);
         })
@@ -111,37 +125,41 @@ mod tests {
     #[test]
     fn another_form_of_the_same_wishes_is_an_upgrade() {
         assert_eq!(
-            change(&validated(), &written(|_| ())),
-            Change::Own,
+            change(&desired(), &written(|_| ())),
+            Change::BySpec,
             "the same form"
         );
         assert_eq!(
-            change(&validated(), &written(|it| it.form = "older".to_owned())),
+            change(
+                &desired(),
+                &written(|it| it.revision_hash = "older".to_owned())
+            ),
             Change::Upgrade
         );
         assert_eq!(
-            change(&validated(), &Observed::default()),
-            Change::Own,
+            change(&desired(), &Observed::default()),
+            Change::BySpec,
             "the first one"
         );
     }
 
     #[test]
     fn a_new_version_that_reads_the_manifest_with_other_defaults_is_an_upgrade() {
-        let other_defaults =
-            |it: &mut WrittenFor| (it.form, it.wishes) = ("older".to_owned(), "older".to_owned());
+        let other_defaults = |it: &mut WrittenFor| {
+            (it.revision_hash, it.spec_hash) = ("older".to_owned(), "older".to_owned())
+        };
         assert_eq!(
-            change(&validated(), &written(other_defaults)),
+            change(&desired(), &written(other_defaults)),
             Change::Upgrade
         );
     }
 
     #[test]
     fn an_edited_manifest_is_no_upgrade_but_a_new_count_leaves_it_one() {
-        let older = || written(|it| it.form = "older".to_owned());
+        let older = || written(|it| it.revision_hash = "older".to_owned());
         assert_eq!(
             change(&edited(|relay| relay.spec.batch_size = 7), &older()),
-            Change::Own
+            Change::BySpec
         );
         assert_eq!(
             change(&edited(|relay| relay.spec.replicas = 7), &older()),
@@ -155,42 +173,37 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_done_when_every_relay_has_the_new_form_and_is_available() {
-        let (relay, observed) = (validated(), written(|_| ()));
+        let (desired, observed) = (desired(), written(|_| ()));
         let plan = |observed: &Observed| {
-            let before = crate::operator::reconcile::plan::Before {
+            let history = History {
+                paused: false,
                 generation: Some(3),
-                scaling: &crate::operator::reconcile::plan::Remembered::default(),
+                scaling: ScalingMemory::default(),
                 turn: Turn::Go,
             };
-            let plan = crate::operator::reconcile::plan::plan(
-                &relay,
-                observed,
-                &before,
-                crate::operator::fixtures::now(),
-            );
-            Plan {
+            RelayPlan {
                 migration: Migration::Off,
-                ..plan
+                ..relay_plan(&desired, observed, &history, now())
             }
         };
-        let look = |change: fn(&mut RelayDeployment)| {
+        let after = |change: fn(&mut RelayDeployment)| {
             let mut observed = observed.clone();
             change(observed.deployment.as_mut().expect("there"));
-            progress(&relay, &plan(&observed), &observed, false)
+            progress(&plan(&observed), &observed, WriteResult::Accepted)
         };
-        assert_eq!(look(|_| ()), Some(Progress::Done));
-        assert_eq!(look(|it| it.available = 1), Some(Progress::Moving));
-        assert_eq!(look(|it| it.updated = 1), Some(Progress::Moving));
-        assert_eq!(look(|it| it.written_for = None), Some(Progress::Moving));
-        assert_eq!(look(|it| it.stuck = true), Some(Progress::Failed));
+        assert_eq!(after(|_| ()), Some(Progress::Done));
+        assert_eq!(after(|it| it.available = 1), Some(Progress::Rolling));
+        assert_eq!(after(|it| it.updated = 1), Some(Progress::Rolling));
+        assert_eq!(after(|it| it.written_for = None), Some(Progress::Rolling));
+        assert_eq!(after(|it| it.stuck = true), Some(Progress::Failed));
         assert_eq!(
-            progress(&relay, &plan(&observed), &observed, true),
+            progress(&plan(&observed), &observed, WriteResult::Refused),
             Some(Progress::Failed)
         );
-        let waiting = Plan {
+        let waiting = RelayPlan {
             turn: Turn::Waiting,
             ..plan(&observed)
         };
-        assert_eq!(progress(&relay, &waiting, &observed, false), None);
+        assert_eq!(progress(&waiting, &observed, WriteResult::Accepted), None);
     }
 }

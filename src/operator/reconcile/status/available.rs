@@ -6,27 +6,28 @@ use crate::operator::{
         observe::RelayDeployment,
         plan::Rollout,
         status::{
-            Scene,
-            conditions::{Finding, State},
+            ConditionInputs,
+            conditions::{ConditionType, Finding, State},
             schema::{problems, sentence},
         },
-        validate::Count,
+        validate::DesiredReplicas,
     },
 };
 
-/// Why no relay is wished for.
-pub(super) type Wish = (Reason, &'static str);
+/// Why there should be no relay: a reason, and the part of the manifest that asks for it.
+pub(super) type ZeroCause = (Reason, &'static str);
 
-pub(super) fn available(scene: &Scene<'_>) -> Finding {
+/// Finds condition `Available`.
+pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
     let finding = |holds, reason, message: String| {
-        Finding::new("Available", State::of(holds), reason, message)
+        Finding::new(ConditionType::Available, State::of(holds), reason, message)
     };
-    let wanted = scene.plan.replicas;
-    if let Some(wish) = none_wanted(&scene.relay.count) {
-        return without_relays(wish, scene.observed.relays());
+    let wanted = inputs.plan.replicas;
+    if let Some(zero) = zero_cause(&inputs.relay.replicas) {
+        return without_relays(zero, inputs.observed.relays());
     }
-    match &scene.observed.deployment {
-        None if scene.plan.rollout == Rollout::Go => finding(
+    match &inputs.observed.deployment {
+        None if inputs.plan.rollout == Rollout::Go => finding(
             false,
             Reason::RollingOut,
             "The relays are being created.".to_owned(),
@@ -34,7 +35,7 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
         None => finding(
             false,
             Reason::WaitingForSchema,
-            "No relay runs before the schema is ready; see condition SchemaReady.".to_owned(),
+            "Relays start when the schema is ready; see condition SchemaReady.".to_owned(),
         ),
         Some(deployment) if deployment.available >= wanted => finding(
             true,
@@ -42,7 +43,7 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
             format!("{} of {wanted} relays are available.", deployment.available),
         ),
         Some(deployment) => {
-            let (reason, why) = cause(scene, deployment);
+            let (reason, why) = cause(inputs, deployment);
             let reason = if deployment.available > 0 {
                 Reason::SomeRelaysAvailable
             } else {
@@ -60,34 +61,35 @@ pub(super) fn available(scene: &Scene<'_>) -> Finding {
     }
 }
 
-/// Why there shall be no relay, where that is so.
-pub(super) fn none_wanted(count: &Count) -> Option<Wish> {
-    match count {
-        Count::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
-        Count::Fixed(0) => Some((Reason::ScaledToZero, "spec.replicas is 0")),
-        Count::Fixed(_) | Count::Scaled(_) => None,
+/// Returns why there should be no relay, if that is so.
+pub(super) fn zero_cause(replicas: &DesiredReplicas) -> Option<ZeroCause> {
+    match replicas {
+        DesiredReplicas::Suspended => Some((Reason::Suspended, "spec.suspend is true")),
+        DesiredReplicas::Fixed(0) => Some((Reason::ScaledToZero, "spec.replicas is 0")),
+        DesiredReplicas::Fixed(_) | DesiredReplicas::Scaled(_) => None,
     }
 }
 
-/// The same, once none is left.
-pub(super) fn none_runs(scene: &Scene<'_>) -> Option<Wish> {
-    none_wanted(&scene.relay.count).filter(|_| scene.observed.relays() == 0)
+/// Returns why there should be no relay, once none is left.
+pub(super) fn zero_cause_if_none_runs(inputs: &ConditionInputs<'_>) -> Option<ZeroCause> {
+    zero_cause(&inputs.relay.replicas).filter(|_| inputs.observed.relays() == 0)
 }
 
-/// As it was wished for, with so many that have not gone yet.
-pub(super) fn without_relays((reason, why): Wish, left: usize) -> Finding {
+/// Finds `Available` where no relay is requested; `left` relays have not gone yet.
+pub(super) fn without_relays((reason, why): ZeroCause, left: usize) -> Finding {
     let message = match left {
-        0 => format!("{why}: no relay runs, rows wait."),
+        0 => format!("{why}: no relay runs and rows wait."),
         left => {
-            format!("{why}; relays that have not gone yet, and may publish until then: {left}.")
+            format!("{why}. Relays that are still stopping and may publish until then: {left}.")
         }
     };
-    Finding::new("Available", State::True, reason, message)
+    Finding::new(ConditionType::Available, State::True, reason, message)
 }
 
-/// Why relays are missing: what they say themselves, else what keeps their pods from running.
-fn cause(scene: &Scene<'_>, deployment: &RelayDeployment) -> (Reason, String) {
-    if let Some((pod, problem)) = problems(scene).find(|(_, problem)| stops_publishing(problem)) {
+/// Returns why relays are missing: the problem that they report, else what keeps their pods from
+/// running.
+fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason, String) {
+    if let Some((pod, problem)) = problems(inputs).find(|(_, problem)| stops_publishing(problem)) {
         return (
             Reason::Problem(problem.class),
             format!("Pod '{pod}': {}", sentence(&problem.message)),
@@ -97,12 +99,13 @@ fn cause(scene: &Scene<'_>, deployment: &RelayDeployment) -> (Reason, String) {
         return (
             Reason::PodsRefused,
             format!(
-                "The cluster refuses their pods: {} Remove the cause; it keeps trying.",
+                "The cluster refuses to create their pods: {} Fix the cause; the cluster retries \
+                 automatically.",
                 sentence(why)
             ),
         );
     }
-    if let Some((pod, why)) = scene
+    if let Some((pod, why)) = inputs
         .observed
         .pods
         .iter()
@@ -113,12 +116,15 @@ fn cause(scene: &Scene<'_>, deployment: &RelayDeployment) -> (Reason, String) {
             format!("Pod '{pod}' does not run: {}", sentence(why)),
         );
     }
-    if deployment.moving && !deployment.stuck {
+    if deployment.rolling && !deployment.stuck {
         return (Reason::RollingOut, "The others are starting.".to_owned());
     }
-    let selector = scene.facts.identity.relay_selector_text();
+    let selector = inputs.context.identity.relay_selector_text();
     (
         Reason::NoRelayAvailable,
-        format!("The others are not ready; if that lasts, look at 'kubectl logs -l {selector}'."),
+        format!(
+            "The others are not ready. If this persists, run 'kubectl logs -l {selector}' to \
+                 find the cause."
+        ),
     )
 }

@@ -1,22 +1,55 @@
 //! Findings -> conditions as Kubernetes keeps them: each with the generation it was found for, and
-//! the time when its status last flipped. Pure.
+//! the time when its status last changed. Types and reasons become text here. Pure.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
 
-use crate::operator::reason::Reason;
+use crate::{api::OutboxRelayStatus, operator::reason::Reason};
 
-/// Longest message of a condition; the API server takes 32 KiB, people take less.
+/// Longest message of a condition, in bytes. The API server takes 32 KiB; people read less.
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Conditions of an OutboxRelay; docs/status.md describes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConditionType {
+    Ready,
+    Reconciling,
+    Stalled,
+    SchemaReady,
+    Available,
+    Publishing,
+    SecretsResolved,
+    ReportsAvailable,
+    ScalingActive,
+    Paused,
+}
+
+impl ConditionType {
+    /// Returns the type as the API has it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::SchemaReady => "SchemaReady",
+            Self::Available => "Available",
+            Self::Publishing => "Publishing",
+            Self::SecretsResolved => "SecretsResolved",
+            Self::ReportsAvailable => "ReportsAvailable",
+            Self::ScalingActive => "ScalingActive",
+            Self::Paused => "Paused",
+        }
+    }
+}
 
 /// What was found for one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub type_: &'static str,
+    pub type_: ConditionType,
     pub state: State,
-    pub reason: String,
+    pub reason: Reason,
     /// A sentence: what, why, and the next step.
     pub message: String,
 }
@@ -30,10 +63,12 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Returns `True` if `holds`, else `False`.
     pub(crate) fn of(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
     }
 
+    /// Returns the status as the API has it.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::True => "True",
@@ -41,11 +76,20 @@ impl State {
             Self::Unknown => "Unknown",
         }
     }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "True" => Self::True,
+            "False" => Self::False,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl Finding {
+    /// Returns a finding; a long message is cut.
     pub(crate) fn new(
-        type_: &'static str,
+        type_: ConditionType,
         state: State,
         reason: Reason,
         message: impl Into<String>,
@@ -55,13 +99,13 @@ impl Finding {
         Self {
             type_,
             state,
-            reason: reason.name(),
+            reason,
             message,
         }
     }
 
-    /// The same cause, said by another condition.
-    pub(crate) fn as_type(&self, type_: &'static str, state: State) -> Self {
+    /// Returns a finding for another condition that has the same cause.
+    pub(crate) fn as_type(&self, type_: ConditionType, state: State) -> Self {
         Self {
             type_,
             state,
@@ -69,55 +113,90 @@ impl Finding {
         }
     }
 
+    /// Returns whether the condition is `True`.
     pub(crate) fn holds(&self) -> bool {
         self.state == State::True
     }
 }
 
-pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == type_)
+/// A condition of an earlier status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Previous<'a> {
+    pub state: State,
+    /// Absent if this version does not know the reason.
+    pub reason: Option<Reason>,
+    pub message: &'a str,
+    pub generation: Option<i64>,
+    /// When `state` last changed.
+    pub since: Timestamp,
 }
 
-/// What was said before, as it was said, if it was this.
-pub(crate) fn repeat(
-    conditions: &[Condition],
-    type_: &'static str,
-    state: State,
-) -> Option<Finding> {
-    let said = find(conditions, type_).filter(|condition| condition.status == state.text())?;
-    Some(Finding {
-        type_,
-        state,
-        reason: said.reason.clone(),
-        message: said.message.clone(),
+/// Returns the condition of this type, if the status has it.
+pub(crate) fn find(conditions: &[Condition], type_: ConditionType) -> Option<Previous<'_>> {
+    let found = conditions.iter().find(|one| one.type_ == type_.text())?;
+    Some(Previous {
+        state: State::parse(&found.status),
+        reason: Reason::parse(&found.reason),
+        message: &found.message,
+        generation: found.observed_generation,
+        since: found.last_transition_time.0,
     })
 }
 
-/// New findings over old conditions; a condition that nothing was found for stays as it is.
+/// Returns the earlier condition as a finding, if it had this state. One with a reason that this
+/// version does not know cannot be repeated.
+pub(crate) fn repeat(
+    conditions: &[Condition],
+    type_: ConditionType,
+    state: State,
+) -> Option<Finding> {
+    let previous = find(conditions, type_).filter(|previous| previous.state == state)?;
+    Some(Finding {
+        type_,
+        state,
+        reason: previous.reason?,
+        message: previous.message.to_owned(),
+    })
+}
+
+/// Returns the generation that was carried out last; nothing if something was left undone.
+pub(crate) fn carried_out_generation(status: &OutboxRelayStatus) -> Option<i64> {
+    let ready = find(&status.conditions, ConditionType::Ready);
+    let undone = ready
+        .and_then(|ready| ready.reason)
+        .is_some_and(Reason::leaves_undone);
+    (!undone).then_some(status.observed_generation)
+}
+
+/// Merges new findings into earlier conditions. A condition without a finding stays as it is.
 pub(super) fn merge(
     previous: &[Condition],
-    findings: Vec<Finding>,
+    findings: &[Finding],
     generation: i64,
     now: Timestamp,
 ) -> Vec<Condition> {
     let mut all = previous.to_vec();
     for finding in findings {
+        let state = finding.state.text();
         let old = all
-            .iter()
-            .position(|condition| condition.type_ == finding.type_);
-        let unflipped = old
-            .map(|at| all.remove(at))
-            .filter(|condition| condition.status == finding.state.text());
-        let condition = Condition {
-            last_transition_time: unflipped
-                .map_or(Time(now), |condition| condition.last_transition_time),
-            message: finding.message,
-            observed_generation: Some(generation),
-            reason: finding.reason,
-            status: finding.state.text().to_owned(),
-            type_: finding.type_.to_owned(),
+            .iter_mut()
+            .find(|condition| condition.type_ == finding.type_.text());
+        let since = match &old {
+            Some(old) if old.status == state => old.last_transition_time.clone(),
+            _ => Time(now),
         };
-        all.insert(old.unwrap_or(all.len()), condition);
+        let condition = Condition {
+            last_transition_time: since,
+            message: finding.message.clone(),
+            observed_generation: Some(generation),
+            reason: finding.reason.name(),
+            status: state.to_owned(),
+            type_: finding.type_.text().to_owned(),
+        };
+        match old {
+            Some(old) => *old = condition,
+            None => all.push(condition),
+        }
     }
     all
 }
@@ -128,19 +207,19 @@ mod tests {
     use crate::operator::fixtures::{at, now};
 
     fn found(state: State, message: &str) -> Finding {
-        Finding::new("Ready", state, Reason::Ready, message)
+        Finding::new(ConditionType::Ready, state, Reason::Ready, message)
     }
 
     #[test]
     fn the_time_changes_only_when_the_status_flips() {
-        let first = merge(&[], vec![found(State::False, "a")], 1, now());
-        let second = merge(&first, vec![found(State::False, "b")], 2, at(5));
+        let first = merge(&[], &[found(State::False, "a")], 1, now());
+        let second = merge(&first, &[found(State::False, "b")], 2, at(5));
         assert_eq!(second[0].last_transition_time.0, now());
         assert_eq!(
             (second[0].message.as_str(), second[0].observed_generation),
             ("b", Some(2))
         );
-        let third = merge(&second, vec![found(State::True, "c")], 2, at(9));
+        let third = merge(&second, &[found(State::True, "c")], 2, at(9));
         assert_eq!(third[0].last_transition_time.0, at(9));
     }
 
@@ -148,19 +227,19 @@ mod tests {
     fn what_was_not_looked_at_keeps_its_generation() {
         let both = merge(
             &[],
-            vec![
+            &[
                 found(State::True, "a"),
-                Finding::new("Other", State::True, Reason::Ready, "o"),
+                Finding::new(ConditionType::Available, State::True, Reason::Ready, "o"),
             ],
             1,
             now(),
         );
-        let next = merge(&both, vec![found(State::True, "a")], 2, at(1));
+        let next = merge(&both, &[found(State::True, "a")], 2, at(1));
         assert_eq!(
             next.iter()
                 .map(|one| (one.type_.as_str(), one.observed_generation))
                 .collect::<Vec<_>>(),
-            [("Ready", Some(2)), ("Other", Some(1))]
+            [("Ready", Some(2)), ("Available", Some(1))]
         );
     }
 

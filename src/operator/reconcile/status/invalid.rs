@@ -1,62 +1,64 @@
-//! A manifest that cannot work: what is said of it, and of the relays that run on or were stopped
-//! all the same. Pure.
+//! Conditions of an invalid manifest, and of its relays, which keep running or were stopped. Pure.
 
 use crate::operator::{
     reason::Reason,
     reconcile::{
-        apply::ApplyError,
+        apply::{Applied, ApplyError},
         observe::Observed,
+        plan::InvalidPlan,
         status::{
-            Invalid,
-            available::{Wish, none_wanted, without_relays},
-            conditions::{Finding, State},
+            available::{ZeroCause, without_relays, zero_cause},
+            conditions::{ConditionType, Finding, State},
             publishing, ready, reports_current, scaling,
         },
-        validate::Unworkable,
+        validate::ValidationError,
     },
 };
 
-/// What is not found here stays as it was said of the manifest before.
+/// Returns findings; other conditions stay as they were found for the manifest before.
 pub(super) fn invalid(
-    Invalid {
-        why,
-        wish,
-        obstacle,
-    }: &Invalid<'_>,
+    plan: &InvalidPlan<'_>,
+    applied: &Applied,
     observed: &Observed,
 ) -> Vec<Finding> {
-    let reason = match why {
-        Unworkable::Spec(_) => Reason::InvalidSpec,
-        Unworkable::ImageNotAllowed(_) => Reason::ImageNotAllowed,
+    let reason = match plan.error {
+        ValidationError::Spec(_) => Reason::InvalidSpec,
+        ValidationError::ImageNotAllowed(_) => Reason::ImageNotAllowed,
     };
-    let (wish, left) = (wish.and_then(none_wanted), observed.relays());
-    let mut findings = ready::stalled(reason, &format!("{why}. {}", relays(wish, left, *obstacle)));
-    findings.push(wish.map_or_else(|| scaling::held(reason), scaling::off));
-    findings.extend(available(reason, wish, left));
+    let (zero, left) = (plan.zero.and_then(zero_cause), observed.relays());
+    let relays = relays(zero, left, applied.error.as_ref());
+    let mut findings = ready::stalled(reason, &format!("{}. {relays}", plan.error));
+    findings.push(zero.map_or_else(|| scaling::held(reason), scaling::off));
+    findings.extend(available(reason, zero, left));
     if left == 0 {
-        let (reason, why) = wish.unwrap_or((reason, "no relay runs"));
+        let (reason, why) = zero.unwrap_or((reason, "no relay runs"));
         findings.extend([
             publishing::stopped((reason, why)),
-            reports_current::nobody(reason),
+            reports_current::no_relay_runs(reason),
         ]);
     }
     findings
 }
 
-fn relays(wish: Option<Wish>, left: usize, obstacle: Option<&ApplyError>) -> String {
-    match (wish, obstacle) {
+fn relays(zero: Option<ZeroCause>, left: usize, error: Option<&ApplyError>) -> String {
+    match (zero, error) {
         (Some(_), Some(error)) => {
-            format!("Relays could not be stopped: {}", ready::tried_again(error))
+            format!(
+                "Relays could not be stopped: {}",
+                ready::retry_message(error)
+            )
         }
-        (Some(wish), None) => without_relays(wish, left).message,
-        (None, _) if left == 0 => "No relay is started before that is mended.".to_owned(),
-        (None, _) => "Relays that run go on with their old settings.".to_owned(),
+        (Some(zero), None) => without_relays(zero, left).message,
+        (None, _) if left == 0 => "No relay is started until this is corrected.".to_owned(),
+        (None, _) => "Running relays keep their old settings.".to_owned(),
     }
 }
 
-/// Relays that run on are as available as they were.
-fn available(reason: Reason, wish: Option<Wish>, left: usize) -> Option<Finding> {
-    let message = "No relay runs, and none is started before the manifest can work.";
-    let none = (left == 0).then(|| Finding::new("Available", State::False, reason, message));
-    wish.map(|wish| without_relays(wish, left)).or(none)
+/// Finds `Available` if no relay runs or is requested. Relays that keep running are as available as
+/// they were.
+fn available(reason: Reason, zero: Option<ZeroCause>, left: usize) -> Option<Finding> {
+    let message = "No relay runs, and none is started until the manifest is corrected.";
+    let none =
+        (left == 0).then(|| Finding::new(ConditionType::Available, State::False, reason, message));
+    zero.map(|zero| without_relays(zero, left)).or(none)
 }

@@ -4,24 +4,25 @@ use crate::operator::{
     identity::PAUSED,
     reason::Reason,
     reconcile::status::{
-        Facts,
-        conditions::{Finding, State},
+        StatusInputs,
+        conditions::{ConditionType, Finding, State},
     },
 };
 
-pub(super) fn paused(facts: &Facts<'_>) -> Finding {
-    if facts.paused {
+/// Finds condition `Paused`.
+pub(super) fn paused(context: &StatusInputs<'_>) -> Finding {
+    if context.paused {
         let message = format!(
-            "Nothing but this status is written, and relays that run go on, until the annotation \
-             {PAUSED} is removed."
+            "The operator writes only this status until the annotation {PAUSED} is removed. \
+             Running relays continue."
         );
-        Finding::new("Paused", State::True, Reason::Paused, message)
+        Finding::new(ConditionType::Paused, State::True, Reason::Paused, message)
     } else {
         Finding::new(
-            "Paused",
+            ConditionType::Paused,
             State::False,
             Reason::NotPaused,
-            "The operator carries out what the manifest says.",
+            "The operator carries out changes of the manifest.",
         )
     }
 }

@@ -1,5 +1,5 @@
-//! `Publishing`: do rows reach Kafka? What the relays say, and no part of `Ready`: an outage of
-//! Kafka must not block the rollout of services that only wait for their outbox. Pure.
+//! `Publishing`: do rows reach Kafka? It comes from the reports of the relays and does not change
+//! `Ready`: an outage of Kafka must not block the rollout of services. Pure.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -7,112 +7,107 @@ use crate::{
     operator::{
         reason::{Reason, stops_publishing},
         reconcile::status::{
-            Scene,
-            available::{Wish, none_runs},
-            conditions::{Finding, State, find, repeat},
+            ConditionInputs,
+            available::{ZeroCause, zero_cause_if_none_runs},
+            conditions::{ConditionType, Finding, State, find, repeat},
             schema::{problems, sentence},
         },
     },
-    report::{Breaker, BreakerState, ProblemClass},
+    report::{Breaker, BreakerState, Problem, ProblemClass},
 };
 
-/// What stops the rows of a relay that published is told when it has lasted so long: most of it
-/// passes by itself, and a condition that flaps helps nobody.
-const LASTING: SignedDuration = SignedDuration::from_secs(30);
+/// Time for which a problem must last before a relay that published gets `Publishing=False`: most
+/// problems pass automatically, and a condition should not flap.
+const REPORTED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-pub(super) fn publishing(scene: &Scene<'_>) -> Finding {
-    if let Some(wish) = none_runs(scene) {
-        return stopped(wish);
+/// Finds condition `Publishing`.
+pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
+    if let Some(zero) = zero_cause_if_none_runs(inputs) {
+        return stopped(zero);
     }
-    let found = reported(scene);
-    let passes_by = found.state == State::False && !lasts(scene);
-    said_true(scene).filter(|_| passes_by).unwrap_or(found)
+    let found = reported(inputs);
+    let is_short = found.state == State::False && !lasts(inputs);
+    previously_true(inputs)
+        .filter(|_| is_short)
+        .unwrap_or(found)
 }
 
-pub(super) fn stopped((reason, why): Wish) -> Finding {
+/// Finds `Publishing` where no relay runs.
+pub(super) fn stopped((reason, why): ZeroCause) -> Finding {
     finding(State::False, reason, format!("{why}: rows wait."))
 }
 
 fn finding(state: State, reason: Reason, message: String) -> Finding {
-    Finding::new("Publishing", state, reason, message)
+    Finding::new(ConditionType::Publishing, state, reason, message)
 }
 
-/// Of this very manifest, whose relays have run for a while: what it brings itself is told at once.
-fn said_true(scene: &Scene<'_>) -> Option<Finding> {
-    let said = &scene.facts.previous.conditions;
-    find(said, "Publishing")
-        .filter(|it| it.observed_generation == Some(scene.facts.identity.generation))?;
-    find(said, "Available").filter(|it| {
-        it.status == State::True.text() && is_lasting(scene, it.last_transition_time.0)
-    })?;
-    repeat(said, "Publishing", State::True)
+/// Returns the previous finding if it was `True` for this generation, and relays have run for a
+/// while: a problem that a new manifest causes is reported at once.
+fn previously_true(inputs: &ConditionInputs<'_>) -> Option<Finding> {
+    let previous = &inputs.context.previous.conditions;
+    find(previous, ConditionType::Publishing)
+        .filter(|it| it.generation == Some(inputs.context.identity.generation))?;
+    find(previous, ConditionType::Available)
+        .filter(|it| it.state == State::True && is_lasting(inputs, it.since))?;
+    repeat(previous, ConditionType::Publishing, State::True)
 }
 
-fn is_lasting(scene: &Scene<'_>, since: Timestamp) -> bool {
-    scene.facts.now.duration_since(since) >= LASTING
+fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
+    inputs.context.now.duration_since(since) >= REPORTED_AFTER
 }
 
-/// By the relays' clocks. An older relay does not say since when.
-fn lasts(scene: &Scene<'_>) -> bool {
+/// Returns whether a problem has lasted, by the clocks of the relays. Older relays do not report
+/// since when a problem exists; then it has.
+fn lasts(inputs: &ConditionInputs<'_>) -> bool {
     let lasting = |since: Option<&str>| {
         since
             .and_then(|since| since.parse().ok())
-            .is_none_or(|since| is_lasting(scene, since))
+            .is_none_or(|since| is_lasting(inputs, since))
     };
-    open_breaker(scene).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
-        || problems(scene)
+    open_breaker(inputs).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
+        || problems(inputs)
             .any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))
 }
 
-fn reported(scene: &Scene<'_>) -> Finding {
-    if scene
-        .observed
-        .reports
-        .iter()
-        .all(|one| one.report.is_none())
-    {
-        return finding(
-            State::Unknown,
-            Reason::NoReports,
-            "No relay has reported.".to_owned(),
-        );
+fn reported(inputs: &ConditionInputs<'_>) -> Finding {
+    let mut reports = inputs.observed.reports.iter();
+    if reports.all(|one| one.report.is_none()) {
+        let message = "No relay has reported.".to_owned();
+        return finding(State::Unknown, Reason::NoReports, message);
     }
-    let all: Vec<_> = problems(scene).collect();
+    let all: Vec<_> = problems(inputs).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
-    if let Some((pod, _)) = open_breaker(scene)
+    if let Some((pod, _)) = open_breaker(inputs)
         && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
     {
-        let why = worst.map_or_else(
-            || "it is tried again by itself.".to_owned(),
-            |(_, problem)| sentence(&problem.message),
-        );
-        return finding(
-            State::False,
-            Reason::BreakerOpen,
-            format!("Pod '{pod}': Kafka acknowledges nothing and rows wait: {why}"),
-        );
+        return breaker_open(pod, worst.map(|(_, problem)| *problem));
     }
     let Some((pod, problem)) = worst.or(all.first()) else {
-        return finding(
-            State::True,
-            Reason::Publishing,
-            "Relays publish what is written.".to_owned(),
-        );
+        let message = "Relays publish rows as they are committed.".to_owned();
+        return finding(State::True, Reason::Publishing, message);
     };
     let others = match all.len() - 1 {
         0 => String::new(),
         more => format!(" ({more} more reported.)"),
     };
-    let message = format!("Pod '{pod}': {}{others}", sentence(&problem.message));
     finding(
         State::of(worst.is_none()),
         Reason::Problem(problem.class),
-        message,
+        format!("Pod '{pod}': {}{others}", sentence(&problem.message)),
     )
 }
 
-fn open_breaker<'a>(scene: &'a Scene<'_>) -> Option<(&'a str, &'a Breaker)> {
-    let mut breakers = scene
+fn breaker_open(pod: &str, problem: Option<&Problem>) -> Finding {
+    let why = match problem {
+        Some(problem) => sentence(&problem.message),
+        None => "The relay retries automatically.".to_owned(),
+    };
+    let message = format!("Pod '{pod}': Kafka acknowledges no records, so rows wait. {why}");
+    finding(State::False, Reason::BreakerOpen, message)
+}
+
+fn open_breaker<'a>(inputs: &'a ConditionInputs<'_>) -> Option<(&'a str, &'a Breaker)> {
+    let mut breakers = inputs
         .observed
         .reports
         .iter()
@@ -120,7 +115,8 @@ fn open_breaker<'a>(scene: &'a Scene<'_>) -> Option<(&'a str, &'a Breaker)> {
     breakers.find(|(_, breaker)| breaker.state == BreakerState::Open)
 }
 
-/// What an open breaker says better; a refused login, say, is for a person to mend.
+/// Returns whether an open breaker is the better reason. It is not for a refused login, for
+/// example, which a person must fix.
 fn is_an_outage(class: ProblemClass) -> bool {
     matches!(
         class,

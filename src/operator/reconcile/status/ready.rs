@@ -1,15 +1,15 @@
-//! `Ready`, `Reconciling` and `Stalled`: the sum of the others. Pure.
+//! `Ready`, `Reconciling` and `Stalled`: the summary of the other conditions. Pure.
 
 use crate::operator::{
     call::CallError,
     reason::{Reason, needs_a_person},
     reconcile::{
         apply::ApplyError,
-        plan::{Failure, Migration, Plan},
+        plan::{Failure, Migration, RelayPlan},
         status::{
-            Scene,
-            available::{available, none_wanted},
-            conditions::{Finding, State, find},
+            ConditionInputs,
+            available::{available, zero_cause},
+            conditions::{ConditionType, Finding, State, find},
             publishing::publishing,
             reports_current::reports_available,
             scaling::scaling_active,
@@ -19,26 +19,26 @@ use crate::operator::{
     },
 };
 
-/// The three that say the same in different words.
-struct Summary {
+/// The three conditions that summarise the others.
+struct ReadySet {
     ready: Finding,
     reconciling: Finding,
     stalled: Finding,
 }
 
-impl Summary {
-    /// Nothing goes on before a person changes something.
+impl ReadySet {
+    /// Returns the set of a relay that makes no progress until a person changes something.
     fn stalled(reason: Reason, message: &str) -> Self {
         Self {
-            ready: Finding::new("Ready", State::False, reason, message),
-            reconciling: Finding::new("Reconciling", State::False, reason, message),
-            stalled: Finding::new("Stalled", State::True, reason, message),
+            ready: Finding::new(ConditionType::Ready, State::False, reason, message),
+            reconciling: Finding::new(ConditionType::Reconciling, State::False, reason, message),
+            stalled: Finding::new(ConditionType::Stalled, State::True, reason, message),
         }
     }
 
     fn reconciling(ready: Finding) -> Self {
         Self {
-            reconciling: ready.as_type("Reconciling", State::True),
+            reconciling: ready.as_type(ConditionType::Reconciling, State::True),
             stalled: not_stalled(),
             ready,
         }
@@ -46,10 +46,10 @@ impl Summary {
 
     fn settled(ready: Finding) -> Self {
         let settled = Finding::new(
-            "Reconciling",
+            ConditionType::Reconciling,
             State::False,
             Reason::Settled,
-            "Everything is as the manifest wants it.",
+            "All children match the manifest.",
         );
         Self {
             reconciling: settled,
@@ -61,52 +61,54 @@ impl Summary {
 
 fn not_stalled() -> Finding {
     Finding::new(
-        "Stalled",
+        ConditionType::Stalled,
         State::False,
         Reason::NotStalled,
-        "Nothing here waits for a person.",
+        "No user action required.",
     )
 }
 
-/// There is no more to be said of it.
+/// Returns the findings of a relay that makes no progress until a person changes something.
 pub(super) fn stalled(reason: Reason, message: &str) -> Vec<Finding> {
-    let Summary {
+    let ReadySet {
         ready,
         reconciling,
         stalled,
-    } = Summary::stalled(reason, message);
+    } = ReadySet::stalled(reason, message);
     vec![ready, reconciling, stalled]
 }
 
-pub(super) fn not_understood(error: &str) -> Vec<Finding> {
+/// Finds the conditions of a manifest that this version cannot read.
+pub(super) fn unreadable_manifest(error: &str) -> Vec<Finding> {
     let message = format!(
-        "The manifest is not of a form that this version of the operator knows: {error}. Apply it \
-         again with the CRD of this version; relays that run go on."
+        "This version of the operator cannot read the manifest: {error}. Install the CRD of this \
+         version, then apply the manifest again. Running relays continue."
     );
     stalled(Reason::NotUnderstood, &message)
 }
 
-pub(super) fn planned(scene: &Scene<'_>) -> Vec<Finding> {
-    let schema = schema_ready(scene);
-    let available = available(scene);
-    let publishing = publishing(scene);
-    let summary = match &scene.applied.obstacle {
-        Some(error) => obstacle(error),
-        None => summary(
-            scene,
-            &Parts {
+/// Finds the conditions of a valid manifest.
+pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
+    let schema = schema_ready(inputs);
+    let available = available(inputs);
+    let publishing = publishing(inputs);
+    let ready_set = match &inputs.applied.error {
+        Some(error) => not_applied(error),
+        None => ready_set(
+            inputs,
+            &Components {
                 schema: &schema,
                 available: &available,
                 publishing: &publishing,
             },
         ),
     };
-    let secrets = secrets_resolved(scene);
-    let (reports, scaling) = (reports_available(scene), scaling_active(scene));
+    let secrets = secrets_resolved(inputs);
+    let (reports, scaling) = (reports_available(inputs), scaling_active(inputs));
     vec![
-        summary.ready,
-        summary.reconciling,
-        summary.stalled,
+        ready_set.ready,
+        ready_set.reconciling,
+        ready_set.stalled,
         schema,
         available,
         publishing,
@@ -116,164 +118,174 @@ pub(super) fn planned(scene: &Scene<'_>) -> Vec<Finding> {
     ]
 }
 
-/// What the sum is made of.
-struct Parts<'a> {
+/// Findings that the summary depends on.
+struct Components<'a> {
     schema: &'a Finding,
     available: &'a Finding,
     publishing: &'a Finding,
 }
 
-fn summary(scene: &Scene<'_>, parts: &Parts<'_>) -> Summary {
-    let Parts {
+fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
+    let Components {
         schema, available, ..
     } = parts;
     if !schema.holds() {
-        return unready_schema(schema, scene.plan);
+        return unready_schema(schema, inputs.plan);
     }
     if !available.holds() {
-        return Summary::reconciling(available.as_type("Ready", State::False));
+        return ReadySet::reconciling(available.as_type(ConditionType::Ready, State::False));
     }
-    let deployment = scene.observed.deployment.as_ref();
+    let deployment = inputs.observed.deployment.as_ref();
     let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
     if !rolled_out {
-        let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-        return rolling_out(scene, stuck);
+        return rolling_out(inputs);
     }
-    let ready = ready(scene, parts);
-    let some_are_to_go = none_wanted(&scene.relay.count).is_some() && scene.observed.relays() > 0;
-    if some_are_to_go || available.reason == Reason::SomeRelaysAvailable.name() {
-        return Summary {
-            reconciling: available.as_type("Reconciling", State::True),
-            ..Summary::settled(ready)
+    let ready = ready(inputs, parts);
+    let some_are_left =
+        zero_cause(&inputs.relay.replicas).is_some() && inputs.observed.relays() > 0;
+    if some_are_left || available.reason == Reason::SomeRelaysAvailable {
+        return ReadySet {
+            reconciling: available.as_type(ConditionType::Reconciling, State::True),
+            ..ReadySet::settled(ready)
         };
     }
-    Summary::settled(ready)
+    ReadySet::settled(ready)
 }
 
-fn unready_schema(schema: &Finding, plan: &Plan) -> Summary {
-    let ready = schema.as_type("Ready", State::False);
+fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
+    let ready = schema.as_type(ConditionType::Ready, State::False);
     match &plan.migration {
         Migration::Failed {
             why: Failure::Reported(problem),
             ..
         } if needs_a_person(problem.class) => {
-            Summary::stalled(Reason::Problem(problem.class), &schema.message)
+            ReadySet::stalled(Reason::Problem(problem.class), &schema.message)
         }
-        _ => Summary::reconciling(ready),
+        _ => ReadySet::reconciling(ready),
     }
 }
 
-/// A relay that was ready for this very generation stays so while its pods are replaced; a new spec
-/// is ready when it has arrived everywhere.
-fn rolling_out(scene: &Scene<'_>, stuck: bool) -> Summary {
-    let generation = Some(scene.facts.identity.generation);
-    let was_ready = find(&scene.facts.previous.conditions, "Ready").is_some_and(|condition| {
-        condition.status == State::True.text() && condition.observed_generation == generation
-    });
-    let message = if stuck {
-        let name = scene.facts.identity.relay_name();
+/// Returns the set while pods are replaced. A relay that was ready for this generation stays ready;
+/// a new spec is ready when every pod has it.
+fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
+    let generation = Some(inputs.context.identity.generation);
+    let was_ready = find(&inputs.context.previous.conditions, ConditionType::Ready)
+        .is_some_and(|previous| previous.state == State::True && previous.generation == generation);
+    let deployment = inputs.observed.deployment.as_ref();
+    let message = if deployment.is_some_and(|deployment| deployment.stuck) {
+        let name = inputs.context.identity.relay_name();
         format!(
-            "New relays have not become ready for ten minutes; the old ones go on. Look at \
-             'kubectl describe deployment {name}'."
+            "New relays have not become ready for ten minutes; the old ones continue to run. Run \
+             'kubectl describe deployment {name}' to find the cause."
         )
     } else {
-        "Relays are being replaced; the old ones go on until the new ones are ready.".to_owned()
+        "Relays are being replaced; the old ones run until the new ones are ready.".to_owned()
     };
-    Summary::reconciling(Finding::new(
-        "Ready",
+    ReadySet::reconciling(Finding::new(
+        ConditionType::Ready,
         State::of(was_ready),
         Reason::RollingOut,
         message,
     ))
 }
 
-/// True; where rows do not flow or relays are missing, the reason says so.
+/// Finds `Ready` as `True`. If rows are not published or relays are missing, the reason is theirs.
 fn ready(
-    scene: &Scene<'_>,
-    Parts {
+    inputs: &ConditionInputs<'_>,
+    Components {
         available,
         publishing,
         ..
-    }: &Parts<'_>,
+    }: &Components<'_>,
 ) -> Finding {
-    let all = available.reason == Reason::AllRelaysAvailable.name();
+    let all = available.reason == Reason::AllRelaysAvailable;
     if publishing.state == State::False {
-        publishing.as_type("Ready", State::True)
-    } else if let Some((reason, message)) = held(scene.plan.turn)
+        publishing.as_type(ConditionType::Ready, State::True)
+    } else if let Some((reason, message)) = waiting_for_upgrade(inputs.plan.turn)
         && all
     {
-        Finding::new("Ready", State::True, reason, message)
-    } else if all && scene.applied.no_pod_monitors {
-        let message = "Relays run, but monitoring.podMonitor is true and this cluster has no kind \
-            PodMonitor: install the Prometheus operator, or set it to false.";
-        Finding::new("Ready", State::True, Reason::PodMonitorUnavailable, message)
+        Finding::new(ConditionType::Ready, State::True, reason, message)
+    } else if all && inputs.applied.no_pod_monitors {
+        let message = "Relays run, but spec.monitoring.podMonitor is true and this cluster has \
+                       no kind PodMonitor. Install the Prometheus operator, or set the field to \
+                       false.";
+        Finding::new(
+            ConditionType::Ready,
+            State::True,
+            Reason::PodMonitorUnavailable,
+            message,
+        )
     } else if all {
         Finding::new(
-            "Ready",
+            ConditionType::Ready,
             State::True,
             Reason::Ready,
-            "The schema is ready and relays run.",
+            "The schema is ready and all relays are available.",
         )
     } else {
-        available.as_type("Ready", State::True)
+        available.as_type(ConditionType::Ready, State::True)
     }
 }
 
-fn held(turn: Turn) -> Option<(Reason, &'static str)> {
+/// Returns why a relay keeps its revision, if it must wait.
+fn waiting_for_upgrade(turn: Turn) -> Option<(Reason, &'static str)> {
     match turn {
         Turn::Go => None,
         Turn::Waiting => Some((
             Reason::UpgradeQueued,
-            "Relays run in the form of the version before; their upgrade waits for others to end.",
+            "Relays still run the previous version; their upgrade waits for other upgrades to \
+             finish.",
         )),
         Turn::Stopped => {
-            let message = "Relays run in the form of the version before: three upgrades in a row \
-                failed, so no further one starts. Look at OutboxRelays that are not Ready; when \
-                one of them is, the others follow.";
+            let message = "Relays still run the previous version: three upgrades in a row \
+                           failed, so no further one starts. Check the OutboxRelays that are not \
+                           Ready; when one of them becomes Ready, the upgrades continue.";
             Some((Reason::UpgradesStopped, message))
         }
     }
 }
 
-fn obstacle(error: &ApplyError) -> Summary {
+fn not_applied(error: &ApplyError) -> ReadySet {
     match error {
-        ApplyError::NameConflict(objects) => Summary::stalled(
+        ApplyError::NameConflict(objects) => ReadySet::stalled(
             Reason::NameConflict,
             &format!(
-                "{objects}: the name is taken by an object that is not ours. Remove or rename it; \
-                 until then only the number of relays that run is changed."
+                "{objects}: the name is taken by an object that does not belong to this \
+                 OutboxRelay. Delete or rename that object; until then the operator changes only \
+                 the number of running relays."
             ),
         ),
         ApplyError::FormerChildren(objects) => {
             let message = format!(
-                "{objects}: left by a deleted OutboxRelay of this name. Goes on when the garbage \
-                 collector has removed it."
+                "{objects}: left from a deleted OutboxRelay of this name. The operator continues \
+                 when the garbage collector has removed it."
             );
-            Summary::reconciling(Finding::new(
-                "Ready",
+            ReadySet::reconciling(Finding::new(
+                ConditionType::Ready,
                 State::False,
                 Reason::FormerChildren,
                 message,
             ))
         }
         error => match error.call().and_then(CallError::invalid_object) {
-            Some(answer) => Summary::stalled(
+            Some(answer) => ReadySet::stalled(
                 Reason::ChildRefused,
-                &format!("{error}: {answer} Change what the manifest says there."),
+                &format!("{error}: {answer} Correct the manifest."),
             ),
-            None => Summary::reconciling(Finding::new(
-                "Ready",
+            None => ReadySet::reconciling(Finding::new(
+                ConditionType::Ready,
                 State::False,
                 Reason::ApiRequestFailed,
-                tried_again(error),
+                retry_message(error),
             )),
         },
     }
 }
 
-pub(super) fn tried_again(error: &ApplyError) -> String {
+/// Returns the message of an error that is retried.
+pub(super) fn retry_message(error: &ApplyError) -> String {
     format!(
-        "{error}: {}. It is tried again.",
+        "{error}: {}. The operator retries automatically.",
         error.call().map(ToString::to_string).unwrap_or_default()
     )
 }

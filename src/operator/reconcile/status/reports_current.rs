@@ -1,25 +1,27 @@
-//! `ReportsAvailable`: do all relays say how they are doing? No part of `Ready`: who cannot be
-//! asked may publish all the same. Pure.
+//! `ReportsAvailable`: do all relays report their state? It does not change `Ready`: a relay that
+//! cannot be reached may publish all the same. Pure.
 
 use crate::operator::{
     reason::Reason,
     reconcile::{
         plan::load,
         status::{
-            Scene,
-            available::none_runs,
-            conditions::{Finding, State},
+            ConditionInputs,
+            available::zero_cause_if_none_runs,
+            conditions::{ConditionType, Finding, State},
         },
     },
 };
 
-pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
-    let finding =
-        |state, reason, message: &str| Finding::new("ReportsAvailable", state, reason, message);
-    if let Some((reason, _)) = none_runs(scene) {
-        return nobody(reason);
+/// Finds condition `ReportsAvailable`.
+pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
+    let finding = |state, reason, message: &str| {
+        Finding::new(ConditionType::ReportsAvailable, state, reason, message)
+    };
+    if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
+        return no_relay_runs(reason);
     }
-    let reports = &scene.observed.reports;
+    let reports = &inputs.observed.reports;
     if load::total(reports).is_some() {
         return finding(
             State::True,
@@ -28,24 +30,25 @@ pub(super) fn reports_available(scene: &Scene<'_>) -> Finding {
         );
     }
     if reports.iter().all(|one| one.report.is_none()) {
-        let next =
-            "If that lasts: does a NetworkPolicy keep the operator from port 9090 of the relays?";
+        let next = "If this persists, check whether a NetworkPolicy keeps the operator from port 9090 \
+             of the relays.";
         return finding(
             State::False,
             Reason::NoReports,
             &format!("No relay has reported. {next}"),
         );
     }
-    let message = "Some lanes have no relay that reports what waits in them: the backlog is \
-        unknown, and scaling holds.";
+    let message = "Some lanes have no relay that reports their backlog. The total is unknown, so \
+                   scaling adds and removes no relay.";
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
-pub(super) fn nobody(reason: Reason) -> Finding {
+/// Finds `ReportsAvailable` where no relay runs.
+pub(super) fn no_relay_runs(reason: Reason) -> Finding {
     Finding::new(
-        "ReportsAvailable",
+        ConditionType::ReportsAvailable,
         State::Unknown,
         reason,
-        "No relay runs that could report.",
+        "No relay runs, so none reports.",
     )
 }

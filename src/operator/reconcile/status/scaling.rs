@@ -1,4 +1,4 @@
-//! `ScalingActive`: can the operator choose the count? And the last step that it took. Pure.
+//! `ScalingActive`: can the operator choose the number of relays? Also the last step. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -7,69 +7,70 @@ use crate::{
     operator::{
         reason::Reason,
         reconcile::{
-            apply::Applied,
             plan::{Plan, Scale},
             status::{
-                Facts, Scene, Verdict,
-                available::{Wish, none_wanted},
-                conditions::{Finding, State},
+                ConditionInputs, Outcome, StatusInputs,
+                available::{ZeroCause, zero_cause},
+                conditions::{ConditionType, Finding, State},
             },
-            validate::Count,
+            validate::DesiredReplicas,
         },
     },
 };
 
-pub(super) fn scaling_active(scene: &Scene<'_>) -> Finding {
-    if !matches!(scene.relay.count, Count::Scaled(_)) {
-        return off(none_wanted(&scene.relay.count)
+/// Finds condition `ScalingActive`.
+pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
+    if !matches!(inputs.relay.replicas, DesiredReplicas::Scaled(_)) {
+        return off(zero_cause(&inputs.relay.replicas)
             .unwrap_or((Reason::ScalingOff, "spec.scaling is absent")));
     }
-    if scene.facts.paused {
+    if inputs.context.paused {
         return finding(
             State::False,
             Reason::Paused,
-            "The count stays while the OutboxRelay is paused.",
+            "The number of relays does not change while the OutboxRelay is paused.",
         );
     }
-    let Some(scaling) = &scene.plan.scaling else {
+    let Some(scaling) = &inputs.plan.scaling else {
         return finding(
             State::Unknown,
             Reason::WaitingForRelays,
-            "Nothing has been decided yet.",
+            "No scaling decision has been made yet.",
         );
     };
-    if !scene.applied.scaled {
-        let message = "The count that was decided could not be set, and is decided again: see \
-            condition Ready.";
+    if !inputs.applied.scaled {
+        let message = "The operator could not set the number of relays and will decide again; \
+                       see condition Ready.";
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
     let why = scaling.decision.why;
-    finding(State::of(!holds_blindly(why)), why, explanation(why))
+    finding(State::of(!is_held(why)), why, explanation(why))
 }
 
-pub(super) fn off((reason, why): Wish) -> Finding {
+/// Finds `ScalingActive` where the manifest sets the number of relays.
+pub(super) fn off((reason, why): ZeroCause) -> Finding {
     finding(
         State::False,
         reason,
-        &format!("{why}: the manifest says how many relays there are."),
+        &format!("{why}: the manifest sets the number of relays."),
     )
 }
 
-/// While the manifest cannot work.
+/// Finds `ScalingActive` while the manifest is invalid.
 pub(super) fn held(reason: Reason) -> Finding {
     finding(
         State::False,
         reason,
-        "The count stays until the manifest can work.",
+        "The number of relays does not change until the manifest is corrected.",
     )
 }
 
 fn finding(state: State, reason: Reason, message: &str) -> Finding {
-    Finding::new("ScalingActive", state, reason, message)
+    Finding::new(ConditionType::ScalingActive, state, reason, message)
 }
 
-/// More may be needed, or less, and it is not done.
-fn holds_blindly(why: Reason) -> bool {
+/// Returns whether the number of relays stays although another one may be needed.
+fn is_held(why: Reason) -> bool {
     matches!(
         why,
         Reason::ReportsIncomplete | Reason::BreakerOpen | Reason::ThroughputFlat
@@ -79,56 +80,55 @@ fn holds_blindly(why: Reason) -> bool {
 fn explanation(why: Reason) -> &'static str {
     match why {
         Reason::ReportsIncomplete => {
-            "Some lanes have no relay that reports what waits in them: the count stays."
+            "Some lanes have no relay that reports their backlog, so the number of relays does \
+             not change."
         }
         Reason::BreakerOpen => {
-            "Kafka is away: more relays would not help, the count stays or falls."
+            "Kafka is unavailable: more relays would not help, so none is added."
         }
         Reason::ThroughputFlat => {
-            "The last step up did not raise throughput: something else is the limit, Kafka or the \
-             database, so none follows."
+            "The last relays that were added did not raise throughput, so none is added: Kafka \
+             or the database is the limit."
         }
-        Reason::AtMaximum => "More relays are wanted than scaling.maxReplicas allows.",
+        Reason::AtMaximum => "The load needs more relays than spec.scaling.maxReplicas allows.",
         Reason::BacklogHigh => {
-            "More rows wait than scaling.targetBacklogPerReplica: relays are added."
+            "More rows wait than spec.scaling.targetBacklogPerReplica, so relays are added."
         }
         Reason::OldestHigh => {
-            "The oldest row waits longer than scaling.targetOldestAge: relays are added."
+            "The oldest row waits longer than spec.scaling.targetOldestAge, so relays are added."
         }
         Reason::WaitingForRelays => {
-            "Relays that were added must come and be measured before more are."
+            "More relays are added only after the last ones have started and their throughput is \
+             known."
         }
         Reason::LoadLow => {
-            "Fewer relays were enough for the whole of scaling.scaleDownStabilization: some are \
-             taken away."
+            "Fewer relays were sufficient during spec.scaling.scaleDownStabilization, so relays \
+             are removed."
         }
         Reason::Stabilizing => {
-            "Fewer relays are enough; they go when that was so for the whole of \
-             scaling.scaleDownStabilization."
+            "Fewer relays are sufficient. They are removed when that is so for \
+             spec.scaling.scaleDownStabilization."
         }
         Reason::BoundsChanged => {
-            "The count is brought between scaling.minReplicas and scaling.maxReplicas."
+            "The number of relays is changed to be within spec.scaling.minReplicas and \
+             spec.scaling.maxReplicas."
         }
-        _ => "As many relays as are needed.",
+        _ => "The number of relays matches the load.",
     }
 }
 
-/// The step of this pass if there was one and it was taken, else the one before.
-pub(super) fn last_scale(facts: &Facts<'_>, verdict: &Verdict<'_>) -> Option<LastScale> {
-    match verdict {
-        Verdict::Planned {
-            plan: Plan {
-                scale: Scale::Step(step),
-                ..
-            },
-            applied: Applied { scaled: true, .. },
-            ..
-        } => Some(LastScale {
-            time: Time(facts.now),
+/// Returns the step of this reconciliation if there was one and it was taken, else the one before.
+pub(super) fn last_scale(context: &StatusInputs<'_>, outcome: &Outcome<'_>) -> Option<LastScale> {
+    if let Plan::CarryOut(plan) = outcome.plan
+        && let Scale::Step(step) = plan.scale
+        && outcome.applied.scaled
+    {
+        return Some(LastScale {
+            time: Time(context.now),
             from: step.from,
             to: step.to,
             reason: step.why.name(),
-        }),
-        _ => facts.previous.last_scale.clone(),
+        });
     }
+    context.previous.last_scale.clone()
 }

@@ -1,72 +1,52 @@
-//! `SchemaReady` and `SecretsResolved`: what the migration and the relays say about schema and
+//! `SchemaReady` and `SecretsResolved`: what the migration and the relays report about schema and
 //! secrets. Pure.
 
 use crate::{
     operator::{
-        identity::NUDGE,
+        identity::RECONCILE_AT,
         reason::{Reason, is_about_secrets, is_about_the_schema},
         reconcile::{
             plan::{Failure, Migration},
             status::{
-                Scene,
-                conditions::{Finding, State, find, repeat},
+                ConditionInputs,
+                conditions::{ConditionType, Finding, State, find, repeat},
             },
         },
     },
     report::Problem,
 };
 
-pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
-    let not = |reason, message: String| Finding::new("SchemaReady", State::False, reason, message);
-    let job = scene
-        .relay
-        .migration
-        .as_ref()
-        .map_or("", |target| &target.job);
-    match &scene.plan.migration {
-        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(scene),
-        Migration::Queued => as_it_was(scene),
-        Migration::Start { .. } if scene.facts.paused => not(
+/// Finds condition `SchemaReady`.
+pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
+    let target = inputs.relay.migration.as_ref();
+    let job = target.map_or("", |target| &target.job);
+    match &inputs.plan.migration {
+        Migration::Off | Migration::Succeeded { .. } => ready_unless_relays_object(inputs),
+        Migration::Queued => previous_finding(inputs),
+        Migration::Start { .. } if inputs.context.paused => not_ready(
             Reason::Paused,
-            "A migration is due; it starts when the OutboxRelay is not paused any more.".to_owned(),
+            "A migration is due. It starts when the OutboxRelay is no longer paused.",
         ),
-        // An attempt in progress does not unsay why the last one failed.
         Migration::Start { attempt }
         | Migration::Running {
             attempt,
             waiting: None,
             ..
-        } if *attempt > 1 => {
-            let said = repeat(
-                &scene.facts.previous.conditions,
-                "SchemaReady",
-                State::False,
-            );
-            said.unwrap_or_else(|| {
-                not(
-                    Reason::MigrationRunning,
-                    format!("Attempt {attempt} of the migration is running (Job '{job}')."),
-                )
-            })
-        }
-        Migration::Start { .. } | Migration::Running { waiting: None, .. } => not(
-            Reason::MigrationRunning,
-            format!("The migration is running (Job '{job}')."),
-        ),
+        } => running(inputs, *attempt, job),
         Migration::Running {
             waiting: Some(why), ..
-        } => not(
+        } => not_ready(
             Reason::PodsPending,
             format!(
-                "The migration's pod (Job '{job}') does not start: {why}. Remove the cause; the \
-                 pod waits, and a changed manifest replaces it."
+                "The pod of the migration (Job '{job}') does not start: {why}. Fix the cause: \
+                 the pod starts then, or a changed manifest replaces it."
             ),
         ),
-        Migration::Refused { why } => not(
+        Migration::Refused { why } => not_ready(
             Reason::PodsRefused,
             format!(
-                "The cluster lets Job '{job}' create no pod: {why}. Remove the cause; the Job \
-                 keeps trying, and a changed manifest replaces it."
+                "The cluster does not let Job '{job}' create a pod: {why}. Fix the cause: the \
+                 Job retries, or a changed manifest replaces it."
             ),
         ),
         Migration::Failed {
@@ -75,145 +55,167 @@ pub(super) fn schema_ready(scene: &Scene<'_>) -> Finding {
             again_at,
         } => {
             let again = format!(
-                "Attempt {attempt}; the next one starts at {again_at}, or when the annotation \
-                 {NUDGE} gets a new value."
+                "Attempt {attempt} failed; the next one starts at {again_at}, or when the \
+                 annotation {RECONCILE_AT} gets a new value."
             );
-            match why {
-                Failure::Reported(problem) => not(
-                    Reason::Problem(problem.class),
-                    format!("{} {again}", sentence(&problem.message)),
-                ),
-                Failure::Unexplained(why) => {
-                    let look = format!("Look at 'kubectl logs job/{job}'.");
-                    not(
-                        Reason::MigrationFailed,
-                        format!("The migration failed without a report: {why}. {look} {again}"),
-                    )
-                }
-            }
+            failed(why, job, &again)
         }
     }
 }
 
-fn as_it_was(scene: &Scene<'_>) -> Finding {
-    let said = find(&scene.facts.previous.conditions, "SchemaReady")
-        .filter(|said| said.status != State::Unknown.text());
-    let message = "The relay waits for its upgrade; its schema is as the running relays need it.";
-    match said {
-        Some(said) => Finding {
-            type_: "SchemaReady",
-            state: State::of(said.status == State::True.text()),
-            reason: said.reason.clone(),
-            message: said.message.clone(),
-        },
-        None => Finding::new("SchemaReady", State::True, Reason::UpgradeQueued, message),
+fn not_ready(reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::SchemaReady, State::False, reason, message)
+}
+
+/// Finds the schema not ready while an attempt runs. If an earlier one failed, the condition keeps
+/// the reason of that.
+fn running(inputs: &ConditionInputs<'_>, attempt: u32, job: &str) -> Finding {
+    if attempt <= 1 {
+        let message = format!("The migration is running (Job '{job}').");
+        return not_ready(Reason::MigrationRunning, message);
+    }
+    let previous = repeat(
+        &inputs.context.previous.conditions,
+        ConditionType::SchemaReady,
+        State::False,
+    );
+    previous.unwrap_or_else(|| {
+        let message = format!("Attempt {attempt} of the migration is running (Job '{job}').");
+        not_ready(Reason::MigrationRunning, message)
+    })
+}
+
+fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
+    match failure {
+        Failure::Reported(problem) => not_ready(
+            Reason::Problem(problem.class),
+            format!("{} {again}", sentence(&problem.message)),
+        ),
+        Failure::Unexplained(why) => {
+            let look = format!("Run 'kubectl logs job/{job}' to find the cause.");
+            not_ready(
+                Reason::MigrationFailed,
+                format!("The migration failed without a report: {why}. {look} {again}"),
+            )
+        }
     }
 }
 
-/// Relays see the schema as it is now; the Job saw it when it ended.
-fn ready_unless_relays_object(scene: &Scene<'_>) -> Finding {
+/// Finds the schema as it was before, while the relay waits for its upgrade.
+fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
+    let previous = find(
+        &inputs.context.previous.conditions,
+        ConditionType::SchemaReady,
+    )
+    .filter(|previous| previous.state != State::Unknown);
+    let message = "The relay waits for its upgrade; its schema is not changed before that.";
+    match previous {
+        Some(previous) => Finding {
+            type_: ConditionType::SchemaReady,
+            state: previous.state,
+            reason: previous.reason.unwrap_or(Reason::UpgradeQueued),
+            message: previous.message.to_owned(),
+        },
+        None => Finding::new(
+            ConditionType::SchemaReady,
+            State::True,
+            Reason::UpgradeQueued,
+            message,
+        ),
+    }
+}
+
+/// Finds the schema ready unless a relay reports otherwise. Relays see the schema as it is now; the
+/// Job saw it when it ended.
+fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
     if let Some((pod, problem)) =
-        problems(scene).find(|(_, problem)| is_about_the_schema(problem.class))
+        problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
     {
-        let next = scene
-            .relay
-            .migration
-            .as_ref()
-            .map(|target| format!(" To migrate again: kubectl delete job {}.", target.job));
+        let next = inputs.relay.migration.as_ref().map(|target| {
+            let job = &target.job;
+            format!(" To run the migration again, run 'kubectl delete job {job}'.")
+        });
         let message = format!(
             "Pod '{pod}': {}{}",
             sentence(&problem.message),
             next.unwrap_or_default()
         );
         return Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::False,
             Reason::Problem(problem.class),
             message,
         );
     }
-    match &scene.plan.migration {
+    match &inputs.plan.migration {
         Migration::Succeeded {
             schema_version: Some(level),
             ..
         } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             format!("The schema is at level {level}."),
         ),
         Migration::Succeeded { .. } => Finding::new(
-            "SchemaReady",
+            ConditionType::SchemaReady,
             State::True,
             Reason::MigrationSucceeded,
             "The migration succeeded.",
         ),
         _ => {
-            let message = "migration.policy is Never: the operator does not touch the schema, \
-                relays check it when they start.";
-            Finding::new("SchemaReady", State::True, Reason::MigrationOff, message)
+            let message = "spec.migration.policy is Never: the operator does not change the \
+                           schema. Relays check it when they start.";
+            Finding::new(
+                ConditionType::SchemaReady,
+                State::True,
+                Reason::MigrationOff,
+                message,
+            )
         }
     }
 }
 
-/// The operator reads no Secret: it only knows what those who do have said.
-pub(super) fn secrets_resolved(scene: &Scene<'_>) -> Finding {
-    let reported = match &scene.plan.migration {
+/// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on
+/// reports of the migration and the relays.
+pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
+    let migration = match &inputs.plan.migration {
         Migration::Failed {
             why: Failure::Reported(problem),
             ..
-        } => Some(("the migration".to_owned(), problem)),
+        } => Some(problem),
         _ => None,
     };
-    let everybody = reported
-        .clone()
-        .into_iter()
-        .chain(problems(scene).map(|(pod, problem)| (format!("pod '{pod}'"), problem)));
-    if let Some((who, problem)) = everybody
-        .into_iter()
-        .find(|(_, problem)| is_about_secrets(problem))
-    {
-        let message = format!("Reported by {who}: {}", sentence(&problem.message));
-        return Finding::new(
-            "SecretsResolved",
-            State::False,
-            Reason::Problem(problem.class),
-            message,
-        );
+    let of_migration = migration.map(|problem| ("the migration".to_owned(), problem));
+    let of_relays = problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem));
+    let mut all = of_migration.into_iter().chain(of_relays);
+    if let Some((source, problem)) = all.find(|(_, problem)| is_about_secrets(problem)) {
+        let message = format!("Reported by {source}: {}", sentence(&problem.message));
+        return secrets(State::False, Reason::Problem(problem.class), message);
     }
-    let anybody = scene
-        .observed
-        .reports
-        .iter()
-        .any(|one| one.report.is_some());
-    if anybody || reported.is_some() || matches!(scene.plan.migration, Migration::Succeeded { .. })
-    {
-        return Finding::new(
-            "SecretsResolved",
-            State::True,
-            Reason::SecretsRead,
-            "Every referenced Secret and ConfigMap was read.",
-        );
+    let mut reports = inputs.observed.reports.iter();
+    let any_relay = reports.any(|one| one.report.is_some());
+    let migrated = matches!(inputs.plan.migration, Migration::Succeeded { .. });
+    if any_relay || migration.is_some() || migrated {
+        let message = "Every referenced Secret and ConfigMap was read.";
+        return secrets(State::True, Reason::SecretsRead, message);
     }
-    let unknown = || {
-        Finding::new(
-            "SecretsResolved",
-            State::Unknown,
-            Reason::NotChecked,
-            "No migration or relay has reported yet.",
-        )
-    };
-    repeat(
-        &scene.facts.previous.conditions,
-        "SecretsResolved",
-        State::False,
-    )
-    .unwrap_or_else(unknown)
+    let previous = &inputs.context.previous.conditions;
+    repeat(previous, ConditionType::SecretsResolved, State::False).unwrap_or_else(|| {
+        let message = "No migration or relay has reported yet.";
+        secrets(State::Unknown, Reason::NotChecked, message)
+    })
 }
 
-/// Problems of all relays with their pods, the most urgent of each first.
-pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, &'a Problem)> {
-    let reports = scene
+fn secrets(state: State, reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::SecretsResolved, state, reason, message)
+}
+
+/// Returns the problems of all relays with their pods, the most urgent of each first.
+pub(super) fn problems<'a>(
+    inputs: &ConditionInputs<'a>,
+) -> impl Iterator<Item = (&'a str, &'a Problem)> {
+    let reports = inputs
         .observed
         .reports
         .iter()
@@ -221,8 +223,8 @@ pub(super) fn problems<'a>(scene: &Scene<'a>) -> impl Iterator<Item = (&'a str, 
     reports.flat_map(|(pod, report)| report.problems.iter().map(move |problem| (pod, problem)))
 }
 
-/// Starts large and ends with a dot, whatever a report made of it.
-pub(crate) fn sentence(text: &str) -> String {
+/// Returns a text with a capital letter at its start and a full stop at its end.
+pub(super) fn sentence(text: &str) -> String {
     let text = text.trim();
     let mut letters = text.chars();
     let mut sentence: String = letters

@@ -1,4 +1,4 @@
-//! Scenes and what is said about them.
+//! What is observed, planned and done, and the status and Events of it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::SignedDuration};
 use kube::core::Status;
@@ -6,14 +6,15 @@ use kube::core::Status;
 use super::*;
 use crate::{
     operator::{
-        fixtures::{at, now, validated, validated_with},
+        children::ChildKind,
+        fixtures::{at, desired, desired_with, now},
         reconcile::{
-            build::ChildKind,
-            events::{Telling, tellings},
-            observe::{RelayDeployment, RelayPod, relay_reports::PodReport},
-            plan::{Decision, Failure, Load, Remembered, Rollout, Scale, Scaling},
+            apply::ApplyError,
+            build::Desired,
+            observe::{PodReport, RelayDeployment, RelayPod},
+            plan::{Decision, Failure, InvalidPlan, Load, Rollout, Scale, Scaling, ScalingMemory},
             upgrade_queue::Turn,
-            validate::Count,
+            validate::{DesiredReplicas, ValidationError},
         },
     },
     report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
@@ -21,16 +22,15 @@ use crate::{
 
 /// A relay that runs as it should; each test breaks one thing.
 struct Case {
-    relay: ValidatedRelay,
+    desired: Desired,
     observed: Observed,
-    plan: Plan,
+    plan: RelayPlan<'static>,
     applied: Applied,
     paused: bool,
     previous: OutboxRelayStatus,
 }
 
 fn running() -> Case {
-    let relay = validated();
     let deployment = RelayDeployment {
         wanted: 2,
         observed: true,
@@ -40,7 +40,9 @@ fn running() -> Case {
         available: 2,
         ..RelayDeployment::default()
     };
-    let plan = Plan {
+    let plan = RelayPlan {
+        // Replaced by the case's own before it is used.
+        desired: Box::leak(Box::new(desired())),
         migration: Migration::Succeeded {
             at: now(),
             schema_version: Some(1),
@@ -54,7 +56,7 @@ fn running() -> Case {
         unwanted: Vec::new(),
         outdated_jobs: Vec::new(),
         outdated_config_maps: Vec::new(),
-        look_again_in: std::time::Duration::ZERO,
+        requeue_after: std::time::Duration::ZERO,
     };
     let observed = Observed {
         deployment: Some(deployment),
@@ -62,7 +64,7 @@ fn running() -> Case {
         ..Observed::default()
     };
     Case {
-        relay,
+        desired: desired(),
         observed,
         plan,
         applied: Applied {
@@ -116,60 +118,69 @@ impl Case {
     }
 
     fn status(&self) -> OutboxRelayStatus {
-        self.assess(|status, _| status)
+        self.assess().0
     }
 
-    fn tellings(&self) -> Vec<Telling> {
-        self.assess(|status, verdict| tellings(&self.previous, &status, verdict))
+    fn pending_events(&self) -> Vec<PendingEvent> {
+        self.assess().1
     }
 
-    fn unworkable(
+    fn event_reasons(&self) -> Vec<String> {
+        let events = self.pending_events();
+        events.iter().map(|event| event.reason.name()).collect()
+    }
+
+    /// The status if the manifest were invalid.
+    fn invalid(
         &self,
-        why: &Unworkable,
-        wish: Option<&Count>,
-        obstacle: Option<&ApplyError>,
+        error: &ValidationError,
+        zero: Option<&DesiredReplicas>,
+        applied: Applied,
     ) -> OutboxRelayStatus {
-        let facts = Facts {
-            identity: &self.relay.identity,
-            previous: &self.previous,
-            written_at: None,
-            paused: self.paused,
-            now: now(),
-        };
-        assess(
-            &facts,
-            &self.observed,
-            &Verdict::Invalid(Invalid {
-                why,
-                wish,
-                obstacle,
-            }),
-        )
+        let plan = Plan::Invalid(InvalidPlan {
+            error,
+            zero,
+            scale: Scale::Keep,
+        });
+        self.assess_plan(&plan, &applied).0
     }
 
-    fn assess<T>(&self, then: impl FnOnce(OutboxRelayStatus, &Verdict<'_>) -> T) -> T {
-        let facts = Facts {
-            identity: &self.relay.identity,
+    fn assess(&self) -> (OutboxRelayStatus, Vec<PendingEvent>) {
+        let plan = RelayPlan {
+            desired: &self.desired,
+            ..self.plan.clone()
+        };
+        let plan = if self.paused {
+            Plan::Paused(plan)
+        } else {
+            Plan::CarryOut(plan)
+        };
+        self.assess_plan(&plan, &self.applied)
+    }
+
+    fn assess_plan(
+        &self,
+        plan: &Plan<'_>,
+        applied: &Applied,
+    ) -> (OutboxRelayStatus, Vec<PendingEvent>) {
+        let context = StatusInputs {
+            identity: &self.desired.relay.identity,
             previous: &self.previous,
             written_at: None,
             paused: self.paused,
             now: now(),
         };
-        let verdict = Verdict::Planned {
-            relay: &self.relay,
-            plan: &self.plan,
-            applied: &self.applied,
-        };
-        then(assess(&facts, &self.observed, &verdict), &verdict)
+        assess(&context, &self.observed, plan, applied)
     }
 
     /// Each as `"Ready=True Ready"`, in the order asked for.
     #[track_caller]
-    fn says(&self, expected: &[&str]) {
+    fn has(&self, expected: &[&str]) {
         let conditions = self.status().conditions;
         for line in expected {
             let type_ = line.split('=').next().unwrap_or_default();
-            let found: &Condition = find(&conditions, type_).expect("every condition is there");
+            let found: &Condition =
+                condition(&conditions, type_).expect("every condition is there");
             assert_eq!(
                 format!("{type_}={} {}", found.status, found.reason),
                 **line,
@@ -178,6 +189,10 @@ impl Case {
             );
         }
     }
+}
+
+fn condition<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 fn failed(why: Failure) -> Migration {
@@ -199,7 +214,7 @@ fn waiting(case: &mut Case, migration: Migration) {
 
 #[test]
 fn a_relay_that_runs_is_ready_and_settled() {
-    running().says(&[
+    running().has(&[
         "Ready=True Ready",
         "Reconciling=False Settled",
         "Stalled=False NotStalled",
@@ -223,7 +238,7 @@ fn a_relay_that_runs_is_ready_and_settled() {
 #[test]
 fn an_outage_of_kafka_shows_but_does_not_make_a_relay_unready() {
     Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))])
-        .says(&[
+        .has(&[
             "Ready=True KafkaUnreachable",
             "Publishing=False KafkaUnreachable",
             "Available=True AllRelaysAvailable",
@@ -254,7 +269,7 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
     ] {
         let case =
             Case::with(|case| case.observed.reports = vec![report(None), open_breaker(problem)]);
-        case.says(&[
+        case.has(&[
             &format!("Ready=True {reason}"),
             &format!("Publishing=False {reason}"),
             "Stalled=False NotStalled",
@@ -268,14 +283,14 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
     assert_eq!(running().status().breaker, None, "no relay said");
 }
 
-/// A problem that stops publishing, there for so many seconds.
-fn trouble(seconds: i64) -> PodReport {
+/// A problem that stops publishing, which has lasted for this number of seconds.
+fn outage(seconds: i64) -> PodReport {
     let mut report = report(Some(ProblemClass::KafkaUnreachable));
     report.report.as_mut().expect("a report").problems[0].since = Some(at(-seconds).to_string());
     report
 }
 
-/// The status of a relay that has run for so many seconds.
+/// The status of a relay that has run for this number of seconds.
 fn having_run(seconds: i64) -> OutboxRelayStatus {
     let mut status = running().status();
     status
@@ -286,32 +301,32 @@ fn having_run(seconds: i64) -> OutboxRelayStatus {
 }
 
 #[test]
-fn what_passes_within_half_a_minute_changes_nothing_of_what_was_said() {
-    let mut case = Case::with(|case| case.observed.reports = vec![trouble(29)]);
-    case.says(&["Publishing=False KafkaUnreachable"]); // of one that never published
+fn a_problem_of_less_than_half_a_minute_changes_no_condition() {
+    let mut case = Case::with(|case| case.observed.reports = vec![outage(29)]);
+    case.has(&["Publishing=False KafkaUnreachable"]); // of one that never published
     case.previous = having_run(30);
-    case.says(&["Publishing=True Publishing", "Ready=True Ready"]);
+    case.has(&["Publishing=True Publishing", "Ready=True Ready"]);
     assert_eq!(
-        (case.status().conditions, case.tellings()),
+        (case.status().conditions, case.pending_events()),
         (case.previous.conditions.clone(), Vec::new())
     );
-    case.observed.reports = vec![trouble(30)];
-    case.says(&[
+    case.observed.reports = vec![outage(30)];
+    case.has(&[
         "Publishing=False KafkaUnreachable",
         "Ready=True KafkaUnreachable",
     ]);
     case.previous = case.status();
     case.observed.reports = vec![report(None)];
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=True Publishing"]);
 }
 
 #[test]
 fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() {
-    let mut case = Case::with(|case| case.observed.reports = vec![trouble(1), trouble(31)]);
+    let mut case = Case::with(|case| case.observed.reports = vec![outage(1), outage(31)]);
     case.previous = having_run(90);
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.observed.reports = vec![open_breaker(None)];
-    case.says(&["Publishing=False BreakerOpen"]);
+    case.has(&["Publishing=False BreakerOpen"]);
     let breaker = case.observed.reports[0]
         .report
         .as_mut()
@@ -320,7 +335,7 @@ fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() 
         .as_mut()
         .expect("a breaker");
     breaker.since = at(-29).to_string();
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=True Publishing"]);
 }
 
 #[test]
@@ -328,18 +343,18 @@ fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
     let mut case = running();
     case.previous = having_run(90);
     case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]; // no `since`
-    case.says(&["Publishing=False KafkaUnreachable"]);
-    case.observed.reports = vec![trouble(1)];
-    case.says(&["Publishing=True Publishing"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
+    case.observed.reports = vec![outage(1)];
+    case.has(&["Publishing=True Publishing"]);
     case.previous = having_run(29);
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.previous = having_run(90);
-    case.relay.identity.generation += 1;
-    case.says(&["Publishing=False KafkaUnreachable"]);
-    case.relay.count = Count::Suspended;
-    case.says(&["Publishing=False KafkaUnreachable"]);
+    case.desired.relay.identity.generation += 1;
+    case.has(&["Publishing=False KafkaUnreachable"]);
+    case.desired.relay.replicas = DesiredReplicas::Suspended;
+    case.has(&["Publishing=False KafkaUnreachable"]);
     case.deployment().existing = 0;
-    case.says(&["Publishing=False Suspended"]);
+    case.has(&["Publishing=False Suspended"]);
 }
 
 #[test]
@@ -347,7 +362,7 @@ fn advice_shows_without_stopping_anything() {
     Case::with(|case| {
         case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))]
     })
-    .says(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
+    .has(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
 }
 
 #[test]
@@ -362,7 +377,7 @@ fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
             report.report.as_mut().expect("a report").problems[0].last_good_used = true;
             case.observed.reports = vec![report];
         })
-        .says(&[
+        .has(&[
             "Ready=True Ready",
             &format!("Publishing=True {class}"),
             &format!("SecretsResolved=False {class}"),
@@ -376,7 +391,7 @@ fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
         case.deployment().available = 0;
         case.observed.reports = vec![report(Some(ProblemClass::AuthenticationFailed))];
     })
-    .says(&[
+    .has(&[
         "Ready=False AuthenticationFailed",
         "Available=False AuthenticationFailed",
         "Reconciling=True AuthenticationFailed",
@@ -392,24 +407,24 @@ fn pods_that_cannot_run_are_explained_by_what_is_known() {
             change(case);
         })
     };
-    none(&|_| ()).says(&[
+    none(&|_| ()).has(&[
         "Available=False NoRelayAvailable",
         "Publishing=Unknown NoReports",
     ]);
-    none(&|case| case.deployment().moving = true).says(&["Available=False RollingOut"]);
+    none(&|case| case.deployment().rolling = true).has(&["Available=False RollingOut"]);
     none(&|case| case.deployment().refusal = Some("exceeded quota".to_owned()))
-        .says(&["Available=False PodsRefused"]);
+        .has(&["Available=False PodsRefused"]);
     let pending = RelayPod {
         name: "p".to_owned(),
         address: None,
         waiting: Some("ImagePullBackOff: no".to_owned()),
     };
-    none(&|case| case.observed.pods = vec![pending.clone()]).says(&["Ready=False PodsPending"]);
+    none(&|case| case.observed.pods = vec![pending.clone()]).has(&["Ready=False PodsPending"]);
 }
 
 #[test]
 fn one_relay_of_two_is_enough_to_be_ready() {
-    Case::with(|case| case.deployment().available = 1).says(&[
+    Case::with(|case| case.deployment().available = 1).has(&[
         "Ready=True SomeRelaysAvailable",
         "Available=True SomeRelaysAvailable",
         "Reconciling=True SomeRelaysAvailable",
@@ -419,15 +434,15 @@ fn one_relay_of_two_is_enough_to_be_ready() {
 #[test]
 fn a_new_spec_is_ready_when_it_has_arrived_everywhere_and_an_upgrade_stays_ready() {
     let mut case = Case::with(|case| case.deployment().updated = 1);
-    case.says(&["Ready=False RollingOut", "Reconciling=True RollingOut"]);
+    case.has(&["Ready=False RollingOut", "Reconciling=True RollingOut"]);
     case.previous = running().status();
-    case.says(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
+    case.has(&["Ready=True RollingOut", "Reconciling=True RollingOut"]);
 }
 
 #[test]
 fn zero_relays_are_available_but_publish_nothing() {
     Case::with(|case| {
-        case.relay.count = Count::Fixed(0);
+        case.desired.relay.replicas = DesiredReplicas::Fixed(0);
         case.plan.replicas = 0;
         case.observed.deployment = Some(RelayDeployment {
             observed: true,
@@ -435,7 +450,7 @@ fn zero_relays_are_available_but_publish_nothing() {
         });
         case.observed.reports.clear();
     })
-    .says(&[
+    .has(&[
         "Ready=True ScaledToZero",
         "Available=True ScaledToZero",
         "Publishing=False ScaledToZero",
@@ -445,7 +460,7 @@ fn zero_relays_are_available_but_publish_nothing() {
 #[test]
 fn a_suspended_relay_is_ready_and_publishes_nothing() {
     Case::with(|case| {
-        case.relay.count = Count::Suspended;
+        case.desired.relay.replicas = DesiredReplicas::Suspended;
         case.plan.replicas = 0;
         case.observed.deployment = Some(RelayDeployment {
             observed: true,
@@ -453,7 +468,7 @@ fn a_suspended_relay_is_ready_and_publishes_nothing() {
         });
         case.observed.reports.clear();
     })
-    .says(&[
+    .has(&[
         "Ready=True Suspended",
         "Available=True Suspended",
         "Publishing=False Suspended",
@@ -464,16 +479,16 @@ fn a_suspended_relay_is_ready_and_publishes_nothing() {
 #[test]
 fn no_relay_runs_only_when_the_last_one_has_gone() {
     let mut case = Case::with(|case| {
-        case.relay.count = Count::Suspended;
+        case.desired.relay.replicas = DesiredReplicas::Suspended;
         case.plan.replicas = 0;
     });
     let available = |case: &Case| {
-        find(&case.status().conditions, "Available")
+        condition(&case.status().conditions, "Available")
             .expect("there")
             .message
             .clone()
     };
-    case.says(&[
+    case.has(&[
         "Ready=True Suspended",
         "Reconciling=True Suspended",
         "Publishing=True Publishing",
@@ -494,14 +509,14 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
         address: "10.0.0.1".parse().ok(),
         waiting: None,
     }];
-    case.says(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
+    case.has(&["Reconciling=True Suspended", "Publishing=True Publishing"]);
     assert!(
         available(&case).contains("until then: 1."),
         "{}",
         available(&case)
     );
     case.observed.pods[0].address = None;
-    case.says(&[
+    case.has(&[
         "Ready=True Suspended",
         "Reconciling=False Settled",
         "Publishing=False Suspended",
@@ -516,14 +531,14 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
 #[test]
 fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
     let mut case = running();
-    case.says(&["Paused=False NotPaused"]);
+    case.has(&["Paused=False NotPaused"]);
     case.previous = case.status();
     case.paused = true;
-    case.relay.identity.generation = 4;
-    case.says(&["Paused=True Paused", "Ready=True Ready"]);
+    case.desired.relay.identity.generation = 4;
+    case.has(&["Paused=True Paused", "Ready=True Ready"]);
     let status = case.status();
     let generation = |type_| {
-        find(&status.conditions, type_)
+        condition(&status.conditions, type_)
             .expect("there")
             .observed_generation
     };
@@ -536,38 +551,32 @@ fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
         (3, Some(3), Some(4))
     );
     waiting(&mut case, Migration::Start { attempt: 1 });
-    case.says(&["SchemaReady=False Paused"]);
+    case.has(&["SchemaReady=False Paused"]);
 }
 
 #[test]
 fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
     let with = |reports| Case::with(|case| case.observed.reports = reports);
-    with(Vec::new()).says(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
+    with(Vec::new()).has(&["ReportsAvailable=False NoReports", "Ready=True Ready"]);
     let mut half = report(None);
     half.report.as_mut().expect("a report").lanes = 32;
-    with(vec![half]).says(&[
+    with(vec![half]).has(&[
         "ReportsAvailable=False ReportsIncomplete",
         "Ready=True Ready",
     ]);
-    running().says(&["ReportsAvailable=True ReportsComplete"]);
+    running().has(&["ReportsAvailable=True ReportsComplete"]);
 }
 
 #[test]
 fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
     let mut case = Case::with(|case| case.applied.no_pod_monitors = true);
-    case.says(&[
+    case.has(&[
         "Ready=True PodMonitorUnavailable",
         "Reconciling=False Settled",
     ]);
-    assert_eq!(
-        case.tellings()
-            .iter()
-            .map(|one| one.reason.as_str())
-            .collect::<Vec<_>>(),
-        ["PodMonitorUnavailable"]
-    );
+    assert_eq!(case.event_reasons(), ["PodMonitorUnavailable"]);
     case.previous = case.status();
-    assert_eq!(case.tellings(), []);
+    assert_eq!(case.pending_events(), []);
 }
 
 fn scaled(decision: Decision) -> Case {
@@ -578,11 +587,11 @@ fn scaled(decision: Decision) -> Case {
         breaker_open: false,
     };
     Case::with(|case| {
-        case.relay = validated_with(|relay| relay.spec.scaling = serde_yaml::from_str("{}").ok());
+        case.desired = desired_with(|relay| relay.spec.scaling = serde_yaml::from_str("{}").ok());
         case.plan.scaling = Some(Scaling {
             decision,
             load: Some(load),
-            remember: Remembered::default(),
+            next_memory: ScalingMemory::default(),
         });
         case.plan.scale = if decision.from == decision.to {
             Scale::Keep
@@ -599,16 +608,15 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         to: 4,
         why: Reason::BacklogHigh,
     });
-    case.says(&["ScalingActive=True BacklogHigh"]);
+    case.has(&["ScalingActive=True BacklogHigh"]);
     let last = case.status().last_scale.expect("a step");
     assert_eq!(
         (last.from, last.to, last.reason.as_str(), last.time.0),
         (2, 4, "BacklogHigh", now())
     );
-    let note =
-        "From 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
+    let note = "Scaled from 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
     assert_eq!(
-        case.tellings()
+        case.pending_events()
             .iter()
             .map(|one| one.note.as_str())
             .collect::<Vec<_>>(),
@@ -627,7 +635,7 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         why: Reason::BacklogHigh,
     });
     case.applied = Applied {
-        obstacle: Some(refused(422)),
+        error: Some(refused(422)),
         ..Applied::default()
     };
     assert_eq!(
@@ -636,20 +644,20 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         "it was not taken"
     );
     assert!(
-        case.tellings()
+        case.pending_events()
             .iter()
-            .all(|one| one.reason != "BacklogHigh"),
+            .all(|event| event.reason != Reason::BacklogHigh),
         "{:?}",
-        case.tellings()
+        case.pending_events()
     );
-    case.says(&["ScalingActive=False ApiRequestFailed"]);
+    case.has(&["ScalingActive=False ApiRequestFailed"]);
     case.applied.scaled = true;
     assert_eq!(
         case.status().last_scale.expect("a step").to,
         8,
         "what else is refused does not matter"
     );
-    case.says(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
+    case.has(&["ScalingActive=True BacklogHigh", "Ready=False ChildRefused"]);
 }
 
 fn refused(code: u16) -> ApplyError {
@@ -672,14 +680,8 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
         to: 4,
         why: Reason::ThroughputFlat,
     });
-    case.says(&["ScalingActive=False ThroughputFlat"]);
-    assert_eq!(
-        case.tellings()
-            .iter()
-            .map(|one| one.reason.as_str())
-            .collect::<Vec<_>>(),
-        ["ThroughputFlat"]
-    );
+    case.has(&["ScalingActive=False ThroughputFlat"]);
+    assert_eq!(case.event_reasons(), ["ThroughputFlat"]);
     case.previous = case.status();
     case.plan
         .scaling
@@ -694,8 +696,8 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
 
 #[test]
 fn without_scaling_the_manifest_says_the_count() {
-    running().says(&["ScalingActive=False ScalingOff"]);
-    assert_eq!(running().tellings(), []);
+    running().has(&["ScalingActive=False ScalingOff"]);
+    assert_eq!(running().pending_events(), []);
 }
 
 #[test]
@@ -704,42 +706,38 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
     case.previous = case.status();
     (case.plan.migration, case.plan.turn) = (Migration::Queued, Turn::Waiting);
     case.plan.rollout = Rollout::WaitForSchema;
-    case.says(&[
+    case.has(&[
         "Ready=True UpgradeQueued",
         "SchemaReady=True MigrationSucceeded",
         "Reconciling=False Settled",
     ]);
-    assert_eq!(case.tellings(), []);
+    assert_eq!(case.pending_events(), []);
     assert_eq!(case.status().migration, case.previous.migration);
     case.plan.turn = Turn::Stopped;
-    case.says(&["Ready=True UpgradesStopped"]);
-    assert_eq!(
-        case.tellings()
-            .iter()
-            .map(|one| one.reason.as_str())
-            .collect::<Vec<_>>(),
-        ["UpgradesStopped"]
-    );
+    case.has(&["Ready=True UpgradesStopped"]);
+    assert_eq!(case.event_reasons(), ["UpgradesStopped"]);
 }
 
 #[test]
-fn a_manifest_that_cannot_work_stalls_with_its_reason() {
+fn an_invalid_manifest_stalls_with_its_reason() {
     let case = running();
-    let reason = |why: Unworkable| {
-        let status = case.unworkable(&why, None, None);
-        let stalled = find(&status.conditions, "Stalled").expect("there").clone();
+    let reason = |why: ValidationError| {
+        let status = case.invalid(&why, None, Applied::default());
+        let stalled = condition(&status.conditions, "Stalled")
+            .expect("there")
+            .clone();
         (
             stalled.status,
             stalled.reason,
             stalled.message.contains("other.test/relay:1"),
         )
     };
-    let image = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
+    let image = ValidationError::ImageNotAllowed("other.test/relay:1".to_owned());
     assert_eq!(
         reason(image),
         ("True".to_owned(), "ImageNotAllowed".to_owned(), true)
     );
-    let spec = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
+    let spec = ValidationError::Spec(crate::settings::InvalidSpec::TopicCount);
     assert_eq!(
         reason(spec),
         ("True".to_owned(), "InvalidSpec".to_owned(), false)
@@ -747,30 +745,37 @@ fn a_manifest_that_cannot_work_stalls_with_its_reason() {
 }
 
 #[test]
-fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
-    let why = Unworkable::Spec(crate::settings::InvalidSpec::TopicCount);
+fn relays_of_an_invalid_manifest_run_on_unless_none_is_requested() {
+    let why = ValidationError::Spec(crate::settings::InvalidSpec::TopicCount);
     let mut case = scaled(Decision {
         from: 2,
         to: 2,
         why: Reason::WithinTargets,
     });
     case.previous = case.status();
-    let said = |case: &Case, wish: Option<&Count>, obstacle: Option<&ApplyError>| {
-        let conditions = case.unworkable(&why, wish, obstacle).conditions;
-        let say = |type_| {
-            find(&conditions, type_)
+    let found = |case: &Case, zero: Option<&DesiredReplicas>, error: Option<ApplyError>| {
+        let applied = Applied {
+            error,
+            ..Applied::default()
+        };
+        let conditions = case.invalid(&why, zero, applied).conditions;
+        let text = |type_| {
+            condition(&conditions, type_)
                 .map(|it| format!("{} {}", it.status, it.reason))
                 .expect("there")
         };
-        let message = find(&conditions, "Stalled").expect("there").message.clone();
+        let message = condition(&conditions, "Stalled")
+            .expect("there")
+            .message
+            .clone();
         (
-            ["Available", "Publishing", "ScalingActive"].map(say),
+            ["Available", "Publishing", "ScalingActive"].map(text),
             message,
         )
     };
-    let suspended = Some(&Count::Suspended);
+    let suspended = Some(&DesiredReplicas::Suspended);
 
-    let (three, message) = said(&case, None, None);
+    let (three, message) = found(&case, None, None);
     assert_eq!(
         three,
         [
@@ -779,29 +784,26 @@ fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
             "False InvalidSpec"
         ]
     );
-    assert!(
-        message.ends_with("go on with their old settings."),
-        "{message}"
-    );
-    let (three, message) = said(&case, suspended, None);
+    assert!(message.ends_with("keep their old settings."), "{message}");
+    let (three, message) = found(&case, suspended, None);
     assert_eq!(
         three,
         ["True Suspended", "True Publishing", "False Suspended"]
     );
     assert!(message.contains("until then: 2."), "{message}");
-    let (_, message) = said(&case, suspended, Some(&refused(403)));
+    let (_, message) = found(&case, suspended, Some(refused(403)));
     assert!(
         message.contains("could not be stopped: failed to apply"),
         "{message}"
     );
     case.deployment().existing = 0;
-    let (three, message) = said(&case, suspended, None);
+    let (three, message) = found(&case, suspended, None);
     assert_eq!(
         three,
         ["True Suspended", "False Suspended", "False Suspended"]
     );
     assert!(message.contains("no relay runs"), "{message}");
-    let (three, message) = said(&case, None, None);
+    let (three, message) = found(&case, None, None);
     assert_eq!(
         three,
         [
@@ -814,13 +816,16 @@ fn relays_of_a_manifest_that_cannot_work_run_on_unless_none_is_wished_for() {
 }
 
 #[test]
-fn a_manifest_of_another_form_stalls_and_is_told() {
-    let (status, telling) = not_understood(
-        &running().relay.identity,
-        "spec.batchSize: invalid type",
-        now(),
-    );
-    let stalled = find(&status.conditions, "Stalled").expect("there");
+fn an_unreadable_manifest_stalls_and_gets_an_event() {
+    let plan = Plan::Unreadable {
+        error: "spec.batchSize: invalid type",
+    };
+    let case = running();
+    let (status, events) = case.assess_plan(&plan, &Applied::default());
+    let [event] = &events[..] else {
+        panic!("{events:?}")
+    };
+    let stalled = condition(&status.conditions, "Stalled").expect("there");
     assert_eq!(
         (
             stalled.status.as_str(),
@@ -835,20 +840,20 @@ fn a_manifest_of_another_form_stalls_and_is_told() {
         stalled.message
     );
     assert_eq!(
-        (telling.reason, telling.note),
-        ("NotUnderstood".to_owned(), stalled.message.clone())
+        (event.severity, event.reason, &event.note),
+        (Severity::Warning, Reason::NotUnderstood, &stalled.message)
     );
 }
 
 #[test]
 fn a_failed_migration_says_why_and_goes_on() {
-    Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).says(&[
+    Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).has(&[
         "Ready=False LockTimeout",
         "SchemaReady=False LockTimeout",
         "Reconciling=True LockTimeout",
         "Stalled=False NotStalled",
     ]);
-    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned())))).says(&[
+    Case::with(|case| waiting(case, failed(Failure::Unexplained("OOMKilled".to_owned())))).has(&[
         "SchemaReady=False MigrationFailed",
         "Available=True AllRelaysAvailable",
     ]);
@@ -860,7 +865,7 @@ fn what_only_a_person_can_end_is_stalled() {
         ProblemClass::NewerSchema,
         ProblemClass::SchemaClaimedByOther,
     ] {
-        Case::with(|case| waiting(case, failed(reported(class)))).says(&[
+        Case::with(|case| waiting(case, failed(reported(class)))).has(&[
             &format!("Stalled=True {class}"),
             &format!("Ready=False {class}"),
             &format!("Reconciling=False {class}"),
@@ -882,18 +887,18 @@ fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
         },
     ] {
         waiting(&mut case, migration);
-        case.says(&[
+        case.has(&[
             "SchemaReady=False SecretMissing",
             "SecretsResolved=False SecretMissing",
         ]);
-        assert_eq!(case.tellings(), []);
+        assert_eq!(case.pending_events(), []);
     }
 }
 
 #[test]
 fn a_schema_that_vanished_after_its_migration_is_not_ready() {
     Case::with(|case| case.observed.reports = vec![report(Some(ProblemClass::SchemaNotReady))])
-        .says(&[
+        .has(&[
             "SchemaReady=False SchemaNotReady",
             "Ready=False SchemaNotReady",
         ]);
@@ -905,7 +910,7 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
         waiting(case, Migration::Start { attempt: 1 });
         case.observed = Observed::default();
     })
-    .says(&[
+    .has(&[
         "SecretsResolved=Unknown NotChecked",
         "SchemaReady=False MigrationRunning",
         "Available=False WaitingForSchema",
@@ -914,15 +919,15 @@ fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
 
 #[test]
 fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
-    let after = |error| Case::with(|case| case.applied.obstacle = Some(error));
+    let after = |error| Case::with(|case| case.applied.error = Some(error));
     after(ApplyError::NameConflict("Service 's'".to_owned()))
-        .says(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
-    after(ApplyError::FormerChildren("Service 's'".to_owned())).says(&[
+        .has(&["Stalled=True NameConflict", "Ready=False NameConflict"]);
+    after(ApplyError::FormerChildren("Service 's'".to_owned())).has(&[
         "Stalled=False NotStalled",
         "Reconciling=True FormerChildren",
     ]);
-    after(refused(422)).says(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
-    after(refused(500)).says(&[
+    after(refused(422)).has(&["Stalled=True ChildRefused", "Ready=False ChildRefused"]);
+    after(refused(500)).has(&[
         "Stalled=False NotStalled",
         "Reconciling=True ApiRequestFailed",
     ]);
@@ -944,11 +949,11 @@ fn the_level_of_the_schema_outlives_the_pod_that_told_it() {
 }
 
 #[test]
-fn the_same_scene_gives_the_same_status() {
+fn the_same_inputs_give_the_same_status() {
     let mut case = running();
     case.previous = case.status();
     assert_eq!(case.status(), case.previous);
-    assert_eq!(case.tellings(), []);
+    assert_eq!(case.pending_events(), []);
 }
 
 #[test]
@@ -956,62 +961,38 @@ fn each_bad_turn_is_told_once_and_its_end_too() {
     let mut case = running();
     case.previous = case.status();
     case.observed.reports = vec![report(Some(ProblemClass::TopicMissing))];
-    let told = case.tellings();
-    assert_eq!(
-        told.iter()
-            .map(|one| one.reason.as_str())
-            .collect::<Vec<_>>(),
-        ["TopicMissing"]
-    );
+    assert_eq!(case.event_reasons(), ["TopicMissing"]);
     case.previous = case.status();
     case.observed.reports = vec![report(None)];
-    assert_eq!(
-        case.tellings()
-            .iter()
-            .map(|one| one.reason.as_str())
-            .collect::<Vec<_>>(),
-        ["Publishing"]
-    );
+    assert_eq!(case.event_reasons(), ["Publishing"]);
 }
 
 #[test]
-fn a_pass_that_left_something_undone_carried_out_no_generation() {
-    let carried_out = |previous: OutboxRelayStatus| {
-        let identity = &validated().identity;
-        Facts {
-            identity,
-            previous: &previous,
-            written_at: None,
-            paused: false,
-            now: now(),
-        }
-        .carried_out()
-    };
+fn a_reconciliation_that_left_something_undone_carried_out_no_generation() {
+    let carried_out = |previous: OutboxRelayStatus| carried_out_generation(&previous);
     assert_eq!(carried_out(running().status()), Some(3));
     assert_eq!(
-        carried_out(Case::with(|case| case.applied.obstacle = Some(refused(422))).status()),
+        carried_out(Case::with(|case| case.applied.error = Some(refused(422))).status()),
         None
     );
     assert_eq!(
-        carried_out(Case::with(|case| case.applied.obstacle = Some(refused(500))).status()),
+        carried_out(Case::with(|case| case.applied.error = Some(refused(500))).status()),
         None
     );
-    let why = Unworkable::ImageNotAllowed("other.test/relay:1".to_owned());
-    assert_eq!(carried_out(running().unworkable(&why, None, None)), None);
+    let why = ValidationError::ImageNotAllowed("other.test/relay:1".to_owned());
+    assert_eq!(
+        carried_out(running().invalid(&why, None, Applied::default())),
+        None
+    );
 }
 
 #[test]
 fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
     let mut case = Case::with(|case| {
-        case.relay.plaintext = vec!["spec.database", "spec.kafka"];
+        case.desired.relay.plaintext = vec!["spec.database", "spec.kafka"];
         case.plan.scale = Scale::SetBack { from: 5, to: 2 };
     });
-    let reasons = |case: &Case| {
-        case.tellings()
-            .into_iter()
-            .map(|one| one.reason)
-            .collect::<Vec<_>>()
-    };
+    let reasons = Case::event_reasons;
     case.applied.scaled = false;
     assert_eq!(reasons(&case), ["PlaintextTraffic"], "it was not set back");
     case.applied.scaled = true;
@@ -1021,21 +1002,21 @@ fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
 }
 
 #[test]
-fn when_nothing_can_be_read_what_was_said_stays() {
+fn when_nothing_can_be_read_the_previous_conditions_stay() {
     let previous = running().status();
     let identity = Identity {
         generation: 4,
-        ..running().relay.identity
+        ..running().desired.relay.identity
     };
-    let status = unreadable(&identity, &previous, "failed to list Pods", now());
+    let status = not_observed(&identity, &previous, "failed to list Pods", now());
     assert_eq!(status.observed_generation, 3);
-    let ready = find(&status.conditions, "Ready").expect("there");
+    let ready = condition(&status.conditions, "Ready").expect("there");
     assert_eq!(
         (ready.status.as_str(), ready.observed_generation),
         ("True", Some(3))
     );
     assert_eq!(
-        find(&status.conditions, "Reconciling")
+        condition(&status.conditions, "Reconciling")
             .expect("there")
             .reason,
         "ApiRequestFailed"

@@ -1,5 +1,6 @@
--- Dead letters in the order in which they were written. $1 topic, $2 key, $3 class, $4 older than so many ms, $5 event_id (null: any),
--- $6 at most so many (null: all), $7 whether with payload and headers.
+-- Lists dead letters in the order of their ids.
+-- $1 topic, $2 key, $3 class, $4 minimum age in ms, $5 event_id (each null: any), $6 maximum number
+-- (null: all), $7 whether to read payload and headers.
 select
   d.event_id, d.id, d.destination, coalesce(d.event_key, d.aggregate_id) as key, d.lane, d.class, d.attempts, d.event_type,
   d.aggregate_type, d.aggregate_id,

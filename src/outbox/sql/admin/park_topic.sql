@@ -1,2 +1,2 @@
--- Parks a topic; no row when it is parked already. $1 topic.
+-- Parks a topic. Returns no row when it is parked already. $1 topic.
 insert into @schema@.parked_topic (topic) values ($1) on conflict do nothing returning 1

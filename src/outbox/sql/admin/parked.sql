@@ -1,5 +1,6 @@
--- Parked keys and topics (with a null key), longest first. $1 topic, $2 key, $3 class, $4 parked for so many ms, $5 event_id of the refused
--- row (null: any), $6 at most so many (null: all).
+-- Lists parked keys and topics (with a null key), oldest first.
+-- $1 topic, $2 key, $3 class, $4 minimum age in ms, $5 event_id of the rejected row (each null:
+-- any), $6 maximum number (null: all).
 select
   p.topic, p.key, p.lane, p.class, p.attempts, p.head_id, p.head_event_id,
   to_char(p.first_failed_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as first_failed_at,

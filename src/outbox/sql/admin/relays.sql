@@ -1,4 +1,5 @@
--- Relays with their lanes, and (pod null) the lanes that no relay with a running lease has.
+-- Lists relays with their lanes, and in a row without a pod the lanes that no relay with a valid
+-- lease owns.
 select r.pod, r.instance::text, r.breaker, extract(epoch from r.lease_until - clock_timestamp())::float8 as lease_seconds,
   array(select l.lane from @schema@.lane as l where l.owner = r.instance order by 1) as lanes
 from @schema@.relay as r

@@ -1,2 +1,2 @@
--- Lets a topic flow again. $1 topic.
+-- Unparks a topic. $1 topic.
 delete from @schema@.parked_topic where topic = $1 returning 1

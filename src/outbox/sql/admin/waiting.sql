@@ -1,4 +1,5 @@
--- Rows that wait, parked ones included, counted up to $1 + 1; when the oldest first rows of the lanes were written, and how many seconds ago.
+-- Counts the waiting rows, parked ones included, up to $1 + 1. Also reads when the oldest of the
+-- first rows of the lanes was written, and its age in seconds.
 select
   (select count(*) from (select from @schema@.event limit $1 + 1) as counted) as rows,
   to_char(min(first.created_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as oldest_at,

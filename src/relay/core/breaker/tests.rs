@@ -20,7 +20,7 @@ impl Case {
     fn quiet(seconds: u64) -> Self {
         let mut case = Self::new();
         for second in 0..=seconds {
-            case.look(second, 10);
+            case.evaluate(second, 10);
         }
         case
     }
@@ -29,13 +29,14 @@ impl Case {
         self.start + Duration::from_secs(second)
     }
 
-    fn look(&mut self, second: u64, unacknowledged: usize) {
-        self.breaker.look(unacknowledged, false, self.at(second));
+    fn evaluate(&mut self, second: u64, unacknowledged: usize) {
+        self.breaker
+            .evaluate(unacknowledged, ClusterError::None, self.at(second));
     }
 
     fn acknowledge(&mut self, second: u64, rows: usize) {
         for _ in 0..rows {
-            self.breaker.acknowledged(self.at(second));
+            self.breaker.on_acknowledged(self.at(second));
         }
     }
 }
@@ -61,13 +62,15 @@ fn it_is_slow_after_two_seconds_and_open_after_ten() {
 fn nothing_outstanding_is_no_outage_however_long_it_lasts() {
     let mut case = Case::new();
     for second in 0..100 {
-        case.breaker.look(0, true, case.at(second));
+        case.breaker
+            .evaluate(0, ClusterError::Reported, case.at(second));
     }
-    case.breaker.look(10, true, case.at(100));
+    case.breaker
+        .evaluate(10, ClusterError::Reported, case.at(100));
     assert_eq!(
         case.breaker.state(),
         BreakerState::Closed,
-        "told of a cluster error, but just now sent for the first time"
+        "a cluster error is reported, but just now sent for the first time"
     );
 }
 
@@ -79,7 +82,8 @@ fn an_error_of_the_whole_cluster_opens_it_sooner() {
         (1, BreakerState::Closed),
         (2, BreakerState::Open),
     ] {
-        case.breaker.look(10, true, case.at(second));
+        case.breaker
+            .evaluate(10, ClusterError::Reported, case.at(second));
         assert_eq!(case.breaker.state(), state, "after {second} s");
     }
 }
@@ -88,7 +92,7 @@ fn an_error_of_the_whole_cluster_opens_it_sooner() {
 fn an_acknowledgement_now_and_then_keeps_it_closed() {
     let mut case = Case::new();
     for second in 0..100 {
-        case.look(second, 10);
+        case.evaluate(second, 10);
         case.acknowledge(second, 1);
         assert_eq!(
             case.breaker.state(),
@@ -150,7 +154,7 @@ fn probes_become_rarer_and_never_stop() {
         let at = case.breaker.not_before().expect("open");
         pauses.push(at.saturating_duration_since(now));
         now = at.max(now);
-        case.breaker.fetching(now);
+        case.breaker.on_fetch(now);
     }
     assert!(pauses[0] <= Duration::from_millis(500), "{:?}", pauses[0]);
     let longest = pauses.iter().max().expect("some");
@@ -164,14 +168,14 @@ fn probes_become_rarer_and_never_stop() {
 fn only_rebuilds_without_a_cause_that_come_close_together_open_it() {
     let mut case = Case::new();
     for second in [0, 30, 61, 100] {
-        case.breaker.rebuilt(case.at(second));
+        case.breaker.on_producer_rebuilt(case.at(second));
         assert_eq!(
             case.breaker.state(),
             BreakerState::Closed,
             "after {second} s"
         );
     }
-    case.breaker.rebuilt(case.at(110));
+    case.breaker.on_producer_rebuilt(case.at(110));
     assert_eq!(
         case.breaker.state(),
         BreakerState::Open,
@@ -187,7 +191,8 @@ fn with_nothing_outstanding_an_answer_of_the_brokers_closes_it() {
         (1, 60, BreakerState::Open),
     ] {
         let mut case = Case::quiet(10);
-        case.breaker.answered(unacknowledged, case.at(second));
+        case.breaker
+            .on_brokers_answered(unacknowledged, case.at(second));
         assert_eq!(
             case.breaker.state(),
             state,
@@ -203,29 +208,29 @@ fn a_relay_whose_records_are_never_taken_asks_for_lanes_ever_more_rarely() {
     let (mut case, mut second) = (Case::new(), 0);
     let mut open_for = |case: &mut Case| {
         for _ in 0..=10 {
-            case.look(second, 10);
+            case.evaluate(second, 10);
             second += 1;
         }
         assert_eq!(case.breaker.state(), BreakerState::Open);
         let opened = second - 1;
         while case.breaker.state() == BreakerState::Open {
-            case.breaker.answered(0, case.at(second));
+            case.breaker.on_brokers_answered(0, case.at(second));
             second += 1;
         }
-        case.look(second, 0);
+        case.evaluate(second, 0);
         second - 1 - opened
     };
     let pauses: Vec<_> = (0..8).map(|_| open_for(&mut case)).collect();
     assert_eq!(pauses, [2, 60, 120, 240, 480, 960, 1800, 1800]);
     case.acknowledge(0, 1);
-    case.look(0, 0);
+    case.evaluate(0, 0);
     assert_eq!(open_for(&mut case), 2, "an acknowledgement is the proof");
 }
 
 #[test]
 fn what_was_slow_and_is_gone_is_not_slow_any_more() {
     let mut case = Case::quiet(5);
-    case.look(6, 0);
+    case.evaluate(6, 0);
     assert_eq!(case.breaker.state(), BreakerState::Closed);
 }
 
@@ -233,7 +238,7 @@ fn what_was_slow_and_is_gone_is_not_slow_any_more() {
 fn a_fault_that_outlasts_two_leases_may_be_ours() {
     assert_eq!(
         Case::quiet(9).breaker.health(Case::quiet(9).at(60)),
-        Health::Well
+        Health::Healthy
     );
     let case = Case::quiet(10);
     assert_eq!(

@@ -1,501 +1,124 @@
-use std::{collections::BTreeMap, time::Duration};
-
-use crate::{
-    outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
-    relay::core::{
-        Core, Outcome,
-        in_flight::{Budget, Slot},
-        lane_share::LANES,
-        routing::Routes,
-        watermarks::XidTick,
-    },
-    report::{BreakerState, ProblemClass},
-    settings::{BreakerSettings, OnPoison, TopicSettings},
-};
+use std::time::Instant;
 
 use super::*;
 
-const SICK: TopicIndex = 0;
-const WELL: TopicIndex = 1;
 const BUDGET: Budget = Budget {
     rows: 800,
     bytes: 1 << 20,
-    rows_per_lane: 100,
+    rows_per_lane: 400,
 };
 
-/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is
-/// sick.
-struct World {
-    core: Core,
-    now: Instant,
-    rows: BTreeMap<i64, OutboxRow>,
-    sent: Vec<(Slot, TopicIndex)>,
-    published: usize,
-    xid: u64,
-    next_id: i64,
-    fetches: usize,
+/// The rows of a topic, of 10 bytes each, in lanes that take turns up to `lanes`.
+fn topic(rows: usize, lanes: usize) -> Unacknowledged {
+    let mut topic = Unacknowledged::default();
+    for row in 0..rows {
+        topic.on_sent((row % lanes) as u8, 10, Instant::now());
+    }
+    topic
 }
 
-impl World {
-    fn new() -> Self {
-        let now = Instant::now();
-        let topic = |name: &str| TopicSettings {
-            name: name.to_owned(),
-            event_types: vec![],
-            aggregate_types: vec![],
-            on_poison: OnPoison::Block,
-        };
-        let core = Core::new(
-            Routes::new(&[topic("t0"), topic("t1")]),
-            BUDGET,
-            Duration::from_millis(50),
-            now,
-        );
-        let mut core = core.with_breaker(BreakerSettings::default(), 3, now);
-        let grant = |lane| Grant {
-            lane,
-            epoch: 1,
-            mark: 0,
-            high_id: 0,
-        };
-        core.granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
-        core.topic_seen(SICK, true, now);
-        core.topic_seen(WELL, true, now);
-        Self {
-            core,
-            now,
-            rows: BTreeMap::new(),
-            sent: vec![],
-            published: 0,
-            xid: 10,
-            next_id: 1,
-            fetches: 0,
-        }
-    }
-
-    /// Commits rows of a topic, in lanes that take turns up to `lanes`.
-    fn commit(&mut self, topic: TopicIndex, rows: usize, lanes: i64) {
-        for _ in 0..rows {
-            let id = self.next_id;
-            self.next_id += 1;
-            self.rows.insert(id, row((id % lanes) as u8, id, topic));
-        }
-    }
-
-    /// Lets the loop turn for so long. What is well is acknowledged and settled within a turn.
-    fn turn(&mut self, during: Duration) {
-        let end = self.now + during;
-        while self.now < end {
-            self.now += Duration::from_millis(20);
-            self.core.resume(self.now);
-            self.core.look(false, self.now);
-            self.fetch();
-            self.try_rows();
-            self.acknowledge();
-            while let Some(settle) = self.core.next_settle(1000, true) {
-                settle
-                    .plan
-                    .ids
-                    .iter()
-                    .for_each(|id| drop(self.rows.remove(id)));
-                self.core.settled(&settle.slots);
-            }
-            self.xid += 1;
-            self.core.tick(XidTick {
-                xid: self.xid,
-                drawn: self.core.seen(),
-            });
-        }
-    }
-
-    fn fetch(&mut self) {
-        let Some(plan) = self.core.plan_fetch(self.now) else {
-            return;
-        };
-        self.fetches += 1;
-        let fetched = Fetched {
-            snapshot: Snapshot::new(self.xid + 1, vec![]),
-            rows: self.select(&plan),
-            scanned: vec![],
-        };
-        let outgoing = self.core.accept(&plan, fetched, self.now);
-        self.sent.extend(
-            outgoing
-                .into_iter()
-                .map(|outgoing| (outgoing.slot, outgoing.topic)),
-        );
-    }
-
-    fn select(&self, plan: &FetchRequest) -> Vec<OutboxRow> {
-        let is_active = |row: &&OutboxRow| {
-            plan.flowing.as_ref().is_none_or(|flowing| {
-                flowing
-                    .topics
-                    .iter()
-                    .any(|topic| row.topic() == Some(topic))
-            })
-        };
-        let of_lane = |at: usize| {
-            let rows = self
-                .rows
-                .range(plan.lows[at] + 1..)
-                .map(|(_, row)| row)
-                .filter(move |row| i16::from(row.lane) == plan.lanes[at]);
-            rows.filter(is_active)
-                .take(plan.rows_max[at] as usize)
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        (0..plan.lanes.len()).flat_map(of_lane).collect()
-    }
-
-    /// What the core wants to look up is read, and what it wants to try is sent.
-    fn try_rows(&mut self) {
-        while let Some(lookup) = self.core.next_lookup() {
-            let rows = lookup
-                .rows
-                .iter()
-                .filter_map(|name| self.rows.get(&name.id))
-                .cloned()
-                .collect();
-            self.core.looked_up(&lookup, rows, self.now);
-        }
-        while let Some(outgoing) = self.core.next_trial(self.now) {
-            self.sent.extend(
-                outgoing
-                    .into_iter()
-                    .map(|outgoing| (outgoing.slot, outgoing.topic)),
-            );
-        }
-    }
-
-    /// Sends a row of the topic, and its batch is refused.
-    fn refuse(&mut self, topic: TopicIndex) {
-        self.commit(topic, 1, 64);
-        let refused = (0..100).find_map(|_| {
-            self.now += Duration::from_millis(20);
-            self.fetch();
-            let at = self.sent.iter().position(|(_, of)| *of == topic)?;
-            Some(self.sent.swap_remove(at).0)
-        });
-        self.core.reported(
-            refused.expect("it was fetched"),
-            Outcome::Refused(ProblemClass::RecordRejected),
-            self.now,
-        );
-    }
-
-    fn acknowledge(&mut self) {
-        let (sick, well): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sent)
-            .into_iter()
-            .partition(|(_, topic)| *topic == SICK);
-        self.sent = sick;
-        self.published += well.len();
-        well.into_iter()
-            .for_each(|(slot, _)| self.core.reported(slot, Outcome::Published, self.now));
-    }
-
-    fn heal(&mut self) {
-        for (slot, _) in std::mem::take(&mut self.sent) {
-            self.core.reported(slot, Outcome::Published, self.now);
-        }
-    }
-
-    fn state(&self) -> BreakerState {
-        self.core.breaker().state()
-    }
-
-    fn problems(&self) -> Vec<(TopicIndex, ProblemClass)> {
-        self.core.troubled_topics().0
-    }
-}
-
-fn row(lane: u8, id: i64, topic: TopicIndex) -> OutboxRow {
-    let (key, topic) = (format!("k{id}"), format!("t{topic}"));
-    OutboxRow::with(
-        lane,
-        id,
-        RowText {
-            aggregate_id: &key,
-            topic: Some(&topic),
-            ..RowText::PLAIN
+/// A window with these rows in flight, `paused` of them of paused topics.
+fn window(in_flight: usize, paused: usize) -> Window {
+    Window {
+        free: Amount {
+            rows: BUDGET.rows - in_flight,
+            bytes: BUDGET.bytes - in_flight * 10,
         },
-    )
+        paused: Amount {
+            rows: paused,
+            bytes: paused * 10,
+        },
+        breaker_rows: usize::MAX,
+        more_waits: false,
+    }
 }
 
-const fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
+fn rows(topics: usize, window: Window, active: &Unacknowledged) -> usize {
+    FairShare::new(BUDGET, topics).room(&window, [active]).rows
 }
 
-/// Ten rows of the sick topic for one of the other, in all lanes or in two.
 #[test]
-fn a_sick_topic_neither_takes_the_window_nor_a_lane_from_the_others() {
-    for lanes in [64, 2] {
-        let mut world = World::new();
-        for _ in 0..60 {
-            world.commit(SICK, 50, lanes);
-            world.commit(WELL, 5, lanes);
-            world.turn(Duration::from_millis(100));
-        }
-        assert_eq!(world.state(), BreakerState::Closed);
+fn a_fetch_may_bring_a_share_of_what_paused_topics_leave() {
+    for (topics, in_flight, paused, active, room, why) in [
+        (2, 0, 0, 0, 200, "a quarter of the window"),
+        (1, 0, 0, 0, 800, "all of it: there is no other topic"),
+        (
+            2,
+            400,
+            400,
+            0,
+            100,
+            "a quarter of what a paused topic leaves",
+        ),
+        (2, 700, 700, 0, 64, "small shares are rounded up"),
+        (2, 760, 760, 0, 40, "but never beyond the window"),
+        (2, 199, 0, 199, 200, "an active topic is within its share"),
+        (2, 200, 0, 200, 0, "an active topic has used it up"),
+        (1, 200, 0, 200, 600, "the only topic has no share"),
+        (
+            2,
+            500,
+            400,
+            100,
+            0,
+            "its share is less beside a paused topic",
+        ),
+    ] {
+        let active = topic(active, 64);
         assert_eq!(
-            world.problems(),
-            vec![(SICK, ProblemClass::TopicStalled)],
-            "{lanes} lanes"
+            rows(topics, window(in_flight, paused), &active),
+            room,
+            "{why}"
         );
-        let mut behind = 0;
-        for _ in 0..20 {
-            world.commit(WELL, 5, lanes);
-            world.turn(Duration::from_millis(200));
-            behind = world
-                .rows
-                .values()
-                .filter(|row| row.topic() == Some("t1"))
-                .count();
-        }
-        assert_eq!((world.published, behind), (400, 0), "{lanes} lanes");
-        world.heal();
-        world.turn(Duration::from_millis(100));
-        assert_eq!(world.problems(), vec![]);
     }
 }
 
 #[test]
-fn a_topic_that_is_sick_alone_leaves_room_for_those_that_come_later() {
-    let mut world = World::new();
-    world.commit(SICK, 3000, 64);
-    world.turn(seconds(60));
-    assert_eq!(
-        world.state(),
-        BreakerState::Open,
-        "nothing else tells whether the cluster works"
-    );
-    world.commit(WELL, 300, 64);
-    world.turn(seconds(31));
-    assert_eq!(
-        (world.published, world.state()),
-        (300, BreakerState::Closed)
-    );
-    assert_eq!(world.problems(), vec![(SICK, ProblemClass::TopicStalled)]);
+fn a_share_is_used_up_in_one_lane_too() {
+    let share = FairShare::new(BUDGET, 2);
+    let available = share.left_of_budget(Amount::default());
+    for (rows, lanes, is_used_up) in [
+        (99, 1, false),
+        (100, 1, true),
+        (198, 2, false),
+        (199, 2, true),
+        (199, 64, false),
+    ] {
+        assert_eq!(
+            share.is_used_up(&topic(rows, lanes), available),
+            is_used_up,
+            "{rows} rows in {lanes} lanes"
+        );
+    }
+    assert_eq!((share.lane_rows(400), share.lane_rows(7)), (100, 7));
+    assert_eq!(FairShare::new(BUDGET, 1).lane_rows(400), 400);
 }
 
 #[test]
-fn while_it_is_open_what_a_topic_has_sent_is_its_probe_and_nothing_more_of_it_is_fetched() {
-    let mut world = World::new();
-    world.commit(SICK, 20, 64);
-    world.turn(seconds(20));
-    assert_eq!((world.state(), world.sent.len()), (BreakerState::Open, 20));
-    world.commit(SICK, 3000, 64);
-    world.turn(seconds(100));
-    assert_eq!((world.state(), world.sent.len()), (BreakerState::Open, 20));
-    let fetches = world.fetches;
-    world.core.topic_seen(WELL, false, world.now);
-    world.turn(seconds(100));
-    assert_eq!(world.fetches, fetches, "nobody is left to probe for");
+fn a_share_is_used_up_by_bytes_too() {
+    let share = FairShare::new(BUDGET, 2);
+    let mut topic = Unacknowledged::default();
+    topic.on_sent(0, BUDGET.bytes / TOPIC_SHARE_DIVISOR, Instant::now());
+    assert!(share.is_used_up(&topic, share.left_of_budget(Amount::default())));
 }
 
 #[test]
-fn after_an_outage_rows_flow_again_in_small_steps() {
-    let mut world = World::new();
-    world.commit(SICK, 3000, 64);
-    world.turn(seconds(20));
-    world.heal();
-    assert_eq!(world.state(), BreakerState::Closed);
-    world.turn(Duration::from_millis(40));
-    // 200 old rows were acknowledged: that is two windows, of 64 and of 128.
-    assert!(
-        (1..=256).contains(&world.sent.len()),
-        "{} rows",
-        world.sent.len()
-    );
-}
-
-#[test]
-fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take_for_ever() {
-    let mut world = World::new();
-    world.commit(SICK, 1, 64);
-    world.commit(WELL, 1, 64);
-    world.turn(Duration::from_millis(40));
-    world.core.drain(64, world.now);
-    let for_main = DrainWaits {
-        main: true,
-        trial: false,
+fn a_fetch_waits_for_half_of_the_window_while_more_rows_wait() {
+    let more_waits = |in_flight| Window {
+        more_waits: true,
+        ..window(in_flight, 0)
     };
-    assert!(
-        world.core.drain_waits_for() == for_main && !world.core.is_sick(),
-        "it has only just been sent"
-    );
-    world.turn(seconds(2));
-    assert!(world.core.drain_waits_for() == for_main && world.core.is_sick());
-    world.heal();
-    assert_eq!(
-        world.core.drain_waits_for(),
-        DrainWaits {
-            main: false,
-            trial: false
-        }
-    );
-}
-
-/// A batch was refused, and the row is on trial when its partition loses its leader.
-fn with_a_stuck_trial() -> World {
-    let mut world = World::new();
-    world.refuse(SICK);
-    for _ in 0..150 {
-        world.commit(SICK, 200, 64);
-        world.commit(WELL, 1, 64);
-        world.turn(Duration::from_millis(20));
-    }
-    world
+    let active = topic(0, 64);
+    assert_eq!(rows(1, more_waits(401), &active), 0);
+    assert_eq!(rows(1, more_waits(400), &active), 400);
+    assert_eq!(rows(1, window(401, 0), &active), 399, "no more rows wait");
 }
 
 #[test]
-fn a_trial_that_does_not_end_is_told_and_holds_up_nobody_else() {
-    let mut world = with_a_stuck_trial();
-    assert_eq!(
-        (world.problems(), world.published),
-        (vec![(SICK, ProblemClass::TopicStalled)], 150)
-    );
-    assert_eq!(
-        world.core.sent_on_main(),
-        0,
-        "a new producer need not wait for it"
-    );
-    world.refuse(WELL);
-    world.turn(Duration::from_millis(100));
-    assert_eq!(
-        (world.published, world.state()),
-        (151, BreakerState::Closed),
-        "the other topic has its trial meanwhile"
-    );
-    for _ in 0..2000 {
-        world.heal();
-        world.turn(Duration::from_millis(20));
-    }
-    assert!(
-        world.rows.is_empty() && world.core.trials_are_over() && world.problems().is_empty(),
-        "{} rows are left",
-        world.rows.len()
-    );
-}
-
-#[test]
-fn few_rows_of_a_topic_wait_for_a_trial_that_does_not_end() {
-    let world = with_a_stuck_trial();
-    let fetched = SHARE_ROWS_MIN.max(BUDGET.rows / SHARE) * 2;
-    assert!(
-        world.core.isolation.waiting(SICK) <= 500 + fetched,
-        "{} rows",
-        world.core.isolation.waiting(SICK)
-    );
-}
-
-#[test]
-fn a_trial_that_does_not_end_keeps_no_lane() {
-    let mut world = with_a_stuck_trial();
-    world.core.drain(64, world.now);
-    assert_eq!(
-        world.core.drain_waits_for(),
-        DrainWaits {
-            main: false,
-            trial: true
-        }
-    );
-    assert!(world.core.is_sick());
-    for (slot, _) in std::mem::take(&mut world.sent) {
-        world.core.reported(slot, Outcome::Purged, world.now);
-    }
-    world.turn(Duration::from_millis(20));
-    assert!(
-        world.sent.is_empty() && world.core.trials_are_over(),
-        "who has the lanes next decides about their rows"
-    );
-    assert_eq!(world.core.drained().lanes.len(), LANES);
-}
-
-#[test]
-fn a_topic_whose_trial_goes_with_its_lane_is_tried_by_the_next_rows() {
-    let mut world = World::new();
-    world.next_id = 63;
-    world.commit(SICK, 1, 64);
-    while world.sent.is_empty() {
-        world.now += Duration::from_millis(20);
-        world.fetch();
-    }
-    let (slot, _) = world.sent.remove(0);
-    world.core.reported(
-        slot,
-        Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
-        world.now,
-    );
-    world.turn(seconds(2));
-    assert!(
-        world.core.has_trial_under_way(),
-        "its row is on trial, which does not end"
-    );
-    world.core.drain(1, world.now);
-    let (slot, _) = world.sent.remove(0);
-    world.core.reported(slot, Outcome::Purged, world.now);
-    assert_eq!(world.core.drained().lanes, [63]);
-    world.commit(SICK, 1, 64);
-    world.turn(seconds(1));
-    assert_eq!(
-        (world.sent.len(), world.problems()),
-        (1, vec![]),
-        "the topic flows in the other lanes"
-    );
-}
-
-#[test]
-fn nothing_of_a_parked_topic_goes_on_trial() {
-    let parked = |topics: &[&str]| Parked {
-        topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-        keys: vec![],
+fn a_fetch_brings_no_more_than_the_breaker_lets_through() {
+    let window = Window {
+        breaker_rows: 64,
+        ..window(0, 0)
     };
-    let lanes: Vec<i16> = (0..LANES as i16).collect();
-    let mut world = World::new();
-    world.refuse(SICK);
-    world
-        .core
-        .parked(&parked(&["t0"]), &lanes, world.now, world.now);
-    world.turn(seconds(5));
-    assert!(
-        world.sent.is_empty() && !world.core.trials_are_over(),
-        "a batch was refused; its row waits"
-    );
-    world
-        .core
-        .parked(&parked(&[]), &lanes, world.now, world.now);
-    world.turn(Duration::from_millis(20));
-    assert_eq!(world.sent.len(), 1);
-}
-
-#[test]
-fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
-    let mut world = World::new();
-    world.next_id = 63;
-    world.commit(WELL, 1, 64);
-    let plan = world.core.plan_fetch(world.now).expect("it is time");
-    let fetched = Fetched {
-        snapshot: Snapshot::new(world.xid + 1, vec![]),
-        rows: world.select(&plan),
-        scanned: vec![],
-    };
-    assert_eq!(fetched.rows.len(), 1);
-    world.core.drain(1, world.now);
-    let left = world.core.drained();
-    world.core.released(&left);
-    world.core.granted(
-        &[Grant {
-            lane: 63,
-            epoch: 3,
-            mark: 63,
-            high_id: 63,
-        }],
-        world.now,
-    );
-    assert!(
-        world.core.accept(&plan, fetched, world.now).is_empty(),
-        "another relay published it meanwhile"
-    );
+    assert_eq!(rows(2, window, &topic(0, 64)), 64);
 }

@@ -1,136 +1,192 @@
-//! Which of several records spoilt a batch: suspects are tried on a producer of their own, halved
-//! until one fails alone. Pure.
+//! Which of several records made Kafka reject their batch: candidates are sent by a producer of
+//! their own, halved until one fails alone. Pure.
 //!
-//! The brokers judge batches, so the reports of a refused batch blame all of its records. Its rows
-//! come here; meanwhile their keys rest and everything else flows. Of each topic one trial is under
-//! way at a time, in the order of the rows, so that a key's rows stay in order, and a partition
-//! that does not answer holds up no other topic's trials.
+//! Brokers judge batches, so the reports of a rejected batch blame all of its records. Its rows
+//! come here; meanwhile their keys are paused and everything else is active. Of each topic one
+//! probe is under way at a time, in the order of the rows. So the rows of a key stay in order, and
+//! a partition that does not answer holds up no other topic's probes.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     outbox::OutboxRow,
-    relay::core::in_flight::{Slot, TopicIndex},
+    relay::core::ids::{Slot, TopicIndex},
     report::ProblemClass,
 };
 
-/// Why rows are tried.
+/// Number of a rejected batch.
+type BatchNumber = u32;
+
+/// Why rows are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
-    /// One of them is bad, or their batch was; the number names the suspicion.
-    Suspicion(u32),
+    /// They were in this rejected batch: one of them is bad, or the batch itself was.
+    Batch(BatchNumber),
     /// Whether their topic takes records again.
     Topic,
 }
 
-/// Rows of one topic that are tried together.
+/// Rows of one topic that are probed together.
 #[derive(Clone)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Group {
+pub(crate) struct ProbeGroup {
     pub(crate) topic: TopicIndex,
+    /// By lane and id.
     pub(crate) rows: Vec<OutboxRow>,
     purpose: Purpose,
-    /// How often these rows have failed.
+    /// How often these rows were rejected.
     attempts: u32,
 }
 
-impl Group {
-    /// The same with other rows.
+impl ProbeGroup {
+    /// A group of other rows, for the same purpose.
     #[must_use]
     pub(crate) fn with(&self, rows: Vec<OutboxRow>) -> Self {
         Self { rows, ..*self }
     }
 }
 
-/// A batch that was refused, while its rows are being tried.
+/// A batch that was rejected, while its rows are probed.
 #[derive(Clone, Copy, Debug, Hash)]
-struct Suspicion {
+struct RejectedBatch {
     topic: TopicIndex,
-    /// Of the smallest batch that was refused for being too large.
-    too_large: Option<usize>,
-    /// A row was to blame, or not all rows were tried.
-    batch_is_innocent: bool,
+    /// Bytes of the smallest batch that was rejected as too large.
+    too_large_bytes: Option<usize>,
+    /// A row of it was rejected alone, or was not probed: its size need not be the cause.
+    size_is_cleared: bool,
 }
 
-/// How one record of a trial ended.
+/// What became of one probed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Ended {
+pub(crate) enum ProbeOutcome {
+    /// Kafka acknowledged it.
     Published,
-    /// It was refused, or it stood in a batch that was.
-    Refused(ProblemClass),
-    /// Its topic failed.
+    /// Kafka rejected it, or a batch that it was part of.
+    Rejected(ProblemClass),
+    /// It failed for a reason that concerns its topic.
     TopicFailed,
-    /// Thrown out with the producer.
-    Purged,
+    /// It was discarded with its producer, or never handed to it.
+    NotTried,
 }
 
-/// What a trial showed.
+/// What a probe showed.
 #[derive(Clone, PartialEq)]
-pub(crate) enum Finding {
-    /// This row was refused although it was sent alone.
-    Culprit {
+pub(crate) enum ProbeResult {
+    /// This row was rejected although it was sent alone.
+    RowRejected {
         topic: TopicIndex,
         row: Box<OutboxRow>,
         class: ProblemClass,
         attempts: u32,
     },
-    /// A batch of so many bytes was refused, but none of its rows is: the batch was too large.
+    /// A batch of this size was rejected although none of its rows is: the batch was too large.
     BatchTooLarge { topic: TopicIndex, bytes: usize },
     /// The topic takes records.
-    TopicWorks(TopicIndex),
+    TopicAccepted(TopicIndex),
 }
 
+/// A group that the probe producer has.
 #[derive(Clone)]
 #[cfg_attr(test, derive(Hash))]
-struct Trial {
-    group: Group,
+struct Probe {
+    group: ProbeGroup,
+    /// Slot of each row -> its index in the group.
     slots: BTreeMap<Slot, usize>,
-    ends: Vec<Option<Ended>>,
+    /// By index in the group; `None` while the delivery report is to come.
+    outcomes: Vec<Option<ProbeOutcome>>,
 }
 
-/// Rows on trial, and those that wait for theirs.
+impl Probe {
+    /// Index of the row in a slot whose delivery report is still to come.
+    fn open_row(&self, slot: Slot) -> Option<usize> {
+        let at = *self.slots.get(&slot)?;
+        self.outcomes[at].is_none().then_some(at)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.outcomes.iter().all(Option::is_some)
+    }
+}
+
+/// The rows of a complete probe, by outcome.
+#[derive(Default)]
+struct Sorted {
+    rejected: Vec<OutboxRow>,
+    not_tried: Vec<OutboxRow>,
+    /// Class of the last rejection.
+    class: Option<ProblemClass>,
+    topic_failed: bool,
+    /// A record was published, or rejected for its own sake.
+    topic_accepted: bool,
+}
+
+impl Sorted {
+    fn new(rows: Vec<OutboxRow>, outcomes: Vec<Option<ProbeOutcome>>) -> Self {
+        let mut sorted = Self::default();
+        for (row, outcome) in rows.into_iter().zip(outcomes.into_iter().flatten()) {
+            match outcome {
+                ProbeOutcome::Published => sorted.topic_accepted = true,
+                ProbeOutcome::Rejected(class) => {
+                    sorted.topic_accepted = true;
+                    sorted.class = Some(class);
+                    sorted.rejected.push(row);
+                }
+                ProbeOutcome::TopicFailed => sorted.topic_failed = true,
+                ProbeOutcome::NotTried => sorted.not_tried.push(row),
+            }
+        }
+        sorted
+    }
+}
+
+/// Rows that are probed, and those that wait for it.
 #[derive(Clone, Default)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Trials {
-    queue: VecDeque<Group>,
-    under_way: BTreeMap<TopicIndex, Trial>,
-    suspicions: BTreeMap<u32, Suspicion>,
-    last: u32,
+pub(crate) struct Bisect {
+    queue: VecDeque<ProbeGroup>,
+    under_way: BTreeMap<TopicIndex, Probe>,
+    batches: BTreeMap<BatchNumber, RejectedBatch>,
+    /// The highest number of a batch.
+    last_batch: BatchNumber,
 }
 
-impl Trials {
-    /// Whether nothing is on trial, or waits.
+impl Bisect {
+    /// Whether no row is probed or waits for it.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.under_way.is_empty()
     }
 
+    /// Whether the probe producer has rows.
     #[must_use]
-    pub(crate) fn is_under_way(&self) -> bool {
+    pub(crate) fn has_probe_under_way(&self) -> bool {
         !self.under_way.is_empty()
     }
 
-    /// Rows whose trials have not ended.
-    pub(crate) fn under_way(&self) -> impl Iterator<Item = &OutboxRow> {
-        let rows = self
-            .under_way
-            .values()
-            .flat_map(|trial| trial.group.rows.iter().zip(&trial.ends));
-        rows.filter(|(_, end)| end.is_none()).map(|(row, _)| row)
+    /// Rows that the probe producer has, and whose delivery reports are still to come.
+    pub(crate) fn probed_rows(&self) -> impl Iterator<Item = &OutboxRow> {
+        self.under_way.values().flat_map(|probe| {
+            let rows = probe.group.rows.iter().zip(&probe.outcomes);
+            rows.filter(|(_, outcome)| outcome.is_none())
+                .map(|(row, _)| row)
+        })
     }
 
-    /// How many rows of a topic wait for their trial.
+    /// Number of rows of a topic that wait for their probe.
     #[must_use]
-    pub(crate) fn waiting(&self, topic: TopicIndex) -> usize {
-        self.queue
-            .iter()
-            .filter(|group| group.topic == topic)
-            .map(|group| group.rows.len())
-            .sum()
+    pub(crate) fn waiting_rows(&self, topic: TopicIndex) -> usize {
+        let mut rows = 0;
+        for group in &self.queue {
+            if group.topic == topic {
+                rows += group.rows.len();
+            }
+        }
+        rows
     }
 
-    /// Rows of a batch that was refused, or of a topic where that is likely; by lane and id.
-    pub(crate) fn suspect(
+    /// Queues the rows of a batch that was rejected with `class`, or of a topic where a rejection
+    /// is likely (`None`). They are ordered by lane and id.
+    pub(crate) fn add_candidates(
         &mut self,
         topic: TopicIndex,
         class: Option<ProblemClass>,
@@ -139,20 +195,18 @@ impl Trials {
         if rows.is_empty() {
             return;
         }
-        self.last += 1;
-        self.suspicions.insert(
-            self.last,
-            Suspicion {
-                topic,
-                too_large: None,
-                batch_is_innocent: false,
-            },
-        );
-        let purpose = Purpose::Suspicion(self.last);
+        self.last_batch += 1;
+        let batch = RejectedBatch {
+            topic,
+            too_large_bytes: None,
+            size_is_cleared: false,
+        };
+        self.batches.insert(self.last_batch, batch);
+        let purpose = Purpose::Batch(self.last_batch);
         if let Some(class) = class {
-            self.was_refused(purpose, class, &rows);
+            self.note_size(purpose, class, &rows);
         }
-        self.queue.push_back(Group {
+        self.queue.push_back(ProbeGroup {
             topic,
             rows,
             purpose,
@@ -160,9 +214,9 @@ impl Trials {
         });
     }
 
-    /// A row that tells whether its topic takes records again.
-    pub(crate) fn try_topic(&mut self, topic: TopicIndex, row: OutboxRow) {
-        self.queue.push_back(Group {
+    /// Queues a row that shows whether its topic takes records again.
+    pub(crate) fn add_topic_row(&mut self, topic: TopicIndex, row: OutboxRow) {
+        self.queue.push_back(ProbeGroup {
             topic,
             rows: vec![row],
             purpose: Purpose::Topic,
@@ -170,211 +224,208 @@ impl Trials {
         });
     }
 
-    /// The next rows to send, in order, of a topic that `may_go` and of which no trial is under
-    /// way. [`Self::began`] or [`Self::postpone`] must follow.
-    pub(crate) fn next_group(&mut self, may_go: impl Fn(TopicIndex) -> bool) -> Option<Group> {
-        let next = self
-            .queue
-            .iter()
-            .position(|group| may_go(group.topic) && !self.under_way.contains_key(&group.topic))?;
+    /// The next rows to send, in order, of a topic that `may_send` holds for and of which no probe
+    /// is under way. [`Self::on_sent`] or [`Self::postpone`] must follow.
+    pub(crate) fn next_group(
+        &mut self,
+        may_send: impl Fn(TopicIndex) -> bool,
+    ) -> Option<ProbeGroup> {
+        let next = self.queue.iter().position(|group| {
+            may_send(group.topic) && !self.under_way.contains_key(&group.topic)
+        })?;
         self.queue.remove(next)
     }
 
-    /// The rows of a group were taken into the window, in these slots.
-    pub(crate) fn began(&mut self, group: Group, slots: &[Slot]) {
-        let ends = vec![None; group.rows.len()];
-        let slots = slots
-            .iter()
-            .enumerate()
-            .map(|(at, slot)| (*slot, at))
-            .collect();
-        self.under_way
-            .insert(group.topic, Trial { group, slots, ends });
+    /// Records that the rows of a group are in flight, in these slots.
+    pub(crate) fn on_sent(&mut self, group: ProbeGroup, slots: &[Slot]) {
+        let outcomes = vec![None; group.rows.len()];
+        let mut by_slot = BTreeMap::new();
+        for (at, slot) in slots.iter().enumerate() {
+            by_slot.insert(*slot, at);
+        }
+        let probe = Probe {
+            group,
+            slots: by_slot,
+            outcomes,
+        };
+        self.under_way.insert(probe.group.topic, probe);
     }
 
-    /// There was no room for these: later.
-    pub(crate) fn postpone(&mut self, group: Group) {
+    /// Puts rows back for which there was no room.
+    pub(crate) fn postpone(&mut self, group: ProbeGroup) {
         self.queue.push_front(group);
     }
 
-    /// Whether the record in this slot is on trial. Once it has ended its slot may carry another
-    /// row, which is not.
+    /// Whether the record in a slot is probed. Once it has ended, its slot may hold another row,
+    /// which is not.
     #[must_use]
-    pub(crate) fn holds(&self, slot: Slot) -> bool {
-        self.trial_of(slot).is_some()
-    }
-
-    fn trial_of(&self, slot: Slot) -> Option<TopicIndex> {
-        let holds = |trial: &Trial| {
-            trial
-                .slots
-                .get(&slot)
-                .is_some_and(|at| trial.ends[*at].is_none())
-        };
+    pub(crate) fn is_probed(&self, slot: Slot) -> bool {
         self.under_way
-            .iter()
-            .find(|(_, trial)| holds(trial))
-            .map(|(topic, _)| *topic)
+            .values()
+            .any(|probe| probe.open_row(slot).is_some())
     }
 
-    /// Whether a row of this key is on trial, or waits.
+    /// Whether a row of this key is probed, or waits for it.
     #[must_use]
     pub(crate) fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
-        let waiting = self.queue.iter().filter(|group| group.topic == topic);
-        waiting
-            .chain(self.under_way.get(&topic).map(|trial| &trial.group))
-            .any(|group| group.rows.iter().any(|row| row.key() == key))
-    }
-
-    /// Drops waiting rows. Returns the topics whose row was to tell whether they take records
-    /// again.
-    #[must_use]
-    pub(crate) fn drop_where(
-        &mut self,
-        unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool,
-    ) -> Vec<TopicIndex> {
-        for group in &mut self.queue {
-            let before = group.rows.len();
-            group.rows.retain(|row| !unwanted(group.topic, row));
-            if group.rows.len() < before {
-                acquit_batch(&mut self.suspicions, group.purpose);
-            }
-        }
-        let is_untried = |group: &&Group| group.rows.is_empty() && group.purpose == Purpose::Topic;
-        let untried = self
+        let has_key = |group: &ProbeGroup| group.rows.iter().any(|row| row.key() == key);
+        let waits = self
             .queue
             .iter()
-            .filter(is_untried)
-            .map(|group| group.topic)
-            .collect();
-        self.queue.retain(|group| !group.rows.is_empty());
-        untried
+            .any(|group| group.topic == topic && has_key(group));
+        let probed = self.under_way.get(&topic);
+        waits || probed.is_some_and(|probe| has_key(&probe.group))
     }
 
-    /// A record on trial ended. Returns what its trial showed, once all of its records have ended.
-    pub(crate) fn ended(&mut self, slot: Slot, end: Ended) -> Option<Vec<Finding>> {
-        let topic = self.trial_of(slot)?;
-        let trial = self.under_way.get_mut(&topic)?;
-        trial.ends[trial.slots[&slot]] = Some(end);
-        if trial.ends.iter().any(Option::is_none) {
+    /// Drops waiting rows for which `is_unwanted` holds. Returns the topics whose row was to show
+    /// whether they take records again.
+    #[must_use]
+    pub(crate) fn drop_candidates(
+        &mut self,
+        is_unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool,
+    ) -> Vec<TopicIndex> {
+        let mut topics = Vec::new();
+        for group in &mut self.queue {
+            let before = group.rows.len();
+            group.rows.retain(|row| !is_unwanted(group.topic, row));
+            if group.rows.len() < before {
+                clear_size(&mut self.batches, group.purpose);
+            }
+            if group.rows.is_empty() && group.purpose == Purpose::Topic {
+                topics.push(group.topic);
+            }
+        }
+        self.queue.retain(|group| !group.rows.is_empty());
+        topics
+    }
+
+    /// Records the outcome of a probed record. Returns what its probe showed, once all of its
+    /// records have ended; `None` before, and for a slot that is not probed.
+    pub(crate) fn on_report(
+        &mut self,
+        slot: Slot,
+        outcome: ProbeOutcome,
+    ) -> Option<Vec<ProbeResult>> {
+        let (topic, at) = self
+            .under_way
+            .iter()
+            .find_map(|(topic, probe)| Some((*topic, probe.open_row(slot)?)))?;
+        let probe = self.under_way.get_mut(&topic)?;
+        probe.outcomes[at] = Some(outcome);
+        if !probe.is_complete() {
             return None;
         }
-        let trial = self.under_way.remove(&topic)?;
-        Some(self.conclude(trial))
+        let probe = self.under_way.remove(&topic)?;
+        Some(self.conclude(probe))
     }
 
-    fn conclude(&mut self, trial: Trial) -> Vec<Finding> {
-        let Trial {
-            group:
-                Group {
-                    topic,
-                    rows,
-                    purpose,
-                    attempts,
-                },
-            ends,
-            ..
-        } = trial;
-        let (mut refused, mut purged, mut findings) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut refusal, mut topic_failed, mut works) =
-            (ProblemClass::RecordRejected, false, false);
-        for (row, end) in rows.into_iter().zip(ends.into_iter().flatten()) {
-            match end {
-                Ended::Published => works = true,
-                Ended::Refused(class) => {
-                    (works, refusal) = (true, class);
-                    refused.push(row);
-                }
-                Ended::TopicFailed => topic_failed = true,
-                Ended::Purged => purged.push(row),
-            }
-        }
-        if topic_failed {
-            // Its rows are still in the table, and are found there once it works again.
-            self.queue.retain(|group| group.topic != topic);
-            self.suspicions
-                .retain(|_, suspicion| suspicion.topic != topic);
+    /// What a complete probe showed. Rows that were rejected together are halved, and probed next.
+    fn conclude(&mut self, probe: Probe) -> Vec<ProbeResult> {
+        let ProbeGroup {
+            topic,
+            rows,
+            purpose,
+            attempts,
+        } = probe.group;
+        let sorted = Sorted::new(rows, probe.outcomes);
+        let mut results = Vec::new();
+        if sorted.topic_failed {
+            self.forget_topic(topic);
         } else {
-            if purpose == Purpose::Topic && works {
-                findings.push(Finding::TopicWorks(topic));
+            if purpose == Purpose::Topic && sorted.topic_accepted {
+                results.push(ProbeResult::TopicAccepted(topic));
             }
-            let group = |rows, attempts| Group {
+            let group = |rows, attempts| ProbeGroup {
                 topic,
                 rows,
                 purpose,
                 attempts,
             };
-            self.try_first(group(purged, attempts));
-            self.was_refused(purpose, refusal, &refused);
-            if refused.len() > 1 {
-                let second = refused.split_off(refused.len() / 2);
-                self.try_first(group(second, attempts + 1));
-                self.try_first(group(refused, attempts + 1));
-            } else if let Some(row) = refused.pop() {
-                acquit_batch(&mut self.suspicions, purpose);
-                findings.push(Finding::Culprit {
-                    topic,
-                    row: Box::new(row),
-                    class: refusal,
-                    attempts: attempts + 1,
-                });
-            }
+            self.probe_next(group(sorted.not_tried, attempts));
+            let class = sorted.class.unwrap_or(ProblemClass::RecordRejected);
+            self.note_size(purpose, class, &sorted.rejected);
+            results.extend(self.bisect(group(sorted.rejected, attempts + 1), class));
         }
-        findings.extend(self.closed_suspicions());
-        findings
+        results.extend(self.close_batches());
+        results
     }
 
-    fn was_refused(&mut self, purpose: Purpose, class: ProblemClass, rows: &[OutboxRow]) {
-        let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
-        if let Purpose::Suspicion(number) = purpose
-            && class == ProblemClass::RecordTooLarge
-            && !rows.is_empty()
-            && let Some(suspicion) = self.suspicions.get_mut(&number)
+    /// Halves rows that were rejected together; a row that was sent alone is at fault.
+    fn bisect(&mut self, mut rejected: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
+        if rejected.rows.len() > 1 {
+            let second = rejected.rows.split_off(rejected.rows.len() / 2);
+            self.probe_next(rejected.with(second));
+            self.probe_next(rejected);
+            return None;
+        }
+        let row = rejected.rows.pop()?;
+        clear_size(&mut self.batches, rejected.purpose);
+        Some(ProbeResult::RowRejected {
+            topic: rejected.topic,
+            row: Box::new(row),
+            class,
+            attempts: rejected.attempts,
+        })
+    }
+
+    /// Forgets the waiting rows of a topic that failed. They are still in the table, and are read
+    /// again once the topic takes records.
+    fn forget_topic(&mut self, topic: TopicIndex) {
+        self.queue.retain(|group| group.topic != topic);
+        self.batches.retain(|_, batch| batch.topic != topic);
+    }
+
+    /// Remembers the size of a batch that was rejected as too large, if it is the smallest yet.
+    fn note_size(&mut self, purpose: Purpose, class: ProblemClass, rows: &[OutboxRow]) {
+        if class != ProblemClass::RecordTooLarge || rows.is_empty() {
+            return;
+        }
+        if let Purpose::Batch(number) = purpose
+            && let Some(batch) = self.batches.get_mut(&number)
         {
-            suspicion.too_large = Some(suspicion.too_large.map_or(bytes, |known| known.min(bytes)));
+            let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
+            let smallest = batch
+                .too_large_bytes
+                .map_or(bytes, |known| known.min(bytes));
+            batch.too_large_bytes = Some(smallest);
         }
     }
 
-    fn try_first(&mut self, group: Group) {
+    fn probe_next(&mut self, group: ProbeGroup) {
         if !group.rows.is_empty() {
             self.queue.push_front(group);
         }
     }
 
-    /// Suspicions without a row left to try. A batch that was too large although none of its rows
-    /// is was itself too large.
-    fn closed_suspicions(&mut self) -> Vec<Finding> {
+    /// Removes batches without a row left to probe. A batch that was rejected as too large although
+    /// none of its rows is was itself too large.
+    fn close_batches(&mut self) -> Vec<ProbeResult> {
         let (queue, under_way) = (&self.queue, &self.under_way);
-        let groups = || {
-            queue
-                .iter()
-                .chain(under_way.values().map(|trial| &trial.group))
+        let is_open = |number: BatchNumber| {
+            let is_of_batch = |group: &ProbeGroup| group.purpose == Purpose::Batch(number);
+            queue.iter().any(is_of_batch)
+                || under_way.values().any(|probe| is_of_batch(&probe.group))
         };
-        let is_open =
-            |number: &u32| groups().any(|group| group.purpose == Purpose::Suspicion(*number));
-        let closed: Vec<Suspicion> = self
-            .suspicions
-            .extract_if(.., |number, _| !is_open(number))
-            .map(|(_, suspicion)| suspicion)
-            .collect();
-        let too_large = |suspicion: Suspicion| {
-            let bytes = suspicion
-                .too_large
-                .filter(|_| !suspicion.batch_is_innocent)?;
-            Some(Finding::BatchTooLarge {
-                topic: suspicion.topic,
-                bytes,
-            })
-        };
-        closed.into_iter().filter_map(too_large).collect()
+        let closed = self.batches.extract_if(.., |number, _| !is_open(*number));
+        let mut results = Vec::new();
+        for (_, batch) in closed {
+            if let Some(bytes) = batch.too_large_bytes
+                && !batch.size_is_cleared
+            {
+                let topic = batch.topic;
+                results.push(ProbeResult::BatchTooLarge { topic, bytes });
+            }
+        }
+        results
     }
 }
 
-fn acquit_batch(suspicions: &mut BTreeMap<u32, Suspicion>, purpose: Purpose) {
-    if let Purpose::Suspicion(number) = purpose
-        && let Some(suspicion) = suspicions.get_mut(&number)
+/// Records that the size of a batch need not be why it was rejected.
+fn clear_size(batches: &mut BTreeMap<BatchNumber, RejectedBatch>, purpose: Purpose) {
+    if let Purpose::Batch(number) = purpose
+        && let Some(batch) = batches.get_mut(&number)
     {
-        suspicion.batch_is_innocent = true;
+        batch.size_is_cleared = true;
     }
 }
 

@@ -1,27 +1,40 @@
-//! Who is suspect: rows of a topic that failed, or of a batch that was refused, looked up by name.
-//! Pure.
+//! Which rows are under suspicion: those of a rejected batch, or the lowest one of a topic that
+//! failed. They are looked up by identity. Pure.
 
-use super::*;
+use std::{collections::BTreeSet, time::Instant};
+
+use crate::{
+    outbox::OutboxRow,
+    relay::core::{
+        Core,
+        excluded::Excluded,
+        ids::TopicIndex,
+        in_flight::ReturnedRow,
+        isolation::{CandidateRows, Lookup, LookupPurpose, PausedKey},
+    },
+    report::ProblemClass,
+};
 
 impl Core {
-    pub(in crate::relay::core) fn topic_failed(
+    /// Pauses the topic of a row that failed, and remembers the lowest such row.
+    pub(in crate::relay::core) fn on_topic_failed(
         &mut self,
-        given_back: GivenBack,
+        returned: ReturnedRow,
         class: ProblemClass,
         now: Instant,
     ) {
-        let (row, topic) = (given_back.row, given_back.topic);
-        self.hold_topic(topic);
+        let (row, topic) = (returned.row, returned.topic);
+        self.exclude_topic(topic);
         let head = self.isolation.heads.entry(topic).or_insert(row);
         if row.id < head.id {
             *head = row;
         }
-        self.topic_states.failed(topic, class, now);
+        self.topics.on_failed(topic, class, now);
     }
 
-    /// A topic has rested long enough: its head row is tried, so that a refusal costs nobody else
-    /// their producer.
-    pub(in crate::relay::core) fn try_topic(
+    /// Probes a topic whose pause is over with the lowest row that failed, so that a rejection
+    /// costs no other topic its producer. Without such a row the topic is active at once.
+    pub(in crate::relay::core) fn probe_topic(
         &mut self,
         topic: TopicIndex,
         class: ProblemClass,
@@ -29,109 +42,99 @@ impl Core {
     ) {
         match self.isolation.heads.remove(&topic) {
             Some(head) => {
-                self.topic_states.on_trial(topic, class);
+                self.topics[topic].probe(class);
                 self.isolation.lookups.push_back(Lookup {
                     topic,
                     class,
-                    purpose: Purpose::Topic,
+                    purpose: LookupPurpose::ProbeTopic,
                     rows: vec![head],
                 });
             }
             None => {
-                self.topic_states.flow(topic);
-                self.topic_flows_again(topic, now);
+                self.topics[topic].activate();
+                self.resume_topic(topic, now);
             }
         }
     }
 
-    // --- a batch was refused
-
-    pub(in crate::relay::core) fn suspect(&mut self, given_back: GivenBack, class: ProblemClass) {
-        self.hold_topic(given_back.topic);
-        self.topic_states.suspect(given_back.topic);
-        let (_, rows) = self
-            .isolation
-            .suspects
-            .entry(given_back.topic)
-            .or_insert_with(|| (class, BTreeSet::new()));
-        rows.insert(given_back.row);
+    /// Adds a row of a rejected batch, and pauses its topic.
+    pub(in crate::relay::core) fn add_candidate(
+        &mut self,
+        returned: ReturnedRow,
+        class: ProblemClass,
+    ) {
+        let topic = returned.topic;
+        self.exclude_topic(topic);
+        self.topics[topic].isolate();
+        let candidates = self.isolation.candidates.entry(topic);
+        let candidates = candidates.or_insert_with(|| CandidateRows {
+            class,
+            rows: BTreeSet::new(),
+        });
+        candidates.rows.insert(returned.row);
     }
 
-    /// The producer refused the row of this slot at once, without asking the brokers: no trial is
-    /// needed.
-    pub fn refused(&mut self, slot: Slot, row: &OutboxRow, class: ProblemClass, now: Instant) {
-        self.unacknowledged.ended(slot);
-        self.first_record_gate_of(slot).ended(slot, false, now);
-        if self.isolation.is_on_trial(slot) {
-            return self.trial_reported(slot, Outcome::Refused(class), now);
-        }
-        if let Some(given_back) = self.in_flight.failed(slot) {
-            self.read_again(given_back);
-            self.judge(given_back.topic, row, class, 1, now);
-        }
-    }
-
-    /// The next rows to look up. A topic's come once all its reports are in. [`Self::looked_up`] or
-    /// [`Self::lookup_failed`] must follow.
+    /// The next rows to look up; those of a rejected batch once no row of their topic is with a
+    /// producer. [`Self::on_looked_up`] or [`Self::on_lookup_failed`] must follow.
     pub fn next_lookup(&mut self) -> Option<Lookup> {
-        let ready = self
-            .isolation
-            .suspects
-            .keys()
-            .copied()
-            .find(|topic| self.in_flight.sent_of(*topic) == 0);
-        if let Some(topic) = ready
-            && let Some((class, rows)) = self.isolation.suspects.remove(&topic)
-        {
-            return Some(Lookup {
-                topic,
-                class,
-                purpose: Purpose::Suspects,
-                rows: rows.into_iter().collect(),
-            });
-        }
-        self.isolation.lookups.pop_front()
+        self.next_candidates()
+            .or_else(|| self.isolation.lookups.pop_front())
     }
 
-    pub fn lookup_failed(&mut self, lookup: Lookup) {
+    fn next_candidates(&mut self) -> Option<Lookup> {
+        let mut topics = self.isolation.candidates.keys().copied();
+        let topic = topics.find(|topic| self.topics[*topic].is_drained())?;
+        let CandidateRows { class, rows } = self.isolation.candidates.remove(&topic)?;
+        Some(Lookup {
+            topic,
+            class,
+            purpose: LookupPurpose::Candidates,
+            rows: rows.into_iter().collect(),
+        })
+    }
+
+    /// Records that a look-up failed: it is done again.
+    pub fn on_lookup_failed(&mut self, lookup: Lookup) {
         self.isolation.lookups.push_back(lookup);
     }
 
-    /// The rows that were looked up, as far as they still exist, by lane and id.
-    pub fn looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
+    /// Records the rows that were looked up and still exist, ordered by lane and id.
+    pub fn on_looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
         rows.retain(|row| {
-            self.is_staying(row.lane) && !self.in_flight.holds(row.lane, row.id, row.event_id)
+            self.is_kept(row.lane) && !self.in_flight.holds(row.lane, row.id, row.event_id)
         });
-        if lookup.purpose == Purpose::Topic {
-            return match rows.pop() {
-                Some(row) => self.isolation.trials.try_topic(topic, row),
-                None => self.topic_works(topic, now),
-            };
-        }
         match &lookup.purpose {
-            Purpose::Retry(key) => self.isolation.is_retried(topic, key),
-            // Whatever it rests for, its rows are read again afterwards.
-            _ if !self.topic_states.identified(topic, now) => return,
-            _ => {}
+            LookupPurpose::ProbeTopic => match rows.pop() {
+                Some(row) => self.isolation.bisect.add_topic_row(topic, row),
+                None => self.on_topic_accepted(topic, now),
+            },
+            LookupPurpose::RetryKey(key) => {
+                self.isolation.on_retry_looked_up(topic, key);
+                self.pause_candidates(topic, lookup.class, rows);
+                self.end_probed_keys(now);
+            }
+            LookupPurpose::Candidates => {
+                // If the topic is paused for another reason by now, its rows are read again after
+                // that pause.
+                if self.topics[topic].on_candidates_known(now) {
+                    self.pause_candidates(topic, lookup.class, rows);
+                    self.resume_topic(topic, now);
+                }
+            }
         }
+    }
+
+    /// Pauses the keys of candidates, and queues the rows for their probes. Rows of one key are all
+    /// in one lane, so their order is kept.
+    fn pause_candidates(&mut self, topic: TopicIndex, class: ProblemClass, rows: Vec<OutboxRow>) {
         for row in &rows {
-            let resting = RestingKey {
-                lane: row.lane,
-                rest: Rest::OnTrial,
-                head: None,
-            };
-            let key = self.isolation.rest(topic, row.key(), resting);
-            self.hold(row.lane, Excluded::Key(topic, key), row.id - 1);
+            let paused = PausedKey::probing(row.lane);
+            let key = self.isolation.pause_key(topic, row.key(), paused);
+            self.exclude(row.lane, Excluded::Key(topic, key), row.id - 1);
         }
-        // Of one key's rows the lanes are the same, so their order stays.
         self.isolation
-            .trials
-            .suspect(topic, Some(lookup.class), rows);
-        if let Purpose::Retry(_) = lookup.purpose {
-            self.end_trials(now);
-        } else {
-            self.topic_flows_again(topic, now);
-        }
+            .bisect
+            .add_candidates(topic, Some(class), rows);
     }
 }

@@ -1,9 +1,28 @@
-//! What becomes of a row that Kafka never takes, and of keys and topics that are parked. Pure.
+//! What becomes of a row that Kafka rejects for good, and which keys and topics are parked. Pure.
 
-use super::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::{
+    outbox::{OutboxRow, Parked, ParkedKey},
+    relay::core::{
+        Core,
+        excluded::Excluded,
+        ids::TopicIndex,
+        in_flight::RowIdentity,
+        isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
+        lane_share::LANES,
+    },
+    report::ProblemClass,
+};
 
 impl Core {
-    pub(super) fn judge(
+    /// Records that Kafka rejected a row although it was sent alone: its key is paused until the
+    /// database knows what happens to it.
+    pub(in crate::relay::core) fn reject(
         &mut self,
         topic: TopicIndex,
         row: &OutboxRow,
@@ -11,208 +30,183 @@ impl Core {
         attempts: u32,
         now: Instant,
     ) {
-        let policy = self.routes.on_poison(topic);
-        let name = RowName {
+        let identity = RowIdentity {
             lane: row.lane,
             id: row.id,
             event_id: row.event_id,
         };
-        let key = self.isolation.rest(
-            topic,
-            row.key(),
-            RestingKey {
-                lane: row.lane,
-                rest: Rest::Judged,
-                head: Some(name),
-            },
-        );
-        self.hold(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
-        // They are read again once the verdict is carried out: until then somebody else may come to
-        // another one.
-        let untried = self
+        let paused = PausedKey {
+            lane: row.lane,
+            pause: KeyPause::Rejected,
+            head: Some(identity),
+        };
+        let key = self.isolation.pause_key(topic, row.key(), paused);
+        self.exclude(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
+        // Later rows of the key are read again once the disposition is done. Until then another
+        // relay may become the owner of the lane and decide otherwise.
+        let dropped = self
             .isolation
-            .trials
-            .drop_where(|of, row| of == topic && row.key() == &*key);
-        self.isolation.verdicts.push_back(Verdict {
-            row: name,
+            .bisect
+            .drop_candidates(|of, row| of == topic && row.key() == &*key);
+        self.isolation.rejected.push_back(RejectedRow {
+            row: identity,
             topic,
             key,
             class,
             attempts,
-            policy,
+            disposition: self.routes.on_poison(topic).into(),
         });
-        self.untried(&untried, now);
+        self.give_up_topic_probes(&dropped, now);
     }
 
-    /// The rows that were to tell whether these topics take records again are not tried: those that
-    /// flow next will tell.
-    fn untried(&mut self, topics: &[TopicIndex], now: Instant) {
+    /// Ends the probes of topics whose row was dropped before it was sent.
+    fn give_up_topic_probes(&mut self, topics: &[TopicIndex], now: Instant) {
         for topic in topics {
-            self.topic_works(*topic, now);
+            self.on_topic_accepted(*topic, now);
         }
     }
 
-    /// The next verdict to carry out. [`Self::judged`] or [`Self::verdict_failed`] must follow.
-    pub fn next_verdict(&mut self) -> Option<Verdict> {
-        self.isolation.verdicts.pop_front()
+    /// The next rejected row to park or to move to `outbox.dead_letter`.
+    /// [`Self::on_disposition_done`] or [`Self::on_disposition_failed`] must follow.
+    pub fn next_disposition(&mut self) -> Option<RejectedRow> {
+        self.isolation.rejected.pop_front()
     }
 
-    pub fn verdict_failed(&mut self, verdict: Verdict) {
-        self.isolation.verdicts.push_front(verdict);
+    /// Records that the database could not store the disposition: it is stored again.
+    pub fn on_disposition_failed(&mut self, rejected: RejectedRow) {
+        self.isolation.rejected.push_front(rejected);
     }
 
-    /// The database has carried the verdict out.
-    pub fn judged(&mut self, verdict: &Verdict, now: Instant) {
-        let (topic, key, lane) = (verdict.topic, &verdict.key, verdict.row.lane);
-        if !self.is_staying(lane) {
+    /// Records that the database has stored the disposition.
+    pub fn on_disposition_done(&mut self, rejected: &RejectedRow, now: Instant) {
+        let (topic, key, lane) = (rejected.topic, &rejected.key, rejected.row.lane);
+        if !self.is_kept(lane) {
             return;
         }
-        match verdict.policy {
-            OnPoison::Block => {
-                self.isolation.rest(
-                    topic,
-                    key,
-                    RestingKey {
-                        lane,
-                        rest: Rest::Parked { since: now },
-                        head: Some(verdict.row),
-                    },
-                );
+        match rejected.disposition {
+            Disposition::ParkKey => {
+                let paused = PausedKey {
+                    lane,
+                    pause: KeyPause::Parked { since: now },
+                    head: Some(rejected.row),
+                };
+                self.isolation.pause_key(topic, key, paused);
             }
-            OnPoison::DeadLetter => {
-                let same = |other: &Verdict| other.topic == topic && other.key == *key;
-                if !self.isolation.verdicts.iter().any(same) {
-                    self.isolation.rest(
-                        topic,
-                        key,
-                        RestingKey {
-                            lane,
-                            rest: Rest::OnTrial,
-                            head: None,
-                        },
-                    );
+            Disposition::DeadLetter => {
+                let is_of_key = |other: &RejectedRow| other.topic == topic && other.key == *key;
+                if !self.isolation.rejected.iter().any(is_of_key) {
+                    let paused = PausedKey::probing(lane);
+                    self.isolation.pause_key(topic, key, paused);
                 }
-                self.end_trials(now);
+                self.end_probed_keys(now);
             }
         }
     }
 
-    // --- parked rows
-
-    /// What the database says is parked in `lanes`, asked at `asked`: what is not in it is tried or
-    /// flows again, what is new rests.
-    pub fn parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
-        let index =
-            |name: &str| (0..self.routes.len()).find(|topic| self.routes.name(*topic) == name);
-        let topics = parked
-            .topics
-            .iter()
-            .filter_map(|name| index(name))
-            .collect();
-        let listed: BTreeMap<(TopicIndex, &str), &ParkedKey> = parked
-            .keys
-            .iter()
-            .filter_map(|parked| Some(((index(&parked.topic)?, parked.key.as_str()), parked)))
-            .collect();
-        for ((topic, key), parked) in &listed {
-            self.key_is_parked(*topic, key, parked, asked);
+    /// Sets what the database lists as parked in `lanes`, as asked at `asked`. A key or a topic
+    /// that is no longer listed is probed or active again; a new one is paused.
+    pub fn set_parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
+        let mut keys: BTreeMap<(TopicIndex, &str), &ParkedKey> = BTreeMap::new();
+        for parked in &parked.keys {
+            if let Some(topic) = self.routes.index(&parked.topic) {
+                keys.insert((topic, &parked.key), parked);
+            }
         }
-        let is_over = |topic, key: &str, resting: RestingKey| {
-            let known = matches!(resting.rest, Rest::Parked { since } if since <= asked);
-            known && lanes.contains(&i16::from(resting.lane)) && !listed.contains_key(&(topic, key))
+        for ((topic, key), parked) in &keys {
+            self.on_key_parked(*topic, key, parked, asked);
+        }
+        let is_over = |topic, key: &str, paused: PausedKey| {
+            // A key that was parked after the question was asked may be missing in the answer.
+            let was_known = matches!(paused.pause, KeyPause::Parked { since } if since <= asked);
+            was_known
+                && lanes.contains(&i16::from(paused.lane))
+                && !keys.contains_key(&(topic, key))
         };
-        let mut flowing = self.isolation.retry(is_over);
-        let (freed, added) = self.topic_states.parked(topics);
-        for topic in added {
-            self.hold_all(&Excluded::Topic(topic));
-        }
-        flowing.extend(
-            freed
-                .into_iter()
-                .filter(|topic| self.topic_states.is_active(*topic))
-                .map(Excluded::Topic),
-        );
-        self.flow_again(&flowing, now);
+        let mut resumed = self.isolation.retry_keys(is_over);
+        resumed.extend(self.set_parked_topics(&parked.topics));
+        self.resume(&resumed, now);
     }
 
-    fn key_is_parked(&mut self, topic: TopicIndex, key: &str, parked: &ParkedKey, asked: Instant) {
+    /// Sets which topics a person parked. Returns those that are active again.
+    fn set_parked_topics(&mut self, names: &[String]) -> Vec<Excluded> {
+        let mut parked = BTreeSet::new();
+        for name in names {
+            parked.extend(self.routes.index(name));
+        }
+        let (freed, added) = self.topics.set_parked(&parked);
+        for topic in added {
+            self.exclude_everywhere(&Excluded::Topic(topic));
+        }
+        let mut resumed = Vec::new();
+        for topic in freed {
+            if self.topics[topic].is_active() {
+                resumed.push(Excluded::Topic(topic));
+            }
+        }
+        resumed
+    }
+
+    /// Pauses a key that the database lists as parked, unless it is paused already.
+    fn on_key_parked(&mut self, topic: TopicIndex, key: &str, parked: &ParkedKey, asked: Instant) {
         let lane = parked.lane;
-        let Some(state) = self.lanes[usize::from(lane)].as_ref() else {
+        let Some(owned) = self.lanes[usize::from(lane)].as_ref() else {
             return;
         };
-        if self.isolation.resting_key(topic, key).is_some() {
+        if self.isolation.paused_key(topic, key).is_some() {
             return;
         }
-        let position = self.position(lane, state);
+        let position = self.taken_up_to(lane, owned);
         let head = parked
             .head
-            .map(|(id, event_id)| RowName { lane, id, event_id });
-        let key = self.isolation.rest(
-            topic,
-            key,
-            RestingKey {
-                lane,
-                rest: Rest::Parked { since: asked },
-                head,
-            },
-        );
-        self.hold(lane, Excluded::Key(topic, key), position);
+            .map(|(id, event_id)| RowIdentity { lane, id, event_id });
+        let paused = PausedKey {
+            lane,
+            pause: KeyPause::Parked { since: asked },
+            head,
+        };
+        let key = self.isolation.pause_key(topic, key, paused);
+        self.exclude(lane, Excluded::Key(topic, key), position);
     }
 
-    /// Keys that are parked, by topic.
+    /// Topics with parked keys, and how many.
     #[must_use]
     pub fn parked_keys(&self) -> Vec<(TopicIndex, usize)> {
-        let count = |keys: &BTreeMap<Arc<str>, RestingKey>| {
-            keys.values().filter(|resting| resting.is_parked()).count()
-        };
-        self.isolation
-            .keys
-            .iter()
-            .map(|(topic, keys)| (*topic, count(keys)))
-            .filter(|(_, keys)| *keys > 0)
-            .collect()
+        let mut parked = Vec::new();
+        for (topic, keys) in &self.isolation.paused {
+            let keys = keys.values().filter(|paused| paused.is_parked()).count();
+            if keys > 0 {
+                parked.push((*topic, keys));
+            }
+        }
+        parked
     }
 
     /// Topics that a person parked.
     pub fn parked_topics(&self) -> impl Iterator<Item = TopicIndex> {
-        (0..self.routes.len()).filter(|topic| self.topic_states.is_parked(*topic))
+        self.routes
+            .indexes()
+            .filter(|topic| self.topics[*topic].is_parked())
     }
 
-    // --- lanes that go
-
-    pub(super) fn is_staying(&self, lane: u8) -> bool {
-        self.lanes[usize::from(lane)]
-            .as_ref()
-            .is_some_and(|lane| !lane.draining)
-    }
-
-    pub(super) fn hold(&mut self, lane: u8, left: Excluded, id: i64) {
-        if let Some(state) = self.lanes[usize::from(lane)].as_mut() {
-            state.hold(left, id);
-        }
-    }
-
-    pub(in crate::relay::core) fn drop_trials_of_leaving_lanes(&mut self, now: Instant) {
-        let leaving: Vec<u8> = (0..LANES as u8)
-            .filter(|lane| !self.is_staying(*lane))
-            .collect();
-        let untried = self
+    /// Drops candidates of lanes that are leaving or were lost.
+    pub(in crate::relay::core) fn drop_probes_of_leaving_lanes(&mut self, now: Instant) {
+        let is_kept: [bool; LANES] = std::array::from_fn(|lane| self.is_kept(lane as u8));
+        let dropped = self
             .isolation
-            .trials
-            .drop_where(|_, row| leaving.contains(&row.lane));
-        self.untried(&untried, now);
+            .bisect
+            .drop_candidates(|_, row| !is_kept[usize::from(row.lane)]);
+        self.give_up_topic_probes(&dropped, now);
     }
 
-    /// Another relay decides about their keys from now on.
+    /// Forgets paused keys and rejected rows of lanes that are not owned: their new owner decides.
     pub(in crate::relay::core) fn forget_keys_of_lost_lanes(&mut self) {
-        let lost: Vec<u8> = (0..LANES as u8)
-            .filter(|lane| self.lanes[usize::from(*lane)].is_none())
-            .collect();
-        end_rest(&mut self.isolation.keys, |_, _, resting| {
-            lost.contains(&resting.lane)
+        let lanes = &self.lanes;
+        let is_lost = |lane: u8| lanes[usize::from(lane)].is_none();
+        remove_keys(&mut self.isolation.paused, |_, _, paused| {
+            is_lost(paused.lane)
         });
         self.isolation
-            .verdicts
-            .retain(|verdict| !lost.contains(&verdict.row.lane));
+            .rejected
+            .retain(|rejected| !is_lost(rejected.row.lane));
     }
 }

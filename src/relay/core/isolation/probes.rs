@@ -1,126 +1,138 @@
-//! Rows on trial, and what their trials show. Pure.
+//! Rows that the probe producer sends, and what follows from their reports. Pure.
 
-use super::*;
+use std::time::Instant;
+
+use crate::{
+    outbox::OutboxRow,
+    relay::core::{
+        Core, Outcome, Outgoing,
+        ids::{Slot, TopicIndex},
+        isolation::bisect::{ProbeOutcome, ProbeResult},
+        lane_share::LANES,
+    },
+};
 
 impl Core {
-    /// The next rows to try, on a producer of their own, in this order.
-    pub fn next_trial(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
+    /// The next rows for the probe producer, in the order in which they must be sent.
+    pub fn next_probe(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
+        let topics = &self.topics;
         let mut group = self
             .isolation
-            .trials
-            .next_group(|topic| !self.topic_states.is_parked(topic))?;
-        let mut taken = [0; LANES];
-        let fits = |row: &&OutboxRow| {
-            taken[usize::from(row.lane)] += 1;
-            taken[usize::from(row.lane)] <= self.in_flight.lane_room(row.lane)
-                && taken.iter().sum::<usize>() <= self.in_flight.room_rows()
-        };
-        let rest = group
-            .rows
-            .split_off(group.rows.iter().take_while(fits).count());
-        if !rest.is_empty() {
-            self.isolation.trials.postpone(group.with(rest));
+            .bisect
+            .next_group(|topic| !topics[topic].is_parked())?;
+        let later = group.rows.split_off(self.fitting_probes(&group.rows));
+        if !later.is_empty() {
+            self.isolation.bisect.postpone(group.with(later));
         }
         if group.rows.is_empty() {
             return None;
         }
         let topic = group.topic;
-        let outgoing: Vec<Outgoing> = group
-            .rows
-            .iter()
-            .filter_map(|row| {
-                self.in_flight.take(row, topic).map(|slot| Outgoing {
-                    slot,
-                    topic,
-                    row: row.clone(),
-                })
-            })
-            .collect();
-        for Outgoing { slot, row, .. } in &outgoing {
-            self.unacknowledged
-                .sent(*slot, topic, row.lane, row.bytes(), now);
+        let mut outgoing = Vec::with_capacity(group.rows.len());
+        for row in &group.rows {
+            if let Some(slot) = self.put_in_flight(row, topic, now) {
+                let row = row.clone();
+                outgoing.push(Outgoing { slot, topic, row });
+            }
         }
         let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
-        self.isolation.trials.began(group, &slots);
+        self.isolation.bisect.on_sent(group, &slots);
         self.probe_first_record_gate.begin_round();
         Some(outgoing)
     }
 
-    /// Whether nothing is on trial, or waits to be.
-    #[must_use]
-    pub fn trials_are_over(&self) -> bool {
-        self.isolation.trials.is_empty()
+    /// How many rows, from the first on, there is room for.
+    fn fitting_probes(&self, rows: &[OutboxRow]) -> usize {
+        let mut by_lane = [0; LANES];
+        for (at, row) in rows.iter().enumerate() {
+            let of_lane = &mut by_lane[usize::from(row.lane)];
+            *of_lane += 1;
+            if *of_lane > self.in_flight.lane_room(row.lane) || at >= self.in_flight.room_rows() {
+                return at;
+            }
+        }
+        rows.len()
     }
 
-    /// Whether reports of a trial are still to come.
+    /// Whether no row is probed or waits for it.
     #[must_use]
-    pub fn has_trial_under_way(&self) -> bool {
-        self.isolation.trials.is_under_way()
+    pub fn is_probing_done(&self) -> bool {
+        self.isolation.bisect.is_empty()
     }
 
-    pub(in crate::relay::core) fn trial_reported(
+    /// Whether delivery reports of probed rows are still to come.
+    #[must_use]
+    pub fn has_probe_under_way(&self) -> bool {
+        self.isolation.bisect.has_probe_under_way()
+    }
+
+    /// Records the outcome of a probed row.
+    pub(in crate::relay::core) fn on_probe_report(
         &mut self,
         slot: Slot,
         outcome: Outcome,
         now: Instant,
     ) {
-        let end = match outcome {
-            Outcome::Published => Ended::Published,
-            Outcome::Refused(class) => Ended::Refused(class),
-            Outcome::TopicFailed(_) => Ended::TopicFailed,
-            Outcome::Purged => Ended::Purged,
+        let probe_outcome = match outcome {
+            Outcome::Published => ProbeOutcome::Published,
+            Outcome::Rejected(class) => ProbeOutcome::Rejected(class),
+            Outcome::TopicFailed(_) => ProbeOutcome::TopicFailed,
+            Outcome::Purged | Outcome::NotSent => ProbeOutcome::NotTried,
         };
         if outcome == Outcome::Published {
-            self.in_flight.acknowledged(slot);
-        } else if let Some(given_back) = self.in_flight.failed(slot)
+            self.in_flight.on_acknowledged(slot);
+        } else if let Some(returned) = self.in_flight.on_failed(slot)
             && let Outcome::TopicFailed(class) = outcome
         {
-            self.topic_failed(given_back, class, now);
+            self.on_topic_failed(returned, class, now);
         }
-        // Until its last report is in, a trial ends nobody's rest.
-        let Some(findings) = self.isolation.trials.ended(slot, end) else {
+        // Before its last report is in, a probe ends no pause.
+        let Some(results) = self.isolation.bisect.on_report(slot, probe_outcome) else {
             return;
         };
-        for finding in findings {
-            self.found(finding, now);
+        for result in results {
+            self.on_probe_result(result, now);
         }
-        self.drop_trials_of_leaving_lanes(now);
-        self.end_trials(now);
+        self.drop_probes_of_leaving_lanes(now);
+        self.end_probed_keys(now);
     }
 
-    fn found(&mut self, finding: Finding, now: Instant) {
-        match finding {
-            Finding::Culprit {
+    fn on_probe_result(&mut self, result: ProbeResult, now: Instant) {
+        match result {
+            ProbeResult::RowRejected {
                 topic,
                 row,
                 class,
                 attempts,
             } => {
-                self.topic_states.refused(topic, now);
-                self.judge(topic, &row, class, attempts, now);
+                self.topics[topic].on_probe_rejected(now);
+                self.reject(topic, &row, class, attempts, now);
             }
-            Finding::BatchTooLarge { topic, bytes } => {
-                self.isolation.too_large = Some(bytes);
-                self.topic_states.acquit(topic);
+            ProbeResult::BatchTooLarge { topic, bytes } => {
+                self.isolation.oversized_batch = Some(bytes);
+                self.topics[topic].end_slow_time();
             }
-            Finding::TopicWorks(topic) => self.topic_works(topic, now),
+            ProbeResult::TopicAccepted(topic) => self.on_topic_accepted(topic, now),
         }
     }
 
-    pub(super) fn topic_works(&mut self, topic: TopicIndex, now: Instant) {
-        if self.topic_states.works(topic) {
-            self.topic_flows_again(topic, now);
+    /// Records that a topic takes records again, or that its probe is given up: the next rows that
+    /// are sent to it show whether it does.
+    pub(super) fn on_topic_accepted(&mut self, topic: TopicIndex, now: Instant) {
+        if self.topics[topic].on_probe_accepted() {
+            self.resume_topic(topic, now);
         }
     }
 
-    /// Keys flow again of which nothing is on trial any more.
-    pub(super) fn end_trials(&mut self, now: Instant) {
-        let flowing = self.isolation.end_trials();
-        self.flow_again(&flowing, now);
+    /// Resumes keys of which no row is probed any more.
+    pub(super) fn end_probed_keys(&mut self, now: Instant) {
+        let resumed = self.isolation.end_probed_keys();
+        self.resume(&resumed, now);
     }
 
-    /// A batch of so many bytes was refused though none of its rows is: batches must be smaller.
-    pub fn take_too_large(&mut self) -> Option<usize> {
-        self.isolation.too_large.take()
+    /// Bytes of a batch that was rejected although none of its rows is: batches must be smaller.
+    /// Returned once.
+    pub fn take_oversized_batch(&mut self) -> Option<usize> {
+        self.isolation.oversized_batch.take()
     }
 }

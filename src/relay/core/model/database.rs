@@ -180,7 +180,7 @@ impl Database {
         (self.next_id, self.ids_come_again) = (1, true);
     }
 
-    /// As in `sequence_state`: none while ids come again.
+    /// The incarnation as `sequence_state` reports it: none while ids come again.
     pub(super) fn incarnation(&self) -> Option<u8> {
         (!self.ids_come_again).then_some(self.incarnation)
     }

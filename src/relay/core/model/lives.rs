@@ -50,7 +50,7 @@ const PROCESSES: usize = 2;
 #[derive(Clone, Debug)]
 struct Life {
     in_flight: usize,
-    window_of_lane: usize,
+    rows_per_lane: usize,
     faults_max: u8,
     steps: Vec<Step>,
 }
@@ -91,7 +91,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => of_process(Step::NewProducer),
         1 => of_process(Step::Resume),
         1 => of_process(Step::Try),
-        1 => of_process(Step::AppendTrial),
+        1 => of_process(Step::AppendProbe),
         1 => of_process(Step::Judge),
         1 => (at.clone(), topic.clone(), any::<bool>()).prop_map(|(at, topic, exists)| Step::TopicSeen(at, topic, exists)),
     ];
@@ -106,7 +106,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (at.clone(), topic.clone(), 1..4_usize)
             .prop_map(|(at, topic, records)| Step::Isolation(at, topic, records)),
         (at, topic, 1..4_usize)
-            .prop_map(|(at, topic, records)| Step::PoisonTrial(at, topic, records)),
+            .prop_map(|(at, topic, records)| Step::PoisonProbe(at, topic, records)),
     ];
     prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
 }
@@ -114,9 +114,9 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn any_life() -> impl Strategy<Value = Life> {
     let steps = prop::collection::vec(any_step(), 0..400);
     (2..8_usize, 1..5_usize, 0..5_u8, steps).prop_map(
-        |(in_flight, window_of_lane, faults_max, steps)| Life {
+        |(in_flight, rows_per_lane, faults_max, steps)| Life {
             in_flight,
-            window_of_lane,
+            rows_per_lane,
             faults_max,
             steps,
         },
@@ -134,7 +134,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
         script: &[],
         written_at_start: 0,
         in_flight: life.in_flight,
-        window_of_lane: life.window_of_lane,
+        rows_per_lane: life.rows_per_lane,
         deletions_max: 2,
         fine: true,
         restarts: true,
@@ -189,7 +189,7 @@ fn random_lives_find_planted_bugs_and_are_made_short() {
         Bug::NoInFlightCheck,
         Bug::ForgetAtOnce,
         Bug::ForwardOnly,
-        Bug::NoOpeners,
+        Bug::NoFirstRecordGate,
     ] {
         let result = TestRunner::new_with_rng(
             config(2000),

@@ -10,8 +10,9 @@ use std::{
 use crate::{
     outbox::{FetchRequest, Fetched},
     relay::core::{
-        Core, Outcome,
-        in_flight::{Budget, Settle, Slot},
+        Core, Outcome, TopicPresence,
+        ids::{Slot, TopicIndex},
+        in_flight::{Budget, SettleBatch},
         model::{
             Bug, Scenario,
             database::{Database, Row},
@@ -43,13 +44,13 @@ pub(super) enum Sending {
     Retiring,
 }
 
-/// As it is with rows on trial.
+/// State of the probe producer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum TrialProducer {
+pub(super) enum ProbeProducer {
     None,
     /// Topics whose brokers know it.
     Open(BTreeSet<u8>),
-    /// It refused something.
+    /// A record of it was rejected.
     Broken,
 }
 
@@ -107,7 +108,7 @@ impl Hash for Fetch {
 /// A settling statement under way.
 #[derive(Clone, PartialEq)]
 pub(super) struct Deletion {
-    pub(super) settle: Settle,
+    pub(super) settle: SettleBatch,
     /// Highest id seen before it began.
     pub(super) drawn: i64,
     /// Set once its transaction has begun.
@@ -127,7 +128,7 @@ impl Hash for Core {
         let Self {
             routes: _,
             in_flight,
-            topic_states,
+            topics,
             isolation,
             first_record_gate,
             probe_first_record_gate,
@@ -136,16 +137,15 @@ impl Hash for Core {
             ..
         } = self;
         let Self {
-            seen,
-            fetch_under_way,
-            fetch_is_stale,
+            highest_id,
+            fetch,
             fetch_at,
             pause,
             ..
         } = self;
         (
             in_flight,
-            topic_states,
+            topics,
             isolation,
             first_record_gate,
             probe_first_record_gate,
@@ -153,25 +153,25 @@ impl Hash for Core {
             lanes,
         )
             .hash(state);
-        (seen, fetch_under_way, fetch_is_stale, fetch_at, pause).hash(state);
+        (highest_id, fetch, fetch_at, pause).hash(state);
     }
 }
 
 #[derive(Clone, Hash)]
 pub(super) struct Process {
     pub(super) instance: u8,
-    /// Of the outbox, when this began.
+    /// Incarnation of the outbox when the process began.
     pub(super) incarnation: u8,
     pub(super) life: Life,
     pub(super) core: Core,
     pub(super) sending: Sending,
-    /// In the order in which they were sent.
+    /// Records of the main producer, in the order in which they were sent.
     pub(super) queue: Vec<Record>,
     /// Topics of one partition each, whose brokers know the producer: they have something of it.
     pub(super) known: BTreeSet<u8>,
-    /// With the producer for trials.
-    pub(super) trial: Vec<Record>,
-    pub(super) trial_producer: TrialProducer,
+    /// Records of the probe producer.
+    pub(super) probed: Vec<Record>,
+    pub(super) probe_producer: ProbeProducer,
     pub(super) reports: Vec<(Record, Outcome)>,
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
@@ -191,10 +191,12 @@ impl Process {
         let budget = Budget {
             rows: scenario.in_flight,
             bytes: 1000,
-            rows_per_lane: scenario.window_of_lane,
+            rows_per_lane: scenario.rows_per_lane,
         };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
-        (0..topics.len()).for_each(|topic| core.topic_seen(topic, true, now));
+        (0..topics.len()).for_each(|topic| {
+            core.on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, now)
+        });
         Self {
             instance,
             incarnation,
@@ -203,8 +205,8 @@ impl Process {
             sending: Sending::Open,
             queue: vec![],
             known: BTreeSet::new(),
-            trial: vec![],
-            trial_producer: TrialProducer::None,
+            probed: vec![],
+            probe_producer: ProbeProducer::None,
             reports: vec![],
             fetch: None,
             deletions: vec![],
@@ -220,7 +222,7 @@ impl Process {
     }
 
     pub(super) fn tick(&mut self, xid: u64, drawn: i64) {
-        self.core.tick(XidTick { xid, drawn });
+        self.core.on_tick(XidTick { xid, drawn });
         self.ticked = self.ticked.max(drawn);
     }
 
@@ -238,10 +240,10 @@ impl Process {
             self.disguise(&mut fetched);
         }
         if self.sending == Sending::Retiring {
-            return self.core.fetch_failed(now);
+            return self.core.on_fetch_failed(now);
         }
         for outgoing in self.core.accept(&plan, fetched, now) {
-            let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoOpeners;
+            let may_send = self.core.may_send(&outgoing, now) || bug == Bug::NoFirstRecordGate;
             match database.row(outgoing.row.event_id) {
                 Some(row) if may_send && self.sending == Sending::Open => {
                     let record = Record {
@@ -253,9 +255,9 @@ impl Process {
                         self.reports.push((record, Outcome::Published));
                     }
                 }
-                // It waits for an opener, or is refused by a broken producer; or truncated
-                // meanwhile, and of no interest.
-                _ => self.core.reported(outgoing.slot, Outcome::Purged, now),
+                // The first-record gate keeps it back, or the producer is broken; or it was
+                // truncated meanwhile, and is of no interest.
+                _ => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
             }
         }
     }
@@ -286,40 +288,40 @@ impl Process {
                 .filter(named)
                 .map(Row::as_read)
                 .collect();
-            self.core.looked_up(&lookup, rows, now);
+            self.core.on_looked_up(&lookup, rows, now);
             return true;
         }
-        if !self.has_trial_producer() {
+        if !self.has_probe_producer() {
             return false;
         }
-        let trial = self.core.next_trial(now).unwrap_or_default();
-        for outgoing in &trial {
-            let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoOpenersOnTrial;
+        let probed = self.core.next_probe(now).unwrap_or_default();
+        for outgoing in &probed {
+            let may_send = self.core.may_send(outgoing, now) || bug == Bug::NoProbeFirstRecordGate;
             match database.row(outgoing.row.event_id) {
-                Some(row) if may_send => self.trial.push(Record {
+                Some(row) if may_send => self.probed.push(Record {
                     slot: outgoing.slot,
                     row,
                 }),
-                Some(_) => self.core.reported(outgoing.slot, Outcome::Purged, now),
-                None => self.core.reported(outgoing.slot, Outcome::Published, now),
+                Some(_) => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
+                None => self.core.on_report(outgoing.slot, Outcome::Published, now),
             }
         }
-        !trial.is_empty()
+        !probed.is_empty()
     }
 
     /// One that refused something is used up, and so is one with nothing to try.
-    fn has_trial_producer(&mut self) -> bool {
-        let is_over = self.core.trials_are_over();
-        if (is_over || self.trial_producer == TrialProducer::Broken)
-            && !self.core.has_trial_under_way()
+    fn has_probe_producer(&mut self) -> bool {
+        let is_over = self.core.is_probing_done();
+        if (is_over || self.probe_producer == ProbeProducer::Broken)
+            && !self.core.has_probe_under_way()
         {
-            self.trial_producer = TrialProducer::None;
+            self.probe_producer = ProbeProducer::None;
         }
-        if self.trial_producer == TrialProducer::None && !is_over {
-            self.core.has_new_trial_producer();
-            self.trial_producer = TrialProducer::Open(BTreeSet::new());
+        if self.probe_producer == ProbeProducer::None && !is_over {
+            self.core.on_new_probe_producer();
+            self.probe_producer = ProbeProducer::Open(BTreeSet::new());
         }
-        matches!(self.trial_producer, TrialProducer::Open(_))
+        matches!(self.probe_producer, ProbeProducer::Open(_))
     }
 
     /// Everything that is not acknowledged is thrown out. Returns what may be written all the same,
@@ -355,27 +357,22 @@ impl Process {
         on_its_way
     }
 
-    /// The same, of the producer for trials.
-    pub(super) fn refuse_on_trial(
-        &mut self,
-        topic: u8,
-        records: usize,
-        now: Instant,
-    ) -> Vec<Record> {
+    /// The first `records` of a topic are rejected for good while the probe producer has them.
+    pub(super) fn reject_probe(&mut self, topic: u8, records: usize, now: Instant) -> Vec<Record> {
         let (refused, mut on_its_way) =
-            split_first(std::mem::take(&mut self.trial), topic, records);
+            split_first(std::mem::take(&mut self.probed), topic, records);
         let known =
-            matches!(&self.trial_producer, TrialProducer::Open(known) if known.contains(&topic));
-        self.trial_producer = TrialProducer::Broken;
+            matches!(&self.probe_producer, ProbeProducer::Open(known) if known.contains(&topic));
+        self.probe_producer = ProbeProducer::Broken;
         for record in refused {
-            self.core.reported(
+            self.core.on_report(
                 record.slot,
-                Outcome::Refused(ProblemClass::RecordRejected),
+                Outcome::Rejected(ProblemClass::RecordRejected),
                 now,
             );
         }
         for record in &on_its_way {
-            self.core.reported(record.slot, Outcome::Purged, now);
+            self.core.on_report(record.slot, Outcome::Purged, now);
         }
         on_its_way.retain(|record| record.row.key.topic != topic || !known);
         on_its_way
@@ -388,13 +385,13 @@ impl Process {
         let is_on_its_way = self
             .queue
             .iter()
-            .chain(&self.trial)
+            .chain(&self.probed)
             .any(|record| record.row.key.topic == topic);
         if exists || is_on_its_way {
             return;
         }
         self.known.remove(&topic);
-        if let TrialProducer::Open(known) = &mut self.trial_producer {
+        if let ProbeProducer::Open(known) = &mut self.probe_producer {
             known.remove(&topic);
         }
     }
@@ -402,7 +399,7 @@ impl Process {
     pub(super) fn lose_lease(&mut self) -> Vec<Record> {
         self.core.lose_lanes();
         (self.life, self.fetch) = (Life::Lost, None);
-        self.queue.append(&mut self.trial);
+        self.queue.append(&mut self.probed);
         self.purge()
     }
 }

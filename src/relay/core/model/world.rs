@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 use crate::{
     relay::core::{
-        Outcome,
+        Outcome, SettleWhen, TopicPresence,
+        ids::TopicIndex,
         model::{
             Bug, DeliveryError, Scenario,
             database::{Database, Key, Row},
-            process::{Deletion, Fetch, Life, Process, Record, Sending, TrialProducer},
+            process::{Deletion, Fetch, Life, ProbeProducer, Process, Record, Sending},
             shared::Shared,
         },
     },
@@ -74,8 +75,8 @@ pub(super) enum Step {
     Refuse(usize, u8),
     /// Kafka refuses a batch of a topic for its oldest record: so many records at most.
     Isolation(usize, u8, usize),
-    /// The same, of a batch on trial.
-    PoisonTrial(usize, u8, usize),
+    /// Kafka rejects a batch of the probe producer.
+    PoisonProbe(usize, u8, usize),
     /// The producer is thrown out: because it is broken, or because of a new password.
     Retire(usize),
     NewProducer(usize),
@@ -83,9 +84,9 @@ pub(super) enum Step {
     Resume(usize),
     /// Suspects, or the first row of a topic, are looked up or tried.
     Try(usize),
-    /// Kafka writes what is on trial, and says so.
-    AppendTrial(usize),
-    /// A verdict is carried out.
+    /// Kafka writes what the probe producer has, and reports it.
+    AppendProbe(usize),
+    /// A disposition is carried out.
     Judge(usize),
     TopicSeen(usize, u8, bool),
     Wait(u8),
@@ -202,8 +203,8 @@ impl World {
             | Step::Retire(at)
             | Step::NewProducer(at) => Ok(self.produce(at, step)),
             Step::Try(at)
-            | Step::AppendTrial(at)
-            | Step::PoisonTrial(at, ..)
+            | Step::AppendProbe(at)
+            | Step::PoisonProbe(at, ..)
             | Step::Judge(at)
             | Step::Resume(at)
             | Step::TopicSeen(at, ..) => {
@@ -266,7 +267,7 @@ impl World {
                     }
                     _ => process
                         .core
-                        .reported(record.slot, Outcome::Published, self.now),
+                        .on_report(record.slot, Outcome::Published, self.now),
                 }
             });
         } else {

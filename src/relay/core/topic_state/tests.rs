@@ -1,134 +1,172 @@
 use super::*;
 
-#[test]
-fn a_topic_flows_only_once_a_broker_has_named_it() {
-    let mut topic_states = TopicStates::new(1);
-    assert!(!topic_states.is_active(0));
-    topic_states.exists(0);
-    assert!(
-        topic_states.due(Instant::now(), |_| false).is_empty(),
-        "records of an earlier life are still with the producer"
-    );
-    assert_eq!(topic_states.due(Instant::now(), |_| true).len(), 1);
-    topic_states.flow(0);
-    assert!(topic_states.is_active(0));
-    topic_states.missing(0);
-    assert_eq!(
-        topic_states.reasons().0,
-        vec![(0, ProblemClass::TopicMissing)]
-    );
+const FIRST: TopicIndex = TopicIndex::new(0);
+const SECOND: TopicIndex = TopicIndex::new(1);
+
+const NOT_AUTHORIZED: ProblemClass = ProblemClass::TopicNotAuthorized;
+
+/// Topics that are active.
+fn active(topics: usize) -> TopicStates {
+    let mut states = TopicStates::new(topics);
+    for topic in 0..topics {
+        states[TopicIndex::new(topic)].activate();
+    }
+    states
+}
+
+/// A row of 10 bytes that a producer gets.
+fn send(states: &mut TopicStates, topic: TopicIndex, now: Instant) -> SentRow {
+    let burst = states.on_sent(topic, 1, 10, now);
+    SentRow {
+        topic,
+        lane: 1,
+        bytes: 10,
+        burst,
+    }
 }
 
 #[test]
-fn relays_do_not_try_a_failed_topic_again_at_the_same_moment() {
+fn a_topic_is_active_only_once_a_broker_has_listed_it() {
+    let (mut states, now) = (TopicStates::new(1), Instant::now());
+    assert!(!states[FIRST].is_active());
+    states[FIRST].on_present();
+    let sent = send(&mut states, FIRST, now);
+    assert!(
+        states.due(now).is_empty(),
+        "a record of it is still with the producer"
+    );
+    states.on_ended(&sent);
+    assert_eq!(states.due(now).len(), 1);
+    states[FIRST].activate();
+    assert!(states[FIRST].is_active());
+    states[FIRST].on_missing();
+    assert_eq!(states.problems(), vec![(FIRST, ProblemClass::TopicMissing)]);
+}
+
+#[test]
+fn relays_do_not_probe_a_failed_topic_again_at_the_same_moment() {
     let start = Instant::now();
     let next = |seed| {
-        let mut topic_states = TopicStates::new(1).jittered(Jitter::seeded(seed));
-        topic_states.flow(0);
-        topic_states.failed(0, ProblemClass::TopicNotAuthorized, start);
-        topic_states.next(start, |_| true)
+        let mut states = active(1).with_jitter(Jitter::seeded(seed));
+        states.on_failed(FIRST, NOT_AUTHORIZED, start);
+        states.next_due_at(start)
     };
     let all: BTreeSet<_> = (0..50).map(next).collect();
     assert_eq!(all.len(), 50);
 }
 
 #[test]
-fn a_topic_that_waits_flows_when_nothing_of_it_is_with_the_producer() {
-    let (mut topic_states, now) = (TopicStates::new(2), Instant::now());
-    topic_states.flow(0);
-    topic_states.flow(1);
-    topic_states.wait(0);
-    assert!(!topic_states.is_active(0) && topic_states.any_is_active());
+fn a_draining_topic_is_paused_until_no_row_of_it_is_with_a_producer() {
+    let (mut states, now) = (active(2), Instant::now());
+    let sent = send(&mut states, FIRST, now);
+    states[FIRST].drain();
+    assert!(!states[FIRST].is_active() && states.any_is_active());
+    assert_eq!(states.problems(), vec![], "that is not worth a report");
+    assert!(!states[FIRST].has_drained());
+    states.on_ended(&sent);
+    assert!(states[FIRST].has_drained());
+    states.on_failed(SECOND, NOT_AUTHORIZED, now);
+    states[SECOND].drain();
     assert_eq!(
-        topic_states.reasons().0,
-        vec![],
-        "that it has much there is nobody's business"
-    );
-    assert_eq!(
-        (
-            topic_states.waited(|_| false),
-            topic_states.waited(|_| true)
-        ),
-        (vec![], vec![0])
-    );
-    topic_states.failed(1, ProblemClass::TopicNotAuthorized, now);
-    topic_states.wait(1);
-    assert_eq!(
-        topic_states.reasons().0,
-        vec![(1, ProblemClass::TopicNotAuthorized)],
-        "it rests already"
+        states.problems(),
+        vec![(SECOND, NOT_AUTHORIZED)],
+        "it is paused already"
     );
 }
 
 #[test]
-fn a_failed_topic_rests_longer_each_time_until_a_success() {
-    let (mut topic_states, start) = (TopicStates::new(1), Instant::now());
-    topic_states.flow(0);
+fn a_failed_topic_is_paused_longer_each_time_until_a_success() {
+    let (mut states, start) = (active(1), Instant::now());
     for pause in [1, 2, 4] {
-        topic_states.failed(0, ProblemClass::TopicNotAuthorized, start);
+        states.on_failed(FIRST, NOT_AUTHORIZED, start);
         let over = start + Duration::from_secs(pause);
         assert!(
-            topic_states
-                .due(start + Duration::from_millis(pause * 500 - 1), |_| true)
+            states
+                .due(start + Duration::from_millis(pause * 500 - 1))
                 .is_empty(),
             "at least half of it"
         );
+        let sent = send(&mut states, FIRST, start);
         assert!(
-            topic_states.due(over, |_| false).is_empty(),
-            "records of it are still with the producer"
+            states.due(over).is_empty(),
+            "a record of it is still with the producer"
         );
-        assert_eq!(
-            topic_states.due(over, |_| true),
-            [(0, ProblemClass::TopicNotAuthorized)]
-        );
-        topic_states.flow(0);
+        states.on_ended(&sent);
+        assert_eq!(states.due(over), [(FIRST, NOT_AUTHORIZED)]);
+        states[FIRST].activate();
     }
-    topic_states.succeeded(0);
-    topic_states.failed(0, ProblemClass::TopicNotAuthorized, start);
-    assert!(topic_states.next(start, |_| true) <= Some(start + PAUSE_MIN));
+    states[FIRST].on_success();
+    states.on_failed(FIRST, NOT_AUTHORIZED, start);
+    assert!(states.next_due_at(start) <= Some(start + PAUSE_MIN));
 }
 
 #[test]
-fn a_topic_with_a_refused_record_is_slow_for_a_minute() {
-    let (mut topic_states, start) = (TopicStates::new(1), Instant::now());
-    topic_states.flow(0);
-    topic_states.suspect(0);
-    assert!(
-        !topic_states.is_active(0)
-            && topic_states.identified(0, start)
-            && topic_states.is_active(0)
-    );
-    assert!(
-        topic_states.is_slow(0, start + Duration::from_secs(59))
-            && !topic_states.is_slow(0, start + SLOW_FOR)
-    );
+fn a_topic_with_a_rejected_record_is_slow_for_a_minute() {
+    let (mut states, start) = (active(1), Instant::now());
+    states[FIRST].isolate();
+    assert!(!states[FIRST].is_active());
+    assert!(states[FIRST].on_candidates_known(start) && states[FIRST].is_active());
+    assert!(states[FIRST].is_slow(start + Duration::from_secs(59)));
+    assert!(!states[FIRST].is_slow(start + SLOW_FOR));
 }
 
 #[test]
-fn a_parked_topic_rests_until_it_is_parked_no_more() {
-    let mut topic_states = TopicStates::new(2);
-    topic_states.flow(0);
-    topic_states.flow(1);
-    assert_eq!(topic_states.parked(BTreeSet::from([1])), (vec![], vec![1]));
-    assert!(topic_states.is_active(0) && !topic_states.is_active(1) && topic_states.any());
-    assert_eq!(topic_states.parked(BTreeSet::new()), (vec![1], vec![]));
-    assert!(topic_states.is_active(1) && !topic_states.any());
-}
-
-#[test]
-fn a_parked_topic_is_not_tried_until_it_is_freed() {
-    let (mut topic_states, start) = (TopicStates::new(1), Instant::now());
-    topic_states.flow(0);
-    topic_states.failed(0, ProblemClass::TopicNotAuthorized, start);
-    let over = start + Duration::from_secs(60);
-    topic_states.parked(BTreeSet::from([0]));
+fn a_topic_that_went_missing_during_its_probe_is_unlisted_afterwards() {
+    let mut states = active(1);
+    states[FIRST].probe(NOT_AUTHORIZED);
+    states[FIRST].on_missing();
     assert_eq!(
-        (
-            topic_states.due(over, |_| true),
-            topic_states.next(over, |_| true)
-        ),
-        (vec![], None)
+        states.problems(),
+        vec![(FIRST, NOT_AUTHORIZED)],
+        "the probe ends first"
     );
-    topic_states.parked(BTreeSet::new());
-    assert_eq!(topic_states.due(over, |_| true).len(), 1);
+    assert!(!states[FIRST].on_probe_accepted());
+    assert_eq!(states.problems(), vec![(FIRST, ProblemClass::TopicMissing)]);
+}
+
+#[test]
+fn a_parked_topic_is_paused_until_it_is_not_parked_any_more() {
+    let mut states = active(2);
+    let parked = states.set_parked(&BTreeSet::from([SECOND]));
+    assert_eq!(parked, (vec![], vec![SECOND]));
+    assert!(states[FIRST].is_active() && !states[SECOND].is_active() && states.any_is_excluded());
+    assert_eq!(states.set_parked(&BTreeSet::new()), (vec![SECOND], vec![]));
+    assert!(states[SECOND].is_active() && !states.any_is_excluded());
+}
+
+#[test]
+fn a_parked_topic_is_not_probed_until_it_is_freed() {
+    let (mut states, start) = (active(1), Instant::now());
+    states.on_failed(FIRST, NOT_AUTHORIZED, start);
+    let over = start + Duration::from_secs(60);
+    states.set_parked(&BTreeSet::from([FIRST]));
+    assert_eq!((states.due(over), states.next_due_at(over)), (vec![], None));
+    states.set_parked(&BTreeSet::new());
+    assert_eq!(states.due(over).len(), 1);
+}
+
+#[test]
+fn only_a_row_that_was_sent_later_and_acknowledged_late_enough_overtakes() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    for (sent, acknowledged, overtakes) in [
+        (0, 3000, false),
+        (1, 1999, false),
+        (1, 2000, true),
+        (2500, 2501, true),
+    ] {
+        let mut states = active(2);
+        send(&mut states, FIRST, start);
+        let later = send(&mut states, SECOND, at(sent));
+        states.on_acknowledged(&later, at(acknowledged));
+        assert_eq!(
+            states.is_overtaken(FIRST, Duration::from_secs(2)),
+            overtakes,
+            "sent {sent}, acknowledged {acknowledged}"
+        );
+        assert!(
+            !states.is_overtaken(SECOND, Duration::ZERO),
+            "no row of it is with the producer"
+        );
+    }
 }

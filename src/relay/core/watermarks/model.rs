@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Covered, ReadDecision, Watermark, XidTick, XidTicks, YOUNG};
+use super::{Covered, ReadDecision, Watermark, XidTick, XidTicks, YOUNG_FOR};
 use crate::outbox::Snapshot;
 
 /// A bug that a careful reader could still write.
@@ -17,7 +17,7 @@ enum Bug {
     None,
     /// A cursor that only moves forward over what it has read.
     ForwardOnly,
-    /// Believe that whatever is not listed has ended.
+    /// Take every transaction that is not listed as ended.
     NotListedMeansEnded,
     /// Send what comes behind an ended transaction before its own rows were read.
     IgnoreEnded,
@@ -233,11 +233,11 @@ impl Model {
     }
 
     fn now(&self, state: &State) -> Instant {
-        self.start + YOUNG * u32::from(state.clock)
+        self.start + YOUNG_FOR * u32::from(state.clock)
     }
 
     fn plan(&self, state: &State, room: usize) -> State {
-        let low = state.marks.low(self.now(state));
+        let low = state.marks.read_from(self.now(state));
         let limit = room + state.in_flight.range(low + 1..).count();
         State {
             fetch: Some(Fetch {
@@ -277,22 +277,24 @@ impl Model {
         } else {
             i64::MAX
         };
-        let mut base = next.ticks.base(&snapshot);
+        let mut safe_id = next.ticks.safe_id(&snapshot);
         if self.bug == Bug::NotListedMeansEnded {
-            base = next.seen;
+            safe_id = next.seen;
         }
         let covered = Covered {
             low: fetch.low,
             reached,
         };
         let before = next.marks.clone();
-        let mut reading = next.marks.learn(covered, &snapshot, base, self.now(state));
+        let mut reading = next
+            .marks
+            .advance(covered, &snapshot, safe_id, self.now(state));
         if self.bug == Bug::IgnoreEnded && reading == ReadDecision::Again {
             reading = ReadDecision::Take;
         }
         if self.bug == Bug::ForwardOnly {
             next.marks =
-                Watermark::starting_at(ids.last().copied().unwrap_or(0).max(before.mark()));
+                Watermark::starting_at(ids.last().copied().unwrap_or(0).max(before.complete_to()));
         }
         if reading == ReadDecision::Take {
             for id in ids {
@@ -330,7 +332,7 @@ impl Model {
     }
 
     fn mark_is_safe(&self, state: &State) -> Result<(), String> {
-        let mark = state.marks.mark();
+        let mark = state.marks.complete_to();
         let to_come = |row: &&Row| {
             let running = matches!(state.writers[row.writer], Writer::Running { .. });
             running || (self.committed(state, row) && !state.taken.contains(&row.id))

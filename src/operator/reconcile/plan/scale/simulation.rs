@@ -4,7 +4,7 @@
 use super::*;
 use crate::operator::fixtures::at;
 
-const LOOK_SECONDS: i64 = 15;
+const STEP_SECONDS: i64 = 15;
 const POD_START_SECONDS: i64 = 6;
 const RELAY_ROWS_PER_SECOND: i64 = 500;
 const SINK_ROWS_PER_SECOND: i64 = 1_000_000;
@@ -65,7 +65,7 @@ struct World {
     published: VecDeque<i64>,
     /// Since when each relay exists.
     relays: Vec<i64>,
-    memory: Remembered,
+    memory: ScalingMemory,
 }
 
 /// One look.
@@ -110,7 +110,7 @@ impl World {
         }
     }
 
-    fn look(&mut self, second: i64) -> Point {
+    fn decide_at(&mut self, second: i64) -> Point {
         let weather = weather(second);
         let load = Load {
             rows: self.rows(),
@@ -122,7 +122,7 @@ impl World {
             published_per_second: self.published.iter().sum::<i64>() as f64 / 10.0,
             breaker_open: weather.sink == 0,
         };
-        let facts = ScaleFacts {
+        let inputs = ScaleInputs {
             count: self.relays.len() as i32,
             available: self.running(second) as i32,
             load: weather.reported.then_some(load),
@@ -136,7 +136,7 @@ impl World {
             oldest_age,
             stabilization,
         };
-        let (decision, memory) = decide(&policy, &facts, &self.memory, at(second));
+        let (decision, memory) = decide(&policy, &inputs, &self.memory, at(second));
         self.memory = memory;
         self.relays.resize(decision.to as usize, second);
         Point {
@@ -153,13 +153,13 @@ fn hour() -> Vec<Point> {
         waiting: VecDeque::new(),
         published: VecDeque::new(),
         relays: vec![-100],
-        memory: Remembered::default(),
+        memory: ScalingMemory::default(),
     };
     let mut curve = Vec::new();
     for second in 0..3600 {
         world.live_through(second);
-        if second % LOOK_SECONDS == 0 {
-            curve.push(world.look(second));
+        if second % STEP_SECONDS == 0 {
+            curve.push(world.decide_at(second));
         }
     }
     curve

@@ -1,6 +1,12 @@
 use super::*;
 use crate::outbox::RowText;
 
+const TOPIC: TopicIndex = TopicIndex::new(0);
+
+fn slots(indexes: std::ops::Range<usize>) -> Vec<Slot> {
+    indexes.map(Slot::new).collect()
+}
+
 fn row(id: i64) -> OutboxRow {
     OutboxRow::with(
         1,
@@ -12,46 +18,46 @@ fn row(id: i64) -> OutboxRow {
     )
 }
 
-/// Tries until nothing is left; a batch is refused when `is_bad` says so. Returns what was
-/// published, in order, and all findings.
+/// Probes until nothing is left; a batch is rejected when `is_bad` says so. Returns what was
+/// published, in order, and all results.
 fn run(
-    trials: &mut Trials,
+    bisect: &mut Bisect,
     is_bad: impl Fn(&[OutboxRow]) -> Option<ProblemClass>,
-) -> (Vec<i64>, Vec<Finding>) {
-    let (mut published, mut findings) = (Vec::new(), Vec::new());
-    while let Some(group) = trials.next_group(|_| true) {
+) -> (Vec<i64>, Vec<ProbeResult>) {
+    let (mut published, mut results) = (Vec::new(), Vec::new());
+    while let Some(group) = bisect.next_group(|_| true) {
         let rows = group.rows.clone();
-        trials.began(group, &(0..rows.len()).collect::<Vec<_>>());
-        let end = is_bad(&rows).map_or(Ended::Published, Ended::Refused);
-        if end == Ended::Published {
+        bisect.on_sent(group, &slots(0..rows.len()));
+        let end = is_bad(&rows).map_or(ProbeOutcome::Published, ProbeOutcome::Rejected);
+        if end == ProbeOutcome::Published {
             published.extend(rows.iter().map(|row| row.id));
         }
-        for slot in 0..rows.len() {
-            findings.extend(trials.ended(slot, end).unwrap_or_default());
+        for slot in slots(0..rows.len()) {
+            results.extend(bisect.on_report(slot, end).unwrap_or_default());
         }
     }
-    (published, findings)
+    (published, results)
 }
 
 #[test]
-fn halving_finds_the_culprits_and_publishes_the_innocent_in_order() {
-    let mut trials = Trials::default();
-    trials.suspect(
-        0,
+fn halving_finds_the_bad_rows_and_publishes_the_others_in_order() {
+    let mut bisect = Bisect::default();
+    bisect.add_candidates(
+        TOPIC,
         Some(ProblemClass::RecordRejected),
         (1..=9).map(row).collect(),
     );
     let bad = [4, 9];
-    let (published, findings) = run(&mut trials, |rows| {
+    let (published, results) = run(&mut bisect, |rows| {
         rows.iter()
             .any(|row| bad.contains(&row.id))
             .then_some(ProblemClass::RecordRejected)
     });
     assert_eq!(published, [1, 2, 3, 5, 6, 7, 8]);
-    let culprits: Vec<i64> = findings
+    let rejected: Vec<i64> = results
         .iter()
-        .filter_map(|finding| {
-            if let Finding::Culprit { row, .. } = finding {
+        .filter_map(|result| {
+            if let ProbeResult::RowRejected { row, .. } = result {
                 Some(row.id)
             } else {
                 None
@@ -59,53 +65,64 @@ fn halving_finds_the_culprits_and_publishes_the_innocent_in_order() {
         })
         .collect();
     assert_eq!(
-        (culprits.as_slice(), trials.is_empty()),
+        (rejected.as_slice(), bisect.is_empty()),
         (bad.as_slice(), true)
     );
 }
 
 #[test]
 fn a_batch_without_a_bad_row_was_itself_too_large() {
-    let mut trials = Trials::default();
-    trials.suspect(
-        0,
+    let mut bisect = Bisect::default();
+    bisect.add_candidates(
+        TOPIC,
         Some(ProblemClass::RecordTooLarge),
         (1..=8).map(row).collect(),
     );
     // Of 8, then of 4.
     let bytes = 4 * row(1).bytes();
-    let (published, findings) = run(&mut trials, |rows| {
+    let (published, results) = run(&mut bisect, |rows| {
         (rows.len() > 3).then_some(ProblemClass::RecordTooLarge)
     });
     assert_eq!(published.len(), 8);
-    assert!(findings == [Finding::BatchTooLarge { topic: 0, bytes }]);
+    assert!(
+        results
+            == [ProbeResult::BatchTooLarge {
+                topic: TOPIC,
+                bytes
+            }]
+    );
 }
 
 #[test]
-fn purged_rows_are_tried_after_the_refused_ones_before_them() {
-    let mut trials = Trials::default();
-    trials.suspect(
-        0,
+fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
+    let mut bisect = Bisect::default();
+    bisect.add_candidates(
+        TOPIC,
         Some(ProblemClass::RecordRejected),
         (1..=4).map(row).collect(),
     );
-    let group = trials.next_group(|_| true).expect("a group");
-    trials.began(group, &[10, 11, 12, 13]);
+    let group = bisect.next_group(|_| true).expect("a group");
+    bisect.on_sent(group, &slots(10..14));
     for (slot, end) in [
-        (10, Ended::Published),
-        (11, Ended::Refused(ProblemClass::RecordRejected)),
-        (12, Ended::Purged),
+        (Slot::new(10), ProbeOutcome::Published),
+        (
+            Slot::new(11),
+            ProbeOutcome::Rejected(ProblemClass::RecordRejected),
+        ),
+        (Slot::new(12), ProbeOutcome::NotTried),
     ] {
-        assert!(trials.ended(slot, end).is_none());
+        assert!(bisect.on_report(slot, end).is_none());
     }
-    let findings = trials.ended(13, Ended::Purged).expect("the last one");
+    let results = bisect
+        .on_report(Slot::new(13), ProbeOutcome::NotTried)
+        .expect("the last one");
     assert!(
-        matches!(findings.as_slice(), [Finding::Culprit { row, attempts: 2, .. }] if row.id == 2)
+        matches!(results.as_slice(), [ProbeResult::RowRejected { row, attempts: 2, .. }] if row.id == 2)
     );
     assert_eq!(
-        trials
+        bisect
             .next_group(|_| true)
-            .expect("the purged ones")
+            .expect("the rows that were not tried")
             .rows
             .iter()
             .map(|row| row.id)
@@ -115,18 +132,21 @@ fn purged_rows_are_tried_after_the_refused_ones_before_them() {
 }
 
 #[test]
-fn a_topic_that_fails_ends_its_trials() {
-    let mut trials = Trials::default();
-    trials.try_topic(0, row(1));
-    trials.suspect(0, Some(ProblemClass::RecordRejected), vec![row(2)]);
-    let group = trials.next_group(|_| true).expect("the topic's row");
-    trials.began(group, &[7]);
-    assert!(trials.ended(7, Ended::TopicFailed) == Some(vec![]) && trials.is_empty());
+fn a_topic_that_fails_ends_its_probes() {
+    let mut bisect = Bisect::default();
+    bisect.add_topic_row(TOPIC, row(1));
+    bisect.add_candidates(TOPIC, Some(ProblemClass::RecordRejected), vec![row(2)]);
+    let group = bisect.next_group(|_| true).expect("the topic's row");
+    bisect.on_sent(group, &slots(7..8));
+    assert!(
+        bisect.on_report(Slot::new(7), ProbeOutcome::TopicFailed) == Some(vec![])
+            && bisect.is_empty()
+    );
 }
 
 #[test]
 fn a_topic_works_again_when_its_row_is_published() {
-    let mut trials = Trials::default();
-    trials.try_topic(3, row(1));
-    assert!(run(&mut trials, |_| None).1 == [Finding::TopicWorks(3)]);
+    let mut bisect = Bisect::default();
+    bisect.add_topic_row(TOPIC, row(1));
+    assert!(run(&mut bisect, |_| None).1 == [ProbeResult::TopicAccepted(TOPIC)]);
 }

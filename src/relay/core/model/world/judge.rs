@@ -75,19 +75,23 @@ impl World {
         }
     }
 
-    /// A verdict of the relay: its row goes to dead_letter.
-    pub(super) fn judge_poison(&mut self, at: usize) -> Result<bool, Violation> {
-        let Some(verdict) = self.processes[at].edit(|process| process.core.next_verdict()) else {
+    /// A disposition of the relay: its row goes to dead_letter.
+    pub(super) fn judge_dead_letter(&mut self, at: usize) -> Result<bool, Violation> {
+        let Some(disposition) = self.processes[at].edit(|process| process.core.next_disposition())
+        else {
             return Ok(false);
         };
-        let (now, event) = (self.now, verdict.row.event_id.as_u64_pair().1);
+        let (now, event) = (self.now, disposition.row.event_id.as_u64_pair().1);
         self.database.edit(|database| database.bury(event));
-        self.processes[at].edit(|process| process.core.judged(&verdict, now));
+        self.processes[at].edit(|process| process.core.on_disposition_done(&disposition, now));
         match self.refused.contains(&event) {
             true => Ok(true),
             false => Err((
                 'L',
-                format!("{:?} is a dead letter and was never refused", verdict.row),
+                format!(
+                    "{:?} is a dead letter and was never refused",
+                    disposition.row
+                ),
             )),
         }
     }
@@ -108,7 +112,7 @@ impl World {
             let idle = process.queue.is_empty()
                 && process.reports.is_empty()
                 && process.deletions.is_empty();
-            idle && process.trial.is_empty()
+            idle && process.probed.is_empty()
                 && process.fetch.is_none()
                 && process.life != Life::Paused
         })
@@ -174,8 +178,8 @@ impl World {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
         }
-        // What is on trial already comes first.
-        while self.apply(Step::AppendTrial(at))?
+        // What is being probed comes first.
+        while self.apply(Step::AppendProbe(at))?
             || self.apply(Step::Judge(at))?
             || self.apply(Step::Try(at))?
         {}

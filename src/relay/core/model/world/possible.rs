@@ -62,7 +62,7 @@ impl World {
                 steps.extend([
                     Step::Resume(at),
                     Step::Try(at),
-                    Step::AppendTrial(at),
+                    Step::AppendProbe(at),
                     Step::Judge(at),
                     Step::Claim(at, Answer::Arrives),
                     Step::Release(at, Answer::Arrives),
@@ -97,7 +97,7 @@ impl World {
                     [1, usize::MAX].map(|records| {
                         [
                             Step::Isolation(at, topic, records),
-                            Step::PoisonTrial(at, topic, records),
+                            Step::PoisonProbe(at, topic, records),
                         ]
                     })
                 };

@@ -13,8 +13,8 @@ impl World {
                     && process.core.in_flight().acked() > 0 =>
             {
                 self.processes[at].edit(|process| {
-                    let drawn = process.core.seen();
-                    let settle = process.core.next_settle(2, true);
+                    let drawn = process.core.highest_id();
+                    let settle = process.core.next_settle(2, SettleWhen::Now);
                     process.deletions.extend(settle.map(|settle| Deletion {
                         settle,
                         drawn,
@@ -85,12 +85,12 @@ impl World {
                     match deletion.xid {
                         Some(xid) if answer == Answer::Arrives => {
                             process.tick(xid, deletion.drawn);
-                            process.core.settled(&deletion.settle.slots);
+                            process.core.on_settled(&deletion.settle.slots);
                         }
-                        _ => process.core.settle_failed(&deletion.settle.slots),
+                        _ => process.core.on_settle_failed(&deletion.settle.slots),
                     }
                     if bug == Bug::ForgetAtOnce {
-                        process.core.in_flight.fetch_is_in();
+                        process.core.in_flight.end_fetch();
                     }
                 });
                 Ok(true)
@@ -118,13 +118,13 @@ impl World {
         let (bug, process) = (self.scenario.bug, self.process(at));
         let (instance, seen, news) = (
             process.instance,
-            process.core.seen(),
-            process.core.seen() > process.ticked,
+            process.core.highest_id(),
+            process.core.highest_id() > process.ticked,
         );
         let writer = (instance, process.incarnation);
         match step {
             Step::Renew(_) => {
-                let marks = process.core.marks();
+                let marks = process.core.watermarks();
                 let before = self.database.get().lanes.clone();
                 let ours = self
                     .database
@@ -145,7 +145,7 @@ impl World {
                 if answer == Answer::Arrives {
                     return Ok(self.claim(at, usize::MAX));
                 }
-                let known = process.core.marks();
+                let known = process.core.watermarks();
                 let possible = self.faults_left > 0
                     && self.scenario.faults.contains(&DeliveryError::AnswerLost);
                 let lost = possible
@@ -156,7 +156,8 @@ impl World {
                 Ok(lost && self.spend(DeliveryError::AnswerLost))
             }
             Step::GiveBack(_) => {
-                let possible = process.core.owned() > 0 && self.spend(DeliveryError::GiveBack);
+                let possible =
+                    process.core.owned_lanes() > 0 && self.spend(DeliveryError::GiveBack);
                 if possible {
                     let now = self.now;
                     self.processes[at].edit(|process| process.core.drain(1, now));
@@ -164,10 +165,10 @@ impl World {
                 Ok(possible)
             }
             Step::Release(_, answer) => {
-                let drained = if bug == Bug::ReleaseUndrained && process.core.owned() == 0 {
-                    process.core.marks()
+                let drained = if bug == Bug::ReleaseUndrained && process.core.owned_lanes() == 0 {
+                    process.core.watermarks()
                 } else {
-                    process.core.drained()
+                    process.core.drained_lanes()
                 };
                 if drained.lanes.is_empty()
                     || answer == Answer::Lost && !self.spend(DeliveryError::AnswerLost)
@@ -177,7 +178,7 @@ impl World {
                 self.database
                     .edit(|database| database.write_marks(writer, &drained, true, bug));
                 if answer == Answer::Arrives {
-                    self.processes[at].edit(|process| process.core.released(&drained));
+                    self.processes[at].edit(|process| process.core.on_released(&drained));
                 }
                 self.judge_marks()?;
                 Ok(true)
@@ -189,14 +190,14 @@ impl World {
     pub(super) fn claim(&mut self, at: usize, lanes_max: usize) -> bool {
         let (instance, known, now) = (
             self.process(at).instance,
-            self.process(at).core.marks(),
+            self.process(at).core.watermarks(),
             self.now,
         );
         let grants = self
             .database
             .edit(|database| database.claim(instance, &known, lanes_max));
         if !grants.is_empty() {
-            self.processes[at].edit(|process| process.core.granted(&grants, now));
+            self.processes[at].edit(|process| process.core.on_granted(&grants, now));
         }
         !grants.is_empty()
     }

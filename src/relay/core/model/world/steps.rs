@@ -59,7 +59,7 @@ impl World {
                     process.reports.clear();
                     [
                         std::mem::take(&mut process.queue),
-                        std::mem::take(&mut process.trial),
+                        std::mem::take(&mut process.probed),
                     ]
                 });
                 self.zombies.extend(on_its_way);
@@ -92,7 +92,7 @@ impl World {
         match (step, &process.fetch) {
             (Step::Plan(_), None) if runs && process.sending == Sending::Open => self.processes[at]
                 .edit(|process| {
-                    let at = process.core.fetch_at().map(|at| at.max(now));
+                    let at = process.core.next_fetch_at().map(|at| at.max(now));
                     let plan = at.and_then(|at| process.core.plan_fetch(at));
                     process.fetch = plan.map(|plan| {
                         let answer = (!self.scenario.fine).then(|| {
@@ -139,10 +139,12 @@ impl World {
                 true
             }
             (Step::GapScan(_), _) if runs => {
-                let found = self.database.get().gap_scan(&process.core.marks());
+                let found = self.database.get().gap_scan(&process.core.watermarks());
                 for row in &found {
                     self.processes[at].edit(|process| {
-                        process.core.straggler(row.key.lane, row.id, row.event_id())
+                        process
+                            .core
+                            .on_straggler(row.key.lane, row.id, row.event_id())
                     });
                 }
                 !found.is_empty()
@@ -163,7 +165,7 @@ impl World {
             {
                 self.processes[at].edit(|process| {
                     let (record, outcome) = process.reports.remove(0);
-                    process.core.reported(record.slot, outcome, now);
+                    process.core.on_report(record.slot, outcome, now);
                 });
                 true
             }
@@ -189,7 +191,7 @@ impl World {
                     at,
                     topic,
                     records,
-                    Outcome::Refused(ProblemClass::RecordRejected),
+                    Outcome::Rejected(ProblemClass::RecordRejected),
                 )
             }
             Step::Retire(_)
@@ -206,7 +208,7 @@ impl World {
                 self.processes[at].edit(|process| {
                     process.sending = Sending::Open;
                     process.known.clear();
-                    process.core.has_new_producer();
+                    process.core.on_new_producer();
                 });
                 true
             }
@@ -231,21 +233,21 @@ impl World {
                 let database = self.database.get();
                 Ok(self.processes[at].edit(|process| process.try_rows(database, bug, now)))
             }
-            Step::AppendTrial(_) if !process.trial.is_empty() => {
+            Step::AppendProbe(_) if !process.probed.is_empty() => {
                 let record = self.processes[at].edit(|process| {
-                    let record = process.trial.remove(0);
-                    if let TrialProducer::Open(known) = &mut process.trial_producer {
+                    let record = process.probed.remove(0);
+                    if let ProbeProducer::Open(known) = &mut process.probe_producer {
                         known.insert(record.row.key.topic);
                     }
                     record
                 });
                 self.judge_appended(record.row)?;
                 self.processes[at]
-                    .edit(|process| process.core.reported(record.slot, Outcome::Published, now));
+                    .edit(|process| process.core.on_report(record.slot, Outcome::Published, now));
                 Ok(true)
             }
-            Step::PoisonTrial(_, topic, records) => {
-                let Some(first) = first_of(&process.trial, topic)
+            Step::PoisonProbe(_, topic, records) => {
+                let Some(first) = first_of(&process.probed, topic)
                     .filter(|_| self.spend(DeliveryError::Isolation))
                 else {
                     return Ok(false);
@@ -253,25 +255,34 @@ impl World {
                 self.refused.insert(first.event);
                 self.remember_in_flight(at);
                 let on_its_way =
-                    self.processes[at].edit(|process| process.refuse_on_trial(topic, records, now));
+                    self.processes[at].edit(|process| process.reject_probe(topic, records, now));
                 self.zombies.push(on_its_way);
                 Ok(true)
             }
-            Step::Judge(_) => self.judge_poison(at),
+            Step::Judge(_) => self.judge_dead_letter(at),
             Step::Resume(_) => {
-                let due = process.core.resume_at(now);
+                let due = process.core.next_resume_at(now);
                 due.into_iter().for_each(|due| {
-                    self.processes[at].edit(|process| process.core.resume(due.max(now)))
+                    self.processes[at].edit(|process| process.core.resume_due(due.max(now)))
                 });
                 Ok(due.is_some())
             }
             Step::TopicSeen(_, topic, exists) => {
-                let known = process.core.topic_states().is_active(topic.into());
+                let known = process.core.topics()[TopicIndex::new(topic.into())].is_active();
                 let possible =
                     known != exists && (exists || self.spend(DeliveryError::TopicMissing));
                 if possible {
                     self.processes[at].edit(|process| {
-                        process.core.topic_seen(topic.into(), exists, now);
+                        let presence = if exists {
+                            TopicPresence::Present
+                        } else {
+                            TopicPresence::Missing
+                        };
+                        process.core.on_topic_metadata(
+                            TopicIndex::new(topic.into()),
+                            presence,
+                            now,
+                        );
                         process.forget_at_brokers(topic, exists);
                     });
                 }

@@ -1,8 +1,10 @@
--- The same as fetch.sql, but only rows that flow. It looks at a bounded number of rows of each lane, so that a mountain of resting rows costs
--- a piece of the time of each fetch, and not all of one. A lane that was cut short by that bound gets a row with no event_id: the id up to
--- which it was looked at.
--- $1 lanes, $2 positions, $3 rows per lane, $4 bytes per lane; $5 topics that flow; $6 event type -> topic, $7 aggregate type -> topic,
--- $8 resting keys as {"<topic>\u001f<key>": 0}; $9 rows to look at per lane; $10 all declared topics, when rows of none of them are wanted too.
+-- Fetches like fetch.sql, but only rows of active topics and keys. It reads a limited number of
+-- rows of each lane, so that many excluded rows slow every fetch down a little instead of one fetch
+-- a lot. A lane that reached this limit returns a row without event_id: the id up to which it was
+-- read.
+-- $1 lanes, $2 positions, $3 rows per lane, $4 payload bytes per lane; $5 active topics; $6 event
+-- type -> topic, $7 aggregate type -> topic, $8 excluded keys as {"<topic>\u001f<key>": 0}; $9 rows
+-- to read per lane; $10 all declared topics, when rows of other topics are wanted too.
 with filter as materialized (
   select
     $5::text[] as topics, $6::text::jsonb as by_event_type, $7::text::jsonb as by_aggregate_type, $8::text::jsonb as resting_keys,

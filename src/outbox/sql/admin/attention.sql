@@ -1,4 +1,4 @@
--- What is parked or a dead letter, by topic and class.
+-- Counts parked topics, parked keys and dead letters by topic and class.
 select 'key' as kind, topic, class, count(*) as number, to_char(min(parked_at) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as oldest_at
 from @schema@.parked_key group by topic, class
 union all

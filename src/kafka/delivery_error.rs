@@ -1,31 +1,44 @@
-//! What an error code means for the relay: one match decides. Pure.
+//! Error code of librdkafka or of a broker -> what the relay does about it. One match decides.
+//! Pure.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use crate::report::ProblemClass;
 
-/// Whose fault a failed record is.
+/// Why a record was not delivered. The variant decides what follows; the class is what a person
+/// reads in the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryError {
-    /// The cluster's: no record can be blamed.
+    /// The whole cluster fails: it is unreachable, or refuses the login. Set by [`classify`] for
+    /// all codes that blame neither a topic nor a record, and by [`Producer::send`] if
+    /// librdkafka's queue is full. No record is at fault: rows stay in flight and are sent again,
+    /// and the circuit breaker watches the missing acknowledgements.
+    ///
+    /// [`Producer::send`]: crate::kafka::Producer::send
     Cluster(ProblemClass),
-    /// The topic's: it is missing, forbidden, or was deleted and made anew.
+    /// One topic fails: it is missing, not authorized, or was deleted and created again. Set by
+    /// [`classify`]. The topic is paused for a while and then tried again; other topics continue.
     Topic(ProblemClass),
-    /// The record's own.
+    /// The record itself is rejected, or the batch that it is part of. Set by [`classify`], and by
+    /// the relay for headers that no record can carry. Its rows become candidates: each is probed
+    /// alone until the rejected one is found and parked or dead-lettered.
     Record(ProblemClass),
-    /// Nobody's: thrown out together with the producer, or with a batch in which the broker blames
-    /// another record.
+    /// The record was not written, through no fault of its own: it was purged together with its
+    /// producer, or belonged to a batch in which the broker rejects another record. Set by
+    /// [`classify`]. The row is sent again.
     Purged,
 }
 
-/// What an error that is no record's says of the cluster, if anything. librdkafka's `reason` only
-/// tells broken TLS from a broken connection: a refused client certificate, and a broker that
-/// speaks no TLS, have the same code as a broker that went away (measured with 2.12.1).
+/// Problem of the cluster that an error without a record indicates; `None` if it indicates none.
+///
+/// `reason` is librdkafka's text. It is only used to distinguish a TLS failure from a lost
+/// connection: a refused client certificate, and a broker that does not speak TLS, have the same
+/// code as an unreachable broker (measured with librdkafka 2.12.1).
 pub(super) fn cluster_problem(code: Code, reason: &str) -> Option<ProblemClass> {
-    let broken_tls = reason.contains("SSL handshake failed")
+    let tls_failed = reason.contains("SSL handshake failed")
         || (reason.contains("SSL routines") && !reason.contains("unexpected eof"));
     match classify(code) {
-        DeliveryError::Cluster(ProblemClass::KafkaUnreachable) if broken_tls => {
+        DeliveryError::Cluster(ProblemClass::KafkaUnreachable) if tls_failed => {
             Some(ProblemClass::KafkaTlsFailed)
         }
         DeliveryError::Cluster(class) => Some(class),
@@ -33,7 +46,8 @@ pub(super) fn cluster_problem(code: Code, reason: &str) -> Option<ProblemClass> 
     }
 }
 
-/// Classifies an error code of librdkafka or of a broker.
+/// Classifies an error code of librdkafka or of a broker. Unknown codes blame the cluster, so that
+/// no row is parked because of them.
 #[must_use]
 pub fn classify(code: Code) -> DeliveryError {
     use ProblemClass as Class;

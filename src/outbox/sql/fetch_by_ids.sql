@@ -1,5 +1,7 @@
--- These rows, as far as they still exist, in the columns of fetch.sql. $1 lanes, $2 ids, $3 event ids: parallel lists.
--- `limit 1` is no limit, (lane, id) is unique: it keeps the planner from turning the join round and reading the whole table.
+-- Reads those of the given rows that still exist, in the columns of fetch.sql.
+-- $1 lanes, $2 ids, $3 event ids: parallel lists.
+-- `limit 1` limits nothing, because (lane, id) is unique. It keeps the planner from swapping the
+-- sides of the join and reading the whole table.
 select
   null as snapshot, m.lane, m.id, m.event_id, m.aggregate_type, m.aggregate_id, m.event_type, m.topic, m.event_key, m.payload, m.headers,
   m.created_at, tidsend(m.place) as place

@@ -1,0 +1,122 @@
+//! Limits of topics -> limits of the producer's batches and records. Pure.
+//!
+//! A broker judges whole batches, not single records, and librdkafka never splits a batch. A topic
+//! with `max.message.bytes` 20,000 therefore rejects 300-byte records that are sent in a batch of
+//! 1 MB. So no batch is larger than the strictest topic accepts, and no record is rejected here
+//! that some topic would accept.
+
+/// Limits of one topic, from its configuration. A value is `None` if it is unknown: the topic is
+/// missing, or the relay may not read the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// `max.message.bytes`: largest batch in bytes.
+    pub max_message_bytes: Option<usize>,
+    /// `min.insync.replicas`: number of brokers that must have a record before it is acknowledged.
+    pub min_insync_replicas: Option<usize>,
+}
+
+/// Limits of all declared topics, in manifest order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsByTopic(pub Vec<TopicLimits>);
+
+/// Size limits of a producer, derived from its topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// `batch.size`: bytes of a batch before compression, with all framing. A single larger record
+    /// is still sent, alone in its batch.
+    pub batch_bytes: usize,
+    /// `message.max.bytes`: [`super::Producer::send`] rejects a larger record.
+    pub message_max_bytes: usize,
+}
+
+/// Largest value of `batch.size` in bytes, whatever the topics accept. Also assumed for topics
+/// with unknown limits.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+/// Smallest value of `batch.size` in bytes: smaller batches would hold one record each, which is
+/// too slow.
+pub const BATCH_BYTES_MIN: usize = 1024;
+/// Largest value of `message.max.bytes` in bytes that librdkafka accepts.
+const MESSAGE_BYTES_MAX: usize = 1_000_000_000;
+
+impl BatchLimits {
+    /// Limits for a set of topics: batches as small as the strictest topic requires, records as
+    /// large as the most generous topic accepts.
+    #[must_use]
+    pub fn for_topics(limits: &LimitsByTopic) -> Self {
+        let known = || limits.0.iter().filter_map(|topic| topic.max_message_bytes);
+        let strictest = known().min().unwrap_or(BATCH_BYTES_MAX);
+        let most_generous = known().max().unwrap_or(BATCH_BYTES_MAX);
+        Self {
+            batch_bytes: strictest.clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX),
+            message_max_bytes: most_generous.clamp(BATCH_BYTES_MAX, MESSAGE_BYTES_MAX),
+        }
+    }
+
+    /// Whether a producer with these limits can be kept when `wanted` are the right ones: it
+    /// accepts records that are as large, and its batches are not larger.
+    #[must_use]
+    pub fn fits(self, wanted: Self) -> bool {
+        self.message_max_bytes >= wanted.message_max_bytes && self.batch_bytes <= wanted.batch_bytes
+    }
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self::for_topics(&LimitsByTopic::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(limits: &[Option<usize>], batch_bytes: usize, message_max_bytes: usize) {
+        let limits = limits
+            .iter()
+            .map(|bytes| TopicLimits {
+                max_message_bytes: *bytes,
+                ..TopicLimits::default()
+            })
+            .collect();
+        assert_eq!(
+            BatchLimits::for_topics(&LimitsByTopic(limits)),
+            BatchLimits {
+                batch_bytes,
+                message_max_bytes
+            }
+        );
+    }
+
+    #[test]
+    fn batches_fit_the_strictest_topic_and_records_the_most_generous() {
+        check(&[], 1_000_000, 1_000_000);
+        check(&[None, None], 1_000_000, 1_000_000);
+        check(&[Some(1_048_588)], 1_000_000, 1_048_588);
+        check(&[Some(1_048_588), Some(20_000), None], 20_000, 1_048_588);
+        check(&[Some(20_000)], 20_000, 1_000_000);
+    }
+
+    #[test]
+    fn a_producer_fits_while_no_topic_takes_larger_records_or_only_smaller_batches() {
+        let limits = |batch_bytes, message_max_bytes| BatchLimits {
+            batch_bytes,
+            message_max_bytes,
+        };
+        let producer = limits(500_000, 2_000_000);
+        for (wanted, fits) in [
+            (producer, true),
+            (limits(1_000_000, 1_000_000), true), // it can do more than is wanted
+            (limits(500_000, 2_000_001), false),
+            (limits(499_999, 2_000_000), false),
+        ] {
+            assert_eq!(producer.fits(wanted), fits, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_do_not_make_a_producer_that_cannot_work() {
+        check(&[Some(0)], 1024, 1_000_000);
+        check(&[Some(usize::MAX)], 1_000_000, 1_000_000_000);
+    }
+}

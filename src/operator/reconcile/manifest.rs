@@ -1,0 +1,56 @@
+//! An OutboxRelay as the API server has it, whether or not this version can read it. Pure.
+
+use kube::{ResourceExt, core::error_boundary::InvalidObject};
+
+use crate::{
+    api::{OutboxRelay, OutboxRelayStatus},
+    operator::identity::{Identity, PAUSED, is_ours},
+};
+
+/// A manifest that this operator is responsible for.
+#[derive(Clone, Debug)]
+pub(crate) struct Manifest {
+    pub identity: Identity,
+    /// The annotation says that nothing but the status may be written.
+    pub paused: bool,
+    /// Status as this operator wrote it last; empty if the manifest is unreadable.
+    pub status: OutboxRelayStatus,
+    /// The manifest, or why this version cannot read it.
+    pub content: Result<OutboxRelay, String>,
+}
+
+impl Manifest {
+    /// Returns nothing if the object is about to go, or is meant for another operator.
+    pub(crate) fn of(
+        found: Result<OutboxRelay, InvalidObject>,
+        operator_name: &str,
+    ) -> Option<Self> {
+        let metadata = match &found {
+            Ok(relay) => &relay.metadata,
+            Err(invalid) => &invalid.metadata,
+        };
+        if metadata.deletion_timestamp.is_some() || !is_ours(metadata, operator_name) {
+            return None;
+        }
+        Some(match found {
+            Ok(relay) => Self::readable(relay),
+            Err(invalid) => Self {
+                identity: Identity::of(&invalid.metadata),
+                paused: false,
+                status: OutboxRelayStatus::default(),
+                content: Err(invalid.error),
+            },
+        })
+    }
+
+    /// Returns the manifest of an object that was read, with its status taken out.
+    pub(crate) fn readable(mut relay: OutboxRelay) -> Self {
+        let paused = relay.annotations().get(PAUSED);
+        Self {
+            identity: Identity::of(&relay.metadata),
+            paused: paused.is_some_and(|value| value == "true"),
+            status: relay.status.take().unwrap_or_default(),
+            content: Ok(relay),
+        }
+    }
+}

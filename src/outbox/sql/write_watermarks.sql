@@ -1,0 +1,11 @@
+-- Writes the watermarks of the lanes that the relay still owns, and returns these lanes. There are
+-- none when the outbox has another incarnation by now: the relay's watermarks mean nothing there.
+-- Also writes the last id that was drawn.
+-- `materialized`: an update locks what it joins, and a sequence cannot be locked.
+-- $1 instance, $2 lanes, $3 epochs, $4 watermarks, $5 highest ids, $6 incarnation.
+with s as materialized (select incarnation, position from @schema@.sequence_state)
+update @schema@.lane as l
+set mark = greatest(l.mark, u.mark), high_id = greatest(l.high_id, u.high_id, s.position)
+from unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[]) as u (lane, epoch, mark, high_id), s
+where l.lane = u.lane and l.owner = $1 and l.epoch = u.epoch and s.incarnation = $6
+returning l.lane

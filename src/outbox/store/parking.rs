@@ -1,0 +1,257 @@
+//! Rows that Kafka rejected: parking their keys, moving them to the dead letters, reading them
+//! again; and numbers of the whole table. IO.
+
+use std::fmt;
+
+use sqlx::{SqlStr, query};
+use uuid::Uuid;
+
+use crate::{
+    outbox::{
+        row::{DecodeError, OutboxRow, decode_row},
+        schema::statement,
+        store::{Operation, Store, StoreError, count, failed, row, rows, tuple, tuples},
+    },
+    report::ProblemClass,
+    settings::SchemaName,
+};
+
+/// Keys and topics that wait for a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parked {
+    /// Parked keys of the requested lanes, in the order of topic and key.
+    pub keys: Vec<ParkedKey>,
+    /// Parked topics, whatever the lane.
+    pub topics: Vec<String>,
+}
+
+/// A parked key: all its rows wait.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ParkedKey {
+    /// Topic of its rows, by route or given by the row.
+    pub topic: String,
+    pub key: String,
+    pub lane: u8,
+    /// Number of times that its first row has failed.
+    pub attempts: u32,
+    /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
+    pub head: Option<(i64, Uuid)>,
+}
+
+/// A row that Kafka rejected.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ParkedRow {
+    /// Topic of the row, by route or given by the row.
+    pub topic: String,
+    pub key: String,
+    pub lane: u8,
+    pub id: i64,
+    pub event_id: Uuid,
+    /// Why Kafka rejected it.
+    pub class: ProblemClass,
+}
+
+/// Numbers of the whole table, for all lanes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TableWide {
+    pub dead_letters: u64,
+    pub parked_keys: u64,
+    pub parked_topics: u64,
+    /// Age in seconds of the oldest transaction that keeps vacuum from removing dead rows.
+    ///
+    /// A role without `pg_read_all_stats` sees only its own sessions and prepared transactions.
+    /// `None`: it sees no transaction.
+    pub xmin_age_seconds: Option<f64>,
+    /// Dead rows of `event`, estimated by the server.
+    pub dead_tuples: u64,
+}
+
+/// Texts of the statements, with the name of the schema inserted.
+pub(super) struct ParkingStatements {
+    parked: SqlStr,
+    park_key: SqlStr,
+    dead_letter: SqlStr,
+    table_wide: SqlStr,
+    fetch_by_ids: SqlStr,
+}
+
+impl ParkingStatements {
+    /// Inserts the name of the schema.
+    pub(super) fn new(schema: &SchemaName) -> Self {
+        Self {
+            parked: statement(include_str!("../sql/parked.sql"), schema),
+            park_key: statement(include_str!("../sql/park_key.sql"), schema),
+            dead_letter: statement(include_str!("../sql/dead_letter.sql"), schema),
+            table_wide: statement(include_str!("../sql/table_wide.sql"), schema),
+            fetch_by_ids: statement(include_str!("../sql/fetch_by_ids.sql"), schema),
+        }
+    }
+}
+
+impl Store {
+    /// Reads the parked keys of these lanes, and all parked topics.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
+        let operation = Operation::ReadParked;
+        let read = query(self.parking.parked.clone()).bind(lanes);
+        let rows = rows(&self.pools.lease, operation, read).await?;
+        let rows: Vec<ParkedColumns> = tuples(operation, &rows)?;
+        let mut parked = Parked::default();
+        for row in rows {
+            match row {
+                (topic, None, ..) => parked.topics.push(topic),
+                (topic, Some(key), lane, attempts, head_id, head_event_id) => {
+                    parked.keys.push(ParkedKey {
+                        topic,
+                        key,
+                        lane: decode_lane(lane).map_err(failed(operation))?,
+                        attempts: decode_attempts(attempts),
+                        head: head_id.zip(head_event_id),
+                    });
+                }
+            }
+        }
+        Ok(parked)
+    }
+
+    /// Parks the key of a row that Kafka rejected. When the key is parked already, counts one more
+    /// attempt. A row that no longer exists parks nothing.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails. The key may be parked then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the key may be parked, or not. Parking it again only counts an attempt.
+    pub async fn park_key(&self, row: &ParkedRow) -> Result<(), StoreError> {
+        let park = query(self.parking.park_key.clone())
+            .bind(&row.topic)
+            .bind(&row.key)
+            .bind(i16::from(row.lane))
+            .bind(row.id)
+            .bind(row.event_id)
+            .bind(row.class.to_string());
+        rows(&self.pools.settler, Operation::ParkKey, park).await?;
+        Ok(())
+    }
+
+    /// Moves a row that Kafka rejected to the dead letters. Returns false when the row is not in
+    /// `event` any more.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails. The row may have been moved then, or not.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the row is in one of the two tables. Moving it again is harmless.
+    pub async fn dead_letter(
+        &self,
+        rejected: &ParkedRow,
+        attempts: u32,
+    ) -> Result<bool, StoreError> {
+        let operation = Operation::WriteDeadLetter;
+        let dead_letter = query(self.parking.dead_letter.clone())
+            .bind(i16::from(rejected.lane))
+            .bind(rejected.id)
+            .bind(rejected.event_id)
+            .bind(&rejected.topic)
+            .bind(rejected.class.to_string())
+            .bind(i32::try_from(attempts).unwrap_or(i32::MAX));
+        let row = row(&self.pools.settler, operation, dead_letter).await?;
+        let (moved,) = tuple(operation, &row)?;
+        Ok(moved)
+    }
+
+    /// Reads numbers of the whole table.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn table_wide(&self) -> Result<TableWide, StoreError> {
+        let operation = Operation::ReadTableWide;
+        let read = query(self.parking.table_wide.clone());
+        let row = row(&self.pools.settler, operation, read).await?;
+        let (dead_letters, parked_keys, parked_topics, xmin_age_seconds, dead_tuples) =
+            tuple(operation, &row)?;
+        Ok(TableWide {
+            dead_letters: count(dead_letters),
+            parked_keys: count(parked_keys),
+            parked_topics: count(parked_topics),
+            xmin_age_seconds,
+            dead_tuples: count(dead_tuples),
+        })
+    }
+
+    /// Reads those of the given rows that still exist, in the order of lane and id. The three lists
+    /// are parallel, one entry for each row.
+    ///
+    /// # Errors
+    /// Returns an error when the database fails, or its answer cannot be decoded.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it only reads.
+    pub async fn fetch_by_ids(
+        &self,
+        lanes: &[i16],
+        ids: &[i64],
+        event_ids: &[Uuid],
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let operation = Operation::FetchRowsByIds;
+        let fetch = query(self.parking.fetch_by_ids.clone())
+            .bind(lanes)
+            .bind(ids)
+            .bind(event_ids);
+        let rows = rows(&self.pools.reader, operation, fetch).await?;
+        let rows: Result<_, _> = rows.iter().map(decode_row).collect();
+        rows.map_err(failed(operation))
+    }
+}
+
+/// Columns of `sql/parked.sql`: topic, key, lane, attempts, id and event_id of the first row. A
+/// parked topic has only the first.
+type ParkedColumns = (
+    String,
+    Option<String>,
+    Option<i16>,
+    Option<i32>,
+    Option<i64>,
+    Option<Uuid>,
+);
+
+fn decode_lane(lane: Option<i16>) -> Result<u8, DecodeError> {
+    let lane = lane.ok_or(DecodeError::Value)?;
+    u8::try_from(lane).map_err(|_| DecodeError::Value)
+}
+
+fn decode_attempts(attempts: Option<i32>) -> u32 {
+    u32::try_from(attempts.unwrap_or(0)).unwrap_or(0)
+}
+
+/// Leaves out the key: it may be personal data and must not get into logs.
+impl fmt::Debug for ParkedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedKey")
+            .field("topic", &self.topic)
+            .field("lane", &self.lane)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leaves out the key: it may be personal data and must not get into logs.
+impl fmt::Debug for ParkedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedRow")
+            .field("topic", &self.topic)
+            .field("lane", &self.lane)
+            .field("id", &self.id)
+            .field("event_id", &self.event_id)
+            .field("class", &self.class)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! What follows from the delivery report of a record. Pure.
+
+use std::time::Instant;
+
+use crate::{
+    outbox::OutboxRow,
+    relay::core::{Core, Outcome, first_record_gate::Delivery, ids::Slot, in_flight::ReturnedRow},
+    report::ProblemClass,
+};
+
+impl Core {
+    /// Records the outcome of the row in a slot.
+    pub fn on_report(&mut self, slot: Slot, outcome: Outcome, now: Instant) {
+        let delivery = match outcome {
+            Outcome::Published => Delivery::Acknowledged,
+            _ => Delivery::Failed,
+        };
+        self.end_delivery(slot, delivery, now);
+        if self.isolation.is_probed(slot) {
+            return self.on_probe_report(slot, outcome, now);
+        }
+        if outcome == Outcome::Published {
+            if let Some(topic) = self.in_flight.on_acknowledged(slot) {
+                self.topics[topic].on_success();
+            }
+            return;
+        }
+        let Some(returned) = self.in_flight.on_failed(slot) else {
+            return;
+        };
+        self.read_again(returned);
+        match outcome {
+            Outcome::TopicFailed(class) => self.on_topic_failed(returned, class, now),
+            Outcome::Rejected(class) => self.add_candidate(returned, class),
+            Outcome::Published | Outcome::Purged | Outcome::NotSent => {}
+        }
+    }
+
+    /// Records that the producer rejected the row in a slot at once, without asking the brokers. No
+    /// probe is needed to know which row it is.
+    pub fn on_rejected_by_producer(
+        &mut self,
+        slot: Slot,
+        row: &OutboxRow,
+        class: ProblemClass,
+        now: Instant,
+    ) {
+        self.end_delivery(slot, Delivery::Failed, now);
+        if self.isolation.is_probed(slot) {
+            return self.on_probe_report(slot, Outcome::Rejected(class), now);
+        }
+        if let Some(returned) = self.in_flight.on_failed(slot) {
+            self.read_again(returned);
+            self.reject(returned.topic, row, class, 1, now);
+        }
+    }
+
+    /// Records that a producer has the row in a slot no longer.
+    fn end_delivery(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
+        self.gate_of(slot).on_ended(slot, delivery, now);
+        let sent = self.in_flight.sent_row(slot);
+        match delivery {
+            Delivery::Acknowledged => {
+                if let Some(sent) = sent {
+                    self.topics.on_acknowledged(&sent, now);
+                }
+                self.breaker.on_acknowledged(now);
+            }
+            Delivery::Failed => {
+                if let Some(sent) = sent {
+                    self.topics.on_ended(&sent);
+                }
+            }
+        }
+    }
+
+    /// Reads the lane of a row that was not published again, from that row on.
+    fn read_again(&mut self, returned: ReturnedRow) {
+        if let Some(lane) = self.lanes[usize::from(returned.row.lane)].as_mut() {
+            lane.read_again_above(returned.row.id - 1);
+        }
+    }
+}

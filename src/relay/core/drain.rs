@@ -1,0 +1,78 @@
+//! Lanes that leave: nothing new of them is taken, and once nothing of them is in flight they are
+//! given back. Pure.
+
+use std::time::Instant;
+
+use crate::{
+    outbox::LaneWatermarks,
+    relay::core::{
+        Core,
+        owned_lanes::{LaneState, OwnedLane},
+    },
+};
+
+/// What leaving lanes wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainBlockers {
+    /// Records of the main producer.
+    pub main: bool,
+    /// Records of the probe producer.
+    pub probe: bool,
+}
+
+impl Core {
+    /// Begins to give back this number of lanes, those with the highest numbers first.
+    pub fn drain(&mut self, lanes: u32, now: Instant) {
+        let kept = self.lanes.iter_mut().rev().flatten();
+        for lane in kept.filter(|lane| lane.is_kept()).take(lanes as usize) {
+            lane.state = LaneState::Leaving;
+        }
+        self.drop_probes_of_leaving_lanes(now);
+    }
+
+    /// Leaving lanes of which nothing is in flight any more, with their watermarks.
+    #[must_use]
+    pub fn drained_lanes(&self) -> LaneWatermarks {
+        self.watermarks_of(|number, lane| lane.is_leaving() && self.in_flight.is_lane_empty(number))
+    }
+
+    /// Whether a lane is owned and kept.
+    pub(super) fn is_kept(&self, lane: u8) -> bool {
+        self.lanes[usize::from(lane)]
+            .as_ref()
+            .is_some_and(OwnedLane::is_kept)
+    }
+
+    /// What leaving lanes wait for.
+    #[must_use]
+    pub fn drain_blockers(&self) -> DrainBlockers {
+        let (mut sent, mut probed) = (0, 0);
+        for (number, lane) in self.lanes_by_number() {
+            if lane.is_leaving() {
+                sent += self.unacknowledged_in_lane(number);
+            }
+        }
+        for row in self.isolation.probed_rows() {
+            let lane = self.lanes[usize::from(row.lane)].as_ref();
+            probed += usize::from(lane.is_some_and(OwnedLane::is_leaving));
+        }
+        DrainBlockers {
+            main: sent > probed,
+            probe: probed > 0,
+        }
+    }
+
+    /// Rows of a lane that producers have.
+    fn unacknowledged_in_lane(&self, lane: u8) -> usize {
+        self.topics
+            .iter()
+            .map(|(_, state)| state.unacknowledged().rows_in_lane(lane))
+            .sum()
+    }
+
+    /// Rows that producers have but the probe producer does not.
+    #[must_use]
+    pub fn sent_on_main(&self) -> usize {
+        self.in_flight.sent() - self.isolation.probed_rows().count()
+    }
+}

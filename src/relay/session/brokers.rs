@@ -1,0 +1,118 @@
+//! What the brokers report, and what their silence means: topic metadata, the breaker, and lanes
+//! that must not wait for records that never end. What follows from it is decided in the core.
+
+use std::time::Instant;
+
+use crate::{
+    relay::{
+        ProblemSource,
+        core::TopicPresence,
+        session::{Session, producers::Grace, record_problems::record_problems},
+        topic_metadata::{Restart, TopicMetadata},
+    },
+    report::BreakerState,
+};
+
+impl Session<'_> {
+    /// Takes what the brokers describe: which topics exist, their partitions and leaders, and how
+    /// large their records may be.
+    pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
+        let now = Instant::now();
+        for (topic, is_usable) in metadata.usable() {
+            let presence = if is_usable {
+                TopicPresence::Present
+            } else {
+                TopicPresence::Missing
+            };
+            self.core.on_topic_metadata(topic, presence, now);
+        }
+        if self.core.in_flight().sent() == 0 {
+            // Brokers close idle connections, for example: that means nothing for the next records.
+            self.producers.clear_cluster_error();
+        }
+        self.producers
+            .set_batch_limits(self.process.metadata.batch_limits());
+        if !self.producers.fits_topics() {
+            self.replace_producers_for(
+                "topics take larger records, or only smaller batches, than it is configured for",
+            );
+        }
+        for (topic, partitions) in metadata.partitions() {
+            self.core.on_partition_count(topic, partitions);
+        }
+        self.core.on_brokers_answered(now);
+        self.replace_if_leaders_are_stale(metadata, now);
+    }
+
+    /// Replaces the producers if they seem to ask brokers that do not lead any more: records are
+    /// overdue although each partition of their topic has a leader.
+    fn replace_if_leaders_are_stale(&mut self, metadata: &TopicMetadata, now: Instant) {
+        let overdue = self.core.overdue_topics(now);
+        let overdue = overdue.filter(|topic| metadata.is_led(*topic));
+        if self.producers.has_stale_leaders(overdue, now) {
+            tracing::warn!(
+                "both producers are replaced: records are not acknowledged although their \
+                 partitions have leaders; a topic may have been deleted and created again"
+            );
+            self.producers.replace(Grace::LastReports, now);
+        }
+    }
+
+    /// Evaluates what is unacknowledged, once a turn, and reports what changed.
+    pub(super) fn observe_kafka(&mut self, now: Instant) {
+        self.core
+            .check_acknowledgements(self.producers.cluster_error(), now);
+        self.report_breaker(now);
+        if now >= self.timers.record_problems {
+            self.timers.record_problems_reported(now);
+            self.reporter
+                .set_problems(ProblemSource::Records, record_problems(&self.core));
+        }
+        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
+            self.timers.leaders_requested(now);
+            self.process.metadata.request_now();
+        }
+        if self.process.metadata.restart_if_stuck() == Restart::ClockSetBack {
+            self.producers.replace(Grace::LastReports, now);
+        }
+        self.producers.retire_if_drain_is_stuck(&self.core, now);
+        if self.process.memory.is_reported_long_enough(now) {
+            self.reporter.set_problems(ProblemSource::Sequence, vec![]);
+        }
+    }
+
+    /// Reports a change of the breaker's state, in the status, the log and the next renewal.
+    fn report_breaker(&mut self, now: Instant) {
+        let state = self.core.breaker().state();
+        let Some(before) = self.reporter.set_breaker(state) else {
+            return;
+        };
+        // The renewal writes it where the other relays read it.
+        self.timers.renewal = now;
+        let (rows, before) = (self.core.in_flight().sent(), before.name());
+        match state {
+            BreakerState::Open => {
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Open: Kafka acknowledges no records; rows wait in the table, and the \
+                     relay retries automatically"
+                );
+                self.process.metadata.request_now();
+            }
+            BreakerState::Slow => {
+                tracing::warn!(
+                    rows,
+                    before,
+                    "breaker Slow: Kafka has acknowledged no records for a while; half as many \
+                     rows may be in flight"
+                );
+            }
+            BreakerState::Closed => tracing::info!(
+                rows,
+                before,
+                "breaker Closed: Kafka acknowledges records again"
+            ),
+        }
+    }
+}

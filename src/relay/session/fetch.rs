@@ -1,0 +1,52 @@
+//! Fetches: rows of all owned lanes are read, and the new ones sent.
+
+use std::time::Instant;
+
+use crate::relay::{
+    ProblemSource,
+    session::{Session, producers::ProducerRole, tasks::FetchEnd},
+};
+
+impl Session<'_> {
+    /// Starts a fetch if it is time, there is room in flight, and a producer can send its rows.
+    pub(super) fn start_fetch(&mut self, now: Instant) {
+        if !self.tasks.fetch.is_idle() || !self.producers.is_open() {
+            return;
+        }
+        let Some(request) = self.core.plan_fetch(now) else {
+            return;
+        };
+        let store = self.store.clone();
+        self.tasks.fetch.start(async move {
+            let result = store.fetch(&request).await;
+            FetchEnd {
+                request,
+                began: now,
+                result,
+            }
+        });
+    }
+
+    /// Sends the rows of a fetch that are new.
+    pub(super) fn on_fetched(&mut self, fetched: FetchEnd) {
+        let now = Instant::now();
+        // Reports that are in may pause topics of these rows, and make room for them.
+        self.receive_reports(now);
+        let (sequence, rows) = match fetched.result {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.core.on_fetch_failed(now);
+                return self.on_database_error(ProblemSource::Reading, &error, now);
+            }
+        };
+        self.reporter.work_succeeded(ProblemSource::Reading);
+        // The producer may have failed since the fetch began: its rows are read again.
+        if self.check_sequence(sequence).is_err() || !self.producers.is_open() {
+            return self.core.on_fetch_failed(now);
+        }
+        self.reporter.record_fetch(fetched.began, now);
+        let outgoing = self.core.accept(&fetched.request, rows, now);
+        self.process.memory.on_id(self.core.highest_id());
+        self.send(outgoing, ProducerRole::Main, now);
+    }
+}

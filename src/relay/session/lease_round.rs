@@ -1,0 +1,93 @@
+//! The lease: its rounds, and the lanes that they bring and take.
+
+use std::time::Instant;
+
+use crate::relay::{
+    ProblemSource,
+    core::watermarks::XidTick,
+    lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
+    session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
+};
+
+impl Session<'_> {
+    /// Starts a round if it is time. Rounds go on while the session shuts down: they give its lanes
+    /// back as these are drained.
+    pub(super) fn start_lease_round(&mut self, now: Instant) {
+        // With a regressed sequence the watermarks mean nothing any more, and must not be written.
+        let is_due = now >= self.timers.lease_round && !self.has_regressed();
+        if !is_due || !self.tasks.lease_round.is_idle() {
+            return;
+        }
+        let watermarks = self.core.watermarks();
+        let round = LeaseRound {
+            instance: self.registration.instance,
+            incarnation: self.registration.incarnation,
+            known: watermarks.lanes.clone(),
+            renew: (now >= self.timers.renewal).then_some(watermarks),
+            release: self.core.drained_lanes(),
+            owned: self.core.owned_lanes(),
+            seen: self.core.highest_id(),
+            breaker: self.core.breaker().state(),
+            health: self.core.breaker().health(now),
+            claims: if self.is_shutting_down() {
+                Claims::Stopped
+            } else {
+                Claims::Allowed
+            },
+        };
+        self.tasks
+            .lease_round
+            .start(run_round(self.store.clone(), round));
+    }
+
+    /// Takes the lanes that a round brought and drops those that it took. Returns the session's end
+    /// if the lease is lost.
+    pub(super) fn on_lease_round(&mut self, result: LeaseRoundEnd) -> Option<SessionEnd> {
+        let now = Instant::now();
+        self.timers.lease_round_ended(now);
+        if self.has_regressed() {
+            return None;
+        }
+        match result {
+            Ok(LeaseOutcome::Held(held)) => self.on_lease_held(held, now),
+            Ok(LeaseOutcome::Lost) => Some(SessionEnd::LeaseLost),
+            Err(error) => {
+                self.on_database_error(ProblemSource::Database, &error, now);
+                None
+            }
+        }
+    }
+
+    /// Carries out a round that found the lease valid.
+    fn on_lease_held(&mut self, held: HeldLease, now: Instant) -> Option<SessionEnd> {
+        if let Some(renewed) = held.renewed
+            && !self.on_renewed(&renewed)
+        {
+            return Some(SessionEnd::LeaseLost);
+        }
+        let ParkedLanes {
+            parked,
+            lanes,
+            read_at,
+        } = held.parked;
+        // Lanes that were released first: one of them may have been granted again.
+        self.core.on_released(&held.released);
+        self.core.on_granted(&held.granted, now);
+        self.core.set_parked(&parked, &lanes, read_at, now);
+        self.core.drain(held.give_back, now);
+        self.reporter.work_succeeded(ProblemSource::Database);
+        self.reporter.set_owned_lanes(self.core.owned_lanes());
+        None
+    }
+
+    /// Extends the time for which the lease is trusted. Returns whether exactly our lanes were
+    /// renewed.
+    fn on_renewed(&mut self, renewed: &Renewed) -> bool {
+        self.timers.lease_renewed(renewed.sent);
+        self.core.on_tick(XidTick {
+            xid: renewed.xid,
+            drawn: renewed.drawn,
+        });
+        self.core.owns_exactly(&renewed.ours)
+    }
+}

@@ -1,0 +1,120 @@
+//! What is read now and then beside fetches: transaction ids, the backlog, and the rows below the
+//! watermarks.
+
+use std::time::Instant;
+
+use crate::{
+    failpoints::{self, Bug},
+    relay::{
+        ProblemSource,
+        core::watermarks::XidTick,
+        session::{
+            Session,
+            tasks::{BacklogEnd, GapScanEnd, TickEnd},
+        },
+    },
+};
+
+/// Rows of the backlog are counted up to this number.
+const BACKLOG_ROWS_MAX: u32 = 100_000;
+
+impl Session<'_> {
+    /// Draws a transaction id if rows wait for one and no other statement has drawn it within
+    /// the last 50 ms.
+    pub(super) fn start_tick(&mut self, now: Instant) {
+        let is_due = now >= self.timers.tick && self.core.needs_tick();
+        if !is_due || !self.tasks.tick.is_idle() {
+            return;
+        }
+        let (store, drawn) = (self.store.clone(), self.core.highest_id());
+        self.tasks.tick.start(async move {
+            let result = store.tick().await;
+            TickEnd { drawn, result }
+        });
+    }
+
+    /// Takes a transaction id that was drawn.
+    pub(super) fn on_ticked(&mut self, ticked: TickEnd) {
+        let now = Instant::now();
+        self.timers.ticked(now);
+        let drawn = ticked.drawn;
+        match ticked.result {
+            Ok(xid) => self.core.on_tick(XidTick { xid, drawn }),
+            // The problem ends with the next round of the lease: there may be nothing to settle.
+            Err(error) => self.on_database_error(ProblemSource::Database, &error, now),
+        }
+    }
+
+    /// Reads how many rows wait in our lanes, if it is time.
+    pub(super) fn start_backlog_read(&mut self, now: Instant) {
+        if !self.tasks.backlog.is_idle() || now < self.timers.backlog {
+            return;
+        }
+        let (store, plan) = (self.store.clone(), self.core.backlog_plan());
+        self.tasks.backlog.start(async move {
+            let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
+            // One relay reports the numbers of the whole table: the owner of lane 0.
+            let table = if plan.lanes.first() == Some(&0) {
+                store.table_wide().await.ok()
+            } else {
+                None
+            };
+            BacklogEnd {
+                began: now,
+                result: depth.map(|depth| (depth, table)),
+            }
+        });
+    }
+
+    /// Reports the backlog, or that it is unknown.
+    pub(super) fn on_backlog_read(&mut self, read: BacklogEnd) {
+        self.timers.backlog_read(read.began, Instant::now());
+        self.reporter.set_in_flight(self.core.in_flight());
+        match read.result {
+            Ok((depth, table)) => self.reporter.set_backlog(depth, table),
+            Err(_) => self.reporter.clear_backlog(),
+        }
+    }
+
+    /// Reads the next page below each lane's watermark, if it is time.
+    pub(super) fn start_gap_scan(&mut self, now: Instant) {
+        if !self.tasks.gap_scan.is_idle()
+            || now < self.timers.gap_scan
+            || failpoints::has(Bug::ForwardOnly)
+        {
+            return;
+        }
+        let store = self.store.clone();
+        let plan = self.tasks.gap_scan_position.plan(&self.core.watermarks());
+        self.tasks.gap_scan.start(async move {
+            let result = store.gap_scan(&plan).await;
+            GapScanEnd {
+                plan,
+                began: now,
+                result,
+            }
+        });
+    }
+
+    /// Takes the stragglers of a gap scan. A failed one is repeated when its time comes: the scan is
+    /// a safety net only.
+    pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
+        self.timers.gap_scanned(scanned.began, Instant::now());
+        let Ok(found) = scanned.result else {
+            return;
+        };
+        self.tasks.gap_scan_position.on_page(&scanned.plan, &found);
+        for (lane, id, event_id) in found {
+            if self.core.on_straggler(lane, id, event_id) {
+                self.reporter.record_straggler();
+                tracing::warn!(
+                    lane,
+                    id,
+                    %event_id,
+                    "a row was found below the watermark: an id may have been drawn twice, after a \
+                     restore or a TRUNCATE; see docs/restore.md"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Makes producers that fit the secrets and the topics as they are now.
+
+use tokio::sync::watch::Receiver;
+
+use crate::{
+    kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer},
+    relay::{ProblemSource, RunOptions, Status},
+    secrets::Secrets,
+};
+
+/// What a new producer is made of.
+pub(super) struct ProducerFactory<'a> {
+    options: &'a RunOptions,
+    status: &'a Status,
+    secrets: Receiver<Secrets>,
+    /// Sizes that fit the topics; `None` before the brokers have described them.
+    batch_limits: Option<BatchLimits>,
+    /// Upper bound of a batch, in bytes: a larger one was rejected though none of its records was.
+    batch_bytes_max: usize,
+    /// Shared with each producer, which sets it.
+    cluster_error: LastClusterError,
+}
+
+impl<'a> ProducerFactory<'a> {
+    /// A factory that reports its failures to `status`. `batch_limits` is `None` before the brokers have
+    /// described the topics.
+    pub(super) fn new(
+        options: &'a RunOptions,
+        status: &'a Status,
+        secrets: Receiver<Secrets>,
+        batch_limits: Option<BatchLimits>,
+    ) -> Self {
+        Self {
+            options,
+            status,
+            secrets,
+            batch_limits,
+            batch_bytes_max: usize::MAX,
+            cluster_error: LastClusterError::default(),
+        }
+    }
+
+    /// Sizes that fit the topics; `None` before the brokers have described them.
+    pub(super) fn batch_limits(&self) -> Option<BatchLimits> {
+        self.batch_limits
+    }
+
+    /// Sets the sizes of producers that are made from now on.
+    pub(super) fn set_batch_limits(&mut self, batch_limits: Option<BatchLimits>) {
+        self.batch_limits = batch_limits;
+    }
+
+    /// Halves the batches: one of this many bytes was rejected.
+    pub(super) fn halve_batches(&mut self, rejected_bytes: usize) {
+        self.batch_bytes_max = (rejected_bytes / 2).max(BATCH_BYTES_MIN);
+    }
+
+    /// The last error of the cluster that a producer of this factory met.
+    pub(super) fn cluster_error(&self) -> &LastClusterError {
+        &self.cluster_error
+    }
+
+    /// Makes a producer, and reports the problem if the secrets or the properties do not allow it.
+    ///
+    /// # Errors
+    /// When a secret is missing, or librdkafka rejects the properties.
+    pub(super) fn make(&self) -> Result<Producer, ConfigError> {
+        let secrets = self.secrets.borrow().clone();
+        let batch_limits = self.batch_limits.unwrap_or_default();
+        let batch_limits = BatchLimits {
+            batch_bytes: batch_limits.batch_bytes.min(self.batch_bytes_max),
+            ..batch_limits
+        };
+        let made = Producer::new(
+            &self.options.settings.kafka,
+            &secrets,
+            &self.options.pod,
+            batch_limits,
+            self.cluster_error.clone(),
+        );
+        let problem = made.as_ref().err().map(ConfigError::problem);
+        self.status
+            .set_problems(ProblemSource::Producer, problem.into_iter().collect());
+        made
+    }
+}

@@ -1,0 +1,457 @@
+//! The two producers: the main one, and the probe producer for candidates. When each is made,
+//! replaced and retired, so that a record is sent by at most one incarnation at a time.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch::Receiver;
+
+use crate::{
+    failpoints::{self, Bug},
+    kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer},
+    relay::{
+        RunOptions, Status,
+        core::{ClusterError, Core, in_flight::TopicIndex, stale_leaders::StaleLeaders},
+        session::producer_factory::ProducerFactory,
+    },
+    secrets::Secrets,
+};
+
+/// How often a new session checks whether the brokers have described the topics.
+const FIRST_METADATA_PAUSE: Duration = Duration::from_millis(50);
+/// Pause before another attempt to make a producer.
+const MAKE_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time for the brokers to answer what a producer had sent when it failed for good.
+const LAST_REPORTS_MAX: Duration = Duration::from_secs(1);
+/// Longest time for what is in flight when a producer that works is replaced. What is left then may
+/// be published twice.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// Longest time that draining lanes wait for records that may never end.
+const DRAIN_STUCK_MAX: Duration = Duration::from_secs(2);
+/// Longest time for the threads of a producer that is not needed any more.
+const DESTROY_MAX: Duration = Duration::from_secs(2);
+
+/// Which producer sends a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProducerRole {
+    /// For all rows but candidates.
+    Main,
+    /// For candidates: what is rejected there costs no other row anything.
+    Probe,
+}
+
+/// How long a producer that is replaced may wait for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grace {
+    /// For a producer that works: what is in flight is acknowledged first.
+    Flush,
+    /// For a producer that has failed: the brokers may still report what they have written.
+    LastReports,
+}
+
+impl Grace {
+    fn ends_at(self, now: Instant) -> Instant {
+        match self {
+            Self::Flush => now + FLUSH_MAX,
+            Self::LastReports => now + LAST_REPORTS_MAX,
+        }
+    }
+}
+
+/// State of the main producer.
+///
+/// ```text
+///   Absent -> Open -> Flushing -> Retiring -> Absent
+///               \__________________^
+/// ```
+enum MainProducer {
+    /// No producer; the next one is not made before `retry_at`.
+    Absent { retry_at: Instant },
+    /// The producer takes records.
+    Open(Producer),
+    /// Being replaced: the producer takes no records, and waits for its reports `until` then.
+    Flushing { producer: Producer, until: Instant },
+    /// Purged. The next one must not begin before its last report is in, or records of two
+    /// incarnations could mix.
+    Retiring(Producer),
+}
+
+impl MainProducer {
+    fn producer(&self) -> Option<&Producer> {
+        match self {
+            Self::Open(producer) | Self::Flushing { producer, .. } | Self::Retiring(producer) => {
+                Some(producer)
+            }
+            Self::Absent { .. } => None,
+        }
+    }
+}
+
+/// Why the main producer failed, or the last one did.
+#[derive(Clone, Copy, Debug, Default)]
+struct ProducerFailure {
+    /// The producer gave up for good.
+    fatal: bool,
+    /// A record or a topic caused the failure.
+    cause_found: bool,
+}
+
+/// Both producers of a session.
+pub(super) struct Producers<'a> {
+    factory: ProducerFactory<'a>,
+    main: MainProducer,
+    probe: Option<Producer>,
+    /// Set when the probe producer is being replaced: it takes no records, and waits for its
+    /// reports until then.
+    probe_until: Option<Instant>,
+    failure: ProducerFailure,
+    stale_leaders: StaleLeaders,
+    /// Since when draining lanes wait for records.
+    drain_blocked_since: Option<Instant>,
+    /// The session shuts down.
+    makes_no_more: bool,
+    /// Buffer of [`Self::poll`]: to allocate one for each batch was a twentieth of the relay's
+    /// work.
+    reports: Vec<DeliveryReport>,
+}
+
+impl<'a> Producers<'a> {
+    /// No producer yet. The first is made once the brokers have described the topics.
+    pub(super) fn new(
+        options: &'a RunOptions,
+        status: &'a Status,
+        secrets: Receiver<Secrets>,
+        batch_limits: Option<BatchLimits>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            factory: ProducerFactory::new(options, status, secrets, batch_limits),
+            main: MainProducer::Absent { retry_at: now },
+            probe: None,
+            probe_until: None,
+            failure: ProducerFailure::default(),
+            stale_leaders: StaleLeaders::default(),
+            drain_blocked_since: None,
+            makes_no_more: false,
+            reports: Vec::new(),
+        }
+    }
+
+    // --- records and their reports
+
+    /// The producer that takes records of this role now.
+    pub(super) fn sender(&self, role: ProducerRole) -> Option<&Producer> {
+        match (role, &self.main) {
+            (ProducerRole::Main, MainProducer::Open(producer)) => Some(producer),
+            (ProducerRole::Main, _) => None,
+            (ProducerRole::Probe, _) => self.probe.as_ref(),
+        }
+    }
+
+    /// Whether the main producer takes records.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.main, MainProducer::Open(_))
+    }
+
+    /// Reports of both producers since the last call, in the order in which their records ended.
+    /// Give the buffer back with [`Self::reuse`].
+    pub(super) fn poll(&mut self) -> Vec<DeliveryReport> {
+        let mut reports = std::mem::take(&mut self.reports);
+        for producer in self.main.producer().into_iter().chain(&self.probe) {
+            producer.poll(&mut reports);
+        }
+        reports
+    }
+
+    /// Takes the emptied buffer of [`Self::poll`] back.
+    pub(super) fn reuse(&mut self, reports: Vec<DeliveryReport>) {
+        self.reports = reports;
+    }
+
+    /// Remembers whether a failed record of the main producer explains the producer's failure.
+    pub(super) fn on_delivery_error(&mut self, error: DeliveryError) {
+        self.failure.cause_found |=
+            matches!(error, DeliveryError::Topic(_) | DeliveryError::Record(_));
+    }
+
+    /// Whether the cluster's last sign is an error.
+    pub(super) fn cluster_error(&self) -> ClusterError {
+        match self.factory.cluster_error().get() {
+            Some(_) => ClusterError::Reported,
+            None => ClusterError::None,
+        }
+    }
+
+    /// Forgets the cluster's last error: it is over, or means nothing any more.
+    pub(super) fn clear_cluster_error(&self) {
+        self.factory.cluster_error().clear();
+    }
+
+    // --- sizes and leaders
+
+    /// Sets the sizes of producers that are made from now on.
+    pub(super) fn set_batch_limits(&mut self, batch_limits: Option<BatchLimits>) {
+        self.factory.set_batch_limits(batch_limits);
+    }
+
+    /// Whether an open main producer is as large as the topics need, and not larger.
+    pub(super) fn fits_topics(&self) -> bool {
+        match (&self.main, self.factory.batch_limits()) {
+            (MainProducer::Open(producer), Some(batch_limits)) => {
+                producer.batch_limits().fits(batch_limits)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether the producers have lost their way to one of these topics: their records are overdue
+    /// although each partition has a leader.
+    pub(super) fn has_stale_leaders(
+        &mut self,
+        overdue: impl Iterator<Item = TopicIndex>,
+        now: Instant,
+    ) -> bool {
+        self.stale_leaders.check(overdue, now)
+    }
+
+    // --- replacing and retiring
+
+    /// Replaces both producers, once their records have ended or this time is over.
+    pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
+        let until = grace.ends_at(now);
+        self.probe_until = self.probe.as_ref().map(|_| until);
+        self.flush_main(until);
+    }
+
+    /// No producer is made from now on.
+    pub(super) fn make_no_more(&mut self) {
+        self.makes_no_more = true;
+    }
+
+    /// When each producer has something to do although nothing happens: the main one, the probe.
+    pub(super) fn wake_at(&self) -> [Option<Instant>; 2] {
+        let main = match &self.main {
+            MainProducer::Absent { retry_at } => (!self.makes_no_more).then_some(*retry_at),
+            MainProducer::Flushing { until, .. } => Some(*until),
+            MainProducer::Open(_) | MainProducer::Retiring(_) => None,
+        };
+        [main, self.probe_until]
+    }
+
+    /// Retires the main producer if it failed for good or its grace is over, and makes the next one
+    /// once the last report is in.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
+    pub(super) async fn maintain(&mut self, core: &mut Core, now: Instant) {
+        self.flush_if_failed(now);
+        if let Some(bytes) = core.take_oversized_batch() {
+            self.factory.halve_batches(bytes);
+            self.retire_main(
+                "its batches are larger than a topic takes; the next one makes smaller batches",
+            );
+        }
+        let has_cluster_error = self.factory.cluster_error().get().is_some();
+        self.main = match self.take_main(now) {
+            MainProducer::Flushing { producer, .. } | MainProducer::Retiring(producer)
+                if failpoints::has(Bug::NextProducerEarly) =>
+            {
+                crate::kafka::replaced_producers::keep(producer);
+                MainProducer::Absent { retry_at: now }
+            }
+            MainProducer::Flushing { producer, .. } | MainProducer::Retiring(producer)
+                if core.sent_on_main() == 0 =>
+            {
+                destroy(producer).await;
+                let retry_at = now + self.rebuild_backoff(core, now);
+                MainProducer::Absent { retry_at }
+            }
+            MainProducer::Flushing { producer, until } if now >= until || has_cluster_error => {
+                producer.purge();
+                MainProducer::Retiring(producer)
+            }
+            MainProducer::Absent { retry_at } if retry_at <= now && !self.makes_no_more => {
+                self.open_main(core, now)
+            }
+            unchanged => unchanged,
+        };
+    }
+
+    /// A producer that failed for good sends nothing more. The brokers may still acknowledge what
+    /// they have of it, which would otherwise be published twice.
+    fn flush_if_failed(&mut self, now: Instant) {
+        let until = Grace::LastReports.ends_at(now);
+        if matches!(&self.main, MainProducer::Open(producer) if producer.is_fatal()) {
+            self.failure.fatal = true;
+            self.clear_cluster_error();
+            tracing::warn!(
+                "the producer is replaced: it failed for good so as to leave no gap in a \
+                 partition; the next one starts at the lowest unsettled rows"
+            );
+            self.flush_main(until);
+        }
+        if let MainProducer::Flushing {
+            producer,
+            until: flush_until,
+        } = &mut self.main
+            && producer.is_fatal()
+            && *flush_until >= until
+        {
+            *flush_until = until;
+            producer.purge_queue();
+        }
+    }
+
+    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise the
+    /// breaker's back-off.
+    fn rebuild_backoff(&mut self, core: &mut Core, now: Instant) -> Duration {
+        let failure = std::mem::take(&mut self.failure);
+        if failure.fatal && !failure.cause_found {
+            core.on_producer_rebuilt(now)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn open_main(&self, core: &mut Core, now: Instant) -> MainProducer {
+        // Nothing can be sent before the topics are described, and their limits decide how large
+        // batches may be.
+        if self.factory.batch_limits().is_none() {
+            let retry_at = now + FIRST_METADATA_PAUSE;
+            return MainProducer::Absent { retry_at };
+        }
+        let Ok(producer) = self.factory.make() else {
+            let retry_at = now + MAKE_RETRY_PAUSE;
+            return MainProducer::Absent { retry_at };
+        };
+        // An error that its predecessor met, such as a refused login, means nothing for this one.
+        self.clear_cluster_error();
+        core.on_new_producer();
+        MainProducer::Open(producer)
+    }
+
+    /// Stops sending on an open main producer. What it has may still be acknowledged until then,
+    /// unless the cluster takes nothing.
+    fn flush_main(&mut self, until: Instant) {
+        self.main = match self.take_main(Instant::now()) {
+            MainProducer::Open(producer) => MainProducer::Flushing { producer, until },
+            unchanged => unchanged,
+        };
+    }
+
+    fn retire_main(&mut self, why: &str) {
+        self.main = match self.take_main(Instant::now()) {
+            MainProducer::Open(producer) => {
+                tracing::warn!("the producer is retired: {why}");
+                self.clear_cluster_error();
+                producer.purge();
+                MainProducer::Retiring(producer)
+            }
+            unchanged => unchanged,
+        };
+    }
+
+    /// Takes the main producer's state out, to put the next one in its place.
+    fn take_main(&mut self, now: Instant) -> MainProducer {
+        std::mem::replace(&mut self.main, MainProducer::Absent { retry_at: now })
+    }
+
+    /// Retires producers whose records keep draining lanes from being given back for too long. A
+    /// new producer begins at the lowest unsettled rows, here or where the lanes go.
+    pub(super) fn retire_if_drain_is_stuck(&mut self, core: &Core, now: Instant) {
+        let blockers = core.drain_blockers();
+        if !(blockers.main || blockers.probe) {
+            self.drain_blocked_since = None;
+            return;
+        }
+        let since = *self.drain_blocked_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < DRAIN_STUCK_MAX || !core.has_stuck_records() {
+            return;
+        }
+        self.drain_blocked_since = None;
+        if blockers.probe {
+            self.probe_until = self.probe.as_ref().map(|_| now);
+        }
+        if blockers.main {
+            self.retire_main(
+                "lanes must be given back, and Kafka does not acknowledge their records",
+            );
+        }
+    }
+
+    // --- the probe producer
+
+    /// Retires the probe producer if it is used up, and makes one if there are candidates. Returns
+    /// whether it may be sent to: a probe producer that rejected a record is used up, and the next
+    /// candidates get a new one.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
+    pub(super) async fn prepare_probe(&mut self, core: &mut Core, now: Instant) -> bool {
+        self.purge_probe_if_due(now);
+        let is_fatal = self.probe.as_ref().is_some_and(Producer::is_fatal);
+        if core.is_probing_done() || self.probe_until.is_some() || is_fatal {
+            if core.has_probe_under_way() {
+                // A record that was handed over just as the producer failed is neither sent nor
+                // reported unless it is purged.
+                self.probe
+                    .iter()
+                    .filter(|probe| probe.is_fatal())
+                    .for_each(Producer::purge);
+                return false;
+            }
+            if let Some(used_up) = self.probe.take() {
+                destroy(used_up).await;
+            }
+            self.probe_until = None;
+        }
+        if self.makes_no_more || core.is_probing_done() {
+            return false;
+        }
+        if self.probe.is_none() {
+            self.probe = self.factory.make().ok();
+            core.on_new_probe_producer();
+        }
+        self.probe.is_some()
+    }
+
+    /// Purges a probe producer that is being replaced, once waiting for its reports is in vain.
+    fn purge_probe_if_due(&self, now: Instant) {
+        if let (Some(probe), Some(until)) = (&self.probe, self.probe_until)
+            && (now >= until || probe.is_fatal() || self.factory.cluster_error().get().is_some())
+        {
+            probe.purge();
+        }
+    }
+
+    // --- the end of a session
+
+    /// Purges both producers: each record still gets its report.
+    pub(super) fn purge(&self) {
+        for producer in self.probe.iter().chain(self.main.producer()) {
+            producer.purge();
+        }
+    }
+
+    /// Destroys both producers. Their last reports must be in.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
+    pub(super) async fn destroy(&mut self) {
+        if let MainProducer::Open(producer)
+        | MainProducer::Flushing { producer, .. }
+        | MainProducer::Retiring(producer) = self.take_main(Instant::now())
+        {
+            destroy(producer).await;
+        }
+        if let Some(probe) = self.probe.take() {
+            destroy(probe).await;
+        }
+    }
+}
+
+/// Destroys a producer, which waits for threads of librdkafka. One that waits for a name server
+/// ends later, in the background.
+async fn destroy(producer: Producer) {
+    let dropped = tokio::task::spawn_blocking(move || drop(producer));
+    let _ = tokio::time::timeout(DESTROY_MAX, dropped).await;
+}

@@ -1,0 +1,209 @@
+//! What a session reports: problems of its work, the breaker, and measurements of each row.
+
+use std::{
+    collections::BTreeSet,
+    time::{Instant, SystemTime},
+};
+
+use crate::{
+    kafka,
+    outbox::{Depth, TableWide},
+    relay::{
+        ProblemSource, Status,
+        connect::Connected,
+        core::in_flight::{InFlight, Slot},
+    },
+    report::{Backlog, BreakerState, Problem, ProblemClass},
+};
+
+/// Reports to the [`Status`], and remembers what was reported and when rows were sent.
+pub(super) struct Reporter<'a> {
+    status: &'a Status,
+    /// Kinds of work whose failure is reported.
+    failing: BTreeSet<ProblemSource>,
+    /// State that was reported last.
+    breaker: BreakerState,
+    /// `created_at` of each slot's row, microseconds since 1970.
+    created_at_us: Vec<i64>,
+    /// When each slot's row was handed over.
+    sent_at: Vec<Instant>,
+}
+
+impl<'a> Reporter<'a> {
+    /// Begins a report with the instance of this session, and ends the problems of the session
+    /// before: what that one could not do is not left to this one. `slots` is the largest number of
+    /// rows in flight.
+    pub(super) fn new(status: &'a Status, connected: &Connected, slots: usize) -> Self {
+        let instance = connected.registration.instance.to_string();
+        status.set_instance(instance, connected.schema_version);
+        status.set_breaker(BreakerState::Closed, kafka::rfc3339(unix_time_us()));
+        for work in [
+            ProblemSource::Settling,
+            ProblemSource::Reading,
+            ProblemSource::Parking,
+        ] {
+            status.set_problems(work, vec![]);
+        }
+        Self {
+            status,
+            failing: BTreeSet::new(),
+            breaker: BreakerState::Closed,
+            created_at_us: vec![0; slots],
+            sent_at: vec![connected.leased_at; slots],
+        }
+    }
+
+    /// Records that the loop turned, for `/healthz`.
+    pub(super) fn record_turn(&self, now: Instant) {
+        self.status.record_turn(now);
+    }
+
+    // --- problems
+
+    /// Replaces the problems of one source.
+    pub(super) fn set_problems(&self, source: ProblemSource, problems: Vec<Problem>) {
+        self.status.set_problems(source, problems);
+    }
+
+    /// Reports the failure of a kind of work.
+    pub(super) fn work_failed(&mut self, work: ProblemSource, problem: Problem) {
+        self.failing.insert(work);
+        self.status.set_problems(work, vec![problem]);
+    }
+
+    /// Ends the problem of a kind of work. Cheap without one: work succeeds thousands of times a
+    /// second.
+    pub(super) fn work_succeeded(&mut self, work: ProblemSource) {
+        if self.failing.remove(&work) {
+            self.status.set_problems(work, vec![]);
+        }
+    }
+
+    /// Reports the breaker's state. Returns the state before if it changed.
+    pub(super) fn set_breaker(&mut self, state: BreakerState) -> Option<BreakerState> {
+        if state == self.breaker {
+            return None;
+        }
+        self.status
+            .set_breaker(state, kafka::rfc3339(unix_time_us()));
+        Some(std::mem::replace(&mut self.breaker, state))
+    }
+
+    // --- lanes and their numbers
+
+    /// Reports a valid lease and the number of lanes that it covers.
+    pub(super) fn set_owned_lanes(&self, lanes: u32) {
+        self.status.set_lanes(lanes);
+        self.status.set_ready();
+    }
+
+    /// Clears all numbers of lanes.
+    pub(super) fn clear_lanes(&self) {
+        self.status.clear_lanes();
+    }
+
+    /// Reports that there is no valid lease.
+    pub(super) fn set_not_ready(&self) {
+        self.status.set_not_ready();
+    }
+
+    /// Reports how many rows and bytes are in flight.
+    pub(super) fn set_in_flight(&self, in_flight: &InFlight) {
+        let metrics = &self.status.metrics;
+        metrics.in_flight_rows.set(in_flight.rows() as i64);
+        metrics.in_flight_bytes.set(in_flight.bytes() as i64);
+    }
+
+    /// Reports the backlog of our lanes, and the numbers of the whole table if we own lane 0.
+    pub(super) fn set_backlog(&self, depth: Depth, table: Option<TableWide>) {
+        self.status.set_table(table);
+        let metrics = &self.status.metrics;
+        metrics.queue_depth.set(depth.rows as i64);
+        let age_us = depth
+            .oldest_us
+            .map_or(0, |oldest| unix_time_us().saturating_sub(oldest).max(0));
+        metrics.event_age.set(age_us as f64 / 1e6);
+        self.status.set_backlog(Some(Backlog {
+            rows: depth.rows,
+            capped: depth.capped,
+            oldest_at: depth.oldest_us.map(kafka::rfc3339),
+        }));
+    }
+
+    /// Reports that the backlog is unknown.
+    pub(super) fn clear_backlog(&self) {
+        self.status.set_backlog(None);
+    }
+
+    // --- the way of a row
+
+    /// Measures a fetch whose rows can be used.
+    pub(super) fn record_fetch(&self, began: Instant, now: Instant) {
+        let seconds = (now - began).as_secs_f64();
+        self.status.metrics.fetch.observe(seconds);
+    }
+
+    /// Counts rows that were allowed to go to a producer.
+    pub(super) fn record_admitted(&self, rows: u64) {
+        self.status.metrics.added.inc_by(rows);
+    }
+
+    /// Remembers when the row of a slot was created and handed over.
+    pub(super) fn record_sent(
+        &mut self,
+        slot: Slot,
+        created_at_us: i64,
+        replaced_headers: u64,
+        now: Instant,
+    ) {
+        self.created_at_us[slot] = created_at_us;
+        self.sent_at[slot] = now;
+        self.status
+            .metrics
+            .replaced_headers
+            .inc_by(replaced_headers);
+    }
+
+    /// Measures a record that Kafka acknowledged.
+    pub(super) fn record_acknowledged(&self, slot: Slot, topic: &str) {
+        let latency_us = unix_time_us()
+            .saturating_sub(self.created_at_us[slot])
+            .max(0);
+        let metrics = &self.status.metrics;
+        metrics.publish_latency.observe(latency_us as f64 / 1e6);
+        metrics.published.with_label_values(&[topic]).inc();
+    }
+
+    /// Counts records that Kafka acknowledged, for the rate in the status report.
+    pub(super) fn record_published(&self, records: u64, now: Instant) {
+        self.status.record_published(records, now);
+    }
+
+    /// Counts a record that failed.
+    pub(super) fn record_failure(&self, topic: &str, class: ProblemClass) {
+        let failed = &self.status.metrics.failed;
+        failed.with_label_values(&[topic, &class.to_string()]).inc();
+    }
+
+    /// Measures a settling statement and the rows that it deleted.
+    pub(super) fn record_settled(&self, slots: &[Slot], began: Instant, now: Instant) {
+        let metrics = &self.status.metrics;
+        metrics.settle.observe((now - began).as_secs_f64());
+        for slot in slots {
+            let seconds = (now - self.sent_at[*slot]).as_secs_f64();
+            metrics.processing.observe(seconds);
+        }
+    }
+
+    /// Counts a row that was found below a watermark.
+    pub(super) fn record_straggler(&self) {
+        self.status.metrics.stragglers.inc();
+    }
+}
+
+/// The wall clock, microseconds since 1970.
+pub(super) fn unix_time_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as i64)
+}

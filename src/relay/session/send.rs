@@ -1,0 +1,169 @@
+//! Rows become records, and delivery reports become outcomes.
+
+use std::time::Instant;
+
+use crate::{
+    failpoints::{self, Bug},
+    kafka::{self, DeliveryError, DeliveryReport},
+    relay::{
+        core::{
+            Outcome, Outgoing,
+            in_flight::{Slot, TopicIndex},
+        },
+        session::{Session, producers::ProducerRole, reporter::unix_time_us},
+    },
+    report::ProblemClass,
+};
+
+/// While records are handed over, reports are polled after this many: a poll costs about a tenth of
+/// what a record does.
+const RECORDS_PER_POLL: usize = 16;
+
+impl Session<'_> {
+    /// Hands rows over to a producer, in their order.
+    pub(super) fn send(&mut self, outgoing: Vec<Outgoing>, role: ProducerRole, now: Instant) {
+        let now_ms = unix_time_us() / 1_000;
+        let mut admitted = 0;
+        for (index, outgoing) in outgoing.into_iter().enumerate() {
+            // A failure pauses its topic: no later record of it may follow. A producer that failed
+            // takes nothing anyway.
+            if index.is_multiple_of(RECORDS_PER_POLL) {
+                self.receive_reports(now);
+            }
+            if self.core.may_send(&outgoing, now) {
+                admitted += 1;
+                self.send_record(&outgoing, role, now_ms, now);
+            } else {
+                self.core.on_report(outgoing.slot, Outcome::NotSent, now);
+            }
+        }
+        self.reporter.record_admitted(admitted);
+    }
+
+    fn send_record(&mut self, outgoing: &Outgoing, role: ProducerRole, now_ms: i64, now: Instant) {
+        let (slot, topic) = (outgoing.slot, outgoing.topic);
+        match self.hand_over(outgoing, role, now_ms, now) {
+            None => self.core.on_report(slot, Outcome::NotSent, now),
+            Some(Ok(())) if failpoints::has(Bug::AckBeforeReport) => {
+                self.core.on_report(slot, Outcome::Published, now);
+            }
+            Some(Ok(())) => {}
+            Some(Err(DeliveryError::Record(class))) => {
+                self.on_rejected_by_producer(outgoing, class, now);
+            }
+            Some(Err(error)) => self.on_delivery_error(slot, topic, error, now),
+        }
+    }
+
+    /// Hands one row over. `None` when no producer takes records of this role.
+    fn hand_over(
+        &mut self,
+        outgoing: &Outgoing,
+        role: ProducerRole,
+        now_ms: i64,
+        now: Instant,
+    ) -> Option<Result<(), DeliveryError>> {
+        let Outgoing { slot, topic, row } = outgoing;
+        let producer = self.producers.sender(role)?;
+        let mut replaced_headers = 0;
+        let headers = kafka::headers(
+            row,
+            self.process.options.settings.record_headers,
+            &self.record_source,
+            &mut replaced_headers,
+        );
+        let handed_over = match headers {
+            Ok(headers) => producer.send(
+                self.core.routes().name(*topic),
+                row.key(),
+                row.payload.as_deref(),
+                headers,
+                kafka::timestamp_ms(row.created_at_us, now_ms),
+                *slot,
+            ),
+            Err(_) => Err(DeliveryError::Record(ProblemClass::RecordRejected)),
+        };
+        self.reporter
+            .record_sent(*slot, row.created_at_us, replaced_headers, now);
+        Some(handed_over)
+    }
+
+    fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {
+        if class == ProblemClass::RecordTooLarge {
+            // The topic's limit may have been raised since it was read.
+            self.process.metadata.request_now();
+        }
+        self.record_failure(outgoing.topic, class);
+        self.core
+            .on_rejected_by_producer(outgoing.slot, &outgoing.row, class, now);
+    }
+
+    /// Receives the delivery reports that are in. Nothing else polls the producers.
+    pub(super) fn receive_reports(&mut self, now: Instant) {
+        self.timers.reports_polled(now);
+        // The buffer is taken out, since each report needs the whole session, and reused.
+        let mut reports = self.producers.poll();
+        let acknowledged = reports.iter().filter(|report| report.outcome.is_ok());
+        let acknowledged = acknowledged.count();
+        for report in reports
+            .drain(..)
+            .chain(crate::kafka::replaced_producers::late_reports(now))
+        {
+            self.on_report(report, now);
+        }
+        self.producers.reuse(reports);
+        if acknowledged > 0 {
+            self.producers.clear_cluster_error();
+            self.reporter.record_published(acknowledged as u64, now);
+        }
+    }
+
+    /// Takes one report. A row that is not in flight any more had a report before.
+    fn on_report(&mut self, report: DeliveryReport, now: Instant) {
+        let slot = report.slot;
+        let Some(topic) = self.core.in_flight().topic_of(slot) else {
+            return;
+        };
+        match report.outcome {
+            Ok(()) => {
+                self.reporter
+                    .record_acknowledged(slot, self.core.routes().name(topic));
+                self.core.on_report(slot, Outcome::Published, now);
+            }
+            Err(error) => {
+                if !self.core.is_probed(slot) {
+                    self.producers.on_delivery_error(error);
+                }
+                self.on_delivery_error(slot, topic, error, now);
+            }
+        }
+    }
+
+    fn on_delivery_error(
+        &mut self,
+        slot: Slot,
+        topic: TopicIndex,
+        error: DeliveryError,
+        now: Instant,
+    ) {
+        let outcome = match error {
+            DeliveryError::Purged => Outcome::Purged,
+            DeliveryError::Record(class) => Outcome::Rejected(class),
+            DeliveryError::Cluster(class) | DeliveryError::Topic(class) => {
+                Outcome::TopicFailed(class)
+            }
+        };
+        if let Outcome::TopicFailed(class) | Outcome::Rejected(class) = outcome {
+            self.record_failure(topic, class);
+            if class == ProblemClass::TopicMissing {
+                self.process.metadata.request_now();
+            }
+        }
+        self.core.on_report(slot, outcome, now);
+    }
+
+    fn record_failure(&self, topic: TopicIndex, class: ProblemClass) {
+        self.reporter
+            .record_failure(self.core.routes().name(topic), class);
+    }
+}

@@ -1,0 +1,75 @@
+//! Settling: rows that Kafka acknowledged are deleted.
+
+use std::time::Instant;
+
+use crate::relay::{
+    ProblemSource,
+    core::{SettleWhen, watermarks::XidTick},
+    session::{Session, tasks::SettleEnd},
+};
+
+impl Session<'_> {
+    /// Starts as many settling statements as are due and allowed. The session goes on settling
+    /// while it shuts down.
+    pub(super) fn start_settles(&mut self, now: Instant) {
+        self.schedule_settle(now);
+        while self.tasks.may_settle() && now >= self.timers.database {
+            let when = match self.timers.settle {
+                Some(at) if at <= now => SettleWhen::Now,
+                _ => SettleWhen::BatchIsFull,
+            };
+            if !self.start_settle(when, now) {
+                return;
+            }
+        }
+    }
+
+    /// Starts one settling statement. Returns whether there were rows for it.
+    fn start_settle(&mut self, when: SettleWhen, now: Instant) -> bool {
+        let Some(batch) = self.core.next_settle(self.settle_rows_max(), when) else {
+            return false;
+        };
+        self.timers.settle = None;
+        self.schedule_settle(now);
+        // Its transaction is a tick, too.
+        self.timers.ticked(now);
+        let (store, drawn) = (self.store.clone(), self.core.highest_id());
+        self.tasks.start_settle(async move {
+            let result = store.settle(&batch.plan).await;
+            SettleEnd {
+                slots: batch.slots,
+                began: now,
+                result: result.map(|xid| XidTick { xid, drawn }),
+            }
+        });
+        true
+    }
+
+    fn schedule_settle(&mut self, now: Instant) {
+        let acked = self.core.in_flight().acked();
+        self.timers.schedule_settle(acked, now);
+    }
+
+    /// Most rows of one settling statement.
+    pub(super) fn settle_rows_max(&self) -> usize {
+        self.process.options.settings.batch_size as usize
+    }
+
+    /// Takes the end of a settling statement. Rows of a failed one are settled again.
+    pub(super) fn on_settled(&mut self, settled: SettleEnd) {
+        let now = Instant::now();
+        match settled.result {
+            Ok(tick) => {
+                self.reporter
+                    .record_settled(&settled.slots, settled.began, now);
+                self.core.on_tick(tick);
+                self.core.on_settled(&settled.slots);
+                self.reporter.work_succeeded(ProblemSource::Settling);
+            }
+            Err(error) => {
+                self.core.on_settle_failed(&settled.slots);
+                self.on_database_error(ProblemSource::Settling, &error, now);
+            }
+        }
+    }
+}

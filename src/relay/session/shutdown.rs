@@ -1,0 +1,190 @@
+//! How a session ends: drained and its lanes given back, or with the lease lost.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    outbox::{SequenceState, StoreError},
+    relay::{
+        ProblemSource,
+        core::{
+            SettleWhen,
+            sequence_check::{SequenceRegression, regression},
+        },
+        session::{Session, timers::POLL_EVERY},
+    },
+};
+
+/// Longest time for what is in flight after a stop. With all that follows it is less than the 45 s
+/// after which Kubernetes kills the process.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Longest time for what is in flight when the sequence has regressed. Less than the lease still
+/// lasts, since it is not renewed then.
+const DRAIN_REGRESSED_MAX: Duration = Duration::from_secs(5);
+/// Longest time for the last statements of a session.
+const LAST_STATEMENTS_MAX: Duration = Duration::from_secs(5);
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::relay) enum SessionEnd {
+    /// The process stops.
+    Stopped,
+    /// Other relays may own its lanes.
+    LeaseLost,
+    /// Ids may have been drawn twice: its watermarks mean nothing any more.
+    SequenceRegressed,
+}
+
+/// A session that takes no new rows: it finishes what is in flight.
+pub(super) struct Shutdown {
+    /// What is in flight then is left to the next owner of the lanes.
+    pub(super) until: Instant,
+    end: SessionEnd,
+}
+
+impl Session<'_> {
+    /// Whether the session takes no new rows any more.
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutdown.is_some()
+    }
+
+    /// Whether ids may have been drawn twice.
+    pub(super) fn has_regressed(&self) -> bool {
+        self.shutdown
+            .as_ref()
+            .is_some_and(|shutdown| shutdown.end == SessionEnd::SequenceRegressed)
+    }
+
+    /// Begins to shut down because the process is stopped.
+    pub(super) fn on_stop(&mut self) {
+        tracing::info!(
+            rows = self.core.in_flight().rows(),
+            "stopping: the relay finishes the rows in flight"
+        );
+        self.begin_shutdown(SessionEnd::Stopped, DRAIN_MAX);
+    }
+
+    /// Checks a fetch's sequence state. If ids may have been drawn twice, none of its rows may be
+    /// sent, and the session shuts down. Rows that Kafka has may still be deleted: a settling
+    /// statement names them by event_id, too.
+    ///
+    /// # Errors
+    /// How the sequence has regressed.
+    pub(super) fn check_sequence(
+        &mut self,
+        sequence: SequenceState,
+    ) -> Result<(), SequenceRegression> {
+        let incarnation = self.registration.incarnation;
+        let highest_id = self.process.memory.highest_id;
+        let Some(regression) = regression(incarnation, highest_id, sequence) else {
+            return Ok(());
+        };
+        self.reporter
+            .set_problems(ProblemSource::Sequence, vec![regression.problem()]);
+        self.process.memory.on_reported(Instant::now());
+        if !self.has_regressed() {
+            self.begin_shutdown(SessionEnd::SequenceRegressed, DRAIN_REGRESSED_MAX);
+        }
+        Err(regression)
+    }
+
+    /// Drains all lanes, within `drain_max`.
+    fn begin_shutdown(&mut self, end: SessionEnd, drain_max: Duration) {
+        let now = Instant::now();
+        let until = now + drain_max;
+        self.shutdown = Some(Shutdown { until, end });
+        self.producers.make_no_more();
+        self.core.drain(u32::MAX, now);
+        self.timers.settle = Some(now);
+    }
+
+    /// How the session has to end now, if it has to.
+    pub(super) fn end(&self, now: Instant) -> Option<SessionEnd> {
+        if now >= self.timers.lease_deadline {
+            return Some(SessionEnd::LeaseLost);
+        }
+        let shutdown = self.shutdown.as_ref()?;
+        let is_drained = self.core.in_flight().rows() == 0
+            && self.tasks.fetch.is_idle()
+            && self.tasks.lease_round.is_idle();
+        (now >= shutdown.until || is_drained).then_some(shutdown.end)
+    }
+
+    /// Ends the session in this way.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, rows in flight are published again by the next owner of their lanes, once
+    /// the lease has run out.
+    pub(super) async fn shut_down(mut self, end: SessionEnd) -> SessionEnd {
+        match end {
+            SessionEnd::LeaseLost => self.abandon_lanes().await,
+            SessionEnd::Stopped | SessionEnd::SequenceRegressed => self.give_lanes_back(end).await,
+        }
+        end
+    }
+
+    /// Gives all lanes back, in this order: no record may be sent once another relay can own a
+    /// lane.
+    async fn give_lanes_back(&mut self, end: SessionEnd) {
+        self.reporter.clear_lanes();
+        self.end_producers().await;
+        self.settle_acknowledged().await;
+        let released = tokio::time::timeout(LAST_STATEMENTS_MAX, self.release_all()).await;
+        match released {
+            _ if end == SessionEnd::SequenceRegressed => {}
+            Ok(Ok(())) => tracing::info!("stopped: all lanes are free"),
+            _ => tracing::warn!(
+                "stopped without giving the lanes back: they are free once the lease expires"
+            ),
+        }
+    }
+
+    async fn release_all(&self) -> Result<(), StoreError> {
+        let (instance, incarnation) = (self.registration.instance, self.registration.incarnation);
+        let watermarks = self.core.watermarks();
+        self.store
+            .release(instance, &watermarks, incarnation)
+            .await?;
+        self.store.unregister(instance).await
+    }
+
+    /// Ends without the lanes, which another relay may own by now. Nothing more is sent; rows that
+    /// Kafka acknowledged are still settled.
+    async fn abandon_lanes(&mut self) {
+        self.reporter.set_not_ready();
+        self.core.lose_lanes();
+        self.reporter.clear_lanes();
+        self.end_producers().await;
+        self.settle_acknowledged().await;
+        let unregister = self.store.unregister(self.registration.instance);
+        let _ = tokio::time::timeout(LAST_STATEMENTS_MAX, unregister).await;
+    }
+
+    /// Purges the producers and waits for their last reports.
+    async fn end_producers(&mut self) {
+        self.producers.purge();
+        crate::kafka::replaced_producers::purge();
+        while self.core.in_flight().sent() > 0 {
+            self.receive_reports(Instant::now());
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        self.producers.destroy().await;
+    }
+
+    /// Settles all rows that Kafka acknowledged, as far as time allows. A row that stays is sent
+    /// again by the next owner of its lane: a duplicate, never a loss.
+    async fn settle_acknowledged(&mut self) {
+        let settle = async {
+            while let Some(settled) = self.tasks.next_settled().await {
+                self.on_settled(settled);
+            }
+            let rows_max = self.settle_rows_max();
+            while let Some(batch) = self.core.next_settle(rows_max, SettleWhen::Now) {
+                if self.store.settle(&batch.plan).await.is_err() {
+                    return;
+                }
+                self.core.on_settled(&batch.slots);
+            }
+        };
+        let _ = tokio::time::timeout(LAST_STATEMENTS_MAX, settle).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! Statements under way, at most one of a kind but for settling. They run only while the loop waits
+//! for them. IO.
+
+use std::{future::Future, time::Instant};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, pending},
+    stream::FuturesUnordered,
+};
+
+use crate::{
+    outbox::{
+        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, SequenceState, StoreError, TableWide,
+    },
+    relay::{
+        core::{
+            Lookup, RejectedRow,
+            gap_scan::{GapScan, Straggler},
+            in_flight::Slot,
+            watermarks::XidTick,
+        },
+        lease::LeaseOutcome,
+        session::Event,
+    },
+};
+
+/// Most settling statements that are under way at the same time.
+const SETTLES_MAX: usize = 2;
+
+/// How a fetch ended.
+pub(super) struct FetchEnd {
+    pub(super) request: FetchRequest,
+    pub(super) began: Instant,
+    pub(super) result: Result<(SequenceState, Fetched), StoreError>,
+}
+
+/// How a settling statement ended. Its transaction is a tick.
+pub(super) struct SettleEnd {
+    pub(super) slots: Vec<Slot>,
+    pub(super) began: Instant,
+    pub(super) result: Result<XidTick, StoreError>,
+}
+
+/// How a round of the lease ended.
+pub(super) type LeaseRoundEnd = Result<LeaseOutcome, StoreError>;
+
+/// How drawing a transaction id ended.
+pub(super) struct TickEnd {
+    /// Highest id seen before the transaction began.
+    pub(super) drawn: i64,
+    pub(super) result: Result<u64, StoreError>,
+}
+
+/// How reading the backlog ended: rows that wait in our lanes, and the numbers of the whole table
+/// if we own lane 0.
+pub(super) struct BacklogEnd {
+    pub(super) began: Instant,
+    pub(super) result: Result<(Depth, Option<TableWide>), StoreError>,
+}
+
+/// How a gap scan ended.
+pub(super) struct GapScanEnd {
+    pub(super) plan: GapScanPlan,
+    pub(super) began: Instant,
+    pub(super) result: Result<Vec<Straggler>, StoreError>,
+}
+
+/// How looking rows up ended.
+pub(super) struct LookupEnd {
+    pub(super) lookup: Lookup,
+    pub(super) result: Result<Vec<OutboxRow>, StoreError>,
+}
+
+/// How writing the disposition of a rejected row ended.
+pub(super) struct DispositionEnd {
+    pub(super) rejected: RejectedRow,
+    pub(super) result: Result<(), StoreError>,
+}
+
+/// Work of one kind: under way, or not.
+pub(super) struct Task<T>(Option<BoxFuture<'static, T>>);
+
+impl<T> Default for Task<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Task<T> {
+    /// Whether none is under way, so that [`Self::start`] may be called.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Starts the work: it begins when the loop waits next.
+    pub(super) fn start(&mut self, work: impl Future<Output = T> + Send + 'static) {
+        self.0 = Some(work.boxed());
+    }
+
+    /// Waits for the end of the work; forever if none is under way.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, the work stays under way.
+    async fn finished(&mut self) -> T {
+        let Some(work) = &mut self.0 else {
+            return pending().await;
+        };
+        let result = work.await;
+        self.0 = None;
+        result
+    }
+}
+
+/// All work with the database that a session has under way.
+#[derive(Default)]
+pub(super) struct Tasks {
+    pub(super) fetch: Task<FetchEnd>,
+    pub(super) lease_round: Task<LeaseRoundEnd>,
+    pub(super) tick: Task<TickEnd>,
+    pub(super) backlog: Task<BacklogEnd>,
+    pub(super) gap_scan: Task<GapScanEnd>,
+    pub(super) lookup: Task<LookupEnd>,
+    pub(super) disposition: Task<DispositionEnd>,
+    settles: FuturesUnordered<BoxFuture<'static, SettleEnd>>,
+    /// From where the next gap scan goes on.
+    pub(super) gap_scan_position: GapScan,
+}
+
+impl Tasks {
+    /// Waits for the next task that ends; forever if none is under way. Of several that have ended,
+    /// the lease comes first.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, no result is lost.
+    pub(super) async fn next(&mut self) -> Event {
+        tokio::select! {
+            biased;
+            result = self.lease_round.finished() => Event::LeaseRound(result),
+            fetched = self.fetch.finished() => Event::Fetched(fetched),
+            Some(settled) = self.settles.next() => Event::Settled(settled),
+            ticked = self.tick.finished() => Event::Ticked(ticked),
+            read = self.backlog.finished() => Event::BacklogRead(read),
+            scanned = self.gap_scan.finished() => Event::GapScanned(scanned),
+            looked_up = self.lookup.finished() => Event::LookedUp(looked_up),
+            disposed = self.disposition.finished() => Event::Disposed(disposed),
+        }
+    }
+
+    /// Whether another settling statement may begin.
+    pub(super) fn may_settle(&self) -> bool {
+        self.settles.len() < SETTLES_MAX
+    }
+
+    /// Starts a settling statement beside those under way.
+    pub(super) fn start_settle(&mut self, work: impl Future<Output = SettleEnd> + Send + 'static) {
+        self.settles.push(work.boxed());
+    }
+
+    /// Waits for the next settling statement that ends; `None` when none is under way.
+    ///
+    /// # Cancel safety
+    /// If dropped midway, no result is lost.
+    pub(super) async fn next_settled(&mut self) -> Option<SettleEnd> {
+        self.settles.next().await
+    }
+}

@@ -1,0 +1,183 @@
+//! How often the loop does what, and when it has to turn although nothing happens.
+
+use std::time::{Duration, Instant};
+
+use crate::relay::{
+    core::lane_share::{RENEW_EVERY, SURVEY_EVERY, lease_deadline},
+    session::Session,
+};
+
+/// Longest time that an acknowledged row waits for others to be settled with: each statement is a
+/// commit that waits for the disk.
+const SETTLE_DELAY_MAX: Duration = Duration::from_millis(20);
+/// Longest such time once [`SETTLE_ROWS`] rows wait: until they are gone, every fetch reads them
+/// again.
+const SETTLE_DELAY_MANY: Duration = Duration::from_millis(5);
+/// Number of acknowledged rows from which they wait for [`SETTLE_DELAY_MANY`] only.
+const SETTLE_ROWS: usize = 32;
+/// Pause between two ticks, while rows are read and no other statement draws a transaction id.
+const TICK_EVERY: Duration = Duration::from_millis(50);
+/// Longest time between two polls for reports while records are with a producer. Each turn of the
+/// loop polls, too.
+pub(super) const POLL_EVERY: Duration = Duration::from_millis(5);
+/// Shortest pause between two reads of the backlog.
+const BACKLOG_EVERY: Duration = Duration::from_secs(5);
+/// Longest pause between two reads of the backlog: the operator reads the report as often.
+const BACKLOG_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Shortest pause between two gap scans.
+const GAP_SCAN_EVERY: Duration = Duration::from_secs(30);
+/// A periodic read takes at most this part of the database's time: one in a hundred.
+const READ_TIME_DIVISOR: u32 = 100;
+/// Pause after a failure of the database.
+const DATABASE_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two reports of what is wrong with topics and keys.
+const RECORD_PROBLEMS_EVERY: Duration = Duration::from_millis(500);
+/// Pause between two requests for the leaders of partitions, while records are overdue.
+const LEADERS_EVERY: Duration = Duration::from_secs(5);
+/// The loop turns at least this often.
+const TURN_EVERY: Duration = Duration::from_secs(1);
+
+/// When each kind of work is due next.
+pub(super) struct Timers {
+    /// When the lease must not be trusted any more.
+    pub(super) lease_deadline: Instant,
+    pub(super) reports: Instant,
+    pub(super) lease_round: Instant,
+    pub(super) renewal: Instant,
+    pub(super) tick: Instant,
+    pub(super) backlog: Instant,
+    pub(super) gap_scan: Instant,
+    pub(super) record_problems: Instant,
+    pub(super) leaders: Instant,
+    /// When acknowledged rows are settled although no batch is full; `None` when none waits.
+    pub(super) settle: Option<Instant>,
+    /// No statement begins before, but for rounds of the lease, which have this in their own time.
+    pub(super) database: Instant,
+}
+
+impl Timers {
+    /// Timers of a session whose lease was requested at `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            lease_deadline: lease_deadline(now),
+            reports: now,
+            lease_round: now,
+            renewal: now + RENEW_EVERY,
+            tick: now,
+            backlog: now,
+            gap_scan: now + GAP_SCAN_EVERY,
+            record_problems: now,
+            leaders: now,
+            settle: None,
+            database: now,
+        }
+    }
+
+    /// The producers were polled.
+    pub(super) fn reports_polled(&mut self, now: Instant) {
+        self.reports = now + POLL_EVERY;
+    }
+
+    /// A round of the lease ended.
+    pub(super) fn lease_round_ended(&mut self, now: Instant) {
+        self.lease_round = now + SURVEY_EVERY;
+    }
+
+    /// The lease was renewed by a statement that was sent at this time.
+    pub(super) fn lease_renewed(&mut self, sent: Instant) {
+        self.lease_deadline = lease_deadline(sent);
+        self.renewal = sent + RENEW_EVERY;
+    }
+
+    /// A transaction id was drawn, or will be, by a statement that begins now.
+    pub(super) fn ticked(&mut self, now: Instant) {
+        self.tick = now + TICK_EVERY;
+    }
+
+    /// The backlog was read. Scaling depends on it, so it never gets older than
+    /// [`BACKLOG_PAUSE_MAX`]: an old number under a growing backlog would say that nothing waits.
+    pub(super) fn backlog_read(&mut self, began: Instant, now: Instant) {
+        self.backlog = next_read(began, now, BACKLOG_EVERY).min(now + BACKLOG_PAUSE_MAX);
+    }
+
+    /// A gap scan ended.
+    pub(super) fn gap_scanned(&mut self, began: Instant, now: Instant) {
+        self.gap_scan = next_read(began, now, GAP_SCAN_EVERY);
+    }
+
+    /// Problems with topics and keys were reported.
+    pub(super) fn record_problems_reported(&mut self, now: Instant) {
+        self.record_problems = now + RECORD_PROBLEMS_EVERY;
+    }
+
+    /// The brokers were asked for the leaders of partitions.
+    pub(super) fn leaders_requested(&mut self, now: Instant) {
+        self.leaders = now + LEADERS_EVERY;
+    }
+
+    /// Schedules the settling of `acked` rows. An earlier time that is set already stays.
+    pub(super) fn schedule_settle(&mut self, acked: usize, now: Instant) {
+        let delay = if acked < SETTLE_ROWS {
+            SETTLE_DELAY_MAX
+        } else {
+            SETTLE_DELAY_MANY
+        };
+        let latest = now + delay;
+        self.settle = (acked > 0).then(|| self.settle.map_or(latest, |at| at.min(latest)));
+    }
+
+    /// Starts no statement for a moment, after one failed.
+    pub(super) fn pause_database(&mut self, now: Instant) {
+        self.database = now + DATABASE_RETRY_PAUSE;
+        self.lease_round = self.lease_round.max(self.database);
+    }
+}
+
+/// When a read that has just ended may begin again: after `pause`, or later if it took long.
+fn next_read(began: Instant, now: Instant, pause: Duration) -> Instant {
+    now + pause.max((now - began) * READ_TIME_DIVISOR)
+}
+
+impl Session<'_> {
+    /// When the loop has to turn although nothing happens: only for work that could begin then.
+    pub(super) fn wake_at(&self) -> Instant {
+        let (now, timers) = (Instant::now(), &self.timers);
+        let may_begin_round = self.tasks.lease_round.is_idle();
+        let has_reports = self.core.in_flight().sent() > 0;
+        let [main, probe] = self.producers.wake_at();
+        [
+            Some(timers.lease_deadline),
+            self.shutdown.as_ref().map(|shutdown| shutdown.until),
+            may_begin_round.then_some(timers.lease_round),
+            self.next_statement_at(),
+            has_reports.then_some(timers.reports),
+            self.core.next_resume_at(now),
+            main,
+            probe,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + TURN_EVERY, Instant::min)
+    }
+
+    /// When the next statement may begin, rounds of the lease left out.
+    fn next_statement_at(&self) -> Option<Instant> {
+        let (timers, tasks) = (&self.timers, &self.tasks);
+        let is_working = !self.is_shutting_down();
+        let may_fetch = is_working && self.producers.is_open();
+        let may_read_backlog = is_working && tasks.backlog.is_idle();
+        let may_scan = is_working && tasks.gap_scan.is_idle();
+        let may_tick = is_working && tasks.tick.is_idle() && self.core.needs_tick();
+        [
+            self.core.next_fetch_at().filter(|_| may_fetch),
+            timers.settle.filter(|_| tasks.may_settle()),
+            may_tick.then_some(timers.tick),
+            may_read_backlog.then_some(timers.backlog),
+            may_scan.then_some(timers.gap_scan),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|at| at.max(timers.database))
+    }
+}
