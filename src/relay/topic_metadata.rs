@@ -21,7 +21,7 @@ use crate::{
     kafka::{BatchLimits, LimitsByTopic},
     relay::{
         RunOptions, Status,
-        core::{clock_step::Clock, in_flight::TopicIndex},
+        core::{clock_step::Clock, ids::TopicIndex},
         topic_metadata::rounds::Rounds,
     },
     secrets::Secrets,
@@ -57,7 +57,9 @@ impl TopicMetadata {
     /// Number of partitions of each declared topic that was seen.
     pub(super) fn partitions(&self) -> impl Iterator<Item = (TopicIndex, usize)> {
         let topics = self.partitions.iter().copied().enumerate();
-        topics.filter(|(_, partitions)| *partitions > 0)
+        topics
+            .filter(|(_, partitions)| *partitions > 0)
+            .map(|(index, partitions)| (TopicIndex::new(index), partitions))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer},
     relay::{
         RunOptions, Status,
-        core::{ClusterError, Core, in_flight::TopicIndex, stale_leaders::StaleLeaders},
+        core::{ClusterError, Core, ids::TopicIndex, stale_leaders::StaleLeaders},
         session::producer_factory::ProducerFactory,
     },
     secrets::Secrets,

@@ -11,7 +11,7 @@ use crate::{
     relay::{
         ProblemSource, Status,
         connect::Connected,
-        core::in_flight::{InFlight, Slot},
+        core::{ids::Slot, in_flight::InFlight},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };
@@ -156,8 +156,8 @@ impl<'a> Reporter<'a> {
         replaced_headers: u64,
         now: Instant,
     ) {
-        self.created_at_us[slot] = created_at_us;
-        self.sent_at[slot] = now;
+        self.created_at_us[slot.index()] = created_at_us;
+        self.sent_at[slot.index()] = now;
         self.status
             .metrics
             .replaced_headers
@@ -167,7 +167,7 @@ impl<'a> Reporter<'a> {
     /// Measures a record that Kafka acknowledged.
     pub(super) fn record_acknowledged(&self, slot: Slot, topic: &str) {
         let latency_us = unix_time_us()
-            .saturating_sub(self.created_at_us[slot])
+            .saturating_sub(self.created_at_us[slot.index()])
             .max(0);
         let metrics = &self.status.metrics;
         metrics.publish_latency.observe(latency_us as f64 / 1e6);
@@ -190,7 +190,7 @@ impl<'a> Reporter<'a> {
         let metrics = &self.status.metrics;
         metrics.settle.observe((now - began).as_secs_f64());
         for slot in slots {
-            let seconds = (now - self.sent_at[*slot]).as_secs_f64();
+            let seconds = (now - self.sent_at[slot.index()]).as_secs_f64();
             metrics.processing.observe(seconds);
         }
     }

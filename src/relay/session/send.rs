@@ -8,7 +8,7 @@ use crate::{
     relay::{
         core::{
             Outcome, Outgoing,
-            in_flight::{Slot, TopicIndex},
+            ids::{Slot, TopicIndex},
         },
         session::{Session, producers::ProducerRole, reporter::unix_time_us},
     },
@@ -79,7 +79,7 @@ impl Session<'_> {
                 row.payload.as_deref(),
                 headers,
                 kafka::timestamp_ms(row.created_at_us, now_ms),
-                *slot,
+                slot.index(),
             ),
             Err(_) => Err(DeliveryError::Record(ProblemClass::RecordRejected)),
         };
@@ -120,7 +120,7 @@ impl Session<'_> {
 
     /// Takes one report. A row that is not in flight any more had a report before.
     fn on_report(&mut self, report: DeliveryReport, now: Instant) {
-        let slot = report.slot;
+        let slot = Slot::new(report.slot);
         let Some(topic) = self.core.in_flight().topic_of(slot) else {
             return;
         };

@@ -17,7 +17,7 @@ use crate::{
         core::{
             Lookup, RejectedRow,
             gap_scan::{GapScan, Straggler},
-            in_flight::Slot,
+            ids::Slot,
             watermarks::XidTick,
         },
         lease::LeaseOutcome,

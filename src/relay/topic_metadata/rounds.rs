@@ -14,7 +14,7 @@ use crate::{
     kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
         ProblemSource, RunOptions, Status,
-        core::{in_flight::TopicIndex, partition_growth::PartitionCounts},
+        core::{ids::TopicIndex, partition_growth::PartitionCounts},
         topic_metadata::{
             PendingSince, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
@@ -142,7 +142,8 @@ impl Rounds {
         let states = self.topic_states()?;
         let (mut usable, mut led) = (Vec::new(), Vec::new());
         for (index, state) in states.iter().enumerate() {
-            usable.push((index, matches!(state, TopicDescription::Exists { .. })));
+            let topic = TopicIndex::new(index);
+            usable.push((topic, matches!(state, TopicDescription::Exists { .. })));
             if matches!(
                 state,
                 TopicDescription::Exists {
@@ -150,7 +151,7 @@ impl Rounds {
                     ..
                 }
             ) {
-                led.push(index);
+                led.push(topic);
             }
         }
         self.refresh_limits(trigger, &usable);
@@ -180,7 +181,7 @@ impl Rounds {
             })?;
             states.push(state);
             if let TopicDescription::Exists { partitions, .. } = state {
-                self.on_partitions(index, &topic.name, partitions);
+                self.on_partitions(TopicIndex::new(index), &topic.name, partitions);
             }
         }
         self.client = Some(client);
@@ -212,7 +213,7 @@ impl Rounds {
         for (index, (topic, state)) in self.options.settings.topics.iter().zip(states).enumerate() {
             let limits = self.limits.0.get(index).copied().unwrap_or_default();
             problems.extend(topic_problem(&topic.name, *state, limits));
-            if let Some(growth) = self.partitions.growth(index, now) {
+            if let Some(growth) = self.partitions.growth(TopicIndex::new(index), now) {
                 problems.push(growth_problem(&topic.name, growth));
             }
         }
