@@ -5,7 +5,7 @@
 //!                ^          |  ^
 //!                |          |  `--- Refused        no pod after 20 s; the Job controller retries
 //!                |          v
-//!                `------- Failed                   back-off 10 s, 20 s, ... 5 min, or `reconcile-at`
+//!                `------- Failed                   back-off 10 s to 5 min, or `reconcile-at`
 //! ```
 //!
 //! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
