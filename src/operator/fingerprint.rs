@@ -44,7 +44,11 @@ mod tests {
     use super::*;
 
     fn deployment() -> Value {
-        json!({"metadata": {"labels": {"a": "b"}, "resourceVersion": "1"}, "spec": {"replicas": 2, "paused": false}, "status": {"replicas": 2}})
+        json!({
+            "metadata": {"labels": {"a": "b"}, "resourceVersion": "1"},
+            "spec": {"replicas": 2, "paused": false},
+            "status": {"replicas": 2},
+        })
     }
 
     #[test]

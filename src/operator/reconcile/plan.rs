@@ -108,7 +108,7 @@ pub(crate) enum Rollout {
 /// What happens to the Deployment's number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// It is right, or there is no Deployment yet.
+    /// The number is right, or there is no Deployment yet.
     Keep,
     /// The manifest asks for another number.
     Set { from: i32, to: i32 },

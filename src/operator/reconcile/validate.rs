@@ -52,7 +52,7 @@ pub(crate) enum DesiredReplicas {
     Suspended,
     /// A number: `spec.replicas`.
     Fixed(i32),
-    /// As many as the load needs: `spec.scaling`.
+    /// A number that follows the load: `spec.scaling`.
     Scaled(ScalingPolicy),
 }
 

@@ -68,7 +68,12 @@ async fn create(target: &Target<'_>, child: &Prepared) -> Result<DynamicObject, 
         name: child.name.clone(),
         source,
     })?;
-    tracing::info!(kind = ?child.kind, namespace = target.identity.namespace, name = child.name, "created");
+    tracing::info!(
+        kind = ?child.kind,
+        namespace = target.identity.namespace,
+        name = child.name,
+        "created"
+    );
     Ok(created)
 }
 

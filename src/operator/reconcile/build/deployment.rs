@@ -218,7 +218,11 @@ mod tests {
             pod["securityContext"],
             json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
         );
-        let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
+        let security = json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+        });
         assert_eq!(pod["containers"][0]["securityContext"], security);
         assert_eq!(pod["automountServiceAccountToken"], false);
     }

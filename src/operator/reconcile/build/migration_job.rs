@@ -128,7 +128,10 @@ mod tests {
             job["metadata"]["annotations"]["outboxrelay.dev/attempt"],
             "1"
         );
-        let rules = json!([{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]);
+        let rules = json!([{
+            "action": "Ignore",
+            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+        }]);
         assert_eq!(job["spec"]["podFailurePolicy"]["rules"], rules);
     }
 

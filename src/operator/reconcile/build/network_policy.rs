@@ -76,8 +76,14 @@ mod tests {
 
     #[test]
     fn only_allowed_namespaces_reach_the_http_port() {
-        let from = |name: &str| json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}});
-        let rule = json!({"from": [from("monitoring"), from("outbox-system")], "ports": [{"port": 9090, "protocol": "TCP"}]});
+        let from = |name: &str| {
+            let labels = json!({"kubernetes.io/metadata.name": name});
+            json!({"namespaceSelector": {"matchLabels": labels}})
+        };
+        let rule = json!({
+            "from": [from("monitoring"), from("outbox-system")],
+            "ports": [{"port": 9090, "protocol": "TCP"}],
+        });
         let spec = built(&["monitoring", "outbox-system"]);
         assert_eq!(spec["ingress"], json!([rule]));
         assert_eq!(spec["policyTypes"], json!(["Ingress"]));

@@ -140,9 +140,18 @@ mod tests {
 
     #[test]
     fn a_stuck_rollout_means_nothing_for_a_generation_that_the_controller_has_not_seen() {
-        let late = json!({"observedGeneration": 3, "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]});
+        let late = json!({
+            "observedGeneration": 3,
+            "conditions": [
+                {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"},
+            ],
+        });
         let stuck = |generation: i64| {
-            let object = json!({"metadata": {"generation": generation}, "spec": {"selector": {}, "template": {}}, "status": late});
+            let object = json!({
+                "metadata": {"generation": generation},
+                "spec": {"selector": {}, "template": {}},
+                "status": late,
+            });
             RelayDeployment::of(&serde_json::from_value(object).expect("a Deployment")).stuck
         };
         assert_eq!((stuck(3), stuck(4)), (true, false));

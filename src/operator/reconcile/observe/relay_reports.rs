@@ -73,7 +73,12 @@ async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
     match answer {
         Ok(report) => Some(bounded(report)),
         Err(error) => {
-            tracing::debug!(pod, %address, error = &error as &dyn std::error::Error, "a relay did not report");
+            tracing::debug!(
+                pod,
+                %address,
+                error = &error as &dyn std::error::Error,
+                "a relay did not report"
+            );
             None
         }
     }

@@ -1,11 +1,11 @@
 //! How far the migration is, and what comes next. Pure.
 //!
 //! ```text
-//! (no Job) --> Start --> Running --> Succeeded        a Job that succeeded stays as the record of it
+//! (no Job) --> Start --> Running --> Succeeded     a Job that succeeded stays as the record of it
 //!                ^          |  ^
-//!                |          |  `--- Refused           no pod after 20 s; the Job controller retries
+//!                |          |  `--- Refused        no pod after 20 s; the Job controller retries
 //!                |          v
-//!                `------- Failed                      back-off 10 s, 20 s, ... 5 min, or `reconcile-at`
+//!                `------- Failed                   back-off 10 s to 5 min, or `reconcile-at`
 //! ```
 //!
 //! A Job whose pod does not run starts again when its pods would differ from those of a new Job: a
@@ -54,7 +54,7 @@ pub(crate) enum Migration {
         schema_version: Option<i64>,
         notes: Vec<String>,
     },
-    /// It is retried at `again_at`.
+    /// The last attempt failed; the next one starts at `again_at`.
     Failed {
         attempt: u32,
         why: Failure,

@@ -185,10 +185,10 @@ fn scale_down(count: i32, sufficient: i32, memory: &ScalingMemory) -> (i32, Reas
 
 /// What is known about the last step up.
 enum LastStep {
-    /// Its relays are starting, or their rate is not known yet.
+    /// Relays of the step are starting, or their rate is not known yet.
     UnderWay,
     DidNotHelp,
-    /// It raised throughput, or there was none.
+    /// The step raised throughput, or there was none.
     Helped,
 }
 

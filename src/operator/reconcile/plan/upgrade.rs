@@ -42,7 +42,7 @@ pub(super) fn is_current(desired: &Desired, deployment: &RelayDeployment) -> boo
 /// What the API server said to the children that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteResult {
-    /// They were accepted, or it is worth trying again.
+    /// All children were accepted, or a retry can help.
     Accepted,
     /// One of them is refused until a person changes something.
     Refused,

@@ -30,8 +30,8 @@ pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
         );
     }
     if reports.iter().all(|one| one.report.is_none()) {
-        let next = "If this persists, check whether a NetworkPolicy keeps the operator from port 9090 \
-             of the relays.";
+        let next = "If this persists, check whether a NetworkPolicy keeps the operator from port \
+            9090 of the relays.";
         return finding(
             State::False,
             Reason::NoReports,

@@ -614,7 +614,8 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
         (last.from, last.to, last.reason.as_str(), last.time.0),
         (2, 4, "BacklogHigh", now())
     );
-    let note = "Scaled from 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are published per second.";
+    let note = "Scaled from 2 to 4 relays. 41200 rows wait, the oldest for 12 s; 512 are \
+                published per second.";
     assert_eq!(
         case.pending_events()
             .iter()
