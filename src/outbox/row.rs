@@ -163,7 +163,7 @@ impl Decoder {
                 ));
             }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
-                self.scanned.push((lane(row)?, row.try_get(2)?))
+                self.scanned.push((lane(row)?, row.try_get(2)?));
             }
             None => {
                 let row = decode_row(row)?;

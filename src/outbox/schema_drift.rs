@@ -132,7 +132,7 @@ mod tests {
                 problem.message
             ),
             (SchemaDrift::Unreadable(problem), Err(what)) => {
-                assert!(problem.message.contains(what), "{}", problem.message)
+                assert!(problem.message.contains(what), "{}", problem.message);
             }
             (other, _) => panic!("{other:?}"),
         }

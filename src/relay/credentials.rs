@@ -145,7 +145,7 @@ impl Follower {
             SecretChange::Unchanged => self.set_problems(None),
             // Without a good set, whatever needs one reports what is wrong.
             SecretChange::Unusable(problem) => {
-                self.set_problems(self.in_use.is_some().then_some(problem))
+                self.set_problems(self.in_use.is_some().then_some(problem));
             }
             SecretChange::Usable if self.is_refused_for_now() => {}
             SecretChange::Usable => return self.try_last_read().await,

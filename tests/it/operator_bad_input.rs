@@ -150,7 +150,7 @@ async fn relays_that_a_quota_refuses_are_told_and_come_when_it_has_gone() {
 async fn an_image_that_does_not_exist_is_told_by_the_pod_that_waits_for_it() {
     let ns = Namespace::create().await;
     ns.create_relay(|relay| {
-        relay["spec"]["template"] = json!({"image": "localhost/allowed/absent:1"})
+        relay["spec"]["template"] = json!({"image": "localhost/allowed/absent:1"});
     })
     .await;
     ns.reconcile_until_condition(90, "Available", "False PodsPending")

@@ -172,7 +172,7 @@ async fn a_relay_whose_new_form_is_refused_is_scaled_and_suspended_all_the_same(
 async fn a_relay_whose_image_was_just_forbidden_can_be_suspended_and_starts_no_more() {
     let mut ns = Namespace::create().await;
     ns.create_relay(|relay| {
-        relay["spec"]["template"]["image"] = json!("localhost/allowed/relay:1")
+        relay["spec"]["template"]["image"] = json!("localhost/allowed/relay:1");
     })
     .await;
     ns.settle().await;

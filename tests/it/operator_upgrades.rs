@@ -243,7 +243,7 @@ async fn a_deployment_with_former_annotations_is_written_once_and_rolled_out_onc
 async fn who_is_paused_or_cannot_work_leaves_its_place_to_the_next() {
     let (mut ns, names) = running(3).await;
     ns.replace_operator(&|installation| {
-        (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1)
+        (installation.relay_image, installation.upgrades_max) = (NEW.to_owned(), 1);
     });
     let upgraded = async || {
         round(&ns, &names).await;

@@ -148,7 +148,7 @@ fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
              ServiceAccount"
         ),
         Some(Access::Regained(namespace)) => {
-            tracing::info!(namespace, "the API server shows again what is there")
+            tracing::info!(namespace, "the API server shows again what is there");
         }
         None => {}
     }

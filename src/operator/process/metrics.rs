@@ -94,7 +94,7 @@ impl Metrics {
             metrics
                 .registry
                 .register(collector)
-                .expect("each name once")
+                .expect("each name once");
         };
         register(Box::new(metrics.reconciliations.clone()));
         register(Box::new(metrics.errors.clone()));

@@ -178,11 +178,11 @@ mod tests {
             !plain.contains(&ChildKind::NetworkPolicy) && !plain.contains(&ChildKind::PodMonitor)
         );
         let other_account = validated_with(|relay| {
-            relay.spec.template.service_account_name = Some("mine".to_owned())
+            relay.spec.template.service_account_name = Some("mine".to_owned());
         });
         assert!(!kinds(other_account).contains(&ChildKind::ServiceAccount));
         let never = validated_with(|relay| {
-            relay.spec.migration.policy = crate::api::MigrationPolicy::Never
+            relay.spec.migration.policy = crate::api::MigrationPolicy::Never;
         });
         assert!(!kinds(never).contains(&ChildKind::MigrationJob));
     }

@@ -143,7 +143,7 @@ impl Breaker {
             State::Open { .. } => {}
             _ if waited >= open_after => self.open(now),
             State::Closed { .. } if waited >= self.settings.slow_after() => {
-                self.state = State::Slow
+                self.state = State::Slow;
             }
             _ => {}
         }

@@ -140,7 +140,7 @@ impl std::hash::Hash for FirstRecordGate {
                 partition.known_since.is_some(),
                 partition.first_record.is_some(),
             )
-                .hash(state)
+                .hash(state);
         });
     }
 }

@@ -212,10 +212,10 @@ mod tests {
                 match share(survey(live as u32, fewest, free), owned[me]) {
                     Share::Keep => {}
                     Share::Claim { lanes_max } => {
-                        (owned[me], free) = (owned[me] + lanes_max, free - lanes_max)
+                        (owned[me], free) = (owned[me] + lanes_max, free - lanes_max);
                     }
                     Share::GiveBack { lanes } => {
-                        (owned[me], free) = (owned[me] - lanes, free + lanes)
+                        (owned[me], free) = (owned[me] - lanes, free + lanes);
                     }
                 }
             }

@@ -341,7 +341,7 @@ impl World {
                 self.sick = self
                     .sick
                     .is_none()
-                    .then(|| TopicIndex::new(self.dice.below(3) as usize))
+                    .then(|| TopicIndex::new(self.dice.below(3) as usize));
             }
             _ => {}
         }
@@ -460,7 +460,7 @@ impl World {
         match self.disposition.take() {
             None => self.disposition = self.core.next_disposition(),
             Some(disposition) if faulty && self.dice.below(5) == 0 => {
-                self.core.on_disposition_failed(disposition)
+                self.core.on_disposition_failed(disposition);
             }
             Some(disposition) => {
                 if let Some(row) = self.database.rows.get(&disposition.row.id).cloned() {

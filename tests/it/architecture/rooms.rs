@@ -10,10 +10,10 @@ use super::{
 };
 
 /// Limit for file names that several files of one half share. Lower it, down to 0.
-const SAME_NAME_MAX: usize = 9;
+const SAME_NAME_MAX: usize = 0;
 
 /// Limit for glob imports of this crate's modules in production code. Lower it, down to 0.
-const GLOBS_MAX: usize = 15;
+const GLOBS_MAX: usize = 0;
 
 /// Reports each file name that several files of one half share.
 pub(super) fn same_names(sources: &[Source]) -> Vec<String> {

@@ -89,7 +89,7 @@ impl Stage {
         );
         if let Some(conditions) = status.get_mut("conditions").and_then(Value::as_array_mut) {
             conditions.iter_mut().for_each(|one| {
-                *one = in_short(one, &["type", "status", "reason", "observedGeneration"])
+                *one = in_short(one, &["type", "status", "reason", "observedGeneration"]);
             });
         }
         let events: Vec<Value> = world
@@ -233,36 +233,37 @@ async fn scenarios_have_the_same_outcome() {
     let at_work: [Scenario; 12] = [
         ("paused", |stage| {
             stage.edit(|relay| {
-                relay["metadata"]["annotations"] = json!({"outboxrelay.dev/paused": "true"})
-            })
+                relay["metadata"]["annotations"] = json!({"outboxrelay.dev/paused": "true"});
+            });
         }),
         ("meant for another operator", |stage| {
             stage.edit(|relay| {
                 relay["metadata"]["annotations"] =
-                    json!({"outboxrelay.dev/operator-name": "another"})
+                    json!({"outboxrelay.dev/operator-name": "another"});
             });
         }),
         ("suspended", |stage| {
-            stage.edit(|relay| relay["spec"]["suspend"] = json!(true))
+            stage.edit(|relay| relay["spec"]["suspend"] = json!(true));
         }),
         ("other settings", |stage| {
-            stage.edit(|relay| relay["spec"]["batchSize"] = json!(7))
+            stage.edit(|relay| relay["spec"]["batchSize"] = json!(7));
         }),
         ("another database", |stage| {
-            stage.edit(|relay| relay["spec"]["database"]["name"] = json!("another"))
+            stage.edit(|relay| relay["spec"]["database"]["name"] = json!("another"));
         }),
         ("plaintext", |stage| {
-            stage.edit(|relay| relay["spec"]["kafka"]["tls"] = json!({"mode": "disable"}))
+            stage.edit(|relay| relay["spec"]["kafka"]["tls"] = json!({"mode": "disable"}));
         }),
         ("another image", |stage| {
-            stage
-                .edit(|relay| relay["spec"]["template"] = json!({"image": "registry.test/relay:2"}))
+            stage.edit(|relay| {
+                relay["spec"]["template"] = json!({"image": "registry.test/relay:2"})
+            });
         }),
         ("an image that is not allowed", |stage| {
-            stage.edit(|relay| relay["spec"]["template"] = json!({"image": "evil.test/relay:2"}))
+            stage.edit(|relay| relay["spec"]["template"] = json!({"image": "evil.test/relay:2"}));
         }),
         ("invalid", |stage| {
-            stage.edit(|relay| relay["spec"]["topics"] = json!([]))
+            stage.edit(|relay| relay["spec"]["topics"] = json!([]));
         }),
         ("invalid and suspended", |stage| {
             stage.edit(|relay| {
@@ -271,12 +272,12 @@ async fn scenarios_have_the_same_outcome() {
             });
         }),
         ("unreadable", |stage| {
-            stage.edit(|relay| relay["spec"]["replicas"] = json!("many"))
+            stage.edit(|relay| relay["spec"]["replicas"] = json!("many"));
         }),
         ("deleted", |stage| {
             stage.edit(|relay| {
-                relay["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")
-            })
+                relay["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            });
         }),
     ];
     let mut all = BTreeMap::new();

@@ -260,7 +260,7 @@ mod tests {
     fn selectors_use_only_the_label_that_no_manifest_can_set() {
         let relay = validated_with(|r| {
             r.spec.template.labels =
-                [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into()
+                [("outboxrelay.dev/relay".to_owned(), "other".to_owned())].into();
         });
         let spec = build(&relay).spec;
         assert_eq!(

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn the_template_of_the_manifest_applies_to_the_migration_too() {
         let relay = validated_with(|r| {
-            r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into()
+            r.spec.template.node_selector = [("disk".to_owned(), "fast".to_owned())].into();
         });
         let pod = built(&relay)["spec"]["template"]["spec"].clone();
         assert_eq!(pod["nodeSelector"], json!({"disk": "fast"}));

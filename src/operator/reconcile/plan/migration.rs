@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn a_job_that_cannot_run_starts_again_when_its_pods_would_be_other_ones() {
         let corrected = desired_with(|relay| {
-            relay.spec.template.image = Some("registry.test/relay:2".to_owned())
+            relay.spec.template.image = Some("registry.test/relay:2".to_owned());
         });
         let again = |job: &MigrationJob| {
             decide(&corrected, Some(job), now()) == Migration::Start { attempt: 3 }

@@ -76,7 +76,7 @@ mod tests {
         assert!(!migrating.contains(&ChildKind::Deployment));
         assert!(migrating.contains(&ChildKind::MigrationJob));
         let done = kinds(&selected(|plan| {
-            (plan.migration, plan.rollout) = (Migration::Off, Rollout::Go)
+            (plan.migration, plan.rollout) = (Migration::Off, Rollout::Go);
         }));
         assert!(done.contains(&ChildKind::Deployment));
         assert!(!done.contains(&ChildKind::MigrationJob));

@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_new_version_that_reads_the_manifest_with_other_defaults_is_an_upgrade() {
         let other_defaults = |it: &mut WrittenFor| {
-            (it.revision_hash, it.spec_hash) = ("older".to_owned(), "older".to_owned())
+            (it.revision_hash, it.spec_hash) = ("older".to_owned(), "older".to_owned());
         };
         assert_eq!(
             change(&desired(), &written(other_defaults)),

@@ -360,7 +360,7 @@ fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
 #[test]
 fn advice_shows_without_stopping_anything() {
     Case::with(|case| {
-        case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))]
+        case.observed.reports = vec![report(Some(ProblemClass::TopicUnderReplicated))];
     })
     .has(&["Ready=True Ready", "Publishing=True TopicUnderReplicated"]);
 }

@@ -195,7 +195,7 @@ impl Process {
         };
         let mut core = Core::new(Routes::new(&topics), budget, Duration::from_millis(5), now);
         (0..topics.len()).for_each(|topic| {
-            core.on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, now)
+            core.on_topic_metadata(TopicIndex::new(topic), TopicPresence::Present, now);
         });
         Self {
             instance,

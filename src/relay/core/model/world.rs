@@ -263,7 +263,7 @@ impl World {
                 match self.scenario.bug {
                     Bug::AckBeforeReport => {}
                     _ if self.scenario.fine || process.life == Life::Paused => {
-                        process.reports.push((record, Outcome::Published))
+                        process.reports.push((record, Outcome::Published));
                     }
                     _ => process
                         .core

@@ -59,7 +59,7 @@ impl World {
                     (xid, deleted)
                 });
                 self.processes[at].edit(|process| {
-                    (process.deletions[next].xid, process.deletions[next].done) = (Some(xid), true)
+                    (process.deletions[next].xid, process.deletions[next].done) = (Some(xid), true);
                 });
                 self.judge_deleted(&named, &deleted)?;
                 Ok(true)

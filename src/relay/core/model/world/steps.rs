@@ -114,7 +114,7 @@ impl World {
                     process
                         .fetch
                         .iter_mut()
-                        .for_each(|fetch| fetch.answer = Some(answer.clone()))
+                        .for_each(|fetch| fetch.answer = Some(answer.clone()));
                 });
                 true
             }
@@ -263,7 +263,7 @@ impl World {
             Step::Resume(_) => {
                 let due = process.core.next_resume_at(now);
                 due.into_iter().for_each(|due| {
-                    self.processes[at].edit(|process| process.core.resume_due(due.max(now)))
+                    self.processes[at].edit(|process| process.core.resume_due(due.max(now)));
                 });
                 Ok(due.is_some())
             }
