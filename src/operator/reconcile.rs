@@ -109,7 +109,7 @@ impl Operator {
         let Some(mut manifest) = self.read(key, &mut recalled).await? else {
             return Ok(Requeue::OnChange);
         };
-        let mut observed = Box::pin(self.observe(key, &manifest, &mut recalled)).await?;
+        let mut observed = self.observe(key, &manifest, &mut recalled).await?;
 
         let now = Timestamp::now();
         let desired = validate(&manifest, &self.settings.installation).map(build);
@@ -178,7 +178,7 @@ impl Operator {
         }
         let mut observed = match recalled.observed.take() {
             Some(observed) => observed,
-            None => match observe(&self.client, &manifest.identity).await {
+            None => match Box::pin(observe(&self.client, &manifest.identity)).await {
                 Ok(observed) => observed,
                 Err(error) => return Err(self.cannot_observe(key, manifest, error).await?),
             },

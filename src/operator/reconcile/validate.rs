@@ -72,7 +72,7 @@ pub(crate) enum InvalidManifest {
     /// This version cannot read it; holds the parser's message.
     Unreadable(String),
     Invalid {
-        error: ValidationError,
+        error: Box<ValidationError>,
         /// Set if the manifest asks for no relay: that is carried out whatever else is wrong.
         zero: Option<DesiredReplicas>,
     },
@@ -108,7 +108,7 @@ pub(crate) fn validate(
     match &manifest.content {
         Ok(relay) => {
             validate_relay(relay, installation).map_err(|error| InvalidManifest::Invalid {
-                error,
+                error: Box::new(error),
                 zero: zero_replicas(&relay.spec),
             })
         }
