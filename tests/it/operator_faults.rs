@@ -169,7 +169,7 @@ async fn pass(fake: &FakeApi, operator: &Operator, step: &Step) -> bool {
     let before = fake.world().objects.get(DEPLOYMENT).cloned();
     let key = RelayKey::new("n", NAME);
     operator.mark_changed(&key);
-    let ended = operator.reconcile(&key).await;
+    let ended = Box::pin(operator.reconcile(&key)).await;
     inspect(fake, step, before);
     fake.world().let_controllers_work();
     ended.is_ok()

@@ -72,7 +72,7 @@ impl Stage {
         }
         let key = RelayKey::new(NAMESPACE, &self.name);
         self.operator.mark_changed(&key);
-        let again = match self.operator.reconcile(&key).await {
+        let again = match Box::pin(self.operator.reconcile(&key)).await {
             Ok(Requeue::After(pause)) => json!(pause.as_secs()),
             Ok(Requeue::OnChange) => json!(null),
             Err(_) => json!("failed"),
@@ -256,7 +256,7 @@ async fn scenarios_have_the_same_outcome() {
         }),
         ("another image", |stage| {
             stage.edit(|relay| {
-                relay["spec"]["template"] = json!({"image": "registry.test/relay:2"})
+                relay["spec"]["template"] = json!({"image": "registry.test/relay:2"});
             });
         }),
         ("an image that is not allowed", |stage| {

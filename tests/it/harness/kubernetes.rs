@@ -165,7 +165,7 @@ impl Namespace {
     pub(crate) async fn reconcile_named(&self, name: &str) -> Result<Requeue, ReconcileError> {
         let key = RelayKey::new(&self.name, name);
         self.operator.mark_changed(&key);
-        self.operator.reconcile(&key).await
+        Box::pin(self.operator.reconcile(&key)).await
     }
 
     /// Reconciles the test's OutboxRelay, which must succeed.
