@@ -1,6 +1,7 @@
 //! ARCHITECTURE.md in force: who may import whom. Reads the sources; no server.
 
 mod circles;
+mod code_map;
 mod cut;
 mod docs;
 mod figures;
