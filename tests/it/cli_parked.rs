@@ -153,12 +153,12 @@ on_each_server! {
         );
         assert!(
             cli.ends(0, "owner release --dry-run")
-                .starts_with("would take")
+                .starts_with("would release")
         );
         assert_eq!(cli.json("owner show")["owner"]["cluster"], "test");
         assert!(
             cli.ends(0, "owner release --yes")
-                .starts_with("the schema is free")
+                .starts_with("the schema is released")
         );
         assert_eq!(cli.json("owner show")["owner"], Value::Null);
         cli.ends(3, "owner release --yes");

@@ -201,7 +201,7 @@ async fn a_full_disk_is_reported_and_recovery_is_automatic() {
     .await;
     let message = running.wait_for_problem(ProblemClass::DatabaseFull).await;
     assert!(
-        message.contains("settle") && message.contains("make room"),
+        message.contains("settle") && message.contains("free some space"),
         "{message}"
     );
     // Then the lease fails, and after it the registration.
