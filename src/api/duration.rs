@@ -20,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
     }
     while !remaining.is_empty() {
         let (part, after) = first_part(remaining).ok_or_else(error)?;
-        total += part;
+        total = total.checked_add(part).ok_or_else(error)?;
         remaining = after;
     }
     Ok(total)
@@ -65,7 +65,16 @@ mod tests {
 
     #[test]
     fn a_text_of_another_form_is_refused() {
-        for text in ["", "5", "ms", "5 s", "-5s", "1d", "1.2.3s"] {
+        for text in [
+            "",
+            "5",
+            "ms",
+            "5 s",
+            "-5s",
+            "1d",
+            "1.2.3s",
+            "5000000000000000h5000000000000000h",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }
