@@ -2,7 +2,7 @@
 //! - operator: `OutboxRelay` object -> desired objects -> status
 //! - relay: outbox row -> record -> delivery report -> settled row
 //!
-//! They meet only in [`settings`] (the operator writes, the relay reads) and [`report`] (the relay
+//! The halves meet only in [`settings`] (the operator writes, the relay reads) and [`report`] (the relay
 //! writes, the operator reads).
 
 pub mod api;

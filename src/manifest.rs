@@ -32,7 +32,7 @@ pub enum ManifestError {
         #[source]
         source: io::Error,
     },
-    /// A document is not YAML; `reason` says where.
+    /// A document is not YAML; `reason` contains the location.
     #[error("document {document} is not YAML: {reason}")]
     Yaml { document: usize, reason: String },
     /// The `OutboxRelay` has an `apiVersion` that this program does not read.

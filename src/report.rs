@@ -227,7 +227,7 @@ impl FromStr for ProblemClass {
     }
 }
 
-/// Result of a migration. The exit code of its process says whether it succeeded; the report
+/// Result of a migration. Its exit code decides whether it succeeded; the report
 /// explains it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -108,7 +108,7 @@ mod tests {
             };
             assert!(
                 text.contains(&format!("Default: {default}.")),
-                "{path} does not say its default: {text}"
+                "{path} is described without its default: {text}"
             );
         }
     }

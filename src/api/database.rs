@@ -112,6 +112,7 @@ impl Database {
     }
 }
 
+/// Default of `port`.
 pub(crate) fn default_port() -> i32 {
     5432
 }

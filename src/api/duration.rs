@@ -12,32 +12,35 @@ pub struct ParseDurationError(String);
 /// # Errors
 /// If the text has another form, or the duration does not fit into a [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
-    let refuse = || ParseDurationError(text.to_owned());
-    let mut rest = text;
+    let error = || ParseDurationError(text.to_owned());
+    let mut remaining = text;
     let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return Err(refuse());
+    if text.is_empty() {
+        return Err(error());
     }
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .ok_or_else(refuse)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let seconds = match &rest[..unit] {
-            "ms" => number / 1000.0,
-            "s" => number,
-            "m" => number * 60.0,
-            "h" => number * 3600.0,
-            _ => return Err(refuse()),
-        };
-        total += Duration::try_from_secs_f64(seconds).map_err(|_| refuse())?;
-        rest = &rest[unit..];
+    while !remaining.is_empty() {
+        let (part, after) = first_part(remaining).ok_or_else(error)?;
+        total = total.checked_add(part).ok_or_else(error)?;
+        remaining = after;
     }
     Ok(total)
+}
+
+/// First number of `text` with its unit, and the text after it.
+fn first_part(text: &str) -> Option<(Duration, &str)> {
+    let (number, text) = text.split_at(text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?);
+    let number: f64 = number.parse().ok()?;
+    let unit_end = text.find(|c: char| c.is_ascii_digit());
+    let (unit, text) = text.split_at(unit_end.unwrap_or(text.len()));
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return None,
+    };
+    let part = Duration::try_from_secs_f64(seconds).ok()?;
+    Some((part, text))
 }
 
 #[cfg(test)]
@@ -62,7 +65,16 @@ mod tests {
 
     #[test]
     fn a_text_of_another_form_is_refused() {
-        for text in ["", "5", "ms", "5 s", "-5s", "1d", "1.2.3s"] {
+        for text in [
+            "",
+            "5",
+            "ms",
+            "5 s",
+            "-5s",
+            "1d",
+            "1.2.3s",
+            "5000000000000000h5000000000000000h",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -46,10 +46,12 @@ pub struct UserCredentials {
     pub password_key: String,
 }
 
+/// Default of `usernameKey`.
 pub(super) fn username_key() -> String {
     "username".to_owned()
 }
 
+/// Default of `passwordKey`.
 pub(super) fn password_key() -> String {
     "password".to_owned()
 }

@@ -34,7 +34,7 @@ const TIMESTAMP_AHEAD_MAX_MS: i64 = 60_000;
 /// consumers begin here.
 const YEAR_1_US: i64 = -62_135_596_800_000_000;
 
-/// Timestamp of a record in ms since 1970: the row's `created_at`. `None` stands for the time of
+/// Timestamp of a record in ms since 1970: the row's `created_at`. `None` means the time of
 /// sending, and is returned for a `created_at` that is
 /// - more than an hour old, since Kafka's retention could delete the record immediately, or
 /// - more than a minute ahead, since a broker rejects the whole batch.

@@ -8,7 +8,7 @@ use crate::settings::{KafkaSettings, RelaySettings, TopicSettings, property_erro
 /// Why settings cannot be read, or cannot work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSettings {
-    /// The text is not YAML; `location` says where.
+    /// The text is not YAML at `location`.
     #[error("it is not YAML: {location}")]
     Yaml { location: String },
     /// A field is missing, unknown, or has a value that cannot be used.

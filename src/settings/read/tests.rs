@@ -81,7 +81,7 @@ fn at<'a>(value: &'a mut Value, path: &[Step]) -> &'a mut Value {
     })
 }
 
-/// As errors name it.
+/// Path of a field, as errors contain it.
 fn written(path: &[Step]) -> String {
     let step = |step: &Step| match step {
         Step::Field(name) => format!(".{name}"),
