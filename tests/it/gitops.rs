@@ -74,7 +74,7 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
         health(&live(&ns).await),
         (
             "Progressing".to_owned(),
-            "The operator has not looked at it yet.".to_owned()
+            "The operator has not observed this generation yet.".to_owned()
         )
     );
     ns.settle().await;
@@ -86,7 +86,7 @@ async fn argo_cd_sees_an_outboxrelay_as_the_operator_does() {
     ns.patch_relay(json!({"spec": {"replicas": 0}})).await;
     assert_eq!(
         health(&live(&ns).await).1,
-        "The operator has not looked at it yet.",
+        "The operator has not observed this generation yet.",
         "a new generation"
     );
     ns.reconcile_until_condition(60, "Ready", "True ScaledToZero")

@@ -25,7 +25,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{- /* Relay pods, and no migration. */ -}}
+{{- /* Selects pods of relays, and no pod of a migration. */ -}}
 {{- define "outbox-operator.relays" -}}
 matchLabels:
   app.kubernetes.io/name: outbox-relay
@@ -34,7 +34,7 @@ matchExpressions:
   - {key: outboxrelay.dev/relay, operator: Exists}
 {{- end }}
 
-{{- /* The pod of `helm test`: the operator's Service and budget must not count it in. */ -}}
+{{- /* Labels of the pod of `helm test`. The operator's Service and budget must not select it. */ -}}
 {{- define "outbox-operator.testSelector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}

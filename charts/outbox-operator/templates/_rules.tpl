@@ -1,22 +1,23 @@
-{{- /* Exactly what the operator does with OutboxRelays, and no right on Secrets: relays and migrations get theirs as mounted files. */ -}}
+{{- /* The rights that the operator needs for OutboxRelays. It has none on Secrets: relays and
+migrations get them as mounted files. */ -}}
 {{- define "outbox-operator.rules" -}}
-# What users wish for.
+# The manifests of users.
 - apiGroups: [outboxrelay.dev]
   resources: [outboxrelays]
   verbs: [get, list, watch]
-# What became of it.
+# Their status.
 - apiGroups: [outboxrelay.dev]
   resources: [outboxrelays/status]
   verbs: [patch]
-# The relays.
+# Relays.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-# Their number.
+# The number of relays.
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [patch]
-# Which settings are still mounted, and whose pod is whose.
+# Shows which settings are still mounted, and which Deployment a pod belongs to.
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [list]
@@ -24,39 +25,40 @@
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
-# Settings, one immutable ConfigMap each; they are listed by name, and deleted when no pod mounts them any more.
+# Settings of relays, in immutable ConfigMaps. Each is deleted when no pod mounts it any more.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, create, delete]
-# Names for relay pods.
+# Services in front of relay pods.
 - apiGroups: [""]
   resources: [services]
   verbs: [get, create, patch]
-# An account without rights for relay pods to run as; deleted when template.serviceAccountName names another.
+# An account without rights, as which relay pods run. It is deleted when
+# template.serviceAccountName of a manifest sets another one.
 - apiGroups: [""]
   resources: [serviceaccounts]
   verbs: [get, create, patch, delete]
-# At most one relay at a time is evicted.
+# Budgets that let at most one relay at a time be evicted.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, patch]
-# Who may reach the relays, where networkPolicy.enabled says so.
+# Restricts who may reach relays, if networkPolicy.enabled of a manifest is true.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, create, patch, delete]
-# How metrics are found, where monitoring.podMonitor says so.
+# Lets Prometheus find relays, if monitoring.podMonitor of a manifest is true.
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors]
   verbs: [get, create, patch, delete]
-# Results of migrations, addresses of relays.
+# Pods have the results of migrations and the addresses of relays.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Why a Job can create no pod.
+# Events report why a Job cannot create a pod.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
-# What `kubectl describe outboxrelay` tells.
+# Events that `kubectl describe outboxrelay` shows.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -12,8 +12,8 @@ pub(super) fn dashboard() -> Value {
     Dashboard {
         uid: "outbox-on-call",
         title: "Outbox: on call",
-        description: "All OutboxRelays, problems first. Ages and numbers are of rows that may be \
-            published.",
+        description: "All OutboxRelays, problems first. Ages and numbers count only rows that may \
+            be published.",
         variables: &[("namespace", "label_values(outbox_build_info, namespace)")],
         rows: &[
             Row {
@@ -51,8 +51,8 @@ const NUMBERS: &[Panel] = &[
         title: "Oldest row",
         look: Bad(300.0),
         unit: "s",
-        description: "Age of the oldest row of all outboxes. Above five minutes OutboxBacklogOld \
-            fires.",
+        description: "Age of the oldest row of all outboxes. Above five minutes the alert \
+            OutboxBacklogOld fires.",
         queries: &[(
             r#"max(outbox_event_age_seconds{namespace=~"$namespace"})"#,
             "age",
@@ -62,8 +62,8 @@ const NUMBERS: &[Panel] = &[
         title: "Lanes without a relay",
         look: Bad(1.0),
         unit: "none",
-        description: "Of 64 for each outbox; rows in them wait. More than a moment is \
-            OutboxLanesUnowned.",
+        description: "Of 64 lanes for each outbox. Rows in them wait. After three minutes the \
+            alert OutboxLanesUnowned fires.",
         queries: &[(
             r#"sum(64 - sum by (namespace, relay) (outbox_lanes_owned{namespace=~"$namespace"}))"#,
             "lanes",
@@ -83,7 +83,7 @@ const NUMBERS: &[Panel] = &[
         title: "Parked keys",
         look: Bad(1.0),
         unit: "none",
-        description: "Keys whose rows wait for a person's decision.",
+        description: "Keys whose rows wait until a person decides.",
         queries: &[(
             r#"sum(max by (namespace, relay) (outbox_parked_keys{namespace=~"$namespace"}))"#,
             "keys",
@@ -93,7 +93,7 @@ const NUMBERS: &[Panel] = &[
         title: "Dead letters",
         look: Bad(1.0),
         unit: "none",
-        description: "Rows that Kafka refused and nobody got.",
+        description: "Rows that Kafka rejected, and that no consumer received.",
         queries: &[(
             r#"sum(max by (namespace, relay) (outbox_dead_letters{namespace=~"$namespace"}))"#,
             "rows",
@@ -103,8 +103,8 @@ const NUMBERS: &[Panel] = &[
         title: "Operators seen",
         look: Number,
         unit: "none",
-        description: "Operators that Prometheus sees. Without one relays go on, but nothing is \
-            changed.",
+        description: "Operators that Prometheus scrapes. Without one, relays continue, but no \
+            change is applied.",
         queries: &[(
             "count(outbox_operator_reconcile_seconds_count) or vector(0)",
             "operators",
@@ -116,8 +116,8 @@ const PROBLEMS: &[Panel] = &[Panel {
     title: "Problems now",
     look: Table,
     unit: "none",
-    description: "What relays report, by OutboxRelay and class; docs/reasons.md has the next step \
-        of each. Empty: none.",
+    description: "Problems that relays report, by OutboxRelay and class. docs/reasons.md has the \
+        next step for each class.",
     queries: &[(
         r#"sum by (namespace, relay, class) (outbox_problems{namespace=~"$namespace"}) > 0"#,
         "problems",
@@ -190,7 +190,7 @@ const WAITING: &[Panel] = &[
         title: "Rows that wait, the ten worst",
         look: Lines,
         unit: "short",
-        description: "Each relay counts up to 100,000.",
+        description: "Each relay counts up to 100,000 rows.",
         queries: &[(
             r#"topk(10, sum by (namespace, relay) (outbox_queue_depth{namespace=~"$namespace"}))"#,
             "{{namespace}}/{{relay}}",
@@ -217,8 +217,8 @@ const RECORDS: &[Panel] = &[
         title: "Failed",
         look: Lines,
         unit: "cps",
-        description: "Records that were refused for good, or are sent again. An outage of Kafka \
-            alone fails none.",
+        description: "Records that Kafka rejected, or that are sent again. An outage of Kafka \
+            alone fails no record.",
         queries: &[(
             concat!(
                 r#"sum by (namespace, relay, class) "#,
@@ -231,7 +231,7 @@ const RECORDS: &[Panel] = &[
         title: "New problems",
         look: Lines,
         unit: "cps",
-        description: "How often a problem began: one that comes and goes shows here.",
+        description: "How often a problem began. Shows intermittent problems.",
         queries: &[(
             concat!(
                 r#"sum by (namespace, relay, class) "#,

@@ -12,7 +12,7 @@ pub(super) fn dashboard() -> Value {
     Dashboard {
         uid: "outbox-relay",
         title: "Outbox: one relay",
-        description: "One OutboxRelay and the pods that carry it.",
+        description: "One OutboxRelay and its pods.",
         variables: &[
             ("namespace", "label_values(outbox_build_info, namespace)"),
             (
@@ -76,7 +76,7 @@ const STATE: &[Panel] = &[
         title: "Rows that wait",
         look: Number,
         unit: "short",
-        description: "Each relay counts up to 100,000.",
+        description: "Each relay counts up to 100,000 rows.",
         queries: &[(
             r#"sum(outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#,
             "rows",
@@ -86,7 +86,7 @@ const STATE: &[Panel] = &[
         title: "Lanes without a relay",
         look: Bad(1.0),
         unit: "none",
-        description: "Of 64. Rows in them wait.",
+        description: "Of 64 lanes. Rows in them wait.",
         queries: &[(
             concat!(
                 r#"sum(64 - sum by (namespace, relay) "#,
@@ -109,7 +109,7 @@ const STATE: &[Panel] = &[
         title: "Parked keys",
         look: Bad(1.0),
         unit: "none",
-        description: "Keys whose rows wait for a person's decision.",
+        description: "Keys whose rows wait until a person decides.",
         queries: &[(
             r#"max(outbox_parked_keys{namespace=~"$namespace", relay=~"$relay"})"#,
             "keys",
@@ -119,7 +119,7 @@ const STATE: &[Panel] = &[
         title: "Dead letters",
         look: Bad(1.0),
         unit: "none",
-        description: "Rows that Kafka refused and nobody got.",
+        description: "Rows that Kafka rejected, and that no consumer received.",
         queries: &[(
             r#"max(outbox_dead_letters{namespace=~"$namespace", relay=~"$relay"})"#,
             "rows",
@@ -132,8 +132,8 @@ const PROBLEMS: &[Panel] = &[
         title: "Problems now",
         look: Table,
         unit: "none",
-        description: "What its pods report; docs/reasons.md has the next step of each class. \
-            Empty: none.",
+        description: "Problems that its pods report. docs/reasons.md has the next step for each \
+            class.",
         queries: &[(
             concat!(
                 r#"sum by (pod, class) (outbox_problems{namespace=~"$namespace", "#,
@@ -146,7 +146,7 @@ const PROBLEMS: &[Panel] = &[
         title: "Versions",
         look: Table,
         unit: "none",
-        description: "Which pods run which version.",
+        description: "Version that each pod runs.",
         queries: &[(
             concat!(
                 r#"count by (pod, version) (outbox_build_info{namespace=~"$namespace", "#,
@@ -163,7 +163,7 @@ const FLOW: &[Panel] = &[
         look: Lines,
         unit: "cps",
         description: "Rows that were fetched for the first time, and records that Kafka \
-            acknowledged. Where the first is above the second, rows pile up.",
+            acknowledged. While the first is above the second, the backlog grows.",
         queries: &[
             (
                 concat!(
@@ -198,7 +198,7 @@ const FLOW: &[Panel] = &[
         title: "Failed by topic",
         look: Lines,
         unit: "cps",
-        description: "Records that were refused for good, or are sent again.",
+        description: "Records that Kafka rejected, or that are sent again.",
         queries: &[(
             concat!(
                 r#"sum by (topic, class) "#,
@@ -239,7 +239,7 @@ const TIMES: &[Panel] = &[
         title: "In the relay",
         look: Lines,
         unit: "s",
-        description: "From the fetch that brought a row to its deletion.",
+        description: "From the fetch of a row to its deletion.",
         queries: &[
             (
                 concat!(
@@ -314,7 +314,7 @@ const PODS: &[Panel] = &[
         title: "Lanes",
         look: Lines,
         unit: "none",
-        description: "Lanes of each pod; together 64.",
+        description: "Lanes that each pod owns. The sum is 64.",
         queries: &[(
             r#"sum by (pod) (outbox_lanes_owned{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{pod}}",
@@ -324,7 +324,7 @@ const PODS: &[Panel] = &[
         title: "Rows in flight",
         look: Lines,
         unit: "short",
-        description: "Between fetch and deletion, of at most 16,384.",
+        description: "Rows between fetch and deletion, at most 16,384.",
         queries: &[(
             r#"sum by (pod) (outbox_in_flight_rows{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{pod}}",
@@ -334,7 +334,7 @@ const PODS: &[Panel] = &[
         title: "Bytes in flight",
         look: Lines,
         unit: "bytes",
-        description: "Of about 64 MiB.",
+        description: "Payloads, headers and keys of these rows, at most about 64 MiB.",
         queries: &[(
             r#"sum by (pod) (outbox_in_flight_bytes{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{pod}}",
@@ -344,7 +344,7 @@ const PODS: &[Panel] = &[
         title: "Rows that wait",
         look: Lines,
         unit: "short",
-        description: "In the lanes of each pod.",
+        description: "Rows that wait in the lanes of each pod.",
         queries: &[(
             r#"sum by (pod) (outbox_queue_depth{namespace=~"$namespace", relay=~"$relay"})"#,
             "{{pod}}",
@@ -380,7 +380,8 @@ const KAFKA: &[Panel] = &[
         title: "Partitions added",
         look: Lines,
         unit: "none",
-        description: "Keys of the topic moved, and their order does not hold across that moment.",
+        description: "Keys of the topic moved to other partitions. Their order does not hold \
+            across that moment.",
         queries: &[(
             concat!(
                 r#"sum by (topic) "#,
@@ -397,8 +398,8 @@ const TABLE: &[Panel] = &[
         title: "Oldest transaction",
         look: Lines,
         unit: "s",
-        description: "It keeps vacuum from removing dead rows. Above half an hour OutboxXminHeld \
-            fires.",
+        description: "Age of the oldest transaction that keeps vacuum from removing dead rows. \
+            Above half an hour the alert OutboxXminHeld fires.",
         queries: &[(
             concat!(
                 r#"max by (namespace, relay) (outbox_xmin_age_seconds{namespace=~"$namespace", "#,
@@ -411,7 +412,7 @@ const TABLE: &[Panel] = &[
         title: "Dead rows",
         look: Lines,
         unit: "short",
-        description: "As the server estimates them.",
+        description: "Dead rows of the table, as the server estimates them.",
         queries: &[(
             concat!(
                 r#"max by (namespace, relay) (outbox_dead_tuples{namespace=~"$namespace", "#,
@@ -424,7 +425,7 @@ const TABLE: &[Panel] = &[
         title: "Stragglers",
         look: Lines,
         unit: "none",
-        description: "Rows that only the sweep found. Above 0: ids came again.",
+        description: "Rows that only the gap scan found. Above 0, ids were used twice.",
         queries: &[(
             concat!(
                 r#"sum by (namespace, relay) "#,
@@ -438,7 +439,7 @@ const TABLE: &[Panel] = &[
         title: "Replaced headers",
         look: Lines,
         unit: "none",
-        description: "Headers of rows that bore the name of one of the relay's own.",
+        description: "Row headers that had the name of a relay header and were replaced.",
         queries: &[(
             concat!(
                 r#"sum by (namespace, relay) "#,

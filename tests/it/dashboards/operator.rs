@@ -12,7 +12,7 @@ pub(super) fn dashboard() -> Value {
     Dashboard {
         uid: "outbox-operator",
         title: "Outbox: operator",
-        description: "Passes of the operator over OutboxRelays.",
+        description: "Reconciliations of OutboxRelays by the operator.",
         variables: &[(
             "namespace",
             "label_values(outbox_operator_reconcile_seconds_count, namespace)",
@@ -24,7 +24,7 @@ pub(super) fn dashboard() -> Value {
                 panels: STATE,
             },
             Row {
-                title: "Passes",
+                title: "Reconciliations",
                 height: 9,
                 panels: PASSES,
             },
@@ -45,10 +45,11 @@ pub(super) fn dashboard() -> Value {
 
 const STATE: &[Panel] = &[
     Panel {
-        title: "Operators that lead",
+        title: "Leaders",
         look: Bad(2.0),
         unit: "none",
-        description: "1 of all. None: see the runbook of OutboxOperatorAbsent.",
+        description: "One operator is the leader. If there is none, see the runbook of \
+            OutboxOperatorAbsent.",
         queries: &[(
             r#"sum(outbox_operator_leader{namespace=~"$namespace"})"#,
             "leaders",
@@ -58,7 +59,7 @@ const STATE: &[Panel] = &[
         title: "OutboxRelays that are not ready",
         look: Bad(1.0),
         unit: "none",
-        description: "`kubectl get outboxrelays -A` names them, with the reason.",
+        description: "`kubectl get outboxrelays -A` lists them with their reasons.",
         queries: &[(
             concat!(
                 r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="Ready", "#,
@@ -71,8 +72,8 @@ const STATE: &[Panel] = &[
         title: "OutboxRelays that wait for their schema",
         look: Bad(1.0),
         unit: "none",
-        description: "Their migration runs, fails, or does not start: `kubectl get outboxrelays \
-            -A`, column SCHEMA.",
+        description: "Their migration is running, fails or does not start. See column SCHEMA of \
+            `kubectl get outboxrelays -A`.",
         queries: &[(
             concat!(
                 r#"sum(outbox_operator_relays{namespace=~"$namespace", condition="SchemaReady", "#,
@@ -82,21 +83,20 @@ const STATE: &[Panel] = &[
         )],
     },
     Panel {
-        title: "OutboxRelays whose last pass failed",
+        title: "OutboxRelays whose last reconciliation failed",
         look: Bad(1.0),
         unit: "none",
-        description: "They are tried again; the operator's log says why it failed.",
+        description: "The operator retries them. Its log reports the error.",
         queries: &[(
             r#"sum(outbox_operator_objects_in_backoff{namespace=~"$namespace"})"#,
             "OutboxRelays",
         )],
     },
     Panel {
-        title: "Failing passes",
+        title: "Failing reconciliations",
         look: Bad(0.001),
         unit: "cps",
-        description: "Passes that did not come to their end. Lost races are tried again at once \
-            and do not count.",
+        description: "Reconciliations that failed. Conflicts are retried at once and do not count.",
         queries: &[(
             concat!(
                 r#"sum(rate(outbox_operator_reconcile_errors_total{namespace=~"$namespace", "#,
@@ -106,10 +106,10 @@ const STATE: &[Panel] = &[
         )],
     },
     Panel {
-        title: "Slow passes",
+        title: "Slow reconciliations",
         look: Bad(10.0),
         unit: "s",
-        description: "99 of 100 passes were faster.",
+        description: "99 of 100 reconciliations were faster.",
         queries: &[(
             concat!(
                 r#"histogram_quantile(0.99, sum by (le) "#,
@@ -126,7 +126,7 @@ const PASSES: &[Panel] = &[
         title: "Requests to the API server",
         look: Lines,
         unit: "reqps",
-        description: "By answer; none: it did not come.",
+        description: "By code of the response. `none`: no response.",
         queries: &[(
             concat!(
                 r#"sum by (verb, code) "#,
@@ -137,10 +137,11 @@ const PASSES: &[Panel] = &[
         )],
     },
     Panel {
-        title: "Passes",
+        title: "Reconciliations",
         look: Lines,
         unit: "cps",
-        description: "Each OutboxRelay is looked at every 15 s, and when something of it changes.",
+        description: "Each OutboxRelay is reconciled every 15 s, and when it or one of its objects \
+            changes.",
         queries: &[(
             concat!(
                 r#"sum by (outcome) "#,
@@ -151,11 +152,11 @@ const PASSES: &[Panel] = &[
         )],
     },
     Panel {
-        title: "Failed passes",
+        title: "Failed reconciliations",
         look: Lines,
         unit: "cps",
-        description: "By what helps: conflict is tried again at once, transient later, permanent \
-            waits for a person.",
+        description: "By class: `conflict` is retried at once, `transient` is retried later, \
+            `permanent` waits for a person.",
         queries: &[(
             concat!(
                 r#"sum by (class) "#,
@@ -169,7 +170,7 @@ const PASSES: &[Panel] = &[
         title: "Duration",
         look: Lines,
         unit: "s",
-        description: "It grows with the API server's answers.",
+        description: "It grows when the API server responds slowly.",
         queries: &[
             (
                 concat!(
@@ -192,10 +193,11 @@ const PASSES: &[Panel] = &[
 ];
 
 const SCALING: &[Panel] = &[Panel {
-    title: "Looks at OutboxRelays that scale",
+    title: "Scaling decisions",
     look: Lines,
     unit: "cps",
-    description: "What came of them, and why; docs/reasons.md explains the reasons.",
+    description: "Decisions for OutboxRelays with `spec.scaling`, by direction and reason. \
+        docs/reasons.md explains the reasons.",
     queries: &[(
         concat!(
             r#"sum by (direction, reason) "#,
@@ -212,7 +214,7 @@ const UPGRADES: &[Panel] = &[
         look: Lines,
         unit: "none",
         description: "OutboxRelays whose upgrade to a new version of the operator waits or is \
-            under way.",
+            running.",
         queries: &[(
             r#"max by (state) (outbox_operator_upgrade_queue{namespace=~"$namespace"})"#,
             "{{state}}",
@@ -222,7 +224,8 @@ const UPGRADES: &[Panel] = &[
         title: "Upgrades that failed in a row",
         look: Lines,
         unit: "none",
-        description: "Three stop the queue, and OutboxUpgradesStopped fires.",
+        description: "After three failures the queue stops, and the alert OutboxUpgradesStopped \
+            fires.",
         queries: &[(
             r#"max(outbox_operator_upgrade_failures_in_a_row{namespace=~"$namespace"})"#,
             "failures",
