@@ -14,11 +14,12 @@ use crate::{
         schema::{LEVEL, check_schema},
     },
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         core::{
             lane_share::LEASE_TTL,
             sequence_check::{self, SequenceMemory, SequenceRegression},
         },
+        status::{ProblemSource, Status},
     },
     report::Problem,
     secrets::Secrets,

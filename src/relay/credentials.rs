@@ -12,7 +12,11 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use crate::{
     kafka::{MetadataClient, client_config},
     outbox::connect::Connect,
-    relay::{ProblemSource, RunOptions, Status, connect, topic_metadata::cluster_problem},
+    relay::{
+        RunOptions, connect,
+        status::{ProblemSource, Status},
+        topic_metadata::cluster_problem,
+    },
     report::{Problem, ProblemClass},
     secrets::{
         SecretSnapshot, Secrets,

@@ -25,7 +25,7 @@ pub(super) use crate::relay::session::shutdown::SessionEnd;
 use crate::{
     outbox::{Store, StoreError},
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         connect::{Connected, Registration},
         core::{Core, in_flight::Budget, routing::Routes, sequence_check::SequenceMemory},
         credentials::{Credentials, Side},
@@ -39,6 +39,7 @@ use crate::{
             },
             timers::Timers,
         },
+        status::{ProblemSource, Status},
         topic_metadata::{TopicMetadata, TopicMetadataWatch},
     },
 };

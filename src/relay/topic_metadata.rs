@@ -20,8 +20,9 @@ use crate::{
     failpoints::{self, Bug},
     kafka::{BatchLimits, LimitsByTopic},
     relay::{
-        RunOptions, Status,
+        RunOptions,
         core::{clock_step::Clock, ids::TopicIndex},
+        status::Status,
         topic_metadata::rounds::Rounds,
     },
     secrets::Secrets,

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::{
     relay::{
-        ProblemSource,
         core::TopicPresence,
         session::{Session, producers::Grace, record_problems::record_problems},
+        status::ProblemSource,
         topic_metadata::{Restart, TopicMetadata},
     },
     report::BreakerState,

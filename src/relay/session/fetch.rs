@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::relay::{
-    ProblemSource,
     session::{Session, producers::ProducerRole, tasks::FetchEnd},
+    status::ProblemSource,
 };
 
 impl Session<'_> {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::relay::{
-    ProblemSource,
     core::watermarks::XidTick,
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
+    status::ProblemSource,
 };
 
 impl Session<'_> {

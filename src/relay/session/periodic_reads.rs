@@ -6,12 +6,12 @@ use std::time::Instant;
 use crate::{
     failpoints::{self, Bug},
     relay::{
-        ProblemSource,
         core::watermarks::XidTick,
         session::{
             Session,
             tasks::{BacklogEnd, GapScanEnd, TickEnd},
         },
+        status::ProblemSource,
     },
 };
 

@@ -6,13 +6,13 @@ use std::time::Instant;
 use crate::{
     outbox::ParkedRow,
     relay::{
-        ProblemSource,
         core::{Disposition, RejectedRow},
         session::{
             Session,
             producers::ProducerRole,
             tasks::{DispositionEnd, LookupEnd},
         },
+        status::ProblemSource,
     },
 };
 

@@ -4,7 +4,10 @@ use tokio::sync::watch::Receiver;
 
 use crate::{
     kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer},
-    relay::{ProblemSource, RunOptions, Status},
+    relay::{
+        RunOptions,
+        status::{ProblemSource, Status},
+    },
     secrets::Secrets,
 };
 

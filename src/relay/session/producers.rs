@@ -9,9 +9,10 @@ use crate::{
     failpoints::{self, Bug},
     kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer},
     relay::{
-        RunOptions, Status,
+        RunOptions,
         core::{ClusterError, Core, ids::TopicIndex, stale_leaders::StaleLeaders},
         session::producer_factory::ProducerFactory,
+        status::Status,
     },
     secrets::Secrets,
 };

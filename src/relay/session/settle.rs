@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use crate::relay::{
-    ProblemSource,
     core::{SettleWhen, watermarks::XidTick},
     session::{Session, tasks::SettleEnd},
+    status::ProblemSource,
 };
 
 impl Session<'_> {

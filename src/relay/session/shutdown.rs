@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use crate::{
     outbox::{SequenceState, StoreError},
     relay::{
-        ProblemSource,
         core::{
             SettleWhen,
             sequence_check::{SequenceRegression, regression},
         },
         session::{Session, timers::POLL_EVERY},
+        status::ProblemSource,
     },
 };
 

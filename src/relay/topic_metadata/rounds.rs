@@ -13,8 +13,9 @@ use tokio::{
 use crate::{
     kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         core::{ids::TopicIndex, partition_growth::PartitionCounts},
+        status::{ProblemSource, Status},
         topic_metadata::{
             PendingSince, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
