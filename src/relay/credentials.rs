@@ -1,5 +1,5 @@
 //! Secret files, watched for as long as the relay lives. A set that is complete, consistent and
-//! accepted by the server is used by everything from then on; until then the last good set is. IO;
+//! accepted by the server is used by everything from then on; until then the last good set stays in use. IO;
 //! what to do with a set is decided in [`crate::secrets::change`].
 
 use std::{
@@ -252,7 +252,7 @@ fn not_accepted(problem: &Problem) -> Problem {
     Problem::new(
         problem.class,
         format!(
-            "the new secret is not used; the relay keeps the last good one: {}",
+            "the new secret is not used, and the last good one stays in use: {}",
             problem.message
         ),
     )

@@ -108,7 +108,7 @@ impl Breaker {
         }
     }
 
-    /// Its state, as it is reported.
+    /// The breaker's state, as it is reported.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         match self.state {
@@ -124,7 +124,7 @@ impl Breaker {
         self.settings.slow_after()
     }
 
-    /// Checks how long nothing was acknowledged, with so many `unacknowledged` rows.
+    /// Checks for how long nothing was acknowledged; `unacknowledged` rows are with the producer.
     pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
         if unacknowledged == 0 {
             self.unacknowledged_since = None;
@@ -229,7 +229,7 @@ impl Breaker {
         }
     }
 
-    /// What it means for the lanes of this relay.
+    /// What the state means for the lanes of this relay.
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
         match self.state {

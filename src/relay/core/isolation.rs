@@ -50,7 +50,7 @@ pub struct Lookup {
 /// Why rows are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LookupPurpose {
-    /// Their batch was rejected.
+    /// The batch of the rows was rejected.
     Candidates,
     /// A topic failed: its lowest row shows whether it takes records again.
     ProbeTopic,
@@ -73,7 +73,7 @@ pub struct RejectedRow {
 /// What happens to a row that Kafka rejected for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// Its key is parked: the row and all later rows of the key wait for a person.
+    /// The key of the row is parked: the row and all later rows of the key wait for a person.
     ParkKey,
     /// The row is moved to `outbox.dead_letter`; later rows of its key are sent.
     DeadLetter,
@@ -91,13 +91,13 @@ impl From<OnPoison> for Disposition {
 /// Why a key is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum KeyPause {
-    /// Rows of it are probed, or wait for it.
+    /// Rows of the key are probed, or wait for their probe.
     Probing,
-    /// It is no longer parked; its first row is looked up, to be probed.
+    /// The key is no longer parked; its first row is looked up, to be probed.
     Retrying,
-    /// A row of it was rejected; the database does not know yet.
+    /// A row of the key was rejected; the disposition is not stored in the database yet.
     Rejected,
-    /// The database lists it as parked, as this relay has known since then.
+    /// The database lists the key as parked; this relay learned of it at `since`.
     Parked { since: Instant },
 }
 
@@ -165,7 +165,7 @@ impl Isolation {
         self.bisect.probed_rows()
     }
 
-    /// Whether so many rows of a topic wait to be probed that more would only take memory.
+    /// Whether enough rows of a topic wait to be probed: more would only take memory.
     pub(super) fn has_enough_candidates(&self, topic: TopicIndex) -> bool {
         self.waiting_rows(topic) >= PROBED_ROWS_MAX
     }

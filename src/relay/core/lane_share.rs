@@ -37,7 +37,7 @@ pub enum Share {
 /// Whether Kafka takes the records of this relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing indicates that it does not.
+    /// Nothing indicates that Kafka does not take them.
     Healthy,
     /// The breaker is Open; `for_long`: long enough for other relays to have found out whether
     /// Kafka takes their records.
@@ -111,7 +111,7 @@ mod tests {
             count: 1,
             fewest: Some(32),
         };
-        let nobody_well = Survey {
+        let none_well = Survey {
             others: well,
             well: Others::default(),
             free: 32,
@@ -130,10 +130,10 @@ mod tests {
             (other_is_well, 0, open, Share::Keep),
             (other_is_well, 32, for_long, Share::GiveBack { lanes: 32 }),
             (other_is_well, 0, for_long, Share::Keep),
-            (nobody_well, 32, for_long, Share::Keep),
-            (nobody_well, 0, for_long, Share::Claim { lanes_max: 16 }),
+            (none_well, 32, for_long, Share::Keep),
+            (none_well, 0, for_long, Share::Claim { lanes_max: 16 }),
             (
-                nobody_well,
+                none_well,
                 32,
                 Health::Healthy,
                 Share::Claim { lanes_max: 32 },
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_too_many_owns_nothing_and_disturbs_nobody() {
+    fn a_surplus_relay_owns_nothing_and_disturbs_no_other() {
         assert_eq!(share(survey(65, Some(0), 0), 1), Share::Keep);
         assert_eq!(share(survey(65, Some(1), 0), 0), Share::Keep);
     }
@@ -194,7 +194,7 @@ mod tests {
         );
     }
 
-    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ
+    /// Any number of relays, in any order of moves, ends with all lanes owned and shares that differ
     /// by one at the most.
     #[test]
     fn shares_settle_whatever_the_order() {

@@ -46,9 +46,9 @@ const SLOW_FOR: Duration = Duration::from_secs(60);
 /// Whether the brokers list a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicPresence {
-    /// They list it, with a leader to write to.
+    /// The brokers list the topic, with a leader to write to.
     Present,
-    /// They do not list it, or refuse to describe it.
+    /// The brokers do not list the topic, or refuse to describe it.
     Missing,
 }
 

@@ -96,8 +96,8 @@ impl Session<'_> {
         });
     }
 
-    /// Takes the stragglers of a gap scan. A failed one is repeated when its time comes: the scan is
-    /// a safety net only.
+    /// Takes the stragglers of a gap scan. A failed scan is not repeated early: it is only a safety
+    /// net.
     pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
         self.timers.gap_scanned(scanned.began, Instant::now());
         let Ok(found) = scanned.result else {

@@ -25,8 +25,8 @@ pub(super) struct ProducerFactory<'a> {
 }
 
 impl<'a> ProducerFactory<'a> {
-    /// A factory that reports its failures to `status`. `batch_limits` is `None` before the brokers have
-    /// described the topics.
+    /// A factory that reports its failures to `status`. `batch_limits` is `None` before the brokers
+    /// have described the topics.
     pub(super) fn new(
         options: &'a RunOptions,
         status: &'a Status,

@@ -302,8 +302,8 @@ impl<'a> Producers<'a> {
         }
     }
 
-    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise the
-    /// breaker's back-off.
+    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise
+    /// the breaker's back-off.
     fn rebuild_backoff(&mut self, core: &mut Core, now: Instant) -> Duration {
         let failure = std::mem::take(&mut self.failure);
         if failure.fatal && !failure.cause_found {

@@ -20,9 +20,9 @@ type BatchNumber = u32;
 /// Why rows are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
-    /// They were in this rejected batch: one of them is bad, or the batch itself was.
+    /// The rows were in this rejected batch: one of them is bad, or the batch itself was.
     Batch(BatchNumber),
-    /// Whether their topic takes records again.
+    /// The row shows whether its topic takes records again.
     Topic,
 }
 
@@ -31,7 +31,7 @@ enum Purpose {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct ProbeGroup {
     pub(crate) topic: TopicIndex,
-    /// By lane and id.
+    /// Ordered by lane and id.
     pub(crate) rows: Vec<OutboxRow>,
     purpose: Purpose,
     /// How often these rows were rejected.
@@ -59,13 +59,13 @@ struct RejectedBatch {
 /// What became of one probed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProbeOutcome {
-    /// Kafka acknowledged it.
+    /// Kafka acknowledged the record.
     Published,
-    /// Kafka rejected it, or a batch that it was part of.
+    /// Kafka rejected the record, or a batch that it was part of.
     Rejected(ProblemClass),
-    /// It failed for a reason that concerns its topic.
+    /// The record failed for a reason that concerns its topic.
     TopicFailed,
-    /// It was discarded with its producer, or never handed to it.
+    /// The record was discarded with its producer, or never handed to it.
     NotTried,
 }
 
@@ -92,7 +92,7 @@ struct Probe {
     group: ProbeGroup,
     /// Slot of each row -> its index in the group.
     slots: BTreeMap<Slot, usize>,
-    /// By index in the group; `None` while the delivery report is to come.
+    /// Outcomes by index in the group; `None` while the delivery report is to come.
     outcomes: Vec<Option<ProbeOutcome>>,
 }
 

@@ -100,7 +100,7 @@ impl World {
         match self.database.get().below_mark() {
             Some(row) => Err((
                 'L',
-                format!("{row:?} is below the mark of its lane: nobody reads it"),
+                format!("{row:?} is below the mark of its lane: no relay reads it"),
             )),
             None => Ok(()),
         }
