@@ -188,21 +188,8 @@ impl Follower {
         let secrets = Secrets::from(self.last_read.clone());
         let options = Arc::clone(&self.options);
         match self.side {
-            Side::Database => match connect::log_in(&options, &secrets).await {
-                Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
-                _ => Ok(()),
-            },
-            Side::Kafka => {
-                let attempt =
-                    tokio::task::spawn_blocking(move || log_in_to_kafka(&options, &secrets));
-                attempt.await.unwrap_or_else(|_| {
-                    Err(Problem::new(
-                        ProblemClass::KafkaError,
-                        "the attempt to log in to Kafka failed unexpectedly; the relay retries \
-                         automatically",
-                    ))
-                })
-            }
+            Side::Database => log_in_to_database(&options, &secrets).await,
+            Side::Kafka => log_in_to_kafka(options, secrets).await,
         }
     }
 
@@ -237,6 +224,25 @@ impl Side {
     }
 }
 
+async fn log_in_to_database(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
+    match connect::log_in(options, secrets).await {
+        Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+/// Checks on a thread of its own that the brokers answer a client with these secrets: librdkafka's
+/// request blocks.
+async fn log_in_to_kafka(options: Arc<RunOptions>, secrets: Secrets) -> Result<(), Problem> {
+    let attempt = tokio::task::spawn_blocking(move || describe_first_topic(&options, &secrets));
+    attempt.await.unwrap_or_else(|_| {
+        Err(Problem::new(
+            ProblemClass::KafkaError,
+            "the attempt to log in to Kafka failed unexpectedly; the relay retries automatically",
+        ))
+    })
+}
+
 /// Whether a login succeeded although the database cannot be used: problems with the schema come
 /// after it.
 fn is_about_the_schema(class: ProblemClass) -> bool {
@@ -260,7 +266,7 @@ fn not_accepted(problem: &Problem) -> Problem {
 }
 
 /// Checks that the brokers answer a client with these secrets. Blocks.
-fn log_in_to_kafka(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
+fn describe_first_topic(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
     let client = MetadataClient::new(&settings.kafka, secrets, &options.pod)
         .map_err(|error| error.problem())?;

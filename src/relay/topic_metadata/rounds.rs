@@ -107,14 +107,7 @@ impl Rounds {
                 Outlook::Bad => RETRY_PAUSE,
             };
             self.pending.set(None);
-            std::thread::sleep(PAUSE_MIN);
-            let is_requested =
-                requests.try_iter().count() > 0 || requests.recv_timeout(pause).is_ok();
-            trigger = if is_requested {
-                Trigger::Request
-            } else {
-                Trigger::Timer
-            };
+            trigger = next_trigger(requests, pause);
         }
     }
 
@@ -141,21 +134,10 @@ impl Rounds {
         metadata: &UnboundedSender<TopicMetadata>,
     ) -> Result<Vec<Problem>, Problem> {
         let states = self.topic_states()?;
-        let (mut usable, mut led) = (Vec::new(), Vec::new());
-        for (index, state) in states.iter().enumerate() {
-            let topic = TopicIndex::new(index);
-            usable.push((topic, matches!(state, TopicDescription::Exists { .. })));
-            if matches!(
-                state,
-                TopicDescription::Exists {
-                    has_leaders: true,
-                    ..
-                }
-            ) {
-                led.push(topic);
-            }
+        let (usable, led) = usable_and_led(&states);
+        if self.are_limits_due(trigger, &usable) {
+            self.refresh_limits();
         }
-        self.refresh_limits(trigger, &usable);
         self.usable_before.clone_from(&usable);
         // Fails only when the relay ends; then the next round is not begun.
         let _ = metadata.send(TopicMetadata {
@@ -221,17 +203,19 @@ impl Rounds {
         problems
     }
 
-    /// Requests the topics' limits at first, when another topic can be written to, when the loop
-    /// requested a round, and every minute. Without an answer the limits stay as they are known.
-    fn refresh_limits(&mut self, trigger: Trigger, usable: &[(TopicIndex, bool)]) {
+    /// Whether to request the topics' limits: at first, when another topic can be written to, when
+    /// the loop requested a round, and every minute.
+    fn are_limits_due(&self, trigger: Trigger, usable: &[(TopicIndex, bool)]) -> bool {
         let age_max = match trigger {
             Trigger::Request => LIMITS_AGE_MIN,
             Trigger::Timer => LIMITS_AGE_MAX,
         };
-        let is_due = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
-        if !is_due && self.usable_before == usable {
-            return;
-        }
+        let are_old = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
+        are_old || self.usable_before != usable
+    }
+
+    /// Requests the topics' limits. Without an answer the limits stay as they are known.
+    fn refresh_limits(&mut self) {
         let settings = &self.options.settings;
         let topics = settings.topics.iter();
         let names: Vec<_> = topics.map(|topic| topic.name.as_str()).collect();
@@ -243,6 +227,35 @@ impl Rounds {
         if let Some(limits) = answer {
             self.limits = limits;
         }
+    }
+}
+
+/// Whether each topic can be written to, and topics of which each partition has a leader.
+fn usable_and_led(states: &[TopicDescription]) -> (Vec<(TopicIndex, bool)>, Vec<TopicIndex>) {
+    let (mut usable, mut led) = (Vec::new(), Vec::new());
+    for (index, state) in states.iter().enumerate() {
+        let topic = TopicIndex::new(index);
+        let TopicDescription::Exists { has_leaders, .. } = state else {
+            usable.push((topic, false));
+            continue;
+        };
+        usable.push((topic, true));
+        if *has_leaders {
+            led.push(topic);
+        }
+    }
+    (usable, led)
+}
+
+/// Waits for the next round: [`PAUSE_MIN`], then until one is requested, at most `pause`.
+fn next_trigger(requests: &mpsc::Receiver<()>, pause: Duration) -> Trigger {
+    std::thread::sleep(PAUSE_MIN);
+    // Several requests that came meanwhile need one round only.
+    let is_requested = requests.try_iter().count() > 0 || requests.recv_timeout(pause).is_ok();
+    if is_requested {
+        Trigger::Request
+    } else {
+        Trigger::Timer
     }
 }
 
