@@ -127,25 +127,31 @@ impl Breaker {
     /// Checks for how long nothing was acknowledged; `unacknowledged` rows are with the producer.
     pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
         if unacknowledged == 0 {
-            self.unacknowledged_since = None;
-            if self.state == State::Slow {
-                self.close(self.window_rows);
-            }
-            return;
+            return self.on_nothing_unacknowledged();
         }
         let waited = now.saturating_duration_since(*self.unacknowledged_since.get_or_insert(now));
-        let open_after = if cluster_error == ClusterError::Reported {
-            self.settings.slow_after()
-        } else {
-            self.settings.open_after()
-        };
         match self.state {
             State::Open { .. } => {}
-            _ if waited >= open_after => self.open(now),
+            _ if waited >= self.open_after(cluster_error) => self.open(now),
             State::Closed { .. } if waited >= self.settings.slow_after() => {
                 self.state = State::Slow
             }
             _ => {}
+        }
+    }
+
+    fn on_nothing_unacknowledged(&mut self) {
+        self.unacknowledged_since = None;
+        if self.state == State::Slow {
+            self.close(self.window_rows);
+        }
+    }
+
+    /// Time without an acknowledgement after which the breaker opens.
+    fn open_after(&self, cluster_error: ClusterError) -> Duration {
+        match cluster_error {
+            ClusterError::Reported => self.settings.slow_after(),
+            ClusterError::None => self.settings.open_after(),
         }
     }
 

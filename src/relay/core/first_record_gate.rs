@@ -28,6 +28,13 @@ struct Partition {
     closed_in: Option<u64>,
 }
 
+impl Partition {
+    fn knows_producer(&self, now: Instant) -> bool {
+        self.known_since
+            .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR)
+    }
+}
+
 /// How a record ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -92,9 +99,7 @@ impl FirstRecordGate {
     ) -> bool {
         let at = partition_of(key.as_bytes(), self.topics[topic.index()].len());
         let partition = &mut self.topics[topic.index()][at];
-        let known = partition
-            .known_since
-            .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR);
+        let known = partition.knows_producer(now);
         if !known && partition.first_record.is_some() {
             partition.closed_in = Some(self.round);
         }

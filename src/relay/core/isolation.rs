@@ -47,6 +47,18 @@ pub struct Lookup {
     pub rows: Vec<RowIdentity>,
 }
 
+impl Lookup {
+    /// Looks up the row that a key was parked for.
+    fn retry(topic: TopicIndex, key: &Arc<str>, head: RowIdentity) -> Self {
+        Self {
+            topic,
+            class: ProblemClass::RecordRejected,
+            purpose: LookupPurpose::RetryKey(Arc::clone(key)),
+            rows: vec![head],
+        }
+    }
+}
+
 /// Why rows are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LookupPurpose {
@@ -253,12 +265,7 @@ impl Isolation {
                     && is_over(*topic, key, *paused)
                 {
                     paused.pause = KeyPause::Retrying;
-                    self.lookups.push_back(Lookup {
-                        topic: *topic,
-                        class: ProblemClass::RecordRejected,
-                        purpose: LookupPurpose::RetryKey(Arc::clone(key)),
-                        rows: vec![head],
-                    });
+                    self.lookups.push_back(Lookup::retry(*topic, key, head));
                 }
             }
         }
@@ -276,19 +283,24 @@ impl Isolation {
     /// Adds a fetched row of a slow topic to those that are probed, unless its key is paused
     /// already. Returns the key, which is paused from now on in any case.
     pub(super) fn add_slow_row(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
-        let paused = self.paused_key(topic, row.key());
-        let waiting = self.slow_rows.entry(topic).or_default();
-        if let Some(key) = paused
-            && !waiting.iter().any(|other| other.key() == row.key())
+        if let Some(key) = self.paused_key(topic, row.key())
+            && !self.is_key_slow(topic, row.key())
         {
             return key;
         }
-        let has_room = waiting.len() < PROBED_ROWS_MAX;
         let key = self.pause_key(topic, row.key(), PausedKey::probing(row.lane));
-        if has_room {
-            self.slow_rows.entry(topic).or_default().push(row);
+        let waiting = self.slow_rows.entry(topic).or_default();
+        // A row beyond the limit is read again when the pause of its key ends.
+        if waiting.len() < PROBED_ROWS_MAX {
+            waiting.push(row);
         }
         key
+    }
+
+    /// Whether the fetch that is being accepted brought another row of this key of a slow topic.
+    fn is_key_slow(&self, topic: TopicIndex, key: &str) -> bool {
+        let waiting = self.slow_rows.get(&topic);
+        waiting.is_some_and(|rows| rows.iter().any(|row| row.key() == key))
     }
 
     /// Queues the rows of slow topics for their probes. Returns whether there are any.

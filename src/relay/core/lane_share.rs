@@ -62,9 +62,8 @@ pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
 /// and no more than the rounded-down one while another has less than that. `owned` does not count
 /// lanes that are leaving.
 fn fair_share(others: Others, free: u32, owned: u32) -> Share {
-    let lanes = LANES as u32;
     let live = others.count + 1;
-    let (least, most) = (lanes / live, lanes.div_ceil(live));
+    let (least, most) = (LANES as u32 / live, (LANES as u32).div_ceil(live));
     let another_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
     // The rounded-up share is for when every relay has the rounded-down one. Otherwise two relays
     // would pass a lane back and forth that a third one needs.
@@ -74,12 +73,20 @@ fn fair_share(others: Others, free: u32, owned: u32) -> Share {
         most
     };
     if owned > fair && another_has_less_than(most) {
-        return Share::GiveBack {
-            lanes: owned - fair,
-        };
+        let lanes = owned - fair;
+        return Share::GiveBack { lanes };
     }
-    let round_max = if live > 1 { CLAIM_LANES_MAX } else { lanes };
-    match free.min(fair.saturating_sub(owned)).min(round_max) {
+    claim(free, fair.saturating_sub(owned), others.count)
+}
+
+/// Claims `missing` lanes, as far as they are free and one round may take.
+fn claim(free: u32, missing: u32, others: u32) -> Share {
+    let round_max = if others > 0 {
+        CLAIM_LANES_MAX
+    } else {
+        LANES as u32
+    };
+    match free.min(missing).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
     }

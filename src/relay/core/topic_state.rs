@@ -351,6 +351,7 @@ impl TopicStates {
         if matches!(state.phase, Phase::Failed { .. }) {
             return;
         }
+        // 64 s are above the maximum: the exponent need not grow further, and cannot overflow.
         let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << state.failures.min(6)));
         let until = now + self.jitter.around(pause);
         state.failures += 1;

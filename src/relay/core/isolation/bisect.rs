@@ -56,6 +56,17 @@ struct RejectedBatch {
     size_is_cleared: bool,
 }
 
+impl RejectedBatch {
+    /// The result of a batch without a row left to probe, if its size was why it was rejected.
+    fn too_large(self) -> Option<ProbeResult> {
+        let bytes = self.too_large_bytes.filter(|_| !self.size_is_cleared)?;
+        Some(ProbeResult::BatchTooLarge {
+            topic: self.topic,
+            bytes,
+        })
+    }
+}
+
 /// What became of one probed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProbeOutcome {
@@ -195,14 +206,7 @@ impl Bisect {
         if rows.is_empty() {
             return;
         }
-        self.last_batch += 1;
-        let batch = RejectedBatch {
-            topic,
-            too_large_bytes: None,
-            size_is_cleared: false,
-        };
-        self.batches.insert(self.last_batch, batch);
-        let purpose = Purpose::Batch(self.last_batch);
+        let purpose = self.new_batch(topic);
         if let Some(class) = class {
             self.note_size(purpose, class, &rows);
         }
@@ -212,6 +216,17 @@ impl Bisect {
             purpose,
             attempts: u32::from(class.is_some()),
         });
+    }
+
+    fn new_batch(&mut self, topic: TopicIndex) -> Purpose {
+        self.last_batch += 1;
+        let batch = RejectedBatch {
+            topic,
+            too_large_bytes: None,
+            size_is_cleared: false,
+        };
+        self.batches.insert(self.last_batch, batch);
+        Purpose::Batch(self.last_batch)
     }
 
     /// Queues a row that shows whether its topic takes records again.
@@ -341,9 +356,10 @@ impl Bisect {
                 purpose,
                 attempts,
             };
+            // Each group is put in front, so the last one first: rejected rows come before those
+            // that were not tried, and their order is that of each key.
             self.probe_next(group(sorted.not_tried, attempts));
             let class = sorted.class.unwrap_or(ProblemClass::RecordRejected);
-            self.note_size(purpose, class, &sorted.rejected);
             results.extend(self.bisect(group(sorted.rejected, attempts + 1), class));
         }
         results.extend(self.close_batches());
@@ -352,6 +368,7 @@ impl Bisect {
 
     /// Halves rows that were rejected together; a row that was sent alone is at fault.
     fn bisect(&mut self, mut rejected: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
+        self.note_size(rejected.purpose, class, &rejected.rows);
         if rejected.rows.len() > 1 {
             let second = rejected.rows.split_off(rejected.rows.len() / 2);
             self.probe_next(rejected.with(second));
@@ -407,16 +424,7 @@ impl Bisect {
                 || under_way.values().any(|probe| is_of_batch(&probe.group))
         };
         let closed = self.batches.extract_if(.., |number, _| !is_open(*number));
-        let mut results = Vec::new();
-        for (_, batch) in closed {
-            if let Some(bytes) = batch.too_large_bytes
-                && !batch.size_is_cleared
-            {
-                let topic = batch.topic;
-                results.push(ProbeResult::BatchTooLarge { topic, bytes });
-            }
-        }
-        results
+        closed.filter_map(|(_, batch)| batch.too_large()).collect()
     }
 }
 
