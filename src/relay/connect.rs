@@ -118,21 +118,28 @@ async fn attempt(
     let advice = check_table(options, &store, schema_version).await?;
     let incarnation = resume_sequence(&store, status, memory).await?;
     // The lease counts from before the statement is sent, on this process's monotonic clock.
-    let (instance, leased_at) = (Uuid::new_v4(), Instant::now());
-    store
-        .register(instance, &options.pod, LEASE_TTL)
-        .await
-        .map_err(|error| error.problem())?;
+    let leased_at = Instant::now();
+    let registration = register(&store, &options.pod, incarnation).await?;
     let connected = Connected {
         store,
         schema_version,
-        registration: Registration {
-            instance,
-            incarnation,
-        },
+        registration,
         leased_at,
     };
     Ok((connected, advice))
+}
+
+/// Registers a new instance, which owns no lane yet.
+async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registration, Problem> {
+    let instance = Uuid::new_v4();
+    store
+        .register(instance, pod, LEASE_TTL)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(Registration {
+        instance,
+        incarnation,
+    })
 }
 
 /// Compares the table with what the migrations made. A newer schema has another shape, and is not

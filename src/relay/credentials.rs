@@ -122,6 +122,7 @@ impl Follower {
             let Some(read) = self.read().await else {
                 continue;
             };
+            // Two equal reads: a set that is being written is never tried.
             let is_stable = read == self.last_read;
             self.last_read = read;
             pause = if is_stable { READ_EVERY } else { REREAD_AFTER };

@@ -177,6 +177,7 @@ impl Breaker {
     pub fn on_brokers_answered(&mut self, unacknowledged: usize, now: Instant) {
         let least = match self.closed_by_answers {
             0 => self.settings.slow_after(),
+            // 30 s doubled up to six times is beyond the maximum of 30 min.
             times => ANSWER_BACKOFF_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
         };
         if unacknowledged == 0 && self.is_open_for(least, now) {

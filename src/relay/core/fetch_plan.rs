@@ -166,6 +166,7 @@ impl Core {
         } else {
             lane.watermark.read_from(now)
         };
+        // A fetch returns rows in flight again, which take no room but count for the SQL limits.
         let (again_rows, again_bytes) = self.in_flight.rows_above(number, low);
         plan.lanes.push(i16::from(number));
         plan.lows.push(low);

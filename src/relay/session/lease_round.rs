@@ -63,6 +63,8 @@ impl Session<'_> {
 
     /// Carries out a round that found the lease valid.
     fn on_lease_held(&mut self, held: HeldLease, now: Instant) -> Option<SessionEnd> {
+        // Another relay may have claimed lanes if this process was paused beyond its lease: then
+        // the renewal does not cover exactly the lanes that we own here.
         if let Some(renewed) = held.renewed
             && !self.on_renewed(&renewed)
         {

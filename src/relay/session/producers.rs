@@ -218,6 +218,7 @@ impl<'a> Producers<'a> {
 
     /// Replaces both producers, once their records have ended or this time is over.
     pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
+        // Both have the same secrets and sizes, so one reason replaces both.
         let until = grace.ends_at(now);
         self.probe_until = self.probe.as_ref().map(|_| until);
         self.flush_main(until);
@@ -252,6 +253,8 @@ impl<'a> Producers<'a> {
             {
                 self.end_main(producer, core, now).await
             }
+            // While no broker takes anything, waiting for reports is in vain. A purge ends each
+            // record with a report; those in a request under way may be written all the same.
             MainProducer::Flushing { producer, until }
                 if now >= until || self.has_cluster_error() =>
             {
@@ -346,6 +349,7 @@ impl<'a> Producers<'a> {
             let retry_at = now + FIRST_METADATA_PAUSE;
             return MainProducer::Absent { retry_at };
         }
+        // Fails without a connection: for a missing secret, or a property that librdkafka rejects.
         let Ok(producer) = self.factory.make() else {
             let retry_at = now + MAKE_RETRY_PAUSE;
             return MainProducer::Absent { retry_at };

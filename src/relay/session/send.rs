@@ -128,6 +128,7 @@ impl Session<'_> {
 
     /// Takes one report. A row that is not in flight any more had a report before.
     fn on_report(&mut self, report: DeliveryReport, now: Instant) {
+        // The slot travelled through librdkafka as the record's opaque pointer.
         let slot = Slot::new(report.slot);
         let Some(topic) = self.core.in_flight().topic_of(slot) else {
             return;
@@ -139,6 +140,7 @@ impl Session<'_> {
                 self.core.on_report(slot, Outcome::Published, now);
             }
             Err(error) => {
+                // A rejection on the probe producer does not explain why the main one failed.
                 if !self.core.is_probed(slot) {
                     self.producers.on_delivery_error(error);
                 }

@@ -158,10 +158,7 @@ impl Rounds {
         let options = Arc::clone(&self.options);
         let mut states = Vec::new();
         for (index, topic) in options.settings.topics.iter().enumerate() {
-            self.pending.set(Some(Instant::now()));
-            let state = client.describe(&topic.name).map_err(|class| {
-                cluster_problem(class, &options.settings.kafka.bootstrap_servers.join(","))
-            })?;
+            let state = self.describe(&client, &topic.name)?;
             states.push(state);
             if let TopicDescription::Exists { partitions, .. } = state {
                 self.on_partitions(TopicIndex::new(index), &topic.name, partitions);
@@ -169,6 +166,16 @@ impl Rounds {
         }
         self.client = Some(client);
         Ok(states)
+    }
+
+    /// State of one topic, or the problem with the cluster. Blocks, and with a stuck client forever.
+    fn describe(&self, client: &MetadataClient, name: &str) -> Result<TopicDescription, Problem> {
+        // From here on the loop may find that the client does not return, and replace this thread.
+        self.pending.set(Some(Instant::now()));
+        client.describe(name).map_err(|class| {
+            let servers = self.options.settings.kafka.bootstrap_servers.join(",");
+            cluster_problem(class, &servers)
+        })
     }
 
     /// A client for the secrets as they are now.
@@ -216,17 +223,22 @@ impl Rounds {
 
     /// Requests the topics' limits. Without an answer the limits stay as they are known.
     fn refresh_limits(&mut self) {
+        let answer = self.request_limits();
+        self.limits_at = answer.as_ref().map(|_| Instant::now());
+        if let Some(limits) = answer {
+            self.limits = limits;
+        }
+    }
+
+    /// Limits of all topics; `None` without an answer. Blocks.
+    fn request_limits(&self) -> Option<LimitsByTopic> {
         let settings = &self.options.settings;
         let topics = settings.topics.iter();
         let names: Vec<_> = topics.map(|topic| topic.name.as_str()).collect();
         let secrets = self.secrets.borrow().clone();
         let request = request_topic_limits(&settings.kafka, &secrets, &self.options.pod, &names);
         self.pending.set(Some(Instant::now()));
-        let answer = self.runtime.block_on(request);
-        self.limits_at = answer.as_ref().map(|_| Instant::now());
-        if let Some(limits) = answer {
-            self.limits = limits;
-        }
+        self.runtime.block_on(request)
     }
 }
 

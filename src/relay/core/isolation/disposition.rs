@@ -170,13 +170,10 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let head = parked
-            .head
-            .map(|(id, event_id)| RowIdentity { lane, id, event_id });
         let paused = PausedKey {
             lane,
             pause: KeyPause::Parked { since: asked },
-            head,
+            head: head_of(parked),
         };
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
@@ -223,6 +220,13 @@ impl Core {
             .rejected
             .retain(|rejected| !is_lost(rejected.row.lane));
     }
+}
+
+/// The row that a key was parked for; `None` for a key that a person parked.
+fn head_of(parked: &ParkedKey) -> Option<RowIdentity> {
+    let (id, event_id) = parked.head?;
+    let lane = parked.lane;
+    Some(RowIdentity { lane, id, event_id })
 }
 
 fn identity_of(row: &OutboxRow) -> RowIdentity {
