@@ -57,9 +57,7 @@ pub async fn run(options: RunOptions, stop: CancellationToken) -> Result<(), Run
     let listener = listen(address)
         .await
         .map_err(|source| RunError::Listen { address, source })?;
-    let topics = options.settings.topics.iter();
-    let topics: Vec<String> = topics.map(|topic| topic.name.clone()).collect();
-    let status = Arc::new(Status::new(&topics, Instant::now()));
+    let status = Arc::new(new_status(&options.settings));
     let server = tokio::spawn(http::serve(listener, Arc::clone(&status)));
     run_sessions(&Arc::new(options), &status, &stop).await;
     server.abort();
@@ -99,6 +97,12 @@ async fn run_sessions(options: &Arc<RunOptions>, status: &Arc<Status>, stop: &Ca
         log_new_session(end);
         status.set_not_ready();
     }
+}
+
+fn new_status(settings: &RelaySettings) -> Status {
+    let topics = settings.topics.iter();
+    let names: Vec<String> = topics.map(|topic| topic.name.clone()).collect();
+    Status::new(&names, Instant::now())
 }
 
 fn log_new_session(end: session::SessionEnd) {

@@ -14,11 +14,12 @@ use crate::{
         schema::{LEVEL, check_schema},
     },
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         core::{
             lane_share::LEASE_TTL,
             sequence_check::{self, SequenceMemory, SequenceRegression},
         },
+        status::{ProblemSource, Status},
     },
     report::Problem,
     secrets::Secrets,
@@ -70,17 +71,27 @@ pub(super) async fn connect(
             attempted = attempt(options, &current, status, memory) => attempted,
             () = report_alive(status) => unreachable!("it never returns"),
         };
-        match attempted {
-            Ok((connected, advice)) => {
-                status.set_problems(ProblemSource::Database, vec![]);
-                status.set_problems(ProblemSource::Table, advice);
-                return Some(connected);
-            }
-            Err(problem) => status.set_problems(ProblemSource::Database, vec![problem]),
+        if let Some(connected) = report_attempt(status, attempted) {
+            return Some(connected);
         }
         tokio::select! {
             () = stop.cancelled() => return None,
             () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
+}
+
+/// Reports how an attempt ended. Returns what it connected to.
+fn report_attempt(status: &Status, attempted: Attempted) -> Option<Connected> {
+    match attempted {
+        Ok((connected, advice)) => {
+            status.set_problems(ProblemSource::Database, vec![]);
+            status.set_problems(ProblemSource::Table, advice);
+            Some(connected)
+        }
+        Err(problem) => {
+            status.set_problems(ProblemSource::Database, vec![problem]);
+            None
         }
     }
 }
@@ -93,31 +104,42 @@ async fn report_alive(status: &Status) {
     }
 }
 
-/// One attempt. Returns advice too, if somebody changed the table in a way that can be tolerated.
+/// What an attempt connected to and the advice about the table, or the problem that ended it.
+type Attempted = Result<(Connected, Vec<Problem>), Problem>;
+
+/// Makes one attempt. Returns advice too, if somebody changed the table in a way that can be tolerated.
 async fn attempt(
     options: &RunOptions,
     secrets: &Secrets,
     status: &Status,
     memory: &mut SequenceMemory,
-) -> Result<(Connected, Vec<Problem>), Problem> {
+) -> Attempted {
     let (store, schema_version) = log_in(options, secrets).await?;
     let advice = check_table(options, &store, schema_version).await?;
     let incarnation = resume_sequence(&store, status, memory).await?;
-    let (instance, leased_at) = (Uuid::new_v4(), Instant::now());
-    store
-        .register(instance, &options.pod, LEASE_TTL)
-        .await
-        .map_err(|error| error.problem())?;
+    // The lease counts from before the statement is sent, on this process's monotonic clock.
+    let leased_at = Instant::now();
+    let registration = register(&store, &options.pod, incarnation).await?;
     let connected = Connected {
         store,
         schema_version,
-        registration: Registration {
-            instance,
-            incarnation,
-        },
+        registration,
         leased_at,
     };
     Ok((connected, advice))
+}
+
+/// Registers a new instance, which owns no lane yet.
+async fn register(store: &Store, pod: &str, incarnation: Uuid) -> Result<Registration, Problem> {
+    let instance = Uuid::new_v4();
+    store
+        .register(instance, pod, LEASE_TTL)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(Registration {
+        instance,
+        incarnation,
+    })
 }
 
 /// Compares the table with what the migrations made. A newer schema has another shape, and is not
@@ -153,26 +175,29 @@ async fn resume_sequence(
         .await
         .map_err(|error| error.problem())?;
     if before.incarnation.is_none() {
-        status.set_problems(
-            ProblemSource::Sequence,
-            vec![SequenceRegression::OtherIncarnation.problem()],
+        report_sequence(
+            status,
+            memory,
+            SequenceRegression::OtherIncarnation.problem(),
         );
-        memory.on_reported(Instant::now());
     }
     let (resumed, after) = store
         .resume_sequence(memory.highest_id)
         .await
         .map_err(|error| error.problem())?;
     if resumed.resumed {
-        status.set_problems(
-            ProblemSource::Sequence,
-            vec![sequence_check::resumed_problem(resumed, after.position)],
-        );
-        memory.on_reported(Instant::now());
+        let problem = sequence_check::resumed_problem(resumed, after.position);
+        report_sequence(status, memory, problem);
     }
     after
         .incarnation
         .ok_or_else(|| SequenceRegression::OtherIncarnation.problem())
+}
+
+/// Reports a problem with the sequence, for as long as [`SequenceMemory`] keeps it.
+fn report_sequence(status: &Status, memory: &mut SequenceMemory, problem: Problem) {
+    status.set_problems(ProblemSource::Sequence, vec![problem]);
+    memory.on_reported(Instant::now());
 }
 
 /// Connects and reads the schema's level. Changes nothing.

@@ -4,14 +4,17 @@
 //! [`Core`] is the state. Its public face is cut by step, each in a file of its own:
 //!
 //! ```text
-//!   fetch_plan            next_fetch_at  plan_fetch -> accept | on_fetch_failed     on_tick  needs_tick
-//!   send_gate             may_send       on_new_producer  on_new_probe_producer  on_partition_count
-//!   delivery_report       on_report      on_rejected_by_producer
-//!   settle_batch          next_settle -> on_settled | on_settle_failed              on_straggler
-//!   owned_lanes, drain    on_granted  on_released  lose_lanes  watermarks  drain -> drained_lanes
-//!   excluded              on_topic_metadata  next_resume_at -> resume_due
-//!   acknowledgement_check check_acknowledgements  on_brokers_answered  topic_problems
-//!   isolation             next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
+//!   fetch_plan       next_fetch_at  plan_fetch -> accept | on_fetch_failed
+//!                    on_tick  needs_tick
+//!   send_gate        may_send  on_new_producer  on_new_probe_producer  on_partition_count
+//!   delivery_report  on_report  on_rejected_by_producer
+//!   settle_batch     next_settle -> on_settled | on_settle_failed  on_straggler
+//!   owned_lanes      on_granted  on_released  lose_lanes  watermarks
+//!   drain            drain -> drained_lanes
+//!   excluded         on_topic_metadata  next_resume_at -> resume_due
+//!   isolation        next_lookup -> on_looked_up  next_probe  next_disposition  set_parked
+//!   acknowledgement_check
+//!                    check_acknowledgements  on_brokers_answered  topic_problems
 //! ```
 
 mod acknowledgement_check;
@@ -83,16 +86,16 @@ pub struct Outgoing {
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Kafka acknowledged it.
+    /// Kafka acknowledged the record.
     Published,
-    /// It failed for a reason that concerns its topic, which must be paused.
+    /// The record failed for a reason that concerns its topic, which must be paused.
     TopicFailed(ProblemClass),
-    /// Kafka rejected it for good, or it was part of a batch that Kafka rejected.
+    /// Kafka rejected the record for good, or a batch that it was part of.
     Rejected(ProblemClass),
-    /// It was discarded together with its producer; the failure had another cause.
+    /// The record was discarded together with its producer; the failure had another cause.
     Purged,
-    /// It was never handed to a producer: its topic or key was paused after the row was taken, the
-    /// first-record gate kept it back, or no producer was open. Treated like [`Self::Purged`].
+    /// The row was never handed to a producer: its topic or key was paused after the row was taken,
+    /// the first-record gate kept it back, or no producer was open. Treated like [`Self::Purged`].
     NotSent,
 }
 
@@ -100,12 +103,12 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 enum FetchState {
-    /// None is.
+    /// No fetch is under way.
     Idle,
-    /// One is.
+    /// A fetch is under way, and its rows will be taken.
     UnderWay,
-    /// One is, and its rows will be ignored: it leaves out rows that are no longer excluded, or
-    /// may show an earlier ownership of a lane.
+    /// A fetch is under way, and its rows will be ignored: it leaves out rows that are no longer
+    /// excluded, or may show an earlier ownership of a lane.
     Stale,
 }
 
@@ -123,7 +126,7 @@ pub struct Core {
     probe_first_record_gate: FirstRecordGate,
     breaker: Breaker,
     ticks: XidTicks,
-    /// By number; `None`: not owned.
+    /// Lanes by number; `None` for a lane that is not owned.
     lanes: [Option<OwnedLane>; LANES],
     /// Highest id that any fetch returned or read past: every id up to it has been drawn.
     highest_id: i64,

@@ -1,5 +1,5 @@
 //! Secret files, watched for as long as the relay lives. A set that is complete, consistent and
-//! accepted by the server is used by everything from then on; until then the last good set is. IO;
+//! accepted by the server is used by everything from then on; until then the last good set stays in use. IO;
 //! what to do with a set is decided in [`crate::secrets::change`].
 
 use std::{
@@ -12,7 +12,11 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use crate::{
     kafka::{MetadataClient, client_config},
     outbox::connect::Connect,
-    relay::{ProblemSource, RunOptions, Status, connect, topic_metadata::cluster_problem},
+    relay::{
+        RunOptions, connect,
+        status::{ProblemSource, Status},
+        topic_metadata::cluster_problem,
+    },
     report::{Problem, ProblemClass},
     secrets::{
         SecretSnapshot, Secrets,
@@ -118,6 +122,7 @@ impl Follower {
             let Some(read) = self.read().await else {
                 continue;
             };
+            // Two equal reads: a set that is being written is never tried.
             let is_stable = read == self.last_read;
             self.last_read = read;
             pause = if is_stable { READ_EVERY } else { REREAD_AFTER };
@@ -184,21 +189,8 @@ impl Follower {
         let secrets = Secrets::from(self.last_read.clone());
         let options = Arc::clone(&self.options);
         match self.side {
-            Side::Database => match connect::log_in(&options, &secrets).await {
-                Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
-                _ => Ok(()),
-            },
-            Side::Kafka => {
-                let attempt =
-                    tokio::task::spawn_blocking(move || log_in_to_kafka(&options, &secrets));
-                attempt.await.unwrap_or_else(|_| {
-                    Err(Problem::new(
-                        ProblemClass::KafkaError,
-                        "the attempt to log in to Kafka failed unexpectedly; the relay retries \
-                         automatically",
-                    ))
-                })
-            }
+            Side::Database => log_in_to_database(&options, &secrets).await,
+            Side::Kafka => log_in_to_kafka(options, secrets).await,
         }
     }
 
@@ -233,6 +225,25 @@ impl Side {
     }
 }
 
+async fn log_in_to_database(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
+    match connect::log_in(options, secrets).await {
+        Err(problem) if !is_about_the_schema(problem.class) => Err(problem),
+        _ => Ok(()),
+    }
+}
+
+/// Checks on a thread of its own that the brokers answer a client with these secrets: librdkafka's
+/// request blocks.
+async fn log_in_to_kafka(options: Arc<RunOptions>, secrets: Secrets) -> Result<(), Problem> {
+    let attempt = tokio::task::spawn_blocking(move || describe_first_topic(&options, &secrets));
+    attempt.await.unwrap_or_else(|_| {
+        Err(Problem::new(
+            ProblemClass::KafkaError,
+            "the attempt to log in to Kafka failed unexpectedly; the relay retries automatically",
+        ))
+    })
+}
+
 /// Whether a login succeeded although the database cannot be used: problems with the schema come
 /// after it.
 fn is_about_the_schema(class: ProblemClass) -> bool {
@@ -248,7 +259,7 @@ fn not_accepted(problem: &Problem) -> Problem {
     Problem::new(
         problem.class,
         format!(
-            "the new secret is not used; the relay keeps the last good one: {}",
+            "the new secret is not used, and the last good one stays in use: {}",
             problem.message
         ),
     )
@@ -256,7 +267,7 @@ fn not_accepted(problem: &Problem) -> Problem {
 }
 
 /// Checks that the brokers answer a client with these secrets. Blocks.
-fn log_in_to_kafka(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
+fn describe_first_topic(options: &RunOptions, secrets: &Secrets) -> Result<(), Problem> {
     let settings = &options.settings;
     let client = MetadataClient::new(&settings.kafka, secrets, &options.pod)
         .map_err(|error| error.problem())?;

@@ -12,7 +12,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::relay::Status;
+use crate::relay::status::Status;
 
 /// Serves until the process ends.
 ///

@@ -95,18 +95,14 @@ pub(super) struct Renewed {
 /// # Cancel safety
 /// If dropped midway, lanes may have been renewed, given back or claimed. The next round finds out.
 pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOutcome, StoreError> {
-    let renewed = match &round.renew {
-        None => None,
-        Some(watermarks) => match renew(&store, &round, watermarks).await? {
-            Some(renewed) => Some(renewed),
-            None => return Ok(LeaseOutcome::Lost),
-        },
+    let renewed = match renew_if_due(&store, &round).await? {
+        Renewal::LeaseLost => return Ok(LeaseOutcome::Lost),
+        Renewal::NotDue => None,
+        Renewal::Done(renewed) => Some(renewed),
     };
+    // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     let kept = release(&store, &round).await?;
-    let (granted, give_back) = match round.claims {
-        Claims::Allowed => rebalance(&store, &round, &kept).await?,
-        Claims::Stopped => (Vec::new(), 0),
-    };
+    let (granted, give_back) = rebalance(&store, &round, &kept).await?;
     let granted_lanes = granted.iter().map(|grant| i16::from(grant.lane));
     let lanes: Vec<i16> = kept.into_iter().chain(granted_lanes).collect();
     Ok(LeaseOutcome::Held(HeldLease {
@@ -118,12 +114,18 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     }))
 }
 
-/// Extends the lease and writes the watermarks. `None` when the lease had run out.
-async fn renew(
-    store: &Store,
-    round: &LeaseRound,
-    watermarks: &LaneWatermarks,
-) -> Result<Option<Renewed>, StoreError> {
+/// What became of the renewal in a round.
+enum Renewal {
+    NotDue,
+    Done(Renewed),
+    LeaseLost,
+}
+
+/// Extends the lease and writes the watermarks, if that is due.
+async fn renew_if_due(store: &Store, round: &LeaseRound) -> Result<Renewal, StoreError> {
+    let Some(watermarks) = &round.renew else {
+        return Ok(Renewal::NotDue);
+    };
     // Taken before the statement is sent: the lease is trusted from here on at most.
     let sent = Instant::now();
     let renewed = store
@@ -135,7 +137,10 @@ async fn renew(
             round.incarnation,
         )
         .await?;
-    Ok(renewed.map(|(xid, ours)| Renewed {
+    let Some((xid, ours)) = renewed else {
+        return Ok(Renewal::LeaseLost);
+    };
+    Ok(Renewal::Done(Renewed {
         sent,
         xid,
         drawn: round.seen,
@@ -163,6 +168,9 @@ async fn rebalance(
     round: &LeaseRound,
     kept: &[i16],
 ) -> Result<(Vec<Grant>, u32), StoreError> {
+    if round.claims == Claims::Stopped {
+        return Ok((Vec::new(), 0));
+    }
     let survey = store.survey(round.instance, kept).await?;
     match share(survey, round.owned, round.health) {
         Share::Keep => Ok((Vec::new(), 0)),

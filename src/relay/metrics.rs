@@ -126,8 +126,23 @@ impl Metrics {
     /// and not a gap.
     #[must_use]
     pub fn new(topics: &[String]) -> Self {
+        let metrics = Self::registered();
+        let build_info = BUILD_INFO.gauges(&metrics.registry);
+        build_info
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        for topic in topics {
+            metrics.published.with_label_values(&[topic]);
+            metrics.partitions_added.with_label_values(&[topic]);
+        }
+        metrics.set_breaker(BreakerState::Closed);
+        metrics
+    }
+
+    /// Registers all metrics, without series for labels.
+    fn registered() -> Self {
         let registry = Registry::new();
-        let metrics = Self {
+        Self {
             queue_depth: QUEUE_DEPTH.gauge(&registry),
             event_age: EVENT_AGE.float_gauge(&registry),
             added: EVENTS_ADDED.counter(&registry),
@@ -148,17 +163,7 @@ impl Metrics {
             replaced_headers: REPLACED_HEADERS.counter(&registry),
             partitions_added: PARTITIONS_ADDED.counters(&registry),
             registry,
-        };
-        let build_info = BUILD_INFO.gauges(&metrics.registry);
-        build_info
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
-        for topic in topics {
-            metrics.published.with_label_values(&[topic]);
-            metrics.partitions_added.with_label_values(&[topic]);
         }
-        metrics.set_breaker(BreakerState::Closed);
-        metrics
     }
 
     /// Sets the series of this state to 1 and those of the other states to 0.

@@ -25,7 +25,7 @@ pub(super) use crate::relay::session::shutdown::SessionEnd;
 use crate::{
     outbox::{Store, StoreError},
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         connect::{Connected, Registration},
         core::{Core, in_flight::Budget, routing::Routes, sequence_check::SequenceMemory},
         credentials::{Credentials, Side},
@@ -39,8 +39,10 @@ use crate::{
             },
             timers::Timers,
         },
+        status::{ProblemSource, Status},
         topic_metadata::{TopicMetadata, TopicMetadataWatch},
     },
+    settings::Owner,
 };
 
 /// What outlives a session: there is one of each in a process.
@@ -88,8 +90,8 @@ impl<'a> Session<'a> {
     /// The session of an instance that was just registered. It owns no lane yet.
     pub(super) fn new(process: Process<'a>, connected: Connected) -> Self {
         let (options, now) = (process.options, connected.leased_at);
-        let (settings, budget) = (&options.settings, Budget::default());
-        let instance = connected.registration.instance;
+        let budget = Budget::default();
+        let core = new_core(options, &connected, budget);
         let reporter = Reporter::new(process.status, &connected, budget.rows);
         let producers = Producers::new(
             options,
@@ -101,17 +103,8 @@ impl<'a> Session<'a> {
         // No row of a topic is sent before the brokers have described it.
         process.metadata.request_now();
         Self {
-            core: Core::new(
-                Routes::new(&settings.topics),
-                budget,
-                settings.poll_interval(),
-                now,
-            )
-            .with_breaker(settings.breaker, instance.as_u64_pair().1, now),
-            record_source: format!(
-                "/outbox/{}/{}",
-                settings.owner.namespace, settings.owner.name
-            ),
+            core,
+            record_source: record_source(&options.settings.owner),
             process,
             store: connected.store,
             registration: connected.registration,
@@ -132,6 +125,8 @@ impl<'a> Session<'a> {
         loop {
             let now = Instant::now();
             self.reporter.record_turn(now);
+            // Reports come first in a turn: a failed record must pause its topic before any later
+            // record of it is sent.
             self.receive_reports(now);
             if let Some(end) = self.end(now) {
                 return Box::pin(self.shut_down(end)).await;
@@ -141,25 +136,30 @@ impl<'a> Session<'a> {
             self.observe_kafka(now);
             self.probe_candidates(now).await;
             self.start_tasks(now);
-            match self.next_event(stop).await {
-                Event::Fetched(fetched) => self.on_fetched(fetched),
-                Event::Settled(settled) => self.on_settled(settled),
-                Event::LeaseRound(result) => {
-                    if let Some(end) = self.on_lease_round(result) {
-                        return Box::pin(self.shut_down(end)).await;
-                    }
-                }
-                Event::Ticked(ticked) => self.on_ticked(ticked),
-                Event::BacklogRead(read) => self.on_backlog_read(read),
-                Event::GapScanned(scanned) => self.on_gap_scanned(scanned),
-                Event::LookedUp(looked_up) => self.on_looked_up(looked_up),
-                Event::Disposed(disposed) => self.on_disposed(disposed),
-                Event::TopicMetadata(metadata) => self.on_topic_metadata(&metadata),
-                Event::SecretsChanged(side) => self.on_secrets_changed(side),
-                Event::Timer => {}
-                Event::Stop => self.on_stop(),
+            let event = self.next_event(stop).await;
+            if let Some(end) = self.on_event(event) {
+                return Box::pin(self.shut_down(end)).await;
             }
         }
+    }
+
+    /// Handles one event. Returns the session's end if the lease is lost.
+    fn on_event(&mut self, event: Event) -> Option<SessionEnd> {
+        match event {
+            Event::LeaseRound(result) => return self.on_lease_round(result),
+            Event::Fetched(fetched) => self.on_fetched(fetched),
+            Event::Settled(settled) => self.on_settled(settled),
+            Event::Ticked(ticked) => self.on_ticked(ticked),
+            Event::BacklogRead(read) => self.on_backlog_read(read),
+            Event::GapScanned(scanned) => self.on_gap_scanned(scanned),
+            Event::LookedUp(looked_up) => self.on_looked_up(looked_up),
+            Event::Disposed(disposed) => self.on_disposed(disposed),
+            Event::TopicMetadata(metadata) => self.on_topic_metadata(&metadata),
+            Event::SecretsChanged(side) => self.on_secrets_changed(side),
+            Event::Timer => {}
+            Event::Stop => self.on_stop(),
+        }
+        None
     }
 
     /// Starts what is due: each kind of work at most as often as its timer allows. Waits for
@@ -183,6 +183,7 @@ impl<'a> Session<'a> {
         let wake_at = self.wake_at().into();
         let is_shutting_down = self.is_shutting_down();
         tokio::select! {
+            // In this order: a stop or the end of a lease round does not wait behind other events.
             biased;
             () = stop.cancelled(), if !is_shutting_down => Event::Stop,
             event = self.tasks.next() => event,
@@ -197,4 +198,22 @@ impl<'a> Session<'a> {
         self.timers.pause_database(now);
         self.reporter.work_failed(work, error.problem());
     }
+}
+
+/// The core of a new session. It owns no lane, and no topic is active.
+fn new_core(options: &RunOptions, connected: &Connected, budget: Budget) -> Core {
+    let (settings, now) = (&options.settings, connected.leased_at);
+    let routes = Routes::new(&settings.topics);
+    // Random bits of the instance's UUID: relays that met the same failure must not pause for the
+    // same times.
+    let seed = connected.registration.instance.as_u64_pair().1;
+    Core::new(routes, budget, settings.poll_interval(), now).with_breaker(
+        settings.breaker,
+        seed,
+        now,
+    )
+}
+
+fn record_source(owner: &Owner) -> String {
+    format!("/outbox/{}/{}", owner.namespace, owner.name)
 }

@@ -67,6 +67,34 @@ struct StatusValues {
 }
 
 impl StatusValues {
+    /// Records per second that Kafka acknowledged within the last [`RATE_SPAN`].
+    fn published_per_second(&self, now: Instant) -> f64 {
+        let mut published: u64 = 0;
+        for (at, records) in &self.published {
+            if is_within_rate_span(*at, now) {
+                published += records;
+            }
+        }
+        published as f64 / RATE_SPAN.as_secs_f64()
+    }
+
+    fn report(&self, now: Instant) -> RelayReport {
+        let table = self.table;
+        RelayReport {
+            instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema_version: self.schema_version,
+            lanes: self.lanes,
+            backlog: self.backlog.clone(),
+            parked_keys: table.map(|table| table.parked_keys),
+            parked_topics: table.map(|table| table.parked_topics),
+            dead_letters: table.map(|table| table.dead_letters),
+            published_per_second: self.published_per_second(now),
+            breaker: self.breaker.clone(),
+            problems: self.problems.values().flatten().cloned().collect(),
+        }
+    }
+
     /// Number of current problems of a class.
     fn count(&self, class: ProblemClass) -> usize {
         let problems = self.problems.values().flatten();
@@ -169,24 +197,30 @@ impl Status {
     /// Replaces the problems that `source` reported before. A new problem is logged and counted
     /// once; the end of the last one is logged.
     pub fn set_problems(&self, source: ProblemSource, mut problems: Vec<Problem>) {
-        let before = self.with_state(|state| {
-            let before = state.problems.remove(&source).unwrap_or_default();
-            keep_since(&mut problems, &before);
-            state.problems.insert(source, problems.clone());
-            for class in before.iter().chain(&problems).map(|problem| problem.class) {
-                self.metrics.set_problems(class, state.count(class));
+        let before = self.replace_problems(source, &mut problems);
+        for problem in &problems {
+            if !contains(&before, problem) {
+                self.record_error(problem);
             }
-            before
-        });
-        for problem in problems
-            .iter()
-            .filter(|problem| !contains(&before, problem))
-        {
-            self.record_error(problem);
         }
         if problems.is_empty() && !before.is_empty() {
             tracing::info!(?source, "resolved: {}", before[0].message);
         }
+    }
+
+    /// Stores the problems of a source, and sets since when each is there. Returns those before.
+    fn replace_problems(&self, source: ProblemSource, problems: &mut [Problem]) -> Vec<Problem> {
+        self.with_state(|state| {
+            let before = state.problems.remove(&source).unwrap_or_default();
+            keep_since(problems, &before);
+            state.problems.insert(source, problems.to_vec());
+            // Classes that are over are set, too: their gauges become zero.
+            for problem in before.iter().chain(problems.iter()) {
+                let class = problem.class;
+                self.metrics.set_problems(class, state.count(class));
+            }
+            before
+        })
     }
 
     fn record_error(&self, problem: &Problem) {
@@ -222,26 +256,7 @@ impl Status {
     /// The report that `/status` serves.
     #[must_use]
     pub fn report(&self, now: Instant) -> RelayReport {
-        self.with_state(|state| {
-            let recent = state
-                .published
-                .iter()
-                .filter(|(at, _)| is_within_rate_span(*at, now));
-            let published: u64 = recent.map(|(_, records)| *records).sum();
-            RelayReport {
-                instance: state.instance.clone(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                schema_version: state.schema_version,
-                lanes: state.lanes,
-                backlog: state.backlog.clone(),
-                parked_keys: state.table.map(|table| table.parked_keys),
-                parked_topics: state.table.map(|table| table.parked_topics),
-                dead_letters: state.table.map(|table| table.dead_letters),
-                published_per_second: published as f64 / RATE_SPAN.as_secs_f64(),
-                breaker: state.breaker.clone(),
-                problems: state.problems.values().flatten().cloned().collect(),
-            }
-        })
+        self.with_state(|state| state.report(now))
     }
 }
 

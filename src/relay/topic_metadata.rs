@@ -20,8 +20,9 @@ use crate::{
     failpoints::{self, Bug},
     kafka::{BatchLimits, LimitsByTopic},
     relay::{
-        RunOptions, Status,
+        RunOptions,
         core::{clock_step::Clock, ids::TopicIndex},
+        status::Status,
         topic_metadata::rounds::Rounds,
     },
     secrets::Secrets,
@@ -131,26 +132,33 @@ impl TopicMetadataWatch {
         if failpoints::has(Bug::ClockUnnoticed) {
             return Restart::NotNeeded;
         }
+        let restart = self.restart_needed();
+        if restart != Restart::NotNeeded {
+            self.thread = Thread::start(&self.options, &self.status, &self.secrets);
+        }
+        restart
+    }
+
+    /// Whether the client does not return, or will not. Logs why.
+    fn restart_needed(&mut self) -> Restart {
         // Both clocks are read here, in one moment: the process may have been paused since the loop
         // read its own time.
         let (wall, now) = (SystemTime::now(), Instant::now());
-        let restart = if let Some(by) = self.clock.set_back(wall, now) {
+        if let Some(by) = self.clock.set_back(wall, now) {
             tracing::warn!(
                 "the clock was set back by {by:.1?}: the clients of Kafka are replaced, because \
                  they would wait for that much longer"
             );
-            Restart::ClockSetBack
-        } else if self.thread.pending.is_stuck(now) {
+            return Restart::ClockSetBack;
+        }
+        if self.thread.pending.is_stuck(now) {
             tracing::warn!(
                 "the client for topic metadata has not returned for {PENDING_MAX:?}; another \
                  client takes over"
             );
-            Restart::ClientStuck
-        } else {
-            return Restart::NotNeeded;
-        };
-        self.thread = Thread::start(&self.options, &self.status, &self.secrets);
-        restart
+            return Restart::ClientStuck;
+        }
+        Restart::NotNeeded
     }
 
     /// Waits for the next metadata; `None` when the thread has ended.

@@ -204,7 +204,7 @@ async fn a_relay_that_starts_after_the_sequence_was_set_back_notices() {
     let relay = Relay::start(&database, &settings).await;
     let message = wait_for_problem(&relay, ProblemClass::SequenceWentBack).await;
     assert!(
-        message.contains("it stood at 2") && message.contains("2 waiting rows"),
+        message.contains("the sequence was at 2") && message.contains("2 waiting rows"),
         "{message}"
     );
     wait_until_drained(&database).await;

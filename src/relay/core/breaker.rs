@@ -108,7 +108,7 @@ impl Breaker {
         }
     }
 
-    /// Its state, as it is reported.
+    /// The breaker's state, as it is reported.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         match self.state {
@@ -124,28 +124,34 @@ impl Breaker {
         self.settings.slow_after()
     }
 
-    /// Checks how long nothing was acknowledged, with so many `unacknowledged` rows.
+    /// Checks for how long nothing was acknowledged; `unacknowledged` rows are with the producer.
     pub fn evaluate(&mut self, unacknowledged: usize, cluster_error: ClusterError, now: Instant) {
         if unacknowledged == 0 {
-            self.unacknowledged_since = None;
-            if self.state == State::Slow {
-                self.close(self.window_rows);
-            }
-            return;
+            return self.on_nothing_unacknowledged();
         }
         let waited = now.saturating_duration_since(*self.unacknowledged_since.get_or_insert(now));
-        let open_after = if cluster_error == ClusterError::Reported {
-            self.settings.slow_after()
-        } else {
-            self.settings.open_after()
-        };
         match self.state {
             State::Open { .. } => {}
-            _ if waited >= open_after => self.open(now),
+            _ if waited >= self.open_after(cluster_error) => self.open(now),
             State::Closed { .. } if waited >= self.settings.slow_after() => {
                 self.state = State::Slow;
             }
             _ => {}
+        }
+    }
+
+    fn on_nothing_unacknowledged(&mut self) {
+        self.unacknowledged_since = None;
+        if self.state == State::Slow {
+            self.close(self.window_rows);
+        }
+    }
+
+    /// Time without an acknowledgement after which the breaker opens.
+    fn open_after(&self, cluster_error: ClusterError) -> Duration {
+        match cluster_error {
+            ClusterError::Reported => self.settings.slow_after(),
+            ClusterError::None => self.settings.open_after(),
         }
     }
 
@@ -171,6 +177,7 @@ impl Breaker {
     pub fn on_brokers_answered(&mut self, unacknowledged: usize, now: Instant) {
         let least = match self.closed_by_answers {
             0 => self.settings.slow_after(),
+            // 30 s doubled up to six times is beyond the maximum of 30 min.
             times => ANSWER_BACKOFF_MAX.min(LOCAL_AFTER * (1 << times.min(6))),
         };
         if unacknowledged == 0 && self.is_open_for(least, now) {
@@ -229,7 +236,7 @@ impl Breaker {
         }
     }
 
-    /// What it means for the lanes of this relay.
+    /// What the state means for the lanes of this relay.
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
         match self.state {

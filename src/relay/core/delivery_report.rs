@@ -23,14 +23,17 @@ impl Core {
             if let Some(topic) = self.in_flight.on_acknowledged(slot) {
                 self.topics[topic].on_success();
             }
-            return;
+        } else if let Some(returned) = self.in_flight.on_failed(slot) {
+            self.read_again(returned);
+            self.on_returned(returned, outcome, now);
         }
-        let Some(returned) = self.in_flight.on_failed(slot) else {
-            return;
-        };
-        self.read_again(returned);
+    }
+
+    /// Pauses the topic of a row that was not published, if the row or the topic is why.
+    fn on_returned(&mut self, returned: ReturnedRow, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::TopicFailed(class) => self.on_topic_failed(returned, class, now),
+            // Brokers judge whole batches: which row is at fault is not known yet.
             Outcome::Rejected(class) => self.add_candidate(returned, class),
             Outcome::Published | Outcome::Purged | Outcome::NotSent => {}
         }
@@ -58,19 +61,16 @@ impl Core {
     /// Records that a producer has the row in a slot no longer.
     fn end_delivery(&mut self, slot: Slot, delivery: Delivery, now: Instant) {
         self.gate_of(slot).on_ended(slot, delivery, now);
-        let sent = self.in_flight.sent_row(slot);
-        match delivery {
-            Delivery::Acknowledged => {
-                if let Some(sent) = sent {
-                    self.topics.on_acknowledged(&sent, now);
-                }
-                self.breaker.on_acknowledged(now);
-            }
-            Delivery::Failed => {
-                if let Some(sent) = sent {
+        if let Some(sent) = self.in_flight.sent_row(slot) {
+            match delivery {
+                Delivery::Acknowledged => self.topics.on_acknowledged(&sent, now),
+                Delivery::Failed => {
                     self.topics.on_ended(&sent);
                 }
             }
+        }
+        if delivery == Delivery::Acknowledged {
+            self.breaker.on_acknowledged(now);
         }
     }
 

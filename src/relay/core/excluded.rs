@@ -71,6 +71,8 @@ impl Core {
             TopicPresence::Missing => {
                 self.exclude_topic(topic);
                 self.topics[topic].on_missing();
+                // Brokers forget producers with the topic: created again, it would accept any
+                // sequence number as the first.
                 self.first_record_gate.forget_topic(topic);
                 self.probe_first_record_gate.forget_topic(topic);
             }

@@ -48,6 +48,13 @@ pub(super) struct Window {
     pub(super) more_waits: bool,
 }
 
+impl Window {
+    /// Whether a fetch would be too small to be worth its cost.
+    fn is_crowded(&self, available: Amount) -> bool {
+        self.more_waits && self.free.rows < available.rows / FETCH_MIN_WINDOW_DIVISOR
+    }
+}
+
 /// Shares of the topics of one relay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FairShare {
@@ -92,12 +99,9 @@ impl FairShare {
         active: impl IntoIterator<Item = &'a Unacknowledged>,
     ) -> Room {
         let available = self.left_of_budget(window.paused);
-        let is_crowded =
-            window.more_waits && window.free.rows < available.rows / FETCH_MIN_WINDOW_DIVISOR;
-        let is_blocked = is_crowded
-            || active
-                .into_iter()
-                .any(|topic| self.is_used_up(topic, available));
+        let mut active = active.into_iter();
+        let is_blocked =
+            window.is_crowded(available) || active.any(|topic| self.is_used_up(topic, available));
         let rows = if is_blocked {
             0
         } else {

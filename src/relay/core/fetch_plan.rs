@@ -118,16 +118,7 @@ impl Core {
             scan_max: (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32,
             ..FetchRequest::default()
         };
-        let room = self.fetch_room();
-        let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
-        for (number, lane) in self.lanes_by_number() {
-            // Lanes where more waits share the room; each other one has its part of all lanes.
-            let divisor = match (lanes_with_more, lane.has_more) {
-                (0, _) | (_, false) => LANES,
-                (lanes_with_more, true) => lanes_with_more,
-            };
-            self.plan_lane(&mut plan, (number, lane), room, divisor, now);
-        }
+        self.plan_lanes(&mut plan, now);
         plan.small = self.are_small(&plan);
         if plan.lanes.is_empty() {
             // Every lane is full.
@@ -137,6 +128,20 @@ impl Core {
         self.fetch = FetchState::UnderWay;
         self.breaker.on_fetch(now);
         Some(plan)
+    }
+
+    /// Adds all lanes that have room to a fetch.
+    fn plan_lanes(&self, plan: &mut FetchRequest, now: Instant) {
+        let room = self.fetch_room();
+        let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
+        for (number, lane) in self.lanes_by_number() {
+            // Lanes where more waits share the room; each other one has its part of all lanes.
+            let divisor = match (lanes_with_more, lane.has_more) {
+                (0, _) | (_, false) => LANES,
+                (lanes_with_more, true) => lanes_with_more,
+            };
+            self.plan_lane(plan, (number, lane), room, divisor, now);
+        }
     }
 
     /// Adds a lane to a fetch, unless it is leaving or full. It gets the `divisor`-th part of the
@@ -161,6 +166,7 @@ impl Core {
         } else {
             lane.watermark.read_from(now)
         };
+        // A fetch returns rows in flight again, which take no room but count for the SQL limits.
         let (again_rows, again_bytes) = self.in_flight.rows_above(number, low);
         plan.lanes.push(i16::from(number));
         plan.lows.push(low);
@@ -211,33 +217,46 @@ impl Core {
             self.end_fetch();
             return Vec::new();
         }
-        let Fetched {
-            snapshot,
-            rows,
-            scanned,
-        } = fetched;
-        self.remember_largest_payload(&rows);
+        self.remember_largest_payload(&fetched.rows);
         self.first_record_gate.begin_round();
-        let reading = Reading {
-            snapshot: &snapshot,
-            safe_id: self.ticks.safe_id(&snapshot),
-            now,
-        };
-        let mut rows = rows.into_iter();
-        let mut outgoing = Vec::with_capacity(rows.len());
-        for at in 0..plan.lanes.len() {
-            let read = LaneRead::new(plan, at, &scanned);
-            let lane_rows = rows_of_lane(rows.as_slice(), read.lane);
-            let (returned, taken) = (lane_rows.len(), self.read_lane(&read, lane_rows, &reading));
-            for row in rows.by_ref().take(taken) {
-                self.take_row(row, now, &mut outgoing);
-            }
-            rows.by_ref().take(returned - taken).for_each(drop);
-        }
+        let outgoing = self.take_rows(plan, fetched, now);
         self.end_fetch();
         let any_slow = self.isolation.probe_slow_rows();
         self.set_pace(outgoing.len() + usize::from(any_slow), now);
         outgoing
+    }
+
+    /// Takes the rows of all lanes of a fetch, lane by lane.
+    fn take_rows(&mut self, plan: &FetchRequest, fetched: Fetched, now: Instant) -> Vec<Outgoing> {
+        let reading = Reading {
+            safe_id: self.ticks.safe_id(&fetched.snapshot),
+            snapshot: &fetched.snapshot,
+            now,
+        };
+        let mut rows = fetched.rows.into_iter();
+        let mut outgoing = Vec::with_capacity(rows.len());
+        for at in 0..plan.lanes.len() {
+            let read = LaneRead::new(plan, at, &fetched.scanned);
+            self.take_lane(&read, &mut rows, &reading, &mut outgoing);
+        }
+        outgoing
+    }
+
+    /// Takes the rows of one lane, which are the next in `rows`. Rows that cannot be taken are
+    /// dropped: the lane reads them again.
+    fn take_lane(
+        &mut self,
+        read: &LaneRead,
+        rows: &mut std::vec::IntoIter<OutboxRow>,
+        reading: &Reading<'_>,
+        outgoing: &mut Vec<Outgoing>,
+    ) {
+        let lane_rows = rows_of_lane(rows.as_slice(), read.lane);
+        let (returned, taken) = (lane_rows.len(), self.read_lane(read, lane_rows, reading));
+        for row in rows.by_ref().take(taken) {
+            self.take_row(row, reading.now, outgoing);
+        }
+        rows.by_ref().take(returned - taken).for_each(drop);
     }
 
     /// Advances a lane by what a fetch read of it. Returns how many of its rows, from the first on,
@@ -305,9 +324,21 @@ impl Core {
         if let Some(lane) = self.lanes[usize::from(number)].as_mut() {
             lane.highest_id = lane.highest_id.max(row.id);
         }
-        let Destination::Topic(topic) = self.routes.destination(&row) else {
-            return self.exclude_undeclared(number, below, now);
-        };
+        match self.routes.destination(&row) {
+            Destination::Topic(topic) => self.take_declared_row(row, topic, now, outgoing),
+            Destination::Undeclared => self.exclude_undeclared(number, below, now),
+        }
+    }
+
+    /// Takes a row of a declared topic.
+    fn take_declared_row(
+        &mut self,
+        row: OutboxRow,
+        topic: TopicIndex,
+        now: Instant,
+        outgoing: &mut Vec<Outgoing>,
+    ) {
+        let (number, below) = (row.lane, row.id - 1);
         let excluded = if !self.topics[topic].is_active() {
             Excluded::Topic(topic)
         } else if self.topics[topic].is_slow(now) {

@@ -28,6 +28,30 @@ struct Partition {
     closed_in: Option<u64>,
 }
 
+impl Partition {
+    /// Whether a record of this round may be sent.
+    fn admit(&mut self, slot: Slot, round: u64, now: Instant) -> bool {
+        let is_known = self.knows_producer(now);
+        if !is_known && self.first_record.is_some() {
+            // For the whole round: the report of the first record may come in the middle of it,
+            // and a later row must not be sent before one that was kept back.
+            self.closed_in = Some(round);
+        }
+        if self.closed_in == Some(round) {
+            return false;
+        }
+        if !is_known {
+            self.first_record = Some(slot);
+        }
+        true
+    }
+
+    fn knows_producer(&self, now: Instant) -> bool {
+        self.known_since
+            .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR)
+    }
+}
+
 /// How a record ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -92,20 +116,11 @@ impl FirstRecordGate {
     ) -> bool {
         let at = partition_of(key.as_bytes(), self.topics[topic.index()].len());
         let partition = &mut self.topics[topic.index()][at];
-        let known = partition
-            .known_since
-            .is_some_and(|since| now.saturating_duration_since(since) < KNOWN_FOR);
-        if !known && partition.first_record.is_some() {
-            partition.closed_in = Some(self.round);
+        let is_admitted = partition.admit(slot, self.round, now);
+        if is_admitted {
+            self.slots[slot.index()] = Some((topic, at));
         }
-        if partition.closed_in == Some(self.round) {
-            return false;
-        }
-        if !known {
-            partition.first_record = Some(slot);
-        }
-        self.slots[slot.index()] = Some((topic, at));
-        true
+        is_admitted
     }
 
     /// Records how the record in a slot ended. Nothing happens if another producer has it.

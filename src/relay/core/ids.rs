@@ -11,7 +11,7 @@ impl Slot {
         Self(index)
     }
 
-    /// Its index, from 0 to the rows that may be in flight.
+    /// The index of the slot: from 0, below the number of rows that may be in flight.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0
@@ -29,7 +29,7 @@ impl TopicIndex {
         Self(index)
     }
 
-    /// Its index, from 0 to the number of declared topics.
+    /// The index of the topic: from 0, below the number of declared topics.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0

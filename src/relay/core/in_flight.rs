@@ -99,9 +99,9 @@ impl SettleBatch {
 /// What becomes of a row that was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterSettle {
-    /// It is forgotten: no fetch is under way that could return it.
+    /// The row is forgotten: no fetch is under way that could return it.
     Forget,
-    /// It is kept until the fetch under way has ended.
+    /// The row is kept until the fetch under way has ended.
     KeepUntilFetchEnds,
 }
 

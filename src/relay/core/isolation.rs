@@ -47,10 +47,22 @@ pub struct Lookup {
     pub rows: Vec<RowIdentity>,
 }
 
+impl Lookup {
+    /// Looks up the row that a key was parked for.
+    fn retry(topic: TopicIndex, key: &Arc<str>, head: RowIdentity) -> Self {
+        Self {
+            topic,
+            class: ProblemClass::RecordRejected,
+            purpose: LookupPurpose::RetryKey(Arc::clone(key)),
+            rows: vec![head],
+        }
+    }
+}
+
 /// Why rows are looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LookupPurpose {
-    /// Their batch was rejected.
+    /// The batch of the rows was rejected.
     Candidates,
     /// A topic failed: its lowest row shows whether it takes records again.
     ProbeTopic,
@@ -73,7 +85,7 @@ pub struct RejectedRow {
 /// What happens to a row that Kafka rejected for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disposition {
-    /// Its key is parked: the row and all later rows of the key wait for a person.
+    /// The key of the row is parked: the row and all later rows of the key wait for a person.
     ParkKey,
     /// The row is moved to `outbox.dead_letter`; later rows of its key are sent.
     DeadLetter,
@@ -91,13 +103,13 @@ impl From<OnPoison> for Disposition {
 /// Why a key is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum KeyPause {
-    /// Rows of it are probed, or wait for it.
+    /// Rows of the key are probed, or wait for their probe.
     Probing,
-    /// It is no longer parked; its first row is looked up, to be probed.
+    /// The key is no longer parked; its first row is looked up, to be probed.
     Retrying,
-    /// A row of it was rejected; the database does not know yet.
+    /// A row of the key was rejected; the disposition is not stored in the database yet.
     Rejected,
-    /// The database lists it as parked, as this relay has known since then.
+    /// The database lists the key as parked; this relay learned of it at `since`.
     Parked { since: Instant },
 }
 
@@ -165,7 +177,7 @@ impl Isolation {
         self.bisect.probed_rows()
     }
 
-    /// Whether so many rows of a topic wait to be probed that more would only take memory.
+    /// Whether enough rows of a topic wait to be probed: more would only take memory.
     pub(super) fn has_enough_candidates(&self, topic: TopicIndex) -> bool {
         self.waiting_rows(topic) >= PROBED_ROWS_MAX
     }
@@ -253,12 +265,7 @@ impl Isolation {
                     && is_over(*topic, key, *paused)
                 {
                     paused.pause = KeyPause::Retrying;
-                    self.lookups.push_back(Lookup {
-                        topic: *topic,
-                        class: ProblemClass::RecordRejected,
-                        purpose: LookupPurpose::RetryKey(Arc::clone(key)),
-                        rows: vec![head],
-                    });
+                    self.lookups.push_back(Lookup::retry(*topic, key, head));
                 }
             }
         }
@@ -276,19 +283,24 @@ impl Isolation {
     /// Adds a fetched row of a slow topic to those that are probed, unless its key is paused
     /// already. Returns the key, which is paused from now on in any case.
     pub(super) fn add_slow_row(&mut self, topic: TopicIndex, row: OutboxRow) -> Arc<str> {
-        let paused = self.paused_key(topic, row.key());
-        let waiting = self.slow_rows.entry(topic).or_default();
-        if let Some(key) = paused
-            && !waiting.iter().any(|other| other.key() == row.key())
+        if let Some(key) = self.paused_key(topic, row.key())
+            && !self.is_key_slow(topic, row.key())
         {
             return key;
         }
-        let has_room = waiting.len() < PROBED_ROWS_MAX;
         let key = self.pause_key(topic, row.key(), PausedKey::probing(row.lane));
-        if has_room {
-            self.slow_rows.entry(topic).or_default().push(row);
+        let waiting = self.slow_rows.entry(topic).or_default();
+        // A row beyond the limit is read again when the pause of its key ends.
+        if waiting.len() < PROBED_ROWS_MAX {
+            waiting.push(row);
         }
         key
+    }
+
+    /// Whether the fetch that is being accepted brought another row of this key of a slow topic.
+    fn is_key_slow(&self, topic: TopicIndex, key: &str) -> bool {
+        let waiting = self.slow_rows.get(&topic);
+        waiting.is_some_and(|rows| rows.iter().any(|row| row.key() == key))
     }
 
     /// Queues the rows of slow topics for their probes. Returns whether there are any.

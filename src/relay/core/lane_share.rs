@@ -37,7 +37,7 @@ pub enum Share {
 /// Whether Kafka takes the records of this relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing indicates that it does not.
+    /// Nothing indicates that Kafka does not take them.
     Healthy,
     /// The breaker is Open; `for_long`: long enough for other relays to have found out whether
     /// Kafka takes their records.
@@ -62,9 +62,8 @@ pub fn share(survey: Survey, owned: u32, health: Health) -> Share {
 /// and no more than the rounded-down one while another has less than that. `owned` does not count
 /// lanes that are leaving.
 fn fair_share(others: Others, free: u32, owned: u32) -> Share {
-    let lanes = LANES as u32;
     let live = others.count + 1;
-    let (least, most) = (lanes / live, lanes.div_ceil(live));
+    let (least, most) = (LANES as u32 / live, (LANES as u32).div_ceil(live));
     let another_has_less_than = |share: u32| others.fewest.is_some_and(|fewest| fewest < share);
     // The rounded-up share is for when every relay has the rounded-down one. Otherwise two relays
     // would pass a lane back and forth that a third one needs.
@@ -74,12 +73,20 @@ fn fair_share(others: Others, free: u32, owned: u32) -> Share {
         most
     };
     if owned > fair && another_has_less_than(most) {
-        return Share::GiveBack {
-            lanes: owned - fair,
-        };
+        let lanes = owned - fair;
+        return Share::GiveBack { lanes };
     }
-    let round_max = if live > 1 { CLAIM_LANES_MAX } else { lanes };
-    match free.min(fair.saturating_sub(owned)).min(round_max) {
+    claim(free, fair.saturating_sub(owned), others.count)
+}
+
+/// Claims `missing` lanes, as far as they are free and one round may take.
+fn claim(free: u32, missing: u32, others: u32) -> Share {
+    let round_max = if others > 0 {
+        CLAIM_LANES_MAX
+    } else {
+        LANES as u32
+    };
+    match free.min(missing).min(round_max) {
         0 => Share::Keep,
         lanes_max => Share::Claim { lanes_max },
     }
@@ -111,7 +118,7 @@ mod tests {
             count: 1,
             fewest: Some(32),
         };
-        let nobody_well = Survey {
+        let none_well = Survey {
             others: well,
             well: Others::default(),
             free: 32,
@@ -130,10 +137,10 @@ mod tests {
             (other_is_well, 0, open, Share::Keep),
             (other_is_well, 32, for_long, Share::GiveBack { lanes: 32 }),
             (other_is_well, 0, for_long, Share::Keep),
-            (nobody_well, 32, for_long, Share::Keep),
-            (nobody_well, 0, for_long, Share::Claim { lanes_max: 16 }),
+            (none_well, 32, for_long, Share::Keep),
+            (none_well, 0, for_long, Share::Claim { lanes_max: 16 }),
             (
-                nobody_well,
+                none_well,
                 32,
                 Health::Healthy,
                 Share::Claim { lanes_max: 32 },
@@ -174,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_too_many_owns_nothing_and_disturbs_nobody() {
+    fn a_surplus_relay_owns_nothing_and_disturbs_no_other() {
         assert_eq!(share(survey(65, Some(0), 0), 1), Share::Keep);
         assert_eq!(share(survey(65, Some(1), 0), 0), Share::Keep);
     }
@@ -194,7 +201,7 @@ mod tests {
         );
     }
 
-    /// Any number of relays, whoever moves first, ends with all lanes owned and shares that differ
+    /// Any number of relays, in any order of moves, ends with all lanes owned and shares that differ
     /// by one at the most.
     #[test]
     fn shares_settle_whatever_the_order() {

@@ -3,10 +3,12 @@
 //! breaks it. Bugs are planted in the world around the core, never in the core.
 //!
 //! ```text
-//!   L  a row is deleted only when Kafka has it, and is never below a mark; when all has healed nothing waits any more
+//!   L  a row is deleted only when Kafka has it, and no row is below a mark; once every fault has
+//!      ended, all rows are published
 //!   O  a key's rows are first written in commit order, without a gap
 //!   D  a row is written twice only if it was in flight at a fault
-//!   R  a row whose id comes again is neither lost nor taken for another, not by a consumer either that goes by ids
+//!   R  a row whose id was drawn before is neither lost nor taken for another one, nor dropped by a
+//!      consumer that compares ids
 //! ```
 
 mod database;
@@ -27,7 +29,7 @@ enum Bug {
     None,
     /// A record counts as published when it is sent.
     AckBeforeReport,
-    /// A row that a fetch shows again is taken again.
+    /// A row in flight that a fetch returns again is taken again.
     NoInFlightCheck,
     /// A row is forgotten as soon as its DELETE has returned, while an older fetch is under way.
     ForgetAtOnce,
@@ -45,22 +47,23 @@ enum Bug {
     NoProbeFirstRecordGate,
     /// Lanes are given back while rows of them are in flight.
     ReleaseUndrained,
-    /// Rows are sent though ids come again.
-    SendAstray,
+    /// Rows are sent although their ids were drawn before.
+    SendRegressed,
 }
 
+/// A fault that may happen at any step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-enum DeliveryError {
+enum Fault {
     Kill,
     Pause,
     LoseLease,
     /// A topic takes no records for a moment.
     Refuse,
-    /// A record is refused for what it is, by the one producer or the other.
-    Isolation,
+    /// Kafka rejects a record of either producer for its own sake.
+    Reject,
     Retire,
     AnswerLost,
-    /// No fault, but bounded as well: a lane changes hands.
+    /// No fault, but bounded in number like one: a lane is given to another relay.
     GiveBack,
     TopicMissing,
     RestartIds,
@@ -77,12 +80,12 @@ struct Scenario {
     in_flight: usize,
     rows_per_lane: usize,
     deletions_max: usize,
-    /// Reading, the way of a report and the run of a DELETE take steps of their own: else a fetch
-    /// reads when it begins, and so on.
+    /// A fetch, a delivery report and a DELETE take several steps each. If false, a fetch reads when
+    /// it begins, a report arrives at once, and a DELETE runs when it is sent.
     fine: bool,
-    /// A relay that ended comes back even while another runs.
+    /// A relay that ended is restarted even while another one runs.
     restarts: bool,
-    faults: &'static [DeliveryError],
+    faults: &'static [Fault],
     faults_max: u8,
     bug: Bug,
 }
@@ -93,7 +96,7 @@ impl Scenario {
     }
 }
 
-/// States seen, and the shortest way found to a violation.
+/// Number of states, and the shortest sequence of steps found that breaks the contract.
 struct Explored {
     states: usize,
     violation: Option<(Violation, Vec<Step>)>,
@@ -134,7 +137,7 @@ fn explore(scenario: &Scenario) -> Explored {
     }
 }
 
-/// A quiet state must be able to end well.
+/// Checks that a state in which nothing is under way can still publish all rows.
 fn check(world: &World, made: bool) -> Result<bool, Violation> {
     if made && world.is_quiet() {
         world.clone().heal()?;
@@ -152,7 +155,7 @@ fn way(ways: &[(usize, Step)]) -> Vec<Step> {
     steps
 }
 
-/// Leaves out steps as long as the contract is broken all the same.
+/// Leaves out steps as long as the rest still breaks the same promise.
 fn shortest(
     scenario: &Scenario,
     now: Instant,
@@ -213,7 +216,7 @@ const SMALL: Scenario = Scenario {
     bug: Bug::None,
 };
 
-/// All rows of one key, in the lane of the first relay; the other takes over.
+/// All rows have one key, in the lane of the first relay; the other relay takes over.
 const TWO_ROWS: Scenario = Scenario {
     keys: &[A, B],
     script: &[0, 0],
@@ -226,7 +229,7 @@ const TWO_TOPICS: Scenario = Scenario {
     script: &[1, 2, 1],
     ..SMALL
 };
-/// One key, its last row written while the others are on their way.
+/// One key, whose last row is written while the others are being sent.
 const ONE_KEY: Scenario = Scenario {
     processes: 1,
     keys: &[A],
@@ -235,24 +238,24 @@ const ONE_KEY: Scenario = Scenario {
     rows_per_lane: 3,
     ..SMALL
 };
-/// Ids start again at 1 somewhere behind the second row.
-const AGAIN: Scenario = Scenario {
+/// Ids start again at 1 at some step after the second row.
+const IDS_RESTART: Scenario = Scenario {
     script: &[0, 1, 0],
     written_at_start: 2,
-    faults: &[DeliveryError::RestartIds],
+    faults: &[Fault::RestartIds],
     processes: 1,
     ..SMALL
 };
 
-/// Ids come again for two relays. Each finds out on its own, and one may have moved the sequence on
-/// before the other has.
-const AGAIN_FOR_TWO: Scenario = Scenario {
+/// Ids start again for two relays. Each notices it separately, and one may have moved the sequence
+/// forward before the other notices.
+const IDS_RESTART_FOR_TWO: Scenario = Scenario {
     keys: &[A, B],
     script: &[0, 0],
     written_at_start: 1,
     processes: 2,
     restarts: true,
-    ..AGAIN
+    ..IDS_RESTART
 };
 
 fn holds(name: &str, scenario: Scenario) -> usize {
@@ -275,7 +278,7 @@ fn holds(name: &str, scenario: Scenario) -> usize {
 fn two_relays_keep_the_contract_without_a_fault() {
     holds("no fault", SMALL);
     holds(
-        "no fault, each step by itself",
+        "no fault, fine steps",
         Scenario {
             fine: true,
             ..ONE_KEY
@@ -288,25 +291,25 @@ fn a_relay_may_be_killed_at_any_step() {
     holds(
         "killed",
         Scenario {
-            faults: &[DeliveryError::Kill],
+            faults: &[Fault::Kill],
             ..SMALL
         },
     );
 }
 
 #[test]
-fn a_relay_may_stand_still_until_its_lease_is_over() {
+fn a_relay_may_be_paused_until_its_lease_is_over() {
     holds(
         "paused",
         Scenario {
-            faults: &[DeliveryError::Pause],
+            faults: &[Fault::Pause],
             ..TWO_ROWS
         },
     );
     holds(
-        "paused, each step by itself",
+        "paused, fine steps",
         Scenario {
-            faults: &[DeliveryError::Pause],
+            faults: &[Fault::Pause],
             fine: true,
             ..ONE_KEY
         },
@@ -318,26 +321,26 @@ fn a_relay_may_lose_its_lease_at_any_step() {
     holds(
         "lease lost",
         Scenario {
-            faults: &[DeliveryError::LoseLease],
+            faults: &[Fault::LoseLease],
             ..SMALL
         },
     );
 }
 
 #[test]
-fn a_producer_may_be_thrown_out_at_any_step() {
+fn a_producer_may_be_retired_at_any_step() {
     holds(
-        "producer thrown out",
+        "producer retired",
         Scenario {
-            faults: &[DeliveryError::Retire],
+            faults: &[Fault::Retire],
             processes: 1,
             ..SMALL
         },
     );
     holds(
-        "producer thrown out, each step by itself",
+        "producer retired, fine steps",
         Scenario {
-            faults: &[DeliveryError::Retire],
+            faults: &[Fault::Retire],
             fine: true,
             ..ONE_KEY
         },
@@ -349,14 +352,14 @@ fn any_answer_of_the_database_may_be_lost() {
     holds(
         "answer lost",
         Scenario {
-            faults: &[DeliveryError::AnswerLost],
+            faults: &[Fault::AnswerLost],
             ..SMALL
         },
     );
     holds(
-        "answer lost, each step by itself",
+        "answer lost, fine steps",
         Scenario {
-            faults: &[DeliveryError::AnswerLost],
+            faults: &[Fault::AnswerLost],
             fine: true,
             ..ONE_KEY
         },
@@ -368,14 +371,14 @@ fn a_lane_may_change_hands_at_any_step() {
     holds(
         "lane given back",
         Scenario {
-            faults: &[DeliveryError::GiveBack],
+            faults: &[Fault::GiveBack],
             ..SMALL
         },
     );
     holds(
         "lane given back, an answer lost",
         Scenario {
-            faults: &[DeliveryError::GiveBack, DeliveryError::AnswerLost],
+            faults: &[Fault::GiveBack, Fault::AnswerLost],
             faults_max: 2,
             ..TWO_ROWS
         },
@@ -383,48 +386,48 @@ fn a_lane_may_change_hands_at_any_step() {
 }
 
 #[test]
-fn kafka_may_refuse_any_record() {
+fn any_topic_may_fail() {
     holds(
-        "record refused",
+        "topic failed",
         Scenario {
-            faults: &[DeliveryError::Refuse],
+            faults: &[Fault::Refuse],
             ..ONE_KEY
         },
     );
     holds(
-        "record refused, two topics",
+        "topic failed, two topics",
         Scenario {
-            faults: &[DeliveryError::Refuse],
+            faults: &[Fault::Refuse],
             ..TWO_TOPICS
         },
     );
 }
 
 #[test]
-fn kafka_may_refuse_any_record_for_what_it_is() {
+fn kafka_may_reject_any_record_for_good() {
     let all_at_once = Scenario {
         written_at_start: 3,
-        faults: &[DeliveryError::Isolation],
+        faults: &[Fault::Reject],
         ..ONE_KEY
     };
     holds(
-        "poison",
+        "record rejected",
         Scenario {
             written_at_start: 2,
             ..all_at_once
         },
     );
     holds(
-        "poison twice",
+        "two records rejected",
         Scenario {
             faults_max: 2,
             ..all_at_once
         },
     );
     holds(
-        "poison, a topic made again",
+        "record rejected, a topic created again",
         Scenario {
-            faults: &[DeliveryError::Isolation, DeliveryError::TopicMissing],
+            faults: &[Fault::Reject, Fault::TopicMissing],
             faults_max: 2,
             ..all_at_once
         },
@@ -436,28 +439,28 @@ fn a_topic_may_be_missing_for_a_while() {
     holds(
         "topic missing",
         Scenario {
-            faults: &[DeliveryError::TopicMissing],
+            faults: &[Fault::TopicMissing],
             ..ONE_KEY
         },
     );
     holds(
         "topic missing, two topics",
         Scenario {
-            faults: &[DeliveryError::TopicMissing],
+            faults: &[Fault::TopicMissing],
             ..TWO_TOPICS
         },
     );
 }
 
 #[test]
-fn rows_whose_ids_come_again_are_neither_lost_nor_confused() {
-    holds("ids that come again", AGAIN);
-    holds("ids that come again, two relays", AGAIN_FOR_TWO);
+fn rows_whose_ids_are_drawn_again_are_neither_lost_nor_confused() {
+    holds("ids that are drawn again", IDS_RESTART);
+    holds("ids that are drawn again, two relays", IDS_RESTART_FOR_TWO);
 }
 
 #[test]
 fn each_planted_bug_is_found() {
-    use DeliveryError::*;
+    use Fault::*;
     let cases: [(Bug, char, Scenario); 11] = [
         (
             Bug::AckBeforeReport,
@@ -469,7 +472,7 @@ fn each_planted_bug_is_found() {
         ),
         (Bug::NoInFlightCheck, 'D', SMALL),
         (Bug::ForgetAtOnce, 'D', SMALL),
-        (Bug::SettleById, 'R', AGAIN),
+        (Bug::SettleById, 'R', IDS_RESTART),
         (
             Bug::ForwardOnly,
             'L',
@@ -499,7 +502,7 @@ fn each_planted_bug_is_found() {
             Bug::NoFirstRecordGate,
             'O',
             Scenario {
-                faults: &[Isolation],
+                faults: &[Reject],
                 ..ONE_KEY
             },
         ),
@@ -507,13 +510,13 @@ fn each_planted_bug_is_found() {
             Bug::NoProbeFirstRecordGate,
             'O',
             Scenario {
-                faults: &[Isolation],
+                faults: &[Reject],
                 faults_max: 2,
                 written_at_start: 3,
                 ..ONE_KEY
             },
         ),
-        (Bug::SendAstray, 'R', AGAIN),
+        (Bug::SendRegressed, 'R', IDS_RESTART),
         (
             Bug::ReleaseUndrained,
             'D',

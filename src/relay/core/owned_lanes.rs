@@ -14,9 +14,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(super) enum LaneState {
-    /// They are.
+    /// New rows of the lane are taken.
     Kept,
-    /// They are not: the lane is given back once nothing of it is in flight.
+    /// No new rows are taken: the lane is given back once nothing of it is in flight.
     Leaving,
 }
 

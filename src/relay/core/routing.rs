@@ -1,6 +1,6 @@
 //! Which declared topic a row goes to. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     outbox::{FetchFilter, OutboxRow, RowText},
@@ -30,22 +30,11 @@ impl Routes {
     /// The routes of the declared topics.
     #[must_use]
     pub fn new(topics: &[TopicSettings]) -> Self {
-        let index = |names: fn(&TopicSettings) -> Vec<String>| {
-            topics
-                .iter()
-                .enumerate()
-                .flat_map(|(at, topic)| {
-                    names(topic)
-                        .into_iter()
-                        .map(move |name| (name, TopicIndex::new(at)))
-                })
-                .collect()
-        };
         Self {
             topics: topics.to_vec(),
-            by_name: index(|topic| vec![topic.name.clone()]),
-            by_event_type: index(|topic| topic.event_types.clone()),
-            by_aggregate_type: index(|topic| topic.aggregate_types.clone()),
+            by_name: index_by(topics, |topic| std::slice::from_ref(&topic.name)),
+            by_event_type: index_by(topics, |topic| &topic.event_types),
+            by_aggregate_type: index_by(topics, |topic| &topic.aggregate_types),
         }
     }
 
@@ -101,24 +90,38 @@ impl Routes {
     /// The filter of a fetch that is restricted to topics for which `is_active` holds.
     #[must_use]
     pub fn filter(&self, is_active: impl Fn(TopicIndex) -> bool) -> FetchFilter {
-        let routed = |types: &HashMap<String, TopicIndex>| {
-            types
-                .iter()
-                .map(|(name, topic)| (name.clone(), self.name(*topic).to_owned()))
-                .collect()
-        };
+        let active = self.indexes().filter(|topic| is_active(*topic));
         FetchFilter {
-            topics: self
-                .indexes()
-                .filter(|topic| is_active(*topic))
-                .map(|topic| self.name(topic).to_owned())
-                .collect(),
-            by_event_type: routed(&self.by_event_type),
-            by_aggregate_type: routed(&self.by_aggregate_type),
+            topics: active.map(|topic| self.name(topic).to_owned()).collect(),
+            by_event_type: self.names_by(&self.by_event_type),
+            by_aggregate_type: self.names_by(&self.by_aggregate_type),
             resting_keys: Vec::new(),
             declared: Some(self.topics.iter().map(|topic| topic.name.clone()).collect()),
         }
     }
+
+    /// Types with the names of their topics.
+    fn names_by(&self, types: &HashMap<String, TopicIndex>) -> BTreeMap<String, String> {
+        let name = |topic: &TopicIndex| self.name(*topic).to_owned();
+        types
+            .iter()
+            .map(|(of_type, topic)| (of_type.clone(), name(topic)))
+            .collect()
+    }
+}
+
+/// Indexes of topics, by the names that each of them has.
+fn index_by(
+    topics: &[TopicSettings],
+    names: impl Fn(&TopicSettings) -> &[String],
+) -> HashMap<String, TopicIndex> {
+    let mut index = HashMap::new();
+    for (at, topic) in topics.iter().enumerate() {
+        for name in names(topic) {
+            index.insert(name.clone(), TopicIndex::new(at));
+        }
+    }
+    index
 }
 
 /// Routes never change: states of a model differ in other things.

@@ -17,6 +17,7 @@ impl Core {
         let Outgoing { slot, topic, row } = outgoing;
         let is_active = self.topics[*topic].is_active()
             && self.isolation.paused_key(*topic, row.key()).is_none();
+        // A probed row goes out although its key is paused: it is what the key waits for.
         if !is_active && !self.isolation.is_probed(*slot) {
             return false;
         }

@@ -81,17 +81,16 @@ impl SequenceRegression {
     pub(crate) fn problem(self) -> Problem {
         let what = match self {
             Self::OtherIncarnation => {
-                "this is not the database that it was (restore, failover, TRUNCATE), or its \
-                 sequence was just moved on"
+                "the database was replaced (restore, failover, TRUNCATE), or its sequence was just \
+                 moved forward"
                     .to_owned()
             }
-            Self::Behind { position, seen } => format!(
-                "the sequence stands at {position}, but id \
-                {seen} was there already"
-            ),
+            Self::Behind { position, seen } => {
+                format!("the sequence is at {position}, but id {seen} was drawn before")
+            }
         };
-        let next = "nothing is sent until resume_sequence() has run, which relays do by \
-            themselves: docs/restore.md";
+        let next = "no row is sent until the relay has run resume_sequence(), which it does \
+            automatically: see docs/restore.md";
         Problem::new(ProblemClass::SequenceWentBack, format!("{what}; {next}"))
     }
 }
@@ -106,13 +105,13 @@ pub(crate) fn resumed_problem(done: Resumed, position: i64) -> Problem {
         ..
     } = done;
     let what = if elsewhere {
-        "the database is not the one that it was"
+        "the database was replaced"
     } else {
-        "the sequence of ids went back"
+        "the sequence of ids was set back"
     };
     let message = format!(
-        "{what}: it stood at {was_at}, ids were known up to {highest}; it goes on at {position}, \
-         and {moved} waiting rows got new ids: docs/restore.md"
+        "{what}: the sequence was at {was_at}, ids up to {highest} were known; it continues at \
+         {position}, and {moved} waiting rows got new ids: see docs/restore.md"
     );
     Problem::new(ProblemClass::SequenceWentBack, message)
 }

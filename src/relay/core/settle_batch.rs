@@ -21,6 +21,8 @@ impl Core {
 
     /// Records that the rows in these slots are deleted.
     pub fn on_settled(&mut self, slots: &[Slot]) {
+        // A race: the snapshot of a fetch under way may be older than the DELETE, and show the row
+        // once more. Forgotten now, it would look new and be published twice.
         let after = match self.fetch {
             FetchState::Idle => AfterSettle::Forget,
             FetchState::UnderWay | FetchState::Stale => AfterSettle::KeepUntilFetchEnds,

@@ -33,18 +33,24 @@ impl StaleLeaders {
     /// not acknowledged although each partition has a leader, by the latest metadata.
     pub fn check(&mut self, waiting: impl IntoIterator<Item = TopicIndex>, now: Instant) -> bool {
         let before = std::mem::take(&mut self.since);
-        self.since = waiting
-            .into_iter()
-            .map(|topic| (topic, before.get(&topic).copied().unwrap_or(now)))
-            .collect();
-        let older = |at: &Instant, age| now.saturating_duration_since(*at) >= age;
-        let lost = self.since.values().any(|since| older(since, LOST_AFTER))
-            && self.replaced.is_none_or(|at| older(&at, AGAIN_AFTER));
+        for topic in waiting {
+            let since = before.get(&topic).copied().unwrap_or(now);
+            self.since.insert(topic, since);
+        }
+        let lost = self.are_stale(now);
         if lost {
             self.since.clear();
             self.replaced = Some(now);
         }
         lost
+    }
+
+    fn are_stale(&self, now: Instant) -> bool {
+        let is_older = |at: Instant, age| now.saturating_duration_since(at) >= age;
+        self.since
+            .values()
+            .any(|since| is_older(*since, LOST_AFTER))
+            && self.replaced.is_none_or(|at| is_older(at, AGAIN_AFTER))
     }
 }
 

@@ -21,7 +21,7 @@ const SCAN_MAX: usize = 3;
 /// Records of a batch.
 const BATCH: usize = 3;
 
-/// What Kafka will never take.
+/// Whether Kafka rejects every record of this row.
 fn is_poison(id: i64) -> bool {
     id % 13 == 0
 }
@@ -30,7 +30,7 @@ fn topic_of(key: &str) -> TopicIndex {
     TopicIndex::new(key[1..].parse::<usize>().expect("k and a number") % 3)
 }
 
-/// Numbers that look random and come again with the same seed (xorshift).
+/// Pseudo-random numbers; the same seed gives the same ones (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -47,7 +47,7 @@ struct Database {
     next_xid: u64,
     latest_completed: u64,
     next_id: i64,
-    /// Open transactions: xid and what they would bring.
+    /// Open transactions: xid, and the rows that they would commit.
     open: BTreeMap<u64, Vec<OutboxRow>>,
     rows: BTreeMap<i64, OutboxRow>,
     /// Every row ever committed, by key, in order.
@@ -166,7 +166,7 @@ fn row(id: i64, key: u64) -> OutboxRow {
     )
 }
 
-/// A producer of the strict profile: records are written in the order in which they were sent, or
+/// A gap-free producer: records are written in the order in which they were sent, or
 /// not at all.
 #[derive(Default)]
 struct Producer {
@@ -176,8 +176,8 @@ struct Producer {
 }
 
 impl Producer {
-    /// The batch at the head is written, or refused; a refusal ends the producer, and throws
-    /// everything else out.
+    /// Writes or rejects the batch at the head. A rejection ends the producer, and purges all its
+    /// other records.
     fn append(
         &mut self,
         denied: &BTreeSet<TopicIndex>,
@@ -237,7 +237,7 @@ struct World {
     core: Core,
     producer: Producer,
     probe: Producer,
-    /// Topics that refuse everything.
+    /// Topics of which every record fails.
     denied: BTreeSet<TopicIndex>,
     lookup: Option<Lookup>,
     disposition: Option<RejectedRow>,
@@ -333,7 +333,7 @@ impl World {
         }
     }
 
-    /// Outages come and go by themselves; they are no excuse for a duplicate.
+    /// Begins and ends outages. They do not excuse a duplicate.
     fn check_cluster(&mut self) {
         match self.dice.below(300) {
             0 | 1 => self.away = !self.away,
@@ -510,7 +510,7 @@ impl World {
                 }
             }
             Some((xid, drawn, settle)) => {
-                // Done or not, and answered or not.
+                // The statement ran or not, and its answer arrived or not.
                 let lost = faulty && self.dice.below(10) == 0;
                 if !lost || self.dice.below(2) == 0 {
                     for id in &settle.plan.ids {
@@ -563,7 +563,7 @@ impl World {
         self.claim();
     }
 
-    /// The record at the head fails for good: the producer throws everything else out.
+    /// Fails the record at the head for good: the producer purges all others.
     fn fail_a_topic(&mut self) {
         if let Some((slot, _, _)) = self.producer.queue.pop_front() {
             self.faults += 1;
@@ -580,7 +580,7 @@ impl World {
         }
     }
 
-    /// The brokers' answers say that a topic is gone, or is there again.
+    /// Metadata shows that a topic is missing, or listed again.
     fn lose_sight_of_a_topic(&mut self) {
         let (topic, there) = (
             TopicIndex::new(self.dice.below(3) as usize),
@@ -598,7 +598,7 @@ impl World {
         }
     }
 
-    /// Everything ends, and the relay gets all the time it needs.
+    /// Ends all faults, and gives the relay all the time that it needs.
     fn heal(&mut self) {
         while let Some(xid) = self.database.open.keys().next().copied() {
             self.database.commit(xid);
@@ -734,7 +734,7 @@ fn live(seeds: std::ops::Range<u64>, faulty: bool) -> usize {
 }
 
 #[test]
-fn bytes_are_counted_unless_no_row_of_late_was_large() {
+fn bytes_are_counted_unless_recent_rows_are_small() {
     let now = Instant::now();
     let mut core = core(now);
     core.on_granted(

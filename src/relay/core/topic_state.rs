@@ -46,9 +46,9 @@ const SLOW_FOR: Duration = Duration::from_secs(60);
 /// Whether the brokers list a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TopicPresence {
-    /// They list it, with a leader to write to.
+    /// The brokers list the topic, with a leader to write to.
     Present,
-    /// They do not list it, or refuse to describe it.
+    /// The brokers do not list the topic, or refuse to describe it.
     Missing,
 }
 
@@ -234,6 +234,12 @@ impl TopicState {
         !self.is_missing
     }
 
+    /// Length of the pause after a failure, without jitter.
+    fn next_pause(&self) -> Duration {
+        // 2^6 s is above the maximum: the exponent need not grow further, and cannot overflow.
+        PAUSE_MAX.min(PAUSE_MIN * (1 << self.failures.min(6)))
+    }
+
     /// When the pause ends, and why there was one; `None` while that depends on something else.
     fn pause_end(&self) -> Option<(PauseEnd, ProblemClass)> {
         if self.is_parked || !self.is_drained() {
@@ -351,8 +357,7 @@ impl TopicStates {
         if matches!(state.phase, Phase::Failed { .. }) {
             return;
         }
-        let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << state.failures.min(6)));
-        let until = now + self.jitter.around(pause);
+        let until = now + self.jitter.around(state.next_pause());
         state.failures += 1;
         state.phase = Phase::Failed { class, until };
     }
@@ -367,12 +372,12 @@ impl TopicStates {
         for (index, state) in self.topics.iter_mut().enumerate() {
             let topic = TopicIndex::new(index);
             let is_parked = parked.contains(&topic);
-            match (state.is_parked, is_parked) {
+            let was_parked = std::mem::replace(&mut state.is_parked, is_parked);
+            match (was_parked, is_parked) {
                 (true, false) => freed.push(topic),
                 (false, true) => added.push(topic),
                 _ => {}
             }
-            state.is_parked = is_parked;
         }
         (freed, added)
     }

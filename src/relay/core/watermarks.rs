@@ -5,14 +5,14 @@
 //! ids below it. What does:
 //!
 //! ```text
-//!   a tick    = (xid of one of our own transactions, highest id that was seen before it began)
-//!               -> every id up to there was drawn before, and `event.xact` comes before `event.id`:
-//!                  so by a transaction whose xid is below the tick's
+//!   a tick     = (xid of one of our own transactions, highest id that was seen before it began)
+//!                -> every id up to there was drawn before, and `event.xact` is set before
+//!                   `event.id`: so by a transaction whose xid is below the tick's
 //!   safe_id(S) = the id of the newest tick below S.xmax
-//!               -> every id up to there belongs to a transaction that S shows as finished, or lists
-//!                  as running
-//!   open[x]   = an id below everything that the listed transaction x may still bring: where the lane
-//!               had been read to before x was listed
+//!                -> every id up to there belongs to a transaction that S shows as finished, or
+//!                   lists as running
+//!   open[x]    = an id below everything that the listed transaction x may still bring: up to
+//!                where the lane had been read before x was listed
 //! ```
 //!
 //! `S.xmax` is only the latest *completed* xid + 1: transactions at or above it run without being
@@ -34,7 +34,7 @@ pub const YOUNG_FOR: Duration = Duration::from_millis(250);
 /// One of our own transactions, which orders the ids that others draw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XidTick {
-    /// Its transaction id.
+    /// Id of the transaction.
     pub xid: u64,
     /// Every id up to here had been drawn before it began.
     pub drawn: i64,
@@ -71,7 +71,7 @@ struct OpenTransaction {
     above: i64,
     /// When it was first listed.
     since: Instant,
-    /// It has ended, and its range has not been read since.
+    /// The transaction has ended, and its range has not been read since.
     ended: bool,
 }
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::{
     relay::{
-        ProblemSource,
         core::TopicPresence,
         session::{Session, producers::Grace, record_problems::record_problems},
+        status::ProblemSource,
         topic_metadata::{Restart, TopicMetadata},
     },
     report::BreakerState,
@@ -19,17 +19,24 @@ impl Session<'_> {
     pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
         let now = Instant::now();
         for (topic, is_usable) in metadata.usable() {
-            let presence = if is_usable {
-                TopicPresence::Present
-            } else {
-                TopicPresence::Missing
-            };
-            self.core.on_topic_metadata(topic, presence, now);
+            self.core.on_topic_metadata(topic, presence(is_usable), now);
         }
         if self.core.in_flight().sent() == 0 {
             // Brokers close idle connections, for example: that means nothing for the next records.
             self.producers.clear_cluster_error();
         }
+        self.fit_producers_to_topics();
+        for (topic, partitions) in metadata.partitions() {
+            self.core.on_partition_count(topic, partitions);
+        }
+        self.core.on_brokers_answered(now);
+        self.replace_if_leaders_are_stale(metadata, now);
+    }
+
+    /// Replaces the producers if they were made for other sizes than the topics have now.
+    fn fit_producers_to_topics(&mut self) {
+        // A batch that is larger than the topic's max.message.bytes is rejected as a whole:
+        // librdkafka never splits one.
         self.producers
             .set_batch_limits(self.process.metadata.batch_limits());
         if !self.producers.fits_topics() {
@@ -37,11 +44,6 @@ impl Session<'_> {
                 "topics take larger records, or only smaller batches, than it is configured for",
             );
         }
-        for (topic, partitions) in metadata.partitions() {
-            self.core.on_partition_count(topic, partitions);
-        }
-        self.core.on_brokers_answered(now);
-        self.replace_if_leaders_are_stale(metadata, now);
     }
 
     /// Replaces the producers if they seem to ask brokers that do not lead any more: records are
@@ -63,21 +65,31 @@ impl Session<'_> {
         self.core
             .check_acknowledgements(self.producers.cluster_error(), now);
         self.report_breaker(now);
-        if now >= self.timers.record_problems {
-            self.timers.record_problems_reported(now);
-            self.reporter
-                .set_problems(ProblemSource::Records, record_problems(&self.core));
-        }
-        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
-            self.timers.leaders_requested(now);
-            self.process.metadata.request_now();
-        }
+        self.report_record_problems(now);
+        self.request_leaders(now);
         if self.process.metadata.restart_if_stuck() == Restart::ClockSetBack {
             self.producers.replace(Grace::LastReports, now);
         }
         self.producers.retire_if_drain_is_stuck(&self.core, now);
         if self.process.memory.is_reported_long_enough(now) {
             self.reporter.set_problems(ProblemSource::Sequence, vec![]);
+        }
+    }
+
+    /// Reports paused topics, parked keys and undeclared topics, if it is time.
+    fn report_record_problems(&mut self, now: Instant) {
+        if now >= self.timers.record_problems {
+            self.timers.record_problems_reported(now);
+            self.reporter
+                .set_problems(ProblemSource::Records, record_problems(&self.core));
+        }
+    }
+
+    /// Requests the leaders of partitions if records are overdue and it is time.
+    fn request_leaders(&mut self, now: Instant) {
+        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
+            self.timers.leaders_requested(now);
+            self.process.metadata.request_now();
         }
     }
 
@@ -89,30 +101,42 @@ impl Session<'_> {
         };
         // The renewal writes it where the other relays read it.
         self.timers.renewal = now;
-        let (rows, before) = (self.core.in_flight().sent(), before.name());
-        match state {
-            BreakerState::Open => {
-                tracing::warn!(
-                    rows,
-                    before,
-                    "breaker Open: Kafka acknowledges no records; rows wait in the table, and the \
-                     relay retries automatically"
-                );
-                self.process.metadata.request_now();
-            }
-            BreakerState::Slow => {
-                tracing::warn!(
-                    rows,
-                    before,
-                    "breaker Slow: Kafka has acknowledged no records for a while; half as many \
-                     rows may be in flight"
-                );
-            }
-            BreakerState::Closed => tracing::info!(
-                rows,
-                before,
-                "breaker Closed: Kafka acknowledges records again"
-            ),
+        log_breaker(state, before, self.core.in_flight().sent());
+        if state == BreakerState::Open {
+            // With no record in flight, an answer of the brokers may close it again.
+            self.process.metadata.request_now();
         }
+    }
+}
+
+/// Logs a change of the breaker; `rows` are with the producers.
+fn log_breaker(state: BreakerState, before: BreakerState, rows: usize) {
+    let before = before.name();
+    match state {
+        BreakerState::Open => tracing::warn!(
+            rows,
+            before,
+            "breaker Open: Kafka acknowledges no records; rows wait in the table, and the relay \
+             retries automatically"
+        ),
+        BreakerState::Slow => tracing::warn!(
+            rows,
+            before,
+            "breaker Slow: Kafka has acknowledged no records for a while; half as many rows may \
+             be in flight"
+        ),
+        BreakerState::Closed => tracing::info!(
+            rows,
+            before,
+            "breaker Closed: Kafka acknowledges records again"
+        ),
+    }
+}
+
+fn presence(is_usable: bool) -> TopicPresence {
+    if is_usable {
+        TopicPresence::Present
+    } else {
+        TopicPresence::Missing
     }
 }

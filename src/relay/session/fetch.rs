@@ -2,9 +2,16 @@
 
 use std::time::Instant;
 
-use crate::relay::{
-    ProblemSource,
-    session::{Session, producers::ProducerRole, tasks::FetchEnd},
+use crate::{
+    outbox::Fetched,
+    relay::{
+        session::{
+            Session,
+            producers::ProducerRole,
+            tasks::{FetchEnd, FetchResult},
+        },
+        status::ProblemSource,
+    },
 };
 
 impl Session<'_> {
@@ -32,21 +39,31 @@ impl Session<'_> {
         let now = Instant::now();
         // Reports that are in may pause topics of these rows, and make room for them.
         self.receive_reports(now);
-        let (sequence, rows) = match fetched.result {
+        let Some(rows) = self.usable_rows(fetched.result, now) else {
+            return;
+        };
+        self.reporter.record_fetch(fetched.began, now);
+        let outgoing = self.core.accept(&fetched.request, rows, now);
+        self.process.memory.on_id(self.core.highest_id());
+        self.send(outgoing, ProducerRole::Main, now);
+    }
+
+    /// The rows of a fetch; `None` if the fetch failed, or if its rows may not be sent.
+    fn usable_rows(&mut self, result: FetchResult, now: Instant) -> Option<Fetched> {
+        let (sequence, rows) = match result {
             Ok(answer) => answer,
             Err(error) => {
                 self.core.on_fetch_failed(now);
-                return self.on_database_error(ProblemSource::Reading, &error, now);
+                self.on_database_error(ProblemSource::Reading, &error, now);
+                return None;
             }
         };
         self.reporter.work_succeeded(ProblemSource::Reading);
         // The producer may have failed since the fetch began: its rows are read again.
         if self.check_sequence(sequence).is_err() || !self.producers.is_open() {
-            return self.core.on_fetch_failed(now);
+            self.core.on_fetch_failed(now);
+            return None;
         }
-        self.reporter.record_fetch(fetched.began, now);
-        let outgoing = self.core.accept(&fetched.request, rows, now);
-        self.process.memory.on_id(self.core.highest_id());
-        self.send(outgoing, ProducerRole::Main, now);
+        Some(rows)
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::relay::{
-    ProblemSource,
     core::watermarks::XidTick,
     lease::{Claims, HeldLease, LeaseOutcome, LeaseRound, ParkedLanes, Renewed, run_round},
     session::{Session, shutdown::SessionEnd, tasks::LeaseRoundEnd},
+    status::ProblemSource,
 };
 
 impl Session<'_> {
@@ -18,8 +18,14 @@ impl Session<'_> {
         if !is_due || !self.tasks.lease_round.is_idle() {
             return;
         }
+        let round = run_round(self.store.clone(), self.lease_round(now));
+        self.tasks.lease_round.start(round);
+    }
+
+    /// What a round that begins now needs to know.
+    fn lease_round(&self, now: Instant) -> LeaseRound {
         let watermarks = self.core.watermarks();
-        let round = LeaseRound {
+        LeaseRound {
             instance: self.registration.instance,
             incarnation: self.registration.incarnation,
             known: watermarks.lanes.clone(),
@@ -34,10 +40,7 @@ impl Session<'_> {
             } else {
                 Claims::Allowed
             },
-        };
-        self.tasks
-            .lease_round
-            .start(run_round(self.store.clone(), round));
+        }
     }
 
     /// Takes the lanes that a round brought and drops those that it took. Returns the session's end
@@ -60,6 +63,8 @@ impl Session<'_> {
 
     /// Carries out a round that found the lease valid.
     fn on_lease_held(&mut self, held: HeldLease, now: Instant) -> Option<SessionEnd> {
+        // Another relay may have claimed lanes if this process was paused beyond its lease: then
+        // the renewal does not cover exactly the lanes that we own here.
         if let Some(renewed) = held.renewed
             && !self.on_renewed(&renewed)
         {

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
+    outbox::{BacklogPlan, Store},
     relay::{
-        ProblemSource,
         core::watermarks::XidTick,
         session::{
             Session,
             tasks::{BacklogEnd, GapScanEnd, TickEnd},
         },
+        status::ProblemSource,
     },
 };
 
@@ -50,20 +51,8 @@ impl Session<'_> {
         if !self.tasks.backlog.is_idle() || now < self.timers.backlog {
             return;
         }
-        let (store, plan) = (self.store.clone(), self.core.backlog_plan());
-        self.tasks.backlog.start(async move {
-            let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
-            // One relay reports the numbers of the whole table: the owner of lane 0.
-            let table = if plan.lanes.first() == Some(&0) {
-                store.table_wide().await.ok()
-            } else {
-                None
-            };
-            BacklogEnd {
-                began: now,
-                result: depth.map(|depth| (depth, table)),
-            }
-        });
+        let read = read_backlog(self.store.clone(), self.core.backlog_plan(), now);
+        self.tasks.backlog.start(read);
     }
 
     /// Reports the backlog, or that it is unknown.
@@ -96,8 +85,8 @@ impl Session<'_> {
         });
     }
 
-    /// Takes the stragglers of a gap scan. A failed one is repeated when its time comes: the scan is
-    /// a safety net only.
+    /// Takes the stragglers of a gap scan. A failed scan is not repeated early: it is only a safety
+    /// net.
     pub(super) fn on_gap_scanned(&mut self, scanned: GapScanEnd) {
         self.timers.gap_scanned(scanned.began, Instant::now());
         let Ok(found) = scanned.result else {
@@ -116,5 +105,20 @@ impl Session<'_> {
                 );
             }
         }
+    }
+}
+
+/// Counts the rows of a plan, and reads the numbers of the whole table if we own lane 0.
+async fn read_backlog(store: Store, plan: BacklogPlan, began: Instant) -> BacklogEnd {
+    let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
+    // One relay reports the numbers of the whole table, so that a sum over relays has them once.
+    let table = if plan.lanes.first() == Some(&0) {
+        store.table_wide().await.ok()
+    } else {
+        None
+    };
+    BacklogEnd {
+        began,
+        result: depth.map(|depth| (depth, table)),
     }
 }

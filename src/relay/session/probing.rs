@@ -4,15 +4,15 @@
 use std::time::Instant;
 
 use crate::{
-    outbox::ParkedRow,
+    outbox::{ParkedRow, Store},
     relay::{
-        ProblemSource,
-        core::{Disposition, RejectedRow},
+        core::{Disposition, Lookup, RejectedRow},
         session::{
             Session,
             producers::ProducerRole,
             tasks::{DispositionEnd, LookupEnd},
         },
+        status::ProblemSource,
     },
 };
 
@@ -25,18 +25,8 @@ impl Session<'_> {
         let Some(lookup) = self.core.next_lookup() else {
             return;
         };
-        let rows = lookup.rows.iter();
-        let (mut lanes, mut ids, mut event_ids) = (Vec::new(), Vec::new(), Vec::new());
-        for row in rows {
-            lanes.push(i16::from(row.lane));
-            ids.push(row.id);
-            event_ids.push(row.event_id);
-        }
         let store = self.store.clone();
-        self.tasks.lookup.start(async move {
-            let result = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
-            LookupEnd { lookup, result }
-        });
+        self.tasks.lookup.start(look_up(store, lookup));
     }
 
     /// Takes the rows that were looked up as candidates.
@@ -106,25 +96,40 @@ impl Session<'_> {
             return self.on_database_error(ProblemSource::Parking, &error, now);
         }
         self.reporter.work_succeeded(ProblemSource::Parking);
-        let topic = self.core.routes().name(rejected.topic);
-        let (row, class) = (rejected.row, rejected.class);
-        match rejected.disposition {
-            Disposition::ParkKey => tracing::error!(
-                topic,
-                id = row.id,
-                event_id = %row.event_id,
-                %class,
-                "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
-            ),
-            Disposition::DeadLetter => tracing::error!(
-                topic,
-                id = row.id,
-                event_id = %row.event_id,
-                %class,
-                "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \
-                 dead-letters list`"
-            ),
-        }
+        log_disposition(self.core.routes().name(rejected.topic), &rejected);
         self.core.on_disposition_done(&rejected, now);
+    }
+}
+
+/// Reads the rows of a look-up that still exist.
+async fn look_up(store: Store, lookup: Lookup) -> LookupEnd {
+    let (mut lanes, mut ids, mut event_ids) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &lookup.rows {
+        lanes.push(i16::from(row.lane));
+        ids.push(row.id);
+        event_ids.push(row.event_id);
+    }
+    let result = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
+    LookupEnd { lookup, result }
+}
+
+fn log_disposition(topic: &str, rejected: &RejectedRow) {
+    let (row, class) = (rejected.row, rejected.class);
+    match rejected.disposition {
+        Disposition::ParkKey => tracing::error!(
+            topic,
+            id = row.id,
+            event_id = %row.event_id,
+            %class,
+            "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
+        ),
+        Disposition::DeadLetter => tracing::error!(
+            topic,
+            id = row.id,
+            event_id = %row.event_id,
+            %class,
+            "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \
+             dead-letters list`"
+        ),
     }
 }

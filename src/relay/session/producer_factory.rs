@@ -4,7 +4,10 @@ use tokio::sync::watch::Receiver;
 
 use crate::{
     kafka::{BATCH_BYTES_MIN, BatchLimits, ConfigError, LastClusterError, Producer},
-    relay::{ProblemSource, RunOptions, Status},
+    relay::{
+        RunOptions,
+        status::{ProblemSource, Status},
+    },
     secrets::Secrets,
 };
 
@@ -22,8 +25,8 @@ pub(super) struct ProducerFactory<'a> {
 }
 
 impl<'a> ProducerFactory<'a> {
-    /// A factory that reports its failures to `status`. `batch_limits` is `None` before the brokers have
-    /// described the topics.
+    /// A factory that reports its failures to `status`. `batch_limits` is `None` before the brokers
+    /// have described the topics.
     pub(super) fn new(
         options: &'a RunOptions,
         status: &'a Status,
@@ -60,22 +63,26 @@ impl<'a> ProducerFactory<'a> {
         &self.cluster_error
     }
 
+    /// Sizes that fit the topics, with batches that are not larger than one that was rejected.
+    fn bounded_limits(&self) -> BatchLimits {
+        let limits = self.batch_limits.unwrap_or_default();
+        BatchLimits {
+            batch_bytes: limits.batch_bytes.min(self.batch_bytes_max),
+            ..limits
+        }
+    }
+
     /// Makes a producer, and reports the problem if the secrets or the properties do not allow it.
     ///
     /// # Errors
     /// When a secret is missing, or librdkafka rejects the properties.
     pub(super) fn make(&self) -> Result<Producer, ConfigError> {
         let secrets = self.secrets.borrow().clone();
-        let batch_limits = self.batch_limits.unwrap_or_default();
-        let batch_limits = BatchLimits {
-            batch_bytes: batch_limits.batch_bytes.min(self.batch_bytes_max),
-            ..batch_limits
-        };
         let made = Producer::new(
             &self.options.settings.kafka,
             &secrets,
             &self.options.pod,
-            batch_limits,
+            self.bounded_limits(),
             self.cluster_error.clone(),
         );
         let problem = made.as_ref().err().map(ConfigError::problem);

@@ -9,9 +9,10 @@ use crate::{
     failpoints::{self, Bug},
     kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer},
     relay::{
-        RunOptions, Status,
+        RunOptions,
         core::{ClusterError, Core, ids::TopicIndex, stale_leaders::StaleLeaders},
         session::producer_factory::ProducerFactory,
+        status::Status,
     },
     secrets::Secrets,
 };
@@ -217,6 +218,7 @@ impl<'a> Producers<'a> {
 
     /// Replaces both producers, once their records have ended or this time is over.
     pub(super) fn replace(&mut self, grace: Grace, now: Instant) {
+        // Both have the same secrets and sizes, so one reason replaces both.
         let until = grace.ends_at(now);
         self.probe_until = self.probe.as_ref().map(|_| until);
         self.flush_main(until);
@@ -244,28 +246,18 @@ impl<'a> Producers<'a> {
     /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
     pub(super) async fn maintain(&mut self, core: &mut Core, now: Instant) {
         self.flush_if_failed(now);
-        if let Some(bytes) = core.take_oversized_batch() {
-            self.factory.halve_batches(bytes);
-            self.retire_main(
-                "its batches are larger than a topic takes; the next one makes smaller batches",
-            );
-        }
-        let has_cluster_error = self.factory.cluster_error().get().is_some();
+        self.retire_if_batches_are_too_large(core);
         self.main = match self.take_main(now) {
             MainProducer::Flushing { producer, .. } | MainProducer::Retiring(producer)
-                if failpoints::has(Bug::NextProducerEarly) =>
+                if may_end_main(core) =>
             {
-                crate::kafka::replaced_producers::keep(producer);
-                MainProducer::Absent { retry_at: now }
+                self.end_main(producer, core, now).await
             }
-            MainProducer::Flushing { producer, .. } | MainProducer::Retiring(producer)
-                if core.sent_on_main() == 0 =>
+            // While no broker takes anything, waiting for reports is in vain. A purge ends each
+            // record with a report; those in a request under way may be written all the same.
+            MainProducer::Flushing { producer, until }
+                if now >= until || self.has_cluster_error() =>
             {
-                destroy(producer).await;
-                let retry_at = now + self.rebuild_backoff(core, now);
-                MainProducer::Absent { retry_at }
-            }
-            MainProducer::Flushing { producer, until } if now >= until || has_cluster_error => {
                 producer.purge();
                 MainProducer::Retiring(producer)
             }
@@ -274,6 +266,38 @@ impl<'a> Producers<'a> {
             }
             unchanged => unchanged,
         };
+    }
+
+    /// Destroys a main producer whose last report is in. Returns the state from which the next one
+    /// is made.
+    async fn end_main(
+        &mut self,
+        producer: Producer,
+        core: &mut Core,
+        now: Instant,
+    ) -> MainProducer {
+        if failpoints::has(Bug::NextProducerEarly) {
+            crate::kafka::replaced_producers::keep(producer);
+            return MainProducer::Absent { retry_at: now };
+        }
+        destroy(producer).await;
+        let retry_at = now + self.rebuild_backoff(core, now);
+        MainProducer::Absent { retry_at }
+    }
+
+    /// Retires the main producer after a batch was rejected only because of its size.
+    fn retire_if_batches_are_too_large(&mut self, core: &mut Core) {
+        let Some(bytes) = core.take_oversized_batch() else {
+            return;
+        };
+        self.factory.halve_batches(bytes);
+        self.retire_main(
+            "its batches are larger than a topic takes; the next one makes smaller batches",
+        );
+    }
+
+    fn has_cluster_error(&self) -> bool {
+        self.cluster_error() == ClusterError::Reported
     }
 
     /// A producer that failed for good sends nothing more. The brokers may still acknowledge what
@@ -289,6 +313,11 @@ impl<'a> Producers<'a> {
             );
             self.flush_main(until);
         }
+        self.shorten_flush(until);
+    }
+
+    /// Gives a flush under way of a producer that failed for good only this much time.
+    fn shorten_flush(&mut self, until: Instant) {
         if let MainProducer::Flushing {
             producer,
             until: flush_until,
@@ -297,12 +326,13 @@ impl<'a> Producers<'a> {
             && *flush_until >= until
         {
             *flush_until = until;
+            // Only the queue: what librdkafka has sent already may still be acknowledged.
             producer.purge_queue();
         }
     }
 
-    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise the
-    /// breaker's back-off.
+    /// Pause before the next main producer: zero if the cause of the failure is known, otherwise
+    /// the breaker's back-off.
     fn rebuild_backoff(&mut self, core: &mut Core, now: Instant) -> Duration {
         let failure = std::mem::take(&mut self.failure);
         if failure.fatal && !failure.cause_found {
@@ -319,6 +349,7 @@ impl<'a> Producers<'a> {
             let retry_at = now + FIRST_METADATA_PAUSE;
             return MainProducer::Absent { retry_at };
         }
+        // Fails without a connection: for a missing secret, or a property that librdkafka rejects.
         let Ok(producer) = self.factory.make() else {
             let retry_at = now + MAKE_RETRY_PAUSE;
             return MainProducer::Absent { retry_at };
@@ -388,21 +419,8 @@ impl<'a> Producers<'a> {
     /// If dropped midway, the producer that is being destroyed is gone, and its threads end later.
     pub(super) async fn prepare_probe(&mut self, core: &mut Core, now: Instant) -> bool {
         self.purge_probe_if_due(now);
-        let is_fatal = self.probe.as_ref().is_some_and(Producer::is_fatal);
-        if core.is_probing_done() || self.probe_until.is_some() || is_fatal {
-            if core.has_probe_under_way() {
-                // A record that was handed over just as the producer failed is neither sent nor
-                // reported unless it is purged.
-                self.probe
-                    .iter()
-                    .filter(|probe| probe.is_fatal())
-                    .for_each(Producer::purge);
-                return false;
-            }
-            if let Some(used_up) = self.probe.take() {
-                destroy(used_up).await;
-            }
-            self.probe_until = None;
+        if self.is_probe_used_up(core) && !self.end_probe(core).await {
+            return false;
         }
         if self.makes_no_more || core.is_probing_done() {
             return false;
@@ -414,10 +432,33 @@ impl<'a> Producers<'a> {
         self.probe.is_some()
     }
 
+    fn is_probe_used_up(&self, core: &Core) -> bool {
+        let is_fatal = self.probe.as_ref().is_some_and(Producer::is_fatal);
+        core.is_probing_done() || self.probe_until.is_some() || is_fatal
+    }
+
+    /// Destroys the probe producer once its last report is in. Returns whether it was.
+    async fn end_probe(&mut self, core: &Core) -> bool {
+        if core.has_probe_under_way() {
+            // A race: a record that was handed over just as the producer failed is neither sent nor
+            // reported by librdkafka, unless it is purged.
+            self.probe
+                .iter()
+                .filter(|probe| probe.is_fatal())
+                .for_each(Producer::purge);
+            return false;
+        }
+        if let Some(used_up) = self.probe.take() {
+            destroy(used_up).await;
+        }
+        self.probe_until = None;
+        true
+    }
+
     /// Purges a probe producer that is being replaced, once waiting for its reports is in vain.
     fn purge_probe_if_due(&self, now: Instant) {
         if let (Some(probe), Some(until)) = (&self.probe, self.probe_until)
-            && (now >= until || probe.is_fatal() || self.factory.cluster_error().get().is_some())
+            && (now >= until || probe.is_fatal() || self.has_cluster_error())
         {
             probe.purge();
         }
@@ -449,9 +490,17 @@ impl<'a> Producers<'a> {
     }
 }
 
+/// Whether the main producer may be destroyed. Before its last report is in, Kafka may still write
+/// its records, and those of the next one would get between them.
+fn may_end_main(core: &Core) -> bool {
+    core.sent_on_main() == 0 || failpoints::has(Bug::NextProducerEarly)
+}
+
 /// Destroys a producer, which waits for threads of librdkafka. One that waits for a name server
 /// ends later, in the background.
 async fn destroy(producer: Producer) {
+    // rd_kafka_destroy() joins the threads of the client: on a thread of its own, it does not block
+    // the loop, which must renew the lease.
     let dropped = tokio::task::spawn_blocking(move || drop(producer));
     let _ = tokio::time::timeout(DESTROY_MAX, dropped).await;
 }

@@ -9,9 +9,9 @@ use crate::{
     kafka,
     outbox::{Depth, TableWide},
     relay::{
-        ProblemSource, Status,
         connect::Connected,
         core::{ids::Slot, in_flight::InFlight},
+        status::{ProblemSource, Status},
     },
     report::{Backlog, BreakerState, Problem, ProblemClass},
 };

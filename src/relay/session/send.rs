@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{self, DeliveryError, DeliveryReport},
+    kafka::{self, DeliveryError, DeliveryReport, Producer},
     relay::{
         core::{
             Outcome, Outgoing,
@@ -63,29 +63,36 @@ impl Session<'_> {
         now_ms: i64,
         now: Instant,
     ) -> Option<Result<(), DeliveryError>> {
-        let Outgoing { slot, topic, row } = outgoing;
         let producer = self.producers.sender(role)?;
         let mut replaced_headers = 0;
-        let headers = kafka::headers(
-            row,
-            self.process.options.settings.record_headers,
-            &self.record_source,
-            &mut replaced_headers,
-        );
-        let handed_over = match headers {
-            Ok(headers) => producer.send(
-                self.core.routes().name(*topic),
-                row.key(),
-                row.payload.as_deref(),
-                headers,
-                kafka::timestamp_ms(row.created_at_us, now_ms),
-                slot.index(),
-            ),
-            Err(_) => Err(DeliveryError::Record(ProblemClass::RecordRejected)),
-        };
+        let handed_over = self.produce(producer, outgoing, now_ms, &mut replaced_headers);
+        let (slot, created_at_us) = (outgoing.slot, outgoing.row.created_at_us);
         self.reporter
-            .record_sent(*slot, row.created_at_us, replaced_headers, now);
+            .record_sent(slot, created_at_us, replaced_headers, now);
         Some(handed_over)
+    }
+
+    /// Makes the record of a row and gives it to `producer`. Counts headers of the row that the
+    /// relay's own ones replaced.
+    fn produce(
+        &self,
+        producer: &Producer,
+        outgoing: &Outgoing,
+        now_ms: i64,
+        replaced_headers: &mut u64,
+    ) -> Result<(), DeliveryError> {
+        let Outgoing { slot, topic, row } = outgoing;
+        let which = self.process.options.settings.record_headers;
+        let headers = kafka::headers(row, which, &self.record_source, replaced_headers)
+            .map_err(|_| DeliveryError::Record(ProblemClass::RecordRejected))?;
+        producer.send(
+            self.core.routes().name(*topic),
+            row.key(),
+            row.payload.as_deref(),
+            headers,
+            kafka::timestamp_ms(row.created_at_us, now_ms),
+            slot.index(),
+        )
     }
 
     fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {
@@ -103,12 +110,13 @@ impl Session<'_> {
         self.timers.reports_polled(now);
         // The buffer is taken out, since each report needs the whole session, and reused.
         let mut reports = self.producers.poll();
-        let acknowledged = reports.iter().filter(|report| report.outcome.is_ok());
-        let acknowledged = acknowledged.count();
-        for report in reports
-            .drain(..)
-            .chain(crate::kafka::replaced_producers::late_reports(now))
-        {
+        let acknowledged = reports
+            .iter()
+            .filter(|report| report.outcome.is_ok())
+            .count();
+        // Late reports are those of a planted bug: none in a release.
+        let late = crate::kafka::replaced_producers::late_reports(now);
+        for report in reports.drain(..).chain(late) {
             self.on_report(report, now);
         }
         self.producers.reuse(reports);
@@ -120,6 +128,7 @@ impl Session<'_> {
 
     /// Takes one report. A row that is not in flight any more had a report before.
     fn on_report(&mut self, report: DeliveryReport, now: Instant) {
+        // The slot travelled through librdkafka as the record's opaque pointer.
         let slot = Slot::new(report.slot);
         let Some(topic) = self.core.in_flight().topic_of(slot) else {
             return;
@@ -131,6 +140,7 @@ impl Session<'_> {
                 self.core.on_report(slot, Outcome::Published, now);
             }
             Err(error) => {
+                // A rejection on the probe producer does not explain why the main one failed.
                 if !self.core.is_probed(slot) {
                     self.producers.on_delivery_error(error);
                 }

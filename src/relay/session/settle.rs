@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use crate::relay::{
-    ProblemSource,
-    core::{SettleWhen, watermarks::XidTick},
-    session::{Session, tasks::SettleEnd},
+use crate::{
+    outbox::Store,
+    relay::{
+        core::{SettleWhen, in_flight::SettleBatch, watermarks::XidTick},
+        session::{Session, tasks::SettleEnd},
+        status::ProblemSource,
+    },
 };
 
 impl Session<'_> {
@@ -33,15 +36,10 @@ impl Session<'_> {
         self.schedule_settle(now);
         // Its transaction is a tick, too.
         self.timers.ticked(now);
-        let (store, drawn) = (self.store.clone(), self.core.highest_id());
-        self.tasks.start_settle(async move {
-            let result = store.settle(&batch.plan).await;
-            SettleEnd {
-                slots: batch.slots,
-                began: now,
-                result: result.map(|xid| XidTick { xid, drawn }),
-            }
-        });
+        // Read now, before the transaction begins: every id up to here was drawn before it.
+        let drawn = self.core.highest_id();
+        let settle = settle(self.store.clone(), batch, drawn, now);
+        self.tasks.start_settle(settle);
         true
     }
 
@@ -71,5 +69,15 @@ impl Session<'_> {
                 self.on_database_error(ProblemSource::Settling, &error, now);
             }
         }
+    }
+}
+
+/// Deletes the rows of a batch.
+async fn settle(store: Store, batch: SettleBatch, drawn: i64, began: Instant) -> SettleEnd {
+    let result = store.settle(&batch.plan).await;
+    SettleEnd {
+        slots: batch.slots,
+        began,
+        result: result.map(|xid| XidTick { xid, drawn }),
     }
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use crate::{
     outbox::{SequenceState, StoreError},
     relay::{
-        ProblemSource,
         core::{
             SettleWhen,
             sequence_check::{SequenceRegression, regression},
         },
         session::{Session, timers::POLL_EVERY},
+        status::ProblemSource,
     },
 };
 
@@ -94,11 +94,13 @@ impl Session<'_> {
         self.shutdown = Some(Shutdown { until, end });
         self.producers.make_no_more();
         self.core.drain(u32::MAX, now);
+        // Acknowledged rows no longer wait for a full batch: none will come.
         self.timers.settle = Some(now);
     }
 
     /// How the session has to end now, if it has to.
     pub(super) fn end(&self, now: Instant) -> Option<SessionEnd> {
+        // First, whatever else goes on: soon another relay may own our lanes and send their rows.
         if now >= self.timers.lease_deadline {
             return Some(SessionEnd::LeaseLost);
         }
@@ -161,6 +163,7 @@ impl Session<'_> {
 
     /// Purges the producers and waits for their last reports.
     async fn end_producers(&mut self) {
+        // librdkafka reports every purged record, so the loop below ends.
         self.producers.purge();
         crate::kafka::replaced_producers::purge();
         while self.core.in_flight().sent() > 0 {

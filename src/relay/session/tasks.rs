@@ -28,11 +28,14 @@ use crate::{
 /// Most settling statements that are under way at the same time.
 const SETTLES_MAX: usize = 2;
 
+/// The sequence and the rows that a fetch read in one transaction.
+pub(super) type FetchResult = Result<(SequenceState, Fetched), StoreError>;
+
 /// How a fetch ended.
 pub(super) struct FetchEnd {
     pub(super) request: FetchRequest,
     pub(super) began: Instant,
-    pub(super) result: Result<(SequenceState, Fetched), StoreError>,
+    pub(super) result: FetchResult,
 }
 
 /// How a settling statement ended. Its transaction is a tick.

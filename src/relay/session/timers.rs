@@ -129,6 +129,7 @@ impl Timers {
     /// Starts no statement for a moment, after one failed.
     pub(super) fn pause_database(&mut self, now: Instant) {
         self.database = now + DATABASE_RETRY_PAUSE;
+        // Rounds of the lease ignore `database`: their own time may be later, and stays so then.
         self.lease_round = self.lease_round.max(self.database);
     }
 }
@@ -146,6 +147,7 @@ impl Session<'_> {
         let has_reports = self.core.in_flight().sent() > 0;
         let [main, probe] = self.producers.wake_at();
         [
+            // Only what could begin then: a time in the past would make the loop spin.
             Some(timers.lease_deadline),
             self.shutdown.as_ref().map(|shutdown| shutdown.until),
             may_begin_round.then_some(timers.lease_round),

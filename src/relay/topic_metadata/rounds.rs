@@ -13,8 +13,9 @@ use tokio::{
 use crate::{
     kafka::{LimitsByTopic, MetadataClient, TopicDescription, TopicLimits, request_topic_limits},
     relay::{
-        ProblemSource, RunOptions, Status,
+        RunOptions,
         core::{ids::TopicIndex, partition_growth::PartitionCounts},
+        status::{ProblemSource, Status},
         topic_metadata::{
             PendingSince, TopicMetadata,
             problems::{cluster_problem, growth_problem, is_advice, topic_problem},
@@ -106,14 +107,7 @@ impl Rounds {
                 Outlook::Bad => RETRY_PAUSE,
             };
             self.pending.set(None);
-            std::thread::sleep(PAUSE_MIN);
-            let is_requested =
-                requests.try_iter().count() > 0 || requests.recv_timeout(pause).is_ok();
-            trigger = if is_requested {
-                Trigger::Request
-            } else {
-                Trigger::Timer
-            };
+            trigger = next_trigger(requests, pause);
         }
     }
 
@@ -140,21 +134,10 @@ impl Rounds {
         metadata: &UnboundedSender<TopicMetadata>,
     ) -> Result<Vec<Problem>, Problem> {
         let states = self.topic_states()?;
-        let (mut usable, mut led) = (Vec::new(), Vec::new());
-        for (index, state) in states.iter().enumerate() {
-            let topic = TopicIndex::new(index);
-            usable.push((topic, matches!(state, TopicDescription::Exists { .. })));
-            if matches!(
-                state,
-                TopicDescription::Exists {
-                    has_leaders: true,
-                    ..
-                }
-            ) {
-                led.push(topic);
-            }
+        let (usable, led) = usable_and_led(&states);
+        if self.are_limits_due(trigger, &usable) {
+            self.refresh_limits();
         }
-        self.refresh_limits(trigger, &usable);
         self.usable_before.clone_from(&usable);
         // Fails only when the relay ends; then the next round is not begun.
         let _ = metadata.send(TopicMetadata {
@@ -175,10 +158,7 @@ impl Rounds {
         let options = Arc::clone(&self.options);
         let mut states = Vec::new();
         for (index, topic) in options.settings.topics.iter().enumerate() {
-            self.pending.set(Some(Instant::now()));
-            let state = client.describe(&topic.name).map_err(|class| {
-                cluster_problem(class, &options.settings.kafka.bootstrap_servers.join(","))
-            })?;
+            let state = self.describe(&client, &topic.name)?;
             states.push(state);
             if let TopicDescription::Exists { partitions, .. } = state {
                 self.on_partitions(TopicIndex::new(index), &topic.name, partitions);
@@ -186,6 +166,16 @@ impl Rounds {
         }
         self.client = Some(client);
         Ok(states)
+    }
+
+    /// State of one topic, or the problem with the cluster. Blocks, and with a stuck client forever.
+    fn describe(&self, client: &MetadataClient, name: &str) -> Result<TopicDescription, Problem> {
+        // From here on the loop may find that the client does not return, and replace this thread.
+        self.pending.set(Some(Instant::now()));
+        client.describe(name).map_err(|class| {
+            let servers = self.options.settings.kafka.bootstrap_servers.join(",");
+            cluster_problem(class, &servers)
+        })
     }
 
     /// A client for the secrets as they are now.
@@ -220,28 +210,64 @@ impl Rounds {
         problems
     }
 
-    /// Requests the topics' limits at first, when another topic can be written to, when the loop
-    /// requested a round, and every minute. Without an answer the limits stay as they are known.
-    fn refresh_limits(&mut self, trigger: Trigger, usable: &[(TopicIndex, bool)]) {
+    /// Whether to request the topics' limits: at first, when another topic can be written to, when
+    /// the loop requested a round, and every minute.
+    fn are_limits_due(&self, trigger: Trigger, usable: &[(TopicIndex, bool)]) -> bool {
         let age_max = match trigger {
             Trigger::Request => LIMITS_AGE_MIN,
             Trigger::Timer => LIMITS_AGE_MAX,
         };
-        let is_due = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
-        if !is_due && self.usable_before == usable {
-            return;
+        let are_old = self.limits_at.is_none_or(|at| at.elapsed() >= age_max);
+        are_old || self.usable_before != usable
+    }
+
+    /// Requests the topics' limits. Without an answer the limits stay as they are known.
+    fn refresh_limits(&mut self) {
+        let answer = self.request_limits();
+        self.limits_at = answer.as_ref().map(|_| Instant::now());
+        if let Some(limits) = answer {
+            self.limits = limits;
         }
+    }
+
+    /// Limits of all topics; `None` without an answer. Blocks.
+    fn request_limits(&self) -> Option<LimitsByTopic> {
         let settings = &self.options.settings;
         let topics = settings.topics.iter();
         let names: Vec<_> = topics.map(|topic| topic.name.as_str()).collect();
         let secrets = self.secrets.borrow().clone();
         let request = request_topic_limits(&settings.kafka, &secrets, &self.options.pod, &names);
         self.pending.set(Some(Instant::now()));
-        let answer = self.runtime.block_on(request);
-        self.limits_at = answer.as_ref().map(|_| Instant::now());
-        if let Some(limits) = answer {
-            self.limits = limits;
+        self.runtime.block_on(request)
+    }
+}
+
+/// Whether each topic can be written to, and topics of which each partition has a leader.
+fn usable_and_led(states: &[TopicDescription]) -> (Vec<(TopicIndex, bool)>, Vec<TopicIndex>) {
+    let (mut usable, mut led) = (Vec::new(), Vec::new());
+    for (index, state) in states.iter().enumerate() {
+        let topic = TopicIndex::new(index);
+        let TopicDescription::Exists { has_leaders, .. } = state else {
+            usable.push((topic, false));
+            continue;
+        };
+        usable.push((topic, true));
+        if *has_leaders {
+            led.push(topic);
         }
+    }
+    (usable, led)
+}
+
+/// Waits for the next round: [`PAUSE_MIN`], then until one is requested, at most `pause`.
+fn next_trigger(requests: &mpsc::Receiver<()>, pause: Duration) -> Trigger {
+    std::thread::sleep(PAUSE_MIN);
+    // Several requests that came meanwhile need one round only.
+    let is_requested = requests.try_iter().count() > 0 || requests.recv_timeout(pause).is_ok();
+    if is_requested {
+        Trigger::Request
+    } else {
+        Trigger::Timer
     }
 }
 

@@ -20,8 +20,8 @@ const BUDGET: Budget = Budget {
     rows_per_lane: 100,
 };
 
-/// A relay of two topics, with a table that is full of rows and a cluster where the topic 0 is
-/// sick.
+/// A relay of two topics, a table full of rows, and a cluster that does not acknowledge records of
+/// topic 0.
 struct World {
     core: Core,
     now: Instant,
@@ -79,7 +79,8 @@ impl World {
         }
     }
 
-    /// Lets the loop turn for so long. What is well is acknowledged and settled within a turn.
+    /// Lets the loop turn for this time. Records that Kafka takes are acknowledged and settled within
+    /// a turn.
     fn turn(&mut self, during: Duration) {
         let end = self.now + during;
         while self.now < end {
@@ -147,7 +148,7 @@ impl World {
         (0..plan.lanes.len()).flat_map(of_lane).collect()
     }
 
-    /// What the core wants to look up is read, and what it wants to try is sent.
+    /// Reads rows that the core looks up, and sends rows that it probes.
     fn try_rows(&mut self) {
         while let Some(lookup) = self.core.next_lookup() {
             let rows = lookup
@@ -167,7 +168,7 @@ impl World {
         }
     }
 
-    /// Sends a row of the topic, and its batch is refused.
+    /// Sends a row of the topic, and rejects its batch.
     fn refuse(&mut self, topic: TopicIndex) {
         self.commit(topic, 1, 64);
         let refused = (0..100).find_map(|_| {
@@ -266,7 +267,7 @@ fn a_topic_that_is_sick_alone_leaves_room_for_those_that_come_later() {
     assert_eq!(
         world.state(),
         BreakerState::Open,
-        "nothing else tells whether the cluster works"
+        "nothing else shows whether the cluster works"
     );
     world.commit(WELL, 300, 64);
     world.turn(seconds(31));
@@ -295,7 +296,7 @@ fn while_it_is_open_what_a_topic_has_sent_is_its_probe_and_nothing_more_of_it_is
 }
 
 #[test]
-fn after_an_outage_rows_flow_again_in_small_steps() {
+fn after_an_outage_rows_are_sent_in_small_steps() {
     let mut world = World::new();
     world.commit(SICK, 3000, 64);
     world.turn(seconds(20));
@@ -311,7 +312,7 @@ fn after_an_outage_rows_flow_again_in_small_steps() {
 }
 
 #[test]
-fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take_for_ever() {
+fn a_leaving_lane_waits_for_its_records_and_reports_when_they_may_never_end() {
     let mut world = World::new();
     world.commit(SICK, 1, 64);
     world.commit(WELL, 1, 64);
@@ -337,7 +338,7 @@ fn a_lane_on_its_way_back_waits_for_what_it_has_sent_and_sees_when_that_may_take
     );
 }
 
-/// A batch was refused, and the row is probed when its partition loses its leader.
+/// A batch was rejected, and its row is being probed when the partition loses its leader.
 fn with_a_stuck_probe() -> World {
     let mut world = World::new();
     world.refuse(SICK);
@@ -408,7 +409,7 @@ fn a_probe_that_does_not_end_keeps_no_lane() {
     world.turn(Duration::from_millis(20));
     assert!(
         world.sent.is_empty() && world.core.is_probing_done(),
-        "who has the lanes next decides about their rows"
+        "the next owner of the lanes decides about their rows"
     );
     assert_eq!(world.core.drained_lanes().lanes.len(), LANES);
 }
@@ -461,7 +462,7 @@ fn nothing_of_a_parked_topic_is_probed() {
     world.turn(seconds(5));
     assert!(
         world.sent.is_empty() && !world.core.is_probing_done(),
-        "a batch was refused; its row waits"
+        "a batch was rejected; its row waits"
     );
     world
         .core

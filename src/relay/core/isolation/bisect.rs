@@ -20,9 +20,9 @@ type BatchNumber = u32;
 /// Why rows are probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
-    /// They were in this rejected batch: one of them is bad, or the batch itself was.
+    /// The rows were in this rejected batch: one of them is bad, or the batch itself was.
     Batch(BatchNumber),
-    /// Whether their topic takes records again.
+    /// The row shows whether its topic takes records again.
     Topic,
 }
 
@@ -31,7 +31,7 @@ enum Purpose {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct ProbeGroup {
     pub(crate) topic: TopicIndex,
-    /// By lane and id.
+    /// Ordered by lane and id.
     pub(crate) rows: Vec<OutboxRow>,
     purpose: Purpose,
     /// How often these rows were rejected.
@@ -56,16 +56,27 @@ struct RejectedBatch {
     size_is_cleared: bool,
 }
 
+impl RejectedBatch {
+    /// The result of a batch without a row left to probe, if its size was why it was rejected.
+    fn too_large(self) -> Option<ProbeResult> {
+        let bytes = self.too_large_bytes.filter(|_| !self.size_is_cleared)?;
+        Some(ProbeResult::BatchTooLarge {
+            topic: self.topic,
+            bytes,
+        })
+    }
+}
+
 /// What became of one probed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProbeOutcome {
-    /// Kafka acknowledged it.
+    /// Kafka acknowledged the record.
     Published,
-    /// Kafka rejected it, or a batch that it was part of.
+    /// Kafka rejected the record, or a batch that it was part of.
     Rejected(ProblemClass),
-    /// It failed for a reason that concerns its topic.
+    /// The record failed for a reason that concerns its topic.
     TopicFailed,
-    /// It was discarded with its producer, or never handed to it.
+    /// The record was discarded with its producer, or never handed to it.
     NotTried,
 }
 
@@ -92,7 +103,7 @@ struct Probe {
     group: ProbeGroup,
     /// Slot of each row -> its index in the group.
     slots: BTreeMap<Slot, usize>,
-    /// By index in the group; `None` while the delivery report is to come.
+    /// Outcomes by index in the group; `None` while the delivery report is to come.
     outcomes: Vec<Option<ProbeOutcome>>,
 }
 
@@ -195,14 +206,7 @@ impl Bisect {
         if rows.is_empty() {
             return;
         }
-        self.last_batch += 1;
-        let batch = RejectedBatch {
-            topic,
-            too_large_bytes: None,
-            size_is_cleared: false,
-        };
-        self.batches.insert(self.last_batch, batch);
-        let purpose = Purpose::Batch(self.last_batch);
+        let purpose = self.new_batch(topic);
         if let Some(class) = class {
             self.note_size(purpose, class, &rows);
         }
@@ -212,6 +216,17 @@ impl Bisect {
             purpose,
             attempts: u32::from(class.is_some()),
         });
+    }
+
+    fn new_batch(&mut self, topic: TopicIndex) -> Purpose {
+        self.last_batch += 1;
+        let batch = RejectedBatch {
+            topic,
+            too_large_bytes: None,
+            size_is_cleared: false,
+        };
+        self.batches.insert(self.last_batch, batch);
+        Purpose::Batch(self.last_batch)
     }
 
     /// Queues a row that shows whether its topic takes records again.
@@ -341,9 +356,10 @@ impl Bisect {
                 purpose,
                 attempts,
             };
+            // Each group is put in front, so the last one first: rejected rows come before those
+            // that were not tried, and their order is that of each key.
             self.probe_next(group(sorted.not_tried, attempts));
             let class = sorted.class.unwrap_or(ProblemClass::RecordRejected);
-            self.note_size(purpose, class, &sorted.rejected);
             results.extend(self.bisect(group(sorted.rejected, attempts + 1), class));
         }
         results.extend(self.close_batches());
@@ -352,6 +368,7 @@ impl Bisect {
 
     /// Halves rows that were rejected together; a row that was sent alone is at fault.
     fn bisect(&mut self, mut rejected: ProbeGroup, class: ProblemClass) -> Option<ProbeResult> {
+        self.note_size(rejected.purpose, class, &rejected.rows);
         if rejected.rows.len() > 1 {
             let second = rejected.rows.split_off(rejected.rows.len() / 2);
             self.probe_next(rejected.with(second));
@@ -407,16 +424,7 @@ impl Bisect {
                 || under_way.values().any(|probe| is_of_batch(&probe.group))
         };
         let closed = self.batches.extract_if(.., |number, _| !is_open(*number));
-        let mut results = Vec::new();
-        for (_, batch) in closed {
-            if let Some(bytes) = batch.too_large_bytes
-                && !batch.size_is_cleared
-            {
-                let topic = batch.topic;
-                results.push(ProbeResult::BatchTooLarge { topic, bytes });
-            }
-        }
-        results
+        closed.filter_map(|(_, batch)| batch.too_large()).collect()
     }
 }
 

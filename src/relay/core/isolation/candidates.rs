@@ -40,21 +40,17 @@ impl Core {
         class: ProblemClass,
         now: Instant,
     ) {
-        match self.isolation.heads.remove(&topic) {
-            Some(head) => {
-                self.topics[topic].probe(class);
-                self.isolation.lookups.push_back(Lookup {
-                    topic,
-                    class,
-                    purpose: LookupPurpose::ProbeTopic,
-                    rows: vec![head],
-                });
-            }
-            None => {
-                self.topics[topic].activate();
-                self.resume_topic(topic, now);
-            }
-        }
+        let Some(head) = self.isolation.heads.remove(&topic) else {
+            self.topics[topic].activate();
+            return self.resume_topic(topic, now);
+        };
+        self.topics[topic].probe(class);
+        self.isolation.lookups.push_back(Lookup {
+            topic,
+            class,
+            purpose: LookupPurpose::ProbeTopic,
+            rows: vec![head],
+        });
     }
 
     /// Adds a row of a rejected batch, and pauses its topic.
@@ -114,14 +110,17 @@ impl Core {
                 self.pause_candidates(topic, lookup.class, rows);
                 self.end_probed_keys(now);
             }
-            LookupPurpose::Candidates => {
-                // If the topic is paused for another reason by now, its rows are read again after
-                // that pause.
-                if self.topics[topic].on_candidates_known(now) {
-                    self.pause_candidates(topic, lookup.class, rows);
-                    self.resume_topic(topic, now);
-                }
-            }
+            LookupPurpose::Candidates => self.on_candidates_known(lookup, rows, now),
+        }
+    }
+
+    /// Resumes the topic of a rejected batch whose rows are known: only their keys stay paused.
+    fn on_candidates_known(&mut self, lookup: &Lookup, rows: Vec<OutboxRow>, now: Instant) {
+        // If the topic is paused for another reason by now, its rows are read again after that
+        // pause.
+        if self.topics[lookup.topic].on_candidates_known(now) {
+            self.pause_candidates(lookup.topic, lookup.class, rows);
+            self.resume_topic(lookup.topic, now);
         }
     }
 

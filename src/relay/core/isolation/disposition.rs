@@ -30,11 +30,7 @@ impl Core {
         attempts: u32,
         now: Instant,
     ) {
-        let identity = RowIdentity {
-            lane: row.lane,
-            id: row.id,
-            event_id: row.event_id,
-        };
+        let identity = identity_of(row);
         let paused = PausedKey {
             lane: row.lane,
             pause: KeyPause::Rejected,
@@ -42,12 +38,7 @@ impl Core {
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
         self.exclude(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
-        // Later rows of the key are read again once the disposition is done. Until then another
-        // relay may become the owner of the lane and decide otherwise.
-        let dropped = self
-            .isolation
-            .bisect
-            .drop_candidates(|of, row| of == topic && row.key() == &*key);
+        self.drop_probes_of_key(topic, &key, now);
         self.isolation.rejected.push_back(RejectedRow {
             row: identity,
             topic,
@@ -56,6 +47,16 @@ impl Core {
             attempts,
             disposition: self.routes.on_poison(topic).into(),
         });
+    }
+
+    /// Drops candidates of a key of which a row was rejected.
+    fn drop_probes_of_key(&mut self, topic: TopicIndex, key: &str, now: Instant) {
+        // Later rows of the key are read again once the disposition is done. Until then another
+        // relay may become the owner of the lane and decide otherwise.
+        let dropped = self
+            .isolation
+            .bisect
+            .drop_candidates(|of, row| of == topic && row.key() == key);
         self.give_up_topic_probes(&dropped, now);
     }
 
@@ -92,26 +93,25 @@ impl Core {
                 };
                 self.isolation.pause_key(topic, key, paused);
             }
-            Disposition::DeadLetter => {
-                let is_of_key = |other: &RejectedRow| other.topic == topic && other.key == *key;
-                if !self.isolation.rejected.iter().any(is_of_key) {
-                    let paused = PausedKey::probing(lane);
-                    self.isolation.pause_key(topic, key, paused);
-                }
-                self.end_probed_keys(now);
-            }
+            Disposition::DeadLetter => self.on_dead_lettered(rejected, now),
         }
+    }
+
+    /// Resumes the key of a row that was moved to `outbox.dead_letter`, unless another row of it
+    /// was rejected, too.
+    fn on_dead_lettered(&mut self, dead: &RejectedRow, now: Instant) {
+        let is_of_key = |other: &RejectedRow| other.topic == dead.topic && other.key == dead.key;
+        if !self.isolation.rejected.iter().any(is_of_key) {
+            let paused = PausedKey::probing(dead.row.lane);
+            self.isolation.pause_key(dead.topic, &dead.key, paused);
+        }
+        self.end_probed_keys(now);
     }
 
     /// Sets what the database lists as parked in `lanes`, as asked at `asked`. A key or a topic
     /// that is no longer listed is probed or active again; a new one is paused.
     pub fn set_parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
-        let mut keys: BTreeMap<(TopicIndex, &str), &ParkedKey> = BTreeMap::new();
-        for parked in &parked.keys {
-            if let Some(topic) = self.routes.index(&parked.topic) {
-                keys.insert((topic, &parked.key), parked);
-            }
-        }
+        let keys = self.declared_keys(&parked.keys);
         for ((topic, key), parked) in &keys {
             self.on_key_parked(*topic, key, parked, asked);
         }
@@ -125,6 +125,20 @@ impl Core {
         let mut resumed = self.isolation.retry_keys(is_over);
         resumed.extend(self.set_parked_topics(&parked.topics));
         self.resume(&resumed, now);
+    }
+
+    /// Parked keys of declared topics.
+    fn declared_keys<'a>(
+        &self,
+        parked: &'a [ParkedKey],
+    ) -> BTreeMap<(TopicIndex, &'a str), &'a ParkedKey> {
+        let mut keys = BTreeMap::new();
+        for parked in parked {
+            if let Some(topic) = self.routes.index(&parked.topic) {
+                keys.insert((topic, parked.key.as_str()), parked);
+            }
+        }
+        keys
     }
 
     /// Sets which topics a person parked. Returns those that are active again.
@@ -156,13 +170,10 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let head = parked
-            .head
-            .map(|(id, event_id)| RowIdentity { lane, id, event_id });
         let paused = PausedKey {
             lane,
             pause: KeyPause::Parked { since: asked },
-            head,
+            head: head_of(parked),
         };
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
@@ -208,5 +219,20 @@ impl Core {
         self.isolation
             .rejected
             .retain(|rejected| !is_lost(rejected.row.lane));
+    }
+}
+
+/// The row that a key was parked for; `None` for a key that a person parked.
+fn head_of(parked: &ParkedKey) -> Option<RowIdentity> {
+    let (id, event_id) = parked.head?;
+    let lane = parked.lane;
+    Some(RowIdentity { lane, id, event_id })
+}
+
+fn identity_of(row: &OutboxRow) -> RowIdentity {
+    RowIdentity {
+        lane: row.lane,
+        id: row.id,
+        event_id: row.event_id,
     }
 }

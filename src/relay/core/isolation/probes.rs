@@ -7,14 +7,35 @@ use crate::{
     relay::core::{
         Core, Outcome, Outgoing,
         ids::{Slot, TopicIndex},
-        isolation::bisect::{ProbeOutcome, ProbeResult},
+        isolation::bisect::{ProbeGroup, ProbeOutcome, ProbeResult},
         lane_share::LANES,
     },
 };
 
+impl From<Outcome> for ProbeOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Published => Self::Published,
+            Outcome::Rejected(class) => Self::Rejected(class),
+            Outcome::TopicFailed(_) => Self::TopicFailed,
+            Outcome::Purged | Outcome::NotSent => Self::NotTried,
+        }
+    }
+}
+
 impl Core {
     /// The next rows for the probe producer, in the order in which they must be sent.
     pub fn next_probe(&mut self, now: Instant) -> Option<Vec<Outgoing>> {
+        let group = self.next_fitting_group()?;
+        let outgoing = self.put_group_in_flight(&group, now);
+        let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
+        self.isolation.bisect.on_sent(group, &slots);
+        self.probe_first_record_gate.begin_round();
+        Some(outgoing)
+    }
+
+    /// The next rows to probe for which there is room. The others are postponed.
+    fn next_fitting_group(&mut self) -> Option<ProbeGroup> {
         let topics = &self.topics;
         let mut group = self
             .isolation
@@ -24,9 +45,10 @@ impl Core {
         if !later.is_empty() {
             self.isolation.bisect.postpone(group.with(later));
         }
-        if group.rows.is_empty() {
-            return None;
-        }
+        (!group.rows.is_empty()).then_some(group)
+    }
+
+    fn put_group_in_flight(&mut self, group: &ProbeGroup, now: Instant) -> Vec<Outgoing> {
         let topic = group.topic;
         let mut outgoing = Vec::with_capacity(group.rows.len());
         for row in &group.rows {
@@ -35,10 +57,7 @@ impl Core {
                 outgoing.push(Outgoing { slot, topic, row });
             }
         }
-        let slots: Vec<Slot> = outgoing.iter().map(|outgoing| outgoing.slot).collect();
-        self.isolation.bisect.on_sent(group, &slots);
-        self.probe_first_record_gate.begin_round();
-        Some(outgoing)
+        outgoing
     }
 
     /// How many rows, from the first on, there is room for.
@@ -73,12 +92,6 @@ impl Core {
         outcome: Outcome,
         now: Instant,
     ) {
-        let probe_outcome = match outcome {
-            Outcome::Published => ProbeOutcome::Published,
-            Outcome::Rejected(class) => ProbeOutcome::Rejected(class),
-            Outcome::TopicFailed(_) => ProbeOutcome::TopicFailed,
-            Outcome::Purged | Outcome::NotSent => ProbeOutcome::NotTried,
-        };
         if outcome == Outcome::Published {
             self.in_flight.on_acknowledged(slot);
         } else if let Some(returned) = self.in_flight.on_failed(slot)
@@ -87,12 +100,13 @@ impl Core {
             self.on_topic_failed(returned, class, now);
         }
         // Before its last report is in, a probe ends no pause.
-        let Some(results) = self.isolation.bisect.on_report(slot, probe_outcome) else {
+        let Some(results) = self.isolation.bisect.on_report(slot, outcome.into()) else {
             return;
         };
         for result in results {
             self.on_probe_result(result, now);
         }
+        // Rows that were halved are queued again, also those of a lane that began to leave meanwhile.
         self.drop_probes_of_leaving_lanes(now);
         self.end_probed_keys(now);
     }

@@ -12,7 +12,7 @@ use crate::{
     relay::core::model::Bug,
 };
 
-/// What a jump of the sequence adds.
+/// Ids that the sequence skips when it is moved forward.
 const JUMP: i64 = 100;
 
 /// A row; `event` stands for its event_id, which never comes again, while an id may.
@@ -76,15 +76,15 @@ pub(super) struct Database {
     /// Whether the lease of an instance runs.
     pub(super) leases: BTreeMap<u8, bool>,
     pub(super) lanes: Vec<LaneRow>,
-    /// TRUNCATE .. RESTART IDENTITY happened, and nobody has moved the sequence on since.
+    /// TRUNCATE .. RESTART IDENTITY ran, and the sequence was not moved forward since.
     ids_come_again: bool,
-    /// Another one each time that the sequence was moved on.
+    /// Changes each time that the sequence is moved forward.
     incarnation: u8,
 }
 
 impl Hash for Database {
-    /// Without the next xids: what is remembered of transactions only compares them, and new ones
-    /// are above all.
+    /// Leaves the next xid out: remembered xids are only compared, and new ones are above all of
+    /// them.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (
             &self.open,
@@ -173,19 +173,19 @@ impl Database {
         xid
     }
 
-    /// TRUNCATE .. RESTART IDENTITY: what waited is nobody's any more, and ids come again.
+    /// TRUNCATE .. RESTART IDENTITY: waiting rows are removed, and ids are drawn again.
     pub(super) fn restart_ids(&mut self) {
         let gone = std::mem::take(&mut self.rows);
         self.committed.retain(|row| !gone.contains(row));
         (self.next_id, self.ids_come_again) = (1, true);
     }
 
-    /// The incarnation as `sequence_state` reports it: none while ids come again.
+    /// The incarnation as `sequence_state` reports it: none while ids are drawn again.
     pub(super) fn incarnation(&self) -> Option<u8> {
         (!self.ids_come_again).then_some(self.incarnation)
     }
 
-    /// resume_sequence(): waiting rows move above everything known, and marks say nothing any more.
+    /// resume_sequence(): waiting rows get ids above all known ones, and marks are no longer valid.
     /// It waits for writers.
     pub(super) fn resume_sequence(&mut self) {
         if !self.ids_come_again || !self.writers().is_empty() {
@@ -212,7 +212,7 @@ impl Database {
         (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 
-    /// A committed row by its event_id, as far as this is not a disguise.
+    /// A committed row by its event_id; `None` for an event_id that a planted bug invented.
     pub(super) fn row(&self, event_id: Uuid) -> Option<Row> {
         self.committed
             .iter()
@@ -257,13 +257,13 @@ impl Database {
         self.rows.extract_if(.., named).collect()
     }
 
-    /// A row goes to dead_letter: its key goes on without it.
+    /// Moves a row to dead_letter: later rows of its key are sent.
     pub(super) fn bury(&mut self, event: u64) {
         self.rows.retain(|row| row.event != event);
         self.committed.retain(|row| row.event != event);
     }
 
-    /// Rows that a sweep finds: (lane, id, event_id).
+    /// Rows that a gap scan finds.
     pub(super) fn gap_scan(&self, marks: &LaneWatermarks) -> Vec<Row> {
         let below = |row: &&Row| {
             marks
@@ -275,8 +275,8 @@ impl Database {
         self.rows.iter().filter(below).copied().collect()
     }
 
-    /// A row that is committed or may be, at or below the mark of its lane: nobody would read it.
-    /// While ids come again marks say nothing.
+    /// A row at or below the mark of its lane that is committed, or may be: no relay would read it.
+    /// While ids are drawn again, marks are not valid, and there is none.
     pub(super) fn below_mark(&self) -> Option<Row> {
         self.incarnation()?;
         let waiting = self.rows.iter().chain(self.open.values().flatten());
@@ -285,8 +285,8 @@ impl Database {
             .find(|row| row.id <= self.lanes[usize::from(row.key.lane)].mark)
     }
 
-    /// Writes marks of the lanes that are still ours, and gives them back if so wanted. Returns
-    /// which these are: none in another incarnation.
+    /// Writes marks of the lanes that the instance still owns, and gives these back if requested.
+    /// Returns the lanes: none in another incarnation.
     pub(super) fn write_marks(
         &mut self,
         (instance, incarnation): (u8, u8),

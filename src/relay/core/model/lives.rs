@@ -10,7 +10,7 @@ use proptest::{
 };
 
 use crate::relay::core::model::{
-    Bug, DeliveryError, Scenario,
+    Bug, Fault, Scenario,
     database::Key,
     world::{Answer, Step, World},
 };
@@ -46,7 +46,7 @@ const KEYS: &[Key] = &[
 const TOPICS: u8 = 3;
 const PROCESSES: usize = 2;
 
-/// Windows, how many faults, and what happens.
+/// Upper bounds of a life, and its steps.
 #[derive(Clone, Debug)]
 struct Life {
     in_flight: usize,
@@ -90,9 +90,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => of_process(Step::Report),
         1 => of_process(Step::NewProducer),
         1 => of_process(Step::Resume),
-        1 => of_process(Step::Try),
+        1 => of_process(Step::Probe),
         1 => of_process(Step::AppendProbe),
-        1 => of_process(Step::Judge),
+        1 => of_process(Step::Dispose),
         1 => (at.clone(), topic.clone(), any::<bool>()).prop_map(|(at, topic, exists)| Step::TopicSeen(at, topic, exists)),
     ];
     let fault = prop_oneof![
@@ -104,9 +104,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         Just(Step::RestartIds),
         (at.clone(), topic.clone()).prop_map(|(at, topic)| Step::Refuse(at, topic)),
         (at.clone(), topic.clone(), 1..4_usize)
-            .prop_map(|(at, topic, records)| Step::Isolation(at, topic, records)),
+            .prop_map(|(at, topic, records)| Step::Reject(at, topic, records)),
         (at, topic, 1..4_usize)
-            .prop_map(|(at, topic, records)| Step::PoisonProbe(at, topic, records)),
+            .prop_map(|(at, topic, records)| Step::RejectProbe(at, topic, records)),
     ];
     prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
 }
@@ -124,8 +124,8 @@ fn any_life() -> impl Strategy<Value = Life> {
 }
 
 fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
-    use DeliveryError::{
-        AnswerLost, GiveBack, Isolation, Kill, LoseLease, Pause, Refuse, RestartIds, Retire,
+    use Fault::{
+        AnswerLost, GiveBack, Kill, LoseLease, Pause, Refuse, Reject, RestartIds, Retire,
         TopicMissing,
     };
     let scenario = Scenario {
@@ -143,7 +143,7 @@ fn live(life: &Life, bug: Bug) -> Result<(), TestCaseError> {
             Pause,
             LoseLease,
             Refuse,
-            Isolation,
+            Reject,
             Retire,
             AnswerLost,
             GiveBack,
@@ -181,7 +181,7 @@ proptest! {
     }
 }
 
-/// Always the same lives: a bug that they find today they find tomorrow.
+/// A fixed seed: each run tests the same lives, so that a failure can be repeated.
 #[test]
 fn random_lives_find_planted_bugs_and_are_made_short() {
     for bug in [

@@ -1,5 +1,5 @@
-//! One relay process: the real [`Core`], a producer of the strict profile, and what is under way.
-//! As `session` drives them, step by step.
+//! One relay process: the real [`Core`], a gap-free producer, and what is under way. Steps call
+//! the core in the order in which `session` calls it.
 
 use std::{
     collections::BTreeSet,
@@ -27,11 +27,11 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Life {
     Runs,
-    /// SIGSTOP.
+    /// Stopped by SIGSTOP.
     Paused,
     /// The lease is lost: it waits for reports and settles what they acknowledge.
     Lost,
-    /// kill -9.
+    /// Ended by kill -9.
     Gone,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Sending {
     Open,
     /// The producer failed for good; the loop has not noticed.
     Broken,
-    /// Thrown out; its last reports are awaited.
+    /// Purged; its last reports are still to come.
     Retiring,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Record {
 }
 
 impl Hash for Record {
-    /// Without the slot, which is only a name.
+    /// Leaves the slot out: two states that differ only in slots are alike.
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.row.hash(state);
     }
@@ -71,7 +71,7 @@ impl Hash for Record {
 #[derive(Clone, PartialEq)]
 pub(super) struct Fetch {
     pub(super) plan: FetchRequest,
-    /// With the incarnation that it saw.
+    /// The incarnation that the fetch saw, and its rows.
     pub(super) answer: Option<(Option<u8>, Fetched)>,
 }
 
@@ -123,7 +123,8 @@ impl Hash for Deletion {
 }
 
 impl Hash for Core {
-    /// What a step can depend on. Time stands still in the model, and the bounds do not change.
+    /// Hashes what a step can depend on. Time does not pass in the model, and the bounds do not
+    /// change.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             routes: _,
@@ -175,7 +176,7 @@ pub(super) struct Process {
     pub(super) reports: Vec<(Record, Outcome)>,
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
-    /// The highest `drawn` of a tick: another one with no more would bring nothing.
+    /// The highest `drawn` of a tick: another one with the same value would change nothing.
     pub(super) ticked: i64,
 }
 
@@ -226,8 +227,7 @@ impl Process {
         self.ticked = self.ticked.max(drawn);
     }
 
-    /// The rows of a fetch are in: the new ones go to the producer. Reports come whenever they
-    /// come, before or after.
+    /// Takes the rows of a fetch and sends the new ones. Reports may come before or after.
     pub(super) fn accept(&mut self, database: &Database, bug: Bug, now: Instant) {
         let Some(Fetch {
             plan,
@@ -255,14 +255,14 @@ impl Process {
                         self.reports.push((record, Outcome::Published));
                     }
                 }
-                // The first-record gate keeps it back, or the producer is broken; or it was
-                // truncated meanwhile, and is of no interest.
+                // The first-record gate keeps it back, the producer has failed, or the row was
+                // truncated meanwhile.
                 _ => self.core.on_report(outgoing.slot, Outcome::NotSent, now),
             }
         }
     }
 
-    /// A window that does not know what it holds: rows in flight look like others.
+    /// A planted bug: takes rows again that are in flight.
     fn disguise(&self, fetched: &mut Fetched) {
         for row in &mut fetched.rows {
             let name = row.event_id.as_u64_pair().1;
@@ -273,9 +273,8 @@ impl Process {
         }
     }
 
-    /// Rows that the core wants to look up are read, and rows that it wants to try are sent. The
-    /// first only, in one step.
-    pub(super) fn try_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
+    /// Carries out the next look-up or the next probe that the core asks for, one in a step.
+    pub(super) fn probe_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
             let named = |row: &&Row| {
                 lookup.rows.iter().any(|name| {
@@ -309,7 +308,7 @@ impl Process {
         !probed.is_empty()
     }
 
-    /// One that refused something is used up, and so is one with nothing to try.
+    /// Removes a probe producer that rejected a record, or that has nothing to probe.
     fn has_probe_producer(&mut self) -> bool {
         let is_over = self.core.is_probing_done();
         if (is_over || self.probe_producer == ProbeProducer::Broken)
@@ -324,8 +323,8 @@ impl Process {
         matches!(self.probe_producer, ProbeProducer::Open(_))
     }
 
-    /// Everything that is not acknowledged is thrown out. Returns what may be written all the same,
-    /// since it is on its way.
+    /// Purges all records that are not acknowledged. Returns those that Kafka may still write, since
+    /// they are on their way.
     pub(super) fn purge(&mut self) -> Vec<Record> {
         let queue = std::mem::take(&mut self.queue);
         self.reports
@@ -334,9 +333,9 @@ impl Process {
         queue
     }
 
-    /// The first `records` of a topic are refused for good: gapless takes everything else with it.
-    /// Returns what is on its way all the same: of other topics, and of this one if its broker does
-    /// not know the producer, and so does not notice that something is missing.
+    /// Fails the first `records` of a topic for good; a gap-free producer fails with them. Returns
+    /// records that are on their way: those of other topics, and those of this topic if its broker
+    /// does not know the producer, and so does not notice the gap.
     pub(super) fn refuse(
         &mut self,
         topic: u8,
@@ -357,7 +356,7 @@ impl Process {
         on_its_way
     }
 
-    /// The first `records` of a topic are rejected for good while the probe producer has them.
+    /// Rejects the first `records` of a topic that the probe producer has.
     pub(super) fn reject_probe(&mut self, topic: u8, records: usize, now: Instant) -> Vec<Record> {
         let (refused, mut on_its_way) =
             split_first(std::mem::take(&mut self.probed), topic, records);
@@ -378,9 +377,9 @@ impl Process {
         on_its_way
     }
 
-    /// A topic that is made again does not know who wrote to the one before. Not so while records
-    /// for it are on their way: they may find that it is another one before anybody knows, and
-    /// everything written there is lost anyway.
+    /// Forgets which producer wrote to a topic that is created again. Not while records for it are on
+    /// their way: they may reach the new topic first, and what was written to the old one is lost in
+    /// any case.
     pub(super) fn forget_at_brokers(&mut self, topic: u8, exists: bool) {
         let is_on_its_way = self
             .queue
@@ -404,7 +403,7 @@ impl Process {
     }
 }
 
-/// The first records of a topic, and all others.
+/// Splits the first records of a topic from all others.
 fn split_first(queue: Vec<Record>, topic: u8, records: usize) -> (Vec<Record>, Vec<Record>) {
     let mut left = records;
     queue.into_iter().partition(|record| {

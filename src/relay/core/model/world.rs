@@ -19,7 +19,7 @@ use crate::{
         Outcome, SettleWhen, TopicPresence,
         ids::TopicIndex,
         model::{
-            Bug, DeliveryError, Scenario,
+            Bug, Fault, Scenario,
             database::{Database, Key, Row},
             process::{Deletion, Fetch, Life, ProbeProducer, Process, Record, Sending},
             shared::Shared,
@@ -28,7 +28,7 @@ use crate::{
     report::ProblemClass,
 };
 
-/// How the answer to a statement goes.
+/// Whether the answer to a statement arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
     Arrives,
@@ -50,8 +50,8 @@ pub(super) enum Step {
     Accept(usize),
     /// The oldest report reaches the core.
     Report(usize),
-    /// Kafka writes the oldest record of a topic: of a process, or, above those, of a producer that
-    /// is gone.
+    /// Kafka writes the oldest record of a topic. A number above those of the processes is that of
+    /// a producer that no longer exists.
     Append(usize, u8),
     Settle(usize),
     SettleBegins(usize),
@@ -69,42 +69,44 @@ pub(super) enum Step {
     /// The lease of an instance that does not run ends in the database.
     Expire(u8),
     LoseLease(usize),
-    /// A new instance instead of one that is gone.
+    /// A new instance replaces one that has ended.
     Restart(usize),
-    /// Kafka refuses the oldest record of a topic, and takes none for a moment.
+    /// The oldest record of a topic fails, and Kafka takes no record of the topic for a moment.
     Refuse(usize, u8),
-    /// Kafka refuses a batch of a topic for its oldest record: so many records at most.
-    Isolation(usize, u8, usize),
+    /// Kafka rejects a batch of a topic because of its oldest record. The last number is the most
+    /// records that the batch has.
+    Reject(usize, u8, usize),
     /// Kafka rejects a batch of the probe producer.
-    PoisonProbe(usize, u8, usize),
-    /// The producer is thrown out: because it is broken, or because of a new password.
+    RejectProbe(usize, u8, usize),
+    /// The producer is retired: because it failed for good, or because of a new password.
     Retire(usize),
     NewProducer(usize),
     /// The pause of a topic is over.
     Resume(usize),
-    /// Suspects, or the first row of a topic, are looked up or tried.
-    Try(usize),
+    /// Candidates, or the first row of a topic, are looked up or probed.
+    Probe(usize),
     /// Kafka writes what the probe producer has, and reports it.
     AppendProbe(usize),
-    /// A disposition is carried out.
-    Judge(usize),
+    /// The disposition of a rejected row is written.
+    Dispose(usize),
     TopicSeen(usize, u8, bool),
     Wait(u8),
 }
 
-/// What was promised and not kept: the letter of the contract, and what happened.
+/// A promise that was broken: the letter of the contract, and what happened.
 pub(super) type Violation = (char, String);
 
 #[derive(Clone, Hash)]
 pub(super) struct World {
     pub(super) database: Shared<Database>,
     pub(super) processes: Vec<Shared<Process>>,
-    /// What producers that are gone had on its way: it may still be written, in order.
+    /// Records on their way from producers that no longer exist. They may still be written, in
+    /// order.
     zombies: Vec<Vec<Record>>,
     published: Vec<u64>,
-    /// For what they are; a neighbour in a batch is none of them.
+    /// Rows rejected for their own sake. Other rows of their batches do not count.
     refused: BTreeSet<u64>,
-    /// Highest id that was written, by key: a consumer drops what is not above it.
+    /// Highest id that was written, by key. A consumer drops records that are not above it.
     highest: BTreeMap<Key, i64>,
     /// Rows in flight at a fault.
     may_repeat: Vec<u64>,
@@ -149,7 +151,7 @@ impl World {
         world
     }
 
-    /// Before anything else it moves the sequence on, if that is due.
+    /// Starts a process. Before anything else, it moves the sequence forward if that is due.
     fn start(&mut self) -> Option<Shared<Process>> {
         let incarnation = self.database.edit(|database| {
             database.resume_sequence();
@@ -175,7 +177,7 @@ impl World {
         self.process(at).life == Life::Runs
     }
 
-    /// Whether a step is possible; if so it is made.
+    /// Carries out a step if it is possible. Returns whether it was.
     pub(super) fn apply(&mut self, step: Step) -> Result<bool, Violation> {
         match step {
             Step::Wait(ms) => {
@@ -199,17 +201,17 @@ impl World {
             Step::Append(from, topic) => self.append(from, topic),
             Step::Report(at)
             | Step::Refuse(at, _)
-            | Step::Isolation(at, ..)
+            | Step::Reject(at, ..)
             | Step::Retire(at)
             | Step::NewProducer(at) => Ok(self.produce(at, step)),
-            Step::Try(at)
+            Step::Probe(at)
             | Step::AppendProbe(at)
-            | Step::PoisonProbe(at, ..)
-            | Step::Judge(at)
+            | Step::RejectProbe(at, ..)
+            | Step::Dispose(at)
             | Step::Resume(at)
             | Step::TopicSeen(at, ..) => {
                 if self.runs(at) {
-                    self.rest(at, step)
+                    self.pause_or_probe(at, step)
                 } else {
                     Ok(false)
                 }
@@ -232,7 +234,7 @@ impl World {
         }
     }
 
-    fn spend(&mut self, fault: DeliveryError) -> bool {
+    fn spend(&mut self, fault: Fault) -> bool {
         let possible = self.faults_left > 0 && self.scenario.faults.contains(&fault);
         self.faults_left -= u8::from(possible);
         possible

@@ -31,7 +31,7 @@ impl World {
                 Err(('D', format!("{row:?} was published twice without a fault")))
             };
         }
-        // What was truncated on its way is of no interest.
+        // The contract says nothing about rows that were truncated while they were sent.
         let known = database
             .committed
             .iter()
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// A disposition of the relay: its row goes to dead_letter.
+    /// Carries out a disposition: its row is moved to dead_letter.
     pub(super) fn judge_dead_letter(&mut self, at: usize) -> Result<bool, Violation> {
         let Some(disposition) = self.processes[at].edit(|process| process.core.next_disposition())
         else {
@@ -100,13 +100,13 @@ impl World {
         match self.database.get().below_mark() {
             Some(row) => Err((
                 'L',
-                format!("{row:?} is below the mark of its lane: nobody reads it"),
+                format!("{row:?} is below the mark of its lane: no relay reads it"),
             )),
             None => Ok(()),
         }
     }
 
-    /// Nothing is under way.
+    /// Whether nothing is under way.
     pub(in super::super) fn is_quiet(&self) -> bool {
         self.processes.iter().map(Shared::get).all(|process| {
             let idle = process.queue.is_empty()
@@ -118,7 +118,7 @@ impl World {
         })
     }
 
-    /// Every fault ends, and the relays get all the time that they need: then nothing may be left.
+    /// Ends every fault and gives the relays all the time that they need. Then no row may be left.
     pub(in super::super) fn heal(&mut self) -> Result<(), Violation> {
         self.faults_left = 0;
         while self.apply(Step::Commit(0))? {}
@@ -178,10 +178,10 @@ impl World {
             self.apply(Step::TopicSeen(at, topic, true))?;
             while self.apply(Step::Append(at, topic))? {}
         }
-        // What is being probed comes first.
+        // Rows that are being probed come first.
         while self.apply(Step::AppendProbe(at))?
-            || self.apply(Step::Judge(at))?
-            || self.apply(Step::Try(at))?
+            || self.apply(Step::Dispose(at))?
+            || self.apply(Step::Probe(at))?
         {}
         while self.apply(Step::Report(at))? {}
         for step in [

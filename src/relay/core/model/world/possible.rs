@@ -3,8 +3,8 @@
 use super::*;
 
 impl World {
-    /// Every step that is possible here; a few of them may not be after all. Once nothing is left
-    /// to publish, only what is under way ends.
+    /// Every step that may be possible in this state; [`World::apply`] rejects the others. Once
+    /// nothing is left to publish, only steps that end what is under way.
     pub(in super::super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let over =
@@ -61,9 +61,9 @@ impl World {
                 }
                 steps.extend([
                     Step::Resume(at),
-                    Step::Try(at),
+                    Step::Probe(at),
                     Step::AppendProbe(at),
-                    Step::Judge(at),
+                    Step::Dispose(at),
                     Step::Claim(at, Answer::Arrives),
                     Step::Release(at, Answer::Arrives),
                     Step::GapScan(at),
@@ -83,39 +83,39 @@ impl World {
         }
     }
 
-    pub(super) fn steps_of_fault(&self, fault: DeliveryError) -> Vec<Step> {
+    pub(super) fn steps_of_fault(&self, fault: Fault) -> Vec<Step> {
         let topics = 0..self.scenario.topics();
-        // The relays are alike: faults hit the first, which has more to lose.
+        // The relays are interchangeable. Faults hit the first one, which owns more rows.
         let at = 0;
         match fault {
-            DeliveryError::Kill => vec![Step::Kill(at)],
-            DeliveryError::Pause => vec![Step::Pause(at)],
-            DeliveryError::LoseLease => vec![Step::LoseLease(at)],
-            DeliveryError::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
-            DeliveryError::Isolation => {
+            Fault::Kill => vec![Step::Kill(at)],
+            Fault::Pause => vec![Step::Pause(at)],
+            Fault::LoseLease => vec![Step::LoseLease(at)],
+            Fault::Refuse => topics.map(|topic| Step::Refuse(at, topic)).collect(),
+            Fault::Reject => {
                 let batches = |topic| {
                     [1, usize::MAX].map(|records| {
                         [
-                            Step::Isolation(at, topic, records),
-                            Step::PoisonProbe(at, topic, records),
+                            Step::Reject(at, topic, records),
+                            Step::RejectProbe(at, topic, records),
                         ]
                     })
                 };
                 topics.flat_map(batches).flatten().collect()
             }
-            DeliveryError::Retire => vec![Step::Retire(at)],
-            DeliveryError::AnswerLost => {
+            Fault::Retire => vec![Step::Retire(at)],
+            Fault::AnswerLost => {
                 vec![
                     Step::SettleAnswers(at, Answer::Lost),
                     Step::Claim(at, Answer::Lost),
                     Step::Release(at, Answer::Lost),
                 ]
             }
-            DeliveryError::GiveBack => vec![Step::GiveBack(at)],
-            DeliveryError::TopicMissing => topics
+            Fault::GiveBack => vec![Step::GiveBack(at)],
+            Fault::TopicMissing => topics
                 .map(|topic| Step::TopicSeen(at, topic, false))
                 .collect(),
-            DeliveryError::RestartIds => vec![Step::RestartIds],
+            Fault::RestartIds => vec![Step::RestartIds],
         }
     }
 }

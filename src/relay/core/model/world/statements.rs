@@ -71,7 +71,7 @@ impl World {
                 else {
                     return Ok(false);
                 };
-                if answer == Answer::Lost && !self.spend(DeliveryError::AnswerLost) {
+                if answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
                     return Ok(false);
                 }
                 let begun = self.process(at).deletions[first]
@@ -99,8 +99,8 @@ impl World {
         }
     }
 
-    /// A row by its event, under the id by which a relay knows it; one that was truncated is only a
-    /// name.
+    /// A row by its event, with the id that a relay has for it. A truncated row has no other
+    /// content.
     pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
         self.database.get().row(event_id).map_or(
             Row {
@@ -116,7 +116,7 @@ impl World {
 
     pub(super) fn lease(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
         let (bug, process) = (self.scenario.bug, self.process(at));
-        let (instance, seen, news) = (
+        let (instance, seen, has_new_ids) = (
             process.instance,
             process.core.highest_id(),
             process.core.highest_id() > process.ticked,
@@ -136,7 +136,7 @@ impl World {
                 }
                 Ok(before != self.database.get().lanes)
             }
-            Step::XidTick(_) if news => {
+            Step::XidTick(_) if has_new_ids => {
                 let xid = self.database.edit(Database::tick);
                 self.processes[at].edit(|process| process.tick(xid, seen));
                 Ok(true)
@@ -146,18 +146,17 @@ impl World {
                     return Ok(self.claim(at, usize::MAX));
                 }
                 let known = process.core.watermarks();
-                let possible = self.faults_left > 0
-                    && self.scenario.faults.contains(&DeliveryError::AnswerLost);
+                let possible =
+                    self.faults_left > 0 && self.scenario.faults.contains(&Fault::AnswerLost);
                 let lost = possible
                     && !self
                         .database
                         .edit(|database| database.claim(instance, &known, usize::MAX))
                         .is_empty();
-                Ok(lost && self.spend(DeliveryError::AnswerLost))
+                Ok(lost && self.spend(Fault::AnswerLost))
             }
             Step::GiveBack(_) => {
-                let possible =
-                    process.core.owned_lanes() > 0 && self.spend(DeliveryError::GiveBack);
+                let possible = process.core.owned_lanes() > 0 && self.spend(Fault::GiveBack);
                 if possible {
                     let now = self.now;
                     self.processes[at].edit(|process| process.core.drain(1, now));
@@ -171,7 +170,7 @@ impl World {
                     process.core.drained_lanes()
                 };
                 if drained.lanes.is_empty()
-                    || answer == Answer::Lost && !self.spend(DeliveryError::AnswerLost)
+                    || answer == Answer::Lost && !self.spend(Fault::AnswerLost)
                 {
                     return Ok(false);
                 }
@@ -227,8 +226,8 @@ impl World {
         self.zombies.push(on_its_way);
     }
 
-    /// A new instance begins: after a kill, or once the old one has all reports. What it had not
-    /// settled yet stays. While another relay runs that one takes over.
+    /// Starts a new instance after a kill, or once the old one has all its reports. Rows that the old
+    /// one had not settled stay in the table. While another relay runs, that one takes over instead.
     pub(super) fn restart(&mut self, at: usize) -> bool {
         let process = self.process(at);
         let over = match process.life {

@@ -1,10 +1,10 @@
 //! Steps of services, of a process, and of Kafka's answers to it; those of statements are in
-//! [`super::statements`]. Each says whether it was possible.
+//! [`super::statements`]. Each returns whether it was possible.
 
 use super::*;
 
 impl World {
-    /// Services write.
+    /// Services write rows, and transactions end.
     pub(super) fn serve(&mut self, step: Step) -> bool {
         match step {
             Step::Write => self.script_at < self.scenario.script.len() && self.write(),
@@ -27,8 +27,8 @@ impl World {
                 true
             }
             _ => {
-                let possible = self.database.get().writers().is_empty()
-                    && self.spend(DeliveryError::RestartIds);
+                let possible =
+                    self.database.get().writers().is_empty() && self.spend(Fault::RestartIds);
                 if possible {
                     self.database.edit(Database::restart_ids);
                 }
@@ -47,12 +47,12 @@ impl World {
         true
     }
 
-    /// A process ends, sleeps, wakes up, or begins anew.
+    /// A process ends, is paused, resumes, or starts again.
     pub(super) fn live(&mut self, at: usize, step: Step) -> bool {
         let life = self.process(at).life;
         match step {
             Step::Restart(_) => self.restart(at),
-            Step::Kill(_) if life != Life::Gone && self.spend(DeliveryError::Kill) => {
+            Step::Kill(_) if life != Life::Gone && self.spend(Fault::Kill) => {
                 self.remember_in_flight(at);
                 let on_its_way = self.processes[at].edit(|process| {
                     (process.life, process.fetch, process.deletions) = (Life::Gone, None, vec![]);
@@ -73,11 +73,11 @@ impl World {
                 }
                 true
             }
-            Step::Pause(_) if life == Life::Runs && self.spend(DeliveryError::Pause) => {
+            Step::Pause(_) if life == Life::Runs && self.spend(Fault::Pause) => {
                 self.processes[at].edit(|process| process.life = Life::Paused);
                 true
             }
-            Step::LoseLease(_) if life == Life::Runs && self.spend(DeliveryError::LoseLease) => {
+            Step::LoseLease(_) if life == Life::Runs && self.spend(Fault::LoseLease) => {
                 self.lose_lease(at);
                 true
             }
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// A fetch, or a sweep.
+    /// A step of a fetch, or a gap scan.
     pub(super) fn read(&mut self, at: usize, step: Step) -> bool {
         let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
         let runs = process.life == Life::Runs;
@@ -124,7 +124,7 @@ impl World {
                     answer: Some((seen, _)),
                     ..
                 }),
-            ) if runs && *seen != Some(process.incarnation) && bug != Bug::SendAstray => {
+            ) if runs && *seen != Some(process.incarnation) && bug != Bug::SendRegressed => {
                 self.lose_lease(at);
                 true
             }
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// What becomes of a producer and of what it has.
+    /// A step of the main producer and its records.
     pub(super) fn produce(&mut self, at: usize, step: Step) -> bool {
         let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
         let (runs, sending) = (process.life == Life::Runs, process.sending);
@@ -171,7 +171,7 @@ impl World {
             }
             Step::Refuse(_, topic) => {
                 let Some(_) = first_of(&process.queue, topic)
-                    .filter(|_| sending == Sending::Open && self.spend(DeliveryError::Refuse))
+                    .filter(|_| sending == Sending::Open && self.spend(Fault::Refuse))
                 else {
                     return false;
                 };
@@ -182,9 +182,9 @@ impl World {
                     Outcome::TopicFailed(ProblemClass::TopicNotAuthorized),
                 )
             }
-            Step::Isolation(_, topic, records) => {
+            Step::Reject(_, topic, records) => {
                 let first = first_of(&process.queue, topic)
-                    .filter(|_| sending == Sending::Open && self.spend(DeliveryError::Isolation));
+                    .filter(|_| sending == Sending::Open && self.spend(Fault::Reject));
                 let Some(first) = first else { return false };
                 self.refused.insert(first.event);
                 self.refuse(
@@ -197,7 +197,7 @@ impl World {
             Step::Retire(_)
                 if runs
                     && (sending == Sending::Broken
-                        || sending == Sending::Open && self.spend(DeliveryError::Retire)) =>
+                        || sending == Sending::Open && self.spend(Fault::Retire)) =>
             {
                 self.remember_in_flight(at);
                 let on_its_way = self.processes[at].edit(Process::purge);
@@ -225,13 +225,13 @@ impl World {
         true
     }
 
-    /// What rests is looked up, tried, judged, and flows again.
-    pub(super) fn rest(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
+    /// A step of paused topics and keys: a look-up, a probe, a disposition, or the end of a pause.
+    pub(super) fn pause_or_probe(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
         let (now, bug, process) = (self.now, self.scenario.bug, self.process(at));
         match step {
-            Step::Try(_) => {
+            Step::Probe(_) => {
                 let database = self.database.get();
-                Ok(self.processes[at].edit(|process| process.try_rows(database, bug, now)))
+                Ok(self.processes[at].edit(|process| process.probe_rows(database, bug, now)))
             }
             Step::AppendProbe(_) if !process.probed.is_empty() => {
                 let record = self.processes[at].edit(|process| {
@@ -246,9 +246,9 @@ impl World {
                     .edit(|process| process.core.on_report(record.slot, Outcome::Published, now));
                 Ok(true)
             }
-            Step::PoisonProbe(_, topic, records) => {
-                let Some(first) = first_of(&process.probed, topic)
-                    .filter(|_| self.spend(DeliveryError::Isolation))
+            Step::RejectProbe(_, topic, records) => {
+                let Some(first) =
+                    first_of(&process.probed, topic).filter(|_| self.spend(Fault::Reject))
                 else {
                     return Ok(false);
                 };
@@ -259,7 +259,7 @@ impl World {
                 self.zombies.push(on_its_way);
                 Ok(true)
             }
-            Step::Judge(_) => self.judge_dead_letter(at),
+            Step::Dispose(_) => self.judge_dead_letter(at),
             Step::Resume(_) => {
                 let due = process.core.next_resume_at(now);
                 due.into_iter().for_each(|due| {
@@ -269,8 +269,7 @@ impl World {
             }
             Step::TopicSeen(_, topic, exists) => {
                 let known = process.core.topics()[TopicIndex::new(topic.into())].is_active();
-                let possible =
-                    known != exists && (exists || self.spend(DeliveryError::TopicMissing));
+                let possible = known != exists && (exists || self.spend(Fault::TopicMissing));
                 if possible {
                     self.processes[at].edit(|process| {
                         let presence = if exists {
