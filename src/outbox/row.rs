@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
+    ids::{Lane, RowIdentity},
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
@@ -13,7 +14,7 @@ use crate::outbox::{
 #[derive(Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub struct OutboxRow {
-    pub lane: u8,
+    pub lane: Lane,
     pub id: i64,
     pub event_id: Uuid,
     /// Position of the row version that was read: a hint for the DELETE.
@@ -28,7 +29,7 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// Builds a row without a payload whose `created_at` is 1970-01-01.
     #[must_use]
-    pub fn new(lane: u8, id: i64, event_id: Uuid, text: RowText<'_>) -> Self {
+    pub fn new(lane: Lane, id: i64, event_id: Uuid, text: RowText<'_>) -> Self {
         Self {
             lane,
             id,
@@ -37,6 +38,16 @@ impl OutboxRow {
             created_at_us: 0,
             payload: None,
             text: OwnedRowText::new(text),
+        }
+    }
+
+    /// Identity of the row.
+    #[must_use]
+    pub fn identity(&self) -> RowIdentity {
+        RowIdentity {
+            lane: self.lane,
+            id: self.id,
+            event_id: self.event_id,
         }
     }
 
@@ -82,7 +93,7 @@ impl OutboxRow {
     pub(crate) fn with(lane: u8, id: i64, text: RowText<'_>) -> Self {
         Self {
             payload: Some([0; 10].into()),
-            ..Self::new(lane, id, Uuid::from_u128(id as u128), text)
+            ..Self::new(Lane::new(lane), id, Uuid::from_u128(id as u128), text)
         }
     }
 }
@@ -105,7 +116,7 @@ pub struct Fetched {
     /// Rows in the order of lane and id.
     pub rows: Vec<OutboxRow>,
     /// Lanes that were read only up to an id, and that id.
-    pub scanned: Vec<(u8, i64)>,
+    pub scanned: Vec<(Lane, i64)>,
 }
 
 /// Why an answer of the database could not be decoded. No version of the schema sends such answers.
@@ -140,7 +151,7 @@ impl From<sqlx::Error> for DecodeError {
 pub(super) struct Decoder {
     statement: Option<(SequenceState, Snapshot)>,
     rows: Vec<OutboxRow>,
-    scanned: Vec<(u8, i64)>,
+    scanned: Vec<(Lane, i64)>,
     /// Sum of the payloads so far, in bytes.
     payload_bytes: i64,
 }
@@ -201,8 +212,8 @@ fn ctid(row: &PgRow) -> Result<Ctid, DecodeError> {
     bytes.try_into().map_err(|_| DecodeError::Value)
 }
 
-fn lane(row: &PgRow) -> Result<u8, DecodeError> {
-    u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)
+fn lane(row: &PgRow) -> Result<Lane, DecodeError> {
+    Lane::from_column(row.try_get(1)?).ok_or(DecodeError::Value)
 }
 
 /// Decodes a row of `event`, in the columns of `fetch.sql`.

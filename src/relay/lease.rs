@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Grant, LaneWatermarks, Parked, Store, StoreError},
+    outbox::{Grant, Lane, LaneWatermark, Parked, Store, StoreError},
     relay::core::lane_share::{Health, LEASE_TTL, Share, share},
     report::BreakerState,
 };
@@ -17,11 +17,11 @@ pub(super) struct LeaseRound {
     /// Incarnation of the outbox that the watermarks belong to.
     pub(super) incarnation: Uuid,
     /// Watermarks of all our lanes, to be written; present when a renewal is due.
-    pub(super) renew: Option<LaneWatermarks>,
+    pub(super) renew: Option<Vec<LaneWatermark>>,
     /// Drained lanes to give back.
-    pub(super) release: LaneWatermarks,
+    pub(super) release: Vec<LaneWatermark>,
     /// All our lanes.
-    pub(super) known: Vec<i16>,
+    pub(super) known: Vec<Lane>,
     /// Number of our lanes without those that drain.
     pub(super) owned: u32,
     /// Highest id seen when the round began.
@@ -58,7 +58,7 @@ pub(super) struct HeldLease {
     /// Present if the lease was renewed.
     pub(super) renewed: Option<Renewed>,
     /// Lanes that were given back.
-    pub(super) released: LaneWatermarks,
+    pub(super) released: Vec<LaneWatermark>,
     /// Lanes that were claimed.
     pub(super) granted: Vec<Grant>,
     /// How many lanes to drain, because other relays have too few.
@@ -70,7 +70,7 @@ pub(super) struct HeldLease {
 pub(super) struct ParkedLanes {
     pub(super) parked: Parked,
     /// Lanes that were read.
-    pub(super) lanes: Vec<i16>,
+    pub(super) lanes: Vec<Lane>,
     /// When the read began.
     pub(super) read_at: Instant,
 }
@@ -84,7 +84,7 @@ pub(super) struct Renewed {
     /// Highest id seen before the transaction began.
     pub(super) drawn: i64,
     /// Lanes that are still ours.
-    pub(super) ours: Vec<u8>,
+    pub(super) ours: Vec<Lane>,
 }
 
 /// Runs one round.
@@ -107,8 +107,8 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
         Claims::Allowed => rebalance(&store, &round, &kept).await?,
         Claims::Stopped => (Vec::new(), 0),
     };
-    let granted_lanes = granted.iter().map(|grant| i16::from(grant.lane));
-    let lanes: Vec<i16> = kept.into_iter().chain(granted_lanes).collect();
+    let granted_lanes = granted.iter().map(|grant| grant.lane);
+    let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
@@ -122,7 +122,7 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
 async fn renew(
     store: &Store,
     round: &LeaseRound,
-    watermarks: &LaneWatermarks,
+    watermarks: &[LaneWatermark],
 ) -> Result<Option<Renewed>, StoreError> {
     // Taken before the statement is sent: the lease is trusted from here on at most.
     let sent = Instant::now();
@@ -144,15 +144,15 @@ async fn renew(
 }
 
 /// Gives the drained lanes back. Returns the lanes that stay ours.
-async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<i16>, StoreError> {
+async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<Lane>, StoreError> {
     let released = &round.release;
-    if !released.lanes.is_empty() {
+    if !released.is_empty() {
         store
             .release(round.instance, released, round.incarnation)
             .await?;
     }
     let mut kept = round.known.clone();
-    kept.retain(|lane| !released.lanes.contains(lane));
+    kept.retain(|lane| released.iter().all(|released| released.lane != *lane));
     Ok(kept)
 }
 
@@ -161,7 +161,7 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<i16>, StoreErr
 async fn rebalance(
     store: &Store,
     round: &LeaseRound,
-    kept: &[i16],
+    kept: &[Lane],
 ) -> Result<(Vec<Grant>, u32), StoreError> {
     let survey = store.survey(round.instance, kept).await?;
     match share(survey, round.owned, round.health) {
@@ -174,7 +174,7 @@ async fn rebalance(
     }
 }
 
-async fn read_parked(store: &Store, lanes: Vec<i16>) -> Result<ParkedLanes, StoreError> {
+async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {
     let read_at = Instant::now();
     Ok(ParkedLanes {
         parked: store.parked(&lanes).await?,

@@ -115,7 +115,7 @@ impl Routes {
                 .collect(),
             by_event_type: routed(&self.by_event_type),
             by_aggregate_type: routed(&self.by_aggregate_type),
-            resting_keys: Vec::new(),
+            paused_keys: Vec::new(),
             declared: Some(self.topics.iter().map(|topic| topic.name.clone()).collect()),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
+    outbox::Lane,
     relay::{
         ProblemSource,
         core::watermarks::XidTick,
@@ -54,7 +55,8 @@ impl Session<'_> {
         self.tasks.backlog.start(async move {
             let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
             // One relay reports the numbers of the whole table: the owner of lane 0.
-            let table = if plan.lanes.first() == Some(&0) {
+            let first = plan.lanes.first();
+            let table = if first.is_some_and(|of| of.lane == Lane::FIRST) {
                 store.table_wide().await.ok()
             } else {
                 None
@@ -104,13 +106,13 @@ impl Session<'_> {
             return;
         };
         self.tasks.gap_scan_position.on_page(&scanned.plan, &found);
-        for (lane, id, event_id) in found {
-            if self.core.on_straggler(lane, id, event_id) {
+        for row in found {
+            if self.core.on_straggler(row) {
                 self.reporter.record_straggler();
                 tracing::warn!(
-                    lane,
-                    id,
-                    %event_id,
+                    lane = i16::from(row.lane),
+                    id = row.id,
+                    event_id = %row.event_id,
                     "a row was found below the watermark: an id may have been drawn twice, after a \
                      restore or a TRUNCATE; see docs/restore.md"
                 );

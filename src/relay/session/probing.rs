@@ -25,16 +25,9 @@ impl Session<'_> {
         let Some(lookup) = self.core.next_lookup() else {
             return;
         };
-        let rows = lookup.rows.iter();
-        let (mut lanes, mut ids, mut event_ids) = (Vec::new(), Vec::new(), Vec::new());
-        for row in rows {
-            lanes.push(i16::from(row.lane));
-            ids.push(row.id);
-            event_ids.push(row.event_id);
-        }
         let store = self.store.clone();
         self.tasks.lookup.start(async move {
-            let result = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
+            let result = store.fetch_by_ids(&lookup.rows).await;
             LookupEnd { lookup, result }
         });
     }

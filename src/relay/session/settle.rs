@@ -35,7 +35,7 @@ impl Session<'_> {
         self.timers.ticked(now);
         let (store, drawn) = (self.store.clone(), self.core.highest_id());
         self.tasks.start_settle(async move {
-            let result = store.settle(&batch.plan).await;
+            let result = store.settle(&batch.rows).await;
             SettleEnd {
                 slots: batch.slots,
                 began: now,

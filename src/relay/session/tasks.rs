@@ -11,15 +11,11 @@ use futures::{
 
 use crate::{
     outbox::{
-        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, SequenceState, StoreError, TableWide,
+        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowIdentity, SequenceState,
+        StoreError, TableWide,
     },
     relay::{
-        core::{
-            Lookup, RejectedRow,
-            gap_scan::{GapScan, Straggler},
-            ids::Slot,
-            watermarks::XidTick,
-        },
+        core::{Lookup, RejectedRow, gap_scan::GapScan, ids::Slot, watermarks::XidTick},
         lease::LeaseOutcome,
         session::Event,
     },
@@ -63,7 +59,7 @@ pub(super) struct BacklogEnd {
 pub(super) struct GapScanEnd {
     pub(super) plan: GapScanPlan,
     pub(super) began: Instant,
-    pub(super) result: Result<Vec<Straggler>, StoreError>,
+    pub(super) result: Result<Vec<RowIdentity>, StoreError>,
 }
 
 /// How looking rows up ended.

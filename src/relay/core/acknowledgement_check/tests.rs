@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
+    outbox::{FetchRequest, Fetched, Grant, Lane, LaneRead, OutboxRow, Parked, RowText, Snapshot},
     relay::core::{
         ClusterError, Core, DrainBlockers, Outcome, SettleWhen, TopicPresence, ids::Slot,
         in_flight::Budget, lane_share::LANES, routing::Routes, watermarks::XidTick,
@@ -52,10 +52,10 @@ impl World {
         let grant = |lane| Grant {
             lane,
             epoch: 1,
-            mark: 0,
+            watermark: 0,
             high_id: 0,
         };
-        core.on_granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
+        core.on_granted(&Lane::all().map(grant).collect::<Vec<_>>(), now);
         core.on_topic_metadata(SICK, TopicPresence::Present, now);
         core.on_topic_metadata(WELL, TopicPresence::Present, now);
         Self {
@@ -91,11 +91,9 @@ impl World {
             self.try_rows();
             self.acknowledge();
             while let Some(settle) = self.core.next_settle(1000, SettleWhen::Now) {
-                settle
-                    .plan
-                    .ids
-                    .iter()
-                    .for_each(|id| drop(self.rows.remove(id)));
+                for settle in &settle.rows {
+                    self.rows.remove(&settle.row.id);
+                }
                 self.core.on_settled(&settle.slots);
             }
             self.xid += 1;
@@ -126,25 +124,23 @@ impl World {
 
     fn select(&self, plan: &FetchRequest) -> Vec<OutboxRow> {
         let is_active = |row: &&OutboxRow| {
-            plan.flowing.as_ref().is_none_or(|flowing| {
-                flowing
-                    .topics
-                    .iter()
-                    .any(|topic| row.topic() == Some(topic))
-            })
+            plan.filter
+                .as_ref()
+                .is_none_or(|filter| filter.topics.iter().any(|topic| row.topic() == Some(topic)))
         };
-        let of_lane = |at: usize| {
+        let of_lane = |read: &LaneRead| {
+            let lane = read.lane;
             let rows = self
                 .rows
-                .range(plan.lows[at] + 1..)
+                .range(read.low + 1..)
                 .map(|(_, row)| row)
-                .filter(move |row| i16::from(row.lane) == plan.lanes[at]);
+                .filter(move |row| row.lane == lane);
             rows.filter(is_active)
-                .take(plan.rows_max[at] as usize)
+                .take(read.rows_max as usize)
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        (0..plan.lanes.len()).flat_map(of_lane).collect()
+        plan.lanes.iter().flat_map(of_lane).collect()
     }
 
     /// What the core wants to look up is read, and what it wants to try is sent.
@@ -410,7 +406,7 @@ fn a_probe_that_does_not_end_keeps_no_lane() {
         world.sent.is_empty() && world.core.is_probing_done(),
         "who has the lanes next decides about their rows"
     );
-    assert_eq!(world.core.drained_lanes().lanes.len(), LANES);
+    assert_eq!(world.core.drained_lanes().len(), LANES);
 }
 
 #[test]
@@ -436,7 +432,9 @@ fn a_topic_whose_probe_goes_with_its_lane_is_probed_by_the_next_rows() {
     world.core.drain(1, world.now);
     let (slot, _) = world.sent.remove(0);
     world.core.on_report(slot, Outcome::Purged, world.now);
-    assert_eq!(world.core.drained_lanes().lanes, [63]);
+    let drained = world.core.drained_lanes();
+    assert_eq!(drained.len(), 1);
+    assert_eq!(drained[0].lane, Lane::new(63));
     world.commit(SICK, 1, 64);
     world.turn(seconds(1));
     assert_eq!(
@@ -452,7 +450,7 @@ fn nothing_of_a_parked_topic_is_probed() {
         topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
         keys: vec![],
     };
-    let lanes: Vec<i16> = (0..LANES as i16).collect();
+    let lanes: Vec<Lane> = Lane::all().collect();
     let mut world = World::new();
     world.refuse(SICK);
     world
@@ -487,9 +485,9 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
     world.core.on_released(&left);
     world.core.on_granted(
         &[Grant {
-            lane: 63,
+            lane: Lane::new(63),
             epoch: 3,
-            mark: 63,
+            watermark: 63,
             high_id: 63,
         }],
         world.now,
