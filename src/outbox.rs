@@ -15,7 +15,7 @@ mod store;
 mod unit_of_work;
 
 pub use ctid::Ctid;
-pub use ids::{Lane, RowIdentity};
+pub use ids::{Lane, RowId, RowIdentity};
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};

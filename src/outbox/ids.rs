@@ -1,4 +1,4 @@
-//! Lanes and identities of rows. Pure.
+//! Lanes, ids and identities of rows. Pure.
 
 use std::fmt;
 
@@ -62,11 +62,59 @@ impl fmt::Display for Lane {
     }
 }
 
+/// Id of a row, which the sequence draws. As a position it means "up to this row".
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct RowId(i64);
+
+impl RowId {
+    /// The position below every row: the sequence begins with 1.
+    pub const ZERO: Self = Self(0);
+    /// The position above every row.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// The id with this number.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The position just below this row.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0 - 1)
+    }
+
+    /// The lowest id above this position.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Debug for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for RowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Identity of a row. After a restore the sequence may draw an id again, for another event; so the
 /// event_id is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowIdentity {
     pub lane: Lane,
-    pub id: i64,
+    pub id: RowId,
     pub event_id: Uuid,
 }

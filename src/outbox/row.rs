@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
-    ids::{Lane, RowIdentity},
+    ids::{Lane, RowId, RowIdentity},
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
@@ -15,7 +15,7 @@ use crate::outbox::{
 #[cfg_attr(test, derive(Hash))]
 pub struct OutboxRow {
     pub lane: Lane,
-    pub id: i64,
+    pub id: RowId,
     pub event_id: Uuid,
     /// Position of the row version that was read: a hint for the DELETE.
     pub ctid: Ctid,
@@ -29,7 +29,7 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// Builds a row without a payload whose `created_at` is 1970-01-01.
     #[must_use]
-    pub fn new(lane: Lane, id: i64, event_id: Uuid, text: RowText<'_>) -> Self {
+    pub fn new(lane: Lane, id: RowId, event_id: Uuid, text: RowText<'_>) -> Self {
         Self {
             lane,
             id,
@@ -93,7 +93,12 @@ impl OutboxRow {
     pub(crate) fn with(lane: u8, id: i64, text: RowText<'_>) -> Self {
         Self {
             payload: Some([0; 10].into()),
-            ..Self::new(Lane::new(lane), id, Uuid::from_u128(id as u128), text)
+            ..Self::new(
+                Lane::new(lane),
+                RowId::new(id),
+                Uuid::from_u128(id as u128),
+                text,
+            )
         }
     }
 }
@@ -105,7 +110,7 @@ pub struct SequenceState {
     /// sequence was last checked, as after a restore or a failover.
     pub incarnation: Option<Uuid>,
     /// Last id that was drawn.
-    pub position: i64,
+    pub position: RowId,
 }
 
 /// Result of one fetch.
@@ -116,7 +121,7 @@ pub struct Fetched {
     /// Rows in the order of lane and id.
     pub rows: Vec<OutboxRow>,
     /// Lanes that were read only up to an id, and that id.
-    pub scanned: Vec<(Lane, i64)>,
+    pub scanned: Vec<(Lane, RowId)>,
 }
 
 /// Why an answer of the database could not be decoded. No version of the schema sends such answers.
@@ -151,7 +156,7 @@ impl From<sqlx::Error> for DecodeError {
 pub(super) struct Decoder {
     statement: Option<(SequenceState, Snapshot)>,
     rows: Vec<OutboxRow>,
-    scanned: Vec<(Lane, i64)>,
+    scanned: Vec<(Lane, RowId)>,
     /// Sum of the payloads so far, in bytes.
     payload_bytes: i64,
 }

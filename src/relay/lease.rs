@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Grant, Lane, LaneWatermark, Parked, Store, StoreError},
+    outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
     relay::core::lane_share::{Health, LEASE_TTL, Share, share},
     report::BreakerState,
 };
@@ -25,7 +25,7 @@ pub(super) struct LeaseRound {
     /// Number of our lanes without those that drain.
     pub(super) owned: u32,
     /// Highest id seen when the round began.
-    pub(super) seen: i64,
+    pub(super) seen: RowId,
     pub(super) breaker: BreakerState,
     pub(super) health: Health,
     /// Whether the relay may take more lanes.
@@ -82,7 +82,7 @@ pub(super) struct Renewed {
     /// Transaction id of the statement.
     pub(super) xid: u64,
     /// Highest id seen before the transaction began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     /// Lanes that are still ours.
     pub(super) ours: Vec<Lane>,
 }

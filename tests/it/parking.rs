@@ -2,7 +2,7 @@
 //! fetch rows by lane, id and event id.
 
 use outbox_relay::{
-    outbox::{Lane, OutboxRow, ParkedKey, ParkedRow, RowIdentity, Store},
+    outbox::{Lane, OutboxRow, ParkedKey, ParkedRow, RowId, RowIdentity, Store},
     report::ProblemClass,
 };
 use sqlx::PgConnection;
@@ -22,7 +22,7 @@ async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
         .await,
         lane: Lane::from_column(value(admin, &format!("select lane {name}")).await)
             .expect("a lane"),
-        id,
+        id: RowId::new(id),
         event_id: value(admin, &format!("select event_id {name}")).await,
         class: ProblemClass::RecordRejected,
     }
@@ -268,7 +268,7 @@ on_each_server! {
             names.push(refused_row(&mut admin, id).await);
         }
         names.push(ParkedRow {
-            id: 7,
+            id: RowId::new(7),
             ..names[0].clone()
         });
         names[4].event_id = Uuid::new_v4();
@@ -286,7 +286,7 @@ on_each_server! {
         assert_eq!(
             found
                 .iter()
-                .find(|row| row.id == 150)
+                .find(|row| row.id == RowId::new(150))
                 .map(|row| row.key().to_owned()),
             Some("f150".to_owned())
         );

@@ -9,8 +9,8 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, SettleRow,
-        Statement, Store,
+        Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, RowId,
+        SettleRow, Statement, Store,
         connect::Connect,
         schema::{check_schema, statement},
     },
@@ -375,7 +375,7 @@ async fn rows_are_read_and_settled_on_new_connections() {
     };
     let read = |lane| LaneRead {
         lane,
-        low: 0,
+        low: RowId::ZERO,
         rows_max: 9,
         bytes_max: 99,
     };

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outbox_relay::outbox::{GapScanPlan, Lane, LaneGapScan};
+use outbox_relay::outbox::{GapScanPlan, Lane, LaneGapScan, RowId};
 use uuid::Uuid;
 
 use crate::{
@@ -141,8 +141,8 @@ async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
     let lane: i16 = value(&mut admin, "select distinct lane from outbox.event").await;
     let scan = |lane, above, watermark| LaneGapScan {
         lane: Lane::from_column(lane).expect("a lane"),
-        above,
-        watermark,
+        above: RowId::new(above),
+        watermark: RowId::new(watermark),
     };
     let (store, mut after, mut pages) = (database.store(), 0, Vec::new());
     for _ in 0..3 {
@@ -155,7 +155,7 @@ async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
             .await
             .expect("an answer")
             .into_iter()
-            .map(|row| row.id)
+            .map(|row| row.id.get())
             .collect();
         after = *ids.last().expect("a row");
         pages.push((ids[0], after, ids.len()));

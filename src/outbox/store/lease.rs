@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        ids::Lane,
+        ids::{Lane, RowId},
         store::{
             Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, failed,
             lane_numbers, row, rows, tuple, tuples, xid,
@@ -166,7 +166,7 @@ impl Store {
 }
 
 /// Columns of `sql/claim.sql`.
-type GrantColumns = (i16, i64, i64, i64);
+type GrantColumns = (i16, i64, RowId, RowId);
 
 fn to_grant((lane, epoch, watermark, high_id): GrantColumns) -> Option<Grant> {
     Some(Grant {

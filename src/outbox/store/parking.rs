@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        ids::{Lane, RowIdentity},
+        ids::{Lane, RowId, RowIdentity},
         row::{DecodeError, OutboxRow, decode_row},
         schema::statement,
         store::{
@@ -39,7 +39,7 @@ pub struct ParkedKey {
     /// Number of times that its first row has failed.
     pub attempts: u32,
     /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
-    pub head: Option<(i64, Uuid)>,
+    pub head: Option<(RowId, Uuid)>,
 }
 
 /// A row that Kafka rejected.
@@ -49,7 +49,7 @@ pub struct ParkedRow {
     pub topic: String,
     pub key: String,
     pub lane: Lane,
-    pub id: i64,
+    pub id: RowId,
     pub event_id: Uuid,
     /// Why Kafka rejected it.
     pub class: ProblemClass,
@@ -217,7 +217,7 @@ type ParkedColumns = (
     Option<String>,
     Option<i16>,
     Option<i32>,
-    Option<i64>,
+    Option<RowId>,
     Option<Uuid>,
 );
 

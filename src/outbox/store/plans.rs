@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::outbox::{
     ctid::Ctid,
-    ids::{Lane, RowIdentity},
+    ids::{Lane, RowId, RowIdentity},
 };
 
 /// Which rows a fetch reads.
@@ -25,7 +25,7 @@ pub struct FetchRequest {
 pub struct LaneRead {
     pub lane: Lane,
     /// Rows above this id are read.
-    pub low: i64,
+    pub low: RowId,
     /// Upper bound of the rows.
     pub rows_max: i32,
     /// Upper bound of the payloads in bytes. One row is read in any case.
@@ -79,7 +79,7 @@ pub struct BacklogPlan {
 pub struct LaneBacklog {
     pub lane: Lane,
     /// Rows above this id are counted.
-    pub above: i64,
+    pub above: RowId,
 }
 
 /// Rows of parked topics and of parked keys.
@@ -118,9 +118,9 @@ pub struct LaneWatermark {
     /// Number of the ownership. The database ignores watermarks of an earlier one.
     pub epoch: i64,
     /// Every row up to this id is settled, and none is still to come.
-    pub watermark: i64,
+    pub watermark: RowId,
     /// Highest id that was taken.
-    pub high_id: i64,
+    pub high_id: RowId,
 }
 
 /// Where a gap scan looks for rows that should not exist.
@@ -136,9 +136,9 @@ pub struct GapScanPlan {
 pub struct LaneGapScan {
     pub lane: Lane,
     /// Rows above this id are read.
-    pub above: i64,
+    pub above: RowId,
     /// Rows up to this id are read.
-    pub watermark: i64,
+    pub watermark: RowId,
 }
 
 /// What a call of `resume_sequence` found and did.
@@ -149,9 +149,9 @@ pub struct Resumed {
     /// The outbox was in another database before.
     pub elsewhere: bool,
     /// Position of the sequence before the call.
-    pub was_at: i64,
+    pub was_at: RowId,
     /// The highest id that the relays or the database had seen.
-    pub highest: i64,
+    pub highest: RowId,
     /// Number of waiting rows that got new ids.
     pub moved: i64,
 }
@@ -163,9 +163,9 @@ pub struct Grant {
     /// Number of the new ownership.
     pub epoch: i64,
     /// Up to this id the owners before have settled every row.
-    pub watermark: i64,
+    pub watermark: RowId,
     /// Highest id that the owners before have taken.
-    pub high_id: i64,
+    pub high_id: RowId,
 }
 
 /// Which relays are live, and how the lanes are spread over them.

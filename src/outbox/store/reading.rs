@@ -6,7 +6,7 @@ use sqlx::{postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
-    ids::{Lane, RowIdentity},
+    ids::{Lane, RowId, RowIdentity},
     row::{Decoder, Fetched, SequenceState},
     store::{
         BacklogPlan, Depth, FetchRequest, GapScanPlan, Operation, Store, StoreError,
@@ -122,7 +122,7 @@ impl Store {
             .bind(column(&plan.lanes, |scan| scan.watermark))
             .bind(plan.rows_max);
         let rows = rows(&self.pools.settler, operation, gap_scan).await?;
-        let rows: Vec<(i16, i64, Uuid)> = tuples(operation, &rows)?;
+        let rows: Vec<(i16, RowId, Uuid)> = tuples(operation, &rows)?;
         Ok(rows.into_iter().filter_map(to_identity).collect())
     }
 
@@ -165,7 +165,7 @@ impl Store {
     }
 }
 
-fn to_identity((lane, id, event_id): (i16, i64, Uuid)) -> Option<RowIdentity> {
+fn to_identity((lane, id, event_id): (i16, RowId, Uuid)) -> Option<RowIdentity> {
     Some(RowIdentity {
         lane: Lane::from_column(lane)?,
         id,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{FromRow, postgres::PgRow, query};
 
 use crate::outbox::{
+    ids::RowId,
     row::SequenceState,
     store::{Operation, Resumed, Store, StoreError, failed, row, tuple},
     unit_of_work::UnitOfWork,
@@ -45,7 +46,7 @@ impl Store {
     /// If dropped midway, either nothing is changed, or everything.
     pub async fn resume_sequence(
         &self,
-        highest_id: i64,
+        highest_id: RowId,
     ) -> Result<(Resumed, SequenceState), StoreError> {
         let mut work = self
             .pools
@@ -66,7 +67,7 @@ impl Store {
     async fn resume(
         &self,
         work: &mut UnitOfWork,
-        highest_id: i64,
+        highest_id: RowId,
     ) -> Result<(Resumed, SequenceState), sqlx::Error> {
         work.rows(query(RESUME_STATEMENT_TIMEOUT)).await?;
         let resume = query(self.statements.resume_sequence.clone()).bind(highest_id);

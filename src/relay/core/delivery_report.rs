@@ -77,7 +77,7 @@ impl Core {
     /// Reads the lane of a row that was not published again, from that row on.
     fn read_again(&mut self, returned: ReturnedRow) {
         if let Some(lane) = self.lanes[returned.row.lane.index()].as_mut() {
-            lane.read_again_above(returned.row.id - 1);
+            lane.read_again_above(returned.row.id.before());
         }
     }
 }

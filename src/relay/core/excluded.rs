@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    outbox::{FetchFilter, Lane},
+    outbox::{FetchFilter, Lane, RowId},
     relay::core::{Core, ids::TopicIndex, topic_state::TopicPresence},
 };
 
@@ -41,7 +41,7 @@ impl Core {
     }
 
     /// Leaves rows of a lane out of fetches, all of which have ids above `id`.
-    pub(super) fn exclude(&mut self, lane: Lane, excluded: Excluded, id: i64) {
+    pub(super) fn exclude(&mut self, lane: Lane, excluded: Excluded, id: RowId) {
         if let Some(lane) = self.lanes[lane.index()].as_mut() {
             lane.exclude(excluded, id);
         }

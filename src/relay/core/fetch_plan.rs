@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, Snapshot},
+    outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot},
     relay::core::{
         Core, FetchState, Outgoing,
         excluded::Excluded,
@@ -35,13 +35,13 @@ const LARGEST_PAYLOAD_DECAY_DIVISOR: usize = 8;
 struct LaneAnswer {
     read: LaneRead,
     /// A fetch with a filter read no row above this id.
-    scanned: Option<i64>,
+    scanned: Option<RowId>,
 }
 
 impl LaneAnswer {
     /// The answer for a lane; `scanned` is how far the fetch read the lanes that it did not read to
     /// the end.
-    fn new(read: LaneRead, scanned: &[(Lane, i64)]) -> Self {
+    fn new(read: LaneRead, scanned: &[(Lane, RowId)]) -> Self {
         let scanned = scanned.iter().find(|(lane, _)| *lane == read.lane);
         Self {
             read,
@@ -61,7 +61,7 @@ struct Reading<'a> {
     snapshot: &'a Snapshot,
     /// Every id up to here was drawn by a transaction that the snapshot shows as finished or
     /// running.
-    safe_id: i64,
+    safe_id: RowId,
     now: Instant,
 }
 
@@ -257,7 +257,7 @@ impl Core {
         };
         match advance(owned, covered, reading) {
             ReadDecision::Take => {
-                owned.has_more = covered.reached != i64::MAX;
+                owned.has_more = covered.reached != RowId::MAX;
                 fitting
             }
             ReadDecision::Again => {
@@ -274,7 +274,7 @@ impl Core {
         let reached = if fitting < rows.len() || answer.is_cut(rows) {
             rows[..fitting].last().map_or(read.low, |row| row.id)
         } else {
-            answer.scanned.unwrap_or(i64::MAX)
+            answer.scanned.unwrap_or(RowId::MAX)
         };
         let covered = Covered {
             low: read.low,
@@ -304,7 +304,7 @@ impl Core {
         if self.is_in_flight(&row) {
             return;
         }
-        let (lane, below) = (row.lane, row.id - 1);
+        let (lane, below) = (row.lane, row.id.before());
         if let Some(owned) = self.lanes[lane.index()].as_mut() {
             owned.highest_id = owned.highest_id.max(row.id);
         }
@@ -326,7 +326,7 @@ impl Core {
         self.exclude(lane, excluded, below);
     }
 
-    fn exclude_undeclared(&mut self, lane: Lane, below: i64, now: Instant) {
+    fn exclude_undeclared(&mut self, lane: Lane, below: RowId, now: Instant) {
         self.exclude(lane, Excluded::Undeclared, below);
         self.exclude_everywhere(&Excluded::Undeclared);
         self.topics.on_undeclared(now);

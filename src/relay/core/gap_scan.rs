@@ -2,7 +2,7 @@
 //! should be no rows. If there are many, each scan goes on where the one before stopped. Pure.
 
 use crate::{
-    outbox::{GapScanPlan, LaneGapScan, LaneWatermark, RowIdentity},
+    outbox::{GapScanPlan, LaneGapScan, LaneWatermark, RowId, RowIdentity},
     relay::core::lane_share::LANES,
 };
 
@@ -13,12 +13,14 @@ const PAGE_ROWS: usize = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct GapScan {
     /// The next page of each lane begins above this id.
-    above: [i64; LANES],
+    above: [RowId; LANES],
 }
 
 impl Default for GapScan {
     fn default() -> Self {
-        Self { above: [0; LANES] }
+        Self {
+            above: [RowId::ZERO; LANES],
+        }
     }
 }
 
@@ -40,12 +42,16 @@ impl GapScan {
     /// other.
     pub(crate) fn on_page(&mut self, plan: &GapScanPlan, found: &[RowIdentity]) {
         for scan in &plan.lanes {
-            let (mut rows, mut highest) = (0, 0);
+            let (mut rows, mut highest) = (0, RowId::ZERO);
             for row in found.iter().filter(|row| row.lane == scan.lane) {
                 rows += 1;
                 highest = highest.max(row.id);
             }
-            self.above[scan.lane.index()] = if rows < PAGE_ROWS { 0 } else { highest };
+            self.above[scan.lane.index()] = if rows < PAGE_ROWS {
+                RowId::ZERO
+            } else {
+                highest
+            };
         }
     }
 }
@@ -60,13 +66,14 @@ mod tests {
     fn found(lane: u8, ids: impl Iterator<Item = i64>) -> Vec<RowIdentity> {
         ids.map(|id| RowIdentity {
             lane: Lane::new(lane),
-            id,
+            id: RowId::new(id),
             event_id: Uuid::nil(),
         })
         .collect()
     }
 
     fn owned(lane: u8, watermark: i64) -> LaneWatermark {
+        let watermark = RowId::new(watermark);
         LaneWatermark {
             lane: Lane::new(lane),
             epoch: 1,
@@ -76,7 +83,7 @@ mod tests {
     }
 
     fn pages(plan: &GapScanPlan) -> Vec<(usize, i64, i64)> {
-        let page = |scan: &LaneGapScan| (scan.lane.index(), scan.above, scan.watermark);
+        let page = |scan: &LaneGapScan| (scan.lane.index(), scan.above.get(), scan.watermark.get());
         plan.lanes.iter().map(page).collect()
     }
 

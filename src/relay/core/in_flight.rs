@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{Ctid, Lane, OutboxRow, RowIdentity, SettleRow},
+    outbox::{Ctid, Lane, OutboxRow, RowId, RowIdentity, SettleRow},
     relay::core::{
         ids::{Slot, TopicIndex},
         lane_share::LANES,
@@ -128,7 +128,7 @@ pub struct InFlight {
     /// Slots without a row.
     free: Vec<Slot>,
     /// By lane; ordered by id.
-    lanes: Vec<BTreeMap<(i64, Uuid), Slot>>,
+    lanes: Vec<BTreeMap<(RowId, Uuid), Slot>>,
     /// Rows in [`State::Acked`], the oldest acknowledgement first.
     acked: VecDeque<Slot>,
     /// Rows in [`State::Settled`].
@@ -214,19 +214,16 @@ impl InFlight {
 
     /// Lowest id in flight of a lane; `None` if nothing of it is.
     #[must_use]
-    pub fn lowest_id(&self, lane: Lane) -> Option<i64> {
+    pub fn lowest_id(&self, lane: Lane) -> Option<RowId> {
         self.lane(lane).keys().next().map(|(id, _)| *id)
     }
 
     /// Rows of a lane in flight above an id, and their bytes: a fetch from there returns them
     /// again.
     #[must_use]
-    pub fn rows_above(&self, lane: Lane, low: i64) -> (usize, usize) {
+    pub fn rows_above(&self, lane: Lane, low: RowId) -> (usize, usize) {
         let (mut rows, mut bytes) = (0, 0);
-        for (_, slot) in self
-            .lane(lane)
-            .range((low.saturating_add(1), Uuid::nil())..)
-        {
+        for (_, slot) in self.lane(lane).range((low.next(), Uuid::nil())..) {
             if let Some(entry) = self.entries[slot.index()] {
                 rows += 1;
                 bytes += entry.bytes;
@@ -382,7 +379,7 @@ impl InFlight {
         }
     }
 
-    fn lane(&self, lane: Lane) -> &BTreeMap<(i64, Uuid), Slot> {
+    fn lane(&self, lane: Lane) -> &BTreeMap<(RowId, Uuid), Slot> {
         &self.lanes[lane.index()]
     }
 }

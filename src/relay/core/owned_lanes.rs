@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
-    outbox::{BacklogPlan, FetchFilter, Grant, Lane, LaneBacklog, LaneWatermark, ParkedRows},
+    outbox::{
+        BacklogPlan, FetchFilter, Grant, Lane, LaneBacklog, LaneWatermark, ParkedRows, RowId,
+    },
     relay::core::{Core, excluded::Excluded, topic_state::TopicStates, watermarks::Watermark},
 };
 
@@ -27,12 +29,12 @@ pub(super) struct OwnedLane {
     pub(super) watermark: Watermark,
     /// Where to read again once these rows are no longer left out of fetches: all of them have ids
     /// above.
-    resume_from: BTreeMap<Excluded, i64>,
+    resume_from: BTreeMap<Excluded, RowId>,
     pub(super) state: LaneState,
     /// More rows wait than the last fetch could return.
     pub(super) has_more: bool,
     /// Highest id that was taken.
-    pub(super) highest_id: i64,
+    pub(super) highest_id: RowId,
 }
 
 impl OwnedLane {
@@ -61,13 +63,13 @@ impl OwnedLane {
     }
 
     /// Reads again from above `id`, since rows there were given back.
-    pub(super) fn read_again_above(&mut self, id: i64) {
+    pub(super) fn read_again_above(&mut self, id: RowId) {
         self.watermark.rewind(id);
         self.has_more = true;
     }
 
     /// Leaves rows out of fetches, all of which have ids above `id`.
-    pub(super) fn exclude(&mut self, excluded: Excluded, id: i64) {
+    pub(super) fn exclude(&mut self, excluded: Excluded, id: RowId) {
         // Rows that were left out with the topic are from now on left out with their key.
         let of_topic = match &excluded {
             Excluded::Key(topic, _) => self.resume_from.get(&Excluded::Topic(*topic)),
@@ -94,7 +96,7 @@ impl OwnedLane {
     }
 
     /// Lowest id above which rows are left out that `counts` holds for, or `id` if it is lower.
-    fn lowest_excluded(&self, id: i64, counts: impl Fn(&Excluded) -> bool) -> i64 {
+    fn lowest_excluded(&self, id: RowId, counts: impl Fn(&Excluded) -> bool) -> RowId {
         let mut lowest = id;
         for (excluded, resume_from) in &self.resume_from {
             if counts(excluded) {
@@ -229,15 +231,15 @@ impl Core {
 
     /// Every row of a lane up to this id is settled, and none is still to come: a new owner starts
     /// here.
-    fn settled_up_to(&self, lane: Lane, owned: &OwnedLane) -> i64 {
+    fn settled_up_to(&self, lane: Lane, owned: &OwnedLane) -> RowId {
         owned.lowest_excluded(self.taken_up_to(lane, owned), |_| true)
     }
 
     /// Every row of a lane up to this id is settled or left out, and none is still to come.
-    pub(super) fn taken_up_to(&self, lane: Lane, owned: &OwnedLane) -> i64 {
+    pub(super) fn taken_up_to(&self, lane: Lane, owned: &OwnedLane) -> RowId {
         let below_in_flight = match self.in_flight.lowest_id(lane) {
-            Some(lowest) => lowest - 1,
-            None => i64::MAX,
+            Some(lowest) => lowest.before(),
+            None => RowId::MAX,
         };
         below_in_flight.min(owned.watermark.complete_to())
     }

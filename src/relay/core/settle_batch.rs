@@ -44,7 +44,7 @@ impl Core {
         let Some(lane) = self.lanes[row.lane.index()].as_mut() else {
             return false;
         };
-        lane.read_again_above(row.id - 1);
+        lane.read_again_above(row.id.before());
         true
     }
 }

@@ -10,7 +10,8 @@ use std::{
 use super::*;
 use crate::{
     outbox::{
-        FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowText, Snapshot,
+        FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId, RowText,
+        Snapshot,
     },
     relay::core::in_flight::SettleBatch,
     report::BreakerState,
@@ -26,8 +27,8 @@ const SCAN_MAX: usize = 3;
 const BATCH: usize = 3;
 
 /// What Kafka will never take.
-fn is_poison(id: i64) -> bool {
-    id % 13 == 0
+fn is_poison(id: RowId) -> bool {
+    id.get() % 13 == 0
 }
 
 fn topic_of(key: &str) -> TopicIndex {
@@ -53,14 +54,14 @@ struct Database {
     next_id: i64,
     /// Open transactions: xid and what they would bring.
     open: BTreeMap<u64, Vec<OutboxRow>>,
-    rows: BTreeMap<i64, OutboxRow>,
+    rows: BTreeMap<RowId, OutboxRow>,
     /// Every row ever committed, by key, in order.
-    committed: BTreeMap<String, Vec<i64>>,
+    committed: BTreeMap<String, Vec<RowId>>,
     /// lane -> (epoch, mark, high_id)
-    lanes: BTreeMap<Lane, (i64, i64, i64)>,
+    lanes: BTreeMap<Lane, (i64, RowId, RowId)>,
     /// (topic, key) -> the row that it is parked for
     parked: BTreeMap<(TopicIndex, String), OutboxRow>,
-    dead: BTreeSet<i64>,
+    dead: BTreeSet<RowId>,
 }
 
 impl Database {
@@ -117,7 +118,7 @@ impl Database {
             };
             let above = self
                 .rows
-                .range(read.low + 1..)
+                .range(read.low.next()..)
                 .map(|(_, row)| row)
                 .filter(|row| row.lane == read.lane);
             if plan.filter.is_none() {
@@ -174,7 +175,7 @@ fn row(id: i64, key: u64) -> OutboxRow {
 /// not at all.
 #[derive(Default)]
 struct Producer {
-    queue: std::collections::VecDeque<(Slot, String, i64)>,
+    queue: std::collections::VecDeque<(Slot, String, RowId)>,
     reports: Vec<(Slot, Outcome)>,
     failed: bool,
 }
@@ -186,7 +187,7 @@ impl Producer {
         &mut self,
         denied: &BTreeSet<TopicIndex>,
         sick: Option<TopicIndex>,
-        log: &mut Vec<(String, i64)>,
+        log: &mut Vec<(String, RowId)>,
     ) -> bool {
         // Topics overtake each other, keys do not.
         let well = self
@@ -247,9 +248,9 @@ struct World {
     disposition: Option<RejectedRow>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
-    log: Vec<(String, i64)>,
+    log: Vec<(String, RowId)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
-    settle: Option<(u64, i64, SettleBatch)>,
+    settle: Option<(u64, RowId, SettleBatch)>,
     faults: u32,
     /// The cluster acknowledges nothing.
     away: bool,
@@ -642,13 +643,13 @@ impl World {
                 .database
                 .parked
                 .get(&(topic_of(key), key.clone()))
-                .map_or(i64::MAX, |row| row.id);
-            let committed: Vec<i64> = committed
+                .map_or(RowId::MAX, |row| row.id);
+            let committed: Vec<RowId> = committed
                 .iter()
                 .copied()
                 .filter(|id| *id < head && !self.database.dead.contains(id))
                 .collect();
-            let mut firsts: Vec<i64> = Vec::new();
+            let mut firsts: Vec<RowId> = Vec::new();
             for (_, id) in self.log.iter().filter(|(of, _)| of == key) {
                 if !firsts.contains(id) {
                     firsts.push(*id);
@@ -737,8 +738,8 @@ fn bytes_are_counted_unless_no_row_of_late_was_large() {
         &[Grant {
             lane: Lane::FIRST,
             epoch: 1,
-            watermark: 0,
-            high_id: 0,
+            watermark: RowId::ZERO,
+            high_id: RowId::ZERO,
         }],
         now,
     );

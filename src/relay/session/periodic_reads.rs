@@ -111,7 +111,7 @@ impl Session<'_> {
                 self.reporter.record_straggler();
                 tracing::warn!(
                     lane = i16::from(row.lane),
-                    id = row.id,
+                    id = row.id.get(),
                     event_id = %row.event_id,
                     "a row was found below the watermark: an id may have been drawn twice, after a \
                      restore or a TRUNCATE; see docs/restore.md"

@@ -104,14 +104,14 @@ impl Session<'_> {
         match rejected.disposition {
             Disposition::ParkKey => tracing::error!(
                 topic,
-                id = row.id,
+                id = row.id.get(),
                 event_id = %row.event_id,
                 %class,
                 "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
             ),
             Disposition::DeadLetter => tracing::error!(
                 topic,
-                id = row.id,
+                id = row.id.get(),
                 event_id = %row.event_id,
                 %class,
                 "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \

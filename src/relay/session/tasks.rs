@@ -11,7 +11,7 @@ use futures::{
 
 use crate::{
     outbox::{
-        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowIdentity, SequenceState,
+        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowId, RowIdentity, SequenceState,
         StoreError, TableWide,
     },
     relay::{
@@ -44,7 +44,7 @@ pub(super) type LeaseRoundEnd = Result<LeaseOutcome, StoreError>;
 /// How drawing a transaction id ended.
 pub(super) struct TickEnd {
     /// Highest id seen before the transaction began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     pub(super) result: Result<u64, StoreError>,
 }
 

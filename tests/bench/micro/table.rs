@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use outbox_relay::outbox::{FetchRequest, Fetched, Lane, OutboxRow, RowText, SettleRow, Snapshot};
+use outbox_relay::outbox::{
+    FetchRequest, Fetched, Lane, OutboxRow, RowId, RowText, SettleRow, Snapshot,
+};
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
@@ -30,7 +32,12 @@ pub(crate) fn row(id: i64) -> OutboxRow {
         event_key: None,
         headers: HEADERS,
     };
-    let mut row = OutboxRow::new(Lane::new((id % LANES) as u8), id, event_id, texts);
+    let mut row = OutboxRow::new(
+        Lane::new((id % LANES) as u8),
+        RowId::new(id),
+        event_id,
+        texts,
+    );
     row.payload = Some(vec![b'x'; PAYLOAD_BYTES].into());
     row.created_at_us = FIRST_US + id * 1000;
     row
@@ -67,7 +74,7 @@ impl Table {
         for read in &plan.lanes {
             rows.extend(
                 self.lanes[read.lane.index()]
-                    .read(read.low, read.rows_max as usize)
+                    .read(read.low.get(), read.rows_max as usize)
                     .into_iter()
                     .map(row),
             );
@@ -81,7 +88,7 @@ impl Table {
 
     pub(crate) fn delete(&mut self, rows: &[SettleRow]) {
         for SettleRow { row, .. } in rows {
-            self.lanes[row.lane.index()].read.remove(&row.id);
+            self.lanes[row.lane.index()].read.remove(&row.id.get());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use outbox_relay::{
     kafka,
-    outbox::{Grant, Lane, Snapshot},
+    outbox::{Grant, Lane, RowId, Snapshot},
     relay::core::{
         Core, Outcome, Outgoing, SettleWhen, TopicPresence,
         ids::{Slot, TopicIndex},
@@ -88,8 +88,8 @@ impl Relay {
             .map(|lane| Grant {
                 lane,
                 epoch: 1,
-                watermark: 0,
-                high_id: 0,
+                watermark: RowId::ZERO,
+                high_id: RowId::ZERO,
             })
             .collect();
         core.on_granted(&grants, now);

@@ -1,7 +1,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    outbox::{FetchRequest, Fetched, Grant, Lane, LaneRead, OutboxRow, Parked, RowText, Snapshot},
+    outbox::{
+        FetchRequest, Fetched, Grant, Lane, LaneRead, OutboxRow, Parked, RowId, RowText, Snapshot,
+    },
     relay::core::{
         ClusterError, Core, DrainBlockers, Outcome, SettleWhen, TopicPresence, ids::Slot,
         in_flight::Budget, lane_share::LANES, routing::Routes, watermarks::XidTick,
@@ -25,7 +27,7 @@ const BUDGET: Budget = Budget {
 struct World {
     core: Core,
     now: Instant,
-    rows: BTreeMap<i64, OutboxRow>,
+    rows: BTreeMap<RowId, OutboxRow>,
     sent: Vec<(Slot, TopicIndex)>,
     published: usize,
     xid: u64,
@@ -52,8 +54,8 @@ impl World {
         let grant = |lane| Grant {
             lane,
             epoch: 1,
-            watermark: 0,
-            high_id: 0,
+            watermark: RowId::ZERO,
+            high_id: RowId::ZERO,
         };
         core.on_granted(&Lane::all().map(grant).collect::<Vec<_>>(), now);
         core.on_topic_metadata(SICK, TopicPresence::Present, now);
@@ -75,7 +77,8 @@ impl World {
         for _ in 0..rows {
             let id = self.next_id;
             self.next_id += 1;
-            self.rows.insert(id, row((id % lanes) as u8, id, topic));
+            self.rows
+                .insert(RowId::new(id), row((id % lanes) as u8, id, topic));
         }
     }
 
@@ -132,7 +135,7 @@ impl World {
             let lane = read.lane;
             let rows = self
                 .rows
-                .range(read.low + 1..)
+                .range(read.low.next()..)
                 .map(|(_, row)| row)
                 .filter(move |row| row.lane == lane);
             rows.filter(is_active)
@@ -487,8 +490,8 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
         &[Grant {
             lane: Lane::new(63),
             epoch: 3,
-            watermark: 63,
-            high_id: 63,
+            watermark: RowId::new(63),
+            high_id: RowId::new(63),
         }],
         world.now,
     );

@@ -5,7 +5,7 @@ const TOPIC: TopicIndex = TopicIndex::new(0);
 fn identity(event_id: u128) -> RowIdentity {
     RowIdentity {
         lane: Lane::new(1),
-        id: 5,
+        id: RowId::new(5),
         event_id: Uuid::from_u128(event_id),
     }
 }

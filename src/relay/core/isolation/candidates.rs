@@ -129,7 +129,7 @@ impl Core {
         for row in &rows {
             let paused = PausedKey::probing(row.lane);
             let key = self.isolation.pause_key(topic, row.key(), paused);
-            self.exclude(row.lane, Excluded::Key(topic, key), row.id - 1);
+            self.exclude(row.lane, Excluded::Key(topic, key), row.id.before());
         }
         self.isolation
             .bisect

@@ -36,7 +36,11 @@ impl Core {
             head: Some(identity),
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
-        self.exclude(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
+        self.exclude(
+            row.lane,
+            Excluded::Key(topic, Arc::clone(&key)),
+            row.id.before(),
+        );
         // Later rows of the key are read again once the disposition is done. Until then another
         // relay may become the owner of the lane and decide otherwise.
         let dropped = self

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
-        FetchRequest, Fetched, Grant, Lane, LaneWatermark, OutboxRow, RowIdentity, RowText,
+        FetchRequest, Fetched, Grant, Lane, LaneWatermark, OutboxRow, RowId, RowIdentity, RowText,
         Snapshot,
     },
     relay::core::model::Bug,
@@ -21,7 +21,7 @@ const JUMP: i64 = 100;
 /// A row; `event` stands for its event_id, which never comes again, while an id may.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub(super) struct Row {
-    pub(super) id: i64,
+    pub(super) id: RowId,
     pub(super) event: u64,
     pub(super) key: Key,
 }
@@ -65,7 +65,7 @@ impl Row {
         };
         OutboxRow {
             event_id: self.event_id(),
-            ..OutboxRow::with(self.key.lane, self.id, texts)
+            ..OutboxRow::with(self.key.lane, self.id.get(), texts)
         }
     }
 }
@@ -75,8 +75,8 @@ impl Row {
 pub(super) struct LaneRow {
     pub(super) owner: Option<u8>,
     epoch: i64,
-    mark: i64,
-    high_id: i64,
+    mark: RowId,
+    high_id: RowId,
 }
 
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ impl Database {
             .map(|(xid, _)| *xid);
         let xid = holder.unwrap_or_else(|| self.begin());
         let row = Row {
-            id: self.next_id,
+            id: RowId::new(self.next_id),
             event: self.next_event,
             key,
         };
@@ -208,9 +208,10 @@ impl Database {
         if !self.ids_come_again || !self.writers().is_empty() {
             return;
         }
-        let above = self.lanes.iter().map(|lane| lane.high_id).fold(0, i64::max) + JUMP;
+        let highest = self.lanes.iter().map(|lane| lane.high_id);
+        let above = highest.fold(RowId::ZERO, RowId::max).get() + JUMP;
         let moved = |row: &Row| Row {
-            id: row.id + above,
+            id: RowId::new(row.id.get() + above),
             ..*row
         };
         let waiting = std::mem::take(&mut self.rows);
@@ -223,9 +224,10 @@ impl Database {
         }
         self.rows = waiting.iter().map(moved).collect();
         self.next_id += above;
+        let high_id = RowId::new(self.next_id - 1);
         self.lanes
             .iter_mut()
-            .for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
+            .for_each(|lane| (lane.mark, lane.high_id) = (RowId::ZERO, high_id));
         (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 

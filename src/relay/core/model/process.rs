@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    outbox::{FetchRequest, Fetched, RowIdentity},
+    outbox::{FetchRequest, Fetched, RowId, RowIdentity},
     relay::core::{
         Core, Outcome, TopicPresence,
         ids::{Slot, TopicIndex},
@@ -106,7 +106,7 @@ impl Hash for Fetch {
 pub(super) struct Deletion {
     pub(super) settle: SettleBatch,
     /// Highest id seen before it began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     /// Set once its transaction has begun.
     pub(super) xid: Option<u64>,
     pub(super) done: bool,
@@ -172,7 +172,7 @@ pub(super) struct Process {
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
     /// The highest `drawn` of a tick: another one with no more would bring nothing.
-    pub(super) ticked: i64,
+    pub(super) ticked: RowId,
 }
 
 impl Process {
@@ -206,7 +206,7 @@ impl Process {
             reports: vec![],
             fetch: None,
             deletions: vec![],
-            ticked: 0,
+            ticked: RowId::ZERO,
         }
     }
 
@@ -215,7 +215,7 @@ impl Process {
         self.core.in_flight.holds(row.identity())
     }
 
-    pub(super) fn tick(&mut self, xid: u64, drawn: i64) {
+    pub(super) fn tick(&mut self, xid: u64, drawn: RowId) {
         self.core.on_tick(XidTick { xid, drawn });
         self.ticked = self.ticked.max(drawn);
     }

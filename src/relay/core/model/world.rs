@@ -15,6 +15,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    outbox::RowId,
     relay::core::{
         Outcome, SettleWhen, TopicPresence,
         ids::TopicIndex,
@@ -105,7 +106,7 @@ pub(super) struct World {
     /// For what they are; a neighbour in a batch is none of them.
     refused: BTreeSet<u64>,
     /// Highest id that was written, by key: a consumer drops what is not above it.
-    highest: BTreeMap<Key, i64>,
+    highest: BTreeMap<Key, RowId>,
     /// Rows in flight at a fault.
     may_repeat: Vec<u64>,
     script_at: usize,

@@ -1,7 +1,7 @@
 //! Statements of a relay, whose answers may be lost: settling, and everything about the lease.
 
 use super::*;
-use crate::outbox::Lane;
+use crate::outbox::{Lane, RowId};
 
 impl World {
     pub(super) fn settle(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
@@ -104,7 +104,7 @@ impl World {
 
     /// A row by its event, under the id by which a relay knows it; one that was truncated is only a
     /// name.
-    pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
+    pub(super) fn row_of(&self, event_id: Uuid, id: RowId, key: Key) -> Row {
         self.database.get().row(event_id).map_or(
             Row {
                 id,
