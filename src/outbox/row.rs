@@ -169,14 +169,8 @@ impl Decoder {
     pub(super) fn push(&mut self, row: &PgRow) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
-                let sequence = SequenceState {
-                    position: row.try_get(2)?,
-                    incarnation: row.try_get(3)?,
-                };
-                self.statement = Some((
-                    sequence,
-                    Snapshot::parse(text).map_err(DecodeError::Snapshot)?,
-                ));
+                let snapshot = Snapshot::parse(text).map_err(DecodeError::Snapshot)?;
+                self.statement = Some((decode_sequence(row)?, snapshot));
             }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
                 self.scanned.push((lane(row)?, row.try_get(2)?))
@@ -210,6 +204,13 @@ impl Decoder {
             },
         ))
     }
+}
+
+fn decode_sequence(row: &PgRow) -> Result<SequenceState, DecodeError> {
+    Ok(SequenceState {
+        position: row.try_get(2)?,
+        incarnation: row.try_get(3)?,
+    })
 }
 
 fn ctid(row: &PgRow) -> Result<Ctid, DecodeError> {

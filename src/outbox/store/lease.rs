@@ -12,7 +12,7 @@ use crate::{
             Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, failed,
             lane_numbers, row, rows, tuple, tuples, xid,
         },
-        unit_of_work::Statement,
+        unit_of_work::{Statement, UnitOfWork},
     },
     report::BreakerState,
 };
@@ -64,6 +64,35 @@ impl Store {
             .begin()
             .await
             .map_err(failed(Operation::BeginRenewal))?;
+        let renewed = self.renew_lease(&mut work, instance, ttl, breaker).await?;
+        let mut lanes = Vec::new();
+        if renewed.is_some() {
+            let sql = &self.statements.write_watermarks;
+            lanes = work
+                .rows(bind_watermarks(sql, instance, watermarks, incarnation))
+                .await
+                .map_err(failed(Operation::WriteWatermarks))?;
+        }
+        work.commit()
+            .await
+            .map_err(failed(Operation::CommitRenewal))?;
+
+        let Some(renewed) = renewed else {
+            return Ok(None);
+        };
+        let xid = xid(Operation::RenewLease, &renewed)?;
+        Ok(Some((xid, decode_lanes(&lanes)?)))
+    }
+
+    /// Renews the lease. Returns the row with the id of the transaction; `None` when the lease had
+    /// expired.
+    async fn renew_lease(
+        &self,
+        work: &mut UnitOfWork,
+        instance: Uuid,
+        ttl: Duration,
+        breaker: BreakerState,
+    ) -> Result<Option<PgRow>, StoreError> {
         let renew = query(self.statements.renew.clone())
             .bind(instance)
             .bind(millis(ttl))
@@ -72,23 +101,7 @@ impl Store {
             .rows(renew)
             .await
             .map_err(failed(Operation::RenewLease))?;
-        let mut lanes = Vec::new();
-        if !renewed.is_empty() {
-            let write = &self.statements.write_watermarks;
-            lanes = work
-                .rows(bind_watermarks(write, instance, watermarks, incarnation))
-                .await
-                .map_err(failed(Operation::WriteWatermarks))?;
-        }
-        work.commit()
-            .await
-            .map_err(failed(Operation::CommitRenewal))?;
-
-        let Some(renewed) = renewed.first() else {
-            return Ok(None);
-        };
-        let xid = xid(Operation::RenewLease, renewed)?;
-        Ok(Some((xid, decode_lanes(&lanes)?)))
+        Ok(renewed.into_iter().next())
     }
 
     /// Gives up lanes of which no row is in flight any more.

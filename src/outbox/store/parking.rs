@@ -107,18 +107,7 @@ impl Store {
         let rows: Vec<ParkedColumns> = tuples(operation, &rows)?;
         let mut parked = Parked::default();
         for row in rows {
-            match row {
-                (topic, None, ..) => parked.topics.push(topic),
-                (topic, Some(key), lane, attempts, head_id, head_event_id) => {
-                    parked.keys.push(ParkedKey {
-                        topic,
-                        key,
-                        lane: decode_lane(lane).map_err(failed(operation))?,
-                        attempts: decode_attempts(attempts),
-                        head: head_id.zip(head_event_id),
-                    });
-                }
-            }
+            add_parked(&mut parked, row).map_err(failed(operation))?;
         }
         Ok(parked)
     }
@@ -220,6 +209,23 @@ type ParkedColumns = (
     Option<RowId>,
     Option<Uuid>,
 );
+
+/// Adds a row of `sql/parked.sql`: a parked topic, or a parked key.
+fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError> {
+    match row {
+        (topic, None, ..) => parked.topics.push(topic),
+        (topic, Some(key), lane, attempts, head_id, head_event_id) => {
+            parked.keys.push(ParkedKey {
+                topic,
+                key,
+                lane: decode_lane(lane)?,
+                attempts: decode_attempts(attempts),
+                head: head_id.zip(head_event_id),
+            });
+        }
+    }
+    Ok(())
+}
 
 fn decode_lane(lane: Option<i16>) -> Result<Lane, DecodeError> {
     lane.and_then(Lane::from_column).ok_or(DecodeError::Value)

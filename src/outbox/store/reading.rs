@@ -34,19 +34,31 @@ impl Store {
         {
             return Ok(fetched);
         }
+        let (_end, decoder) = self.read(self.fetch_statement(request), i64::MAX).await?;
+        decoder.finish().map_err(failed(Operation::FetchRows))
+    }
+
+    /// Reads and decodes the rows of a fetch. Breaks off once their payloads exceed `bytes_max`.
+    async fn read(
+        &self,
+        fetch: Statement<'_>,
+        bytes_max: i64,
+    ) -> Result<(ControlFlow<()>, Decoder), StoreError> {
         let mut decoder = Decoder::default();
         let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
             decoder.push(row)?;
+            if decoder.payload_bytes() > bytes_max {
+                return Ok(ControlFlow::Break(()));
+            }
             Ok(ControlFlow::Continue(()))
         };
-        // It cannot break: `on_row` never does.
-        let _end = self
+        let end = self
             .pools
             .reader
-            .for_each_row(self.fetch_statement(request), on_row)
+            .for_each_row(fetch, on_row)
             .await
             .map_err(failed(Operation::FetchRows))?;
-        decoder.finish().map_err(failed(Operation::FetchRows))
+        Ok((end, decoder))
     }
 
     fn fetch_statement<'q>(&self, request: &'q FetchRequest) -> Statement<'q> {
@@ -82,20 +94,7 @@ impl Store {
             .bind(column(&request.lanes, |read| read.low))
             .bind(column(&request.lanes, |read| read.rows_max));
         let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
-        let mut decoder = Decoder::default();
-        let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
-            decoder.push(row)?;
-            if decoder.payload_bytes() > bytes_max {
-                return Ok(ControlFlow::Break(()));
-            }
-            Ok(ControlFlow::Continue(()))
-        };
-        let end = self
-            .pools
-            .reader
-            .for_each_row(fetch, on_row)
-            .await
-            .map_err(failed(Operation::FetchRows))?;
+        let (end, decoder) = self.read(fetch, bytes_max).await?;
         if end.is_break() {
             tracing::info!(
                 bytes_max,

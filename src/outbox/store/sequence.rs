@@ -7,7 +7,7 @@ use sqlx::{FromRow, postgres::PgRow, query};
 use crate::outbox::{
     ids::RowId,
     row::SequenceState,
-    store::{Operation, Resumed, Store, StoreError, failed, row, tuple},
+    store::{Operation, Resumed, Store, StoreError, failed, row},
     unit_of_work::UnitOfWork,
 };
 
@@ -29,11 +29,7 @@ impl Store {
         let operation = Operation::ReadSequence;
         let sql = query(self.statements.sequence_state.clone());
         let row = row(&self.pools.lease, operation, sql).await?;
-        let (incarnation, position) = tuple(operation, &row)?;
-        Ok(SequenceState {
-            incarnation,
-            position,
-        })
+        decode_state(&row).map_err(failed(operation))
     }
 
     /// Moves the sequence on if ids may have been drawn twice. Returns what was done and the state
@@ -78,15 +74,16 @@ impl Store {
         let state = work
             .row(query(self.statements.sequence_state.clone()))
             .await?;
-        let (incarnation, position) = FromRow::from_row(&state)?;
-        Ok((
-            resumed,
-            SequenceState {
-                incarnation,
-                position,
-            },
-        ))
+        Ok((resumed, decode_state(&state)?))
     }
+}
+
+fn decode_state(row: &PgRow) -> Result<SequenceState, sqlx::Error> {
+    let (incarnation, position) = FromRow::from_row(row)?;
+    Ok(SequenceState {
+        incarnation,
+        position,
+    })
 }
 
 fn resumed(row: &PgRow) -> Result<Resumed, sqlx::Error> {
