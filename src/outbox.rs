@@ -4,6 +4,7 @@ pub mod admin;
 pub mod connect;
 mod ctid;
 pub mod error;
+mod ids;
 pub mod migrate;
 mod row;
 mod row_text;
@@ -14,13 +15,14 @@ mod store;
 mod unit_of_work;
 
 pub use ctid::Ctid;
+pub use ids::{Lane, RowId, RowIdentity};
 pub use row::{Fetched, OutboxRow, SequenceState};
 pub use row_text::RowText;
 pub use schema_drift::{SchemaDrift, check_drift};
 pub use snapshot::{ParseSnapshotError, Snapshot};
 pub use store::{
-    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Operation,
-    Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools, READER_OPTIONS, Resumed, SettlePlan,
-    Store, StoreError, StoreErrorSource, Survey, TableWide,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
+    LaneRead, LaneWatermark, Operation, Others, Parked, ParkedKey, ParkedRow, ParkedRows, Pools,
+    READER_OPTIONS, Resumed, SettleRow, Store, StoreError, StoreErrorSource, Survey, TableWide,
 };
 pub use unit_of_work::{Connections, Statement, UnitOfWork};

@@ -172,7 +172,13 @@ pub struct ListArgs {
     #[command(flatten)]
     pub selector: Selector,
     /// Maximum number of results.
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "100",
+        value_parser = clap::value_parser!(u64).range(1..1_000_000_000),
+        help_heading = FILTERS
+    )]
     pub limit: u64,
 }
 
@@ -210,17 +216,29 @@ impl ConfirmArgs {
 
 /// Flags of commands that change what a selector finds.
 #[derive(Args)]
-#[command(group = ArgGroup::new("chosen").required(true).multiple(true).args(["topic", "key", "class", "older_than", "event_id", "all"]))]
+#[command(group = ArgGroup::new("chosen")
+    .required(true)
+    .multiple(true)
+    .args(["topic", "key", "class", "older_than", "event_id", "all"]))]
 pub struct ChangeArgs {
     #[command(flatten)]
     pub common: CommonArgs,
     #[command(flatten)]
     pub selector: Selector,
     /// Select everything. Either this or a condition is required.
-    #[arg(long, conflicts_with_all = ["topic", "key", "class", "older_than", "event_id"], help_heading = FILTERS)]
+    #[arg(
+        long,
+        conflicts_with_all = ["topic", "key", "class", "older_than", "event_id"],
+        help_heading = FILTERS
+    )]
     pub all: bool,
     /// Maximum number of changes, oldest first.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..1_000_000_000), help_heading = FILTERS)]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..1_000_000_000),
+        help_heading = FILTERS
+    )]
     pub limit: Option<u64>,
     #[command(flatten)]
     pub confirm: ConfirmArgs,

@@ -91,31 +91,32 @@ pub(super) async fn run<C: Change>(
     }
     if confirm_args.dry_run {
         let preview = change.preview(&client, &selector, &items).await?;
-        let more = and_more(items.len());
         changed.dry_run = true;
         write(out, output, &changed, |changed| {
-            format!("{preview}{more}{}", changed.describe(&verb))
+            format!("{preview}{}", changed.describe_preview(&verb))
         })?;
         return Ok(Exit::Done);
     }
     if confirm(&confirm_args, &change.question(changed.matched))? == Answer::No {
         return Ok(Exit::Refused);
     }
-    for batch in items.chunks(BATCH) {
-        changed.done += change.apply(&client, batch).await?;
-        show_progress(&verb, changed.done, changed.matched);
-    }
+    apply_in_batches(&change, &client, &items, &mut changed).await?;
     write(out, output, &changed, |changed| changed.describe(&verb))?;
     Ok(Exit::Done)
 }
 
-/// Line below a preview that does not list all items.
-fn and_more(matched: usize) -> String {
-    if matched > PREVIEW_MAX {
-        format!("... and {} more\n", matched - PREVIEW_MAX)
-    } else {
-        String::new()
+/// Changes the items batch by batch. `changed.done` counts what is done, even if a batch fails.
+async fn apply_in_batches<C: Change>(
+    change: &C,
+    client: &AdminClient,
+    items: &[C::Item],
+    changed: &mut Changed,
+) -> Result<(), AdminError> {
+    for batch in items.chunks(BATCH) {
+        changed.done += change.apply(client, batch).await?;
+        show_progress(&change.verb(), changed.done, changed.matched);
     }
+    Ok(())
 }
 
 /// A verb in the forms that messages need.
@@ -157,6 +158,15 @@ impl Changed {
             matched: u64::try_from(matched).unwrap_or(u64::MAX),
             done: 0,
         }
+    }
+
+    /// Text below a preview, which does not list all items.
+    fn describe_preview(&self, verb: &Verb) -> String {
+        let more = match self.matched.saturating_sub(PREVIEW_MAX as u64) {
+            0 => String::new(),
+            more => format!("... and {more} more\n"),
+        };
+        format!("{more}{}", self.describe(verb))
     }
 
     fn describe(&self, verb: &Verb) -> String {

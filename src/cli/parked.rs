@@ -143,10 +143,12 @@ async fn add(arguments: AddArgs, out: &mut impl Write) -> Result<Exit, CliError>
     let (settings, secrets) = load(config)?;
     check_declared(&settings, &topic)?;
     let client = AdminClient::open(&settings, &secrets, confirm_args.role()).await?;
-    let mut changed = Changed::new(&ADD, 1);
     let what = describe(&topic, key.as_deref());
     if confirm_args.dry_run {
-        changed.dry_run = true;
+        let changed = Changed {
+            dry_run: true,
+            ..Changed::new(&ADD, 1)
+        };
         write(out, output, &changed, |_| format!("would park {what}\n"))?;
         return Ok(Exit::Done);
     }
@@ -154,13 +156,22 @@ async fn add(arguments: AddArgs, out: &mut impl Write) -> Result<Exit, CliError>
     if confirm(&confirm_args, &question)? == Answer::No {
         return Ok(Exit::Refused);
     }
-    changed.done = u64::from(client.park(&topic, key.as_deref()).await?);
-    let verb = match changed.done {
-        0 => "already parked:",
-        _ => "parked",
-    };
-    write(out, output, &changed, |_| format!("{verb} {what}\n"))?;
+    let done = client.park(&topic, key.as_deref()).await?;
+    write(out, output, &added(done), |_| describe_added(done, &what))?;
     Ok(Exit::Done)
+}
+
+/// Result of `parked add`. `done`: the topic or key was not parked before.
+fn added(done: bool) -> Changed {
+    Changed {
+        done: u64::from(done),
+        ..Changed::new(&ADD, 1)
+    }
+}
+
+fn describe_added(done: bool, what: &str) -> String {
+    let verb = if done { "parked" } else { "already parked:" };
+    format!("{verb} {what}\n")
 }
 
 fn describe(topic: &str, key: Option<&str>) -> String {

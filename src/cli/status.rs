@@ -144,17 +144,16 @@ fn ranges(lanes: &[i16]) -> String {
             _ => ranges.push((*lane, *lane)),
         }
     }
-    let texts: Vec<String> = ranges
-        .iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
-        .collect();
+    let texts: Vec<String> = ranges.into_iter().map(range).collect();
     texts.join(", ")
+}
+
+fn range((first, last): (i16, i16)) -> String {
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    }
 }
 
 #[cfg(test)]

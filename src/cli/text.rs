@@ -46,8 +46,8 @@ fn visible(text: &str, kept: impl Fn(char) -> bool) -> String {
 fn harmful(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Formats a table in which each column is as wide as its widest cell. Escapes and cuts the cells.
@@ -59,25 +59,26 @@ pub(super) fn table<const N: usize>(
         .into_iter()
         .map(|row| row.map(|text| cell(&text)))
         .collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-            .max(heads[column].len())
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in std::iter::once(&heads.map(str::to_owned)).chain(&rows) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    let heads = heads.map(str::to_owned);
+    let lines = || std::iter::once(&heads).chain(&rows);
+    let widths: [usize; N] = std::array::from_fn(|column| widest(lines(), column));
+    lines().map(|row| table_line(row, &widths)).collect()
+}
+
+/// Number of characters of the widest cell of a column.
+fn widest<'r, const N: usize>(rows: impl Iterator<Item = &'r [String; N]>, column: usize) -> usize {
+    rows.map(|row| row[column].chars().count())
+        .max()
+        .unwrap_or(0)
+}
+
+fn table_line<const N: usize>(row: &[String; N], widths: &[usize; N]) -> String {
+    let cells: Vec<String> = row
+        .iter()
+        .zip(widths)
+        .map(|(cell, width)| format!("{cell:width$}"))
+        .collect();
+    format!("{}\n", cells.join("  ").trim_end())
 }
 
 /// Formats names and values, one pair in each line. Does not escape them.

@@ -146,20 +146,7 @@ impl Connect {
         files: &DatabaseFiles,
         secrets: &Secrets,
     ) -> Result<Self, ConnectError> {
-        let (options, database) = match endpoint {
-            Endpoint::Url => (
-                from_url(files.url, secrets)?,
-                "the database of the URL".to_owned(),
-            ),
-            Endpoint::Host { host, port, name } => {
-                let options = PgConnectOptions::new_without_pgpass()
-                    .host(host)
-                    .port(*port)
-                    .database(name);
-                let options = with_credentials(options, tls, files, secrets)?;
-                (options, format!("database '{name}' at '{host}:{port}'"))
-            }
-        };
+        let options = endpoint_options(endpoint, tls, files, secrets)?;
         if peer == Peer::Pooler && options.get_options().is_some() {
             return Err(ConnectError::Options {
                 file: files.url,
@@ -173,7 +160,7 @@ impl Connect {
             .disable_statement_logging();
         Ok(Self {
             options,
-            database,
+            database: describe(endpoint),
             peer,
             settings: Vec::new(),
         })
@@ -258,20 +245,48 @@ impl fmt::Display for Connect {
     }
 }
 
+/// Options with host, database, user and password.
+fn endpoint_options(
+    endpoint: &Endpoint,
+    tls: &TlsSettings,
+    files: &DatabaseFiles,
+    secrets: &Secrets,
+) -> Result<PgConnectOptions, ConnectError> {
+    let Endpoint::Host { host, port, name } = endpoint else {
+        return from_url(files.url, secrets);
+    };
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(*port)
+        .database(name);
+    with_credentials(options, tls, files, secrets)
+}
+
+/// Name of the database for people.
+fn describe(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Url => "the database of the URL".to_owned(),
+        Endpoint::Host { host, port, name } => format!("database '{name}' at '{host}:{port}'"),
+    }
+}
+
 fn from_url(file: SecretFile, secrets: &Secrets) -> Result<PgConnectOptions, ConnectError> {
     let secret = secrets.get(file)?;
     let url = with_known_parameters(secret.expose_secret());
     let url = url.expose_secret();
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    let is_postgres = matches!(scheme, Some("postgres" | "postgresql"));
     match PgConnectOptions::from_str(url) {
-        Ok(options) if is_postgres => Ok(options),
+        Ok(options) if has_postgres_scheme(url) => Ok(options),
         // The error of the parser is dropped: it can quote the URL, password included.
         _ => Err(ConnectError::Url {
             file,
             location: secrets.location(file),
         }),
     }
+}
+
+fn has_postgres_scheme(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    matches!(scheme, Some("postgres" | "postgresql"))
 }
 
 /// Parameters of a URL that sqlx knows.
@@ -330,6 +345,14 @@ fn with_credentials(
     }
 }
 
+fn ssl_mode(mode: TlsMode) -> PgSslMode {
+    match mode {
+        TlsMode::VerifyFull => PgSslMode::VerifyFull,
+        TlsMode::VerifyCa => PgSslMode::VerifyCa,
+        TlsMode::Disable => PgSslMode::Disable,
+    }
+}
+
 /// Sets TLS as the settings say, whatever a URL says about it.
 fn with_tls(
     options: PgConnectOptions,
@@ -337,11 +360,7 @@ fn with_tls(
     files: &DatabaseFiles,
     secrets: &Secrets,
 ) -> Result<PgConnectOptions, ConnectError> {
-    let mut options = options.ssl_mode(match tls.mode {
-        TlsMode::VerifyFull => PgSslMode::VerifyFull,
-        TlsMode::VerifyCa => PgSslMode::VerifyCa,
-        TlsMode::Disable => PgSslMode::Disable,
-    });
+    let mut options = options.ssl_mode(ssl_mode(tls.mode));
     if tls.ca {
         let ca = secrets.ca_certificates(files.tls.ca)?;
         options = options.ssl_root_cert_from_pem(ca.expose_secret().as_bytes().to_vec());

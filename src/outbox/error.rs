@@ -4,11 +4,18 @@
 //! The server's own message is dropped: it can quote rows, and a status is read by people who may
 //! not read the database.
 
-use std::io;
+use std::{error::Error, io};
 
 use sqlx::error::DatabaseError as ServerError;
 
-use crate::report::{Problem, ProblemClass};
+use crate::report::{
+    Problem,
+    ProblemClass::{
+        self, AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
+        DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing,
+        SchemaNotReady, SecretInvalid, Unreachable,
+    },
+};
 
 /// Database error in a form that people may see. It is made from [`sqlx::Error`], whose own text is
 /// dropped.
@@ -57,21 +64,10 @@ impl From<sqlx::migrate::MigrateError> for DatabaseError {
 /// Class of an error, and a sentence for people.
 #[must_use]
 pub fn classify(error: &sqlx::Error) -> DatabaseError {
-    use ProblemClass::{DatabaseError as Failed, SecretInvalid, TlsFailed, Unreachable};
     match error {
         sqlx::Error::Database(answer) => by_sqlstate(answer.as_ref()),
         sqlx::Error::Io(error) => by_io(error),
-        sqlx::Error::Tls(source) => match source.downcast_ref::<rustls::Error>() {
-            Some(error) => by_tls(error),
-            None if source.to_string() == "server does not support TLS" => DatabaseError::new(
-                TlsFailed,
-                "the server does not offer TLS: enable it there, or set tls.mode to disable",
-            ),
-            None => DatabaseError::new(
-                TlsFailed,
-                "TLS could not be set up: check tls.ca and tls.clientCertSecretRef",
-            ),
-        },
+        sqlx::Error::Tls(source) => by_tls_setup(source.as_ref()),
         sqlx::Error::Configuration(_) => DatabaseError::new(
             SecretInvalid,
             "the connection's secrets cannot be used: check the URL, and that certificate and key \
@@ -101,112 +97,111 @@ pub fn classify(error: &sqlx::Error) -> DatabaseError {
     }
 }
 
-/// Table of the server's error codes. The message of any other code contains the code.
+/// Converts an error that the server sent. The message of an unknown code contains the code.
 fn by_sqlstate(answer: &dyn ServerError) -> DatabaseError {
-    use ProblemClass::{
-        AuthenticationFailed, DatabaseError as Failed, DatabaseFull, DatabaseMissing,
-        DatabaseReadOnly, InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing,
-        SchemaNotReady, Unreachable,
-    };
     let code = answer.code().unwrap_or_default();
-    let (class, message) = match code.as_ref() {
-        "28P01" => (
+    match known_sqlstate(&code, answer) {
+        Some((class, message)) => DatabaseError::new(class, message),
+        None => DatabaseError::new(
+            ProblemClass::DatabaseError,
+            format!("the database returned SQLSTATE {code}; see its log for details"),
+        ),
+    }
+}
+
+/// Table of the server's error codes; `None` for any other code.
+fn known_sqlstate(code: &str, answer: &dyn ServerError) -> Option<(ProblemClass, &'static str)> {
+    match code {
+        "28P01" => Some((
             AuthenticationFailed,
             "the server rejected the user name or password: correct the Secret; the new value is \
              used automatically",
-        ),
-        "28000" => (
+        )),
+        "28000" => Some((
             AuthenticationFailed,
             "the server does not allow this user to log in from here: check the user name, \
              pg_hba.conf, and whether TLS or a client certificate is required",
-        ),
-        "42501" => (
+        )),
+        "42501" => Some((
             InsufficientPrivilege,
             "the database user lacks a privilege: run the migration again, or grant it",
-        ),
-        "55P03" => (
+        )),
+        "55P03" => Some((
             LockTimeout,
             "a lock was not available in time, because another session holds it; this is retried",
-        ),
-        "3D000" => (
+        )),
+        "3D000" => Some((
             DatabaseMissing,
             "the database does not exist: create it, or correct its name",
-        ),
-        "3F000" | "42P01" | "42883" | "42703" => (
+        )),
+        "3F000" | "42P01" | "42883" | "42703" => Some((
             SchemaNotReady,
             "the outbox schema is missing or older than this version needs: run the migration",
-        ),
-        "42804" | "42846" | "0A000" => (
+        )),
+        "42804" | "42846" | "0A000" => Some((
             SchemaNotReady,
             "a column of the outbox does not have the type that the migrations gave it, probably \
              changed by hand: undo the change; outbox-relay migrate shows which one",
-        ),
-        "42704" => (
+        )),
+        "42704" => Some((
             RoleMissing,
             "a role does not exist: create it, or remove it from migration.grants",
-        ),
-        "25006" => (
+        )),
+        "25006" => Some((
             DatabaseReadOnly,
             "the database is read-only: if it is a standby, connect to the primary; else set \
              default_transaction_read_only to off",
-        ),
-        "53300" => (
+        )),
+        "53300" => Some((
             Unreachable,
             "the server has no free connection: raise its max_connections, or lower \
              maxConnections or replicas",
-        ),
-        "53100" | "53400" => (
+        )),
+        "53100" | "53400" => Some((
             DatabaseFull,
             "the server has no space left, on its disk or within a limit: free some space",
-        ),
-        "57P01" | "57P02" | "57P03" => (
+        )),
+        "57P01" | "57P02" | "57P03" => Some((
             Unreachable,
             "the server is starting or stopping; this is retried",
-        ),
-        "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => (
+        )),
+        "08P01" | "22P02" | "26000" | "42P05" if is_by_pooler(answer) => Some((
             InvalidSettings,
             "there is a pooler in front of the server, but spec.database.pooler is not set: set it \
              to true, or connect to the server directly",
-        ),
+        )),
         "08P01"
             if answer
                 .message()
                 .starts_with("transaction blocks not allowed") =>
         {
-            (
+            Some((
                 InvalidSettings,
                 "the pooler is in statement mode: set its pool_mode to transaction, or connect to \
                  the server directly",
-            )
+            ))
         }
-        // PgBouncer sends this code for all errors of its own, so only the message distinguishes
-        // them apart.
-        "08P01" if answer.message().ends_with("authentication failed") => (
+        // PgBouncer sends this code for all errors of its own: only the message distinguishes them.
+        "08P01" if answer.message().ends_with("authentication failed") => Some((
             AuthenticationFailed,
             "the pooler rejected the user name or password: correct the Secret; the new value is \
              used automatically",
-        ),
-        "08P01" => (
+        )),
+        "08P01" => Some((
             Unreachable,
             "the pooler has no connection to the server, or closed this one; this is retried",
-        ),
-        "57014" => (
+        )),
+        "57014" => Some((
             Failed,
             "a statement took too long and was cancelled: check whether the server is overloaded, \
              or a transaction has been open for hours",
-        ),
-        "40P01" | "40001" => (
+        )),
+        "40P01" | "40001" => Some((
             Failed,
             "a statement conflicted with another session; this is retried",
-        ),
-        _ => {
-            return DatabaseError::new(
-                Failed,
-                format!("the database returned SQLSTATE {code}; see its log for details"),
-            );
-        }
-    };
-    DatabaseError::new(class, message)
+        )),
+        _ => None,
+    }
 }
 
 /// Whether an error shows that a pooler is in between: it concerns settings of the session, or a
@@ -222,16 +217,17 @@ fn is_by_pooler(answer: &dyn ServerError) -> bool {
         .any(|start| answer.message().starts_with(start))
 }
 
+/// The error of a failed TLS handshake, which sqlx wraps in an IO error.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 fn by_io(error: &io::Error) -> DatabaseError {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
         TimedOut, UnexpectedEof,
     };
-    // sqlx wraps the error of a failed TLS handshake in an IO error.
-    if let Some(error) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    {
+    if let Some(error) = tls_error(error) {
         return by_tls(error);
     }
     let message = match error.kind() {
@@ -260,6 +256,19 @@ fn by_io(error: &io::Error) -> DatabaseError {
         }
     };
     DatabaseError::new(ProblemClass::Unreachable, message)
+}
+
+/// Converts an error from before the TLS handshake. Some of them have no type of their own.
+fn by_tls_setup(source: &(dyn Error + Send + Sync + 'static)) -> DatabaseError {
+    if let Some(error) = source.downcast_ref::<rustls::Error>() {
+        return by_tls(error);
+    }
+    let message = if source.to_string() == "server does not support TLS" {
+        "the server does not offer TLS: enable it there, or set tls.mode to disable"
+    } else {
+        "TLS could not be set up: check tls.ca and tls.clientCertSecretRef"
+    };
+    DatabaseError::new(ProblemClass::TlsFailed, message)
 }
 
 fn by_tls(error: &rustls::Error) -> DatabaseError {

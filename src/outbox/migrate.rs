@@ -125,33 +125,52 @@ impl MigrateError {
     /// Converts the error for a report: a class and a sentence.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        use ProblemClass::{
-            InsufficientPrivilege, InvalidSettings, LockTimeout, RoleMissing, SchemaNotReady,
-        };
-        let class = match self {
-            Self::Connect(error) => return error.problem(),
-            Self::Schema(error) => return error.problem(),
-            Self::CreateSchema { source, .. } if source.class == InsufficientPrivilege => {
-                return no_right_to_create(self);
+        match (self, self.database_error()) {
+            (Self::Connect(error), _) => error.problem(),
+            (Self::Schema(error), _) => error.problem(),
+            (Self::CreateSchema { .. }, Some(source))
+                if source.class == ProblemClass::InsufficientPrivilege =>
+            {
+                no_right_to_create(self)
             }
+            (_, Some(source)) => Problem::new(source.class, format!("{self}: {source}")),
+            (_, None) => Problem::new(self.class(), self.to_string()),
+        }
+    }
+
+    /// Error of the statement that failed.
+    fn database_error(&self) -> Option<&DatabaseError> {
+        match self {
             Self::Prepare { source, .. }
             | Self::CreateSchema { source, .. }
             | Self::ApplyMigrations { source, .. }
             | Self::Claim { source, .. }
             | Self::Grant { source, .. }
             | Self::ResumeSequence { source, .. }
-            | Self::Commit { source, .. } => {
-                return Problem::new(source.class, format!("{self}: {source}"));
-            }
+            | Self::Commit { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    fn class(&self) -> ProblemClass {
+        match self {
+            Self::Connect(error) => error.problem().class,
+            Self::Schema(error) => error.problem().class,
+            Self::Prepare { source, .. }
+            | Self::CreateSchema { source, .. }
+            | Self::ApplyMigrations { source, .. }
+            | Self::Claim { source, .. }
+            | Self::Grant { source, .. }
+            | Self::ResumeSequence { source, .. }
+            | Self::Commit { source, .. } => source.class,
             Self::ServerTooOld { .. } => ProblemClass::DatabaseError,
-            Self::LockHeld { .. } => LockTimeout,
+            Self::LockHeld { .. } => ProblemClass::LockTimeout,
             Self::OwnerAtWork { .. } => ProblemClass::SchemaClaimedByOther,
-            Self::NotOurs { .. } | Self::OpenToAll { .. } => InvalidSettings,
-            Self::OtherForm { .. } | Self::ShapeChanged { .. } => SchemaNotReady,
-            Self::RolesMissing { .. } => RoleMissing,
-            Self::RightsMissing { .. } => InsufficientPrivilege,
-        };
-        Problem::new(class, self.to_string())
+            Self::NotOurs { .. } | Self::OpenToAll { .. } => ProblemClass::InvalidSettings,
+            Self::OtherForm { .. } | Self::ShapeChanged { .. } => ProblemClass::SchemaNotReady,
+            Self::RolesMissing { .. } => ProblemClass::RoleMissing,
+            Self::RightsMissing { .. } => ProblemClass::InsufficientPrivilege,
+        }
     }
 }
 
@@ -193,22 +212,28 @@ pub async fn migrate(
         MigrationPolicy::Never => return nothing_to_do(),
     };
     match result {
-        Ok(Migrated {
-            level,
-            applied,
-            notes,
-        }) => MigrationReport {
-            schema_version: Some(level),
-            applied,
-            notes,
+        Ok(migrated) => migrated.into_report(),
+        Err(error) => failed(error.problem()),
+    }
+}
+
+impl Migrated {
+    fn into_report(self) -> MigrationReport {
+        MigrationReport {
+            schema_version: Some(self.level),
+            applied: self.applied,
+            notes: self.notes,
             problem: None,
-        },
-        Err(error) => MigrationReport {
-            schema_version: None,
-            applied: Vec::new(),
-            notes: Vec::new(),
-            problem: Some(error.problem()),
-        },
+        }
+    }
+}
+
+fn failed(problem: Problem) -> MigrationReport {
+    MigrationReport {
+        schema_version: None,
+        applied: Vec::new(),
+        notes: Vec::new(),
+        problem: Some(problem),
     }
 }
 

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::outbox::{
     ctid::Ctid,
+    ids::{Lane, RowId, RowIdentity},
     row_text::{OwnedRowText, RowText},
     snapshot::{ParseSnapshotError, Snapshot},
 };
@@ -13,8 +14,8 @@ use crate::outbox::{
 #[derive(Clone, PartialEq)]
 #[cfg_attr(test, derive(Hash))]
 pub struct OutboxRow {
-    pub lane: u8,
-    pub id: i64,
+    pub lane: Lane,
+    pub id: RowId,
     pub event_id: Uuid,
     /// Position of the row version that was read: a hint for the DELETE.
     pub ctid: Ctid,
@@ -28,7 +29,7 @@ pub struct OutboxRow {
 impl OutboxRow {
     /// Builds a row without a payload whose `created_at` is 1970-01-01.
     #[must_use]
-    pub fn new(lane: u8, id: i64, event_id: Uuid, text: RowText<'_>) -> Self {
+    pub fn new(lane: Lane, id: RowId, event_id: Uuid, text: RowText<'_>) -> Self {
         Self {
             lane,
             id,
@@ -37,6 +38,16 @@ impl OutboxRow {
             created_at_us: 0,
             payload: None,
             text: OwnedRowText::new(text),
+        }
+    }
+
+    /// Identity of the row.
+    #[must_use]
+    pub fn identity(&self) -> RowIdentity {
+        RowIdentity {
+            lane: self.lane,
+            id: self.id,
+            event_id: self.event_id,
         }
     }
 
@@ -82,7 +93,12 @@ impl OutboxRow {
     pub(crate) fn with(lane: u8, id: i64, text: RowText<'_>) -> Self {
         Self {
             payload: Some([0; 10].into()),
-            ..Self::new(lane, id, Uuid::from_u128(id as u128), text)
+            ..Self::new(
+                Lane::new(lane),
+                RowId::new(id),
+                Uuid::from_u128(id as u128),
+                text,
+            )
         }
     }
 }
@@ -94,7 +110,7 @@ pub struct SequenceState {
     /// sequence was last checked, as after a restore or a failover.
     pub incarnation: Option<Uuid>,
     /// Last id that was drawn.
-    pub position: i64,
+    pub position: RowId,
 }
 
 /// Result of one fetch.
@@ -105,7 +121,7 @@ pub struct Fetched {
     /// Rows in the order of lane and id.
     pub rows: Vec<OutboxRow>,
     /// Lanes that were read only up to an id, and that id.
-    pub scanned: Vec<(u8, i64)>,
+    pub scanned: Vec<(Lane, RowId)>,
 }
 
 /// Why an answer of the database could not be decoded. No version of the schema sends such answers.
@@ -140,7 +156,7 @@ impl From<sqlx::Error> for DecodeError {
 pub(super) struct Decoder {
     statement: Option<(SequenceState, Snapshot)>,
     rows: Vec<OutboxRow>,
-    scanned: Vec<(u8, i64)>,
+    scanned: Vec<(Lane, RowId)>,
     /// Sum of the payloads so far, in bytes.
     payload_bytes: i64,
 }
@@ -153,14 +169,8 @@ impl Decoder {
     pub(super) fn push(&mut self, row: &PgRow) -> Result<(), DecodeError> {
         match row.try_get::<Option<&str>, _>(0)? {
             Some(text) => {
-                let sequence = SequenceState {
-                    position: row.try_get(2)?,
-                    incarnation: row.try_get(3)?,
-                };
-                self.statement = Some((
-                    sequence,
-                    Snapshot::parse(text).map_err(DecodeError::Snapshot)?,
-                ));
+                let snapshot = Snapshot::parse(text).map_err(DecodeError::Snapshot)?;
+                self.statement = Some((decode_sequence(row)?, snapshot));
             }
             None if row.try_get::<Option<Uuid>, _>(3)?.is_none() => {
                 self.scanned.push((lane(row)?, row.try_get(2)?));
@@ -196,13 +206,20 @@ impl Decoder {
     }
 }
 
+fn decode_sequence(row: &PgRow) -> Result<SequenceState, DecodeError> {
+    Ok(SequenceState {
+        position: row.try_get(2)?,
+        incarnation: row.try_get(3)?,
+    })
+}
+
 fn ctid(row: &PgRow) -> Result<Ctid, DecodeError> {
     let bytes: &[u8] = row.try_get(12)?;
     bytes.try_into().map_err(|_| DecodeError::Value)
 }
 
-fn lane(row: &PgRow) -> Result<u8, DecodeError> {
-    u8::try_from(row.try_get::<i16, _>(1)?).map_err(|_| DecodeError::Value)
+fn lane(row: &PgRow) -> Result<Lane, DecodeError> {
+    Lane::from_column(row.try_get(1)?).ok_or(DecodeError::Value)
 }
 
 /// Decodes a row of `event`, in the columns of `fetch.sql`.

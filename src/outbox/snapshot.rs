@@ -27,19 +27,17 @@ impl Snapshot {
     /// # Errors
     /// Returns an error when the text does not have this form.
     pub fn parse(text: &str) -> Result<Self, ParseSnapshotError> {
-        let malformed = || ParseSnapshotError(text.chars().take(64).collect());
+        Self::parse_parts(text).ok_or_else(|| ParseSnapshotError(text.chars().take(64).collect()))
+    }
+
+    fn parse_parts(text: &str) -> Option<Self> {
         let mut parts = text.split(':').skip(1);
         let (Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(malformed());
+            return None;
         };
-        let xmax = xmax.parse().map_err(|_| malformed())?;
-        let running = running
-            .split(',')
-            .filter(|xid| !xid.is_empty())
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| malformed())?;
-        Ok(Self::new(xmax, running))
+        let listed = running.split(',').filter(|xid| !xid.is_empty());
+        let running: Result<_, _> = listed.map(str::parse).collect();
+        Some(Self::new(xmax.parse().ok()?, running.ok()?))
     }
 
     /// No transaction with this id or a higher one had completed when the snapshot was taken.

@@ -20,6 +20,7 @@ use sqlx::{FromRow, postgres::PgRow};
 use crate::{
     outbox::{
         connect::Setting,
+        ids::Lane,
         row::DecodeError,
         unit_of_work::{Connections, Statement},
     },
@@ -33,8 +34,8 @@ pub use error::{StoreError, StoreErrorSource};
 pub use operation::Operation;
 pub use parking::{Parked, ParkedKey, ParkedRow, TableWide};
 pub use plans::{
-    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneWatermarks, Others,
-    ParkedRows, Resumed, SettlePlan, Survey,
+    BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, Grant, LaneBacklog, LaneGapScan,
+    LaneRead, LaneWatermark, Others, ParkedRows, Resumed, SettleRow, Survey,
 };
 
 /// Session settings of the connections that read lanes. Without statistics the planner would rather
@@ -123,6 +124,16 @@ fn xid(operation: Operation, row: &PgRow) -> Result<u64, StoreError> {
     text.parse()
         .map_err(|_| DecodeError::Value)
         .map_err(failed(operation))
+}
+
+/// The values of one column, for a parameter that is an array.
+fn column<T, V>(items: &[T], value: impl Fn(&T) -> V) -> Vec<V> {
+    items.iter().map(value).collect()
+}
+
+/// Numbers of lanes, for a parameter that is an array.
+fn lane_numbers(lanes: &[Lane]) -> Vec<i16> {
+    column(lanes, |lane| i16::from(*lane))
 }
 
 /// A count of rows. The server never sends a negative one.

@@ -192,24 +192,32 @@ impl Connections {
     }
 
     async fn acquire(&self) -> Result<UnitOfWork, sqlx::Error> {
-        let permit =
-            tokio::time::timeout(ACQUIRE_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
-        let permit = permit
-            .map_err(|_| sqlx::Error::PoolTimedOut)?
-            .map_err(|_| sqlx::Error::PoolClosed)?;
-        let checked_out = match self.idle.pop() {
-            Some(checked_out) => checked_out,
-            None => CheckedOut {
-                connection: self.pool.acquire().await?,
-                since: Instant::now(),
-            },
-        };
+        let permit = self.permit().await?;
         Ok(UnitOfWork {
-            checked_out: Some(checked_out),
+            checked_out: Some(self.check_out().await?),
             idle: self.idle.clone(),
             _permit: permit,
             peer: self.peer,
             in_transaction: false,
+        })
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        let acquire = Arc::clone(&self.permits).acquire_owned();
+        tokio::time::timeout(ACQUIRE_TIMEOUT, acquire)
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| sqlx::Error::PoolClosed)
+    }
+
+    /// An idle connection, or one of the pool.
+    async fn check_out(&self) -> Result<CheckedOut, sqlx::Error> {
+        if let Some(checked_out) = self.idle.pop() {
+            return Ok(checked_out);
+        }
+        Ok(CheckedOut {
+            connection: self.pool.acquire().await?,
+            since: Instant::now(),
         })
     }
 }

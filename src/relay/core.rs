@@ -56,7 +56,7 @@ pub use crate::relay::core::{
     topic_state::TopicPresence,
 };
 use crate::{
-    outbox::OutboxRow,
+    outbox::{OutboxRow, RowId},
     relay::core::{
         breaker::Breaker,
         fair_share::FairShare,
@@ -129,7 +129,7 @@ pub struct Core {
     /// Lanes by number; `None` for a lane that is not owned.
     lanes: [Option<OwnedLane>; LANES],
     /// Highest id that any fetch returned or read past: every id up to it has been drawn.
-    highest_id: i64,
+    highest_id: RowId,
     fetch: FetchState,
     /// When the next fetch may begin.
     fetch_at: Instant,
@@ -159,7 +159,7 @@ impl Core {
             breaker: Breaker::new(settings, budget.rows, Jitter::seeded(0), now),
             ticks: XidTicks::default(),
             lanes: std::array::from_fn(|_| None),
-            highest_id: 0,
+            highest_id: RowId::ZERO,
             fetch: FetchState::Idle,
             fetch_at: now,
             pause: PAUSE_AFTER_WORK,
@@ -189,7 +189,7 @@ impl Core {
     /// Highest id that any fetch returned or read past. It goes into a tick whose transaction has
     /// not begun yet.
     #[must_use]
-    pub fn highest_id(&self) -> i64 {
+    pub fn highest_id(&self) -> RowId {
         self.highest_id
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Grant, LaneWatermarks, Parked, Store, StoreError},
+    outbox::{Grant, Lane, LaneWatermark, Parked, RowId, Store, StoreError},
     relay::core::lane_share::{Health, LEASE_TTL, Share, share},
     report::BreakerState,
 };
@@ -17,15 +17,15 @@ pub(super) struct LeaseRound {
     /// Incarnation of the outbox that the watermarks belong to.
     pub(super) incarnation: Uuid,
     /// Watermarks of all our lanes, to be written; present when a renewal is due.
-    pub(super) renew: Option<LaneWatermarks>,
+    pub(super) renew: Option<Vec<LaneWatermark>>,
     /// Drained lanes to give back.
-    pub(super) release: LaneWatermarks,
+    pub(super) release: Vec<LaneWatermark>,
     /// All our lanes.
-    pub(super) known: Vec<i16>,
+    pub(super) known: Vec<Lane>,
     /// Number of our lanes without those that drain.
     pub(super) owned: u32,
     /// Highest id seen when the round began.
-    pub(super) seen: i64,
+    pub(super) seen: RowId,
     pub(super) breaker: BreakerState,
     pub(super) health: Health,
     /// Whether the relay may take more lanes.
@@ -58,7 +58,7 @@ pub(super) struct HeldLease {
     /// Present if the lease was renewed.
     pub(super) renewed: Option<Renewed>,
     /// Lanes that were given back.
-    pub(super) released: LaneWatermarks,
+    pub(super) released: Vec<LaneWatermark>,
     /// Lanes that were claimed.
     pub(super) granted: Vec<Grant>,
     /// How many lanes to drain, because other relays have too few.
@@ -70,7 +70,7 @@ pub(super) struct HeldLease {
 pub(super) struct ParkedLanes {
     pub(super) parked: Parked,
     /// Lanes that were read.
-    pub(super) lanes: Vec<i16>,
+    pub(super) lanes: Vec<Lane>,
     /// When the read began.
     pub(super) read_at: Instant,
 }
@@ -82,9 +82,9 @@ pub(super) struct Renewed {
     /// Transaction id of the statement.
     pub(super) xid: u64,
     /// Highest id seen before the transaction began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     /// Lanes that are still ours.
-    pub(super) ours: Vec<u8>,
+    pub(super) ours: Vec<Lane>,
 }
 
 /// Runs one round.
@@ -103,8 +103,8 @@ pub(super) async fn run_round(store: Store, round: LeaseRound) -> Result<LeaseOu
     // Drained lanes are given back before lanes are claimed: the survey counts only what is kept.
     let kept = release(&store, &round).await?;
     let (granted, give_back) = rebalance(&store, &round, &kept).await?;
-    let granted_lanes = granted.iter().map(|grant| i16::from(grant.lane));
-    let lanes: Vec<i16> = kept.into_iter().chain(granted_lanes).collect();
+    let granted_lanes = granted.iter().map(|grant| grant.lane);
+    let lanes: Vec<Lane> = kept.into_iter().chain(granted_lanes).collect();
     Ok(LeaseOutcome::Held(HeldLease {
         renewed,
         released: round.release,
@@ -149,15 +149,15 @@ async fn renew_if_due(store: &Store, round: &LeaseRound) -> Result<Renewal, Stor
 }
 
 /// Gives the drained lanes back. Returns the lanes that stay ours.
-async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<i16>, StoreError> {
+async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<Lane>, StoreError> {
     let released = &round.release;
-    if !released.lanes.is_empty() {
+    if !released.is_empty() {
         store
             .release(round.instance, released, round.incarnation)
             .await?;
     }
     let mut kept = round.known.clone();
-    kept.retain(|lane| !released.lanes.contains(lane));
+    kept.retain(|lane| released.iter().all(|released| released.lane != *lane));
     Ok(kept)
 }
 
@@ -166,7 +166,7 @@ async fn release(store: &Store, round: &LeaseRound) -> Result<Vec<i16>, StoreErr
 async fn rebalance(
     store: &Store,
     round: &LeaseRound,
-    kept: &[i16],
+    kept: &[Lane],
 ) -> Result<(Vec<Grant>, u32), StoreError> {
     if round.claims == Claims::Stopped {
         return Ok((Vec::new(), 0));
@@ -182,7 +182,7 @@ async fn rebalance(
     }
 }
 
-async fn read_parked(store: &Store, lanes: Vec<i16>) -> Result<ParkedLanes, StoreError> {
+async fn read_parked(store: &Store, lanes: Vec<Lane>) -> Result<ParkedLanes, StoreError> {
     let read_at = Instant::now();
     Ok(ParkedLanes {
         parked: store.parked(&lanes).await?,

@@ -2,7 +2,7 @@
 //! fetch rows by lane, id and event id.
 
 use outbox_relay::{
-    outbox::{ParkedKey, ParkedRow, Store},
+    outbox::{Lane, OutboxRow, ParkedKey, ParkedRow, RowId, RowIdentity, Store},
     report::ProblemClass,
 };
 use sqlx::PgConnection;
@@ -20,20 +20,20 @@ async fn refused_row(admin: &mut PgConnection, id: i64) -> ParkedRow {
             &format!("select coalesce(event_key, aggregate_id) {name}"),
         )
         .await,
-        lane: u8::try_from(value::<i16>(admin, &format!("select lane {name}")).await)
+        lane: Lane::from_column(value(admin, &format!("select lane {name}")).await)
             .expect("a lane"),
-        id,
+        id: RowId::new(id),
         event_id: value(admin, &format!("select event_id {name}")).await,
         class: ProblemClass::RecordRejected,
     }
 }
 
 /// All lanes except this one.
-fn lanes_but(lane: u8) -> Vec<i16> {
-    (0..64).filter(|other| *other != i16::from(lane)).collect()
+fn lanes_but(lane: Lane) -> Vec<Lane> {
+    Lane::all().filter(|other| *other != lane).collect()
 }
 
-async fn keys(store: &Store, lanes: &[i16]) -> Vec<ParkedKey> {
+async fn keys(store: &Store, lanes: &[Lane]) -> Vec<ParkedKey> {
     store.parked(lanes).await.expect("read").keys
 }
 
@@ -63,7 +63,7 @@ on_each_server! {
             attempts: 2,
             head: Some((row.id, row.event_id)),
         };
-        assert_eq!(keys(&store, &[i16::from(row.lane)]).await, [expected]);
+        assert_eq!(keys(&store, &[row.lane]).await, [expected]);
         assert_eq!(keys(&store, &lanes_but(row.lane)).await, []);
         assert_eq!(value::<String>(&mut admin, first).await, first_failed_at);
         let head = "select format('%s %s %s', head_id, head_event_id, class) \
@@ -93,7 +93,7 @@ on_each_server! {
             })
             .await
             .expect("parked");
-        let topics: Vec<String> = keys(&store, &[i16::from(row.lane)])
+        let topics: Vec<String> = keys(&store, &[row.lane])
             .await
             .into_iter()
             .map(|key| key.topic)
@@ -117,7 +117,7 @@ on_each_server! {
             .expect("no error");
         execute(&mut admin, "delete from outbox.event").await;
         store.park_key(&row).await.expect("no error");
-        assert_eq!(keys(&store, &[i16::from(row.lane)]).await, []);
+        assert_eq!(keys(&store, &[row.lane]).await, []);
     }
 }
 
@@ -136,7 +136,7 @@ on_each_server! {
         assert_eq!(row.key.len(), 1 << 20);
         store.park_key(&row).await.expect("parked");
         store.park_key(&row).await.expect("parked again");
-        assert_eq!(keys(&store, &[i16::from(row.lane)]).await.len(), 1);
+        assert_eq!(keys(&store, &[row.lane]).await.len(), 1);
         assert!(store.dead_letter(&row, 2).await.expect("a dead letter"));
     }
 }
@@ -268,33 +268,25 @@ on_each_server! {
             names.push(refused_row(&mut admin, id).await);
         }
         names.push(ParkedRow {
-            id: 7,
+            id: RowId::new(7),
             ..names[0].clone()
         });
         names[4].event_id = Uuid::new_v4();
-        let lanes: Vec<i16> = names.iter().map(|name| i16::from(name.lane)).collect();
-        let ids: Vec<i64> = names.iter().map(|name| name.id).collect();
-        let event_ids: Vec<Uuid> = names.iter().map(|name| name.event_id).collect();
-        let found = store
-            .fetch_by_ids(&lanes, &ids, &event_ids)
-            .await
-            .expect("fetched");
-        let mut expected: Vec<_> = names[..4]
-            .iter()
-            .map(|name| (name.lane, name.id, name.event_id))
-            .collect();
-        expected.sort_unstable();
+        let identity = |row: &ParkedRow| RowIdentity {
+            lane: row.lane,
+            id: row.id,
+            event_id: row.event_id,
+        };
+        let mut wanted: Vec<_> = names.iter().map(identity).collect();
+        let found = store.fetch_by_ids(&wanted).await.expect("fetched");
+        wanted.truncate(4);
+        wanted.sort_unstable();
+        let identities: Vec<_> = found.iter().map(OutboxRow::identity).collect();
+        assert_eq!(identities, wanted);
         assert_eq!(
             found
                 .iter()
-                .map(|row| (row.lane, row.id, row.event_id))
-                .collect::<Vec<_>>(),
-            expected
-        );
-        assert_eq!(
-            found
-                .iter()
-                .find(|row| row.id == 150)
+                .find(|row| row.id == RowId::new(150))
                 .map(|row| row.key().to_owned()),
             Some("f150".to_owned())
         );

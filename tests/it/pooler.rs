@@ -9,8 +9,8 @@ use std::{
 
 use outbox_relay::{
     outbox::{
-        Connections, FetchFilter, FetchRequest, Pools, READER_OPTIONS, SettlePlan, Statement,
-        Store,
+        Connections, FetchFilter, FetchRequest, Lane, LaneRead, Pools, READER_OPTIONS, RowId,
+        SettleRow, Statement, Store,
         connect::Connect,
         schema::{check_schema, statement},
     },
@@ -373,15 +373,18 @@ async fn rows_are_read_and_settled_on_new_connections() {
             &settings.database.schema,
         )
     };
+    let read = |lane| LaneRead {
+        lane,
+        low: RowId::ZERO,
+        rows_max: 9,
+        bytes_max: 99,
+    };
     let all = FetchRequest {
-        lanes: (0..64).collect(),
-        lows: vec![0; 64],
-        rows_max: vec![9; 64],
-        bytes_max: vec![99; 64],
+        lanes: Lane::all().map(read).collect(),
         ..FetchRequest::default()
     };
     let files = || vec!["files".to_owned()];
-    let flowing = FetchFilter {
+    let filter = FetchFilter {
         topics: files(),
         declared: Some(files()),
         ..FetchFilter::default()
@@ -391,28 +394,20 @@ async fn rows_are_read_and_settled_on_new_connections() {
         ..all.clone()
     };
     let filtered = FetchRequest {
-        flowing: Some(flowing),
+        filter: Some(filter),
         scan_max: 9,
         ..all.clone()
     };
     for plan in [all, small, filtered] {
         let (_, fetched) = store().fetch(&plan).await.expect("an answer");
         assert_eq!(fetched.rows.len(), 1);
-        let named = store()
-            .fetch_by_ids(
-                &[i16::from(fetched.rows[0].lane)],
-                &[fetched.rows[0].id],
-                &[fetched.rows[0].event_id],
-            )
-            .await;
-        assert_eq!(named.expect("an answer")[0].ctid, fetched.rows[0].ctid);
-        let settle = SettlePlan {
-            lanes: vec![i16::from(fetched.rows[0].lane)],
-            ids: vec![fetched.rows[0].id],
-            event_ids: vec![fetched.rows[0].event_id],
-            places: vec![fetched.rows[0].ctid],
+        let settle = SettleRow {
+            row: fetched.rows[0].identity(),
+            ctid: fetched.rows[0].ctid,
         };
-        store().settle(&settle).await.expect("settled");
+        let found = store().fetch_by_ids(&[settle.row]).await;
+        assert_eq!(found.expect("an answer")[0].ctid, settle.ctid);
+        store().settle(&[settle]).await.expect("settled");
         let mut admin = database.as_admin().await;
         assert_eq!(
             value::<i64>(&mut admin, "select count(*) from outbox.event").await,

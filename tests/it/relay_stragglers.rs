@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outbox_relay::outbox::GapScanPlan;
+use outbox_relay::outbox::{GapScanPlan, Lane, LaneGapScan, RowId};
 use uuid::Uuid;
 
 use crate::{
@@ -139,12 +139,15 @@ async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
     let mut admin = database.as_admin().await;
     execute(&mut admin, &rows_with_ids("t", 1..=250)).await;
     let lane: i16 = value(&mut admin, "select distinct lane from outbox.event").await;
+    let scan = |lane, above, watermark| LaneGapScan {
+        lane: Lane::from_column(lane).expect("a lane"),
+        above: RowId::new(above),
+        watermark: RowId::new(watermark),
+    };
     let (store, mut after, mut pages) = (database.store(), 0, Vec::new());
     for _ in 0..3 {
         let plan = GapScanPlan {
-            lanes: vec![lane, (lane + 1) % 64],
-            after: vec![after, 0],
-            marks: vec![240, 1000],
+            lanes: vec![scan(lane, after, 240), scan((lane + 1) % 64, 0, 1000)],
             rows_max: 100,
         };
         let ids: Vec<i64> = store
@@ -152,7 +155,7 @@ async fn a_gap_scan_reads_page_by_page_up_to_the_watermark() {
             .await
             .expect("an answer")
             .into_iter()
-            .map(|(_, id, _)| id)
+            .map(|row| row.id.get())
             .collect();
         after = *ids.last().expect("a row");
         pages.push((ids[0], after, ids.len()));

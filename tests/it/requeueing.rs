@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outbox_relay::outbox::schema::LEVEL;
+use outbox_relay::outbox::{Lane, schema::LEVEL};
 use sqlx::PgConnection;
 
 use crate::harness::postgres::{Database, execute, refused, value, values};
@@ -322,7 +322,7 @@ on_each_server! {
         assert_eq!(
             database
                 .store()
-                .parked(&(0..64).collect::<Vec<_>>())
+                .parked(&Lane::all().collect::<Vec<_>>())
                 .await
                 .expect("read")
                 .keys

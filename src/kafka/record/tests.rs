@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::*;
-use crate::outbox::RowText;
+use crate::outbox::{Lane, RowId, RowText};
 
 fn row(headers: &str) -> OutboxRow {
     let texts = RowText {
@@ -15,7 +15,7 @@ fn row(headers: &str) -> OutboxRow {
     };
     OutboxRow {
         created_at_us: 1_700_000_000_123_456,
-        ..OutboxRow::new(1, 42, Uuid::nil(), texts)
+        ..OutboxRow::new(Lane::new(1), RowId::new(42), Uuid::nil(), texts)
     }
 }
 

@@ -83,7 +83,8 @@ fn the_tls_mode_of_the_settings_beats_the_one_of_the_url() {
         "url",
         &[(
             "url",
-            "postgres://app:pa%20ss@db:6000/files?sslmode=disable&options=-c%20statement_timeout%3D0",
+            "postgres://app:pa%20ss@db:6000/files?sslmode=disable&options=-c%20\
+             statement_timeout%3D0",
         )],
     );
     let connect = Connect::relay(&settings(Endpoint::Url), &secrets).expect("complete");
@@ -144,7 +145,8 @@ fn a_pooler_gets_no_settings_at_the_start_and_all_of_them_with_each_transaction(
     assert_eq!(connect.startup().get_options(), None);
     assert_eq!(
         connect.begin().as_str(),
-        "begin isolation level read committed; set local lock_timeout = '2s'; set local statement_timeout = '30s'; \
+        "begin isolation level read committed; set local lock_timeout = '2s'; set local \
+         statement_timeout = '30s'; \
          set local idle_in_transaction_session_timeout = '10s'; set local enable_sort = 'off'"
     );
 }

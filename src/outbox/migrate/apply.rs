@@ -39,18 +39,8 @@ pub(super) async fn apply(
     lock::lock_schema(&mut transaction, schema, lock_wait).await?;
     let before = lock::read_state(&mut transaction, schema).await?;
     before.check_not_too_new(schema)?;
-    let replaced = before.replaced_owner(schema, settings)?;
-    if let Some(owner) = replaced {
-        check_no_active_relays(&mut transaction, schema, owner).await?;
-    }
-    create_schema(&mut transaction, schema).await?;
-    run_migrations(&mut transaction, schema).await?;
-    if before.level <= LEVEL {
-        shape::check(&mut transaction, schema).await?;
-    }
-    set_owner(&mut transaction, schema, &settings.owner, replaced).await?;
     let wanted = WantedGrants::new(&settings.migration, relay_user);
-    grants::apply(&mut transaction, schema, wanted).await?;
+    change_schema(&mut transaction, settings, &before, wanted).await?;
     let migrated = describe_result(&mut transaction, schema, &before).await?;
 
     transaction::commit(transaction)
@@ -60,6 +50,27 @@ pub(super) async fn apply(
             source: error.into(),
         })?;
     Ok(migrated)
+}
+
+/// Creates the schema, applies migrations, sets the owner and grants rights.
+async fn change_schema(
+    connection: &mut PgConnection,
+    settings: &RelaySettings,
+    before: &SchemaState,
+    wanted: WantedGrants,
+) -> Result<(), MigrateError> {
+    let schema = &settings.database.schema;
+    let replaced = before.replaced_owner(schema, settings)?;
+    if let Some(owner) = replaced {
+        check_no_active_relays(connection, schema, owner).await?;
+    }
+    create_schema(connection, schema).await?;
+    run_migrations(connection, schema).await?;
+    if before.level <= LEVEL {
+        shape::check(connection, schema).await?;
+    }
+    set_owner(connection, schema, &settings.owner, replaced).await?;
+    grants::apply(connection, schema, wanted).await
 }
 
 async fn create_schema(
@@ -76,17 +87,24 @@ async fn create_schema(
                 source: error.into(),
             })?;
     }
-    let is_open: bool = query_scalar("select has_schema_privilege('public', $1, 'create')")
-        .bind(schema.as_str())
-        .fetch_one(connection)
-        .await
-        .map_err(preparing("read the privileges on the schema"))?;
-    if is_open {
+    if is_open_to_all(connection, schema).await? {
         return Err(MigrateError::OpenToAll {
             schema: name(schema),
         });
     }
     Ok(())
+}
+
+/// Whether every role may create objects in the schema.
+async fn is_open_to_all(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+) -> Result<bool, MigrateError> {
+    query_scalar("select has_schema_privilege('public', $1, 'create')")
+        .bind(schema.as_str())
+        .fetch_one(connection)
+        .await
+        .map_err(preparing("read the privileges on the schema"))
 }
 
 /// Whether the schema exists.
@@ -111,15 +129,15 @@ async fn run_migrations(
     connection: &mut PgConnection,
     schema: &SchemaName,
 ) -> Result<(), MigrateError> {
-    use sqlx::migrate::MigrateError as SqlxError;
     // Not `run`: its future cannot move between threads ("implementation of `Acquire` is not
     // general enough").
-    let error = match migrator(schema).run_direct(None, connection, false).await {
-        Ok(()) => return Ok(()),
-        Err(error) => error,
-    };
-    let schema = name(schema);
-    Err(match error {
+    let run = migrator(schema).run_direct(None, connection, false).await;
+    run.map_err(|error| why_not_applied(name(schema), error))
+}
+
+fn why_not_applied(schema: String, error: sqlx::migrate::MigrateError) -> MigrateError {
+    use sqlx::migrate::MigrateError as SqlxError;
+    match error {
         SqlxError::VersionMismatch(version) => MigrateError::OtherForm { schema, version },
         SqlxError::Execute(error) | SqlxError::ExecuteMigration(error, _)
             if exists_already(&error) =>
@@ -130,7 +148,7 @@ async fn run_migrations(
             schema,
             source: error.into(),
         },
-    })
+    }
 }
 
 /// Configures sqlx to use our own table and lock, never its default ones: a service may use sqlx

@@ -159,14 +159,18 @@ fn render_script(
     }
     push(statement("delete from @schema@.grantee;\n", schema));
     for (role, kind) in from_manifest {
-        text.push_str(&format!(
-            "insert into {}.grantee (role, kind) values ({}, '{}');\n",
-            quoted(schema.as_str()),
-            literal(role),
-            kind.as_str()
-        ));
+        text.push_str(&render_grantee(schema, role, *kind));
     }
     text
+}
+
+fn render_grantee(schema: &SchemaName, role: &str, kind: Kind) -> String {
+    format!(
+        "insert into {}.grantee (role, kind) values ({}, '{}');\n",
+        quoted(schema.as_str()),
+        literal(role),
+        kind.as_str()
+    )
 }
 
 /// Lists the roles that lack a right, as text. Empty when all rights are as wanted.
@@ -184,20 +188,28 @@ pub(super) async fn missing(
     let owner = owner_of_tables(connection, schema).await?;
     let all = wanted.without(&owner).all(&owner);
     check_roles_exist(connection, &all).await?;
-    let (roles, kinds) = columns(&all);
-    let sql = statement(include_str!("../sql/missing_rights.sql"), schema);
-    let missing: Vec<(String, String)> = query_as(sql)
-        .bind(schema.as_str())
-        .bind(roles)
-        .bind(kinds)
-        .fetch_all(connection)
-        .await
-        .map_err(preparing("read the privileges"))?;
+    let missing = missing_rights(connection, schema, &all).await?;
     let roles: Vec<String> = missing
         .iter()
         .map(|(role, kind)| format!("'{role}' as {kind}"))
         .collect();
     Ok(roles.join(", "))
+}
+
+/// Roles that lack a right, each with the name of its kind.
+async fn missing_rights(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    all: &Grants,
+) -> Result<Vec<(String, String)>, MigrateError> {
+    let (roles, kinds) = columns(all);
+    query_as(statement(include_str!("../sql/missing_rights.sql"), schema))
+        .bind(schema.as_str())
+        .bind(roles)
+        .bind(kinds)
+        .fetch_all(connection)
+        .await
+        .map_err(preparing("read the privileges"))
 }
 
 async fn owner_of_tables(
@@ -257,8 +269,10 @@ async fn stale_roles(
     from_manifest: &Grants,
 ) -> Result<Vec<String>, MigrateError> {
     let sql = "select distinct role from @schema@.grantee
-      where (role, kind) not in (select * from unnest($1::text[], $2::text[])) and role in (select rolname from pg_roles)
-        and role <> (select pg_get_userbyid(relowner)::text from pg_class where oid = '@schema@.event'::regclass)";
+      where (role, kind) not in (select * from unnest($1::text[], $2::text[])) and role in (select \
+        rolname from pg_roles)
+        and role <> (select pg_get_userbyid(relowner)::text from pg_class where oid = \
+        '@schema@.event'::regclass)";
     let (roles, kinds) = columns(from_manifest);
     query_scalar(statement(sql, schema))
         .bind(roles)

@@ -69,21 +69,29 @@ pub async fn until_done(
     loop {
         let report = migrate(settings, secrets, LOCK_WAIT).await;
         let Some(problem) = report.problem.clone() else {
-            tracing::info!("{}", in_words(&report).trim_end().replace('\n', "; "));
+            log_done(&report);
             return Ok(report);
         };
         if !is_retryable(problem.class) {
             return Err(problem);
         }
-        tracing::warn!(
-            class = %problem.class,
-            error = problem.message,
-            retry_in = ?pause,
-            "schema is not ready yet"
-        );
+        log_retry(&problem, pause);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_PAUSE_MAX);
     }
+}
+
+fn log_done(report: &MigrationReport) {
+    tracing::info!("{}", in_words(report).trim_end().replace('\n', "; "));
+}
+
+fn log_retry(problem: &Problem, pause: Duration) {
+    tracing::warn!(
+        class = %problem.class,
+        error = problem.message,
+        retry_in = ?pause,
+        "schema is not ready yet"
+    );
 }
 
 /// Whether waiting may help: for a database that starts, a role that is created, a Secret that is

@@ -148,7 +148,8 @@ fn render_migrations(inputs: &ScriptInputs) -> String {
     if inputs.level == 0 {
         text.push_str(
             "create table if not exists schema_migrations (
-  version bigint primary key, description text not null, installed_on timestamptz not null default now(), success boolean not null,
+  version bigint primary key, description text not null, installed_on timestamptz not null default \
+             now(), success boolean not null,
   checksum bytea not null, execution_time bigint not null
 );
 ",
@@ -171,7 +172,8 @@ fn render_migration(migration: &Migration) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!(
-        "\n-- Migration {version}.\n{sql}\ninsert into schema_migrations (version, description, success, checksum, execution_time)
+        "\n-- Migration {version}.\n{sql}\ninsert into schema_migrations (version, description, \
+         success, checksum, execution_time)
 values ({version}, {description}, true, '\\x{checksum}', -1);\n",
         version = migration.version,
         sql = migration.sql.as_str().trim_end(),

@@ -1,5 +1,7 @@
 //! Policy `Verify`: reports what is missing and changes nothing. IO, in a read-only transaction.
 
+use sqlx::PgConnection;
+
 use crate::{
     outbox::{
         migrate::{
@@ -8,10 +10,10 @@ use crate::{
             lock, name, relay_user, shape,
             transaction::MigrationConnection,
         },
-        schema::{LEVEL, Ownership, SchemaError},
+        schema::{LEVEL, Ownership, SchemaError, SchemaState},
     },
     secrets::Secrets,
-    settings::RelaySettings,
+    settings::{RelaySettings, SchemaName},
 };
 
 /// Checks level, owner, table and rights of the schema.
@@ -32,22 +34,38 @@ pub(super) async fn verify(
 
     let state = lock::read_state(&mut transaction, schema).await?;
     state.check_level(schema)?;
-    if state.ownership(schema, &settings.owner)? == Ownership::Unowned {
-        let schema = name(schema);
-        return Err(SchemaError::NotReady { schema, level: 0 }.into());
-    }
+    check_owned(&state, settings)?;
     if state.level == LEVEL {
         shape::check(&mut transaction, schema).await?;
     }
     let wanted = WantedGrants::new(&settings.migration, relay_user);
-    let missing = grants::missing(&mut transaction, schema, wanted).await?;
-    if !missing.is_empty() {
-        let schema = name(schema);
-        return Err(MigrateError::RightsMissing { schema, missing });
-    }
+    check_rights(&mut transaction, schema, wanted).await?;
     Ok(Migrated {
         level: state.level,
         applied: Vec::new(),
         notes: Vec::new(),
     })
+}
+
+/// Checks that the schema belongs to the owner of the settings.
+fn check_owned(state: &SchemaState, settings: &RelaySettings) -> Result<(), MigrateError> {
+    let schema = &settings.database.schema;
+    if state.ownership(schema, &settings.owner)? == Ownership::Unowned {
+        let schema = name(schema);
+        return Err(SchemaError::NotReady { schema, level: 0 }.into());
+    }
+    Ok(())
+}
+
+async fn check_rights(
+    connection: &mut PgConnection,
+    schema: &SchemaName,
+    wanted: WantedGrants,
+) -> Result<(), MigrateError> {
+    let missing = grants::missing(connection, schema, wanted).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let schema = name(schema);
+    Err(MigrateError::RightsMissing { schema, missing })
 }

@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
+        ids::{Lane, RowId},
         store::{
-            Grant, LaneWatermarks, Operation, Others, Store, StoreError, Survey, failed, row, rows,
-            tuple, tuples, xid,
+            Grant, LaneWatermark, Operation, Others, Store, StoreError, Survey, column, failed,
+            lane_numbers, row, rows, tuple, tuples, xid,
         },
-        unit_of_work::Statement,
+        unit_of_work::{Statement, UnitOfWork},
     },
     report::BreakerState,
 };
@@ -54,15 +55,44 @@ impl Store {
         instance: Uuid,
         ttl: Duration,
         breaker: BreakerState,
-        watermarks: &LaneWatermarks,
+        watermarks: &[LaneWatermark],
         incarnation: Uuid,
-    ) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+    ) -> Result<Option<(u64, Vec<Lane>)>, StoreError> {
         let mut work = self
             .pools
             .lease
             .begin()
             .await
             .map_err(failed(Operation::BeginRenewal))?;
+        let renewed = self.renew_lease(&mut work, instance, ttl, breaker).await?;
+        let mut lanes = Vec::new();
+        if renewed.is_some() {
+            let sql = &self.statements.write_watermarks;
+            lanes = work
+                .rows(bind_watermarks(sql, instance, watermarks, incarnation))
+                .await
+                .map_err(failed(Operation::WriteWatermarks))?;
+        }
+        work.commit()
+            .await
+            .map_err(failed(Operation::CommitRenewal))?;
+
+        let Some(renewed) = renewed else {
+            return Ok(None);
+        };
+        let xid = xid(Operation::RenewLease, &renewed)?;
+        Ok(Some((xid, decode_lanes(&lanes)?)))
+    }
+
+    /// Renews the lease. Returns the row with the id of the transaction; `None` when the lease had
+    /// expired.
+    async fn renew_lease(
+        &self,
+        work: &mut UnitOfWork,
+        instance: Uuid,
+        ttl: Duration,
+        breaker: BreakerState,
+    ) -> Result<Option<PgRow>, StoreError> {
         let renew = query(self.statements.renew.clone())
             .bind(instance)
             .bind(millis(ttl))
@@ -71,23 +101,7 @@ impl Store {
             .rows(renew)
             .await
             .map_err(failed(Operation::RenewLease))?;
-        let mut lanes = Vec::new();
-        if !renewed.is_empty() {
-            let write = &self.statements.write_watermarks;
-            lanes = work
-                .rows(bind_watermarks(write, instance, watermarks, incarnation))
-                .await
-                .map_err(failed(Operation::WriteWatermarks))?;
-        }
-        work.commit()
-            .await
-            .map_err(failed(Operation::CommitRenewal))?;
-
-        let Some(renewed) = renewed.first() else {
-            return Ok(None);
-        };
-        let xid = xid(Operation::RenewLease, renewed)?;
-        Ok(Some((xid, decode_lanes(&lanes)?)))
+        Ok(renewed.into_iter().next())
     }
 
     /// Gives up lanes of which no row is in flight any more.
@@ -100,7 +114,7 @@ impl Store {
     pub async fn release(
         &self,
         instance: Uuid,
-        watermarks: &LaneWatermarks,
+        watermarks: &[LaneWatermark],
         incarnation: Uuid,
     ) -> Result<(), StoreError> {
         let sql = &self.statements.release;
@@ -116,11 +130,11 @@ impl Store {
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn survey(&self, instance: Uuid, known: &[i16]) -> Result<Survey, StoreError> {
+    pub async fn survey(&self, instance: Uuid, known: &[Lane]) -> Result<Survey, StoreError> {
         let operation = Operation::SurveyLanes;
         let survey = query(self.statements.survey.clone())
             .bind(instance)
-            .bind(known);
+            .bind(lane_numbers(known));
         let row = row(&self.pools.lease, operation, survey).await?;
         let columns = tuple(operation, &row)?;
         Ok(to_survey(columns))
@@ -138,24 +152,16 @@ impl Store {
         &self,
         instance: Uuid,
         lanes_max: u32,
-        known: &[i16],
+        known: &[Lane],
     ) -> Result<Vec<Grant>, StoreError> {
         let operation = Operation::ClaimLanes;
         let claim = query(self.statements.claim.clone())
             .bind(instance)
             .bind(i64::from(lanes_max))
-            .bind(known);
+            .bind(lane_numbers(known));
         let rows = rows(&self.pools.lease, operation, claim).await?;
-        let rows: Vec<(i16, i64, i64, i64)> = tuples(operation, &rows)?;
-        let grant = |(lane, epoch, mark, high_id)| {
-            Some(Grant {
-                lane: u8::try_from(lane).ok()?,
-                epoch,
-                mark,
-                high_id,
-            })
-        };
-        Ok(rows.into_iter().filter_map(grant).collect())
+        let rows: Vec<GrantColumns> = tuples(operation, &rows)?;
+        Ok(rows.into_iter().filter_map(to_grant).collect())
     }
 
     /// Ends the lease: the lanes of this instance are free at once.
@@ -170,6 +176,18 @@ impl Store {
         rows(&self.pools.lease, Operation::Unregister, unregister).await?;
         Ok(())
     }
+}
+
+/// Columns of `sql/claim.sql`.
+type GrantColumns = (i16, i64, RowId, RowId);
+
+fn to_grant((lane, epoch, watermark, high_id): GrantColumns) -> Option<Grant> {
+    Some(Grant {
+        lane: Lane::from_column(lane)?,
+        epoch,
+        watermark,
+        high_id,
+    })
 }
 
 /// Columns of `sql/survey.sql`.
@@ -190,24 +208,24 @@ fn to_survey((others, fewest, well, fewest_of_well, free): SurveyColumns) -> Sur
     }
 }
 
-fn decode_lanes(rows: &[PgRow]) -> Result<Vec<u8>, StoreError> {
+fn decode_lanes(rows: &[PgRow]) -> Result<Vec<Lane>, StoreError> {
     let lanes: Vec<(i16,)> = tuples(Operation::WriteWatermarks, rows)?;
-    let lane = |(lane,)| u8::try_from(lane).ok();
+    let lane = |(number,)| Lane::from_column(number);
     Ok(lanes.into_iter().filter_map(lane).collect())
 }
 
-fn bind_watermarks<'q>(
+fn bind_watermarks(
     sql: &SqlStr,
     instance: Uuid,
-    watermarks: &'q LaneWatermarks,
+    watermarks: &[LaneWatermark],
     incarnation: Uuid,
-) -> Statement<'q> {
+) -> Statement<'static> {
     query(sql.clone())
         .bind(instance)
-        .bind(&watermarks.lanes)
-        .bind(&watermarks.epochs)
-        .bind(&watermarks.marks)
-        .bind(&watermarks.high_ids)
+        .bind(column(watermarks, |of| i16::from(of.lane)))
+        .bind(column(watermarks, |of| of.epoch))
+        .bind(column(watermarks, |of| of.watermark))
+        .bind(column(watermarks, |of| of.high_id))
         .bind(incarnation)
 }
 

@@ -8,9 +8,13 @@ use uuid::Uuid;
 
 use crate::{
     outbox::{
+        ids::{Lane, RowId, RowIdentity},
         row::{DecodeError, OutboxRow, decode_row},
         schema::statement,
-        store::{Operation, Store, StoreError, count, failed, row, rows, tuple, tuples},
+        store::{
+            Operation, Store, StoreError, column, count, failed, lane_numbers, row, rows, tuple,
+            tuples,
+        },
     },
     report::ProblemClass,
     settings::SchemaName,
@@ -31,11 +35,11 @@ pub struct ParkedKey {
     /// Topic of its rows, by route or given by the row.
     pub topic: String,
     pub key: String,
-    pub lane: u8,
+    pub lane: Lane,
     /// Number of times that its first row has failed.
     pub attempts: u32,
     /// Id and event_id of the row for which the key is parked; `None` when a person parked it.
-    pub head: Option<(i64, Uuid)>,
+    pub head: Option<(RowId, Uuid)>,
 }
 
 /// A row that Kafka rejected.
@@ -44,8 +48,8 @@ pub struct ParkedRow {
     /// Topic of the row, by route or given by the row.
     pub topic: String,
     pub key: String,
-    pub lane: u8,
-    pub id: i64,
+    pub lane: Lane,
+    pub id: RowId,
     pub event_id: Uuid,
     /// Why Kafka rejected it.
     pub class: ProblemClass,
@@ -96,25 +100,14 @@ impl Store {
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn parked(&self, lanes: &[i16]) -> Result<Parked, StoreError> {
+    pub async fn parked(&self, lanes: &[Lane]) -> Result<Parked, StoreError> {
         let operation = Operation::ReadParked;
-        let read = query(self.parking.parked.clone()).bind(lanes);
+        let read = query(self.parking.parked.clone()).bind(lane_numbers(lanes));
         let rows = rows(&self.pools.lease, operation, read).await?;
         let rows: Vec<ParkedColumns> = tuples(operation, &rows)?;
         let mut parked = Parked::default();
         for row in rows {
-            match row {
-                (topic, None, ..) => parked.topics.push(topic),
-                (topic, Some(key), lane, attempts, head_id, head_event_id) => {
-                    parked.keys.push(ParkedKey {
-                        topic,
-                        key,
-                        lane: decode_lane(lane).map_err(failed(operation))?,
-                        attempts: decode_attempts(attempts),
-                        head: head_id.zip(head_event_id),
-                    });
-                }
-            }
+            add_parked(&mut parked, row).map_err(failed(operation))?;
         }
         Ok(parked)
     }
@@ -187,25 +180,19 @@ impl Store {
         })
     }
 
-    /// Reads those of the given rows that still exist, in the order of lane and id. The three lists
-    /// are parallel, one entry for each row.
+    /// Reads those of the given rows that still exist, in the order of lane and id.
     ///
     /// # Errors
     /// Returns an error when the database fails, or its answer cannot be decoded.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn fetch_by_ids(
-        &self,
-        lanes: &[i16],
-        ids: &[i64],
-        event_ids: &[Uuid],
-    ) -> Result<Vec<OutboxRow>, StoreError> {
+    pub async fn fetch_by_ids(&self, wanted: &[RowIdentity]) -> Result<Vec<OutboxRow>, StoreError> {
         let operation = Operation::FetchRowsByIds;
         let fetch = query(self.parking.fetch_by_ids.clone())
-            .bind(lanes)
-            .bind(ids)
-            .bind(event_ids);
+            .bind(column(wanted, |row| i16::from(row.lane)))
+            .bind(column(wanted, |row| row.id))
+            .bind(column(wanted, |row| row.event_id));
         let rows = rows(&self.pools.reader, operation, fetch).await?;
         let rows: Result<_, _> = rows.iter().map(decode_row).collect();
         rows.map_err(failed(operation))
@@ -219,13 +206,29 @@ type ParkedColumns = (
     Option<String>,
     Option<i16>,
     Option<i32>,
-    Option<i64>,
+    Option<RowId>,
     Option<Uuid>,
 );
 
-fn decode_lane(lane: Option<i16>) -> Result<u8, DecodeError> {
-    let lane = lane.ok_or(DecodeError::Value)?;
-    u8::try_from(lane).map_err(|_| DecodeError::Value)
+/// Adds a row of `sql/parked.sql`: a parked topic, or a parked key.
+fn add_parked(parked: &mut Parked, row: ParkedColumns) -> Result<(), DecodeError> {
+    match row {
+        (topic, None, ..) => parked.topics.push(topic),
+        (topic, Some(key), lane, attempts, head_id, head_event_id) => {
+            parked.keys.push(ParkedKey {
+                topic,
+                key,
+                lane: decode_lane(lane)?,
+                attempts: decode_attempts(attempts),
+                head: head_id.zip(head_event_id),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn decode_lane(lane: Option<i16>) -> Result<Lane, DecodeError> {
+    lane.and_then(Lane::from_column).ok_or(DecodeError::Value)
 }
 
 fn decode_attempts(attempts: Option<i32>) -> u32 {

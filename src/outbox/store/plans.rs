@@ -2,52 +2,62 @@
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
+use crate::outbox::{
+    ctid::Ctid,
+    ids::{Lane, RowId, RowIdentity},
+};
 
-use crate::outbox::ctid::Ctid;
-
-/// Which rows to read: parallel lists, an entry per lane.
+/// Which rows a fetch reads.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FetchRequest {
-    pub lanes: Vec<i16>,
-    /// Rows above this id.
-    pub lows: Vec<i64>,
-    /// At most so many rows.
-    pub rows_max: Vec<i32>,
-    /// At most so many bytes of payload, but always one row.
-    pub bytes_max: Vec<i64>,
-    /// No row of late was so large that these could be more than that many bytes: it is not counted
-    /// first.
+    pub lanes: Vec<LaneRead>,
+    /// No recent row was so large that the rows could exceed the limits of bytes: the server does
+    /// not count bytes.
     pub small: bool,
-    /// Only rows that flow; absent: all.
-    pub flowing: Option<FetchFilter>,
-    /// With `flowing`: looks at no more rows of a lane than this.
+    /// Restriction to some rows; `None`: all rows.
+    pub filter: Option<FetchFilter>,
+    /// Upper bound of the rows of a lane that a fetch with `filter` looks at.
     pub scan_max: i32,
 }
 
-/// Which rows flow while others rest: those of `topics`, by their own topic or else by the route of
-/// their types, but for `resting_keys`; and those of no declared topic, as long as nobody knows of
-/// them.
+/// What a fetch reads of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LaneRead {
+    pub lane: Lane,
+    /// Rows above this id are read.
+    pub low: RowId,
+    /// Upper bound of the rows.
+    pub rows_max: i32,
+    /// Upper bound of the payloads in bytes. One row is read in any case.
+    pub bytes_max: i64,
+}
+
+/// Which rows to read while some are excluded: rows of active topics but for those of paused keys,
+/// and rows of undeclared topics until the relay excludes these.
+///
+/// A row has the topic that it gives itself. Without one, the routes of its types decide.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct FetchFilter {
+    /// Active topics.
     pub topics: Vec<String>,
-    /// Event type -> topic; beats the aggregate type.
+    /// Event type -> active topic; beats the aggregate type.
     pub by_event_type: BTreeMap<String, String>,
-    /// Aggregate type -> topic.
+    /// Aggregate type -> active topic.
     pub by_aggregate_type: BTreeMap<String, String>,
     /// (topic, key).
-    pub resting_keys: Vec<(String, String)>,
-    /// All declared topics; absent: it is known that there are rows of others, and they rest.
+    pub paused_keys: Vec<(String, String)>,
+    /// All declared topics; `None`: rows of undeclared topics are excluded.
     pub declared: Option<Vec<String>>,
 }
 
 impl FetchFilter {
-    pub(super) fn resting_keys_json(&self) -> String {
-        keys_json(&self.resting_keys)
+    pub(super) fn paused_keys_json(&self) -> String {
+        keys_json(&self.paused_keys)
     }
 }
 
-/// Keys as an object, which PostgreSQL searches by halving; no topic contains the separator.
+/// Keys as an object, in which PostgreSQL finds one by binary search. No topic contains the
+/// separator.
 fn keys_json(keys: &[(String, String)]) -> String {
     let object: serde_json::Map<_, _> = keys
         .iter()
@@ -56,26 +66,34 @@ fn keys_json(keys: &[(String, String)]) -> String {
     serde_json::Value::Object(object).to_string()
 }
 
-/// Which rows to count: parallel lists, an entry per lane.
+/// Which rows to count as backlog.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BacklogPlan {
-    pub lanes: Vec<i16>,
-    /// Rows above this id.
-    pub marks: Vec<i64>,
-    /// But for these.
+    pub lanes: Vec<LaneBacklog>,
+    /// Rows that are not counted; `None`: all rows are counted.
     pub parked: Option<ParkedRows>,
 }
 
-/// Rows that wait for a person: of `topics`, by their own topic or else by the route of their
-/// types, and of `keys`.
+/// Which rows of one lane to count as backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneBacklog {
+    pub lane: Lane,
+    /// Rows above this id are counted.
+    pub above: RowId,
+}
+
+/// Rows of parked topics and of parked keys.
+///
+/// A row has the topic that it gives itself. Without one, the routes of its types decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedRows {
+    /// Parked topics.
     pub topics: Vec<String>,
     /// (topic, key).
     pub keys: Vec<(String, String)>,
-    /// Event type -> topic; beats the aggregate type.
+    /// Event type -> parked topic; beats the aggregate type.
     pub by_event_type: BTreeMap<String, String>,
-    /// Aggregate type -> topic.
+    /// Aggregate type -> parked topic.
     pub by_aggregate_type: BTreeMap<String, String>,
 }
 
@@ -85,68 +103,79 @@ impl ParkedRows {
     }
 }
 
-/// Rows to delete: parallel lists, an entry per row.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettlePlan {
-    pub lanes: Vec<i16>,
-    pub ids: Vec<i64>,
-    pub event_ids: Vec<Uuid>,
-    pub places: Vec<Ctid>,
+/// A row to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SettleRow {
+    pub row: RowIdentity,
+    /// Position of the row version that was read: a hint for the DELETE.
+    pub ctid: Ctid,
 }
 
-/// Lanes with what their owner knows of them: parallel lists.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LaneWatermarks {
-    pub lanes: Vec<i16>,
-    pub epochs: Vec<i64>,
-    pub marks: Vec<i64>,
-    pub high_ids: Vec<i64>,
+/// What the owner of a lane writes into table `lane`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneWatermark {
+    pub lane: Lane,
+    /// Number of the ownership. The database ignores watermarks of an earlier one.
+    pub epoch: i64,
+    /// Every row up to this id is settled, and none is still to come.
+    pub watermark: RowId,
+    /// Highest id that was taken.
+    pub high_id: RowId,
 }
 
-/// Where to look for rows that should not exist: parallel lists, an entry per lane.
+/// Where a gap scan looks for rows that should not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GapScanPlan {
-    pub lanes: Vec<i16>,
-    /// Behind this id.
-    pub after: Vec<i64>,
-    /// Up to this id.
-    pub marks: Vec<i64>,
-    /// At most so many rows of a lane.
+    pub lanes: Vec<LaneGapScan>,
+    /// Upper bound of the rows of each lane.
     pub rows_max: i64,
+}
+
+/// Where a gap scan looks in one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneGapScan {
+    pub lane: Lane,
+    /// Rows above this id are read.
+    pub above: RowId,
+    /// Rows up to this id are read.
+    pub watermark: RowId,
 }
 
 /// What a call of `resume_sequence` found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumed {
-    /// It had to move the sequence on.
+    /// The call moved the sequence on.
     pub resumed: bool,
-    /// The outbox lived elsewhere before.
+    /// The outbox was in another database before.
     pub elsewhere: bool,
-    /// Where the sequence stood.
-    pub was_at: i64,
-    /// The highest id that anybody knew of.
-    pub highest: i64,
-    /// Waiting rows that got new ids.
+    /// Position of the sequence before the call.
+    pub was_at: RowId,
+    /// The highest id that the relays or the database had seen.
+    pub highest: RowId,
+    /// Number of waiting rows that got new ids.
     pub moved: i64,
 }
 
 /// A lane that was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    pub lane: u8,
+    pub lane: Lane,
+    /// Number of the new ownership.
     pub epoch: i64,
-    pub mark: i64,
-    pub high_id: i64,
+    /// Up to this id the owners before have settled every row.
+    pub watermark: RowId,
+    /// Highest id that the owners before have taken.
+    pub high_id: RowId,
 }
 
-/// Who lives and who has what.
+/// Which relays are live, and how the lanes are spread over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// Other relays whose lease has not run out.
     pub others: Others,
-    /// Those of them whose breaker is not Open.
+    /// Other relays whose lease has not run out and whose breaker is not Open.
     pub well: Others,
-    /// Lanes that can be claimed.
+    /// Number of lanes that can be claimed.
     pub free: u32,
 }
 
@@ -154,16 +183,17 @@ pub struct Survey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
     pub count: u32,
-    /// Smallest number of lanes that one of them has; absent without any.
+    /// Smallest number of lanes that one of them owns; `None` without any.
     pub fewest: Option<u32>,
 }
 
-/// Rows that wait.
+/// The size and the age of the backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
+    /// Number of waiting rows.
     pub rows: u64,
-    /// Counting stopped: there are at least so many.
+    /// Counting stopped at a limit: there are at least `rows`.
     pub capped: bool,
-    /// `created_at` of the oldest, microseconds since 1970.
+    /// `created_at` of the oldest row, microseconds since 1970.
     pub oldest_us: Option<i64>,
 }

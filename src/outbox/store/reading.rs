@@ -6,10 +6,11 @@ use sqlx::{postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
+    ids::{Lane, RowId, RowIdentity},
     row::{Decoder, Fetched, SequenceState},
     store::{
         BacklogPlan, Depth, FetchRequest, GapScanPlan, Operation, Store, StoreError,
-        StoreErrorSource, count, failed, row, rows, tuple, tuples,
+        StoreErrorSource, column, count, failed, row, rows, tuple, tuples,
     },
     unit_of_work::Statement,
 };
@@ -28,59 +29,21 @@ impl Store {
         request: &FetchRequest,
     ) -> Result<(SequenceState, Fetched), StoreError> {
         if request.small
-            && request.flowing.is_none()
+            && request.filter.is_none()
             && let Some(fetched) = self.fetch_small(request).await?
         {
             return Ok(fetched);
         }
-        let mut decoder = Decoder::default();
-        let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
-            decoder.push(row)?;
-            Ok(ControlFlow::Continue(()))
-        };
-        // It cannot break: `on_row` never does.
-        let _end = self
-            .pools
-            .reader
-            .for_each_row(self.fetch_statement(request), on_row)
-            .await
-            .map_err(failed(Operation::FetchRows))?;
+        let (_end, decoder) = self.read(self.fetch_statement(request), i64::MAX).await?;
         decoder.finish().map_err(failed(Operation::FetchRows))
     }
 
-    fn fetch_statement<'q>(&self, request: &'q FetchRequest) -> Statement<'q> {
-        let sql = match &request.flowing {
-            Some(_) => &self.statements.fetch_filtered,
-            None => &self.statements.fetch,
-        };
-        let fetch = query(sql.clone())
-            .bind(&request.lanes)
-            .bind(&request.lows)
-            .bind(&request.rows_max)
-            .bind(&request.bytes_max);
-        let Some(filter) = &request.flowing else {
-            return fetch;
-        };
-        fetch
-            .bind(&filter.topics)
-            .bind(serde_json::json!(filter.by_event_type).to_string())
-            .bind(serde_json::json!(filter.by_aggregate_type).to_string())
-            .bind(filter.resting_keys_json())
-            .bind(request.scan_max)
-            .bind(&filter.declared)
-    }
-
-    /// Fetches without counting bytes on the server. Returns `None` when the rows are larger than
-    /// expected: what has arrived by then is discarded.
-    async fn fetch_small(
+    /// Reads and decodes the rows of a fetch. Breaks off once their payloads exceed `bytes_max`.
+    async fn read(
         &self,
-        request: &FetchRequest,
-    ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
-        let fetch = query(self.statements.fetch_small.clone())
-            .bind(&request.lanes)
-            .bind(&request.lows)
-            .bind(&request.rows_max);
-        let bytes_max = request.bytes_max.iter().sum();
+        fetch: Statement<'_>,
+        bytes_max: i64,
+    ) -> Result<(ControlFlow<()>, Decoder), StoreError> {
         let mut decoder = Decoder::default();
         let on_row = |row: &PgRow| -> Result<_, StoreErrorSource> {
             decoder.push(row)?;
@@ -95,6 +58,43 @@ impl Store {
             .for_each_row(fetch, on_row)
             .await
             .map_err(failed(Operation::FetchRows))?;
+        Ok((end, decoder))
+    }
+
+    fn fetch_statement<'q>(&self, request: &'q FetchRequest) -> Statement<'q> {
+        let sql = match &request.filter {
+            Some(_) => &self.statements.fetch_filtered,
+            None => &self.statements.fetch,
+        };
+        let fetch = query(sql.clone())
+            .bind(column(&request.lanes, |read| i16::from(read.lane)))
+            .bind(column(&request.lanes, |read| read.low))
+            .bind(column(&request.lanes, |read| read.rows_max))
+            .bind(column(&request.lanes, |read| read.bytes_max));
+        let Some(filter) = &request.filter else {
+            return fetch;
+        };
+        fetch
+            .bind(&filter.topics)
+            .bind(serde_json::json!(filter.by_event_type).to_string())
+            .bind(serde_json::json!(filter.by_aggregate_type).to_string())
+            .bind(filter.paused_keys_json())
+            .bind(request.scan_max)
+            .bind(&filter.declared)
+    }
+
+    /// Fetches without counting bytes on the server. Returns `None` when the rows are larger than
+    /// expected: what has arrived by then is discarded.
+    async fn fetch_small(
+        &self,
+        request: &FetchRequest,
+    ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
+        let fetch = query(self.statements.fetch_small.clone())
+            .bind(column(&request.lanes, |read| i16::from(read.lane)))
+            .bind(column(&request.lanes, |read| read.low))
+            .bind(column(&request.lanes, |read| read.rows_max));
+        let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
+        let (end, decoder) = self.read(fetch, bytes_max).await?;
         if end.is_break() {
             tracing::info!(
                 bytes_max,
@@ -106,24 +106,23 @@ impl Store {
         Ok(Some(fetched))
     }
 
-    /// Reads lane, id and event_id of rows at or below the watermarks. There should be none.
+    /// Reads the identities of rows at or below the watermarks. There should be none.
     ///
     /// # Errors
     /// Returns an error when the database fails.
     ///
     /// # Cancel safety
     /// Cancel safe: it only reads.
-    pub async fn gap_scan(&self, plan: &GapScanPlan) -> Result<Vec<(u8, i64, Uuid)>, StoreError> {
+    pub async fn gap_scan(&self, plan: &GapScanPlan) -> Result<Vec<RowIdentity>, StoreError> {
         let operation = Operation::ScanGaps;
         let gap_scan = query(self.statements.gap_scan.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.after)
-            .bind(&plan.marks)
+            .bind(column(&plan.lanes, |scan| i16::from(scan.lane)))
+            .bind(column(&plan.lanes, |scan| scan.above))
+            .bind(column(&plan.lanes, |scan| scan.watermark))
             .bind(plan.rows_max);
         let rows = rows(&self.pools.settler, operation, gap_scan).await?;
-        let rows: Vec<(i16, i64, Uuid)> = tuples(operation, &rows)?;
-        let row = |(lane, id, event_id)| Some((u8::try_from(lane).ok()?, id, event_id));
-        Ok(rows.into_iter().filter_map(row).collect())
+        let rows: Vec<(i16, RowId, Uuid)> = tuples(operation, &rows)?;
+        Ok(rows.into_iter().filter_map(to_identity).collect())
     }
 
     /// Counts the rows above the watermarks, up to `rows_max`, and reads the age of the oldest.
@@ -151,8 +150,8 @@ impl Store {
             None => &self.statements.backlog,
         };
         let backlog = query(sql.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.marks)
+            .bind(column(&plan.lanes, |of| i16::from(of.lane)))
+            .bind(column(&plan.lanes, |of| of.above))
             .bind(i64::from(rows_max));
         let Some(parked) = &plan.parked else {
             return backlog;
@@ -163,4 +162,12 @@ impl Store {
             .bind(serde_json::json!(parked.by_aggregate_type).to_string())
             .bind(parked.keys_json())
     }
+}
+
+fn to_identity((lane, id, event_id): (i16, RowId, Uuid)) -> Option<RowIdentity> {
+    Some(RowIdentity {
+        lane: Lane::from_column(lane)?,
+        id,
+        event_id,
+    })
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::{FromRow, postgres::PgRow, query};
 
 use crate::outbox::{
+    ids::RowId,
     row::SequenceState,
-    store::{Operation, Resumed, Store, StoreError, failed, row, tuple},
+    store::{Operation, Resumed, Store, StoreError, failed, row},
     unit_of_work::UnitOfWork,
 };
 
@@ -28,11 +29,7 @@ impl Store {
         let operation = Operation::ReadSequence;
         let sql = query(self.statements.sequence_state.clone());
         let row = row(&self.pools.lease, operation, sql).await?;
-        let (incarnation, position) = tuple(operation, &row)?;
-        Ok(SequenceState {
-            incarnation,
-            position,
-        })
+        decode_state(&row).map_err(failed(operation))
     }
 
     /// Moves the sequence on if ids may have been drawn twice. Returns what was done and the state
@@ -45,7 +42,7 @@ impl Store {
     /// If dropped midway, either nothing is changed, or everything.
     pub async fn resume_sequence(
         &self,
-        highest_id: i64,
+        highest_id: RowId,
     ) -> Result<(Resumed, SequenceState), StoreError> {
         let mut work = self
             .pools
@@ -66,7 +63,7 @@ impl Store {
     async fn resume(
         &self,
         work: &mut UnitOfWork,
-        highest_id: i64,
+        highest_id: RowId,
     ) -> Result<(Resumed, SequenceState), sqlx::Error> {
         work.rows(query(RESUME_STATEMENT_TIMEOUT)).await?;
         let resume = query(self.statements.resume_sequence.clone()).bind(highest_id);
@@ -77,15 +74,16 @@ impl Store {
         let state = work
             .row(query(self.statements.sequence_state.clone()))
             .await?;
-        let (incarnation, position) = FromRow::from_row(&state)?;
-        Ok((
-            resumed,
-            SequenceState {
-                incarnation,
-                position,
-            },
-        ))
+        Ok((resumed, decode_state(&state)?))
     }
+}
+
+fn decode_state(row: &PgRow) -> Result<SequenceState, sqlx::Error> {
+    let (incarnation, position) = FromRow::from_row(row)?;
+    Ok(SequenceState {
+        incarnation,
+        position,
+    })
 }
 
 fn resumed(row: &PgRow) -> Result<Resumed, sqlx::Error> {

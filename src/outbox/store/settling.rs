@@ -3,7 +3,7 @@
 use sqlx::query;
 
 use crate::outbox::{
-    store::{Operation, SettlePlan, Store, StoreError, row, xid},
+    store::{Operation, SettleRow, Store, StoreError, column, row, xid},
     unit_of_work::Statement,
 };
 
@@ -15,12 +15,12 @@ impl Store {
     ///
     /// # Cancel safety
     /// If dropped midway, the rows may be deleted, or not. Settling them again is harmless.
-    pub async fn settle(&self, plan: &SettlePlan) -> Result<u64, StoreError> {
+    pub async fn settle(&self, rows: &[SettleRow]) -> Result<u64, StoreError> {
         let settle = query(self.statements.settle.clone())
-            .bind(&plan.lanes)
-            .bind(&plan.ids)
-            .bind(&plan.event_ids)
-            .bind(&plan.places);
+            .bind(column(rows, |settle| i16::from(settle.row.lane)))
+            .bind(column(rows, |settle| settle.row.id))
+            .bind(column(rows, |settle| settle.row.event_id))
+            .bind(column(rows, |settle| settle.ctid));
         self.completed_xid(Operation::SettleRows, settle).await
     }
 

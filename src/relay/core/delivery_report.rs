@@ -76,8 +76,8 @@ impl Core {
 
     /// Reads the lane of a row that was not published again, from that row on.
     fn read_again(&mut self, returned: ReturnedRow) {
-        if let Some(lane) = self.lanes[usize::from(returned.row.lane)].as_mut() {
-            lane.read_again_above(returned.row.id - 1);
+        if let Some(lane) = self.lanes[returned.row.lane.index()].as_mut() {
+            lane.read_again_above(returned.row.id.before());
         }
     }
 }

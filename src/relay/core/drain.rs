@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::{
-    outbox::LaneWatermarks,
+    outbox::{Lane, LaneWatermark},
     relay::core::{
         Core,
         owned_lanes::{LaneState, OwnedLane},
@@ -32,13 +32,13 @@ impl Core {
 
     /// Leaving lanes of which nothing is in flight any more, with their watermarks.
     #[must_use]
-    pub fn drained_lanes(&self) -> LaneWatermarks {
+    pub fn drained_lanes(&self) -> Vec<LaneWatermark> {
         self.watermarks_of(|number, lane| lane.is_leaving() && self.in_flight.is_lane_empty(number))
     }
 
     /// Whether a lane is owned and kept.
-    pub(super) fn is_kept(&self, lane: u8) -> bool {
-        self.lanes[usize::from(lane)]
+    pub(super) fn is_kept(&self, lane: Lane) -> bool {
+        self.lanes[lane.index()]
             .as_ref()
             .is_some_and(OwnedLane::is_kept)
     }
@@ -53,7 +53,7 @@ impl Core {
             }
         }
         for row in self.isolation.probed_rows() {
-            let lane = self.lanes[usize::from(row.lane)].as_ref();
+            let lane = self.lanes[row.lane.index()].as_ref();
             probed += usize::from(lane.is_some_and(OwnedLane::is_leaving));
         }
         DrainBlockers {
@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// Rows of a lane that producers have.
-    fn unacknowledged_in_lane(&self, lane: u8) -> usize {
+    fn unacknowledged_in_lane(&self, lane: Lane) -> usize {
         self.topics
             .iter()
             .map(|(_, state)| state.unacknowledged().rows_in_lane(lane))

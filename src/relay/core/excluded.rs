@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Instant};
 
 use crate::{
-    outbox::FetchFilter,
-    relay::core::{Core, ids::TopicIndex, lane_share::LANES, topic_state::TopicPresence},
+    outbox::{FetchFilter, Lane, RowId},
+    relay::core::{Core, ids::TopicIndex, topic_state::TopicPresence},
 };
 
 /// Rows that fetches leave out. They stay in the table; each lane remembers an id above which they
@@ -33,7 +33,7 @@ impl Core {
             return None;
         }
         let mut filter = self.routes.filter(|topic| self.topics[topic].is_active());
-        filter.resting_keys = self.isolation.paused_keys(|topic| self.routes.name(topic));
+        filter.paused_keys = self.isolation.paused_keys(|topic| self.routes.name(topic));
         if self.topics.has_undeclared() {
             filter.declared = None;
         }
@@ -41,18 +41,18 @@ impl Core {
     }
 
     /// Leaves rows of a lane out of fetches, all of which have ids above `id`.
-    pub(super) fn exclude(&mut self, lane: u8, excluded: Excluded, id: i64) {
-        if let Some(lane) = self.lanes[usize::from(lane)].as_mut() {
+    pub(super) fn exclude(&mut self, lane: Lane, excluded: Excluded, id: RowId) {
+        if let Some(lane) = self.lanes[lane.index()].as_mut() {
             lane.exclude(excluded, id);
         }
     }
 
     /// Leaves rows out of fetches in all lanes, from what is not settled yet.
     pub(super) fn exclude_everywhere(&mut self, excluded: &Excluded) {
-        for number in 0..LANES as u8 {
-            let lane = self.lanes[usize::from(number)].as_ref();
-            if let Some(position) = lane.map(|lane| self.taken_up_to(number, lane)) {
-                self.exclude(number, excluded.clone(), position);
+        for lane in Lane::all() {
+            let owned = self.lanes[lane.index()].as_ref();
+            if let Some(position) = owned.map(|owned| self.taken_up_to(lane, owned)) {
+                self.exclude(lane, excluded.clone(), position);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{FetchRequest, Fetched, OutboxRow, Snapshot},
+    outbox::{FetchRequest, Fetched, Lane, LaneRead, OutboxRow, RowId, Snapshot},
     relay::core::{
         Core, FetchState, Outgoing,
         excluded::Excluded,
@@ -31,28 +31,20 @@ const SCAN_ROWS_MAX: usize = 50_000;
 /// smaller ones.
 const LARGEST_PAYLOAD_DECAY_DIVISOR: usize = 8;
 
-/// What a fetch asked of one lane, and how far it read.
-struct LaneRead {
-    lane: u8,
-    /// Rows above this id were read.
-    low: i64,
-    rows_max: usize,
-    bytes_max: i64,
+/// What a fetch requested of one lane, and how far it read.
+struct LaneAnswer {
+    read: LaneRead,
     /// A fetch with a filter read no row above this id.
-    scanned: Option<i64>,
+    scanned: Option<RowId>,
 }
 
-impl LaneRead {
-    /// Lane `at` of a fetch; `scanned` is how far it read the lanes that it did not read to the
-    /// end.
-    fn new(plan: &FetchRequest, at: usize, scanned: &[(u8, i64)]) -> Self {
-        let lane = plan.lanes[at] as u8;
-        let scanned = scanned.iter().find(|(of, _)| *of == lane);
+impl LaneAnswer {
+    /// The answer for a lane; `scanned` is how far the fetch read the lanes that it did not read to
+    /// the end.
+    fn new(read: LaneRead, scanned: &[(Lane, RowId)]) -> Self {
+        let scanned = scanned.iter().find(|(lane, _)| *lane == read.lane);
         Self {
-            lane,
-            low: plan.lows[at],
-            rows_max: plan.rows_max[at] as usize,
-            bytes_max: plan.bytes_max[at],
+            read,
             scanned: scanned.map(|(_, id)| *id),
         }
     }
@@ -60,7 +52,7 @@ impl LaneRead {
     /// Whether a limit cut the rows short.
     fn is_cut(&self, rows: &[OutboxRow]) -> bool {
         let bytes: usize = rows.iter().map(OutboxRow::payload_bytes).sum();
-        rows.len() >= self.rows_max || bytes as i64 >= self.bytes_max
+        rows.len() >= self.read.rows_max as usize || bytes as i64 >= self.read.bytes_max
     }
 }
 
@@ -69,7 +61,7 @@ struct Reading<'a> {
     snapshot: &'a Snapshot,
     /// Every id up to here was drawn by a transaction that the snapshot shows as finished or
     /// running.
-    safe_id: i64,
+    safe_id: RowId,
     now: Instant,
 }
 
@@ -114,7 +106,7 @@ impl Core {
             return None;
         }
         let mut plan = FetchRequest {
-            flowing: self.fetch_filter(),
+            filter: self.fetch_filter(),
             scan_max: (SCAN_ROWS_MAX / self.owned_lanes().max(1) as usize) as i32,
             ..FetchRequest::default()
         };
@@ -134,52 +126,55 @@ impl Core {
     fn plan_lanes(&self, plan: &mut FetchRequest, now: Instant) {
         let room = self.fetch_room();
         let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
-        for (number, lane) in self.lanes_by_number() {
+        for (lane, owned) in self.lanes_by_number() {
             // Lanes where more waits share the room; each other one has its part of all lanes.
-            let divisor = match (lanes_with_more, lane.has_more) {
+            let divisor = match (lanes_with_more, owned.has_more) {
                 (0, _) | (_, false) => LANES,
                 (lanes_with_more, true) => lanes_with_more,
             };
-            self.plan_lane(plan, (number, lane), room, divisor, now);
+            let read = self.plan_lane((lane, owned), room, divisor, now);
+            plan.lanes.extend(read);
         }
     }
 
-    /// Adds a lane to a fetch, unless it is leaving or full. It gets the `divisor`-th part of the
-    /// room.
+    /// What a fetch reads of a lane, which gets the `divisor`-th part of the room; `None` if the
+    /// lane is leaving or full.
     fn plan_lane(
         &self,
-        plan: &mut FetchRequest,
-        (number, lane): (u8, &OwnedLane),
+        (lane, owned): (Lane, &OwnedLane),
         room: Room,
         divisor: usize,
         now: Instant,
-    ) {
+    ) -> Option<LaneRead> {
         let rows = self
             .fair_share
-            .lane_rows(self.in_flight.lane_room(number))
+            .lane_rows(self.in_flight.lane_room(lane))
             .min((room.rows / divisor).max(1));
-        if lane.is_leaving() || rows == 0 {
-            return;
+        if owned.is_leaving() || rows == 0 {
+            return None;
         }
         let low = if failpoints::has(Bug::ForwardOnly) {
-            lane.highest_id
+            owned.highest_id
         } else {
-            lane.watermark.read_from(now)
+            owned.watermark.read_from(now)
         };
         // A fetch returns rows in flight again, which take no room but count for the SQL limits.
-        let (again_rows, again_bytes) = self.in_flight.rows_above(number, low);
-        plan.lanes.push(i16::from(number));
-        plan.lows.push(low);
-        plan.rows_max.push((rows + again_rows) as i32);
-        plan.bytes_max
-            .push((room.bytes / divisor + again_bytes).max(1) as i64);
+        let (again_rows, again_bytes) = self.in_flight.rows_above(lane, low);
+        Some(LaneRead {
+            lane,
+            low,
+            rows_max: (rows + again_rows) as i32,
+            bytes_max: (room.bytes / divisor + again_bytes).max(1) as i64,
+        })
     }
 
     /// Whether all rows of a fetch fit, if no payload is larger than the largest remembered one.
     fn are_small(&self, plan: &FetchRequest) -> bool {
-        let rows: i64 = plan.rows_max.iter().copied().map(i64::from).sum();
+        let reads = plan.lanes.iter();
+        let rows: i64 = reads.clone().map(|read| i64::from(read.rows_max)).sum();
+        let bytes_max: i64 = reads.map(|read| read.bytes_max).sum();
         self.largest_payload
-            .is_some_and(|largest| rows * largest as i64 <= plan.bytes_max.iter().sum())
+            .is_some_and(|largest| rows * largest as i64 <= bytes_max)
     }
 
     fn remember_largest_payload(&mut self, rows: &[OutboxRow]) {
@@ -235,9 +230,9 @@ impl Core {
         };
         let mut rows = fetched.rows.into_iter();
         let mut outgoing = Vec::with_capacity(rows.len());
-        for at in 0..plan.lanes.len() {
-            let read = LaneRead::new(plan, at, &fetched.scanned);
-            self.take_lane(&read, &mut rows, &reading, &mut outgoing);
+        for read in &plan.lanes {
+            let answer = LaneAnswer::new(*read, &fetched.scanned);
+            self.take_lane(&answer, &mut rows, &reading, &mut outgoing);
         }
         outgoing
     }
@@ -246,13 +241,13 @@ impl Core {
     /// dropped: the lane reads them again.
     fn take_lane(
         &mut self,
-        read: &LaneRead,
+        answer: &LaneAnswer,
         rows: &mut std::vec::IntoIter<OutboxRow>,
         reading: &Reading<'_>,
         outgoing: &mut Vec<Outgoing>,
     ) {
-        let lane_rows = rows_of_lane(rows.as_slice(), read.lane);
-        let (returned, taken) = (lane_rows.len(), self.read_lane(read, lane_rows, reading));
+        let lane_rows = rows_of_lane(rows.as_slice(), answer.read.lane);
+        let (returned, taken) = (lane_rows.len(), self.read_lane(answer, lane_rows, reading));
         for row in rows.by_ref().take(taken) {
             self.take_row(row, reading.now, outgoing);
         }
@@ -261,36 +256,43 @@ impl Core {
 
     /// Advances a lane by what a fetch read of it. Returns how many of its rows, from the first on,
     /// are to be taken: none if the lane is not kept, or must be read again from further below.
-    fn read_lane(&mut self, read: &LaneRead, rows: &[OutboxRow], reading: &Reading<'_>) -> usize {
-        if let Some(highest) = rows.last().map(|row| row.id).max(read.scanned) {
+    fn read_lane(
+        &mut self,
+        answer: &LaneAnswer,
+        rows: &[OutboxRow],
+        reading: &Reading<'_>,
+    ) -> usize {
+        let lane = answer.read.lane;
+        if let Some(highest) = rows.last().map(|row| row.id).max(answer.scanned) {
             self.highest_id = self.highest_id.max(highest);
         }
-        if !self.is_kept(read.lane) {
+        if !self.is_kept(lane) {
             return 0;
         }
-        let (covered, fitting) = self.cover(read, rows);
-        let Some(lane) = self.lanes[usize::from(read.lane)].as_mut() else {
+        let (covered, fitting) = self.cover(answer, rows);
+        let Some(owned) = self.lanes[lane.index()].as_mut() else {
             return 0;
         };
-        match advance(lane, covered, reading) {
+        match advance(owned, covered, reading) {
             ReadDecision::Take => {
-                lane.has_more = covered.reached != i64::MAX;
+                owned.has_more = covered.reached != RowId::MAX;
                 fitting
             }
             ReadDecision::Again => {
-                lane.has_more = true;
+                owned.has_more = true;
                 0
             }
         }
     }
 
     /// Which ids of a lane its rows cover, and how many of the rows there is room for.
-    fn cover(&self, read: &LaneRead, rows: &[OutboxRow]) -> (Covered, usize) {
+    fn cover(&self, answer: &LaneAnswer, rows: &[OutboxRow]) -> (Covered, usize) {
+        let read = answer.read;
         let fitting = self.fitting_rows(read.lane, rows);
-        let reached = if fitting < rows.len() || read.is_cut(rows) {
+        let reached = if fitting < rows.len() || answer.is_cut(rows) {
             rows[..fitting].last().map_or(read.low, |row| row.id)
         } else {
-            read.scanned.unwrap_or(i64::MAX)
+            answer.scanned.unwrap_or(RowId::MAX)
         };
         let covered = Covered {
             low: read.low,
@@ -300,7 +302,7 @@ impl Core {
     }
 
     /// How many rows, from the first on, the lane has room for. Rows in flight need none.
-    fn fitting_rows(&self, lane: u8, rows: &[OutboxRow]) -> usize {
+    fn fitting_rows(&self, lane: Lane, rows: &[OutboxRow]) -> usize {
         let room = self.in_flight.lane_room(lane);
         if rows.len() <= room {
             return rows.len();
@@ -320,13 +322,13 @@ impl Core {
         if self.is_in_flight(&row) {
             return;
         }
-        let (number, below) = (row.lane, row.id - 1);
-        if let Some(lane) = self.lanes[usize::from(number)].as_mut() {
-            lane.highest_id = lane.highest_id.max(row.id);
+        let (lane, below) = (row.lane, row.id.before());
+        if let Some(owned) = self.lanes[lane.index()].as_mut() {
+            owned.highest_id = owned.highest_id.max(row.id);
         }
         match self.routes.destination(&row) {
             Destination::Topic(topic) => self.take_declared_row(row, topic, now, outgoing),
-            Destination::Undeclared => self.exclude_undeclared(number, below, now),
+            Destination::Undeclared => self.exclude_undeclared(lane, below, now),
         }
     }
 
@@ -338,7 +340,7 @@ impl Core {
         now: Instant,
         outgoing: &mut Vec<Outgoing>,
     ) {
-        let (number, below) = (row.lane, row.id - 1);
+        let (lane, below) = (row.lane, row.id.before());
         let excluded = if !self.topics[topic].is_active() {
             Excluded::Topic(topic)
         } else if self.topics[topic].is_slow(now) {
@@ -351,10 +353,10 @@ impl Core {
             }
             return;
         };
-        self.exclude(number, excluded, below);
+        self.exclude(lane, excluded, below);
     }
 
-    fn exclude_undeclared(&mut self, lane: u8, below: i64, now: Instant) {
+    fn exclude_undeclared(&mut self, lane: Lane, below: RowId, now: Instant) {
         self.exclude(lane, Excluded::Undeclared, below);
         self.exclude_everywhere(&Excluded::Undeclared);
         self.topics.on_undeclared(now);
@@ -374,8 +376,7 @@ impl Core {
     }
 
     fn is_in_flight(&self, row: &OutboxRow) -> bool {
-        self.in_flight.holds(row.lane, row.id, row.event_id)
-            && !failpoints::has(Bug::NoInFlightCheck)
+        self.in_flight.holds(row.identity()) && !failpoints::has(Bug::NoInFlightCheck)
     }
 
     /// Sets when the next fetch begins, after one that brought `rows`.
@@ -411,7 +412,7 @@ impl Core {
 }
 
 /// The rows at the front that belong to a lane.
-fn rows_of_lane(rows: &[OutboxRow], lane: u8) -> &[OutboxRow] {
+fn rows_of_lane(rows: &[OutboxRow], lane: Lane) -> &[OutboxRow] {
     let end = rows.iter().position(|row| row.lane != lane);
     &rows[..end.unwrap_or(rows.len())]
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{Ctid, OutboxRow, SettlePlan},
+    outbox::{Ctid, Lane, OutboxRow, RowId, RowIdentity, SettleRow},
     relay::core::{
         ids::{Slot, TopicIndex},
         lane_share::LANES,
@@ -38,10 +38,8 @@ enum State {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    lane: u8,
-    id: i64,
-    event_id: Uuid,
-    place: Ctid,
+    row: RowIdentity,
+    ctid: Ctid,
     topic: TopicIndex,
     bytes: usize,
     burst: BurstNumber,
@@ -52,7 +50,7 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentRow {
     pub topic: TopicIndex,
-    pub lane: u8,
+    pub lane: Lane,
     pub bytes: usize,
     /// The rows of its topic that were sent at the same moment.
     pub burst: BurstNumber,
@@ -65,33 +63,18 @@ pub struct ReturnedRow {
     pub topic: TopicIndex,
 }
 
-/// Identity of a row. After a restore the sequence may draw an id again, for another event; so the
-/// event_id is part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowIdentity {
-    pub lane: u8,
-    pub id: i64,
-    pub event_id: Uuid,
-}
-
 /// The rows of one settling statement, and their slots, with which its result is reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettleBatch {
     pub slots: Vec<Slot>,
-    pub plan: SettlePlan,
+    pub rows: Vec<SettleRow>,
 }
 
 impl SettleBatch {
     fn with_room(rows: usize) -> Self {
-        let plan = SettlePlan {
-            lanes: Vec::with_capacity(rows),
-            ids: Vec::with_capacity(rows),
-            event_ids: Vec::with_capacity(rows),
-            places: Vec::with_capacity(rows),
-        };
         Self {
             slots: Vec::with_capacity(rows),
-            plan,
+            rows: Vec::with_capacity(rows),
         }
     }
 }
@@ -145,7 +128,7 @@ pub struct InFlight {
     /// Slots without a row.
     free: Vec<Slot>,
     /// By lane; ordered by id.
-    lanes: Vec<BTreeMap<(i64, Uuid), Slot>>,
+    lanes: Vec<BTreeMap<(RowId, Uuid), Slot>>,
     /// Rows in [`State::Acked`], the oldest acknowledgement first.
     acked: VecDeque<Slot>,
     /// Rows in [`State::Settled`].
@@ -191,7 +174,7 @@ impl InFlight {
 
     /// Rows of a lane that may still be taken.
     #[must_use]
-    pub fn lane_room(&self, lane: u8) -> usize {
+    pub fn lane_room(&self, lane: Lane) -> usize {
         self.room_rows().min(
             self.budget
                 .rows_per_lane
@@ -225,25 +208,22 @@ impl InFlight {
 
     /// Whether nothing of a lane is in flight.
     #[must_use]
-    pub fn is_lane_empty(&self, lane: u8) -> bool {
+    pub fn is_lane_empty(&self, lane: Lane) -> bool {
         self.lane(lane).is_empty()
     }
 
     /// Lowest id in flight of a lane; `None` if nothing of it is.
     #[must_use]
-    pub fn lowest_id(&self, lane: u8) -> Option<i64> {
+    pub fn lowest_id(&self, lane: Lane) -> Option<RowId> {
         self.lane(lane).keys().next().map(|(id, _)| *id)
     }
 
     /// Rows of a lane in flight above an id, and their bytes: a fetch from there returns them
     /// again.
     #[must_use]
-    pub fn rows_above(&self, lane: u8, low: i64) -> (usize, usize) {
+    pub fn rows_above(&self, lane: Lane, low: RowId) -> (usize, usize) {
         let (mut rows, mut bytes) = (0, 0);
-        for (_, slot) in self
-            .lane(lane)
-            .range((low.saturating_add(1), Uuid::nil())..)
-        {
+        for (_, slot) in self.lane(lane).range((low.next(), Uuid::nil())..) {
             if let Some(entry) = self.entries[slot.index()] {
                 rows += 1;
                 bytes += entry.bytes;
@@ -254,8 +234,8 @@ impl InFlight {
 
     /// Whether a row is in flight.
     #[must_use]
-    pub fn holds(&self, lane: u8, id: i64, event_id: Uuid) -> bool {
-        self.lane(lane).contains_key(&(id, event_id))
+    pub fn holds(&self, row: RowIdentity) -> bool {
+        self.lane(row.lane).contains_key(&(row.id, row.event_id))
     }
 
     /// Adds a row that goes to a producer. Returns `None`, and adds nothing, without room for it.
@@ -265,24 +245,15 @@ impl InFlight {
         }
         let slot = self.free.pop()?;
         let bytes = row.bytes();
-        let &OutboxRow {
-            lane,
-            id,
-            event_id,
-            ctid: place,
-            ..
-        } = row;
         self.entries[slot.index()] = Some(Entry {
-            lane,
-            id,
-            event_id,
-            place,
+            row: row.identity(),
+            ctid: row.ctid,
             topic,
             bytes,
             burst: 0,
             state: State::Sent,
         });
-        self.lanes[usize::from(row.lane)].insert((row.id, row.event_id), slot);
+        self.lanes[row.lane.index()].insert((row.id, row.event_id), slot);
         self.sent += 1;
         self.bytes += bytes;
         Some(slot)
@@ -301,7 +272,7 @@ impl InFlight {
         let entry = self.sent_entry(slot)?;
         Some(SentRow {
             topic: entry.topic,
-            lane: entry.lane,
+            lane: entry.row.lane,
             bytes: entry.bytes,
             burst: entry.burst,
         })
@@ -341,11 +312,7 @@ impl InFlight {
         self.sent -= 1;
         self.forget(slot);
         Some(ReturnedRow {
-            row: RowIdentity {
-                lane: entry.lane,
-                id: entry.id,
-                event_id: entry.event_id,
-            },
+            row: entry.row,
             topic: entry.topic,
         })
     }
@@ -363,10 +330,10 @@ impl InFlight {
             };
             entry.state = State::Settling;
             settle.slots.push(slot);
-            settle.plan.lanes.push(i16::from(entry.lane));
-            settle.plan.ids.push(entry.id);
-            settle.plan.event_ids.push(entry.event_id);
-            settle.plan.places.push(entry.place);
+            settle.rows.push(SettleRow {
+                row: entry.row,
+                ctid: entry.ctid,
+            });
         }
         (!settle.slots.is_empty()).then_some(settle)
     }
@@ -405,14 +372,15 @@ impl InFlight {
 
     fn forget(&mut self, slot: Slot) {
         if let Some(entry) = self.entries[slot.index()].take() {
-            self.lanes[usize::from(entry.lane)].remove(&(entry.id, entry.event_id));
+            let row = entry.row;
+            self.lanes[row.lane.index()].remove(&(row.id, row.event_id));
             self.bytes -= entry.bytes;
             self.free.push(slot);
         }
     }
 
-    fn lane(&self, lane: u8) -> &BTreeMap<(i64, Uuid), Slot> {
-        &self.lanes[usize::from(lane)]
+    fn lane(&self, lane: Lane) -> &BTreeMap<(RowId, Uuid), Slot> {
+        &self.lanes[lane.index()]
     }
 }
 
@@ -431,9 +399,7 @@ impl std::hash::Hash for InFlight {
             sent: _,
             bytes: _,
         } = self;
-        let name = |slot: &Slot| {
-            entries[slot.index()].map(|entry| (entry.lane, entry.id, entry.event_id, entry.state))
-        };
+        let name = |slot: &Slot| entries[slot.index()].map(|entry| (entry.row, entry.state));
         for slots in lanes
             .iter()
             .map(BTreeMap::values)

@@ -23,11 +23,10 @@ use std::{
 };
 
 use crate::{
-    outbox::OutboxRow,
+    outbox::{Lane, OutboxRow, RowIdentity},
     relay::core::{
         excluded::Excluded,
         ids::{Slot, TopicIndex},
-        in_flight::RowIdentity,
         isolation::bisect::Bisect,
     },
     report::ProblemClass,
@@ -116,7 +115,7 @@ enum KeyPause {
 /// A key of which no rows are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PausedKey {
-    lane: u8,
+    lane: Lane,
     pause: KeyPause,
     /// The rejected row that it is paused for; `None` for a key that a person parked, and while
     /// candidates are probed.
@@ -125,7 +124,7 @@ struct PausedKey {
 
 impl PausedKey {
     /// A key of which rows are probed.
-    fn probing(lane: u8) -> Self {
+    fn probing(lane: Lane) -> Self {
         Self {
             lane,
             pause: KeyPause::Probing,

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
-    outbox::{BacklogPlan, FetchFilter, Grant, LaneWatermarks, ParkedRows},
-    relay::core::{
-        Core, excluded::Excluded, lane_share::LANES, topic_state::TopicStates,
-        watermarks::Watermark,
+    outbox::{
+        BacklogPlan, FetchFilter, Grant, Lane, LaneBacklog, LaneWatermark, ParkedRows, RowId,
     },
+    relay::core::{Core, excluded::Excluded, topic_state::TopicStates, watermarks::Watermark},
 };
 
 /// Whether new rows of an owned lane are taken.
@@ -30,12 +29,12 @@ pub(super) struct OwnedLane {
     pub(super) watermark: Watermark,
     /// Where to read again once these rows are no longer left out of fetches: all of them have ids
     /// above.
-    resume_from: BTreeMap<Excluded, i64>,
+    resume_from: BTreeMap<Excluded, RowId>,
     pub(super) state: LaneState,
     /// More rows wait than the last fetch could return.
     pub(super) has_more: bool,
     /// Highest id that was taken.
-    pub(super) highest_id: i64,
+    pub(super) highest_id: RowId,
 }
 
 impl OwnedLane {
@@ -43,8 +42,10 @@ impl OwnedLane {
     fn granted(grant: &Grant, excluded: impl Iterator<Item = Excluded>) -> Self {
         Self {
             epoch: grant.epoch,
-            watermark: Watermark::starting_at(grant.mark),
-            resume_from: excluded.map(|excluded| (excluded, grant.mark)).collect(),
+            watermark: Watermark::starting_at(grant.watermark),
+            resume_from: excluded
+                .map(|excluded| (excluded, grant.watermark))
+                .collect(),
             state: LaneState::Kept,
             has_more: true,
             highest_id: grant.high_id,
@@ -62,13 +63,13 @@ impl OwnedLane {
     }
 
     /// Reads again from above `id`, since rows there were given back.
-    pub(super) fn read_again_above(&mut self, id: i64) {
+    pub(super) fn read_again_above(&mut self, id: RowId) {
         self.watermark.rewind(id);
         self.has_more = true;
     }
 
     /// Leaves rows out of fetches, all of which have ids above `id`.
-    pub(super) fn exclude(&mut self, excluded: Excluded, id: i64) {
+    pub(super) fn exclude(&mut self, excluded: Excluded, id: RowId) {
         // Rows that were left out with the topic are from now on left out with their key.
         let of_topic = match &excluded {
             Excluded::Key(topic, _) => self.resume_from.get(&Excluded::Topic(*topic)),
@@ -95,7 +96,7 @@ impl OwnedLane {
     }
 
     /// Lowest id above which rows are left out that `counts` holds for, or `id` if it is lower.
-    fn lowest_excluded(&self, id: i64, counts: impl Fn(&Excluded) -> bool) -> i64 {
+    fn lowest_excluded(&self, id: RowId, counts: impl Fn(&Excluded) -> bool) -> RowId {
         let mut lowest = id;
         for (excluded, resume_from) in &self.resume_from {
             if counts(excluded) {
@@ -116,7 +117,7 @@ impl Core {
         }
         for grant in grants {
             let lane = OwnedLane::granted(grant, self.excluded_topics());
-            self.lanes[usize::from(grant.lane)] = Some(lane);
+            self.lanes[grant.lane.index()] = Some(lane);
         }
         self.fetch_at = now;
     }
@@ -139,37 +140,39 @@ impl Core {
 
     /// Whether `lanes` are exactly the lanes that are owned, leaving ones included.
     #[must_use]
-    pub fn owns_exactly(&self, lanes: &[u8]) -> bool {
+    pub fn owns_exactly(&self, lanes: &[Lane]) -> bool {
         let owned = self.lanes.iter().flatten().count();
-        lanes.len() == owned
-            && lanes
-                .iter()
-                .all(|lane| self.lanes[usize::from(*lane)].is_some())
+        lanes.len() == owned && lanes.iter().all(|lane| self.lanes[lane.index()].is_some())
     }
 
     /// Records that these lanes were given back.
-    pub fn on_released(&mut self, lanes: &LaneWatermarks) {
-        for lane in &lanes.lanes {
-            self.lanes[usize::try_from(*lane).unwrap_or(0)] = None;
+    pub fn on_released(&mut self, released: &[LaneWatermark]) {
+        for released in released {
+            self.lanes[released.lane.index()] = None;
         }
         self.forget_keys_of_lost_lanes();
     }
 
     /// Watermarks of all owned lanes.
     #[must_use]
-    pub fn watermarks(&self) -> LaneWatermarks {
+    pub fn watermarks(&self) -> Vec<LaneWatermark> {
         self.watermarks_of(|_, _| true)
     }
 
     /// Watermarks of the owned lanes that are `wanted`.
-    pub(super) fn watermarks_of(&self, wanted: impl Fn(u8, &OwnedLane) -> bool) -> LaneWatermarks {
-        let mut watermarks = LaneWatermarks::default();
-        for (number, lane) in self.lanes_by_number() {
-            if wanted(number, lane) {
-                watermarks.lanes.push(i16::from(number));
-                watermarks.epochs.push(lane.epoch);
-                watermarks.marks.push(self.settled_up_to(number, lane));
-                watermarks.high_ids.push(lane.highest_id);
+    pub(super) fn watermarks_of(
+        &self,
+        wanted: impl Fn(Lane, &OwnedLane) -> bool,
+    ) -> Vec<LaneWatermark> {
+        let mut watermarks = Vec::new();
+        for (lane, owned) in self.lanes_by_number() {
+            if wanted(lane, owned) {
+                watermarks.push(LaneWatermark {
+                    lane,
+                    epoch: owned.epoch,
+                    watermark: self.settled_up_to(lane, owned),
+                    high_id: owned.highest_id,
+                });
             }
         }
         watermarks
@@ -186,12 +189,14 @@ impl Core {
             Excluded::Undeclared => true,
         };
         let (mut plan, mut others_wait) = (BacklogPlan::default(), false);
-        for (number, lane) in self.lanes_by_number() {
-            let position = self.taken_up_to(number, lane);
-            let lowest = lane.lowest_excluded(position, counts);
+        for (lane, owned) in self.lanes_by_number() {
+            let position = self.taken_up_to(lane, owned);
+            let lowest = owned.lowest_excluded(position, counts);
             others_wait |= lowest < position;
-            plan.lanes.push(i16::from(number));
-            plan.marks.push(lowest);
+            plan.lanes.push(LaneBacklog {
+                lane,
+                above: lowest,
+            });
         }
         if others_wait {
             plan.parked = self.parked_rows();
@@ -220,25 +225,22 @@ impl Core {
     }
 
     /// Owned lanes with their numbers.
-    pub(super) fn lanes_by_number(&self) -> impl Iterator<Item = (u8, &OwnedLane)> {
-        (0..LANES as u8).filter_map(|number| {
-            let lane = self.lanes[usize::from(number)].as_ref()?;
-            Some((number, lane))
-        })
+    pub(super) fn lanes_by_number(&self) -> impl Iterator<Item = (Lane, &OwnedLane)> {
+        Lane::all().filter_map(|lane| Some((lane, self.lanes[lane.index()].as_ref()?)))
     }
 
     /// Every row of a lane up to this id is settled, and none is still to come: a new owner starts
     /// here.
-    fn settled_up_to(&self, number: u8, lane: &OwnedLane) -> i64 {
-        lane.lowest_excluded(self.taken_up_to(number, lane), |_| true)
+    fn settled_up_to(&self, lane: Lane, owned: &OwnedLane) -> RowId {
+        owned.lowest_excluded(self.taken_up_to(lane, owned), |_| true)
     }
 
     /// Every row of a lane up to this id is settled or left out, and none is still to come.
-    pub(super) fn taken_up_to(&self, number: u8, lane: &OwnedLane) -> i64 {
-        let below_in_flight = match self.in_flight.lowest_id(number) {
-            Some(lowest) => lowest - 1,
-            None => i64::MAX,
+    pub(super) fn taken_up_to(&self, lane: Lane, owned: &OwnedLane) -> RowId {
+        let below_in_flight = match self.in_flight.lowest_id(lane) {
+            Some(lowest) => lowest.before(),
+            None => RowId::MAX,
         };
-        below_in_flight.min(lane.watermark.complete_to())
+        below_in_flight.min(owned.watermark.complete_to())
     }
 }

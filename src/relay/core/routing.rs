@@ -95,7 +95,7 @@ impl Routes {
             topics: active.map(|topic| self.name(topic).to_owned()).collect(),
             by_event_type: self.names_by(&self.by_event_type),
             by_aggregate_type: self.names_by(&self.by_aggregate_type),
-            resting_keys: Vec::new(),
+            paused_keys: Vec::new(),
             declared: Some(self.topics.iter().map(|topic| topic.name.clone()).collect()),
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::{
-    outbox::{Resumed, SequenceState},
+    outbox::{Resumed, RowId, SequenceState},
     report::{Problem, ProblemClass},
 };
 
@@ -23,7 +23,7 @@ const REPORTED_FOR: Duration = Duration::from_secs(15 * 60);
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SequenceMemory {
     /// Highest id that any session of this process saw.
-    pub(crate) highest_id: i64,
+    pub(crate) highest_id: RowId,
     /// Until when the last regression is reported.
     reported_until: Option<Instant>,
 }
@@ -35,7 +35,7 @@ pub(crate) enum SequenceRegression {
     /// moved the sequence on since.
     OtherIncarnation,
     /// The sequence is at `position`, below an id that was seen.
-    Behind { position: i64, seen: i64 },
+    Behind { position: RowId, seen: RowId },
 }
 
 /// Whether the sequence went back since a session began in this incarnation and saw ids up to
@@ -43,7 +43,7 @@ pub(crate) enum SequenceRegression {
 #[must_use]
 pub(crate) fn regression(
     incarnation: Uuid,
-    seen: i64,
+    seen: RowId,
     now: SequenceState,
 ) -> Option<SequenceRegression> {
     if now.incarnation != Some(incarnation) {
@@ -57,7 +57,7 @@ pub(crate) fn regression(
 
 impl SequenceMemory {
     /// Records an id that was seen.
-    pub(crate) fn on_id(&mut self, id: i64) {
+    pub(crate) fn on_id(&mut self, id: RowId) {
         self.highest_id = self.highest_id.max(id);
     }
 
@@ -96,7 +96,7 @@ impl SequenceRegression {
 }
 
 /// The problem to report once `resume_sequence()` has run; the sequence goes on at `position`.
-pub(crate) fn resumed_problem(done: Resumed, position: i64) -> Problem {
+pub(crate) fn resumed_problem(done: Resumed, position: RowId) -> Problem {
     let Resumed {
         elsewhere,
         was_at,
@@ -125,24 +125,27 @@ mod tests {
     fn state(incarnation: Option<Uuid>, position: i64) -> SequenceState {
         SequenceState {
             incarnation,
-            position,
+            position: RowId::new(position),
         }
     }
 
     #[test]
     fn a_sequence_that_goes_on_is_no_regression() {
         for position in [7, 8, i64::MAX] {
-            assert_eq!(regression(HERE, 7, state(Some(HERE), position)), None);
+            assert_eq!(
+                regression(HERE, RowId::new(7), state(Some(HERE), position)),
+                None
+            );
         }
     }
 
     #[test]
     fn a_sequence_behind_what_was_seen_is_a_regression() {
         assert_eq!(
-            regression(HERE, 7, state(Some(HERE), 6)),
+            regression(HERE, RowId::new(7), state(Some(HERE), 6)),
             Some(SequenceRegression::Behind {
-                position: 6,
-                seen: 7
+                position: RowId::new(6),
+                seen: RowId::new(7)
             })
         );
     }
@@ -151,7 +154,7 @@ mod tests {
     fn another_incarnation_is_a_regression_wherever_its_sequence_is() {
         for incarnation in [None, Some(Uuid::from_u128(2))] {
             assert_eq!(
-                regression(HERE, 7, state(incarnation, 900)),
+                regression(HERE, RowId::new(7), state(incarnation, 900)),
                 Some(SequenceRegression::OtherIncarnation)
             );
         }
@@ -172,16 +175,16 @@ mod tests {
         let done = Resumed {
             resumed: true,
             elsewhere: true,
-            was_at: i64::MAX,
-            highest: i64::MAX,
+            was_at: RowId::MAX,
+            highest: RowId::MAX,
             moved: i64::MAX,
         };
         for problem in [
-            resumed_problem(done, i64::MAX),
+            resumed_problem(done, RowId::MAX),
             SequenceRegression::OtherIncarnation.problem(),
             SequenceRegression::Behind {
-                position: i64::MAX,
-                seen: i64::MAX,
+                position: RowId::MAX,
+                seen: RowId::MAX,
             }
             .problem(),
         ] {

@@ -1,12 +1,13 @@
 //! Which acknowledged rows to delete, what follows when they are deleted, and rows that were found
 //! below a watermark. Pure.
 
-use uuid::Uuid;
-
-use crate::relay::core::{
-    Core, FetchState,
-    ids::Slot,
-    in_flight::{AfterSettle, SettleBatch, SettleWhen},
+use crate::{
+    outbox::RowIdentity,
+    relay::core::{
+        Core, FetchState,
+        ids::Slot,
+        in_flight::{AfterSettle, SettleBatch, SettleWhen},
+    },
 };
 
 impl Core {
@@ -38,14 +39,14 @@ impl Core {
     /// Records that a gap scan found a row at or below the watermark of its lane, which is read
     /// again. Returns whether the row is a straggler: it is none if it is in flight, or its lane is
     /// not owned.
-    pub fn on_straggler(&mut self, lane: u8, id: i64, event_id: Uuid) -> bool {
-        if self.in_flight.holds(lane, id, event_id) {
+    pub fn on_straggler(&mut self, row: RowIdentity) -> bool {
+        if self.in_flight.holds(row) {
             return false;
         }
-        let Some(lane) = self.lanes[usize::from(lane)].as_mut() else {
+        let Some(lane) = self.lanes[row.lane.index()].as_mut() else {
             return false;
         };
-        lane.read_again_above(id - 1);
+        lane.read_again_above(row.id.before());
         true
     }
 }

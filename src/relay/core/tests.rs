@@ -9,21 +9,26 @@ use std::{
 
 use super::*;
 use crate::{
-    outbox::{FetchFilter, FetchRequest, Fetched, Grant, Parked, ParkedKey, RowText, Snapshot},
+    outbox::{
+        FetchFilter, FetchRequest, Fetched, Grant, Lane, Parked, ParkedKey, RowId, RowText,
+        Snapshot,
+    },
     relay::core::in_flight::SettleBatch,
     report::BreakerState,
     settings::{OnPoison, TopicSettings},
 };
 
 const KEYS: u64 = 5;
+/// The lanes of the database.
+const LANES: [Lane; 2] = [Lane::new(0), Lane::new(1)];
 /// Rows of a lane that a filtering fetch looks at.
 const SCAN_MAX: usize = 3;
 /// Records of a batch.
 const BATCH: usize = 3;
 
 /// Whether Kafka rejects every record of this row.
-fn is_poison(id: i64) -> bool {
-    id % 13 == 0
+fn is_poison(id: RowId) -> bool {
+    id.get() % 13 == 0
 }
 
 fn topic_of(key: &str) -> TopicIndex {
@@ -49,14 +54,14 @@ struct Database {
     next_id: i64,
     /// Open transactions: xid, and the rows that they would commit.
     open: BTreeMap<u64, Vec<OutboxRow>>,
-    rows: BTreeMap<i64, OutboxRow>,
+    rows: BTreeMap<RowId, OutboxRow>,
     /// Every row ever committed, by key, in order.
-    committed: BTreeMap<String, Vec<i64>>,
+    committed: BTreeMap<String, Vec<RowId>>,
     /// lane -> (epoch, mark, high_id)
-    lanes: BTreeMap<u8, (i64, i64, i64)>,
+    lanes: BTreeMap<Lane, (i64, RowId, RowId)>,
     /// (topic, key) -> the row that it is parked for
     parked: BTreeMap<(TopicIndex, String), OutboxRow>,
-    dead: BTreeSet<i64>,
+    dead: BTreeSet<RowId>,
 }
 
 impl Database {
@@ -100,34 +105,34 @@ impl Database {
 
     fn fetch(&self, plan: &FetchRequest) -> Fetched {
         let (mut rows, mut scanned) = (Vec::new(), Vec::new());
-        for (at, lane) in plan.lanes.iter().enumerate() {
+        for read in &plan.lanes {
             let is_active = |row: &&OutboxRow| {
                 let (topic, key) = (
                     row.topic().unwrap_or_default().to_owned(),
                     row.key().to_owned(),
                 );
-                let is_active = |flowing: &FetchFilter| {
-                    flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key))
+                let is_active = |filter: &FetchFilter| {
+                    filter.topics.contains(&topic) && !filter.paused_keys.contains(&(topic, key))
                 };
-                plan.flowing.as_ref().is_none_or(is_active)
+                plan.filter.as_ref().is_none_or(is_active)
             };
             let above = self
                 .rows
-                .range(plan.lows[at] + 1..)
+                .range(read.low.next()..)
                 .map(|(_, row)| row)
-                .filter(|row| i16::from(row.lane) == *lane);
-            if plan.flowing.is_none() {
-                rows.extend(above.take(plan.rows_max[at] as usize).cloned());
+                .filter(|row| row.lane == read.lane);
+            if plan.filter.is_none() {
+                rows.extend(above.take(read.rows_max as usize).cloned());
                 continue;
             }
             let page: Vec<&OutboxRow> = above.take(SCAN_MAX).collect();
             if page.len() == SCAN_MAX {
-                scanned.push((*lane as u8, page[SCAN_MAX - 1].id));
+                scanned.push((read.lane, page[SCAN_MAX - 1].id));
             }
             rows.extend(
                 page.into_iter()
                     .filter(is_active)
-                    .take(plan.rows_max[at] as usize)
+                    .take(read.rows_max as usize)
                     .cloned(),
             );
         }
@@ -170,7 +175,7 @@ fn row(id: i64, key: u64) -> OutboxRow {
 /// not at all.
 #[derive(Default)]
 struct Producer {
-    queue: std::collections::VecDeque<(Slot, String, i64)>,
+    queue: std::collections::VecDeque<(Slot, String, RowId)>,
     reports: Vec<(Slot, Outcome)>,
     failed: bool,
 }
@@ -182,7 +187,7 @@ impl Producer {
         &mut self,
         denied: &BTreeSet<TopicIndex>,
         sick: Option<TopicIndex>,
-        log: &mut Vec<(String, i64)>,
+        log: &mut Vec<(String, RowId)>,
     ) -> bool {
         // Topics overtake each other, keys do not.
         let well = self
@@ -243,9 +248,9 @@ struct World {
     disposition: Option<RejectedRow>,
     /// Killed incarnations: what they had sent may still be written, in order.
     zombies: Vec<Producer>,
-    log: Vec<(String, i64)>,
+    log: Vec<(String, RowId)>,
     fetch: Option<(FetchRequest, Option<Fetched>)>,
-    settle: Option<(u64, i64, SettleBatch)>,
+    settle: Option<(u64, RowId, SettleBatch)>,
     faults: u32,
     /// The cluster acknowledges nothing.
     away: bool,
@@ -284,14 +289,14 @@ impl World {
     }
 
     fn claim(&mut self) {
-        for lane in [0_u8, 1] {
+        for lane in LANES {
             let (epoch, mark, high_id) = self.database.lanes.entry(lane).or_default();
             *epoch += 1;
             self.core.on_granted(
                 &[Grant {
                     lane,
                     epoch: *epoch,
-                    mark: *mark,
+                    watermark: *mark,
                     high_id: *high_id,
                 }],
                 self.now,
@@ -306,7 +311,7 @@ impl World {
 
     fn read_parked_keys(&mut self) {
         self.core
-            .set_parked(&self.database.parked(), &[0, 1], self.now, self.now);
+            .set_parked(&self.database.parked(), &LANES, self.now, self.now);
     }
 
     fn step(&mut self, faulty: bool) {
@@ -513,8 +518,8 @@ impl World {
                 // The statement ran or not, and its answer arrived or not.
                 let lost = faulty && self.dice.below(10) == 0;
                 if !lost || self.dice.below(2) == 0 {
-                    for id in &settle.plan.ids {
-                        self.database.rows.remove(id);
+                    for settle in &settle.rows {
+                        self.database.rows.remove(&settle.row.id);
                     }
                 }
                 self.database.complete(xid);
@@ -536,18 +541,10 @@ impl World {
 
     fn persist_marks(&mut self) {
         let marks = self.core.watermarks();
-        for (at, lane) in marks.lanes.iter().enumerate() {
-            let state = self
-                .database
-                .lanes
-                .get_mut(&(*lane as u8))
-                .expect("claimed");
-            if state.0 == marks.epochs[at] {
-                *state = (
-                    state.0,
-                    state.1.max(marks.marks[at]),
-                    state.2.max(marks.high_ids[at]),
-                );
+        for of in marks {
+            let state = self.database.lanes.get_mut(&of.lane).expect("claimed");
+            if state.0 == of.epoch {
+                *state = (state.0, state.1.max(of.watermark), state.2.max(of.high_id));
             }
         }
     }
@@ -646,13 +643,13 @@ impl World {
                 .database
                 .parked
                 .get(&(topic_of(key), key.clone()))
-                .map_or(i64::MAX, |row| row.id);
-            let committed: Vec<i64> = committed
+                .map_or(RowId::MAX, |row| row.id);
+            let committed: Vec<RowId> = committed
                 .iter()
                 .copied()
                 .filter(|id| *id < head && !self.database.dead.contains(id))
                 .collect();
-            let mut firsts: Vec<i64> = Vec::new();
+            let mut firsts: Vec<RowId> = Vec::new();
             for (_, id) in self.log.iter().filter(|(of, _)| of == key) {
                 if !firsts.contains(id) {
                     firsts.push(*id);
@@ -739,10 +736,10 @@ fn bytes_are_counted_unless_recent_rows_are_small() {
     let mut core = core(now);
     core.on_granted(
         &[Grant {
-            lane: 0,
+            lane: Lane::FIRST,
             epoch: 1,
-            mark: 0,
-            high_id: 0,
+            watermark: RowId::ZERO,
+            high_id: RowId::ZERO,
         }],
         now,
     );

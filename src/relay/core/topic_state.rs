@@ -24,6 +24,7 @@ use std::{
 };
 
 use crate::{
+    outbox::Lane,
     relay::core::{
         ids::TopicIndex,
         in_flight::SentRow,
@@ -438,7 +439,7 @@ impl TopicStates {
     pub fn on_sent(
         &mut self,
         topic: TopicIndex,
-        lane: u8,
+        lane: Lane,
         bytes: usize,
         now: Instant,
     ) -> BurstNumber {

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use crate::relay::core::lane_share::LANES;
+use crate::{outbox::Lane, relay::core::lane_share::LANES};
 
 /// Rows of one topic that were sent at the same moment.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Default for Unacknowledged {
 impl Unacknowledged {
     /// Records that a row of `bytes` goes to a producer. Returns the number of its burst, which
     /// [`Self::on_ended`] needs.
-    pub fn on_sent(&mut self, lane: u8, bytes: usize, now: Instant) -> BurstNumber {
+    pub fn on_sent(&mut self, lane: Lane, bytes: usize, now: Instant) -> BurstNumber {
         match self.bursts.back_mut().filter(|burst| burst.sent_at == now) {
             Some(burst) => burst.rows += 1,
             None => self.bursts.push_back(Burst {
@@ -55,16 +55,16 @@ impl Unacknowledged {
         }
         self.rows += 1;
         self.bytes += bytes;
-        self.rows_by_lane[usize::from(lane)] += 1;
+        self.rows_by_lane[lane.index()] += 1;
         self.front + self.bursts.len() as BurstNumber - 1
     }
 
     /// Records that the delivery report of a sent row is in. Returns when the row was sent; `None`
     /// for a burst that does not exist.
-    pub fn on_ended(&mut self, lane: u8, bytes: usize, burst: BurstNumber) -> Option<Instant> {
+    pub fn on_ended(&mut self, lane: Lane, bytes: usize, burst: BurstNumber) -> Option<Instant> {
         self.rows -= 1;
         self.bytes -= bytes;
-        self.rows_by_lane[usize::from(lane)] -= 1;
+        self.rows_by_lane[lane.index()] -= 1;
         let burst = self.bursts.get_mut((burst - self.front) as usize)?;
         burst.rows -= 1;
         let sent_at = burst.sent_at;
@@ -91,8 +91,8 @@ impl Unacknowledged {
 
     /// Rows of one lane.
     #[must_use]
-    pub fn rows_in_lane(&self, lane: u8) -> usize {
-        self.rows_by_lane[usize::from(lane)] as usize
+    pub fn rows_in_lane(&self, lane: Lane) -> usize {
+        self.rows_by_lane[lane.index()] as usize
     }
 
     /// Rows of the lane that has most of them.
@@ -124,10 +124,15 @@ mod tests {
     #[test]
     fn the_oldest_row_is_the_first_sent_of_those_that_have_not_ended() {
         let (mut unacknowledged, start) = (Unacknowledged::default(), Instant::now());
-        let bursts = [0, 0, 5, 9].map(|ms| unacknowledged.on_sent(7, 10, after(start, ms)));
+        let bursts =
+            [0, 0, 5, 9].map(|ms| unacknowledged.on_sent(Lane::new(7), 10, after(start, ms)));
         // Reports of different partitions come in any order.
         for (row, oldest) in [(2, Some(0)), (0, Some(0)), (1, Some(9)), (3, None)] {
-            assert!(unacknowledged.on_ended(7, 10, bursts[row]).is_some());
+            assert!(
+                unacknowledged
+                    .on_ended(Lane::new(7), 10, bursts[row])
+                    .is_some()
+            );
             assert_eq!(
                 unacknowledged.oldest_sent_at(),
                 oldest.map(|ms| after(start, ms)),
@@ -147,12 +152,12 @@ mod tests {
     #[test]
     fn rows_are_counted_by_lane() {
         let (mut unacknowledged, now) = (Unacknowledged::default(), Instant::now());
-        let burst = [1, 2, 2].map(|lane| unacknowledged.on_sent(lane, 20, now))[0];
-        assert_eq!(unacknowledged.on_ended(1, 20, burst), Some(now));
+        let burst = [1, 2, 2].map(|lane| unacknowledged.on_sent(Lane::new(lane), 20, now))[0];
+        assert_eq!(unacknowledged.on_ended(Lane::new(1), 20, burst), Some(now));
         assert_eq!(
             (
-                unacknowledged.rows_in_lane(1),
-                unacknowledged.rows_in_lane(2),
+                unacknowledged.rows_in_lane(Lane::new(1)),
+                unacknowledged.rows_in_lane(Lane::new(2)),
                 unacknowledged.rows_in_fullest_lane(),
                 unacknowledged.bytes()
             ),

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::outbox::Snapshot;
+use crate::outbox::{RowId, Snapshot};
 
 /// A transaction that has been listed as running for less time than this holds the reading position
 /// back, so that its rows come with an ordinary fetch. For an older one the lane goes on, and reads
@@ -37,15 +37,15 @@ pub struct XidTick {
     /// Id of the transaction.
     pub xid: u64,
     /// Every id up to here had been drawn before it began.
-    pub drawn: i64,
+    pub drawn: RowId,
 }
 
 /// Ticks that no snapshot has passed yet, and the highest id of those that one has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct XidTicks {
     /// Transaction id -> highest id drawn before, of ticks that no snapshot has passed.
-    ahead: BTreeMap<u64, i64>,
-    safe_id: i64,
+    ahead: BTreeMap<u64, RowId>,
+    safe_id: RowId,
 }
 
 impl XidTicks {
@@ -57,10 +57,10 @@ impl XidTicks {
 
     /// Every id up to here belongs to a transaction that the snapshot shows as finished, or lists
     /// as running. Snapshots must come in the order in which they were taken.
-    pub fn safe_id(&mut self, snapshot: &Snapshot) -> i64 {
+    pub fn safe_id(&mut self, snapshot: &Snapshot) -> RowId {
         let ahead = self.ahead.split_off(&snapshot.xmax());
         let passed = std::mem::replace(&mut self.ahead, ahead);
-        self.safe_id = passed.into_values().fold(self.safe_id, i64::max);
+        self.safe_id = passed.into_values().fold(self.safe_id, RowId::max);
         self.safe_id
     }
 }
@@ -68,7 +68,7 @@ impl XidTicks {
 /// A transaction that was listed as running and may still bring ids above `above` into the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct OpenTransaction {
-    above: i64,
+    above: RowId,
     /// When it was first listed.
     since: Instant,
     /// The transaction has ended, and its range has not been read since.
@@ -78,10 +78,10 @@ struct OpenTransaction {
 /// What one fetch of a lane covered: all visible rows in `(low, reached]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Covered {
-    pub low: i64,
-    /// Highest id up to which every visible row was read; `i64::MAX` when no limit cut the fetch
+    pub low: RowId,
+    /// Highest id up to which every visible row was read; `RowId::MAX` when no limit cut the fetch
     /// short.
-    pub reached: i64,
+    pub reached: RowId,
 }
 
 /// What to do with the rows of a fetch.
@@ -100,7 +100,7 @@ pub enum ReadDecision {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Watermark {
     /// Every row up to here was read, but for those of open transactions.
-    read_to: i64,
+    read_to: RowId,
     /// By transaction id.
     open_transactions: BTreeMap<u64, OpenTransaction>,
 }
@@ -108,7 +108,7 @@ pub struct Watermark {
 impl Watermark {
     /// A lane that a new owner reads from the watermark of the last one.
     #[must_use]
-    pub fn starting_at(id: i64) -> Self {
+    pub fn starting_at(id: RowId) -> Self {
         Self {
             read_to: id,
             open_transactions: BTreeMap::new(),
@@ -117,7 +117,7 @@ impl Watermark {
 
     /// The next fetch reads ids above this one.
     #[must_use]
-    pub fn read_from(&self, now: Instant) -> i64 {
+    pub fn read_from(&self, now: Instant) -> RowId {
         let holds = |open: &&OpenTransaction| {
             open.ended || now.saturating_duration_since(open.since) < YOUNG_FOR
         };
@@ -125,27 +125,27 @@ impl Watermark {
             .values()
             .filter(holds)
             .map(|open| open.above)
-            .fold(self.read_to, i64::min)
+            .fold(self.read_to, RowId::min)
     }
 
     /// No row up to this id is still to come, or was left unread. A new owner may start here once
     /// all rows that were taken are settled.
     #[must_use]
-    pub fn complete_to(&self) -> i64 {
+    pub fn complete_to(&self) -> RowId {
         self.open_transactions
             .values()
             .map(|open| open.above)
-            .fold(self.read_to, i64::min)
+            .fold(self.read_to, RowId::min)
     }
 
     /// Reads again from above `id`: rows there were given back, or left out.
-    pub fn rewind(&mut self, id: i64) {
+    pub fn rewind(&mut self, id: RowId) {
         self.read_to = self.read_to.min(id);
     }
 
     /// A planted bug: takes everything up to `highest` as read.
     #[cfg(feature = "planted-bugs")]
-    pub fn go_forward(&mut self, highest: i64) {
+    pub fn go_forward(&mut self, highest: RowId) {
         (self.read_to, self.open_transactions) = (highest, BTreeMap::new());
     }
 
@@ -154,7 +154,7 @@ impl Watermark {
         &mut self,
         covered: Covered,
         snapshot: &Snapshot,
-        safe_id: i64,
+        safe_id: RowId,
         now: Instant,
     ) -> ReadDecision {
         // A fetch that began above it would skip what was given back since.
@@ -202,28 +202,36 @@ mod model;
 mod tests {
     use super::*;
 
+    const NINE: RowId = RowId::new(9);
+
     #[test]
     fn a_tick_counts_only_once_a_snapshot_has_passed_it() {
         let mut ticks = XidTicks::default();
-        ticks.add(XidTick { xid: 280, drawn: 2 });
+        ticks.add(XidTick {
+            xid: 280,
+            drawn: RowId::new(2),
+        });
         // As measured: 278 and 279 run, 278 has committed id 2, and the snapshot does not list 279,
         // which holds id 1.
-        assert_eq!(ticks.safe_id(&Snapshot::new(279, vec![])), 0);
-        assert_eq!(ticks.safe_id(&Snapshot::new(281, vec![279])), 2);
+        assert_eq!(ticks.safe_id(&Snapshot::new(279, vec![])), RowId::ZERO);
+        assert_eq!(ticks.safe_id(&Snapshot::new(281, vec![279])), RowId::new(2));
     }
 
     #[test]
     fn the_rows_of_a_long_transaction_come_before_later_ones_of_its_keys() {
         let start = Instant::now();
-        let (mut marks, mut ticks) = (Watermark::starting_at(0), XidTicks::default());
-        ticks.add(XidTick { xid: 12, drawn: 9 });
+        let (mut marks, mut ticks) = (Watermark::starting_at(RowId::ZERO), XidTicks::default());
+        ticks.add(XidTick {
+            xid: 12,
+            drawn: NINE,
+        });
         let listed = Snapshot::new(13, vec![10]);
         let safe_id = ticks.safe_id(&listed);
         assert_eq!(
             marks.advance(
                 Covered {
-                    low: 0,
-                    reached: i64::MAX
+                    low: RowId::ZERO,
+                    reached: RowId::MAX
                 },
                 &listed,
                 safe_id,
@@ -233,28 +241,36 @@ mod tests {
         );
         assert_eq!(
             marks.read_from(start),
-            0,
+            RowId::ZERO,
             "a young transaction holds the position"
         );
         let later = start + YOUNG_FOR;
-        assert_eq!(marks.read_from(later), 9, "an old one does not");
-        assert_eq!(marks.complete_to(), 0, "but a new owner starts below it");
+        assert_eq!(marks.read_from(later), NINE, "an old one does not");
+        assert_eq!(
+            marks.complete_to(),
+            RowId::ZERO,
+            "but a new owner starts below it"
+        );
 
         let ended = Snapshot::new(20, vec![]);
         let from_nine = Covered {
-            low: 9,
-            reached: i64::MAX,
+            low: NINE,
+            reached: RowId::MAX,
         };
         assert_eq!(
             marks.advance(from_nine, &ended, safe_id, later),
             ReadDecision::Again
         );
-        assert_eq!(marks.read_from(later), 0, "its range is read again first");
+        assert_eq!(
+            marks.read_from(later),
+            RowId::ZERO,
+            "its range is read again first"
+        );
         assert_eq!(
             marks.advance(
                 Covered {
-                    low: 0,
-                    reached: i64::MAX
+                    low: RowId::ZERO,
+                    reached: RowId::MAX
                 },
                 &ended,
                 safe_id,
@@ -262,6 +278,6 @@ mod tests {
             ),
             ReadDecision::Take
         );
-        assert_eq!((marks.read_from(later), marks.complete_to()), (9, 9));
+        assert_eq!((marks.read_from(later), marks.complete_to()), (NINE, NINE));
     }
 }

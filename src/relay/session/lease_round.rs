@@ -28,7 +28,7 @@ impl Session<'_> {
         LeaseRound {
             instance: self.registration.instance,
             incarnation: self.registration.incarnation,
-            known: watermarks.lanes.clone(),
+            known: watermarks.iter().map(|owned| owned.lane).collect(),
             renew: (now >= self.timers.renewal).then_some(watermarks),
             release: self.core.drained_lanes(),
             owned: self.core.owned_lanes(),

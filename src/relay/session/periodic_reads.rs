@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{BacklogPlan, Store},
+    outbox::{BacklogPlan, Lane, Store},
     relay::{
         core::watermarks::XidTick,
         session::{
@@ -93,13 +93,13 @@ impl Session<'_> {
             return;
         };
         self.tasks.gap_scan_position.on_page(&scanned.plan, &found);
-        for (lane, id, event_id) in found {
-            if self.core.on_straggler(lane, id, event_id) {
+        for row in found {
+            if self.core.on_straggler(row) {
                 self.reporter.record_straggler();
                 tracing::warn!(
-                    lane,
-                    id,
-                    %event_id,
+                    lane = i16::from(row.lane),
+                    id = row.id.get(),
+                    event_id = %row.event_id,
                     "a row was found below the watermark: an id may have been drawn twice, after a \
                      restore or a TRUNCATE; see docs/restore.md"
                 );
@@ -112,7 +112,8 @@ impl Session<'_> {
 async fn read_backlog(store: Store, plan: BacklogPlan, began: Instant) -> BacklogEnd {
     let depth = store.backlog(&plan, BACKLOG_ROWS_MAX).await;
     // One relay reports the numbers of the whole table, so that a sum over relays has them once.
-    let table = if plan.lanes.first() == Some(&0) {
+    let first = plan.lanes.first();
+    let table = if first.is_some_and(|of| of.lane == Lane::FIRST) {
         store.table_wide().await.ok()
     } else {
         None

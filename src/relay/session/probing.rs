@@ -103,13 +103,7 @@ impl Session<'_> {
 
 /// Reads the rows of a look-up that still exist.
 async fn look_up(store: Store, lookup: Lookup) -> LookupEnd {
-    let (mut lanes, mut ids, mut event_ids) = (Vec::new(), Vec::new(), Vec::new());
-    for row in &lookup.rows {
-        lanes.push(i16::from(row.lane));
-        ids.push(row.id);
-        event_ids.push(row.event_id);
-    }
-    let result = store.fetch_by_ids(&lanes, &ids, &event_ids).await;
+    let result = store.fetch_by_ids(&lookup.rows).await;
     LookupEnd { lookup, result }
 }
 
@@ -118,14 +112,14 @@ fn log_disposition(topic: &str, rejected: &RejectedRow) {
     match rejected.disposition {
         Disposition::ParkKey => tracing::error!(
             topic,
-            id = row.id,
+            id = row.id.get(),
             event_id = %row.event_id,
             %class,
             "Kafka rejected this row, and its key is parked; see `outbox-relay parked list`"
         ),
         Disposition::DeadLetter => tracing::error!(
             topic,
-            id = row.id,
+            id = row.id.get(),
             event_id = %row.event_id,
             %class,
             "Kafka rejected this row, and it was moved to dead_letter; see `outbox-relay \

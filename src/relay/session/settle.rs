@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    outbox::Store,
+    outbox::{RowId, Store},
     relay::{
         core::{SettleWhen, in_flight::SettleBatch, watermarks::XidTick},
         session::{Session, tasks::SettleEnd},
@@ -73,8 +73,8 @@ impl Session<'_> {
 }
 
 /// Deletes the rows of a batch.
-async fn settle(store: Store, batch: SettleBatch, drawn: i64, began: Instant) -> SettleEnd {
-    let result = store.settle(&batch.plan).await;
+async fn settle(store: Store, batch: SettleBatch, drawn: RowId, began: Instant) -> SettleEnd {
+    let result = store.settle(&batch.rows).await;
     SettleEnd {
         slots: batch.slots,
         began,

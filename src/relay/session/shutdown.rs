@@ -182,7 +182,7 @@ impl Session<'_> {
             }
             let rows_max = self.settle_rows_max();
             while let Some(batch) = self.core.next_settle(rows_max, SettleWhen::Now) {
-                if self.store.settle(&batch.plan).await.is_err() {
+                if self.store.settle(&batch.rows).await.is_err() {
                     return;
                 }
                 self.core.on_settled(&batch.slots);

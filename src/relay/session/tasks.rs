@@ -11,15 +11,11 @@ use futures::{
 
 use crate::{
     outbox::{
-        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, SequenceState, StoreError, TableWide,
+        Depth, FetchRequest, Fetched, GapScanPlan, OutboxRow, RowId, RowIdentity, SequenceState,
+        StoreError, TableWide,
     },
     relay::{
-        core::{
-            Lookup, RejectedRow,
-            gap_scan::{GapScan, Straggler},
-            ids::Slot,
-            watermarks::XidTick,
-        },
+        core::{Lookup, RejectedRow, gap_scan::GapScan, ids::Slot, watermarks::XidTick},
         lease::LeaseOutcome,
         session::Event,
     },
@@ -51,7 +47,7 @@ pub(super) type LeaseRoundEnd = Result<LeaseOutcome, StoreError>;
 /// How drawing a transaction id ended.
 pub(super) struct TickEnd {
     /// Highest id seen before the transaction began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     pub(super) result: Result<u64, StoreError>,
 }
 
@@ -66,7 +62,7 @@ pub(super) struct BacklogEnd {
 pub(super) struct GapScanEnd {
     pub(super) plan: GapScanPlan,
     pub(super) began: Instant,
-    pub(super) result: Result<Vec<Straggler>, StoreError>,
+    pub(super) result: Result<Vec<RowIdentity>, StoreError>,
 }
 
 /// How looking rows up ended.

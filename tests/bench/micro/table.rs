@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use outbox_relay::outbox::{FetchRequest, Fetched, OutboxRow, RowText, Snapshot};
+use outbox_relay::outbox::{
+    FetchRequest, Fetched, Lane, OutboxRow, RowId, RowText, SettleRow, Snapshot,
+};
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "essays.file.uploaded";
@@ -30,14 +32,19 @@ pub(crate) fn row(id: i64) -> OutboxRow {
         event_key: None,
         headers: HEADERS,
     };
-    let mut row = OutboxRow::new((id % LANES) as u8, id, event_id, texts);
+    let mut row = OutboxRow::new(
+        Lane::new((id % LANES) as u8),
+        RowId::new(id),
+        event_id,
+        texts,
+    );
     row.payload = Some(vec![b'x'; PAYLOAD_BYTES].into());
     row.created_at_us = FIRST_US + id * 1000;
     row
 }
 
 /// Ids of the rows of one lane.
-struct Lane {
+struct LaneRows {
     /// Ids that were read and not settled yet.
     read: BTreeSet<i64>,
     /// The first id that was never read.
@@ -46,14 +53,14 @@ struct Lane {
 
 /// The table.
 pub(crate) struct Table {
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneRows>,
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
         Self {
             lanes: (0..LANES)
-                .map(|lane| Lane {
+                .map(|lane| LaneRows {
                     read: BTreeSet::new(),
                     next: LANES + lane,
                 })
@@ -64,10 +71,10 @@ impl Table {
     /// The rows that a fetch finds, by lane and id.
     pub(crate) fn fetch(&mut self, plan: &FetchRequest, snapshot: Snapshot) -> Fetched {
         let mut rows = Vec::new();
-        for ((lane, low), rows_max) in plan.lanes.iter().zip(&plan.lows).zip(&plan.rows_max) {
+        for read in &plan.lanes {
             rows.extend(
-                self.lanes[*lane as usize]
-                    .read(*low, *rows_max as usize)
+                self.lanes[read.lane.index()]
+                    .read(read.low.get(), read.rows_max as usize)
                     .into_iter()
                     .map(row),
             );
@@ -79,14 +86,14 @@ impl Table {
         }
     }
 
-    pub(crate) fn delete(&mut self, lanes: &[i16], ids: &[i64]) {
-        for (lane, id) in lanes.iter().zip(ids) {
-            self.lanes[*lane as usize].read.remove(id);
+    pub(crate) fn delete(&mut self, rows: &[SettleRow]) {
+        for SettleRow { row, .. } in rows {
+            self.lanes[row.lane.index()].read.remove(&row.id.get());
         }
     }
 }
 
-impl Lane {
+impl LaneRows {
     fn read(&mut self, low: i64, rows_max: usize) -> Vec<i64> {
         let unsettled = self.read.range(low + 1..).copied();
         let ids: Vec<i64> = unsettled

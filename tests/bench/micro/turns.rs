@@ -10,7 +10,7 @@ use std::{
 
 use outbox_relay::{
     kafka,
-    outbox::{Grant, Snapshot},
+    outbox::{Grant, Lane, RowId, Snapshot},
     relay::core::{
         Core, Outcome, Outgoing, SettleWhen, TopicPresence,
         ids::{Slot, TopicIndex},
@@ -21,7 +21,7 @@ use outbox_relay::{
     settings::{OnPoison, RecordHeaders, TopicSettings},
 };
 
-use super::table::{LANES, TOPIC, Table};
+use super::table::{TOPIC, Table};
 
 /// Rows of one turn: a relay under load fetches when there is room for this many rows.
 pub(crate) const ROWS: usize = 8192;
@@ -84,12 +84,12 @@ impl Relay {
             Duration::from_millis(100),
             now,
         );
-        let grants: Vec<Grant> = (0..LANES as u8)
+        let grants: Vec<Grant> = Lane::all()
             .map(|lane| Grant {
                 lane,
                 epoch: 1,
-                mark: 0,
-                high_id: 0,
+                watermark: RowId::ZERO,
+                high_id: RowId::ZERO,
             })
             .collect();
         core.on_granted(&grants, now);
@@ -144,7 +144,7 @@ impl Relay {
                 xid: self.xid,
                 drawn: self.core.highest_id(),
             });
-            self.table.delete(&settle.plan.lanes, &settle.plan.ids);
+            self.table.delete(&settle.rows);
             meter(Step::Settle, &mut || self.core.on_settled(&settle.slots));
         }
     }

@@ -1,7 +1,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    outbox::{FetchRequest, Fetched, Grant, OutboxRow, Parked, RowText, Snapshot},
+    outbox::{
+        FetchRequest, Fetched, Grant, Lane, LaneRead, OutboxRow, Parked, RowId, RowText, Snapshot,
+    },
     relay::core::{
         ClusterError, Core, DrainBlockers, Outcome, SettleWhen, TopicPresence, ids::Slot,
         in_flight::Budget, lane_share::LANES, routing::Routes, watermarks::XidTick,
@@ -25,7 +27,7 @@ const BUDGET: Budget = Budget {
 struct World {
     core: Core,
     now: Instant,
-    rows: BTreeMap<i64, OutboxRow>,
+    rows: BTreeMap<RowId, OutboxRow>,
     sent: Vec<(Slot, TopicIndex)>,
     published: usize,
     xid: u64,
@@ -52,10 +54,10 @@ impl World {
         let grant = |lane| Grant {
             lane,
             epoch: 1,
-            mark: 0,
-            high_id: 0,
+            watermark: RowId::ZERO,
+            high_id: RowId::ZERO,
         };
-        core.on_granted(&(0..LANES as u8).map(grant).collect::<Vec<_>>(), now);
+        core.on_granted(&Lane::all().map(grant).collect::<Vec<_>>(), now);
         core.on_topic_metadata(SICK, TopicPresence::Present, now);
         core.on_topic_metadata(WELL, TopicPresence::Present, now);
         Self {
@@ -75,7 +77,8 @@ impl World {
         for _ in 0..rows {
             let id = self.next_id;
             self.next_id += 1;
-            self.rows.insert(id, row((id % lanes) as u8, id, topic));
+            self.rows
+                .insert(RowId::new(id), row((id % lanes) as u8, id, topic));
         }
     }
 
@@ -92,11 +95,9 @@ impl World {
             self.try_rows();
             self.acknowledge();
             while let Some(settle) = self.core.next_settle(1000, SettleWhen::Now) {
-                settle
-                    .plan
-                    .ids
-                    .iter()
-                    .for_each(|id| drop(self.rows.remove(id)));
+                for settle in &settle.rows {
+                    self.rows.remove(&settle.row.id);
+                }
                 self.core.on_settled(&settle.slots);
             }
             self.xid += 1;
@@ -127,25 +128,23 @@ impl World {
 
     fn select(&self, plan: &FetchRequest) -> Vec<OutboxRow> {
         let is_active = |row: &&OutboxRow| {
-            plan.flowing.as_ref().is_none_or(|flowing| {
-                flowing
-                    .topics
-                    .iter()
-                    .any(|topic| row.topic() == Some(topic))
-            })
+            plan.filter
+                .as_ref()
+                .is_none_or(|filter| filter.topics.iter().any(|topic| row.topic() == Some(topic)))
         };
-        let of_lane = |at: usize| {
+        let of_lane = |read: &LaneRead| {
+            let lane = read.lane;
             let rows = self
                 .rows
-                .range(plan.lows[at] + 1..)
+                .range(read.low.next()..)
                 .map(|(_, row)| row)
-                .filter(move |row| i16::from(row.lane) == plan.lanes[at]);
+                .filter(move |row| row.lane == lane);
             rows.filter(is_active)
-                .take(plan.rows_max[at] as usize)
+                .take(read.rows_max as usize)
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        (0..plan.lanes.len()).flat_map(of_lane).collect()
+        plan.lanes.iter().flat_map(of_lane).collect()
     }
 
     /// Reads rows that the core looks up, and sends rows that it probes.
@@ -411,7 +410,7 @@ fn a_probe_that_does_not_end_keeps_no_lane() {
         world.sent.is_empty() && world.core.is_probing_done(),
         "the next owner of the lanes decides about their rows"
     );
-    assert_eq!(world.core.drained_lanes().lanes.len(), LANES);
+    assert_eq!(world.core.drained_lanes().len(), LANES);
 }
 
 #[test]
@@ -437,7 +436,9 @@ fn a_topic_whose_probe_goes_with_its_lane_is_probed_by_the_next_rows() {
     world.core.drain(1, world.now);
     let (slot, _) = world.sent.remove(0);
     world.core.on_report(slot, Outcome::Purged, world.now);
-    assert_eq!(world.core.drained_lanes().lanes, [63]);
+    let drained = world.core.drained_lanes();
+    assert_eq!(drained.len(), 1);
+    assert_eq!(drained[0].lane, Lane::new(63));
     world.commit(SICK, 1, 64);
     world.turn(seconds(1));
     assert_eq!(
@@ -453,7 +454,7 @@ fn nothing_of_a_parked_topic_is_probed() {
         topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
         keys: vec![],
     };
-    let lanes: Vec<i16> = (0..LANES as i16).collect();
+    let lanes: Vec<Lane> = Lane::all().collect();
     let mut world = World::new();
     world.refuse(SICK);
     world
@@ -488,10 +489,10 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
     world.core.on_released(&left);
     world.core.on_granted(
         &[Grant {
-            lane: 63,
+            lane: Lane::new(63),
             epoch: 3,
-            mark: 63,
-            high_id: 63,
+            watermark: RowId::new(63),
+            high_id: RowId::new(63),
         }],
         world.now,
     );

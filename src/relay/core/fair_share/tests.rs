@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::outbox::Lane;
 
 const BUDGET: Budget = Budget {
     rows: 800,
@@ -12,7 +13,7 @@ const BUDGET: Budget = Budget {
 fn topic(rows: usize, lanes: usize) -> Unacknowledged {
     let mut topic = Unacknowledged::default();
     for row in 0..rows {
-        topic.on_sent((row % lanes) as u8, 10, Instant::now());
+        topic.on_sent(Lane::new((row % lanes) as u8), 10, Instant::now());
     }
     topic
 }
@@ -98,7 +99,11 @@ fn a_share_is_used_up_in_one_lane_too() {
 fn a_share_is_used_up_by_bytes_too() {
     let share = FairShare::new(BUDGET, 2);
     let mut topic = Unacknowledged::default();
-    topic.on_sent(0, BUDGET.bytes / TOPIC_SHARE_DIVISOR, Instant::now());
+    topic.on_sent(
+        Lane::FIRST,
+        BUDGET.bytes / TOPIC_SHARE_DIVISOR,
+        Instant::now(),
+    );
     assert!(share.is_used_up(&topic, share.left_of_budget(Amount::default())));
 }
 

@@ -2,6 +2,14 @@ use super::*;
 
 const TOPIC: TopicIndex = TopicIndex::new(0);
 
+fn identity(event_id: u128) -> RowIdentity {
+    RowIdentity {
+        lane: Lane::new(1),
+        id: RowId::new(5),
+        event_id: Uuid::from_u128(event_id),
+    }
+}
+
 fn row(lane: u8, id: i64) -> OutboxRow {
     OutboxRow {
         event_id: Uuid::from_u128(7),
@@ -38,9 +46,9 @@ fn a_settled_row_stays_until_the_fetch_under_way_is_in() {
     in_flight.on_acknowledged(slot).expect("sent");
     let settle = in_flight.next_settle(10).expect("one acked");
     in_flight.on_settled(&settle.slots, AfterSettle::KeepUntilFetchEnds);
-    assert!(in_flight.holds(1, 5, Uuid::from_u128(7)));
+    assert!(in_flight.holds(identity(7)));
     in_flight.end_fetch();
-    assert!(!in_flight.holds(1, 5, Uuid::from_u128(7)));
+    assert!(!in_flight.holds(identity(7)));
     assert_eq!(
         (in_flight.rows(), in_flight.bytes(), in_flight.sent()),
         (0, 0, 0)
@@ -51,7 +59,7 @@ fn a_settled_row_stays_until_the_fetch_under_way_is_in() {
 fn an_id_that_comes_again_with_another_event_is_another_row() {
     let mut in_flight = in_flight();
     in_flight.take(&row(1, 5), TOPIC).expect("room");
-    assert!(!in_flight.holds(1, 5, Uuid::from_u128(8)));
+    assert!(!in_flight.holds(identity(8)));
 }
 
 #[test]
@@ -68,11 +76,7 @@ fn a_row_whose_delete_failed_is_settled_again() {
 fn a_second_report_of_a_row_changes_nothing() {
     let mut in_flight = in_flight();
     let slot = in_flight.take(&row(1, 5), TOPIC).expect("room");
-    let row = RowIdentity {
-        lane: 1,
-        id: 5,
-        event_id: Uuid::from_u128(7),
-    };
+    let row = identity(7);
     assert_eq!(
         in_flight.on_failed(slot),
         Some(ReturnedRow { row, topic: TOPIC })

@@ -97,9 +97,7 @@ impl Core {
     /// Records the rows that were looked up and still exist, ordered by lane and id.
     pub fn on_looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
-        rows.retain(|row| {
-            self.is_kept(row.lane) && !self.in_flight.holds(row.lane, row.id, row.event_id)
-        });
+        rows.retain(|row| self.is_kept(row.lane) && !self.in_flight.holds(row.identity()));
         match &lookup.purpose {
             LookupPurpose::ProbeTopic => match rows.pop() {
                 Some(row) => self.isolation.bisect.add_topic_row(topic, row),
@@ -130,7 +128,7 @@ impl Core {
         for row in &rows {
             let paused = PausedKey::probing(row.lane);
             let key = self.isolation.pause_key(topic, row.key(), paused);
-            self.exclude(row.lane, Excluded::Key(topic, key), row.id - 1);
+            self.exclude(row.lane, Excluded::Key(topic, key), row.id.before());
         }
         self.isolation
             .bisect

@@ -7,12 +7,11 @@ use std::{
 };
 
 use crate::{
-    outbox::{OutboxRow, Parked, ParkedKey},
+    outbox::{Lane, OutboxRow, Parked, ParkedKey, RowIdentity},
     relay::core::{
         Core,
         excluded::Excluded,
         ids::TopicIndex,
-        in_flight::RowIdentity,
         isolation::{Disposition, KeyPause, PausedKey, RejectedRow, remove_keys},
         lane_share::LANES,
     },
@@ -30,14 +29,18 @@ impl Core {
         attempts: u32,
         now: Instant,
     ) {
-        let identity = identity_of(row);
+        let identity = row.identity();
         let paused = PausedKey {
             lane: row.lane,
             pause: KeyPause::Rejected,
             head: Some(identity),
         };
         let key = self.isolation.pause_key(topic, row.key(), paused);
-        self.exclude(row.lane, Excluded::Key(topic, Arc::clone(&key)), row.id - 1);
+        self.exclude(
+            row.lane,
+            Excluded::Key(topic, Arc::clone(&key)),
+            row.id.before(),
+        );
         self.drop_probes_of_key(topic, &key, now);
         self.isolation.rejected.push_back(RejectedRow {
             row: identity,
@@ -110,7 +113,7 @@ impl Core {
 
     /// Sets what the database lists as parked in `lanes`, as asked at `asked`. A key or a topic
     /// that is no longer listed is probed or active again; a new one is paused.
-    pub fn set_parked(&mut self, parked: &Parked, lanes: &[i16], asked: Instant, now: Instant) {
+    pub fn set_parked(&mut self, parked: &Parked, lanes: &[Lane], asked: Instant, now: Instant) {
         let keys = self.declared_keys(&parked.keys);
         for ((topic, key), parked) in &keys {
             self.on_key_parked(*topic, key, parked, asked);
@@ -118,9 +121,7 @@ impl Core {
         let is_over = |topic, key: &str, paused: PausedKey| {
             // A key that was parked after the question was asked may be missing in the answer.
             let was_known = matches!(paused.pause, KeyPause::Parked { since } if since <= asked);
-            was_known
-                && lanes.contains(&i16::from(paused.lane))
-                && !keys.contains_key(&(topic, key))
+            was_known && lanes.contains(&paused.lane) && !keys.contains_key(&(topic, key))
         };
         let mut resumed = self.isolation.retry_keys(is_over);
         resumed.extend(self.set_parked_topics(&parked.topics));
@@ -163,7 +164,7 @@ impl Core {
     /// Pauses a key that the database lists as parked, unless it is paused already.
     fn on_key_parked(&mut self, topic: TopicIndex, key: &str, parked: &ParkedKey, asked: Instant) {
         let lane = parked.lane;
-        let Some(owned) = self.lanes[usize::from(lane)].as_ref() else {
+        let Some(owned) = self.lanes[lane.index()].as_ref() else {
             return;
         };
         if self.isolation.paused_key(topic, key).is_some() {
@@ -201,18 +202,21 @@ impl Core {
 
     /// Drops candidates of lanes that are leaving or were lost.
     pub(in crate::relay::core) fn drop_probes_of_leaving_lanes(&mut self, now: Instant) {
-        let is_kept: [bool; LANES] = std::array::from_fn(|lane| self.is_kept(lane as u8));
+        let mut is_kept = [false; LANES];
+        for lane in Lane::all() {
+            is_kept[lane.index()] = self.is_kept(lane);
+        }
         let dropped = self
             .isolation
             .bisect
-            .drop_candidates(|_, row| !is_kept[usize::from(row.lane)]);
+            .drop_candidates(|_, row| !is_kept[row.lane.index()]);
         self.give_up_topic_probes(&dropped, now);
     }
 
     /// Forgets paused keys and rejected rows of lanes that are not owned: their new owner decides.
     pub(in crate::relay::core) fn forget_keys_of_lost_lanes(&mut self) {
         let lanes = &self.lanes;
-        let is_lost = |lane: u8| lanes[usize::from(lane)].is_none();
+        let is_lost = |lane: Lane| lanes[lane.index()].is_none();
         remove_keys(&mut self.isolation.paused, |_, _, paused| {
             is_lost(paused.lane)
         });
@@ -227,12 +231,4 @@ fn head_of(parked: &ParkedKey) -> Option<RowIdentity> {
     let (id, event_id) = parked.head?;
     let lane = parked.lane;
     Some(RowIdentity { lane, id, event_id })
-}
-
-fn identity_of(row: &OutboxRow) -> RowIdentity {
-    RowIdentity {
-        lane: row.lane,
-        id: row.id,
-        event_id: row.event_id,
-    }
 }

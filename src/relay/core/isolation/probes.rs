@@ -64,7 +64,7 @@ impl Core {
     fn fitting_probes(&self, rows: &[OutboxRow]) -> usize {
         let mut by_lane = [0; LANES];
         for (at, row) in rows.iter().enumerate() {
-            let of_lane = &mut by_lane[usize::from(row.lane)];
+            let of_lane = &mut by_lane[row.lane.index()];
             *of_lane += 1;
             if *of_lane > self.in_flight.lane_room(row.lane) || at >= self.in_flight.room_rows() {
                 return at;

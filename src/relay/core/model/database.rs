@@ -8,7 +8,10 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    outbox::{FetchRequest, Fetched, Grant, LaneWatermarks, OutboxRow, RowText, Snapshot},
+    outbox::{
+        FetchRequest, Fetched, Grant, Lane, LaneWatermark, OutboxRow, RowId, RowIdentity, RowText,
+        Snapshot,
+    },
     relay::core::model::Bug,
 };
 
@@ -18,7 +21,7 @@ const JUMP: i64 = 100;
 /// A row; `event` stands for its event_id, which never comes again, while an id may.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub(super) struct Row {
-    pub(super) id: i64,
+    pub(super) id: RowId,
     pub(super) event: u64,
     pub(super) key: Key,
 }
@@ -31,9 +34,23 @@ pub(super) struct Key {
     pub(super) topic: u8,
 }
 
+impl Key {
+    pub(super) fn lane(&self) -> Lane {
+        Lane::new(self.lane)
+    }
+}
+
 impl Row {
     pub(super) fn event_id(&self) -> Uuid {
         Uuid::from_u64_pair(0, self.event)
+    }
+
+    pub(super) fn identity(&self) -> RowIdentity {
+        RowIdentity {
+            lane: self.key.lane(),
+            id: self.id,
+            event_id: self.event_id(),
+        }
     }
 
     pub(super) fn as_read(&self) -> OutboxRow {
@@ -48,7 +65,7 @@ impl Row {
         };
         OutboxRow {
             event_id: self.event_id(),
-            ..OutboxRow::with(self.key.lane, self.id, texts)
+            ..OutboxRow::with(self.key.lane, self.id.get(), texts)
         }
     }
 }
@@ -58,8 +75,8 @@ impl Row {
 pub(super) struct LaneRow {
     pub(super) owner: Option<u8>,
     epoch: i64,
-    mark: i64,
-    high_id: i64,
+    mark: RowId,
+    high_id: RowId,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +154,7 @@ impl Database {
             .map(|(xid, _)| *xid);
         let xid = holder.unwrap_or_else(|| self.begin());
         let row = Row {
-            id: self.next_id,
+            id: RowId::new(self.next_id),
             event: self.next_event,
             key,
         };
@@ -191,9 +208,10 @@ impl Database {
         if !self.ids_come_again || !self.writers().is_empty() {
             return;
         }
-        let above = self.lanes.iter().map(|lane| lane.high_id).fold(0, i64::max) + JUMP;
+        let highest = self.lanes.iter().map(|lane| lane.high_id);
+        let above = highest.fold(RowId::ZERO, RowId::max).get() + JUMP;
         let moved = |row: &Row| Row {
-            id: row.id + above,
+            id: RowId::new(row.id.get() + above),
             ..*row
         };
         let waiting = std::mem::take(&mut self.rows);
@@ -206,9 +224,10 @@ impl Database {
         }
         self.rows = waiting.iter().map(moved).collect();
         self.next_id += above;
+        let high_id = RowId::new(self.next_id - 1);
         self.lanes
             .iter_mut()
-            .for_each(|lane| (lane.mark, lane.high_id) = (0, self.next_id - 1));
+            .for_each(|lane| (lane.mark, lane.high_id) = (RowId::ZERO, high_id));
         (self.ids_come_again, self.incarnation) = (false, self.incarnation + 1);
     }
 
@@ -231,13 +250,13 @@ impl Database {
             .filter(|xid| *xid < xmax)
             .collect();
         let mut rows = Vec::new();
-        for (at, lane) in plan.lanes.iter().enumerate() {
+        for read in &plan.lanes {
             let above = self
                 .rows
                 .iter()
-                .filter(|row| i16::from(row.key.lane) == *lane && row.id > plan.lows[at]);
-            let read = above.map(Row::as_read).filter(|row| is_active(plan, row));
-            rows.extend(read.take(plan.rows_max[at] as usize));
+                .filter(|row| row.key.lane() == read.lane && row.id > read.low);
+            let active = above.map(Row::as_read).filter(|row| is_active(plan, row));
+            rows.extend(active.take(read.rows_max as usize));
         }
         Fetched {
             snapshot: Snapshot::new(xmax, running),
@@ -264,13 +283,11 @@ impl Database {
     }
 
     /// Rows that a gap scan finds.
-    pub(super) fn gap_scan(&self, marks: &LaneWatermarks) -> Vec<Row> {
+    pub(super) fn gap_scan(&self, watermarks: &[LaneWatermark]) -> Vec<Row> {
         let below = |row: &&Row| {
-            marks
-                .lanes
+            watermarks
                 .iter()
-                .zip(&marks.marks)
-                .any(|(lane, mark)| i16::from(row.key.lane) == *lane && row.id <= *mark)
+                .any(|of| row.key.lane() == of.lane && row.id <= of.watermark)
         };
         self.rows.iter().filter(below).copied().collect()
     }
@@ -290,25 +307,25 @@ impl Database {
     pub(super) fn write_marks(
         &mut self,
         (instance, incarnation): (u8, u8),
-        plan: &LaneWatermarks,
+        written: &[LaneWatermark],
         give_back: bool,
         bug: Bug,
-    ) -> Vec<u8> {
+    ) -> Vec<Lane> {
         let mut ours = Vec::new();
         if self.incarnation() != Some(incarnation) {
             return ours;
         }
-        for (at, lane) in plan.lanes.iter().enumerate() {
-            let row = &mut self.lanes[*lane as usize];
-            if (row.owner, row.epoch) == (Some(instance), plan.epochs[at]) {
+        for of in written {
+            let row = &mut self.lanes[of.lane.index()];
+            if (row.owner, row.epoch) == (Some(instance), of.epoch) {
                 let mark = if bug == Bug::ForwardOnly {
-                    plan.high_ids[at]
+                    of.high_id
                 } else {
-                    plan.marks[at]
+                    of.watermark
                 };
-                (row.mark, row.high_id) = (row.mark.max(mark), row.high_id.max(plan.high_ids[at]));
+                (row.mark, row.high_id) = (row.mark.max(mark), row.high_id.max(of.high_id));
                 row.owner = row.owner.filter(|_| !give_back);
-                ours.push(*lane as u8);
+                ours.push(of.lane);
             }
         }
         ours
@@ -318,13 +335,15 @@ impl Database {
     pub(super) fn claim(
         &mut self,
         instance: u8,
-        known: &LaneWatermarks,
+        known: &[LaneWatermark],
         lanes_max: usize,
     ) -> Vec<Grant> {
         self.leases.retain(|_, runs| *runs);
         let mut grants = Vec::new();
         for (lane, row) in self.lanes.iter_mut().enumerate() {
-            let lost_claim = row.owner == Some(instance) && !known.lanes.contains(&(lane as i16));
+            let lane = Lane::new(lane as u8);
+            let is_known = known.iter().any(|of| of.lane == lane);
+            let lost_claim = row.owner == Some(instance) && !is_known;
             let owned = row
                 .owner
                 .is_some_and(|owner| self.leases.contains_key(&owner));
@@ -333,9 +352,9 @@ impl Database {
             }
             (row.owner, row.epoch) = (Some(instance), row.epoch + 1);
             grants.push(Grant {
-                lane: lane as u8,
+                lane,
                 epoch: row.epoch,
-                mark: row.mark,
+                watermark: row.mark,
                 high_id: row.high_id,
             });
         }
@@ -348,7 +367,7 @@ fn is_active(plan: &FetchRequest, row: &OutboxRow) -> bool {
         row.topic().unwrap_or_default().to_owned(),
         row.key().to_owned(),
     );
-    plan.flowing.as_ref().is_none_or(|flowing| {
-        flowing.topics.contains(&topic) && !flowing.resting_keys.contains(&(topic, key))
+    plan.filter.as_ref().is_none_or(|filter| {
+        filter.topics.contains(&topic) && !filter.paused_keys.contains(&(topic, key))
     })
 }

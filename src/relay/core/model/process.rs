@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    outbox::{FetchRequest, Fetched},
+    outbox::{FetchRequest, Fetched, RowId, RowIdentity},
     relay::core::{
         Core, Outcome, TopicPresence,
         ids::{Slot, TopicIndex},
@@ -79,16 +79,12 @@ impl Hash for Fetch {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (plan, topics) = (
             &self.plan,
-            self.plan.flowing.as_ref().map(|flowing| &flowing.topics),
+            self.plan.filter.as_ref().map(|filter| &filter.topics),
         );
-        (
-            &plan.lanes,
-            &plan.lows,
-            &plan.rows_max,
-            topics,
-            self.answer.is_some(),
-        )
-            .hash(state);
+        for read in &plan.lanes {
+            (read.lane, read.low, read.rows_max).hash(state);
+        }
+        (plan.lanes.len(), topics, self.answer.is_some()).hash(state);
         if let Some((
             incarnation,
             Fetched {
@@ -110,7 +106,7 @@ impl Hash for Fetch {
 pub(super) struct Deletion {
     pub(super) settle: SettleBatch,
     /// Highest id seen before it began.
-    pub(super) drawn: i64,
+    pub(super) drawn: RowId,
     /// Set once its transaction has begun.
     pub(super) xid: Option<u64>,
     pub(super) done: bool,
@@ -118,7 +114,7 @@ pub(super) struct Deletion {
 
 impl Hash for Deletion {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.settle.plan.event_ids, self.drawn, self.xid, self.done).hash(state);
+        (&self.settle.rows, self.drawn, self.xid, self.done).hash(state);
     }
 }
 
@@ -177,7 +173,7 @@ pub(super) struct Process {
     pub(super) fetch: Option<Fetch>,
     pub(super) deletions: Vec<Deletion>,
     /// The highest `drawn` of a tick: another one with the same value would change nothing.
-    pub(super) ticked: i64,
+    pub(super) ticked: RowId,
 }
 
 impl Process {
@@ -211,18 +207,16 @@ impl Process {
             reports: vec![],
             fetch: None,
             deletions: vec![],
-            ticked: 0,
+            ticked: RowId::ZERO,
         }
     }
 
     /// Whether a row is in flight here.
     pub(super) fn holds(&self, row: &Row) -> bool {
-        self.core
-            .in_flight
-            .holds(row.key.lane, row.id, row.event_id())
+        self.core.in_flight.holds(row.identity())
     }
 
-    pub(super) fn tick(&mut self, xid: u64, drawn: i64) {
+    pub(super) fn tick(&mut self, xid: u64, drawn: RowId) {
         self.core.on_tick(XidTick { xid, drawn });
         self.ticked = self.ticked.max(drawn);
     }
@@ -268,7 +262,13 @@ impl Process {
             let name = row.event_id.as_u64_pair().1;
             let free = (0..)
                 .map(|mask| uuid::Uuid::from_u64_pair(mask, name))
-                .find(|id| !self.core.in_flight.holds(row.lane, row.id, *id));
+                .find(|id| {
+                    let disguised = RowIdentity {
+                        event_id: *id,
+                        ..row.identity()
+                    };
+                    !self.core.in_flight.holds(disguised)
+                });
             row.event_id = free.unwrap_or(row.event_id);
         }
     }
@@ -276,11 +276,7 @@ impl Process {
     /// Carries out the next look-up or the next probe that the core asks for, one in a step.
     pub(super) fn probe_rows(&mut self, database: &Database, bug: Bug, now: Instant) -> bool {
         if let Some(lookup) = self.core.next_lookup() {
-            let named = |row: &&Row| {
-                lookup.rows.iter().any(|name| {
-                    (name.lane, name.id, name.event_id) == (row.key.lane, row.id, row.event_id())
-                })
-            };
+            let named = |row: &&Row| lookup.rows.contains(&row.identity());
             let rows = database
                 .rows
                 .iter()

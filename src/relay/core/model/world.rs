@@ -15,6 +15,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    outbox::RowId,
     relay::core::{
         Outcome, SettleWhen, TopicPresence,
         ids::TopicIndex,
@@ -107,7 +108,7 @@ pub(super) struct World {
     /// Rows rejected for their own sake. Other rows of their batches do not count.
     refused: BTreeSet<u64>,
     /// Highest id that was written, by key. A consumer drops records that are not above it.
-    highest: BTreeMap<Key, i64>,
+    highest: BTreeMap<Key, RowId>,
     /// Rows in flight at a fault.
     may_repeat: Vec<u64>,
     script_at: usize,

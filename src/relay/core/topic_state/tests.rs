@@ -16,10 +16,10 @@ fn active(topics: usize) -> TopicStates {
 
 /// A row of 10 bytes that a producer gets.
 fn send(states: &mut TopicStates, topic: TopicIndex, now: Instant) -> SentRow {
-    let burst = states.on_sent(topic, 1, 10, now);
+    let burst = states.on_sent(topic, Lane::new(1), 10, now);
     SentRow {
         topic,
-        lane: 1,
+        lane: Lane::new(1),
         bytes: 10,
         burst,
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Covered, ReadDecision, Watermark, XidTick, XidTicks, YOUNG_FOR};
-use crate::outbox::Snapshot;
+use crate::outbox::{RowId, Snapshot};
 
 /// A bug that a careful reader could still write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +45,7 @@ enum Writer {
 /// A row that a writer drew.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Row {
-    id: i64,
+    id: RowId,
     key: u8,
     writer: usize,
     deleted: bool,
@@ -53,17 +53,17 @@ struct Row {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Fetch {
-    low: i64,
+    low: RowId,
     limit: usize,
     /// Set once the server has answered: its snapshot and the ids it showed.
-    answer: Option<(Vec<u64>, u64, Vec<i64>)>,
+    answer: Option<(Vec<u64>, u64, Vec<RowId>)>,
 }
 
 /// One of the reader's own transactions that has begun: `tick`, and the rows that it deletes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Settle {
-    tick: (u64, i64),
-    ids: Vec<i64>,
+    tick: (u64, RowId),
+    ids: Vec<RowId>,
 }
 
 #[derive(Clone, Hash)]
@@ -79,10 +79,10 @@ struct State {
     clock: u8,
     ticks: XidTicks,
     marks: Watermark,
-    seen: i64,
-    in_flight: BTreeSet<i64>,
-    lingering: BTreeSet<i64>,
-    taken: Vec<i64>,
+    seen: RowId,
+    in_flight: BTreeSet<RowId>,
+    lingering: BTreeSet<RowId>,
+    taken: Vec<RowId>,
 }
 
 struct Model {
@@ -171,7 +171,7 @@ impl Model {
                     drawn: drawn + 1,
                 };
                 next.rows.push(Row {
-                    id: state.rows.len() as i64 + 1,
+                    id: RowId::new(state.rows.len() as i64 + 1),
                     key: script.key,
                     writer,
                     deleted: false,
@@ -238,7 +238,7 @@ impl Model {
 
     fn plan(&self, state: &State, room: usize) -> State {
         let low = state.marks.read_from(self.now(state));
-        let limit = room + state.in_flight.range(low + 1..).count();
+        let limit = room + state.in_flight.range(low.next()..).count();
         State {
             fetch: Some(Fetch {
                 low,
@@ -270,12 +270,12 @@ impl Model {
         let mut next = state.clone();
         let fetch = next.fetch.take().expect("planned");
         let (running, xmax, ids) = fetch.answer.expect("answered");
-        next.seen = ids.last().copied().unwrap_or(0).max(next.seen);
+        next.seen = ids.last().copied().unwrap_or(RowId::ZERO).max(next.seen);
         let snapshot = Snapshot::new(xmax, running);
         let reached = if ids.len() == fetch.limit {
             ids.last().copied().unwrap_or(fetch.low)
         } else {
-            i64::MAX
+            RowId::MAX
         };
         let mut safe_id = next.ticks.safe_id(&snapshot);
         if self.bug == Bug::NotListedMeansEnded {
@@ -293,8 +293,12 @@ impl Model {
             reading = ReadDecision::Take;
         }
         if self.bug == Bug::ForwardOnly {
-            next.marks =
-                Watermark::starting_at(ids.last().copied().unwrap_or(0).max(before.complete_to()));
+            next.marks = Watermark::starting_at(
+                ids.last()
+                    .copied()
+                    .unwrap_or(RowId::ZERO)
+                    .max(before.complete_to()),
+            );
         }
         if reading == ReadDecision::Take {
             for id in ids {
@@ -309,11 +313,11 @@ impl Model {
         Ok(next)
     }
 
-    fn take(&self, state: &mut State, id: i64) -> Result<(), String> {
+    fn take(&self, state: &mut State, id: RowId) -> Result<(), String> {
         if state.taken.contains(&id) {
             return Err(format!("row {id} was sent twice: {:?}", state.taken));
         }
-        let key = state.rows[id as usize - 1].key;
+        let key = state.rows[id.get() as usize - 1].key;
         let earlier = state
             .rows
             .iter()
@@ -383,8 +387,8 @@ impl Model {
             fetches_left: fetches,
             clock: 0,
             ticks: XidTicks::default(),
-            marks: Watermark::starting_at(0),
-            seen: 0,
+            marks: Watermark::starting_at(RowId::ZERO),
+            seen: RowId::ZERO,
             in_flight: BTreeSet::new(),
             lingering: BTreeSet::new(),
             taken: vec![],

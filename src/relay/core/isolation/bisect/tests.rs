@@ -30,7 +30,7 @@ fn run(
         bisect.on_sent(group, &slots(0..rows.len()));
         let end = is_bad(&rows).map_or(ProbeOutcome::Published, ProbeOutcome::Rejected);
         if end == ProbeOutcome::Published {
-            published.extend(rows.iter().map(|row| row.id));
+            published.extend(rows.iter().map(|row| row.id.get()));
         }
         for slot in slots(0..rows.len()) {
             results.extend(bisect.on_report(slot, end).unwrap_or_default());
@@ -50,7 +50,7 @@ fn halving_finds_the_bad_rows_and_publishes_the_others_in_order() {
     let bad = [4, 9];
     let (published, results) = run(&mut bisect, |rows| {
         rows.iter()
-            .any(|row| bad.contains(&row.id))
+            .any(|row| bad.contains(&row.id.get()))
             .then_some(ProblemClass::RecordRejected)
     });
     assert_eq!(published, [1, 2, 3, 5, 6, 7, 8]);
@@ -58,7 +58,7 @@ fn halving_finds_the_bad_rows_and_publishes_the_others_in_order() {
         .iter()
         .filter_map(|result| {
             if let ProbeResult::RowRejected { row, .. } = result {
-                Some(row.id)
+                Some(row.id.get())
             } else {
                 None
             }
@@ -117,7 +117,7 @@ fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
         .on_report(Slot::new(13), ProbeOutcome::NotTried)
         .expect("the last one");
     assert!(
-        matches!(results.as_slice(), [ProbeResult::RowRejected { row, attempts: 2, .. }] if row.id == 2)
+        matches!(results.as_slice(), [ProbeResult::RowRejected { row, attempts: 2, .. }] if row.id.get() == 2)
     );
     assert_eq!(
         bisect
@@ -125,7 +125,7 @@ fn rows_that_were_not_tried_are_probed_after_the_rejected_ones_before_them() {
             .expect("the rows that were not tried")
             .rows
             .iter()
-            .map(|row| row.id)
+            .map(|row| row.id.get())
             .collect::<Vec<_>>(),
         [3, 4]
     );

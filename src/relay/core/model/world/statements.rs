@@ -1,6 +1,7 @@
 //! Statements of a relay, whose answers may be lost: settling, and everything about the lease.
 
 use super::*;
+use crate::outbox::{Lane, RowId};
 
 impl World {
     pub(super) fn settle(&mut self, at: usize, step: Step) -> Result<bool, Violation> {
@@ -41,15 +42,17 @@ impl World {
                 let Some(next) = deletions.iter().position(|deletion| !deletion.done) else {
                     return Ok(false);
                 };
-                let names = deletions[next].settle.plan.event_ids.clone();
-                let plan = &deletions[next].settle.plan;
-                let key = |lane: i16| Key {
+                let key = |lane: Lane| Key {
                     name: 0,
-                    lane: lane as u8,
+                    lane: lane.index() as u8,
                     topic: 0,
                 };
-                let named: Vec<_> = (0..names.len())
-                    .map(|at| self.row_of(names[at], plan.ids[at], key(plan.lanes[at])))
+                let named: Vec<_> = deletions[next]
+                    .settle
+                    .rows
+                    .iter()
+                    .map(|settle| settle.row)
+                    .map(|row| self.row_of(row.event_id, row.id, key(row.lane)))
                     .collect();
                 let begun = deletions[next].xid;
                 let (xid, deleted) = self.database.edit(|database| {
@@ -101,7 +104,7 @@ impl World {
 
     /// A row by its event, with the id that a relay has for it. A truncated row has no other
     /// content.
-    pub(super) fn row_of(&self, event_id: Uuid, id: i64, key: Key) -> Row {
+    pub(super) fn row_of(&self, event_id: Uuid, id: RowId, key: Key) -> Row {
         self.database.get().row(event_id).map_or(
             Row {
                 id,
@@ -169,9 +172,7 @@ impl World {
                 } else {
                     process.core.drained_lanes()
                 };
-                if drained.lanes.is_empty()
-                    || answer == Answer::Lost && !self.spend(Fault::AnswerLost)
-                {
+                if drained.is_empty() || answer == Answer::Lost && !self.spend(Fault::AnswerLost) {
                     return Ok(false);
                 }
                 self.database

@@ -141,11 +141,7 @@ impl World {
             (Step::GapScan(_), _) if runs => {
                 let found = self.database.get().gap_scan(&process.core.watermarks());
                 for row in &found {
-                    self.processes[at].edit(|process| {
-                        process
-                            .core
-                            .on_straggler(row.key.lane, row.id, row.event_id())
-                    });
+                    self.processes[at].edit(|process| process.core.on_straggler(row.identity()));
                 }
                 !found.is_empty()
             }
