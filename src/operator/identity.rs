@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
+    fn an_object_that_is_unreadable_deleted_or_of_another_operator_is_not_reconciled() {
         let looked_after = |change: fn(&mut Meta)| {
             is_reconciled(
                 &Ok(relay_with(|relay| change(&mut relay.metadata))),

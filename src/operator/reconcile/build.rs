@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_called_like_the_relay_itself() {
+    fn no_child_has_the_name_of_the_outbox_relay() {
         for child in all() {
             assert_ne!(child.name, "file-service");
             assert_eq!(child.body["metadata"]["name"], child.name);
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn every_child_is_owned_and_says_who_manages_it() {
+    fn every_child_has_an_owner_and_a_managed_by_label() {
         for child in all() {
             let metadata = &child.body["metadata"];
             assert_eq!(

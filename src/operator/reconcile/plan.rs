@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_count_is_set_back_and_a_new_one_is_set() {
+    fn replicas_that_somebody_else_set_are_reset_and_new_ones_are_set() {
         let desired = desired();
         let mut observed = migrated(&desired);
         assert_eq!(decided(&desired, &observed, 3).scale, Scale::Keep);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn scaling_starts_from_the_deployments_count_and_sets_a_foreign_one_back() {
+    fn scaling_starts_from_the_deployments_replicas_and_resets_those_of_somebody_else() {
         let desired =
             desired_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
         assert_eq!(
@@ -519,7 +519,7 @@ mod tests {
         let first = decided(&desired, &observed, 3);
         let scaling = first.scaling.expect("decided");
         assert_eq!(
-            (first.scale, first.replicas, scaling.decision.why),
+            (first.scale, first.replicas, scaling.decision.reason),
             (Scale::Keep, 3, Reason::ReportsIncomplete)
         );
         observed.deployment.as_mut().expect("there").wanted = 1;
@@ -536,7 +536,7 @@ mod tests {
                 Scale::Step(Decision {
                     from: 9,
                     to: 4,
-                    why: Reason::BoundsChanged
+                    reason: Reason::BoundsChanged
                 })
             ),
             "{too_many:?}"
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
+    fn an_invalid_manifest_can_remove_relays_and_add_none() {
         let mut observed = migrated(&desired());
         assert_eq!(
             stop(Some(&DesiredReplicas::Suspended), &observed),
@@ -587,7 +587,7 @@ mod tests {
             let step = Scale::Step(Decision {
                 from,
                 to,
-                why: Reason::BacklogHigh,
+                reason: Reason::BacklogHigh,
             });
             [Scale::Set { from, to }, Scale::SetBack { from, to }, step]
                 .map(Scale::starts_the_first)
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wished_for_goes_and_an_account_only_when_no_pod_needs_it() {
+    fn unwanted_children_are_removed_and_an_account_only_when_no_pod_needs_it() {
         let other_account = desired_with(|r| {
             r.spec.template.service_account_name = Some("mine".to_owned());
             r.spec.network_policy.enabled = true;

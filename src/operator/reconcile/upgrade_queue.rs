@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_until_none_is_left_and_again_when_one_is_done() {
+    fn slots_are_given_until_none_is_left_and_again_when_an_upgrade_is_done() {
         let mut queue = UpgradeQueue::default();
         let turns: Vec<Turn> = ["a", "b", "c", "a"]
             .iter()
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_changes_does_not_wait() {
+    fn a_change_of_the_manifest_does_not_wait() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_in_a_row_stop_the_queue_until_one_of_them_is_well() {
+    fn three_failures_in_a_row_stop_the_queue_until_one_of_them_succeeds() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             assert_eq!(upgrade(&mut queue, name, 0), Turn::Go, "{name}");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn who_steps_aside_leaves_its_place_fails_nobody_and_asks_again() {
+    fn a_relay_that_leaves_the_queue_frees_its_slot_and_may_ask_again() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_and_steps_aside_does_not_end_the_stop() {
+    fn a_failed_relay_that_leaves_the_queue_does_not_end_the_stop() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_that_was_under_way_when_the_operator_was_started_holds_a_place() {
+    fn a_rollout_that_was_under_way_when_the_operator_started_holds_a_slot() {
         let mut queue = UpgradeQueue::default();
         queue.turn(&key("a"), Change::BySpec, PodReplacement::Under, 2, now());
         queue.turn(&key("b"), Change::BySpec, PodReplacement::Over, 2, now());
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_deleted_leaves_its_place_and_ends_a_stop_that_it_alone_could_end() {
+    fn a_deleted_relay_frees_its_slot_and_ends_a_stop_that_it_alone_could_end() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);

@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_that_cannot_work_names_its_field() {
+    fn an_invalid_spec_is_reported_with_its_field() {
         let refused = validate_relay(&relay_with(|r| r.spec.topics.clear()), &installation())
             .expect_err("no topics");
         assert!(refused.to_string().starts_with("spec.topics"), "{refused}");

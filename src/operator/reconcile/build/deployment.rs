@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_passes_the_restricted_standard_and_names_no_user() {
+    fn a_pod_passes_the_restricted_standard_and_sets_no_user() {
         let pod = pod_spec();
         assert_eq!(
             pod["securityContext"],
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_never_has_less_relays_than_wanted() {
+    fn a_rollout_never_has_fewer_relays_than_desired() {
         let strategy =
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
         assert_eq!(built()["spec"]["strategy"], strategy);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_set_where_the_manifest_is_silent_and_limits_never() {
+    fn requests_have_defaults_and_limits_have_none() {
         let resources = pod_spec()["containers"][0]["resources"].clone();
         assert_eq!(
             resources,

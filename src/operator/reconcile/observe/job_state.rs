@@ -50,7 +50,7 @@ impl MigrationJob {
 pub(crate) enum JobOutcome {
     Unfinished,
     Succeeded { at: Timestamp },
-    Failed { at: Timestamp, why: String },
+    Failed { at: Timestamp, cause: String },
 }
 
 /// Returns the Jobs of this relay, without those that are being deleted.
@@ -114,7 +114,7 @@ fn outcome(job: &Job) -> JobOutcome {
     } else {
         JobOutcome::Failed {
             at,
-            why: cut(ended.message.as_deref().unwrap_or("the Job failed")),
+            cause: cut(ended.message.as_deref().unwrap_or("the Job failed")),
         }
     }
 }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(with("FailureTarget"), JobOutcome::Unfinished);
         assert_eq!(with("SuccessCriteriaMet"), JobOutcome::Unfinished);
         assert!(matches!(with("Complete"), JobOutcome::Succeeded { .. }));
-        assert!(matches!(with("Failed"), JobOutcome::Failed { why, .. } if why == "m"));
+        assert!(matches!(with("Failed"), JobOutcome::Failed { cause, .. } if cause == "m"));
     }
 
     #[test]

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     /// A relay that gives this answer, whatever it is asked.
-    async fn relay_that_answers(answer: Vec<u8>) -> SocketAddr {
+    async fn relay_that_returns(answer: Vec<u8>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
@@ -162,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_report_is_read() {
-        let address = relay_that_answers(http("200 OK", REPORT)).await;
+        let address = relay_that_returns(http("200 OK", REPORT)).await;
         assert_eq!(ask(address).await.expect("a report").lanes, 64);
     }
 
@@ -173,7 +173,7 @@ mod tests {
             "x".repeat(300)
         );
         let body = REPORT.replace("[]", &format!("[{problem}]"));
-        let report = report("p", relay_that_answers(http("200 OK", &body)).await)
+        let report = report("p", relay_that_returns(http("200 OK", &body)).await)
             .await
             .expect("a report");
         let [problem] = &report.problems[..] else {
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_is_not_followed() {
-        let address = relay_that_answers(
+        let address = relay_that_returns(
             b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"
                 .to_vec(),
         )
@@ -201,18 +201,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_answer_is_cut_off() {
-        let address = relay_that_answers(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
+        let address = relay_that_returns(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
         assert!(matches!(ask(address).await, Err(ReportError::Read(_))));
     }
 
     #[tokio::test]
     async fn an_answer_that_is_no_report_is_none() {
-        let address = relay_that_answers(http("200 OK", "<html>")).await;
+        let address = relay_that_returns(http("200 OK", "<html>")).await;
         assert_eq!(report("p", address).await, None);
     }
 
     #[tokio::test]
-    async fn nobody_there_is_no_report() {
+    async fn a_closed_port_is_no_report() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         drop(listener);

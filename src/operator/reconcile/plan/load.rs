@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_flow_do_not_look_as_if_the_oldest_had_stayed() {
+    fn a_newer_oldest_row_is_shown() {
         let since = |seconds| {
             Some(BacklogStatus {
                 rows: 1000,

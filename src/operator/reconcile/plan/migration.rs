@@ -47,7 +47,7 @@ pub(crate) enum Migration {
         until: Option<Timestamp>,
     },
     /// The cluster lets the Job create no pod.
-    Refused { why: String },
+    Refused { cause: String },
     /// The schema is ready for this version.
     Succeeded {
         at: Timestamp,
@@ -57,7 +57,7 @@ pub(crate) enum Migration {
     /// The last attempt failed; the next one starts at `again_at`.
     Failed {
         attempt: u32,
-        why: Failure,
+        cause: Failure,
         again_at: Timestamp,
     },
 }
@@ -113,7 +113,7 @@ pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timesta
         }
         JobOutcome::Unfinished => unfinished(job, now),
         JobOutcome::Succeeded { at } => succeeded(job, *at),
-        JobOutcome::Failed { at, why } => failed(target, job, &Failed { at: *at, why }, now),
+        JobOutcome::Failed { at, cause } => failed(target, job, &Failed { at: *at, cause }, now),
     }
 }
 
@@ -131,7 +131,7 @@ fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
             until: job.created_at.checked_add(POD_GRACE).ok(),
         },
         None => Migration::Refused {
-            why: job
+            cause: job
                 .refusal
                 .clone()
                 .unwrap_or_else(|| "the Events of the Job give no reason".to_owned()),
@@ -154,7 +154,7 @@ fn succeeded(job: &MigrationJob, at: Timestamp) -> Migration {
 
 struct Failed<'a> {
     at: Timestamp,
-    why: &'a str,
+    cause: &'a str,
 }
 
 fn failed(
@@ -175,12 +175,12 @@ fn failed(
     }
     Migration::Failed {
         attempt: job.attempt,
-        why: explanation(job.pod.as_ref(), end.why),
+        cause: explanation(job.pod.as_ref(), end.cause),
         again_at,
     }
 }
 
-fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
+fn explanation(pod: Option<&MigrationPod>, cause: &str) -> Failure {
     match pod {
         Some(MigrationPod {
             report: Some(report),
@@ -198,7 +198,7 @@ fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
             waiting: Some(waiting),
             ..
         }) => Failure::Unexplained(format!("pod '{name}' did not start: {waiting}")),
-        _ => Failure::Unexplained(why.to_owned()),
+        _ => Failure::Unexplained(cause.to_owned()),
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
     fn failed_job() -> MigrationJob {
         job(JobOutcome::Failed {
             at: now(),
-            why: "deadline".to_owned(),
+            cause: "deadline".to_owned(),
         })
     }
 
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(
             decide(&desired(), Some(&job), at(20)),
             Migration::Refused {
-                why: "exceeded quota".to_owned()
+                cause: "exceeded quota".to_owned()
             }
         );
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
-        let why = |pod: Option<MigrationPod>| match decide(
+        let cause = |pod: Option<MigrationPod>| match decide(
             &desired(),
             Some(&MigrationJob {
                 pod,
@@ -350,18 +350,18 @@ mod tests {
             }),
             now(),
         ) {
-            Migration::Failed { why, .. } => why,
+            Migration::Failed { cause, .. } => cause,
             other => panic!("{other:?}"),
         };
         assert_eq!(
-            why(Some(pod(Some(problem.clone())))),
+            cause(Some(pod(Some(problem.clone())))),
             Failure::Reported(problem)
         );
         assert_eq!(
-            why(Some(pod(None))),
+            cause(Some(pod(None))),
             Failure::Unexplained("pod 'p': Error, exit code 1".to_owned())
         );
-        assert_eq!(why(None), Failure::Unexplained("deadline".to_owned()));
+        assert_eq!(cause(None), Failure::Unexplained("deadline".to_owned()));
     }
 
     #[test]

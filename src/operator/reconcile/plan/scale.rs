@@ -47,7 +47,7 @@ pub(crate) struct ScaleInputs {
 pub(crate) struct Decision {
     pub from: i32,
     pub to: i32,
-    pub why: Reason,
+    pub reason: Reason,
 }
 
 /// What one decision leaves to the next. If it is lost, the next decision starts from the
@@ -88,9 +88,9 @@ pub(crate) fn decide(
 ) -> (Decision, ScalingMemory) {
     let mut memory = before.clone();
     let from = inputs.count;
-    let (to, why) = decide_replicas(policy, inputs, &mut memory, now);
+    let (to, reason) = decide_replicas(policy, inputs, &mut memory, now);
     memory.count = Some(to);
-    (Decision { from, to, why }, memory)
+    (Decision { from, to, reason }, memory)
 }
 
 fn decide_replicas(

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn another_form_of_the_same_wishes_is_an_upgrade() {
+    fn another_revision_of_the_same_spec_is_an_upgrade() {
         assert_eq!(
             change(&desired(), &written(|_| ())),
             Change::BySpec,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_done_when_every_relay_has_the_new_form_and_is_available() {
+    fn an_upgrade_is_done_when_every_relay_has_the_new_revision_and_is_available() {
         let (desired, observed) = (desired(), written(|_| ()));
         let plan = |observed: &Observed| {
             let history = History {

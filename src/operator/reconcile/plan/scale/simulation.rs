@@ -74,7 +74,7 @@ struct Point {
     second: i64,
     rows: i64,
     relays: i32,
-    why: Reason,
+    reason: Reason,
 }
 
 impl World {
@@ -143,7 +143,7 @@ impl World {
             second,
             rows: load.rows,
             relays: decision.to,
-            why: decision.why,
+            reason: decision.reason,
         }
     }
 }
@@ -175,7 +175,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
             point.second / 60,
             point.rows,
             point.relays,
-            point.why
+            point.reason
         );
     }
     let between = |from: i64, to: i64| {
@@ -209,7 +209,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
         "an outage adds nothing"
     );
     assert!(
-        between(2200, 2350).any(|point| point.why == Reason::BreakerOpen),
+        between(2200, 2350).any(|point| point.reason == Reason::BreakerOpen),
         "and it is said"
     );
     assert!(
@@ -220,7 +220,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
 
     assert!(
         between(2800, 2900)
-            .all(|point| point.relays == 1 && point.why == Reason::ReportsIncomplete),
+            .all(|point| point.relays == 1 && point.reason == Reason::ReportsIncomplete),
         "the unknown changes nothing"
     );
     assert!(most(2900, 3000) > 1);
@@ -230,7 +230,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
         "a sink that takes no more gets one step"
     );
     assert_eq!(
-        curve.last().expect("a look").why,
+        curve.last().expect("a look").reason,
         Reason::ThroughputFlat,
         "and it is said"
     );
