@@ -20,7 +20,7 @@ use crate::operator::{
     children::ChildKind,
     reconcile::{
         build::Desired,
-        observe::{ObjectKey, Observed, RelayDeployment},
+        observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
         upgrade_queue::Turn,
         validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
     },
@@ -168,11 +168,7 @@ pub(crate) fn plan<'a>(
         Err(InvalidManifest::Invalid { error, zero }) => Plan::Invalid(InvalidPlan {
             error,
             zero: zero.as_ref(),
-            scale: if history.paused {
-                Scale::Keep
-            } else {
-                stop(zero.as_ref(), observed)
-            },
+            scale: stop(zero.as_ref(), observed, history),
         }),
         Err(InvalidManifest::Unreadable(error)) => Plan::Unreadable { error },
     }
@@ -185,36 +181,43 @@ fn relay_plan<'a>(
     history: &History,
     now: Timestamp,
 ) -> RelayPlan<'a> {
-    let target = desired.relay.migration.as_ref();
-    let job = target.and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
-    let migration = if history.turn == Turn::Go {
-        migration::decide(desired, job, now)
-    } else {
-        Migration::Queued
+    let turn = history.turn;
+    let job = target_job(desired, observed);
+    let migration = match turn {
+        Turn::Go => migration::decide(desired, job, now),
+        Turn::Waiting | Turn::Stopped => Migration::Queued,
     };
     let rollout = if migration.is_done() {
         Rollout::Go
     } else {
         Rollout::WaitForSchema
     };
-    let current_job = job
-        .map(|job| &job.key)
-        .filter(|_| !matches!(migration, Migration::Start { .. }));
     let (replicas, scale, scaling) = replicas(desired, observed, history, now);
     RelayPlan {
         desired,
+        turn,
         rollout,
+        replicas,
         scale,
         scaling,
-        replicas,
         unwanted: unwanted(desired, observed),
-        outdated_jobs: outdated_jobs(observed, current_job, history.turn),
-        turn: history.turn,
+        outdated_jobs: outdated_jobs(observed, job, &migration),
         outdated_config_maps: outdated_config_maps(desired, observed, rollout),
-        requeue_after: migration
-            .requeue_after(now)
-            .map_or(RESYNC_INTERVAL, |soon| soon.min(RESYNC_INTERVAL)),
+        requeue_after: requeue_after(&migration, now),
         migration,
+    }
+}
+
+/// Returns the Job that migrates to the current target.
+fn target_job<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a MigrationJob> {
+    let target = desired.relay.migration.as_ref()?;
+    observed.jobs.iter().find(|job| job.key.name == target.job)
+}
+
+fn requeue_after(migration: &Migration, now: Timestamp) -> Duration {
+    match migration.requeue_after(now) {
+        Some(soon) => soon.min(RESYNC_INTERVAL),
+        None => RESYNC_INTERVAL,
     }
 }
 
@@ -233,11 +236,12 @@ impl RelayPlan<'_> {
 }
 
 /// Decides the only thing that is done for an invalid manifest: one that asks for no relay has
-/// none.
-fn stop(zero: Option<&DesiredReplicas>, observed: &Observed) -> Scale {
-    match zero {
-        Some(_) => set(observed.deployment.as_ref(), 0, SpecChange::New),
-        None => Scale::Keep,
+/// none, unless it is paused.
+fn stop(zero: Option<&DesiredReplicas>, observed: &Observed, history: &History) -> Scale {
+    if zero.is_some() && !history.paused {
+        set(observed.deployment.as_ref(), 0, SpecChange::New)
+    } else {
+        Scale::Keep
     }
 }
 
@@ -255,19 +259,27 @@ fn replicas(
     history: &History,
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
-    let change = if history.generation == Some(desired.relay.identity.generation) {
+    let found = observed.deployment.as_ref();
+    let change = spec_change(desired, history);
+    let policy = match &desired.relay.replicas {
+        DesiredReplicas::Suspended => return (0, set(found, 0, change), None),
+        DesiredReplicas::Fixed(to) => return (*to, set(found, *to, change), None),
+        DesiredReplicas::Scaled(policy) => policy,
+    };
+    let Some(found) = found else {
+        return (policy.min, Scale::Keep, None);
+    };
+    match history.scaling.count {
+        Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
+        _ => scaled(policy, found, observed, &history.scaling, now),
+    }
+}
+
+fn spec_change(desired: &Desired, history: &History) -> SpecChange {
+    if history.generation == Some(desired.relay.identity.generation) {
         SpecChange::CarriedOut
     } else {
         SpecChange::New
-    };
-    match (&desired.relay.replicas, &observed.deployment) {
-        (DesiredReplicas::Suspended, found) => (0, set(found.as_ref(), 0, change), None),
-        (DesiredReplicas::Fixed(to), found) => (*to, set(found.as_ref(), *to, change), None),
-        (DesiredReplicas::Scaled(policy), None) => (policy.min, Scale::Keep, None),
-        (DesiredReplicas::Scaled(policy), Some(found)) => match history.scaling.count {
-            Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
-            _ => scaled(policy, found, observed, &history.scaling, now),
-        },
     }
 }
 
@@ -310,27 +322,39 @@ fn scaled(
 /// no pod of an older revision is left, or may have to be created again.
 fn unwanted(desired: &Desired, observed: &Observed) -> Vec<ChildKind> {
     let relay = &desired.relay;
-    let arrived = |deployment: &RelayDeployment| {
-        deployment.rolled_out() && upgrade::is_current(desired, deployment)
-    };
-    let unneeded_account = relay.template.service_account_name.is_some()
-        && observed.deployment.as_ref().is_some_and(arrived);
-    let all = [
-        (ChildKind::ServiceAccount, unneeded_account),
-        (ChildKind::NetworkPolicy, relay.allowed_namespaces.is_none()),
-        (ChildKind::PodMonitor, !relay.pod_monitor),
-    ];
-    all.into_iter()
-        .filter(|(_, unwanted)| *unwanted)
-        .map(|(kind, _)| kind)
-        .collect()
+    let mut unwanted = Vec::new();
+    if relay.template.service_account_name.is_some() && has_arrived(desired, observed) {
+        unwanted.push(ChildKind::ServiceAccount);
+    }
+    if relay.allowed_namespaces.is_none() {
+        unwanted.push(ChildKind::NetworkPolicy);
+    }
+    if !relay.pod_monitor {
+        unwanted.push(ChildKind::PodMonitor);
+    }
+    unwanted
 }
 
-/// Returns all Jobs but the current one. A relay that waits for its turn keeps its Jobs.
-fn outdated_jobs(observed: &Observed, current: Option<&ObjectKey>, turn: Turn) -> Vec<ObjectKey> {
-    if turn != Turn::Go {
-        return Vec::new();
-    }
+/// Returns whether every pod has the current revision.
+fn has_arrived(desired: &Desired, observed: &Observed) -> bool {
+    let deployment = observed.deployment.as_ref();
+    deployment.is_some_and(|deployment| {
+        deployment.rolled_out() && upgrade::is_current(desired, deployment)
+    })
+}
+
+/// Returns the Jobs that are to be removed: those of other targets, and one that makes room for the
+/// next attempt. A relay that waits for its turn keeps all of its Jobs.
+fn outdated_jobs(
+    observed: &Observed,
+    target_job: Option<&MigrationJob>,
+    migration: &Migration,
+) -> Vec<ObjectKey> {
+    let current = match migration {
+        Migration::Queued => return Vec::new(),
+        Migration::Start { .. } => None,
+        _ => target_job.map(|job| &job.key),
+    };
     let keys = observed.jobs.iter().map(|job| &job.key);
     keys.filter(|key| Some(*key) != current).cloned().collect()
 }

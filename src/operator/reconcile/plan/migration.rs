@@ -104,51 +104,48 @@ pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timesta
         return Migration::Start { attempt: 1 };
     };
     match &job.outcome {
-        JobOutcome::Unfinished
-            if job.waits() && job.revision_hash != desired.hashes.migration_job =>
-        {
-            Migration::Start {
-                attempt: job.attempt,
-            }
-        }
+        JobOutcome::Unfinished if is_replaced(desired, job) => Migration::Start {
+            attempt: job.attempt,
+        },
         JobOutcome::Unfinished => unfinished(job, now),
         JobOutcome::Succeeded { at } => succeeded(job, *at),
         JobOutcome::Failed { at, cause } => failed(target, job, &Failed { at: *at, cause }, now),
     }
 }
 
+/// Returns whether a Job whose pod does not run would have other pods now. A Job cannot be changed:
+/// the API server refuses another pod template, so a new Job takes its place.
+fn is_replaced(desired: &Desired, job: &MigrationJob) -> bool {
+    job.waits() && job.revision_hash != desired.hashes.migration_job
+}
+
 fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
-    let attempt = job.attempt;
-    match &job.pod {
-        Some(pod) => Migration::Running {
-            attempt,
-            waiting: pod.waiting.clone(),
-            until: None,
-        },
-        None if now.duration_since(job.created_at) < POD_GRACE => Migration::Running {
-            attempt,
-            waiting: None,
-            until: job.created_at.checked_add(POD_GRACE).ok(),
-        },
-        None => Migration::Refused {
-            cause: job
-                .refusal
-                .clone()
-                .unwrap_or_else(|| "the Events of the Job give no reason".to_owned()),
-        },
+    let running = |waiting, until| Migration::Running {
+        attempt: job.attempt,
+        waiting,
+        until,
+    };
+    if let Some(pod) = &job.pod {
+        return running(pod.waiting.clone(), None);
+    }
+    // The Job controller creates the pod some time after the Job; until then nothing is wrong.
+    if now.duration_since(job.created_at) < POD_GRACE {
+        return running(None, job.created_at.checked_add(POD_GRACE).ok());
+    }
+    let no_reason = || "the Events of the Job give no reason".to_owned();
+    Migration::Refused {
+        cause: job.refusal.clone().unwrap_or_else(no_reason),
     }
 }
 
 fn succeeded(job: &MigrationJob, at: Timestamp) -> Migration {
-    let report = job.pod.as_ref().and_then(|pod| pod.report.clone());
-    let notes = report
-        .as_ref()
-        .map(|report| report.notes.clone())
-        .unwrap_or_default();
+    let report = job.pod.as_ref().and_then(|pod| pod.report.as_ref());
     Migration::Succeeded {
         at,
         schema_version: report.and_then(|report| report.schema_version),
-        notes,
+        notes: report
+            .map(|report| report.notes.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -181,25 +178,22 @@ fn failed(
 }
 
 fn explanation(pod: Option<&MigrationPod>, cause: &str) -> Failure {
-    match pod {
-        Some(MigrationPod {
-            report: Some(report),
-            ..
-        }) if report.problem.is_some() => {
-            Failure::Reported(report.problem.clone().expect("asked in the guard"))
-        }
-        Some(MigrationPod {
-            name,
-            end: Some(end),
-            ..
-        }) => Failure::Unexplained(format!("pod '{name}': {end}")),
-        Some(MigrationPod {
-            name,
-            waiting: Some(waiting),
-            ..
-        }) => Failure::Unexplained(format!("pod '{name}' did not start: {waiting}")),
-        _ => Failure::Unexplained(cause.to_owned()),
+    let Some(pod) = pod else {
+        return Failure::Unexplained(cause.to_owned());
+    };
+    let problem = pod
+        .report
+        .as_ref()
+        .and_then(|report| report.problem.as_ref());
+    if let Some(problem) = problem {
+        return Failure::Reported(problem.clone());
     }
+    let name = &pod.name;
+    Failure::Unexplained(match (&pod.end, &pod.waiting) {
+        (Some(end), _) => format!("pod '{name}': {end}"),
+        (None, Some(waiting)) => format!("pod '{name}' did not start: {waiting}"),
+        (None, None) => cause.to_owned(),
+    })
 }
 
 /// Returns the pause after an attempt: 10 s, 20 s, 40 s, ... 5 min.
