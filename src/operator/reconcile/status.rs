@@ -176,7 +176,7 @@ fn numbers(context: &StatusInputs<'_>, observed: &Observed) -> OutboxRelayStatus
         let mut reports = observed.reports.iter();
         reports.find_map(|one| number(one.report.as_ref()?))
     };
-    // Each relay counts parked keys and dead letters of the whole database, so one report is enough.
+    // Only the relay that owns lane 0 reports these two.
     let parked_keys = first(|report| report.parked_keys);
     let dead_letters = first(|report| report.dead_letters);
     let backlog = load::total(&observed.reports);

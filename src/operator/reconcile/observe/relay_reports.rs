@@ -8,7 +8,12 @@ use std::{
 
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::http1::{self, SendRequest},
+    header::HOST,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -34,7 +39,7 @@ enum ReportError {
     #[error("failed to connect")]
     Connect(#[source] std::io::Error),
     #[error("failed to send the request")]
-    Ask(#[source] hyper::Error),
+    Request(#[source] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
@@ -48,17 +53,14 @@ enum ReportError {
 /// # Cancel safety
 /// Safe to drop: open connections are closed.
 pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
-    let asked: Vec<(String, IpAddr)> = pods
+    let with_address: Vec<(String, IpAddr)> = pods
         .iter()
         .filter_map(|pod| Some((pod.name.clone(), pod.address?)))
         .collect();
-    let mut reports: Vec<PodReport> = stream::iter(asked)
-        .map(|(pod, address)| async move {
-            PodReport {
-                report: report(&pod, SocketAddr::new(address, HTTP_PORT)).await,
-                pod,
-            }
-        })
+    let requests = with_address
+        .into_iter()
+        .map(|(pod, address)| pod_report(pod, SocketAddr::new(address, HTTP_PORT)));
+    let mut reports: Vec<PodReport> = stream::iter(requests)
         .buffer_unordered(CONCURRENT_REQUESTS_MAX)
         .collect()
         .await;
@@ -66,8 +68,13 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
     reports
 }
 
+async fn pod_report(pod: String, address: SocketAddr) -> PodReport {
+    let report = report(&pod, address).await;
+    PodReport { pod, report }
+}
+
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(REPORT_TIMEOUT, ask(address))
+    let answer = tokio::time::timeout(REPORT_TIMEOUT, request_report(address))
         .await
         .unwrap_or(Err(ReportError::Timeout));
     match answer {
@@ -84,40 +91,45 @@ async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
     }
 }
 
-async fn ask(address: SocketAddr) -> Result<RelayReport, ReportError> {
+async fn request_report(address: SocketAddr) -> Result<RelayReport, ReportError> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(ReportError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(ReportError::Ask)?;
-    let request = Request::get("/status")
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())
-        .expect("a constant request");
-    let exchange = async {
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(ReportError::Ask)?;
-        if answer.status() != StatusCode::OK {
-            return Err(ReportError::Status(answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(ReportError::Read)?;
-        serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
-    };
-    // Both are dropped together at the time limit: no task outlives the question.
+        .map_err(ReportError::Request)?;
+    // Both are dropped together at the time limit: no task outlives the request.
+    let exchange = exchange(sender, address);
     tokio::pin!(exchange);
     tokio::select! {
         answer = &mut exchange => answer,
         ended = connection => match ended {
             Ok(()) => exchange.await,
-            Err(error) => Err(ReportError::Ask(error)),
+            Err(error) => Err(ReportError::Request(error)),
         },
     }
+}
+
+async fn exchange(
+    mut sender: SendRequest<Empty<Bytes>>,
+    address: SocketAddr,
+) -> Result<RelayReport, ReportError> {
+    let request = Request::get("/status")
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .expect("a constant request");
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(ReportError::Request)?;
+    if answer.status() != StatusCode::OK {
+        return Err(ReportError::Status(answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(ReportError::Read)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
 }
 
 fn bounded(mut report: RelayReport) -> RelayReport {
@@ -163,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn a_report_is_read() {
         let address = relay_that_returns(http("200 OK", REPORT)).await;
-        assert_eq!(ask(address).await.expect("a report").lanes, 64);
+        assert_eq!(request_report(address).await.expect("a report").lanes, 64);
     }
 
     #[tokio::test]
@@ -196,13 +208,18 @@ mod tests {
                 .to_vec(),
         )
         .await;
-        assert!(matches!(ask(address).await, Err(ReportError::Status(status)) if status == 302));
+        assert!(
+            matches!(request_report(address).await, Err(ReportError::Status(status)) if status == 302)
+        );
     }
 
     #[tokio::test]
     async fn an_endless_answer_is_cut_off() {
         let address = relay_that_returns(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
-        assert!(matches!(ask(address).await, Err(ReportError::Read(_))));
+        assert!(matches!(
+            request_report(address).await,
+            Err(ReportError::Read(_))
+        ));
     }
 
     #[tokio::test]

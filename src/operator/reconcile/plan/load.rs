@@ -30,8 +30,8 @@ pub(crate) struct Load {
 /// would look like progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     let known = || reports.iter().filter_map(|one| one.report.as_ref());
-    // Two relays may both report a lane, or none may, while the lane changes its owner: then the
-    // numbers do not add up to all lanes.
+    // Reports are not of the same moment: a lane that changes its owner may be in two of them, or
+    // in none.
     let lanes = known().fold(0_usize, |sum, report| {
         sum.saturating_add(report.lanes as usize)
     });
