@@ -38,7 +38,7 @@ use crate::{
                 PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
             },
-            upgrade_queue::{Turn, UpgradeQueue},
+            upgrade_queue::{Progress, Turn, UpgradeQueue},
             validate::{DesiredReplicas, InvalidManifest, validate},
         },
     },
@@ -151,16 +151,7 @@ impl Operator {
         let manifest = found.and_then(|found| Manifest::of(found.0, &self.settings.operator_name));
         match &manifest {
             None => self.forget(key),
-            Some(Manifest {
-                content: Err(error),
-                ..
-            }) => tracing::error!(
-                namespace = key.namespace,
-                name = key.name,
-                error,
-                "this version of the operator cannot read an OutboxRelay"
-            ),
-            Some(_) => {}
+            Some(manifest) => log_unreadable(key, manifest),
         }
         Ok(manifest)
     }
@@ -281,12 +272,7 @@ impl Operator {
     fn record(&self, key: &RelayKey, plan: &Plan<'_>, applied: &Applied, observed: &Observed) {
         match plan {
             Plan::CarryOut(plan) => {
-                let progress = progress(plan, observed, applied.write_result());
-                self.update_queue(|queue| {
-                    if let Some(progress) = progress {
-                        queue.note(key, progress);
-                    }
-                });
+                self.record_progress(key, progress(plan, observed, applied.write_result()));
                 if applied.scaled {
                     self.record_scaling(key, plan);
                 }
@@ -296,6 +282,14 @@ impl Operator {
             }
             Plan::Invalid(_) | Plan::Paused(_) | Plan::Unreadable { .. } => {}
         }
+    }
+
+    fn record_progress(&self, key: &RelayKey, progress: Option<Progress>) {
+        self.update_queue(|queue| {
+            if let Some(progress) = progress {
+                queue.note(key, progress);
+            }
+        });
     }
 
     fn record_scaling(&self, key: &RelayKey, plan: &RelayPlan<'_>) {
@@ -352,5 +346,16 @@ impl Operator {
     /// Returns the queue. A panic while it was locked cannot have left it half updated.
     fn upgrades(&self) -> MutexGuard<'_, UpgradeQueue> {
         self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_unreadable(key: &RelayKey, manifest: &Manifest) {
+    if let Err(error) = &manifest.content {
+        tracing::error!(
+            namespace = key.namespace,
+            name = key.name,
+            error,
+            "this version of the operator cannot read an OutboxRelay"
+        );
     }
 }

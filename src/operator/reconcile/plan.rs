@@ -119,6 +119,15 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
+    /// Returns the number of replicas to set; nothing if the present one stays.
+    pub(crate) fn target(self) -> Option<i32> {
+        match self {
+            Self::Keep => None,
+            Self::Set { to, .. } | Self::SetBack { to, .. } => Some(to),
+            Self::Step(step) => Some(step.to),
+        }
+    }
+
     /// Returns whether there is no relay yet, and there should be.
     pub(crate) fn starts_the_first(self) -> bool {
         match self {

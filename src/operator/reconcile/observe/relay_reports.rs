@@ -28,7 +28,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Number of problems of one relay that are kept.
 const PROBLEMS_MAX: usize = 16;
-/// Number of relays that are asked at the same time.
+/// Number of relays whose reports are requested at the same time.
 const CONCURRENT_REQUESTS_MAX: usize = 16;
 
 /// Why a pod gave no report.
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// A relay that gives this answer, whatever it is asked.
+    /// Starts a relay that answers any request with `answer`.
     async fn relay_that_returns(answer: Vec<u8>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
