@@ -34,13 +34,17 @@ impl Manifest {
         }
         Some(match found {
             Ok(relay) => Self::readable(relay),
-            Err(invalid) => Self {
-                identity: Identity::of(&invalid.metadata),
-                paused: false,
-                status: OutboxRelayStatus::default(),
-                content: Err(invalid.error),
-            },
+            Err(invalid) => Self::unreadable(invalid),
         })
+    }
+
+    fn unreadable(invalid: InvalidObject) -> Self {
+        Self {
+            identity: Identity::of(&invalid.metadata),
+            paused: false,
+            status: OutboxRelayStatus::default(),
+            content: Err(invalid.error),
+        }
     }
 
     /// Returns the manifest of an object that was read, with its status taken out.
