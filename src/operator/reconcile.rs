@@ -99,12 +99,13 @@ impl Operator {
     /// are asked for their reports, and the API server for nothing.
     ///
     /// # Errors
-    /// When a step failed. The status says so too, unless writing it failed.
+    /// When a step failed. The status has the error too, unless writing it failed.
     ///
     /// # Cancel safety
     /// If dropped, some children may be written and others not, and nothing stays in the cache: the
     /// next call reads everything again and writes what is missing.
     pub async fn reconcile(&self, key: &RelayKey) -> Result<Requeue, ReconcileError> {
+        // A change that a watch reports from here on keeps this reconciliation out of the cache.
         let mut recalled = self.cache.recall(key, Instant::now());
         let Some(mut manifest) = self.read(key, &mut recalled).await? else {
             return Ok(Requeue::OnChange);
@@ -119,10 +120,12 @@ impl Operator {
         let target = self.target(key, &manifest);
         let applied = Box::pin(apply(&target, &plan, &observed)).await;
         observed.deployment = applied.deployment.clone().or(observed.deployment);
+        // Before the status is written: if that fails, a step that was taken is still remembered.
         self.record(key, &plan, &applied, &observed);
 
         let inputs = self.status_inputs(key, &manifest, now);
         let (status, events) = assess(&inputs, &observed, &plan, &applied);
+        // Also if a child was not written: the status reports why.
         self.publish(&target, &manifest.status, &status, events)
             .await?;
         applied.into_result().map_err(StepError::Apply)?;
@@ -143,6 +146,8 @@ impl Operator {
         if let Some(manifest) = recalled.manifest.take() {
             return Ok(Some(manifest));
         }
+        // The guard returns a manifest that this version cannot parse as a value, with its metadata:
+        // enough to write its status.
         let api =
             Api::<DeserializeGuard<OutboxRelay>>::namespaced(self.client.clone(), &key.namespace);
         let found = call_opt(api.get(&key.name))
@@ -258,7 +263,7 @@ impl Operator {
                 let slots = self.settings.installation.upgrades_max;
                 let change = change(desired, observed);
                 self.upgrades()
-                    .turn(key, change, observed.rollout(), slots, now)
+                    .turn(key, change, observed.pod_replacement(), slots, now)
             }
             _ => {
                 self.update_queue(|queue| queue.leave_queue(key));

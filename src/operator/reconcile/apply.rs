@@ -25,7 +25,7 @@ use crate::operator::{
     },
 };
 
-/// Field manager of the scale subresource alone, so that the main one never names `replicas`.
+/// Field manager of the scale subresource alone, so that the main one never owns `replicas`.
 const SCALE_MANAGER: &str = "outbox-operator-scale";
 
 /// Why something is not as it was decided.
@@ -167,8 +167,8 @@ pub(crate) async fn apply(target: &Target<'_>, plan: &Plan<'_>, observed: &Obser
     }
 }
 
-/// Writes all children. Running relays are scaled even if the rest fails; the first relays start
-/// after the rest, and so with the current revision.
+/// Writes all children. Running relays are scaled even if another write fails; the first relays
+/// start after all other writes, and so with the current revision.
 async fn carry_out(target: &Target<'_>, plan: &RelayPlan<'_>, observed: &Observed) -> Applied {
     let mut applied = Applied::default();
     let mut scaled = Ok(());
@@ -276,8 +276,8 @@ fn is_unknown_kind(status: &Status) -> bool {
             .is_none_or(|details| details.name.is_empty())
 }
 
-/// Removes a child that the manifest does not ask for. It is looked up as rarely as children that
-/// should exist.
+/// Removes a child that the manifest does not ask for. It is read as rarely as children that should
+/// exist.
 async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> {
     let nothing = Prepared {
         kind,
@@ -368,6 +368,7 @@ async fn set_scale(
     };
     let deployment = observed.deployment.as_ref();
     let uid = deployment.map(|deployment| &deployment.uid);
+    // The API server answers 409 if the Deployment has another uid by now.
     let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}}));
     let api = target.writing(ChildKind::Deployment);
     match call(api.patch_scale(&name, &manager, &patch)).await {

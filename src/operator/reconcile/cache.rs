@@ -74,8 +74,8 @@ struct WrittenChild {
 }
 
 impl Cache {
-    /// Returns whether a child needs no write: its body is as it was written, and as far as we can
-    /// see nobody changed the object.
+    /// Returns whether a child needs no write: its body is as it was written, and no watch
+    /// reported a change of the object.
     pub(crate) fn is_up_to_date(
         &self,
         key: &RelayKey,
@@ -310,7 +310,7 @@ mod tests {
         assert!(!has_snapshot_after(Some("essays")));
         assert!(
             has_snapshot_after(Some("another")),
-            "it begins anew again and again where it is refused"
+            "a watch that is refused restarts again and again"
         );
     }
 

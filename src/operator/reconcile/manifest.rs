@@ -11,7 +11,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Manifest {
     pub identity: Identity,
-    /// The annotation says that nothing but the status may be written.
+    /// Set by the annotation: nothing but the status may be written.
     pub paused: bool,
     /// Status as this operator wrote it last; empty if the manifest is unreadable.
     pub status: OutboxRelayStatus,

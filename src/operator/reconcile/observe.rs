@@ -61,12 +61,12 @@ impl Observed {
     }
 
     /// Returns whether the Deployment is replacing its pods.
-    pub(crate) fn rollout(&self) -> PodReplacement {
+    pub(crate) fn pod_replacement(&self) -> PodReplacement {
         match &self.deployment {
             Some(deployment) if deployment.rolling && !deployment.rolled_out() => {
-                PodReplacement::Under
+                PodReplacement::UnderWay
             }
-            _ => PodReplacement::Over,
+            _ => PodReplacement::Done,
         }
     }
 

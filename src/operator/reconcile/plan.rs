@@ -44,7 +44,7 @@ pub enum Requeue {
 pub(crate) enum Plan<'a> {
     /// The manifest is valid: children become what it asks for.
     CarryOut(RelayPlan<'a>),
-    /// The annotation pauses the OutboxRelay: only its status is written. The plan says what would
+    /// The annotation pauses the OutboxRelay: only its status is written. The plan has what would
     /// be done, without what would be removed or scaled.
     Paused(RelayPlan<'a>),
     /// The manifest is invalid: relays that run stay as they are, or are stopped.
@@ -90,7 +90,7 @@ pub(crate) struct RelayPlan<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InvalidPlan<'a> {
     pub error: &'a ValidationError,
-    /// The part of the manifest that asks for no relay; it is carried out although the rest is
+    /// The part of the manifest that asks for no relay; it is carried out although other parts are
     /// invalid.
     pub zero: Option<&'a DesiredReplicas>,
     pub scale: Scale,
@@ -177,7 +177,11 @@ pub(crate) fn plan<'a>(
         Err(InvalidManifest::Invalid { error, zero }) => Plan::Invalid(InvalidPlan {
             error,
             zero: zero.as_ref(),
-            scale: stop(zero.as_ref(), observed, history),
+            scale: if history.paused {
+                Scale::Keep
+            } else {
+                stop(zero.as_ref(), observed)
+            },
         }),
         Err(InvalidManifest::Unreadable(error)) => Plan::Unreadable { error },
     }
@@ -245,12 +249,11 @@ impl RelayPlan<'_> {
 }
 
 /// Decides the only thing that is done for an invalid manifest: one that asks for no relay has
-/// none, unless it is paused.
-fn stop(zero: Option<&DesiredReplicas>, observed: &Observed, history: &History) -> Scale {
-    if zero.is_some() && !history.paused {
-        set(observed.deployment.as_ref(), 0, SpecChange::New)
-    } else {
-        Scale::Keep
+/// none.
+fn stop(zero: Option<&DesiredReplicas>, observed: &Observed) -> Scale {
+    match zero {
+        Some(_) => set(observed.deployment.as_ref(), 0, SpecChange::New),
+        None => Scale::Keep,
     }
 }
 
@@ -369,7 +372,7 @@ fn outdated_jobs(
 }
 
 /// Returns ConfigMaps that nothing uses. Only after the new settings are out: before that, those of
-/// the running relays may be the ones that look unused.
+/// the running relays may be the ones that seem unused.
 fn outdated_config_maps(
     desired: &Desired,
     observed: &Observed,

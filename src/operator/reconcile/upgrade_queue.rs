@@ -46,8 +46,8 @@ pub(crate) enum Change {
 /// Whether the relay's pods are being replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PodReplacement {
-    Under,
-    Over,
+    UnderWay,
+    Done,
 }
 
 /// Whether a relay may get its new revision.
@@ -60,7 +60,7 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// How the rollout of one relay goes.
+/// Progress of the rollout of one relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     Rolling,
@@ -96,7 +96,7 @@ impl UpgradeQueue {
         match change {
             Change::BySpec => {
                 self.waiting.remove(key);
-                if asks_first && pods == PodReplacement::Under {
+                if asks_first && pods == PodReplacement::UnderWay {
                     self.under_way.insert(key.clone(), now);
                 }
                 Turn::Go
@@ -203,7 +203,7 @@ mod tests {
         queue.turn(
             &key(name),
             Change::Upgrade,
-            PodReplacement::Over,
+            PodReplacement::Done,
             2,
             at(seconds),
         )
@@ -240,7 +240,7 @@ mod tests {
             upgrade(&mut queue, name, 0);
         }
         assert_eq!(
-            queue.turn(&key("c"), Change::BySpec, PodReplacement::Over, 2, now()),
+            queue.turn(&key("c"), Change::BySpec, PodReplacement::Done, 2, now()),
             Turn::Go
         );
         assert_eq!(queue.counts().waiting, 0);
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "a", 1),
             Turn::Go,
-            "a failed one goes on trying"
+            "a failed one is retried"
         );
         end(&mut queue, "a", Progress::Done);
         assert_eq!(upgrade(&mut queue, "d", 2), Turn::Go);
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "c", 900),
             Turn::Go,
-            "whatever they say, or if they say nothing"
+            "whatever they report, or if they report nothing"
         );
         assert_eq!(
             (queue.counts().under_way, queue.counts().failures_in_a_row),
@@ -333,16 +333,28 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "a", 1),
             Turn::Go,
-            "it goes on trying when it goes on"
+            "it is retried when it is no longer paused"
         );
     }
 
     #[test]
     fn a_rollout_that_was_under_way_when_the_operator_started_holds_a_slot() {
         let mut queue = UpgradeQueue::default();
-        queue.turn(&key("a"), Change::BySpec, PodReplacement::Under, 2, now());
-        queue.turn(&key("b"), Change::BySpec, PodReplacement::Over, 2, now());
-        queue.turn(&key("b"), Change::BySpec, PodReplacement::Under, 2, now());
+        queue.turn(
+            &key("a"),
+            Change::BySpec,
+            PodReplacement::UnderWay,
+            2,
+            now(),
+        );
+        queue.turn(&key("b"), Change::BySpec, PodReplacement::Done, 2, now());
+        queue.turn(
+            &key("b"),
+            Change::BySpec,
+            PodReplacement::UnderWay,
+            2,
+            now(),
+        );
         assert_eq!(
             queue.counts().under_way,
             1,

@@ -168,8 +168,8 @@ fn spec_hash(spec: &OutboxRelaySpec) -> String {
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
-/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if the rest of
-/// the spec is invalid.
+/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if other
+/// parts of the spec are invalid.
 pub(crate) fn zero_replicas(spec: &OutboxRelaySpec) -> Option<DesiredReplicas> {
     desired_replicas(spec).ok().filter(|replicas| {
         matches!(

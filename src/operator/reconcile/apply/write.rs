@@ -1,10 +1,10 @@
 //! One child: created when absent, applied when ours. IO.
 //!
-//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
+//! It is created with POST, because server-side apply has no "only if the name is free". A
 //! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
 //! later would stay; and once the entry were gone, the next apply would leave everything
-//! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
-//! owns a single label, and the apply after it takes the rest.
+//! to `before-first-apply`, with the same result. So that entry is replaced by an `Apply` entry that
+//! owns a single label, and the apply after it takes all other fields.
 
 use std::time::Instant;
 

@@ -113,7 +113,7 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
         args: Some(run),
         env: Some(environment()),
         ports: Some(vec![http_port()]),
-        // Alive means that its loop runs. An outage of database or Kafka makes a relay unready; a
+        // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka makes a relay unready; a
         // restart would not help.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),

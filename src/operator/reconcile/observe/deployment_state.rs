@@ -92,8 +92,8 @@ fn refusal(conditions: &[DeploymentCondition]) -> Option<String> {
         .clone()
 }
 
-/// Returns whether pods are being replaced. `Progressing` stays `True` after a rollout, with another
-/// reason.
+/// Returns whether pods are being replaced. `Progressing` stays `True` after a rollout; only its
+/// reason changes.
 fn is_rolling(conditions: &[DeploymentCondition]) -> bool {
     condition(conditions, "Progressing", "True")
         .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable"))
@@ -124,8 +124,8 @@ pub(super) fn replica_sets(
 
 /// Returns the ConfigMaps of ReplicaSets that have pods or may get some.
 pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
-    let alive = replica_sets.iter().filter(|set| has_pods(set));
-    alive
+    let with_pods = replica_sets.iter().filter(|set| has_pods(set));
+    with_pods
         .filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?))
         .collect()
 }

@@ -152,9 +152,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.expect("one question");
-            let mut question = [0; 1024];
-            let _ = stream.read(&mut question).await;
+            let (mut stream, _) = listener.accept().await.expect("one request");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
             let _ = stream.write_all(&answer).await;
             let _ = stream.shutdown().await;
         });
@@ -208,9 +208,8 @@ mod tests {
                 .to_vec(),
         )
         .await;
-        assert!(
-            matches!(request_report(address).await, Err(ReportError::Status(status)) if status == 302)
-        );
+        let answer = request_report(address).await;
+        assert!(matches!(answer, Err(ReportError::Status(status)) if status == 302));
     }
 
     #[tokio::test]

@@ -162,7 +162,7 @@ fn decide_by_load(
 }
 
 /// Returns the number of relays to record as sufficient. While Kafka is unavailable, a growing
-/// backlog says nothing about the number of relays.
+/// backlog is no evidence of the number of relays.
 fn sufficient_to_record(sufficient: i32, count: i32, load: &Load) -> i32 {
     if load.breaker_open {
         sufficient.min(count)

@@ -16,7 +16,7 @@ use crate::operator::{
 
 /// Longest note of an Event, in bytes: the API server takes 1 kB.
 const NOTE_BYTES_MAX: usize = 1000;
-/// Conditions whose changes become Events. `Ready` and `Reconciling` repeat what these say.
+/// Conditions whose changes become Events. `Ready` and `Reconciling` repeat their reasons.
 const EVENT_CONDITIONS: [ConditionType; 6] = [
     ConditionType::Stalled,
     ConditionType::SchemaReady,

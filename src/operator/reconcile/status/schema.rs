@@ -97,10 +97,10 @@ fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
             format!("{} {again}", sentence(&problem.message)),
         ),
         Failure::Unexplained(cause) => {
-            let look = format!("Run 'kubectl logs job/{job}' to find the cause.");
+            let advice = format!("Run 'kubectl logs job/{job}' to find the cause.");
             not_ready(
                 Reason::MigrationFailed,
-                format!("The migration failed without a report: {cause}. {look} {again}"),
+                format!("The migration failed without a report: {cause}. {advice} {again}"),
             )
         }
     }

@@ -280,7 +280,7 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_fix_something() {
             "the worst of all"
         );
     }
-    assert_eq!(running().status().breaker, None, "no relay said");
+    assert_eq!(running().status().breaker, None, "no relay reported one");
 }
 
 /// A problem that stops publishing, which has lasted for this number of seconds.
@@ -499,7 +499,7 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
         "{}",
         available(&case)
     );
-    // What ends what it has in flight is counted by nobody.
+    // The Deployment does not count relays that drain.
     *case.deployment() = RelayDeployment {
         observed: true,
         ..RelayDeployment::default()

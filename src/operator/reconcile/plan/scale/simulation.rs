@@ -68,7 +68,7 @@ struct World {
     memory: ScalingMemory,
 }
 
-/// One look.
+/// One reconciliation.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     second: i64,
@@ -187,9 +187,14 @@ fn an_hour_of_load_is_followed_up_and_down() {
         between(from, to)
             .map(|point| point.relays)
             .max()
-            .expect("a look")
+            .expect("a reconciliation")
     };
-    let last = |from, to| between(from, to).next_back().expect("a look").relays;
+    let last = |from, to| {
+        between(from, to)
+            .next_back()
+            .expect("a reconciliation")
+            .relays
+    };
 
     assert_eq!(most(0, 300), 1, "calm needs one");
     assert!(
@@ -210,7 +215,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
     );
     assert!(
         between(2200, 2350).any(|point| point.reason == Reason::BreakerOpen),
-        "and it is said"
+        "and the reason shows it"
     );
     assert!(
         most(2350, 2450) > 1,
@@ -230,9 +235,9 @@ fn an_hour_of_load_is_followed_up_and_down() {
         "a sink that takes no more gets one step"
     );
     assert_eq!(
-        curve.last().expect("a look").reason,
+        curve.last().expect("a reconciliation").reason,
         Reason::ThroughputFlat,
-        "and it is said"
+        "and the reason shows it"
     );
     for pair in curve.windows(2) {
         assert!(
