@@ -9,20 +9,19 @@ use serde_json::Value;
 /// operator writes through the scale subresource.
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
+/// Top-level fields that are not hashed as a whole.
+const NOT_HASHED: [&str; 4] = ["metadata", "status", "apiVersion", "kind"];
+
 /// Hashes what the operator reacts to: labels, annotations, owners and everything outside `status`.
 pub(crate) fn fingerprint(object: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     let metadata = &object["metadata"];
+    let annotations = without(&metadata["annotations"], REVISION);
     metadata["labels"].to_string().hash(&mut hasher);
     metadata["ownerReferences"].to_string().hash(&mut hasher);
-    without(&metadata["annotations"], REVISION)
-        .to_string()
-        .hash(&mut hasher);
+    annotations.to_string().hash(&mut hasher);
     for (field, value) in object.as_object().into_iter().flatten() {
-        if !matches!(
-            field.as_str(),
-            "metadata" | "status" | "apiVersion" | "kind"
-        ) {
+        if !NOT_HASHED.contains(&field.as_str()) {
             (field, without(value, "replicas").to_string()).hash(&mut hasher);
         }
     }

@@ -169,23 +169,28 @@ impl Identity {
         format!("{MIGRATION_LABEL}={}", self.name)
     }
 
-    /// Returns the metadata of a child. No `blockOwnerDeletion`: it would need a right on the
-    /// finalizers of OutboxRelays.
+    /// Returns the metadata of a child of this OutboxRelay.
     pub(crate) fn child_meta(&self, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
-        let owner = OwnerReference {
+        ObjectMeta {
+            name: Some(name),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(labels),
+            owner_references: Some(vec![self.owner_reference()]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// Returns the reference by which the garbage collector removes a child with its OutboxRelay.
+    fn owner_reference(&self) -> OwnerReference {
+        OwnerReference {
             api_version: OutboxRelay::api_version(&()).into_owned(),
             kind: OutboxRelay::kind(&()).into_owned(),
             name: self.name.clone(),
             uid: self.uid.clone(),
             controller: Some(true),
+            // `true` would need a right on the finalizers of OutboxRelays, where the admission
+            // plugin OwnerReferencesPermissionEnforcement is on, as in OpenShift.
             block_owner_deletion: None,
-        };
-        ObjectMeta {
-            name: Some(name),
-            namespace: Some(self.namespace.clone()),
-            labels: Some(labels),
-            owner_references: Some(vec![owner]),
-            ..ObjectMeta::default()
         }
     }
 }
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_another_operators_or_about_to_go_is_left_alone() {
+    fn an_object_that_is_unreadable_deleted_or_of_another_operator_is_not_reconciled() {
         let looked_after = |change: fn(&mut Meta)| {
             is_reconciled(
                 &Ok(relay_with(|relay| change(&mut relay.metadata))),

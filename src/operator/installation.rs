@@ -5,7 +5,7 @@
 pub struct Installation {
     /// Image of relays and migrations.
     pub relay_image: String,
-    /// Images that `template.image` may name; a `*` at the end stands for the rest.
+    /// Images that `template.image` may name; a `*` at the end matches any end.
     pub allowed_images: Vec<String>,
     /// First part of the owner of a schema. Empty: the uid of kube-system.
     pub cluster_name: String,

@@ -158,7 +158,7 @@ pub(crate) fn is_about_the_schema(class: ProblemClass) -> bool {
     )
 }
 
-/// Returns whether only a person can end a problem: retries continue, but `Stalled` says that they
+/// Returns whether only a person can end a problem: retries continue, but `Stalled` shows that they
 /// are not expected to help.
 pub(crate) fn needs_a_person(class: ProblemClass) -> bool {
     matches!(
@@ -197,8 +197,8 @@ mod tests {
         }
 
         forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq tuple
-            tuple_struct map struct identifier ignored_any
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
         }
     }
 

@@ -38,7 +38,7 @@ use crate::{
                 PendingEvent, StatusInputs, assess, carried_out_generation, not_observed,
                 write_status,
             },
-            upgrade_queue::{Turn, UpgradeQueue},
+            upgrade_queue::{Progress, Turn, UpgradeQueue},
             validate::{DesiredReplicas, InvalidManifest, validate},
         },
     },
@@ -99,12 +99,13 @@ impl Operator {
     /// are asked for their reports, and the API server for nothing.
     ///
     /// # Errors
-    /// When a step failed. The status says so too, unless writing it failed.
+    /// When a step failed. The status has the error too, unless writing it failed.
     ///
     /// # Cancel safety
     /// If dropped, some children may be written and others not, and nothing stays in the cache: the
     /// next call reads everything again and writes what is missing.
     pub async fn reconcile(&self, key: &RelayKey) -> Result<Requeue, ReconcileError> {
+        // A change that a watch reports from here on keeps this reconciliation out of the cache.
         let mut recalled = self.cache.recall(key, Instant::now());
         let Some(mut manifest) = self.read(key, &mut recalled).await? else {
             return Ok(Requeue::OnChange);
@@ -119,10 +120,12 @@ impl Operator {
         let target = self.target(key, &manifest);
         let applied = Box::pin(apply(&target, &plan, &observed)).await;
         observed.deployment = applied.deployment.clone().or(observed.deployment);
+        // Before the status is written: if that fails, a step that was taken is still remembered.
         self.record(key, &plan, &applied, &observed);
 
         let inputs = self.status_inputs(key, &manifest, now);
         let (status, events) = assess(&inputs, &observed, &plan, &applied);
+        // Also if a child was not written: the status reports why.
         self.publish(&target, &manifest.status, &status, events)
             .await?;
         applied.into_result().map_err(StepError::Apply)?;
@@ -143,6 +146,8 @@ impl Operator {
         if let Some(manifest) = recalled.manifest.take() {
             return Ok(Some(manifest));
         }
+        // The guard returns a manifest that this version cannot parse as a value, with its metadata:
+        // enough to write its status.
         let api =
             Api::<DeserializeGuard<OutboxRelay>>::namespaced(self.client.clone(), &key.namespace);
         let found = call_opt(api.get(&key.name))
@@ -151,16 +156,7 @@ impl Operator {
         let manifest = found.and_then(|found| Manifest::of(found.0, &self.settings.operator_name));
         match &manifest {
             None => self.forget(key),
-            Some(Manifest {
-                content: Err(error),
-                ..
-            }) => tracing::error!(
-                namespace = key.namespace,
-                name = key.name,
-                error,
-                "this version of the operator cannot read an OutboxRelay"
-            ),
-            Some(_) => {}
+            Some(manifest) => log_unreadable(key, manifest),
         }
         Ok(manifest)
     }
@@ -267,7 +263,7 @@ impl Operator {
                 let slots = self.settings.installation.upgrades_max;
                 let change = change(desired, observed);
                 self.upgrades()
-                    .turn(key, change, observed.rollout(), slots, now)
+                    .turn(key, change, observed.pod_replacement(), slots, now)
             }
             _ => {
                 self.update_queue(|queue| queue.leave_queue(key));
@@ -281,12 +277,7 @@ impl Operator {
     fn record(&self, key: &RelayKey, plan: &Plan<'_>, applied: &Applied, observed: &Observed) {
         match plan {
             Plan::CarryOut(plan) => {
-                let progress = progress(plan, observed, applied.write_result());
-                self.update_queue(|queue| {
-                    if let Some(progress) = progress {
-                        queue.note(key, progress);
-                    }
-                });
+                self.record_progress(key, progress(plan, observed, applied.write_result()));
                 if applied.scaled {
                     self.record_scaling(key, plan);
                 }
@@ -296,6 +287,14 @@ impl Operator {
             }
             Plan::Invalid(_) | Plan::Paused(_) | Plan::Unreadable { .. } => {}
         }
+    }
+
+    fn record_progress(&self, key: &RelayKey, progress: Option<Progress>) {
+        self.update_queue(|queue| {
+            if let Some(progress) = progress {
+                queue.note(key, progress);
+            }
+        });
     }
 
     fn record_scaling(&self, key: &RelayKey, plan: &RelayPlan<'_>) {
@@ -352,5 +351,16 @@ impl Operator {
     /// Returns the queue. A panic while it was locked cannot have left it half updated.
     fn upgrades(&self) -> MutexGuard<'_, UpgradeQueue> {
         self.upgrades.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_unreadable(key: &RelayKey, manifest: &Manifest) {
+    if let Err(error) = &manifest.content {
+        tracing::error!(
+            namespace = key.namespace,
+            name = key.name,
+            error,
+            "this version of the operator cannot read an OutboxRelay"
+        );
     }
 }

@@ -139,7 +139,7 @@ impl Metrics {
             Ordering::Equal => "hold",
         };
         self.scale_decisions
-            .with_label_values(&[direction, &decision.why.name()])
+            .with_label_values(&[direction, &decision.reason.name()])
             .inc();
     }
 
@@ -245,7 +245,7 @@ mod tests {
         metrics.decided(&Decision {
             from: 2,
             to: 4,
-            why: Reason::BacklogHigh,
+            reason: Reason::BacklogHigh,
         });
         metrics.queued(Counts {
             waiting: 7,
@@ -301,7 +301,7 @@ mod tests {
             metrics.decided(&Decision {
                 from: 2,
                 to,
-                why: Reason::Ready,
+                reason: Reason::Ready,
             });
         }
         let text = metrics.text(Census {

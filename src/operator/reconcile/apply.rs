@@ -25,7 +25,7 @@ use crate::operator::{
     },
 };
 
-/// Field manager of the scale subresource alone, so that the main one never names `replicas`.
+/// Field manager of the scale subresource alone, so that the main one never owns `replicas`.
 const SCALE_MANAGER: &str = "outbox-operator-scale";
 
 /// Why something is not as it was decided.
@@ -167,17 +167,15 @@ pub(crate) async fn apply(target: &Target<'_>, plan: &Plan<'_>, observed: &Obser
     }
 }
 
-/// Writes all children. Running relays are scaled even if the rest fails; the first relays start
-/// after the rest, and so with the current revision.
+/// Writes all children. Running relays are scaled even if another write fails; the first relays
+/// start after all other writes, and so with the current revision.
 async fn carry_out(target: &Target<'_>, plan: &RelayPlan<'_>, observed: &Observed) -> Applied {
     let mut applied = Applied::default();
-    let scale_last = plan.scale.starts_the_first();
-    let scaled = if scale_last {
-        Ok(())
-    } else {
-        set_scale(target, plan.scale, observed).await
-    };
-    applied.scaled = !scale_last && scaled.is_ok();
+    let mut scaled = Ok(());
+    if !plan.scale.starts_the_first() {
+        scaled = set_scale(target, plan.scale, observed).await;
+        applied.scaled = scaled.is_ok();
+    }
     let written = write_children(target, plan, observed, &mut applied).await;
     applied.error = written.and(scaled).err();
     applied
@@ -196,16 +194,19 @@ async fn write_children(
         delete(target, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
-        let outdated = live
-            .as_ref()
-            .is_some_and(|object| plan.outdated_jobs.contains(&ObjectKey::of(object)));
-        let written = write::write(target, child, live.filter(|_| !outdated)).await?;
+        let live = live.filter(|object| !plan.outdated_jobs.contains(&ObjectKey::of(object)));
+        let written = write::write(target, child, live).await?;
         applied.deployment = written.or(applied.deployment.take());
     }
     if plan.scale.starts_the_first() {
         set_scale(target, plan.scale, observed).await?;
         applied.scaled = true;
     }
+    clean_up(target, plan).await
+}
+
+/// Removes what the manifest no longer asks for, after everything that replaces it is written.
+async fn clean_up(target: &Target<'_>, plan: &RelayPlan<'_>) -> Result<(), ApplyError> {
     for config_map in &plan.outdated_config_maps {
         delete(target, ChildKind::ConfigMap, config_map).await?;
     }
@@ -223,28 +224,46 @@ async fn read_due<'a>(
     applied: &mut Applied,
 ) -> Result<Due<'a>, ApplyError> {
     let mut due = Vec::new();
-    for child in children
-        .iter()
-        .filter(|child| !is_up_to_date(target, child, observed))
-    {
-        match call(target.api(child.kind).get(&child.name)).await {
-            Ok(live) => due.push((child, Some(live))),
-            Err(CallError::Refused(status))
-                if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) =>
-            {
-                applied.no_pod_monitors = true;
-            }
-            Err(CallError::Refused(status)) if status.code == 404 => due.push((child, None)),
-            Err(source) => {
-                return Err(ApplyError::Read {
-                    kind: child.kind,
-                    name: child.name.clone(),
-                    source,
-                });
-            }
+    for child in children {
+        if is_up_to_date(target, child, observed) {
+            continue;
+        }
+        match read(target, child).await? {
+            Live::Found(live) => due.push((child, Some(*live))),
+            Live::Absent => due.push((child, None)),
+            Live::UnknownKind => applied.no_pod_monitors = true,
         }
     }
     Ok(due)
+}
+
+/// What the API server has under the name of a child.
+enum Live {
+    Found(Box<DynamicObject>),
+    Absent,
+    /// No object can have this kind: the CRD of the Prometheus operator is not installed.
+    UnknownKind,
+}
+
+async fn read(target: &Target<'_>, child: &Prepared) -> Result<Live, ApplyError> {
+    match call(target.api(child.kind).get(&child.name)).await {
+        Ok(live) => Ok(Live::Found(Box::new(live))),
+        Err(CallError::Refused(status))
+            if child.kind == ChildKind::PodMonitor && is_unknown_kind(&status) =>
+        {
+            Ok(Live::UnknownKind)
+        }
+        Err(CallError::Refused(status)) if status.code == 404 => Ok(Live::Absent),
+        Err(source) => Err(read_error(child, source)),
+    }
+}
+
+fn read_error(child: &Prepared, source: CallError) -> ApplyError {
+    ApplyError::Read {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    }
 }
 
 /// Returns whether a 404 means that the kind does not exist. If only the object is absent, the
@@ -257,8 +276,8 @@ fn is_unknown_kind(status: &Status) -> bool {
             .is_none_or(|details| details.name.is_empty())
 }
 
-/// Removes a child that the manifest does not ask for. It is looked up as rarely as children that
-/// should exist.
+/// Removes a child that the manifest does not ask for. It is read as rarely as children that should
+/// exist.
 async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> {
     let nothing = Prepared {
         kind,
@@ -266,20 +285,15 @@ async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> 
         body: Value::Null,
         first_replicas: None,
     };
-    if target
-        .cache
-        .is_up_to_date(target.key, &nothing, None, Instant::now())
-    {
+    if is_cached(target, &nothing, None) {
         return Ok(());
     }
-    let found = call_opt(target.api(kind).get(&nothing.name)).await;
-    let found = found.map_err(|source| ApplyError::Read {
-        kind,
-        name: nothing.name.clone(),
-        source,
-    })?;
-    if let Some(object) =
-        found.filter(|object| ownership(&object.metadata, target.identity) == Ownership::Ours)
+    // Where the kind does not exist, the answer is 404 too.
+    let found = call_opt(target.api(kind).get(&nothing.name))
+        .await
+        .map_err(|source| read_error(&nothing, source))?;
+    if let Some(object) = found
+        && ownership(&object.metadata, target.identity) == Ownership::Ours
     {
         delete(target, kind, &ObjectKey::of(&object)).await?;
     }
@@ -293,42 +307,49 @@ fn is_up_to_date(target: &Target<'_>, child: &Prepared, observed: &Observed) -> 
     match child.kind {
         // It is only selected if it is to be created.
         ChildKind::MigrationJob => false,
-        ChildKind::ConfigMap => observed
-            .config_maps
-            .iter()
-            .any(|map| map.name == child.name),
-        ChildKind::Deployment => observed.deployment.as_ref().is_some_and(|live| {
-            target
-                .cache
-                .is_up_to_date(target.key, child, Some(live.fingerprint), Instant::now())
-        }),
-        _ => target
-            .cache
-            .is_up_to_date(target.key, child, None, Instant::now()),
+        // Its name has the hash of its content, so one that exists is right.
+        ChildKind::ConfigMap => {
+            let mut existing = observed.config_maps.iter();
+            existing.any(|map| map.name == child.name)
+        }
+        ChildKind::Deployment => {
+            let live = observed.deployment.as_ref();
+            live.is_some_and(|live| is_cached(target, child, Some(live.fingerprint)))
+        }
+        _ => is_cached(target, child, None),
     }
 }
 
+/// Returns whether the child was written like this within the last minutes, and has not changed
+/// since.
+fn is_cached(target: &Target<'_>, child: &Prepared, fingerprint: Option<u64>) -> bool {
+    target
+        .cache
+        .is_up_to_date(target.key, child, fingerprint, Instant::now())
+}
+
 fn refuse_what_is_not_ours(identity: &Identity, due: &Due<'_>) -> Result<(), ApplyError> {
-    let of = |wanted: Ownership| {
-        let found = due.iter().filter(|(_, live)| {
-            live.as_ref()
-                .is_some_and(|object| ownership(&object.metadata, identity) == wanted)
-        });
-        found
-            .map(|(child, _)| format!("{:?} '{}'", child.kind, child.name))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let foreign = of(Ownership::Foreign);
+    let foreign = names_of(Ownership::Foreign, identity, due);
     if !foreign.is_empty() {
         return Err(ApplyError::NameConflict(foreign));
     }
-    let former = of(Ownership::Former);
-    if former.is_empty() {
-        Ok(())
-    } else {
-        Err(ApplyError::FormerChildren(former))
+    let former = names_of(Ownership::Former, identity, due);
+    if !former.is_empty() {
+        return Err(ApplyError::FormerChildren(former));
     }
+    Ok(())
+}
+
+/// Lists the children in whose place there is an object with this owner.
+fn names_of(owner: Ownership, identity: &Identity, due: &Due<'_>) -> String {
+    let has_owner = |live: &DynamicObject| ownership(&live.metadata, identity) == owner;
+    let found = due
+        .iter()
+        .filter(|(_, live)| live.as_ref().is_some_and(has_owner));
+    found
+        .map(|(child, _)| format!("{:?} '{}'", child.kind, child.name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Sets the replicas of the Deployment that was observed; the uid excludes a later one of its name.
@@ -337,45 +358,41 @@ async fn set_scale(
     scale: Scale,
     observed: &Observed,
 ) -> Result<(), ApplyError> {
-    let to = match scale {
-        Scale::Keep => return Ok(()),
-        Scale::Set { to, .. } | Scale::SetBack { to, .. } => to,
-        Scale::Step(step) => step.to,
+    let Some(replicas) = scale.target() else {
+        return Ok(());
     };
     let name = target.identity.relay_name();
     let manager = PatchParams {
         field_manager: Some(SCALE_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let uid = observed
-        .deployment
-        .as_ref()
-        .map(|deployment| &deployment.uid);
-    let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": to}}));
-    let set = call(
-        target
-            .writing(ChildKind::Deployment)
-            .patch_scale(&name, &manager, &patch),
-    )
-    .await;
-    set.map(|_| ())
-        .map_err(|source| ApplyError::Scale { name, source })
+    let deployment = observed.deployment.as_ref();
+    let uid = deployment.map(|deployment| &deployment.uid);
+    // The API server answers 409 if the Deployment has another uid by now.
+    let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}}));
+    let api = target.writing(ChildKind::Deployment);
+    match call(api.patch_scale(&name, &manager, &patch)).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(ApplyError::Scale { name, source }),
+    }
 }
 
 /// Deletes an object with its pods. Another object that took the name meanwhile stays.
 async fn delete(target: &Target<'_>, kind: ChildKind, key: &ObjectKey) -> Result<(), ApplyError> {
+    // The API server answers 409 if the object of this name has another uid by now.
+    let this_object = Preconditions {
+        uid: Some(key.uid.clone()),
+        resource_version: None,
+    };
+    // Jobs would orphan their pods by default.
     let parameters = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(key.uid.clone()),
-            resource_version: None,
-        }),
+        preconditions: Some(this_object),
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };
-    let deleted = call_opt(target.writing(kind).delete(&key.name, &parameters)).await;
-    deleted.map(|_| ()).map_err(|source| ApplyError::Delete {
-        kind,
-        name: key.name.clone(),
-        source,
-    })
+    let name = key.name.clone();
+    match call_opt(target.writing(kind).delete(&name, &parameters)).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(ApplyError::Delete { kind, name, source }),
+    }
 }

@@ -59,27 +59,32 @@ pub(crate) fn build(relay: ValidatedRelay) -> Desired {
 }
 
 fn candidates(relay: &ValidatedRelay, deployment: &Deployment, job: Option<&Job>) -> Vec<Prepared> {
-    let account = (relay.template.service_account_name.is_none())
-        .then(|| Prepared::of(ChildKind::ServiceAccount, &service_account::build(relay)));
-    let network_policy = relay
-        .allowed_namespaces
-        .as_ref()
-        .map(|allowed| network_policy::build(relay, allowed));
+    let mut all = access(relay);
+    all.push(Prepared::of(
+        ChildKind::ConfigMap,
+        &config_map::build(relay),
+    ));
+    all.extend(job.map(|job| Prepared::of(ChildKind::MigrationJob, job)));
+    all.push(Prepared::of(ChildKind::Deployment, deployment));
+    all.extend(relay.pod_monitor.then(|| pod_monitor::build(relay)));
+    all
+}
+
+/// Builds what pods run as, and what reaches them.
+fn access(relay: &ValidatedRelay) -> Vec<Prepared> {
+    let mut all = Vec::new();
+    if relay.template.service_account_name.is_none() {
+        let account = service_account::build(relay);
+        all.push(Prepared::of(ChildKind::ServiceAccount, &account));
+    }
+    all.push(Prepared::of(ChildKind::Service, &service::build(relay)));
     let budget = pod_disruption_budget::build(relay);
-    let candidates = [
-        account,
-        Some(Prepared::of(ChildKind::Service, &service::build(relay))),
-        Some(Prepared::of(ChildKind::PodDisruptionBudget, &budget)),
-        network_policy.map(|policy| Prepared::of(ChildKind::NetworkPolicy, &policy)),
-        Some(Prepared::of(
-            ChildKind::ConfigMap,
-            &config_map::build(relay),
-        )),
-        job.map(|job| Prepared::of(ChildKind::MigrationJob, job)),
-        Some(Prepared::of(ChildKind::Deployment, deployment)),
-        relay.pod_monitor.then(|| pod_monitor::build(relay)),
-    ];
-    candidates.into_iter().flatten().collect()
+    all.push(Prepared::of(ChildKind::PodDisruptionBudget, &budget));
+    if let Some(allowed) = &relay.allowed_namespaces {
+        let policy = network_policy::build(relay, allowed);
+        all.push(Prepared::of(ChildKind::NetworkPolicy, &policy));
+    }
+    all
 }
 
 fn revision_hash(metadata: &ObjectMeta) -> String {
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_called_like_the_relay_itself() {
+    fn no_child_has_the_name_of_the_outbox_relay() {
         for child in all() {
             assert_ne!(child.name, "file-service");
             assert_eq!(child.body["metadata"]["name"], child.name);
@@ -137,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_child_is_owned_and_says_who_manages_it() {
+    fn every_child_has_an_owner_and_a_managed_by_label() {
         for child in all() {
             let metadata = &child.body["metadata"];
             assert_eq!(

@@ -74,8 +74,8 @@ struct WrittenChild {
 }
 
 impl Cache {
-    /// Returns whether a child needs no write: its body is as it was written, and as far as we can
-    /// see nobody changed the object.
+    /// Returns whether a child needs no write: its body is as it was written, and no watch
+    /// reported a change of the object.
     pub(crate) fn is_up_to_date(
         &self,
         key: &RelayKey,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_settled_until_it_is_wanted_otherwise_changed_or_not_looked_at_for_long() {
+    fn a_child_is_up_to_date_until_its_body_changes_it_is_changed_or_the_cache_expires() {
         let cache = Cache::default();
         let now = Instant::now();
         assert!(!cache.is_up_to_date(&key(), &child("a"), Some(1), now));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_holds_until_something_changes_or_for_ten_minutes() {
+    fn a_snapshot_is_valid_until_something_changes_or_for_ten_minutes() {
         let (cache, now) = (Cache::default(), Instant::now());
         let first = cache.recall(&key(), now);
         assert!(first.manifest.is_none());
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_begins_anew_makes_everything_be_looked_at() {
+    fn a_watch_that_restarts_drops_all_snapshots_of_its_namespace() {
         let now = Instant::now();
         let has_snapshot_after = |namespace: Option<&str>| {
             let cache = Cache::default();
@@ -310,7 +310,7 @@ mod tests {
         assert!(!has_snapshot_after(Some("essays")));
         assert!(
             has_snapshot_after(Some("another")),
-            "it begins anew again and again where it is refused"
+            "a watch that is refused restarts again and again"
         );
     }
 

@@ -26,11 +26,13 @@ impl EventRecorder {
             controller: OPERATOR.to_owned(),
             instance,
         };
+        // The recorder itself remembers what it wrote, so there is one for all OutboxRelays: a new
+        // one would write repeated Events again.
         Self(Recorder::new(client, reporter))
     }
 
     /// Writes Events as far as possible. A lost Event is a log line and no error: the condition
-    /// says the same.
+    /// has the same reason and message.
     ///
     /// # Cancel safety
     /// If dropped, the Events that are not written yet are lost.

@@ -11,7 +11,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Manifest {
     pub identity: Identity,
-    /// The annotation says that nothing but the status may be written.
+    /// Set by the annotation: nothing but the status may be written.
     pub paused: bool,
     /// Status as this operator wrote it last; empty if the manifest is unreadable.
     pub status: OutboxRelayStatus,
@@ -34,13 +34,17 @@ impl Manifest {
         }
         Some(match found {
             Ok(relay) => Self::readable(relay),
-            Err(invalid) => Self {
-                identity: Identity::of(&invalid.metadata),
-                paused: false,
-                status: OutboxRelayStatus::default(),
-                content: Err(invalid.error),
-            },
+            Err(invalid) => Self::unreadable(invalid),
         })
+    }
+
+    fn unreadable(invalid: InvalidObject) -> Self {
+        Self {
+            identity: Identity::of(&invalid.metadata),
+            paused: false,
+            status: OutboxRelayStatus::default(),
+            content: Err(invalid.error),
+        }
     }
 
     /// Returns the manifest of an object that was read, with its status taken out.

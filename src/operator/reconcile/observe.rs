@@ -16,7 +16,6 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, ObjectList},
-    core::PartialObjectMeta,
 };
 use serde::de::DeserializeOwned;
 
@@ -62,12 +61,12 @@ impl Observed {
     }
 
     /// Returns whether the Deployment is replacing its pods.
-    pub(crate) fn rollout(&self) -> PodReplacement {
+    pub(crate) fn pod_replacement(&self) -> PodReplacement {
         match &self.deployment {
             Some(deployment) if deployment.rolling && !deployment.rolled_out() => {
-                PodReplacement::Under
+                PodReplacement::UnderWay
             }
-            _ => PodReplacement::Over,
+            _ => PodReplacement::Done,
         }
     }
 
@@ -147,17 +146,14 @@ pub(crate) async fn observe(
         list::<Pod>(client, identity, "Pod", &migrations),
         list_config_maps(client, identity, &relays),
     )?;
-
-    let deployment = deployment.filter(|object| is_ours(object, identity));
     let replica_sets = deployment_state::replica_sets(deployment.as_ref(), replica_sets);
     let mut jobs = job_state::migration_jobs(identity, jobs, &migration_pods);
     explain_missing_pods(client, identity, &mut jobs).await?;
-    let config_maps = config_maps.iter().filter(|map| is_ours(*map, identity));
     Ok(Observed {
         reports: Vec::new(),
         deployment: deployment.as_ref().map(RelayDeployment::of),
         pods: pod_state::relay_pods(&replica_sets, pods),
-        config_maps: config_maps.map(ObjectKey::of).collect(),
+        config_maps,
         used_config_maps: used_config_maps(&replica_sets, &jobs),
         jobs,
     })
@@ -176,14 +172,16 @@ fn used_config_maps(replica_sets: &[ReplicaSet], jobs: &[MigrationJob]) -> BTree
     used
 }
 
+/// Reads the Deployment; nothing if the object of this name belongs to somebody else.
 async fn get_deployment(
     client: &Client,
     identity: &Identity,
 ) -> Result<Option<Deployment>, ObserveError> {
     let api = Api::<Deployment>::namespaced(client.clone(), &identity.namespace);
-    call_opt(api.get(&identity.relay_name()))
+    let found = call_opt(api.get(&identity.relay_name()))
         .await
-        .map_err(ObserveError::GetDeployment)
+        .map_err(ObserveError::GetDeployment)?;
+    Ok(found.filter(|object| is_ours(object, identity)))
 }
 
 async fn list<K>(
@@ -205,12 +203,12 @@ where
     Ok(found.items)
 }
 
-/// Reads names and owners of ConfigMaps. The name has the hash of the content.
+/// Reads which ConfigMaps exist. Their metadata is enough: the name has the hash of the content.
 async fn list_config_maps(
     client: &Client,
     identity: &Identity,
     wanted: &ListParams,
-) -> Result<Vec<PartialObjectMeta<ConfigMap>>, ObserveError> {
+) -> Result<Vec<ObjectKey>, ObserveError> {
     let api = Api::<ConfigMap>::namespaced(client.clone(), &identity.namespace);
     let found = call(api.list_metadata(wanted))
         .await
@@ -218,7 +216,8 @@ async fn list_config_maps(
             kind: "ConfigMap",
             source,
         })?;
-    Ok(found.items)
+    let ours = found.items.iter().filter(|map| is_ours(*map, identity));
+    Ok(ours.map(ObjectKey::of).collect())
 }
 
 /// Reads why an unfinished Job has no pod: quota, admission or Pod Security may have refused it,
@@ -228,14 +227,13 @@ async fn explain_missing_pods(
     identity: &Identity,
     jobs: &mut [MigrationJob],
 ) -> Result<(), ObserveError> {
-    for job in jobs
-        .iter_mut()
-        .filter(|job| job.outcome == JobOutcome::Unfinished && job.pod.is_none())
-    {
-        let of_this_job =
-            ListParams::default().fields(&format!("involvedObject.uid={}", job.key.uid));
-        let events = list::<Event>(client, identity, "Event", &of_this_job).await?;
-        job.refusal = job_state::refusal(&events);
+    for job in jobs {
+        if job.outcome == JobOutcome::Unfinished && job.pod.is_none() {
+            let field = format!("involvedObject.uid={}", job.key.uid);
+            let of_this_job = ListParams::default().fields(&field);
+            let events = list::<Event>(client, identity, "Event", &of_this_job).await?;
+            job.refusal = job_state::refusal(&events);
+        }
     }
     Ok(())
 }

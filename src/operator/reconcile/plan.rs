@@ -20,7 +20,7 @@ use crate::operator::{
     children::ChildKind,
     reconcile::{
         build::Desired,
-        observe::{ObjectKey, Observed, RelayDeployment},
+        observe::{MigrationJob, ObjectKey, Observed, RelayDeployment},
         upgrade_queue::Turn,
         validate::{DesiredReplicas, InvalidManifest, ScalingPolicy, ValidationError},
     },
@@ -44,7 +44,7 @@ pub enum Requeue {
 pub(crate) enum Plan<'a> {
     /// The manifest is valid: children become what it asks for.
     CarryOut(RelayPlan<'a>),
-    /// The annotation pauses the OutboxRelay: only its status is written. The plan says what would
+    /// The annotation pauses the OutboxRelay: only its status is written. The plan has what would
     /// be done, without what would be removed or scaled.
     Paused(RelayPlan<'a>),
     /// The manifest is invalid: relays that run stay as they are, or are stopped.
@@ -90,7 +90,7 @@ pub(crate) struct RelayPlan<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InvalidPlan<'a> {
     pub error: &'a ValidationError,
-    /// The part of the manifest that asks for no relay; it is carried out although the rest is
+    /// The part of the manifest that asks for no relay; it is carried out although other parts are
     /// invalid.
     pub zero: Option<&'a DesiredReplicas>,
     pub scale: Scale,
@@ -119,6 +119,15 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
+    /// Returns the number of replicas to set; nothing if the present one stays.
+    pub(crate) fn target(self) -> Option<i32> {
+        match self {
+            Self::Keep => None,
+            Self::Set { to, .. } | Self::SetBack { to, .. } => Some(to),
+            Self::Step(step) => Some(step.to),
+        }
+    }
+
     /// Returns whether there is no relay yet, and there should be.
     pub(crate) fn starts_the_first(self) -> bool {
         match self {
@@ -185,36 +194,43 @@ fn relay_plan<'a>(
     history: &History,
     now: Timestamp,
 ) -> RelayPlan<'a> {
-    let target = desired.relay.migration.as_ref();
-    let job = target.and_then(|target| observed.jobs.iter().find(|job| job.key.name == target.job));
-    let migration = if history.turn == Turn::Go {
-        migration::decide(desired, job, now)
-    } else {
-        Migration::Queued
+    let turn = history.turn;
+    let job = target_job(desired, observed);
+    let migration = match turn {
+        Turn::Go => migration::decide(desired, job, now),
+        Turn::Waiting | Turn::Stopped => Migration::Queued,
     };
     let rollout = if migration.is_done() {
         Rollout::Go
     } else {
         Rollout::WaitForSchema
     };
-    let current_job = job
-        .map(|job| &job.key)
-        .filter(|_| !matches!(migration, Migration::Start { .. }));
     let (replicas, scale, scaling) = replicas(desired, observed, history, now);
     RelayPlan {
         desired,
+        turn,
         rollout,
+        replicas,
         scale,
         scaling,
-        replicas,
         unwanted: unwanted(desired, observed),
-        outdated_jobs: outdated_jobs(observed, current_job, history.turn),
-        turn: history.turn,
+        outdated_jobs: outdated_jobs(observed, job, &migration),
         outdated_config_maps: outdated_config_maps(desired, observed, rollout),
-        requeue_after: migration
-            .requeue_after(now)
-            .map_or(RESYNC_INTERVAL, |soon| soon.min(RESYNC_INTERVAL)),
+        requeue_after: requeue_after(&migration, now),
         migration,
+    }
+}
+
+/// Returns the Job that migrates to the current target.
+fn target_job<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a MigrationJob> {
+    let target = desired.relay.migration.as_ref()?;
+    observed.jobs.iter().find(|job| job.key.name == target.job)
+}
+
+fn requeue_after(migration: &Migration, now: Timestamp) -> Duration {
+    match migration.requeue_after(now) {
+        Some(soon) => soon.min(RESYNC_INTERVAL),
+        None => RESYNC_INTERVAL,
     }
 }
 
@@ -255,19 +271,27 @@ fn replicas(
     history: &History,
     now: Timestamp,
 ) -> (i32, Scale, Option<Scaling>) {
-    let change = if history.generation == Some(desired.relay.identity.generation) {
+    let found = observed.deployment.as_ref();
+    let change = spec_change(desired, history);
+    let policy = match &desired.relay.replicas {
+        DesiredReplicas::Suspended => return (0, set(found, 0, change), None),
+        DesiredReplicas::Fixed(to) => return (*to, set(found, *to, change), None),
+        DesiredReplicas::Scaled(policy) => policy,
+    };
+    let Some(found) = found else {
+        return (policy.min, Scale::Keep, None);
+    };
+    match history.scaling.count {
+        Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
+        _ => scaled(policy, found, observed, &history.scaling, now),
+    }
+}
+
+fn spec_change(desired: &Desired, history: &History) -> SpecChange {
+    if history.generation == Some(desired.relay.identity.generation) {
         SpecChange::CarriedOut
     } else {
         SpecChange::New
-    };
-    match (&desired.relay.replicas, &observed.deployment) {
-        (DesiredReplicas::Suspended, found) => (0, set(found.as_ref(), 0, change), None),
-        (DesiredReplicas::Fixed(to), found) => (*to, set(found.as_ref(), *to, change), None),
-        (DesiredReplicas::Scaled(policy), None) => (policy.min, Scale::Keep, None),
-        (DesiredReplicas::Scaled(policy), Some(found)) => match history.scaling.count {
-            Some(left) if left != found.wanted => (left, set(Some(found), left, change), None),
-            _ => scaled(policy, found, observed, &history.scaling, now),
-        },
     }
 }
 
@@ -310,33 +334,45 @@ fn scaled(
 /// no pod of an older revision is left, or may have to be created again.
 fn unwanted(desired: &Desired, observed: &Observed) -> Vec<ChildKind> {
     let relay = &desired.relay;
-    let arrived = |deployment: &RelayDeployment| {
-        deployment.rolled_out() && upgrade::is_current(desired, deployment)
-    };
-    let unneeded_account = relay.template.service_account_name.is_some()
-        && observed.deployment.as_ref().is_some_and(arrived);
-    let all = [
-        (ChildKind::ServiceAccount, unneeded_account),
-        (ChildKind::NetworkPolicy, relay.allowed_namespaces.is_none()),
-        (ChildKind::PodMonitor, !relay.pod_monitor),
-    ];
-    all.into_iter()
-        .filter(|(_, unwanted)| *unwanted)
-        .map(|(kind, _)| kind)
-        .collect()
+    let mut unwanted = Vec::new();
+    if relay.template.service_account_name.is_some() && has_arrived(desired, observed) {
+        unwanted.push(ChildKind::ServiceAccount);
+    }
+    if relay.allowed_namespaces.is_none() {
+        unwanted.push(ChildKind::NetworkPolicy);
+    }
+    if !relay.pod_monitor {
+        unwanted.push(ChildKind::PodMonitor);
+    }
+    unwanted
 }
 
-/// Returns all Jobs but the current one. A relay that waits for its turn keeps its Jobs.
-fn outdated_jobs(observed: &Observed, current: Option<&ObjectKey>, turn: Turn) -> Vec<ObjectKey> {
-    if turn != Turn::Go {
-        return Vec::new();
-    }
+/// Returns whether every pod has the current revision.
+fn has_arrived(desired: &Desired, observed: &Observed) -> bool {
+    let deployment = observed.deployment.as_ref();
+    deployment.is_some_and(|deployment| {
+        deployment.rolled_out() && upgrade::is_current(desired, deployment)
+    })
+}
+
+/// Returns the Jobs that are to be removed: those of other targets, and one that makes room for the
+/// next attempt. A relay that waits for its turn keeps all of its Jobs.
+fn outdated_jobs(
+    observed: &Observed,
+    target_job: Option<&MigrationJob>,
+    migration: &Migration,
+) -> Vec<ObjectKey> {
+    let current = match migration {
+        Migration::Queued => return Vec::new(),
+        Migration::Start { .. } => None,
+        _ => target_job.map(|job| &job.key),
+    };
     let keys = observed.jobs.iter().map(|job| &job.key);
     keys.filter(|key| Some(*key) != current).cloned().collect()
 }
 
 /// Returns ConfigMaps that nothing uses. Only after the new settings are out: before that, those of
-/// the running relays may be the ones that look unused.
+/// the running relays may be the ones that seem unused.
 fn outdated_config_maps(
     desired: &Desired,
     observed: &Observed,
@@ -475,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_count_is_set_back_and_a_new_one_is_set() {
+    fn replicas_that_somebody_else_set_are_reset_and_new_ones_are_set() {
         let desired = desired();
         let mut observed = migrated(&desired);
         assert_eq!(decided(&desired, &observed, 3).scale, Scale::Keep);
@@ -506,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn scaling_starts_from_the_deployments_count_and_sets_a_foreign_one_back() {
+    fn scaling_starts_from_the_deployments_replicas_and_resets_those_of_somebody_else() {
         let desired =
             desired_with(|r| r.spec.scaling = serde_yaml::from_str("maxReplicas: 4").ok());
         assert_eq!(
@@ -519,7 +555,7 @@ mod tests {
         let first = decided(&desired, &observed, 3);
         let scaling = first.scaling.expect("decided");
         assert_eq!(
-            (first.scale, first.replicas, scaling.decision.why),
+            (first.scale, first.replicas, scaling.decision.reason),
             (Scale::Keep, 3, Reason::ReportsIncomplete)
         );
         observed.deployment.as_mut().expect("there").wanted = 1;
@@ -536,7 +572,7 @@ mod tests {
                 Scale::Step(Decision {
                     from: 9,
                     to: 4,
-                    why: Reason::BoundsChanged
+                    reason: Reason::BoundsChanged
                 })
             ),
             "{too_many:?}"
@@ -560,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_cannot_work_can_take_relays_away_and_bring_none() {
+    fn an_invalid_manifest_can_remove_relays_and_add_none() {
         let mut observed = migrated(&desired());
         assert_eq!(
             stop(Some(&DesiredReplicas::Suspended), &observed),
@@ -587,7 +623,7 @@ mod tests {
             let step = Scale::Step(Decision {
                 from,
                 to,
-                why: Reason::BacklogHigh,
+                reason: Reason::BacklogHigh,
             });
             [Scale::Set { from, to }, Scale::SetBack { from, to }, step]
                 .map(Scale::starts_the_first)
@@ -600,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wished_for_goes_and_an_account_only_when_no_pod_needs_it() {
+    fn unwanted_children_are_removed_and_an_account_only_when_no_pod_needs_it() {
         let other_account = desired_with(|r| {
             r.spec.template.service_account_name = Some("mine".to_owned());
             r.spec.network_policy.enabled = true;

@@ -19,7 +19,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams},
     core::ApiResource,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) use conditions::carried_out_generation;
 pub(crate) use pending_events::{PendingEvent, Severity};
@@ -38,6 +38,7 @@ use crate::{
             validate::ValidatedRelay,
         },
     },
+    report::RelayReport,
 };
 
 /// Field manager of the status alone.
@@ -77,7 +78,22 @@ pub(crate) fn assess(
     applied: &Applied,
 ) -> (OutboxRelayStatus, Vec<PendingEvent>) {
     let outcome = Outcome { plan, applied };
-    let findings = match plan {
+    let findings = findings(context, observed, &outcome);
+    let status = match plan {
+        Plan::Unreadable { .. } => unreadable_status(context, &findings),
+        _ => readable_status(context, observed, &outcome, &findings),
+    };
+    let events = pending_events::pending_events(context, &outcome, &findings);
+    (status, events)
+}
+
+fn findings(
+    context: &StatusInputs<'_>,
+    observed: &Observed,
+    outcome: &Outcome<'_>,
+) -> Vec<Finding> {
+    let applied = outcome.applied;
+    match outcome.plan {
         Plan::CarryOut(plan) | Plan::Paused(plan) => ready::planned(&ConditionInputs {
             context,
             observed,
@@ -87,13 +103,7 @@ pub(crate) fn assess(
         }),
         Plan::Invalid(plan) => invalid::invalid(plan, applied, observed),
         Plan::Unreadable { error } => ready::unreadable_manifest(error),
-    };
-    let status = match plan {
-        Plan::Unreadable { .. } => unreadable_status(context, &findings),
-        _ => readable_status(context, observed, &outcome, &findings),
-    };
-    let events = pending_events::pending_events(context, &outcome, &findings);
-    (status, events)
+    }
 }
 
 /// Returns the status of a manifest that this version cannot read. The previous one could not be
@@ -114,29 +124,27 @@ fn readable_status(
     outcome: &Outcome<'_>,
     findings: &[Finding],
 ) -> OutboxRelayStatus {
-    let previous = context.previous;
+    let generation = observed_generation(context);
     let deployment = observed.deployment.as_ref();
-    // While paused, nothing is carried out, so `observedGeneration` does not advance.
-    let generation = if context.paused {
-        previous.observed_generation
-    } else {
-        context.identity.generation
-    };
     OutboxRelayStatus {
         observed_generation: generation,
         conditions: conditions(context, findings, generation),
-        migration: match outcome.plan {
-            Plan::CarryOut(plan) | Plan::Paused(plan) => {
-                migration(plan, previous.migration.as_ref())
-            }
-            Plan::Invalid(_) | Plan::Unreadable { .. } => previous.migration.clone(),
-        },
+        migration: migration(outcome.plan, context.previous.migration.as_ref()),
         replicas: Some(deployment.map_or(0, |deployment| deployment.existing)),
         ready_replicas: Some(deployment.map_or(0, |deployment| deployment.ready)),
         selector: Some(context.identity.relay_selector_text()),
         breaker: load::worst_breaker(&observed.reports),
         last_scale: scaling::last_scale(context, outcome),
         ..numbers(context, observed)
+    }
+}
+
+fn observed_generation(context: &StatusInputs<'_>) -> i64 {
+    // While paused, nothing is carried out, so `observedGeneration` does not advance.
+    if context.paused {
+        context.previous.observed_generation
+    } else {
+        context.identity.generation
     }
 }
 
@@ -164,26 +172,18 @@ fn conditions(
 fn numbers(context: &StatusInputs<'_>, observed: &Observed) -> OutboxRelayStatus {
     let previous = context.previous;
     let refresh = load::refresh(context.written_at, context.now);
-    let reports = || {
-        let reports = observed.reports.iter();
-        reports.filter_map(|one| one.report.as_ref())
+    let first = |number: fn(&RelayReport) -> Option<u64>| {
+        let mut reports = observed.reports.iter();
+        reports.find_map(|one| number(one.report.as_ref()?))
     };
+    // Only the relay that owns lane 0 reports these two.
+    let parked_keys = first(|report| report.parked_keys);
+    let dead_letters = first(|report| report.dead_letters);
+    let backlog = load::total(&observed.reports);
     OutboxRelayStatus {
-        backlog: load::to_show(
-            previous.backlog.as_ref(),
-            load::total(&observed.reports),
-            refresh,
-        ),
-        parked_keys: load::count_to_show(
-            previous.parked_keys,
-            reports().find_map(|report| report.parked_keys),
-            refresh,
-        ),
-        dead_letters: load::count_to_show(
-            previous.dead_letters,
-            reports().find_map(|report| report.dead_letters),
-            refresh,
-        ),
+        backlog: load::to_show(previous.backlog.as_ref(), backlog, refresh),
+        parked_keys: load::count_to_show(previous.parked_keys, parked_keys, refresh),
+        dead_letters: load::count_to_show(previous.dead_letters, dead_letters, refresh),
         ..OutboxRelayStatus::default()
     }
 }
@@ -209,9 +209,11 @@ pub(crate) fn not_observed(
     }
 }
 
-/// Returns the last migration that succeeded. Its pod may be gone, and with it the schema version;
-/// then the version comes from the previous status.
-fn migration(plan: &RelayPlan<'_>, previous: Option<&MigrationStatus>) -> Option<MigrationStatus> {
+/// Returns the last migration that succeeded: that of the plan, else that of the previous status.
+fn migration(plan: &Plan<'_>, previous: Option<&MigrationStatus>) -> Option<MigrationStatus> {
+    let (Plan::CarryOut(plan) | Plan::Paused(plan)) = plan else {
+        return previous.cloned();
+    };
     let target = plan.desired.relay.migration.as_ref()?;
     let Migration::Succeeded {
         at, schema_version, ..
@@ -219,6 +221,8 @@ fn migration(plan: &RelayPlan<'_>, previous: Option<&MigrationStatus>) -> Option
     else {
         return previous.cloned();
     };
+    // The version is in the termination message of the pod. A pod may be removed any time after it
+    // ended; then the previous status still has the version.
     let remembered = previous
         .filter(|status| status.hash == target.hash)
         .and_then(|status| status.schema_version);
@@ -242,20 +246,21 @@ pub(crate) async fn write_status(
     identity: &Identity,
     status: &OutboxRelayStatus,
 ) -> Result<(), CallError> {
+    // Untyped: the answer must be readable even if this version cannot read the manifest.
     let resource = ApiResource::erase::<OutboxRelay>(&());
     let api: Api<DynamicObject> =
         Api::namespaced_with(client.clone(), &identity.namespace, &resource);
-    let body = json!({
+    let manager = PatchParams::apply(STATUS_MANAGER).force();
+    let patch = Patch::Apply(status_body(identity, status));
+    let written = call_opt(api.patch_status(&identity.name, &manager, &patch)).await;
+    written.map(|_| ())
+}
+
+fn status_body(identity: &Identity, status: &OutboxRelayStatus) -> Value {
+    json!({
         "apiVersion": OutboxRelay::api_version(&()),
         "kind": OutboxRelay::kind(&()),
         "metadata": {"uid": identity.uid},
         "status": status,
-    });
-    let manager = PatchParams::apply(STATUS_MANAGER).force();
-    call_opt(async {
-        api.patch_status(&identity.name, &manager, &Patch::Apply(body))
-            .await
     })
-    .await
-    .map(|_| ())
 }

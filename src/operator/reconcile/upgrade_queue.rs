@@ -46,8 +46,8 @@ pub(crate) enum Change {
 /// Whether the relay's pods are being replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PodReplacement {
-    Under,
-    Over,
+    UnderWay,
+    Done,
 }
 
 /// Whether a relay may get its new revision.
@@ -60,7 +60,7 @@ pub(crate) enum Turn {
     Stopped,
 }
 
-/// How the rollout of one relay goes.
+/// Progress of the rollout of one relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     Rolling,
@@ -96,7 +96,7 @@ impl UpgradeQueue {
         match change {
             Change::BySpec => {
                 self.waiting.remove(key);
-                if asks_first && pods == PodReplacement::Under {
+                if asks_first && pods == PodReplacement::UnderWay {
                     self.under_way.insert(key.clone(), now);
                 }
                 Turn::Go
@@ -203,7 +203,7 @@ mod tests {
         queue.turn(
             &key(name),
             Change::Upgrade,
-            PodReplacement::Over,
+            PodReplacement::Done,
             2,
             at(seconds),
         )
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_until_none_is_left_and_again_when_one_is_done() {
+    fn slots_are_given_until_none_is_left_and_again_when_an_upgrade_is_done() {
         let mut queue = UpgradeQueue::default();
         let turns: Vec<Turn> = ["a", "b", "c", "a"]
             .iter()
@@ -234,20 +234,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_changes_does_not_wait() {
+    fn a_change_of_the_manifest_does_not_wait() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
         }
         assert_eq!(
-            queue.turn(&key("c"), Change::BySpec, PodReplacement::Over, 2, now()),
+            queue.turn(&key("c"), Change::BySpec, PodReplacement::Done, 2, now()),
             Turn::Go
         );
         assert_eq!(queue.counts().waiting, 0);
     }
 
     #[test]
-    fn three_failures_in_a_row_stop_the_queue_until_one_of_them_is_well() {
+    fn three_failures_in_a_row_stop_the_queue_until_one_of_them_succeeds() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             assert_eq!(upgrade(&mut queue, name, 0), Turn::Go, "{name}");
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "a", 1),
             Turn::Go,
-            "a failed one goes on trying"
+            "a failed one is retried"
         );
         end(&mut queue, "a", Progress::Done);
         assert_eq!(upgrade(&mut queue, "d", 2), Turn::Go);
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "c", 900),
             Turn::Go,
-            "whatever they say, or if they say nothing"
+            "whatever they report, or if they report nothing"
         );
         assert_eq!(
             (queue.counts().under_way, queue.counts().failures_in_a_row),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn who_steps_aside_leaves_its_place_fails_nobody_and_asks_again() {
+    fn a_relay_that_leaves_the_queue_frees_its_slot_and_may_ask_again() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_and_steps_aside_does_not_end_the_stop() {
+    fn a_failed_relay_that_leaves_the_queue_does_not_end_the_stop() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);
@@ -333,16 +333,28 @@ mod tests {
         assert_eq!(
             upgrade(&mut queue, "a", 1),
             Turn::Go,
-            "it goes on trying when it goes on"
+            "it is retried when it is no longer paused"
         );
     }
 
     #[test]
-    fn a_rollout_that_was_under_way_when_the_operator_was_started_holds_a_place() {
+    fn a_rollout_that_was_under_way_when_the_operator_started_holds_a_slot() {
         let mut queue = UpgradeQueue::default();
-        queue.turn(&key("a"), Change::BySpec, PodReplacement::Under, 2, now());
-        queue.turn(&key("b"), Change::BySpec, PodReplacement::Over, 2, now());
-        queue.turn(&key("b"), Change::BySpec, PodReplacement::Under, 2, now());
+        queue.turn(
+            &key("a"),
+            Change::BySpec,
+            PodReplacement::UnderWay,
+            2,
+            now(),
+        );
+        queue.turn(&key("b"), Change::BySpec, PodReplacement::Done, 2, now());
+        queue.turn(
+            &key("b"),
+            Change::BySpec,
+            PodReplacement::UnderWay,
+            2,
+            now(),
+        );
         assert_eq!(
             queue.counts().under_way,
             1,
@@ -351,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_deleted_leaves_its_place_and_ends_a_stop_that_it_alone_could_end() {
+    fn a_deleted_relay_frees_its_slot_and_ends_a_stop_that_it_alone_could_end() {
         let mut queue = UpgradeQueue::default();
         for name in ["a", "b", "c"] {
             upgrade(&mut queue, name, 0);

@@ -15,11 +15,15 @@ use crate::{
         installation::Installation,
         reconcile::manifest::Manifest,
     },
+    report::LANES,
     settings::{
-        InvalidSpec, Owner, Projection, RelaySettings, SCHEMA_LEVEL, SecretSource,
-        migration_projections, relay_projections,
+        Endpoint, InvalidSpec, MigrationSettings, Owner, Projection, RelaySettings, SCHEMA_LEVEL,
+        SecretSource, TlsSettings, migration_projections, relay_projections,
     },
 };
+
+/// Largest number of relays of one OutboxRelay: each needs a lane of its own.
+const RELAYS_MAX: i32 = LANES as i32;
 
 /// A relay that can be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,35 +128,34 @@ pub(crate) fn validate_relay(
     relay: &OutboxRelay,
     installation: &Installation,
 ) -> Result<ValidatedRelay, ValidationError> {
+    let spec = &relay.spec;
     let identity = Identity::of(&relay.metadata);
-    let owner = Owner {
-        cluster: installation.cluster_name.clone(),
-        namespace: identity.namespace.clone(),
-        name: identity.name.clone(),
-    };
-    let settings = RelaySettings::from_manifest(owner, &relay.spec)?;
-    let migration = (settings.migration.policy != MigrationPolicy::Never)
-        .then(|| migration_target(relay, &identity, &settings));
+    let settings = RelaySettings::from_manifest(owner(&identity, installation), spec)?;
+    let migration = migration_target(relay, &identity, &settings);
     let settings = serde_yaml::to_string(&settings)
         .expect("settings are maps with text keys, which YAML can always hold");
     Ok(ValidatedRelay {
         config_map: identity.config_map_name(&hash8(settings.as_bytes())),
         migration,
         settings,
-        replicas: desired_replicas(&relay.spec)?,
-        spec_hash: spec_hash(&relay.spec),
-        image: image(&relay.spec, installation)?,
-        template: relay.spec.template.clone(),
-        pod_monitor: relay.spec.monitoring.pod_monitor && !installation.relays_monitored,
-        allowed_namespaces: relay
-            .spec
-            .network_policy
-            .enabled
-            .then(|| allowed_namespaces(installation)),
-        relay_files: relay_projections(&relay.spec),
-        plaintext: plaintext(&relay.spec),
+        replicas: desired_replicas(spec)?,
+        spec_hash: spec_hash(spec),
+        image: image(spec, installation)?,
+        template: spec.template.clone(),
+        pod_monitor: spec.monitoring.pod_monitor && !installation.relays_monitored,
+        allowed_namespaces: allowed_namespaces(spec, installation),
+        relay_files: relay_projections(spec),
+        plaintext: plaintext(spec),
         identity,
     })
+}
+
+fn owner(identity: &Identity, installation: &Installation) -> Owner {
+    Owner {
+        cluster: installation.cluster_name.clone(),
+        namespace: identity.namespace.clone(),
+        name: identity.name.clone(),
+    }
 }
 
 fn spec_hash(spec: &OutboxRelaySpec) -> String {
@@ -165,8 +168,8 @@ fn spec_hash(spec: &OutboxRelaySpec) -> String {
     hash8(&serde_json::to_vec(&spec).expect("a spec is JSON"))
 }
 
-/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if the rest of
-/// the spec is invalid.
+/// Returns what asks for no relay: `suspend` and `replicas: 0` are carried out even if other
+/// parts of the spec are invalid.
 pub(crate) fn zero_replicas(spec: &OutboxRelaySpec) -> Option<DesiredReplicas> {
     desired_replicas(spec).ok().filter(|replicas| {
         matches!(
@@ -187,10 +190,12 @@ fn desired_replicas(spec: &OutboxRelaySpec) -> Result<DesiredReplicas, InvalidSp
 /// Checks the rules of the CRD again: a maximum or a target of 0 would scale without limit.
 fn policy(scaling: &Scaling) -> Result<ScalingPolicy, InvalidSpec> {
     let age = duration("spec.scaling.targetOldestAge", &scaling.target_oldest_age)?;
-    let bounds = 1 <= scaling.min_replicas
-        && scaling.min_replicas <= scaling.max_replicas
-        && scaling.max_replicas <= 64;
-    if !bounds || scaling.target_backlog_per_replica < 1 || age < SignedDuration::from_secs(1) {
+    let bounds = 1..=scaling.max_replicas;
+    if !bounds.contains(&scaling.min_replicas)
+        || scaling.max_replicas > RELAYS_MAX
+        || scaling.target_backlog_per_replica < 1
+        || age < SignedDuration::from_secs(1)
+    {
         return Err(InvalidSpec::Scaling);
     }
     Ok(ScalingPolicy {
@@ -218,57 +223,62 @@ fn image(spec: &OutboxRelaySpec, installation: &Installation) -> Result<String, 
     }
 }
 
-fn allowed_namespaces(installation: &Installation) -> Vec<String> {
+fn allowed_namespaces(spec: &OutboxRelaySpec, installation: &Installation) -> Option<Vec<String>> {
+    if !spec.network_policy.enabled {
+        return None;
+    }
     let both = installation
         .namespace
         .iter()
         .chain(&installation.monitoring_namespace);
-    both.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+    Some(both.cloned().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 fn migration_target(
     relay: &OutboxRelay,
     identity: &Identity,
     settings: &RelaySettings,
-) -> MigrationTarget {
+) -> Option<MigrationTarget> {
+    if settings.migration.policy == MigrationPolicy::Never {
+        return None;
+    }
     let files = migration_projections(&relay.spec);
     let hash = migration_hash(settings, &files);
-    let reconcile_at = relay
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(RECONCILE_AT).cloned());
-    MigrationTarget {
+    let annotations = relay.metadata.annotations.as_ref();
+    Some(MigrationTarget {
         job: identity.migration_job_name(&hash),
         hash,
         files,
-        reconcile_at,
-    }
+        reconcile_at: annotations.and_then(|all| all.get(RECONCILE_AT).cloned()),
+    })
 }
 
 /// Hashes what a migration depends on. Neither the image nor the version of the operator is
 /// covered: an upgrade without a new schema runs no migration.
 fn migration_hash(settings: &RelaySettings, files: &[Projection]) -> String {
-    #[derive(Serialize)]
-    struct Covered<'a> {
-        level: i64,
-        owner: &'a Owner,
-        endpoint: &'a crate::settings::Endpoint,
-        tls: &'a crate::settings::TlsSettings,
-        schema: &'a str,
-        migration: &'a crate::settings::MigrationSettings,
-        references: Vec<[&'a str; 4]>,
-    }
-    let covered = Covered {
+    let database = &settings.database;
+    let covered = CoveredByMigration {
         level: SCHEMA_LEVEL,
         owner: &settings.owner,
-        endpoint: &settings.database.endpoint,
-        tls: &settings.database.tls,
-        schema: settings.database.schema.as_str(),
+        endpoint: &database.endpoint,
+        tls: &database.tls,
+        schema: database.schema.as_str(),
         migration: &settings.migration,
         references: files.iter().map(reference).collect(),
     };
     hash8(&serde_json::to_vec(&covered).expect("plain data is JSON"))
+}
+
+/// What a migration depends on. Names and order of the fields are part of the hash.
+#[derive(Serialize)]
+struct CoveredByMigration<'a> {
+    level: i64,
+    owner: &'a Owner,
+    endpoint: &'a Endpoint,
+    tls: &'a TlsSettings,
+    schema: &'a str,
+    migration: &'a MigrationSettings,
+    references: Vec<[&'a str; 4]>,
 }
 
 fn reference(projection: &Projection) -> [&str; 4] {
@@ -456,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_that_cannot_work_names_its_field() {
+    fn an_invalid_spec_is_reported_with_its_field() {
         let refused = validate_relay(&relay_with(|r| r.spec.topics.clear()), &installation())
             .expect_err("no topics");
         assert!(refused.to_string().starts_with("spec.topics"), "{refused}");

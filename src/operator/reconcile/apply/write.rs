@@ -1,14 +1,16 @@
 //! One child: created when absent, applied when ours. IO.
 //!
-//! It is created with POST, because server-side apply cannot say "only if nobody has this name". A
+//! It is created with POST, because server-side apply has no "only if the name is free". A
 //! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
 //! later would stay; and once the entry were gone, the next apply would leave everything
-//! to `before-first-apply`, with the same end. So that entry is replaced by an `Apply` entry that
-//! owns a single label, and the apply after it takes the rest.
+//! to `before-first-apply`, with the same result. So that entry is replaced by an `Apply` entry that
+//! owns a single label, and the apply after it takes all other fields.
 
 use std::time::Instant;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::{
+    api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+};
 use kube::{
     ResourceExt,
     api::{DynamicObject, Patch, PatchParams, PostParams},
@@ -62,19 +64,24 @@ async fn create(target: &Target<'_>, child: &Prepared) -> Result<DynamicObject, 
         field_manager: Some(OPERATOR.to_owned()),
         ..PostParams::default()
     };
-    let created = call(target.writing(child.kind).create(&manager, &object)).await;
-    let created = created.map_err(|source| ApplyError::Create {
-        kind: child.kind,
-        name: child.name.clone(),
-        source,
-    })?;
+    let created = call(target.writing(child.kind).create(&manager, &object))
+        .await
+        .map_err(|source| ApplyError::Create {
+            kind: child.kind,
+            name: child.name.clone(),
+            source,
+        })?;
+    log_created(target, child);
+    Ok(created)
+}
+
+fn log_created(target: &Target<'_>, child: &Prepared) {
     tracing::info!(
         kind = ?child.kind,
         namespace = target.identity.namespace,
         name = child.name,
         "created"
     );
-    Ok(created)
 }
 
 fn with_replicas(child: &Prepared) -> Value {
@@ -86,12 +93,15 @@ fn with_replicas(child: &Prepared) -> Value {
 }
 
 fn has_update_entry(live: &DynamicObject) -> bool {
-    let ours = |entry: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
-        entry.manager.as_deref() == Some(OPERATOR)
-            && entry.operation.as_deref() == Some("Update")
-            && entry.subresource.is_none()
-    };
-    live.managed_fields().iter().any(|entry| ours(&entry))
+    live.managed_fields().iter().any(is_our_update)
+}
+
+/// Returns whether a POST or PUT of ours made this entry. Our writes of subresources have entries
+/// of their own.
+fn is_our_update(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(OPERATOR)
+        && entry.operation.as_deref() == Some("Update")
+        && entry.subresource.is_none()
 }
 
 async fn claim(
@@ -99,30 +109,33 @@ async fn claim(
     child: &Prepared,
     live: &DynamicObject,
 ) -> Result<(), ApplyError> {
-    let entry = json!({
-        "manager": OPERATOR,
-        "operation": "Apply",
-        "apiVersion": child.kind.resource().api_version,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{MANAGED_BY}"): {}}}},
-    });
     // What others own of an object this young is forgotten with it; they lose nothing but the
     // record, and write it again.
-    let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": [entry]}}));
+    let entries = [apply_entry(child.kind)];
+    let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": entries}}));
     let manager = PatchParams {
         field_manager: Some(OPERATOR.to_owned()),
         ..PatchParams::default()
     };
-    let claimed = call(
-        target
-            .writing(child.kind)
-            .patch(&child.name, &manager, &patch),
-    )
-    .await;
-    claimed.map(|_| ()).map_err(|source| ApplyError::Claim {
-        kind: child.kind,
-        name: child.name.clone(),
-        source,
+    let api = target.writing(child.kind);
+    match call(api.patch(&child.name, &manager, &patch)).await {
+        Ok(_) => Ok(()),
+        Err(source) => Err(ApplyError::Claim {
+            kind: child.kind,
+            name: child.name.clone(),
+            source,
+        }),
+    }
+}
+
+/// Returns the entry of a server-side apply that owns a single label.
+fn apply_entry(kind: ChildKind) -> Value {
+    json!({
+        "manager": OPERATOR,
+        "operation": "Apply",
+        "apiVersion": kind.resource().api_version,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {format!("f:{MANAGED_BY}"): {}}}},
     })
 }
 
@@ -135,13 +148,10 @@ async fn server_side_apply(
 ) -> Result<DynamicObject, ApplyError> {
     let mut body = child.body.clone();
     body["metadata"]["uid"] = json!(live.uid());
+    // Without `force`, a field that somebody else owns would be a conflict.
     let manager = PatchParams::apply(OPERATOR).force();
-    let applied = call(target.writing(child.kind).patch(
-        &child.name,
-        &manager,
-        &Patch::Apply(body),
-    ))
-    .await;
+    let api = target.writing(child.kind);
+    let applied = call(api.patch(&child.name, &manager, &Patch::Apply(body))).await;
     applied.map_err(|source| ApplyError::Apply {
         kind: child.kind,
         name: child.name.clone(),

@@ -1,6 +1,8 @@
 //! The Deployment of the relays. A rollout starts a new pod before it stops an old one, and leaves
 //! the old one time to drain.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
@@ -31,40 +33,16 @@ const DRAIN_SECONDS: i64 = 45;
 /// Builds the Deployment. It has no `replicas`: they are set apart from it.
 pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
     let identity = &relay.identity;
-    let pod_meta = ObjectMeta {
-        labels: Some(labels(&relay.template, identity.relay_labels())),
-        annotations: some_map(&relay.template.annotations),
-        ..ObjectMeta::default()
-    };
-    let surge_first = RollingUpdateDeployment {
-        max_surge: Some(IntOrString::Int(1)),
-        max_unavailable: Some(IntOrString::Int(0)),
-    };
     let spec = DeploymentSpec {
         selector: identity.relay_selector(),
-        strategy: Some(DeploymentStrategy {
-            type_: Some("RollingUpdate".to_owned()),
-            rolling_update: Some(surge_first),
-        }),
+        strategy: Some(surge_first()),
         // Older ReplicaSets are only kept to be read: their ConfigMaps are removed.
         revision_history_limit: Some(2),
-        template: PodTemplateSpec {
-            metadata: Some(pod_meta),
-            spec: Some(relay_pod(relay)),
-        },
+        template: template(relay),
         ..DeploymentSpec::default()
     };
-    let written_for = [
-        (REVISION_HASH, revision_hash(relay, &spec)),
-        (GENERATION, identity.generation.to_string()),
-        (SPEC_HASH, relay.spec_hash.clone()),
-    ];
     let metadata = ObjectMeta {
-        annotations: Some(
-            written_for
-                .map(|(name, value)| (name.to_owned(), value))
-                .into(),
-        ),
+        annotations: Some(annotations(relay, &spec)),
         ..identity.child_meta(identity.relay_name(), identity.relay_labels())
     };
     Deployment {
@@ -72,6 +50,39 @@ pub(super) fn build(relay: &ValidatedRelay) -> Deployment {
         spec,
         status: None,
     }
+}
+
+fn surge_first() -> DeploymentStrategy {
+    let one_more = RollingUpdateDeployment {
+        max_surge: Some(IntOrString::Int(1)),
+        max_unavailable: Some(IntOrString::Int(0)),
+    };
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(one_more),
+    }
+}
+
+fn template(relay: &ValidatedRelay) -> PodTemplateSpec {
+    let metadata = ObjectMeta {
+        labels: Some(labels(&relay.template, relay.identity.relay_labels())),
+        annotations: some_map(&relay.template.annotations),
+        ..ObjectMeta::default()
+    };
+    PodTemplateSpec {
+        metadata: Some(metadata),
+        spec: Some(relay_pod(relay)),
+    }
+}
+
+/// Returns what the Deployment is written for.
+fn annotations(relay: &ValidatedRelay, spec: &DeploymentSpec) -> BTreeMap<String, String> {
+    let generation = relay.identity.generation.to_string();
+    BTreeMap::from([
+        (REVISION_HASH.to_owned(), revision_hash(relay, spec)),
+        (GENERATION.to_owned(), generation),
+        (SPEC_HASH.to_owned(), relay.spec_hash.clone()),
+    ])
 }
 
 /// Hashes everything that replaces pods, and the migration that must run before them.
@@ -98,36 +109,11 @@ fn relay_pod(relay: &ValidatedRelay) -> PodSpec {
 fn relay_container(relay: &ValidatedRelay) -> Container {
     let mut run = arguments("run");
     run.extend(["--listen".to_owned(), format!("[::]:{HTTP_PORT}")]);
-    let pod_name = ObjectFieldSelector {
-        field_path: "metadata.name".to_owned(),
-        api_version: Some("v1".to_owned()),
-    };
-    let from_pod = EnvVarSource {
-        field_ref: Some(pod_name),
-        ..EnvVarSource::default()
-    };
-    let (tunables, huge_pages) = RELAY_ENVIRONMENT;
-    let http = ContainerPort {
-        name: Some(HTTP.to_owned()),
-        container_port: HTTP_PORT.into(),
-        ..ContainerPort::default()
-    };
     Container {
         args: Some(run),
-        env: Some(vec![
-            EnvVar {
-                name: "POD_NAME".to_owned(),
-                value: None,
-                value_from: Some(from_pod),
-            },
-            EnvVar {
-                name: tunables.to_owned(),
-                value: Some(huge_pages.to_owned()),
-                value_from: None,
-            },
-        ]),
-        ports: Some(vec![http]),
-        // Alive means that its loop runs. An outage of database or Kafka makes a relay unready; a
+        env: Some(environment()),
+        ports: Some(vec![http_port()]),
+        // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka makes a relay unready; a
         // restart would not help.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
@@ -140,6 +126,38 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
             ..probe("/readyz")
         }),
         ..container("relay", relay)
+    }
+}
+
+fn environment() -> Vec<EnvVar> {
+    let pod_name = ObjectFieldSelector {
+        field_path: "metadata.name".to_owned(),
+        api_version: Some("v1".to_owned()),
+    };
+    let from_pod = EnvVarSource {
+        field_ref: Some(pod_name),
+        ..EnvVarSource::default()
+    };
+    let (tunables, huge_pages) = RELAY_ENVIRONMENT;
+    vec![
+        EnvVar {
+            name: "POD_NAME".to_owned(),
+            value: None,
+            value_from: Some(from_pod),
+        },
+        EnvVar {
+            name: tunables.to_owned(),
+            value: Some(huge_pages.to_owned()),
+            value_from: None,
+        },
+    ]
+}
+
+fn http_port() -> ContainerPort {
+    ContainerPort {
+        name: Some(HTTP.to_owned()),
+        container_port: HTTP_PORT.into(),
+        ..ContainerPort::default()
     }
 }
 
@@ -212,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_passes_the_restricted_standard_and_names_no_user() {
+    fn a_pod_passes_the_restricted_standard_and_sets_no_user() {
         let pod = pod_spec();
         assert_eq!(
             pod["securityContext"],
@@ -228,9 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_never_has_less_relays_than_wanted() {
-        let strategy =
-            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    fn a_rollout_never_has_fewer_relays_than_desired() {
+        let strategy = json!({
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+        });
         assert_eq!(built()["spec"]["strategy"], strategy);
         assert_eq!(pod_spec()["terminationGracePeriodSeconds"], 45);
         assert_eq!(
@@ -312,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_set_where_the_manifest_is_silent_and_limits_never() {
+    fn requests_have_defaults_and_limits_have_none() {
         let resources = pod_spec()["containers"][0]["resources"].clone();
         assert_eq!(
             resources,

@@ -19,30 +19,29 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Builds a NetworkPolicy that admits pods of these namespaces.
 pub(super) fn build(relay: &ValidatedRelay, allowed_namespaces: &[String]) -> NetworkPolicy {
     let identity = &relay.identity;
-    let port = NetworkPolicyPort {
-        port: Some(IntOrString::Int(HTTP_PORT.into())),
-        protocol: Some("TCP".to_owned()),
-        end_port: None,
-    };
-    let rule = NetworkPolicyIngressRule {
-        from: Some(
-            allowed_namespaces
-                .iter()
-                .map(|name| namespace(name))
-                .collect(),
-        ),
-        ports: Some(vec![port]),
-    };
     let spec = NetworkPolicySpec {
         pod_selector: Some(identity.relay_selector()),
         policy_types: Some(vec!["Ingress".to_owned()]),
         // A rule with an empty `from` would admit all sources.
-        ingress: (!allowed_namespaces.is_empty()).then(|| vec![rule]),
+        ingress: (!allowed_namespaces.is_empty()).then(|| vec![rule(allowed_namespaces)]),
         egress: None,
     };
     NetworkPolicy {
         metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
         spec: Some(spec),
+    }
+}
+
+fn rule(allowed_namespaces: &[String]) -> NetworkPolicyIngressRule {
+    let peers = allowed_namespaces.iter().map(|name| namespace(name));
+    let port = NetworkPolicyPort {
+        port: Some(IntOrString::Int(HTTP_PORT.into())),
+        protocol: Some("TCP".to_owned()),
+        end_port: None,
+    };
+    NetworkPolicyIngressRule {
+        from: Some(peers.collect()),
+        ports: Some(vec![port]),
     }
 }
 

@@ -42,25 +42,31 @@ pub(super) fn arguments(command: &str) -> Vec<String> {
 
 /// Returns a container that may read its files and use the network, and nothing else.
 pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
+    let mounts = [
+        mount("settings", SETTINGS_DIR),
+        mount("secrets", SECRETS_DIR),
+    ];
     Container {
         name: name.to_owned(),
         image: Some(relay.image.clone()),
         command: Some(vec![PROGRAM.to_owned()]),
         resources: Some(resources(relay.template.resources.as_ref())),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                add: None,
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            ..SecurityContext::default()
-        }),
-        volume_mounts: Some(vec![
-            mount("settings", SETTINGS_DIR),
-            mount("secrets", SECRETS_DIR),
-        ]),
+        security_context: Some(no_privileges()),
+        volume_mounts: Some(mounts.into()),
         ..Container::default()
+    }
+}
+
+fn no_privileges() -> SecurityContext {
+    let no_capabilities = Capabilities {
+        add: None,
+        drop: Some(vec!["ALL".to_owned()]),
+    };
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(no_capabilities),
+        ..SecurityContext::default()
     }
 }
 
@@ -68,31 +74,37 @@ pub(super) fn container(name: &str, relay: &ValidatedRelay) -> Container {
 /// and OpenShift assigns its own.
 pub(super) fn pod(relay: &ValidatedRelay, container: Container, files: &[Projection]) -> PodSpec {
     let template = &relay.template;
+    let account = template
+        .service_account_name
+        .clone()
+        .unwrap_or_else(|| relay.identity.relay_name());
     PodSpec {
         containers: vec![container],
         volumes: Some(vec![settings_volume(relay), secrets_volume(files)]),
-        service_account_name: Some(
-            template
-                .service_account_name
-                .clone()
-                .unwrap_or_else(|| relay.identity.relay_name()),
-        ),
+        service_account_name: Some(account),
         automount_service_account_token: Some(false),
+        // Otherwise each Service of the namespace would add environment variables to the pod.
         enable_service_links: Some(false),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".to_owned(),
-                localhost_profile: None,
-            }),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(restricted()),
         node_selector: some_map(&template.node_selector),
         affinity: template.affinity.clone(),
         tolerations: some_list(&template.tolerations),
         priority_class_name: template.priority_class_name.clone(),
         image_pull_secrets: some_list(&template.image_pull_secrets),
         ..PodSpec::default()
+    }
+}
+
+/// Returns what level "restricted" of the Pod Security Standards requires of a pod.
+fn restricted() -> PodSecurityContext {
+    let default_profile = SeccompProfile {
+        type_: "RuntimeDefault".to_owned(),
+        localhost_profile: None,
+    };
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(default_profile),
+        ..PodSecurityContext::default()
     }
 }
 
@@ -118,15 +130,10 @@ fn some_list<T: Clone>(list: &[T]) -> Option<Vec<T>> {
 /// Returns the resources of the manifest, or small requests. There are no limits by default: a
 /// throttled relay is late, and a killed one publishes duplicates.
 fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
-    let quantities = |map: &BTreeMap<String, String>| {
-        map.iter()
-            .map(|(name, text)| (name.clone(), Quantity(text.clone())))
-            .collect()
-    };
     match wanted {
         Some(wanted) => ResourceRequirements {
-            requests: some_map(&wanted.requests).map(|map| quantities(&map)),
-            limits: some_map(&wanted.limits).map(|map| quantities(&map)),
+            requests: quantities(&wanted.requests),
+            limits: quantities(&wanted.limits),
             claims: None,
         },
         None => {
@@ -138,6 +145,11 @@ fn resources(wanted: Option<&PodResources>) -> ResourceRequirements {
             }
         }
     }
+}
+
+fn quantities(texts: &BTreeMap<String, String>) -> Option<BTreeMap<String, Quantity>> {
+    let quantity = |(name, text): (String, String)| (name, Quantity(text));
+    Some(some_map(texts)?.into_iter().map(quantity).collect())
 }
 
 fn mount(volume: &str, path: &str) -> VolumeMount {
@@ -178,35 +190,31 @@ fn secrets_volume(files: &[Projection]) -> Volume {
 }
 
 fn projected(file: &Projection) -> VolumeProjection {
-    let item = |key: &String| {
-        Some(vec![KeyToPath {
-            key: key.clone(),
-            path: file.file.path().to_owned(),
-            ..KeyToPath::default()
-        }])
-    };
+    let path = file.file.path();
     match &file.source {
-        SecretSource::Secret { name, key } => {
-            let secret = SecretProjection {
+        SecretSource::Secret { name, key } => VolumeProjection {
+            secret: Some(SecretProjection {
                 name: name.clone(),
-                items: item(key),
+                items: Some(vec![key_to_path(key, path)]),
                 optional: Some(true),
-            };
-            VolumeProjection {
-                secret: Some(secret),
-                ..VolumeProjection::default()
-            }
-        }
-        SecretSource::ConfigMap { name, key } => {
-            let config_map = ConfigMapProjection {
+            }),
+            ..VolumeProjection::default()
+        },
+        SecretSource::ConfigMap { name, key } => VolumeProjection {
+            config_map: Some(ConfigMapProjection {
                 name: name.clone(),
-                items: item(key),
+                items: Some(vec![key_to_path(key, path)]),
                 optional: Some(true),
-            };
-            VolumeProjection {
-                config_map: Some(config_map),
-                ..VolumeProjection::default()
-            }
-        }
+            }),
+            ..VolumeProjection::default()
+        },
+    }
+}
+
+fn key_to_path(key: &str, path: &str) -> KeyToPath {
+    KeyToPath {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        ..KeyToPath::default()
     }
 }

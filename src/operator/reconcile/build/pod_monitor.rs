@@ -1,7 +1,7 @@
 //! A PodMonitor, with which the Prometheus operator scrapes the relays. Its kind is not one of
 //! Kubernetes' own, so there is no type for it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::operator::{
     children::{ChildKind, Prepared},
@@ -18,10 +18,7 @@ pub(super) fn build(relay: &ValidatedRelay) -> Prepared {
         "metadata": identity.child_meta(identity.relay_name(), identity.relay_labels()),
         "spec": {
             "selector": identity.relay_selector(),
-            // The label `relay` identifies the OutboxRelay; names of pods change with each rollout.
-            "podMetricsEndpoints": [{"port": HTTP, "relabelings": [
-                {"sourceLabels": ["__meta_kubernetes_pod_label_outboxrelay_dev_relay"], "targetLabel": "relay"},
-            ]}],
+            "podMetricsEndpoints": [{"port": HTTP, "relabelings": [relay_label()]}],
         },
     });
     Prepared {
@@ -30,4 +27,13 @@ pub(super) fn build(relay: &ValidatedRelay) -> Prepared {
         body,
         first_replicas: None,
     }
+}
+
+/// Returns the rule that sets label `relay` of all metrics to the name of the OutboxRelay; names of
+/// pods change with each rollout.
+fn relay_label() -> Value {
+    json!({
+        "sourceLabels": ["__meta_kubernetes_pod_label_outboxrelay_dev_relay"],
+        "targetLabel": "relay",
+    })
 }

@@ -13,16 +13,10 @@ use crate::{
 /// Builds the Service.
 pub(super) fn build(relay: &ValidatedRelay) -> Service {
     let identity = &relay.identity;
-    let port = ServicePort {
-        name: Some(HTTP.to_owned()),
-        port: HTTP_PORT.into(),
-        target_port: Some(IntOrString::String(HTTP.to_owned())),
-        ..ServicePort::default()
-    };
     let spec = ServiceSpec {
         cluster_ip: Some("None".to_owned()),
         selector: identity.relay_selector().match_labels,
-        ports: Some(vec![port]),
+        ports: Some(vec![http_port()]),
         // Metrics of a relay that is not ready are the most useful ones.
         publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
@@ -31,5 +25,14 @@ pub(super) fn build(relay: &ValidatedRelay) -> Service {
         metadata: identity.child_meta(identity.relay_name(), identity.relay_labels()),
         spec: Some(spec),
         status: None,
+    }
+}
+
+fn http_port() -> ServicePort {
+    ServicePort {
+        name: Some(HTTP.to_owned()),
+        port: HTTP_PORT.into(),
+        target_port: Some(IntOrString::String(HTTP.to_owned())),
+        ..ServicePort::default()
     }
 }

@@ -62,6 +62,7 @@ impl RelayDeployment {
     pub(crate) fn of(object: &Deployment) -> Self {
         let status = object.status.clone().unwrap_or_default();
         let conditions = status.conditions.as_deref().unwrap_or_default();
+        // Conditions are of the generation that the controller has seen, which may be an older one.
         let observed = status.observed_generation >= object.metadata.generation;
         Self {
             uid: object.uid().unwrap_or_default(),
@@ -73,10 +74,8 @@ impl RelayDeployment {
             updated: status.updated_replicas.unwrap_or(0),
             ready: status.ready_replicas.unwrap_or(0),
             available: status.available_replicas.unwrap_or(0),
-            refusal: condition(conditions, "ReplicaFailure", "True")
-                .and_then(|found| found.message.clone()),
-            rolling: condition(conditions, "Progressing", "True")
-                .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable")),
+            refusal: refusal(conditions),
+            rolling: is_rolling(conditions),
             stuck: observed && condition(conditions, "Progressing", "False").is_some(),
         }
     }
@@ -85,6 +84,19 @@ impl RelayDeployment {
     pub(crate) fn rolled_out(&self) -> bool {
         self.observed && self.updated >= self.wanted && self.existing == self.updated
     }
+}
+
+fn refusal(conditions: &[DeploymentCondition]) -> Option<String> {
+    condition(conditions, "ReplicaFailure", "True")?
+        .message
+        .clone()
+}
+
+/// Returns whether pods are being replaced. `Progressing` stays `True` after a rollout; only its
+/// reason changes.
+fn is_rolling(conditions: &[DeploymentCondition]) -> bool {
+    condition(conditions, "Progressing", "True")
+        .is_none_or(|found| found.reason.as_deref() != Some("NewReplicaSetAvailable"))
 }
 
 fn condition<'a>(
@@ -112,17 +124,15 @@ pub(super) fn replica_sets(
 
 /// Returns the ConfigMaps of ReplicaSets that have pods or may get some.
 pub(super) fn used_config_maps(replica_sets: &[ReplicaSet]) -> BTreeSet<String> {
-    let alive = replica_sets.iter().filter(|set| {
-        let wanted = set.spec.replicas.unwrap_or(1);
-        wanted > 0
-            || set
-                .status
-                .as_ref()
-                .is_some_and(|status| status.replicas > 0)
-    });
-    alive
+    let with_pods = replica_sets.iter().filter(|set| has_pods(set));
+    with_pods
         .filter_map(|set| mounted_config_map(set.spec.template.as_ref()?.spec.as_ref()?))
         .collect()
+}
+
+fn has_pods(set: &ReplicaSet) -> bool {
+    let existing = set.status.as_ref().map_or(0, |status| status.replicas);
+    set.spec.replicas.unwrap_or(1) > 0 || existing > 0
 }
 
 pub(super) fn mounted_config_map(pod: &PodSpec) -> Option<String> {

@@ -2,9 +2,10 @@
 
 use k8s_openapi::{
     api::{
-        batch::v1::Job,
+        batch::v1::{Job, JobCondition},
         core::v1::{Event, Pod},
     },
+    apimachinery::pkg::apis::meta::v1::Time,
     jiff::Timestamp,
 };
 use kube::{Resource, ResourceExt};
@@ -50,7 +51,7 @@ impl MigrationJob {
 pub(crate) enum JobOutcome {
     Unfinished,
     Succeeded { at: Timestamp },
-    Failed { at: Timestamp, why: String },
+    Failed { at: Timestamp, cause: String },
 }
 
 /// Returns the Jobs of this relay, without those that are being deleted.
@@ -71,22 +72,16 @@ pub(super) fn migration_jobs(
 
 fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
     let key = ObjectKey::of(job);
-    let pod_spec = job
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
+    let annotations = job.annotations();
+    let attempt = annotations
+        .get(ATTEMPT)
+        .and_then(|count| count.parse().ok());
     MigrationJob {
-        attempt: job
-            .annotations()
-            .get(ATTEMPT)
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(1),
-        reconcile_at: job.annotations().get(RECONCILE_AT).cloned(),
-        revision_hash: annotation(job.annotations(), REVISION_HASH),
-        created_at: job
-            .creation_timestamp()
-            .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-        config_map: pod_spec.and_then(mounted_config_map),
+        attempt: attempt.unwrap_or(1),
+        reconcile_at: annotations.get(RECONCILE_AT).cloned(),
+        revision_hash: annotation(annotations, REVISION_HASH),
+        created_at: time_or_epoch(job.creation_timestamp().as_ref()),
+        config_map: config_map(job),
         outcome: outcome(job),
         pod: migration_pod(&key.uid, pods),
         refusal: None,
@@ -94,29 +89,37 @@ fn migration_job(job: &Job, pods: &[Pod]) -> MigrationJob {
     }
 }
 
+fn config_map(job: &Job) -> Option<String> {
+    mounted_config_map(job.spec.as_ref()?.template.spec.as_ref()?)
+}
+
+fn time_or_epoch(time: Option<&Time>) -> Timestamp {
+    time.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
 fn outcome(job: &Job) -> JobOutcome {
-    let conditions = job
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    let ended = conditions
-        .into_iter()
-        .find(|one| one.status == "True" && (one.type_ == "Complete" || one.type_ == "Failed"));
-    let Some(ended) = ended else {
+    let Some(end) = end(job) else {
         return JobOutcome::Unfinished;
     };
-    let at = ended
-        .last_transition_time
-        .as_ref()
-        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    if ended.type_ == "Complete" {
-        JobOutcome::Succeeded { at }
-    } else {
-        JobOutcome::Failed {
-            at,
-            why: cut(ended.message.as_deref().unwrap_or("the Job failed")),
-        }
+    let at = time_or_epoch(end.last_transition_time.as_ref());
+    if end.type_ == "Complete" {
+        return JobOutcome::Succeeded { at };
     }
+    let message = end.message.as_deref().unwrap_or("the Job failed");
+    JobOutcome::Failed {
+        at,
+        cause: cut(message),
+    }
+}
+
+/// Returns the condition that ends a Job. `SuccessCriteriaMet` and `FailureTarget` come before it,
+/// while pods still terminate.
+fn end(job: &Job) -> Option<&JobCondition> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let is_end = |type_: &str| type_ == "Complete" || type_ == "Failed";
+    conditions
+        .iter()
+        .find(|one| one.status == "True" && is_end(&one.type_))
 }
 
 /// Returns the message of the latest Warning about creating pods.
@@ -148,14 +151,20 @@ mod tests {
         assert_eq!(with("FailureTarget"), JobOutcome::Unfinished);
         assert_eq!(with("SuccessCriteriaMet"), JobOutcome::Unfinished);
         assert!(matches!(with("Complete"), JobOutcome::Succeeded { .. }));
-        assert!(matches!(with("Failed"), JobOutcome::Failed { why, .. } if why == "m"));
+        assert!(matches!(with("Failed"), JobOutcome::Failed { cause, .. } if cause == "m"));
     }
 
     #[test]
     fn a_refused_pod_is_explained_by_the_latest_event() {
         let event = |at: &str, message: &str| -> Event {
-            serde_json::from_value(json!({"metadata": {}, "involvedObject": {}, "type": "Warning", "reason": "FailedCreate",
-                "lastTimestamp": at, "message": message}))
+            serde_json::from_value(json!({
+                "metadata": {},
+                "involvedObject": {},
+                "type": "Warning",
+                "reason": "FailedCreate",
+                "lastTimestamp": at,
+                "message": message,
+            }))
             .expect("an Event")
         };
         let events = [

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::{apps::v1::ReplicaSet, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::ReplicaSet,
+    core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
+};
 use kube::ResourceExt;
 
 use crate::{
@@ -66,25 +69,28 @@ pub(super) fn migration_pod(job_uid: &str, pods: &[Pod]) -> Option<MigrationPod>
         .iter()
         .filter(|pod| controller_uid(&pod.metadata) == Some(job_uid));
     let pod = of_this_job.max_by_key(|pod| pod.creation_timestamp())?;
-    let ended = pod
-        .status
-        .iter()
-        .flat_map(|status| status.container_statuses.iter().flatten())
-        .find_map(|container| container.state.as_ref()?.terminated.clone());
+    let end = terminated(pod);
+    let message = end.and_then(|end| end.message.as_deref());
     Some(MigrationPod {
         name: pod.name_any(),
         waiting: waiting(pod),
-        report: ended
-            .as_ref()
-            .and_then(|ended| read_report(ended.message.as_deref()?)),
-        end: ended.map(|ended| {
-            format!(
-                "{}, exit code {}",
-                ended.reason.unwrap_or_else(|| "ended".to_owned()),
-                ended.exit_code
-            )
-        }),
+        report: message.and_then(read_report),
+        end: end.map(end_text),
     })
+}
+
+fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    containers(pod).find_map(|container| container.state.as_ref()?.terminated.as_ref())
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status.flat_map(|status| status.container_statuses.iter().flatten())
+}
+
+fn end_text(end: &ContainerStateTerminated) -> String {
+    let reason = end.reason.as_deref().unwrap_or("ended");
+    format!("{reason}, exit code {}", end.exit_code)
 }
 
 /// Parses a termination message. A pod may write anything there: a message that is no report is
@@ -105,31 +111,30 @@ pub(crate) fn cut(text: &str) -> String {
 /// Returns why a pod does not run: not scheduled, no image, crashing. States that pass within
 /// seconds are no reason.
 fn waiting(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let unscheduled = status
-        .conditions
+    unscheduled(pod).or_else(|| waiting_container(pod))
+}
+
+fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let unscheduled = conditions
         .iter()
-        .flatten()
-        .find(|one| one.type_ == "PodScheduled" && one.status == "False");
-    if let Some(condition) = unscheduled {
-        let reason = condition.reason.as_deref().unwrap_or("Unschedulable");
-        return Some(cut(&format!(
-            "{reason}: {}",
-            condition.message.as_deref().unwrap_or_default()
-        )));
+        .find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
+    let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
+    let message = unscheduled.message.as_deref().unwrap_or_default();
+    Some(cut(&format!("{reason}: {message}")))
+}
+
+/// Returns why the first container that waits does so; nothing if it waits for something that every
+/// container waits for.
+fn waiting_container(pod: &Pod) -> Option<String> {
+    let waiting =
+        containers(pod).find_map(|container| container.state.as_ref()?.waiting.as_ref())?;
+    let reason = waiting.reason.as_deref()?;
+    if matches!(reason, "ContainerCreating" | "PodInitializing") {
+        return None;
     }
-    let waiting = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .find_map(|container| container.state.as_ref()?.waiting.clone())?;
-    let reason = waiting
-        .reason
-        .filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing")?;
-    Some(cut(&format!(
-        "{reason}: {}",
-        waiting.message.unwrap_or_default()
-    )))
+    let message = waiting.message.as_deref().unwrap_or_default();
+    Some(cut(&format!("{reason}: {message}")))
 }
 
 #[cfg(test)]
@@ -140,8 +145,14 @@ mod tests {
     use crate::report::ProblemClass;
 
     fn pod(status: serde_json::Value) -> Pod {
-        let meta = json!({"name": "p", "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": "set", "controller": true}]});
+        let owner = json!({
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": "s",
+            "uid": "set",
+            "controller": true,
+        });
+        let meta = json!({"name": "p", "ownerReferences": [owner]});
         serde_json::from_value(
             json!({"metadata": meta, "spec": {"containers": []}, "status": status}),
         )
@@ -155,12 +166,21 @@ mod tests {
         ]
     }
 
+    fn container(state: serde_json::Value) -> Pod {
+        let status = json!({
+            "name": "c",
+            "image": "",
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": state,
+        });
+        pod(json!({"containerStatuses": [status]}))
+    }
+
     fn ended(message: &str) -> Pod {
         let terminated = json!({"exitCode": 1, "reason": "Error", "message": message});
-        pod(
-            json!({"containerStatuses": [{"name": "migrate", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": terminated}}]}),
-        )
+        container(json!({"terminated": terminated}))
     }
 
     #[test]
@@ -203,12 +223,7 @@ mod tests {
 
     #[test]
     fn an_image_that_cannot_be_pulled_is_a_reason_to_wait_and_a_starting_container_is_none() {
-        let with = |reason: &str| {
-            pod(
-                json!({"containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"waiting": {"reason": reason, "message": "m"}}}]}),
-            )
-        };
+        let with = |reason: &str| container(json!({"waiting": {"reason": reason, "message": "m"}}));
         assert_eq!(
             waiting(&with("ImagePullBackOff")).as_deref(),
             Some("ImagePullBackOff: m")

@@ -8,7 +8,12 @@ use std::{
 
 use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::http1::{self, SendRequest},
+    header::HOST,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -23,7 +28,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Number of problems of one relay that are kept.
 const PROBLEMS_MAX: usize = 16;
-/// Number of relays that are asked at the same time.
+/// Number of relays whose reports are requested at the same time.
 const CONCURRENT_REQUESTS_MAX: usize = 16;
 
 /// Why a pod gave no report.
@@ -34,7 +39,7 @@ enum ReportError {
     #[error("failed to connect")]
     Connect(#[source] std::io::Error),
     #[error("failed to send the request")]
-    Ask(#[source] hyper::Error),
+    Request(#[source] hyper::Error),
     #[error("answered {0}")]
     Status(StatusCode),
     #[error("failed to read at most {BODY_BYTES_MAX} bytes")]
@@ -48,17 +53,14 @@ enum ReportError {
 /// # Cancel safety
 /// Safe to drop: open connections are closed.
 pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
-    let asked: Vec<(String, IpAddr)> = pods
+    let with_address: Vec<(String, IpAddr)> = pods
         .iter()
         .filter_map(|pod| Some((pod.name.clone(), pod.address?)))
         .collect();
-    let mut reports: Vec<PodReport> = stream::iter(asked)
-        .map(|(pod, address)| async move {
-            PodReport {
-                report: report(&pod, SocketAddr::new(address, HTTP_PORT)).await,
-                pod,
-            }
-        })
+    let requests = with_address
+        .into_iter()
+        .map(|(pod, address)| pod_report(pod, SocketAddr::new(address, HTTP_PORT)));
+    let mut reports: Vec<PodReport> = stream::iter(requests)
         .buffer_unordered(CONCURRENT_REQUESTS_MAX)
         .collect()
         .await;
@@ -66,8 +68,13 @@ pub(crate) async fn collect(pods: &[RelayPod]) -> Vec<PodReport> {
     reports
 }
 
+async fn pod_report(pod: String, address: SocketAddr) -> PodReport {
+    let report = report(&pod, address).await;
+    PodReport { pod, report }
+}
+
 async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
-    let answer = tokio::time::timeout(REPORT_TIMEOUT, ask(address))
+    let answer = tokio::time::timeout(REPORT_TIMEOUT, request_report(address))
         .await
         .unwrap_or(Err(ReportError::Timeout));
     match answer {
@@ -84,40 +91,45 @@ async fn report(pod: &str, address: SocketAddr) -> Option<RelayReport> {
     }
 }
 
-async fn ask(address: SocketAddr) -> Result<RelayReport, ReportError> {
+async fn request_report(address: SocketAddr) -> Result<RelayReport, ReportError> {
     let stream = TcpStream::connect(address)
         .await
         .map_err(ReportError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(ReportError::Ask)?;
-    let request = Request::get("/status")
-        .header(HOST, address.to_string())
-        .body(Empty::<Bytes>::new())
-        .expect("a constant request");
-    let exchange = async {
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(ReportError::Ask)?;
-        if answer.status() != StatusCode::OK {
-            return Err(ReportError::Status(answer.status()));
-        }
-        let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(ReportError::Read)?;
-        serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
-    };
-    // Both are dropped together at the time limit: no task outlives the question.
+        .map_err(ReportError::Request)?;
+    // Both are dropped together at the time limit: no task outlives the request.
+    let exchange = exchange(sender, address);
     tokio::pin!(exchange);
     tokio::select! {
         answer = &mut exchange => answer,
         ended = connection => match ended {
             Ok(()) => exchange.await,
-            Err(error) => Err(ReportError::Ask(error)),
+            Err(error) => Err(ReportError::Request(error)),
         },
     }
+}
+
+async fn exchange(
+    mut sender: SendRequest<Empty<Bytes>>,
+    address: SocketAddr,
+) -> Result<RelayReport, ReportError> {
+    let request = Request::get("/status")
+        .header(HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .expect("a constant request");
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(ReportError::Request)?;
+    if answer.status() != StatusCode::OK {
+        return Err(ReportError::Status(answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(ReportError::Read)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(ReportError::Parse)
 }
 
 fn bounded(mut report: RelayReport) -> RelayReport {
@@ -135,14 +147,14 @@ mod tests {
 
     use super::*;
 
-    /// A relay that gives this answer, whatever it is asked.
-    async fn relay_that_answers(answer: Vec<u8>) -> SocketAddr {
+    /// Starts a relay that answers any request with `answer`.
+    async fn relay_that_returns(answer: Vec<u8>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.expect("one question");
-            let mut question = [0; 1024];
-            let _ = stream.read(&mut question).await;
+            let (mut stream, _) = listener.accept().await.expect("one request");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
             let _ = stream.write_all(&answer).await;
             let _ = stream.shutdown().await;
         });
@@ -162,8 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_report_is_read() {
-        let address = relay_that_answers(http("200 OK", REPORT)).await;
-        assert_eq!(ask(address).await.expect("a report").lanes, 64);
+        let address = relay_that_returns(http("200 OK", REPORT)).await;
+        assert_eq!(request_report(address).await.expect("a report").lanes, 64);
     }
 
     #[tokio::test]
@@ -173,7 +185,7 @@ mod tests {
             "x".repeat(300)
         );
         let body = REPORT.replace("[]", &format!("[{problem}]"));
-        let report = report("p", relay_that_answers(http("200 OK", &body)).await)
+        let report = report("p", relay_that_returns(http("200 OK", &body)).await)
             .await
             .expect("a report");
         let [problem] = &report.problems[..] else {
@@ -191,28 +203,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_redirect_is_not_followed() {
-        let address = relay_that_answers(
+        let address = relay_that_returns(
             b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\ncontent-length: 0\r\n\r\n"
                 .to_vec(),
         )
         .await;
-        assert!(matches!(ask(address).await, Err(ReportError::Status(status)) if status == 302));
+        let answer = request_report(address).await;
+        assert!(matches!(answer, Err(ReportError::Status(status)) if status == 302));
     }
 
     #[tokio::test]
     async fn an_endless_answer_is_cut_off() {
-        let address = relay_that_answers(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
-        assert!(matches!(ask(address).await, Err(ReportError::Read(_))));
+        let address = relay_that_returns(http("200 OK", &" ".repeat(BODY_BYTES_MAX + 1))).await;
+        assert!(matches!(
+            request_report(address).await,
+            Err(ReportError::Read(_))
+        ));
     }
 
     #[tokio::test]
     async fn an_answer_that_is_no_report_is_none() {
-        let address = relay_that_answers(http("200 OK", "<html>")).await;
+        let address = relay_that_returns(http("200 OK", "<html>")).await;
         assert_eq!(report("p", address).await, None);
     }
 
     #[tokio::test]
-    async fn nobody_there_is_no_report() {
+    async fn a_closed_port_is_no_report() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         drop(listener);

@@ -29,21 +29,18 @@ pub(crate) struct Load {
 /// Returns the backlog of all lanes. Nothing while a lane has no reporting owner: the sum of a part
 /// would look like progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
-    let known: Vec<_> = reports
-        .iter()
-        .filter_map(|one| one.report.as_ref())
-        .collect();
-    if known
-        .iter()
-        .map(|report| report.lanes as usize)
-        .fold(0, usize::saturating_add)
-        != LANES
-    {
+    let known = || reports.iter().filter_map(|one| one.report.as_ref());
+    // Reports are not of the same moment: a lane that changes its owner may be in two of them, or
+    // in none.
+    let lanes = known().fold(0_usize, |sum, report| {
+        sum.saturating_add(report.lanes as usize)
+    });
+    if lanes != LANES {
         return None;
     }
     let mut rows = 0_u64;
     let mut oldest: Option<Timestamp> = None;
-    for report in known.iter().filter(|report| report.lanes > 0) {
+    for report in known().filter(|report| report.lanes > 0) {
         let own = report.backlog.as_ref()?;
         rows = rows.saturating_add(own.rows);
         let own_oldest = own.oldest_at.as_deref().and_then(|at| at.parse().ok());
@@ -127,11 +124,16 @@ pub(crate) fn count_to_show(
 /// by half a minute.
 fn noticeable(before: &BacklogStatus, after: &BacklogStatus) -> bool {
     let tenth = (before.rows.max(after.rows) / 10).unsigned_abs();
-    let moved = match (&before.oldest_at, &after.oldest_at) {
+    before.rows.abs_diff(after.rows) > tenth
+        || (before.rows == 0) != (after.rows == 0)
+        || oldest_moved(before, after)
+}
+
+fn oldest_moved(before: &BacklogStatus, after: &BacklogStatus) -> bool {
+    match (&before.oldest_at, &after.oldest_at) {
         (Some(before), Some(after)) => after.0.duration_since(before.0).abs() >= NUMBERS_PAUSE,
         (before, after) => before.is_some() != after.is_some(),
-    };
-    before.rows.abs_diff(after.rows) > tenth || (before.rows == 0) != (after.rows == 0) || moved
+    }
 }
 
 #[cfg(test)]
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_flow_do_not_look_as_if_the_oldest_had_stayed() {
+    fn a_newer_oldest_row_is_shown() {
         let since = |seconds| {
             Some(BacklogStatus {
                 rows: 1000,

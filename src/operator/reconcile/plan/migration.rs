@@ -47,7 +47,7 @@ pub(crate) enum Migration {
         until: Option<Timestamp>,
     },
     /// The cluster lets the Job create no pod.
-    Refused { why: String },
+    Refused { cause: String },
     /// The schema is ready for this version.
     Succeeded {
         at: Timestamp,
@@ -57,7 +57,7 @@ pub(crate) enum Migration {
     /// The last attempt failed; the next one starts at `again_at`.
     Failed {
         attempt: u32,
-        why: Failure,
+        cause: Failure,
         again_at: Timestamp,
     },
 }
@@ -104,57 +104,54 @@ pub(super) fn decide(desired: &Desired, job: Option<&MigrationJob>, now: Timesta
         return Migration::Start { attempt: 1 };
     };
     match &job.outcome {
-        JobOutcome::Unfinished
-            if job.waits() && job.revision_hash != desired.hashes.migration_job =>
-        {
-            Migration::Start {
-                attempt: job.attempt,
-            }
-        }
+        JobOutcome::Unfinished if is_replaced(desired, job) => Migration::Start {
+            attempt: job.attempt,
+        },
         JobOutcome::Unfinished => unfinished(job, now),
         JobOutcome::Succeeded { at } => succeeded(job, *at),
-        JobOutcome::Failed { at, why } => failed(target, job, &Failed { at: *at, why }, now),
+        JobOutcome::Failed { at, cause } => failed(target, job, &Failed { at: *at, cause }, now),
     }
 }
 
+/// Returns whether a Job whose pod does not run would have other pods now. A Job cannot be changed:
+/// the API server refuses another pod template, so a new Job takes its place.
+fn is_replaced(desired: &Desired, job: &MigrationJob) -> bool {
+    job.waits() && job.revision_hash != desired.hashes.migration_job
+}
+
 fn unfinished(job: &MigrationJob, now: Timestamp) -> Migration {
-    let attempt = job.attempt;
-    match &job.pod {
-        Some(pod) => Migration::Running {
-            attempt,
-            waiting: pod.waiting.clone(),
-            until: None,
-        },
-        None if now.duration_since(job.created_at) < POD_GRACE => Migration::Running {
-            attempt,
-            waiting: None,
-            until: job.created_at.checked_add(POD_GRACE).ok(),
-        },
-        None => Migration::Refused {
-            why: job
-                .refusal
-                .clone()
-                .unwrap_or_else(|| "the Events of the Job give no reason".to_owned()),
-        },
+    let running = |waiting, until| Migration::Running {
+        attempt: job.attempt,
+        waiting,
+        until,
+    };
+    if let Some(pod) = &job.pod {
+        return running(pod.waiting.clone(), None);
+    }
+    // The Job controller creates the pod some time after the Job; until then nothing is wrong.
+    if now.duration_since(job.created_at) < POD_GRACE {
+        return running(None, job.created_at.checked_add(POD_GRACE).ok());
+    }
+    let no_reason = || "the Events of the Job give no reason".to_owned();
+    Migration::Refused {
+        cause: job.refusal.clone().unwrap_or_else(no_reason),
     }
 }
 
 fn succeeded(job: &MigrationJob, at: Timestamp) -> Migration {
-    let report = job.pod.as_ref().and_then(|pod| pod.report.clone());
-    let notes = report
-        .as_ref()
-        .map(|report| report.notes.clone())
-        .unwrap_or_default();
+    let report = job.pod.as_ref().and_then(|pod| pod.report.as_ref());
     Migration::Succeeded {
         at,
         schema_version: report.and_then(|report| report.schema_version),
-        notes,
+        notes: report
+            .map(|report| report.notes.clone())
+            .unwrap_or_default(),
     }
 }
 
 struct Failed<'a> {
     at: Timestamp,
-    why: &'a str,
+    cause: &'a str,
 }
 
 fn failed(
@@ -175,31 +172,28 @@ fn failed(
     }
     Migration::Failed {
         attempt: job.attempt,
-        why: explanation(job.pod.as_ref(), end.why),
+        cause: explanation(job.pod.as_ref(), end.cause),
         again_at,
     }
 }
 
-fn explanation(pod: Option<&MigrationPod>, why: &str) -> Failure {
-    match pod {
-        Some(MigrationPod {
-            report: Some(report),
-            ..
-        }) if report.problem.is_some() => {
-            Failure::Reported(report.problem.clone().expect("asked in the guard"))
-        }
-        Some(MigrationPod {
-            name,
-            end: Some(end),
-            ..
-        }) => Failure::Unexplained(format!("pod '{name}': {end}")),
-        Some(MigrationPod {
-            name,
-            waiting: Some(waiting),
-            ..
-        }) => Failure::Unexplained(format!("pod '{name}' did not start: {waiting}")),
-        _ => Failure::Unexplained(why.to_owned()),
+fn explanation(pod: Option<&MigrationPod>, cause: &str) -> Failure {
+    let Some(pod) = pod else {
+        return Failure::Unexplained(cause.to_owned());
+    };
+    let problem = pod
+        .report
+        .as_ref()
+        .and_then(|report| report.problem.as_ref());
+    if let Some(problem) = problem {
+        return Failure::Reported(problem.clone());
     }
+    let name = &pod.name;
+    Failure::Unexplained(match (&pod.end, &pod.waiting) {
+        (Some(end), _) => format!("pod '{name}': {end}"),
+        (None, Some(waiting)) => format!("pod '{name}' did not start: {waiting}"),
+        (None, None) => cause.to_owned(),
+    })
 }
 
 /// Returns the pause after an attempt: 10 s, 20 s, 40 s, ... 5 min.
@@ -244,7 +238,7 @@ mod tests {
     fn failed_job() -> MigrationJob {
         job(JobOutcome::Failed {
             at: now(),
-            why: "deadline".to_owned(),
+            cause: "deadline".to_owned(),
         })
     }
 
@@ -283,7 +277,7 @@ mod tests {
         assert_eq!(
             decide(&desired(), Some(&job), at(20)),
             Migration::Refused {
-                why: "exceeded quota".to_owned()
+                cause: "exceeded quota".to_owned()
             }
         );
     }
@@ -342,7 +336,7 @@ mod tests {
     #[test]
     fn a_failure_is_explained_by_the_best_source_there_is() {
         let problem = Problem::new(ProblemClass::Unreachable, "no route");
-        let why = |pod: Option<MigrationPod>| match decide(
+        let cause = |pod: Option<MigrationPod>| match decide(
             &desired(),
             Some(&MigrationJob {
                 pod,
@@ -350,18 +344,18 @@ mod tests {
             }),
             now(),
         ) {
-            Migration::Failed { why, .. } => why,
+            Migration::Failed { cause, .. } => cause,
             other => panic!("{other:?}"),
         };
         assert_eq!(
-            why(Some(pod(Some(problem.clone())))),
+            cause(Some(pod(Some(problem.clone())))),
             Failure::Reported(problem)
         );
         assert_eq!(
-            why(Some(pod(None))),
+            cause(Some(pod(None))),
             Failure::Unexplained("pod 'p': Error, exit code 1".to_owned())
         );
-        assert_eq!(why(None), Failure::Unexplained("deadline".to_owned()));
+        assert_eq!(cause(None), Failure::Unexplained("deadline".to_owned()));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) struct ScaleInputs {
 pub(crate) struct Decision {
     pub from: i32,
     pub to: i32,
-    pub why: Reason,
+    pub reason: Reason,
 }
 
 /// What one decision leaves to the next. If it is lost, the next decision starts from the
@@ -79,6 +79,25 @@ struct Step {
     published_before: f64,
 }
 
+impl Step {
+    /// Records when all relays are available. Returns whether their rate is known by now: it is an
+    /// average over [`RATE_SPAN`].
+    fn is_measured(&mut self, inputs: &ScaleInputs, now: Timestamp) -> bool {
+        if self.arrived_at.is_none() && inputs.available >= inputs.count {
+            self.arrived_at = Some(now);
+        }
+        let has_rate = self
+            .arrived_at
+            .is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
+        has_rate && now.duration_since(self.at) >= STEP_PAUSE
+    }
+}
+
+/// Returns whether a rate is higher than one before it, by more than the tolerance.
+fn is_more(rate: f64, before: f64) -> bool {
+    rate > before * (1.0 + TOLERANCE)
+}
+
 /// Decides once. The caller keeps the memory if it has carried out the decision.
 pub(crate) fn decide(
     policy: &ScalingPolicy,
@@ -88,9 +107,9 @@ pub(crate) fn decide(
 ) -> (Decision, ScalingMemory) {
     let mut memory = before.clone();
     let from = inputs.count;
-    let (to, why) = decide_replicas(policy, inputs, &mut memory, now);
+    let (to, reason) = decide_replicas(policy, inputs, &mut memory, now);
     memory.count = Some(to);
-    (Decision { from, to, why }, memory)
+    (Decision { from, to, reason }, memory)
 }
 
 fn decide_replicas(
@@ -128,27 +147,43 @@ fn decide_by_load(
     memory.update_capacity(f64::from(count), load.published_per_second);
     let carrying = memory.relays_to_carry(load.published_per_second).min(count);
     let sufficient = wanted.max(carrying).clamp(policy.min, policy.max);
-    // While Kafka is unavailable, a growing backlog says nothing about the number of relays.
-    let recorded = if load.breaker_open {
-        sufficient.min(count)
-    } else {
-        sufficient
-    };
-    memory.record_sufficient(recorded, now);
+    memory.record_sufficient(sufficient_to_record(sufficient, count, load), now);
     memory.forget_before(now, policy.stabilization);
     if wanted <= count {
         (memory.step, memory.flat_at_rate) = (None, None);
         return scale_down(count, sufficient, memory);
     }
-    match memory.last_step(inputs, load, now) {
-        _ if load.breaker_open => (count, Reason::BreakerOpen),
-        _ if count == policy.max => (count, Reason::AtMaximum),
-        LastStep::UnderWay => (count, Reason::WaitingForRelays),
-        LastStep::DidNotHelp => (count, Reason::ThroughputFlat),
-        LastStep::Helped => {
-            memory.begin_step(count, load.published_per_second, now);
-            (sufficient.min(count.saturating_mul(2)), pressure)
-        }
+    let last_step = memory.last_step(inputs, load, now);
+    if let Some(obstacle) = obstacle(policy, count, load, last_step) {
+        return (count, obstacle);
+    }
+    memory.begin_step(count, load.published_per_second, now);
+    (sufficient.min(count.saturating_mul(2)), pressure)
+}
+
+/// Returns the number of relays to record as sufficient. While Kafka is unavailable, a growing
+/// backlog is no evidence of the number of relays.
+fn sufficient_to_record(sufficient: i32, count: i32, load: &Load) -> i32 {
+    if load.breaker_open {
+        sufficient.min(count)
+    } else {
+        sufficient
+    }
+}
+
+/// Returns why no relay is added although the load asks for more.
+fn obstacle(
+    policy: &ScalingPolicy,
+    count: i32,
+    load: &Load,
+    last_step: LastStep,
+) -> Option<Reason> {
+    match last_step {
+        _ if load.breaker_open => Some(Reason::BreakerOpen),
+        _ if count == policy.max => Some(Reason::AtMaximum),
+        LastStep::UnderWay => Some(Reason::WaitingForRelays),
+        LastStep::DidNotHelp => Some(Reason::ThroughputFlat),
+        LastStep::Helped => None,
     }
 }
 
@@ -184,9 +219,11 @@ fn scale_down(count: i32, sufficient: i32, memory: &ScalingMemory) -> (i32, Reas
 }
 
 /// What is known about the last step up.
+#[derive(Clone, Copy)]
 enum LastStep {
     /// Relays of the step are starting, or their rate is not known yet.
     UnderWay,
+    /// Throughput is as it was before the step.
     DidNotHelp,
     /// The step raised throughput, or there was none.
     Helped,
@@ -240,23 +277,16 @@ impl ScalingMemory {
 
     fn last_step(&mut self, inputs: &ScaleInputs, load: &Load, now: Timestamp) -> LastStep {
         let rate = load.published_per_second;
-        let is_more = |before: f64| rate > before * (1.0 + TOLERANCE);
         if let Some(step) = &mut self.step {
-            if step.arrived_at.is_none() && inputs.available >= inputs.count {
-                step.arrived_at = Some(now);
-            }
-            let measured = step
-                .arrived_at
-                .is_some_and(|at| now.duration_since(at) >= RATE_SPAN);
-            if !measured || now.duration_since(step.at) < STEP_PAUSE {
+            if !step.is_measured(inputs, now) {
                 return LastStep::UnderWay;
             }
-            let helped = is_more(step.published_before);
+            let helped = is_more(rate, step.published_before);
             self.flat_at_rate = (!helped).then_some(rate);
             self.step = None;
         }
         match self.flat_at_rate {
-            Some(before) if !is_more(before) => LastStep::DidNotHelp,
+            Some(before) if !is_more(rate, before) => LastStep::DidNotHelp,
             _ => {
                 self.flat_at_rate = None;
                 LastStep::Helped

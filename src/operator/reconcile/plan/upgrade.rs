@@ -39,7 +39,7 @@ pub(super) fn is_current(desired: &Desired, deployment: &RelayDeployment) -> boo
     written.is_some_and(|written| written.revision_hash == desired.hashes.deployment)
 }
 
-/// What the API server said to the children that were written.
+/// Whether the API server accepted the children that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteResult {
     /// All children were accepted, or a retry can help.
@@ -59,22 +59,30 @@ pub(crate) fn progress(
         return None;
     }
     let deployment = observed.deployment.as_ref();
-    let migration_failed = matches!(
-        plan.migration,
-        Migration::Failed { .. } | Migration::Refused { .. }
-    );
     let stuck = deployment.is_some_and(|deployment| deployment.stuck);
-    if written == WriteResult::Refused || migration_failed || stuck {
+    if written == WriteResult::Refused || stuck || has_failed(&plan.migration) {
         return Some(Progress::Failed);
     }
-    let arrived = deployment
-        .is_some_and(|deployment| deployment.rolled_out() && deployment.available >= plan.replicas);
-    let current = change(plan.desired, observed) == Change::BySpec;
-    Some(if arrived && plan.migration.is_done() && current {
-        Progress::Done
-    } else {
-        Progress::Rolling
-    })
+    if plan.migration.is_done() && has_arrived(plan, observed) {
+        return Some(Progress::Done);
+    }
+    Some(Progress::Rolling)
+}
+
+fn has_failed(migration: &Migration) -> bool {
+    matches!(
+        migration,
+        Migration::Failed { .. } | Migration::Refused { .. }
+    )
+}
+
+/// Returns whether all relays have the current revision and are available.
+fn has_arrived(plan: &RelayPlan<'_>, observed: &Observed) -> bool {
+    let deployment = observed.deployment.as_ref();
+    let is_available = |deployment: &RelayDeployment| {
+        deployment.rolled_out() && deployment.available >= plan.replicas
+    };
+    deployment.is_some_and(is_available) && change(plan.desired, observed) == Change::BySpec
 }
 
 #[cfg(test)]
@@ -123,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn another_form_of_the_same_wishes_is_an_upgrade() {
+    fn another_revision_of_the_same_spec_is_an_upgrade() {
         assert_eq!(
             change(&desired(), &written(|_| ())),
             Change::BySpec,
@@ -172,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_done_when_every_relay_has_the_new_form_and_is_available() {
+    fn an_upgrade_is_done_when_every_relay_has_the_new_revision_and_is_available() {
         let (desired, observed) = (desired(), written(|_| ()));
         let plan = |observed: &Observed| {
             let history = History {

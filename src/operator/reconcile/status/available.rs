@@ -19,46 +19,53 @@ pub(super) type ZeroCause = (Reason, &'static str);
 
 /// Finds condition `Available`.
 pub(super) fn available(inputs: &ConditionInputs<'_>) -> Finding {
-    let finding = |holds, reason, message: String| {
-        Finding::new(ConditionType::Available, State::of(holds), reason, message)
-    };
-    let wanted = inputs.plan.replicas;
     if let Some(zero) = zero_cause(&inputs.relay.replicas) {
         return without_relays(zero, inputs.observed.relays());
     }
     match &inputs.observed.deployment {
-        None if inputs.plan.rollout == Rollout::Go => finding(
-            false,
-            Reason::RollingOut,
-            "The relays are being created.".to_owned(),
-        ),
-        None => finding(
-            false,
-            Reason::WaitingForSchema,
-            "Relays start when the schema is ready; see condition SchemaReady.".to_owned(),
-        ),
-        Some(deployment) if deployment.available >= wanted => finding(
-            true,
+        None => without_deployment(inputs.plan.rollout),
+        Some(deployment) if deployment.available >= inputs.plan.replicas => finding(
+            State::True,
             Reason::AllRelaysAvailable,
-            format!("{} of {wanted} relays are available.", deployment.available),
+            count(inputs, deployment),
         ),
-        Some(deployment) => {
-            let (reason, why) = cause(inputs, deployment);
-            let reason = if deployment.available > 0 {
-                Reason::SomeRelaysAvailable
-            } else {
-                reason
-            };
-            finding(
-                deployment.available > 0,
-                reason,
-                format!(
-                    "{} of {wanted} relays are available. {why}",
-                    deployment.available
-                ),
-            )
-        }
+        Some(deployment) => relays_are_missing(inputs, deployment),
     }
+}
+
+fn finding(state: State, reason: Reason, message: impl Into<String>) -> Finding {
+    Finding::new(ConditionType::Available, state, reason, message)
+}
+
+fn without_deployment(rollout: Rollout) -> Finding {
+    match rollout {
+        Rollout::Go => finding(
+            State::False,
+            Reason::RollingOut,
+            "The relays are being created.",
+        ),
+        Rollout::WaitForSchema => finding(
+            State::False,
+            Reason::WaitingForSchema,
+            "Relays start when the schema is ready; see condition SchemaReady.",
+        ),
+    }
+}
+
+/// Finds `Available` while there are fewer relays than planned. One relay is enough to publish.
+fn relays_are_missing(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> Finding {
+    let (reason, cause) = cause(inputs, deployment);
+    let message = format!("{} {cause}", count(inputs, deployment));
+    if deployment.available > 0 {
+        finding(State::True, Reason::SomeRelaysAvailable, message)
+    } else {
+        finding(State::False, reason, message)
+    }
+}
+
+fn count(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> String {
+    let (available, planned) = (deployment.available, inputs.plan.replicas);
+    format!("{available} of {planned} relays are available.")
 }
 
 /// Returns why there should be no relay, if that is so.
@@ -76,55 +83,58 @@ pub(super) fn zero_cause_if_none_runs(inputs: &ConditionInputs<'_>) -> Option<Ze
 }
 
 /// Finds `Available` where no relay is requested; `left` relays have not gone yet.
-pub(super) fn without_relays((reason, why): ZeroCause, left: usize) -> Finding {
+pub(super) fn without_relays((reason, cause): ZeroCause, left: usize) -> Finding {
     let message = match left {
-        0 => format!("{why}: no relay runs and rows wait."),
+        0 => format!("{cause}: no relay runs and rows wait."),
         left => {
-            format!("{why}. Relays that are still stopping and may publish until then: {left}.")
+            format!("{cause}. Relays that are still stopping and may publish until then: {left}.")
         }
     };
-    Finding::new(ConditionType::Available, State::True, reason, message)
+    finding(State::True, reason, message)
 }
 
 /// Returns why relays are missing: the problem that they report, else what keeps their pods from
 /// running.
 fn cause(inputs: &ConditionInputs<'_>, deployment: &RelayDeployment) -> (Reason, String) {
-    if let Some((pod, problem)) = problems(inputs).find(|(_, problem)| stops_publishing(problem)) {
-        return (
-            Reason::Problem(problem.class),
-            format!("Pod '{pod}': {}", sentence(&problem.message)),
-        );
-    }
-    if let Some(why) = &deployment.refusal {
-        return (
-            Reason::PodsRefused,
-            format!(
-                "The cluster refuses to create their pods: {} Fix the cause; the cluster retries \
-                 automatically.",
-                sentence(why)
-            ),
-        );
-    }
-    if let Some((pod, why)) = inputs
-        .observed
-        .pods
-        .iter()
-        .find_map(|pod| Some((&pod.name, pod.waiting.as_ref()?)))
-    {
-        return (
-            Reason::PodsPending,
-            format!("Pod '{pod}' does not run: {}", sentence(why)),
-        );
-    }
+    reported_problem(inputs)
+        .or_else(|| refused_pods(deployment))
+        .or_else(|| pending_pod(inputs))
+        .unwrap_or_else(|| missing_without_cause(inputs, deployment))
+}
+
+fn reported_problem(inputs: &ConditionInputs<'_>) -> Option<(Reason, String)> {
+    let (pod, problem) = problems(inputs).find(|(_, problem)| stops_publishing(problem))?;
+    let message = format!("Pod '{pod}': {}", sentence(&problem.message));
+    Some((Reason::Problem(problem.class), message))
+}
+
+fn refused_pods(deployment: &RelayDeployment) -> Option<(Reason, String)> {
+    let refusal = sentence(deployment.refusal.as_ref()?);
+    let message = format!(
+        "The cluster refuses to create their pods: {refusal} Fix the cause; the cluster retries \
+         automatically."
+    );
+    Some((Reason::PodsRefused, message))
+}
+
+fn pending_pod(inputs: &ConditionInputs<'_>) -> Option<(Reason, String)> {
+    let mut pods = inputs.observed.pods.iter();
+    let (pod, waiting) = pods.find_map(|pod| Some((&pod.name, pod.waiting.as_ref()?)))?;
+    let message = format!("Pod '{pod}' does not run: {}", sentence(waiting));
+    Some((Reason::PodsPending, message))
+}
+
+fn missing_without_cause(
+    inputs: &ConditionInputs<'_>,
+    deployment: &RelayDeployment,
+) -> (Reason, String) {
     if deployment.rolling && !deployment.stuck {
         return (Reason::RollingOut, "The others are starting.".to_owned());
     }
     let selector = inputs.context.identity.relay_selector_text();
-    (
-        Reason::NoRelayAvailable,
-        format!(
-            "The others are not ready. If this persists, run 'kubectl logs -l {selector}' to \
-                 find the cause."
-        ),
-    )
+    let message = format!(
+        "The others are not ready. If this persists, run 'kubectl logs -l {selector}' to find the \
+         cause."
+    );
+    (Reason::NoRelayAvailable, message)
 }

@@ -63,11 +63,6 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// Returns `True` if `holds`, else `False`.
-    pub(crate) fn of(holds: bool) -> Self {
-        if holds { Self::True } else { Self::False }
-    }
-
     /// Returns the status as the API has it.
     pub(crate) fn text(self) -> &'static str {
         match self {
@@ -177,28 +172,39 @@ pub(super) fn merge(
 ) -> Vec<Condition> {
     let mut all = previous.to_vec();
     for finding in findings {
-        let state = finding.state.text();
         let old = all
             .iter_mut()
             .find(|condition| condition.type_ == finding.type_.text());
-        let since = match &old {
-            Some(old) if old.status == state => old.last_transition_time.clone(),
-            _ => Time(now),
-        };
-        let condition = Condition {
-            last_transition_time: since,
-            message: finding.message.clone(),
-            observed_generation: Some(generation),
-            reason: finding.reason.name(),
-            status: state.to_owned(),
-            type_: finding.type_.text().to_owned(),
-        };
+        let condition = condition(finding, old.as_deref(), generation, now);
         match old {
             Some(old) => *old = condition,
             None => all.push(condition),
         }
     }
     all
+}
+
+/// Returns the condition of a finding. Its transition time changes only with its status, as the
+/// API conventions of Kubernetes require: a new reason or message is no transition.
+fn condition(
+    finding: &Finding,
+    old: Option<&Condition>,
+    generation: i64,
+    now: Timestamp,
+) -> Condition {
+    let status = finding.state.text();
+    let since = match old {
+        Some(old) if old.status == status => old.last_transition_time.clone(),
+        _ => Time(now),
+    };
+    Condition {
+        last_transition_time: since,
+        message: finding.message.clone(),
+        observed_generation: Some(generation),
+        reason: finding.reason.name(),
+        status: status.to_owned(),
+        type_: finding.type_.text().to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -224,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_looked_at_keeps_its_generation() {
+    fn a_condition_without_a_finding_keeps_its_generation() {
         let both = merge(
             &[],
             &[

@@ -31,13 +31,19 @@ pub(super) fn invalid(
     findings.push(zero.map_or_else(|| scaling::held(reason), scaling::off));
     findings.extend(available(reason, zero, left));
     if left == 0 {
-        let (reason, why) = zero.unwrap_or((reason, "no relay runs"));
-        findings.extend([
-            publishing::stopped((reason, why)),
-            reports_current::no_relay_runs(reason),
-        ]);
+        findings.extend(without_relays_left(
+            zero.unwrap_or((reason, "no relay runs")),
+        ));
     }
     findings
+}
+
+fn without_relays_left(zero: ZeroCause) -> [Finding; 2] {
+    let (reason, _) = zero;
+    [
+        publishing::stopped(zero),
+        reports_current::no_relay_runs(reason),
+    ]
 }
 
 fn relays(zero: Option<ZeroCause>, left: usize, error: Option<&ApplyError>) -> String {

@@ -1,5 +1,7 @@
 //! Changes of conditions -> Events on the OutboxRelay, for `kubectl describe`. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::operator::{
     reason::Reason,
     reconcile::{
@@ -14,7 +16,7 @@ use crate::operator::{
 
 /// Longest note of an Event, in bytes: the API server takes 1 kB.
 const NOTE_BYTES_MAX: usize = 1000;
-/// Conditions whose changes become Events. `Ready` and `Reconciling` repeat what these say.
+/// Conditions whose changes become Events. `Ready` and `Reconciling` repeat their reasons.
 const EVENT_CONDITIONS: [ConditionType; 6] = [
     ConditionType::Stalled,
     ConditionType::SchemaReady,
@@ -57,50 +59,62 @@ pub(super) fn pending_events(
     outcome: &Outcome<'_>,
     findings: &[Finding],
 ) -> Vec<PendingEvent> {
-    let previous = |type_| find(&context.previous.conditions, type_);
-    let mut all: Vec<PendingEvent> = Vec::new();
-    for type_ in EVENT_CONDITIONS {
-        let Some(finding) = findings.iter().find(|finding| finding.type_ == type_) else {
-            continue;
-        };
-        let known = all.iter().any(|event| event.reason == finding.reason);
-        if !known {
-            all.extend(change(previous(type_), finding));
-        }
-    }
+    let previous = &context.previous.conditions;
+    let mut all = condition_changes(previous, findings);
     let ready = findings
         .iter()
         .find(|finding| finding.type_ == ConditionType::Ready);
-    all.extend(ready.and_then(|ready| new_ready_reason(previous(ConditionType::Ready), ready)));
+    let before = find(previous, ConditionType::Ready);
+    all.extend(ready.and_then(|ready| new_ready_reason(before, ready)));
     if let Plan::CarryOut(plan) | Plan::Paused(plan) = outcome.plan {
         all.extend(planned(context, plan, outcome));
     }
     all
 }
 
-/// Returns the Event of a condition that became bad, or is good again. A good one is no news unless
-/// it was bad, and neither is one that merely takes its time.
+fn condition_changes(previous: &[Condition], findings: &[Finding]) -> Vec<PendingEvent> {
+    let mut all: Vec<PendingEvent> = Vec::new();
+    for type_ in EVENT_CONDITIONS {
+        let Some(finding) = findings.iter().find(|finding| finding.type_ == type_) else {
+            continue;
+        };
+        // One cause shows in several conditions: a failed login in SecretsResolved and Publishing.
+        let has_event = all.iter().any(|event| event.reason == finding.reason);
+        if !has_event {
+            all.extend(change(find(previous, type_), finding));
+        }
+    }
+    all
+}
+
+/// Returns the Event of a condition that became bad, or is good again. A condition that was not bad
+/// gets no Event for being good, and neither does one that merely takes its time.
 fn change(before: Option<Previous<'_>>, after: &Finding) -> Option<PendingEvent> {
-    let bad_state = match after.type_ {
-        ConditionType::Stalled => State::True,
-        _ => State::False,
-    };
-    let same = before
+    let is_same = before
         .is_some_and(|before| (before.state, before.reason) == (after.state, Some(after.reason)));
-    if same || after.reason.is_temporary() || after.state == State::Unknown {
+    if is_same || after.reason.is_temporary() || after.state == State::Unknown {
         return None;
     }
-    if after.state == bad_state {
-        return Some(PendingEvent::new(
-            Severity::Warning,
-            after.reason,
-            &after.message,
-        ));
+    let bad_state = bad_state(after.type_);
+    let severity = if after.state == bad_state {
+        Severity::Warning
+    } else if before.is_some_and(|before| was_bad(&before, bad_state)) {
+        Severity::Normal
+    } else {
+        return None;
+    };
+    Some(PendingEvent::new(severity, after.reason, &after.message))
+}
+
+fn bad_state(type_: ConditionType) -> State {
+    match type_ {
+        ConditionType::Stalled => State::True,
+        _ => State::False,
     }
-    let was_bad = before.is_some_and(|before| {
-        before.state == bad_state && !before.reason.is_some_and(Reason::is_temporary)
-    });
-    was_bad.then(|| PendingEvent::new(Severity::Normal, after.reason, &after.message))
+}
+
+fn was_bad(before: &Previous<'_>, bad_state: State) -> bool {
+    before.state == bad_state && !before.reason.is_some_and(Reason::is_temporary)
 }
 
 /// Returns the Event of a relay that is ready with a reason that needs attention.
@@ -131,20 +145,25 @@ fn planned(
         all.extend(plaintext(&plan.desired.relay.plaintext));
     }
     let before = find(&context.previous.conditions, ConditionType::SchemaReady);
-    if let Migration::Succeeded { notes, .. } = &plan.migration
-        && before.is_none_or(|before| before.state != State::True)
-    {
-        all.extend(notes.iter().map(|note| {
-            PendingEvent::new(Severity::Normal, Reason::MigrationNote, sentence(note))
-        }));
+    if before.is_none_or(|before| before.state != State::True) {
+        all.extend(migration_notes(&plan.migration));
     }
     all
+}
+
+fn migration_notes(migration: &Migration) -> Vec<PendingEvent> {
+    let Migration::Succeeded { notes, .. } = migration else {
+        return Vec::new();
+    };
+    let event =
+        |note: &String| PendingEvent::new(Severity::Normal, Reason::MigrationNote, sentence(note));
+    notes.iter().map(event).collect()
 }
 
 /// Returns the Event of a scaling step, with the numbers that condition ScalingActive leaves out
 /// because they change all the time.
 fn step(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
-    let Scale::Step(Decision { from, to, why }) = plan.scale else {
+    let Scale::Step(Decision { from, to, reason }) = plan.scale else {
         return None;
     };
     let load = plan.scaling.as_ref().and_then(|scaling| scaling.load);
@@ -159,7 +178,7 @@ fn step(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
         "Scaled from {from} to {to} relays.{}",
         numbers.unwrap_or_default()
     );
-    Some(PendingEvent::new(Severity::Normal, why, note))
+    Some(PendingEvent::new(Severity::Normal, reason, note))
 }
 
 fn replicas_reset(plan: &RelayPlan<'_>) -> Option<PendingEvent> {

@@ -33,8 +33,8 @@ pub(super) fn publishing(inputs: &ConditionInputs<'_>) -> Finding {
 }
 
 /// Finds `Publishing` where no relay runs.
-pub(super) fn stopped((reason, why): ZeroCause) -> Finding {
-    finding(State::False, reason, format!("{why}: rows wait."))
+pub(super) fn stopped((reason, cause): ZeroCause) -> Finding {
+    finding(State::False, reason, format!("{cause}: rows wait."))
 }
 
 fn finding(state: State, reason: Reason, message: String) -> Finding {
@@ -59,14 +59,15 @@ fn is_lasting(inputs: &ConditionInputs<'_>, since: Timestamp) -> bool {
 /// Returns whether a problem has lasted, by the clocks of the relays. Older relays do not report
 /// since when a problem exists; then it has.
 fn lasts(inputs: &ConditionInputs<'_>) -> bool {
-    let lasting = |since: Option<&str>| {
-        since
-            .and_then(|since| since.parse().ok())
-            .is_none_or(|since| is_lasting(inputs, since))
-    };
-    open_breaker(inputs).is_some_and(|(_, breaker)| lasting(Some(&breaker.since)))
-        || problems(inputs)
-            .any(|(_, problem)| stops_publishing(problem) && lasting(problem.since.as_deref()))
+    let breaker = open_breaker(inputs).map(|(_, breaker)| Some(breaker.since.as_str()));
+    let stopping = problems(inputs).filter(|(_, problem)| stops_publishing(problem));
+    let mut begins = breaker
+        .into_iter()
+        .chain(stopping.map(|(_, problem)| problem.since.as_deref()));
+    begins.any(|since| {
+        let since = since.and_then(|since| since.parse().ok());
+        since.is_none_or(|since| is_lasting(inputs, since))
+    })
 }
 
 fn reported(inputs: &ConditionInputs<'_>) -> Finding {
@@ -82,27 +83,32 @@ fn reported(inputs: &ConditionInputs<'_>) -> Finding {
     {
         return breaker_open(pod, worst.map(|(_, problem)| *problem));
     }
-    let Some((pod, problem)) = worst.or(all.first()) else {
-        let message = "Relays publish rows as they are committed.".to_owned();
-        return finding(State::True, Reason::Publishing, message);
-    };
+    match (worst, all.first()) {
+        (Some(worst), _) => one_of(&all, worst, State::False),
+        (None, Some(first)) => one_of(&all, first, State::True),
+        (None, None) => {
+            let message = "Relays publish rows as they are committed.".to_owned();
+            finding(State::True, Reason::Publishing, message)
+        }
+    }
+}
+
+/// Finds `Publishing` from one of the reported problems.
+fn one_of(all: &[(&str, &Problem)], (pod, problem): &(&str, &Problem), state: State) -> Finding {
     let others = match all.len() - 1 {
         0 => String::new(),
         more => format!(" ({more} more reported.)"),
     };
-    finding(
-        State::of(worst.is_none()),
-        Reason::Problem(problem.class),
-        format!("Pod '{pod}': {}{others}", sentence(&problem.message)),
-    )
+    let message = format!("Pod '{pod}': {}{others}", sentence(&problem.message));
+    finding(state, Reason::Problem(problem.class), message)
 }
 
 fn breaker_open(pod: &str, problem: Option<&Problem>) -> Finding {
-    let why = match problem {
+    let cause = match problem {
         Some(problem) => sentence(&problem.message),
         None => "The relay retries automatically.".to_owned(),
     };
-    let message = format!("Pod '{pod}': Kafka acknowledges no records, so rows wait. {why}");
+    let message = format!("Pod '{pod}': Kafka acknowledges no records, so rows wait. {cause}");
     finding(State::False, Reason::BreakerOpen, message)
 }
 

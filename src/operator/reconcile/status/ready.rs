@@ -5,6 +5,7 @@ use crate::operator::{
     reason::{Reason, needs_a_person},
     reconcile::{
         apply::ApplyError,
+        observe::RelayDeployment,
         plan::{Failure, Migration, RelayPlan},
         status::{
             ConditionInputs,
@@ -89,43 +90,36 @@ pub(super) fn unreadable_manifest(error: &str) -> Vec<Finding> {
 
 /// Finds the conditions of a valid manifest.
 pub(super) fn planned(inputs: &ConditionInputs<'_>) -> Vec<Finding> {
-    let schema = schema_ready(inputs);
-    let available = available(inputs);
-    let publishing = publishing(inputs);
+    let parts = Components {
+        schema: schema_ready(inputs),
+        available: available(inputs),
+        publishing: publishing(inputs),
+    };
     let ready_set = match &inputs.applied.error {
         Some(error) => not_applied(error),
-        None => ready_set(
-            inputs,
-            &Components {
-                schema: &schema,
-                available: &available,
-                publishing: &publishing,
-            },
-        ),
+        None => ready_set(inputs, &parts),
     };
-    let secrets = secrets_resolved(inputs);
-    let (reports, scaling) = (reports_available(inputs), scaling_active(inputs));
     vec![
         ready_set.ready,
         ready_set.reconciling,
         ready_set.stalled,
-        schema,
-        available,
-        publishing,
-        secrets,
-        reports,
-        scaling,
+        parts.schema,
+        parts.available,
+        parts.publishing,
+        secrets_resolved(inputs),
+        reports_available(inputs),
+        scaling_active(inputs),
     ]
 }
 
 /// Findings that the summary depends on.
-struct Components<'a> {
-    schema: &'a Finding,
-    available: &'a Finding,
-    publishing: &'a Finding,
+struct Components {
+    schema: Finding,
+    available: Finding,
+    publishing: Finding,
 }
 
-fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
+fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components) -> ReadySet {
     let Components {
         schema, available, ..
     } = parts;
@@ -135,28 +129,34 @@ fn ready_set(inputs: &ConditionInputs<'_>, parts: &Components<'_>) -> ReadySet {
     if !available.holds() {
         return ReadySet::reconciling(available.as_type(ConditionType::Ready, State::False));
     }
-    let deployment = inputs.observed.deployment.as_ref();
-    let rolled_out = deployment.is_some_and(|deployment| deployment.rolled_out());
-    if !rolled_out {
+    if !is_rolled_out(inputs) {
         return rolling_out(inputs);
     }
-    let ready = ready(inputs, parts);
-    let some_are_left =
-        zero_cause(&inputs.relay.replicas).is_some() && inputs.observed.relays() > 0;
-    if some_are_left || available.reason == Reason::SomeRelaysAvailable {
+    let settled = ReadySet::settled(ready(inputs, parts));
+    if relays_are_left(inputs) || available.reason == Reason::SomeRelaysAvailable {
         return ReadySet {
             reconciling: available.as_type(ConditionType::Reconciling, State::True),
-            ..ReadySet::settled(ready)
+            ..settled
         };
     }
-    ReadySet::settled(ready)
+    settled
+}
+
+fn is_rolled_out(inputs: &ConditionInputs<'_>) -> bool {
+    let deployment = inputs.observed.deployment.as_ref();
+    deployment.is_some_and(RelayDeployment::rolled_out)
+}
+
+/// Returns whether relays still stop although none is requested.
+fn relays_are_left(inputs: &ConditionInputs<'_>) -> bool {
+    zero_cause(&inputs.relay.replicas).is_some() && inputs.observed.relays() > 0
 }
 
 fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
     let ready = schema.as_type(ConditionType::Ready, State::False);
     match &plan.migration {
         Migration::Failed {
-            why: Failure::Reported(problem),
+            cause: Failure::Reported(problem),
             ..
         } if needs_a_person(problem.class) => {
             ReadySet::stalled(Reason::Problem(problem.class), &schema.message)
@@ -168,11 +168,31 @@ fn unready_schema(schema: &Finding, plan: &RelayPlan<'_>) -> ReadySet {
 /// Returns the set while pods are replaced. A relay that was ready for this generation stays ready;
 /// a new spec is ready when every pod has it.
 fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
-    let generation = Some(inputs.context.identity.generation);
-    let was_ready = find(&inputs.context.previous.conditions, ConditionType::Ready)
-        .is_some_and(|previous| previous.state == State::True && previous.generation == generation);
+    let state = if was_ready(inputs) {
+        State::True
+    } else {
+        State::False
+    };
+    let message = rollout_message(inputs);
+    ReadySet::reconciling(Finding::new(
+        ConditionType::Ready,
+        state,
+        Reason::RollingOut,
+        message,
+    ))
+}
+
+fn was_ready(inputs: &ConditionInputs<'_>) -> bool {
+    let context = inputs.context;
+    let previous = find(&context.previous.conditions, ConditionType::Ready);
+    previous.is_some_and(|previous| {
+        previous.state == State::True && previous.generation == Some(context.identity.generation)
+    })
+}
+
+fn rollout_message(inputs: &ConditionInputs<'_>) -> String {
     let deployment = inputs.observed.deployment.as_ref();
-    let message = if deployment.is_some_and(|deployment| deployment.stuck) {
+    if deployment.is_some_and(|deployment| deployment.stuck) {
         let name = inputs.context.identity.relay_name();
         format!(
             "New relays have not become ready for ten minutes; the old ones continue to run. Run \
@@ -180,51 +200,39 @@ fn rolling_out(inputs: &ConditionInputs<'_>) -> ReadySet {
         )
     } else {
         "Relays are being replaced; the old ones run until the new ones are ready.".to_owned()
-    };
-    ReadySet::reconciling(Finding::new(
-        ConditionType::Ready,
-        State::of(was_ready),
-        Reason::RollingOut,
-        message,
-    ))
+    }
 }
 
 /// Finds `Ready` as `True`. If rows are not published or relays are missing, the reason is theirs.
-fn ready(
-    inputs: &ConditionInputs<'_>,
-    Components {
+fn ready(inputs: &ConditionInputs<'_>, parts: &Components) -> Finding {
+    let Components {
         available,
         publishing,
         ..
-    }: &Components<'_>,
-) -> Finding {
-    let all = available.reason == Reason::AllRelaysAvailable;
+    } = parts;
     if publishing.state == State::False {
-        publishing.as_type(ConditionType::Ready, State::True)
-    } else if let Some((reason, message)) = waiting_for_upgrade(inputs.plan.turn)
-        && all
-    {
-        Finding::new(ConditionType::Ready, State::True, reason, message)
-    } else if all && inputs.applied.no_pod_monitors {
+        return publishing.as_type(ConditionType::Ready, State::True);
+    }
+    if available.reason != Reason::AllRelaysAvailable {
+        return available.as_type(ConditionType::Ready, State::True);
+    }
+    let (reason, message) = all_available(inputs);
+    Finding::new(ConditionType::Ready, State::True, reason, message)
+}
+
+/// Returns the reason of a relay that publishes with all of its replicas.
+fn all_available(inputs: &ConditionInputs<'_>) -> (Reason, &'static str) {
+    if let Some(waiting) = waiting_for_upgrade(inputs.plan.turn) {
+        return waiting;
+    }
+    if inputs.applied.no_pod_monitors {
         let message = "Relays run, but spec.monitoring.podMonitor is true and this cluster has \
                        no kind PodMonitor. Install the Prometheus operator, or set the field to \
                        false.";
-        Finding::new(
-            ConditionType::Ready,
-            State::True,
-            Reason::PodMonitorUnavailable,
-            message,
-        )
-    } else if all {
-        Finding::new(
-            ConditionType::Ready,
-            State::True,
-            Reason::Ready,
-            "The schema is ready and all relays are available.",
-        )
-    } else {
-        available.as_type(ConditionType::Ready, State::True)
+        return (Reason::PodMonitorUnavailable, message);
     }
+    let message = "The schema is ready and all relays are available.";
+    (Reason::Ready, message)
 }
 
 /// Returns why a relay keeps its revision, if it must wait.
@@ -247,39 +255,43 @@ fn waiting_for_upgrade(turn: Turn) -> Option<(Reason, &'static str)> {
 
 fn not_applied(error: &ApplyError) -> ReadySet {
     match error {
-        ApplyError::NameConflict(objects) => ReadySet::stalled(
-            Reason::NameConflict,
-            &format!(
-                "{objects}: the name is taken by an object that does not belong to this \
-                 OutboxRelay. Delete or rename that object; until then the operator changes only \
-                 the number of running relays."
-            ),
-        ),
-        ApplyError::FormerChildren(objects) => {
-            let message = format!(
-                "{objects}: left from a deleted OutboxRelay of this name. The operator continues \
-                 when the garbage collector has removed it."
-            );
-            ReadySet::reconciling(Finding::new(
-                ConditionType::Ready,
-                State::False,
-                Reason::FormerChildren,
-                message,
-            ))
-        }
+        ApplyError::NameConflict(objects) => name_conflict(objects),
+        ApplyError::FormerChildren(objects) => former_children(objects),
         error => match error.call().and_then(CallError::invalid_object) {
             Some(answer) => ReadySet::stalled(
                 Reason::ChildRefused,
                 &format!("{error}: {answer} Correct the manifest."),
             ),
-            None => ReadySet::reconciling(Finding::new(
-                ConditionType::Ready,
-                State::False,
-                Reason::ApiRequestFailed,
-                retry_message(error),
-            )),
+            None => retried(Reason::ApiRequestFailed, retry_message(error)),
         },
     }
+}
+
+fn name_conflict(objects: &str) -> ReadySet {
+    let message = format!(
+        "{objects}: the name is taken by an object that does not belong to this OutboxRelay. \
+         Delete or rename that object; until then the operator changes only the number of running \
+         relays."
+    );
+    ReadySet::stalled(Reason::NameConflict, &message)
+}
+
+fn former_children(objects: &str) -> ReadySet {
+    let message = format!(
+        "{objects}: left from a deleted OutboxRelay of this name. The operator continues when the \
+         garbage collector has removed it."
+    );
+    retried(Reason::FormerChildren, message)
+}
+
+/// Returns the set of a relay that is not ready until a retry succeeds.
+fn retried(reason: Reason, message: String) -> ReadySet {
+    ReadySet::reconciling(Finding::new(
+        ConditionType::Ready,
+        State::False,
+        reason,
+        message,
+    ))
 }
 
 /// Returns the message of an error that is retried.

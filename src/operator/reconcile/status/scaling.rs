@@ -43,16 +43,24 @@ pub(super) fn scaling_active(inputs: &ConditionInputs<'_>) -> Finding {
                        see condition Ready.";
         return finding(State::False, Reason::ApiRequestFailed, message);
     }
-    let why = scaling.decision.why;
-    finding(State::of(!is_held(why)), why, explanation(why))
+    decided(scaling.decision.reason)
+}
+
+fn decided(reason: Reason) -> Finding {
+    let state = if is_held(reason) {
+        State::False
+    } else {
+        State::True
+    };
+    finding(state, reason, explanation(reason))
 }
 
 /// Finds `ScalingActive` where the manifest sets the number of relays.
-pub(super) fn off((reason, why): ZeroCause) -> Finding {
+pub(super) fn off((reason, cause): ZeroCause) -> Finding {
     finding(
         State::False,
         reason,
-        &format!("{why}: the manifest sets the number of relays."),
+        &format!("{cause}: the manifest sets the number of relays."),
     )
 }
 
@@ -70,15 +78,15 @@ fn finding(state: State, reason: Reason, message: &str) -> Finding {
 }
 
 /// Returns whether the number of relays stays although another one may be needed.
-fn is_held(why: Reason) -> bool {
+fn is_held(reason: Reason) -> bool {
     matches!(
-        why,
+        reason,
         Reason::ReportsIncomplete | Reason::BreakerOpen | Reason::ThroughputFlat
     )
 }
 
-fn explanation(why: Reason) -> &'static str {
-    match why {
+fn explanation(reason: Reason) -> &'static str {
+    match reason {
         Reason::ReportsIncomplete => {
             "Some lanes have no relay that reports their backlog, so the number of relays does \
              not change."
@@ -127,7 +135,7 @@ pub(super) fn last_scale(context: &StatusInputs<'_>, outcome: &Outcome<'_>) -> O
             time: Time(context.now),
             from: step.from,
             to: step.to,
-            reason: step.why.name(),
+            reason: step.reason.name(),
         });
     }
     context.previous.last_scale.clone()

@@ -1,6 +1,8 @@
 //! `SchemaReady` and `SecretsResolved`: what the migration and the relays report about schema and
 //! secrets. Pure.
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
     operator::{
         identity::RECONCILE_AT,
@@ -27,40 +29,43 @@ pub(super) fn schema_ready(inputs: &ConditionInputs<'_>) -> Finding {
             Reason::Paused,
             "A migration is due. It starts when the OutboxRelay is no longer paused.",
         ),
-        Migration::Start { attempt }
-        | Migration::Running {
-            attempt,
-            waiting: None,
-            ..
-        } => running(inputs, *attempt, job),
+        Migration::Start { attempt } => running(inputs, *attempt, job),
         Migration::Running {
-            waiting: Some(why), ..
-        } => not_ready(
-            Reason::PodsPending,
-            format!(
-                "The pod of the migration (Job '{job}') does not start: {why}. Fix the cause: \
-                 the pod starts then, or a changed manifest replaces it."
-            ),
-        ),
-        Migration::Refused { why } => not_ready(
-            Reason::PodsRefused,
-            format!(
-                "The cluster does not let Job '{job}' create a pod: {why}. Fix the cause: the \
-                 Job retries, or a changed manifest replaces it."
-            ),
-        ),
+            attempt, waiting, ..
+        } => match waiting {
+            None => running(inputs, *attempt, job),
+            Some(cause) => pod_pending(job, cause),
+        },
+        Migration::Refused { cause } => pod_refused(job, cause),
         Migration::Failed {
             attempt,
-            why,
+            cause,
             again_at,
-        } => {
-            let again = format!(
-                "Attempt {attempt} failed; the next one starts at {again_at}, or when the \
-                 annotation {RECONCILE_AT} gets a new value."
-            );
-            failed(why, job, &again)
-        }
+        } => failed(cause, job, &next_attempt(*attempt, *again_at)),
     }
+}
+
+fn pod_pending(job: &str, cause: &str) -> Finding {
+    let message = format!(
+        "The pod of the migration (Job '{job}') does not start: {cause}. Fix the cause: the pod \
+         starts then, or a changed manifest replaces it."
+    );
+    not_ready(Reason::PodsPending, message)
+}
+
+fn pod_refused(job: &str, cause: &str) -> Finding {
+    let message = format!(
+        "The cluster does not let Job '{job}' create a pod: {cause}. Fix the cause: the Job \
+         retries, or a changed manifest replaces it."
+    );
+    not_ready(Reason::PodsRefused, message)
+}
+
+fn next_attempt(failed_attempt: u32, again_at: Timestamp) -> String {
+    format!(
+        "Attempt {failed_attempt} failed; the next one starts at {again_at}, or when the \
+         annotation {RECONCILE_AT} gets a new value."
+    )
 }
 
 fn not_ready(reason: Reason, message: impl Into<String>) -> Finding {
@@ -91,11 +96,11 @@ fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
             Reason::Problem(problem.class),
             format!("{} {again}", sentence(&problem.message)),
         ),
-        Failure::Unexplained(why) => {
-            let look = format!("Run 'kubectl logs job/{job}' to find the cause.");
+        Failure::Unexplained(cause) => {
+            let advice = format!("Run 'kubectl logs job/{job}' to find the cause.");
             not_ready(
                 Reason::MigrationFailed,
-                format!("The migration failed without a report: {why}. {look} {again}"),
+                format!("The migration failed without a report: {cause}. {advice} {again}"),
             )
         }
     }
@@ -103,75 +108,65 @@ fn failed(failure: &Failure, job: &str, again: &str) -> Finding {
 
 /// Finds the schema as it was before, while the relay waits for its upgrade.
 fn previous_finding(inputs: &ConditionInputs<'_>) -> Finding {
-    let previous = find(
-        &inputs.context.previous.conditions,
-        ConditionType::SchemaReady,
-    )
-    .filter(|previous| previous.state != State::Unknown);
-    let message = "The relay waits for its upgrade; its schema is not changed before that.";
-    match previous {
-        Some(previous) => Finding {
-            type_: ConditionType::SchemaReady,
-            state: previous.state,
-            reason: previous.reason.unwrap_or(Reason::UpgradeQueued),
-            message: previous.message.to_owned(),
-        },
-        None => Finding::new(
-            ConditionType::SchemaReady,
-            State::True,
-            Reason::UpgradeQueued,
-            message,
-        ),
+    let conditions = &inputs.context.previous.conditions;
+    let previous = find(conditions, ConditionType::SchemaReady)
+        .filter(|previous| previous.state != State::Unknown);
+    let (state, reason, message) = match previous {
+        Some(previous) => (previous.state, previous.reason, previous.message),
+        None => {
+            let message = "The relay waits for its upgrade; its schema is not changed before that.";
+            (State::True, None, message)
+        }
+    };
+    Finding {
+        type_: ConditionType::SchemaReady,
+        state,
+        reason: reason.unwrap_or(Reason::UpgradeQueued),
+        message: message.to_owned(),
     }
 }
 
 /// Finds the schema ready unless a relay reports otherwise. Relays see the schema as it is now; the
 /// Job saw it when it ended.
 fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
-    if let Some((pod, problem)) =
-        problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))
-    {
-        let next = inputs.relay.migration.as_ref().map(|target| {
-            let job = &target.job;
-            format!(" To run the migration again, run 'kubectl delete job {job}'.")
-        });
-        let message = format!(
-            "Pod '{pod}': {}{}",
-            sentence(&problem.message),
-            next.unwrap_or_default()
-        );
-        return Finding::new(
-            ConditionType::SchemaReady,
-            State::False,
-            Reason::Problem(problem.class),
-            message,
-        );
-    }
-    match &inputs.plan.migration {
+    reported_by_relay(inputs).unwrap_or_else(|| {
+        let (reason, message) = migrated(&inputs.plan.migration);
+        Finding::new(ConditionType::SchemaReady, State::True, reason, message)
+    })
+}
+
+fn reported_by_relay(inputs: &ConditionInputs<'_>) -> Option<Finding> {
+    let (pod, problem) =
+        problems(inputs).find(|(_, problem)| is_about_the_schema(problem.class))?;
+    let next = match &inputs.relay.migration {
+        Some(target) => format!(
+            " To run the migration again, run 'kubectl delete job {}'.",
+            target.job
+        ),
+        None => String::new(),
+    };
+    let message = format!("Pod '{pod}': {}{next}", sentence(&problem.message));
+    Some(not_ready(Reason::Problem(problem.class), message))
+}
+
+/// Returns the reason and the message of a migration that is done.
+fn migrated(migration: &Migration) -> (Reason, String) {
+    match migration {
         Migration::Succeeded {
             schema_version: Some(level),
             ..
-        } => Finding::new(
-            ConditionType::SchemaReady,
-            State::True,
+        } => (
             Reason::MigrationSucceeded,
             format!("The schema is at level {level}."),
         ),
-        Migration::Succeeded { .. } => Finding::new(
-            ConditionType::SchemaReady,
-            State::True,
+        Migration::Succeeded { .. } => (
             Reason::MigrationSucceeded,
-            "The migration succeeded.",
+            "The migration succeeded.".to_owned(),
         ),
         _ => {
             let message = "spec.migration.policy is Never: the operator does not change the \
                            schema. Relays check it when they start.";
-            Finding::new(
-                ConditionType::SchemaReady,
-                State::True,
-                Reason::MigrationOff,
-                message,
-            )
+            (Reason::MigrationOff, message.to_owned())
         }
     }
 }
@@ -179,24 +174,11 @@ fn ready_unless_relays_object(inputs: &ConditionInputs<'_>) -> Finding {
 /// Finds condition `SecretsResolved`. The operator reads no Secret, so the finding depends on
 /// reports of the migration and the relays.
 pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
-    let migration = match &inputs.plan.migration {
-        Migration::Failed {
-            why: Failure::Reported(problem),
-            ..
-        } => Some(problem),
-        _ => None,
-    };
-    let of_migration = migration.map(|problem| ("the migration".to_owned(), problem));
-    let of_relays = problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem));
-    let mut all = of_migration.into_iter().chain(of_relays);
-    if let Some((source, problem)) = all.find(|(_, problem)| is_about_secrets(problem)) {
+    if let Some((source, problem)) = problem_with_secrets(inputs) {
         let message = format!("Reported by {source}: {}", sentence(&problem.message));
         return secrets(State::False, Reason::Problem(problem.class), message);
     }
-    let mut reports = inputs.observed.reports.iter();
-    let any_relay = reports.any(|one| one.report.is_some());
-    let migrated = matches!(inputs.plan.migration, Migration::Succeeded { .. });
-    if any_relay || migration.is_some() || migrated {
+    if secrets_were_read(inputs) {
         let message = "Every referenced Secret and ConfigMap was read.";
         return secrets(State::True, Reason::SecretsRead, message);
     }
@@ -205,6 +187,35 @@ pub(super) fn secrets_resolved(inputs: &ConditionInputs<'_>) -> Finding {
         let message = "No migration or relay has reported yet.";
         secrets(State::Unknown, Reason::NotChecked, message)
     })
+}
+
+/// Returns the first problem with a secret, and who reported it: the migration before the relays.
+fn problem_with_secrets<'a>(inputs: &ConditionInputs<'a>) -> Option<(String, &'a Problem)> {
+    let of_migration = migration_problem(&inputs.plan.migration)
+        .map(|problem| ("the migration".to_owned(), problem));
+    let of_relays = problems(inputs).map(|(pod, problem)| (format!("pod '{pod}'"), problem));
+    let mut all = of_migration.into_iter().chain(of_relays);
+    all.find(|(_, problem)| is_about_secrets(problem))
+}
+
+/// Returns whether a program that needs the secrets has come far enough to report, without a
+/// problem with them.
+fn secrets_were_read(inputs: &ConditionInputs<'_>) -> bool {
+    let migration = &inputs.plan.migration;
+    let mut reports = inputs.observed.reports.iter();
+    matches!(migration, Migration::Succeeded { .. })
+        || migration_problem(migration).is_some()
+        || reports.any(|one| one.report.is_some())
+}
+
+fn migration_problem(migration: &Migration) -> Option<&Problem> {
+    match migration {
+        Migration::Failed {
+            cause: Failure::Reported(problem),
+            ..
+        } => Some(problem),
+        _ => None,
+    }
 }
 
 fn secrets(state: State, reason: Reason, message: impl Into<String>) -> Finding {

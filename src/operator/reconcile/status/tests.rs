@@ -195,10 +195,10 @@ fn condition<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditi
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-fn failed(why: Failure) -> Migration {
+fn failed(cause: Failure) -> Migration {
     Migration::Failed {
         attempt: 2,
-        why,
+        cause,
         again_at: now(),
     }
 }
@@ -257,7 +257,7 @@ fn open_breaker(problem: Option<ProblemClass>) -> PodReport {
 }
 
 #[test]
-fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
+fn an_open_breaker_is_the_reason_unless_a_person_must_fix_something() {
     for (problem, reason) in [
         (None, "BreakerOpen"),
         (Some(ProblemClass::KafkaUnreachable), "BreakerOpen"),
@@ -280,7 +280,7 @@ fn an_open_breaker_is_the_reason_unless_a_person_must_mend_something() {
             "the worst of all"
         );
     }
-    assert_eq!(running().status().breaker, None, "no relay said");
+    assert_eq!(running().status().breaker, None, "no relay reported one");
 }
 
 /// A problem that stops publishing, which has lasted for this number of seconds.
@@ -339,7 +339,7 @@ fn one_of_two_causes_that_lasts_is_enough_and_a_breaker_has_a_time_of_its_own() 
 }
 
 #[test]
-fn an_older_relay_a_young_one_a_new_manifest_and_a_wish_to_stop_do_not_wait() {
+fn a_problem_shows_at_once_for_an_older_or_new_relay_a_new_manifest_and_suspend() {
     let mut case = running();
     case.previous = having_run(90);
     case.observed.reports = vec![report(Some(ProblemClass::KafkaUnreachable))]; // no `since`
@@ -366,7 +366,7 @@ fn advice_shows_without_stopping_anything() {
 }
 
 #[test]
-fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
+fn a_refused_new_secret_shows_while_rows_are_published_with_the_last_good_one() {
     for class in [
         ProblemClass::AuthenticationFailed,
         ProblemClass::KafkaAuthenticationFailed,
@@ -386,7 +386,7 @@ fn a_new_secret_that_is_refused_shows_while_rows_flow_with_the_last_good_one() {
 }
 
 #[test]
-fn a_relay_that_cannot_reach_its_database_says_why_it_is_not_available() {
+fn a_relay_that_cannot_reach_its_database_is_unavailable_with_that_reason() {
     Case::with(|case| {
         case.deployment().available = 0;
         case.observed.reports = vec![report(Some(ProblemClass::AuthenticationFailed))];
@@ -499,7 +499,7 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
         "{}",
         available(&case)
     );
-    // What ends what it has in flight is counted by nobody.
+    // The Deployment does not count relays that drain.
     *case.deployment() = RelayDeployment {
         observed: true,
         ..RelayDeployment::default()
@@ -529,7 +529,7 @@ fn no_relay_runs_only_when_the_last_one_has_gone() {
 }
 
 #[test]
-fn a_paused_relay_says_so_and_keeps_the_generation_that_was_carried_out() {
+fn a_paused_relay_has_condition_paused_and_keeps_the_generation_that_was_carried_out() {
     let mut case = running();
     case.has(&["Paused=False NotPaused"]);
     case.previous = case.status();
@@ -568,7 +568,7 @@ fn reports_that_are_missing_or_leave_out_lanes_do_not_make_a_relay_unready() {
 }
 
 #[test]
-fn a_cluster_without_pod_monitors_keeps_nobody_from_being_ready_and_is_told_once() {
+fn a_cluster_without_pod_monitors_leaves_relays_ready_and_is_reported_once() {
     let mut case = Case::with(|case| case.applied.no_pod_monitors = true);
     case.has(&[
         "Ready=True PodMonitorUnavailable",
@@ -602,11 +602,11 @@ fn scaled(decision: Decision) -> Case {
 }
 
 #[test]
-fn a_step_is_told_with_its_numbers_and_kept_in_status() {
+fn a_step_gets_an_event_with_its_numbers_and_is_kept_in_status() {
     let mut case = scaled(Decision {
         from: 2,
         to: 4,
-        why: Reason::BacklogHigh,
+        reason: Reason::BacklogHigh,
     });
     case.has(&["ScalingActive=True BacklogHigh"]);
     let last = case.status().last_scale.expect("a step");
@@ -633,7 +633,7 @@ fn a_step_is_told_with_its_numbers_and_kept_in_status() {
     case.plan.scale = Scale::Step(Decision {
         from: 4,
         to: 8,
-        why: Reason::BacklogHigh,
+        reason: Reason::BacklogHigh,
     });
     case.applied = Applied {
         error: Some(refused(422)),
@@ -675,11 +675,11 @@ fn refused(code: u16) -> ApplyError {
 }
 
 #[test]
-fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
+fn scaling_that_cannot_help_is_reported_once_and_without_numbers() {
     let mut case = scaled(Decision {
         from: 4,
         to: 4,
-        why: Reason::ThroughputFlat,
+        reason: Reason::ThroughputFlat,
     });
     case.has(&["ScalingActive=False ThroughputFlat"]);
     assert_eq!(case.event_reasons(), ["ThroughputFlat"]);
@@ -696,7 +696,7 @@ fn scaling_that_cannot_help_is_said_once_and_numbers_are_left_out() {
 }
 
 #[test]
-fn without_scaling_the_manifest_says_the_count() {
+fn without_scaling_the_manifest_sets_the_replicas() {
     running().has(&["ScalingActive=False ScalingOff"]);
     assert_eq!(running().pending_events(), []);
 }
@@ -722,8 +722,8 @@ fn a_relay_that_waits_for_its_upgrade_is_ready_as_it_was() {
 #[test]
 fn an_invalid_manifest_stalls_with_its_reason() {
     let case = running();
-    let reason = |why: ValidationError| {
-        let status = case.invalid(&why, None, Applied::default());
+    let reason = |error: ValidationError| {
+        let status = case.invalid(&error, None, Applied::default());
         let stalled = condition(&status.conditions, "Stalled")
             .expect("there")
             .clone();
@@ -747,11 +747,11 @@ fn an_invalid_manifest_stalls_with_its_reason() {
 
 #[test]
 fn relays_of_an_invalid_manifest_run_on_unless_none_is_requested() {
-    let why = ValidationError::Spec(crate::settings::InvalidSpec::TopicCount);
+    let invalid = ValidationError::Spec(crate::settings::InvalidSpec::TopicCount);
     let mut case = scaled(Decision {
         from: 2,
         to: 2,
-        why: Reason::WithinTargets,
+        reason: Reason::WithinTargets,
     });
     case.previous = case.status();
     let found = |case: &Case, zero: Option<&DesiredReplicas>, error: Option<ApplyError>| {
@@ -759,7 +759,7 @@ fn relays_of_an_invalid_manifest_run_on_unless_none_is_requested() {
             error,
             ..Applied::default()
         };
-        let conditions = case.invalid(&why, zero, applied).conditions;
+        let conditions = case.invalid(&invalid, zero, applied).conditions;
         let text = |type_| {
             condition(&conditions, type_)
                 .map(|it| format!("{} {}", it.status, it.reason))
@@ -847,7 +847,7 @@ fn an_unreadable_manifest_stalls_and_gets_an_event() {
 }
 
 #[test]
-fn a_failed_migration_says_why_and_goes_on() {
+fn a_failed_migration_is_explained_and_retried() {
     Case::with(|case| waiting(case, failed(reported(ProblemClass::LockTimeout)))).has(&[
         "Ready=False LockTimeout",
         "SchemaReady=False LockTimeout",
@@ -875,7 +875,7 @@ fn what_only_a_person_can_end_is_stalled() {
 }
 
 #[test]
-fn an_attempt_in_progress_does_not_unsay_why_the_last_one_failed() {
+fn an_attempt_in_progress_keeps_the_reason_of_the_last_failure() {
     let mut case = Case::with(|case| waiting(case, failed(reported(ProblemClass::SecretMissing))));
     case.previous = case.status();
     case.observed.reports.clear();
@@ -906,7 +906,7 @@ fn a_schema_that_vanished_after_its_migration_is_not_ready() {
 }
 
 #[test]
-fn nobody_can_say_anything_about_secrets_before_somebody_has_read_them() {
+fn secrets_are_unknown_before_a_pod_has_read_them() {
     Case::with(|case| {
         waiting(case, Migration::Start { attempt: 1 });
         case.observed = Observed::default();
@@ -935,7 +935,7 @@ fn a_taken_name_and_a_refused_child_stall_and_a_failed_request_does_not() {
 }
 
 #[test]
-fn the_level_of_the_schema_outlives_the_pod_that_told_it() {
+fn the_level_of_the_schema_outlives_the_pod_that_reported_it() {
     let mut case = running();
     case.previous = case.status();
     case.plan.migration = Migration::Succeeded {
@@ -958,7 +958,7 @@ fn the_same_inputs_give_the_same_status() {
 }
 
 #[test]
-fn each_bad_turn_is_told_once_and_its_end_too() {
+fn each_problem_gets_one_event_and_so_does_its_end() {
     let mut case = running();
     case.previous = case.status();
     case.observed.reports = vec![report(Some(ProblemClass::TopicMissing))];
@@ -980,15 +980,15 @@ fn a_reconciliation_that_left_something_undone_carried_out_no_generation() {
         carried_out(Case::with(|case| case.applied.error = Some(refused(500))).status()),
         None
     );
-    let why = ValidationError::ImageNotAllowed("other.test/relay:1".to_owned());
+    let error = ValidationError::ImageNotAllowed("other.test/relay:1".to_owned());
     assert_eq!(
-        carried_out(running().invalid(&why, None, Applied::default())),
+        carried_out(running().invalid(&error, None, Applied::default())),
         None
     );
 }
 
 #[test]
-fn plaintext_is_told_with_each_new_spec_and_a_foreign_count_each_time() {
+fn plaintext_gets_an_event_with_each_new_spec_and_reset_replicas_each_time() {
     let mut case = Case::with(|case| {
         case.desired.relay.plaintext = vec!["spec.database", "spec.kafka"];
         case.plan.scale = Scale::SetBack { from: 5, to: 2 };

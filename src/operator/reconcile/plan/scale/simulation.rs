@@ -68,13 +68,13 @@ struct World {
     memory: ScalingMemory,
 }
 
-/// One look.
+/// One reconciliation.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     second: i64,
     rows: i64,
     relays: i32,
-    why: Reason,
+    reason: Reason,
 }
 
 impl World {
@@ -143,7 +143,7 @@ impl World {
             second,
             rows: load.rows,
             relays: decision.to,
-            why: decision.why,
+            reason: decision.reason,
         }
     }
 }
@@ -175,7 +175,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
             point.second / 60,
             point.rows,
             point.relays,
-            point.why
+            point.reason
         );
     }
     let between = |from: i64, to: i64| {
@@ -187,9 +187,14 @@ fn an_hour_of_load_is_followed_up_and_down() {
         between(from, to)
             .map(|point| point.relays)
             .max()
-            .expect("a look")
+            .expect("a reconciliation")
     };
-    let last = |from, to| between(from, to).next_back().expect("a look").relays;
+    let last = |from, to| {
+        between(from, to)
+            .next_back()
+            .expect("a reconciliation")
+            .relays
+    };
 
     assert_eq!(most(0, 300), 1, "calm needs one");
     assert!(
@@ -209,8 +214,8 @@ fn an_hour_of_load_is_followed_up_and_down() {
         "an outage adds nothing"
     );
     assert!(
-        between(2200, 2350).any(|point| point.why == Reason::BreakerOpen),
-        "and it is said"
+        between(2200, 2350).any(|point| point.reason == Reason::BreakerOpen),
+        "and the reason shows it"
     );
     assert!(
         most(2350, 2450) > 1,
@@ -220,7 +225,7 @@ fn an_hour_of_load_is_followed_up_and_down() {
 
     assert!(
         between(2800, 2900)
-            .all(|point| point.relays == 1 && point.why == Reason::ReportsIncomplete),
+            .all(|point| point.relays == 1 && point.reason == Reason::ReportsIncomplete),
         "the unknown changes nothing"
     );
     assert!(most(2900, 3000) > 1);
@@ -230,9 +235,9 @@ fn an_hour_of_load_is_followed_up_and_down() {
         "a sink that takes no more gets one step"
     );
     assert_eq!(
-        curve.last().expect("a look").why,
+        curve.last().expect("a reconciliation").reason,
         Reason::ThroughputFlat,
-        "and it is said"
+        "and the reason shows it"
     );
     for pair in curve.windows(2) {
         assert!(

@@ -48,7 +48,7 @@ impl Relays {
         };
         let (decision, memory) = decide(&policy(), &inputs, &self.memory, at(seconds));
         (self.count, self.memory) = (decision.to, memory);
-        (decision.to, decision.why)
+        (decision.to, decision.reason)
     }
 }
 
@@ -177,7 +177,7 @@ fn a_step_that_did_not_help_is_the_last_until_throughput_rises_or_the_load_ends(
 }
 
 #[test]
-fn relays_go_when_fewer_were_enough_for_the_whole_window() {
+fn relays_are_removed_when_fewer_were_sufficient_for_the_whole_window() {
     let mut relays = relays(4);
     assert_eq!(relays.decide_at(0, Some(load(0))), (4, Reason::Stabilizing));
     assert_eq!(
@@ -222,7 +222,7 @@ fn a_steady_load_keeps_the_relays_that_carry_it() {
 }
 
 #[test]
-fn what_is_not_known_adds_nothing_and_takes_nothing_away() {
+fn an_unknown_load_adds_and_removes_no_relay() {
     let mut relays = relays(4);
     for seconds in [0, 300, 600] {
         assert_eq!(
