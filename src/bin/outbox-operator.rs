@@ -186,7 +186,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
         listen: arguments.listen,
         namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
         lease_name: arguments.lease_name,
-        watch_round: Duration::from_secs(arguments.watch_seconds),
+        watch_timeout: Duration::from_secs(arguments.watch_seconds),
     };
     Ok(operator::process::run(options).await?)
 }
