@@ -12,32 +12,38 @@ pub struct ParseDurationError(String);
 /// # Errors
 /// If the text has another form, or the duration does not fit into a [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
-    let refuse = || ParseDurationError(text.to_owned());
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return Err(refuse());
+    let error = || ParseDurationError(text.to_owned());
+    if text.is_empty() {
+        return Err(error());
     }
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-            .ok_or_else(refuse)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let seconds = match &rest[..unit] {
-            "ms" => number / 1000.0,
-            "s" => number,
-            "m" => number * 60.0,
-            "h" => number * 3600.0,
-            _ => return Err(refuse()),
-        };
-        total += Duration::try_from_secs_f64(seconds).map_err(|_| refuse())?;
-        rest = &rest[unit..];
+    let (mut total, mut left) = (Duration::ZERO, text);
+    while !left.is_empty() {
+        let (part, after) = parse_part(left).ok_or_else(error)?;
+        total += part;
+        left = after;
     }
     Ok(total)
+}
+
+/// Parses a number and its unit at the start of the text. Returns the duration, and the text after
+/// it.
+fn parse_part(text: &str) -> Option<(Duration, &str)> {
+    let (number, after) = text.split_at(text.find(|c: char| !is_part_of_number(c))?);
+    let number: f64 = number.parse().ok()?;
+    let unit_end = after.find(|c: char| c.is_ascii_digit());
+    let (unit, after) = after.split_at(unit_end.unwrap_or(after.len()));
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return None,
+    };
+    Some((Duration::try_from_secs_f64(seconds).ok()?, after))
+}
+
+fn is_part_of_number(c: char) -> bool {
+    c.is_ascii_digit() || c == '.'
 }
 
 #[cfg(test)]

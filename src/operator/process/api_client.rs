@@ -111,16 +111,17 @@ async fn response(
     let is_read = request.method() == Method::GET;
     let (path, is_watch) = (request.uri().path().to_owned(), is_watch(request.uri()));
     let (head, body) = inner.send(request).await?.into_parts();
-    if is_watch && head.status.is_success() {
+    let body = if is_watch && head.status.is_success() {
         record(health, &path, WatchResponse::Opened, &[]);
-        let body = observed(body, Arc::clone(health), path);
-        return Ok(Response::from_parts(head, body));
-    }
-    let body = body.collect().await?.to_bytes();
-    if let Some(refusal) = refusal(head.status).filter(|_| is_read) {
-        record(health, &path, refusal, &body);
-    }
-    Ok(Response::from_parts(head, complete(body)))
+        observed(body, Arc::clone(health), path)
+    } else {
+        let body = body.collect().await?.to_bytes();
+        if let Some(refusal) = refusal(head.status).filter(|_| is_read) {
+            record(health, &path, refusal, &body);
+        }
+        complete(body)
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// The body of a watch. Each frame that arrives is recorded as a sign that the watch is alive.

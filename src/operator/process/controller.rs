@@ -115,12 +115,7 @@ fn controller(
     watch_timeout: Duration,
     stop: CancellationToken,
 ) -> BoxStream<'static, Outcome> {
-    let children = ChildWatches {
-        cache: Arc::clone(&context.operator.cache),
-        client: context.operator.client.clone(),
-        namespace: scope.namespace.clone(),
-        config: watch_config(watch_timeout).labels(&format!("{MANAGED_BY}={OPERATOR}")),
-    };
+    let children = ChildWatches::new(&context.operator, &scope, watch_timeout);
     let api = api(&context.operator.client, scope.namespace.as_deref());
     let relays = watcher(api, watch_config(watch_timeout)).backoff(watch_backoff());
     let relays = changed_relays(relays, scope.writer, number, Arc::clone(&context));
@@ -193,6 +188,15 @@ struct ChildWatches {
 }
 
 impl ChildWatches {
+    fn new(operator: &Operator, scope: &WatchScope, watch_timeout: Duration) -> Self {
+        Self {
+            cache: Arc::clone(&operator.cache),
+            client: operator.client.clone(),
+            namespace: scope.namespace.clone(),
+            config: watch_config(watch_timeout).labels(&format!("{MANAGED_BY}={OPERATOR}")),
+        }
+    }
+
     /// Children of one kind that changed. The cache drops what depends on a child before the
     /// reconciliation that follows.
     fn changes<K>(&self) -> impl Stream<Item = watcher::Result<Child<K>>> + Send + use<K>

@@ -70,6 +70,15 @@ struct Observed {
 }
 
 impl Observed {
+    fn record(&mut self, path: &str, response: WatchResponse, now: Instant) {
+        self.received_at.insert(path.to_owned(), now);
+        match response {
+            WatchResponse::Opened => self.forbidden.remove(path),
+            WatchResponse::Forbidden => self.forbidden.insert(path.to_owned()),
+            WatchResponse::Refused => false,
+        };
+    }
+
     fn is_forbidden(&self, scope: &WatchedScope) -> bool {
         scope.paths.iter().any(|path| self.forbidden.contains(path))
     }
@@ -171,12 +180,7 @@ impl HealthState {
         let scope = self.expected.scope_of(path)?;
         let mut observed = self.observed();
         let was_forbidden = observed.is_forbidden(scope);
-        observed.received_at.insert(path.to_owned(), now);
-        match response {
-            WatchResponse::Opened => observed.forbidden.remove(path),
-            WatchResponse::Forbidden => observed.forbidden.insert(path.to_owned()),
-            WatchResponse::Refused => false,
-        };
+        observed.record(path, response, now);
         match (was_forbidden, observed.is_forbidden(scope)) {
             (false, true) => Some(AccessChange::Lost(scope.namespace.clone())),
             (true, false) => Some(AccessChange::Regained(scope.namespace.clone())),

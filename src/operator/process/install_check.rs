@@ -96,11 +96,15 @@ async fn send(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Resul
     Ok(response?.status())
 }
 
+async fn client() -> Result<Client, CheckError> {
+    Client::try_default()
+        .await
+        .map_err(|source| CheckError::Configure(Box::new(source)))
+}
+
 /// The API server serves OutboxRelays. Every account of a cluster may request this.
 async fn is_kind_served() -> Result<(), CheckError> {
-    let client = Client::try_default()
-        .await
-        .map_err(|source| CheckError::Configure(Box::new(source)))?;
+    let client = client().await?;
     let (version, plural) = (OutboxRelay::api_version(&()), OutboxRelay::plural(&()));
     let is_relay = |resource: &APIResource| resource.name == plural;
     let missing = || CheckError::NoCrd(format!("{plural}.{version}"));

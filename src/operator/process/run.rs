@@ -162,17 +162,12 @@ async fn stand_by_and_lead(
     let client = instrumented(client, hooks(&fence, &state));
 
     let mut lease = leader_lease(&options, lease_client, fence);
-    tokio::select! {
-        () = lease.acquire(|| state.health.lease_seen()) => {}
-        () = stop.cancelled() => {
-            lease.release().await;
-            return Ok(());
-        }
+    let acquire = lease.acquire(|| state.health.lease_seen());
+    if stop.run_until_cancelled(acquire).await.is_none() {
+        lease.release().await;
+        return Ok(());
     }
-    tracing::info!("this operator leads");
-    state.health.leads(Instant::now().into_std());
-    state.metrics.leads();
-
+    record_leading(&state);
     let end = tokio::select! {
         lost = lease.hold() => return Err(RunError::LeaseLost(lost)),
         end = Box::pin(lead(options, client, state, scopes, stop)) => end?,
@@ -184,6 +179,12 @@ async fn stand_by_and_lead(
         End::Dropped => {}
     }
     Ok(())
+}
+
+fn record_leading(state: &HttpState) {
+    tracing::info!("this operator leads");
+    state.health.leads(Instant::now().into_std());
+    state.metrics.leads();
 }
 
 fn hooks(fence: &Fence, state: &HttpState) -> ClientHooks {
@@ -250,9 +251,10 @@ async fn lead(
 ) -> Result<End, RunError> {
     let cluster_name = &mut options.settings.installation.cluster_name;
     if cluster_name.is_empty() {
-        tokio::select! {
-            uid = uid_of_kube_system(&client) => *cluster_name = uid?,
-            () = stop.cancelled() => return Ok(End::Drained),
+        let uid = uid_of_kube_system(&client);
+        match stop.run_until_cancelled(uid).await {
+            Some(uid) => *cluster_name = uid?,
+            None => return Ok(End::Drained),
         }
     }
     let operator = Operator {

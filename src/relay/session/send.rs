@@ -73,14 +73,16 @@ impl Session<'_> {
             &mut replaced_headers,
         );
         let handed_over = match headers {
-            Ok(headers) => producer.send(
-                self.core.routes().name(*topic),
-                row.key(),
-                row.payload.as_deref(),
-                headers,
-                kafka::timestamp_ms(row.created_at_us, now_ms),
-                slot.index(),
-            ),
+            Ok(headers) => {
+                let record = kafka::Record {
+                    topic: self.core.routes().name(*topic),
+                    key: row.key(),
+                    payload: row.payload.as_deref(),
+                    headers,
+                    timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
+                };
+                producer.send(record, slot.index())
+            }
             Err(_) => Err(DeliveryError::Record(ProblemClass::RecordRejected)),
         };
         self.reporter
