@@ -16,6 +16,6 @@ pub use config::{ConfigError, client_config};
 pub use delivery_error::{DeliveryError, classify};
 pub use metadata_client::{MetadataClient, TopicDescription};
 pub use partitioner::partition_of;
-pub use producer::{DeliveryReport, LastClusterError, Producer};
+pub use producer::{DeliveryReport, LastClusterError, Producer, Record};
 pub use record::{HeaderError, headers, rfc3339, timestamp_ms};
 pub use topic_limits::request_topic_limits;

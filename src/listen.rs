@@ -1,4 +1,4 @@
-//! Where a program's HTTP surface is reached. IO.
+//! Binds the address of a program's HTTP server. IO.
 
 use std::{
     io::{Error, ErrorKind, Result},

@@ -144,13 +144,13 @@ impl Secrets {
     /// If the file is missing, cannot be read, is empty, or is not UTF-8.
     pub fn get(&self, file: SecretFile) -> Result<SecretString, SecretError> {
         let location = self.location(file);
-        let Some(bytes) = self.read(file)? else {
-            return Err(SecretError::Missing { file, location });
-        };
-        match String::from_utf8(bytes).map(without_newline) {
-            Ok(text) if text.is_empty() => Err(SecretError::Empty { file, location }),
-            Ok(text) => Ok(text.into()),
-            Err(_) => Err(SecretError::NotText { file, location }),
+        match self.read(file)?.map(String::from_utf8) {
+            None => Err(SecretError::Missing { file, location }),
+            Some(Err(_)) => Err(SecretError::NotText { file, location }),
+            Some(Ok(text)) => match without_newline(text) {
+                text if text.is_empty() => Err(SecretError::Empty { file, location }),
+                text => Ok(text.into()),
+            },
         }
     }
 
@@ -172,27 +172,18 @@ impl Secrets {
     }
 
     fn read_bytes(&self, file: SecretFile) -> io::Result<Option<Vec<u8>>> {
-        let path = match &self.0 {
-            Store::Folder(folder) => folder.join(file.path()),
+        match &self.0 {
+            Store::Folder(folder) => read_file(&folder.join(file.path())),
+            Store::Snapshot(snapshot) => snapshot.read(file),
             Store::Manifest {
                 sources,
                 embedded,
                 folder,
-            } => {
-                let Some(source) = source(sources, file) else {
-                    return Ok(None);
-                };
-                if let Some(content) = embedded.get(source) {
-                    return Ok(Some(content.clone()));
-                }
-                let (Some(folder), Some(path)) = (folder, relative_path(source)) else {
-                    return Ok(None);
-                };
-                folder.join(path)
-            }
-            Store::Snapshot(snapshot) => return snapshot.read(file),
-        };
-        read_file(&path)
+            } => match source(sources, file) {
+                Some(source) => read_source(source, embedded, folder.as_deref()),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Location of a file in words, for problems.
@@ -203,12 +194,31 @@ impl Secrets {
             Store::Manifest { sources, .. } => sources,
         };
         match source(sources, file) {
-            Some(SecretSource::Secret { name, key }) => format!("key '{key}' of Secret '{name}'"),
-            Some(SecretSource::ConfigMap { name, key }) => {
-                format!("key '{key}' of ConfigMap '{name}'")
-            }
+            Some(source) => source_in_words(source),
             None => format!("the reference for '{}'", file.path()),
         }
+    }
+}
+
+fn source_in_words(source: &SecretSource) -> String {
+    match source {
+        SecretSource::Secret { name, key } => format!("key '{key}' of Secret '{name}'"),
+        SecretSource::ConfigMap { name, key } => format!("key '{key}' of ConfigMap '{name}'"),
+    }
+}
+
+/// Reads what a manifest refers to: from its documents, or else from its folder.
+fn read_source(
+    source: &SecretSource,
+    embedded: &EmbeddedData,
+    folder: Option<&Path>,
+) -> io::Result<Option<Vec<u8>>> {
+    if let Some(content) = embedded.get(source) {
+        return Ok(Some(content.clone()));
+    }
+    match (folder, relative_path(source)) {
+        (Some(folder), Some(path)) => read_file(&folder.join(path)),
+        _ => Ok(None),
     }
 }
 

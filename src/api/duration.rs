@@ -13,25 +13,25 @@ pub struct ParseDurationError(String);
 /// If the text has another form, or the duration does not fit into a [`Duration`].
 pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
     let error = || ParseDurationError(text.to_owned());
-    let mut remaining = text;
-    let mut total = Duration::ZERO;
     if text.is_empty() {
         return Err(error());
     }
-    while !remaining.is_empty() {
-        let (part, after) = first_part(remaining).ok_or_else(error)?;
+    let (mut total, mut left) = (Duration::ZERO, text);
+    while !left.is_empty() {
+        let (part, after) = parse_part(left).ok_or_else(error)?;
         total = total.checked_add(part).ok_or_else(error)?;
-        remaining = after;
+        left = after;
     }
     Ok(total)
 }
 
-/// First number of `text` with its unit, and the text after it.
-fn first_part(text: &str) -> Option<(Duration, &str)> {
-    let (number, text) = text.split_at(text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?);
+/// Parses a number and its unit at the start of the text. Returns the duration, and the text after
+/// it.
+fn parse_part(text: &str) -> Option<(Duration, &str)> {
+    let (number, after) = text.split_at(text.find(|c: char| !is_part_of_number(c))?);
     let number: f64 = number.parse().ok()?;
-    let unit_end = text.find(|c: char| c.is_ascii_digit());
-    let (unit, text) = text.split_at(unit_end.unwrap_or(text.len()));
+    let unit_end = after.find(|c: char| c.is_ascii_digit());
+    let (unit, after) = after.split_at(unit_end.unwrap_or(after.len()));
     let seconds = match unit {
         "ms" => number / 1000.0,
         "s" => number,
@@ -39,8 +39,11 @@ fn first_part(text: &str) -> Option<(Duration, &str)> {
         "h" => number * 3600.0,
         _ => return None,
     };
-    let part = Duration::try_from_secs_f64(seconds).ok()?;
-    Some((part, text))
+    Some((Duration::try_from_secs_f64(seconds).ok()?, after))
+}
+
+fn is_part_of_number(c: char) -> bool {
+    c.is_ascii_digit() || c == '.'
 }
 
 #[cfg(test)]

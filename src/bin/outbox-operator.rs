@@ -137,16 +137,7 @@ struct RunArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match cli.command {
-        Command::Run(arguments) => {
-            start_logs(cli.log_format, &cli.log).and_then(|()| run(*arguments))
-        }
-        Command::Check(arguments) => check(arguments),
-        Command::Crd => std::io::stdout()
-            .write_all(custom_resource_definition().as_bytes())
-            .context("failed to print"),
-    };
-    match done {
+    match execute(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("outbox-operator: {error:#}");
@@ -155,8 +146,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logs(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    Ok(telemetry::init(format, filter)?)
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Run(arguments) => {
+            telemetry::init(cli.log_format, &cli.log)?;
+            run(*arguments)
+        }
+        Command::Check(arguments) => check(arguments),
+        Command::Crd => std::io::stdout()
+            .write_all(custom_resource_definition().as_bytes())
+            .context("failed to print"),
+    }
 }
 
 #[tokio::main]
@@ -166,27 +166,31 @@ async fn check(CheckArgs { operator, patience }: CheckArgs) -> anyhow::Result<()
 
 #[tokio::main]
 async fn run(arguments: RunArgs) -> anyhow::Result<()> {
-    let namespaces = arguments.watch_namespaces.into_iter();
-    let installation = operator::Installation {
-        relay_image: arguments.relay_image,
-        allowed_images: arguments.allowed_images,
-        cluster_name: arguments.cluster_name,
-        upgrades_max: usize::from(arguments.upgrade_max_concurrent),
-        namespace: arguments.namespace,
-        monitoring_namespace: arguments.monitoring_namespace,
-        relays_monitored: arguments.relays_monitored,
-    };
-    let settings = operator::Settings {
-        installation,
-        operator_name: arguments.operator_name,
-        pod_name: arguments.pod_name,
-    };
-    let options = operator::process::Options {
-        settings,
-        listen: arguments.listen,
-        namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
-        lease_name: arguments.lease_name,
-        watch_round: Duration::from_secs(arguments.watch_seconds),
-    };
-    Ok(operator::process::run(options).await?)
+    Ok(operator::process::run(arguments.into_options()).await?)
+}
+
+impl RunArgs {
+    fn into_options(self) -> operator::process::Options {
+        let installation = operator::Installation {
+            relay_image: self.relay_image,
+            allowed_images: self.allowed_images,
+            cluster_name: self.cluster_name,
+            upgrades_max: usize::from(self.upgrade_max_concurrent),
+            namespace: self.namespace,
+            monitoring_namespace: self.monitoring_namespace,
+            relays_monitored: self.relays_monitored,
+        };
+        let namespaces = self.watch_namespaces.into_iter();
+        operator::process::Options {
+            settings: operator::Settings {
+                installation,
+                operator_name: self.operator_name,
+                pod_name: self.pod_name,
+            },
+            listen: self.listen,
+            namespaces: namespaces.filter(|name| !name.is_empty()).collect(),
+            lease_name: self.lease_name,
+            watch_timeout: Duration::from_secs(self.watch_seconds),
+        }
+    }
 }

@@ -165,10 +165,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Only the manifest decides how to connect. But sqlx applies PGOPTIONS, PGSSLROOTCERT and other
 /// variables of the environment, and some of them cannot be reset through its API.
 fn restart_without_postgres_variables() -> anyhow::Result<()> {
-    let names: Vec<OsString> = std::env::vars_os()
-        .map(|(name, _)| name)
-        .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
-        .collect();
+    let names = postgres_variables();
     if names.is_empty() {
         return Ok(());
     }
@@ -182,6 +179,13 @@ fn restart_without_postgres_variables() -> anyhow::Result<()> {
     }
     // `exec` only returns if it fails.
     Err(restarted.exec()).context("cannot restart this program without PG* variables; unset them")
+}
+
+fn postgres_variables() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
+        .collect()
 }
 
 async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
@@ -199,12 +203,8 @@ async fn run_command(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn migrate(arguments: MigrateArgs) -> anyhow::Result<ExitCode> {
+    let sequence = Sequence::of(&arguments);
     let source = arguments.source.source();
-    let sequence = if arguments.resume_sequence {
-        Sequence::Resume
-    } else {
-        Sequence::Keep
-    };
     if arguments.dry_run {
         print_script(&source, sequence).await?;
         return Ok(ExitCode::SUCCESS);
@@ -230,6 +230,16 @@ enum Sequence {
     Resume,
 }
 
+impl Sequence {
+    fn of(arguments: &MigrateArgs) -> Self {
+        if arguments.resume_sequence {
+            Self::Resume
+        } else {
+            Self::Keep
+        }
+    }
+}
+
 async fn print_script(source: &SettingsSource, sequence: Sequence) -> anyhow::Result<()> {
     let (settings, secrets) = source.load()?;
     let script = migrate::script(&settings, &secrets)
@@ -245,19 +255,22 @@ async fn print_script(source: &SettingsSource, sequence: Sequence) -> anyhow::Re
 async fn migration_report(source: &SettingsSource, sequence: Sequence) -> MigrationReport {
     let (settings, secrets) = match source.load() {
         Ok(loaded) => loaded,
-        Err(error) => {
-            return MigrationReport {
-                schema_version: None,
-                applied: Vec::new(),
-                notes: Vec::new(),
-                problem: Some(error.problem()),
-            };
-        }
+        Err(error) => return not_started(error.problem()),
     };
     let report = migrate::migrate(&settings, &secrets, LOCK_WAIT).await;
     match sequence {
         Sequence::Resume => resume_sequence(report, &settings, &secrets).await,
         Sequence::Keep => report,
+    }
+}
+
+/// Report of a migration whose settings could not be read.
+fn not_started(problem: Problem) -> MigrationReport {
+    MigrationReport {
+        schema_version: None,
+        applied: Vec::new(),
+        notes: Vec::new(),
+        problem: Some(problem),
     }
 }
 
@@ -293,6 +306,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let source = arguments.source.source();
     let (settings, secrets) = source.load()?;
+    // Without an operator, there is no Job that migrates the database first.
     if matches!(source, SettingsSource::Manifest { .. }) {
         tokio::select! {
             migrated = until_done(&settings, &secrets) => {
@@ -301,14 +315,17 @@ async fn run(arguments: RunArgs) -> anyhow::Result<ExitCode> {
             () = stop_signal() => return Ok(ExitCode::SUCCESS),
         }
     }
-    let stop = cancelled_by_stop_signal();
     let options = RunOptions {
         settings,
         secrets,
         listen: arguments.listen,
         pod: arguments.pod,
     };
-    Box::pin(outbox_relay::relay::run(options, stop)).await?;
+    Box::pin(outbox_relay::relay::run(
+        options,
+        cancelled_by_stop_signal(),
+    ))
+    .await?;
     Ok(ExitCode::SUCCESS)
 }
 

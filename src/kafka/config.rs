@@ -66,12 +66,7 @@ fn set_tls(
     tls: &TlsSettings,
     secrets: &Secrets,
 ) -> Result<(), SecretError> {
-    let host_name_check = match tls.mode {
-        TlsMode::VerifyFull => Some("https"),
-        TlsMode::VerifyCa => Some("none"),
-        TlsMode::Disable => None,
-    };
-    if let Some(algorithm) = host_name_check {
+    if let Some(algorithm) = host_name_check(tls.mode) {
         config.set("ssl.endpoint.identification.algorithm", algorithm);
     }
     if tls.ca {
@@ -85,6 +80,15 @@ fn set_tls(
             .set("ssl.key.pem", key.expose_secret());
     }
     Ok(())
+}
+
+/// librdkafka's algorithm to compare a certificate with the broker's host name; `None` without TLS.
+fn host_name_check(mode: TlsMode) -> Option<&'static str> {
+    match mode {
+        TlsMode::VerifyFull => Some("https"),
+        TlsMode::VerifyCa => Some("none"),
+        TlsMode::Disable => None,
+    }
 }
 
 fn set_sasl(

@@ -8,7 +8,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
-    metadata::MetadataTopic,
+    metadata::{MetadataPartition, MetadataTopic},
     types::RDKafkaErrorCode,
 };
 
@@ -128,15 +128,16 @@ fn description(topic: &MetadataTopic) -> TopicDescription {
         Some(Code::TopicAuthorizationFailed) => TopicDescription::NotAuthorized,
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => TopicDescription::Missing,
         _ if topic.partitions().is_empty() => TopicDescription::Missing,
-        _ => {
-            let partitions = topic.partitions();
-            let replicas = partitions.iter().map(|one| one.replicas().len()).min();
-            TopicDescription::Exists {
-                partitions: partitions.len(),
-                replicas: replicas.unwrap_or(0),
-                // A partition without a leader has leader -1.
-                has_leaders: partitions.iter().all(|one| one.leader() >= 0),
-            }
-        }
+        _ => existing(topic.partitions()),
+    }
+}
+
+fn existing(partitions: &[MetadataPartition]) -> TopicDescription {
+    let replicas = partitions.iter().map(|one| one.replicas().len()).min();
+    TopicDescription::Exists {
+        partitions: partitions.len(),
+        replicas: replicas.unwrap_or(0),
+        // A partition without a leader has leader -1.
+        has_leaders: partitions.iter().all(|one| one.leader() >= 0),
     }
 }

@@ -33,7 +33,7 @@ pub fn partition_of(key: &[u8], partitions: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Hashes from the tests of Kafka's own client.
+    /// Compares with the hashes in the tests of Kafka's own client.
     #[test]
     fn the_hash_is_the_one_of_javas_producer() {
         for (key, hash) in [

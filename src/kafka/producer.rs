@@ -30,6 +30,35 @@ use crate::{
     settings::KafkaSettings,
 };
 
+/// A record to send.
+#[derive(Debug)]
+pub struct Record<'a> {
+    /// Name of the topic.
+    pub topic: &'a str,
+    /// Records with the same key go to the same partition, in order.
+    pub key: &'a str,
+    /// `None` is a record without a value.
+    pub payload: Option<&'a [u8]>,
+    pub headers: OwnedHeaders,
+    /// In ms since 1970. `None` is the time of sending.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl<'a> Record<'a> {
+    fn into_base_record(self, slot: usize) -> BaseRecord<'a, str, [u8], usize> {
+        let mut record = BaseRecord::with_opaque_to(self.topic, slot)
+            .key(self.key)
+            .headers(self.headers);
+        if let Some(payload) = self.payload {
+            record = record.payload(payload);
+        }
+        if let Some(timestamp_ms) = self.timestamp_ms {
+            record = record.timestamp(timestamp_ms);
+        }
+        record
+    }
+}
+
 /// librdkafka's answer for one record.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryReport {
@@ -78,6 +107,14 @@ struct Context {
 }
 
 impl Context {
+    fn new(cluster_error: LastClusterError) -> Self {
+        Self {
+            reports: Mutex::default(),
+            cluster_error,
+            logged: Mutex::default(),
+        }
+    }
+
     fn reports(&self) -> MutexGuard<'_, Vec<DeliveryReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,6 +198,16 @@ fn make_strict(config: &mut ClientConfig, limits: BatchLimits) {
         .set("queue.buffering.max.messages", "200000");
 }
 
+/// Weakens the configuration where a failpoint for tests is enabled.
+fn plant_bugs(config: &mut ClientConfig) {
+    if failpoints::has(Bug::GaplessOff) {
+        config.set("enable.gapless.guarantee", "false");
+    }
+    if failpoints::has(Bug::MessageTimeout) {
+        config.set("message.timeout.ms", "1500");
+    }
+}
+
 /// One producer with its own producer id. Dropping it blocks until its threads have ended.
 ///
 /// Delivery reports are queued until the sender calls [`Self::poll`]. A polling thread would be
@@ -191,21 +238,12 @@ impl Producer {
             config.set(name, value);
         }
         make_strict(&mut config, batch_limits);
-        if failpoints::has(Bug::GaplessOff) {
-            config.set("enable.gapless.guarantee", "false");
-        }
-        if failpoints::has(Bug::MessageTimeout) {
-            config.set("message.timeout.ms", "1500");
-        }
-        let context = Context {
-            reports: Mutex::default(),
-            cluster_error,
-            logged: Mutex::default(),
-        };
+        plant_bugs(&mut config);
+        let inner = config
+            .create_with_context(Context::new(cluster_error))
+            .map_err(ConfigError::Create)?;
         Ok(Self {
-            inner: config
-                .create_with_context(context)
-                .map_err(ConfigError::Create)?,
+            inner,
             batch_limits,
         })
     }
@@ -231,31 +269,13 @@ impl Producer {
     }
 
     /// Adds a record to librdkafka's queue. Its delivery report arrives later and carries `slot`.
-    /// After an error here there is no delivery report. `timestamp_ms` is in ms since 1970; `None`
-    /// is the time of sending.
+    /// After an error here there is no delivery report.
     ///
     /// # Errors
     /// If librdkafka rejects the record immediately: it is too large, or the queue is full.
-    pub fn send(
-        &self,
-        topic: &str,
-        key: &str,
-        payload: Option<&[u8]>,
-        headers: OwnedHeaders,
-        timestamp_ms: Option<i64>,
-        slot: usize,
-    ) -> Result<(), DeliveryError> {
-        let mut record = BaseRecord::with_opaque_to(topic, slot)
-            .key(key)
-            .headers(headers);
-        if let Some(payload) = payload {
-            record = record.payload(payload);
-        }
-        if let Some(timestamp_ms) = timestamp_ms {
-            record = record.timestamp(timestamp_ms);
-        }
+    pub fn send(&self, record: Record<'_>, slot: usize) -> Result<(), DeliveryError> {
         self.inner
-            .send(record)
+            .send(record.into_base_record(slot))
             .map_err(|(error, _)| match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) | None => {
                     DeliveryError::Cluster(ProblemClass::KafkaError)

@@ -68,11 +68,15 @@ pub fn headers(
             all = all.insert(Header { key, value });
         }
     }
-    for (key, value) in &relay_headers {
+    Ok(with_relay_headers(all, &relay_headers))
+}
+
+fn with_relay_headers(mut all: OwnedHeaders, relay_headers: &[RelayHeader<'_>]) -> OwnedHeaders {
+    for (key, value) in relay_headers {
         let value = Some(&**value);
         all = all.insert(Header { key, value });
     }
-    Ok(all)
+    all
 }
 
 /// A JSON string: borrowed from the JSON, unless it holds an escape sequence.
@@ -123,59 +127,76 @@ fn is_reserved(
     key: &str,
     value: Option<&str>,
     style: RecordHeaders,
-    relay_headers: &[(&str, Cow<'_, str>)],
+    relay_headers: &[RelayHeader<'_>],
 ) -> bool {
-    const STRUCTURED: &str = "application/cloudevents";
-    let starts_structured = || {
-        value
-            .and_then(|value| value.get(..STRUCTURED.len()))
-            .is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
-    };
-    relay_headers
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case(key))
+    let mut names = relay_headers.iter().map(|(name, _)| name);
+    names.any(|name| name.eq_ignore_ascii_case(key))
         || style == RecordHeaders::CloudEvents
             && key.eq_ignore_ascii_case("content-type")
-            && starts_structured()
+            && value.is_some_and(is_structured_cloud_event)
 }
+
+/// Whether a `content-type` is the one of a structured CloudEvent.
+fn is_structured_cloud_event(content_type: &str) -> bool {
+    const PREFIX: &str = "application/cloudevents";
+    let start = content_type.get(..PREFIX.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+/// Name and value of a header that the relay adds.
+type RelayHeader<'a> = (&'static str, Cow<'a, str>);
 
 /// Headers that the relay adds to each record.
 fn relay_headers<'a>(
     row: &'a OutboxRow,
     style: RecordHeaders,
     source: &'a str,
-) -> Vec<(&'static str, Cow<'a, str>)> {
-    let texts = row.text();
-    let seq = ("outbox_seq", row.id.to_string().into());
+) -> Vec<RelayHeader<'a>> {
     match style {
-        RecordHeaders::Standard => vec![
-            ("event_id", row.event_id.to_string().into()),
-            ("event_type", texts.event_type.into()),
-            ("aggregate_type", texts.aggregate_type.into()),
-            ("aggregate_id", texts.aggregate_id.into()),
-            seq,
-            ("outbox_created_at", rfc3339(row.created_at_us).into()),
-        ],
-        RecordHeaders::Debezium => vec![
-            ("id", row.event_id.to_string().into()),
-            ("eventType", texts.event_type.into()),
-            seq,
-        ],
-        RecordHeaders::CloudEvents => {
-            let mut headers = vec![
-                ("ce_specversion", "1.0".into()),
-                ("ce_id", row.event_id.to_string().into()),
-                ("ce_type", texts.event_type.into()),
-                ("ce_source", source.into()),
-                ("ce_subject", texts.aggregate_id.into()),
-                ("ce_time", rfc3339(row.created_at_us).into()),
-                seq,
-            ];
-            // By the CloudEvents specification the subject is optional, but never empty.
-            headers.retain(|(name, value)| *name != "ce_subject" || !value.is_empty());
-            headers
-        }
+        RecordHeaders::Standard => standard_headers(row),
+        RecordHeaders::Debezium => debezium_headers(row),
+        RecordHeaders::CloudEvents => cloud_events_headers(row, source),
     }
+}
+
+fn standard_headers(row: &OutboxRow) -> Vec<RelayHeader<'_>> {
+    let texts = row.text();
+    vec![
+        ("event_id", row.event_id.to_string().into()),
+        ("event_type", texts.event_type.into()),
+        ("aggregate_type", texts.aggregate_type.into()),
+        ("aggregate_id", texts.aggregate_id.into()),
+        outbox_seq(row),
+        ("outbox_created_at", rfc3339(row.created_at_us).into()),
+    ]
+}
+
+fn debezium_headers(row: &OutboxRow) -> Vec<RelayHeader<'_>> {
+    vec![
+        ("id", row.event_id.to_string().into()),
+        ("eventType", row.text().event_type.into()),
+        outbox_seq(row),
+    ]
+}
+
+fn cloud_events_headers<'a>(row: &'a OutboxRow, source: &'a str) -> Vec<RelayHeader<'a>> {
+    let texts = row.text();
+    let mut headers = vec![
+        ("ce_specversion", "1.0".into()),
+        ("ce_id", row.event_id.to_string().into()),
+        ("ce_type", texts.event_type.into()),
+        ("ce_source", source.into()),
+        ("ce_subject", texts.aggregate_id.into()),
+        ("ce_time", rfc3339(row.created_at_us).into()),
+        outbox_seq(row),
+    ];
+    // By the CloudEvents specification the subject is optional, but never empty.
+    headers.retain(|(name, value)| *name != "ce_subject" || !value.is_empty());
+    headers
+}
+
+fn outbox_seq(row: &OutboxRow) -> RelayHeader<'_> {
+    ("outbox_seq", row.id.to_string().into())
 }
 
 /// RFC 3339 text, in UTC with six digits of a second, for `us` microseconds since 1970. Times

@@ -47,18 +47,20 @@ pub async fn request_topic_limits(
 ) -> Option<LimitsByTopic> {
     let config = client_config(settings, secrets, client_id).ok()?;
     let client: AdminClient<Context> = config.create_with_context(Context).ok()?;
-    let resources: Vec<_> = topics
-        .iter()
-        .map(|topic| ResourceSpecifier::Topic(topic))
-        .collect();
+    let resources = topics.iter().map(|topic| ResourceSpecifier::Topic(topic));
+    let resources: Vec<_> = resources.collect();
     let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
     let answers = client.describe_configs(&resources, &options).await.ok()?;
-    let mut limits = Vec::with_capacity(topics.len());
-    for topic in topics {
-        let config = answers.iter().flatten().find(|one| is_of(one, topic));
-        limits.push(config.map(limits_in).unwrap_or_default());
-    }
-    Some(LimitsByTopic(limits))
+    let answers: Vec<_> = answers.iter().flatten().collect();
+    let limits = topics.iter().map(|topic| limits_of(topic, &answers));
+    Some(LimitsByTopic(limits.collect()))
+}
+
+/// Limits of one topic; unknown if there is no answer for it.
+fn limits_of(topic: &str, answers: &[&ConfigResource]) -> TopicLimits {
+    let mut answers = answers.iter().copied();
+    let config = answers.find(|config| is_of(config, topic));
+    config.map(limits_in).unwrap_or_default()
 }
 
 fn is_of(config: &ConfigResource, topic: &str) -> bool {

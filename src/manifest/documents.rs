@@ -54,28 +54,13 @@ struct Metadata {
 /// # Errors
 /// If a document cannot be read, or the file does not contain exactly one `OutboxRelay`.
 pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
-    let mut relay = None;
-    let (mut secrets, mut config_maps) = (Vec::new(), Vec::new());
+    let mut documents = Documents::default();
     for (document, value) in values(text)? {
-        match kind(&value) {
-            "OutboxRelay" => {
-                if let Some((first, _)) = relay {
-                    return Err(ManifestError::SeveralRelays {
-                        first,
-                        second: document,
-                    });
-                }
-                relay = Some((document, read_relay(document, value)?));
-            }
-            kind @ "Secret" => secrets.push(read(kind, document, value, ParserMessage::Hidden)?),
-            kind @ "ConfigMap" => {
-                config_maps.push(read(kind, document, value, ParserMessage::Hidden)?);
-            }
-            _ => {}
-        }
+        documents.add(document, value)?;
     }
-    let (document, relay) = relay.ok_or(ManifestError::NoRelay)?;
-    let embedded = embedded_data(&relay, secrets, config_maps);
+    let (document, relay) = documents.relay.ok_or(ManifestError::NoRelay)?;
+    let namespace = relay.metadata.namespace.as_deref();
+    let embedded = embedded_data(namespace, documents.secrets, documents.config_maps);
     Ok(Parsed {
         document,
         relay,
@@ -83,44 +68,77 @@ pub(super) fn parse(text: &str) -> Result<Parsed, ManifestError> {
     })
 }
 
+/// Documents of a file that were read so far.
+#[derive(Default)]
+struct Documents {
+    /// The relay, with the number of its document.
+    relay: Option<(usize, OutboxRelay)>,
+    secrets: Vec<SecretDocument>,
+    config_maps: Vec<ConfigMapDocument>,
+}
+
+impl Documents {
+    fn add(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
+        let hidden = ParserMessage::Hidden;
+        match kind(&value) {
+            "OutboxRelay" => self.add_relay(document, value)?,
+            kind @ "Secret" => self.secrets.push(read(kind, document, value, hidden)?),
+            kind @ "ConfigMap" => self.config_maps.push(read(kind, document, value, hidden)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add_relay(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
+        if let Some((first, _)) = self.relay {
+            let second = document;
+            return Err(ManifestError::SeveralRelays { first, second });
+        }
+        self.relay = Some((document, read_relay(document, value)?));
+        Ok(())
+    }
+}
+
 /// Data of the Secrets and ConfigMaps that are in the relay's namespace, or in none.
 fn embedded_data(
-    relay: &OutboxRelay,
+    namespace: Option<&str>,
     secrets: Vec<SecretDocument>,
     config_maps: Vec<ConfigMapDocument>,
 ) -> EmbeddedData {
-    let is_near = |object: &Metadata| {
-        object.namespace.is_none() || object.namespace == relay.metadata.namespace
-    };
     let mut embedded = EmbeddedData::default();
     for secret in secrets {
-        if is_near(&secret.metadata) {
+        if secret.metadata.is_near(namespace) {
             embedded.add_secret(secret.metadata.name.clone(), secret.into_data());
         }
     }
     for config_map in config_maps {
-        if is_near(&config_map.metadata) {
+        if config_map.metadata.is_near(namespace) {
             embedded.add_config_map(config_map.metadata.name.clone(), config_map.into_data());
         }
     }
     embedded
 }
 
+impl Metadata {
+    fn is_near(&self, relay_namespace: Option<&str>) -> bool {
+        self.namespace.is_none() || self.namespace.as_deref() == relay_namespace
+    }
+}
+
 /// Documents with their numbers from 1, without empty ones.
 fn values(text: &str) -> Result<Vec<(usize, Value)>, ManifestError> {
     let mut all = Vec::new();
-    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
-        let number = index + 1;
-        match Value::deserialize(document).and_then(with_merge_keys_applied) {
-            Ok(Value::Null) => {}
-            Ok(value) => all.push((number, value)),
-            // Only the location: the parser's message can quote the text, which can be a Secret.
-            Err(error) => {
-                return Err(ManifestError::Yaml {
-                    document: number,
-                    reason: error_location(&error),
-                });
-            }
+    for (index, yaml) in serde_yaml::Deserializer::from_str(text).enumerate() {
+        let document = index + 1;
+        let value = Value::deserialize(yaml)
+            .and_then(with_merge_keys_applied)
+            .map_err(|error| ManifestError::Yaml {
+                document,
+                // Not the parser's message: it can quote the text, which can be a Secret.
+                reason: error_location(&error),
+            })?;
+        if value != Value::Null {
+            all.push((document, value));
         }
     }
     Ok(all)
@@ -153,37 +171,37 @@ fn kind(value: &Value) -> &'static str {
 /// Reads the document of an `OutboxRelay`, and checks what an API server would check: version,
 /// unknown fields and name.
 fn read_relay(document: usize, value: Value) -> Result<OutboxRelay, ManifestError> {
-    let version = value
-        .get("apiVersion")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    if version != "outboxrelay.dev/v1alpha1" {
-        return Err(ManifestError::Version {
-            document,
-            found: version.to_owned(),
-        });
-    }
+    let error = |field, reason| ManifestError::Field {
+        document,
+        kind: "OutboxRelay",
+        field,
+        reason,
+    };
+    check_version(document, &value)?;
     if let Some((field, reason)) = unknown_fields::first(&value) {
-        return Err(ManifestError::Field {
-            document,
-            kind: "OutboxRelay",
-            field,
-            reason,
-        });
+        return Err(error(field, reason));
     }
     let relay: OutboxRelay = read("OutboxRelay", document, value, ParserMessage::Shown)?;
     if relay.metadata.name.as_deref().is_some_and(is_valid_name) {
         return Ok(relay);
     }
-    let reason = "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -"
-        .to_owned();
-    Err(ManifestError::Field {
+    Err(error("metadata.name".to_owned(), NAME_RULE.to_owned()))
+}
+
+fn check_version(document: usize, value: &Value) -> Result<(), ManifestError> {
+    let version = value.get("apiVersion").and_then(Value::as_str);
+    if version == Some("outboxrelay.dev/v1alpha1") {
+        return Ok(());
+    }
+    Err(ManifestError::Version {
         document,
-        kind: "OutboxRelay",
-        field: "metadata.name".to_owned(),
-        reason,
+        found: version.unwrap_or_default().to_owned(),
     })
 }
+
+/// Rule of [`is_valid_name`], for errors.
+const NAME_RULE: &str =
+    "must be at most 46 characters, start with a letter, and hold only a-z, 0-9 and -";
 
 fn is_valid_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -213,20 +231,25 @@ fn read<T: DeserializeOwned>(
             path if path == "." => "the document".to_owned(),
             path => path,
         };
-        let reason = match parser_message {
-            ParserMessage::Shown => error.into_inner().to_string(),
-            ParserMessage::Hidden => {
-                "cannot be read: put names and texts in quotes, and encode data as base64"
-                    .to_owned()
-            }
-        };
         ManifestError::Field {
             document,
             kind,
             field,
-            reason,
+            reason: parser_message.reason(&error.into_inner()),
         }
     })
+}
+
+impl ParserMessage {
+    fn reason(self, error: &serde_yaml::Error) -> String {
+        match self {
+            Self::Shown => error.to_string(),
+            Self::Hidden => {
+                "cannot be read: put names and texts in quotes, and encode data as base64"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 impl SecretDocument {

@@ -34,10 +34,8 @@ fn walk(value: &Value, schema: &Schema, path: &str) -> Option<(String, String)> 
             .find_map(|(name, value)| field(name.as_str()?, value, schema, path)),
         Value::Sequence(items) => {
             let schema = schema.get("items")?;
-            items
-                .iter()
-                .enumerate()
-                .find_map(|(index, item)| walk(item, schema, &format!("{path}[{index}]")))
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| walk(item, schema, &format!("{path}[{index}]")))
         }
         _ => None,
     }
@@ -47,12 +45,10 @@ fn field(name: &str, value: &Value, schema: &Schema, path: &str) -> Option<(Stri
     let path = format!("{path}.{name}");
     // No properties: a map with free names, or a field without a schema.
     let properties = schema.get("properties").and_then(Schema::as_object)?;
-    match properties.get(name) {
-        Some(schema) => walk(value, schema, &path),
-        None => {
-            let properties: Vec<_> = properties.keys().map(String::as_str).collect();
-            let properties = properties.join(", ");
-            Some((path, format!("is not a field; use one of: {properties}")))
-        }
+    if let Some(schema) = properties.get(name) {
+        return walk(value, schema, &path);
     }
+    let known: Vec<_> = properties.keys().map(String::as_str).collect();
+    let known = known.join(", ");
+    Some((path, format!("is not a field; use one of: {known}")))
 }

@@ -37,17 +37,13 @@ impl Secrets {
         let chain = self.parsed_certificates(files.certificate, &certificate)?;
         let private_key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes())
             .map_err(|_| self.not_pem(files.key, "private key"))?;
-        // Only a certain mismatch is an error: servers may support kinds of keys that rustls does
-        // not.
-        match CertifiedKey::from_der(chain, private_key, &ring::default_provider()) {
-            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                Err(SecretError::KeyMismatch {
-                    file: files.certificate,
-                    location: self.location(files.certificate),
-                })
-            }
-            _ => Ok((certificate, key)),
+        if is_mismatch(chain, private_key) {
+            return Err(SecretError::KeyMismatch {
+                file: files.certificate,
+                location: self.location(files.certificate),
+            });
         }
+        Ok((certificate, key))
     }
 
     fn parsed_certificates(
@@ -70,4 +66,15 @@ impl Secrets {
             what,
         }
     }
+}
+
+/// Only a certain mismatch is an error: servers may support kinds of keys that rustls does not.
+fn is_mismatch(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> bool {
+    let checked = CertifiedKey::from_der(chain, key, &ring::default_provider());
+    matches!(
+        checked,
+        Err(rustls::Error::InconsistentKeys(
+            InconsistentKeys::KeyMismatch
+        ))
+    )
 }

@@ -29,18 +29,18 @@ pub fn decide(
     if in_use == Some(current) {
         return SecretChange::Unchanged;
     }
-    let problem = match usable(&current.clone().into()) {
-        Err(problem) => problem,
-        Ok(()) => match in_use.and_then(|in_use| missing(in_use, current)) {
-            Some(problem) => problem,
-            None => return SecretChange::Usable,
-        },
-    };
-    if in_use.is_none() {
-        return SecretChange::Unusable(problem);
+    let problem = usable(&current.clone().into()).err();
+    let problem = problem.or_else(|| missing(in_use?, current));
+    match problem {
+        None => SecretChange::Usable,
+        Some(problem) if in_use.is_none() => SecretChange::Unusable(problem),
+        Some(problem) => SecretChange::Unusable(with_last_good(&problem)),
     }
+}
+
+fn with_last_good(problem: &Problem) -> Problem {
     let message = format!("{}; the last good one stays in use", problem.message);
-    SecretChange::Unusable(Problem::new(problem.class, message).with_last_good_used())
+    Problem::new(problem.class, message).with_last_good_used()
 }
 
 /// Problem of a file that is in use and no longer exists. A file may be optional, such as the

@@ -19,6 +19,16 @@ struct FileState {
     content: Result<Option<Content>, io::ErrorKind>,
 }
 
+impl FileState {
+    fn new(location: String, content: io::Result<Option<Vec<u8>>>) -> Self {
+        let content = match content {
+            Ok(bytes) => Ok(bytes.map(|bytes| Content(bytes.into()))),
+            Err(error) => Err(error.kind()),
+        };
+        Self { location, content }
+    }
+}
+
 struct Content(SecretSlice<u8>);
 
 impl PartialEq for Content {
@@ -35,11 +45,7 @@ impl FromIterator<(SecretFile, String, io::Result<Option<Vec<u8>>>)> for SecretS
     ) -> Self {
         let mut states = BTreeMap::new();
         for (file, location, content) in files {
-            let content = match content {
-                Ok(bytes) => Ok(bytes.map(|bytes| Content(bytes.into()))),
-                Err(error) => Err(error.kind()),
-            };
-            states.insert(file, FileState { location, content });
+            states.insert(file, FileState::new(location, content));
         }
         Self(Arc::new(states))
     }

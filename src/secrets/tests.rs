@@ -141,7 +141,7 @@ fn debug_output_shows_no_value() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
-/// Changes all files of a volume in one step, by a symbolic link, like the kubelet.
+/// Kubelet changes all files of a volume in one step, by a symbolic link.
 #[test]
 fn a_link_that_is_swapped_is_another_reading_and_an_old_reading_stays_as_it_was() {
     let path = folder("link");

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     api::{
-        Breaker, Database, DatabaseConnection, Kafka, OutboxRelaySpec, ParseDurationError, Tls,
-        TlsMode, Topic, parse_duration,
+        Breaker, CertificateSource, Database, DatabaseConnection, Kafka, OutboxRelaySpec,
+        ParseDurationError, Tls, TlsMode, Topic, parse_duration,
     },
     settings::{
         BreakerSettings, DatabaseSettings, Endpoint, InvalidOwner, InvalidSchemaName,
@@ -199,32 +199,30 @@ fn endpoint(connection: &DatabaseConnection, field: &'static str) -> Result<Endp
         &connection.credentials_secret_ref,
     ) {
         (Some(_), None, None, None) => Ok(Endpoint::Url),
-        (None, Some(host), Some(name), Some(_)) => {
-            let port = u16::try_from(connection.port).map_err(|_| InvalidSpec::Range {
-                field,
-                min: 1,
-                max: 65535,
-                value: connection.port,
-            })?;
-            Ok(Endpoint::Host {
-                host: host.clone(),
-                port,
-                name: name.clone(),
-            })
-        }
+        (None, Some(host), Some(name), Some(_)) => Ok(Endpoint::Host {
+            host: host.clone(),
+            port: port(connection.port, field)?,
+            name: name.clone(),
+        }),
         _ => Err(InvalidSpec::Endpoint { field }),
     }
 }
 
+fn port(value: i32, field: &'static str) -> Result<u16, InvalidSpec> {
+    u16::try_from(value).map_err(|_| InvalidSpec::Range {
+        field,
+        min: 1,
+        max: 65535,
+        value,
+    })
+}
+
 fn tls(tls: &Tls, field: &'static str) -> Result<TlsSettings, InvalidSpec> {
-    if tls.mode == TlsMode::Disable && (tls.ca.is_some() || tls.client_cert_secret_ref.is_some()) {
+    let has_certificates = tls.ca.is_some() || tls.client_cert_secret_ref.is_some();
+    if tls.mode == TlsMode::Disable && has_certificates {
         return Err(InvalidSpec::TlsDisabled { field });
     }
-    if tls
-        .ca
-        .as_ref()
-        .is_some_and(|ca| ca.secret_ref.is_some() == ca.config_map_ref.is_some())
-    {
+    if tls.ca.as_ref().is_some_and(|ca| !has_one_source(ca)) {
         return Err(InvalidSpec::CertificateSource { field });
     }
     Ok(TlsSettings {
@@ -234,26 +232,27 @@ fn tls(tls: &Tls, field: &'static str) -> Result<TlsSettings, InvalidSpec> {
     })
 }
 
+fn has_one_source(ca: &CertificateSource) -> bool {
+    ca.secret_ref.is_some() != ca.config_map_ref.is_some()
+}
+
 fn migration(spec: &OutboxRelaySpec) -> Result<MigrationSettings, InvalidSpec> {
-    let database = match &spec.migration.database {
-        None => None,
-        Some(own) => Some(MigrationDatabase {
-            endpoint: endpoint(own, "spec.migration.database")?,
-            tls: tls(&own.tls, "spec.migration.database.tls")?,
-        }),
-    };
-    let grants = &spec.migration.grants;
+    let migration = &spec.migration;
+    let database = migration.database.as_ref().map(migration_database);
+    let take_over_from = migration.take_over_from.as_deref().map(str::parse);
     Ok(MigrationSettings {
-        policy: spec.migration.policy,
-        database,
-        producers: grants.producers.clone(),
-        relays: grants.relays.clone(),
-        take_over_from: spec
-            .migration
-            .take_over_from
-            .as_deref()
-            .map(str::parse)
-            .transpose()?,
+        policy: migration.policy,
+        database: database.transpose()?,
+        producers: migration.grants.producers.clone(),
+        relays: migration.grants.relays.clone(),
+        take_over_from: take_over_from.transpose()?,
+    })
+}
+
+fn migration_database(database: &DatabaseConnection) -> Result<MigrationDatabase, InvalidSpec> {
+    Ok(MigrationDatabase {
+        endpoint: endpoint(database, "spec.migration.database")?,
+        tls: tls(&database.tls, "spec.migration.database.tls")?,
     })
 }
 
@@ -261,17 +260,12 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     if kafka.bootstrap_servers.is_empty() {
         return Err(InvalidSpec::NoBootstrapServer);
     }
-    for (name, value) in &kafka.properties {
-        if let Some(reason) = property_error(name, value) {
-            return Err(InvalidSpec::KafkaProperty(reason));
-        }
-    }
+    check_properties(kafka)?;
     let sasl = kafka.sasl.as_ref().map(|sasl| SaslSettings {
         mechanism: sasl.mechanism,
         username: sasl.username.clone(),
     });
-    let is_plain = |sasl: &SaslSettings| sasl.mechanism == SaslMechanism::Plain;
-    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(is_plain) {
+    if kafka.tls.mode == TlsMode::Disable && sasl.as_ref().is_some_and(sends_password) {
         return Err(InvalidSpec::PlainWithoutTls);
     }
     Ok(KafkaSettings {
@@ -282,25 +276,44 @@ fn kafka(kafka: &Kafka) -> Result<KafkaSettings, InvalidSpec> {
     })
 }
 
+fn check_properties(kafka: &Kafka) -> Result<(), InvalidSpec> {
+    let mut properties = kafka.properties.iter();
+    match properties.find_map(|(name, value)| property_error(name, value)) {
+        Some(reason) => Err(InvalidSpec::KafkaProperty(reason)),
+        None => Ok(()),
+    }
+}
+
+/// Whether the mechanism sends the password itself, so that it needs TLS.
+fn sends_password(sasl: &SaslSettings) -> bool {
+    sasl.mechanism == SaslMechanism::Plain
+}
+
 fn topics(topics: &[Topic]) -> Result<Vec<TopicSettings>, InvalidSpec> {
     if !(1..=64).contains(&topics.len()) {
         return Err(InvalidSpec::TopicCount);
     }
-    let mut names = BTreeSet::new();
-    for topic in topics {
-        if !names.insert(&topic.name) {
-            return Err(InvalidSpec::TopicTwice(topic.name.clone()));
-        }
-    }
+    declared_once(topics)?;
     routed_once("event type", topics, |topic| &topic.event_types)?;
     routed_once("aggregate type", topics, |topic| &topic.aggregate_types)?;
-    let settings = |topic: &Topic| TopicSettings {
+    Ok(topics.iter().map(topic_settings).collect())
+}
+
+fn topic_settings(topic: &Topic) -> TopicSettings {
+    TopicSettings {
         name: topic.name.clone(),
         event_types: topic.event_types.clone(),
         aggregate_types: topic.aggregate_types.clone(),
         on_poison: topic.on_poison,
-    };
-    Ok(topics.iter().map(settings).collect())
+    }
+}
+
+fn declared_once(topics: &[Topic]) -> Result<(), InvalidSpec> {
+    let mut names = BTreeSet::new();
+    match topics.iter().find(|topic| !names.insert(&topic.name)) {
+        Some(topic) => Err(InvalidSpec::TopicTwice(topic.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Checks that no type is routed to two topics. `kind` is the word for the type in the error.

@@ -26,16 +26,7 @@ impl RelaySettings {
             serde_yaml::from_str(text).map_err(|error| InvalidSettings::Yaml {
                 location: error_location(&error),
             })?;
-        let settings: Self = serde_path_to_error::deserialize(value).map_err(|error| {
-            let field = match error.path().to_string() {
-                path if path == "." => "the file".to_owned(),
-                path => path,
-            };
-            InvalidSettings::Field {
-                field,
-                reason: reason(&error.into_inner().to_string()),
-            }
-        })?;
+        let settings: Self = serde_path_to_error::deserialize(value).map_err(field_error)?;
         match settings.unusable() {
             None => Ok(settings),
             Some((field, reason)) => Err(InvalidSettings::Field {
@@ -131,27 +122,35 @@ fn error_location(error: &serde_yaml::Error) -> String {
     }
 }
 
+fn field_error(error: serde_path_to_error::Error<serde_yaml::Error>) -> InvalidSettings {
+    let field = match error.path().to_string() {
+        path if path == "." => "the file".to_owned(),
+        path => path,
+    };
+    InvalidSettings::Field {
+        field,
+        reason: reason(&error.into_inner().to_string()),
+    }
+}
+
 /// Reason from a message of serde, without the value that the message quotes. The text after
 /// `expected` is safe: it comes from our own types.
 fn reason(message: &str) -> String {
-    let expected = message
-        .rsplit_once(", expected ")
-        .map(|(_, expected)| expected);
-    let found = message
-        .strip_prefix("invalid type: ")
-        .or_else(|| message.strip_prefix("invalid value: "));
-    match (found, expected) {
-        (Some(found), Some(expected)) => format!("is {}, must be {expected}", kind(found)),
-        (None, Some(expected)) if message.starts_with("unknown variant `") => {
-            format!("has an unknown value, must be {expected}")
+    if let Some((start, expected)) = message.rsplit_once(", expected ") {
+        let found = start.strip_prefix("invalid type: ");
+        if let Some(found) = found.or_else(|| start.strip_prefix("invalid value: ")) {
+            return format!("is {}, must be {expected}", kind(found));
         }
-        _ if message.starts_with("missing field `") || message.starts_with("unknown field `") => {
-            message.to_owned()
+        if start.starts_with("unknown variant `") {
+            return format!("has an unknown value, must be {expected}");
         }
-        _ => match message.rsplit_once("' is not a valid schema name: ") {
-            Some((_, rule)) => format!("is not a valid schema name: {rule}"),
-            None => "cannot be read".to_owned(),
-        },
+    }
+    if message.starts_with("missing field `") || message.starts_with("unknown field `") {
+        return message.to_owned();
+    }
+    match message.rsplit_once("' is not a valid schema name: ") {
+        Some((_, rule)) => format!("is not a valid schema name: {rule}"),
+        None => "cannot be read".to_owned(),
     }
 }
 

@@ -269,7 +269,8 @@ async fn topics_are_named_once_and_at_least_one_is() {
     .await;
 }
 
-/// As many topics and types as the schema allows. `type_of` returns the names of types.
+/// Returns the largest number of topics and types that the schema allows. `type_of` returns the
+/// names of types.
 fn topics(type_of: impl Fn(usize, usize) -> String) -> Value {
     let types = |topic| {
         (0..16)

@@ -95,7 +95,7 @@ async fn a_leader_that_is_killed_is_followed_when_its_lease_has_run_out() {
     replicas_become(&ns, 3).await;
 }
 
-/// Its container was started again under the same name: it need not wait for itself.
+/// The leader's container is restarted under the same name, so it does not wait for its own Lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_killed_and_started_again_leads_on() {
     let ns = Namespace::create().await;

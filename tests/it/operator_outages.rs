@@ -111,7 +111,7 @@ async fn an_api_server_that_is_away_for_long_is_waited_for() {
     until("it to try", async || {
         operator
             .log()
-            .contains("failed to ask for the Lease")
+            .contains("failed to read or write the Lease")
             .then_some(())
     })
     .await;

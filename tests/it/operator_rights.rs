@@ -107,7 +107,7 @@ async fn the_rights_of_the_chart_are_enough() {
     }
 }
 
-/// As when somebody deletes the namespace: the RoleBinding goes with it.
+/// The RoleBinding is deleted, which also happens when a person deletes the namespace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_whose_rights_are_gone_is_told_once_and_disturbs_no_other() {
     let (ns, shut) = (Namespace::create().await, Namespace::create().await);

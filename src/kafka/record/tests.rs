@@ -272,7 +272,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_goes_in_comes_out(fields in prop::collection::btree_map("[^\0]{0,12}|event_id|CE_ID|id", any_json(), 0..8), style in any_style()) {
+    fn what_goes_in_comes_out(
+        fields in prop::collection::btree_map("[^\0]{0,12}|event_id|CE_ID|id", any_json(), 0..8),
+        style in any_style(),
+    ) {
         let object: Map<String, Value> = fields.clone().into_iter().collect();
         let (all, replaced) = named(&Value::from(object).to_string(), style);
         let row = row("{}");
@@ -292,7 +295,10 @@ proptest! {
     }
 
     #[test]
-    fn no_text_at_all_makes_the_mapping_panic(json in "\\PC{0,40}|[{}\\[\\]\",:a0\\\\u ]{0,20}", style in any_style()) {
+    fn no_text_at_all_makes_the_mapping_panic(
+        json in "\\PC{0,40}|[{}\\[\\]\",:a0\\\\u ]{0,20}",
+        style in any_style(),
+    ) {
         let _ = crate::kafka::record::headers(&row(&json), style, "/", &mut 0);
     }
 

@@ -1,7 +1,9 @@
-//! The client of passes and watches: what every request goes through. IO.
+//! The client for reconciliations and watches: what every request goes through. IO.
 //!
-//! A write asks the fence first. An answer that does not come is given up. A watch is listened to
-//! down to its bookmarks, of which the watcher itself tells nothing.
+//! - A write is sent only while the fence allows it.
+//! - A request without a response is given up after [`RESPONSE_TIMEOUT`].
+//! - A watch counts as alive when it receives anything, bookmarks included. kube's watcher does not
+//!   report bookmarks, so the response body is observed here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,149 +15,171 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::operator::process::{
     fence::Fence,
-    health::{Access, Answer, Pulse},
+    health::{AccessChange, HealthState, WatchResponse},
     metrics::Metrics,
 };
 
-/// For an answer, or the beginning of a watch. Passes have a shorter limit of their own.
-const LONGEST: Duration = Duration::from_secs(15);
+/// Longest wait for a response, or for the beginning of a watch. Requests of reconciliations have a
+/// shorter limit of their own.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a connection to the API server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
-type Answered = Response<AnswerBody>;
+type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+type ApiResponse = Response<ResponseBody>;
 
-/// Why a request was not sent, or not waited for.
+/// Why a request was not sent, or got no response.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    #[error("this operator may lead no more: nothing is written")]
+    #[error("this operator may no longer lead: nothing is written")]
     Fenced,
-    #[error("no answer from the API server within {}s", LONGEST.as_secs())]
+    #[error("no response from the API server within {}s", RESPONSE_TIMEOUT.as_secs())]
     Timeout,
 }
 
-/// What requests are measured by and noted in.
+/// What a client checks before each request and updates after it.
 #[derive(Clone)]
-pub(crate) struct Wire {
+pub(crate) struct ClientHooks {
     pub fence: Fence,
-    pub pulse: Arc<Pulse>,
+    pub health: Arc<HealthState>,
     pub metrics: Metrics,
 }
 
-/// A connection pool of its own. Failed requests are tried again by the objects' own back-off,
-/// where that can be seen.
-pub(crate) fn plain(mut config: Config) -> kube::Result<Client> {
+/// Returns a client with a connection pool of its own. It retries nothing: each object has its own
+/// back-off, and failures stay visible there.
+pub(crate) fn base_client(mut config: Config) -> kube::Result<Client> {
     config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(5));
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
     Client::try_from(config)
 }
 
-/// The same, with all of the above.
-pub(crate) fn wired(inner: Client, wire: Wire) -> Client {
+/// Returns a client that sends through `inner` and applies fence, time limit, health and metrics to
+/// every request.
+pub(crate) fn instrumented(inner: Client, hooks: ClientHooks) -> Client {
     let namespace = inner.default_namespace().to_owned();
     let service = tower::service_fn(move |request| {
-        let sent = send(inner.clone(), wire.clone(), request);
-        // On its own task: a watcher in its back-off does not poll the connections of the others.
+        let sent = send(inner.clone(), hooks.clone(), request);
+        // On a task of its own: a watcher in its back-off does not poll the connections of the
+        // others.
         let task = AbortOnDropHandle::new(tokio::spawn(sent));
         async move { task.await? }
     });
     Client::new(service, namespace)
 }
 
-async fn send(inner: Client, wire: Wire, mut request: Request<Body>) -> Result<Answered, BoxError> {
-    let (method, started) = (request.method().clone(), Instant::now());
-    if method != Method::GET {
-        let longest = wire
-            .fence
-            .allows(started.into_std())
-            .ok_or(SendError::Fenced)?;
-        *request.uri_mut() = ending_after(request.uri(), longest)?;
+async fn send(
+    inner: Client,
+    hooks: ClientHooks,
+    mut request: Request<Body>,
+) -> Result<ApiResponse, BoxError> {
+    let started = Instant::now();
+    if request.method() != Method::GET {
+        limit_write(&hooks.fence, &mut request, started)?;
     }
-    let verb = if is_watch(request.uri()) {
-        "WATCH"
-    } else {
-        method.as_str()
-    };
-    let ended = timeout(LONGEST, answer(&inner, &wire.pulse, request))
+    let verb = verb(&request);
+    let received = timeout(RESPONSE_TIMEOUT, response(&inner, &hooks.health, request))
         .await
         .unwrap_or_else(|_| Err(SendError::Timeout.into()));
-    wire.metrics.asked(
-        verb,
-        ended.as_ref().ok().map(Response::status),
-        started.elapsed(),
-    );
-    ended
+    let code = received.as_ref().ok().map(Response::status);
+    hooks.metrics.request_ended(&verb, code, started.elapsed());
+    received
 }
 
-/// The whole answer; of a watch its beginning.
-async fn answer(
+/// Lets the API server work on a write only for as long as the fence allows.
+fn limit_write(fence: &Fence, request: &mut Request<Body>, now: Instant) -> Result<(), BoxError> {
+    let limit = fence.allows(now.into_std()).ok_or(SendError::Fenced)?;
+    *request.uri_mut() = with_server_timeout(request.uri(), limit)?;
+    Ok(())
+}
+
+/// The label `verb` of the request's metrics.
+fn verb(request: &Request<Body>) -> String {
+    if is_watch(request.uri()) {
+        "WATCH".to_owned()
+    } else {
+        request.method().to_string()
+    }
+}
+
+/// Sends a request. Returns its whole response, or the beginning of a watch.
+async fn response(
     inner: &Client,
-    pulse: &Arc<Pulse>,
+    health: &Arc<HealthState>,
     request: Request<Body>,
-) -> Result<Answered, BoxError> {
-    let reads = request.method() == Method::GET;
-    let (path, watches) = (request.uri().path().to_owned(), is_watch(request.uri()));
+) -> Result<ApiResponse, BoxError> {
+    let is_read = request.method() == Method::GET;
+    let (path, is_watch) = (request.uri().path().to_owned(), is_watch(request.uri()));
     let (head, body) = inner.send(request).await?.into_parts();
-    if watches && head.status.is_success() {
-        note(pulse, &path, Answer::Opened, &[]);
-        return Ok(Response::from_parts(
-            head,
-            listened_to(body, Arc::clone(pulse), path),
-        ));
-    }
-    let body = body.collect().await?.to_bytes();
-    if let Some(refusal) = refusal(head.status).filter(|_| reads) {
-        note(pulse, &path, refusal, &body);
-    }
-    Ok(Response::from_parts(
-        head,
-        Full::new(body)
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    ))
+    let body = if is_watch && head.status.is_success() {
+        record(health, &path, WatchResponse::Opened, &[]);
+        observed(body, Arc::clone(health), path)
+    } else {
+        let body = body.collect().await?.to_bytes();
+        if let Some(refusal) = refusal(head.status).filter(|_| is_read) {
+            record(health, &path, refusal, &body);
+        }
+        complete(body)
+    };
+    Ok(Response::from_parts(head, body))
 }
 
-fn listened_to(body: Body, pulse: Arc<Pulse>, path: String) -> AnswerBody {
-    let heard = body.map_frame(move |frame| {
-        pulse.heard(&path, Instant::now().into_std());
+/// The body of a watch. Each frame that arrives is recorded as a sign that the watch is alive.
+fn observed(body: Body, health: Arc<HealthState>, path: String) -> ResponseBody {
+    let observed = body.map_frame(move |frame| {
+        health.received(&path, Instant::now().into_std());
         frame
     });
-    heard.map_err(Into::into).boxed_unsync()
+    observed.map_err(Into::into).boxed_unsync()
 }
 
-/// What an answer that brings nothing says of the one who asked; absent: it says something of the
-/// API server.
-fn refusal(status: StatusCode) -> Option<Answer> {
+/// A body that was received whole.
+fn complete(body: Bytes) -> ResponseBody {
+    Full::new(body)
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// Classifies a failed read that concerns the request. Returns `None` for a status that concerns
+/// the API server.
+fn refusal(status: StatusCode) -> Option<WatchResponse> {
     match status {
-        StatusCode::FORBIDDEN => Some(Answer::Forbidden),
-        other if other.is_client_error() => Some(Answer::Refused),
+        StatusCode::FORBIDDEN => Some(WatchResponse::Forbidden),
+        other if other.is_client_error() => Some(WatchResponse::Refused),
         _ => None,
     }
 }
 
-/// Tells of it only when it is new: a list or a watch that is refused is asked for again every few
-/// seconds.
-fn note(pulse: &Pulse, path: &str, answer: Answer, body: &[u8]) {
-    match pulse.answered(path, answer, Instant::now().into_std()) {
-        Some(Access::Lost(Some(namespace))) => tracing::error!(
+/// Records a response to a list or a watch. Logs only when the operator lost or regained access:
+/// what is refused is requested again every few seconds.
+fn record(health: &HealthState, path: &str, response: WatchResponse, body: &[u8]) {
+    match health.responded(path, response, Instant::now().into_std()) {
+        Some(AccessChange::Lost(Some(namespace))) => tracing::error!(
             namespace,
-            why = message(body),
-            "the API server shows this operator nothing of a namespace: relays there go on, but nobody looks after them. Make the namespace and \
-             the operator's RoleBinding in it again (helm upgrade does), or take it out of watchNamespaces"
+            why = status_message(body),
+            "the API server refuses this operator access to a namespace: relays there continue, \
+             but changes of their OutboxRelays are not applied. Create the namespace and the \
+             operator's RoleBinding in it again (helm upgrade does), or remove it from \
+             watchNamespaces"
         ),
-        Some(Access::Lost(None)) => tracing::error!(
-            why = message(body),
-            "the API server shows this operator nothing: relays go on, but nobody looks after them. Bind the ClusterRole of the chart to its \
-             ServiceAccount"
+        Some(AccessChange::Lost(None)) => tracing::error!(
+            why = status_message(body),
+            "the API server refuses this operator access to all namespaces: relays continue, but \
+             changes of their OutboxRelays are not applied. Bind the chart's ClusterRole to the \
+             operator's ServiceAccount"
         ),
-        Some(Access::Regained(namespace)) => {
-            tracing::info!(namespace, "the API server shows again what is there");
+        Some(AccessChange::Regained(namespace)) => {
+            tracing::info!(
+                namespace,
+                "the API server grants this operator access again"
+            );
         }
         None => {}
     }
 }
 
-/// The API server's own words.
-fn message(body: &[u8]) -> String {
+/// The message of the API server's `Status`; empty if the body is not one.
+fn status_message(body: &[u8]) -> String {
     serde_json::from_slice::<Status>(body)
         .map(|status| status.message)
         .unwrap_or_default()
@@ -166,12 +190,12 @@ fn is_watch(uri: &Uri) -> bool {
         .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
-/// The API server itself gives the request up after that time, so that it cannot come to pass when
-/// somebody else leads.
-fn ending_after(uri: &Uri, longest: Duration) -> Result<Uri, hyper::http::Error> {
-    let sign = if uri.query().is_some() { '&' } else { '?' };
+/// Adds the parameter `timeout`. The API server then gives the request up after `limit`, so that it
+/// cannot take effect when another operator leads.
+fn with_server_timeout(uri: &Uri, limit: Duration) -> Result<Uri, hyper::http::Error> {
+    let separator = if uri.query().is_some() { '&' } else { '?' };
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let limited = format!("{path}{sign}timeout={}ms", longest.as_millis());
+    let limited = format!("{path}{separator}timeout={}ms", limit.as_millis());
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(limited.parse()?);
     Ok(Uri::from_parts(parts)?)
@@ -184,7 +208,7 @@ mod tests {
     #[test]
     fn a_write_carries_its_time_limit_beside_what_it_asks_for() {
         let limited = |uri: &str| {
-            ending_after(&uri.parse().expect("a URI"), Duration::from_millis(3500))
+            with_server_timeout(&uri.parse().expect("a URI"), Duration::from_millis(3500))
                 .expect("a URI")
                 .to_string()
         };

@@ -1,4 +1,4 @@
-//! Watches in, passes out, pauses after failures. Wiring.
+//! Runs the controllers: watches start reconciliations, and failures pause them. Wiring.
 
 use std::{
     sync::Arc,
@@ -21,7 +21,7 @@ use kube::{
         Predicate, WatchStreamExt,
         controller::{self, Action, Controller},
         predicates,
-        reflector::ObjectRef,
+        reflector::{ObjectRef, store::Writer},
         watcher::{self, ExponentialBackoff, watcher},
     },
 };
@@ -34,110 +34,137 @@ use crate::operator::{
     identity::{MANAGED_BY, MIGRATION_LABEL, OPERATOR, RELAY_LABEL, RelayKey},
     ownership::relay_name,
     process::{
-        health::Pulse,
-        requeue_rate::Pace,
-        watch_scope::{Guarded, Known, Scope, Scopes},
+        health::HealthState,
+        requeue_rate::RequeueRate,
+        watch_scope::{GuardedRelay, RelayStore, WatchScope, WatchScopes},
     },
     reconcile::{Requeue, cache::Cache},
 };
-/// Passes at the same time, however many namespaces there are.
-const CONCURRENCY: u16 = 8;
-/// Changes that come together are worked through together.
-const DEBOUNCE: Duration = Duration::from_millis(300);
-const RECONCILE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Longest pause after a failure that passes by itself.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// The operator and its signs of life.
+/// Reconciliations at the same time, in all namespaces together.
+const CONCURRENCY: u16 = 8;
+/// Changes of one object within this time lead to one reconciliation.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+/// Longest time that one reconciliation may take.
+const RECONCILE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest pause after a failure that ends automatically.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Longest pause after a failure that only a person can resolve.
+const PERMANENT_RETRY_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// Shortest and longest pause before a watch that failed is opened again, without jitter.
+const WATCH_BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
+
+/// What all reconciliations share: the operator, and what the process records about it.
 pub(crate) struct Context {
     operator: Operator,
-    pulse: Arc<Pulse>,
-    known: Known,
-    pace: Pace,
-    /// Passes at the same time, in all scopes together.
+    health: Arc<HealthState>,
+    relays: RelayStore,
+    requeue_rate: RequeueRate,
+    /// Limits reconciliations at the same time, in all scopes together, to [`CONCURRENCY`].
     permits: Semaphore,
 }
 
 impl Context {
-    pub(crate) fn new(operator: Operator, pulse: Arc<Pulse>, known: Known) -> Self {
+    pub(crate) fn new(operator: Operator, health: Arc<HealthState>, relays: RelayStore) -> Self {
         Self {
             operator,
-            pulse,
-            known,
-            pace: Pace::default(),
+            health,
+            relays,
+            requeue_rate: RequeueRate::default(),
             permits: Semaphore::new(CONCURRENCY.into()),
         }
     }
 }
 
-/// Watches and passes until it is stopped, and the passes at work have ended.
-pub(crate) async fn work(
+/// Watches and reconciles until `stop` is cancelled and the reconciliations under way have ended.
+/// `watch_timeout` is the time after which a watch ends and is opened again.
+///
+/// # Cancel safety
+///
+/// Reconciliations under way are dropped where they wait. The API server may still carry out a
+/// write that was sent, so a caller that drops this future must not give the Lease back.
+pub(crate) async fn run_controllers(
     context: Arc<Context>,
-    scopes: Scopes,
-    round: Duration,
+    scopes: WatchScopes,
+    watch_timeout: Duration,
     stop: CancellationToken,
 ) {
-    let run = |(number, scope)| outcomes(Arc::clone(&context), number, scope, round, stop.clone());
-    select_all(scopes.0.into_iter().enumerate().map(run))
+    let start = |(number, scope)| {
+        controller(
+            Arc::clone(&context),
+            number,
+            scope,
+            watch_timeout,
+            stop.clone(),
+        )
+    };
+    select_all(scopes.0.into_iter().enumerate().map(start))
         .for_each(|outcome| {
-            note(&context, outcome);
+            on_outcome(&context, outcome);
             std::future::ready(())
         })
         .await;
 }
 
-/// One controller, with watches and a back-off of its own.
-fn outcomes(
+/// The controller of one scope, with watches and a back-off of its own. Yields the outcome of each
+/// reconciliation.
+fn controller(
     context: Arc<Context>,
     number: usize,
-    scope: Scope,
-    round: Duration,
+    scope: WatchScope,
+    watch_timeout: Duration,
     stop: CancellationToken,
 ) -> BoxStream<'static, Outcome> {
-    let client = context.operator.client.clone();
-    let namespace = scope.namespace.as_deref();
-    let pulse = Arc::clone(&context.pulse);
-    let rounds =
-        || watcher::Config::default().timeout(u32::try_from(round.as_secs()).unwrap_or(u32::MAX));
-    let ours = rounds().labels(&format!("{MANAGED_BY}={OPERATOR}"));
-    let marking = Arc::clone(&context);
-    let relays = watcher(api::<Guarded>(&client, namespace), rounds())
-        .backoff(short_backoff())
+    let children = ChildWatches::new(&context.operator, &scope, watch_timeout);
+    let api = api(&context.operator.client, scope.namespace.as_deref());
+    let relays = watcher(api, watch_config(watch_timeout)).backoff(watch_backoff());
+    let relays = changed_relays(relays, scope.writer, number, Arc::clone(&context));
+    Controller::for_stream(relays, scope.store)
+        .with_config(controller_config())
+        .trigger_backoff(watch_backoff())
+        .watches_stream(children.changes::<Deployment>(), relay_of)
+        .watches_stream(children.changes::<Job>(), relay_of)
+        .watches_stream(children.changes::<Pod>(), relay_of)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile, error_policy, context)
+        .boxed()
+}
+
+fn controller_config() -> controller::Config {
+    controller::Config::default()
+        .concurrency(CONCURRENCY)
+        .debounce(DEBOUNCE)
+}
+
+fn watch_config(timeout: Duration) -> watcher::Config {
+    watcher::Config::default().timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// Stores the watched OutboxRelays and yields those whose spec or annotations changed.
+fn changed_relays(
+    watched: impl Stream<Item = watcher::Result<watcher::Event<GuardedRelay>>> + Send + 'static,
+    writer: Writer<GuardedRelay>,
+    number: usize,
+    context: Arc<Context>,
+) -> impl Stream<Item = watcher::Result<GuardedRelay>> + Send + 'static {
+    let health = Arc::clone(&context.health);
+    watched
         .modify(|relay| relay.managed_fields_mut().clear())
-        .reflect(scope.writer)
-        // Not by waiting for the store: it wakes only one of those who wait, and the controller is
-        // one.
+        .reflect(writer)
+        // Not by waiting for the store: it wakes only one of those that wait, and the controller
+        // is one.
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {
-                pulse.listed(number);
+                health.listed(number);
             }
         })
         .applied_objects()
-        // Our own status writes are no news.
+        // The operator's own status writes must not start a reconciliation.
         .predicate_filter(
             predicates::generation.combine(predicates::annotations),
             Default::default(),
         )
-        .inspect_ok(move |relay| {
-            marking.operator.mark_changed(&key_of(relay));
-        });
-    let cache = &context.operator.cache;
-    Controller::for_stream(relays, scope.known.clone())
-        .with_config(
-            controller::Config::default()
-                .concurrency(CONCURRENCY)
-                .debounce(DEBOUNCE),
-        )
-        .trigger_backoff(short_backoff())
-        .watches_stream(
-            children::<Deployment>(cache, &client, namespace, &ours),
-            relay_of,
-        )
-        .watches_stream(children::<Job>(cache, &client, namespace, &ours), relay_of)
-        .watches_stream(children::<Pod>(cache, &client, namespace, &ours), relay_of)
-        .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(reconcile, error_policy, context)
-        .boxed()
+        .inspect_ok(move |relay| context.operator.mark_changed(&key_of(relay)))
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -152,28 +179,44 @@ where
 
 type Child<K> = PartialObjectMeta<K>;
 
-/// Children that changed; the memory hears of them before the pass does that follows.
-fn children<K>(
-    cache: &Arc<Cache>,
-    client: &Client,
-    namespace: Option<&str>,
-    ours: &watcher::Config,
-) -> impl Stream<Item = Result<Child<K>, watcher::Error>> + Send + use<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    let (cache, scope) = (Arc::clone(cache), namespace.map(str::to_owned));
-    watcher(api::<Child<K>>(client, namespace), ours.clone())
-        .inspect_ok(move |event| hear(&cache, scope.as_deref(), event))
-        .touched_objects()
+/// What the watches of one scope's children have in common.
+struct ChildWatches {
+    cache: Arc<Cache>,
+    client: Client,
+    namespace: Option<String>,
+    config: watcher::Config,
 }
 
-fn hear<K>(cache: &Cache, namespace: Option<&str>, event: &watcher::Event<Child<K>>)
+impl ChildWatches {
+    fn new(operator: &Operator, scope: &WatchScope, watch_timeout: Duration) -> Self {
+        Self {
+            cache: Arc::clone(&operator.cache),
+            client: operator.client.clone(),
+            namespace: scope.namespace.clone(),
+            config: watch_config(watch_timeout).labels(&format!("{MANAGED_BY}={OPERATOR}")),
+        }
+    }
+
+    /// Children of one kind that changed. The cache drops what depends on a child before the
+    /// reconciliation that follows.
+    fn changes<K>(&self) -> impl Stream<Item = watcher::Result<Child<K>>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (cache, namespace) = (Arc::clone(&self.cache), self.namespace.clone());
+        let api = api::<Child<K>>(&self.client, namespace.as_deref());
+        watcher(api, self.config.clone())
+            .inspect_ok(move |event| mark_changed(&cache, namespace.as_deref(), event))
+            .touched_objects()
+    }
+}
+
+fn mark_changed<K>(cache: &Cache, namespace: Option<&str>, event: &watcher::Event<Child<K>>)
 where
     K: Resource<DynamicType = ()>,
 {
@@ -190,29 +233,29 @@ where
     }
 }
 
-/// While this back-off lasts no watch of its scope is polled at all, and with its jitter it may be
-/// twice as long.
-fn short_backoff() -> ExponentialBackoff {
+/// Short, because no watch of a scope is polled while its back-off lasts. Jitter may double it.
+fn watch_backoff() -> ExponentialBackoff {
+    let (shortest, longest) = WATCH_BACKOFF;
     let doubling = backon::ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(800))
-        .with_max_delay(Duration::from_secs(3));
+        .with_min_delay(shortest)
+        .with_max_delay(longest);
     ExponentialBackoff::from(doubling.with_jitter().without_max_times())
 }
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "as the controller asks for it"
+    reason = "the controller passes children by value"
 )]
-fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<Guarded>> {
+fn relay_of<K>(child: Child<K>) -> Option<ObjectRef<GuardedRelay>> {
     let key = owner(&child.metadata)?;
     Some(ObjectRef::new(&key.name).within(&key.namespace))
 }
 
-fn key_of(relay: &Guarded) -> RelayKey {
+fn key_of(relay: &GuardedRelay) -> RelayKey {
     RelayKey::new(relay.namespace().unwrap_or_default(), relay.name_any())
 }
 
-/// The OutboxRelay that it was made for; of a pod, its labels say so.
+/// The OutboxRelay that a child was made for. A pod refers to it by its labels.
 fn owner(child: &ObjectMeta) -> Option<RelayKey> {
     let label = |name| child.labels.as_ref()?.get(name).map(String::as_str);
     let name = relay_name(child)
@@ -221,43 +264,54 @@ fn owner(child: &ObjectMeta) -> Option<RelayKey> {
     Some(RelayKey::new(child.namespace.as_deref()?, name))
 }
 
-async fn reconcile(relay: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+async fn reconcile(
+    relay: Arc<GuardedRelay>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let key = key_of(&relay);
     let _permit = context.permits.acquire().await;
     let started = Instant::now();
-    let limited = tokio::time::timeout(
-        RECONCILE_TIME_MAX,
-        Box::pin(context.operator.reconcile(&key)),
-    );
-    let ended = limited
+    let reconciled = Box::pin(context.operator.reconcile(&key));
+    let ended = tokio::time::timeout(RECONCILE_TIMEOUT, reconciled)
         .await
-        .unwrap_or(Err(ReconcileError::timeout(RECONCILE_TIME_MAX)));
-    context.pulse.passed(Instant::now());
-    context.pace.passed(started.elapsed());
-    match ended {
-        Ok(requeue) => {
-            context.operator.metrics.passed(started.elapsed());
-            context.operator.cache.clear_failures(&key);
-            let shortest = context.pace.pause(context.known.count(), CONCURRENCY);
-            Ok(match requeue {
-                Requeue::OnChange => Action::await_change(),
-                Requeue::After(pause) => Action::requeue(pause.max(shortest)),
-            })
+        .unwrap_or(Err(ReconcileError::timeout(RECONCILE_TIMEOUT)));
+    context.record(&key, started.elapsed(), ended.as_ref().err());
+    ended.map(|requeue| context.action(requeue))
+}
+
+impl Context {
+    /// Records a reconciliation that ended after `took`, with `error` if it failed.
+    fn record(&self, key: &RelayKey, took: Duration, error: Option<&ReconcileError>) {
+        let Operator { cache, metrics, .. } = &self.operator;
+        self.health.reconciled(Instant::now());
+        self.requeue_rate.record(took);
+        match error {
+            None => {
+                metrics.succeeded(took);
+                cache.clear_failures(key);
+            }
+            Some(error) => metrics.failed(took, error.class()),
         }
-        Err(error) => {
-            context
-                .operator
-                .metrics
-                .failed(started.elapsed(), error.class());
-            Err(error)
+    }
+
+    fn action(&self, requeue: Requeue) -> Action {
+        match requeue {
+            Requeue::OnChange => Action::await_change(),
+            Requeue::After(pause) => {
+                let shortest = self
+                    .requeue_rate
+                    .min_pause(self.relays.count(), CONCURRENCY);
+                Action::requeue(pause.max(shortest))
+            }
         }
     }
 }
 
-fn error_policy(relay: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+fn error_policy(relay: Arc<GuardedRelay>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let key = key_of(&relay);
     let failures = context.operator.cache.count_failure(&key);
-    let pause = pause(error.class(), failures).max(error.retry_after().unwrap_or_default());
+    let requested = error.retry_after().unwrap_or_default();
+    let pause = retry_pause(error.class(), failures).max(requested);
     tracing::warn!(
         namespace = key.namespace,
         name = key.name,
@@ -265,19 +319,21 @@ fn error_policy(relay: Arc<Guarded>, error: &ReconcileError, context: Arc<Contex
         failures,
         ?pause,
         error = error as &dyn std::error::Error,
-        "a pass failed"
+        "a reconciliation failed"
     );
     Action::requeue(pause)
 }
 
-/// Doubling. What only a person can change is tried ever more rarely. What passes by itself is
-/// mostly the API server's, and each object goes on soon when it is back: that is less than what a
-/// healthy object asks for.
-fn pause(class: ErrorClass, failures: u32) -> Duration {
+/// The pause after a number of failures in a row: it doubles up to the longest of the class.
+///
+/// A failure that only a person can resolve is retried ever more rarely. One that ends
+/// automatically is mostly the API server's; its longest pause is shorter than the one after a
+/// success, so that all objects continue soon after the API server is back.
+fn retry_pause(class: ErrorClass, failures: u32) -> Duration {
     let (first, longest) = match class {
         ErrorClass::Conflict => (Duration::from_millis(200), RETRY_PAUSE_MAX),
         ErrorClass::Transient => (Duration::from_secs(1), RETRY_PAUSE_MAX),
-        ErrorClass::Permanent => (Duration::from_secs(15), Duration::from_mins(5)),
+        ErrorClass::Permanent => (Duration::from_secs(15), PERMANENT_RETRY_PAUSE_MAX),
     };
     first
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
@@ -285,11 +341,11 @@ fn pause(class: ErrorClass, failures: u32) -> Duration {
 }
 
 type Outcome =
-    Result<(ObjectRef<Guarded>, Action), controller::Error<ReconcileError, watcher::Error>>;
+    Result<(ObjectRef<GuardedRelay>, Action), controller::Error<ReconcileError, watcher::Error>>;
 
-fn note(context: &Context, outcome: Outcome) {
+fn on_outcome(context: &Context, outcome: Outcome) {
     match outcome {
-        // Failed passes are logged where their pause is decided.
+        // `error_policy` logs reconciliations that failed.
         Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
         Err(controller::Error::ObjectNotFound(gone)) => {
             let namespace = gone.namespace.unwrap_or_default();
@@ -297,7 +353,7 @@ fn note(context: &Context, outcome: Outcome) {
                 .operator
                 .forget(&RelayKey::new(namespace, gone.name));
         }
-        // Told once for its namespace, by the client.
+        // The client logs it once for its namespace.
         Err(controller::Error::QueueError(error)) if is_forbidden(&error) => {}
         Err(error) => tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -308,7 +364,11 @@ fn note(context: &Context, outcome: Outcome) {
 
 fn is_forbidden(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
-    matches!(error, InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) if status.code == 403)
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -316,7 +376,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_from_what_the_class_deserves_up_to_its_longest() {
+    fn pauses_double_from_the_first_of_the_class_up_to_its_longest() {
+        let pause = retry_pause;
         assert_eq!(pause(ErrorClass::Conflict, 1), Duration::from_millis(200));
         assert_eq!(pause(ErrorClass::Transient, 1), Duration::from_secs(1));
         assert_eq!(pause(ErrorClass::Transient, 4), Duration::from_secs(8));

@@ -1,116 +1,121 @@
-//! Who leads: what a candidate does about the Lease as it finds it. Pure.
+//! Who leads: what a candidate does about the Lease that it observed. Pure.
 //!
 //! The times written in a Lease are never compared, since the clocks of two machines differ. A
 //! candidate measures by its own clock for how long the Lease has not changed; its holder measures
-//! from before it asked for the last renewal. So the holder stops first.
+//! from before it requested the last renewal. So the holder stops first.
 
 use std::time::{Duration, Instant};
 
-/// A candidate takes a Lease that it saw unchanged for so long.
-pub(crate) const DURATION: Duration = Duration::from_secs(14);
-/// The holder stops working when its last renewal is so old.
+/// A candidate takes a Lease that it observed unchanged for this time.
+pub(crate) const LEASE_DURATION: Duration = Duration::from_secs(14);
+/// The holder stops working when its last renewal is this old.
 pub(crate) const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// The API server is told to give up what the holder still has with it before this age of the last
-/// renewal.
-pub(crate) const WRITES_END: Duration = Duration::from_secs(13);
-pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// A candidate looks so often whether the Lease was given back.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Age of the last renewal at which the API server gives up the holder's unfinished writes: each
+/// carries the time that is left as its limit.
+pub(crate) const WRITES_DEADLINE: Duration = Duration::from_secs(13);
+/// Time from one renewal to the next.
+pub(crate) const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest time between two reads by a candidate that waits: the Lease may have been given back.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+// The holder stops, then its writes end, and only then another one takes the Lease.
 const _: () = assert!(
-    RENEW_DEADLINE.as_secs() < WRITES_END.as_secs() && WRITES_END.as_secs() < DURATION.as_secs()
+    RENEW_DEADLINE.as_secs() < WRITES_DEADLINE.as_secs()
+        && WRITES_DEADLINE.as_secs() < LEASE_DURATION.as_secs()
 );
 
-/// A Lease as the API server showed it.
+/// A Lease as the API server returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// `resourceVersion`: another one means that somebody wrote.
+pub(crate) struct ObservedLease {
+    /// `resourceVersion`: it changes with every write.
     pub version: String,
-    /// Nobody: it was given back.
+    /// `None`: it was given back.
     pub holder: Option<String>,
-    /// What its holder promised to be quiet after.
+    /// Time without a renewal after which its holder no longer writes.
     pub duration: Duration,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nobody leads: write our name, in a request that fails when somebody else writes first.
+    /// No operator leads: write our name, in a request that fails if another one writes first.
     Take,
+    /// This operator leads: renew the Lease.
     Renew,
-    /// Somebody else leads.
+    /// Another operator leads: read the Lease again after this pause.
     Wait(Duration),
-    /// We led, and it has another holder now.
-    Lost {
-        holder: String,
-    },
+    /// This operator led, and the Lease has another holder now.
+    LeaseLost { holder: String },
 }
 
-/// One who leads or would like to.
+/// An operator that leads, or would like to.
 #[derive(Debug)]
-pub(crate) struct Candidate {
-    me: String,
-    /// The Lease as it was seen last, and since when it has been so.
-    seen: Option<(Found, Instant)>,
+pub(crate) struct LeaderElection {
+    identity: String,
+    /// The Lease as it was observed last, and since when it has been unchanged.
+    observed: Option<(ObservedLease, Instant)>,
     leads: bool,
 }
 
-impl Candidate {
-    pub(crate) fn new(me: String) -> Self {
+impl LeaderElection {
+    pub(crate) fn new(identity: String) -> Self {
         Self {
-            me,
-            seen: None,
+            identity,
+            observed: None,
             leads: false,
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.me
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
-    /// The Lease was read; `None`: there is none. One that somebody deleted may have a holder that
-    /// does not know yet, so what was seen counts on.
-    pub(crate) fn see(&mut self, found: Option<Found>, now: Instant) -> Step {
-        if let Some(found) = found {
-            self.remember(found, now);
+    /// Records a read of the Lease and decides what to do. `None` means that there is no Lease. One
+    /// that was deleted may have a holder that has not noticed, so the last observation stays
+    /// valid.
+    pub(crate) fn observe(&mut self, lease: Option<ObservedLease>, now: Instant) -> Step {
+        if let Some(lease) = lease {
+            self.remember(lease, now);
         }
-        let Some((lease, since)) = &self.seen else {
+        let Some((lease, since)) = &self.observed else {
             return Step::Take;
         };
         match &lease.holder {
             None => Step::Take,
-            Some(holder) if *holder == self.me => {
-                if self.leads {
-                    Step::Renew
-                } else {
-                    Step::Take
-                }
-            }
-            Some(holder) if self.leads => Step::Lost {
+            Some(holder) if *holder == self.identity && self.leads => Step::Renew,
+            // Ours from before a restart of this process.
+            Some(holder) if *holder == self.identity => Step::Take,
+            Some(holder) if self.leads => Step::LeaseLost {
                 holder: holder.clone(),
             },
-            Some(_) => {
-                let rest = (*since + lease.duration).saturating_duration_since(now);
-                if rest.is_zero() {
-                    Step::Take
-                } else {
-                    Step::Wait(rest.min(LOOK_EVERY))
-                }
-            }
+            Some(_) => wait_until(*since + lease.duration, now),
         }
     }
 
-    /// The API server wrote our name.
-    pub(crate) fn wrote(&mut self, found: Found, now: Instant) {
+    /// Records that the API server wrote our name.
+    pub(crate) fn record_write(&mut self, lease: ObservedLease, now: Instant) {
         self.leads = true;
-        self.remember(found, now);
+        self.remember(lease, now);
     }
 
-    fn remember(&mut self, found: Found, now: Instant) {
-        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != found) {
-            self.seen = Some((found, now));
+    fn remember(&mut self, lease: ObservedLease, now: Instant) {
+        if self
+            .observed
+            .as_ref()
+            .is_none_or(|(last, _)| *last != lease)
+        {
+            self.observed = Some((lease, now));
         }
     }
+}
+
+/// Waits for the end of another operator's Lease, but not longer than to the next read.
+fn wait_until(end: Instant, now: Instant) -> Step {
+    let left = end.saturating_duration_since(now);
+    if left.is_zero() {
+        return Step::Take;
+    }
+    Step::Wait(left.min(POLL_INTERVAL))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What keeps an operator from writing when it may lead no more: every write asks the fence first.
+//! Keeps an operator from writing when it may no longer lead: every write asks the fence first.
 //! Pure but for the shared cell.
 
 use std::{
@@ -6,29 +6,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::operator::process::election::{RENEW_DEADLINE, WRITES_END};
+use crate::operator::process::election::{RENEW_DEADLINE, WRITES_DEADLINE};
 
-/// Closed until the Lease is ours, and again when its last renewal is too old, even if nobody came
-/// to notice that (a paused machine).
+/// Allows writes while the last renewal of the Lease is recent. It closes without being called when
+/// the renewal is too old, as after a pause of the whole machine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fence(Arc<Mutex<Option<Instant>>>);
 
 impl Fence {
-    /// The Lease was renewed by a request that was sent at this time.
-    pub(crate) fn open(&self, asked_at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked_at);
+    /// Records a renewal of the Lease by a request that was sent at `requested_at`.
+    pub(crate) fn open(&self, requested_at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(requested_at);
     }
 
+    /// Forbids all writes until the next renewal.
     pub(crate) fn close(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// For how long the API server may work on a write that is sent now; `None`: it may not be
-    /// sent.
+    /// Returns for how long the API server may work on a write that is sent now. Returns `None` if
+    /// it must not be sent.
     pub(crate) fn allows(&self, now: Instant) -> Option<Duration> {
         let renewed_at = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = now.saturating_duration_since(renewed_at);
-        (age < RENEW_DEADLINE).then(|| WRITES_END - age)
+        (age < RENEW_DEADLINE).then(|| WRITES_DEADLINE - age)
     }
 }
 
@@ -45,7 +46,7 @@ mod tests {
             let allowed = fence.allows(renewed + age);
             assert_eq!(allowed.is_some(), age < RENEW_DEADLINE);
             assert!(
-                allowed.is_none_or(|longest| age + longest <= WRITES_END),
+                allowed.is_none_or(|longest| age + longest <= WRITES_DEADLINE),
                 "{age:?}: {allowed:?}"
             );
         }

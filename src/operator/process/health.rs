@@ -1,5 +1,5 @@
-//! Signs of life of the operator, and what follows from them for `/healthz` and `/readyz`. Pure but
-//! for the shared cell.
+//! Whether the operator's process is ready and alive, for `/readyz` and `/healthz`. Pure but for
+//! the shared cell.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -7,189 +7,240 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Every object is looked at each 15 s, in back-off each 5 min. Longer silence means that the loop
-/// hangs.
-const LONGEST_SILENCE: Duration = Duration::from_mins(12);
-/// A watch ends and is opened again after its time: one that was silent for so many of these is
-/// wedged.
-const SILENT_ROUNDS: u32 = 3;
+/// Longest time without an ended reconciliation, where there are objects. Every object is
+/// reconciled each 15 s, and in back-off each 5 min; a longer silence means that the loop hangs.
+const RECONCILE_SILENCE_MAX: Duration = Duration::from_mins(12);
+/// A watch is stuck when it received nothing for this many times the time after which it ends and
+/// is opened again.
+const SILENT_WATCH_TIMEOUTS_MAX: u32 = 3;
 
 /// A namespace, or all of them, and the paths of its watches.
 #[derive(Clone, Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedScope {
+    /// `None` means all namespaces.
     pub namespace: Option<String>,
     pub paths: Vec<String>,
 }
 
-/// What is expected of one that leads.
+/// What an operator that leads is expected to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
-    pub scopes: Vec<Watched>,
-    /// For how long a watch is asked for at a time.
-    pub round: Duration,
+    pub scopes: Vec<WatchedScope>,
+    /// Time after which a watch ends and is opened again.
+    pub watch_timeout: Duration,
 }
 
-/// What the API server answered to a list or a watch.
+/// The API server's response to a list or a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum WatchResponse {
     /// The watch began.
     Opened,
-    /// The operator has not the right to it.
+    /// The operator lacks the right to it.
     Forbidden,
-    /// Not for another reason that lies with what was asked.
+    /// Another error that concerns the request.
     Refused,
 }
 
-/// What an answer changed for the namespace that it is about; none: for all of them.
+/// A change of the operator's rights in a namespace; `None` means all namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum AccessChange {
     Lost(Option<String>),
     Regained(Option<String>),
 }
 
-/// Signs of life.
+/// Records what the process does, and decides whether it is ready and alive.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct HealthState {
     expected: Expected,
-    signs: Mutex<Signs>,
+    observed: Mutex<Observed>,
 }
 
 #[derive(Debug, Default)]
-struct Signs {
+struct Observed {
     lease_seen: bool,
     leads_since: Option<Instant>,
-    /// When a pass ended, or there was nothing to pass over.
-    passed_at: Option<Instant>,
-    /// Of which OutboxRelays are known.
+    /// When a reconciliation last ended, or there was no object to reconcile.
+    reconciled_at: Option<Instant>,
+    /// Numbers of the scopes whose OutboxRelays have been listed.
     listed: BTreeSet<usize>,
-    /// When each watch was heard of last, by its path.
-    heard_at: HashMap<String, Instant>,
-    /// Paths that the operator has not the right to.
+    /// When each watch last received something, by its path.
+    received_at: HashMap<String, Instant>,
+    /// Paths that the operator lacks the right to.
     forbidden: HashSet<String>,
 }
 
-impl Signs {
-    fn is_shut(&self, scope: &Watched) -> bool {
+impl Observed {
+    fn record(&mut self, path: &str, response: WatchResponse, now: Instant) {
+        self.received_at.insert(path.to_owned(), now);
+        match response {
+            WatchResponse::Opened => self.forbidden.remove(path),
+            WatchResponse::Forbidden => self.forbidden.insert(path.to_owned()),
+            WatchResponse::Refused => false,
+        };
+    }
+
+    fn is_forbidden(&self, scope: &WatchedScope) -> bool {
         scope.paths.iter().any(|path| self.forbidden.contains(path))
     }
-}
 
-impl Pulse {
-    pub(crate) fn new(expected: Expected) -> Self {
-        Self {
-            expected,
-            signs: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn lease_seen(&self) {
-        self.signs().lease_seen = true;
-    }
-
-    pub(crate) fn leads(&self, now: Instant) {
-        self.signs().leads_since = Some(now);
-    }
-
-    /// A pass ended, whatever came of it.
-    pub(crate) fn passed(&self, now: Instant) {
-        self.signs().passed_at = Some(now);
-    }
-
-    /// All OutboxRelays of one namespace have been listed.
-    pub(crate) fn listed(&self, namespace: usize) {
-        self.signs().listed.insert(namespace);
-    }
-
-    /// The watch brought something, or a bookmark.
-    pub(crate) fn heard(&self, path: &str, now: Instant) {
-        self.signs().heard_at.insert(path.to_owned(), now);
-    }
-
-    /// A refusal is a sign of life, too: the API server was reached, and starting anew would not
-    /// change its mind.
-    pub(crate) fn answered(&self, path: &str, answer: Answer, now: Instant) -> Option<Access> {
-        let scope = self
-            .expected
-            .scopes
-            .iter()
-            .find(|scope| scope.paths.iter().any(|watched| watched == path))?;
-        let mut signs = self.signs();
-        let was_shut = signs.is_shut(scope);
-        signs.heard_at.insert(path.to_owned(), now);
-        match answer {
-            Answer::Opened => signs.forbidden.remove(path),
-            Answer::Forbidden => signs.forbidden.insert(path.to_owned()),
-            Answer::Refused => false,
+    /// A scope that the operator has no right to is not waited for, as long as there is another.
+    fn are_all_listed(&self, scopes: &[WatchedScope]) -> bool {
+        let is_done = |(number, scope): (usize, &WatchedScope)| {
+            self.listed.contains(&number) || self.is_forbidden(scope)
         };
-        match (was_shut, signs.is_shut(scope)) {
-            (false, true) => Some(Access::Lost(scope.namespace.clone())),
-            (true, false) => Some(Access::Regained(scope.namespace.clone())),
-            _ => None,
-        }
+        !self.listed.is_empty() && scopes.iter().enumerate().all(is_done)
     }
 
-    /// Namespaces that the operator has no right to.
-    pub(crate) fn refused(&self) -> usize {
-        let signs = self.signs();
-        self.expected
-            .scopes
-            .iter()
-            .filter(|scope| signs.is_shut(scope))
-            .count()
-    }
-
-    /// One that stands by is ready once it can read the Lease: a rollout need not wait until it
-    /// leads. One that leads does not wait for a namespace that it has no right to, as long as
-    /// there is another.
-    pub(crate) fn is_ready(&self) -> Result<(), String> {
-        let signs = self.signs();
-        let done = |(number, scope): (usize, &Watched)| {
-            signs.listed.contains(&number) || signs.is_shut(scope)
-        };
-        match signs.leads_since {
-            None if signs.lease_seen => Ok(()),
-            None => Err("the Lease could not be read yet".to_owned()),
-            Some(_)
-                if !signs.listed.is_empty()
-                    && self.expected.scopes.iter().enumerate().all(done) =>
-            {
-                Ok(())
-            }
-            Some(_) => Err("not all OutboxRelays have been listed yet".to_owned()),
-        }
-    }
-
-    /// Why it should be started anew; `objects`: those that passes are made over. One that does not
-    /// lead has nothing to hang on.
-    pub(crate) fn is_alive(&self, objects: usize, now: Instant) -> Result<(), String> {
-        let mut signs = self.signs();
-        let Some(leads_since) = signs.leads_since else {
-            return Ok(());
-        };
-        let age = |at: Instant| now.saturating_duration_since(at);
-        for path in self.expected.scopes.iter().flat_map(|scope| &scope.paths) {
-            let silence = age(signs.heard_at.get(path).copied().unwrap_or(leads_since));
-            if silence > self.expected.round * SILENT_ROUNDS {
+    /// Each watch has received something within `silence_max`, measured from the start of leading.
+    fn are_watches_alive(
+        &self,
+        paths: impl Iterator<Item = impl AsRef<str>>,
+        leads_since: Instant,
+        silence_max: Duration,
+        now: Instant,
+    ) -> Result<(), String> {
+        for path in paths {
+            let path = path.as_ref();
+            let last = self.received_at.get(path).copied().unwrap_or(leads_since);
+            let silence = now.saturating_duration_since(last);
+            if silence > silence_max {
+                let seconds = silence.as_secs();
                 return Err(format!(
-                    "nothing was heard of the watch of {path} for {}s",
-                    silence.as_secs()
+                    "the watch of {path} received nothing for {seconds}s"
                 ));
             }
-        }
-        // Without objects there is nothing to do, and silence is no sign; the first one gets its
-        // time.
-        if objects == 0 {
-            signs.passed_at = Some(now);
-        }
-        let silence = age(signs.passed_at.unwrap_or(leads_since));
-        if silence > LONGEST_SILENCE {
-            return Err(format!("no pass came to an end for {}s", silence.as_secs()));
         }
         Ok(())
     }
 
-    fn signs(&self) -> MutexGuard<'_, Signs> {
-        self.signs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A reconciliation has ended within [`RECONCILE_SILENCE_MAX`], if there are objects.
+    fn is_reconciling(
+        &mut self,
+        objects: usize,
+        leads_since: Instant,
+        now: Instant,
+    ) -> Result<(), String> {
+        // Without objects, silence means nothing. The time for the first object starts here.
+        if objects == 0 {
+            self.reconciled_at = Some(now);
+        }
+        let last = self.reconciled_at.unwrap_or(leads_since);
+        let silence = now.saturating_duration_since(last);
+        if silence > RECONCILE_SILENCE_MAX {
+            return Err(format!(
+                "no reconciliation ended for {}s",
+                silence.as_secs()
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl HealthState {
+    pub(crate) fn new(expected: Expected) -> Self {
+        Self {
+            expected,
+            observed: Mutex::default(),
+        }
+    }
+
+    /// Records that the Lease could be read.
+    pub(crate) fn lease_seen(&self) {
+        self.observed().lease_seen = true;
+    }
+
+    /// Records that this operator leads from `now` on.
+    pub(crate) fn leads(&self, now: Instant) {
+        self.observed().leads_since = Some(now);
+    }
+
+    /// Records that a reconciliation ended, successful or not.
+    pub(crate) fn reconciled(&self, now: Instant) {
+        self.observed().reconciled_at = Some(now);
+    }
+
+    /// Records that all OutboxRelays of the scope with this number have been listed.
+    pub(crate) fn listed(&self, scope: usize) {
+        self.observed().listed.insert(scope);
+    }
+
+    /// Records that a watch received an event or a bookmark.
+    pub(crate) fn received(&self, path: &str, now: Instant) {
+        self.observed().received_at.insert(path.to_owned(), now);
+    }
+
+    /// Records a response to a list or a watch, and returns whether access to its scope changed. A
+    /// refusal counts as received too: the API server was reached, and a restart would not help.
+    pub(crate) fn responded(
+        &self,
+        path: &str,
+        response: WatchResponse,
+        now: Instant,
+    ) -> Option<AccessChange> {
+        let scope = self.expected.scope_of(path)?;
+        let mut observed = self.observed();
+        let was_forbidden = observed.is_forbidden(scope);
+        observed.record(path, response, now);
+        match (was_forbidden, observed.is_forbidden(scope)) {
+            (false, true) => Some(AccessChange::Lost(scope.namespace.clone())),
+            (true, false) => Some(AccessChange::Regained(scope.namespace.clone())),
+            _ => None,
+        }
+    }
+
+    /// Number of scopes that the operator has no right to.
+    pub(crate) fn forbidden_count(&self) -> usize {
+        let observed = self.observed();
+        let scopes = self.expected.scopes.iter();
+        scopes.filter(|scope| observed.is_forbidden(scope)).count()
+    }
+
+    /// Decides the answer of `/readyz`. An operator that stands by is ready once it can read the
+    /// Lease: a rollout need not wait until it leads. One that leads is ready once all OutboxRelays
+    /// that it may read have been listed.
+    ///
+    /// # Errors
+    /// What the process still waits for.
+    pub(crate) fn is_ready(&self) -> Result<(), String> {
+        let observed = self.observed();
+        if observed.leads_since.is_none() {
+            return match observed.lease_seen {
+                true => Ok(()),
+                false => Err("the Lease has not been read yet".to_owned()),
+            };
+        }
+        if observed.are_all_listed(&self.expected.scopes) {
+            return Ok(());
+        }
+        Err("not all OutboxRelays have been listed yet".to_owned())
+    }
+
+    /// Decides the answer of `/healthz`. `objects` is the number of OutboxRelays to reconcile. An
+    /// operator that does not lead has nothing that could hang.
+    ///
+    /// # Errors
+    /// Why the process must be restarted.
+    pub(crate) fn is_alive(&self, objects: usize, now: Instant) -> Result<(), String> {
+        let mut observed = self.observed();
+        let Some(leads_since) = observed.leads_since else {
+            return Ok(());
+        };
+        let silence_max = self.expected.watch_timeout * SILENT_WATCH_TIMEOUTS_MAX;
+        let paths = self.expected.scopes.iter().flat_map(|scope| &scope.paths);
+        observed.are_watches_alive(paths, leads_since, silence_max, now)?;
+        observed.is_reconciling(objects, leads_since, now)
+    }
+
+    fn observed(&self) -> MutexGuard<'_, Observed> {
+        self.observed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Expected {
+    /// The scope that one of the watched paths belongs to.
+    fn scope_of(&self, path: &str) -> Option<&WatchedScope> {
+        let watches = |scope: &&WatchedScope| scope.paths.iter().any(|watched| watched == path);
+        self.scopes.iter().find(watches)
     }
 }
 
@@ -197,154 +248,163 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const ROUND: Duration = Duration::from_secs(60);
+    const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Of namespaces `a` and `b`, with a watch in each.
-    fn pulse() -> (Pulse, Instant) {
-        let scope = |name: &str| Watched {
+    /// Returns the health of an operator of namespaces `a` and `b`, with one watch in each.
+    fn health() -> (HealthState, Instant) {
+        let scope = |name: &str| WatchedScope {
             namespace: Some(name.to_owned()),
             paths: vec![format!("/{name}/pods")],
         };
         (
-            Pulse::new(Expected {
+            HealthState::new(Expected {
                 scopes: vec![scope("a"), scope("b")],
-                round: ROUND,
+                watch_timeout: WATCH_TIMEOUT,
             }),
             Instant::now(),
         )
     }
 
-    fn leading() -> (Pulse, Instant) {
-        let (pulse, start) = pulse();
-        pulse.lease_seen();
-        pulse.leads(start);
-        (pulse, start)
+    fn leading() -> (HealthState, Instant) {
+        let (health, start) = health();
+        health.lease_seen();
+        health.leads(start);
+        (health, start)
     }
 
-    fn hear_both(pulse: &Pulse, now: Instant) {
+    fn receive_both(health: &HealthState, now: Instant) {
         for path in ["/a/pods", "/b/pods"] {
-            assert_eq!(pulse.answered(path, Answer::Opened, now), None);
+            assert_eq!(health.responded(path, WatchResponse::Opened, now), None);
         }
     }
 
     #[test]
-    fn one_that_stands_by_is_ready_and_alive_once_it_has_seen_the_lease() {
-        let (pulse, start) = pulse();
-        assert!(pulse.is_ready().is_err());
-        pulse.lease_seen();
-        assert_eq!(pulse.is_ready(), Ok(()));
-        assert_eq!(pulse.is_alive(5, start + ROUND * 100), Ok(()));
+    fn a_standby_is_ready_and_alive_once_it_has_read_the_lease() {
+        let (health, start) = health();
+        assert!(health.is_ready().is_err());
+        health.lease_seen();
+        assert_eq!(health.is_ready(), Ok(()));
+        assert_eq!(health.is_alive(5, start + WATCH_TIMEOUT * 100), Ok(()));
     }
 
     #[test]
-    fn one_that_leads_is_ready_when_all_is_listed() {
-        let (pulse, _) = leading();
-        pulse.listed(0);
-        assert!(pulse.is_ready().is_err());
-        pulse.listed(1);
-        assert_eq!(pulse.is_ready(), Ok(()));
+    fn a_leader_is_ready_when_all_relays_are_listed() {
+        let (health, _) = leading();
+        health.listed(0);
+        assert!(health.is_ready().is_err());
+        health.listed(1);
+        assert_eq!(health.is_ready(), Ok(()));
     }
 
     #[test]
-    fn a_watch_of_which_nothing_is_heard_is_death_and_a_bookmark_is_life() {
-        let (pulse, start) = leading();
-        hear_both(&pulse, start);
-        assert_eq!(pulse.is_alive(0, start + ROUND * 3), Ok(()));
-        pulse.heard("/a/pods", start + ROUND * 4);
-        let why = pulse
-            .is_alive(0, start + ROUND * 4)
+    fn a_watch_that_receives_nothing_is_dead_and_a_bookmark_keeps_it_alive() {
+        let (health, start) = leading();
+        receive_both(&health, start);
+        assert_eq!(health.is_alive(0, start + WATCH_TIMEOUT * 3), Ok(()));
+        health.received("/a/pods", start + WATCH_TIMEOUT * 4);
+        let why = health
+            .is_alive(0, start + WATCH_TIMEOUT * 4)
             .expect_err("one is silent");
-        assert_eq!(why, "nothing was heard of the watch of /b/pods for 240s");
-        pulse.heard("/b/pods", start + ROUND * 4);
-        assert_eq!(pulse.is_alive(0, start + ROUND * 7), Ok(()));
+        assert_eq!(why, "the watch of /b/pods received nothing for 240s");
+        health.received("/b/pods", start + WATCH_TIMEOUT * 4);
+        assert_eq!(health.is_alive(0, start + WATCH_TIMEOUT * 7), Ok(()));
     }
 
     #[test]
-    fn a_watch_that_was_never_opened_is_death() {
-        let (pulse, start) = leading();
-        assert_eq!(pulse.is_alive(0, start + ROUND), Ok(()));
-        assert!(pulse.is_alive(0, start + ROUND * 4).is_err());
+    fn a_watch_that_was_never_opened_is_dead() {
+        let (health, start) = leading();
+        assert_eq!(health.is_alive(0, start + WATCH_TIMEOUT), Ok(()));
+        assert!(health.is_alive(0, start + WATCH_TIMEOUT * 4).is_err());
     }
 
     #[test]
-    fn a_namespace_that_is_refused_is_no_reason_to_start_anew_and_is_not_waited_for() {
-        let (pulse, start) = leading();
-        let later = start + ROUND * 100;
-        pulse.answered("/a/pods", Answer::Opened, later);
-        pulse.listed(0);
-        assert!(pulse.is_ready().is_err() && pulse.is_alive(0, later).is_err());
-        pulse.answered("/b/pods", Answer::Forbidden, later);
+    fn a_forbidden_namespace_causes_no_restart_and_is_not_waited_for() {
+        let (health, start) = leading();
+        let later = start + WATCH_TIMEOUT * 100;
+        health.responded("/a/pods", WatchResponse::Opened, later);
+        health.listed(0);
+        assert!(health.is_ready().is_err() && health.is_alive(0, later).is_err());
+        health.responded("/b/pods", WatchResponse::Forbidden, later);
         assert_eq!(
-            (pulse.is_ready(), pulse.is_alive(0, later)),
+            (health.is_ready(), health.is_alive(0, later)),
             (Ok(()), Ok(()))
         );
         assert!(
-            pulse.is_alive(0, later + ROUND * 4).is_err(),
-            "a refusal is heard as rarely as a bookmark"
+            health.is_alive(0, later + WATCH_TIMEOUT * 4).is_err(),
+            "a refusal must be repeated as often as a bookmark"
         );
     }
 
     #[test]
-    fn an_operator_that_may_see_nothing_at_all_is_not_ready() {
-        let (pulse, start) = leading();
-        pulse.answered("/a/pods", Answer::Forbidden, start);
-        pulse.answered("/b/pods", Answer::Forbidden, start);
-        assert!(pulse.is_ready().is_err());
-        assert_eq!(pulse.is_alive(0, start + ROUND), Ok(()));
+    fn an_operator_without_any_rights_is_not_ready() {
+        let (health, start) = leading();
+        health.responded("/a/pods", WatchResponse::Forbidden, start);
+        health.responded("/b/pods", WatchResponse::Forbidden, start);
+        assert!(health.is_ready().is_err());
+        assert_eq!(health.is_alive(0, start + WATCH_TIMEOUT), Ok(()));
     }
 
     #[test]
-    fn a_kind_that_is_not_there_yet_is_waited_for_without_starting_anew() {
-        let (pulse, start) = leading();
-        let later = start + ROUND * 100;
+    fn a_kind_that_does_not_exist_yet_is_waited_for_without_a_restart() {
+        let (health, start) = leading();
+        let later = start + WATCH_TIMEOUT * 100;
         for path in ["/a/pods", "/b/pods"] {
-            assert_eq!(pulse.answered(path, Answer::Refused, later), None);
+            assert_eq!(health.responded(path, WatchResponse::Refused, later), None);
         }
-        assert_eq!(pulse.is_alive(0, later), Ok(()));
-        assert!(pulse.is_ready().is_err());
+        assert_eq!(health.is_alive(0, later), Ok(()));
+        assert!(health.is_ready().is_err());
     }
 
     #[test]
-    fn a_refusal_is_told_once_and_its_end_too() {
-        let (pulse, now) = leading();
+    fn lost_and_regained_access_are_each_reported_once() {
+        let (health, now) = leading();
         let b = || Some("b".to_owned());
-        assert_eq!(pulse.answered("/b/pods", Answer::Opened, now), None);
         assert_eq!(
-            pulse.answered("/b/pods", Answer::Forbidden, now),
-            Some(Access::Lost(b()))
+            health.responded("/b/pods", WatchResponse::Opened, now),
+            None
         );
-        assert_eq!(pulse.answered("/b/pods", Answer::Forbidden, now), None);
-        assert_eq!(pulse.refused(), 1);
+        assert_eq!(
+            health.responded("/b/pods", WatchResponse::Forbidden, now),
+            Some(AccessChange::Lost(b()))
+        );
+        assert_eq!(
+            health.responded("/b/pods", WatchResponse::Forbidden, now),
+            None
+        );
+        assert_eq!(health.forbidden_count(), 1);
         // A busy API server says nothing about rights.
-        assert_eq!(pulse.answered("/b/pods", Answer::Refused, now), None);
         assert_eq!(
-            pulse.answered("/b/pods", Answer::Opened, now),
-            Some(Access::Regained(b()))
+            health.responded("/b/pods", WatchResponse::Refused, now),
+            None
         );
-        assert_eq!(pulse.refused(), 0);
         assert_eq!(
-            pulse.answered("/b/replicasets", Answer::Forbidden, now),
+            health.responded("/b/pods", WatchResponse::Opened, now),
+            Some(AccessChange::Regained(b()))
+        );
+        assert_eq!(health.forbidden_count(), 0);
+        assert_eq!(
+            health.responded("/b/replicasets", WatchResponse::Forbidden, now),
             None,
-            "nobody watches them"
+            "they are not watched"
         );
     }
 
     #[test]
-    fn passes_that_never_end_are_death_only_when_there_is_something_to_do() {
-        let (pulse, start) = leading();
-        let later = start + LONGEST_SILENCE * 2;
-        hear_both(&pulse, later);
-        assert!(pulse.is_alive(1, later).is_err());
-        assert_eq!(pulse.is_alive(0, later), Ok(()));
+    fn reconciliations_that_never_end_are_dead_only_when_there_are_objects() {
+        let (health, start) = leading();
+        let later = start + RECONCILE_SILENCE_MAX * 2;
+        receive_both(&health, later);
+        assert!(health.is_alive(1, later).is_err());
+        assert_eq!(health.is_alive(0, later), Ok(()));
         assert_eq!(
-            pulse.is_alive(1, later),
+            health.is_alive(1, later),
             Ok(()),
-            "the first object after a long quiet gets its time"
+            "the first object after a long silence gets its time"
         );
-        let silent = later + LONGEST_SILENCE * 2;
-        hear_both(&pulse, silent);
-        assert!(pulse.is_alive(1, silent).is_err());
-        pulse.passed(silent);
-        assert_eq!(pulse.is_alive(1, silent), Ok(()));
+        let silent = later + RECONCILE_SILENCE_MAX * 2;
+        receive_both(&health, silent);
+        assert!(health.is_alive(1, silent).is_err());
+        health.reconciled(silent);
+        assert_eq!(health.is_alive(1, silent), Ok(()));
     }
 }

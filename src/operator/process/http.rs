@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics` of the operator.
+//! Serves `/healthz`, `/readyz` and `/metrics` of the operator. IO.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,57 +7,59 @@ use tokio::net::TcpListener;
 
 use crate::operator::{
     process::{
-        health::Pulse,
-        metrics::{Census, Metrics},
-        watch_scope::Known,
+        health::HealthState,
+        metrics::{Metrics, MetricsSnapshot},
+        watch_scope::RelayStore,
     },
     reconcile::cache::Cache,
 };
 
-/// What is told of.
+/// What the handlers read.
 #[derive(Clone)]
-pub(crate) struct Surface {
-    pub pulse: Arc<Pulse>,
+pub(crate) struct HttpState {
+    pub health: Arc<HealthState>,
     pub metrics: Metrics,
-    pub memory: Arc<Cache>,
-    pub known: Known,
+    pub cache: Arc<Cache>,
+    pub relays: RelayStore,
 }
 
 /// Serves until the process ends.
-pub(crate) async fn serve(listener: TcpListener, surface: Surface) -> std::io::Result<()> {
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the listener. Requests under way may get no response.
+pub(crate) async fn serve(listener: TcpListener, state: HttpState) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    axum::serve(listener, routes.with_state(surface)).await
+    axum::serve(listener, routes.with_state(state)).await
 }
 
-async fn healthz(State(surface): State<Surface>) -> (StatusCode, String) {
-    let well = surface
-        .pulse
-        .is_alive(surface.known.count(), Instant::now());
-    if let Err(why) = &well {
-        tracing::error!(why, "this operator hangs and should be started anew");
+async fn healthz(State(state): State<HttpState>) -> (StatusCode, String) {
+    let result = state.health.is_alive(state.relays.count(), Instant::now());
+    if let Err(why) = &result {
+        tracing::error!(why, "this operator hangs and must be restarted");
     }
-    answer(well)
+    response(result)
 }
 
-async fn readyz(State(surface): State<Surface>) -> (StatusCode, String) {
-    answer(surface.pulse.is_ready())
+async fn readyz(State(state): State<HttpState>) -> (StatusCode, String) {
+    response(state.health.is_ready())
 }
 
-async fn metrics(State(surface): State<Surface>) -> String {
-    let relays = surface.known.relays();
+async fn metrics(State(state): State<HttpState>) -> String {
+    let relays = state.relays.relays();
     let relays = relays.iter().filter_map(|relay| relay.0.as_ref().ok());
-    surface.metrics.text(Census {
+    state.metrics.encode(MetricsSnapshot {
         relays,
-        in_backoff: surface.memory.failing(),
-        refused: surface.pulse.refused(),
+        in_backoff: state.cache.failing(),
+        refused: state.health.forbidden_count(),
     })
 }
 
-fn answer(well: Result<(), String>) -> (StatusCode, String) {
-    match well {
+fn response(result: Result<(), String>) -> (StatusCode, String) {
+    match result {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }

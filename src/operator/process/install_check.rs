@@ -1,64 +1,73 @@
-//! Whether an installed operator works, as `helm test` asks from a pod of its own: it answers, and
-//! the API server knows OutboxRelays. IO.
+//! Checks an installation: the operator responds, and the API server serves OutboxRelays. `helm
+//! test` runs it in a pod of its own. IO.
 
 use std::time::{Duration, Instant};
 
 use http_body_util::Empty;
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
 use kube::{Client, Resource};
 use tokio::{net::TcpStream, time::sleep};
 
 use crate::api::OutboxRelay;
 
-const LONGEST: Duration = Duration::from_secs(5);
+/// Longest time that one attempt may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two attempts.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why an installation does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     #[error(
-        "failed to reach the operator at {0}: does its pod run, and does a NetworkPolicy let this \
-         one ask it?"
+        "failed to reach the operator at {0}: does its pod run, and does a NetworkPolicy allow \
+         connections from this one?"
     )]
     Unreachable(String, #[source] std::io::Error),
-    #[error("failed to ask the operator for {0}")]
-    Ask(&'static str, #[source] hyper::Error),
-    #[error("the operator answered {0} with {1}: look at its logs")]
+    #[error("failed to request {0} from the operator")]
+    Request(&'static str, #[source] hyper::Error),
+    #[error("the operator responded to {0} with {1}: see its logs")]
     Unwell(&'static str, StatusCode),
-    #[error("no answer within {}s", LONGEST.as_secs())]
+    #[error("no response within {}s", ATTEMPT_TIMEOUT.as_secs())]
     Timeout,
-    #[error("failed to ask the API server which kinds it knows")]
+    #[error("failed to request the kinds that the API server serves")]
     ApiServer(#[source] Box<kube::Error>),
     #[error("failed to find the API server: run in a pod, or set KUBECONFIG")]
     Configure(#[source] Box<kube::Error>),
     #[error(
-        "the API server knows no {0}: install the CRD with the chart, or by `outbox-operator crd \
+        "the API server does not serve {0}: install the CRD with the chart, or run `outbox-operator crd \
          | kubectl apply --server-side -f -`"
     )]
     NoCrd(String),
 }
 
-/// Asks until all is well, or patience ends: a Service that was just made needs a moment to lead to
-/// its pods.
+/// Repeats the check until it succeeds or `patience` has passed: a new Service needs a moment until
+/// it leads to its pods.
 ///
 /// # Errors
-/// With what was wrong in the end.
+///
+/// The error of the last attempt.
+///
+/// # Cancel safety
+///
+/// The check only reads, so nothing is lost when it is dropped.
 pub async fn check(operator: &str, patience: Duration) -> Result<(), CheckError> {
     let give_up = Instant::now() + patience;
     loop {
-        match tokio::time::timeout(LONGEST, once(operator))
+        let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, check_once(operator))
             .await
-            .unwrap_or(Err(CheckError::Timeout))
-        {
-            Err(_) if Instant::now() < give_up => sleep(Duration::from_millis(500)).await,
-            ended => return ended,
+            .unwrap_or(Err(CheckError::Timeout));
+        if attempt.is_ok() || Instant::now() >= give_up {
+            return attempt;
         }
+        sleep(RETRY_INTERVAL).await;
     }
 }
 
-async fn once(operator: &str) -> Result<(), CheckError> {
+async fn check_once(operator: &str) -> Result<(), CheckError> {
     for path in ["/healthz", "/readyz"] {
-        let status = get(operator, path).await?;
+        let status = get_status(operator, path).await?;
         if status != StatusCode::OK {
             return Err(CheckError::Unwell(path, status));
         }
@@ -66,44 +75,43 @@ async fn once(operator: &str) -> Result<(), CheckError> {
     is_kind_served().await
 }
 
-async fn get(operator: &str, path: &'static str) -> Result<StatusCode, CheckError> {
+async fn get_status(operator: &str, path: &'static str) -> Result<StatusCode, CheckError> {
     let stream = TcpStream::connect(operator)
         .await
         .map_err(|source| CheckError::Unreachable(operator.to_owned(), source))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| CheckError::Ask(path, source))?;
-    let connection = tokio::spawn(connection);
     let request = Request::get(path)
         .header(HOST, operator)
-        .body(Empty::<Bytes>::new())
+        .body(Empty::new())
         .expect("a constant request");
-    let answer = sender
-        .send_request(request)
+    send(stream, request)
         .await
-        .map_err(|source| CheckError::Ask(path, source));
-    connection.abort();
-    Ok(answer?.status())
+        .map_err(|source| CheckError::Request(path, source))
 }
 
-/// Every account of a cluster may ask this.
-async fn is_kind_served() -> Result<(), CheckError> {
-    let client = Client::try_default()
+async fn send(stream: TcpStream, request: Request<Empty<Bytes>>) -> hyper::Result<StatusCode> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await;
+    connection.abort();
+    Ok(response?.status())
+}
+
+async fn client() -> Result<Client, CheckError> {
+    Client::try_default()
         .await
-        .map_err(|source| CheckError::Configure(Box::new(source)))?;
+        .map_err(|source| CheckError::Configure(Box::new(source)))
+}
+
+/// The API server serves OutboxRelays. Every account of a cluster may request this.
+async fn is_kind_served() -> Result<(), CheckError> {
+    let client = client().await?;
     let (version, plural) = (OutboxRelay::api_version(&()), OutboxRelay::plural(&()));
+    let is_relay = |resource: &APIResource| resource.name == plural;
     let missing = || CheckError::NoCrd(format!("{plural}.{version}"));
     match client.list_api_group_resources(&version).await {
-        Ok(served)
-            if served
-                .resources
-                .iter()
-                .any(|resource| resource.name == plural) =>
-        {
-            Ok(())
-        }
+        Ok(served) if served.resources.iter().any(is_relay) => Ok(()),
         Ok(_) => Err(missing()),
-        // No Status comes with it: there is no such path.
+        // The path does not exist, so the response carries no Status with a reason.
         Err(kube::Error::Api(status)) if status.code == 404 => Err(missing()),
         Err(error) => Err(CheckError::ApiServer(Box::new(error))),
     }

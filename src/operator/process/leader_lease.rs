@@ -1,5 +1,5 @@
-//! The Lease by which one operator of several leads: reads and writes it as [`Candidate`] decides.
-//! IO.
+//! The Lease that selects the leader among several operators: reads and writes it as
+//! [`LeaderElection`] decides. IO.
 
 use std::time::Duration;
 
@@ -14,139 +14,154 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::operator::{
     call::{CallError, call, call_opt},
     process::{
-        election::{Candidate, DURATION, Found, LOOK_EVERY, RENEW_DEADLINE, RENEW_EVERY, Step},
+        election::{
+            LEASE_DURATION, LeaderElection, ObservedLease, POLL_INTERVAL, RENEW_DEADLINE,
+            RENEW_INTERVAL, Step,
+        },
         fence::Fence,
     },
 };
 
-/// Two requests must have time before the deadline.
-const LONGEST: Duration = Duration::from_secs(4);
-const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// Longest wait for a response, so that two requests fit before the renewal deadline.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Pause between two attempts to renew.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Attempts to give the Lease back.
+const RELEASE_ATTEMPTS_MAX: usize = 2;
 
-/// Why an operator leads no more.
+/// Why an operator no longer leads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
+pub enum LeaseLost {
     #[error("'{0}' holds it now")]
     Taken(String),
     #[error("it could not be renewed for {}s", RENEW_DEADLINE.as_secs())]
     NotRenewed,
 }
 
-/// Holds the Lease, or would like to.
-pub(crate) struct Keeper {
+/// Acquires the Lease, holds it, and gives it back.
+pub(crate) struct LeaderLease {
     api: Api<Lease>,
     name: String,
-    candidate: Candidate,
+    election: LeaderElection,
     fence: Fence,
-    /// The Lease as the API server showed it last.
-    known: Option<Lease>,
-    /// Before the last request that wrote our name.
+    /// The Lease as the API server returned it last.
+    last: Option<Lease>,
+    /// When the last request was sent that wrote our name.
     renewed_at: Instant,
 }
 
-impl Keeper {
+impl LeaderLease {
     pub(crate) fn new(
         client: Client,
         namespace: &str,
         name: &str,
-        me: String,
+        identity: String,
         fence: Fence,
     ) -> Self {
         let api = Api::namespaced(client, namespace);
         Self {
             api,
             name: name.to_owned(),
-            candidate: Candidate::new(me),
+            election: LeaderElection::new(identity),
             fence,
-            known: None,
+            last: None,
             renewed_at: Instant::now(),
         }
     }
 
-    /// Waits until this operator leads; `reached` hears of each time that the Lease could be read.
-    pub(crate) async fn win(&mut self, reached: impl Fn()) {
-        let mut told = None;
+    /// Waits until this operator leads. `on_read` is called each time that the Lease was read and
+    /// has another holder.
+    ///
+    /// # Cancel safety
+    ///
+    /// A write that was sent may still make this operator the holder. Call [`Self::release`] after
+    /// dropping the future, or the Lease runs out only after its duration.
+    pub(crate) async fn acquire(&mut self, on_read: impl Fn()) {
+        let mut logged = None;
         loop {
-            let pause = match self.look().await {
+            match self.read().await {
                 Ok(Step::Wait(pause)) => {
-                    reached();
-                    self.tell_holder(&mut told);
-                    pause
+                    on_read();
+                    self.log_holder(&mut logged);
+                    sleep(pause).await;
+                    continue;
                 }
-                // Ours already, or free.
+                // Free, or ours already.
                 Ok(_) => match self.write().await {
                     Ok(()) => return,
-                    Err(error) => unreached(&error),
+                    Err(error) => log_failure(&error),
                 },
-                Err(error) => unreached(&error),
-            };
-            sleep(pause).await;
+                Err(error) => log_failure(&error),
+            }
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    fn tell_holder(&self, told: &mut Option<String>) {
-        let holder = self
-            .known
-            .as_ref()
-            .and_then(|lease| lease.spec.as_ref()?.holder_identity.clone());
-        if *told != holder {
-            tracing::info!(
-                lease = self.name,
-                holder,
-                "standing by: another operator leads"
-            );
-            *told = holder;
+    /// Logs the holder when it is another one than `logged`.
+    fn log_holder(&self, logged: &mut Option<String>) {
+        let spec = self.last.as_ref().and_then(|lease| lease.spec.as_ref());
+        let holder = spec.and_then(|spec| spec.holder_identity.clone());
+        if *logged == holder {
+            return;
         }
+        tracing::info!(
+            lease = self.name,
+            holder,
+            "standing by: another operator leads"
+        );
+        *logged = holder;
     }
 
-    /// Renews until that fails for too long or another one holds the Lease.
-    pub(crate) async fn keep(&mut self) -> Lost {
+    /// Renews the Lease until that fails for too long, or another operator holds it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A renewal that was sent may still be written. The next call or [`Self::release`] reads the
+    /// Lease again, so nothing else is lost.
+    pub(crate) async fn hold(&mut self) -> LeaseLost {
         loop {
-            sleep(RENEW_EVERY).await;
+            sleep(RENEW_INTERVAL).await;
             let deadline = self.renewed_at + RENEW_DEADLINE;
             match timeout_at(deadline, self.renew()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(lost)) => return lost,
-                Err(_) => return Lost::NotRenewed,
+                Err(_) => return LeaseLost::NotRenewed,
             }
         }
     }
 
-    /// Until it is renewed; at once again when somebody else wrote, as our own request may have
-    /// done whose answer was lost.
-    async fn renew(&mut self) -> Result<(), Lost> {
+    /// Tries until the Lease is renewed. It tries again at once when the Lease was written in the
+    /// meantime, possibly by an own request whose response was lost.
+    async fn renew(&mut self) -> Result<(), LeaseLost> {
         loop {
             match self.write().await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_lost_race() => {}
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the Lease was not renewed; it is tried again"
-                    );
-                    sleep(RETRY_EVERY).await;
+                    log_not_renewed(&error);
+                    sleep(RETRY_INTERVAL).await;
                 }
             }
-            if let Ok(Step::Lost { holder }) = self.look().await {
-                return Err(Lost::Taken(holder));
+            if let Ok(Step::LeaseLost { holder }) = self.read().await {
+                return Err(LeaseLost::Taken(holder));
             }
         }
     }
 
-    /// Names nobody as the holder, if it is ours, so that the next one need not wait. An earlier
-    /// request may still be on its way, hence the second try.
+    /// Removes our name from the Lease if it is there, so that the next operator need not wait. An
+    /// earlier request may still be under way, hence the second attempt.
+    ///
+    /// # Cancel safety
+    ///
+    /// The fence is closed from the first poll on. If the request has not taken effect, the Lease
+    /// runs out after its duration.
     pub(crate) async fn release(mut self) {
         self.fence.close();
-        for _ in 0..2 {
-            let Ok(_) = self.look().await else { continue };
-            let Some(mut lease) = self
-                .known
-                .take()
-                .filter(|lease| found(lease).holder.as_deref() == Some(self.candidate.name()))
-            else {
+        for _ in 0..RELEASE_ATTEMPTS_MAX {
+            let Ok(_) = self.read().await else { continue };
+            let Some(lease) = self.without_our_name() else {
                 return;
             };
-            lease.spec.get_or_insert_default().holder_identity = Some(String::new());
             if self.replace(&lease).await.is_ok() {
                 tracing::info!(lease = self.name, "the Lease was given back");
                 return;
@@ -158,95 +173,110 @@ impl Keeper {
         );
     }
 
-    async fn look(&mut self) -> Result<Step, CallError> {
-        self.known = within(call_opt(self.api.get(&self.name))).await?;
-        Ok(self
-            .candidate
-            .see(self.known.as_ref().map(found), Instant::now().into_std()))
+    /// The Lease without a holder; `None` if it is not ours.
+    fn without_our_name(&mut self) -> Option<Lease> {
+        let mut lease = self.last.take()?;
+        if observed(&lease).holder.as_deref() != Some(self.election.identity()) {
+            return None;
+        }
+        lease.spec.get_or_insert_default().holder_identity = Some(String::new());
+        Some(lease)
     }
 
-    /// A request that fails when the Lease is not as it was known.
+    async fn read(&mut self) -> Result<Step, CallError> {
+        self.last = within_timeout(call_opt(self.api.get(&self.name))).await?;
+        let lease = self.last.as_ref().map(observed);
+        Ok(self.election.observe(lease, Instant::now().into_std()))
+    }
+
+    /// Writes our name, in a request that fails if the Lease has changed since it was read.
     async fn write(&mut self) -> Result<(), CallError> {
-        let asked_at = Instant::now();
-        let lease = claimed(
-            self.known.clone(),
-            &self.name,
-            self.candidate.name(),
-            Timestamp::now(),
-        );
-        let written = match &self.known {
+        let requested_at = Instant::now();
+        let identity = self.election.identity();
+        let lease = claimed(self.last.clone(), &self.name, identity, Timestamp::now());
+        let written = match &self.last {
             Some(_) => self.replace(&lease).await?,
-            None => within(call(self.api.create(&PostParams::default(), &lease))).await?,
+            None => self.create(&lease).await?,
         };
-        self.candidate
-            .wrote(found(&written), Instant::now().into_std());
-        self.known = Some(written);
-        self.renewed_at = asked_at;
-        self.fence.open(asked_at.into_std());
+        self.election
+            .record_write(observed(&written), Instant::now().into_std());
+        self.last = Some(written);
+        self.renewed_at = requested_at;
+        self.fence.open(requested_at.into_std());
         Ok(())
     }
 
+    async fn create(&self, lease: &Lease) -> Result<Lease, CallError> {
+        within_timeout(call(self.api.create(&PostParams::default(), lease))).await
+    }
+
     async fn replace(&self, lease: &Lease) -> Result<Lease, CallError> {
-        within(call(self.api.replace(
-            &self.name,
-            &PostParams::default(),
-            lease,
-        )))
-        .await
+        let params = PostParams::default();
+        within_timeout(call(self.api.replace(&self.name, &params, lease))).await
     }
 }
 
-async fn within<T>(request: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
-    timeout(LONGEST, request)
+async fn within_timeout<T>(
+    request: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    timeout(CALL_TIMEOUT, request)
         .await
         .unwrap_or(Err(CallError::Timeout))
 }
 
-fn unreached(error: &CallError) -> Duration {
+fn log_failure(error: &CallError) {
     // Another candidate was faster.
-    if !error.is_lost_race() {
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            "failed to ask for the Lease; it is tried again"
-        );
+    if error.is_lost_race() {
+        return;
     }
-    LOOK_EVERY
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "failed to read or write the Lease; retrying"
+    );
 }
 
-fn found(lease: &Lease) -> Found {
-    let spec = lease.spec.as_ref();
-    Found {
-        version: lease.resource_version().unwrap_or_default(),
-        holder: spec
-            .and_then(|spec| spec.holder_identity.clone())
-            .filter(|holder| !holder.is_empty()),
-        duration: spec
-            .and_then(|spec| spec.lease_duration_seconds)
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .map_or(DURATION, Duration::from_secs),
+fn log_not_renewed(error: &CallError) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "the Lease was not renewed; retrying"
+    );
+}
+
+fn observed(lease: &Lease) -> ObservedLease {
+    let version = lease.resource_version().unwrap_or_default();
+    let spec = lease.spec.clone().unwrap_or_default();
+    let duration = spec
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(LEASE_DURATION, Duration::from_secs);
+    ObservedLease {
+        version,
+        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+        duration,
     }
 }
 
-/// The Lease with our name in it.
-fn claimed(lease: Option<Lease>, name: &str, me: &str, now: Timestamp) -> Lease {
+/// The Lease with `identity` as its holder, renewed at `now`.
+fn claimed(lease: Option<Lease>, name: &str, identity: &str, now: Timestamp) -> Lease {
     let mut lease = lease.unwrap_or_default();
     lease.metadata.name = Some(name.to_owned());
-    let LeaseSpec {
-        holder_identity,
-        acquire_time,
-        renew_time,
-        lease_duration_seconds,
-        lease_transitions,
-        ..
-    } = lease.spec.get_or_insert_default();
-    if holder_identity.as_deref() != Some(me) {
-        *acquire_time = Some(MicroTime(now));
-        *lease_transitions = Some(lease_transitions.map_or(0, |before| before.saturating_add(1)));
-        *holder_identity = Some(me.to_owned());
+    let spec = lease.spec.get_or_insert_default();
+    if spec.holder_identity.as_deref() != Some(identity) {
+        change_holder(spec, identity, now);
     }
-    *renew_time = Some(MicroTime(now));
-    *lease_duration_seconds = Some(i32::try_from(DURATION.as_secs()).expect("some seconds"));
+    spec.renew_time = Some(MicroTime(now));
+    let seconds = i32::try_from(LEASE_DURATION.as_secs()).expect("some seconds");
+    spec.lease_duration_seconds = Some(seconds);
     lease
+}
+
+fn change_holder(spec: &mut LeaseSpec, identity: &str, now: Timestamp) {
+    spec.acquire_time = Some(MicroTime(now));
+    let transitions = spec
+        .lease_transitions
+        .map(|before| before.saturating_add(1));
+    spec.lease_transitions = Some(transitions.unwrap_or(0));
+    spec.holder_identity = Some(identity.to_owned());
 }
 
 #[cfg(test)]

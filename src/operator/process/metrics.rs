@@ -1,11 +1,11 @@
-//! The operator's own metrics: names, labels, and one struct that holds them.
+//! The operator's own metrics: their names, their labels, and the struct that holds them.
 
 use std::{cmp::Ordering, time::Duration};
 
 use hyper::StatusCode;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector as _,
+    Registry, TextEncoder, core::Collector, proto::MetricFamily,
 };
 
 use crate::{
@@ -16,14 +16,17 @@ use crate::{
     },
 };
 
-/// What is counted when somebody asks: what is gone is not counted any more.
-pub(crate) struct Census<'a, R: Iterator<Item = &'a OutboxRelay>> {
+/// Upper bounds of the histograms' buckets, in seconds.
+const BUCKETS_SECONDS: [f64; 8] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+
+/// What is counted at each scrape, so that deleted objects no longer count.
+pub(crate) struct MetricsSnapshot<'a, R: Iterator<Item = &'a OutboxRelay>> {
     pub relays: R,
     pub in_backoff: usize,
     pub refused: usize,
 }
 
-/// Registered once per process.
+/// The metrics of one process. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -40,34 +43,35 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let counted = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name, help), labels).expect("constant names")
-        };
-        let counter = |name: &str, help: &str, label: &str| counted(name, help, &[label]);
-        let seconds = HistogramOpts::new(
-            "outbox_operator_reconcile_seconds",
-            "Duration of a pass over one OutboxRelay.",
-        );
-        let requests = HistogramOpts::new(
-            "outbox_operator_api_request_seconds",
-            "Duration of a request to the API server.",
-        );
         let metrics = Self {
             registry: Registry::new(),
-            reconciliations: counter(
+            reconciliations: counters(
                 "outbox_operator_reconciliations_total",
-                "Passes over one OutboxRelay.",
-                "outcome",
+                "Reconciliations of one OutboxRelay.",
+                &["outcome"],
             ),
-            errors: counter(
+            errors: counters(
                 "outbox_operator_reconcile_errors_total",
-                "Passes that failed, by what helps.",
-                "class",
+                "Reconciliations that failed, by what resolves the failure.",
+                &["class"],
             ),
-            scale_decisions: counted(
+            seconds: histogram(
+                "outbox_operator_reconcile_seconds",
+                "Duration of a reconciliation of one OutboxRelay.",
+            ),
+            scale_decisions: counters(
                 "outbox_operator_scale_decisions_total",
-                "Looks at an OutboxRelay with spec.scaling, by what came of them.",
+                "Scale decisions for OutboxRelays with spec.scaling, by result.",
                 &["direction", "reason"],
+            ),
+            requests: histograms(
+                "outbox_operator_api_request_seconds",
+                "Duration of a request to the API server.",
+                &["verb", "code"],
+            ),
+            leader: gauge(
+                "outbox_operator_leader",
+                "1 for the operator that leads, 0 for one that stands by.",
             ),
             upgrades: gauges(
                 "outbox_operator_upgrade_queue",
@@ -76,62 +80,63 @@ impl Metrics {
             ),
             upgrade_failures: gauge(
                 "outbox_operator_upgrade_failures_in_a_row",
-                "Upgrades that failed since the last that did not.",
+                "Upgrades that failed since the last one that succeeded.",
             ),
             upgrades_stopped: gauge(
                 "outbox_operator_upgrades_stopped",
-                "1: so many failed in a row that no further one starts.",
-            ),
-            seconds: Histogram::with_opts(seconds.buckets(buckets())).expect("constant names"),
-            requests: HistogramVec::new(requests.buckets(buckets()), &["verb", "code"])
-                .expect("constant names"),
-            leader: gauge(
-                "outbox_operator_leader",
-                "1 for the operator that leads, 0 for one that stands by.",
+                "1: too many upgrades failed in a row, and no further one starts.",
             ),
         };
-        let register = |collector| {
-            metrics
-                .registry
-                .register(collector)
-                .expect("each name once");
-        };
-        register(Box::new(metrics.reconciliations.clone()));
-        register(Box::new(metrics.errors.clone()));
-        register(Box::new(metrics.seconds.clone()));
-        register(Box::new(metrics.scale_decisions.clone()));
-        register(Box::new(metrics.requests.clone()));
-        register(Box::new(metrics.leader.clone()));
-        register(Box::new(metrics.upgrades.clone()));
-        register(Box::new(metrics.upgrade_failures.clone()));
-        register(Box::new(metrics.upgrades_stopped.clone()));
+        metrics.register();
         metrics.queued(Counts::default());
         metrics
     }
 
-    pub(crate) fn passed(&self, took: Duration) {
+    fn register(&self) {
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(self.reconciliations.clone()),
+            Box::new(self.errors.clone()),
+            Box::new(self.seconds.clone()),
+            Box::new(self.scale_decisions.clone()),
+            Box::new(self.requests.clone()),
+            Box::new(self.leader.clone()),
+            Box::new(self.upgrades.clone()),
+            Box::new(self.upgrade_failures.clone()),
+            Box::new(self.upgrades_stopped.clone()),
+        ];
+        for collector in collectors {
+            self.registry.register(collector).expect("each name once");
+        }
+    }
+
+    /// Counts a reconciliation that succeeded after `took`.
+    pub(crate) fn succeeded(&self, took: Duration) {
         self.seconds.observe(took.as_secs_f64());
         self.reconciliations.with_label_values(&["ok"]).inc();
     }
 
+    /// Counts a reconciliation that failed after `took`.
     pub(crate) fn failed(&self, took: Duration, class: ErrorClass) {
         self.seconds.observe(took.as_secs_f64());
         self.reconciliations.with_label_values(&["error"]).inc();
         self.errors.with_label_values(&[class.name()]).inc();
     }
 
-    /// A request ended; `None`: without an answer.
-    pub(crate) fn asked(&self, verb: &str, code: Option<StatusCode>, took: Duration) {
+    /// Counts a request to the API server that ended after `took`. `None` means that it got no
+    /// response.
+    pub(crate) fn request_ended(&self, verb: &str, code: Option<StatusCode>, took: Duration) {
         let code = code.map_or_else(|| "none".to_owned(), |code| code.as_str().to_owned());
         self.requests
             .with_label_values(&[verb, &code])
             .observe(took.as_secs_f64());
     }
 
+    /// Records that this operator leads.
     pub(crate) fn leads(&self) {
         self.leader.set(1);
     }
 
+    /// Counts a scale decision.
     pub(crate) fn decided(&self, decision: &Decision) {
         let direction = match decision.to.cmp(&decision.from) {
             Ordering::Greater => "up",
@@ -143,82 +148,94 @@ impl Metrics {
             .inc();
     }
 
+    /// Sets what the upgrade queue holds.
     pub(crate) fn queued(&self, counts: Counts) {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.upgrades
-            .with_label_values(&["waiting"])
-            .set(number(counts.waiting));
-        self.upgrades
-            .with_label_values(&["under_way"])
-            .set(number(counts.under_way));
+        let state = |name: &str| self.upgrades.with_label_values(&[name]);
+        state("waiting").set(number(counts.waiting));
+        state("under_way").set(number(counts.under_way));
         self.upgrade_failures.set(number(counts.failures_in_a_row));
         self.upgrades_stopped.set(i64::from(counts.stopped));
     }
 
-    /// In the text format that Prometheus scrapes.
-    pub(crate) fn text<'a>(
+    /// Encodes all metrics in the text format that Prometheus scrapes.
+    pub(crate) fn encode<'a>(
         &self,
-        census: Census<'a, impl Iterator<Item = &'a OutboxRelay>>,
+        snapshot: MetricsSnapshot<'a, impl Iterator<Item = &'a OutboxRelay>>,
     ) -> String {
-        let in_backoff = counted(
+        let in_backoff = gauge(
             "outbox_operator_objects_in_backoff",
-            "OutboxRelays whose last pass failed.",
-            census.in_backoff,
+            "OutboxRelays whose last reconciliation failed.",
         );
-        let refused = "Namespaces that the API server shows this operator nothing of. An operator \
-            of all namespaces counts them as one.";
-        let refused = counted(
+        in_backoff.set(number(snapshot.in_backoff));
+        let refused = gauge(
             "outbox_operator_namespaces_refused",
-            refused,
-            census.refused,
+            "Namespaces that the API server refuses this operator access to. An operator of all \
+             namespaces counts them as one.",
         );
-        let relays = "OutboxRelays by the status of each of their conditions.";
-        let relays = gauges("outbox_operator_relays", relays, &["condition", "status"]);
-        for condition in census
-            .relays
-            .filter_map(|relay| relay.status.as_ref())
-            .flat_map(|status| &status.conditions)
-        {
-            relays
-                .with_label_values(&[&condition.type_, &condition.status])
-                .inc();
-        }
+        refused.set(number(snapshot.refused));
         let families = [
             self.registry.gather(),
             in_backoff.collect(),
             refused.collect(),
-            relays.collect(),
-        ]
-        .concat();
-        let mut text = Vec::new();
-        for family in families
-            .into_iter()
-            .filter(|family| !family.get_metric().is_empty())
-        {
+            conditions(snapshot.relays).collect(),
+        ];
+        text(families.concat())
+    }
+}
+
+/// Counts OutboxRelays by the status of each of their conditions.
+fn conditions<'a>(relays: impl Iterator<Item = &'a OutboxRelay>) -> IntGaugeVec {
+    let gauges = gauges(
+        "outbox_operator_relays",
+        "OutboxRelays by the status of each of their conditions.",
+        &["condition", "status"],
+    );
+    let statuses = relays.filter_map(|relay| relay.status.as_ref());
+    for condition in statuses.flat_map(|status| &status.conditions) {
+        gauges
+            .with_label_values(&[&condition.type_, &condition.status])
+            .inc();
+    }
+    gauges
+}
+
+/// Encodes metrics, without those that have no values yet: the encoder rejects them.
+fn text(families: Vec<MetricFamily>) -> String {
+    let mut text = Vec::new();
+    for family in families {
+        if !family.get_metric().is_empty() {
             TextEncoder::new()
                 .encode(&[family], &mut text)
                 .expect("metrics are text");
         }
-        String::from_utf8_lossy(&text).into_owned()
     }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), labels).expect("constant names")
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     IntGauge::new(name, help).expect("constant names")
 }
 
-fn counted(name: &str, help: &str, count: usize) -> IntGauge {
-    let gauge = gauge(name, help);
-    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-    gauge
-}
-
 fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     IntGaugeVec::new(Opts::new(name, help), labels).expect("constant names")
 }
 
-fn buckets() -> Vec<f64> {
-    vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
+fn histogram(name: &str, help: &str) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS_SECONDS.to_vec());
+    Histogram::with_opts(options).expect("constant names")
+}
+
+fn histograms(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS_SECONDS.to_vec());
+    HistogramVec::new(options, labels).expect("constant names")
 }
 
 #[cfg(test)]
@@ -236,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn passes_and_requests_are_counted_under_their_published_names() {
+    fn reconciliations_and_requests_are_counted_under_their_published_names() {
         let metrics = Metrics::new();
-        metrics.passed(Duration::from_millis(5));
+        metrics.succeeded(Duration::from_millis(5));
         metrics.failed(Duration::from_millis(5), ErrorClass::Transient);
-        metrics.asked("GET", Some(StatusCode::OK), Duration::from_millis(5));
-        metrics.asked("WATCH", None, Duration::from_secs(5));
+        metrics.request_ended("GET", Some(StatusCode::OK), Duration::from_millis(5));
+        metrics.request_ended("WATCH", None, Duration::from_secs(5));
         metrics.decided(&Decision {
             from: 2,
             to: 4,
@@ -268,7 +285,7 @@ mod tests {
             "outbox_operator_scale_decisions_total{direction=\"up\",reason=\"BacklogHigh\"} 1",
         ];
         has(
-            &metrics.text(Census {
+            &metrics.encode(MetricsSnapshot {
                 relays: [].iter(),
                 in_backoff: 0,
                 refused: 0,
@@ -278,7 +295,10 @@ mod tests {
     }
 
     fn ready() -> OutboxRelay {
-        let condition = json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "R", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
         let mut relay = crate::operator::fixtures::relay();
         relay.status =
             Some(serde_json::from_value(json!({"conditions": [condition]})).expect("a status"));
@@ -288,7 +308,7 @@ mod tests {
     #[test]
     fn contract_of_metrics() {
         let metrics = Metrics::new();
-        metrics.passed(Duration::ZERO);
+        metrics.succeeded(Duration::ZERO);
         for class in [
             ErrorClass::Conflict,
             ErrorClass::Transient,
@@ -296,7 +316,7 @@ mod tests {
         ] {
             metrics.failed(Duration::ZERO, class);
         }
-        metrics.asked("GET", None, Duration::ZERO);
+        metrics.request_ended("GET", None, Duration::ZERO);
         for to in 1..=3 {
             metrics.decided(&Decision {
                 from: 2,
@@ -304,7 +324,7 @@ mod tests {
                 reason: Reason::Ready,
             });
         }
-        let text = metrics.text(Census {
+        let text = metrics.encode(MetricsSnapshot {
             relays: [ready()].iter(),
             in_backoff: 0,
             refused: 0,
@@ -316,10 +336,10 @@ mod tests {
     }
 
     #[test]
-    fn relays_that_are_gone_are_not_counted() {
+    fn deleted_relays_are_not_counted() {
         let relay = ready();
         let metrics = Metrics::new();
-        let two = metrics.text(Census {
+        let two = metrics.encode(MetricsSnapshot {
             relays: [relay.clone(), relay].iter(),
             in_backoff: 1,
             refused: 3,
@@ -332,7 +352,7 @@ mod tests {
         has(&two, &expected);
         assert!(
             !metrics
-                .text(Census {
+                .encode(MetricsSnapshot {
                     relays: [].iter(),
                     in_backoff: 0,
                     refused: 0

@@ -1,5 +1,5 @@
-//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may lead
-//! no more. Wiring.
+//! The life of an operator's process: it stands by, leads, and ends when it is stopped or may no
+//! longer lead. Wiring.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,39 +15,42 @@ use crate::{
     listen::listen,
     operator::{
         Operator, Settings,
-        call::{ErrorClass, call},
+        call::{CallError, ErrorClass, call},
         process::{
-            api_client::{Wire, plain, wired},
-            controller::{Context, work},
+            api_client::{ClientHooks, base_client, instrumented},
+            controller::{Context, run_controllers},
             fence::Fence,
-            health::{Expected, Pulse},
-            http::{Surface, serve},
-            leader_lease::{Keeper, Lost},
+            health::{Expected, HealthState},
+            http::{HttpState, serve},
+            leader_lease::{LeaderLease, LeaseLost},
             metrics::Metrics,
-            watch_scope::Scopes,
+            watch_scope::WatchScopes,
         },
         reconcile::cache::Cache,
     },
 };
 
-/// Passes at work have so long to end before they are cut: less than a pod has.
-const DRAIN: Duration = Duration::from_secs(20);
+/// Time that reconciliations under way have to end after a stop, before they are dropped. Kubernetes
+/// gives a pod 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between two attempts to read the uid of kube-system.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How an operator's process is started.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub settings: Settings,
-    /// Where /healthz, /readyz and /metrics are served.
+    /// Address that serves /healthz, /readyz and /metrics.
     pub listen: SocketAddr,
-    /// Whose OutboxRelays it looks at; empty: those of all namespaces.
+    /// Namespaces whose OutboxRelays are reconciled. Empty means all namespaces.
     pub namespaces: Vec<String>,
-    /// The Lease that one of several operators holds, in their namespace.
+    /// Name of the Lease that selects the leader among several operators, in their namespace.
     pub lease_name: String,
-    /// For how long a watch is opened at a time.
-    pub watch_round: Duration,
+    /// Time after which a watch ends and is opened again.
+    pub watch_timeout: Duration,
 }
 
-/// Why the operator cannot run, or not any longer.
+/// Why the operator cannot start, or ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("failed to find a cluster: set KUBECONFIG, or run in a pod")]
@@ -73,46 +76,62 @@ pub enum RunError {
     #[error("failed to listen for SIGTERM")]
     Signal(#[source] std::io::Error),
     #[error(
-        "lost the Lease: another operator may lead, so this one ends at once, to stand by when it \
-         is started again"
+        "lost the Lease: another operator may lead, so this one ends immediately and stands by when \
+         it is restarted"
     )]
-    Lost(#[source] Lost),
+    LeaseLost(#[source] LeaseLost),
 }
 
-/// Runs until SIGTERM or SIGINT, then lets the passes at work come to their ends and gives the
-/// Lease back.
+/// Runs until SIGTERM or SIGINT. Then it lets the reconciliations under way end and gives the Lease
+/// back.
 ///
 /// # Errors
-/// When it cannot start, its HTTP surface breaks, or it may lead no more.
+///
+/// When the operator cannot start, its HTTP server fails, or it may no longer lead.
+///
+/// # Cancel safety
+///
+/// Reconciliations under way are dropped, and the Lease is not given back: it runs out.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    if !options.namespaces.is_empty() && options.settings.installation.cluster_name.is_empty() {
-        return Err(RunError::NoClusterName);
-    }
+    check(&options)?;
     let address = options.listen;
     let listener = listen(address)
         .await
         .map_err(|source| RunError::Listen { address, source })?;
     let config = Config::infer().await.map_err(RunError::Configure)?;
-    let scopes = Scopes::new(&options.namespaces);
-    let known = scopes.known(&options.settings.operator_name);
-    let pulse = Pulse::new(Expected {
-        scopes: scopes.watched(),
-        round: options.watch_round,
-    });
-    let surface = Surface {
-        pulse: Arc::new(pulse),
-        metrics: Metrics::new(),
-        memory: Arc::new(Cache::default()),
-        known,
-    };
+    let scopes = WatchScopes::new(&options.namespaces);
+    let state = http_state(&options, &scopes);
     let stop = stop_at_signal()?;
+    let lead = stand_by_and_lead(options, config, state.clone(), scopes, stop);
     tokio::select! {
-        ended = Box::pin(live(options, config, surface.clone(), scopes, stop)) => ended,
-        served = serve(listener, surface) => served.map_err(RunError::Serve),
+        ended = Box::pin(lead) => ended,
+        served = serve(listener, state) => served.map_err(RunError::Serve),
     }
 }
 
-/// SIGTERM (a pod is stopped) or SIGINT (Ctrl-C).
+/// An operator of some namespaces may have no right to read kube-system.
+fn check(options: &Options) -> Result<(), RunError> {
+    let is_unnamed = options.settings.installation.cluster_name.is_empty();
+    if is_unnamed && !options.namespaces.is_empty() {
+        return Err(RunError::NoClusterName);
+    }
+    Ok(())
+}
+
+fn http_state(options: &Options, scopes: &WatchScopes) -> HttpState {
+    let health = HealthState::new(Expected {
+        scopes: scopes.watched(),
+        watch_timeout: options.watch_timeout,
+    });
+    HttpState {
+        health: Arc::new(health),
+        metrics: Metrics::new(),
+        cache: Arc::new(Cache::default()),
+        relays: scopes.relay_store(&options.settings.operator_name),
+    }
+}
+
+/// Cancels the token at SIGTERM (a pod is stopped) or SIGINT (Ctrl-C).
 fn stop_at_signal() -> Result<CancellationToken, RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
@@ -129,108 +148,134 @@ fn stop_at_signal() -> Result<CancellationToken, RunError> {
     Ok(stop)
 }
 
-async fn live(
+async fn stand_by_and_lead(
     options: Options,
     config: Config,
-    surface: Surface,
-    scopes: Scopes,
+    state: HttpState,
+    scopes: WatchScopes,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let fence = Fence::default();
-    let apart = plain(config.clone()).map_err(RunError::Connect)?;
-    let client = plain(config).map_err(RunError::Connect)?;
-    let wire = Wire {
-        fence: fence.clone(),
-        pulse: Arc::clone(&surface.pulse),
-        metrics: surface.metrics.clone(),
-    };
-    let client = wired(client, wire);
+    // The Lease has a connection pool of its own: its requests wait behind no others.
+    let lease_client = base_client(config.clone()).map_err(RunError::Connect)?;
+    let client = base_client(config).map_err(RunError::Connect)?;
+    let client = instrumented(client, hooks(&fence, &state));
 
-    let me = options
-        .settings
-        .pod_name
-        .clone()
-        .unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
-    let namespace = options
-        .settings
-        .installation
-        .namespace
-        .clone()
-        .unwrap_or_else(|| apart.default_namespace().to_owned());
-    tell(&options, &me, &namespace);
-    let mut keeper = Keeper::new(apart, &namespace, &options.lease_name, me, fence);
-    tokio::select! {
-        () = keeper.win(|| surface.pulse.lease_seen()) => {}
-        () = stop.cancelled() => {
-            keeper.release().await;
-            return Ok(());
-        }
+    let mut lease = leader_lease(&options, lease_client, fence);
+    let acquire = lease.acquire(|| state.health.lease_seen());
+    if stop.run_until_cancelled(acquire).await.is_none() {
+        lease.release().await;
+        return Ok(());
     }
-    tracing::info!("this operator leads");
-    surface.pulse.leads(Instant::now().into_std());
-    surface.metrics.leads();
-
-    let drained = tokio::select! {
-        lost = keeper.keep() => return Err(RunError::Lost(lost)),
-        drained = Box::pin(lead(options, client, surface, scopes, stop)) => drained?,
+    record_leading(&state);
+    let end = tokio::select! {
+        lost = lease.hold() => return Err(RunError::LeaseLost(lost)),
+        end = Box::pin(lead(options, client, state, scopes, stop)) => end?,
     };
-    // A write that was cut may still come to pass: the Lease then runs out, as it does when the
-    // process dies.
-    if drained {
-        keeper.release().await;
+    match end {
+        End::Drained => lease.release().await,
+        // The API server may still carry out a write that was dropped. The Lease runs out, as it
+        // does when the process dies.
+        End::Dropped => {}
     }
     Ok(())
 }
 
-fn tell(options: &Options, me: &str, namespace: &str) {
+fn record_leading(state: &HttpState) {
+    tracing::info!("this operator leads");
+    state.health.leads(Instant::now().into_std());
+    state.metrics.leads();
+}
+
+fn hooks(fence: &Fence, state: &HttpState) -> ClientHooks {
+    ClientHooks {
+        fence: fence.clone(),
+        health: Arc::clone(&state.health),
+        metrics: state.metrics.clone(),
+    }
+}
+
+/// The Lease in the operators' namespace, with the pod's name as identity. Also logs the start.
+fn leader_lease(options: &Options, client: Client, fence: Fence) -> LeaderLease {
+    let Settings {
+        installation,
+        pod_name,
+        ..
+    } = &options.settings;
+    let identity = pod_name
+        .clone()
+        .unwrap_or_else(|| format!("outbox-operator-{}", uuid::Uuid::new_v4()));
+    let namespace = installation
+        .namespace
+        .clone()
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    log_start(options, &identity, &namespace);
+    LeaderLease::new(client, &namespace, &options.lease_name, identity, fence)
+}
+
+fn log_start(options: &Options, identity: &str, namespace: &str) {
     let Options {
-        settings:
-            Settings {
-                installation,
-                operator_name,
-                ..
-            },
         listen,
         namespaces,
         lease_name,
         ..
     } = options;
-    let (relay_image, cluster_name) = (&installation.relay_image, &installation.cluster_name);
-    tracing::info!(relay_image, cluster_name, operator_name, %listen, ?namespaces, me, lease = format!("{namespace}/{lease_name}"), "started");
+    let installation = &options.settings.installation;
+    tracing::info!(
+        relay_image = installation.relay_image,
+        cluster_name = installation.cluster_name,
+        operator_name = options.settings.operator_name,
+        %listen,
+        ?namespaces,
+        me = identity,
+        lease = format!("{namespace}/{lease_name}"),
+        "started"
+    );
 }
 
-/// Whether all passes came to their ends when it was stopped.
+/// How reconciling ended after a stop.
+enum End {
+    /// All reconciliations came to their ends.
+    Drained,
+    /// Some were dropped after [`DRAIN_TIMEOUT`].
+    Dropped,
+}
+
+/// Reconciles until `stop` is cancelled and the reconciliations under way have ended.
 async fn lead(
     mut options: Options,
     client: Client,
-    surface: Surface,
-    scopes: Scopes,
+    state: HttpState,
+    scopes: WatchScopes,
     stop: CancellationToken,
-) -> Result<bool, RunError> {
-    if options.settings.installation.cluster_name.is_empty() {
-        tokio::select! {
-            uid = uid_of_kube_system(&client) => options.settings.installation.cluster_name = uid?,
-            () = stop.cancelled() => return Ok(true),
+) -> Result<End, RunError> {
+    let cluster_name = &mut options.settings.installation.cluster_name;
+    if cluster_name.is_empty() {
+        let uid = uid_of_kube_system(&client);
+        match stop.run_until_cancelled(uid).await {
+            Some(uid) => *cluster_name = uid?,
+            None => return Ok(End::Drained),
         }
     }
-    let (cache, metrics) = (surface.memory, surface.metrics);
     let operator = Operator {
-        cache,
-        metrics,
+        cache: state.cache,
+        metrics: state.metrics,
         ..Operator::new(client, options.settings)
     };
-    let context = Arc::new(Context::new(operator, surface.pulse, surface.known));
-    let cut = async {
+    let context = Arc::new(Context::new(operator, state.health, state.relays));
+    let drain_timeout = async {
         stop.cancelled().await;
-        sleep(DRAIN).await;
+        sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
-        () = work(context, scopes, options.watch_round, stop.clone()) => Ok(true),
-        () = cut => Ok(false),
+        () = run_controllers(context, scopes, options.watch_timeout, stop.clone()) => {
+            Ok(End::Drained)
+        }
+        () = drain_timeout => Ok(End::Dropped),
     }
 }
 
-/// Waits for an API server that is away; one that refuses will go on doing so.
+/// Waits while the API server is unavailable. A refusal is final.
 async fn uid_of_kube_system(client: &Client) -> Result<String, RunError> {
     let api = Api::<Namespace>::all(client.clone());
     loop {
@@ -239,13 +284,15 @@ async fn uid_of_kube_system(client: &Client) -> Result<String, RunError> {
             Err(error) if error.class() == ErrorClass::Permanent => {
                 return Err(RunError::ClusterName(Box::new(error)));
             }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to read the uid of kube-system; it is tried again"
-                );
-                sleep(Duration::from_secs(1)).await;
-            }
+            Err(error) => log_retry(&error),
         }
+        sleep(RETRY_INTERVAL).await;
     }
+}
+
+fn log_retry(error: &CallError) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "failed to read the uid of kube-system; retrying"
+    );
 }

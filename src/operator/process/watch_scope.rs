@@ -1,4 +1,5 @@
-//! Where the operator looks, and the OutboxRelays that its watches brought from there. No IO.
+//! The namespaces that the operator watches, and the OutboxRelays that its watches found there. No
+//! IO.
 
 use std::sync::Arc;
 
@@ -11,20 +12,31 @@ use kube::{
 
 use crate::{
     api::OutboxRelay,
-    operator::{identity::is_reconciled, process::health::Watched},
+    operator::{identity::is_reconciled, process::health::WatchedScope},
 };
 
-pub(crate) type Guarded = DeserializeGuard<OutboxRelay>;
+/// An OutboxRelay, or why its manifest cannot be read.
+pub(crate) type GuardedRelay = DeserializeGuard<OutboxRelay>;
 
 /// One namespace, or all of them, with a store of its OutboxRelays.
-pub(crate) struct Scope {
+pub(crate) struct WatchScope {
+    /// `None` means all namespaces.
     pub namespace: Option<String>,
-    pub known: Store<Guarded>,
-    pub writer: Writer<Guarded>,
+    pub store: Store<GuardedRelay>,
+    pub writer: Writer<GuardedRelay>,
 }
 
-impl Scope {
-    fn watched(&self) -> Watched {
+impl WatchScope {
+    fn new(namespace: Option<String>) -> Self {
+        let (store, writer) = reflector::store();
+        Self {
+            namespace,
+            store,
+            writer,
+        }
+    }
+
+    fn watched(&self) -> WatchedScope {
         let namespace = self.namespace.as_deref();
         let paths = [
             OutboxRelay::url_path(&(), namespace),
@@ -32,66 +44,56 @@ impl Scope {
             Job::url_path(&(), namespace),
             Pod::url_path(&(), namespace),
         ];
-        Watched {
+        WatchedScope {
             namespace: self.namespace.clone(),
             paths: paths.into(),
         }
     }
 }
 
-/// All that the operator looks at.
-pub(crate) struct Scopes(pub Vec<Scope>);
+/// Everything that the operator watches.
+pub(crate) struct WatchScopes(pub Vec<WatchScope>);
 
-impl Scopes {
-    /// These namespaces; none: all there are.
+impl WatchScopes {
+    /// Returns one scope for each namespace. Without namespaces, returns one scope for all.
     pub(crate) fn new(namespaces: &[String]) -> Self {
-        let scope = |namespace| {
-            let (known, writer) = reflector::store();
-            Scope {
-                namespace,
-                known,
-                writer,
-            }
-        };
-        let mut named: Vec<Scope> = namespaces.iter().cloned().map(Some).map(scope).collect();
-        if named.is_empty() {
-            named.push(scope(None));
+        if namespaces.is_empty() {
+            return Self(vec![WatchScope::new(None)]);
         }
-        Self(named)
+        let namespaces = namespaces.iter().cloned().map(Some);
+        Self(namespaces.map(WatchScope::new).collect())
     }
 
-    pub(crate) fn watched(&self) -> Vec<Watched> {
-        self.0.iter().map(Scope::watched).collect()
+    /// Returns the paths that are watched in each scope.
+    pub(crate) fn watched(&self) -> Vec<WatchedScope> {
+        self.0.iter().map(WatchScope::watched).collect()
     }
 
-    /// Those of them that the operator of this name looks after.
-    pub(crate) fn known(&self, operator_name: &str) -> Known {
-        Known {
-            stores: self.0.iter().map(|scope| scope.known.clone()).collect(),
+    /// Returns the OutboxRelays of all scopes that the operator of this name reconciles.
+    pub(crate) fn relay_store(&self, operator_name: &str) -> RelayStore {
+        RelayStore {
+            stores: self.0.iter().map(|scope| scope.store.clone()).collect(),
             operator_name: operator_name.into(),
         }
     }
 }
 
-/// The OutboxRelays that passes are made over, as the watches brought them.
+/// The OutboxRelays that the operator reconciles, as its watches received them.
 #[derive(Clone)]
-pub(crate) struct Known {
-    stores: Vec<Store<Guarded>>,
+pub(crate) struct RelayStore {
+    stores: Vec<Store<GuardedRelay>>,
     operator_name: Arc<str>,
 }
 
-impl Known {
+impl RelayStore {
     pub(crate) fn count(&self) -> usize {
         self.relays().len()
     }
 
-    pub(crate) fn relays(&self) -> Vec<Arc<Guarded>> {
-        let ours = |found: &Arc<Guarded>| is_reconciled(&found.0, &self.operator_name);
-        self.stores
-            .iter()
-            .flat_map(Store::state)
-            .filter(ours)
-            .collect()
+    pub(crate) fn relays(&self) -> Vec<Arc<GuardedRelay>> {
+        let ours = |relay: &Arc<GuardedRelay>| is_reconciled(&relay.0, &self.operator_name);
+        let relays = self.stores.iter().flat_map(Store::state);
+        relays.filter(ours).collect()
     }
 }
 
@@ -103,8 +105,8 @@ mod tests {
     use crate::operator::fixtures::relay;
 
     #[test]
-    fn what_the_watches_brought_is_counted_by_the_operator_that_looks_after_it() {
-        let mut scopes = Scopes::new(&["a".to_owned(), "b".to_owned()]);
+    fn watched_relays_are_counted_by_the_operator_that_reconciles_them() {
+        let mut scopes = WatchScopes::new(&["a".to_owned(), "b".to_owned()]);
         for scope in &mut scopes.0 {
             let mut relay = relay();
             relay.metadata.namespace.clone_from(&scope.namespace);
@@ -112,13 +114,13 @@ mod tests {
                 .writer
                 .apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(relay))));
         }
-        assert_eq!(scopes.known("outbox-operator").count(), 2);
-        assert_eq!(scopes.known("team-a").count(), 0);
+        assert_eq!(scopes.relay_store("outbox-operator").count(), 2);
+        assert_eq!(scopes.relay_store("team-a").count(), 0);
     }
 
     #[test]
     fn each_namespace_has_four_watches() {
-        let paths = |namespaces: &[String]| Scopes::new(namespaces).watched().remove(0).paths;
+        let paths = |namespaces: &[String]| WatchScopes::new(namespaces).watched().remove(0).paths;
         let of_one = paths(&["a".to_owned()]);
         assert_eq!(
             of_one[0],

@@ -85,14 +85,14 @@ impl Session<'_> {
         let which = self.process.options.settings.record_headers;
         let headers = kafka::headers(row, which, &self.record_source, replaced_headers)
             .map_err(|_| DeliveryError::Record(ProblemClass::RecordRejected))?;
-        producer.send(
-            self.core.routes().name(*topic),
-            row.key(),
-            row.payload.as_deref(),
+        let record = kafka::Record {
+            topic: self.core.routes().name(*topic),
+            key: row.key(),
+            payload: row.payload.as_deref(),
             headers,
-            kafka::timestamp_ms(row.created_at_us, now_ms),
-            slot.index(),
-        )
+            timestamp_ms: kafka::timestamp_ms(row.created_at_us, now_ms),
+        };
+        producer.send(record, slot.index())
     }
 
     fn on_rejected_by_producer(&mut self, outgoing: &Outgoing, class: ProblemClass, now: Instant) {

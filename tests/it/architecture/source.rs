@@ -71,7 +71,7 @@ impl Source {
     }
 }
 
-/// Those that say that they are pure, and what lies below them.
+/// Returns the sources that say that they are pure, and all modules below them.
 pub(super) fn pure(sources: &[Source]) -> Vec<&Source> {
     let roots: Vec<&str> = sources
         .iter()

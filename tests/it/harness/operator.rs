@@ -26,22 +26,22 @@ pub(crate) struct OperatorProcess {
 }
 
 impl OperatorProcess {
-    /// Of this namespace, listening here, as this user where given.
+    /// Starts an operator of one namespace that listens on `port`, as `user` if given.
     pub(crate) async fn start(namespace: &str, port: u16, user: Option<String>) -> Self {
         Self::start_pod(namespace, "pod", port, user, &[]).await
     }
 
-    /// On a free port.
+    /// Starts an operator of one namespace on a free port.
     pub(crate) async fn start_anywhere(namespace: &str, user: Option<String>) -> Self {
         Self::start(namespace, free_port().await, user).await
     }
 
-    /// One of several, with further arguments.
+    /// Starts one of several operators, with further arguments.
     pub(crate) async fn start_one(namespace: &str, pod: &str, arguments: &[&str]) -> Self {
         Self::start_pod(namespace, pod, free_port().await, None, arguments).await
     }
 
-    /// On a free port, as this user, with further arguments.
+    /// Starts an operator on a free port, as `user`, with further arguments.
     pub(crate) async fn start_as(namespace: &str, user: &str, arguments: &[&str]) -> Self {
         Self::start_pod(
             namespace,
@@ -99,7 +99,7 @@ impl OperatorProcess {
         }
     }
 
-    /// As kubelet does when the process has ended.
+    /// Starts the process again, as kubelet does after it has ended.
     pub(crate) fn start_again(&mut self) {
         self.child = spawn(&self.folder, &self.arguments);
     }

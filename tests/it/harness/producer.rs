@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_relay::{
-    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer},
+    kafka::{BatchLimits, DeliveryError, LastClusterError, Producer, Record},
     report::ProblemClass,
     secrets::Secrets,
     settings::{KafkaSettings, TlsMode, TlsSettings},
@@ -81,14 +81,14 @@ impl Sender {
         ms: Option<i64>,
     ) -> Result<(), DeliveryError> {
         let value = format!("{number}:{}", noise(number, bytes));
-        self.producer.send(
+        let record = Record {
             topic,
             key,
-            Some(value.as_bytes()),
-            OwnedHeaders::new(),
-            ms,
-            number,
-        )
+            payload: Some(value.as_bytes()),
+            headers: OwnedHeaders::new(),
+            timestamp_ms: ms,
+        };
+        self.producer.send(record, number)
     }
 
     /// Waits for the delivery reports of `records` records and returns their results.

@@ -1,5 +1,5 @@
-//! Keepers against an API server that loses requests and answers, on a clock that is set forward:
-//! minutes take a moment.
+//! Operators that compete for the Lease of an API server that loses requests and responses. The
+//! clock is paused, so minutes take a moment.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use kube::{client::Body, core::Status};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
-use crate::operator::process::election::WRITES_END;
+use crate::operator::process::election::WRITES_DEADLINE;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,11 +103,11 @@ struct Fate {
     answer_lost: bool,
 }
 
-/// The same numbers for the same seed.
+/// Pseudo-random numbers, determined by their seed.
 #[derive(Clone)]
-struct Dice(Arc<Mutex<u64>>);
+struct Rng(Arc<Mutex<u64>>);
 
-impl Dice {
+impl Rng {
     fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(
             seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -132,8 +132,8 @@ impl Dice {
     }
 }
 
-fn keeper(client: Client, me: &str, fence: &Fence) -> Keeper {
-    Keeper::new(
+fn leader_lease(client: Client, me: &str, fence: &Fence) -> LeaderLease {
+    LeaderLease::new(
         client,
         "outbox-system",
         "lease",
@@ -147,39 +147,39 @@ type Busy = Arc<Mutex<Option<(usize, Instant)>>>;
 
 /// Leads when it can, ends when it lost, gives the Lease back now and then when its writes have
 /// ended, and is started again.
-async fn live(server: ApiServer, number: usize, fence: Fence, dice: Dice, busy: Busy) {
+async fn live(server: ApiServer, number: usize, fence: Fence, rng: Rng, busy: Busy) {
     loop {
-        let faults = dice.clone();
-        let mut keeper = keeper(
+        let faults = rng.clone();
+        let mut lease = leader_lease(
             server.client(move || faults.fate()),
             &format!("pod-{number}"),
             &fence,
         );
-        keeper.win(|| ()).await;
-        let reign = Duration::from_secs(dice.below(120));
-        if timeout(reign, keeper.keep()).await.is_err() {
+        lease.acquire(|| ()).await;
+        let reign = Duration::from_secs(rng.below(120));
+        if timeout(reign, lease.hold()).await.is_err() {
             fence.close();
             busy.lock()
                 .expect("no panic")
                 .take_if(|(writer, _)| *writer == number);
-            keeper.release().await;
+            lease.release().await;
         }
         fence.close();
-        sleep(Duration::from_millis(dice.below(3000))).await;
+        sleep(Duration::from_millis(rng.below(3000))).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_may_write_while_a_write_of_another_can_still_be_under_way() {
     for seed in 1..=6 {
-        let (server, dice, busy) = (ApiServer::default(), Dice::new(seed), Busy::default());
+        let (server, rng, busy) = (ApiServer::default(), Rng::new(seed), Busy::default());
         let fences: Vec<Fence> = (0..3).map(|_| Fence::default()).collect();
         let start = |(number, fence): (usize, &Fence)| {
             let life = live(
                 server.clone(),
                 number,
                 fence.clone(),
-                dice.clone(),
+                rng.clone(),
                 Arc::clone(&busy),
             );
             AbortOnDropHandle::new(tokio::spawn(life))
@@ -214,19 +214,21 @@ fn faultless(server: &ApiServer) -> Client {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_given_back_is_taken_within_a_look() {
+async fn a_lease_that_is_given_back_is_taken_within_a_poll_interval() {
     let server = ApiServer::default();
     let (first, second) = (Fence::default(), Fence::default());
-    let mut leader = keeper(faultless(&server), "a", &first);
-    leader.win(|| ()).await;
-    let mut candidate = keeper(faultless(&server), "b", &second);
+    let mut leader = leader_lease(faultless(&server), "a", &first);
+    leader.acquire(|| ()).await;
+    let mut candidate = leader_lease(faultless(&server), "b", &second);
     assert!(
-        timeout(DURATION / 2, candidate.win(|| ())).await.is_err(),
+        timeout(LEASE_DURATION / 2, candidate.acquire(|| ()))
+            .await
+            .is_err(),
         "a holds it"
     );
     leader.release().await;
     assert_eq!(server.holder().as_deref(), Some(""));
-    timeout(LOOK_EVERY, candidate.win(|| ()))
+    timeout(POLL_INTERVAL, candidate.acquire(|| ()))
         .await
         .expect("b takes it");
     assert_eq!(first.allows(Instant::now().into_std()), None);
@@ -245,11 +247,11 @@ async fn a_holder_that_cannot_renew_ends_before_its_lease_does() {
         request_lost: is_cut.load(Ordering::Relaxed),
         ..Fate::default()
     });
-    let mut leader = keeper(client, "a", &fence);
-    leader.win(|| ()).await;
+    let mut leader = leader_lease(client, "a", &fence);
+    leader.acquire(|| ()).await;
     cut.store(true, Ordering::Relaxed);
     let start = Instant::now();
-    assert_eq!(leader.keep().await, Lost::NotRenewed);
+    assert_eq!(leader.hold().await, LeaseLost::NotRenewed);
     assert_eq!(start.elapsed(), RENEW_DEADLINE);
     assert_eq!(fence.allows(Instant::now().into_std()), None);
 }
@@ -262,20 +264,20 @@ async fn a_renewal_counts_from_when_it_was_asked_for() {
         under_way: Duration::from_millis(1500),
         ..Fate::default()
     };
-    keeper(server.client(move || slow), "a", &fence)
-        .win(|| ())
+    leader_lease(server.client(move || slow), "a", &fence)
+        .acquire(|| ())
         .await;
     assert_eq!(
         fence.allows(Instant::now().into_std()),
-        Some(WRITES_END - slow.under_way * 2)
+        Some(WRITES_DEADLINE - slow.under_way * 2)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_whose_lease_was_taken_ends_at_its_next_renewal() {
     let (server, fence) = (ApiServer::default(), Fence::default());
-    let mut leader = keeper(faultless(&server), "a", &fence);
-    leader.win(|| ()).await;
+    let mut leader = leader_lease(faultless(&server), "a", &fence);
+    leader.acquire(|| ()).await;
     let other = claimed(
         server.lease.lock().expect("no panic").clone(),
         "lease",
@@ -285,19 +287,19 @@ async fn a_holder_whose_lease_was_taken_ends_at_its_next_renewal() {
     server
         .handle(&Method::PUT, &serde_json::to_vec(&other).expect("JSON"))
         .expect("taken");
-    assert_eq!(leader.keep().await, Lost::Taken("b".to_owned()));
+    assert_eq!(leader.hold().await, LeaseLost::Taken("b".to_owned()));
 }
 
-/// Its container was started again: the former process is gone.
+/// The holder's container was restarted: its former process is gone.
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_comes_back_under_its_name_leads_at_once() {
     let server = ApiServer::default();
-    keeper(faultless(&server), "a", &Fence::default())
-        .win(|| ())
+    leader_lease(faultless(&server), "a", &Fence::default())
+        .acquire(|| ())
         .await;
     let start = Instant::now();
-    keeper(faultless(&server), "a", &Fence::default())
-        .win(|| ())
+    leader_lease(faultless(&server), "a", &Fence::default())
+        .acquire(|| ())
         .await;
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
