@@ -146,19 +146,23 @@ impl Operator {
         if let Some(manifest) = recalled.manifest.take() {
             return Ok(Some(manifest));
         }
-        // The guard returns a manifest that this version cannot parse as a value, with its metadata:
-        // enough to write its status.
-        let api =
-            Api::<DeserializeGuard<OutboxRelay>>::namespaced(self.client.clone(), &key.namespace);
-        let found = call_opt(api.get(&key.name))
+        let manifest = Box::pin(self.get_manifest(key))
             .await
             .map_err(StepError::Read)?;
-        let manifest = found.and_then(|found| Manifest::of(found.0, &self.settings.operator_name));
         match &manifest {
             None => self.forget(key),
             Some(manifest) => log_unreadable(key, manifest),
         }
         Ok(manifest)
+    }
+
+    async fn get_manifest(&self, key: &RelayKey) -> Result<Option<Manifest>, CallError> {
+        // The guard returns even a manifest that this version cannot parse, with its metadata: enough
+        // to write its status.
+        let api =
+            Api::<DeserializeGuard<OutboxRelay>>::namespaced(self.client.clone(), &key.namespace);
+        let found = call_opt(api.get(&key.name)).await?;
+        Ok(found.and_then(|found| Manifest::of(found.0, &self.settings.operator_name)))
     }
 
     /// Returns the children, from the cache or the API server, with fresh reports of the relays. An
@@ -176,7 +180,9 @@ impl Operator {
             Some(observed) => observed,
             None => match Box::pin(observe(&self.client, &manifest.identity)).await {
                 Ok(observed) => observed,
-                Err(error) => return Err(self.cannot_observe(key, manifest, error).await?),
+                Err(error) => {
+                    return Err(Box::pin(self.cannot_observe(key, manifest, error)).await?);
+                }
             },
         };
         observed.reports = relay_reports::collect(&observed.pods).await;

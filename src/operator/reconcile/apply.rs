@@ -194,6 +194,7 @@ async fn write_children(
         delete(target, ChildKind::MigrationJob, job).await?;
     }
     for (child, live) in due {
+        // A Job that was deleted above makes room for one of the same name.
         let live = live.filter(|object| !plan.outdated_jobs.contains(&ObjectKey::of(object)));
         let written = write::write(target, child, live).await?;
         applied.deployment = written.or(applied.deployment.take());
@@ -285,22 +286,26 @@ async fn remove(target: &Target<'_>, kind: ChildKind) -> Result<(), ApplyError> 
         body: Value::Null,
         first_replicas: None,
     };
-    if is_cached(target, &nothing, None) {
-        return Ok(());
+    if !is_cached(target, &nothing, None) {
+        delete_if_ours(target, &nothing).await?;
+        target
+            .cache
+            .record_written(target.key, &nothing, None, Instant::now());
     }
-    // Where the kind does not exist, the answer is 404 too.
-    let found = call_opt(target.api(kind).get(&nothing.name))
-        .await
-        .map_err(|source| read_error(&nothing, source))?;
-    if let Some(object) = found
-        && ownership(&object.metadata, target.identity) == Ownership::Ours
-    {
-        delete(target, kind, &ObjectKey::of(&object)).await?;
-    }
-    target
-        .cache
-        .record_written(target.key, &nothing, None, Instant::now());
     Ok(())
+}
+
+async fn delete_if_ours(target: &Target<'_>, child: &Prepared) -> Result<(), ApplyError> {
+    // Where the kind does not exist, the answer is 404 too.
+    let found = call_opt(target.api(child.kind).get(&child.name))
+        .await
+        .map_err(|source| read_error(child, source))?;
+    match found {
+        Some(object) if ownership(&object.metadata, target.identity) == Ownership::Ours => {
+            delete(target, child.kind, &ObjectKey::of(&object)).await
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_up_to_date(target: &Target<'_>, child: &Prepared, observed: &Observed) -> bool {
@@ -362,18 +367,21 @@ async fn set_scale(
         return Ok(());
     };
     let name = target.identity.relay_name();
-    let manager = PatchParams {
-        field_manager: Some(SCALE_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
     let deployment = observed.deployment.as_ref();
     let uid = deployment.map(|deployment| &deployment.uid);
     // The API server answers 409 if the Deployment has another uid by now.
     let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}}));
     let api = target.writing(ChildKind::Deployment);
-    match call(api.patch_scale(&name, &manager, &patch)).await {
-        Ok(_) => Ok(()),
-        Err(source) => Err(ApplyError::Scale { name, source }),
+    let set = call(api.patch_scale(&name, &patch_as(SCALE_MANAGER), &patch)).await;
+    set.map(drop)
+        .map_err(|source| ApplyError::Scale { name, source })
+}
+
+/// Returns the parameters of a merge patch by this field manager.
+fn patch_as(manager: &str) -> PatchParams {
+    PatchParams {
+        field_manager: Some(manager.to_owned()),
+        ..PatchParams::default()
     }
 }
 

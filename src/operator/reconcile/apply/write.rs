@@ -1,9 +1,9 @@
 //! One child: created when absent, applied when ours. IO.
 //!
-//! It is created with POST, because server-side apply has no "only if the name is free". A
-//! POST leaves its fields to an `Update` entry of managedFields, where a field that is dropped
-//! later would stay; and once the entry were gone, the next apply would leave everything
-//! to `before-first-apply`, with the same result. So that entry is replaced by an `Apply` entry that
+//! It is created with POST, because server-side apply has no "only if the name is free". A POST
+//! leaves its fields to an `Update` entry of managedFields, where a field that is dropped later
+//! would stay; and once the entry were gone, the next apply would leave everything to
+//! `before-first-apply`, with the same result. So that entry is replaced by an `Apply` entry that
 //! owns a single label, and the apply after it takes all other fields.
 
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::operator::{
     children::{ChildKind, Prepared},
     identity::{MANAGED_BY, OPERATOR},
     reconcile::{
-        apply::{ApplyError, Target},
+        apply::{ApplyError, Target, patch_as},
         observe::RelayDeployment,
     },
 };
@@ -113,19 +113,13 @@ async fn claim(
     // record, and write it again.
     let entries = [apply_entry(child.kind)];
     let patch = Patch::Merge(json!({"metadata": {"uid": live.uid(), "managedFields": entries}}));
-    let manager = PatchParams {
-        field_manager: Some(OPERATOR.to_owned()),
-        ..PatchParams::default()
-    };
     let api = target.writing(child.kind);
-    match call(api.patch(&child.name, &manager, &patch)).await {
-        Ok(_) => Ok(()),
-        Err(source) => Err(ApplyError::Claim {
-            kind: child.kind,
-            name: child.name.clone(),
-            source,
-        }),
-    }
+    let claimed = call(api.patch(&child.name, &patch_as(OPERATOR), &patch)).await;
+    claimed.map(drop).map_err(|source| ApplyError::Claim {
+        kind: child.kind,
+        name: child.name.clone(),
+        source,
+    })
 }
 
 /// Returns the entry of a server-side apply that owns a single label.

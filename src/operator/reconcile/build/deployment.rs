@@ -113,8 +113,8 @@ fn relay_container(relay: &ValidatedRelay) -> Container {
         args: Some(run),
         env: Some(environment()),
         ports: Some(vec![http_port()]),
-        // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka makes a relay unready; a
-        // restart would not help.
+        // The liveness probe checks that the loop of the relay runs. An outage of database or Kafka
+        // makes a relay unready; a restart would not help.
         liveness_probe: Some(Probe {
             period_seconds: Some(10),
             failure_threshold: Some(3),

@@ -10,7 +10,7 @@ use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
     Request, StatusCode,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1::{self, SendRequest},
     header::HOST,
 };
@@ -125,7 +125,11 @@ async fn exchange(
     if answer.status() != StatusCode::OK {
         return Err(ReportError::Status(answer.status()));
     }
-    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+    read_body(answer.into_body()).await
+}
+
+async fn read_body(body: Incoming) -> Result<RelayReport, ReportError> {
+    let body = Limited::new(body, BODY_BYTES_MAX)
         .collect()
         .await
         .map_err(ReportError::Read)?;

@@ -8,7 +8,7 @@ use k8s_openapi::{
 use crate::{
     api::BacklogStatus,
     operator::reconcile::observe::PodReport,
-    report::{BreakerState, LANES},
+    report::{BreakerState, LANES, RelayReport},
 };
 
 /// Shortest pause between two writes of numbers alone, and the smallest change of the oldest row's
@@ -29,18 +29,12 @@ pub(crate) struct Load {
 /// Returns the backlog of all lanes. Nothing while a lane has no reporting owner: the sum of a part
 /// would look like progress.
 pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
-    let known = || reports.iter().filter_map(|one| one.report.as_ref());
-    // Reports are not of the same moment: a lane that changes its owner may be in two of them, or
-    // in none.
-    let lanes = known().fold(0_usize, |sum, report| {
-        sum.saturating_add(report.lanes as usize)
-    });
-    if lanes != LANES {
+    if !cover_all_lanes(reports) {
         return None;
     }
     let mut rows = 0_u64;
     let mut oldest: Option<Timestamp> = None;
-    for report in known().filter(|report| report.lanes > 0) {
+    for report in known(reports).filter(|report| report.lanes > 0) {
         let own = report.backlog.as_ref()?;
         rows = rows.saturating_add(own.rows);
         let own_oldest = own.oldest_at.as_deref().and_then(|at| at.parse().ok());
@@ -53,16 +47,28 @@ pub(crate) fn total(reports: &[PodReport]) -> Option<BacklogStatus> {
     })
 }
 
+fn known(reports: &[PodReport]) -> impl Iterator<Item = &RelayReport> {
+    reports.iter().filter_map(|one| one.report.as_ref())
+}
+
+/// Returns whether each lane is in one report.
+fn cover_all_lanes(reports: &[PodReport]) -> bool {
+    // Reports are not of the same moment: a lane that changes its owner may be in two of them, or
+    // in none.
+    let lanes = known(reports).map(|report| report.lanes as usize);
+    lanes.fold(0, usize::saturating_add) == LANES
+}
+
 /// Returns the load that scaling uses; nothing while a lane has no reporting owner.
 pub(crate) fn load(reports: &[PodReport], now: Timestamp) -> Option<Load> {
     let backlog = total(reports)?;
-    let known = reports.iter().filter_map(|one| one.report.as_ref());
+    let rates = known(reports).map(|report| report.published_per_second);
     Some(Load {
         rows: backlog.rows,
         oldest_age: backlog.oldest_at.map_or(SignedDuration::ZERO, |at| {
             now.duration_since(at.0).max(SignedDuration::ZERO)
         }),
-        published_per_second: known.map(|report| report.published_per_second).sum(),
+        published_per_second: rates.sum(),
         breaker_open: worst_breaker(reports) == Some(BreakerState::Open),
     })
 }

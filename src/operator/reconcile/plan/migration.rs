@@ -79,7 +79,13 @@ impl Migration {
 
     /// Returns when something is due that no watch reports.
     pub(super) fn requeue_after(&self, now: Timestamp) -> Option<Duration> {
-        let at = match self {
+        let due_in = self.due_at()?.duration_since(now);
+        // Whole seconds later: timestamps of the API server have no fractions.
+        Some(Duration::try_from(due_in).unwrap_or_default() + Duration::from_secs(1))
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        match self {
             Self::Failed { again_at, .. } => Some(*again_at),
             Self::Running { until, .. } => *until,
             Self::Off
@@ -87,11 +93,7 @@ impl Migration {
             | Self::Start { .. }
             | Self::Refused { .. }
             | Self::Succeeded { .. } => None,
-        }?;
-        // Whole seconds later: timestamps of the API server have no fractions.
-        Some(
-            Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_secs(1),
-        )
+        }
     }
 }
 

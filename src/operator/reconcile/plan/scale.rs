@@ -190,18 +190,24 @@ fn obstacle(
 /// Returns the number of relays that brings rows and age to their targets, and which of the two
 /// asks for it.
 fn wanted(policy: &ScalingPolicy, count: i32, load: &Load) -> (i32, Reason) {
-    let rows = load.rows as f64 / (f64::from(count) * f64::from(policy.rows_per_relay));
-    let age = load.oldest_age.as_secs_f64() / policy.oldest_age.as_secs_f64();
-    let (ratio, pressure) = if rows >= age {
-        (rows, Reason::BacklogHigh)
-    } else {
-        (age, Reason::OldestHigh)
-    };
+    let (ratio, pressure) = pressure(policy, count, load);
     if (ratio - 1.0).abs() <= TOLERANCE {
         return (count, pressure);
     }
     // The conversion saturates: more than any maximum is as good as the maximum.
     ((f64::from(count) * ratio).ceil() as i32, pressure)
+}
+
+/// Returns the load as a part of its target, 1.0 if it is on target, and which target that is: the
+/// one that asks for more relays.
+fn pressure(policy: &ScalingPolicy, count: i32, load: &Load) -> (f64, Reason) {
+    let rows = load.rows as f64 / (f64::from(count) * f64::from(policy.rows_per_relay));
+    let age = load.oldest_age.as_secs_f64() / policy.oldest_age.as_secs_f64();
+    if rows >= age {
+        (rows, Reason::BacklogHigh)
+    } else {
+        (age, Reason::OldestHigh)
+    }
 }
 
 fn scale_down(count: i32, sufficient: i32, memory: &ScalingMemory) -> (i32, Reason) {

@@ -19,25 +19,33 @@ impl RelayPlan<'_> {
     }
 
     fn select(&self, child: &Prepared) -> Option<Prepared> {
-        let mut child = child.clone();
         match child.kind {
-            ChildKind::ConfigMap if self.turn != Turn::Go => return None,
-            ChildKind::MigrationJob => {
-                let Migration::Start { attempt } = self.migration else {
-                    return None;
-                };
-                child.body["metadata"]["annotations"][ATTEMPT] = json!(attempt.to_string());
-            }
-            ChildKind::Deployment if self.rollout != Rollout::Go => return None,
-            ChildKind::Deployment => child.first_replicas = Some(self.replicas),
+            ChildKind::ConfigMap if self.turn != Turn::Go => None,
+            ChildKind::MigrationJob => self.select_job(child.clone()),
+            ChildKind::Deployment => self.select_deployment(child.clone()),
             ChildKind::ServiceAccount
             | ChildKind::Service
             | ChildKind::PodDisruptionBudget
             | ChildKind::NetworkPolicy
             | ChildKind::ConfigMap
-            | ChildKind::PodMonitor => {}
+            | ChildKind::PodMonitor => Some(child.clone()),
         }
-        Some(child)
+    }
+
+    fn select_job(&self, mut job: Prepared) -> Option<Prepared> {
+        let Migration::Start { attempt } = self.migration else {
+            return None;
+        };
+        job.body["metadata"]["annotations"][ATTEMPT] = json!(attempt.to_string());
+        Some(job)
+    }
+
+    fn select_deployment(&self, mut deployment: Prepared) -> Option<Prepared> {
+        if self.rollout != Rollout::Go {
+            return None;
+        }
+        deployment.first_replicas = Some(self.replicas);
+        Some(deployment)
     }
 }
 

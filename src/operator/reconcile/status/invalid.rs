@@ -21,10 +21,7 @@ pub(super) fn invalid(
     applied: &Applied,
     observed: &Observed,
 ) -> Vec<Finding> {
-    let reason = match plan.error {
-        ValidationError::Spec(_) => Reason::InvalidSpec,
-        ValidationError::ImageNotAllowed(_) => Reason::ImageNotAllowed,
-    };
+    let reason = reason(plan.error);
     let (zero, left) = (plan.zero.and_then(zero_cause), observed.relays());
     let relays = relays(zero, left, applied.error.as_ref());
     let mut findings = ready::stalled(reason, &format!("{}. {relays}", plan.error));
@@ -36,6 +33,13 @@ pub(super) fn invalid(
         ));
     }
     findings
+}
+
+fn reason(error: &ValidationError) -> Reason {
+    match error {
+        ValidationError::Spec(_) => Reason::InvalidSpec,
+        ValidationError::ImageNotAllowed(_) => Reason::ImageNotAllowed,
+    }
 }
 
 fn without_relays_left(zero: ZeroCause) -> [Finding; 2] {

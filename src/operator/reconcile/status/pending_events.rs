@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use crate::operator::{
     reason::Reason,
     reconcile::{
-        plan::{Decision, Migration, Plan, RelayPlan, Scale},
+        plan::{Decision, Load, Migration, Plan, RelayPlan, Scale},
         status::{
             Outcome, StatusInputs,
             conditions::{ConditionType, Finding, Previous, State, find},
@@ -167,18 +167,17 @@ fn step(plan: &RelayPlan<'_>) -> Option<PendingEvent> {
         return None;
     };
     let load = plan.scaling.as_ref().and_then(|scaling| scaling.load);
-    let numbers = load.map(|load| {
-        let (rows, age) = (load.rows, load.oldest_age.as_secs());
-        format!(
-            " {rows} rows wait, the oldest for {age} s; {:.0} are published per second.",
-            load.published_per_second
-        )
-    });
-    let note = format!(
-        "Scaled from {from} to {to} relays.{}",
-        numbers.unwrap_or_default()
-    );
+    let numbers = load.map(load_numbers).unwrap_or_default();
+    let note = format!("Scaled from {from} to {to} relays.{numbers}");
     Some(PendingEvent::new(Severity::Normal, reason, note))
+}
+
+fn load_numbers(load: Load) -> String {
+    let (rows, age) = (load.rows, load.oldest_age.as_secs());
+    format!(
+        " {rows} rows wait, the oldest for {age} s; {:.0} are published per second.",
+        load.published_per_second
+    )
 }
 
 fn replicas_reset(plan: &RelayPlan<'_>) -> Option<PendingEvent> {

@@ -78,10 +78,8 @@ fn reported(inputs: &ConditionInputs<'_>) -> Finding {
     }
     let all: Vec<_> = problems(inputs).collect();
     let worst = all.iter().find(|(_, problem)| stops_publishing(problem));
-    if let Some((pod, _)) = open_breaker(inputs)
-        && worst.is_none_or(|(_, problem)| is_an_outage(problem.class))
-    {
-        return breaker_open(pod, worst.map(|(_, problem)| *problem));
+    if let Some(outage) = outage(inputs, worst.map(|(_, problem)| *problem)) {
+        return outage;
     }
     match (worst, all.first()) {
         (Some(worst), _) => one_of(&all, worst, State::False),
@@ -91,6 +89,13 @@ fn reported(inputs: &ConditionInputs<'_>) -> Finding {
             finding(State::True, Reason::Publishing, message)
         }
     }
+}
+
+/// Finds `Publishing` from an open breaker, unless `worst` is the better reason.
+fn outage(inputs: &ConditionInputs<'_>, worst: Option<&Problem>) -> Option<Finding> {
+    let (pod, _) = open_breaker(inputs)?;
+    let is_better = worst.is_some_and(|problem| !is_an_outage(problem.class));
+    (!is_better).then(|| breaker_open(pod, worst))
 }
 
 /// Finds `Publishing` from one of the reported problems.

@@ -15,40 +15,30 @@ use crate::operator::{
 
 /// Finds condition `ReportsAvailable`.
 pub(super) fn reports_available(inputs: &ConditionInputs<'_>) -> Finding {
-    let finding = |state, reason, message: &str| {
-        Finding::new(ConditionType::ReportsAvailable, state, reason, message)
-    };
     if let Some((reason, _)) = zero_cause_if_none_runs(inputs) {
         return no_relay_runs(reason);
     }
     let reports = &inputs.observed.reports;
     if load::total(reports).is_some() {
-        return finding(
-            State::True,
-            Reason::ReportsComplete,
-            "Relays report for all lanes.",
-        );
+        let message = "Relays report for all lanes.";
+        return finding(State::True, Reason::ReportsComplete, message);
     }
     if reports.iter().all(|one| one.report.is_none()) {
-        let next = "If this persists, check whether a NetworkPolicy keeps the operator from port \
-            9090 of the relays.";
-        return finding(
-            State::False,
-            Reason::NoReports,
-            &format!("No relay has reported. {next}"),
-        );
+        let message = "No relay has reported. If this persists, check whether a NetworkPolicy \
+                       keeps the operator from port 9090 of the relays.";
+        return finding(State::False, Reason::NoReports, message);
     }
     let message = "Some lanes have no relay that reports their backlog. The total is unknown, so \
                    scaling adds and removes no relay.";
     finding(State::False, Reason::ReportsIncomplete, message)
 }
 
+fn finding(state: State, reason: Reason, message: &str) -> Finding {
+    Finding::new(ConditionType::ReportsAvailable, state, reason, message)
+}
+
 /// Finds `ReportsAvailable` where no relay runs.
 pub(super) fn no_relay_runs(reason: Reason) -> Finding {
-    Finding::new(
-        ConditionType::ReportsAvailable,
-        State::Unknown,
-        reason,
-        "No relay runs, so none reports.",
-    )
+    let message = "No relay runs, so none reports.";
+    finding(State::Unknown, reason, message)
 }
