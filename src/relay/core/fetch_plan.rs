@@ -161,11 +161,7 @@ impl Core {
         if lane.is_leaving() || rows == 0 {
             return;
         }
-        let low = if failpoints::has(Bug::ForwardOnly) {
-            lane.highest_id
-        } else {
-            lane.watermark.read_from(now)
-        };
+        let low = read_from(lane, now);
         // A fetch returns rows in flight again, which take no room but count for the SQL limits.
         let (again_rows, again_bytes) = self.in_flight.rows_above(number, low);
         plan.lanes.push(i16::from(number));
@@ -407,6 +403,15 @@ impl Core {
     fn back_off(&mut self, now: Instant) {
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
+    }
+}
+
+/// The id above which the next fetch reads a lane.
+fn read_from(lane: &OwnedLane, now: Instant) -> i64 {
+    if failpoints::has(Bug::ForwardOnly) {
+        lane.highest_id
+    } else {
+        lane.watermark.read_from(now)
     }
 }
 
