@@ -107,7 +107,8 @@ async fn report_alive(status: &Status) {
 /// What an attempt connected to and the advice about the table, or the problem that ended it.
 type Attempted = Result<(Connected, Vec<Problem>), Problem>;
 
-/// Makes one attempt. Returns advice too, if somebody changed the table in a way that can be tolerated.
+/// Makes one attempt. Returns advice too, if somebody changed the table in a way that can be
+/// tolerated.
 async fn attempt(
     options: &RunOptions,
     secrets: &Secrets,

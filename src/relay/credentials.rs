@@ -1,6 +1,6 @@
 //! Secret files, watched for as long as the relay lives. A set that is complete, consistent and
-//! accepted by the server is used by everything from then on; until then the last good set stays in use. IO;
-//! what to do with a set is decided in [`crate::secrets::change`].
+//! accepted by the server is used by everything from then on; until then the last good set stays in
+//! use. IO; what to do with a set is decided in [`crate::secrets::change`].
 
 use std::{
     sync::Arc,

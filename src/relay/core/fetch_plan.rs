@@ -153,11 +153,7 @@ impl Core {
         if owned.is_leaving() || rows == 0 {
             return None;
         }
-        let low = if failpoints::has(Bug::ForwardOnly) {
-            owned.highest_id
-        } else {
-            owned.watermark.read_from(now)
-        };
+        let low = read_from(owned, now);
         // A fetch returns rows in flight again, which take no room but count for the SQL limits.
         let (again_rows, again_bytes) = self.in_flight.rows_above(lane, low);
         Some(LaneRead {
@@ -408,6 +404,15 @@ impl Core {
     fn back_off(&mut self, now: Instant) {
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
+    }
+}
+
+/// The id above which the next fetch reads a lane.
+fn read_from(lane: &OwnedLane, now: Instant) -> RowId {
+    if failpoints::has(Bug::ForwardOnly) {
+        lane.highest_id
+    } else {
+        lane.watermark.read_from(now)
     }
 }
 

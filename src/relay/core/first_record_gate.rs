@@ -83,8 +83,9 @@ impl FirstRecordGate {
     /// Sets the number of partitions of a topic. When it changes, keys move to other partitions,
     /// and none of them counts as known.
     pub(crate) fn on_partition_count(&mut self, topic: TopicIndex, partitions: usize) {
-        if self.topics[topic.index()].len() != partitions.max(1) {
-            self.topics[topic.index()] = vec![Partition::default(); partitions.max(1)];
+        let (known, count) = (&mut self.topics[topic.index()], partitions.max(1));
+        if known.len() != count {
+            *known = vec![Partition::default(); count];
         }
     }
 

@@ -201,8 +201,8 @@ mod tests {
         );
     }
 
-    /// Any number of relays, in any order of moves, ends with all lanes owned and shares that differ
-    /// by one at the most.
+    /// Any number of relays, in any order of moves, ends with all lanes owned and shares that
+    /// differ by one at the most.
     #[test]
     fn shares_settle_whatever_the_order() {
         for live in 1..=66_usize {

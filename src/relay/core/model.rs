@@ -80,8 +80,8 @@ struct Scenario {
     in_flight: usize,
     rows_per_lane: usize,
     deletions_max: usize,
-    /// A fetch, a delivery report and a DELETE take several steps each. If false, a fetch reads when
-    /// it begins, a report arrives at once, and a DELETE runs when it is sent.
+    /// A fetch, a delivery report and a DELETE take several steps each. If false, a fetch reads
+    /// when it begins, a report arrives at once, and a DELETE runs when it is sent.
     fine: bool,
     /// A relay that ended is restarted even while another one runs.
     restarts: bool,

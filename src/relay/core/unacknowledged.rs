@@ -68,8 +68,8 @@ impl Unacknowledged {
         let burst = self.bursts.get_mut((burst - self.front) as usize)?;
         burst.rows -= 1;
         let sent_at = burst.sent_at;
-        // Reports of different partitions come in any order, so only the front is removed: numbers of
-        // later bursts stay valid.
+        // Reports of different partitions come in any order, so only the front is removed: numbers
+        // of later bursts stay valid.
         while self.bursts.front().is_some_and(|burst| burst.rows == 0) {
             self.bursts.pop_front();
             self.front += 1;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    outbox::Fetched,
+    outbox::{FetchRequest, Fetched, Store},
     relay::{
         session::{
             Session,
@@ -23,15 +23,8 @@ impl Session<'_> {
         let Some(request) = self.core.plan_fetch(now) else {
             return;
         };
-        let store = self.store.clone();
-        self.tasks.fetch.start(async move {
-            let result = store.fetch(&request).await;
-            FetchEnd {
-                request,
-                began: now,
-                result,
-            }
-        });
+        let fetch = fetch(self.store.clone(), request, now);
+        self.tasks.fetch.start(fetch);
     }
 
     /// Sends the rows of a fetch that are new.
@@ -65,5 +58,15 @@ impl Session<'_> {
             return None;
         }
         Some(rows)
+    }
+}
+
+/// Reads rows of all lanes of a request.
+async fn fetch(store: Store, request: FetchRequest, began: Instant) -> FetchEnd {
+    let result = store.fetch(&request).await;
+    FetchEnd {
+        request,
+        began,
+        result,
     }
 }

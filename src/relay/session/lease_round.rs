@@ -35,11 +35,15 @@ impl Session<'_> {
             seen: self.core.highest_id(),
             breaker: self.core.breaker().state(),
             health: self.core.breaker().health(now),
-            claims: if self.is_shutting_down() {
-                Claims::Stopped
-            } else {
-                Claims::Allowed
-            },
+            claims: self.claims(),
+        }
+    }
+
+    fn claims(&self) -> Claims {
+        if self.is_shutting_down() {
+            Claims::Stopped
+        } else {
+            Claims::Allowed
         }
     }
 

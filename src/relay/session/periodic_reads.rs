@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::{
     failpoints::{self, Bug},
-    outbox::{BacklogPlan, Lane, Store},
+    outbox::{BacklogPlan, GapScanPlan, Lane, Store},
     relay::{
         core::watermarks::XidTick,
         session::{
@@ -73,16 +73,9 @@ impl Session<'_> {
         {
             return;
         }
-        let store = self.store.clone();
         let plan = self.tasks.gap_scan_position.plan(&self.core.watermarks());
-        self.tasks.gap_scan.start(async move {
-            let result = store.gap_scan(&plan).await;
-            GapScanEnd {
-                plan,
-                began: now,
-                result,
-            }
-        });
+        let scan = scan_gaps(self.store.clone(), plan, now);
+        self.tasks.gap_scan.start(scan);
     }
 
     /// Takes the stragglers of a gap scan. A failed scan is not repeated early: it is only a safety
@@ -121,5 +114,15 @@ async fn read_backlog(store: Store, plan: BacklogPlan, began: Instant) -> Backlo
     BacklogEnd {
         began,
         result: depth.map(|depth| (depth, table)),
+    }
+}
+
+/// Reads a page below each watermark.
+async fn scan_gaps(store: Store, plan: GapScanPlan, began: Instant) -> GapScanEnd {
+    let result = store.gap_scan(&plan).await;
+    GapScanEnd {
+        plan,
+        began,
+        result,
     }
 }

@@ -64,16 +64,9 @@ impl Session<'_> {
         let Some(rejected) = self.core.next_disposition() else {
             return;
         };
-        let (store, row) = (self.store.clone(), self.parked_row(&rejected));
-        self.tasks.disposition.start(async move {
-            let result = match rejected.disposition {
-                Disposition::ParkKey => store.park_key(&row).await,
-                Disposition::DeadLetter => {
-                    store.dead_letter(&row, rejected.attempts).await.map(|_| ())
-                }
-            };
-            DispositionEnd { rejected, result }
-        });
+        let row = self.parked_row(&rejected);
+        let dispose = dispose(self.store.clone(), row, rejected);
+        self.tasks.disposition.start(dispose);
     }
 
     fn parked_row(&self, rejected: &RejectedRow) -> ParkedRow {
@@ -105,6 +98,15 @@ impl Session<'_> {
 async fn look_up(store: Store, lookup: Lookup) -> LookupEnd {
     let result = store.fetch_by_ids(&lookup.rows).await;
     LookupEnd { lookup, result }
+}
+
+/// Writes what happens to a rejected row.
+async fn dispose(store: Store, row: ParkedRow, rejected: RejectedRow) -> DispositionEnd {
+    let result = match rejected.disposition {
+        Disposition::ParkKey => store.park_key(&row).await,
+        Disposition::DeadLetter => store.dead_letter(&row, rejected.attempts).await.map(|_| ()),
+    };
+    DispositionEnd { rejected, result }
 }
 
 fn log_disposition(topic: &str, rejected: &RejectedRow) {

@@ -119,10 +119,8 @@ impl<'a> Reporter<'a> {
         self.status.set_table(table);
         let metrics = &self.status.metrics;
         metrics.queue_depth.set(depth.rows as i64);
-        let age_us = depth
-            .oldest_us
-            .map_or(0, |oldest| unix_time_us().saturating_sub(oldest).max(0));
-        metrics.event_age.set(age_us as f64 / 1e6);
+        let age_seconds = depth.oldest_us.map_or(0.0, seconds_since);
+        metrics.event_age.set(age_seconds);
         self.status.set_backlog(Some(Backlog {
             rows: depth.rows,
             capped: depth.capped,
@@ -166,11 +164,9 @@ impl<'a> Reporter<'a> {
 
     /// Measures a record that Kafka acknowledged.
     pub(super) fn record_acknowledged(&self, slot: Slot, topic: &str) {
-        let latency_us = unix_time_us()
-            .saturating_sub(self.created_at_us[slot.index()])
-            .max(0);
         let metrics = &self.status.metrics;
-        metrics.publish_latency.observe(latency_us as f64 / 1e6);
+        let latency_seconds = seconds_since(self.created_at_us[slot.index()]);
+        metrics.publish_latency.observe(latency_seconds);
         metrics.published.with_label_values(&[topic]).inc();
     }
 
@@ -199,6 +195,12 @@ impl<'a> Reporter<'a> {
     pub(super) fn record_straggler(&self) {
         self.status.metrics.stragglers.inc();
     }
+}
+
+/// Seconds from a time of the wall clock, in microseconds since 1970, until now. The time is the
+/// database's, whose clock may be ahead of ours: then it is zero.
+fn seconds_since(time_us: i64) -> f64 {
+    unix_time_us().saturating_sub(time_us).max(0) as f64 / 1e6
 }
 
 /// The wall clock, microseconds since 1970.

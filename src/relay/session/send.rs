@@ -156,13 +156,7 @@ impl Session<'_> {
         error: DeliveryError,
         now: Instant,
     ) {
-        let outcome = match error {
-            DeliveryError::Purged => Outcome::Purged,
-            DeliveryError::Record(class) => Outcome::Rejected(class),
-            DeliveryError::Cluster(class) | DeliveryError::Topic(class) => {
-                Outcome::TopicFailed(class)
-            }
-        };
+        let outcome = Outcome::from(error);
         if let Outcome::TopicFailed(class) | Outcome::Rejected(class) = outcome {
             self.record_failure(topic, class);
             if class == ProblemClass::TopicMissing {
@@ -175,5 +169,16 @@ impl Session<'_> {
     fn record_failure(&self, topic: TopicIndex, class: ProblemClass) {
         self.reporter
             .record_failure(self.core.routes().name(topic), class);
+    }
+}
+
+impl From<DeliveryError> for Outcome {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Purged => Self::Purged,
+            DeliveryError::Record(class) => Self::Rejected(class),
+            // A failure of the cluster pauses the topic, too: records behind it must not be sent.
+            DeliveryError::Cluster(class) | DeliveryError::Topic(class) => Self::TopicFailed(class),
+        }
     }
 }

@@ -168,7 +168,8 @@ impl Rounds {
         Ok(states)
     }
 
-    /// State of one topic, or the problem with the cluster. Blocks, and with a stuck client forever.
+    /// State of one topic, or the problem with the cluster. Blocks, and with a stuck client
+    /// forever.
     fn describe(&self, client: &MetadataClient, name: &str) -> Result<TopicDescription, Problem> {
         // From here on the loop may find that the client does not return, and replace this thread.
         self.pending.set(Some(Instant::now()));

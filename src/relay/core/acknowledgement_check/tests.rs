@@ -82,8 +82,8 @@ impl World {
         }
     }
 
-    /// Lets the loop turn for this time. Records that Kafka takes are acknowledged and settled within
-    /// a turn.
+    /// Lets the loop turn for this time. Records that Kafka takes are acknowledged and settled
+    /// within a turn.
     fn turn(&mut self, during: Duration) {
         let end = self.now + during;
         while self.now < end {

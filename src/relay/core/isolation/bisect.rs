@@ -39,6 +39,17 @@ pub(crate) struct ProbeGroup {
 }
 
 impl ProbeGroup {
+    /// Drops rows for which `is_unwanted` holds. Returns whether there were any.
+    fn drop_rows(&mut self, is_unwanted: impl Fn(TopicIndex, &OutboxRow) -> bool) -> bool {
+        let before = self.rows.len();
+        self.rows.retain(|row| !is_unwanted(self.topic, row));
+        self.rows.len() < before
+    }
+
+    fn has_key(&self, key: &str) -> bool {
+        self.rows.iter().any(|row| row.key() == key)
+    }
+
     /// A group of other rows, for the same purpose.
     #[must_use]
     pub(crate) fn with(&self, rows: Vec<OutboxRow>) -> Self {
@@ -283,13 +294,10 @@ impl Bisect {
     /// Whether a row of this key is probed, or waits for it.
     #[must_use]
     pub(crate) fn has_key(&self, topic: TopicIndex, key: &str) -> bool {
-        let has_key = |group: &ProbeGroup| group.rows.iter().any(|row| row.key() == key);
-        let waits = self
-            .queue
-            .iter()
-            .any(|group| group.topic == topic && has_key(group));
+        let mut waiting = self.queue.iter().filter(|group| group.topic == topic);
         let probed = self.under_way.get(&topic);
-        waits || probed.is_some_and(|probe| has_key(&probe.group))
+        waiting.any(|group| group.has_key(key))
+            || probed.is_some_and(|probe| probe.group.has_key(key))
     }
 
     /// Drops waiting rows for which `is_unwanted` holds. Returns the topics whose row was to show
@@ -301,9 +309,7 @@ impl Bisect {
     ) -> Vec<TopicIndex> {
         let mut topics = Vec::new();
         for group in &mut self.queue {
-            let before = group.rows.len();
-            group.rows.retain(|row| !is_unwanted(group.topic, row));
-            if group.rows.len() < before {
+            if group.drop_rows(&is_unwanted) {
                 clear_size(&mut self.batches, group.purpose);
             }
             if group.rows.is_empty() && group.purpose == Purpose::Topic {
@@ -418,11 +424,11 @@ impl Bisect {
     /// none of its rows is was itself too large.
     fn close_batches(&mut self) -> Vec<ProbeResult> {
         let (queue, under_way) = (&self.queue, &self.under_way);
-        let is_open = |number: BatchNumber| {
-            let is_of_batch = |group: &ProbeGroup| group.purpose == Purpose::Batch(number);
-            queue.iter().any(is_of_batch)
-                || under_way.values().any(|probe| is_of_batch(&probe.group))
+        let groups = || {
+            let probed = under_way.values().map(|probe| &probe.group);
+            queue.iter().chain(probed)
         };
+        let is_open = |number| groups().any(|group| group.purpose == Purpose::Batch(number));
         let closed = self.batches.extract_if(.., |number, _| !is_open(*number));
         closed.filter_map(|(_, batch)| batch.too_large()).collect()
     }

@@ -97,7 +97,8 @@ impl Core {
     /// Records the rows that were looked up and still exist, ordered by lane and id.
     pub fn on_looked_up(&mut self, lookup: &Lookup, mut rows: Vec<OutboxRow>, now: Instant) {
         let topic = lookup.topic;
-        rows.retain(|row| self.is_kept(row.lane) && !self.in_flight.holds(row.identity()));
+        // Since the look-up began, a lane may have begun to leave, and a row may have been fetched.
+        rows.retain(|row| self.may_probe(row));
         match &lookup.purpose {
             LookupPurpose::ProbeTopic => match rows.pop() {
                 Some(row) => self.isolation.bisect.add_topic_row(topic, row),
@@ -110,6 +111,10 @@ impl Core {
             }
             LookupPurpose::Candidates => self.on_candidates_known(lookup, rows, now),
         }
+    }
+
+    fn may_probe(&self, row: &OutboxRow) -> bool {
+        self.is_kept(row.lane) && !self.in_flight.holds(row.identity())
     }
 
     /// Resumes the topic of a rejected batch whose rows are known: only their keys stay paused.

@@ -18,6 +18,9 @@ use crate::{
     report::ProblemClass,
 };
 
+/// Parked keys of declared topics, by topic and key.
+type DeclaredKeys<'a> = BTreeMap<(TopicIndex, &'a str), &'a ParkedKey>;
+
 impl Core {
     /// Records that Kafka rejected a row although it was sent alone: its key is paused until the
     /// database knows what happens to it.
@@ -118,21 +121,28 @@ impl Core {
         for ((topic, key), parked) in &keys {
             self.on_key_parked(*topic, key, parked, asked);
         }
-        let is_over = |topic, key: &str, paused: PausedKey| {
-            // A key that was parked after the question was asked may be missing in the answer.
-            let was_known = matches!(paused.pause, KeyPause::Parked { since } if since <= asked);
-            was_known && lanes.contains(&paused.lane) && !keys.contains_key(&(topic, key))
-        };
-        let mut resumed = self.isolation.retry_keys(is_over);
+        let mut resumed = self.end_parked_keys(&keys, lanes, asked);
         resumed.extend(self.set_parked_topics(&parked.topics));
         self.resume(&resumed, now);
     }
 
+    /// Ends the pause of keys that were parked and are not listed any more. Returns those that are
+    /// active at once.
+    fn end_parked_keys(
+        &mut self,
+        listed: &DeclaredKeys<'_>,
+        lanes: &[Lane],
+        asked: Instant,
+    ) -> Vec<Excluded> {
+        self.isolation.retry_keys(|topic, key, paused| {
+            // A race: a key that was parked after the read began may be missing in its result.
+            let was_known = matches!(paused.pause, KeyPause::Parked { since } if since <= asked);
+            was_known && lanes.contains(&paused.lane) && !listed.contains_key(&(topic, key))
+        })
+    }
+
     /// Parked keys of declared topics.
-    fn declared_keys<'a>(
-        &self,
-        parked: &'a [ParkedKey],
-    ) -> BTreeMap<(TopicIndex, &'a str), &'a ParkedKey> {
+    fn declared_keys<'a>(&self, parked: &'a [ParkedKey]) -> DeclaredKeys<'a> {
         let mut keys = BTreeMap::new();
         for parked in parked {
             if let Some(topic) = self.routes.index(&parked.topic) {

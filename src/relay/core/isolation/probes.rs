@@ -106,7 +106,8 @@ impl Core {
         for result in results {
             self.on_probe_result(result, now);
         }
-        // Rows that were halved are queued again, also those of a lane that began to leave meanwhile.
+        // Rows that were halved are queued again, also those of a lane that began to leave
+        // meanwhile.
         self.drop_probes_of_leaving_lanes(now);
         self.end_probed_keys(now);
     }

@@ -93,7 +93,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => of_process(Step::Probe),
         1 => of_process(Step::AppendProbe),
         1 => of_process(Step::Dispose),
-        1 => (at.clone(), topic.clone(), any::<bool>()).prop_map(|(at, topic, exists)| Step::TopicSeen(at, topic, exists)),
+        1 => (at.clone(), topic.clone(), any::<bool>())
+            .prop_map(|(at, topic, exists)| Step::TopicSeen(at, topic, exists)),
     ];
     let fault = prop_oneof![
         of_process(Step::Kill),
@@ -108,7 +109,14 @@ fn any_step() -> impl Strategy<Value = Step> {
         (at, topic, 1..4_usize)
             .prop_map(|(at, topic, records)| Step::RejectProbe(at, topic, records)),
     ];
-    prop_oneof![16 => database, 18 => reading, 14 => settling, 6 => leasing, 30 => kafka, 2 => fault]
+    prop_oneof![
+        16 => database,
+        18 => reading,
+        14 => settling,
+        6 => leasing,
+        30 => kafka,
+        2 => fault,
+    ]
 }
 
 fn any_life() -> impl Strategy<Value = Life> {

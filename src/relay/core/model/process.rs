@@ -319,8 +319,8 @@ impl Process {
         matches!(self.probe_producer, ProbeProducer::Open(_))
     }
 
-    /// Purges all records that are not acknowledged. Returns those that Kafka may still write, since
-    /// they are on their way.
+    /// Purges all records that are not acknowledged. Returns those that Kafka may still write,
+    /// since they are on their way.
     pub(super) fn purge(&mut self) -> Vec<Record> {
         let queue = std::mem::take(&mut self.queue);
         self.reports
@@ -373,9 +373,9 @@ impl Process {
         on_its_way
     }
 
-    /// Forgets which producer wrote to a topic that is created again. Not while records for it are on
-    /// their way: they may reach the new topic first, and what was written to the old one is lost in
-    /// any case.
+    /// Forgets which producer wrote to a topic that is created again. Not while records for it are
+    /// on their way: they may reach the new topic first, and what was written to the old one is
+    /// lost in any case.
     pub(super) fn forget_at_brokers(&mut self, topic: u8, exists: bool) {
         let is_on_its_way = self
             .queue

@@ -227,8 +227,9 @@ impl World {
         self.zombies.push(on_its_way);
     }
 
-    /// Starts a new instance after a kill, or once the old one has all its reports. Rows that the old
-    /// one had not settled stay in the table. While another relay runs, that one takes over instead.
+    /// Starts a new instance after a kill, or once the old one has all its reports. Rows that the
+    /// old one had not settled stay in the table. While another relay runs, that one takes over
+    /// instead.
     pub(super) fn restart(&mut self, at: usize) -> bool {
         let process = self.process(at);
         let over = match process.life {
