@@ -126,8 +126,7 @@ impl Operator {
         let inputs = self.status_inputs(key, &manifest, now);
         let (status, events) = assess(&inputs, &observed, &plan, &applied);
         // Also if a child was not written: the status reports why.
-        self.publish(&target, &manifest.status, &status, events)
-            .await?;
+        Box::pin(self.publish(&target, &manifest.status, &status, events)).await?;
         applied.into_result().map_err(StepError::Apply)?;
 
         manifest.status = status;
@@ -185,7 +184,7 @@ impl Operator {
                 }
             },
         };
-        observed.reports = relay_reports::collect(&observed.pods).await;
+        observed.reports = Box::pin(relay_reports::collect(&observed.pods)).await;
         Ok(observed)
     }
 
