@@ -76,8 +76,8 @@ pub enum RunError {
     #[error("failed to listen for SIGTERM")]
     Signal(#[source] std::io::Error),
     #[error(
-        "lost the Lease: another operator may lead, so this one ends immediately and stands by when \
-         it is restarted"
+        "lost the Lease: another operator may lead, so this one ends immediately and stands by \
+         when it is restarted"
     )]
     LeaseLost(#[source] LeaseLost),
 }
