@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-/// Time that reconciliations under way have to end after a stop, before they are dropped. Kubernetes
-/// gives a pod 30 s.
+/// Time that reconciliations under way have to end after a stop, before they are dropped.
+/// Kubernetes gives a pod 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two attempts to read the uid of kube-system.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
