@@ -36,8 +36,8 @@ pub enum CheckError {
     #[error("failed to find the API server: run in a pod, or set KUBECONFIG")]
     Configure(#[source] Box<kube::Error>),
     #[error(
-        "the API server does not serve {0}: install the CRD with the chart, or run `outbox-operator crd \
-         | kubectl apply --server-side -f -`"
+        "the API server does not serve {0}: install the CRD with the chart, or run \
+         `outbox-operator crd | kubectl apply --server-side -f -`"
     )]
     NoCrd(String),
 }

@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-/// Time that reconciliations under way have to end after a stop, before they are dropped. Kubernetes
-/// gives a pod 30 s.
+/// Time that reconciliations under way have to end after a stop, before they are dropped.
+/// Kubernetes gives a pod 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two attempts to read the uid of kube-system.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,8 +76,8 @@ pub enum RunError {
     #[error("failed to listen for SIGTERM")]
     Signal(#[source] std::io::Error),
     #[error(
-        "lost the Lease: another operator may lead, so this one ends immediately and stands by when \
-         it is restarted"
+        "lost the Lease: another operator may lead, so this one ends immediately and stands by \
+         when it is restarted"
     )]
     LeaseLost(#[source] LeaseLost),
 }

@@ -342,7 +342,10 @@ proptest! {
     }
 
     #[test]
-    fn any_value_in_any_place_is_settings_or_an_error_that_does_not_quote_it(location in any::<prop::sample::Index>(), value in any_yaml()) {
+    fn any_value_in_any_place_is_settings_or_an_error_that_does_not_quote_it(
+        location in any::<prop::sample::Index>(),
+        value in any_yaml(),
+    ) {
         let mut settings = good();
         let path = location.get(&paths(&settings)).clone();
         *at(&mut settings, &path) = value;
