@@ -100,15 +100,19 @@ pub(super) fn json(value: &impl Serialize) -> String {
         // Serde itself writes line ends between the fields. Those inside values are escaped
         // already.
         if harmful(c) && c != '\n' {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                let _ = write!(safe, "\\u{unit:04x}");
-            }
+            push_json_escape(&mut safe, c);
         } else {
             safe.push(c);
         }
     }
     safe.push('\n');
     safe
+}
+
+fn push_json_escape(text: &mut String, c: char) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        let _ = write!(text, "\\u{unit:04x}");
+    }
 }
 
 /// Formats a number and a noun: `1 row`, `1,234 rows`.

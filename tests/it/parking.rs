@@ -211,7 +211,7 @@ on_each_server! {
         let mut admin = database.as_admin().await;
         execute(&mut admin, ADD).await;
         let mut relay = database.connect_as(&database.relay).await;
-        let bad_class = "select outbox.dead_letter(lane, id, event_id, 'files', 'no class', 1) \
+        let bad_class = "select outbox.bury(lane, id, event_id, 'files', 'no class', 1) \
             from outbox.event";
         assert_eq!(refused(&mut relay, bad_class).await, "23514");
         assert_eq!(

@@ -132,14 +132,7 @@ impl AdminClient {
         let operation = Operation::ReadRelays;
         let read = sqlx::query(self.sql(include_str!("../sql/admin/relays.sql")));
         let rows = self.rows(operation, read).await?;
-        let (mut relays, mut unowned) = (Vec::new(), Vec::new());
-        for row in &rows {
-            match decode_relay(row).map_err(failed(operation))? {
-                Some(relay) => relays.push(relay),
-                None => unowned = row.try_get("lanes").map_err(failed(operation))?,
-            }
-        }
-        Ok((relays, unowned))
+        Ok(decode_relays(&rows).map_err(failed(operation))?)
     }
 
     async fn waiting(&self) -> Result<Waiting, AdminError> {
@@ -164,6 +157,18 @@ impl AdminClient {
         let oldest_seconds = row.try_get("xmin_age").map_err(failed(operation))?;
         Ok((dead_rows, oldest_seconds))
     }
+}
+
+/// Decodes the relays and the lanes that none of them owns.
+fn decode_relays(rows: &[PgRow]) -> Result<(Vec<RelayEntry>, Vec<i16>), sqlx::Error> {
+    let (mut relays, mut unowned) = (Vec::new(), Vec::new());
+    for row in rows {
+        match decode_relay(row)? {
+            Some(relay) => relays.push(relay),
+            None => unowned = row.try_get("lanes")?,
+        }
+    }
+    Ok((relays, unowned))
 }
 
 /// Decodes a relay. The row that lists the unowned lanes has no pod.

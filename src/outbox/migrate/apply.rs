@@ -241,6 +241,10 @@ async fn change_owner(
     Ok(())
 }
 
+/// Note for a server without lz4.
+const WITHOUT_LZ4: &str = "this server was built without lz4: payloads are compressed with its \
+    default method, which is a little slower";
+
 async fn describe_result(
     connection: &mut PgConnection,
     schema: &SchemaName,
@@ -249,11 +253,7 @@ async fn describe_result(
     let level = SchemaState::read(&mut *connection, schema).await?.level;
     let mut notes = Vec::new();
     if !uses_lz4(connection, schema).await? {
-        notes.push(
-            "this server was built without lz4: payloads are compressed with its default \
-            method, which is a little slower"
-                .to_owned(),
-        );
+        notes.push(WITHOUT_LZ4.to_owned());
     }
     Ok(Migrated {
         level,

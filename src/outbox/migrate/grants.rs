@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{PgConnection, SqlStr, query, query_as, query_scalar, raw_sql};
+use sqlx::{PgConnection, query, query_as, query_scalar, raw_sql};
 
 use crate::{
     outbox::{
@@ -149,15 +149,13 @@ fn render_script(
     all: &Grants,
     from_manifest: &Grants,
 ) -> String {
+    let revokes = stale.iter().map(|role| (REVOKE_ROLE, role));
+    let grants = all.iter().map(|(role, kind)| (kind.sql(), role));
     let mut text = String::new();
-    let mut push = |sql: SqlStr| text.push_str(sql.as_str());
-    for role in stale {
-        push(statement_for_role(REVOKE_ROLE, schema, role));
+    for (template, role) in revokes.chain(grants) {
+        text.push_str(statement_for_role(template, schema, role).as_str());
     }
-    for (role, kind) in all {
-        push(statement_for_role(kind.sql(), schema, role));
-    }
-    push(statement("delete from @schema@.grantee;\n", schema));
+    text.push_str(statement("delete from @schema@.grantee;\n", schema).as_str());
     for (role, kind) in from_manifest {
         text.push_str(&render_grantee(schema, role, *kind));
     }

@@ -1,16 +1,17 @@
 //! Reading rows: fetches, gap scans and the backlog. IO.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
-use sqlx::{postgres::PgRow, query};
+use sqlx::{SqlStr, postgres::PgRow, query};
 use uuid::Uuid;
 
 use crate::outbox::{
     ids::{Lane, RowId, RowIdentity},
     row::{Decoder, Fetched, SequenceState},
     store::{
-        BacklogPlan, Depth, FetchRequest, GapScanPlan, Operation, Store, StoreError,
-        StoreErrorSource, column, count, failed, row, rows, tuple, tuples,
+        BacklogPlan, Depth, FetchFilter, FetchRequest, GapScanPlan, LaneRead, Operation,
+        ParkedRows, Store, StoreError, StoreErrorSource, column, count, failed, row, rows, tuple,
+        tuples,
     },
     unit_of_work::Statement,
 };
@@ -66,21 +67,12 @@ impl Store {
             Some(_) => &self.statements.fetch_filtered,
             None => &self.statements.fetch,
         };
-        let fetch = query(sql.clone())
-            .bind(column(&request.lanes, |read| i16::from(read.lane)))
-            .bind(column(&request.lanes, |read| read.low))
-            .bind(column(&request.lanes, |read| read.rows_max))
-            .bind(column(&request.lanes, |read| read.bytes_max));
-        let Some(filter) = &request.filter else {
-            return fetch;
-        };
-        fetch
-            .bind(&filter.topics)
-            .bind(serde_json::json!(filter.by_event_type).to_string())
-            .bind(serde_json::json!(filter.by_aggregate_type).to_string())
-            .bind(filter.paused_keys_json())
-            .bind(request.scan_max)
-            .bind(&filter.declared)
+        let bytes_max = column(&request.lanes, |read| read.bytes_max);
+        let fetch = bind_reads(sql, &request.lanes).bind(bytes_max);
+        match &request.filter {
+            Some(filter) => bind_filter(fetch, filter, request.scan_max),
+            None => fetch,
+        }
     }
 
     /// Fetches without counting bytes on the server. Returns `None` when the rows are larger than
@@ -89,10 +81,7 @@ impl Store {
         &self,
         request: &FetchRequest,
     ) -> Result<Option<(SequenceState, Fetched)>, StoreError> {
-        let fetch = query(self.statements.fetch_small.clone())
-            .bind(column(&request.lanes, |read| i16::from(read.lane)))
-            .bind(column(&request.lanes, |read| read.low))
-            .bind(column(&request.lanes, |read| read.rows_max));
+        let fetch = bind_reads(&self.statements.fetch_small, &request.lanes);
         let bytes_max = request.lanes.iter().map(|read| read.bytes_max).sum();
         let (end, decoder) = self.read(fetch, bytes_max).await?;
         if end.is_break() {
@@ -153,15 +142,44 @@ impl Store {
             .bind(column(&plan.lanes, |of| i16::from(of.lane)))
             .bind(column(&plan.lanes, |of| of.above))
             .bind(i64::from(rows_max));
-        let Some(parked) = &plan.parked else {
-            return backlog;
-        };
-        backlog
-            .bind(&parked.topics)
-            .bind(serde_json::json!(parked.by_event_type).to_string())
-            .bind(serde_json::json!(parked.by_aggregate_type).to_string())
-            .bind(parked.keys_json())
+        match &plan.parked {
+            Some(parked) => bind_parked(backlog, parked),
+            None => backlog,
+        }
     }
+}
+
+/// Binds what all fetches have in common: lane, lowest id and number of rows, as `$1` to `$3`.
+fn bind_reads<'q>(sql: &SqlStr, reads: &[LaneRead]) -> Statement<'q> {
+    query(sql.clone())
+        .bind(column(reads, |read| i16::from(read.lane)))
+        .bind(column(reads, |read| read.low))
+        .bind(column(reads, |read| read.rows_max))
+}
+
+/// Binds the filter of a fetch as `$5` to `$10`.
+fn bind_filter<'q>(fetch: Statement<'q>, filter: &'q FetchFilter, scan_max: i32) -> Statement<'q> {
+    fetch
+        .bind(&filter.topics)
+        .bind(routes_json(&filter.by_event_type))
+        .bind(routes_json(&filter.by_aggregate_type))
+        .bind(filter.paused_keys_json())
+        .bind(scan_max)
+        .bind(&filter.declared)
+}
+
+/// Binds the rows that the backlog leaves out as `$4` to `$7`.
+fn bind_parked<'q>(backlog: Statement<'q>, parked: &'q ParkedRows) -> Statement<'q> {
+    backlog
+        .bind(&parked.topics)
+        .bind(routes_json(&parked.by_event_type))
+        .bind(routes_json(&parked.by_aggregate_type))
+        .bind(parked.keys_json())
+}
+
+/// Routes as an object: type -> topic.
+fn routes_json(routes: &BTreeMap<String, String>) -> String {
+    serde_json::json!(routes).to_string()
 }
 
 fn to_identity((lane, id, event_id): (i16, RowId, Uuid)) -> Option<RowIdentity> {
