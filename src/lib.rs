@@ -2,8 +2,8 @@
 //! - operator: `OutboxRelay` object -> desired objects -> status
 //! - relay: outbox row -> record -> delivery report -> settled row
 //!
-//! The halves meet only in [`settings`] (the operator writes, the relay reads) and [`report`] (the relay
-//! writes, the operator reads).
+//! The halves meet only in [`settings`] (the operator writes, the relay reads) and [`report`] (the
+//! relay writes, the operator reads).
 
 pub mod api;
 pub mod cli;

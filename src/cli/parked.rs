@@ -156,22 +156,14 @@ async fn add(arguments: AddArgs, out: &mut impl Write) -> Result<Exit, CliError>
     if confirm(&confirm_args, &question)? == Answer::No {
         return Ok(Exit::Refused);
     }
-    let done = client.park(&topic, key.as_deref()).await?;
-    write(out, output, &added(done), |_| describe_added(done, &what))?;
-    Ok(Exit::Done)
-}
-
-/// Result of `parked add`. `done`: the topic or key was not parked before.
-fn added(done: bool) -> Changed {
-    Changed {
-        done: u64::from(done),
+    let is_new = client.park(&topic, key.as_deref()).await?;
+    let changed = Changed {
+        done: u64::from(is_new),
         ..Changed::new(&ADD, 1)
-    }
-}
-
-fn describe_added(done: bool, what: &str) -> String {
-    let verb = if done { "parked" } else { "already parked:" };
-    format!("{verb} {what}\n")
+    };
+    let verb = if is_new { "parked" } else { "already parked:" };
+    write(out, output, &changed, |_| format!("{verb} {what}\n"))?;
+    Ok(Exit::Done)
 }
 
 fn describe(topic: &str, key: Option<&str>) -> String {

@@ -156,8 +156,8 @@ impl Operator {
     }
 
     async fn get_manifest(&self, key: &RelayKey) -> Result<Option<Manifest>, CallError> {
-        // The guard returns even a manifest that this version cannot parse, with its metadata: enough
-        // to write its status.
+        // The guard returns even a manifest that this version cannot parse, with its metadata:
+        // enough to write its status.
         let api =
             Api::<DeserializeGuard<OutboxRelay>>::namespaced(self.client.clone(), &key.namespace);
         let found = call_opt(api.get(&key.name)).await?;

@@ -36,7 +36,7 @@ impl Lane {
         (0..LANES as u8).map(Self)
     }
 
-    /// Its index in an array of all lanes.
+    /// Index of the lane in an array of all lanes.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
@@ -79,7 +79,7 @@ impl RowId {
         Self(number)
     }
 
-    /// Its number.
+    /// Number of the id.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0

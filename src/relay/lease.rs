@@ -42,10 +42,6 @@ pub(super) enum Claims {
 }
 
 /// Result of a round.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once a second, and moved once"
-)]
 pub(super) enum LeaseOutcome {
     /// The lease is valid.
     Held(HeldLease),

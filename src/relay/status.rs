@@ -13,13 +13,11 @@ use crate::{
     kafka,
     outbox::TableWide,
     relay::metrics::Metrics,
-    report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RelayReport},
+    report::{Backlog, Breaker, BreakerState, Problem, ProblemClass, RATE_SPAN, RelayReport},
 };
 
 /// `/healthz` fails when the loop has not turned for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Span over which `published_per_second` is an average.
-const RATE_SPAN: Duration = Duration::from_secs(10);
 
 /// Where a problem comes from. Each part of the relay reports only its own problems, and replaces
 /// those that it reported before.

@@ -84,7 +84,7 @@ const IO: &[&str] = &[
 ];
 
 #[track_caller]
-fn nobody(of: impl Fn(&Source) -> bool, uses: &[&str], why: &str) {
+fn forbid(of: impl Fn(&Source) -> bool, uses: &[&str], why: &str) {
     let guilty = guilty(sources().iter().filter(|source| of(source)), uses);
     assert!(guilty.is_empty(), "{why}: {guilty:#?}");
 }
@@ -123,7 +123,7 @@ const OPERATOR: &[&str] = &["operator.rs", "operator/"];
 
 #[test]
 fn the_relay_knows_no_kubernetes() {
-    nobody(
+    forbid(
         |source| source.is_in(RELAY),
         &["kube", "kube_runtime", "k8s_openapi", "crate::operator"],
         "a relay runs without Kubernetes",
@@ -139,7 +139,7 @@ fn the_operator_knows_neither_kafka_nor_postgres() {
         "crate::outbox",
         "crate::relay",
     ];
-    nobody(
+    forbid(
         |source| source.is_in(OPERATOR),
         halves,
         "the halves meet in settings and report",
@@ -148,7 +148,7 @@ fn the_operator_knows_neither_kafka_nor_postgres() {
 
 #[test]
 fn only_the_outbox_speaks_to_postgres() {
-    nobody(
+    forbid(
         |source| !source.is_in(&["outbox.rs", "outbox/"]),
         &["sqlx"],
         "statements and their timeouts are in one place",
@@ -159,12 +159,12 @@ fn only_the_outbox_speaks_to_postgres() {
 /// stays on a connection that is not ours.
 #[test]
 fn statements_go_through_units_of_work() {
-    nobody(
+    forbid(
         |source| source.path != "outbox/unit_of_work.rs",
         &["persistent("],
         "only a unit of work knows whether a statement may have a name",
     );
-    nobody(
+    forbid(
         |_| true,
         &["statement_cache_capacity("],
         "each capacity leaves named statements behind at a pooler",
@@ -181,7 +181,7 @@ fn statements_go_through_units_of_work() {
 
 #[test]
 fn only_kafka_speaks_to_brokers() {
-    nobody(
+    forbid(
         |source| !source.is_in(&["kafka.rs", "kafka/"]),
         &["rdkafka"],
         "the producer's profile is in one place",
@@ -242,7 +242,7 @@ fn what_is_planted_is_found() {
 
 #[test]
 fn the_environment_is_read_where_a_process_starts() {
-    nobody(
+    forbid(
         |source| !source.is_in(&["bin/"]),
         &["std::env"],
         "settings are passed, not found",

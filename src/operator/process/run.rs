@@ -163,7 +163,7 @@ async fn stand_by_and_lead(
 
     let mut lease = leader_lease(&options, lease_client, fence);
     let acquire = lease.acquire(|| state.health.lease_seen());
-    if stop.run_until_cancelled(acquire).await.is_none() {
+    if Box::pin(stop.run_until_cancelled(acquire)).await.is_none() {
         lease.release().await;
         return Ok(());
     }

@@ -19,7 +19,11 @@ impl Session<'_> {
     pub(super) fn on_topic_metadata(&mut self, metadata: &TopicMetadata) {
         let now = Instant::now();
         for (topic, is_usable) in metadata.usable() {
-            self.core.on_topic_metadata(topic, presence(is_usable), now);
+            let presence = match is_usable {
+                true => TopicPresence::Present,
+                false => TopicPresence::Missing,
+            };
+            self.core.on_topic_metadata(topic, presence, now);
         }
         if self.core.in_flight().sent() == 0 {
             // Brokers close idle connections, for example: that means nothing for the next records.
@@ -130,13 +134,5 @@ fn log_breaker(state: BreakerState, before: BreakerState, rows: usize) {
             before,
             "breaker Closed: Kafka acknowledges records again"
         ),
-    }
-}
-
-fn presence(is_usable: bool) -> TopicPresence {
-    if is_usable {
-        TopicPresence::Present
-    } else {
-        TopicPresence::Missing
     }
 }

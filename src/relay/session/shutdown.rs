@@ -25,7 +25,7 @@ const LAST_STATEMENTS_MAX: Duration = Duration::from_secs(5);
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::relay) enum SessionEnd {
+pub(crate) enum SessionEnd {
     /// The process stops.
     Stopped,
     /// Other relays may own its lanes.
