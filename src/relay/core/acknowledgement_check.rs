@@ -19,6 +19,7 @@ use crate::{
 
 impl Core {
     /// Sets the times of the breaker, and a seed for pauses that differ from those of other relays.
+    /// Call it before the first row is sent: it forgets what is known of topics.
     #[must_use]
     pub fn with_breaker(mut self, settings: BreakerSettings, seed: u64, now: Instant) -> Self {
         let rows = self.in_flight.budget().rows;

@@ -102,7 +102,7 @@ pub enum SettleWhen {
 pub struct Budget {
     /// Rows of all lanes.
     pub rows: usize,
-    /// Bytes of all rows: payloads, keys and other texts.
+    /// Bytes of all rows: payloads, keys and headers.
     pub bytes: usize,
     /// Rows of one lane.
     pub rows_per_lane: usize,

@@ -343,10 +343,9 @@ impl World {
         match self.dice.below(300) {
             0 | 1 => self.away = !self.away,
             2 | 3 => {
-                self.sick = self
-                    .sick
-                    .is_none()
-                    .then(|| TopicIndex::new(self.dice.below(3) as usize));
+                // Drawn in any case, so that a seed stands for one life whatever is sick.
+                let topic = TopicIndex::new(self.dice.below(3) as usize);
+                self.sick = self.sick.is_none().then_some(topic);
             }
             _ => {}
         }

@@ -13,8 +13,10 @@
 //!   any phase                  Failed <-------------------+- a record failed
 //! ```
 //!
-//! "Reports are in" means that no row of the topic is with a producer. `Isolating` and `Probing`
-//! end before a topic that is not listed becomes `Unlisted`. A topic that a person parked is paused
+//! "Reports are in" means that no row of the topic is with a producer. If metadata no longer lists
+//! a topic, `Isolating` and `Probing` end first; a record that fails because its topic is missing
+//! makes it `Unlisted` at once. `Probing` also ends when its row no longer exists. A topic that
+//! drains can fail, or lose a batch, like an active one. A topic that a person parked is paused
 //! whatever its phase, and neither `Listed` nor `Failed` ends meanwhile.
 
 use std::{

@@ -501,3 +501,20 @@ fn a_fetch_that_began_before_a_lane_left_and_came_back_shows_nothing_of_it() {
         "another relay published it meanwhile"
     );
 }
+
+#[test]
+fn a_second_report_of_a_slot_counts_nothing() {
+    let mut world = World::new();
+    world.commit(SICK, 2, 1);
+    world.turn(Duration::from_millis(20));
+    let (slot, _) = world.sent[0];
+    let sent = world.core.topics()[SICK].unacknowledged().rows();
+    world.core.on_report(slot, Outcome::Purged, world.now);
+    world.core.on_report(slot, Outcome::Purged, world.now);
+    let unacknowledged = world.core.topics()[SICK].unacknowledged();
+    assert_eq!(
+        unacknowledged.rows(),
+        sent - 1,
+        "one of {sent} rows has ended"
+    );
+}
