@@ -404,8 +404,8 @@ async fn helm_test_finds_an_unreachable_or_unhealthy_operator_and_a_missing_crd(
     let nowhere = format!("127.0.0.1:{}", free_port().await);
     for (operator, complaint) in [
         (&nowhere, "failed to reach"),
-        (&unwell, "answered /healthz with 503"),
-        (&well, "knows no outboxrelays"),
+        (&unwell, "responded to /healthz with 503"),
+        (&well, "does not serve outboxrelays"),
     ] {
         let output = check(operator);
         assert!(
