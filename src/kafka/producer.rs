@@ -30,8 +30,7 @@ use crate::{
     settings::KafkaSettings,
 };
 
-/// A record to send.
-#[derive(Debug)]
+/// A record to send. Not `Debug`: a key or a payload must not get into logs.
 pub struct Record<'a> {
     /// Name of the topic.
     pub topic: &'a str,

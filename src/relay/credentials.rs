@@ -259,7 +259,7 @@ fn not_accepted(problem: &Problem) -> Problem {
     Problem::new(
         problem.class,
         format!(
-            "the new secret is not used, and the last good one stays in use: {}",
+            "the new secret is not used; the last good one stays: {}",
             problem.message
         ),
     )

@@ -31,9 +31,8 @@ pub(super) fn record_problems(core: &Core) -> Vec<Problem> {
 fn paused_topic(name: &str, class: ProblemClass) -> Problem {
     let why = match class {
         ProblemClass::TopicStalled => {
-            "does not acknowledge records while Kafka acknowledges later ones of other topics; \
-             its other rows wait: check that each of its partitions has a leader and enough \
-             replicas in sync"
+            "does not acknowledge records while Kafka acknowledges later ones; its other rows \
+             wait: check that each of its partitions has a leader and enough replicas in sync"
         }
         ProblemClass::TopicNotAuthorized => {
             "may not be written to by the relay's user; its rows wait: allow WRITE on it"

@@ -102,10 +102,16 @@ impl Rounds {
             if metadata.is_closed() {
                 return; // Another thread has taken over, and reports.
             }
+            let has_failed = round.is_err();
             let pause = match self.report(round) {
                 Outlook::Good => STEADY_PAUSE,
                 Outlook::Bad => RETRY_PAUSE,
             };
+            if has_failed {
+                // Only now: it waits for librdkafka's threads, and one of them may wait for a name
+                // server for longer than a problem may stay unreported.
+                self.client = None;
+            }
             self.pending.set(None);
             trigger = next_trigger(requests, pause);
         }
@@ -149,22 +155,28 @@ impl Rounds {
         Ok(self.problems(&states))
     }
 
-    /// State of each declared topic, in their order. The client is kept only if all are answered.
+    /// State of each declared topic, in their order.
     fn topic_states(&mut self) -> Result<Vec<TopicDescription>, Problem> {
         let client = match self.client.take() {
             Some(client) => client,
             None => self.new_client()?,
         };
+        let states = self.describe_all(&client);
+        // Kept after a failure, too: see `run`.
+        self.client = Some(client);
+        states
+    }
+
+    fn describe_all(&mut self, client: &MetadataClient) -> Result<Vec<TopicDescription>, Problem> {
         let options = Arc::clone(&self.options);
         let mut states = Vec::new();
         for (index, topic) in options.settings.topics.iter().enumerate() {
-            let state = self.describe(&client, &topic.name)?;
+            let state = self.describe(client, &topic.name)?;
             states.push(state);
             if let TopicDescription::Exists { partitions, .. } = state {
                 self.on_partitions(TopicIndex::new(index), &topic.name, partitions);
             }
         }
-        self.client = Some(client);
         Ok(states)
     }
 
