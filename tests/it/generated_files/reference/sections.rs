@@ -132,8 +132,8 @@ the oldest is.
 - It adds relays at once, and at most doubles their number.
 - It adds none while Kafka is unavailable, while a lane is not reported, before the relays added
   last have started, or when those did not raise throughput.
-- It removes relays when fewer were enough for `scaleDownStabilization` and can publish what is
-  written.
+- It removes relays when fewer were enough for `scaleDownStabilization` and can publish at the
+  current rate.
 
 The condition `ScalingActive`, `status.lastScale` and Events report what it did and why.",
         example: "\
