@@ -23,6 +23,8 @@ const SMALL_BATCH_BYTES: u32 = 4000;
 const BURST: Duration = Duration::from_secs(4);
 /// Time from the start of a burst to the start of the limit.
 const BURST_LEAD: Duration = Duration::from_secs(1);
+/// Time after a deletion in which a broker that was paused or cut off may still carry it out.
+const LATE_DELETION_MAX: Duration = Duration::from_secs(20);
 /// Limit for a request to the cluster's controller, with all attempts.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -169,7 +171,15 @@ async fn create_topic(testbed: &Testbed, duration: Duration) -> anyhow::Result<S
 async fn recreate_topic(testbed: &Testbed, duration: Duration) -> anyhow::Result<String> {
     retry(async || topics::delete(DELETABLE_TOPIC).await).await?;
     sleep(duration).await;
-    retry(async || topics::create(&[DELETABLE_TOPIC]).await).await?;
+    // If the deletion is still under way, the topic "exists already", and is gone a moment later.
+    let end = Instant::now() + LATE_DELETION_MAX;
+    loop {
+        retry(async || topics::create(&[DELETABLE_TOPIC]).await).await?;
+        if Instant::now() >= end {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
     testbed.update_facts(|facts| {
         facts
             .deleted_topics
