@@ -22,14 +22,15 @@ pub struct Topic {
     #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 1, max = 255)))]
     pub aggregate_types: Vec<String>,
-    /// What happens to a row that Kafka rejects for good. Block: its key is parked, with all later
-    /// rows of the key, until a person decides; other keys are not affected. DeadLetter: the row is
-    /// moved to the table dead_letter, and later rows of the key are published. Default: Block.
+    /// What happens to a row that Kafka rejects permanently. Block: its key is parked, with all
+    /// later rows of the key, until a person decides; other keys are not affected. DeadLetter: the
+    /// row is moved to the table dead_letter, and later rows of the key are published. Default:
+    /// Block.
     #[serde(default)]
     pub on_poison: OnPoison,
 }
 
-/// What happens to a row that Kafka rejects for good.
+/// What happens to a row that Kafka rejects permanently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OnPoison {
     /// The key of the row is parked, with all later rows of the key.

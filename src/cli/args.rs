@@ -47,7 +47,7 @@ pub enum DeadLettersCommand {
     Show(ShowArgs),
     /// Requeues dead letters: they are published under new ids, as the last rows of their keys.
     Requeue(ChangeArgs),
-    /// Deletes dead letters for good. No other command here deletes an event.
+    /// Deletes dead letters permanently. No other command here deletes an event.
     Discard(ChangeArgs),
 }
 

@@ -124,7 +124,7 @@ spec:
         roots: &["replicas", "scaling", "suspend"],
         text: "\
 Set a fixed number with `replicas`, or let the operator choose one with `scaling`. Relays share 64
-lanes, so relays beyond the 64th would have nothing to do.
+lanes, so at most 64 are allowed.
 
 With `scaling`, the operator reads from the relays every 15 seconds how many rows wait and how old
 the oldest is.
