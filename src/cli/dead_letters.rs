@@ -327,7 +327,7 @@ mod tests {
             "cli-dead-letters.json",
             &crate::cli::text::json(&[dead_letter("f1"), shown]),
         );
-        let changed = |action: Action| crate::cli::change::Changed::new(&action.verb(), 2);
+        let changed = |action: Action| change::Changed::new(&action.verb(), 2);
         let both = [changed(Action::Requeue), changed(Action::Discard)];
         crate::golden::compare(
             "cli-dead-letters-changed.json",

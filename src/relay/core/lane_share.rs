@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn share(survey: Survey, owned: u32) -> Share {
-        crate::relay::core::lane_share::share(survey, owned, Health::Healthy)
+        super::share(survey, owned, Health::Healthy)
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                crate::relay::core::lane_share::share(survey, owned, health),
+                super::share(survey, owned, health),
                 share,
                 "{survey:?}, {owned} lanes, {health:?}"
             );

@@ -7,7 +7,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::{
     failpoints::{self, Bug},
-    kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer},
+    kafka::{BatchLimits, DeliveryError, DeliveryReport, Producer, replaced_producers},
     relay::{
         RunOptions,
         core::{ClusterError, Core, ids::TopicIndex, stale_leaders::StaleLeaders},
@@ -277,7 +277,7 @@ impl<'a> Producers<'a> {
         now: Instant,
     ) -> MainProducer {
         if failpoints::has(Bug::NextProducerEarly) {
-            crate::kafka::replaced_producers::keep(producer);
+            replaced_producers::keep(producer);
             return MainProducer::Absent { retry_at: now };
         }
         destroy(producer).await;

@@ -115,7 +115,7 @@ impl Session<'_> {
             .filter(|report| report.outcome.is_ok())
             .count();
         // Late reports are those of a planted bug: none in a release.
-        let late = crate::kafka::replaced_producers::late_reports(now);
+        let late = kafka::replaced_producers::late_reports(now);
         for report in reports.drain(..).chain(late) {
             self.on_report(report, now);
         }

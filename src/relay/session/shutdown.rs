@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    kafka::replaced_producers,
     outbox::{SequenceState, StoreError},
     relay::{
         core::{
@@ -165,7 +166,7 @@ impl Session<'_> {
     async fn end_producers(&mut self) {
         // librdkafka reports every purged record, so the loop below ends.
         self.producers.purge();
-        crate::kafka::replaced_producers::purge();
+        replaced_producers::purge();
         while self.core.in_flight().sent() > 0 {
             self.receive_reports(Instant::now());
             tokio::time::sleep(POLL_EVERY).await;
