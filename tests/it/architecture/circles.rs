@@ -22,10 +22,10 @@ use super::{
 /// Root file and folder of the relay and of the operator.
 pub(super) const HALVES: &[&[&str]] = &[&["relay.rs", "relay/"], &["operator.rs", "operator/"]];
 
-/// Limit for all circles. Lower it, down to 2.
+/// Limit for all circles.
 const CIRCLES_MAX: usize = 0;
 
-/// Limit for circles with two or more files in one half. Lower it, down to 0.
+/// Limit for circles with two or more files in one half.
 const CIRCLES_WITHIN_HALVES_MAX: usize = 0;
 
 /// One strongly connected set.

@@ -39,11 +39,10 @@ const OPENERS: &[&str] = &[
     "Those",
 ];
 
-/// Limit for doc comments in `src/` and `tests/` that begin with such words. Lower it, down to 0.
+/// Limit for doc comments in `src/` and `tests/` that begin with such words.
 const ELLIPTICAL_MAX: usize = 0;
 
 /// Limit for async functions, visible outside their module, without a section `# Cancel safety`.
-/// Lower it, down to 0.
 const WITHOUT_CANCEL_SAFETY_MAX: usize = 0;
 
 /// Limit for public functions that return a `Result` and have no section `# Errors`.

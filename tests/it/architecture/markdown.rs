@@ -15,13 +15,13 @@ const GENERATED: &[&str] = &["docs/reference.md"];
 /// Folders whose Rust files are checked.
 const RUST: &[&str] = &["src"];
 
-/// Limit for Markdown lines that are too long. Lower it, down to 0.
+/// Limit for Markdown lines that are too long.
 const LONG_MARKDOWN_MAX: usize = 0;
 
-/// Limit for comment lines that are too long. Lower it, down to 0.
+/// Limit for comment lines that are too long.
 const LONG_COMMENTS_MAX: usize = 0;
 
-/// Limit for lines with strings that are too long. Lower it, down to 0.
+/// Limit for lines with strings that are too long.
 const LONG_STRINGS_MAX: usize = 0;
 
 /// Returns the numbers of the Markdown lines that are too long and can be broken. Lines of tables

@@ -9,10 +9,10 @@ use super::{
     source::{Source, sources},
 };
 
-/// Limit for file names that several files of one half share. Lower it, down to 0.
+/// Limit for file names that several files of one half share.
 const SAME_NAME_MAX: usize = 0;
 
-/// Limit for glob imports of this crate's modules in production code. Lower it, down to 0.
+/// Limit for glob imports of this crate's modules in production code.
 const GLOBS_MAX: usize = 0;
 
 /// Reports each file name that several files of one half share.

@@ -9,7 +9,7 @@ use super::{
     source::texts_below,
 };
 
-/// Limit for uses of the phrases in `phrases.tsv`. Lower it, down to 0.
+/// Limit for uses of the phrases in `phrases.tsv`.
 const PHRASES_MAX: usize = 0;
 
 /// Extensions of the files that are searched. Scripts have none.
