@@ -96,12 +96,11 @@ impl Reason {
         own.find(|reason| reason.own_name() == Some(name))
     }
 
-    /// Returns the reason of the problem class with this name. An unknown name is parsed as
-    /// `Other`, so only the name of that class itself means it.
     fn parse_problem(name: &str) -> Option<Self> {
         let Ok(class) = name.parse::<ProblemClass>();
-        let known = class != ProblemClass::Other || name == class.to_string();
-        known.then_some(Self::Problem(class))
+        // An unknown name is parsed as `Other`.
+        let is_known = class.to_string() == name;
+        is_known.then_some(Self::Problem(class))
     }
 
     /// Returns whether a reconciliation that set this reason on `Ready` left something undone.

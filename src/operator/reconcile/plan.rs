@@ -266,8 +266,8 @@ enum SpecChange {
 }
 
 impl SpecChange {
-    /// Returns how a number of replicas is set that differs from the manifest. Where the manifest
-    /// did not change, somebody else changed the number.
+    /// Returns the change of the number of replicas. Where the manifest did not change, somebody
+    /// else set the present number.
     fn scale(self, from: i32, to: i32) -> Scale {
         match self {
             Self::New => Scale::Set { from, to },
