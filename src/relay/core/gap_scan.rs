@@ -27,14 +27,18 @@ impl Default for GapScan {
 impl GapScan {
     /// The next page of these lanes.
     pub(crate) fn plan(&self, watermarks: &[LaneWatermark]) -> GapScanPlan {
-        let next_page = |owned: &LaneWatermark| LaneGapScan {
+        let pages = watermarks.iter().map(|owned| self.next_page(owned));
+        GapScanPlan {
+            lanes: pages.collect(),
+            rows_max: PAGE_ROWS as i64,
+        }
+    }
+
+    fn next_page(&self, owned: &LaneWatermark) -> LaneGapScan {
+        LaneGapScan {
             lane: owned.lane,
             above: self.above[owned.lane.index()],
             watermark: owned.watermark,
-        };
-        GapScanPlan {
-            lanes: watermarks.iter().map(next_page).collect(),
-            rows_max: PAGE_ROWS as i64,
         }
     }
 

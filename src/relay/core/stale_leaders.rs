@@ -46,12 +46,16 @@ impl StaleLeaders {
     }
 
     fn are_stale(&self, now: Instant) -> bool {
-        let is_older = |at: Instant, age| now.saturating_duration_since(at) >= age;
         self.since
             .values()
-            .any(|since| is_older(*since, LOST_AFTER))
-            && self.replaced.is_none_or(|at| is_older(at, AGAIN_AFTER))
+            .any(|since| is_ago(LOST_AFTER, *since, now))
+            && self.replaced.is_none_or(|at| is_ago(AGAIN_AFTER, at, now))
     }
+}
+
+/// Whether something happened this time ago or earlier.
+fn is_ago(least: Duration, at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= least
 }
 
 #[cfg(test)]
