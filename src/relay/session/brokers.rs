@@ -91,7 +91,7 @@ impl Session<'_> {
 
     /// Requests the leaders of partitions if records are overdue and it is time.
     fn request_leaders(&mut self, now: Instant) {
-        if now >= self.timers.leaders && self.core.overdue_topics(now).next().is_some() {
+        if now >= self.timers.leaders && self.core.any_is_overdue(now) {
             self.timers.leaders_requested(now);
             self.process.metadata.request_now();
         }

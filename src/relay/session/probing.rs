@@ -19,14 +19,12 @@ use crate::{
 impl Session<'_> {
     /// Looks up the next rows under suspicion by their names.
     pub(super) fn start_lookup(&mut self) {
-        if !self.tasks.lookup.is_idle() {
-            return;
+        if self.tasks.lookup.is_idle()
+            && let Some(lookup) = self.core.next_lookup()
+        {
+            let store = self.store.clone();
+            self.tasks.lookup.start(look_up(store, lookup));
         }
-        let Some(lookup) = self.core.next_lookup() else {
-            return;
-        };
-        let store = self.store.clone();
-        self.tasks.lookup.start(look_up(store, lookup));
     }
 
     /// Takes the rows that were looked up as candidates.
