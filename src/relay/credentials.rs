@@ -166,11 +166,20 @@ impl Follower {
 
     /// Takes the set that was read last if the server accepts it. Returns whether it does.
     async fn try_last_read(&mut self) -> bool {
-        if let Err(problem) = self.log_in().await {
-            self.refused = Some((self.last_read.clone(), Instant::now() + RETRY_AFTER));
-            self.set_problems(Some(not_accepted(&problem)));
-            return false;
+        match self.log_in().await {
+            Ok(()) => {
+                self.on_accepted();
+                true
+            }
+            Err(problem) => {
+                self.on_refused(&problem);
+                false
+            }
         }
+    }
+
+    /// Uses the set that was read last, which the server accepted.
+    fn on_accepted(&mut self) {
         tracing::info!(
             side = ?self.side,
             "the secrets changed: the new ones are complete, the server accepts them, and the \
@@ -178,7 +187,12 @@ impl Follower {
         );
         self.in_use = Some(self.last_read.clone());
         self.set_problems(None);
-        true
+    }
+
+    /// Keeps the set in use, and tries the one that was read last again later.
+    fn on_refused(&mut self, problem: &Problem) {
+        self.refused = Some((self.last_read.clone(), Instant::now() + RETRY_AFTER));
+        self.set_problems(Some(not_accepted(problem)));
     }
 
     /// Logs in with the set that was read last, beside the connections that work.
@@ -195,12 +209,17 @@ impl Follower {
     }
 
     fn set_problems(&self, problem: Option<Problem>) {
-        let source = match self.side {
-            Side::Database => ProblemSource::DatabaseSecrets,
-            Side::Kafka => ProblemSource::KafkaSecrets,
-        };
-        self.status
-            .set_problems(source, problem.into_iter().collect());
+        let problems = problem.into_iter().collect();
+        self.status.set_problems(self.side.into(), problems);
+    }
+}
+
+impl From<Side> for ProblemSource {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Database => Self::DatabaseSecrets,
+            Side::Kafka => Self::KafkaSecrets,
+        }
     }
 }
 

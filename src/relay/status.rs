@@ -76,6 +76,14 @@ impl StatusValues {
         published as f64 / RATE_SPAN.as_secs_f64()
     }
 
+    fn forget_old_published(&mut self, now: Instant) {
+        while let Some((at, _)) = self.published.front()
+            && !is_within_rate_span(*at, now)
+        {
+            self.published.pop_front();
+        }
+    }
+
     fn report(&self, now: Instant) -> RelayReport {
         let table = self.table;
         RelayReport {
@@ -224,18 +232,14 @@ impl Status {
     fn record_error(&self, problem: &Problem) {
         let class = problem.class.to_string();
         self.metrics.errors.with_label_values(&[&class]).inc();
-        tracing::warn!(class = %problem.class, "{}", problem.message);
+        tracing::warn!(%class, "{}", problem.message);
     }
 
     /// Records how many records Kafka acknowledged, for `published_per_second`.
     pub fn record_published(&self, records: u64, now: Instant) {
         self.with_state(|state| {
             state.published.push_back((now, records));
-            while let Some((at, _)) = state.published.front()
-                && !is_within_rate_span(*at, now)
-            {
-                state.published.pop_front();
-            }
+            state.forget_old_published(now);
         });
     }
 

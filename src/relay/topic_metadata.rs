@@ -134,9 +134,14 @@ impl TopicMetadataWatch {
         }
         let restart = self.restart_needed();
         if restart != Restart::NotNeeded {
-            self.thread = Thread::start(&self.options, &self.status, &self.secrets);
+            self.start_other_thread();
         }
         restart
+    }
+
+    /// Starts a thread in place of the one before, which ends once its client returns.
+    fn start_other_thread(&mut self) {
+        self.thread = Thread::start(&self.options, &self.status, &self.secrets);
     }
 
     /// Whether the client does not return, or will not. Logs why.
