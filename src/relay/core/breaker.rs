@@ -161,12 +161,15 @@ impl Breaker {
         match self.state {
             State::Open { .. } => self.close(START_ROWS),
             State::Slow => self.close(self.window_rows),
-            State::Closed { rows_max } => {
-                self.acknowledged += 1;
-                if self.acknowledged >= rows_max {
-                    self.close(rows_max * 2);
-                }
-            }
+            State::Closed { rows_max } => self.count_acknowledged(rows_max),
+        }
+    }
+
+    /// Counts an acknowledged row. After `rows_max` of them twice as many may be with the producer.
+    fn count_acknowledged(&mut self, rows_max: usize) {
+        self.acknowledged += 1;
+        if self.acknowledged >= rows_max {
+            self.close(rows_max * 2);
         }
     }
 

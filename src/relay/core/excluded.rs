@@ -29,15 +29,18 @@ impl Core {
 
     /// The rows that a fetch is restricted to; `None`: all.
     pub(super) fn fetch_filter(&self) -> Option<FetchFilter> {
-        if !self.topics.any_is_excluded() && !self.isolation.any_key_is_paused() {
-            return None;
-        }
+        let is_restricted = self.topics.any_is_excluded() || self.isolation.any_key_is_paused();
+        is_restricted.then(|| self.filter_of_active())
+    }
+
+    /// The filter of a fetch that leaves out everything that is paused.
+    fn filter_of_active(&self) -> FetchFilter {
         let mut filter = self.routes.filter(|topic| self.topics[topic].is_active());
         filter.paused_keys = self.isolation.paused_keys(|topic| self.routes.name(topic));
         if self.topics.has_undeclared() {
             filter.declared = None;
         }
-        Some(filter)
+        filter
     }
 
     /// Leaves rows of a lane out of fetches, all of which have ids above `id`.
@@ -111,10 +114,15 @@ impl Core {
     fn resume_drained_topics(&mut self, now: Instant) {
         for topic in self.routes.indexes() {
             if self.topics[topic].has_drained() {
-                self.topics[topic].activate();
-                self.resume_topic(topic, now);
+                self.activate_topic(topic, now);
             }
         }
+    }
+
+    /// Ends the pause of a topic, and reads its rows again unless a person has parked it.
+    pub(super) fn activate_topic(&mut self, topic: TopicIndex, now: Instant) {
+        self.topics[topic].activate();
+        self.resume_topic(topic, now);
     }
 
     /// Reads rows without a declared topic again, if their pause is over.

@@ -151,11 +151,7 @@ impl Core {
         let mut reads = Vec::new();
         let lanes_with_more = self.kept_lanes().filter(|lane| lane.has_more).count();
         for (lane, owned) in self.lanes_by_number() {
-            // Lanes where more waits share the room; each other one has its part of all lanes.
-            let divisor = match (lanes_with_more, owned.has_more) {
-                (0, _) | (_, false) => LANES,
-                (lanes_with_more, true) => lanes_with_more,
-            };
+            let divisor = room_divisor(owned, lanes_with_more);
             reads.extend(self.plan_lane((lane, owned), room, divisor, now));
         }
         reads
@@ -434,6 +430,15 @@ impl Core {
     fn back_off(&mut self, now: Instant) {
         self.fetch_at = now + self.pause;
         self.pause = (self.pause * 2).min(self.poll_interval.max(PAUSE_AFTER_WORK));
+    }
+}
+
+/// By what the room of a fetch is divided for a lane: lanes where more waits share the room, and
+/// each other one has its part of all lanes.
+fn room_divisor(lane: &OwnedLane, lanes_with_more: usize) -> usize {
+    match (lanes_with_more, lane.has_more) {
+        (0, _) | (_, false) => LANES,
+        (lanes_with_more, true) => lanes_with_more,
     }
 }
 

@@ -58,6 +58,16 @@ impl Lookup {
         }
     }
 
+    /// Looks up the lowest row of a topic that failed with `class`.
+    fn head(topic: TopicIndex, class: ProblemClass, head: RowIdentity) -> Self {
+        Self {
+            topic,
+            class,
+            purpose: LookupPurpose::ProbeTopic,
+            rows: vec![head],
+        }
+    }
+
     /// Looks up the row that a key was parked for.
     fn retry(topic: TopicIndex, key: &Arc<str>, head: RowIdentity) -> Self {
         Self {
@@ -140,6 +150,15 @@ impl PausedKey {
             lane,
             pause: KeyPause::Probing,
             head: None,
+        }
+    }
+
+    /// A key that is parked, for a rejected row (`head`) or by a person.
+    fn parked(lane: Lane, since: Instant, head: Option<RowIdentity>) -> Self {
+        Self {
+            lane,
+            pause: KeyPause::Parked { since },
+            head,
         }
     }
 
@@ -273,6 +292,13 @@ impl Isolation {
         };
         keys.insert(Arc::clone(&key), paused);
         key
+    }
+
+    /// Records that the key of a rejected row is parked.
+    fn on_row_parked(&mut self, rejected: &RejectedRow, now: Instant) {
+        let row = rejected.row;
+        let paused = PausedKey::parked(row.lane, now, Some(row));
+        self.pause_key(rejected.topic, &rejected.key, paused);
     }
 
     /// Records that the first row of a retried key was looked up. The pause of the key ends with

@@ -47,9 +47,7 @@ impl Unacknowledged {
     /// [`Self::on_ended`] needs.
     pub fn on_sent(&mut self, lane: Lane, bytes: usize, now: Instant) -> BurstNumber {
         self.add_to_newest_burst(now);
-        self.rows += 1;
-        self.bytes += bytes;
-        self.rows_by_lane[lane.index()] += 1;
+        self.add_row(lane, bytes);
         self.front + self.bursts.len() as BurstNumber - 1
     }
 
@@ -67,9 +65,7 @@ impl Unacknowledged {
     /// Records that the delivery report of a sent row is in. Returns when the row was sent; `None`
     /// for a burst that does not exist.
     pub fn on_ended(&mut self, lane: Lane, bytes: usize, burst: BurstNumber) -> Option<Instant> {
-        self.rows -= 1;
-        self.bytes -= bytes;
-        self.rows_by_lane[lane.index()] -= 1;
+        self.remove_row(lane, bytes);
         let sent_at = self.end_row_of(burst)?;
         self.remove_ended_bursts();
         Some(sent_at)
@@ -89,6 +85,18 @@ impl Unacknowledged {
             self.bursts.pop_front();
             self.front += 1;
         }
+    }
+
+    fn add_row(&mut self, lane: Lane, bytes: usize) {
+        self.rows += 1;
+        self.bytes += bytes;
+        self.rows_by_lane[lane.index()] += 1;
+    }
+
+    fn remove_row(&mut self, lane: Lane, bytes: usize) {
+        self.rows -= 1;
+        self.bytes -= bytes;
+        self.rows_by_lane[lane.index()] -= 1;
     }
 
     /// Number of rows.

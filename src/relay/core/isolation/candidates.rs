@@ -37,16 +37,11 @@ impl Core {
         now: Instant,
     ) {
         let Some(head) = self.isolation.heads.remove(&topic) else {
-            self.topics[topic].activate();
-            return self.resume_topic(topic, now);
+            return self.activate_topic(topic, now);
         };
         self.topics[topic].probe(class);
-        self.isolation.lookups.push_back(Lookup {
-            topic,
-            class,
-            purpose: LookupPurpose::ProbeTopic,
-            rows: vec![head],
-        });
+        let lookup = Lookup::head(topic, class, head);
+        self.isolation.lookups.push_back(lookup);
     }
 
     /// Adds a row of a rejected batch, and pauses its topic.

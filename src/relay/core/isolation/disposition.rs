@@ -80,19 +80,11 @@ impl Core {
 
     /// Records that the database has stored the disposition.
     pub fn on_disposition_done(&mut self, rejected: &RejectedRow, now: Instant) {
-        let (topic, key, lane) = (rejected.topic, &rejected.key, rejected.row.lane);
-        if !self.is_kept(lane) {
+        if !self.is_kept(rejected.row.lane) {
             return;
         }
         match rejected.disposition {
-            Disposition::ParkKey => {
-                let paused = PausedKey {
-                    lane,
-                    pause: KeyPause::Parked { since: now },
-                    head: Some(rejected.row),
-                };
-                self.isolation.pause_key(topic, key, paused);
-            }
+            Disposition::ParkKey => self.isolation.on_row_parked(rejected, now),
             Disposition::DeadLetter => self.on_dead_lettered(rejected, now),
         }
     }
@@ -175,11 +167,7 @@ impl Core {
             return;
         }
         let position = self.taken_up_to(lane, owned);
-        let paused = PausedKey {
-            lane,
-            pause: KeyPause::Parked { since: asked },
-            head: head_of(parked),
-        };
+        let paused = PausedKey::parked(lane, asked, head_of(parked));
         let key = self.isolation.pause_key(topic, key, paused);
         self.exclude(lane, Excluded::Key(topic, key), position);
     }
