@@ -47,11 +47,14 @@ impl Session<'_> {
 
     /// Reads how many rows wait in our lanes, if it is time.
     pub(super) fn start_backlog_read(&mut self, now: Instant) {
-        if !self.tasks.backlog.is_idle() || now < self.timers.backlog {
-            return;
+        if self.is_backlog_read_due(now) {
+            let read = read_backlog(self.store.clone(), self.core.backlog_plan(), now);
+            self.tasks.backlog.start(read);
         }
-        let read = read_backlog(self.store.clone(), self.core.backlog_plan(), now);
-        self.tasks.backlog.start(read);
+    }
+
+    fn is_backlog_read_due(&self, now: Instant) -> bool {
+        self.tasks.backlog.is_idle() && now >= self.timers.backlog
     }
 
     /// Reports the backlog, or that it is unknown.

@@ -56,15 +56,13 @@ impl Session<'_> {
 
     /// Parks the key of the next rejected row, or moves the row to the dead letters.
     pub(super) fn start_disposition(&mut self) {
-        if !self.tasks.disposition.is_idle() {
-            return;
+        if self.tasks.disposition.is_idle()
+            && let Some(rejected) = self.core.next_disposition()
+        {
+            let row = self.parked_row(&rejected);
+            let dispose = dispose(self.store.clone(), row, rejected);
+            self.tasks.disposition.start(dispose);
         }
-        let Some(rejected) = self.core.next_disposition() else {
-            return;
-        };
-        let row = self.parked_row(&rejected);
-        let dispose = dispose(self.store.clone(), row, rejected);
-        self.tasks.disposition.start(dispose);
     }
 
     fn parked_row(&self, rejected: &RejectedRow) -> ParkedRow {

@@ -457,11 +457,16 @@ impl<'a> Producers<'a> {
         if self.makes_no_more || core.is_probing_done() {
             return false;
         }
+        self.make_probe_if_absent(core);
+        self.probe.is_some()
+    }
+
+    /// Makes a probe producer unless there is one.
+    fn make_probe_if_absent(&mut self, core: &mut Core) {
         if self.probe.is_none() {
             self.probe = self.factory.make().ok();
             core.on_new_probe_producer();
         }
-        self.probe.is_some()
     }
 
     fn is_probe_used_up(&self, core: &Core) -> bool {

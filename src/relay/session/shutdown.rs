@@ -79,13 +79,18 @@ impl Session<'_> {
         let Some(regression) = regression(incarnation, highest_id, sequence) else {
             return Ok(());
         };
+        self.on_regression(regression);
+        Err(regression)
+    }
+
+    /// Reports how the sequence has regressed, and begins to shut down.
+    fn on_regression(&mut self, regression: SequenceRegression) {
         self.reporter
             .set_problems(ProblemSource::Sequence, vec![regression.problem()]);
         self.process.memory.on_reported(Instant::now());
         if !self.has_regressed() {
             self.begin_shutdown(SessionEnd::SequenceRegressed, DRAIN_REGRESSED_MAX);
         }
-        Err(regression)
     }
 
     /// Drains all lanes, within `drain_max`.
