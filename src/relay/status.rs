@@ -266,10 +266,15 @@ impl Status {
 fn keep_since(problems: &mut [Problem], before: &[Problem]) {
     let now = kafka::rfc3339(Timestamp::now().as_microsecond());
     for problem in problems {
-        let known = before.iter().find(|old| old.class == problem.class);
-        let since = known.and_then(|old| old.since.clone());
+        let since = since_of(problem.class, before);
         problem.since = since.or_else(|| Some(now.clone()));
     }
+}
+
+/// Since when there was a problem of this class, if there was one.
+fn since_of(class: ProblemClass, before: &[Problem]) -> Option<String> {
+    let known = before.iter().find(|old| old.class == class)?;
+    known.since.clone()
 }
 
 /// Whether a problem was reported before with this message.

@@ -17,8 +17,8 @@ use crate::{
         core::{ids::TopicIndex, partition_growth::PartitionCounts},
         status::{ProblemSource, Status},
         topic_metadata::{
-            PendingSince, TopicMetadata,
-            problems::{cluster_problem, growth_problem, is_advice, topic_problem},
+            PendingSince, TopicMetadata, describe_topic, metadata_client,
+            problems::{growth_problem, is_advice, topic_problem},
         },
     },
     report::Problem,
@@ -207,18 +207,13 @@ impl Rounds {
     fn describe(&self, client: &MetadataClient, name: &str) -> Result<TopicDescription, Problem> {
         // From here on the loop may find that the client does not return, and replace this thread.
         self.pending.set(Some(Instant::now()));
-        client.describe(name).map_err(|class| {
-            let servers = self.options.settings.kafka.bootstrap_servers.join(",");
-            cluster_problem(class, &servers)
-        })
+        describe_topic(client, name, &self.options.settings.kafka)
     }
 
     /// A client for the secrets as they are now.
     fn new_client(&mut self) -> Result<MetadataClient, Problem> {
         let secrets = self.secrets.borrow_and_update().clone();
-        let options = &self.options;
-        MetadataClient::new(&options.settings.kafka, &secrets, &options.pod)
-            .map_err(|error| error.problem())
+        metadata_client(&self.options, &secrets)
     }
 
     fn on_partitions(&mut self, topic: TopicIndex, name: &str, partitions: usize) {
