@@ -172,8 +172,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Starts what is due of the work that pauses after a failure of the database, and ends with
-    /// the shutdown.
+    /// Starts what is due of the work that pauses after a failure of the database and during a
+    /// shutdown.
     fn start_pausable_tasks(&mut self, now: Instant) {
         self.start_lookup();
         self.start_disposition();

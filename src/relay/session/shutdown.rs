@@ -178,7 +178,7 @@ impl Session<'_> {
 
     /// Purges the producers and waits for their last reports.
     async fn end_producers(&mut self) {
-        // librdkafka reports every purged record, so the wait for their reports ends.
+        // librdkafka reports every purged record, so the wait for the last reports ends.
         self.producers.purge();
         replaced_producers::purge();
         self.receive_last_reports().await;
