@@ -16,7 +16,7 @@ pub struct Event<'a> {
     pub topic: Option<&'a str>,
     /// Without it, the key is `aggregate_id`.
     pub key: Option<&'a str>,
-    /// Headers of the record, such as correlation_id and traceparent.
+    /// Headers of the record, such as `correlation_id` and `traceparent`.
     pub headers: BTreeMap<&'a str, &'a str>,
 }
 
