@@ -12,8 +12,6 @@
 //! needs, because nothing of a session lasts.
 
 use std::{
-    future::Future,
-    io,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -27,7 +25,7 @@ use sqlx::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::outbox::connect::{Connect, Peer, Setting};
+use crate::outbox::connect::{Connect, Peer, Setting, with_timeout};
 
 /// Statement with its arguments.
 pub type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
@@ -71,6 +69,16 @@ struct CheckedOut {
     connection: PoolConnection<Postgres>,
     /// When it left the pool.
     since: Instant,
+}
+
+impl CheckedOut {
+    /// Takes a connection that leaves the pool now.
+    fn new(connection: PoolConnection<Postgres>) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
+        }
+    }
 }
 
 impl IdleConnections {
@@ -215,10 +223,7 @@ impl Connections {
         if let Some(checked_out) = self.idle.pop() {
             return Ok(checked_out);
         }
-        Ok(CheckedOut {
-            connection: self.pool.acquire().await?,
-            since: Instant::now(),
-        })
+        Ok(CheckedOut::new(self.pool.acquire().await?))
     }
 }
 
@@ -324,14 +329,4 @@ impl Drop for UnitOfWork {
             checked_out.connection.close_on_drop();
         }
     }
-}
-
-/// Waits for an answer of the server, and fails when it takes longer than `limit`.
-async fn with_timeout<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(limit, answer)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
