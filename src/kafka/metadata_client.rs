@@ -110,16 +110,25 @@ impl MetadataClient {
 
     /// Class of problem behind a failed request.
     fn failure(&self, error: &KafkaError) -> ProblemClass {
-        // Serves the error callback, which has more detail than this time-out.
+        // The error callback has more detail than this time-out.
+        self.serve_events();
+        let reported = self.cluster_error.get();
+        reported.unwrap_or_else(|| class_by_code(error))
+    }
+
+    /// Serves librdkafka's waiting events, so that it calls the error callback.
+    fn serve_events(&self) {
         for _ in 0..EVENTS_MAX {
             let _ = self.client.poll(Duration::ZERO);
         }
-        let by_code = match error.rdkafka_error_code().map(classify) {
-            Some(DeliveryError::Cluster(class)) => class,
-            _ => ProblemClass::KafkaUnreachable,
-        };
-        self.cluster_error.get().unwrap_or(by_code)
     }
+}
+
+/// Class of problem that the code of a failed request indicates.
+fn class_by_code(error: &KafkaError) -> ProblemClass {
+    let delivery_error = error.rdkafka_error_code().map(classify);
+    let class = delivery_error.and_then(DeliveryError::cluster_class);
+    class.unwrap_or(ProblemClass::KafkaUnreachable)
 }
 
 fn description(topic: &MetadataTopic) -> TopicDescription {
