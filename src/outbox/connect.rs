@@ -357,9 +357,14 @@ fn is_known(pair: &str) -> bool {
 
 /// `user:password` of a URL without its query; empty when there is no user.
 fn user_part(base: &str) -> &str {
+    let (user, _) = authority(base).rsplit_once('@').unwrap_or_default();
+    user
+}
+
+/// `user:password@host:port` of a URL without its query.
+fn authority(base: &str) -> &str {
     let after_scheme = base.split_once("://").map_or("", |(_, after)| after);
-    let authority = after_scheme.split('/').next().unwrap_or_default();
-    authority.rsplit_once('@').map_or("", |(user, _)| user)
+    after_scheme.split('/').next().unwrap_or_default()
 }
 
 fn with_credentials(

@@ -19,7 +19,7 @@ use std::{
 
 use futures::{TryStreamExt, stream::BoxStream};
 use sqlx::{
-    Executor, PgConnection, Postgres, SqlStr,
+    Executor, PgConnection, Postgres, SqlSafeStr, SqlStr,
     pool::PoolConnection,
     postgres::{PgArguments, PgPool, PgPoolOptions, PgRow},
 };
@@ -194,8 +194,7 @@ impl Connections {
     pub async fn begin(&self) -> Result<UnitOfWork, sqlx::Error> {
         let mut work = self.acquire().await?;
         work.in_transaction = true;
-        let begun = work.connection()?.execute(self.begin.clone());
-        with_timeout(RESPONSE_TIMEOUT, begun).await?;
+        work.simple_query(self.begin.clone()).await?;
         Ok(work)
     }
 
@@ -306,13 +305,23 @@ impl UnitOfWork {
     /// If dropped midway, the work may have been committed, or not.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         if self.in_transaction {
-            let committed = self.connection()?.execute("commit");
-            with_timeout(RESPONSE_TIMEOUT, committed).await?;
+            self.simple_query("commit".into_sql_str()).await?;
         }
+        self.keep_connection();
+        Ok(())
+    }
+
+    /// Runs a statement without arguments that returns no rows, as one simple query.
+    async fn simple_query(&mut self, sql: SqlStr) -> Result<(), sqlx::Error> {
+        let done = self.connection()?.execute(sql);
+        with_timeout(RESPONSE_TIMEOUT, done).await.map(drop)
+    }
+
+    /// Hands the connection on to the next unit of work.
+    fn keep_connection(&mut self) {
         if let Some(checked_out) = self.checked_out.take() {
             self.idle.push(checked_out);
         }
-        Ok(())
     }
 
     fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
