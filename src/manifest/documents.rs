@@ -96,11 +96,15 @@ impl Documents {
     }
 
     fn add_relay(&mut self, document: usize, value: Value) -> Result<(), ManifestError> {
+        self.refuse_second_relay(document)?;
+        self.relay = Some((document, read_relay(document, value)?));
+        Ok(())
+    }
+
+    fn refuse_second_relay(&self, second: usize) -> Result<(), ManifestError> {
         if let Some((first, _)) = self.relay {
-            let second = document;
             return Err(ManifestError::SeveralRelays { first, second });
         }
-        self.relay = Some((document, read_relay(document, value)?));
         Ok(())
     }
 }

@@ -39,24 +39,29 @@ impl RelaySettings {
     /// First field whose value has the right type, but cannot work, with the reason. These rules
     /// are weaker than those of a manifest.
     fn unusable(&self) -> Option<Unusable> {
-        if self.database.max_connections == 0 {
-            return Some(("database.maxConnections", "must be at least 1"));
-        }
-        if let Some(unusable) = self.kafka.unusable() {
-            return Some(unusable);
-        }
-        if let Some(reason) = unusable_topics(&self.topics) {
-            return Some(("topics", reason));
-        }
-        if self.batch_size == 0 {
-            return Some(("batchSize", "must be at least 1"));
-        }
-        (self.poll_interval_ms == 0).then_some(("pollIntervalMs", "must be at least 1"))
+        zero("database.maxConnections", self.database.max_connections)
+            .or_else(|| self.kafka.unusable())
+            .or_else(|| self.unusable_topics())
+            .or_else(|| self.unusable_limits())
+    }
+
+    fn unusable_topics(&self) -> Option<Unusable> {
+        let reason = broken_topic_rule(&self.topics)?;
+        Some(("topics", reason))
+    }
+
+    fn unusable_limits(&self) -> Option<Unusable> {
+        zero("batchSize", self.batch_size).or_else(|| zero("pollIntervalMs", self.poll_interval_ms))
     }
 }
 
 /// A field, and why its value cannot work.
 type Unusable = (&'static str, &'static str);
+
+/// The field, if its number is 0.
+fn zero(field: &'static str, number: impl Into<u64>) -> Option<Unusable> {
+    (number.into() == 0).then_some((field, "must be at least 1"))
+}
 
 fn unusable_error((field, reason): Unusable) -> InvalidSettings {
     InvalidSettings::Field {
@@ -67,7 +72,7 @@ fn unusable_error((field, reason): Unusable) -> InvalidSettings {
 
 impl KafkaSettings {
     fn unusable(&self) -> Option<Unusable> {
-        if let Some(reason) = unusable_servers(&self.bootstrap_servers) {
+        if let Some(reason) = broken_server_rule(&self.bootstrap_servers) {
             return Some(("kafka.bootstrapServers", reason));
         }
         let reason = first_property_error(&self.properties)?;
@@ -75,7 +80,7 @@ impl KafkaSettings {
     }
 }
 
-fn unusable_servers(servers: &[String]) -> Option<&'static str> {
+fn broken_server_rule(servers: &[String]) -> Option<&'static str> {
     if servers.is_empty() {
         return Some("must contain at least one host:port");
     }
@@ -83,7 +88,7 @@ fn unusable_servers(servers: &[String]) -> Option<&'static str> {
     has_empty.then_some("contains an empty text, must be host:port")
 }
 
-fn unusable_topics(topics: &[TopicSettings]) -> Option<&'static str> {
+fn broken_topic_rule(topics: &[TopicSettings]) -> Option<&'static str> {
     if topics.is_empty() {
         return Some("must contain at least one topic");
     }
