@@ -142,11 +142,19 @@ fn description(topic: &MetadataTopic) -> TopicDescription {
 }
 
 fn existing(partitions: &[MetadataPartition]) -> TopicDescription {
-    let replicas = partitions.iter().map(|one| one.replicas().len()).min();
     TopicDescription::Exists {
         partitions: partitions.len(),
-        replicas: replicas.unwrap_or(0),
-        // A partition without a leader has leader -1.
-        has_leaders: partitions.iter().all(|one| one.leader() >= 0),
+        replicas: fewest_replicas(partitions),
+        has_leaders: have_leaders(partitions),
     }
+}
+
+fn fewest_replicas(partitions: &[MetadataPartition]) -> usize {
+    let replicas = partitions.iter().map(|one| one.replicas().len());
+    replicas.min().unwrap_or(0)
+}
+
+fn have_leaders(partitions: &[MetadataPartition]) -> bool {
+    // A partition without a leader has leader -1.
+    partitions.iter().all(|one| one.leader() >= 0)
 }
